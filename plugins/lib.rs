@@ -1,0 +1,13 @@
+//! The built-in methods and data sets of [`onward`]: one file each.
+//!
+//! Nothing here is used by name. A program links this crate with `use onward_plugins as _;` and finds what is in it
+//! through the registry.
+
+mod dense;
+mod digits;
+mod idx;
+mod label;
+mod mean_squares;
+mod mnist;
+mod progressive;
+mod sum_squares;

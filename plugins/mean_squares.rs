@@ -1,0 +1,56 @@
+//! Goodness `mean_squares`.
+
+use onward::candle_core::Tensor;
+use onward::goodness::Positive;
+use onward::{ops, GoodnessFn, Result};
+
+onward::settings! {
+    /// Goodness of an example as the mean of its squared activities.
+    ///
+    /// `g[b] = (1/N)·Σᵢ a[b, i]²`, with `i` over the `N` numbers of every dimension but the first; its negative where
+    /// low activity is what positive views should have. `(B, …)` to `(B,)`.
+    ///
+    /// The width of a layer does not matter to it. With threshold 1 and temperature `1/N` it decides exactly as
+    /// `sum_squares` does with threshold `N` and temperature 1.
+    ///
+    /// # Reference
+    /// nebuly-ai's `forward_forward` app, whose threshold of 2 is the default here.
+    pub struct MeanSquares {
+        /// Which activity positive views should have.
+        positive: Positive = Positive::High;
+    }
+}
+
+impl GoodnessFn for MeanSquares {
+    fn goodness(&self, activity: &Tensor) -> Result<Tensor> {
+        let units = activity.elem_count() / activity.dim(0)?.max(1);
+        Ok((ops::sum_squares(activity)? * (self.positive.sign() / units as f64))?)
+    }
+
+    fn threshold(&self, _units: usize) -> f64 {
+        2. * self.positive.sign()
+    }
+
+    fn gradient(&self, activity: &Tensor, upstream: &Tensor) -> Result<Tensor> {
+        let units = activity.elem_count() / activity.dim(0)?.max(1);
+        ops::scale_rows(activity, &(upstream * (2. * self.positive.sign() / units as f64))?)
+    }
+}
+
+onward::register! {
+    dyn GoodnessFn, "mean_squares", "mean of squared activities, threshold 2 (nebuly-ai forward_forward; Hinton 2022, arXiv 2212.13345)",
+    |settings: MeanSquares, _site| Ok(Box::new(settings))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use onward::candle_core::Device;
+
+    #[test]
+    fn the_mean_does_not_grow_with_the_width() -> Result<()> {
+        let activity = Tensor::new(&[[1f32, 2., 1., 2.], [0., 2., 0., 2.]], &Device::Cpu)?;
+        assert_eq!(MeanSquares::default().goodness(&activity)?.to_vec1::<f32>()?, [2.5, 2.]);
+        Ok(())
+    }
+}

@@ -1,0 +1,179 @@
+//! The unit of locality: a layer with its goodness, loss and optimiser.
+
+use std::ops::Range;
+
+use candle_core::Tensor;
+
+use crate::error::{Context, Error, Result};
+use crate::goodness::GoodnessFn;
+use crate::input::{Input, Normalise};
+use crate::layer::{Lesson, LocalLayer};
+use crate::loss::{scalar, Loss};
+use crate::optim::{Descent, Optimiser};
+use crate::seed::Step;
+use crate::vars::Vars;
+use crate::views::{Role, Views};
+
+/// What a block minimises.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Objective {
+    /// The loss.
+    pub loss: Loss,
+    /// The goodness above which a view counts as positive; `None` leaves it to the goodness.
+    pub theta: Option<f64>,
+    /// How soft the decision is: goodness is divided by it.
+    pub temperature: f64,
+}
+
+/// A layer with its goodness, its loss, what is done to its activity before the next layer sees it, its optimiser, and
+/// the span of epochs in which it learns. A step of one block changes no variable of another.
+pub struct Block {
+    name: String,
+    layer: Box<dyn LocalLayer>,
+    goodness: Box<dyn GoodnessFn>,
+    objective: Objective,
+    normalise: Normalise,
+    optimiser: Optimiser,
+}
+
+/// What a step of a block came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Report {
+    /// The loss.
+    pub loss: f64,
+    /// The mean goodness of the positive views.
+    pub positive: f64,
+    /// The mean goodness of the negative views, where there are any.
+    pub negative: Option<f64>,
+}
+
+impl Block {
+    /// A block called `name`, its variables at and below `vars`, learning in the epochs of `span`.
+    pub fn new(
+        name: impl Into<String>,
+        vars: &Vars,
+        layer: Box<dyn LocalLayer>,
+        goodness: Box<dyn GoodnessFn>,
+        objective: Objective,
+        normalise: Normalise,
+        descent: Descent,
+        span: Range<usize>,
+    ) -> Self {
+        let optimiser = Optimiser::new(vars.clone(), descent, span);
+        Self { name: name.into(), layer, goodness, objective, normalise, optimiser }
+    }
+
+    /// The block's name in reports and messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether the block learns in the epoch of `step`.
+    pub fn is_learning(&self, step: &Step) -> bool {
+        self.optimiser.span().contains(&step.epoch)
+    }
+
+    /// The epochs in which the block learns.
+    pub fn span(&self) -> &Range<usize> {
+        self.optimiser.span()
+    }
+
+    /// The optimiser, whose state a checkpoint holds.
+    pub fn optimiser(&self) -> &Optimiser {
+        &self.optimiser
+    }
+
+    /// The optimiser, to restore its state.
+    pub fn optimiser_mut(&mut self) -> &mut Optimiser {
+        &mut self.optimiser
+    }
+
+    /// The layer's activity, `(V·B, …)`.
+    ///
+    /// # Errors
+    /// Whatever the layer refuses; [`Error::Shape`] if it gives another number of rows.
+    pub fn forward(&self, input: &Input, step: &Step) -> Result<Tensor> {
+        let activity = self.layer.forward(input, step).at(|| self.place())?;
+        if activity.rank() < 2 || activity.dim(0)? != input.rows() {
+            let (found, expected) = (activity.dims().to_vec(), format!("an activity ({}, …)", input.rows()));
+            return Err(Error::Shape { place: self.place(), found, expected });
+        }
+        Ok(activity)
+    }
+
+    /// What the next block sees of an activity: detached and normalised.
+    ///
+    /// # Errors
+    /// Whatever candle refuses.
+    pub fn pass_on(&self, activity: &Tensor, views: usize) -> Result<Input> {
+        Input::stacked(activity.detach(), views)?.normalised(self.normalise)
+    }
+
+    /// The goodness of every row of an activity, `(V·B,)` or `(V·B, C)`.
+    ///
+    /// # Errors
+    /// Whatever the goodness refuses; [`Error::Shape`] if it gives another shape than documented.
+    pub fn goodness(&self, activity: &Tensor) -> Result<Tensor> {
+        let goodness = self.goodness.goodness(&activity.detach()).at(|| self.place())?;
+        let rows = activity.dim(0)?;
+        let expected = self.goodness.classes().map_or(vec![rows], |classes| vec![rows, classes]);
+        if goodness.dims() != expected {
+            let (found, expected) = (goodness.dims().to_vec(), format!("a goodness of shape {expected:?}"));
+            return Err(Error::Shape { place: self.place(), found, expected });
+        }
+        Ok(goodness)
+    }
+
+    /// One step: the goodness of the activity is graded, and the layer learns from the gradient.
+    ///
+    /// `activity` is what [`Block::forward`] gave for `input`.
+    ///
+    /// # Errors
+    /// [`Error::Diverged`] if the loss is not finite; whatever layer, goodness and loss refuse.
+    pub fn learn(&mut self, input: &Input, activity: &Tensor, views: &Views, step: &Step) -> Result<Report> {
+        let place = self.place();
+        let lesson = Lesson { input, activity, gradient: None, roles: &views.roles };
+        let goodness = self.goodness(activity)?;
+        let mut report = report(&goodness, &views.roles)?;
+        if self.objective.loss == Loss::None {
+            self.layer.learn(&lesson, &mut self.optimiser, step).at(|| place)?;
+            return Ok(report);
+        }
+        let detached = activity.detach();
+        let Objective { loss, theta, temperature } = self.objective;
+        let theta = theta.unwrap_or_else(|| self.goodness.threshold(detached.elem_count() / input.rows().max(1)));
+        let grade = loss.grade(&goodness, theta, temperature, &views.roles, views.labels.as_deref());
+        let grade = grade.at(|| place.clone())?;
+        report.loss = grade.loss;
+        let values = [("loss", report.loss), ("goodness", report.positive + report.negative.unwrap_or(0.))];
+        if let Some((what, value)) = values.into_iter().find(|(_, value)| !value.is_finite()) {
+            return Err(Error::Diverged { block: self.name.clone(), what, value, step: step.index });
+        }
+        let gradient = self.goodness.gradient(&detached, &grade.gradient).at(|| place.clone())?;
+        let lesson = Lesson { gradient: Some(&gradient), ..lesson };
+        self.layer.learn(&lesson, &mut self.optimiser, step).at(|| place.clone())?;
+        self.goodness.learn(&detached, &grade.gradient, &mut self.optimiser, step).at(|| place)?;
+        Ok(report)
+    }
+
+    fn place(&self) -> String {
+        format!("block {}", self.name)
+    }
+}
+
+/// The mean goodness of the views of either role; of a goodness with classes, the mean over all of them.
+fn report(goodness: &Tensor, roles: &[Role]) -> Result<Report> {
+    let rows = goodness.dim(0)? / roles.len().max(1);
+    let mean = |wanted: Role| -> Result<Option<f64>> {
+        let mut sum = 0.;
+        let mut count = 0;
+        for (view, role) in roles.iter().enumerate() {
+            if *role == wanted {
+                sum += scalar(&goodness.narrow(0, view * rows, rows)?.mean_all()?)?;
+                count += 1;
+            }
+        }
+        Ok((count > 0).then(|| sum / count as f64))
+    };
+    Ok(Report { loss: 0., positive: mean(Role::Positive)?.unwrap_or(0.), negative: mean(Role::Negative)? })
+}

@@ -1,0 +1,60 @@
+//! Tensors in safetensors files, with what they belong to written beside them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+use safetensors::SafeTensors;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::folder;
+
+/// What a file belongs to. No paths, no times: the same run gives the same bytes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Belongs {
+    /// The version of this format.
+    pub format: u32,
+    /// The architecture's name.
+    pub architecture: String,
+    /// Epochs completed.
+    pub epoch: usize,
+    /// Steps taken.
+    pub step: u64,
+}
+
+pub(crate) const FORMAT: u32 = 1;
+const KEY: &str = "onward";
+
+pub(crate) fn write(path: &Path, tensors: &BTreeMap<String, Tensor>, belongs: &Belongs) -> Result<()> {
+    let text = serde_json::to_string(belongs).expect("plain values can always be written");
+    // One key: several would be written in the order of their hashes.
+    let metadata = HashMap::from([(KEY.to_string(), text)]);
+    let bytes = safetensors::serialize(tensors, Some(metadata))
+        .map_err(|error| Error::Run { path: path.into(), problem: format!("cannot be written: {error}") })?;
+    folder::write(path, &bytes)
+}
+
+pub(crate) fn read(path: &Path) -> Result<(HashMap<String, Tensor>, Belongs)> {
+    let fault = |problem: String| Error::Run { path: path.into(), problem };
+    let bytes = std::fs::read(path).map_err(Error::file("read", path))?;
+    let (_, header) = SafeTensors::read_metadata(&bytes)
+        .map_err(|error| fault(format!("no safetensors file, or a truncated one: {error}")))?;
+    let text = header.metadata().as_ref().and_then(|metadata| metadata.get(KEY));
+    let text = text.ok_or_else(|| fault("holds tensors, but was not written by this program".into()))?;
+    let belongs: Belongs = serde_json::from_str(text).map_err(|error| fault(format!("its description: {error}")))?;
+    if belongs.format != FORMAT {
+        return Err(fault(format!("has format {}; this program reads format {FORMAT}", belongs.format)));
+    }
+    let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
+        .map_err(|error| fault(format!("truncated or damaged: {error}")))?;
+    for (name, tensor) in &tensors {
+        if tensor.dtype().is_float() {
+            let sum = crate::loss::scalar(&tensor.abs()?.sum_all()?.to_dtype(candle_core::DType::F64)?)?;
+            if !sum.is_finite() {
+                return Err(fault(format!("{name} holds values that are not finite numbers")));
+            }
+        }
+    }
+    Ok((tensors, belongs))
+}

@@ -1,0 +1,326 @@
+//! The command line of every program made of onward and some plugins.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use serde_json::json;
+
+use crate::config::Source;
+use crate::data::Split;
+use crate::error::{Error, Result};
+use crate::folder;
+use crate::observe::progress::Progress;
+use crate::observe::Observer;
+use crate::registry::{self, Info, KINDS};
+use crate::run::{Run, RunBuilder};
+
+/// Forward-only learning: every layer learns from what reaches it on the way forward.
+#[derive(Parser)]
+#[command(name = "onward", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Threads for the arithmetic; all cores by default. The results do not depend on it.
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train an architecture by its name, and write a run folder.
+    Train(Train),
+    /// Predict the test part of a run's data, or of another data set, with its model.
+    Evaluate(Evaluate),
+    /// What can be named: architectures, layers, goodness, samplers, data.
+    List(List),
+    /// The settings of a plugin, their defaults and ranges, what it is and where it was published.
+    Show {
+        /// The name of a plugin.
+        name: String,
+    },
+}
+
+#[derive(Args)]
+struct Train {
+    /// The architecture: see `onward list architecture`.
+    architecture: String,
+    /// A data set's name, or idx:DIR.
+    #[arg(long, value_name = "NAME")]
+    data: Option<String>,
+    /// Where data files are looked for, before $ONWARD_DATA and the cache: <DIR>/<data>/.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// A named set of settings: see `onward show <architecture>`.
+    #[arg(long, value_name = "NAME")]
+    preset: Option<String>,
+    /// Settings from a file, as the config.toml of a run.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// One setting: a TOML value, a bare word being text, dots for nesting. May be repeated; the last one wins.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Passes over the training part.
+    #[arg(long, value_name = "N")]
+    epochs: Option<String>,
+    /// Everything random is drawn from it.
+    #[arg(long, value_name = "N")]
+    seed: Option<String>,
+    /// cpu, cuda, cuda:N or metal.
+    #[arg(long, default_value = "cpu", value_name = "NAME")]
+    device: String,
+    /// The folder to write; by default runs/<architecture>-<data>-<seed>, numbered if it is taken.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// No progress on stderr.
+    #[arg(long)]
+    quiet: bool,
+}
+
+#[derive(Args)]
+struct Evaluate {
+    /// The folder of a run.
+    run: PathBuf,
+    /// Another data set of the same shape.
+    #[arg(long, value_name = "NAME")]
+    data: Option<String>,
+    /// Where data files are looked for first.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Which part of it: train, validation or test.
+    #[arg(long, default_value = "test", value_name = "PART")]
+    split: String,
+    /// cpu, cuda, cuda:N or metal.
+    #[arg(long, default_value = "cpu", value_name = "NAME")]
+    device: String,
+}
+
+#[derive(Args)]
+struct List {
+    /// architectures, layers, goodness, samplers or data; all of them by default.
+    kind: Option<String>,
+    /// As JSON, with every setting.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Reads the command line, does what it says, and reports what went wrong on stderr.
+///
+/// Exit code 0; 2 for wrong use: flags, names, settings; 1 for everything else that fails.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors. What cannot be printed has no reader.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    if let Some(threads) = cli.threads {
+        // Rayon and candle both read it; no other thread runs yet.
+        std::env::set_var("RAYON_NUM_THREADS", threads.to_string());
+    }
+    let done = match cli.command {
+        Command::Train(train) => train.run(),
+        Command::Evaluate(evaluate) => evaluate.run(),
+        Command::List(list) => list.run(),
+        Command::Show { name } => show(&name),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(if error.is_usage() { 2 } else { 1 })
+        }
+    }
+}
+
+/// Results go to stdout; a reader that has gone away is no error of ours.
+fn print(text: &str) -> Result<()> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::File { action: "write", path: "stdout".into(), source: error })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn print_json(value: &impl serde::Serialize) -> Result<()> {
+    print(&format!("{}\n", serde_json::to_string_pretty(value).expect("plain values can always be written")))
+}
+
+impl Train {
+    fn builder(&self) -> Result<RunBuilder> {
+        let mut builder = Run::builder(&self.architecture).device(&self.device);
+        if let Some(preset) = &self.preset {
+            builder = builder.preset(preset);
+        }
+        if let Some(file) = &self.config {
+            builder = builder.source(Source::file(file)?);
+        }
+        let flags = [("data", &self.data), ("epochs", &self.epochs), ("seed", &self.seed)];
+        for (key, value) in flags {
+            if let Some(value) = value {
+                let assignment = Source::assignment(&format!("{key}={value}"))?;
+                builder = builder.source(Source { origin: format!("--{key} {value}"), ..assignment });
+            }
+        }
+        for assignment in &self.set {
+            builder = builder.source(Source::assignment(assignment)?);
+        }
+        if let Some(folder) = &self.data_dir {
+            builder = builder.data_dir(folder);
+        }
+        Ok(builder)
+    }
+
+    fn run(self) -> Result<()> {
+        let mut builder = self.builder()?;
+        let config = builder.config()?;
+        builder = match &self.out {
+            Some(out) => builder.out(out),
+            None => builder,
+        };
+        let mut run = builder.build()?;
+        if self.out.is_none() {
+            let data = config.run.data.as_ref().map_or("data", |data| data.name.as_str());
+            let name = format!("{}-{data}-{}", config.architecture, config.run.seed);
+            run.folder = Some(folder::create_numbered(&PathBuf::from("runs").join(name))?);
+        }
+        let folder = run.folder.clone().unwrap_or_default();
+        if !self.quiet {
+            eprintln!("{} on {}, writing {}", config.architecture, describe(&run), folder.display());
+        }
+        let mut progress = Progress::default();
+        let observer: &mut dyn Observer = if self.quiet { &mut () } else { &mut progress };
+        let summary = run.fit(observer)?;
+        print_json(&summary)
+    }
+}
+
+fn describe(run: &Run) -> String {
+    let data = run.data();
+    let name = run.config().run.data.as_ref().map_or("data", |data| data.name.as_str());
+    let count = |split| data.split(split).len();
+    let (train, validation, test) = (count(Split::Train), count(Split::Validation), count(Split::Test));
+    format!("{name} ({train} to train, {validation} to validate, {test} to test)")
+}
+
+impl Evaluate {
+    fn run(self) -> Result<()> {
+        let split = toml::Value::String(self.split.clone()).try_into().map_err(|_| Error::Setting {
+            key: "split".into(),
+            value: self.split.clone(),
+            origin: "--split".into(),
+            expected: "train, validation or test".into(),
+        })?;
+        let dirs: Vec<PathBuf> = self.data_dir.into_iter().collect();
+        let run = Run::load(&self.run, self.data.as_deref(), &dirs, &self.device)?;
+        let preferred = preferred_readout(&self.run);
+        print_json(&run.evaluate(split, preferred.as_deref())?)
+    }
+}
+
+/// The readout that validation preferred when the run was finished.
+fn preferred_readout(folder: &std::path::Path) -> Option<String> {
+    let text = std::fs::read_to_string(folder.join(folder::SUMMARY)).ok()?;
+    let summary: serde_json::Value = serde_json::from_str(&text).ok()?;
+    summary["test"]["readout"].as_str().map(String::from)
+}
+
+impl List {
+    fn run(self) -> Result<()> {
+        let wanted = self.kind.as_deref().map(|kind| kind.trim_end_matches('s'));
+        // "goodness" itself ends in s.
+        let chosen: Vec<&str> =
+            KINDS.iter().copied().filter(|kind| wanted.is_none_or(|w| w == kind.trim_end_matches('s'))).collect();
+        if chosen.is_empty() {
+            return Err(Error::UnknownPlugin {
+                kind: "kind of plugin",
+                name: self.kind.unwrap_or_default(),
+                known: KINDS.iter().map(|kind| kind.to_string()).collect(),
+            });
+        }
+        if self.json {
+            let mut listed = serde_json::Map::new();
+            for kind in chosen {
+                let infos = registry::infos(kind)?.into_iter().map(as_json);
+                listed.insert(kind.into(), infos.collect());
+            }
+            return print_json(&listed);
+        }
+        let mut text = String::new();
+        for kind in chosen {
+            text += &format!("{kind}\n");
+            for info in registry::infos(kind)? {
+                text += &format!("  {:<16} {}\n", info.name, info.about);
+            }
+        }
+        print(&text)
+    }
+}
+
+fn as_json(info: &Info) -> serde_json::Value {
+    let presets: Vec<_> = info.presets.iter().map(|p| json!({ "name": p.name, "about": p.about })).collect();
+    json!({
+        "name": info.name,
+        "about": info.about,
+        "package": info.package,
+        "settings": (info.settings)(),
+        "presets": presets,
+    })
+}
+
+fn show(name: &str) -> Result<()> {
+    let mut text = String::new();
+    for kind in KINDS {
+        for info in registry::infos(kind)?.into_iter().filter(|info| info.name == name) {
+            text += &format!("{kind} {name} (package {})\n{}\n", info.package, wrap(info.about, ""));
+            let mut settings = (info.settings)();
+            if *kind == "architecture" {
+                settings.extend(<crate::config::RunSettings as crate::settings::Settings>::describe());
+            }
+            if !settings.is_empty() {
+                text += "\nsettings\n";
+            }
+            for setting in settings {
+                let default = setting.default.map_or("not set".into(), |default| default.to_string());
+                let alias = setting.alias.map_or(String::new(), |alias| format!(" (or {alias})"));
+                text += &format!("  {}{alias} = {default}\n", setting.key);
+                text += &wrap(&setting.help, "      ");
+                text += &wrap(&format!("Allowed: {}.", setting.allowed), "      ");
+            }
+            for preset in info.presets {
+                text += &format!("\npreset {}\n{}", preset.name, wrap(preset.about, "  "));
+                for line in preset.settings.lines().map(str::trim).filter(|line| !line.is_empty()) {
+                    text += &format!("      {line}\n");
+                }
+            }
+            text += "\n";
+        }
+    }
+    if text.is_empty() {
+        let mut known = Vec::new();
+        for kind in KINDS {
+            known.extend(registry::infos(kind)?.into_iter().map(|info| info.name.to_string()));
+        }
+        return Err(Error::UnknownPlugin { kind: "plugin", name: name.into(), known });
+    }
+    print(&text)
+}
+
+/// Lines of at most 100 characters.
+fn wrap(text: &str, indent: &str) -> String {
+    let mut lines = String::new();
+    let mut line = String::from(indent);
+    for word in text.split_whitespace() {
+        if line.len() + word.len() > 100 && line.trim() != "" {
+            lines += &format!("{}\n", line.trim_end());
+            line = String::from(indent);
+        }
+        line += word;
+        line.push(' ');
+    }
+    lines + &format!("{}\n", line.trim_end())
+}

@@ -1,0 +1,86 @@
+//! Data sets: what they are made of, and the formats they are read from. Named data sets are plugins.
+
+pub mod idx;
+pub mod images;
+
+use std::path::PathBuf;
+
+use crate::error::{Error, Result};
+use crate::seed::Step;
+use crate::views::Batch;
+
+crate::choices! {
+    /// A part of a data set.
+    pub enum Split {
+        /// What is learned from.
+        Train = "train",
+        /// What choices are made by.
+        Validation = "validation",
+        /// What is looked at once.
+        Test = "test",
+    }
+}
+
+/// A data set in three parts.
+pub struct DataSet {
+    /// The shape of one example, `[1, 28, 28]`.
+    pub shape: Vec<usize>,
+    /// How many classes there are.
+    pub classes: usize,
+    /// What is learned from.
+    pub train: Box<dyn Examples>,
+    /// What choices are made by; may be empty.
+    pub validation: Box<dyn Examples>,
+    /// What is looked at once.
+    pub test: Box<dyn Examples>,
+}
+
+impl DataSet {
+    /// One of the parts.
+    pub fn split(&self, split: Split) -> &dyn Examples {
+        match split {
+            Split::Train => &*self.train,
+            Split::Validation => &*self.validation,
+            Split::Test => &*self.test,
+        }
+    }
+}
+
+/// Labelled examples that can be asked for by the batch.
+///
+/// # For implementors
+/// You are guaranteed indices below [`len`](Self::len). You guarantee the same batch for the same indices and step.
+pub trait Examples: Send + Sync {
+    /// How many there are.
+    fn len(&self) -> usize;
+
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The examples at `indices`, augmented where `augment` says so; on the CPU, images as `f32` in `[0, 1]`.
+    ///
+    /// # Errors
+    /// Whatever candle refuses.
+    fn batch(&self, indices: &[usize], augment: Option<&Augment<'_>>) -> Result<Batch>;
+}
+
+/// How training examples are varied.
+#[derive(Clone, Copy, Debug)]
+pub struct Augment<'a> {
+    /// Images are moved by up to this many pixels in both directions, the border being filled with zeros.
+    pub shift: usize,
+    /// What the variation is drawn from.
+    pub step: &'a Step,
+}
+
+/// Looks in each of `folders` for `file`, then for `file.gz`; `name` is the data set's, for messages.
+///
+/// # Errors
+/// [`Error::MissingData`] with the folders that were looked in.
+pub fn find(folders: &[PathBuf], name: &str, file: &str) -> Result<PathBuf> {
+    let places = folders.iter().flat_map(|dir| [dir.join(file), dir.join(format!("{file}.gz"))]);
+    let found = places.into_iter().find(|path| path.is_file());
+    found.ok_or_else(|| Error::MissingData { name: name.into(), file: file.into(), looked: folders.to_vec() })
+}

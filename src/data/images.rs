@@ -1,0 +1,153 @@
+//! Images kept as bytes, decoded by the batch.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+
+use crate::data::{Augment, Examples};
+use crate::error::{Error, Result};
+use crate::seed::below;
+use crate::views::Batch;
+
+/// Images of one shape `[C, H, W]` with a class each; cheap to cut into parts.
+#[derive(Clone)]
+pub struct Images {
+    pixels: Arc<[u8]>,
+    labels: Arc<[u8]>,
+    shape: [usize; 3],
+    range: Range<usize>,
+}
+
+impl Images {
+    /// Images one after the other, each channel by channel and row by row, 0 being the background.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] if there is not one label for each image.
+    pub fn new(pixels: Vec<u8>, labels: Vec<u8>, shape: [usize; 3]) -> Result<Self> {
+        let size: usize = shape.iter().product();
+        if size == 0 || pixels.len() != labels.len() * size {
+            let problem = format!("{} bytes are not {} images of shape {shape:?}", pixels.len(), labels.len());
+            return Err(Error::Mismatch { place: "images".into(), problem });
+        }
+        let range = 0..labels.len();
+        Ok(Self { pixels: pixels.into(), labels: labels.into(), shape, range })
+    }
+
+    /// The shape of an image, `[C, H, W]`.
+    pub fn shape(&self) -> &[usize; 3] {
+        &self.shape
+    }
+
+    /// The classes of the images.
+    pub fn labels(&self) -> &[u8] {
+        &self.labels[self.range.clone()]
+    }
+
+    /// All but the last `count` images, and the last `count`.
+    pub fn split_last(&self, count: usize) -> (Self, Self) {
+        let middle = self.range.end - count.min(self.range.len());
+        let part = |range| Self { range, ..self.clone() };
+        (part(self.range.start..middle), part(middle..self.range.end))
+    }
+
+    fn image(&self, index: usize) -> &[u8] {
+        let size: usize = self.shape.iter().product();
+        &self.pixels[(self.range.start + index) * size..][..size]
+    }
+}
+
+impl Examples for Images {
+    fn len(&self) -> usize {
+        self.range.len()
+    }
+
+    fn batch(&self, indices: &[usize], augment: Option<&Augment<'_>>) -> Result<Batch> {
+        let [channels, height, width] = self.shape;
+        let mut values = vec![0f32; indices.len() * channels * height * width];
+        let mut moved = augment.filter(|augment| augment.shift > 0).map(|a| (a.shift, a.step.stream("shift")));
+        for (&index, values) in indices.iter().zip(values.chunks_exact_mut(channels * height * width)) {
+            let image = self.image(index);
+            let (down, right) = match &mut moved {
+                None => (0, 0),
+                Some((shift, rng)) => {
+                    let mut draw = || below(rng, 2 * *shift + 1) as isize - *shift as isize;
+                    (draw(), draw())
+                }
+            };
+            if (down, right) == (0, 0) {
+                decode(image, values);
+                continue;
+            }
+            let (rows, from_row) = overlap(height, down);
+            let (columns, from_column) = overlap(width, right);
+            for channel in 0..channels {
+                for row in rows.clone() {
+                    let to = (channel * height + row) * width + columns.start;
+                    let from = (channel * height + row - rows.start + from_row) * width + from_column;
+                    decode(&image[from..][..columns.len()], &mut values[to..][..columns.len()]);
+                }
+            }
+        }
+        let shape = (indices.len(), channels, height, width);
+        let labels = indices.iter().map(|&index| u32::from(self.labels()[index])).collect();
+        Batch::new(Tensor::from_vec(values, shape, &Device::Cpu)?, labels)
+    }
+}
+
+fn decode(bytes: &[u8], values: &mut [f32]) {
+    values.iter_mut().zip(bytes).for_each(|(value, &byte)| *value = f32::from(byte) / 255.);
+}
+
+/// Where a line of `size` pixels lies after being moved by `by`, and the first pixel of it that is still to be seen.
+fn overlap(size: usize, by: isize) -> (Range<usize>, usize) {
+    let by_abs = by.unsigned_abs().min(size);
+    if by >= 0 {
+        (by_abs..size, 0)
+    } else {
+        (0..size - by_abs, by_abs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seed::Step;
+
+    fn four() -> Images {
+        let pixels = (1..=24).map(|pixel| pixel * 10).collect();
+        Images::new(pixels, vec![0, 1, 2, 3], [1, 2, 3]).unwrap()
+    }
+
+    #[test]
+    fn a_batch_is_decoded_in_the_order_asked_for() -> Result<()> {
+        let batch = four().batch(&[3, 0], None)?;
+        assert_eq!(batch.labels()?, [3, 0]);
+        assert_eq!(batch.shape(), [1, 2, 3]);
+        assert_eq!(batch.rows().to_vec2::<f32>()?[1][..2], [10. / 255., 20. / 255.]);
+        Ok(())
+    }
+
+    #[test]
+    fn the_last_images_can_be_split_off() {
+        let (first, last) = four().split_last(1);
+        assert_eq!((first.labels(), last.labels()), (&[0u8, 1, 2][..], &[3u8][..]));
+    }
+
+    #[test]
+    fn a_shift_moves_pixels_and_fills_with_zeros() -> Result<()> {
+        let images = Images::new((1..=9).collect(), vec![0], [1, 3, 3])?;
+        let mut seen = std::collections::BTreeSet::new();
+        for index in 0..200 {
+            let step = Step { seed: 1, index, epoch: 0, epochs: 1, train: true, pass: 0 };
+            let batch = images.batch(&[0], Some(&Augment { shift: 1, step: &step }))?;
+            let moved: Vec<u8> =
+                batch.rows().flatten_all()?.to_vec1::<f32>()?.iter().map(|x| (x * 255.).round() as u8).collect();
+            seen.insert(moved);
+        }
+        assert_eq!(seen.len(), 9);
+        assert!(seen.contains(&vec![0, 0, 0, 0, 1, 2, 0, 4, 5])); // down and right
+        assert!(seen.contains(&vec![5, 6, 0, 8, 9, 0, 0, 0, 0])); // up and left
+        Ok(())
+    }
+}

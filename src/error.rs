@@ -1,0 +1,220 @@
+//! One error for everything: what went wrong, where, and what to do about it.
+
+use std::path::{Path, PathBuf};
+
+/// The result of everything that can fail here.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, and the place in it: a setting's key and source, a file, a block, a plugin's name.
+#[non_exhaustive]
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A setting has a value that its plugin does not allow.
+    #[error("setting `{key}` = {value} (from {origin}): expected {expected}")]
+    Setting {
+        /// The dotted path of the setting, `sampler.strength`.
+        key: String,
+        /// The value as it was written.
+        value: String,
+        /// Where the value came from: the defaults, a preset, a file, the command line.
+        origin: String,
+        /// What is allowed.
+        expected: String,
+    },
+
+    /// A setting that nobody reads.
+    #[error("unknown setting `{key}` (from {origin}){}; known here: {}", nearest(key, known), known.join(", "))]
+    UnknownSetting {
+        /// The dotted path that was given.
+        key: String,
+        /// Where it came from.
+        origin: String,
+        /// The settings that exist at this place.
+        known: Vec<String>,
+    },
+
+    /// A name that no linked plugin has registered.
+    #[error(
+        "unknown {kind} `{name}`{}; known: {}; a plugin of another crate must be linked into the program: `use your_crate as _;`",
+        nearest(name, known), known.join(", ")
+    )]
+    UnknownPlugin {
+        /// What was looked for: architecture, layer, goodness, sampler, data.
+        kind: &'static str,
+        /// The name that was asked for.
+        name: String,
+        /// The names that there are.
+        known: Vec<String>,
+    },
+
+    /// Two plugins of one kind have the same name.
+    #[error("two plugins are called {kind} `{name}`: one in package {first}, one in package {second}; rename one of them")]
+    DuplicatePlugin {
+        /// The kind of plugin.
+        kind: &'static str,
+        /// The name both have.
+        name: String,
+        /// The package of one of them.
+        first: String,
+        /// The package of the other.
+        second: String,
+    },
+
+    /// A tensor of another shape than documented.
+    #[error("{place}: expected {expected}, found shape {found:?}")]
+    Shape {
+        /// Who found it.
+        place: String,
+        /// The shape it had.
+        found: Vec<usize>,
+        /// What was expected.
+        expected: String,
+    },
+
+    /// Two parts of a run do not fit together, as a layer and the input it is given.
+    #[error("{place}: {problem}")]
+    Mismatch {
+        /// Who noticed.
+        place: String,
+        /// What does not fit, and what would.
+        problem: String,
+    },
+
+    /// A data file that cannot be what it is taken for.
+    #[error("{}: {problem}", file.display())]
+    Data {
+        /// The file.
+        file: PathBuf,
+        /// What was found, and what was expected.
+        problem: String,
+    },
+
+    /// A data set whose files are not where they were looked for.
+    #[error("data set `{name}`: {file} (or {file}.gz) is in none of: {}; put the original files there, or name another place with --data-dir or $ONWARD_DATA", places(looked))]
+    MissingData {
+        /// The data set.
+        name: String,
+        /// The file that is missing.
+        file: String,
+        /// The folders it was looked for in.
+        looked: Vec<PathBuf>,
+    },
+
+    /// A file or folder that cannot be read or written.
+    #[error("cannot {action} {}: {source}", path.display())]
+    File {
+        /// What was tried: `read`, `write`, `create`.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+
+    /// A run folder or checkpoint that cannot be what it is taken for.
+    #[error("{}: {problem}", path.display())]
+    Run {
+        /// The folder or file.
+        path: PathBuf,
+        /// What was found, and what was expected.
+        problem: String,
+    },
+
+    /// A loss or goodness that is no longer a finite number.
+    #[error("block {block}: the {what} became {value} at step {step}; a lower `lr` or a higher `temperature` usually helps")]
+    Diverged {
+        /// The block, counted from 1.
+        block: String,
+        /// Loss or goodness.
+        what: &'static str,
+        /// NaN or an infinity.
+        value: f64,
+        /// The step of the run, counted from 0.
+        step: u64,
+    },
+
+    /// Something that went wrong inside a block or a plugin.
+    #[error("{place}: {source}")]
+    At {
+        /// The block or plugin.
+        place: String,
+        /// What went wrong there.
+        source: Box<Error>,
+    },
+
+    /// The device that was asked for is not to be had.
+    #[error("device `{name}`: {problem}")]
+    Device {
+        /// The name that was given.
+        name: String,
+        /// Why it cannot be used.
+        problem: String,
+    },
+
+    /// A tensor operation that candle refused.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}
+
+impl Error {
+    /// Whether the fault lies in what was asked for (names, settings, flags) rather than in what happened then.
+    pub fn is_usage(&self) -> bool {
+        match self {
+            Self::Setting { .. } | Self::UnknownSetting { .. } | Self::UnknownPlugin { .. } => true,
+            Self::Mismatch { .. } | Self::Device { .. } => true,
+            Self::At { source, .. } => source.is_usage(),
+            _ => false,
+        }
+    }
+
+    pub(crate) fn file<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) -> Self + 'a {
+        move |source| Self::File { action, path: path.to_path_buf(), source }
+    }
+}
+
+/// Adds the place to whatever went wrong there.
+pub trait Context<T> {
+    /// Names the place: `block 2`, `layer conv of package my-plugins`.
+    fn at(self, place: impl FnOnce() -> String) -> Result<T>;
+}
+
+impl<T, E: Into<Error>> Context<T> for Result<T, E> {
+    fn at(self, place: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|source| Error::At { place: place(), source: Box::new(source.into()) })
+    }
+}
+
+/// `, did you mean …?` if a known name is close to the one that was given, else nothing.
+fn nearest(given: &str, known: &[String]) -> String {
+    let last = given.rsplit('.').next().unwrap_or(given);
+    known
+        .iter()
+        .map(|name| (strsim::damerau_levenshtein(last, name), name))
+        .filter(|(distance, name)| *distance <= 1 + name.len() / 4)
+        .min()
+        .map(|(_, name)| format!(", did you mean `{name}`?"))
+        .unwrap_or_default()
+}
+
+fn places(looked: &[PathBuf]) -> String {
+    looked.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_name_is_answered_with_the_nearest_known_one() {
+        let known = vec!["mean_squares".to_string(), "sum_squares".to_string()];
+        let error = Error::UnknownPlugin { kind: "goodness", name: "sum_square".into(), known };
+        let text = error.to_string();
+        assert!(text.contains("did you mean `sum_squares`?"), "{text}");
+        assert!(text.contains("use your_crate as _;"), "{text}");
+    }
+
+    #[test]
+    fn nothing_is_suggested_for_a_name_unlike_all_others() {
+        assert_eq!(nearest("sampler.banana", &["strength".to_string()]), "");
+    }
+}

@@ -1,0 +1,325 @@
+//! What enters a layer: several views of the same examples, in parts that stand side by side.
+
+use std::ops::Range;
+
+use candle_core::{DType, Device, Tensor};
+
+use crate::error::{Error, Result};
+use crate::ops;
+
+crate::choices! {
+    /// How an input or activity is normalised before the next layer sees it; no mean is subtracted.
+    pub enum Normalise {
+        /// Scaled so that the mean of the squares is 1, as in Hinton's program.
+        MeanSquare = "mean_square",
+        /// Scaled to unit length.
+        UnitLength = "unit_length",
+        /// Left alone: the next layer can read this one's goodness off the length.
+        None = "none",
+    }
+}
+
+/// `V` views of the same `B` examples, stacked: row `v·B + b` is view `v` of example `b`.
+///
+/// An input consists of parts that stand side by side: pixels and label, below and above, context and candidate. A
+/// part that all views have in common has `B` rows instead of `V·B` and is multiplied once for all of them. Who does
+/// not care calls [`Input::join`] and has one tensor.
+#[derive(Clone, Debug)]
+pub struct Input {
+    parts: Vec<Part>,
+    batch: usize,
+    views: usize,
+    shape: Vec<usize>,
+}
+
+/// Some of the columns of an input.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// The values before scaling.
+    pub values: Values,
+    /// Factors of the rows, `(V·B,)`: the normalisation, kept apart so that a shared part stays shared.
+    pub scale: Option<Tensor>,
+}
+
+/// The values of a part; `R` is `V·B`, or `B` if all views share the part.
+#[derive(Clone, Debug)]
+pub enum Values {
+    /// Some columns of a matrix.
+    Dense {
+        /// `(R, …)`, read as `(R, D)`.
+        matrix: Tensor,
+        /// Which of the `D` columns.
+        columns: Range<usize>,
+    },
+    /// `K` slots side by side, each with a single entry that is not zero.
+    OneHot {
+        /// Which entry of each slot, `(R, K)`, `u32`.
+        index: Tensor,
+        /// The width of a slot.
+        classes: usize,
+        /// The value of the entry.
+        strength: f64,
+    },
+}
+
+impl Values {
+    /// All columns of a matrix; more dimensions than two are flattened into columns.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if there is no dimension besides the batch.
+    pub fn dense(matrix: Tensor) -> Result<Self> {
+        if matrix.rank() < 2 {
+            let found = matrix.dims().to_vec();
+            return Err(Error::Shape { place: "input".into(), found, expected: "(B, …)".into() });
+        }
+        let matrix = matrix.flatten_from(1)?;
+        let columns = 0..matrix.dim(1)?;
+        Ok(Self::Dense { matrix, columns })
+    }
+
+    /// How many columns.
+    pub fn width(&self) -> Result<usize> {
+        Ok(match self {
+            Self::Dense { columns, .. } => columns.len(),
+            Self::OneHot { index, classes, .. } => index.dim(1)? * classes,
+        })
+    }
+
+    /// How many rows.
+    pub fn rows(&self) -> Result<usize> {
+        Ok(match self {
+            Self::Dense { matrix, .. } => matrix.dim(0)?,
+            Self::OneHot { index, .. } => index.dim(0)?,
+        })
+    }
+
+    /// The values as a matrix, `(R, width)`.
+    pub fn to_matrix(&self, dtype: DType) -> Result<Tensor> {
+        match self {
+            Self::Dense { matrix, columns } => Ok(matrix.narrow(1, columns.start, columns.len())?),
+            Self::OneHot { index, classes, strength } => {
+                let (rows, slots) = index.dims2()?;
+                let on = Tensor::full(*strength, index.shape(), index.device())?.to_dtype(dtype)?.unsqueeze(2)?;
+                let zeros = Tensor::zeros((rows, slots, *classes), dtype, index.device())?;
+                Ok(zeros.scatter_add(&index.unsqueeze(2)?.contiguous()?, &on, 2)?.flatten_from(1)?)
+            }
+        }
+    }
+
+    /// The sum of the squares of every row, `(R,)`.
+    fn sum_squares(&self, dtype: DType) -> Result<Tensor> {
+        match self {
+            Self::Dense { matrix, columns } => ops::sum_squares(&matrix.narrow(1, columns.start, columns.len())?),
+            Self::OneHot { index, strength, .. } => {
+                let (rows, slots) = index.dims2()?;
+                let sum = strength * strength * slots as f64;
+                Ok(Tensor::full(sum, rows, index.device())?.to_dtype(dtype)?)
+            }
+        }
+    }
+}
+
+impl Input {
+    /// `parts` side by side, `views` views of `batch` examples, each of `shape` once the parts are joined.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if a part has neither `B` nor `V·B` rows, or the widths do not add up to `shape`.
+    pub fn new(parts: Vec<Values>, batch: usize, views: usize, shape: &[usize]) -> Result<Self> {
+        let mut width = 0;
+        for part in &parts {
+            let rows = part.rows()?;
+            if rows != batch && rows != batch * views {
+                let expected = format!("{batch} rows (shared) or {views}·{batch}");
+                return Err(Error::Shape { place: "part of an input".into(), found: vec![rows], expected });
+            }
+            width += part.width()?;
+        }
+        if width != shape.iter().product::<usize>() {
+            let expected = format!("{shape:?} in all");
+            return Err(Error::Shape { place: "width of an input".into(), found: vec![width], expected });
+        }
+        let parts = parts.into_iter().map(|values| Part { values, scale: None }).collect();
+        Ok(Self { parts, batch, views, shape: shape.to_vec() })
+    }
+
+    /// One view of a tensor `(B, …)`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if there is no dimension besides the batch.
+    pub fn of(tensor: Tensor) -> Result<Self> {
+        let (batch, shape) = (tensor.dim(0)?, tensor.dims()[1..].to_vec());
+        Self::new(vec![Values::dense(tensor)?], batch, 1, &shape)
+    }
+
+    /// `views` stacked views, `(V·B, …)`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the rows cannot be divided among the views.
+    pub fn stacked(tensor: Tensor, views: usize) -> Result<Self> {
+        let (rows, shape) = (tensor.dim(0)?, tensor.dims()[1..].to_vec());
+        if views == 0 || rows % views != 0 {
+            let expected = format!("a multiple of {views} rows");
+            return Err(Error::Shape { place: "input".into(), found: vec![rows], expected });
+        }
+        Self::new(vec![Values::dense(tensor)?], rows / views, views, &shape)
+    }
+
+    /// The inputs side by side; all must have the same views of the same examples.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] if they do not, or if there are none.
+    pub fn beside(inputs: &[Input]) -> Result<Self> {
+        let first = inputs.first();
+        if !first.is_some_and(|first| inputs.iter().all(|i| (i.batch, i.views) == (first.batch, first.views))) {
+            let problem = "inputs that stand side by side need the same views of the same examples".to_string();
+            return Err(Error::Mismatch { place: "input".into(), problem });
+        }
+        let parts: Vec<_> = inputs.iter().flat_map(|input| input.parts.iter().cloned()).collect();
+        let width = inputs.iter().map(Input::width).sum();
+        Ok(Self { parts, batch: inputs[0].batch, views: inputs[0].views, shape: vec![width] })
+    }
+
+    /// The parts, from left to right.
+    pub fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    /// How many examples: `B`.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// How many views of each: `V`.
+    pub fn views(&self) -> usize {
+        self.views
+    }
+
+    /// `V·B`.
+    pub fn rows(&self) -> usize {
+        self.batch * self.views
+    }
+
+    /// The shape of one row of [`Input::join`].
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// How many columns the parts have together.
+    pub fn width(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// The element type and device of the values; `f32` on the CPU if all parts are one-hot.
+    pub fn dtype_and_device(&self) -> (DType, Device) {
+        for part in &self.parts {
+            if let Values::Dense { matrix, .. } = &part.values {
+                return (matrix.dtype(), matrix.device().clone());
+            }
+        }
+        let device = match self.parts.first() {
+            Some(Part { values: Values::OneHot { index, .. }, .. }) => index.device().clone(),
+            _ => Device::Cpu,
+        };
+        (DType::F32, device)
+    }
+
+    /// Everything in one tensor, `(V·B, …)`: shared parts repeated, scales applied.
+    pub fn join(&self) -> Result<Tensor> {
+        let (dtype, _) = self.dtype_and_device();
+        let mut columns = Vec::with_capacity(self.parts.len());
+        for part in &self.parts {
+            let mut matrix = part.values.to_matrix(dtype)?;
+            if matrix.dim(0)? != self.rows() {
+                matrix = matrix.repeat((self.views, 1))?;
+            }
+            if let Some(scale) = &part.scale {
+                matrix = matrix.broadcast_mul(&scale.unsqueeze(1)?)?;
+            }
+            columns.push(matrix);
+        }
+        let joined = if columns.len() == 1 { columns.remove(0) } else { Tensor::cat(&columns, 1)? };
+        Ok(joined.reshape([&[self.rows()], &self.shape[..]].concat())?)
+    }
+
+    /// The same, every row scaled over all parts together; nothing is multiplied yet, only [`Part::scale`] changes.
+    ///
+    /// `MeanSquare`: `x·√(D / Σᵢ xᵢ²)`; `UnitLength`: `x / √(Σᵢ xᵢ²)`. A row of zeros stays zero.
+    pub fn normalised(mut self, how: Normalise) -> Result<Self> {
+        let length = match how {
+            Normalise::None => return Ok(self),
+            Normalise::MeanSquare => (self.width() as f64).sqrt(),
+            Normalise::UnitLength => 1.,
+        };
+        let (dtype, _) = self.dtype_and_device();
+        let mut sum: Option<Tensor> = None;
+        for part in &self.parts {
+            let mut squares = part.values.sum_squares(dtype)?;
+            if squares.dim(0)? != self.rows() {
+                squares = squares.repeat(self.views)?;
+            }
+            if let Some(scale) = &part.scale {
+                squares = (squares * scale.sqr()?)?;
+            }
+            sum = Some(match sum {
+                None => squares,
+                Some(sum) => (sum + squares)?,
+            });
+        }
+        let Some(sum) = sum else { return Ok(self) };
+        // The smallest length is far below any that matters and keeps a row of zeros at zero.
+        let factor = (sum.sqrt()?.maximum(1e-8)?.recip()? * length)?;
+        for part in &mut self.parts {
+            part.scale = Some(match &part.scale {
+                None => factor.clone(),
+                Some(scale) => (scale * &factor)?,
+            });
+        }
+        Ok(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pixels_and_label() -> Result<Input> {
+        let pixels = Tensor::new(&[[9f32, 3., 4.], [9., 0., 2.]], &Device::Cpu)?;
+        let index = Tensor::new(&[[0u32], [1], [1], [0]], &Device::Cpu)?;
+        let label = Values::OneHot { index, classes: 2, strength: 1. };
+        Input::new(vec![label, Values::Dense { matrix: pixels, columns: 1..3 }], 2, 2, &[4])
+    }
+
+    #[test]
+    fn a_shared_part_stands_in_every_view() -> Result<()> {
+        let joined = pixels_and_label()?.join()?.to_vec2::<f32>()?;
+        assert_eq!(joined, [[1., 0., 3., 4.], [0., 1., 0., 2.], [0., 1., 3., 4.], [1., 0., 0., 2.]]);
+        Ok(())
+    }
+
+    #[test]
+    fn rows_are_scaled_over_all_parts_together() -> Result<()> {
+        let input = pixels_and_label()?.normalised(Normalise::UnitLength)?;
+        let squares = input.join()?.sqr()?.sum(1)?.to_vec1::<f32>()?;
+        assert!(squares.iter().all(|square| (square - 1.).abs() < 1e-6), "{squares:?}");
+        let input = pixels_and_label()?.normalised(Normalise::MeanSquare)?;
+        let means = input.join()?.sqr()?.mean(1)?.to_vec1::<f32>()?;
+        assert!(means.iter().all(|mean| (mean - 1.).abs() < 1e-6), "{means:?}");
+        Ok(())
+    }
+
+    #[test]
+    fn a_row_of_zeros_stays_zero() -> Result<()> {
+        let zeros = Tensor::zeros((1, 3), DType::F32, &Device::Cpu)?;
+        let joined = Input::of(zeros)?.normalised(Normalise::MeanSquare)?.join()?;
+        assert_eq!(joined.to_vec2::<f32>()?, [[0., 0., 0.]]);
+        Ok(())
+    }
+
+    #[test]
+    fn parts_that_do_not_add_up_are_refused() -> Result<()> {
+        let matrix = Tensor::zeros((2, 3), DType::F32, &Device::Cpu)?;
+        assert!(Input::new(vec![Values::dense(matrix.clone())?], 2, 1, &[4]).is_err());
+        assert!(Input::new(vec![Values::dense(matrix)?], 3, 1, &[3]).is_err());
+        Ok(())
+    }
+}

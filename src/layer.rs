@@ -1,0 +1,81 @@
+//! The contract of a layer.
+
+use candle_core::Tensor;
+
+use crate::error::{Error, Result};
+use crate::input::Input;
+use crate::optim::Optimiser;
+use crate::seed::Step;
+use crate::views::Role;
+
+/// One level of a network, that learns from its own input and output alone.
+///
+/// The activity of an input of `V` views of `B` examples is a tensor `(V·B, …)`, row `v·B + b` being that of view `v`
+/// of example `b`. It is what comes out of the non-linearity, before any normalisation.
+///
+/// A layer made of candle's modules needs [`forward`](Self::forward) alone:
+///
+/// ```
+/// use onward::candle_core::Tensor;
+/// use onward::candle_nn::{self, Module};
+/// use onward::{Input, LocalLayer, Result, Site, Step};
+///
+/// struct Tanh(candle_nn::Linear);
+///
+/// impl Tanh {
+///     fn new(site: &Site) -> Result<Self> {
+///         let inputs = site.input.iter().product();
+///         Ok(Self(candle_nn::linear(inputs, site.units.unwrap_or(100), site.vars.builder())?))
+///     }
+/// }
+///
+/// impl LocalLayer for Tanh {
+///     fn forward(&self, input: &Input, _step: &Step) -> Result<Tensor> {
+///         Ok(self.0.forward(&input.join()?.flatten_from(1)?)?.tanh()?)
+///     }
+/// }
+/// ```
+///
+/// # For implementors
+/// You are guaranteed that [`learn`](Self::learn) gets the very activity that `forward` returned for that input, and
+/// that no variable of the layer has changed in between. You guarantee that `forward` changes nothing, that the same
+/// input and step give the same bits, that everything random is drawn from [`Step::stream`], and that every variable
+/// was made through [`Site::vars`](crate::Site::vars): then it is saved, restored and seeded without your doing.
+pub trait LocalLayer: Send {
+    /// The activity of an input, `(V·B, …)`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the input is not what the layer was built for.
+    fn forward(&self, input: &Input, step: &Step) -> Result<Tensor>;
+
+    /// One step of the layer's variables.
+    ///
+    /// The default follows the gradient through this layer alone with candle's autograd, so the activity must still
+    /// be attached to the variables. Override it with a closed form, which is several times faster, or with a rule
+    /// that follows no gradient; then `forward` may return a detached activity.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] if the lesson has no gradient, or the activity is detached.
+    fn learn(&mut self, lesson: &Lesson<'_>, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
+        let Some(gradient) = lesson.gradient else {
+            let problem = "this layer learns from a gradient, but its block has no loss; choose a `loss`".to_string();
+            return Err(Error::Mismatch { place: "layer".into(), problem });
+        };
+        let gradients = (lesson.activity * gradient.detach())?.sum_all()?.backward()?;
+        optimiser.apply(&gradients, step)
+    }
+}
+
+/// What a layer learns from in one step.
+#[derive(Clone, Copy, Debug)]
+pub struct Lesson<'a> {
+    /// What entered.
+    pub input: &'a Input,
+    /// What the layer made of it, `(V·B, …)`.
+    pub activity: &'a Tensor,
+    /// The gradient of the block's loss with respect to the activity, of the same shape; means over the batch are
+    /// taken already. `None` if the block has no loss.
+    pub gradient: Option<&'a Tensor>,
+    /// What each view is.
+    pub roles: &'a [Role],
+}

@@ -1,0 +1,295 @@
+//! A weight matrix that multiplies an input part by part and learns in closed form.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::{Tensor, TensorId, Var};
+use candle_nn::Init;
+
+use crate::error::{Error, Result};
+use crate::input::{Input, Values};
+use crate::ops::gemm::{product, Matrix};
+use crate::ops::{self, with_rows, with_values};
+use crate::optim::{Gradient, Optimiser, Product};
+use crate::seed::Step;
+use crate::vars::Vars;
+
+/// The building block of dense layers and of readouts: `y = x·W + b`, for all views of an input at once.
+///
+/// | tensor   | shape      |                                             |
+/// |----------|------------|---------------------------------------------|
+/// | `x`      | `(V·B, D)` | an [`Input`]; never joined                  |
+/// | `W`      | `(D, N)`   | the variable `weight`, a row for each input |
+/// | `b`      | `(N,)`     | the variable `bias`, if there is one        |
+/// | `y`      | `(V·B, N)` | not attached to the variables               |
+///
+/// Part `p` of the input meets its own rows of the weight. A part that all views share is multiplied once, a one-hot
+/// part picks rows, and the scale of a row is applied to its product: `y[r] = Σₚ scaleₚ[r]·(xₚ[r]·Wₚ) + b`. The product
+/// of a shared part is kept until the weight changes, so that a later pass over the same examples finds it.
+pub struct Linear {
+    vars: Vars,
+    weight: (String, Var),
+    bias: Option<(String, Var)>,
+    kept: Mutex<Option<(Key, Arc<Vec<f32>>)>>,
+}
+
+/// Which product is kept: of which matrix, with the rows from where on, of which version of the variables.
+type Key = (TensorId, usize, u64);
+
+impl Linear {
+    /// A new one: `inputs` rows drawn by `init`, and a bias of zeros if wanted.
+    ///
+    /// # Errors
+    /// As [`Vars::get`].
+    pub fn new(vars: &Vars, inputs: usize, units: usize, init: Init, bias: bool) -> Result<Self> {
+        let weight = (vars.path("weight"), vars.get("weight", (inputs, units), init)?);
+        let bias = match bias {
+            true => Some((vars.path("bias"), vars.get("bias", units, Init::Const(0.))?)),
+            false => None,
+        };
+        Ok(Self { vars: vars.clone(), weight, bias, kept: Mutex::new(None) })
+    }
+
+    /// How many units: `N`.
+    pub fn units(&self) -> usize {
+        self.weight.1.dims()[1]
+    }
+
+    /// `x·W + b`, and `max(0, ·)` of it where `relu` is set.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the input is not as wide as the weight is high.
+    pub fn forward(&self, input: &Input, relu: bool) -> Result<Tensor> {
+        let inputs = self.weight.1.dims()[0];
+        if input.width() != inputs {
+            let expected = format!("{inputs} columns");
+            return Err(Error::Shape { place: self.weight.0.clone(), found: vec![input.width()], expected });
+        }
+        if ops::is_fast(&self.weight.1) {
+            return self.fast(input, relu);
+        }
+        let weight = self.weight.1.as_detached_tensor();
+        let mut sum: Option<Tensor> = None;
+        let mut first = 0;
+        for part in input.parts() {
+            let width = part.values.width()?;
+            let rows = weight.narrow(0, first, width)?;
+            let mut product = part.values.to_matrix(weight.dtype())?.contiguous()?.matmul(&rows)?;
+            if product.dim(0)? != input.rows() {
+                product = product.repeat((input.views(), 1))?;
+            }
+            if let Some(scale) = &part.scale {
+                product = product.broadcast_mul(&scale.unsqueeze(1)?)?;
+            }
+            sum = Some(match sum {
+                None => product,
+                Some(sum) => (sum + product)?,
+            });
+            first += width;
+        }
+        let mut sum = sum.map_or_else(
+            || Tensor::zeros((input.rows(), self.units()), weight.dtype(), weight.device()),
+            Ok,
+        )?;
+        if let Some((_, bias)) = &self.bias {
+            sum = sum.broadcast_add(&bias.as_detached_tensor())?;
+        }
+        Ok(if relu { sum.relu()? } else { sum })
+    }
+
+    /// The same in two passes over memory: the products, and everything else row by row.
+    fn fast(&self, input: &Input, relu: bool) -> Result<Tensor> {
+        let (rows, units) = (input.rows(), self.units());
+        let mut out = None;
+        let mut terms = Vec::with_capacity(input.parts().len());
+        let mut first = 0;
+        for part in input.parts() {
+            let count = part.values.rows()?;
+            let term = match &part.values {
+                Values::Dense { .. } if out.is_none() && count == rows && (input.views() > 1 || terms.is_empty()) => {
+                    out = Some(self.multiply(&part.values, first)?);
+                    Term::InPlace
+                }
+                Values::Dense { .. } => Term::Product(self.shared(&part.values, first)?),
+                Values::OneHot { index, classes, strength } => {
+                    let (index, slots) = (index.flatten_all()?.to_vec1::<u32>()?, index.dim(1)?);
+                    if let Some(&class) = index.iter().find(|&&class| class as usize >= *classes) {
+                        let (found, expected) = (vec![class as usize], format!("an index below {classes}"));
+                        return Err(Error::Shape { place: self.weight.0.clone(), found, expected });
+                    }
+                    Term::Picked { index, slots, classes: *classes, first, strength: *strength as f32 }
+                }
+            };
+            let scale = part.scale.as_ref().map(Tensor::to_vec1::<f32>).transpose()?;
+            terms.push((term, count, scale));
+            first += part.values.width()?;
+        }
+        let mut out = out.unwrap_or_else(|| vec![0f32; rows * units]);
+        let bias = self.bias.as_ref().map(|(_, bias)| bias.to_vec1::<f32>()).transpose()?;
+        with_values(&self.weight.1.flatten_all()?, |weight| {
+            ops::for_rows(&mut out, units, |row, out| {
+                for (term, count, scale) in &terms {
+                    let scale = scale.as_ref().map_or(1., |scale| scale[row]);
+                    let row = row % count;
+                    match term {
+                        Term::InPlace if scale == 1. => {}
+                        Term::InPlace => out.iter_mut().for_each(|out| *out *= scale),
+                        Term::Product(product) => add(out, scale, &product[row * units..]),
+                        Term::Picked { index, slots, classes, first, strength } => {
+                            for (slot, &class) in index[row * slots..][..*slots].iter().enumerate() {
+                                let picked = first + slot * classes + class as usize;
+                                add(out, scale * strength, &weight[picked * units..]);
+                            }
+                        }
+                    }
+                }
+                match (&bias, relu) {
+                    (Some(bias), true) => out.iter_mut().zip(bias).for_each(|(out, b)| *out = (*out + b).max(0.)),
+                    (Some(bias), false) => add(out, 1., bias),
+                    (None, true) => out.iter_mut().for_each(|out| *out = out.max(0.)),
+                    (None, false) => {}
+                }
+            });
+        })?;
+        Ok(Tensor::from_vec(out, (rows, units), self.weight.1.device())?)
+    }
+
+    /// The product of a part, from memory if it was last computed for this part and this weight.
+    fn shared(&self, values: &Values, first: usize) -> Result<Arc<Vec<f32>>> {
+        let Values::Dense { matrix, .. } = values else { return Ok(Arc::default()) };
+        let key = (matrix.id(), first, self.vars.version());
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*kept {
+            Some((known, product)) if *known == key => Ok(product.clone()),
+            _ => {
+                let product = Arc::new(self.multiply(values, first)?);
+                *kept = Some((key, product.clone()));
+                Ok(product)
+            }
+        }
+    }
+
+    /// `values · W` with the rows of the weight from `first` on.
+    fn multiply(&self, values: &Values, first: usize) -> Result<Vec<f32>> {
+        let units = self.units();
+        let matrix = values.to_matrix(ops::FAST)?;
+        with_values(&self.weight.1.flatten_all()?, |weight| {
+            with_rows(&matrix, |x| {
+                let mut out = vec![0f32; x.rows * units];
+                let weight = Matrix::of_rows(&weight[first * units..], x.width, units, units);
+                product(&mut out, 0., 1., Matrix::of_rows(x.data, x.rows, x.width, x.stride), weight);
+                out
+            })
+        })?
+    }
+
+    /// One step of weight and bias, `delta` being the gradient of the loss with respect to `y`, `(V·B, N)`.
+    ///
+    /// `∂/∂Wₚ = xₚᵀ·(scaleₚ·delta)`; for a shared part the deltas of its views are added before they are multiplied.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if `delta` does not fit.
+    pub fn learn(&mut self, input: &Input, delta: &Tensor, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
+        if delta.dims() != [input.rows(), self.units()] {
+            let expected = format!("{:?}", [input.rows(), self.units()]);
+            return Err(Error::Shape { place: self.weight.0.clone(), found: delta.dims().to_vec(), expected });
+        }
+        let mut products = Vec::with_capacity(input.parts().len());
+        for part in input.parts() {
+            let mut delta = match &part.scale {
+                Some(scale) => ops::scale_rows(delta, scale)?,
+                None => delta.clone(),
+            };
+            if part.values.rows()? != input.rows() {
+                let batch = input.batch();
+                let views = (0..input.views()).map(|view| delta.narrow(0, view * batch, batch));
+                delta = views.reduce(|sum, view| sum? + view?).expect("an input has views")?;
+            }
+            products.push(Product { values: part.values.clone(), delta });
+        }
+        optimiser.learn(&self.weight.0, &self.weight.1, Gradient::Products(&products), step)?;
+        if let Some((name, bias)) = &self.bias {
+            optimiser.learn(name, bias, Gradient::Whole(&ops::column_sums(delta)?), step)?;
+        }
+        *self.kept.get_mut().unwrap_or_else(PoisonError::into_inner) = None;
+        Ok(())
+    }
+}
+
+/// What a part adds to the output.
+enum Term {
+    /// A product that is in the output already.
+    InPlace,
+    /// A product of its own, `(R, N)`.
+    Product(Arc<Vec<f32>>),
+    /// Rows of the weight, picked by class.
+    Picked { index: Vec<u32>, slots: usize, classes: usize, first: usize, strength: f32 },
+}
+
+fn add(out: &mut [f32], factor: f32, row: &[f32]) {
+    out.iter_mut().zip(row).for_each(|(out, x)| *out += factor * x);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::input::Normalise;
+    use crate::optim::{Descent, Method, Schedule};
+    use candle_core::{DType, Device};
+
+    fn pixels_and_label(dtype: DType) -> Result<Input> {
+        let pixels: Vec<f32> = (0..15).map(|i| (i * 7 % 11) as f32 / 10.).collect();
+        let pixels = Tensor::from_vec(pixels, (3, 5), &Device::Cpu)?.to_dtype(dtype)?;
+        let index = Tensor::new(&[[0u32], [1], [1], [1], [0], [0]], &Device::Cpu)?;
+        let label = Values::OneHot { index, classes: 2, strength: 1. };
+        let pixels = Values::Dense { matrix: pixels, columns: 1..5 };
+        Input::new(vec![label, pixels], 3, 2, &[6])?.normalised(Normalise::MeanSquare)
+    }
+
+    fn linear(dtype: DType) -> Result<(Linear, Optimiser)> {
+        let vars = Vars::new(5, dtype, &Device::Cpu);
+        let descent =
+            Descent { method: Method::Sgd, rate: 0.1, decay: 0.01, momentum: 0.5, schedule: Schedule::Constant };
+        let linear = Linear::new(&vars, 6, 4, Init::Randn { mean: 0., stdev: 1. }, true)?;
+        Ok((linear, Optimiser::new(vars, descent, 0..1)))
+    }
+
+    fn difference(a: &Tensor, b: &Tensor) -> Result<f64> {
+        let (a, b) = (a.to_dtype(DType::F64)?, b.to_dtype(DType::F64)?);
+        Ok((a - b)?.abs()?.flatten_all()?.max(0)?.to_scalar()?)
+    }
+
+    #[test]
+    fn parts_are_multiplied_as_if_they_were_joined() -> Result<()> {
+        for dtype in [DType::F32, DType::F64] {
+            let (linear, _) = linear(dtype)?;
+            let input = pixels_and_label(dtype)?;
+            let joined = input.join()?.matmul(linear.weight.1.as_tensor())?;
+            assert!(difference(&linear.forward(&input, false)?, &joined)? < 1e-5);
+            assert!(difference(&linear.forward(&input, true)?, &joined.relu()?)? < 1e-5);
+            // The second call finds the product of the pixels.
+            assert!(difference(&linear.forward(&input, false)?, &joined)? < 1e-5);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn the_closed_form_is_the_gradient_that_autograd_finds() -> Result<()> {
+        let step = Step { seed: 1, index: 0, epoch: 0, epochs: 1, train: true, pass: 0 };
+        for dtype in [DType::F32, DType::F64] {
+            let (mut closed, mut optimiser) = linear(dtype)?;
+            let (auto, mut other) = linear(dtype)?;
+            let input = pixels_and_label(dtype)?;
+            for _ in 0..3 {
+                let y = closed.forward(&input, false)?;
+                closed.learn(&input, &y, &mut optimiser, &step)?; // the loss is ½·Σ y²
+                let (weight, bias) = (&auto.weight.1, &auto.bias.as_ref().expect("made with one").1);
+                let y = input.join()?.matmul(weight)?.broadcast_add(bias)?;
+                other.apply(&(y.sqr()?.sum_all()? * 0.5)?.backward()?, &step)?;
+            }
+            assert!(difference(&closed.weight.1, &auto.weight.1)? < 1e-4);
+            let biases = [&closed, &auto].map(|linear| linear.bias.as_ref().expect("made with one").1.as_tensor());
+            assert!(difference(biases[0], biases[1])? < 1e-4);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,118 @@
+//! The arithmetic that the hot paths share.
+//!
+//! Every function has a plain form made of candle's operations, which runs on any device and with any element type,
+//! and a fast form for `f32` on the CPU, which does in one pass over memory what candle does in several. Both give the
+//! same numbers within rounding. The fast forms give the same bits at any number of threads: work is divided among
+//! rows or columns, never within a sum.
+
+mod cpu;
+pub(crate) mod gemm;
+
+use candle_core::{DType, Tensor, D};
+use rand_chacha::ChaCha8Rng;
+
+pub(crate) use cpu::{for_rows, is_fast, with_rows, with_values};
+
+use crate::error::Result;
+
+/// The logistic function `1 / (1 + e⁻ˣ)`, exact at both ends.
+pub fn sigmoid(x: &Tensor) -> Result<Tensor> {
+    Ok((x * 0.5)?.tanh()?.affine(0.5, 0.5)?)
+}
+
+/// `log(1 + eˣ)` without overflow: `max(x, 0) + log(1 + e^−|x|)`.
+pub fn softplus(x: &Tensor) -> Result<Tensor> {
+    Ok((x.relu()? + x.abs()?.neg()?.exp()?.affine(1., 1.)?.log()?)?)
+}
+
+/// `log softmax` over the last dimension.
+pub fn log_softmax(x: &Tensor) -> Result<Tensor> {
+    let shifted = x.broadcast_sub(&x.max_keepdim(D::Minus1)?)?;
+    Ok(shifted.broadcast_sub(&shifted.exp()?.sum_keepdim(D::Minus1)?.log()?)?)
+}
+
+/// The sum of the squares of every row: `(B, …)` to `(B,)`.
+pub fn sum_squares(x: &Tensor) -> Result<Tensor> {
+    if is_fast(x) {
+        return cpu::sum_squares(x);
+    }
+    Ok(x.flatten_from(1)?.sqr()?.sum(1)?)
+}
+
+/// Every row times its factor: `(B, …)` and `(B,)` to `(B, …)`.
+pub fn scale_rows(x: &Tensor, factors: &Tensor) -> Result<Tensor> {
+    if is_fast(x) {
+        return cpu::scale_rows(x, factors);
+    }
+    let shape = [&[x.dim(0)?][..], &vec![1; x.rank() - 1]].concat();
+    Ok(x.broadcast_mul(&factors.reshape(shape)?)?)
+}
+
+/// The mean of the first `rows` rows: `(B, D)` to `(D,)`.
+pub fn column_means(x: &Tensor, rows: usize) -> Result<Tensor> {
+    if is_fast(x) {
+        return Ok((cpu::column_sums(x, rows)? / rows as f64)?);
+    }
+    Ok(x.narrow(0, 0, rows)?.mean(0)?)
+}
+
+/// The sum of all rows: `(B, D)` to `(D,)`.
+pub fn column_sums(x: &Tensor) -> Result<Tensor> {
+    if is_fast(x) {
+        return cpu::column_sums(x, x.dim(0)?);
+    }
+    Ok(x.sum(0)?)
+}
+
+/// The gradient below a ReLU whose output was `activity`: `gradient` where a unit was active, else 0; times `gain`,
+/// plus, in the first `rows` rows, `shift`, which passes whether a unit was active or not.
+///
+/// All `(B, D)` but `shift`, `(D,)`.
+pub fn gate(gradient: &Tensor, activity: &Tensor, gain: f64, shift: Option<(&Tensor, usize)>) -> Result<Tensor> {
+    if is_fast(gradient) && is_fast(activity) {
+        return cpu::gate(gradient, activity, gain as f32, shift);
+    }
+    let active = activity.gt(0.)?.to_dtype(gradient.dtype())?;
+    let gated = ((gradient * active)? * gain)?;
+    let Some((shift, rows)) = shift else { return Ok(gated) };
+    let first = gated.narrow(0, 0, rows)?.broadcast_add(shift)?;
+    if rows == gated.dim(0)? {
+        return Ok(first);
+    }
+    Ok(Tensor::cat(&[first, gated.narrow(0, rows, gated.dim(0)? - rows)?], 0)?)
+}
+
+/// Every element silenced with probability `rate` (rounded to 1/65536), the others divided by `1 − rate`.
+///
+/// The mask depends on the generator and the number of elements alone.
+pub fn dropout(x: &Tensor, rate: f64, rng: &ChaCha8Rng) -> Result<Tensor> {
+    let mask = cpu::dropout_mask(x.elem_count(), rate, rng);
+    if is_fast(x) {
+        return cpu::multiply(x, &mask);
+    }
+    Ok((x * Tensor::from_vec(mask, x.shape(), x.device())?.to_dtype(x.dtype())?)?)
+}
+
+/// Class indices as a tensor, `(B,)`.
+pub(crate) fn index(labels: &[u32], device: &candle_core::Device) -> Result<Tensor> {
+    Ok(Tensor::from_slice(labels, labels.len(), device)?)
+}
+
+/// The entries of `x`, `(B, C)`, that `labels` point to, `(B,)`.
+pub(crate) fn entries(x: &Tensor, labels: &[u32]) -> Result<Tensor> {
+    Ok(x.contiguous()?.gather(&index(labels, x.device())?.unsqueeze(1)?, 1)?.squeeze(1)?)
+}
+
+/// One row of `one` and zeros for each label, `(B, C)`.
+pub(crate) fn one_hot(labels: &[u32], classes: usize, like: &Tensor) -> Result<Tensor> {
+    let mut values = vec![0f32; labels.len() * classes];
+    for (row, &label) in values.chunks_exact_mut(classes).zip(labels) {
+        row[label as usize] = 1.;
+    }
+    Ok(Tensor::from_vec(values, (labels.len(), classes), &candle_core::Device::Cpu)?
+        .to_dtype(like.dtype())?
+        .to_device(like.device())?)
+}
+
+/// Whether the fast forms are made for this element type; the plain ones do everything else.
+pub(crate) const FAST: DType = DType::F32;

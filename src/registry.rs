@@ -1,0 +1,265 @@
+//! Plugins by name: registration, listing, look-up.
+//!
+//! Registration runs before `main` and costs its author one [`register!`](crate::register). `inventory` promises no
+//! order and accepts two plugins of one name; so everything here is sorted by name, and a duplicate is refused with
+//! both packages named. A crate that nobody mentions is not linked: a program writes `use the_plugins as _;`.
+
+use toml::Table;
+
+use crate::architecture::Architecture;
+use crate::data::DataSet;
+use crate::error::{Context, Error, Result};
+use crate::goodness::GoodnessFn;
+use crate::layer::LocalLayer;
+use crate::sampler::NegativeSampler;
+use crate::settings::{Pick, Setting};
+use crate::site::Site;
+
+/// A named set of settings that belong together, as a paper's.
+#[derive(Clone, Copy, Debug)]
+pub struct Preset {
+    /// The name, as in `--preset nebuly`.
+    pub name: &'static str,
+    /// Whose settings these are.
+    pub about: &'static str,
+    /// The settings, as TOML.
+    pub settings: &'static str,
+}
+
+/// What is known about a plugin without building it.
+#[derive(Clone, Copy)]
+pub struct Info {
+    /// What the configuration calls it, in `snake_case`.
+    pub name: &'static str,
+    /// One line: what it is and where it was published.
+    pub about: &'static str,
+    /// The package that registered it.
+    pub package: &'static str,
+    /// Its settings.
+    pub settings: fn() -> Vec<Setting>,
+    /// Reads a table of its settings and finds fault with it.
+    pub check: fn(&Table) -> Result<()>,
+    /// Named sets of settings; the first is the default.
+    pub presets: &'static [Preset],
+    /// For `name:ARGUMENT`: the setting that the argument is for.
+    pub argument: Option<&'static str>,
+    /// Rewrites shorthands in what one source gives, knowing what the sources before it gave.
+    pub shorthand: fn(given: &mut Table, before: &Table) -> Result<()>,
+}
+
+/// What a name in the configuration stands for.
+pub struct Plugin<T: ?Sized + 'static> {
+    /// What is known without building it.
+    pub info: Info,
+    /// Makes one from its settings, at its place in the run.
+    pub build: fn(&Table, &Site) -> Result<Box<T>>,
+}
+
+impl<T: ?Sized> Plugin<T> {
+    /// Adds named sets of settings; the first is the default.
+    pub const fn presets(mut self, presets: &'static [Preset]) -> Self {
+        self.info.presets = presets;
+        self
+    }
+
+    /// Says which setting `name:ARGUMENT` sets.
+    pub const fn argument(mut self, key: &'static str) -> Self {
+        self.info.argument = Some(key);
+        self
+    }
+
+    /// Adds shorthands: see [`Info::shorthand`].
+    pub const fn shorthand(mut self, rewrite: fn(&mut Table, &Table) -> Result<()>) -> Self {
+        self.info.shorthand = rewrite;
+        self
+    }
+}
+
+/// The kinds of plugin there are: the four traits, and data sets.
+pub trait Kind: 'static {
+    /// The word for it in messages and in `onward list`.
+    const KIND: &'static str;
+
+    /// All registered plugins of this kind, in no order.
+    fn registered() -> Vec<&'static Plugin<Self>>;
+}
+
+macro_rules! kinds {
+    ($($kind:ty = $word:literal),*) => {
+        $(
+            inventory::collect!(Plugin<$kind>);
+
+            impl Kind for $kind {
+                const KIND: &'static str = $word;
+
+                fn registered() -> Vec<&'static Plugin<Self>> {
+                    inventory::iter::<Plugin<$kind>>().collect()
+                }
+            }
+        )*
+
+        /// The words for the kinds of plugin.
+        pub const KINDS: &[&str] = &[$($word),*];
+
+        /// What is registered of the kind with this word, sorted by name.
+        ///
+        /// # Errors
+        /// [`Error::DuplicatePlugin`] if two have one name.
+        pub fn infos(kind: &str) -> Result<Vec<&'static Info>> {
+            match kind {
+                $($word => Ok(all::<$kind>()?.into_iter().map(|plugin| &plugin.info).collect()),)*
+                _ => Ok(Vec::new()),
+            }
+        }
+    };
+}
+kinds!(
+    dyn Architecture = "architecture",
+    dyn LocalLayer = "layer",
+    dyn GoodnessFn = "goodness",
+    dyn NegativeSampler = "sampler",
+    DataSet = "data"
+);
+
+/// All plugins of a kind, sorted by name.
+///
+/// # Errors
+/// [`Error::DuplicatePlugin`] if two have one name.
+pub fn all<T: Kind + ?Sized>() -> Result<Vec<&'static Plugin<T>>> {
+    sorted(T::KIND, T::registered())
+}
+
+fn sorted<T: ?Sized>(kind: &'static str, mut plugins: Vec<&'static Plugin<T>>) -> Result<Vec<&'static Plugin<T>>> {
+    plugins.sort_by_key(|plugin| (plugin.info.name, plugin.info.package));
+    match plugins.windows(2).find(|pair| pair[0].info.name == pair[1].info.name) {
+        Some(pair) => Err(Error::DuplicatePlugin {
+            kind,
+            name: pair[0].info.name.into(),
+            first: pair[0].info.package.into(),
+            second: pair[1].info.package.into(),
+        }),
+        None => Ok(plugins),
+    }
+}
+
+/// The plugin of a kind with this name.
+///
+/// # Errors
+/// [`Error::UnknownPlugin`] with the names there are; [`Error::DuplicatePlugin`].
+pub fn named<T: Kind + ?Sized>(name: &str) -> Result<&'static Plugin<T>> {
+    let plugins = all::<T>()?;
+    let found = plugins.iter().find(|plugin| plugin.info.name == name);
+    found.copied().ok_or_else(|| unknown(T::KIND, name, plugins.iter().map(|plugin| plugin.info.name)))
+}
+
+/// What is known of the plugin with this name, of the kind with this word.
+///
+/// # Errors
+/// As [`named`].
+pub fn info(kind: &'static str, name: &str) -> Result<&'static Info> {
+    let infos = infos(kind)?;
+    let found = infos.iter().find(|info| info.name == name);
+    found.copied().ok_or_else(|| unknown(kind, name, infos.iter().map(|info| info.name)))
+}
+
+fn unknown(kind: &'static str, name: &str, known: impl Iterator<Item = &'static str>) -> Error {
+    Error::UnknownPlugin { kind, name: name.into(), known: known.map(String::from).collect() }
+}
+
+/// Builds what `pick` names, at `site`.
+///
+/// # Errors
+/// As [`named`], and whatever the plugin says, with its name and package in front.
+pub fn build<T: Kind + ?Sized>(pick: &Pick<T>, site: &Site) -> Result<Box<T>> {
+    let plugin = named::<T>(&pick.name)?;
+    let settings = crate::config::complete(T::KIND, &plugin.info, pick.settings.clone())?;
+    (plugin.build)(&settings, site).at(|| format!("{} {} (package {})", T::KIND, pick.name, plugin.info.package))
+}
+
+/// Registers a plugin: kind, name, one line about it, and how to build it from its settings.
+///
+/// ```
+/// use onward::{GoodnessFn, Result};
+/// use onward::candle_core::Tensor;
+///
+/// onward::settings! {
+///     /// Settings of `max`, which has none.
+///     pub struct Max {}
+/// }
+///
+/// impl GoodnessFn for Max {
+///     fn goodness(&self, activity: &Tensor) -> Result<Tensor> {
+///         Ok(activity.flatten_from(1)?.max(1)?)
+///     }
+/// }
+///
+/// onward::register! {
+///     dyn GoodnessFn, "max", "largest activity (an example)",
+///     |settings: Max, _site| Ok(Box::new(settings))
+/// }
+/// assert_eq!(onward::registry::named::<dyn GoodnessFn>("max")?.info.name, "max");
+/// # Ok::<(), onward::Error>(())
+/// ```
+///
+/// More can be said of it behind the closure: `, .presets(&[…]).argument("dir")`, see [`Plugin`].
+#[macro_export]
+macro_rules! register {
+    (
+        $kind:ty, $name:literal, $about:expr,
+        |$settings:ident : $type:ty, $site:pat_param| $build:expr $(, $($more:tt)+)?
+    ) => {
+        $crate::export::inventory::submit! {
+            $crate::registry::Plugin::<$kind> {
+                info: $crate::registry::Info {
+                    name: $name,
+                    about: $about,
+                    package: env!("CARGO_PKG_NAME"),
+                    settings: <$type as $crate::settings::Settings>::describe,
+                    check: |table| <$type as $crate::settings::Settings>::read(table).map(|_| ()),
+                    presets: &[],
+                    argument: None,
+                    shorthand: |_, _| Ok(()),
+                },
+                build: |table, $site| {
+                    let $settings = <$type as $crate::settings::Settings>::read(table)?;
+                    $build
+                },
+            } $($($more)+)?
+        }
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn plugin(name: &'static str, package: &'static str) -> Plugin<dyn GoodnessFn> {
+        let info = Info {
+            name,
+            about: "",
+            package,
+            settings: Vec::new,
+            check: |_| Ok(()),
+            presets: &[],
+            argument: None,
+            shorthand: |_, _| Ok(()),
+        };
+        Plugin { info, build: |_, _| Err(Error::Mismatch { place: "test".into(), problem: "not built".into() }) }
+    }
+
+    static TWO: Plugin<dyn GoodnessFn> = plugin("b", "two");
+    static ONE: Plugin<dyn GoodnessFn> = plugin("a", "one");
+    static THREE: Plugin<dyn GoodnessFn> = plugin("a", "three");
+
+    #[test]
+    fn plugins_are_sorted_by_name() {
+        let names: Vec<_> = sorted("goodness", vec![&TWO, &ONE]).unwrap().iter().map(|p| p.info.name).collect();
+        assert_eq!(names, ["a", "b"]);
+    }
+
+    #[test]
+    fn a_duplicate_is_refused_with_both_packages_named() {
+        let error = sorted("goodness", vec![&THREE, &TWO, &ONE]).err().unwrap().to_string();
+        assert!(error.contains("package one") && error.contains("package three"), "{error}");
+    }
+}

@@ -1,0 +1,378 @@
+//! A run: a configuration, the data, the network, and how far it has come.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+use serde::Serialize;
+use toml::Value;
+
+use crate::architecture::{Architecture, Readout};
+use crate::checkpoint::{self, Belongs, FORMAT};
+use crate::config::{Config, Precision, Source};
+use crate::data::{DataSet, Split};
+use crate::error::{Context, Error, Result};
+use crate::folder::{self, CONFIG, MODEL, STATE, SUMMARY};
+use crate::observe::metrics::Metrics;
+use crate::observe::{Event, Observer};
+use crate::registry;
+use crate::sampler::NegativeSampler;
+use crate::seed::Step;
+use crate::site::Site;
+use crate::trainer;
+use crate::vars::Vars;
+use crate::views::Batch;
+
+/// Says what to train; made by [`Run::builder`].
+#[derive(Clone, Debug)]
+pub struct RunBuilder {
+    architecture: String,
+    preset: Option<String>,
+    sources: Vec<Source>,
+    data_dirs: Vec<PathBuf>,
+    device: String,
+    out: Option<PathBuf>,
+}
+
+impl RunBuilder {
+    /// The data set: a registered name, or `idx:DIR`.
+    pub fn data(self, name: &str) -> Self {
+        self.set("data", name)
+    }
+
+    /// The seed that everything random is drawn from.
+    pub fn seed(self, seed: u32) -> Self {
+        self.set("seed", i64::from(seed))
+    }
+
+    /// One setting: a number, a word, a list, or a table.
+    pub fn set(mut self, key: &str, value: impl Into<Value>) -> Self {
+        let table = toml::Table::from_iter([(key.to_string(), value.into())]);
+        self.sources.push(Source { origin: format!("set({key})"), table });
+        self
+    }
+
+    /// Several settings at once, from a file or a command line.
+    pub fn source(mut self, source: Source) -> Self {
+        self.sources.push(source);
+        self
+    }
+
+    /// A named set of the architecture's settings; what is set besides wins.
+    pub fn preset(mut self, name: &str) -> Self {
+        self.preset = Some(name.into());
+        self
+    }
+
+    /// Where data files are looked for first.
+    pub fn data_dir(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.data_dirs.insert(0, folder.into());
+        self
+    }
+
+    /// `cpu`, `cuda`, `cuda:1` or `metal`.
+    pub fn device(mut self, name: &str) -> Self {
+        self.device = name.into();
+        self
+    }
+
+    /// The folder that [`Run::fit`] writes to; it must be new or empty. Without one nothing is written.
+    pub fn out(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.out = Some(folder.into());
+        self
+    }
+
+    /// The complete configuration, before anything is built.
+    ///
+    /// # Errors
+    /// As [`Config::resolve`].
+    pub fn config(&self) -> Result<Config> {
+        Config::resolve(&self.architecture, self.preset.as_deref(), self.sources.clone())
+    }
+
+    /// Loads the data and builds the network.
+    ///
+    /// # Errors
+    /// As [`Config::resolve`]; whatever the data or a plugin says of its settings.
+    pub fn build(self) -> Result<Run> {
+        let config = self.config()?;
+        let mut run = Run::assemble(config, self.data_dirs, &self.device)?;
+        if let Some(out) = self.out {
+            folder::create(&out)?;
+            run.folder = Some(out);
+        }
+        Ok(run)
+    }
+}
+
+/// A network on its data, and how far it has come.
+pub struct Run {
+    pub(crate) config: Config,
+    pub(crate) data: DataSet,
+    pub(crate) sampler: Box<dyn NegativeSampler>,
+    pub(crate) architecture: Box<dyn Architecture>,
+    pub(crate) vars: Vars,
+    pub(crate) device: Device,
+    pub(crate) dtype: DType,
+    pub(crate) epoch: usize,
+    pub(crate) step: u64,
+    pub(crate) folder: Option<PathBuf>,
+}
+
+/// How well a part of the data was predicted by one readout.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Score {
+    /// The fraction that was predicted wrongly.
+    pub error: f64,
+    /// The fraction that was predicted rightly.
+    pub accuracy: f64,
+    /// How many were predicted wrongly.
+    pub wrong: usize,
+}
+
+/// How well a part of the data was predicted.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Evaluation {
+    /// The readout that `error` and `accuracy` are of: the one that validation prefers.
+    pub readout: String,
+    /// The fraction that was predicted wrongly.
+    pub error: f64,
+    /// The fraction that was predicted rightly.
+    pub accuracy: f64,
+    /// How many examples there were.
+    pub examples: usize,
+    /// All readouts that were used.
+    pub readouts: BTreeMap<String, Score>,
+}
+
+/// What a run came to; `summary.json`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Summary {
+    /// The architecture's name.
+    pub architecture: String,
+    /// The data set's name.
+    pub data: String,
+    /// The seed.
+    pub seed: u64,
+    /// Epochs completed.
+    pub epochs: usize,
+    /// How many numbers learn.
+    pub parameters: usize,
+    /// Wall-clock time of the training, evaluation and writing included.
+    pub seconds: f64,
+    /// Mean wall-clock time of an epoch's training alone.
+    pub seconds_per_epoch: f64,
+    /// The most memory that the process has held, where the system tells (Linux).
+    pub peak_memory_mb: Option<f64>,
+    /// Threads that the arithmetic may use.
+    pub threads: usize,
+    /// The validation part.
+    pub validation: Option<Evaluation>,
+    /// The test part.
+    pub test: Evaluation,
+    /// The version of this program.
+    pub version: String,
+}
+
+impl Run {
+    /// Begins to describe a run of the architecture with this name.
+    pub fn builder(architecture: &str) -> RunBuilder {
+        RunBuilder {
+            architecture: architecture.into(),
+            preset: None,
+            sources: Vec::new(),
+            data_dirs: default_data_dirs(),
+            device: "cpu".into(),
+            out: None,
+        }
+    }
+
+    fn assemble(config: Config, data_dirs: Vec<PathBuf>, device: &str) -> Result<Self> {
+        let device = open_device(device)?;
+        let dtype = match config.run.precision {
+            Precision::F32 => DType::F32,
+            Precision::F64 => DType::F64,
+        };
+        let vars = Vars::new(config.run.seed, dtype, &device);
+        let mut site = Site::new(vars.clone(), config.run.seed);
+        site.epochs = config.run.epochs;
+        site.data_dirs = data_dirs;
+        let needed = |key: &str| Error::Setting {
+            key: key.into(),
+            value: "nothing".into(),
+            origin: "the defaults".into(),
+            expected: format!("a name, since no preset of {} gives one", config.architecture),
+        };
+        let data = registry::build(config.run.data.as_ref().ok_or_else(|| needed("data"))?, &site)?;
+        (site.example, site.classes) = (data.shape.clone(), data.classes);
+        let sampler = registry::build(config.run.sampler.as_ref().ok_or_else(|| needed("sampler"))?, &site)?;
+        // One example tells what the sampler's inputs look like.
+        let example = data.train.batch(&[0], None)?.hidden().to(&device, dtype)?;
+        site.input = sampler.neutral(&example)?.shape().to_vec();
+        site.hypotheses = sampler.hypotheses(&example)?.is_some();
+        let plugin = registry::named::<dyn Architecture>(&config.architecture)?;
+        let architecture = (plugin.build)(&config.settings, &site)
+            .at(|| format!("architecture {} (package {})", config.architecture, plugin.info.package))?;
+        Ok(Self { config, data: *data, sampler, architecture, vars, device, dtype, epoch: 0, step: 0, folder: None })
+    }
+
+    /// The complete configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The data.
+    pub fn data(&self) -> &DataSet {
+        &self.data
+    }
+
+    /// The network.
+    pub fn architecture(&self) -> &dyn Architecture {
+        &*self.architecture
+    }
+
+    /// All variables of the network.
+    pub fn vars(&self) -> &Vars {
+        &self.vars
+    }
+
+    /// Epochs completed.
+    pub fn epoch(&self) -> usize {
+        self.epoch
+    }
+
+    /// Trains to the end, evaluates, and writes what a run's folder holds if there is one.
+    ///
+    /// # Errors
+    /// [`Error::Diverged`]; [`Error::File`]; whatever a plugin refuses.
+    pub fn fit(&mut self, observer: &mut dyn Observer) -> Result<Summary> {
+        let Some(folder) = self.folder.clone() else { return trainer::fit(self, observer) };
+        folder::write(&folder.join(CONFIG), self.config.to_toml().as_bytes())?;
+        let mut metrics = Metrics::append(&folder)?;
+        let mut both = |event: &Event<'_>| {
+            metrics.on(event);
+            observer.on(event);
+        };
+        let summary = trainer::fit(self, &mut both)?;
+        let text = serde_json::to_string_pretty(&summary).expect("plain values can always be written");
+        folder::write(&folder.join(SUMMARY), format!("{text}\n").as_bytes())?;
+        Ok(summary)
+    }
+
+    /// How well a part of the data is predicted, by every readout; `preferred` is the one that the result is of, the
+    /// first if it is not named.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] if the part is empty; whatever a plugin refuses.
+    pub fn evaluate(&self, split: Split, preferred: Option<&str>) -> Result<Evaluation> {
+        trainer::evaluate(self, split, &self.architecture.readouts(), preferred)
+    }
+
+    /// How good each class is for each of `examples`, `(B, …)`, by one readout, `(B, C)`: higher is better.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] for an unknown readout; whatever a plugin refuses.
+    pub fn scores(&self, examples: Tensor, readout: &str) -> Result<Tensor> {
+        let known: Vec<Readout> = self.architecture.readouts();
+        if !known.iter().any(|known| known.name == readout) {
+            let names: Vec<_> = known.iter().map(|known| known.name).collect();
+            let problem = format!("there is no readout {readout}; there are {}", names.join(", "));
+            return Err(Error::Mismatch { place: self.config.architecture.clone(), problem });
+        }
+        let batch = Batch::unlabelled(examples)?.to(&self.device, self.dtype)?;
+        let step = Step::evaluation(self.config.run.seed);
+        self.architecture.scores(&batch, &*self.sampler, readout, &step)
+    }
+
+    fn belongs(&self) -> Belongs {
+        let architecture = self.config.architecture.clone();
+        Belongs { format: FORMAT, architecture, epoch: self.epoch, step: self.step }
+    }
+
+    fn model(&self) -> BTreeMap<String, Tensor> {
+        self.vars.all().into_iter().map(|(name, var)| (name, var.as_detached_tensor())).collect()
+    }
+
+    /// Writes configuration, model and the state of training to a folder, which is made if it is not there.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        std::fs::create_dir_all(folder).map_err(Error::file("create", folder))?;
+        folder::write(&folder.join(CONFIG), self.config.to_toml().as_bytes())?;
+        checkpoint::write(&folder.join(MODEL), &self.model(), &self.belongs())?;
+        // The state holds the weights as well: one file is replaced at once, two are not.
+        let mut state: BTreeMap<String, Tensor> =
+            self.model().into_iter().map(|(name, tensor)| (format!("model.{name}"), tensor)).collect();
+        let optimisers = self.architecture.blocks().iter().map(|block| block.optimiser().save());
+        let heads = self.architecture.heads().iter().map(|head| head.optimiser().save());
+        let saved = optimisers.chain(heads).flatten();
+        state.extend(saved.map(|(name, tensor)| (format!("optimiser.{name}"), tensor)));
+        state.extend(self.sampler.save().into_iter().map(|(name, tensor)| (format!("sampler.{name}"), tensor)));
+        checkpoint::write(&folder.join(STATE), &state, &self.belongs())
+    }
+
+    /// The run in a folder, with the weights that [`Run::save`] or [`Run::fit`] wrote.
+    ///
+    /// `data` replaces the data set it was trained on by another of the same shape and classes.
+    ///
+    /// # Errors
+    /// [`Error::File`] and [`Error::Run`] for what is missing, damaged or foreign.
+    pub fn load(folder: &Path, data: Option<&str>, data_dirs: &[PathBuf], device: &str) -> Result<Self> {
+        let path = folder.join(CONFIG);
+        let mut source = Source::file(&path)?;
+        let Some(Value::String(architecture)) = source.table.get("architecture").cloned() else {
+            let problem = "names no `architecture`; it is not the configuration of a run".to_string();
+            return Err(Error::Run { path, problem });
+        };
+        let mut builder = Self::builder(&architecture);
+        source.table.remove("architecture");
+        builder = builder.source(source);
+        if let Some(data) = data {
+            builder = builder.source(Source {
+                origin: "--data".into(),
+                table: toml::Table::from_iter([("data".to_string(), Value::String(data.into()))]),
+            });
+        }
+        for dir in data_dirs.iter().rev() {
+            builder = builder.data_dir(dir);
+        }
+        let mut run = builder.device(device).build()?;
+        let path = folder.join(MODEL);
+        let (tensors, belongs) = checkpoint::read(&path)?;
+        if belongs.architecture != architecture {
+            let problem = format!("holds the architecture {}, not {architecture}", belongs.architecture);
+            return Err(Error::Run { path, problem });
+        }
+        run.vars.restore(&tensors).at(|| path.display().to_string())?;
+        (run.epoch, run.step) = (belongs.epoch, belongs.step);
+        Ok(run)
+    }
+}
+
+/// `$ONWARD_DATA`, then the user's cache.
+fn default_data_dirs() -> Vec<PathBuf> {
+    let cache = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")));
+    std::env::var_os("ONWARD_DATA").map(PathBuf::from).into_iter().chain(cache.map(|cache| cache.join("onward"))).collect()
+}
+
+/// The device with this name.
+fn open_device(name: &str) -> Result<Device> {
+    let fault = |problem: String| Error::Device { name: name.into(), problem };
+    let (kind, number) = name.split_once(':').unwrap_or((name, "0"));
+    let number = number.parse().map_err(|_| fault("expected a number behind the colon, as in cuda:1".into()))?;
+    match kind {
+        "cpu" if name == "cpu" => Ok(Device::Cpu),
+        "cuda" if !candle_core::utils::cuda_is_available() => {
+            Err(fault("this program was built without it; build with --features cuda".into()))
+        }
+        "metal" if !candle_core::utils::metal_is_available() => {
+            Err(fault("this program was built without it; build with --features metal".into()))
+        }
+        "cuda" => Device::new_cuda(number).map_err(|error| fault(error.to_string())),
+        "metal" => Device::new_metal(number).map_err(|error| fault(error.to_string())),
+        _ => Err(fault("expected cpu, cuda, cuda:N or metal".into())),
+    }
+}

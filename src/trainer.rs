@@ -1,0 +1,185 @@
+//! The loop: batches, steps, events, evaluation. It knows no rule, no layer and no data set.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use candle_core::D;
+
+use crate::architecture::Readout;
+use crate::block::Report;
+use crate::data::{Augment, Split};
+use crate::error::{Error, Result};
+use crate::observe::{Event, Observer};
+use crate::run::{Evaluation, Run, Score, Summary};
+use crate::seed::{self, Step};
+
+/// Examples that are predicted at once.
+const EVALUATION_BATCH: usize = 500;
+
+/// Trains from where the run stands to the end.
+pub(crate) fn fit(run: &mut Run, observer: &mut dyn Observer) -> Result<Summary> {
+    let settings = run.config.run.clone();
+    let examples = run.data.train.len();
+    let batch = settings.batch.min(examples);
+    let epochs = run.architecture.epochs();
+    let names: Vec<String> = run.architecture.blocks().iter().map(|block| block.name().into()).collect();
+    let started = Instant::now();
+    let mut training = 0.;
+    let first = run.epoch;
+    let steps = examples.div_ceil(batch);
+    observer.on(&Event::Started { config: &run.config, blocks: &names, epoch: first, epochs, steps });
+    for epoch in first..epochs {
+        let order = seed::shuffled(&mut seed::stream(settings.seed, "shuffle", epoch as u64), examples);
+        let mut tally = Tally::default();
+        let clock = Instant::now();
+        for indices in order.chunks(batch) {
+            let step = Step { seed: settings.seed, index: run.step, epoch, epochs, train: true, pass: 0 };
+            let augment = Augment { shift: settings.shift, step: &step };
+            let batch = run.data.train.batch(indices, Some(&augment))?.to(&run.device, run.dtype)?;
+            let reports = run.architecture.learn(&batch, &mut *run.sampler, &step)?;
+            tally.add(&reports);
+            observer.on(&Event::Stepped { step: &step, examples: indices.len(), reports: &reports });
+            run.step += 1;
+        }
+        let seconds = clock.elapsed().as_secs_f64();
+        training += seconds;
+        run.epoch = epoch + 1;
+        observer.on(&Event::EpochEnded { epoch: run.epoch, epochs, seconds, reports: &tally.means() });
+        if let Some(folder) = run.folder.clone() {
+            run.save(&folder)?;
+            observer.on(&Event::Saved { folder: &folder });
+        }
+        let cheap: Vec<Readout> = run.architecture.readouts().into_iter().filter(|readout| readout.cheap).collect();
+        let due = run.epoch % settings.evaluate_every == 0 && run.epoch < epochs;
+        if due && !cheap.is_empty() && !run.data.validation.is_empty() {
+            let evaluation = &evaluate(run, Split::Validation, &cheap, None)?;
+            observer.on(&Event::Evaluated { epoch: run.epoch, split: Split::Validation, evaluation });
+        }
+    }
+    if let (Some(folder), true) = (run.folder.clone(), first == epochs) {
+        run.save(&folder)?;
+    }
+    let (validation, test) = judge(run, observer)?;
+    let learned = run.vars.learned();
+    let summary = Summary {
+        architecture: run.config.architecture.clone(),
+        data: settings.data.map(|data| data.name).unwrap_or_default(),
+        seed: settings.seed,
+        epochs: run.epoch,
+        parameters: learned.iter().map(|(_, var)| var.elem_count()).sum(),
+        seconds: started.elapsed().as_secs_f64(),
+        seconds_per_epoch: training / (epochs - first).max(1) as f64,
+        peak_memory_mb: peak_memory_mb(),
+        threads: rayon::current_num_threads(),
+        validation,
+        test,
+        version: env!("CARGO_PKG_VERSION").into(),
+    };
+    observer.on(&Event::Finished { summary: &summary });
+    Ok(summary)
+}
+
+/// Evaluates on the validation part, chooses the readout by it, and looks at the test part once.
+fn judge(run: &Run, observer: &mut dyn Observer) -> Result<(Option<Evaluation>, Evaluation)> {
+    let readouts = run.architecture.readouts();
+    let validation = match run.data.validation.is_empty() {
+        true => None,
+        false => Some(evaluate(run, Split::Validation, &readouts, None)?),
+    };
+    let best = |evaluation: &Evaluation| {
+        let scores = evaluation.readouts.iter().min_by_key(|(_, score)| score.wrong);
+        scores.map(|(name, _)| name.clone())
+    };
+    let preferred = validation.as_ref().and_then(best);
+    let validation = validation.map(|evaluation| evaluation.by(preferred.as_deref()));
+    let test = evaluate(run, Split::Test, &readouts, preferred.as_deref())?;
+    for (split, evaluation) in [(Split::Validation, validation.as_ref()), (Split::Test, Some(&test))] {
+        if let Some(evaluation) = evaluation {
+            observer.on(&Event::Evaluated { epoch: run.epoch, split, evaluation });
+        }
+    }
+    Ok((validation, test))
+}
+
+/// How well a part is predicted by each of `readouts`.
+pub(crate) fn evaluate(
+    run: &Run,
+    split: Split,
+    readouts: &[Readout],
+    preferred: Option<&str>,
+) -> Result<Evaluation> {
+    let examples = run.data.split(split);
+    let fault = |problem: String| Error::Mismatch { place: format!("{split:?} part of the data"), problem };
+    if examples.is_empty() {
+        return Err(fault("is empty; nothing can be evaluated on it".into()));
+    }
+    let step = Step::evaluation(run.config.run.seed);
+    let mut wrong: BTreeMap<&str, usize> = readouts.iter().map(|readout| (readout.name, 0)).collect();
+    let indices: Vec<usize> = (0..examples.len()).collect();
+    for indices in indices.chunks(EVALUATION_BATCH) {
+        let batch = examples.batch(indices, None)?.to(&run.device, run.dtype)?;
+        let hidden = batch.hidden();
+        for readout in readouts {
+            let scores = run.architecture.scores(&hidden, &*run.sampler, readout.name, &step)?;
+            if scores.dims() != [indices.len(), run.data.classes] {
+                let (found, expected) = (scores.dims().to_vec(), format!("scores ({}, {})", indices.len(), run.data.classes));
+                return Err(Error::Shape { place: format!("readout {}", readout.name), found, expected });
+            }
+            let predicted = scores.argmax(D::Minus1)?.to_vec1::<u32>()?;
+            let misses = predicted.iter().zip(batch.labels()?).filter(|(found, label)| found != label).count();
+            *wrong.entry(readout.name).or_default() += misses;
+        }
+    }
+    let score = |wrong: usize| {
+        let error = wrong as f64 / examples.len() as f64;
+        Score { error, accuracy: 1. - error, wrong }
+    };
+    let scores: BTreeMap<String, Score> = wrong.into_iter().map(|(name, wrong)| (name.into(), score(wrong))).collect();
+    let Some((first, of_first)) = scores.iter().next() else { return Err(fault("there is no readout".into())) };
+    let (readout, error, accuracy) = (first.clone(), of_first.error, of_first.accuracy);
+    Ok(Evaluation { readout, error, accuracy, examples: examples.len(), readouts: scores }.by(preferred))
+}
+
+impl Evaluation {
+    /// The same, its result being that of the readout `preferred`.
+    fn by(mut self, preferred: Option<&str>) -> Self {
+        if let Some((name, score)) = preferred.and_then(|name| self.readouts.get_key_value(name)) {
+            (self.readout, self.error, self.accuracy) = (name.clone(), score.error, score.accuracy);
+        }
+        self
+    }
+}
+
+/// Means of the reports of an epoch.
+#[derive(Default)]
+struct Tally {
+    sums: BTreeMap<usize, (Report, f64)>,
+}
+
+impl Tally {
+    fn add(&mut self, reports: &[(usize, Report)]) {
+        for (block, report) in reports {
+            let (sum, count) = self.sums.entry(*block).or_default();
+            sum.loss += report.loss;
+            sum.positive += report.positive;
+            sum.negative = report.negative.map(|negative| sum.negative.unwrap_or(0.) + negative);
+            *count += 1.;
+        }
+    }
+
+    fn means(&self) -> Vec<(usize, Report)> {
+        let mean = |(block, (sum, count)): (&usize, &(Report, f64))| {
+            let (loss, positive) = (sum.loss / count, sum.positive / count);
+            (*block, Report { loss, positive, negative: sum.negative.map(|negative| negative / count) })
+        };
+        self.sums.iter().map(mean).collect()
+    }
+}
+
+/// The most memory that this process has held, in units of 10⁶ bytes.
+fn peak_memory_mb() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kibibytes: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some((kibibytes * 1.024).round() / 1000.)
+}
