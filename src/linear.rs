@@ -1,12 +1,13 @@
 //! A weight matrix that multiplies an input part by part and learns in closed form.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{Tensor, TensorId, Var};
 use candle_nn::Init;
 
 use crate::error::{Error, Result};
-use crate::input::{Input, Values};
+use crate::input::{Input, Part, Values};
 use crate::ops::gemm::{product, Matrix};
 use crate::ops::{self, with_rows, with_values};
 use crate::optim::{Gradient, Optimiser, Product};
@@ -29,11 +30,15 @@ pub struct Linear {
     vars: Vars,
     weight: (String, Var),
     bias: Option<(String, Var)>,
-    kept: Mutex<Option<(Key, Arc<Vec<f32>>)>>,
+    kept: Mutex<BTreeMap<usize, Kept>>,
 }
 
-/// Which product is kept: of which matrix, with the rows from where on, of which version of the variables.
-type Key = (TensorId, usize, u64);
+/// The last product with the rows of the weight from some row on: of which matrix, at which version of the variables.
+struct Kept {
+    matrix: TensorId,
+    version: u64,
+    product: Arc<Vec<f32>>,
+}
 
 impl Linear {
     /// A new one: `inputs` rows drawn by `init`, and a bias of zeros if wanted.
@@ -46,7 +51,7 @@ impl Linear {
             true => Some((vars.path("bias"), vars.get("bias", units, Init::Const(0.))?)),
             false => None,
         };
-        Ok(Self { vars: vars.clone(), weight, bias, kept: Mutex::new(None) })
+        Ok(Self { vars: vars.clone(), weight, bias, kept: Mutex::default() })
     }
 
     /// How many units: `N`.
@@ -96,19 +101,35 @@ impl Linear {
         Ok(if relu { sum.relu()? } else { sum })
     }
 
-    /// The same in two passes over memory: the products, and everything else row by row.
+    /// The same with everything but the products done row by row; for a lone matrix, while the product is in the cache.
     fn fast(&self, input: &Input, relu: bool) -> Result<Tensor> {
         let (rows, units) = (input.rows(), self.units());
-        let mut out = None;
+        let bias = self.bias.as_ref().map(|(_, bias)| bias.to_vec1::<f32>()).transpose()?;
+        let end = |first: usize, out: &mut [f32]| {
+            if let Some(bias) = &bias {
+                add(out, 1., &bias[first..]);
+            }
+            if relu {
+                out.iter_mut().for_each(|out| *out = out.max(0.));
+            }
+        };
+        if let [Part { values: values @ Values::Dense { .. }, scale }] = input.parts() {
+            let scale = scale.as_ref().map(Tensor::to_vec1::<f32>).transpose()?;
+            if values.rows()? == rows {
+                let out = self.multiply(values, 0, |row, first, out| {
+                    if let Some(scale) = &scale {
+                        out.iter_mut().for_each(|out| *out *= scale[row]);
+                    }
+                    end(first, out);
+                })?;
+                return Ok(Tensor::from_vec(out, (rows, units), self.weight.1.device())?);
+            }
+        }
         let mut terms = Vec::with_capacity(input.parts().len());
         let mut first = 0;
         for part in input.parts() {
             let count = part.values.rows()?;
             let term = match &part.values {
-                Values::Dense { .. } if out.is_none() && count == rows && (input.views() > 1 || terms.is_empty()) => {
-                    out = Some(self.multiply(&part.values, first)?);
-                    Term::InPlace
-                }
                 Values::Dense { .. } => Term::Product(self.shared(&part.values, first)?),
                 Values::OneHot { index, classes, strength } => {
                     let (index, slots) = (index.flatten_all()?.to_vec1::<u32>()?, index.dim(1)?);
@@ -123,16 +144,13 @@ impl Linear {
             terms.push((term, count, scale));
             first += part.values.width()?;
         }
-        let mut out = out.unwrap_or_else(|| vec![0f32; rows * units]);
-        let bias = self.bias.as_ref().map(|(_, bias)| bias.to_vec1::<f32>()).transpose()?;
+        let mut out = vec![0f32; rows * units];
         with_values(&self.weight.1.flatten_all()?, |weight| {
             ops::for_rows(&mut out, units, |row, out| {
                 for (term, count, scale) in &terms {
                     let scale = scale.as_ref().map_or(1., |scale| scale[row]);
                     let row = row % count;
                     match term {
-                        Term::InPlace if scale == 1. => {}
-                        Term::InPlace => out.iter_mut().for_each(|out| *out *= scale),
                         Term::Product(product) => add(out, scale, &product[row * units..]),
                         Term::Picked { index, slots, classes, first, strength } => {
                             for (slot, &class) in index[row * slots..][..*slots].iter().enumerate() {
@@ -142,12 +160,7 @@ impl Linear {
                         }
                     }
                 }
-                match (&bias, relu) {
-                    (Some(bias), true) => out.iter_mut().zip(bias).for_each(|(out, b)| *out = (*out + b).max(0.)),
-                    (Some(bias), false) => add(out, 1., bias),
-                    (None, true) => out.iter_mut().for_each(|out| *out = out.max(0.)),
-                    (None, false) => {}
-                }
+                end(0, out);
             });
         })?;
         Ok(Tensor::from_vec(out, (rows, units), self.weight.1.device())?)
@@ -156,28 +169,29 @@ impl Linear {
     /// The product of a part, from memory if it was last computed for this part and this weight.
     fn shared(&self, values: &Values, first: usize) -> Result<Arc<Vec<f32>>> {
         let Values::Dense { matrix, .. } = values else { return Ok(Arc::default()) };
-        let key = (matrix.id(), first, self.vars.version());
+        let (matrix, version) = (matrix.id(), self.vars.version());
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*kept {
-            Some((known, product)) if *known == key => Ok(product.clone()),
-            _ => {
-                let product = Arc::new(self.multiply(values, first)?);
-                *kept = Some((key, product.clone()));
-                Ok(product)
-            }
+        if let Some(kept) = kept.get(&first).filter(|kept| (kept.matrix, kept.version) == (matrix, version)) {
+            return Ok(kept.product.clone());
         }
+        let product = Arc::new(self.multiply(values, first, |_, _, _| ())?);
+        kept.insert(first, Kept { matrix, version, product: product.clone() });
+        Ok(product)
     }
 
-    /// `values · W` with the rows of the weight from `first` on.
-    fn multiply(&self, values: &Values, first: usize) -> Result<Vec<f32>> {
+    /// `values · W` with the rows of the weight from `first` on, each piece of a row then handed to `finish`.
+    fn multiply(
+        &self,
+        values: &Values,
+        first: usize,
+        finish: impl Fn(usize, usize, &mut [f32]) + Sync,
+    ) -> Result<Vec<f32>> {
         let units = self.units();
         let matrix = values.to_matrix(ops::FAST)?;
         with_values(&self.weight.1.flatten_all()?, |weight| {
             with_rows(&matrix, |x| {
-                let mut out = vec![0f32; x.rows * units];
                 let weight = Matrix::of_rows(&weight[first * units..], x.width, units, units);
-                product(&mut out, 0., 1., Matrix::of_rows(x.data, x.rows, x.width, x.stride), weight);
-                out
+                product(Matrix::of_rows(x.data, x.rows, x.width, x.stride), weight, finish)
             })
         })?
     }
@@ -210,15 +224,13 @@ impl Linear {
         if let Some((name, bias)) = &self.bias {
             optimiser.learn(name, bias, Gradient::Whole(&ops::column_sums(delta)?), step)?;
         }
-        *self.kept.get_mut().unwrap_or_else(PoisonError::into_inner) = None;
+        self.kept.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
         Ok(())
     }
 }
 
 /// What a part adds to the output.
 enum Term {
-    /// A product that is in the output already.
-    InPlace,
     /// A product of its own, `(R, N)`.
     Product(Arc<Vec<f32>>),
     /// Rows of the weight, picked by class.

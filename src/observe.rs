@@ -80,7 +80,7 @@ pub enum Event<'a> {
 /// # let summary = onward::observe::Event::Saved { folder: std::path::Path::new("r") };
 /// count.on(&summary);
 /// ```
-pub trait Observer {
+pub trait Observer: Send {
     /// Something happened.
     fn on(&mut self, event: &Event<'_>);
 }
@@ -89,7 +89,7 @@ impl Observer for () {
     fn on(&mut self, _: &Event<'_>) {}
 }
 
-impl<F: FnMut(&Event<'_>)> Observer for F {
+impl<F: FnMut(&Event<'_>) + Send> Observer for F {
     fn on(&mut self, event: &Event<'_>) {
         self(event);
     }

@@ -11,7 +11,7 @@ pub(crate) mod gemm;
 use candle_core::{DType, Tensor, D};
 use rand_chacha::ChaCha8Rng;
 
-pub(crate) use cpu::{for_rows, is_fast, with_rows, with_values};
+pub(crate) use cpu::{for_rows, is_fast, with_rows, with_values, with_values_mut};
 
 use crate::error::Result;
 

@@ -4,7 +4,7 @@
 //! the matrix products it is made of: descent with momentum then adds the products to the velocity, and no gradient
 //! is ever stored.
 
-mod inplace;
+mod fast;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -96,13 +96,30 @@ pub struct Optimiser {
     vars: Vars,
     descent: Descent,
     span: Range<usize>,
-    state: BTreeMap<String, Tensor>,
+    moments: BTreeMap<String, Moments>,
+}
+
+/// What an optimiser remembers of one variable: the velocity; or the first and second moments, and how many steps.
+#[derive(Default)]
+struct Moments {
+    tensors: Vec<Tensor>,
+    steps: u32,
+}
+
+impl Method {
+    /// The names of what is remembered.
+    fn moments(self) -> &'static [&'static str] {
+        match self {
+            Self::Sgd => &["velocity"],
+            Self::Adam => &["first", "second"],
+        }
+    }
 }
 
 impl Optimiser {
     /// An optimiser of the variables at and below `vars`, that runs in the epochs of `span`.
     pub fn new(vars: Vars, descent: Descent, span: Range<usize>) -> Self {
-        Self { vars, descent, span, state: BTreeMap::new() }
+        Self { vars, descent, span, moments: BTreeMap::new() }
     }
 
     /// The epochs in which it runs; rates and schedules are relative to them.
@@ -143,60 +160,43 @@ impl Optimiser {
     /// # Errors
     /// [`Error::Shape`] if the gradient is not of the variable's shape.
     pub fn learn(&mut self, name: &str, var: &Var, gradient: Gradient<'_>, step: &Step) -> Result<()> {
+        gradient.check(var)?;
+        let Descent { method, momentum, .. } = self.descent;
         let rate = self.rate(step);
-        let decay = if var.rank() >= 2 { self.descent.decay } else { 0. };
-        match self.descent.method {
-            Method::Sgd => {
-                let velocity = self.state(name, "velocity", var)?;
-                let velocity = blend(velocity, gradient, self.descent.momentum, 1. - self.descent.momentum)?;
-                descend(var, &velocity, rate, decay)?;
-                self.keep(name, "velocity", velocity);
-            }
+        let shrink = 1. - rate * if var.rank() >= 2 { self.descent.decay } else { 0. };
+        let moments = self.moments.entry(name.into()).or_default();
+        while moments.tensors.len() < method.moments().len() {
+            moments.tensors.push(var.zeros_like()?.detach());
+        }
+        moments.steps += 1;
+        let update = match method {
+            Method::Sgd => Update::Sgd { momentum, rate, shrink },
             Method::Adam => {
                 let (beta1, beta2, epsilon) = ADAM;
-                let count = self.count(name)? + 1;
-                let whole = match gradient {
-                    Gradient::Whole(gradient) => gradient.clone(),
-                    Gradient::Products(_) => blend(var.zeros_like()?, gradient, 0., 1.)?,
-                };
-                let first = blend(self.state(name, "first", var)?, Gradient::Whole(&whole), beta1, 1. - beta1)?;
-                let second = self.state(name, "second", var)?;
-                let second = blend(second, Gradient::Whole(&whole.sqr()?), beta2, 1. - beta2)?;
-                let corrected = rate / (1. - beta1.powi(count as i32));
-                let root = (1. - beta2.powi(count as i32)).sqrt();
-                if ops::is_fast(var) {
-                    inplace::adam(var, &first, &second, [corrected, root, epsilon, 1. - rate * decay])?;
-                } else {
-                    let change = ((&first * corrected)? / ((second.sqrt()? / root)? + epsilon)?)?;
-                    var.set(&((var.as_tensor() * (1. - rate * decay))? - change)?.detach())?;
-                }
-                self.keep(name, "first", first);
-                self.keep(name, "second", second);
-                self.keep(name, "count", Tensor::new(&[count], &Device::Cpu)?);
+                let rate = rate / (1. - beta1.powf(f64::from(moments.steps)));
+                let root = (1. - beta2.powf(f64::from(moments.steps))).sqrt();
+                Update::Adam { beta1, beta2, epsilon, rate, root, shrink }
             }
+        };
+        if ops::is_fast(var) {
+            return fast::update(var, &moments.tensors, gradient, update);
         }
-        Ok(())
-    }
-
-    fn state(&self, name: &str, what: &str, var: &Var) -> Result<Tensor> {
-        match self.state.get(&format!("{name}.{what}")) {
-            Some(tensor) => Ok(tensor.clone()),
-            None => Ok(var.zeros_like()?.detach()),
-        }
-    }
-
-    fn count(&self, name: &str) -> Result<i64> {
-        let saved = self.state.get(&format!("{name}.count"));
-        Ok(saved.map(|count| count.to_vec1::<i64>()).transpose()?.and_then(|count| count.first().copied()).unwrap_or(0))
-    }
-
-    fn keep(&mut self, name: &str, what: &str, tensor: Tensor) {
-        self.state.insert(format!("{name}.{what}"), tensor);
+        update.plain(var, &mut moments.tensors, &gradient.whole(var)?)
     }
 
     /// Everything besides the variables that the next step depends on, by name.
-    pub fn save(&self) -> BTreeMap<String, Tensor> {
-        self.state.clone()
+    ///
+    /// # Errors
+    /// Whatever candle refuses.
+    pub fn save(&self) -> Result<BTreeMap<String, Tensor>> {
+        let mut saved = BTreeMap::new();
+        for (name, moments) in &self.moments {
+            for (what, tensor) in self.descent.method.moments().iter().zip(&moments.tensors) {
+                saved.insert(format!("{name}.{what}"), tensor.clone());
+            }
+            saved.insert(format!("{name}.steps"), Tensor::new(&[moments.steps], &Device::Cpu)?);
+        }
+        Ok(saved)
     }
 
     /// Goes on from a saved state: those of `tensors` whose names begin with a variable of this optimiser.
@@ -204,91 +204,106 @@ impl Optimiser {
     /// # Errors
     /// [`Error::Shape`] if one has not the shape of its variable.
     pub fn restore(&mut self, tensors: &HashMap<String, Tensor>) -> Result<()> {
-        let mut state = BTreeMap::new();
+        let mut restored = BTreeMap::new();
         for (name, var) in self.vars.learned() {
-            for what in ["velocity", "first", "second", "count"] {
+            let get = |what: &str, shape: &[usize]| -> Result<Option<&Tensor>> {
                 let key = format!("{name}.{what}");
-                let Some(tensor) = tensors.get(&key) else { continue };
-                let shape = if what == "count" { vec![1] } else { var.dims().to_vec() };
-                if tensor.dims() != shape {
-                    let found = tensor.dims().to_vec();
-                    return Err(Error::Shape { place: key, found, expected: format!("{shape:?}") });
+                match tensors.get(&key) {
+                    Some(tensor) if tensor.dims() != shape => {
+                        let (found, expected) = (tensor.dims().to_vec(), format!("{shape:?}"));
+                        Err(Error::Shape { place: key, found, expected })
+                    }
+                    found => Ok(found),
                 }
-                let tensor = if what == "count" {
-                    tensor.to_dtype(DType::I64)?
-                } else {
-                    // A copy of its own: it will be changed in place.
-                    tensor.to_dtype(var.dtype())?.to_device(var.device())?.copy()?
-                };
-                state.insert(key, tensor);
+            };
+            let Some(steps) = get("steps", &[1])? else { continue };
+            let steps = steps.to_dtype(DType::U32)?.to_vec1::<u32>()?[0];
+            let mut moments = Moments { steps, tensors: Vec::new() };
+            for what in self.descent.method.moments() {
+                let Some(tensor) = get(what, var.dims())? else { break };
+                // A copy of its own: it will be changed in place.
+                moments.tensors.push(tensor.to_dtype(var.dtype())?.to_device(var.device())?.copy()?);
             }
+            restored.insert(name, moments);
         }
-        self.state = state;
+        self.moments = restored;
         Ok(())
     }
 }
 
-/// `keep·velocity + factor·gradient`, in place where there is a fast path.
-fn blend(velocity: Tensor, gradient: Gradient<'_>, keep: f64, factor: f64) -> Result<Tensor> {
-    match gradient {
-        Gradient::Whole(gradient) => {
-            if gradient.dims() != velocity.dims() {
-                let (found, expected) = (gradient.dims().to_vec(), format!("{:?}", velocity.dims()));
-                return Err(Error::Shape { place: "gradient".into(), found, expected });
+impl Gradient<'_> {
+    fn check(&self, var: &Var) -> Result<()> {
+        let fits = match self {
+            Self::Whole(gradient) => gradient.dims() == var.dims(),
+            Self::Products(products) => {
+                let mut rows = 0;
+                for product in *products {
+                    let (count, units) = product.delta.dims2()?;
+                    if var.rank() != 2 || units != var.dim(1)? || count != product.values.rows()? {
+                        let expected = format!("({}, N) for {:?}", product.values.rows()?, var.dims());
+                        let found = product.delta.dims().to_vec();
+                        return Err(Error::Shape { place: "product of a gradient".into(), found, expected });
+                    }
+                    rows += product.values.width()?;
+                }
+                rows == var.dim(0)?
             }
-            if ops::is_fast(&velocity) {
-                inplace::blend(&velocity, gradient, keep, factor)?;
-                return Ok(velocity);
-            }
-            Ok(((velocity * keep)? + (gradient * factor)?)?)
+        };
+        if fits {
+            return Ok(());
         }
-        Gradient::Products(products) => {
-            let rows: usize = products.iter().map(|product| product.values.width()).sum::<Result<_>>()?;
-            if rows != velocity.dim(0)? {
-                let expected = format!("{} rows", velocity.dim(0)?);
-                return Err(Error::Shape { place: "products of a gradient".into(), found: vec![rows], expected });
+        let found = match self {
+            Self::Whole(gradient) => gradient.dims().to_vec(),
+            Self::Products(products) => vec![products.len()],
+        };
+        Err(Error::Shape { place: "gradient".into(), found, expected: format!("that of {:?}", var.dims()) })
+    }
+
+    /// As a tensor, by candle's operations.
+    fn whole(&self, var: &Var) -> Result<Tensor> {
+        match self {
+            Self::Whole(gradient) => Ok((*gradient).clone()),
+            Self::Products(products) => {
+                let product = |product: &Product| -> Result<Tensor> {
+                    let matrix = product.values.to_matrix(var.dtype())?.t()?.contiguous()?;
+                    Ok(matrix.matmul(&product.delta.contiguous()?)?)
+                };
+                let rows: Vec<Tensor> = products.iter().map(product).collect::<Result<_>>()?;
+                Ok(Tensor::cat(&rows, 0)?)
             }
-            let mut first = 0;
-            let mut blended = Vec::with_capacity(products.len());
-            for product in products {
-                let width = product.values.width()?;
-                blended.push(product.blend(velocity.narrow(0, first, width)?, keep, factor)?);
-                first += width;
-            }
-            if ops::is_fast(&velocity) {
-                return Ok(velocity);
-            }
-            Ok(Tensor::cat(&blended, 0)?)
         }
     }
 }
 
-impl Product {
-    /// `keep·velocity + factor·valuesᵀ·delta`, in place where there is a fast path.
-    fn blend(&self, velocity: Tensor, keep: f64, factor: f64) -> Result<Tensor> {
-        if ops::is_fast(&velocity) {
-            match &self.values {
-                Values::Dense { matrix, columns } => {
-                    let matrix = matrix.narrow(1, columns.start, columns.len())?;
-                    inplace::add_product(&velocity, &matrix, &self.delta, keep, factor)?;
-                }
-                Values::OneHot { index, classes, strength } => {
-                    inplace::add_rows(&velocity, index, &self.delta, *classes, keep, factor * strength)?;
-                }
-            }
-            return Ok(velocity);
-        }
-        let matrix = self.values.to_matrix(velocity.dtype())?;
-        let product = matrix.t()?.contiguous()?.matmul(&self.delta.contiguous()?)?;
-        Ok(((velocity * keep)? + (product * factor)?)?)
-    }
+/// One step of one variable, in numbers.
+#[derive(Clone, Copy)]
+enum Update {
+    /// `v ← μ·v + (1 − μ)·g`, `w ← shrink·w − rate·v`.
+    Sgd { momentum: f64, rate: f64, shrink: f64 },
+    /// `w ← shrink·w − rate·m / (√v / root + ε)`; the corrections of the bias are in `rate` and `root`.
+    Adam { beta1: f64, beta2: f64, epsilon: f64, rate: f64, root: f64, shrink: f64 },
 }
 
-fn descend(var: &Var, velocity: &Tensor, rate: f64, decay: f64) -> Result<()> {
-    if ops::is_fast(var) {
-        return inplace::descend(var, velocity, rate, decay);
+impl Update {
+    /// By candle's operations, on any device.
+    fn plain(self, var: &Var, moments: &mut [Tensor], gradient: &Tensor) -> Result<()> {
+        let blend = |old: &Tensor, new: &Tensor, keep: f64| -> Result<Tensor> {
+            Ok(((old * keep)? + (new * (1. - keep))?)?.detach())
+        };
+        let (change, shrink) = match (self, moments) {
+            (Self::Sgd { momentum, rate, shrink }, [velocity, ..]) => {
+                *velocity = blend(velocity, gradient, momentum)?;
+                ((&*velocity * rate)?, shrink)
+            }
+            (Self::Adam { beta1, beta2, epsilon, rate, root, shrink }, [first, second, ..]) => {
+                *first = blend(first, gradient, beta1)?;
+                *second = blend(second, &gradient.sqr()?, beta2)?;
+                (((&*first * rate)? / ((second.sqrt()? / root)? + epsilon)?)?, shrink)
+            }
+            _ => return Ok(()),
+        };
+        Ok(var.set(&((var.as_tensor() * shrink)? - change)?.detach())?)
     }
-    Ok(var.set(&(var.as_tensor().affine(1. - rate * decay, 0.)? - (velocity * rate)?)?.detach())?)
 }
 
 #[cfg(test)]

@@ -304,10 +304,11 @@ impl Run {
         // The state holds the weights as well: one file is replaced at once, two are not.
         let mut state: BTreeMap<String, Tensor> =
             self.model().into_iter().map(|(name, tensor)| (format!("model.{name}"), tensor)).collect();
-        let optimisers = self.architecture.blocks().iter().map(|block| block.optimiser().save());
-        let heads = self.architecture.heads().iter().map(|head| head.optimiser().save());
-        let saved = optimisers.chain(heads).flatten();
-        state.extend(saved.map(|(name, tensor)| (format!("optimiser.{name}"), tensor)));
+        let optimisers = self.architecture.blocks().iter().map(|block| block.optimiser());
+        for optimiser in optimisers.chain(self.architecture.heads().iter().map(|head| head.optimiser())) {
+            let saved = optimiser.save()?.into_iter();
+            state.extend(saved.map(|(name, tensor)| (format!("optimiser.{name}"), tensor)));
+        }
         state.extend(self.sampler.save().into_iter().map(|(name, tensor)| (format!("sampler.{name}"), tensor)));
         checkpoint::write(&folder.join(STATE), &state, &self.belongs())
     }

@@ -17,7 +17,14 @@ use crate::seed::{self, Step};
 const EVALUATION_BATCH: usize = 500;
 
 /// Trains from where the run stands to the end.
+///
+/// The loop runs on a thread of the pool that the arithmetic is divided among: from outside, every one of its many small
+/// operations would put this thread to sleep and wake another.
 pub(crate) fn fit(run: &mut Run, observer: &mut dyn Observer) -> Result<Summary> {
+    rayon::scope(|_| fit_here(run, observer))
+}
+
+fn fit_here(run: &mut Run, observer: &mut dyn Observer) -> Result<Summary> {
     let settings = run.config.run.clone();
     let examples = run.data.train.len();
     let batch = settings.batch.min(examples);

@@ -1,6 +1,8 @@
 //! The fast forms: `f32` on the CPU, rows divided among threads.
 
-use candle_core::{CpuStorage, Storage, Tensor};
+use std::cell::Cell;
+
+use candle_core::{CpuStorage, InplaceOp1, Layout, Storage, Tensor};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
@@ -44,6 +46,33 @@ pub(crate) fn with_values<T>(x: &Tensor, f: impl FnOnce(&[f32]) -> T) -> Result<
     let (storage, layout) = x.storage_and_layout();
     let Storage::Cpu(CpuStorage::F32(data)) = &*storage else { return Err(not_fast(&x)) };
     Ok(f(&data[layout.start_offset()..][..x.elem_count()]))
+}
+
+/// Lends the values of a contiguous tensor to be changed in place.
+pub(crate) fn with_values_mut<T>(x: &Tensor, f: impl FnOnce(&mut [f32]) -> T) -> Result<T> {
+    let change = Change { f: Cell::new(Some(f)), done: Cell::new(None) };
+    x.inplace_op1(&change)?;
+    change.done.into_inner().ok_or_else(|| not_fast(x))
+}
+
+struct Change<F, T> {
+    f: Cell<Option<F>>,
+    done: Cell<Option<T>>,
+}
+
+impl<T, F: FnOnce(&mut [f32]) -> T> InplaceOp1 for Change<F, T> {
+    fn name(&self) -> &'static str {
+        "change in place"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
+        if let (CpuStorage::F32(values), Some((start, end)), Some(f)) =
+            (storage, layout.contiguous_offsets(), self.f.take())
+        {
+            self.done.set(Some(f(&mut values[start..end])));
+        }
+        Ok(())
+    }
 }
 
 fn not_fast(x: &Tensor) -> Error {
@@ -133,6 +162,15 @@ pub(super) fn column_sums(x: &Tensor, rows: usize) -> Result<Tensor> {
     Ok(Tensor::from_vec(sums, width, x.device())?)
 }
 
+/// Without a branch, and with lengths that the compiler knows to be equal, so that it is vectorised.
+fn gate_row(out: &mut [f32], gradient: &[f32], activity: &[f32], gain: f32) {
+    let (gradient, activity) = (&gradient[..out.len()], &activity[..out.len()]);
+    for i in 0..out.len() {
+        let active = f32::from(u8::from(activity[i] > 0.));
+        out[i] = gain * gradient[i] * active;
+    }
+}
+
 pub(super) fn gate(
     gradient: &Tensor,
     activity: &Tensor,
@@ -144,17 +182,10 @@ pub(super) fn gate(
         with_rows(activity, |activity| {
             let mut out = vec![0f32; activity.rows * activity.width];
             for_rows(&mut out, activity.width, |row, out| {
-                let pairs = gradient.row(row).iter().zip(activity.row(row));
-                match &shift {
-                    Some((shift, rows)) if row < *rows => {
-                        for ((out, (g, a)), shift) in out.iter_mut().zip(pairs).zip(shift) {
-                            *out = if *a > 0. { gain * g + shift } else { *shift };
-                        }
-                    }
-                    _ => {
-                        for (out, (g, a)) in out.iter_mut().zip(pairs) {
-                            *out = if *a > 0. { gain * g } else { 0. };
-                        }
+                gate_row(out, gradient.row(row), activity.row(row), gain);
+                if let Some((shift, rows)) = &shift {
+                    if row < *rows {
+                        out.iter_mut().zip(shift).for_each(|(out, shift)| *out += shift);
                     }
                 }
             });

@@ -1,7 +1,9 @@
-//! Matrix products that accumulate: `dst ← keep·dst + factor·A·B`.
+//! Matrix products that go on with their result while it is in the cache.
 //!
 //! The one place that calls the `gemm` crate, and with it the one place with unsafe code: the bounds are checked here.
 #![allow(unsafe_code)]
+
+use rayon::prelude::*;
 
 /// A matrix in memory: element `(r, c)` is `data[r·row + c·column]`.
 #[derive(Clone, Copy)]
@@ -31,40 +33,157 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// `dst ← keep·dst + factor·a·b`; `dst` has contiguous rows, and is not read if `keep` is 0.
+/// Into how many panels the result is cut. A constant, so that the bits do not depend on the number of threads.
+const PANELS: usize = 8;
+
+/// Products of fewer multiplications are not worth dividing.
+const SMALL: usize = 1 << 20;
+
+/// `a·b`, each piece of a row of it then handed to `finish(row, first column, piece)` while it is in the cache.
+///
+/// # Panics
+/// As [`accumulate`].
+pub(crate) fn product(a: Matrix<'_>, b: Matrix<'_>, finish: impl Fn(usize, usize, &mut [f32]) + Sync) -> Vec<f32> {
+    let count = a.rows * b.columns;
+    if a.columns == 0 {
+        let mut zeros = vec![0f32; count];
+        zeros.chunks_exact_mut(b.columns.max(1)).enumerate().for_each(|(row, piece)| finish(row, 0, piece));
+        return zeros;
+    }
+    let mut dst = Vec::<f32>::with_capacity(count);
+    run(Place(dst.as_mut_ptr()), Place(std::ptr::null_mut()), 0., 1., a, b, |row, first, piece, _| finish(row, first, piece));
+    // SAFETY: the product has written every one of the `count` elements that were reserved; it read none of them.
+    unsafe { dst.set_len(count) };
+    dst
+}
+
+/// `dst ← keep·dst + factor·a·b`; `dst` has contiguous rows. Each piece of a row is then handed to `finish`, with the
+/// same piece of `beside`, a matrix of the same shape or nothing: `finish(piece of dst, piece of beside)`.
+///
+/// The result is cut into panels of rows, or of columns if it is wider than high, each computed by one thread: the
+/// threads meet once, not once for every block of the sum.
 ///
 /// # Panics
 /// If the sizes do not fit each other or the slices; callers have checked the shapes by then.
-pub(crate) fn product(dst: &mut [f32], keep: f32, factor: f32, a: Matrix<'_>, b: Matrix<'_>) {
-    assert!(a.columns == b.rows && dst.len() == a.rows * b.columns, "sizes of a matrix product");
+pub(crate) fn accumulate(
+    dst: &mut [f32],
+    beside: &mut [f32],
+    keep: f32,
+    factor: f32,
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    finish: impl Fn(&mut [f32], &mut [f32]) + Sync,
+) {
+    assert!(dst.len() == a.rows * b.columns, "sizes of a matrix product");
+    assert!(beside.is_empty() || beside.len() == dst.len(), "sizes of a matrix product and what is beside it");
+    let beside = if beside.is_empty() { std::ptr::null_mut() } else { beside.as_mut_ptr() };
+    run(Place(dst.as_mut_ptr()), Place(beside), keep, factor, a, b, |_, _, piece, beside| finish(piece, beside));
+}
+
+/// Where a matrix begins.
+#[derive(Clone, Copy)]
+struct Place(*mut f32);
+
+// SAFETY: a place is only a number; the elements that threads reach from it are disjoint.
+unsafe impl Send for Place {}
+// SAFETY: as above.
+unsafe impl Sync for Place {}
+
+/// `dst` must have room for the product; `beside` too, unless it is null: then `finish` gets nothing of it.
+fn run(
+    dst: Place,
+    beside: Place,
+    keep: f32,
+    factor: f32,
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    finish: impl Fn(usize, usize, &mut [f32], &mut [f32]) + Sync,
+) {
+    let (rows, columns) = (a.rows, b.columns);
+    assert!(a.columns == b.rows, "sizes of a matrix product");
     assert!(a.fits() && b.fits(), "a matrix reaches beyond its memory");
-    if dst.is_empty() {
-        return;
+    let panel = |first_row: usize, first_column: usize, height: usize, width: usize| {
+        let a = Matrix { data: a.data.get(first_row * a.row..).unwrap_or(&[]), rows: height, ..a };
+        let b = Matrix { data: b.data.get(first_column * b.column..).unwrap_or(&[]), columns: width, ..b };
+        Panel { dst, beside, stride: columns, first_row, first_column, height, width, a, b }
+    };
+    // SAFETY (of every `work` below): the panels are disjoint and lie within the result, for which the callers, both in
+    // this file, have reserved room in `dst` and `beside`; the matrices fit their slices, as asserted above.
+    if rows == 0 || columns == 0 {
+    } else if rows * columns * a.columns < SMALL {
+        unsafe { panel(0, 0, rows, columns).work(keep, factor, &finish) };
+    } else if rows >= columns {
+        let height = rows.div_ceil(PANELS);
+        (0..rows.div_ceil(height)).into_par_iter().map(|index| index * height).for_each(|first| {
+            unsafe { panel(first, 0, height.min(rows - first), columns).work(keep, factor, &finish) };
+        });
+    } else {
+        // Whole registers of the kernel, wherever the result is wide enough.
+        let width = columns.div_ceil(PANELS).next_multiple_of(64);
+        (0..columns.div_ceil(width)).into_par_iter().map(|index| index * width).for_each(|first| {
+            unsafe { panel(0, first, rows, width.min(columns - first)).work(keep, factor, &finish) };
+        });
     }
-    // SAFETY: every index that the product reads or writes is below the length of its slice, as asserted above, and
-    // `dst` is borrowed mutably, so it overlaps neither `a` nor `b`.
-    unsafe {
-        gemm::gemm(
-            a.rows,
-            b.columns,
-            a.columns,
-            dst.as_mut_ptr(),
-            1,
-            b.columns as isize,
-            keep != 0.,
-            a.data.as_ptr(),
-            a.column as isize,
-            a.row as isize,
-            b.data.as_ptr(),
-            b.column as isize,
-            b.row as isize,
-            keep,
-            factor,
-            false,
-            false,
-            false,
-            gemm::Parallelism::Rayon(0),
-        );
+}
+
+/// Some rows and columns of the result, and what they are the product of.
+struct Panel<'a> {
+    dst: Place,
+    beside: Place,
+    stride: usize,
+    first_row: usize,
+    first_column: usize,
+    height: usize,
+    width: usize,
+    a: Matrix<'a>,
+    b: Matrix<'a>,
+}
+
+impl Panel<'_> {
+    /// `panel ← keep·panel + factor·a·b` on this thread, then `finish` for each of its rows.
+    ///
+    /// # Safety
+    /// Nobody else may use the panel's elements meanwhile; it must lie within the room of `dst`, and of `beside` unless
+    /// that is null; `a` and `b` must fit their slices and the panel.
+    unsafe fn work(self, keep: f32, factor: f32, finish: &impl Fn(usize, usize, &mut [f32], &mut [f32])) {
+        debug_assert!(self.a.fits() && self.b.fits());
+        let (a, b) = (self.a, self.b);
+        let offset = self.first_row * self.stride + self.first_column;
+        // SAFETY: as the caller promises. `dst` is read only if `keep` is not 0.
+        unsafe {
+            gemm::gemm(
+                self.height,
+                self.width,
+                a.columns,
+                self.dst.0.add(offset),
+                1,
+                self.stride as isize,
+                keep != 0.,
+                a.data.as_ptr(),
+                a.column as isize,
+                a.row as isize,
+                b.data.as_ptr(),
+                b.column as isize,
+                b.row as isize,
+                keep,
+                factor,
+                false,
+                false,
+                false,
+                gemm::Parallelism::None,
+            );
+        }
+        for row in 0..self.height {
+            let start = offset + row * self.stride;
+            // SAFETY: as the caller promises; the product has written these elements.
+            let piece = unsafe { std::slice::from_raw_parts_mut(self.dst.0.add(start), self.width) };
+            let beside: &mut [f32] = match self.beside.0.is_null() {
+                true => &mut [],
+                // SAFETY: as the caller promises.
+                false => unsafe { std::slice::from_raw_parts_mut(self.beside.0.add(start), self.width) },
+            };
+            finish(self.first_row + row, self.first_column, piece, beside);
+        }
     }
 }
 
@@ -76,12 +195,29 @@ mod tests {
     fn products_accumulate_and_transpose() {
         let a = [1f32, 2., 3., 4., 5., 6.]; // (2, 3)
         let b = [1f32, 0., 0., 1., 1., 1.]; // (3, 2)
-        let mut dst = [10f32, 20., 30., 40.];
-        product(&mut dst, 0.5, 2., Matrix::of_rows(&a, 2, 3, 3), Matrix::of_rows(&b, 3, 2, 2));
+        let (mut dst, mut beside) = ([10f32, 20., 30., 40.], [1f32; 4]);
+        let (left, right) = (Matrix::of_rows(&a, 2, 3, 3), Matrix::of_rows(&b, 3, 2, 2));
+        accumulate(&mut dst, &mut beside, 0.5, 2., left, right, |dst, beside| beside[1] += dst[1]);
         assert_eq!(dst, [13., 20., 35., 42.]);
-        let mut dst = [f32::NAN; 9];
+        assert_eq!(beside, [1., 21., 1., 43.]);
         let (a, b) = (Matrix::of_rows(&a, 2, 3, 3), Matrix::of_rows(&b, 2, 3, 3));
-        product(&mut dst, 0., 1., a.transposed(), b);
-        assert_eq!(dst, [5., 4., 5., 7., 5., 7., 9., 6., 9.]);
+        assert_eq!(product(a.transposed(), b, |_, _, _| ()), [5., 4., 4., 7., 5., 5., 9., 6., 6.]);
+    }
+
+    #[test]
+    fn panels_make_no_difference() {
+        let numbers = |count: usize| -> Vec<f32> { (0..count).map(|i| (i * 37 % 101) as f32 / 50. - 1.).collect() };
+        for (m, n, k) in [(300, 70, 60), (70, 300, 60), (129, 1000, 9), (3, 5, 0)] {
+            let (a, b) = (numbers(m * k), numbers(k * n));
+            let (a, b) = (Matrix::of_rows(&a, m, k, k), Matrix::of_rows(&b, k, n, n));
+            let found = product(a, b, |row, first, piece| {
+                piece.iter_mut().enumerate().for_each(|(i, x)| *x += (row * n + first + i) as f32);
+            });
+            for (i, found) in found.iter().enumerate() {
+                let (row, column) = (i / n, i % n);
+                let sum: f64 = (0..k).map(|j| f64::from(a.data[row * k + j] * b.data[j * n + column])).sum();
+                assert!((f64::from(*found) - (sum + i as f64)).abs() < 1e-2, "{m} {n} {k} {i}");
+            }
+        }
     }
 }
