@@ -119,7 +119,8 @@ impl NegativeSampler for Sampler {
 
     fn neutral(&self, batch: &Batch) -> Result<Input> {
         let share = self.settings.strength / self.classes as f64;
-        let label = Tensor::full(share, (batch.size(), self.classes), batch.device())?.to_dtype(batch.rows().dtype())?;
+        let label =
+            Tensor::full(share, (batch.size(), self.classes), batch.device())?.to_dtype(batch.rows().dtype())?;
         self.input(batch, Values::dense(label)?, 1)
     }
 

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use onward::candle_core::Tensor;
 use onward::architecture::Readout;
+use onward::candle_core::Tensor;
 use onward::optim::{Descent, Method, Schedule};
 use onward::registry::{self, Preset};
 use onward::settings::Pick;
@@ -132,8 +132,7 @@ impl Net {
             momentum: settings.momentum,
             schedule: settings.schedule,
         };
-        let objective =
-            Objective { loss: settings.loss, theta: settings.theta, temperature: settings.temperature };
+        let objective = Objective { loss: settings.loss, theta: settings.theta, temperature: settings.temperature };
         let mut net = Self {
             blocks: Vec::with_capacity(layers),
             heads: Vec::new(),
@@ -154,8 +153,7 @@ impl Net {
             by_class = goodness.classes().is_some();
             let name = (index + 1).to_string();
             let span = span(settings.order, index, epochs);
-            let block =
-                Block::new(name, &place.vars, layer, goodness, objective, settings.normalise, descent, span);
+            let block = Block::new(name, &place.vars, layer, goodness, objective, settings.normalise, descent, span);
             input = block.pass_on(&activity, 1)?;
             if index >= net.readout_from {
                 features += input.width();
@@ -171,12 +169,8 @@ impl Net {
         if settings.head {
             net.readouts.push(Readout { name: "head", cheap: true });
             let all = 0..net.epochs();
-            let descent = Descent {
-                method: Method::Sgd,
-                rate: settings.head_lr,
-                decay: settings.head_weight_decay,
-                ..descent
-            };
+            let descent =
+                Descent { method: Method::Sgd, rate: settings.head_lr, decay: settings.head_weight_decay, ..descent };
             net.heads.push(Head::new(&site.scope("head").vars, features, site.classes, descent, all)?);
         }
         if net.readouts.is_empty() {
@@ -230,12 +224,7 @@ fn probe(shape: &[usize], site: &Site) -> Result<Input> {
 }
 
 impl Architecture for Net {
-    fn learn(
-        &mut self,
-        batch: &Batch,
-        sampler: &mut dyn NegativeSampler,
-        step: &Step,
-    ) -> Result<Vec<(usize, Report)>> {
+    fn learn(&mut self, batch: &Batch, sampler: &mut dyn NegativeSampler, step: &Step) -> Result<Vec<(usize, Report)>> {
         let mut neutral: Option<(Input, Tensor)> = None;
         if let Some(head) = self.heads.first() {
             let features = self.features(sampler.neutral(batch)?, step)?;

@@ -30,25 +30,14 @@ pub trait Architecture: Send {
     ///
     /// # Errors
     /// [`Error::Diverged`](crate::Error::Diverged); whatever a part refuses.
-    fn learn(
-        &mut self,
-        batch: &Batch,
-        sampler: &mut dyn NegativeSampler,
-        step: &Step,
-    ) -> Result<Vec<(usize, Report)>>;
+    fn learn(&mut self, batch: &Batch, sampler: &mut dyn NegativeSampler, step: &Step) -> Result<Vec<(usize, Report)>>;
 
     /// How good each class is for each example by one of the [`readouts`](Self::readouts), `(B, C)`: log-probabilities
     /// or goodness, higher being better.
     ///
     /// # Errors
     /// Whatever a part refuses.
-    fn scores(
-        &self,
-        batch: &Batch,
-        sampler: &dyn NegativeSampler,
-        readout: &str,
-        step: &Step,
-    ) -> Result<Tensor>;
+    fn scores(&self, batch: &Batch, sampler: &dyn NegativeSampler, readout: &str, step: &Step) -> Result<Tensor>;
 
     /// The ways of reading out a prediction; at least one.
     fn readouts(&self) -> Vec<Readout>;

@@ -48,7 +48,9 @@ pub enum Error {
     },
 
     /// Two plugins of one kind have the same name.
-    #[error("two plugins are called {kind} `{name}`: one in package {first}, one in package {second}; rename one of them")]
+    #[error(
+        "two plugins are called {kind} `{name}`: one in package {first}, one in package {second}; rename one of them"
+    )]
     DuplicatePlugin {
         /// The kind of plugin.
         kind: &'static str,
@@ -121,7 +123,9 @@ pub enum Error {
     },
 
     /// A loss or goodness that is no longer a finite number.
-    #[error("block {block}: the {what} became {value} at step {step}; a lower `lr` or a higher `temperature` usually helps")]
+    #[error(
+        "block {block}: the {what} became {value} at step {step}; a lower `lr` or a higher `temperature` usually helps"
+    )]
     Diverged {
         /// The block, counted from 1.
         block: String,

@@ -3,10 +3,12 @@ extern crate self as onward;
 
 pub mod architecture;
 pub mod block;
+mod checkpoint;
 pub mod cli;
 pub mod config;
 pub mod data;
 pub mod error;
+mod folder;
 pub mod goodness;
 pub mod head;
 pub mod input;
@@ -22,11 +24,9 @@ pub mod sampler;
 pub mod seed;
 pub mod settings;
 pub mod site;
+mod trainer;
 pub mod vars;
 pub mod views;
-mod checkpoint;
-mod folder;
-mod trainer;
 
 pub use candle_core;
 pub use candle_nn;

@@ -91,10 +91,8 @@ impl Linear {
             });
             first += width;
         }
-        let mut sum = sum.map_or_else(
-            || Tensor::zeros((input.rows(), self.units()), weight.dtype(), weight.device()),
-            Ok,
-        )?;
+        let mut sum =
+            sum.map_or_else(|| Tensor::zeros((input.rows(), self.units()), weight.dtype(), weight.device()), Ok)?;
         if let Some((_, bias)) = &self.bias {
             sum = sum.broadcast_add(&bias.as_detached_tensor())?;
         }
@@ -209,15 +207,11 @@ impl Linear {
         }
         let mut products = Vec::with_capacity(input.parts().len());
         for part in input.parts() {
-            let mut delta = match &part.scale {
+            let delta = match &part.scale {
+                scale if part.values.rows()? != input.rows() => ops::sum_views(delta, scale.as_ref(), input.views())?,
                 Some(scale) => ops::scale_rows(delta, scale)?,
                 None => delta.clone(),
             };
-            if part.values.rows()? != input.rows() {
-                let batch = input.batch();
-                let views = (0..input.views()).map(|view| delta.narrow(0, view * batch, batch));
-                delta = views.reduce(|sum, view| sum? + view?).expect("an input has views")?;
-            }
             products.push(Product { values: part.values.clone(), delta });
         }
         optimiser.learn(&self.weight.0, &self.weight.1, Gradient::Products(&products), step)?;

@@ -48,6 +48,15 @@ pub fn scale_rows(x: &Tensor, factors: &Tensor) -> Result<Tensor> {
     Ok(x.broadcast_mul(&factors.reshape(shape)?)?)
 }
 
+/// Every row times its factor, then summed over the views: `(V·B, D)` and `(V·B,)` to `(B, D)`.
+pub fn sum_views(x: &Tensor, factors: Option<&Tensor>, views: usize) -> Result<Tensor> {
+    if is_fast(x) {
+        return cpu::sum_views(x, factors, views);
+    }
+    let scaled = factors.map_or(Ok(x.clone()), |factors| scale_rows(x, factors))?;
+    Ok(scaled.reshape((views, x.dim(0)? / views, ()))?.sum(0)?)
+}
+
 /// The mean of the first `rows` rows: `(B, D)` to `(D,)`.
 pub fn column_means(x: &Tensor, rows: usize) -> Result<Tensor> {
     if is_fast(x) {

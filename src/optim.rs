@@ -358,7 +358,7 @@ mod tests {
         Ok(())
     }
 
-        #[test]
+    #[test]
     fn hintons_schedule_falls_in_the_second_half() {
         let factors: Vec<_> = (0..4).map(|epoch| Schedule::HalfLinear.factor(epoch, 4)).collect();
         assert_eq!(factors, [1., 1., 0.75, 0.25]);

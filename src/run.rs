@@ -356,7 +356,11 @@ fn default_data_dirs() -> Vec<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
         .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")));
-    std::env::var_os("ONWARD_DATA").map(PathBuf::from).into_iter().chain(cache.map(|cache| cache.join("onward"))).collect()
+    std::env::var_os("ONWARD_DATA")
+        .map(PathBuf::from)
+        .into_iter()
+        .chain(cache.map(|cache| cache.join("onward")))
+        .collect()
 }
 
 /// The device with this name.

@@ -24,12 +24,7 @@ pub trait NegativeSampler: Send {
     ///
     /// # Errors
     /// [`Error::Mismatch`](crate::Error::Mismatch) if the batch lacks what the sampler needs.
-    fn views(
-        &mut self,
-        batch: &Batch,
-        predict: &mut dyn FnMut() -> Result<Tensor>,
-        step: &Step,
-    ) -> Result<Views>;
+    fn views(&mut self, batch: &Batch, predict: &mut dyn FnMut() -> Result<Tensor>, step: &Step) -> Result<Views>;
 
     /// The input under no hypothesised class; by default the examples as they are.
     ///

@@ -109,12 +109,7 @@ fn judge(run: &Run, observer: &mut dyn Observer) -> Result<(Option<Evaluation>, 
 }
 
 /// How well a part is predicted by each of `readouts`.
-pub(crate) fn evaluate(
-    run: &Run,
-    split: Split,
-    readouts: &[Readout],
-    preferred: Option<&str>,
-) -> Result<Evaluation> {
+pub(crate) fn evaluate(run: &Run, split: Split, readouts: &[Readout], preferred: Option<&str>) -> Result<Evaluation> {
     let examples = run.data.split(split);
     let fault = |problem: String| Error::Mismatch { place: format!("{split:?} part of the data"), problem };
     if examples.is_empty() {
@@ -129,7 +124,8 @@ pub(crate) fn evaluate(
         for readout in readouts {
             let scores = run.architecture.scores(&hidden, &*run.sampler, readout.name, &step)?;
             if scores.dims() != [indices.len(), run.data.classes] {
-                let (found, expected) = (scores.dims().to_vec(), format!("scores ({}, {})", indices.len(), run.data.classes));
+                let (found, expected) =
+                    (scores.dims().to_vec(), format!("scores ({}, {})", indices.len(), run.data.classes));
                 return Err(Error::Shape { place: format!("readout {}", readout.name), found, expected });
             }
             let predicted = scores.argmax(D::Minus1)?.to_vec1::<u32>()?;

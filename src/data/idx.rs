@@ -30,7 +30,8 @@ pub fn data_set(folders: &[PathBuf], name: &str, classes: Option<usize>) -> Resu
         return Err(Error::Data { file, problem });
     }
     if train.labels().len() < 6 || test.labels().is_empty() {
-        let problem = format!("{} images to train and {} to test on are too few", train.labels().len(), test.labels().len());
+        let problem =
+            format!("{} images to train and {} to test on are too few", train.labels().len(), test.labels().len());
         return Err(Error::Data { file, problem });
     }
     let found = train.labels().iter().max().map_or(0, |&label| usize::from(label) + 1);

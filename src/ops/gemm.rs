@@ -51,7 +51,9 @@ pub(crate) fn product(a: Matrix<'_>, b: Matrix<'_>, finish: impl Fn(usize, usize
         return zeros;
     }
     let mut dst = Vec::<f32>::with_capacity(count);
-    run(Place(dst.as_mut_ptr()), Place(std::ptr::null_mut()), 0., 1., a, b, |row, first, piece, _| finish(row, first, piece));
+    run(Place(dst.as_mut_ptr()), Place(std::ptr::null_mut()), 0., 1., a, b, |row, first, piece, _| {
+        finish(row, first, piece)
+    });
     // SAFETY: the product has written every one of the `count` elements that were reserved; it read none of them.
     unsafe { dst.set_len(count) };
     dst
@@ -149,6 +151,15 @@ impl Panel<'_> {
         debug_assert!(self.a.fits() && self.b.fits());
         let (a, b) = (self.a, self.b);
         let offset = self.first_row * self.stride + self.first_column;
+        if keep != 0. && keep != 1. {
+            // Scaled first, row after row: that brings the panel into the cache, where the product, which reads it in
+            // small tiles, would wait for every one of them.
+            for row in 0..self.height {
+                // SAFETY: as the caller promises.
+                let piece = unsafe { self.piece(self.dst, row) };
+                piece.iter_mut().for_each(|dst| *dst *= keep);
+            }
+        }
         // SAFETY: as the caller promises. `dst` is read only if `keep` is not 0.
         unsafe {
             gemm::gemm(
@@ -165,7 +176,7 @@ impl Panel<'_> {
                 b.data.as_ptr(),
                 b.column as isize,
                 b.row as isize,
-                keep,
+                1.,
                 factor,
                 false,
                 false,
@@ -174,16 +185,25 @@ impl Panel<'_> {
             );
         }
         for row in 0..self.height {
-            let start = offset + row * self.stride;
             // SAFETY: as the caller promises; the product has written these elements.
-            let piece = unsafe { std::slice::from_raw_parts_mut(self.dst.0.add(start), self.width) };
+            let piece = unsafe { self.piece(self.dst, row) };
             let beside: &mut [f32] = match self.beside.0.is_null() {
                 true => &mut [],
                 // SAFETY: as the caller promises.
-                false => unsafe { std::slice::from_raw_parts_mut(self.beside.0.add(start), self.width) },
+                false => unsafe { self.piece(self.beside, row) },
             };
             finish(self.first_row + row, self.first_column, piece, beside);
         }
+    }
+
+    /// A row of the panel.
+    ///
+    /// # Safety
+    /// The row must lie within the room of `matrix`, be initialised, and not be used by anybody else meanwhile.
+    unsafe fn piece<'b>(&self, matrix: Place, row: usize) -> &'b mut [f32] {
+        let start = (self.first_row + row) * self.stride + self.first_column;
+        // SAFETY: promised by the caller.
+        unsafe { std::slice::from_raw_parts_mut(matrix.0.add(start), self.width) }
     }
 }
 

@@ -15,7 +15,8 @@ const GRAIN: usize = 1 << 16;
 pub(super) fn update(var: &Var, moments: &[Tensor], gradient: Gradient<'_>, update: Update) -> Result<()> {
     with_values_mut(var, |weight| match (update, moments) {
         (Update::Sgd { momentum, rate, shrink }, [velocity, ..]) => {
-            let numbers = Sgd { keep: momentum as f32, new: (1. - momentum) as f32, rate: rate as f32, shrink: shrink as f32 };
+            let numbers =
+                Sgd { keep: momentum as f32, new: (1. - momentum) as f32, rate: rate as f32, shrink: shrink as f32 };
             with_values_mut(velocity, |velocity| numbers.update(weight, velocity, gradient))?
         }
         (Update::Adam { .. }, [first, second, ..]) => with_values_mut(first, |first| {
@@ -43,13 +44,11 @@ impl Sgd {
                     self.descend(velocity, weight);
                 });
             }),
-            Gradient::Products(products) => {
-                each(products, velocity, weight, |product, velocity, weight| {
-                    product.add_to(velocity, weight, self.keep, self.new, |velocity, weight| {
-                        self.descend(velocity, weight);
-                    })
+            Gradient::Products(products) => each(products, velocity, weight, |product, velocity, weight| {
+                product.add_to(velocity, weight, self.keep, self.new, |velocity, weight| {
+                    self.descend(velocity, weight);
                 })
-            }
+            }),
         }
     }
 
