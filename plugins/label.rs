@@ -1,6 +1,6 @@
 //! Samplers `label_overlay` and `label_concat`: the label is part of the input, a wrong label makes a negative.
 
-use onward::candle_core::Tensor;
+use onward::candle_core::{DType, Device, Tensor};
 use onward::seed::{below, unit};
 use onward::{Batch, Error, Input, NegativeSampler, Result, Role, Site, Step, Values, Views};
 
@@ -82,7 +82,7 @@ impl Sampler {
 
     /// A wrong class for each label, in proportion to its probability.
     fn hard(&self, labels: &[u32], log_probabilities: &Tensor, step: &Step) -> Result<Vec<u32>> {
-        let rows = log_probabilities.to_dtype(onward::candle_core::DType::F64)?.to_vec2::<f64>()?;
+        let rows = log_probabilities.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec2::<f64>()?;
         let mut rng = step.stream("negatives");
         let mut wrong = Vec::with_capacity(labels.len());
         for (row, &label) in rows.iter().zip(labels) {
@@ -119,8 +119,9 @@ impl NegativeSampler for Sampler {
 
     fn neutral(&self, batch: &Batch) -> Result<Input> {
         let share = self.settings.strength / self.classes as f64;
-        let label =
-            Tensor::full(share, (batch.size(), self.classes), batch.device())?.to_dtype(batch.rows().dtype())?;
+        // Made on the CPU: not every device has numbers of 64 bits.
+        let label = Tensor::full(share, (batch.size(), self.classes), &Device::Cpu)?;
+        let label = label.to_dtype(batch.rows().dtype())?.to_device(batch.device())?;
         self.input(batch, Values::dense(label)?, 1)
     }
 
@@ -144,7 +145,6 @@ onward::register! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use onward::candle_core::{DType, Device};
 
     fn step(index: u64) -> Step {
         Step { seed: 1, index, epoch: 0, epochs: 1, train: true, pass: 0 }

@@ -9,7 +9,7 @@ use onward::registry::{self, Preset};
 use onward::settings::Pick;
 use onward::{
     Architecture, Batch, Block, Error, GoodnessFn, Head, Input, LocalLayer, Loss, NegativeSampler, Normalise,
-    Objective, Report, Result, Site, Step,
+    Objective, Optimiser, Report, Result, Site, Step,
 };
 
 onward::choices! {
@@ -153,7 +153,8 @@ impl Net {
             by_class = goodness.classes().is_some();
             let name = (index + 1).to_string();
             let span = span(settings.order, index, epochs);
-            let block = Block::new(name, &place.vars, layer, goodness, objective, settings.normalise, descent, span);
+            let optimiser = Optimiser::new(place.vars.clone(), descent, span);
+            let block = Block::new(name, layer, goodness, objective, settings.normalise, optimiser);
             input = block.pass_on(&activity, 1)?;
             if index >= net.readout_from {
                 features += input.width();

@@ -9,9 +9,8 @@ use crate::goodness::GoodnessFn;
 use crate::input::{Input, Normalise};
 use crate::layer::{Lesson, LocalLayer};
 use crate::loss::{scalar, Loss};
-use crate::optim::{Descent, Optimiser};
+use crate::optim::Optimiser;
 use crate::seed::Step;
-use crate::vars::Vars;
 use crate::views::{Role, Views};
 
 /// What a block minimises.
@@ -48,18 +47,16 @@ pub struct Report {
 }
 
 impl Block {
-    /// A block called `name`, its variables at and below `vars`, learning in the epochs of `span`.
+    /// A block called `name`, learning when and how its optimiser says; the variables of layer and goodness have to be
+    /// those of the optimiser.
     pub fn new(
         name: impl Into<String>,
-        vars: &Vars,
         layer: Box<dyn LocalLayer>,
         goodness: Box<dyn GoodnessFn>,
         objective: Objective,
         normalise: Normalise,
-        descent: Descent,
-        span: Range<usize>,
+        optimiser: Optimiser,
     ) -> Self {
-        let optimiser = Optimiser::new(vars.clone(), descent, span);
         Self { name: name.into(), layer, goodness, objective, normalise, optimiser }
     }
 

@@ -62,10 +62,10 @@ struct Train {
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Passes over the training part.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
     epochs: Option<String>,
     /// Everything random is drawn from it.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
     seed: Option<String>,
     /// cpu, cuda, cuda:N or metal.
     #[arg(long, default_value = "cpu", value_name = "NAME")]

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Shape, Tensor};
 
 use crate::error::{Error, Result};
 use crate::ops;
@@ -99,7 +99,7 @@ impl Values {
             Self::Dense { matrix, columns } => Ok(matrix.narrow(1, columns.start, columns.len())?),
             Self::OneHot { index, classes, strength } => {
                 let (rows, slots) = index.dims2()?;
-                let on = Tensor::full(*strength, index.shape(), index.device())?.to_dtype(dtype)?.unsqueeze(2)?;
+                let on = filled(*strength, (rows, slots, 1), dtype, index.device())?;
                 let zeros = Tensor::zeros((rows, slots, *classes), dtype, index.device())?;
                 Ok(zeros.scatter_add(&index.unsqueeze(2)?.contiguous()?, &on, 2)?.flatten_from(1)?)
             }
@@ -113,10 +113,15 @@ impl Values {
             Self::OneHot { index, strength, .. } => {
                 let (rows, slots) = index.dims2()?;
                 let sum = strength * strength * slots as f64;
-                Ok(Tensor::full(sum, rows, index.device())?.to_dtype(dtype)?)
+                filled(sum, rows, dtype, index.device())
             }
         }
     }
+}
+
+/// A tensor of one value, made on the CPU: not every device has numbers of 64 bits.
+fn filled(value: f64, shape: impl Into<Shape>, dtype: DType, device: &Device) -> Result<Tensor> {
+    Ok(Tensor::full(value, shape, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)?)
 }
 
 impl Input {

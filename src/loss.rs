@@ -138,7 +138,7 @@ pub(crate) fn cross_entropy(log: &Tensor, labels: &[u32], classes: usize) -> Res
 }
 
 pub(crate) fn scalar(x: &Tensor) -> Result<f64> {
-    Ok(x.to_dtype(candle_core::DType::F64)?.to_scalar()?)
+    Ok(x.to_device(&candle_core::Device::Cpu)?.to_dtype(candle_core::DType::F64)?.to_scalar()?)
 }
 
 #[cfg(test)]

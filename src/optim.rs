@@ -127,10 +127,21 @@ impl Optimiser {
         &self.span
     }
 
+    /// Changes the epochs in which it runs; an empty span stops it.
+    pub fn set_span(&mut self, span: Range<usize>) {
+        self.span = span;
+    }
+
+    /// The variables it may change.
+    pub fn vars(&self) -> &Vars {
+        &self.vars
+    }
+
     /// The rate at `step`.
     pub fn rate(&self, step: &Step) -> f64 {
         let epoch = step.epoch.saturating_sub(self.span.start);
-        self.descent.rate * self.descent.schedule.factor(epoch.min(self.span.len() - 1), self.span.len())
+        let epochs = self.span.len().max(1);
+        self.descent.rate * self.descent.schedule.factor(epoch.min(epochs - 1), epochs)
     }
 
     /// One step of every variable that `gradients` knows; what autograd gave.

@@ -1,6 +1,6 @@
 //! A run: a configuration, the data, the network, and how far it has come.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
@@ -231,6 +231,11 @@ impl Run {
         &*self.architecture
     }
 
+    /// The network, to change the spans of its blocks, say.
+    pub fn architecture_mut(&mut self) -> &mut dyn Architecture {
+        &mut *self.architecture
+    }
+
     /// All variables of the network.
     pub fn vars(&self) -> &Vars {
         &self.vars
@@ -257,6 +262,15 @@ impl Run {
         let text = serde_json::to_string_pretty(&summary).expect("plain values can always be written");
         folder::write(&folder.join(SUMMARY), format!("{text}\n").as_bytes())?;
         Ok(summary)
+    }
+
+    /// Trains until `epochs` epochs are complete, and no further than the configuration says; evaluates nothing at the
+    /// end. What [`Run::save`] then writes can be loaded and trained on as if it had not stopped.
+    ///
+    /// # Errors
+    /// As [`Run::fit`].
+    pub fn train_until(&mut self, epochs: usize, observer: &mut dyn Observer) -> Result<()> {
+        trainer::train(self, epochs, observer).map(|_| ())
     }
 
     /// How well a part of the data is predicted, by every readout; `preferred` is the one that the result is of, the
@@ -313,7 +327,7 @@ impl Run {
         checkpoint::write(&folder.join(STATE), &state, &self.belongs())
     }
 
-    /// The run in a folder, with the weights that [`Run::save`] or [`Run::fit`] wrote.
+    /// The run in a folder, as [`Run::save`] or [`Run::fit`] left it: weights, optimisers, and how far it had come.
     ///
     /// `data` replaces the data set it was trained on by another of the same shape and classes.
     ///
@@ -339,15 +353,37 @@ impl Run {
             builder = builder.data_dir(dir);
         }
         let mut run = builder.device(device).build()?;
-        let path = folder.join(MODEL);
+        let state = folder.join(STATE);
+        let path = if state.is_file() { state } else { folder.join(MODEL) };
         let (tensors, belongs) = checkpoint::read(&path)?;
         if belongs.architecture != architecture {
             let problem = format!("holds the architecture {}, not {architecture}", belongs.architecture);
             return Err(Error::Run { path, problem });
         }
-        run.vars.restore(&tensors).at(|| path.display().to_string())?;
+        run.restore(tensors).at(|| path.display().to_string())?;
         (run.epoch, run.step) = (belongs.epoch, belongs.step);
         Ok(run)
+    }
+
+    /// Takes a model alone, or the state of a training with the model in it.
+    fn restore(&mut self, tensors: HashMap<String, Tensor>) -> Result<()> {
+        let below = |prefix: &str| -> HashMap<String, Tensor> {
+            let inside = tensors.iter().filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?, tensor)));
+            inside.map(|(name, tensor)| (name.to_string(), tensor.clone())).collect()
+        };
+        let model = below("model.");
+        if model.is_empty() {
+            return self.vars.restore(&tensors);
+        }
+        self.vars.restore(&model)?;
+        let moments = below("optimiser.");
+        for block in self.architecture.blocks_mut() {
+            block.optimiser_mut().restore(&moments)?;
+        }
+        for head in self.architecture.heads_mut() {
+            head.optimiser_mut().restore(&moments)?;
+        }
+        self.sampler.restore(&below("sampler."))
     }
 }
 

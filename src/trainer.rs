@@ -16,26 +16,51 @@ use crate::seed::{self, Step};
 /// Examples that are predicted at once.
 const EVALUATION_BATCH: usize = 500;
 
-/// Trains from where the run stands to the end.
+/// Trains from where the run stands to the end, and evaluates.
+pub(crate) fn fit(run: &mut Run, observer: &mut dyn Observer) -> Result<Summary> {
+    let started = Instant::now();
+    let (first, last) = (run.epoch, run.architecture.epochs());
+    let training = train(run, last, observer)?;
+    let (validation, test) = rayon::scope(|_| judge(run, observer))?;
+    let learned = run.vars.learned();
+    let settings = &run.config.run;
+    let summary = Summary {
+        architecture: run.config.architecture.clone(),
+        data: settings.data.as_ref().map(|data| data.name.clone()).unwrap_or_default(),
+        seed: settings.seed,
+        epochs: run.epoch,
+        parameters: learned.iter().map(|(_, var)| var.elem_count()).sum(),
+        seconds: started.elapsed().as_secs_f64(),
+        seconds_per_epoch: training / (last.saturating_sub(first)).max(1) as f64,
+        peak_memory_mb: peak_memory_mb(),
+        threads: rayon::current_num_threads(),
+        validation,
+        test,
+        version: env!("CARGO_PKG_VERSION").into(),
+    };
+    observer.on(&Event::Finished { summary: &summary });
+    Ok(summary)
+}
+
+/// Trains from where the run stands until `last` epochs are complete; returns the seconds that the steps took.
 ///
 /// The loop runs on a thread of the pool that the arithmetic is divided among: from outside, every one of its many small
 /// operations would put this thread to sleep and wake another.
-pub(crate) fn fit(run: &mut Run, observer: &mut dyn Observer) -> Result<Summary> {
-    rayon::scope(|_| fit_here(run, observer))
+pub(crate) fn train(run: &mut Run, last: usize, observer: &mut dyn Observer) -> Result<f64> {
+    rayon::scope(|_| train_here(run, last, observer))
 }
 
-fn fit_here(run: &mut Run, observer: &mut dyn Observer) -> Result<Summary> {
+fn train_here(run: &mut Run, last: usize, observer: &mut dyn Observer) -> Result<f64> {
     let settings = run.config.run.clone();
     let examples = run.data.train.len();
     let batch = settings.batch.min(examples);
     let epochs = run.architecture.epochs();
     let names: Vec<String> = run.architecture.blocks().iter().map(|block| block.name().into()).collect();
-    let started = Instant::now();
     let mut training = 0.;
     let first = run.epoch;
     let steps = examples.div_ceil(batch);
     observer.on(&Event::Started { config: &run.config, blocks: &names, epoch: first, epochs, steps });
-    for epoch in first..epochs {
+    for epoch in first..last.min(epochs) {
         let order = seed::shuffled(&mut seed::stream(settings.seed, "shuffle", epoch as u64), examples);
         let mut tally = Tally::default();
         let clock = Instant::now();
@@ -57,37 +82,17 @@ fn fit_here(run: &mut Run, observer: &mut dyn Observer) -> Result<Summary> {
             observer.on(&Event::Saved { folder: &folder });
         }
         let cheap: Vec<Readout> = run.architecture.readouts().into_iter().filter(|readout| readout.cheap).collect();
-        let due = run.epoch % settings.evaluate_every == 0 && run.epoch < epochs;
+        let due = run.epoch.is_multiple_of(settings.evaluate_every) && run.epoch < epochs;
         if due && !cheap.is_empty() && !run.data.validation.is_empty() {
             let evaluation = &evaluate(run, Split::Validation, &cheap, None)?;
             observer.on(&Event::Evaluated { epoch: run.epoch, split: Split::Validation, evaluation });
         }
     }
-    if let (Some(folder), true) = (run.folder.clone(), first == epochs) {
-        run.save(&folder)?;
-    }
-    let (validation, test) = judge(run, observer)?;
-    let learned = run.vars.learned();
-    let summary = Summary {
-        architecture: run.config.architecture.clone(),
-        data: settings.data.map(|data| data.name).unwrap_or_default(),
-        seed: settings.seed,
-        epochs: run.epoch,
-        parameters: learned.iter().map(|(_, var)| var.elem_count()).sum(),
-        seconds: started.elapsed().as_secs_f64(),
-        seconds_per_epoch: training / (epochs - first).max(1) as f64,
-        peak_memory_mb: peak_memory_mb(),
-        threads: rayon::current_num_threads(),
-        validation,
-        test,
-        version: env!("CARGO_PKG_VERSION").into(),
-    };
-    observer.on(&Event::Finished { summary: &summary });
-    Ok(summary)
+    Ok(training)
 }
 
 /// Evaluates on the validation part, chooses the readout by it, and looks at the test part once.
-fn judge(run: &Run, observer: &mut dyn Observer) -> Result<(Option<Evaluation>, Evaluation)> {
+fn judge(run: &mut Run, observer: &mut dyn Observer) -> Result<(Option<Evaluation>, Evaluation)> {
     let readouts = run.architecture.readouts();
     let validation = match run.data.validation.is_empty() {
         true => None,

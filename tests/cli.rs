@@ -1,0 +1,178 @@
+//! The program, from outside: what it prints, what it writes, how it fails.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn onward(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_onward"));
+    command.args(arguments).env_remove("ONWARD_DATA").env("HOME", "/nonexistent").env_remove("XDG_CACHE_HOME");
+    command.output().expect("the program can be started")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Runs and must succeed; what it printed.
+fn succeeds(arguments: &[&str]) -> String {
+    let output = onward(arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// Runs and must fail with this code; what it said.
+fn fails(code: i32, arguments: &[&str]) -> String {
+    let output = onward(arguments);
+    let message = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {message}");
+    assert!(!message.contains("panicked"), "{arguments:?}: {message}");
+    message
+}
+
+fn train<'a>(out: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
+    let small = ["--epochs", "2", "--set", "hidden=[40,40]", "--set", "data.size=200"];
+    let out = ["train", "progressive", "--quiet", "--out", out.to_str().expect("a plain path")];
+    [&out[..], &small, more].concat()
+}
+
+#[test]
+fn a_run_writes_its_folder_and_repeats_byte_for_byte_at_any_number_of_threads() {
+    let base = tempfile::tempdir().unwrap();
+    let [one, two, other] = ["one", "two", "other"].map(|name| base.path().join(name));
+    let printed = succeeds(&train(&one, &["--threads", "1"]));
+    succeeds(&train(&two, &["--threads", "2"]));
+    succeeds(&train(&other, &["--seed", "2"]));
+    let bytes = |run: &Path, file: &str| std::fs::read(run.join(file)).unwrap();
+    assert_eq!(bytes(&one, "model.safetensors"), bytes(&two, "model.safetensors"));
+    assert_eq!(bytes(&one, "state.safetensors"), bytes(&two, "state.safetensors"));
+    assert_ne!(bytes(&one, "model.safetensors"), bytes(&other, "model.safetensors"));
+    let summary: Value = serde_json::from_slice(&bytes(&one, "summary.json")).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&printed).unwrap(), summary);
+    for key in ["architecture", "data", "seed", "epochs", "seconds", "seconds_per_epoch", "peak_memory_mb", "test"] {
+        assert!(summary.get(key).is_some(), "no {key} in the summary");
+    }
+    assert!(summary["test"]["readouts"]["search"]["error"].is_number());
+    let lines = text(&bytes(&one, "metrics.jsonl"));
+    assert!(lines.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{lines}");
+    assert!(lines.contains("\"positive\""), "{lines}");
+    // The written configuration repeats the run.
+    let again = base.path().join("again");
+    let config = one.join("config.toml");
+    let arguments =
+        ["train", "progressive", "--quiet", "--config", config.to_str().unwrap(), "--out", again.to_str().unwrap()];
+    succeeds(&arguments);
+    assert_eq!(bytes(&one, "config.toml"), bytes(&again, "config.toml"));
+    assert_eq!(bytes(&one, "model.safetensors"), bytes(&again, "model.safetensors"));
+    // The same prediction is found again.
+    let evaluation: Value = serde_json::from_str(&succeeds(&["evaluate", one.to_str().unwrap()])).unwrap();
+    assert_eq!(evaluation, summary["test"]);
+}
+
+#[test]
+fn runs_without_a_folder_are_numbered_and_an_existing_run_is_never_overwritten() {
+    let base = tempfile::tempdir().unwrap();
+    let run = base.path().join("run");
+    succeeds(&train(&run, &[]));
+    let message = fails(1, &train(&run, &[]));
+    assert!(message.contains("never overwritten"), "{message}");
+    let file = base.path().join("file");
+    std::fs::write(&file, "mine").unwrap();
+    fails(1, &train(&file, &[]));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
+    for name in ["progressive-digits-1", "progressive-digits-1-2"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_onward"));
+        command.args(["train", "progressive", "--quiet", "--epochs", "1", "--set", "hidden=[20]"]);
+        let output = command.args(["--set", "data.size=100"]).current_dir(base.path()).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        assert!(base.path().join("runs").join(name).join("summary.json").is_file(), "{name}");
+    }
+}
+
+#[test]
+fn what_can_be_named_is_listed_and_shown() {
+    let listed: Value = serde_json::from_str(&succeeds(&["list", "--json"])).unwrap();
+    let names = |kind: &str| -> Vec<&str> {
+        listed[kind].as_array().unwrap().iter().map(|plugin| plugin["name"].as_str().unwrap()).collect()
+    };
+    assert!(names("architecture").contains(&"progressive"));
+    assert!(names("goodness").starts_with(&["mean_squares", "sum_squares"]));
+    assert!(names("data").contains(&"fashion-mnist"));
+    let samplers = succeeds(&["list", "samplers"]);
+    assert!(samplers.contains("label_overlay") && !samplers.contains("dense"), "{samplers}");
+    let shown = succeeds(&["show", "progressive"]);
+    for part in
+        ["hidden = [1000, 1000, 1000]", "preset nebuly", "arXiv 2212.13345", "batch (or batch_size)", "Allowed:"]
+    {
+        assert!(shown.contains(part), "{part} is missing from\n{shown}");
+    }
+}
+
+#[test]
+fn wrong_use_is_answered_with_code_2_and_what_would_be_right() {
+    let base = tempfile::tempdir().unwrap();
+    let out = base.path().join("run");
+    let cases: &[(&[&str], &[&str])] = &[
+        (&["--set", "hiden=[10]"], &["unknown setting `hiden`", "--set hiden=[10]", "did you mean `hidden`?"]),
+        (&["--set", "sampler.strenght=1"], &["`sampler.strenght`", "did you mean `strength`?"]),
+        (&["--set", "hidden=[]"], &["`hidden` = []", "at least 1"]),
+        (&["--set", "hidden=[0]"], &["`hidden` = [0]", "at least 1"]),
+        (&["--set", "hidden=[1000000000000]"], &["too large"]),
+        (&["--set", "n_layers=2", "--set", "hidden_size=-1"], &["`hidden_size` = -1"]),
+        (&["--set", "lr=nan"], &["`lr` = nan", "greater than 0"]),
+        (&["--set", "lr=fast"], &["`lr` = \"fast\"", "a number"]),
+        (&["--set", "lr=1e30"], &["`lr` = 1000000000", "at most 1000"]),
+        (&["--set", "batch=0"], &["`batch` = 0", "at least 1"]),
+        (&["--set", "batch_size=0"], &["`batch` = 0", "--set batch_size=0"]),
+        (&["--set", "order=backwards"], &["one of interleaved, greedy"]),
+        (&["--set", "layer.dropout=1.5"], &["`layer.dropout` = 1.5", "at most 0.95"]),
+        (&["--set", "goodness=sum_square"], &["unknown goodness `sum_square`", "did you mean `sum_squares`?"]),
+        (&["--set", "lr"], &["key=value"]),
+        (&["--epochs", "0"], &["`epochs` = 0", "--epochs 0"]),
+        (&["--epochs", "many"], &["`epochs` = \"many\""]),
+        (&["--seed", "-1"], &["`seed` = -1"]),
+        (&["--data", "mnits"], &["unknown data `mnits`", "did you mean `mnist`?"]),
+        (&["--data", "digits:x"], &["nothing behind a colon"]),
+        (&["--data", "idx"], &["--data idx:DIR"]),
+        (&["--preset", "hintn"], &["one of hinton, nebuly"]),
+        (&["--device", "cuda"], &["--features cuda"]),
+        (&["--device", "tpu"], &["expected cpu, cuda"]),
+        (&["--threads", "0"], &["--threads"]),
+        (&["--nonsense"], &["--nonsense"]),
+    ];
+    for (arguments, expected) in cases {
+        let arguments = [&["train", "progressive", "--quiet", "--out", out.to_str().unwrap()], *arguments].concat();
+        let message = fails(2, &arguments);
+        for part in *expected {
+            assert!(message.contains(part), "{arguments:?}: {part} is missing from\n{message}");
+        }
+        assert!(!out.join("summary.json").exists(), "{arguments:?}");
+    }
+    let message = fails(2, &["train", "progresive"]);
+    assert!(message.contains("did you mean `progressive`?") && message.contains("use your_crate as _;"), "{message}");
+    fails(2, &["show", "nothing"]);
+    fails(2, &["list", "nothing"]);
+    fails(2, &[]);
+}
+
+#[test]
+fn what_else_goes_wrong_is_answered_with_code_1_and_the_place() {
+    let base = tempfile::tempdir().unwrap();
+    let path = |name: &str| base.path().join(name).to_str().unwrap().to_string();
+    let message = fails(1, &["train", "progressive", "--data", "mnist", "--data-dir", &path("none")]);
+    assert!(message.contains("none/mnist") && message.contains("$ONWARD_DATA"), "{message}");
+    let message = fails(1, &["train", "progressive", "--data", &format!("idx:{}", path("none"))]);
+    assert!(message.contains("train-images-idx3-ubyte"), "{message}");
+    let message = fails(1, &["evaluate", &path("none")]);
+    assert!(message.contains("config.toml"), "{message}");
+    std::fs::write(path("bad.toml"), "hidden = [").unwrap();
+    let message = fails(1, &["train", "progressive", "--config", &path("bad.toml")]);
+    assert!(message.contains("bad.toml"), "{message}");
+    let run = base.path().join("run");
+    succeeds(&train(&run, &[]));
+    let state = std::fs::read(run.join("state.safetensors")).unwrap();
+    std::fs::write(run.join("state.safetensors"), &state[..state.len() / 2]).unwrap();
+    let message = fails(1, &["evaluate", run.to_str().unwrap()]);
+    assert!(message.contains("state.safetensors"), "{message}");
+}

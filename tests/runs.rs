@@ -1,0 +1,136 @@
+//! Whole runs through the library: what the README and the crate's front page promise.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use onward::candle_core::{DType, Tensor};
+use onward::data::Split;
+use onward::observe::Event;
+use onward::{Result, Run, RunBuilder};
+use onward_plugins as _;
+
+fn small() -> RunBuilder {
+    let data = onward::export::Table::from_iter([
+        ("name".to_string(), "digits".into()),
+        ("size".to_string(), onward::export::Value::Integer(1000)),
+    ]);
+    Run::builder("progressive").set("data", data).set("hidden", vec![200, 200]).set("epochs", 12)
+}
+
+fn model(run: &Run) -> Vec<(String, Vec<u32>)> {
+    let bits = |tensor: Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits);
+    run.vars().all().into_iter().map(|(name, var)| (name, bits(var.as_tensor().clone()).collect())).collect()
+}
+
+#[test]
+fn a_small_net_learns_digits_and_is_found_again_in_its_folder() -> Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    let mut run = small().out(folder.path().join("run")).build()?;
+    let epochs = AtomicUsize::new(0);
+    let mut count = |event: &Event<'_>| {
+        if let Event::EpochEnded { .. } = event {
+            epochs.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    let summary = run.fit(&mut count)?;
+    assert_eq!(epochs.into_inner(), 12);
+    assert!(summary.test.error < 0.25, "{:?}", summary.test);
+    assert_eq!(summary.test.readouts.len(), 2);
+    let loaded = Run::load(&folder.path().join("run"), None, &[], "cpu")?;
+    assert_eq!(model(&loaded), model(&run));
+    assert_eq!(loaded.evaluate(Split::Test, Some(&summary.test.readout))?, summary.test);
+    for file in ["config.toml", "metrics.jsonl", "model.safetensors", "state.safetensors", "summary.json"] {
+        assert!(folder.path().join("run").join(file).is_file(), "{file} is missing");
+    }
+    Ok(())
+}
+
+/// The fast paths against candle's plain operations, end to end.
+#[test]
+fn the_fast_paths_agree_with_the_plain_ones_within_rounding() -> Result<()> {
+    for sampler in ["label_overlay", "label_concat"] {
+        for optimiser in ["sgd", "adam"] {
+            let trained = |precision: &str| -> Result<Vec<(String, Tensor)>> {
+                let mut run = small()
+                    .set("epochs", 1)
+                    .set("batch", 250)
+                    .set("precision", precision)
+                    .set("sampler", sampler)
+                    .set("optimiser", optimiser)
+                    .set("lr", 0.001)
+                    .build()?;
+                run.train_until(1, &mut ())?;
+                let tensors = run.vars().all().into_iter();
+                tensors.map(|(name, var)| Ok((name, var.to_dtype(DType::F64)?))).collect()
+            };
+            for ((name, fast), (_, plain)) in trained("f32")?.into_iter().zip(trained("f64")?) {
+                let apart = (fast - plain)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f64>()?;
+                assert!(apart < 2e-4, "{sampler} {optimiser} {name}: {apart}");
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn layers_that_learn_one_after_the_other_wait_for_each_other() -> Result<()> {
+    let mut run = small().set("epochs", 2).set("order", "greedy").build()?;
+    assert_eq!(run.architecture().epochs(), 4);
+    let start = model(&run);
+    run.train_until(2, &mut ())?;
+    let middle = model(&run);
+    run.train_until(4, &mut ())?;
+    let end = model(&run);
+    for ((before, middle), end) in start.iter().zip(&middle).zip(&end) {
+        match before.0.split('.').nth(1) {
+            Some("0") => assert!(before != middle && middle == end, "{}", before.0),
+            Some("1") => assert!(before == middle && middle != end, "{}", before.0),
+            _ => assert!(before != middle && middle != end, "{}", before.0),
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_preset_of_the_peer_trains_with_its_own_names_of_settings() -> Result<()> {
+    let builder = Run::builder("progressive").preset("nebuly").data("digits");
+    let builder = builder.set("n_layers", 2).set("hidden_size", 50).set("theta", 2.).set("batch_size", 2000);
+    let mut run = builder.set("epochs", 3).set("lr", 0.01).build()?;
+    assert_eq!(run.architecture().blocks().len(), 2);
+    let summary = run.fit(&mut ())?;
+    assert_eq!((summary.epochs, summary.test.readout.as_str()), (6, "search"));
+    Ok(())
+}
+
+/// The real data, where they are: `$ONWARD_DATA/mnist` and `$ONWARD_DATA/fashion-mnist`.
+#[test]
+fn the_real_data_are_what_they_are_known_to_be() -> Result<()> {
+    let Some(folder) = std::env::var_os("ONWARD_DATA") else {
+        eprintln!("skipped: $ONWARD_DATA is not set, so there are no real data to check");
+        return Ok(());
+    };
+    let means = [
+        ("mnist", 0.1307, [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]),
+        ("fashion-mnist", 0.2860, [6000; 10]),
+    ];
+    for (name, mean, counts) in means {
+        if !std::path::Path::new(&folder).join(name).is_dir() {
+            eprintln!("skipped: no {name} in $ONWARD_DATA");
+            continue;
+        }
+        let run = Run::builder("progressive").data(name).set("hidden", vec![10]).build()?;
+        let data = run.data();
+        assert_eq!((data.train.len(), data.validation.len(), data.test.len()), (50_000, 10_000, 10_000));
+        let (mut sum, mut found) = (0., [0; 10]);
+        for split in [Split::Train, Split::Validation] {
+            let indices: Vec<usize> = (0..data.split(split).len()).collect();
+            for indices in indices.chunks(5000) {
+                let batch = data.split(split).batch(indices, None)?;
+                sum += batch.rows().sum_all()?.to_scalar::<f32>()? as f64;
+                batch.labels()?.iter().for_each(|&label| found[label as usize] += 1);
+            }
+        }
+        assert_eq!(found, counts, "{name}");
+        assert!((sum / (60_000. * 784.) - mean).abs() < 1e-4, "{name}");
+    }
+    Ok(())
+}
