@@ -215,8 +215,14 @@ impl Evaluate {
             origin: "--split".into(),
             expected: "train, validation or test".into(),
         })?;
-        let dirs: Vec<PathBuf> = self.data_dir.into_iter().collect();
-        let run = Run::load(&self.run, self.data.as_deref(), &dirs, &self.device)?;
+        let mut builder = Run::open(&self.run)?.device(&self.device);
+        if let Some(data) = &self.data {
+            builder = builder.data(data);
+        }
+        if let Some(folder) = &self.data_dir {
+            builder = builder.data_dir(folder);
+        }
+        let run = builder.build()?;
         let preferred = preferred_readout(&self.run);
         print_json(&run.evaluate(split, preferred.as_deref())?)
     }

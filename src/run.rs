@@ -32,6 +32,7 @@ pub struct RunBuilder {
     data_dirs: Vec<PathBuf>,
     device: String,
     out: Option<PathBuf>,
+    saved: Option<PathBuf>,
 }
 
 impl RunBuilder {
@@ -90,13 +91,17 @@ impl RunBuilder {
         Config::resolve(&self.architecture, self.preset.as_deref(), self.sources.clone())
     }
 
-    /// Loads the data and builds the network.
+    /// Loads the data and builds the network; of a run that was opened, its weights and how far it had come as well.
     ///
     /// # Errors
-    /// As [`Config::resolve`]; whatever the data or a plugin says of its settings.
+    /// As [`Config::resolve`]; whatever the data or a plugin says of its settings; [`Error::Run`] for a checkpoint that
+    /// is damaged or foreign.
     pub fn build(self) -> Result<Run> {
         let config = self.config()?;
         let mut run = Run::assemble(config, self.data_dirs, &self.device)?;
+        if let Some(folder) = &self.saved {
+            run.restore_from(folder)?;
+        }
         if let Some(out) = self.out {
             folder::create(&out)?;
             run.folder = Some(out);
@@ -184,7 +189,33 @@ impl Run {
             data_dirs: default_data_dirs(),
             device: "cpu".into(),
             out: None,
+            saved: None,
         }
+    }
+
+    /// Begins to describe a run that goes on from what [`Run::save`] or [`Run::fit`] left in a folder: by default the
+    /// same run, unless other data or another device are named.
+    ///
+    /// # Errors
+    /// [`Error::File`] and [`Error::Run`] if the folder holds no configuration.
+    pub fn open(folder: impl AsRef<Path>) -> Result<RunBuilder> {
+        let folder = folder.as_ref();
+        let path = folder.join(CONFIG);
+        let mut source = Source::file(&path)?;
+        let Some(Value::String(architecture)) = source.table.remove("architecture") else {
+            let problem = "names no `architecture`; it is not the configuration of a run".to_string();
+            return Err(Error::Run { path, problem });
+        };
+        let builder = Self::builder(&architecture).source(source);
+        Ok(RunBuilder { saved: Some(folder.into()), ..builder })
+    }
+
+    /// The run in a folder, as [`Run::save`] or [`Run::fit`] left it: weights, optimisers, and how far it had come.
+    ///
+    /// # Errors
+    /// As [`Run::open`] and [`RunBuilder::build`].
+    pub fn load(folder: impl AsRef<Path>) -> Result<Self> {
+        Self::open(folder)?.build()
     }
 
     fn assemble(config: Config, data_dirs: Vec<PathBuf>, device: &str) -> Result<Self> {
@@ -311,7 +342,8 @@ impl Run {
     ///
     /// # Errors
     /// [`Error::File`].
-    pub fn save(&self, folder: &Path) -> Result<()> {
+    pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
+        let folder = folder.as_ref();
         std::fs::create_dir_all(folder).map_err(Error::file("create", folder))?;
         folder::write(&folder.join(CONFIG), self.config.to_toml().as_bytes())?;
         checkpoint::write(&folder.join(MODEL), &self.model(), &self.belongs())?;
@@ -327,42 +359,17 @@ impl Run {
         checkpoint::write(&folder.join(STATE), &state, &self.belongs())
     }
 
-    /// The run in a folder, as [`Run::save`] or [`Run::fit`] left it: weights, optimisers, and how far it had come.
-    ///
-    /// `data` replaces the data set it was trained on by another of the same shape and classes.
-    ///
-    /// # Errors
-    /// [`Error::File`] and [`Error::Run`] for what is missing, damaged or foreign.
-    pub fn load(folder: &Path, data: Option<&str>, data_dirs: &[PathBuf], device: &str) -> Result<Self> {
-        let path = folder.join(CONFIG);
-        let mut source = Source::file(&path)?;
-        let Some(Value::String(architecture)) = source.table.get("architecture").cloned() else {
-            let problem = "names no `architecture`; it is not the configuration of a run".to_string();
-            return Err(Error::Run { path, problem });
-        };
-        let mut builder = Self::builder(&architecture);
-        source.table.remove("architecture");
-        builder = builder.source(source);
-        if let Some(data) = data {
-            builder = builder.source(Source {
-                origin: "--data".into(),
-                table: toml::Table::from_iter([("data".to_string(), Value::String(data.into()))]),
-            });
-        }
-        for dir in data_dirs.iter().rev() {
-            builder = builder.data_dir(dir);
-        }
-        let mut run = builder.device(device).build()?;
+    fn restore_from(&mut self, folder: &Path) -> Result<()> {
         let state = folder.join(STATE);
         let path = if state.is_file() { state } else { folder.join(MODEL) };
         let (tensors, belongs) = checkpoint::read(&path)?;
-        if belongs.architecture != architecture {
-            let problem = format!("holds the architecture {}, not {architecture}", belongs.architecture);
-            return Err(Error::Run { path, problem });
+        if belongs.architecture != self.config.architecture {
+            let (found, wanted) = (&belongs.architecture, &self.config.architecture);
+            return Err(Error::Run { path, problem: format!("holds the architecture {found}, not {wanted}") });
         }
-        run.restore(tensors).at(|| path.display().to_string())?;
-        (run.epoch, run.step) = (belongs.epoch, belongs.step);
-        Ok(run)
+        self.restore(tensors).at(|| path.display().to_string())?;
+        (self.epoch, self.step) = (belongs.epoch, belongs.step);
+        Ok(())
     }
 
     /// Takes a model alone, or the state of a training with the model in it.

@@ -250,7 +250,7 @@ fn every_architecture_goes_on_from_a_checkpoint_as_if_it_had_not_stopped() -> Re
         assert_eq!(half.epoch(), 1, "{name}");
         let folder = tempfile::tempdir().unwrap();
         half.save(folder.path())?;
-        let mut resumed = Run::load(folder.path(), None, &[], "cpu")?;
+        let mut resumed = Run::load(folder.path())?;
         assert_eq!(values(resumed.vars()), values(half.vars()), "{name}");
         resumed.fit(&mut ())?;
         assert_eq!(values(resumed.vars()), values(whole.vars()), "{name}");

@@ -35,7 +35,7 @@ fn a_small_net_learns_digits_and_is_found_again_in_its_folder() -> Result<()> {
     assert_eq!(epochs.into_inner(), 12);
     assert!(summary.test.error < 0.25, "{:?}", summary.test);
     assert_eq!(summary.test.readouts.len(), 2);
-    let loaded = Run::load(&folder.path().join("run"), None, &[], "cpu")?;
+    let loaded = Run::load(folder.path().join("run"))?;
     assert_eq!(model(&loaded), model(&run));
     assert_eq!(loaded.evaluate(Split::Test, Some(&summary.test.readout))?, summary.test);
     for file in ["config.toml", "metrics.jsonl", "model.safetensors", "state.safetensors", "summary.json"] {

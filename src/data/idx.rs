@@ -153,3 +153,116 @@ impl<'a> Reader<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::io::Write;
+
+    fn images(count: u32, height: u32, width: u32, pixels: &[u8]) -> Vec<u8> {
+        let header = [IMAGES, count, height, width].map(u32::to_be_bytes).concat();
+        [&header, pixels].concat()
+    }
+
+    fn labels(count: u32, labels: &[u8]) -> Vec<u8> {
+        [&[LABELS, count].map(u32::to_be_bytes).concat(), labels].concat()
+    }
+
+    /// Six images of 2×2 pixels to train on, two to test on.
+    fn folder() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (part, count) in [("train", 6), ("t10k", 2)] {
+            let pixels: Vec<u8> = (0..4 * count as u8).collect();
+            put(&folder, &format!("{part}-images-idx3-ubyte"), &images(count, 2, 2, &pixels));
+            let classes: Vec<u8> = (0..count as u8).map(|index| index % 3).collect();
+            put(&folder, &format!("{part}-labels-idx1-ubyte"), &labels(count, &classes));
+        }
+        folder
+    }
+
+    fn put(folder: &tempfile::TempDir, name: &str, bytes: &[u8]) {
+        std::fs::write(folder.path().join(name), bytes).unwrap();
+    }
+
+    fn read(folder: &tempfile::TempDir) -> Result<DataSet> {
+        data_set(&[folder.path().to_path_buf()], "test", None)
+    }
+
+    fn message(folder: &tempfile::TempDir) -> String {
+        read(folder).err().expect("must be refused").to_string()
+    }
+
+    #[test]
+    fn four_files_make_three_parts() -> Result<()> {
+        let data = read(&folder())?;
+        assert_eq!((data.train.len(), data.validation.len(), data.test.len()), (5, 1, 2));
+        assert_eq!((data.shape, data.classes), (vec![1, 2, 2], 3));
+        Ok(())
+    }
+
+    #[test]
+    fn packed_files_are_unpacked_whatever_they_are_called() -> Result<()> {
+        let folder = folder();
+        for name in ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"] {
+            let plain = folder.path().join(name);
+            let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+            packed.write_all(&std::fs::read(&plain).unwrap()).unwrap();
+            let packed = packed.finish().unwrap();
+            if name.starts_with("train") {
+                std::fs::remove_file(&plain).unwrap();
+                put(&folder, &format!("{name}.gz"), &packed);
+            } else {
+                put(&folder, name, &packed);
+            }
+        }
+        assert_eq!(read(&folder)?.train.len(), 5);
+        Ok(())
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_right_is_refused_with_what_is_wrong() {
+        let huge = images(1_000_000_000, 28, 28, &[0; 100]);
+        let cases: [(&str, Vec<u8>, &str); 9] = [
+            ("train-images-idx3-ubyte", images(6, 2, 2, &[0; 23]), "24 bytes; it has only 23"),
+            ("train-images-idx3-ubyte", images(6, 2, 2, &[0; 25]), "24 bytes; it has more"),
+            ("train-images-idx3-ubyte", huge, "784000000000 bytes; it has only 100"),
+            ("train-images-idx3-ubyte", images(u32::MAX, u32::MAX, u32::MAX, &[]), "impossible"),
+            ("train-images-idx3-ubyte", images(6, 0, 2, &[]), "0 by 2"),
+            ("train-images-idx3-ubyte", b"PK".to_vec(), "within its header"),
+            ("train-images-idx3-ubyte", labels(24, &[0; 24]), "begins with 2049"),
+            ("train-labels-idx1-ubyte", labels(5, &[0; 5]), "5 labels for the 6 images"),
+            ("t10k-images-idx3-ubyte", images(2, 1, 4, &[0; 8]), "[1, 2, 2]"),
+        ];
+        for (name, bytes, expected) in cases {
+            let folder = folder();
+            put(&folder, name, &bytes);
+            let message = message(&folder);
+            assert!(message.contains(name) && message.contains(expected), "{expected} is missing from: {message}");
+        }
+        let folder = folder();
+        put(&folder, "t10k-labels-idx1-ubyte", &labels(2, &[0, 9]));
+        assert!(message(&folder).contains("label 9"), "{}", message(&folder));
+        std::fs::remove_file(folder.path().join("t10k-labels-idx1-ubyte")).unwrap();
+        assert!(message(&folder).contains("t10k-labels-idx1-ubyte.gz"), "{}", message(&folder));
+    }
+
+    proptest! {
+        /// Whatever a byte is changed to, wherever a file is cut: an answer, never a panic.
+        #[test]
+        fn a_damaged_file_is_read_or_refused(
+            file in 0..4usize, place in 0..40usize, byte in any::<u8>(), cut in proptest::option::of(0..40usize),
+        ) {
+            let folder = folder();
+            let name = ["train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte",
+                "t10k-labels-idx1-ubyte"][file];
+            let path = folder.path().join(name);
+            let mut bytes = std::fs::read(&path).unwrap();
+            let length = bytes.len();
+            bytes[place % length] = byte;
+            bytes.truncate(cut.unwrap_or(length));
+            std::fs::write(&path, bytes).unwrap();
+            let _ = read(&folder);
+        }
+    }
+}
