@@ -1,6 +1,7 @@
 //! One training step and what it is made of: batch 100, two views, 1000 units.
 //!
 //! `cargo bench`; the binary's allocator is used, since it is part of the speed.
+#![allow(missing_docs)] // criterion's macros make public functions
 
 use criterion::{criterion_group, criterion_main, Criterion};
 use onward::candle_core::{DType, Device, Tensor, Var};

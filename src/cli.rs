@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use serde_json::json;
 
-use crate::config::Source;
+use crate::config::{RunSettings, Source};
 use crate::data::Split;
 use crate::error::{Error, Result};
 use crate::folder;
@@ -15,6 +15,7 @@ use crate::observe::progress::Progress;
 use crate::observe::Observer;
 use crate::registry::{self, Info, KINDS};
 use crate::run::{Run, RunBuilder};
+use crate::settings::{Setting, Settings};
 
 /// Forward-only learning: every layer learns from what reaches it on the way forward.
 #[derive(Parser)]
@@ -282,20 +283,10 @@ fn show(name: &str) -> Result<()> {
     let mut text = String::new();
     for kind in KINDS {
         for info in registry::infos(kind)?.into_iter().filter(|info| info.name == name) {
-            text += &format!("{kind} {name} (package {})\n{}\n", info.package, wrap(info.about, ""));
-            let mut settings = (info.settings)();
-            if *kind == "architecture" {
-                settings.extend(<crate::config::RunSettings as crate::settings::Settings>::describe());
-            }
-            if !settings.is_empty() {
-                text += "\nsettings\n";
-            }
-            for setting in settings {
-                let default = setting.default.map_or("not set".into(), |default| default.to_string());
-                let alias = setting.alias.map_or(String::new(), |alias| format!(" (or {alias})"));
-                text += &format!("  {}{alias} = {default}\n", setting.key);
-                text += &wrap(&setting.help, "      ");
-                text += &wrap(&format!("Allowed: {}.", setting.allowed), "      ");
+            text += &format!("{kind} {name} (package {})\n{}", info.package, wrap(info.about, ""));
+            text += &described("settings", (info.settings)());
+            if *kind == <dyn crate::Architecture as registry::Kind>::KIND {
+                text += &described("settings of every run", <RunSettings as Settings>::describe());
             }
             for preset in info.presets {
                 text += &format!("\npreset {}\n{}", preset.name, wrap(preset.about, "  "));
@@ -316,12 +307,25 @@ fn show(name: &str) -> Result<()> {
     print(&text)
 }
 
+/// Settings under a heading.
+fn described(heading: &str, settings: Vec<Setting>) -> String {
+    let mut text = if settings.is_empty() { String::new() } else { format!("\n{heading}\n") };
+    for setting in settings {
+        let default = setting.default.map_or("not set".into(), |default| default.to_string());
+        let alias = setting.alias.map_or(String::new(), |alias| format!(" (or {alias})"));
+        text += &format!("  {}{alias} = {default}\n", setting.key);
+        text += &wrap(&setting.help, "      ");
+        text += &wrap(&format!("Allowed: {}.", setting.allowed), "      ");
+    }
+    text
+}
+
 /// Lines of at most 100 characters.
 fn wrap(text: &str, indent: &str) -> String {
     let mut lines = String::new();
     let mut line = String::from(indent);
     for word in text.split_whitespace() {
-        if line.len() + word.len() > 100 && line.trim() != "" {
+        if line.chars().count() + word.chars().count() > 100 && line.trim() != "" {
             lines += &format!("{}\n", line.trim_end());
             line = String::from(indent);
         }

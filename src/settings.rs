@@ -27,7 +27,7 @@ pub struct Setting {
     pub kind: Option<&'static str>,
 }
 
-/// A struct of settings, made by [`settings!`](crate::settings).
+/// A struct of settings, made by [`settings!`](macro@crate::settings).
 pub trait Settings: Sized + Default + Serialize {
     /// All settings, in the order in which they were declared.
     fn describe() -> Vec<Setting>;
@@ -358,13 +358,14 @@ impl From<f64> for Number {
     }
 }
 
-/// A range in words; the smallest positive number as a bound reads "greater than 0".
+/// A range in words: the smallest positive number as a bound reads "greater than 0", the lowest of all "finite".
 #[doc(hidden)]
 pub fn words<S: Display + Into<Number> + Copy>(range: &impl RangeBounds<S>) -> String {
     let start = match range.start_bound() {
         Bound::Included(&start) if matches!(start.into(), Number::Real(f64::MIN_POSITIVE)) => {
             Some("greater than 0".to_string())
         }
+        Bound::Included(&start) if matches!(start.into(), Number::Real(f64::MIN)) => Some("finite".to_string()),
         Bound::Included(start) => Some(format!("at least {start}")),
         Bound::Excluded(start) => Some(format!("greater than {start}")),
         Bound::Unbounded => None,
