@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
 use serde_json::json;
@@ -10,7 +12,7 @@ use serde_json::json;
 use crate::config::{RunSettings, Source};
 use crate::data::Split;
 use crate::error::{Error, Result};
-use crate::folder;
+use crate::folder::{self, Folder};
 use crate::observe::progress::Progress;
 use crate::observe::Observer;
 use crate::registry::{self, Info, KINDS};
@@ -32,6 +34,8 @@ struct Cli {
 enum Command {
     /// Train an architecture by its name, and write a run folder.
     Train(Train),
+    /// Go on exactly where a run stopped, or was stopped.
+    Resume(Resume),
     /// Predict the test part of a run's data, or of another data set, with its model.
     Evaluate(Evaluate),
     /// What can be named: architectures, layers, goodness, samplers, data.
@@ -74,6 +78,24 @@ struct Train {
     /// The folder to write; by default runs/<architecture>-<data>-<seed>, numbered if it is taken.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// No progress on stderr.
+    #[arg(long)]
+    quiet: bool,
+}
+
+#[derive(Args)]
+struct Resume {
+    /// The folder of a run.
+    run: PathBuf,
+    /// More epochs than it was to have; rates that fall over the epochs then follow the new number from here on.
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    epochs: Option<String>,
+    /// Where data files are looked for first.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// cpu, cuda, cuda:N or metal.
+    #[arg(long, default_value = "cpu", value_name = "NAME")]
+    device: String,
     /// No progress on stderr.
     #[arg(long)]
     quiet: bool,
@@ -124,6 +146,7 @@ pub fn main() -> ExitCode {
     }
     let done = match cli.command {
         Command::Train(train) => train.run(),
+        Command::Resume(resume) => resume.run(),
         Command::Evaluate(evaluate) => evaluate.run(),
         Command::List(list) => list.run(),
         Command::Show { name } => show(&name),
@@ -177,27 +200,65 @@ impl Train {
     }
 
     fn run(self) -> Result<()> {
-        let mut builder = self.builder()?;
-        let config = builder.config()?;
-        builder = match &self.out {
-            Some(out) => builder.out(out),
-            None => builder,
+        let builder = self.builder()?.stop_when(stop_on_signals());
+        let run = match &self.out {
+            Some(out) => builder.out(out).build()?,
+            None => {
+                let mut run = builder.build()?;
+                let config = run.config();
+                let data = config.run.data.as_ref().map_or("data", |data| data.name.as_str());
+                let name = format!("{}-{data}-{}", config.architecture, config.run.seed);
+                run.folder = Some(Folder::create_numbered(&PathBuf::from("runs").join(name))?);
+                run
+            }
         };
-        let mut run = builder.build()?;
-        if self.out.is_none() {
-            let data = config.run.data.as_ref().map_or("data", |data| data.name.as_str());
-            let name = format!("{}-{data}-{}", config.architecture, config.run.seed);
-            run.folder = Some(folder::create_numbered(&PathBuf::from("runs").join(name))?);
-        }
-        let folder = run.folder.clone().unwrap_or_default();
-        if !self.quiet {
-            eprintln!("{} on {}, writing {}", config.architecture, describe(&run), folder.display());
-        }
-        let mut progress = Progress::default();
-        let observer: &mut dyn Observer = if self.quiet { &mut () } else { &mut progress };
-        let summary = run.fit(observer)?;
-        print_json(&summary)
+        fit(run, self.quiet)
     }
+}
+
+impl Resume {
+    fn run(self) -> Result<()> {
+        let mut builder = Run::open(&self.run)?.device(&self.device).stop_when(stop_on_signals());
+        if let Some(epochs) = &self.epochs {
+            let assignment = Source::assignment(&format!("epochs={epochs}"))?;
+            builder = builder.source(Source { origin: format!("--epochs {epochs}"), ..assignment });
+        }
+        if let Some(folder) = &self.data_dir {
+            builder = builder.data_dir(folder);
+        }
+        let run = builder.resume()?;
+        if run.is_finished() {
+            let path = self.run.join(folder::SUMMARY);
+            return print(&std::fs::read_to_string(&path).map_err(Error::file("read", &path))?);
+        }
+        fit(run, self.quiet)
+    }
+}
+
+/// A flag that Ctrl-C and SIGTERM set; a second one ends the program at once, and nothing but the last steps is lost.
+fn stop_on_signals() -> Arc<AtomicBool> {
+    let flag = Arc::new(AtomicBool::new(false));
+    let handler = flag.clone();
+    let installed = ctrlc::set_handler(move || {
+        if handler.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("stopping after this batch; once more to stop at once");
+    });
+    if let Err(error) = installed {
+        eprintln!("warning: Ctrl-C will not save the run: {error}");
+    }
+    flag
+}
+
+fn fit(mut run: Run, quiet: bool) -> Result<()> {
+    if !quiet {
+        let folder = run.folder().map_or(String::new(), |folder| folder.display().to_string());
+        eprintln!("{} on {}, writing {folder}", run.config().architecture, describe(&run));
+    }
+    let mut progress = Progress::default();
+    let observer: &mut dyn Observer = if quiet { &mut () } else { &mut progress };
+    print_json(&run.fit(observer)?)
 }
 
 fn describe(run: &Run) -> String {

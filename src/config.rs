@@ -41,6 +41,8 @@ crate::settings! {
         shift: usize = 0, in 0..=64;
         /// Epochs between two evaluations on the validation part.
         evaluate_every: usize = 1, in 1..;
+        /// Steps between two checkpoints, besides the one after every epoch; 0 for no others.
+        checkpoint_every: usize = 0;
         /// The element type of all numbers.
         precision: Precision = Precision::F32;
     }
@@ -168,16 +170,20 @@ impl Source {
     }
 }
 
+/// The name that stands for no preset at all: for configurations that are complete.
+pub(crate) const NO_PRESET: &str = "none";
+
 fn preset_of(info: &Info, name: Option<&str>) -> Result<Source> {
     let preset = match name {
         None => info.presets.first(),
+        Some(NO_PRESET) => None,
         Some(name) => Some(info.presets.iter().find(|preset| preset.name == name).ok_or_else(|| Error::Setting {
             key: "preset".into(),
             value: name.into(),
             origin: "--preset".into(),
             expected: match info.presets.iter().map(|preset| preset.name).collect::<Vec<_>>() {
-                names if names.is_empty() => format!("none: {} has no presets", info.name),
-                names => format!("one of {}", names.join(", ")),
+                names if names.is_empty() => format!("{NO_PRESET}: {} has no presets", info.name),
+                names => format!("one of {}, or {NO_PRESET}", names.join(", ")),
             },
         })?),
     };

@@ -137,6 +137,15 @@ pub enum Error {
         step: u64,
     },
 
+    /// Somebody asked the run to stop; it can be resumed.
+    #[error("stopped after step {step}{}", folder.as_ref().map_or(String::new(), |folder| format!("; go on with: onward resume {}", folder.display())))]
+    Stopped {
+        /// Steps taken.
+        step: u64,
+        /// The folder of the run, if it has one.
+        folder: Option<PathBuf>,
+    },
+
     /// Something that went wrong inside a block or a plugin.
     #[error("{place}: {source}")]
     At {

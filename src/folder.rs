@@ -1,7 +1,7 @@
 //! The folder of a run: what is written into it, and how nothing in it is ever lost.
 
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs::{self, File, TryLockError};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -11,42 +11,68 @@ pub(crate) const MODEL: &str = "model.safetensors";
 pub(crate) const STATE: &str = "state.safetensors";
 pub(crate) const SUMMARY: &str = "summary.json";
 
-/// Makes the folder of a new run; one that exists must be empty.
-pub(crate) fn create(folder: &Path) -> Result<()> {
-    if let Some(parent) = folder.parent() {
-        fs::create_dir_all(parent).map_err(Error::file("create", parent))?;
-    }
-    match fs::create_dir(folder) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            if fs::read_dir(folder).map_err(Error::file("read", folder))?.next().is_none() {
-                return Ok(());
-            }
-            let problem = "exists and is not empty; a run is never overwritten, name another folder".to_string();
-            Err(Error::Run { path: folder.into(), problem })
-        }
-        Err(error) => Err(Error::file("create", folder)(error)),
-    }
+/// The folder of a run, held by this process alone for as long as this lives.
+pub(crate) struct Folder {
+    path: PathBuf,
+    /// The lock goes with the handle, however the process ends.
+    _lock: File,
 }
 
-/// Makes the folder `<base>`, or `<base>-2` and so on if it is taken. Two processes get two folders.
-pub(crate) fn create_numbered(base: &Path) -> Result<PathBuf> {
-    if let Some(parent) = base.parent() {
+impl Folder {
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The folder of a new run; one that exists must be empty.
+    pub fn create(path: &Path) -> Result<Self> {
+        let parent = path.parent().unwrap_or(path);
         fs::create_dir_all(parent).map_err(Error::file("create", parent))?;
-    }
-    for number in 1.. {
-        let mut name = base.as_os_str().to_owned();
-        if number > 1 {
-            name.push(format!("-{number}"));
+        match fs::create_dir(path) {
+            Ok(()) => Self::lock(path),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                if fs::read_dir(path).map_err(Error::file("read", path))?.next().is_none() {
+                    return Self::lock(path);
+                }
+                let problem = "exists and is not empty; a run is never overwritten, name another folder".to_string();
+                Err(Error::Run { path: path.into(), problem })
+            }
+            Err(error) => Err(Error::file("create", path)(error)),
         }
-        let folder = PathBuf::from(name);
-        match fs::create_dir(&folder) {
-            Ok(()) => return Ok(folder),
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(Error::file("create", &folder)(error)),
+    }
+
+    /// The folder `<base>`, or `<base>-2` and so on if it is taken. Two processes get two folders.
+    pub fn create_numbered(base: &Path) -> Result<Self> {
+        let parent = base.parent().unwrap_or(base);
+        fs::create_dir_all(parent).map_err(Error::file("create", parent))?;
+        let mut number = 1;
+        loop {
+            let mut name = base.as_os_str().to_owned();
+            if number > 1 {
+                name.push(format!("-{number}"));
+            }
+            let path = PathBuf::from(name);
+            match fs::create_dir(&path) {
+                Ok(()) => return Self::lock(&path),
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => number += 1,
+                Err(error) => return Err(Error::file("create", &path)(error)),
+            }
         }
     }
-    unreachable!("there are more numbers than folders")
+
+    /// The folder of a run that is there.
+    pub fn lock(path: &Path) -> Result<Self> {
+        let file = path.join(".lock");
+        let lock = File::options().create(true).truncate(false).write(true).open(&file);
+        let lock = lock.map_err(Error::file("write", &file))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { path: path.into(), _lock: lock }),
+            Err(TryLockError::WouldBlock) => {
+                let problem = "another process is writing this run; wait for it, or stop it".to_string();
+                Err(Error::Run { path: path.into(), problem })
+            }
+            Err(TryLockError::Error(error)) => Err(Error::file("lock", &file)(error)),
+        }
+    }
 }
 
 /// Writes a file beside its place and renames it: whoever reads it sees the old or the new one, never half of it.
@@ -67,11 +93,22 @@ mod tests {
     fn a_folder_that_is_taken_is_numbered_and_never_overwritten() -> Result<()> {
         let base = tempfile::tempdir().unwrap();
         let name = base.path().join("runs").join("a");
-        assert_eq!(create_numbered(&name)?, name);
-        assert_eq!(create_numbered(&name)?, base.path().join("runs").join("a-2"));
-        create(&name)?; // empty
-        write(&name.join("x"), b"1")?;
-        assert!(create(&name).unwrap_err().to_string().contains("not empty"));
+        assert_eq!(Folder::create_numbered(&name)?.path(), name);
+        assert_eq!(Folder::create_numbered(&name)?.path(), base.path().join("runs").join("a-2"));
+        assert!(Folder::create(&name).err().unwrap().to_string().contains("not empty"));
+        Folder::create(&base.path().join("new"))?;
+        Ok(())
+    }
+
+    #[test]
+    fn a_folder_belongs_to_one_process_at_a_time() -> Result<()> {
+        let base = tempfile::tempdir().unwrap();
+        let held = Folder::create(&base.path().join("a"))?;
+        let error = Folder::lock(held.path()).err().unwrap().to_string();
+        assert!(error.contains("another process"), "{error}");
+        let path = held.path().to_path_buf();
+        drop(held);
+        Folder::lock(&path)?;
         Ok(())
     }
 

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use serde::Serialize;
@@ -9,10 +11,10 @@ use toml::Value;
 
 use crate::architecture::{Architecture, Readout};
 use crate::checkpoint::{self, Belongs, FORMAT};
-use crate::config::{Config, Precision, Source};
+use crate::config::{Config, Precision, Source, NO_PRESET};
 use crate::data::{DataSet, Split};
 use crate::error::{Context, Error, Result};
-use crate::folder::{self, CONFIG, MODEL, STATE, SUMMARY};
+use crate::folder::{self, Folder, CONFIG, MODEL, STATE, SUMMARY};
 use crate::observe::metrics::Metrics;
 use crate::observe::{Event, Observer};
 use crate::registry;
@@ -33,6 +35,7 @@ pub struct RunBuilder {
     device: String,
     out: Option<PathBuf>,
     saved: Option<PathBuf>,
+    stop: Arc<AtomicBool>,
 }
 
 impl RunBuilder {
@@ -83,6 +86,13 @@ impl RunBuilder {
         self
     }
 
+    /// A flag that stops the training after the batch at hand once it is set, by a signal, say; the run then saves its
+    /// state and ends with [`Error::Stopped`].
+    pub fn stop_when(mut self, flag: Arc<AtomicBool>) -> Self {
+        self.stop = flag;
+        self
+    }
+
     /// The complete configuration, before anything is built.
     ///
     /// # Errors
@@ -99,13 +109,32 @@ impl RunBuilder {
     pub fn build(self) -> Result<Run> {
         let config = self.config()?;
         let mut run = Run::assemble(config, self.data_dirs, &self.device)?;
+        run.stop = self.stop;
         if let Some(folder) = &self.saved {
             run.restore_from(folder)?;
         }
         if let Some(out) = self.out {
-            folder::create(&out)?;
-            run.folder = Some(out);
+            run.folder = Some(Folder::create(&out)?);
         }
+        Ok(run)
+    }
+
+    /// Goes on in the folder that was opened, exactly where the run in it stopped or was stopped; a run that has no
+    /// checkpoint yet starts over. [`Run::fit`] then writes there.
+    ///
+    /// # Errors
+    /// As [`RunBuilder::build`]; [`Error::Run`] if another process is writing there, or if no run was opened.
+    pub fn resume(mut self) -> Result<Run> {
+        let Some(path) = self.saved.take() else {
+            let problem = "nothing to resume: begin with Run::open".to_string();
+            return Err(Error::Run { path: PathBuf::new(), problem });
+        };
+        let folder = Folder::lock(&path)?;
+        if path.join(STATE).is_file() {
+            self.saved = Some(path);
+        }
+        let mut run = self.build()?;
+        run.folder = Some(folder);
         Ok(run)
     }
 }
@@ -121,7 +150,8 @@ pub struct Run {
     pub(crate) dtype: DType,
     pub(crate) epoch: usize,
     pub(crate) step: u64,
-    pub(crate) folder: Option<PathBuf>,
+    pub(crate) folder: Option<Folder>,
+    pub(crate) stop: Arc<AtomicBool>,
 }
 
 /// How well a part of the data was predicted by one readout.
@@ -190,6 +220,7 @@ impl Run {
             device: "cpu".into(),
             out: None,
             saved: None,
+            stop: Arc::default(),
         }
     }
 
@@ -206,7 +237,8 @@ impl Run {
             let problem = "names no `architecture`; it is not the configuration of a run".to_string();
             return Err(Error::Run { path, problem });
         };
-        let builder = Self::builder(&architecture).source(source);
+        // It is complete: no preset of today adds to it.
+        let builder = Self::builder(&architecture).preset(NO_PRESET).source(source);
         Ok(RunBuilder { saved: Some(folder.into()), ..builder })
     }
 
@@ -235,6 +267,10 @@ impl Run {
             expected: format!("a name, since no preset of {} gives one", config.architecture),
         };
         let data = registry::build(config.run.data.as_ref().ok_or_else(|| needed("data"))?, &site)?;
+        if data.train.is_empty() {
+            let problem = "its training part is empty".to_string();
+            return Err(Error::Mismatch { place: "data".into(), problem });
+        }
         (site.example, site.classes) = (data.shape.clone(), data.classes);
         let sampler = registry::build(config.run.sampler.as_ref().ok_or_else(|| needed("sampler"))?, &site)?;
         // One example tells what the sampler's inputs look like.
@@ -244,7 +280,9 @@ impl Run {
         let plugin = registry::named::<dyn Architecture>(&config.architecture)?;
         let architecture = (plugin.build)(&config.settings, &site)
             .at(|| format!("architecture {} (package {})", config.architecture, plugin.info.package))?;
-        Ok(Self { config, data: *data, sampler, architecture, vars, device, dtype, epoch: 0, step: 0, folder: None })
+        let stop = Arc::default();
+        let (epoch, step, folder) = (0, 0, None);
+        Ok(Self { config, data: *data, sampler, architecture, vars, device, dtype, epoch, step, folder, stop })
     }
 
     /// The complete configuration.
@@ -272,6 +310,17 @@ impl Run {
         &self.vars
     }
 
+    /// The folder that is written to, if there is one.
+    pub fn folder(&self) -> Option<&Path> {
+        self.folder.as_ref().map(|folder| folder.path())
+    }
+
+    /// Whether nothing is left to be done: all epochs are complete, and what came of them is written.
+    pub fn is_finished(&self) -> bool {
+        let written = self.folder().is_none_or(|folder| folder.join(SUMMARY).is_file());
+        self.epoch >= self.architecture.epochs() && written
+    }
+
     /// Epochs completed.
     pub fn epoch(&self) -> usize {
         self.epoch
@@ -282,9 +331,9 @@ impl Run {
     /// # Errors
     /// [`Error::Diverged`]; [`Error::File`]; whatever a plugin refuses.
     pub fn fit(&mut self, observer: &mut dyn Observer) -> Result<Summary> {
-        let Some(folder) = self.folder.clone() else { return trainer::fit(self, observer) };
+        let Some(folder) = self.folder().map(PathBuf::from) else { return trainer::fit(self, observer) };
         folder::write(&folder.join(CONFIG), self.config.to_toml().as_bytes())?;
-        let mut metrics = Metrics::append(&folder)?;
+        let mut metrics = Metrics::after(&folder, self.epoch)?;
         let mut both = |event: &Event<'_>| {
             metrics.on(event);
             observer.on(event);

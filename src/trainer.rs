@@ -1,6 +1,8 @@
 //! The loop: batches, steps, events, evaluation. It knows no rule, no layer and no data set.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use candle_core::D;
@@ -64,7 +66,9 @@ fn train_here(run: &mut Run, last: usize, observer: &mut dyn Observer) -> Result
         let order = seed::shuffled(&mut seed::stream(settings.seed, "shuffle", epoch as u64), examples);
         let mut tally = Tally::default();
         let clock = Instant::now();
-        for indices in order.chunks(batch) {
+        // A run that was stopped within an epoch goes on within it.
+        let done = (run.step - (epoch * steps) as u64) as usize;
+        for indices in order.chunks(batch).skip(done) {
             let step = Step { seed: settings.seed, index: run.step, epoch, epochs, train: true, pass: 0 };
             let augment = Augment { shift: settings.shift, step: &step };
             let batch = run.data.train.batch(indices, Some(&augment))?.to(&run.device, run.dtype)?;
@@ -72,15 +76,19 @@ fn train_here(run: &mut Run, last: usize, observer: &mut dyn Observer) -> Result
             tally.add(&reports);
             observer.on(&Event::Stepped { step: &step, examples: indices.len(), reports: &reports });
             run.step += 1;
+            if run.stop.load(Ordering::Relaxed) {
+                checkpoint(run, observer)?;
+                return Err(Error::Stopped { step: run.step, folder: run.folder().map(PathBuf::from) });
+            }
+            if settings.checkpoint_every > 0 && run.step.is_multiple_of(settings.checkpoint_every as u64) {
+                checkpoint(run, observer)?;
+            }
         }
         let seconds = clock.elapsed().as_secs_f64();
         training += seconds;
         run.epoch = epoch + 1;
         observer.on(&Event::EpochEnded { epoch: run.epoch, epochs, seconds, reports: &tally.means() });
-        if let Some(folder) = run.folder.clone() {
-            run.save(&folder)?;
-            observer.on(&Event::Saved { folder: &folder });
-        }
+        checkpoint(run, observer)?;
         let cheap: Vec<Readout> = run.architecture.readouts().into_iter().filter(|readout| readout.cheap).collect();
         let due = run.epoch.is_multiple_of(settings.evaluate_every) && run.epoch < epochs;
         if due && !cheap.is_empty() && !run.data.validation.is_empty() {
@@ -89,6 +97,13 @@ fn train_here(run: &mut Run, last: usize, observer: &mut dyn Observer) -> Result
         }
     }
     Ok(training)
+}
+
+fn checkpoint(run: &Run, observer: &mut dyn Observer) -> Result<()> {
+    let Some(folder) = run.folder() else { return Ok(()) };
+    run.save(folder)?;
+    observer.on(&Event::Saved { folder });
+    Ok(())
 }
 
 /// Evaluates on the validation part, chooses the readout by it, and looks at the test part once.

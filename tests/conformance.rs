@@ -3,11 +3,14 @@
 //! Nobody adds a plugin to a list here: what is linked is tried.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 
 use onward::candle_core::{DType, Device, Tensor};
 use onward::config::{Config, RunSettings, Source};
 use onward::data::images::Images;
 use onward::data::DataSet;
+use onward::observe::Event;
 use onward::registry::{self, KINDS};
 use onward::seed::{below, stream, unit};
 use onward::settings::{Pick, Settings};
@@ -252,6 +255,22 @@ fn every_architecture_goes_on_from_a_checkpoint_as_if_it_had_not_stopped() -> Re
         half.save(folder.path())?;
         let mut resumed = Run::load(folder.path())?;
         assert_eq!(values(resumed.vars()), values(half.vars()), "{name}");
+        resumed.fit(&mut ())?;
+        assert_eq!(values(resumed.vars()), values(whole.vars()), "{name}");
+
+        // Stopped in the middle of an epoch.
+        let stop = Arc::new(AtomicBool::new(false));
+        let folder = folder.path().join("stopped");
+        let mut stopped = toy(name).out(&folder).stop_when(stop.clone()).build()?;
+        let mut after_four = |event: &Event<'_>| {
+            if let Event::Stepped { step, .. } = event {
+                stop.store(step.index == 3, Ordering::Relaxed);
+            }
+        };
+        let error = stopped.fit(&mut after_four).unwrap_err();
+        assert!(matches!(error, Error::Stopped { step: 4, .. }), "{name}: {error}");
+        drop(stopped);
+        let mut resumed = Run::open(&folder)?.resume()?;
         resumed.fit(&mut ())?;
         assert_eq!(values(resumed.vars()), values(whole.vars()), "{name}");
     }

@@ -16,12 +16,26 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Appends to `metrics.jsonl` in a folder.
+    /// Appends to `metrics.jsonl` in a folder, for a run that has completed this many epochs: what an interrupted run
+    /// had written about later ones, or only half, is dropped.
     ///
     /// # Errors
-    /// [`Error::File`] if it cannot be opened.
-    pub fn append(folder: &Path) -> Result<Self> {
+    /// [`Error::File`] if it cannot be read or written.
+    pub fn after(folder: &Path, epoch: usize) -> Result<Self> {
         let path = folder.join("metrics.jsonl");
+        let old = match std::fs::read_to_string(&path) {
+            Ok(old) => old,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(Error::file("read", &path)(error)),
+        };
+        let kept = |line: &&str| {
+            let value: Option<Value> = serde_json::from_str(line).ok();
+            value.and_then(|value| value["epoch"].as_u64()).is_some_and(|found| found <= epoch as u64)
+        };
+        let kept: String = old.lines().filter(kept).map(|line| format!("{line}\n")).collect();
+        if kept != old {
+            crate::folder::write(&path, kept.as_bytes())?;
+        }
         let file = OpenOptions::new().create(true).append(true).open(&path).map_err(Error::file("write", &path))?;
         Ok(Self { file: Some(file), blocks: Vec::new() })
     }
