@@ -5,7 +5,7 @@ use std::ops::Range;
 use candle_core::Tensor;
 use candle_nn::Init;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::input::Input;
 use crate::linear::Linear;
 use crate::loss::cross_entropy;
@@ -36,7 +36,7 @@ impl Head {
     /// Log-probabilities of the classes, `(V·B, C)`.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) if the features are not as wide as the head was made for.
+    /// [`Error::Shape`] if the features are not as wide as the head was made for.
     pub fn log_probabilities(&self, features: &Input) -> Result<Tensor> {
         ops::log_softmax(&self.linear.forward(features, false)?)
     }
@@ -44,9 +44,12 @@ impl Head {
     /// One step, from what [`Head::log_probabilities`] gave for `features`; returns the cross-entropy in nats.
     ///
     /// # Errors
-    /// [`Error::Mismatch`](crate::Error::Mismatch) if the labels do not fit.
+    /// [`Error::Mismatch`] if the labels do not fit; [`Error::Diverged`] if the loss is not finite.
     pub fn learn(&mut self, features: &Input, log: &Tensor, labels: &[u32], step: &Step) -> Result<f64> {
         let (loss, delta) = cross_entropy(log, labels, self.linear.units())?;
+        if !loss.is_finite() {
+            return Err(Error::Diverged { block: "head".into(), what: "loss", value: loss, step: step.index });
+        }
         self.linear.learn(features, &delta, &mut self.optimiser, step)?;
         Ok(loss)
     }

@@ -193,7 +193,7 @@ pub struct Summary {
     pub epochs: usize,
     /// How many numbers learn.
     pub parameters: usize,
-    /// Wall-clock time of the training, evaluation and writing included.
+    /// Wall-clock time of the training, evaluation and writing included; of a resumed run, since it was resumed.
     pub seconds: f64,
     /// Mean wall-clock time of an epoch's training alone.
     pub seconds_per_epoch: f64,

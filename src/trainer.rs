@@ -67,7 +67,11 @@ fn train_here(run: &mut Run, last: usize, observer: &mut dyn Observer) -> Result
         let mut tally = Tally::default();
         let clock = Instant::now();
         // A run that was stopped within an epoch goes on within it.
-        let done = (run.step - (epoch * steps) as u64) as usize;
+        let done = run.step.checked_sub((epoch * steps) as u64).filter(|&done| done <= steps as u64);
+        let done = done.ok_or_else(|| Error::Mismatch {
+            place: "checkpoint".into(),
+            problem: format!("step {} is not in epoch {} of {steps} steps: other data or batch?", run.step, epoch + 1),
+        })? as usize;
         for indices in order.chunks(batch).skip(done) {
             let step = Step { seed: settings.seed, index: run.step, epoch, epochs, train: true, pass: 0 };
             let augment = Augment { shift: settings.shift, step: &step };

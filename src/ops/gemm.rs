@@ -109,22 +109,24 @@ fn run(
         let b = Matrix { data: b.data.get(first_column * b.column..).unwrap_or(&[]), columns: width, ..b };
         Panel { dst, beside, stride: columns, first_row, first_column, height, width, a, b }
     };
-    // SAFETY (of every `work` below): the panels are disjoint and lie within the result, for which the callers, both in
-    // this file, have reserved room in `dst` and `beside`; the matrices fit their slices, as asserted above.
+    // SAFETY: the panels below are disjoint and lie within the result, for which the callers, both in this file, have
+    // reserved room in `dst` and `beside`; the matrices fit their slices, as asserted above.
+    let work = |panel: Panel<'_>| unsafe { panel.work(keep, factor, &finish) };
     if rows == 0 || columns == 0 {
-    } else if rows * columns * a.columns < SMALL {
-        unsafe { panel(0, 0, rows, columns).work(keep, factor, &finish) };
-    } else if rows >= columns {
+        return;
+    }
+    if rows * columns * a.columns < SMALL {
+        return work(panel(0, 0, rows, columns));
+    }
+    if rows >= columns {
         let height = rows.div_ceil(PANELS);
-        (0..rows.div_ceil(height)).into_par_iter().map(|index| index * height).for_each(|first| {
-            unsafe { panel(first, 0, height.min(rows - first), columns).work(keep, factor, &finish) };
-        });
+        let firsts = (0..rows.div_ceil(height)).into_par_iter().map(|index| index * height);
+        firsts.for_each(|first| work(panel(first, 0, height.min(rows - first), columns)));
     } else {
         // Whole registers of the kernel, wherever the result is wide enough.
         let width = columns.div_ceil(PANELS).next_multiple_of(64);
-        (0..columns.div_ceil(width)).into_par_iter().map(|index| index * width).for_each(|first| {
-            unsafe { panel(0, first, rows, width.min(columns - first)).work(keep, factor, &finish) };
-        });
+        let firsts = (0..columns.div_ceil(width)).into_par_iter().map(|index| index * width);
+        firsts.for_each(|first| work(panel(0, first, rows, width.min(columns - first))));
     }
 }
 
