@@ -48,13 +48,20 @@ pub(crate) fn read(path: &Path) -> Result<(HashMap<String, Tensor>, Belongs)> {
     }
     let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
         .map_err(|error| fault(format!("truncated or damaged: {error}")))?;
-    for (name, tensor) in &tensors {
-        if tensor.dtype().is_float() {
-            let sum = crate::loss::scalar(&tensor.abs()?.sum_all()?.to_dtype(candle_core::DType::F64)?)?;
-            if !sum.is_finite() {
-                return Err(fault(format!("{name} holds values that are not finite numbers")));
-            }
-        }
+    if let Some(name) = not_finite(&tensors)? {
+        return Err(fault(format!("{name} holds values that are not finite numbers")));
     }
     Ok((tensors, belongs))
+}
+
+/// The name of a tensor with values that are not finite numbers, if there is one.
+pub(crate) fn not_finite<'a>(
+    tensors: impl IntoIterator<Item = (&'a String, &'a Tensor)>,
+) -> Result<Option<&'a String>> {
+    for (name, tensor) in tensors {
+        if tensor.dtype().is_float() && !crate::loss::scalar(&tensor.abs()?.sum_all()?)?.is_finite() {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
 }

@@ -108,7 +108,8 @@ impl Linear {
                 add(out, 1., &bias[first..]);
             }
             if relu {
-                out.iter_mut().for_each(|out| *out = out.max(0.));
+                // Not `max`, which would make an inactive unit of one that is no number, and hide it.
+                out.iter_mut().for_each(|out| *out = if *out < 0. { 0. } else { *out });
             }
         };
         if let [Part { values: values @ Values::Dense { .. }, scale }] = input.parts() {

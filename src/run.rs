@@ -383,7 +383,7 @@ impl Run {
         Belongs { format: FORMAT, architecture, epoch: self.epoch, step: self.step }
     }
 
-    fn model(&self) -> BTreeMap<String, Tensor> {
+    pub(crate) fn model(&self) -> BTreeMap<String, Tensor> {
         self.vars.all().into_iter().map(|(name, var)| (name, var.as_detached_tensor())).collect()
     }
 

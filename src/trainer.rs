@@ -9,6 +9,7 @@ use candle_core::D;
 
 use crate::architecture::Readout;
 use crate::block::Report;
+use crate::checkpoint;
 use crate::data::{Augment, Split};
 use crate::error::{Error, Result};
 use crate::observe::{Event, Observer};
@@ -81,18 +82,18 @@ fn train_here(run: &mut Run, last: usize, observer: &mut dyn Observer) -> Result
             observer.on(&Event::Stepped { step: &step, examples: indices.len(), reports: &reports });
             run.step += 1;
             if run.stop.load(Ordering::Relaxed) {
-                checkpoint(run, observer)?;
+                save(run, observer)?;
                 return Err(Error::Stopped { step: run.step, folder: run.folder().map(PathBuf::from) });
             }
             if settings.checkpoint_every > 0 && run.step.is_multiple_of(settings.checkpoint_every as u64) {
-                checkpoint(run, observer)?;
+                save(run, observer)?;
             }
         }
         let seconds = clock.elapsed().as_secs_f64();
         training += seconds;
         run.epoch = epoch + 1;
         observer.on(&Event::EpochEnded { epoch: run.epoch, epochs, seconds, reports: &tally.means() });
-        checkpoint(run, observer)?;
+        save(run, observer)?;
         let cheap: Vec<Readout> = run.architecture.readouts().into_iter().filter(|readout| readout.cheap).collect();
         let due = run.epoch.is_multiple_of(settings.evaluate_every) && run.epoch < epochs;
         if due && !cheap.is_empty() && !run.data.validation.is_empty() {
@@ -103,8 +104,12 @@ fn train_here(run: &mut Run, last: usize, observer: &mut dyn Observer) -> Result
     Ok(training)
 }
 
-fn checkpoint(run: &Run, observer: &mut dyn Observer) -> Result<()> {
+/// Saves the run, unless that would replace a good checkpoint by one of a network that is lost.
+fn save(run: &Run, observer: &mut dyn Observer) -> Result<()> {
     let Some(folder) = run.folder() else { return Ok(()) };
+    if let Some(name) = checkpoint::not_finite(&run.model())? {
+        return Err(Error::Diverged { block: name.clone(), what: "variable", value: f64::NAN, step: run.step });
+    }
     run.save(folder)?;
     observer.on(&Event::Saved { folder });
     Ok(())

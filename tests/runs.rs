@@ -101,6 +101,26 @@ fn the_preset_of_the_peer_trains_with_its_own_names_of_settings() -> Result<()> 
     Ok(())
 }
 
+#[test]
+fn a_network_that_is_lost_stops_the_run_and_leaves_the_last_good_checkpoint() -> Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    let layer = |peer: f64| {
+        let peer = onward::export::Value::Float(peer);
+        onward::export::Table::from_iter([("name".to_string(), "dense".into()), ("peer".to_string(), peer)])
+    };
+    let mut run = small().set("epochs", 3).set("layer", layer(0.03)).out(&path).build()?;
+    run.train_until(1, &mut ())?;
+    let good = model(&run);
+    drop(run);
+    let mut run = Run::open(&path)?.set("layer", layer(1e300)).resume()?;
+    let error = run.fit(&mut ()).unwrap_err();
+    assert!(matches!(error, onward::Error::Diverged { .. }), "{error}");
+    drop(run);
+    assert_eq!(model(&Run::load(&path)?), good);
+    Ok(())
+}
+
 /// The real data, where they are: `$ONWARD_DATA/mnist` and `$ONWARD_DATA/fashion-mnist`.
 #[test]
 fn the_real_data_are_what_they_are_known_to_be() -> Result<()> {
