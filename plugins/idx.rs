@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use onward::data::{idx, DataSet};
+use onward::data::{idx, DataSet, Framing};
 use onward::Error;
 
 onward::settings! {
@@ -27,7 +27,7 @@ onward::register! {
                 expected: "the folder of the four files, as in --data idx:DIR".into(),
             });
         }
-        Ok(Box::new(idx::data_set(&[PathBuf::from(&settings.dir)], "idx", None)?))
+        Ok(Box::new(idx::data_set(&[PathBuf::from(&settings.dir)], "idx", &[], Framing::Object(4))?))
     },
     .argument("dir")
 }

@@ -5,6 +5,7 @@
 
 mod dense;
 mod digits;
+mod folder;
 mod idx;
 mod label;
 mod mean_squares;

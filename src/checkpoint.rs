@@ -7,6 +7,7 @@ use candle_core::{Device, Tensor};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
+use crate::data::Kind;
 use crate::error::{Error, Result};
 use crate::folder;
 
@@ -17,6 +18,8 @@ pub(crate) struct Belongs {
     pub format: u32,
     /// The architecture's name.
     pub architecture: String,
+    /// What the network was made for.
+    pub kind: Kind,
     /// Epochs completed.
     pub epoch: usize,
     /// Steps taken.
@@ -35,10 +38,15 @@ pub(crate) fn write(path: &Path, tensors: &BTreeMap<String, Tensor>, belongs: &B
     folder::write(path, &bytes)
 }
 
-pub(crate) fn read(path: &Path) -> Result<(HashMap<String, Tensor>, Belongs)> {
-    let fault = |problem: String| Error::Run { path: path.into(), problem };
+/// What a file belongs to, without its tensors.
+pub(crate) fn belongs(path: &Path) -> Result<Belongs> {
     let bytes = std::fs::read(path).map_err(Error::file("read", path))?;
-    let (_, header) = SafeTensors::read_metadata(&bytes)
+    described(path, &bytes)
+}
+
+fn described(path: &Path, bytes: &[u8]) -> Result<Belongs> {
+    let fault = |problem: String| Error::Run { path: path.into(), problem };
+    let (_, header) = SafeTensors::read_metadata(bytes)
         .map_err(|error| fault(format!("no safetensors file, or a truncated one: {error}")))?;
     let text = header.metadata().as_ref().and_then(|metadata| metadata.get(KEY));
     let text = text.ok_or_else(|| fault("holds tensors, but was not written by this program".into()))?;
@@ -46,6 +54,13 @@ pub(crate) fn read(path: &Path) -> Result<(HashMap<String, Tensor>, Belongs)> {
     if belongs.format != FORMAT {
         return Err(fault(format!("has format {}; this program reads format {FORMAT}", belongs.format)));
     }
+    Ok(belongs)
+}
+
+pub(crate) fn read(path: &Path) -> Result<(HashMap<String, Tensor>, Belongs)> {
+    let fault = |problem: String| Error::Run { path: path.into(), problem };
+    let bytes = std::fs::read(path).map_err(Error::file("read", path))?;
+    let belongs = described(path, &bytes)?;
     let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
         .map_err(|error| fault(format!("truncated or damaged: {error}")))?;
     if let Some(name) = not_finite(&tensors)? {

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::config::{RunSettings, Source};
 use crate::data::Split;
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::folder::{self, Folder};
 use crate::observe::progress::Progress;
 use crate::observe::Observer;
@@ -38,6 +38,8 @@ enum Command {
     Resume(Resume),
     /// Predict the test part of a run's data, or of another data set, with its model.
     Evaluate(Evaluate),
+    /// Say what is on pictures, PNG or JPEG, with a run's model.
+    Predict(Predict),
     /// What can be named: architectures, layers, goodness, samplers, data.
     List(List),
     /// The settings of a plugin, their defaults and ranges, what it is and where it was published.
@@ -120,6 +122,24 @@ struct Evaluate {
 }
 
 #[derive(Args)]
+struct Predict {
+    /// The folder of a run.
+    run: PathBuf,
+    /// Pictures of any size, grey or colour; for a net of digits, dark on light or light on dark.
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// How the prediction is read out; by default as validation preferred.
+    #[arg(long, value_name = "NAME")]
+    readout: Option<String>,
+    /// As JSON, with the score of every class.
+    #[arg(long)]
+    json: bool,
+    /// cpu, cuda, cuda:N or metal.
+    #[arg(long, default_value = "cpu", value_name = "NAME")]
+    device: String,
+}
+
+#[derive(Args)]
 struct List {
     /// architectures, layers, goodness, samplers or data; all of them by default.
     kind: Option<String>,
@@ -148,6 +168,7 @@ pub fn main() -> ExitCode {
         Command::Train(train) => train.run(),
         Command::Resume(resume) => resume.run(),
         Command::Evaluate(evaluate) => evaluate.run(),
+        Command::Predict(predict) => predict.run(),
         Command::List(list) => list.run(),
         Command::Show { name } => show(&name),
     };
@@ -288,6 +309,53 @@ impl Evaluate {
         let preferred = preferred_readout(&self.run);
         print_json(&run.evaluate(split, preferred.as_deref())?)
     }
+}
+
+impl Predict {
+    fn run(self) -> Result<()> {
+        let run = Run::open(&self.run)?.without_data().device(&self.device).build()?;
+        let first = || run.architecture().readouts().first().map(|readout| readout.name.to_string());
+        let readout = self.readout.or_else(|| preferred_readout(&self.run)).or_else(first).unwrap_or_default();
+        let (mut answers, mut failed) = (Vec::new(), None);
+        for file in &self.files {
+            match run.predict(&[file], &readout) {
+                Ok(mut scores) => answers.push((file, scores.remove(0))),
+                // The other pictures are answered all the same.
+                Err(error) if self.files.len() > 1 && !error.is_usage() => {
+                    eprintln!("error: {error}");
+                    failed = Some(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let classes = &run.data().kind.classes;
+        if self.json {
+            let answer = |(file, scores): &(&PathBuf, Vec<f64>)| {
+                let named: serde_json::Map<_, _> =
+                    classes.iter().zip(scores).map(|(class, score)| (class.clone(), json!(score))).collect();
+                json!({ "file": file, "class": classes[best(scores)], "readout": readout, "scores": named })
+            };
+            print_json(&answers.iter().map(answer).collect::<Vec<_>>())?;
+        } else {
+            let line = |(file, scores): &(&PathBuf, Vec<f64>)| {
+                let mut order: Vec<usize> = (0..scores.len()).collect();
+                order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+                let score = |&class: &usize| format!("{} {:.4}", classes[class], scores[class]);
+                let shown: Vec<String> = order.iter().take(3).map(score).collect();
+                format!("{}: {}  ({readout}: {})\n", file.display(), classes[best(scores)], shown.join(", "))
+            };
+            print(&answers.iter().map(line).collect::<String>())?;
+        }
+        failed.map_or(Ok(()), |error| {
+            let problem =
+                format!("{} of {} pictures were not read", self.files.len() - answers.len(), self.files.len());
+            Err(error).at(|| problem)
+        })
+    }
+}
+
+fn best(scores: &[f64]) -> usize {
+    (0..scores.len()).max_by(|&a, &b| scores[a].total_cmp(&scores[b])).unwrap_or(0)
 }
 
 /// The readout that validation preferred when the run was finished.

@@ -2,8 +2,11 @@
 
 pub mod idx;
 pub mod images;
+pub mod pictures;
 
 use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::seed::Step;
@@ -21,12 +24,32 @@ crate::choices! {
     }
 }
 
-/// A data set in three parts.
-pub struct DataSet {
+/// What one example of a data set is, and what can be said of it. A trained network remembers it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kind {
     /// The shape of one example, `[1, 28, 28]`.
     pub shape: Vec<usize>,
-    /// How many classes there are.
-    pub classes: usize,
+    /// The names of the classes.
+    pub classes: Vec<String>,
+    /// How a picture from elsewhere has to be framed to look like an example.
+    pub framing: Framing,
+}
+
+/// How pictures of a data set are framed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Framing {
+    /// The whole picture, resized.
+    Whole,
+    /// One light object on a dark background, cut out, scaled to leave this margin, in pixels, on the side where it is
+    /// longest, and moved so that its centre of mass is in the middle. MNIST's margin is 4.
+    Object(usize),
+}
+
+/// A data set in three parts.
+pub struct DataSet {
+    /// What its examples are.
+    pub kind: Kind,
     /// What is learned from.
     pub train: Box<dyn Examples>,
     /// What choices are made by; may be empty.
@@ -36,6 +59,11 @@ pub struct DataSet {
 }
 
 impl DataSet {
+    /// No examples at all, of this kind: for a network that only predicts.
+    pub fn empty(kind: Kind) -> Self {
+        Self { kind, train: Box::new(Nothing), validation: Box::new(Nothing), test: Box::new(Nothing) }
+    }
+
     /// One of the parts.
     pub fn split(&self, split: Split) -> &dyn Examples {
         match split {
@@ -43,6 +71,19 @@ impl DataSet {
             Split::Validation => &*self.validation,
             Split::Test => &*self.test,
         }
+    }
+}
+
+struct Nothing;
+
+impl Examples for Nothing {
+    fn len(&self) -> usize {
+        0
+    }
+
+    fn batch(&self, _: &[usize], _: Option<&Augment<'_>>) -> Result<Batch> {
+        let problem = "the run was opened without its data".to_string();
+        Err(Error::Mismatch { place: "data".into(), problem })
     }
 }
 

@@ -12,7 +12,7 @@ use toml::Value;
 use crate::architecture::{Architecture, Readout};
 use crate::checkpoint::{self, Belongs, FORMAT};
 use crate::config::{Config, Precision, Source, NO_PRESET};
-use crate::data::{DataSet, Split};
+use crate::data::{pictures, DataSet, Split};
 use crate::error::{Context, Error, Result};
 use crate::folder::{self, Folder, CONFIG, MODEL, STATE, SUMMARY};
 use crate::observe::metrics::Metrics;
@@ -35,6 +35,7 @@ pub struct RunBuilder {
     device: String,
     out: Option<PathBuf>,
     saved: Option<PathBuf>,
+    data: bool,
     stop: Arc<AtomicBool>,
 }
 
@@ -86,6 +87,12 @@ impl RunBuilder {
         self
     }
 
+    /// Of a run that was opened: leaves its data where they are. The network can then predict, and nothing else.
+    pub fn without_data(mut self) -> Self {
+        self.data = false;
+        self
+    }
+
     /// A flag that stops the training after the batch at hand once it is set, by a signal, say; the run then saves its
     /// state and ends with [`Error::Stopped`].
     pub fn stop_when(mut self, flag: Arc<AtomicBool>) -> Self {
@@ -108,7 +115,11 @@ impl RunBuilder {
     /// is damaged or foreign.
     pub fn build(self) -> Result<Run> {
         let config = self.config()?;
-        let mut run = Run::assemble(config, self.data_dirs, &self.device)?;
+        let data = match &self.saved {
+            Some(folder) if !self.data => Some(DataSet::empty(checkpoint::belongs(&saved_in(folder))?.kind)),
+            _ => None,
+        };
+        let mut run = Run::assemble(config, data, self.data_dirs, &self.device)?;
         run.stop = self.stop;
         if let Some(folder) = &self.saved {
             run.restore_from(folder)?;
@@ -220,6 +231,7 @@ impl Run {
             device: "cpu".into(),
             out: None,
             saved: None,
+            data: true,
             stop: Arc::default(),
         }
     }
@@ -250,7 +262,7 @@ impl Run {
         Self::open(folder)?.build()
     }
 
-    fn assemble(config: Config, data_dirs: Vec<PathBuf>, device: &str) -> Result<Self> {
+    fn assemble(config: Config, data: Option<DataSet>, data_dirs: Vec<PathBuf>, device: &str) -> Result<Self> {
         let device = open_device(device)?;
         let dtype = match config.run.precision {
             Precision::F32 => DType::F32,
@@ -266,15 +278,24 @@ impl Run {
             origin: "the defaults".into(),
             expected: format!("a name, since no preset of {} gives one", config.architecture),
         };
-        let data = registry::build(config.run.data.as_ref().ok_or_else(|| needed("data"))?, &site)?;
-        if data.train.is_empty() {
-            let problem = "its training part is empty".to_string();
-            return Err(Error::Mismatch { place: "data".into(), problem });
-        }
-        (site.example, site.classes) = (data.shape.clone(), data.classes);
+        let (data, example) = match data {
+            Some(data) => {
+                let shape = [&[1], &data.kind.shape[..]].concat();
+                (data, Batch::unlabelled(Tensor::zeros(shape, dtype, &device)?)?)
+            }
+            None => {
+                let data = registry::build(config.run.data.as_ref().ok_or_else(|| needed("data"))?, &site)?;
+                if data.train.is_empty() {
+                    let problem = "its training part is empty".to_string();
+                    return Err(Error::Mismatch { place: "data".into(), problem });
+                }
+                let example = data.train.batch(&[0], None)?.hidden().to(&device, dtype)?;
+                (*data, example)
+            }
+        };
+        (site.example, site.classes) = (data.kind.shape.clone(), data.kind.classes.len());
         let sampler = registry::build(config.run.sampler.as_ref().ok_or_else(|| needed("sampler"))?, &site)?;
         // One example tells what the sampler's inputs look like.
-        let example = data.train.batch(&[0], None)?.hidden().to(&device, dtype)?;
         site.input = sampler.neutral(&example)?.shape().to_vec();
         site.hypotheses = sampler.hypotheses(&example)?.is_some();
         let plugin = registry::named::<dyn Architecture>(&config.architecture)?;
@@ -282,7 +303,7 @@ impl Run {
             .at(|| format!("architecture {} (package {})", config.architecture, plugin.info.package))?;
         let stop = Arc::default();
         let (epoch, step, folder) = (0, 0, None);
-        Ok(Self { config, data: *data, sampler, architecture, vars, device, dtype, epoch, step, folder, stop })
+        Ok(Self { config, data, sampler, architecture, vars, device, dtype, epoch, step, folder, stop })
     }
 
     /// The complete configuration.
@@ -378,9 +399,27 @@ impl Run {
         self.architecture.scores(&batch, &*self.sampler, readout, &step)
     }
 
+    /// How good each class is for the pictures in some files, PNG or JPEG, by one readout: a list of as many scores as
+    /// there are classes for each, higher being better.
+    ///
+    /// # Errors
+    /// [`Error::File`] and [`Error::Data`] for files that are no pictures; [`Error::Mismatch`] if the network's examples
+    /// are no pictures, or for an unknown readout.
+    pub fn predict(&self, files: &[impl AsRef<Path>], readout: &str) -> Result<Vec<Vec<f64>>> {
+        let kind = &self.data.kind;
+        let mut values = Vec::new();
+        for file in files {
+            let bytes = pictures::example(&pictures::open(file.as_ref())?, kind)?;
+            values.extend(bytes.into_iter().map(|byte| f32::from(byte) / 255.));
+        }
+        let shape = [&[files.len()], &kind.shape[..]].concat();
+        let scores = self.scores(Tensor::from_vec(values, shape, &Device::Cpu)?, readout)?;
+        Ok(scores.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec2()?)
+    }
+
     fn belongs(&self) -> Belongs {
         let architecture = self.config.architecture.clone();
-        Belongs { format: FORMAT, architecture, epoch: self.epoch, step: self.step }
+        Belongs { format: FORMAT, architecture, kind: self.data.kind.clone(), epoch: self.epoch, step: self.step }
     }
 
     pub(crate) fn model(&self) -> BTreeMap<String, Tensor> {
@@ -409,8 +448,7 @@ impl Run {
     }
 
     fn restore_from(&mut self, folder: &Path) -> Result<()> {
-        let state = folder.join(STATE);
-        let path = if state.is_file() { state } else { folder.join(MODEL) };
+        let path = saved_in(folder);
         let (tensors, belongs) = checkpoint::read(&path)?;
         if belongs.architecture != self.config.architecture {
             let (found, wanted) = (&belongs.architecture, &self.config.architecture);
@@ -440,6 +478,16 @@ impl Run {
             head.optimiser_mut().restore(&moments)?;
         }
         self.sampler.restore(&below("sampler."))
+    }
+}
+
+/// The state of the training where there is one, else the model alone.
+fn saved_in(folder: &Path) -> PathBuf {
+    let state = folder.join(STATE);
+    if state.is_file() {
+        state
+    } else {
+        folder.join(MODEL)
     }
 }
 

@@ -152,9 +152,9 @@ pub(crate) fn evaluate(run: &Run, split: Split, readouts: &[Readout], preferred:
         let hidden = batch.hidden();
         for readout in readouts {
             let scores = run.architecture.scores(&hidden, &*run.sampler, readout.name, &step)?;
-            if scores.dims() != [indices.len(), run.data.classes] {
+            if scores.dims() != [indices.len(), run.data.kind.classes.len()] {
                 let (found, expected) =
-                    (scores.dims().to_vec(), format!("scores ({}, {})", indices.len(), run.data.classes));
+                    (scores.dims().to_vec(), format!("scores ({}, {})", indices.len(), run.data.kind.classes.len()));
                 return Err(Error::Shape { place: format!("readout {}", readout.name), found, expected });
             }
             let predicted = scores.argmax(D::Minus1)?.to_vec1::<u32>()?;

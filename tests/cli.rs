@@ -177,6 +177,48 @@ fn what_else_goes_wrong_is_answered_with_code_1_and_the_place() {
     assert!(message.contains("state.safetensors"), "{message}");
 }
 
+#[test]
+fn pictures_are_predicted_without_the_data_that_were_learned_from() {
+    let base = tempfile::tempdir().unwrap();
+    let pictures = base.path().join("pictures");
+    // Bars that lie and bars that stand, at random places of pictures of several sizes.
+    for (class, upright) in [("lying", false), ("standing", true)] {
+        std::fs::create_dir_all(pictures.join(class)).unwrap();
+        for index in 0..40u32 {
+            let (side, at) = (20 + index % 7, 4 + index * 5 % 9);
+            let inside = |x: u32, y: u32| if upright { x.abs_diff(at + 2) < 2 } else { y.abs_diff(at + 2) < 2 };
+            let bar = |x, y| image::Luma([if inside(x, y) { 230 } else { 10 }]);
+            let file = pictures.join(class).join(format!("{index}.png"));
+            image::GrayImage::from_fn(side, side, bar).save(file).unwrap();
+        }
+    }
+    let run = base.path().join("run");
+    let data = format!("folder:{}", pictures.display());
+    let arguments = ["train", "progressive", "--quiet", "--data", &data, "--epochs", "40", "--set", "hidden=[100,100]"];
+    let sizes = ["--set", "data.width=12", "--set", "data.height=12", "--set", "batch=10", "--out"];
+    let printed = succeeds(&[&arguments[..], &sizes, &[run.to_str().unwrap()]].concat());
+    let summary: Value = serde_json::from_str(&printed).unwrap();
+    assert!(summary["test"]["error"].as_f64().unwrap() < 0.2, "{printed}");
+    let moved = base.path().join("moved");
+    std::fs::rename(&pictures, &moved).unwrap();
+    let (lying, standing) = (moved.join("lying").join("3.png"), moved.join("standing").join("4.png"));
+    let (lying, standing) = (lying.to_str().unwrap(), standing.to_str().unwrap());
+    let text = succeeds(&["predict", run.to_str().unwrap(), lying, standing]);
+    assert!(text.contains("3.png: lying") && text.contains("4.png: standing"), "{text}");
+    let answers: Value =
+        serde_json::from_str(&succeeds(&["predict", run.to_str().unwrap(), "--json", standing])).unwrap();
+    assert_eq!(answers[0]["class"], "standing");
+    assert!(answers[0]["scores"]["lying"].is_number(), "{answers}");
+    let noise = base.path().join("noise.png");
+    std::fs::write(&noise, "no picture").unwrap();
+    let output = onward(&["predict", run.to_str().unwrap(), noise.to_str().unwrap(), lying]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(self::text(&output.stdout).contains("3.png: lying"), "the other picture is answered all the same");
+    assert!(self::text(&output.stderr).contains("noise.png: is neither PNG nor JPEG"));
+    let message = fails(2, &["predict", run.to_str().unwrap(), "--readout", "crystal", lying]);
+    assert!(message.contains("there are search, head"), "{message}");
+}
+
 #[cfg(unix)]
 mod interrupted {
     use super::*;

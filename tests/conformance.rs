@@ -9,7 +9,7 @@ use std::sync::Arc;
 use onward::candle_core::{DType, Device, Tensor};
 use onward::config::{Config, RunSettings, Source};
 use onward::data::images::Images;
-use onward::data::DataSet;
+use onward::data::{DataSet, Framing, Kind};
 use onward::observe::Event;
 use onward::registry::{self, KINDS};
 use onward::seed::{below, stream, unit};
@@ -44,8 +44,11 @@ onward::register! {
             Images::new(pixels, labels, [1, 4, 4])
         };
         Ok(Box::new(DataSet {
-            shape: vec![1, 4, 4],
-            classes: 4,
+            kind: Kind {
+                shape: vec![1, 4, 4],
+                classes: ["a", "b", "c", "d"].map(String::from).to_vec(),
+                framing: Framing::Whole,
+            },
             train: Box::new(images(0, settings.size)?),
             validation: Box::new(images(10_000, 20)?),
             test: Box::new(images(20_000, 20)?),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use flate2::read::MultiGzDecoder;
 
 use crate::data::images::Images;
-use crate::data::{find, DataSet};
+use crate::data::{find, DataSet, Framing, Kind};
 use crate::error::{Error, Result};
 
 const IMAGES: u32 = 2051;
@@ -15,13 +15,13 @@ const LABELS: u32 = 2049;
 
 /// A data set in the four files of MNIST, `train-images-idx3-ubyte` and so on, plain or `.gz`, of any height and width.
 ///
-/// The last sixth of the training part is the validation part: 10,000 of MNIST's 60,000. With `classes` unset there are
-/// as many as the largest label of the training part says.
+/// The last sixth of the training part is the validation part: 10,000 of MNIST's 60,000. `classes` are their names; if
+/// there are none, there are as many classes as the largest label of the training part says, called by their numbers.
 ///
 /// # Errors
 /// [`Error::MissingData`] and [`Error::File`] for files that cannot be found or read; [`Error::Data`] for files that
 /// are no IDX, are too short or too long, or do not fit each other.
-pub fn data_set(folders: &[PathBuf], name: &str, classes: Option<usize>) -> Result<DataSet> {
+pub fn data_set(folders: &[PathBuf], name: &str, classes: &[&str], framing: Framing) -> Result<DataSet> {
     let train = pair(folders, name, "train")?;
     let test = pair(folders, name, "t10k")?;
     let file = find(folders, name, "t10k-images-idx3-ubyte")?;
@@ -35,16 +35,19 @@ pub fn data_set(folders: &[PathBuf], name: &str, classes: Option<usize>) -> Resu
         return Err(Error::Data { file, problem });
     }
     let found = train.labels().iter().max().map_or(0, |&label| usize::from(label) + 1);
-    let classes = classes.unwrap_or(found.max(2));
-    if let Some(&label) = train.labels().iter().chain(test.labels()).find(|&&label| usize::from(label) >= classes) {
+    let classes: Vec<String> = match classes {
+        [] => (0..found.max(2)).map(|class| class.to_string()).collect(),
+        names => names.iter().map(|name| name.to_string()).collect(),
+    };
+    if let Some(&label) = train.labels().iter().chain(test.labels()).find(|&&label| usize::from(label) >= classes.len())
+    {
         let file = find(folders, name, "t10k-labels-idx1-ubyte")?;
-        let problem = format!("label {label} in it or beside it; expected 0 to {}", classes - 1);
+        let problem = format!("label {label} in it or beside it; expected 0 to {}", classes.len() - 1);
         return Err(Error::Data { file, problem });
     }
     let (train, validation) = train.split_last(train.labels().len() / 6);
     Ok(DataSet {
-        shape: train.shape().to_vec(),
-        classes,
+        kind: Kind { shape: train.shape().to_vec(), classes, framing },
         train: Box::new(train),
         validation: Box::new(validation),
         test: Box::new(test),
@@ -186,7 +189,7 @@ mod tests {
     }
 
     fn read(folder: &tempfile::TempDir) -> Result<DataSet> {
-        data_set(&[folder.path().to_path_buf()], "test", None)
+        data_set(&[folder.path().to_path_buf()], "test", &[], Framing::Object(4))
     }
 
     fn message(folder: &tempfile::TempDir) -> String {
@@ -197,7 +200,7 @@ mod tests {
     fn four_files_make_three_parts() -> Result<()> {
         let data = read(&folder())?;
         assert_eq!((data.train.len(), data.validation.len(), data.test.len()), (5, 1, 2));
-        assert_eq!((data.shape, data.classes), (vec![1, 2, 2], 3));
+        assert_eq!((data.kind.shape, data.kind.classes.len()), (vec![1, 2, 2], 3));
         Ok(())
     }
 
