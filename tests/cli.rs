@@ -178,6 +178,40 @@ fn what_else_goes_wrong_is_answered_with_code_1_and_the_place() {
 }
 
 #[test]
+fn a_checkpoint_that_was_damaged_or_is_not_ours_is_refused() {
+    let base = tempfile::tempdir().unwrap();
+    let run = base.path().join("run");
+    succeeds(&train(&run, &[]));
+    std::fs::remove_file(run.join("state.safetensors")).unwrap();
+    let path = run.join("model.safetensors");
+    let good = std::fs::read(&path).unwrap();
+    let refused = |bytes: &[u8], expected: &str| {
+        std::fs::write(&path, bytes).unwrap();
+        let message = fails(1, &["evaluate", run.to_str().unwrap()]);
+        assert!(message.contains("model.safetensors") && message.contains(expected), "{expected}: {message}");
+    };
+    let mut no_number = good.clone();
+    let end = no_number.len();
+    no_number[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+    refused(&no_number, "not finite");
+    refused(&good[..good.len() - 1], "truncated");
+    refused(b"", "no safetensors file");
+    refused(b"\x02\0\0\0\0\0\0\0{}", "not written by this program");
+    refused(&[0xff; 100], "no safetensors file");
+    // Of another shape: the configuration says something else.
+    std::fs::write(&path, &good).unwrap();
+    let config = std::fs::read_to_string(run.join("config.toml")).unwrap();
+    std::fs::write(run.join("config.toml"), config.replace("[40, 40]", "[40, 41]")).unwrap();
+    let message = fails(1, &["evaluate", run.to_str().unwrap()]);
+    assert!(message.contains("blocks.1.layer.bias") && message.contains("[41]"), "{message}");
+    std::fs::write(run.join("config.toml"), "hidden = [40, 40]").unwrap();
+    let message = fails(1, &["evaluate", run.to_str().unwrap()]);
+    assert!(message.contains("names no `architecture`"), "{message}");
+    #[cfg(target_os = "linux")]
+    fails(1, &["train", "progressive", "--out", "/proc/nowhere/run"]);
+}
+
+#[test]
 fn pictures_are_predicted_without_the_data_that_were_learned_from() {
     let base = tempfile::tempdir().unwrap();
     let pictures = base.path().join("pictures");
