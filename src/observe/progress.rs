@@ -36,8 +36,8 @@ impl Progress {
         let text = |(block, report): &(usize, Report)| {
             let name = self.blocks.get(*block).map_or("?", String::as_str);
             match report.negative {
-                Some(negative) => format!("{name}: {:.0}/{negative:.0}", report.positive),
-                None => format!("{name}: {:.0}", report.positive),
+                Some(negative) => format!("{name}: {}/{}", short(report.positive), short(negative)),
+                None => format!("{name}: {}", short(report.positive)),
             }
         };
         let loss: f64 = reports.iter().map(|(_, report)| report.loss).sum();
@@ -92,6 +92,16 @@ impl Observer for Progress {
             Event::Saved { .. } => {}
         }
     }
+}
+
+/// About four digits, whatever the size: a mean of squares is near 1, a sum near the number of units.
+fn short(value: f64) -> String {
+    let decimals = match value.abs() {
+        size if size < 10. => 3,
+        size if size < 100. => 1,
+        _ => 0,
+    };
+    format!("{value:.decimals$}")
 }
 
 /// `error 1.52% (search), 1.61% (head)`.
