@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 pub(crate) const CONFIG: &str = "config.toml";
 pub(crate) const MODEL: &str = "model.safetensors";
 pub(crate) const STATE: &str = "state.safetensors";
+const LOCK: &str = ".lock";
 pub(crate) const SUMMARY: &str = "summary.json";
 
 /// The folder of a run, held by this process alone for as long as this lives.
@@ -30,7 +31,9 @@ impl Folder {
         match fs::create_dir(path) {
             Ok(()) => Self::lock(path),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                if fs::read_dir(path).map_err(Error::file("read", path))?.next().is_none() {
+                // A lock alone is what a process leaves that was killed before it could write anything.
+                let entries = fs::read_dir(path).map_err(Error::file("read", path))?;
+                if entries.flatten().all(|entry| entry.file_name() == LOCK) {
                     return Self::lock(path);
                 }
                 let problem = "exists and is not empty; a run is never overwritten, name another folder".to_string();
@@ -61,7 +64,7 @@ impl Folder {
 
     /// The folder of a run that is there.
     pub fn lock(path: &Path) -> Result<Self> {
-        let file = path.join(".lock");
+        let file = path.join(LOCK);
         let lock = File::options().create(true).truncate(false).write(true).open(&file);
         let lock = lock.map_err(Error::file("write", &file))?;
         match lock.try_lock() {
@@ -95,6 +98,8 @@ mod tests {
         let name = base.path().join("runs").join("a");
         assert_eq!(Folder::create_numbered(&name)?.path(), name);
         assert_eq!(Folder::create_numbered(&name)?.path(), base.path().join("runs").join("a-2"));
+        Folder::create(&name)?; // nothing has been written yet
+        write(&name.join(CONFIG), b"")?;
         assert!(Folder::create(&name).err().unwrap().to_string().contains("not empty"));
         Folder::create(&base.path().join("new"))?;
         Ok(())

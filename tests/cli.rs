@@ -277,7 +277,7 @@ mod interrupted {
         command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program can be started")
     }
 
-    fn wait_for(condition: impl Fn() -> bool) {
+    fn wait_for(mut condition: impl FnMut() -> bool) {
         let start = Instant::now();
         while !condition() {
             assert!(start.elapsed() < Duration::from_secs(120), "waited in vain");
@@ -310,12 +310,19 @@ mod interrupted {
                     0 => start(&[&LONG[..], &[path]].concat()),
                     _ => start(&["resume", path, "--quiet"]),
                 };
-                let before = std::fs::metadata(run.join("state.safetensors")).and_then(|state| state.modified()).ok();
-                let changed =
-                    || std::fs::metadata(run.join("state.safetensors")).and_then(|s| s.modified()).ok() != before;
-                wait_for(changed);
+                let written =
+                    || std::fs::metadata(run.join("state.safetensors")).and_then(|state| state.modified()).ok();
+                let before = written();
+                let mut ended = false;
+                wait_for(|| {
+                    ended = child.try_wait().unwrap().is_some();
+                    ended || written() != before
+                });
                 std::thread::sleep(Duration::from_millis(7 * count as u64 + 3));
-                Command::new("kill").args([signal.to_string(), child.id().to_string()]).status().unwrap();
+                if !ended {
+                    let kill = format!("kill {signal} {}", child.id());
+                    Command::new("sh").args(["-c", &kill]).status().unwrap();
+                }
                 let status = child.wait().unwrap();
                 assert!(!status.success() || run.join("summary.json").exists(), "{name}: {status}");
             }
