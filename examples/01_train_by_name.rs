@@ -1,0 +1,37 @@
+//! Trains a built-in architecture by its name, evaluates it, saves it, and finds it again.
+//!
+//! ```text
+//! $ cargo run --release --example 01_train_by_name
+//! epoch 1: 17.0% of the validation part wrong
+//! epoch 2: 8.2% of the validation part wrong
+//! epoch 3: 8.8% of the validation part wrong
+//! epoch 4: 4.5% of the validation part wrong
+//! epoch 5: 3.2% of the validation part wrong
+//! epoch 6: 3.0% of the validation part wrong
+//! test: 2.4% wrong by head
+//! ```
+
+use onward::data::Split;
+use onward::observe::Event;
+use onward::{Result, Run};
+use onward_plugins as _; // links the built-in methods
+
+fn main() -> Result<()> {
+    let builder = Run::builder("progressive").data("digits").set("hidden", vec![500, 500]);
+    let mut run = builder.set("epochs", 6).seed(1).build()?;
+
+    // Any closure can watch a run.
+    let mut watch = |event: &Event<'_>| {
+        if let Event::Evaluated { epoch, split: Split::Validation, evaluation } = event {
+            println!("epoch {epoch}: {:.1}% of the validation part wrong", 100. * evaluation.error);
+        }
+    };
+    let summary = run.fit(&mut watch)?;
+    println!("test: {:.1}% wrong by {}", 100. * summary.test.error, summary.test.readout);
+
+    let folder = std::env::temp_dir().join("onward-01-train-by-name");
+    run.save(&folder)?;
+    let found = Run::load(&folder)?;
+    assert_eq!(found.evaluate(Split::Test, Some(&summary.test.readout))?, summary.test);
+    Ok(())
+}
