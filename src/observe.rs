@@ -8,8 +8,8 @@ use std::path::Path;
 use crate::block::Report;
 use crate::config::Config;
 use crate::data::Split;
-use crate::run::{Evaluation, Summary};
 use crate::seed::Step;
+use crate::summary::{Evaluation, Summary};
 
 /// Something that happened in a run.
 #[non_exhaustive]

@@ -13,8 +13,9 @@ use crate::checkpoint;
 use crate::data::{Augment, Split};
 use crate::error::{Error, Result};
 use crate::observe::{Event, Observer};
-use crate::run::{Evaluation, Run, Score, Summary};
+use crate::run::Run;
 use crate::seed::{self, Step};
+use crate::summary::{Evaluation, Score, Summary};
 
 /// Examples that are predicted at once.
 const EVALUATION_BATCH: usize = 500;

@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::block::Report;
 use crate::observe::{Event, Observer};
-use crate::run::Evaluation;
+use crate::summary::{Evaluation, Score};
 
 /// Rate, time left, loss, and the goodness of both views in every block.
 pub struct Progress {
@@ -106,6 +106,6 @@ fn short(value: f64) -> String {
 
 /// `error 1.52% (search), 1.61% (head)`.
 pub(crate) fn readouts(evaluation: &Evaluation) -> String {
-    let text = |(name, score): (&String, &crate::run::Score)| format!("{:.2}% ({name})", 100. * score.error);
+    let text = |(name, score): (&String, &Score)| format!("{:.2}% ({name})", 100. * score.error);
     format!("error {}", evaluation.readouts.iter().map(text).collect::<Vec<_>>().join(", "))
 }
