@@ -88,7 +88,7 @@ impl LocalLayer for Layer {
             let problem = "it learns from a gradient, but its block has no loss; choose a `loss`".to_string();
             return Err(Error::Mismatch { place: "dense".into(), problem });
         };
-        // Samplers put the positive views first.
+        // The positive views come first.
         let positive = lesson.roles.iter().take_while(|role| **role == Role::Positive).count();
         let (batch, rows) = (lesson.input.batch(), positive * lesson.input.batch());
         let peer = self.peer(lesson.activity, rows, batch).at(|| "peer normalisation".into())?;
