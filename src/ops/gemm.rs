@@ -227,6 +227,22 @@ mod tests {
     }
 
     #[test]
+    fn the_bits_are_the_same_at_any_number_of_threads() {
+        let numbers: Vec<f32> = (0..300 * 200).map(|i| ((i * 7919 % 1009) as f32).sin()).collect();
+        let (a, b) = (Matrix::of_rows(&numbers, 300, 200, 200), Matrix::of_rows(&numbers, 200, 300, 300));
+        for (a, b) in [(a, b), (Matrix { rows: 100, ..a }, b)] {
+            assert!(a.rows * b.columns * a.columns >= SMALL, "too small to be divided");
+            let with = |threads: usize| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                let product = pool.install(|| product(a, b, |_, _, _| ()));
+                product.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+            };
+            assert_eq!(with(1), with(2));
+            assert_eq!(with(1), with(5));
+        }
+    }
+
+    #[test]
     fn panels_make_no_difference() {
         let numbers = |count: usize| -> Vec<f32> { (0..count).map(|i| (i * 37 % 101) as f32 / 50. - 1.).collect() };
         for (m, n, k) in [(300, 70, 60), (70, 300, 60), (129, 1000, 9), (3, 5, 0)] {
