@@ -36,8 +36,8 @@
 //!
 //! # I want to extend
 //!
-//! Four traits, one or two required methods each; a plugin is one file that implements one of them and registers it by
-//! name with [`register!`]. The trainer need not be touched.
+//! Four traits, one required method each but for an architecture, which also shows its parts; a plugin is one file that
+//! implements one of them and registers it by name with [`register!`]. The trainer need not be touched.
 //!
 //! | trait               | is asked for                                             | required              |
 //! |---------------------|----------------------------------------------------------|-----------------------|
