@@ -1,10 +1,7 @@
 //! Data set `folder`: pictures in folders.
 
-use std::path::Path;
-
 use onward::data::pictures::{data_set, Broken};
-use onward::data::DataSet;
-use onward::Error;
+use onward::data::{folder, DataSet};
 
 onward::settings! {
     /// PNG and JPEG files of any size, grey or colour, in one folder for each class: `<dir>/<class>/<picture>`.
@@ -28,17 +25,9 @@ onward::settings! {
 onward::register! {
     DataSet, "folder", "your own pictures, PNG or JPEG, in a folder for each class, as folder:DIR (made for onward)",
     |settings: Folder, _site| {
-        if settings.dir.is_empty() {
-            return Err(Error::Setting {
-                key: "data.dir".into(),
-                value: "\"\"".into(),
-                origin: "the settings".into(),
-                expected: "the folder of the classes' folders, as in --data folder:DIR".into(),
-            });
-        }
         let channels = if settings.colour { 3 } else { 1 };
         let shape = [channels, settings.height, settings.width];
-        Ok(Box::new(data_set(Path::new(&settings.dir), shape, settings.broken)?))
+        Ok(Box::new(data_set(folder(&settings.dir, "--data folder:DIR")?, shape, settings.broken)?))
     },
     .argument("dir")
 }

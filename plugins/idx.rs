@@ -1,9 +1,6 @@
 //! Data set `idx`: anybody's files in the format of MNIST.
 
-use std::path::PathBuf;
-
-use onward::data::{idx, DataSet, Framing};
-use onward::Error;
+use onward::data::{folder, idx, DataSet, Framing};
 
 onward::settings! {
     /// Grey images of any height and width in the four files of MNIST: `train-images-idx3-ubyte`,
@@ -19,15 +16,8 @@ onward::settings! {
 onward::register! {
     DataSet, "idx", "your own grey images in the file format of MNIST, as idx:DIR (format: yann.lecun.com/exdb/mnist)",
     |settings: Idx, _site| {
-        if settings.dir.is_empty() {
-            return Err(Error::Setting {
-                key: "data.dir".into(),
-                value: "\"\"".into(),
-                origin: "the settings".into(),
-                expected: "the folder of the four files, as in --data idx:DIR".into(),
-            });
-        }
-        Ok(Box::new(idx::data_set(&[PathBuf::from(&settings.dir)], "idx", &[], Framing::Object(4))?))
+        let dir = folder(&settings.dir, "--data idx:DIR")?;
+        Ok(Box::new(idx::data_set(&[dir.into()], "idx", &[], Framing::Object(4))?))
     },
     .argument("dir")
 }

@@ -4,7 +4,7 @@ pub mod idx;
 pub mod images;
 pub mod pictures;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -114,6 +114,18 @@ pub struct Augment<'a> {
     pub shift: usize,
     /// What the variation is drawn from.
     pub step: &'a Step,
+}
+
+/// The folder that a data set's setting `dir` names; `usage` says how it is given, `--data idx:DIR`.
+///
+/// # Errors
+/// [`Error::Setting`] if it names none.
+pub fn folder<'a>(dir: &'a str, usage: &str) -> Result<&'a Path> {
+    if !dir.is_empty() {
+        return Ok(Path::new(dir));
+    }
+    let (key, value, origin) = ("data.dir".into(), "\"\"".into(), "the settings".into());
+    Err(Error::Setting { key, value, origin, expected: format!("a folder, as in {usage}") })
 }
 
 /// Looks in each of `folders` for `file`, then for `file.gz`; `name` is the data set's, for messages.
