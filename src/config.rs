@@ -39,6 +39,10 @@ crate::settings! {
         batch | batch_size: usize = 100, in 1..;
         /// Augmentation: training images are moved by up to this many pixels in both directions.
         shift: usize = 0, in 0..=64;
+        /// Whether the validation part is kept apart to choose the readout by; if not, it is trained on as well.
+        validate: bool = true;
+        /// The readout that the result is of. Default: the one that validation prefers.
+        readout: Option<String> = None;
         /// Epochs between two evaluations on the validation part.
         evaluate_every: usize = 1, in 1..;
         /// Steps between two checkpoints, besides the one after every epoch; 0 for no others.

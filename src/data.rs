@@ -6,6 +6,7 @@ pub mod pictures;
 
 use std::path::{Path, PathBuf};
 
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -64,6 +65,12 @@ impl DataSet {
         Self { kind, train: Box::new(Nothing), validation: Box::new(Nothing), test: Box::new(Nothing) }
     }
 
+    /// The same with nothing to validate on: that part is trained on as well.
+    pub fn without_validation(self) -> Self {
+        let train = Box::new(Joined { first: self.train, second: self.validation });
+        Self { train, validation: Box::new(Nothing), ..self }
+    }
+
     /// One of the parts.
     pub fn split(&self, split: Split) -> &dyn Examples {
         match split {
@@ -84,6 +91,49 @@ impl Examples for Nothing {
     fn batch(&self, _: &[usize], _: Option<&Augment<'_>>) -> Result<Batch> {
         let problem = "the run was opened without its data".to_string();
         Err(Error::Mismatch { place: "data".into(), problem })
+    }
+}
+
+/// Two parts, one behind the other.
+struct Joined {
+    first: Box<dyn Examples>,
+    second: Box<dyn Examples>,
+}
+
+impl Examples for Joined {
+    fn len(&self) -> usize {
+        self.first.len() + self.second.len()
+    }
+
+    fn batch(&self, indices: &[usize], augment: Option<&Augment<'_>>) -> Result<Batch> {
+        let middle = self.first.len();
+        let (first, second): (Vec<usize>, Vec<usize>) = indices.iter().partition(|&&index| index < middle);
+        let second: Vec<usize> = second.into_iter().map(|index| index - middle).collect();
+        if second.is_empty() {
+            return self.first.batch(&first, augment);
+        }
+        // Otherwise the examples of the two parts would be varied alike.
+        let step = augment.map(|augment| augment.step.pass(1));
+        let other = augment.zip(step.as_ref()).map(|(augment, step)| Augment { step, ..*augment });
+        let second = self.second.batch(&second, other.as_ref())?;
+        if first.is_empty() {
+            return Ok(second);
+        }
+        let first = self.first.batch(&first, augment)?;
+        let (mut next, mut next_second) = (0u32, first.size() as u32);
+        let order: Vec<u32> = indices
+            .iter()
+            .map(|&index| {
+                let next = if index < middle { &mut next } else { &mut next_second };
+                *next += 1;
+                *next - 1
+            })
+            .collect();
+        let both = Tensor::cat(&[first.examples(), second.examples()], 0)?;
+        let examples = both.index_select(&Tensor::new(order.as_slice(), both.device())?, 0)?;
+        let (Ok(first), Ok(second)) = (first.labels(), second.labels()) else { return Batch::unlabelled(examples) };
+        let labels = [first, second].concat();
+        Batch::new(examples, order.iter().map(|&row| labels[row as usize]).collect())
     }
 }
 
@@ -136,4 +186,24 @@ pub fn find(folders: &[PathBuf], name: &str, file: &str) -> Result<PathBuf> {
     let places = folders.iter().flat_map(|dir| [dir.join(file), dir.join(format!("{file}.gz"))]);
     let found = places.into_iter().find(|path| path.is_file());
     found.ok_or_else(|| Error::MissingData { name: name.into(), file: file.into(), looked: folders.to_vec() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::images::Images;
+    use super::*;
+
+    #[test]
+    fn joined_parts_are_one_part() -> Result<()> {
+        let images = Images::new((0..14).collect(), (0..7).collect(), [1, 1, 2])?;
+        let (first, second) = images.split_last(3);
+        let joined = Joined { first: Box::new(first), second: Box::new(second) };
+        assert_eq!(joined.len(), images.len());
+        for indices in [&[6, 0, 5, 1, 4][..], &[0, 3], &[6, 4]] {
+            let (found, expected) = (joined.batch(indices, None)?, images.batch(indices, None)?);
+            assert_eq!(found.labels()?, expected.labels()?);
+            assert_eq!(found.rows().to_vec2::<f32>()?, expected.rows().to_vec2::<f32>()?);
+        }
+        Ok(())
+    }
 }

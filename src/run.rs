@@ -235,7 +235,8 @@ impl Run {
                     return Err(Error::Mismatch { place: "data".into(), problem });
                 }
                 let example = data.train.batch(&[0], None)?.hidden().to(&device, dtype)?;
-                (*data, example)
+                let data = if config.run.validate { *data } else { data.without_validation() };
+                (data, example)
             }
         };
         (site.example, site.classes) = (data.kind.shape.clone(), data.kind.classes.len());
@@ -246,6 +247,14 @@ impl Run {
         let plugin = registry::named::<dyn Architecture>(&config.architecture)?;
         let architecture = (plugin.build)(&config.settings, &site)
             .at(|| format!("architecture {} (package {})", config.architecture, plugin.info.package))?;
+        if let Some(readout) = &config.run.readout {
+            let names: Vec<_> = architecture.readouts().iter().map(|readout| readout.name).collect();
+            if !names.contains(&readout.as_str()) {
+                let (key, value, origin) = ("readout".into(), format!("{readout:?}"), "the settings".into());
+                let expected = format!("one that this network has: {}", names.join(", "));
+                return Err(Error::Setting { key, value, origin, expected });
+            }
+        }
         let stop = Arc::default();
         let (epoch, step, folder) = (0, 0, None);
         Ok(Self { config, data, sampler, architecture, vars, device, dtype, epoch, step, folder, stop })

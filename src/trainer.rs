@@ -127,7 +127,7 @@ fn judge(run: &mut Run, observer: &mut dyn Observer) -> Result<(Option<Evaluatio
         let scores = evaluation.readouts.iter().min_by_key(|(_, score)| score.wrong);
         scores.map(|(name, _)| name.clone())
     };
-    let preferred = validation.as_ref().and_then(best);
+    let preferred = run.config.run.readout.clone().or_else(|| validation.as_ref().and_then(best));
     let validation = validation.map(|evaluation| evaluation.by(preferred.as_deref()));
     let test = evaluate(run, Split::Test, &readouts, preferred.as_deref())?;
     for (split, evaluation) in [(Split::Validation, validation.as_ref()), (Split::Test, Some(&test))] {
