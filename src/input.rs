@@ -156,6 +156,15 @@ impl Input {
         Self::new(vec![Values::dense(tensor)?], batch, 1, &shape)
     }
 
+    /// `views` views that are all alike, `(B, …)`; one part, that all of them share.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if there is no dimension besides the batch.
+    pub fn shared(tensor: Tensor, views: usize) -> Result<Self> {
+        let (batch, shape) = (tensor.dim(0)?, tensor.dims()[1..].to_vec());
+        Self::new(vec![Values::dense(tensor)?], batch, views, &shape)
+    }
+
     /// `views` stacked views, `(V·B, …)`.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! A weight matrix that multiplies an input part by part and learns in closed form.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{Tensor, TensorId, Var};
@@ -25,7 +26,8 @@ use crate::vars::Vars;
 ///
 /// Part `p` of the input meets its own rows of the weight. A part that all views share is multiplied once, a one-hot
 /// part picks rows, and the scale of a row is applied to its product: `y[r] = Σₚ scaleₚ[r]·(xₚ[r]·Wₚ) + b`. The product
-/// of a shared part is kept until the weight changes, so that a later pass over the same examples finds it.
+/// of a part that all views share is kept until a variable changes, so that a later pass over the same examples finds
+/// it.
 pub struct Linear {
     vars: Vars,
     weight: (String, Var),
@@ -33,9 +35,11 @@ pub struct Linear {
     kept: Mutex<BTreeMap<usize, Kept>>,
 }
 
-/// The last product with the rows of the weight from some row on: of which matrix, at which version of the variables.
+/// The last product with the rows of the weight from some row on: of which columns of which matrix, at which version
+/// of the variables.
 struct Kept {
     matrix: TensorId,
+    columns: Range<usize>,
     version: u64,
     product: Arc<Vec<f32>>,
 }
@@ -129,7 +133,10 @@ impl Linear {
         for part in input.parts() {
             let count = part.values.rows()?;
             let term = match &part.values {
-                Values::Dense { .. } => Term::Product(self.shared(&part.values, first)?),
+                Values::Dense { matrix, columns } if count == input.batch() => {
+                    Term::Product(self.kept(matrix, columns, first)?)
+                }
+                Values::Dense { .. } => Term::Product(Arc::new(self.multiply(&part.values, first, |_, _, _| ())?)),
                 Values::OneHot { index, classes, strength } => {
                     let (index, slots) = (index.flatten_all()?.to_vec1::<u32>()?, index.dim(1)?);
                     if let Some(&class) = index.iter().find(|&&class| class as usize >= *classes) {
@@ -166,15 +173,17 @@ impl Linear {
     }
 
     /// The product of a part, from memory if it was last computed for this part and this weight.
-    fn shared(&self, values: &Values, first: usize) -> Result<Arc<Vec<f32>>> {
-        let Values::Dense { matrix, .. } = values else { return Ok(Arc::default()) };
-        let (matrix, version) = (matrix.id(), self.vars.version());
+    fn kept(&self, matrix: &Tensor, columns: &Range<usize>, first: usize) -> Result<Arc<Vec<f32>>> {
+        let version = self.vars.version();
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(kept) = kept.get(&first).filter(|kept| (kept.matrix, kept.version) == (matrix, version)) {
+        let same = |kept: &&Kept| (kept.matrix, kept.version) == (matrix.id(), version) && kept.columns == *columns;
+        if let Some(kept) = kept.get(&first).filter(same) {
             return Ok(kept.product.clone());
         }
-        let product = Arc::new(self.multiply(values, first, |_, _, _| ())?);
-        kept.insert(first, Kept { matrix, version, product: product.clone() });
+        let values = Values::Dense { matrix: matrix.clone(), columns: columns.clone() };
+        let product = Arc::new(self.multiply(&values, first, |_, _, _| ())?);
+        let (matrix, columns) = (matrix.id(), columns.clone());
+        kept.insert(first, Kept { matrix, columns, version, product: product.clone() });
         Ok(product)
     }
 
@@ -219,7 +228,6 @@ impl Linear {
         if let Some((name, bias)) = &self.bias {
             optimiser.learn(name, bias, Gradient::Whole(&ops::column_sums(delta)?), step)?;
         }
-        self.kept.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
         Ok(())
     }
 }

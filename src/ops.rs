@@ -13,7 +13,7 @@ use rand_chacha::ChaCha8Rng;
 
 pub(crate) use cpu::{for_rows, is_fast, with_rows, with_values, with_values_mut};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The logistic function `1 / (1 + e⁻ˣ)`, exact at both ends.
 pub fn sigmoid(x: &Tensor) -> Result<Tensor> {
@@ -89,6 +89,23 @@ pub fn gate(gradient: &Tensor, activity: &Tensor, gain: f64, shift: Option<(&Ten
         return Ok(first);
     }
     Ok(Tensor::cat(&[first, gated.narrow(0, rows, gated.dim(0)? - rows)?], 0)?)
+}
+
+/// `keep·old + (1 − keep)·new`, all `(R, …)`; the rows of `old` are repeated if it has fewer.
+///
+/// # Errors
+/// [`Error::Shape`] if the rows of `new` are not a multiple of those of `old`, of the same length.
+pub fn damp(old: &Tensor, new: &Tensor, keep: f64) -> Result<Tensor> {
+    let (rows, of_new) = (old.dim(0)?, new.dim(0)?);
+    if old.dims()[1..] != new.dims()[1..] || rows == 0 || of_new % rows != 0 {
+        let expected = format!("a multiple of {rows} rows like {:?}", old.dims());
+        return Err(Error::Shape { place: "damping".into(), found: new.dims().to_vec(), expected });
+    }
+    if is_fast(old) && is_fast(new) {
+        return cpu::damp(old, new, keep as f32);
+    }
+    let repeats = [&[of_new / rows][..], &vec![1; old.rank() - 1]].concat();
+    Ok(((old.repeat(repeats)? * keep)? + (new * (1. - keep))?)?)
 }
 
 /// Every element silenced with probability `rate` (rounded to 1/65536), the others divided by `1 − rate`.

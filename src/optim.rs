@@ -5,6 +5,7 @@
 //! is ever stored.
 
 mod fast;
+mod gather;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -12,6 +13,7 @@ use std::ops::Range;
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 
+use self::gather::Sum;
 use crate::error::{Error, Result};
 use crate::input::Values;
 use crate::ops;
@@ -97,6 +99,9 @@ pub struct Optimiser {
     descent: Descent,
     span: Range<usize>,
     moments: BTreeMap<String, Moments>,
+    /// What each gradient counts while gradients are gathered.
+    share: Option<f64>,
+    sums: BTreeMap<String, Sum>,
 }
 
 /// What an optimiser remembers of one variable: the velocity; or the first and second moments, and how many steps.
@@ -119,7 +124,7 @@ impl Method {
 impl Optimiser {
     /// An optimiser of the variables at and below `vars`, that runs in the epochs of `span`.
     pub fn new(vars: Vars, descent: Descent, span: Range<usize>) -> Self {
-        Self { vars, descent, span, moments: BTreeMap::new() }
+        Self { vars, descent, span, moments: BTreeMap::new(), share: None, sums: BTreeMap::new() }
     }
 
     /// The epochs in which it runs; rates and schedules are relative to them.
@@ -172,6 +177,38 @@ impl Optimiser {
     /// [`Error::Shape`] if the gradient is not of the variable's shape.
     pub fn learn(&mut self, name: &str, var: &Var, gradient: Gradient<'_>, step: &Step) -> Result<()> {
         gradient.check(var)?;
+        let Some(share) = self.share else { return self.change(name, var, gradient, step) };
+        if !self.sums.contains_key(name) {
+            self.sums.insert(name.into(), Sum::new(var)?);
+        }
+        self.sums.get_mut(name).map_or(Ok(()), |sum| sum.add(gradient, share))
+    }
+
+    /// From now on gradients change nothing; [`Optimiser::settle`] makes one step of their mean over `lessons` lessons.
+    ///
+    /// For layers that learn from several passes over one batch, such as time steps: whatever the layer, all passes see
+    /// the weights from before the step, and values that passes share are multiplied once for all of them.
+    pub fn gather(&mut self, lessons: usize) {
+        self.share = Some(1. / lessons.max(1) as f64);
+    }
+
+    /// One step of every variable for which gradients were gathered.
+    ///
+    /// # Errors
+    /// Whatever candle refuses.
+    pub fn settle(&mut self, step: &Step) -> Result<()> {
+        let share = self.share.take().unwrap_or(1.);
+        let mut sums = std::mem::take(&mut self.sums);
+        for (name, sum) in sums.iter_mut().filter(|(_, sum)| !sum.is_empty()) {
+            let var = sum.var.clone();
+            self.change(name, &var, Gradient::Whole(sum.take(share)?), step)?;
+        }
+        self.sums = sums;
+        Ok(())
+    }
+
+    fn change(&mut self, name: &str, var: &Var, gradient: Gradient<'_>, step: &Step) -> Result<()> {
+        self.vars.changed();
         let Descent { method, momentum, .. } = self.descent;
         let rate = self.rate(step);
         let shrink = 1. - rate * if var.rank() >= 2 { self.descent.decay } else { 0. };
@@ -275,14 +312,18 @@ impl Gradient<'_> {
         match self {
             Self::Whole(gradient) => Ok((*gradient).clone()),
             Self::Products(products) => {
-                let product = |product: &Product| -> Result<Tensor> {
-                    let matrix = product.values.to_matrix(var.dtype())?.t()?.contiguous()?;
-                    Ok(matrix.matmul(&product.delta.contiguous()?)?)
-                };
-                let rows: Vec<Tensor> = products.iter().map(product).collect::<Result<_>>()?;
-                Ok(Tensor::cat(&rows, 0)?)
+                let rows = products.iter().map(|product| product.whole(var.dtype()));
+                Ok(Tensor::cat(&rows.collect::<Result<Vec<_>>>()?, 0)?)
             }
         }
+    }
+}
+
+impl Product {
+    /// As a tensor, by candle's operations.
+    fn whole(&self, dtype: DType) -> Result<Tensor> {
+        let matrix = self.values.to_matrix(dtype)?.t()?.contiguous()?;
+        Ok(matrix.matmul(&self.delta.contiguous()?)?)
     }
 }
 
@@ -408,6 +449,40 @@ mod tests {
                 optimiser.learn("b", &parts, Gradient::Products(&products), &step(0, 1))?;
             }
             let difference = (whole.as_tensor() - parts.as_tensor())?.abs()?.sum_all()?.to_dtype(DType::F64)?;
+            assert!(difference.to_scalar::<f64>()? < 1e-6);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn gathered_gradients_make_one_step_of_their_mean() -> Result<()> {
+        for dtype in [DType::F32, DType::F64] {
+            let vars = Vars::new(1, dtype, &Device::Cpu);
+            let (mean, gathered) = (vars.get("a", (3, 2), Init::Const(1.))?, vars.get("b", (3, 2), Init::Const(1.))?);
+            let tensor =
+                |values: [[f64; 2]; 2]| -> Result<Tensor> { Ok(Tensor::new(&values, &Device::Cpu)?.to_dtype(dtype)?) };
+            let shared = Values::dense(tensor([[1., 2.], [3., 4.]])?)?;
+            let label = |index: [[u32; 1]; 2]| -> Result<Values> {
+                Ok(Values::OneHot { index: Tensor::new(&index, &Device::Cpu)?, classes: 1, strength: 1. })
+            };
+            // Σ over both lessons of xᵀ·delta, the last row being the sum of the deltas.
+            let (first, second) = (tensor([[1., 0.], [0., 2.]])?, tensor([[3., 1.], [0., 0.]])?);
+            let sum = Tensor::new(&[[4f64, 7.], [8., 10.], [4., 3.]], &Device::Cpu)?.to_dtype(dtype)?;
+            let mut optimiser = Optimiser::new(vars, descent(Method::Sgd), 0..1);
+            for _ in 0..2 {
+                optimiser.learn("a", &mean, Gradient::Whole(&(&sum * 0.5)?), &step(0, 1))?;
+                let before = gathered.as_tensor().copy()?;
+                optimiser.gather(2);
+                for delta in [&first, &second] {
+                    let values = [shared.clone(), label([[0], [0]])?];
+                    let products = values.map(|values| Product { values, delta: delta.clone() });
+                    optimiser.learn("b", &gathered, Gradient::Products(&products), &step(0, 1))?;
+                    let change = (gathered.as_tensor() - &before)?.abs()?.sum_all()?.to_dtype(DType::F64)?;
+                    assert_eq!(change.to_scalar::<f64>()?, 0.);
+                }
+                optimiser.settle(&step(0, 1))?;
+            }
+            let difference = (mean.as_tensor() - gathered.as_tensor())?.abs()?.sum_all()?.to_dtype(DType::F64)?;
             assert!(difference.to_scalar::<f64>()? < 1e-6);
         }
         Ok(())

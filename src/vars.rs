@@ -137,9 +137,14 @@ impl Vars {
         entries.map(|(path, entry)| (path.clone(), entry.var.clone())).collect()
     }
 
-    /// How often values were restored from outside; whoever keeps something computed from them compares.
+    /// How often variables of the tree were changed; whoever keeps something computed from them compares.
     pub fn version(&self) -> u64 {
         self.tree().version
+    }
+
+    /// Says that a variable was changed in place.
+    pub(crate) fn changed(&self) {
+        self.tree().version += 1;
     }
 
     /// Gives every variable at and below this place the value in `tensors`.
@@ -167,7 +172,7 @@ impl Vars {
         for (path, var) in &variables {
             var.set(&tensors[path].to_dtype(var.dtype())?.to_device(var.device())?)?;
         }
-        self.tree().version += 1;
+        self.changed();
         Ok(())
     }
 }

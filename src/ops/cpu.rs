@@ -206,6 +206,21 @@ pub(super) fn gate(gradient: &Tensor, activity: &Tensor, gain: f32, shift: Optio
     Ok(Tensor::from_vec(out, gradient.shape(), gradient.device())?)
 }
 
+pub(super) fn damp(old: &Tensor, new: &Tensor, keep: f32) -> Result<Tensor> {
+    let out = with_rows(old, |old| {
+        with_rows(new, |new| {
+            let mut out = vec![0f32; new.rows * new.width];
+            for_rows(&mut out, new.width, |row, out| {
+                for ((out, old), new) in out.iter_mut().zip(old.row(row % old.rows)).zip(new.row(row)) {
+                    *out = keep * old + (1. - keep) * new;
+                }
+            });
+            out
+        })
+    })??;
+    Ok(Tensor::from_vec(out, new.shape(), new.device())?)
+}
+
 pub(super) fn multiply(x: &Tensor, factors: &[f32]) -> Result<Tensor> {
     let out = with_rows(x, |x| {
         let mut out = vec![0f32; x.rows * x.width];
@@ -283,6 +298,7 @@ mod tests {
         });
         both(|x| ops::gate(&x.neg()?, x, 2., None));
         both(|x| ops::gate(&x.neg()?, x, 2., Some((&ops::column_sums(x)?, x.dim(0)?.div_ceil(2)))));
+        both(|x| ops::damp(x, &Tensor::cat(&[x.sqr()?, x.neg()?], 0)?, 0.3));
         both(|x| ops::dropout(x, 0.3, &stream(1, "dropout", 0)));
     }
 

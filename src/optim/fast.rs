@@ -92,6 +92,13 @@ fn adam(
     }
 }
 
+/// `sum[row..] ← sum[row..] + factor·valuesᵀ·delta`.
+pub(super) fn add(sum: &Tensor, row: usize, product: &Product, factor: f64) -> Result<()> {
+    let units = product.delta.dim(1)?;
+    let count = product.values.width()? * units;
+    with_values_mut(sum, |sum| product.add_to(&mut sum[row * units..][..count], &mut [], 1., factor as f32, |_, _| ()))?
+}
+
 /// Hands every product the rows of both matrices that it is for; the second may be empty.
 fn each(
     products: &[Product],
