@@ -11,4 +11,5 @@ mod label;
 mod mean_squares;
 mod mnist;
 mod progressive;
+mod recurrent;
 mod sum_squares;

@@ -46,6 +46,15 @@ pub struct Report {
     pub negative: Option<f64>,
 }
 
+impl Report {
+    /// Adds `share` of another report: means over the lessons of a step.
+    pub fn add(&mut self, other: &Report, share: f64) {
+        self.loss += share * other.loss;
+        self.positive += share * other.positive;
+        self.negative = other.negative.map(|negative| self.negative.unwrap_or(0.) + share * negative).or(self.negative);
+    }
+}
+
 impl Block {
     /// A block called `name`, learning when and how its optimiser says; the variables of layer and goodness have to be
     /// those of the optimiser.
@@ -83,6 +92,11 @@ impl Block {
     /// The optimiser, to restore its state.
     pub fn optimiser_mut(&mut self) -> &mut Optimiser {
         &mut self.optimiser
+    }
+
+    /// How many columns the goodness has, if one for each class.
+    pub fn classes(&self) -> Option<usize> {
+        self.goodness.classes()
     }
 
     /// The layer's activity, `(V·B, …)`.

@@ -190,7 +190,13 @@ impl Input {
         }
         let parts: Vec<_> = inputs.iter().flat_map(|input| input.parts.iter().cloned()).collect();
         let width = inputs.iter().map(Input::width).sum();
-        Ok(Self { parts, batch: inputs[0].batch, views: inputs[0].views, shape: vec![width] })
+        let mut joined = Self { parts, batch: inputs[0].batch, views: inputs[0].views, shape: vec![width] };
+        // One-hot parts alone cannot know the element type that those beside them have.
+        let (dtype, device) = joined.dtype_and_device();
+        for scale in joined.parts.iter_mut().filter_map(|part| part.scale.as_mut()) {
+            *scale = scale.to_dtype(dtype)?.to_device(&device)?;
+        }
+        Ok(joined)
     }
 
     /// The parts, from left to right.
@@ -253,6 +259,23 @@ impl Input {
         }
         let joined = if columns.len() == 1 { columns.remove(0) } else { Tensor::cat(&columns, 1)? };
         Ok(joined.reshape([&[self.rows()], &self.shape[..]].concat())?)
+    }
+
+    /// The same, every row times `factor`; nothing is multiplied yet, only [`Part::scale`] changes.
+    ///
+    /// # Errors
+    /// Whatever candle refuses.
+    pub fn scaled(mut self, factor: f64) -> Result<Self> {
+        let (dtype, device) = self.dtype_and_device();
+        for part in &mut self.parts {
+            part.scale = Some(match &part.scale {
+                Some(scale) => (scale * factor)?,
+                None => {
+                    Tensor::full(factor, self.batch * self.views, &Device::Cpu)?.to_dtype(dtype)?.to_device(&device)?
+                }
+            });
+        }
+        Ok(self)
     }
 
     /// The same, every row scaled over all parts together; nothing is multiplied yet, only [`Part::scale`] changes.
@@ -318,6 +341,14 @@ mod tests {
         let input = pixels_and_label()?.normalised(Normalise::MeanSquare)?;
         let means = input.join()?.sqr()?.mean(1)?.to_vec1::<f32>()?;
         assert!(means.iter().all(|mean| (mean - 1.).abs() < 1e-6), "{means:?}");
+        Ok(())
+    }
+
+    #[test]
+    fn factors_multiply() -> Result<()> {
+        let scaled = pixels_and_label()?.scaled(2.)?.scaled(1.5)?.join()?;
+        let expected = (pixels_and_label()?.join()? * 3.)?;
+        assert_eq!(scaled.to_vec2::<f32>()?, expected.to_vec2::<f32>()?);
         Ok(())
     }
 

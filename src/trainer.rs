@@ -193,9 +193,7 @@ impl Tally {
     fn add(&mut self, reports: &[(usize, Report)]) {
         for (block, report) in reports {
             let (sum, count) = self.sums.entry(*block).or_default();
-            sum.loss += report.loss;
-            sum.positive += report.positive;
-            sum.negative = report.negative.map(|negative| sum.negative.unwrap_or(0.) + negative);
+            sum.add(report, 1.);
             *count += 1.;
         }
     }

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
+use rand::Rng;
 
 use crate::data::{Augment, Examples};
 use crate::error::{Error, Result};
@@ -95,6 +96,24 @@ impl Examples for Images {
     }
 }
 
+/// Images `(B, C, H, W)`, each moved by up to `by` pixels in both directions, the border being filled with zeros.
+///
+/// # Errors
+/// Whatever candle refuses.
+pub fn moved(images: &Tensor, by: usize, rng: &mut impl Rng) -> Result<Tensor> {
+    let (count, channels, height, width) = images.dims4()?;
+    let mut moved = Vec::with_capacity(count);
+    for index in 0..count {
+        let mut draw = || below(rng, 2 * by + 1) as isize - by as isize;
+        let (rows, from_row) = overlap(height, draw());
+        let (columns, from_column) = overlap(width, draw());
+        let seen = images.get(index)?.narrow(1, from_row, rows.len())?.narrow(2, from_column, columns.len())?;
+        let seen = seen.pad_with_zeros(1, rows.start, height - rows.end)?;
+        moved.push(seen.pad_with_zeros(2, columns.start, width - columns.end)?);
+    }
+    Ok(Tensor::stack(&moved, 0)?.reshape((count, channels, height, width))?)
+}
+
 fn decode(bytes: &[u8], values: &mut [f32]) {
     values.iter_mut().zip(bytes).for_each(|(value, &byte)| *value = f32::from(byte) / 255.);
 }
@@ -148,6 +167,31 @@ mod tests {
         assert_eq!(seen.len(), 9);
         assert!(seen.contains(&vec![0, 0, 0, 0, 1, 2, 0, 4, 5])); // down and right
         assert!(seen.contains(&vec![5, 6, 0, 8, 9, 0, 0, 0, 0])); // up and left
+        Ok(())
+    }
+
+    #[test]
+    fn tensors_are_moved_like_bytes() -> Result<()> {
+        let images = Images::new((1..=18).collect(), vec![0, 1], [1, 3, 3])?.batch(&[0, 1], None)?;
+        let moved = moved(images.examples(), 1, &mut crate::seed::stream(1, "test", 0))?;
+        assert_eq!(moved.dims(), [2, 1, 3, 3]);
+        for (image, moved) in images.rows().to_vec2::<f32>()?.iter().zip(moved.flatten_from(1)?.to_vec2::<f32>()?) {
+            let places = (-1isize..=1).flat_map(|down| (-1..=1).map(move |right| (down, right)));
+            let shifted = places.map(|(down, right)| -> Vec<f32> {
+                (0..9isize)
+                    .map(|i| {
+                        let (row, column) = (i / 3 - down, i % 3 - right);
+                        let inside = (0..3).contains(&row) && (0..3).contains(&column);
+                        if inside {
+                            image[(row * 3 + column) as usize]
+                        } else {
+                            0.
+                        }
+                    })
+                    .collect()
+            });
+            assert!(shifted.into_iter().any(|shifted| shifted == moved), "{moved:?}");
+        }
         Ok(())
     }
 }
