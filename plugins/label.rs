@@ -1,7 +1,7 @@
 //! Samplers `label_overlay` and `label_concat`: the label is part of the input, a wrong label makes a negative.
 
-use onward::candle_core::{DType, Device, Tensor};
-use onward::seed::{below, unit};
+use onward::candle_core::{Device, Tensor};
+use onward::sampler::{predicted_wrong, uniform_wrong};
 use onward::{Batch, Error, Input, NegativeSampler, Result, Role, Site, Step, Values, Views};
 
 onward::choices! {
@@ -69,49 +69,14 @@ impl Sampler {
         let index = Tensor::from_vec(labels, (rows, 1), batch.device())?;
         Ok(Values::OneHot { index, classes: self.classes, strength: self.settings.strength })
     }
-
-    /// A wrong class for each label, all alike.
-    fn uniform(&self, labels: &[u32], step: &Step) -> Vec<u32> {
-        let mut rng = step.stream("negatives");
-        let wrong = |&label: &u32| {
-            let drawn = below(&mut rng, self.classes - 1) as u32;
-            drawn + u32::from(drawn >= label)
-        };
-        labels.iter().map(wrong).collect()
-    }
-
-    /// A wrong class for each label, in proportion to its probability.
-    fn hard(&self, labels: &[u32], log_probabilities: &Tensor, step: &Step) -> Result<Vec<u32>> {
-        let rows = log_probabilities.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec2::<f64>()?;
-        let mut rng = step.stream("negatives");
-        let mut wrong = Vec::with_capacity(labels.len());
-        for (row, &label) in rows.iter().zip(labels) {
-            // Relative to the likeliest wrong class: it is 1 however small all of them are.
-            let others = || row.iter().enumerate().filter(|&(class, _)| class != label as usize);
-            let top = others().map(|(_, log)| *log).fold(f64::NEG_INFINITY, f64::max);
-            let total: f64 = others().map(|(_, log)| (log - top).exp()).sum();
-            let mut left = unit(&mut rng) * total;
-            let chosen = others().find(|(_, log)| {
-                left -= (**log - top).exp();
-                left < 0.
-            });
-            let likeliest = || others().max_by(|a, b| a.1.total_cmp(b.1));
-            let (class, _) = chosen.or_else(likeliest).ok_or_else(|| Error::Mismatch {
-                place: "hard negatives".into(),
-                problem: format!("a prediction of {} classes has no wrong one", row.len()),
-            })?;
-            wrong.push(class as u32);
-        }
-        Ok(wrong)
-    }
 }
 
 impl NegativeSampler for Sampler {
     fn views(&mut self, batch: &Batch, predict: &mut dyn FnMut() -> Result<Tensor>, step: &Step) -> Result<Views> {
         let labels = batch.labels()?;
         let wrong = match self.settings.negatives {
-            Negatives::Uniform => self.uniform(labels, step),
-            Negatives::Hard => self.hard(labels, &predict()?, step)?,
+            Negatives::Uniform => uniform_wrong(labels, self.classes, &mut step.stream("negatives")),
+            Negatives::Hard => predicted_wrong(labels, &predict()?, &mut step.stream("negatives"))?,
         };
         let label = self.one_hot([labels, &wrong].concat(), batch)?;
         Views::new(self.input(batch, label, 2)?, vec![Role::Positive, Role::Negative], Some(labels.to_vec()))
@@ -125,10 +90,9 @@ impl NegativeSampler for Sampler {
         self.input(batch, Values::dense(label)?, 1)
     }
 
-    fn hypotheses(&self, batch: &Batch) -> Result<Option<Input>> {
-        let classes = 0..self.classes as u32;
-        let labels = classes.flat_map(|class| std::iter::repeat_n(class, batch.size())).collect();
-        Ok(Some(self.input(batch, self.one_hot(labels, batch)?, self.classes)?))
+    fn hypotheses(&self, batch: &Batch, candidates: &Tensor) -> Result<Option<Input>> {
+        let labels = candidates.flatten_all()?.to_vec1::<u32>()?;
+        Ok(Some(self.input(batch, self.one_hot(labels, batch)?, candidates.dim(0)?)?))
     }
 }
 
@@ -145,6 +109,8 @@ onward::register! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use onward::candle_core::DType;
+    use onward::sampler::every_class;
 
     fn step(index: u64) -> Step {
         Step { seed: 1, index, epoch: 0, epochs: 1, train: true, pass: 0 }
@@ -167,7 +133,11 @@ mod tests {
         let sampler = sampler(Negatives::Uniform, true);
         let neutral = sampler.neutral(&batch()?)?.join()?.to_vec2::<f32>()?;
         assert!(neutral[0].iter().zip([1. / 3., 1. / 3., 1. / 3., 4.]).all(|(a, b)| (a - b).abs() < 1e-6));
-        let hypotheses = sampler.hypotheses(&batch()?)?.expect("a label is in the input").join()?.to_vec2::<f32>()?;
+        let hypotheses = sampler
+            .hypotheses(&batch()?, &every_class(3, &batch()?)?)?
+            .expect("a label is in the input")
+            .join()?
+            .to_vec2::<f32>()?;
         assert_eq!(hypotheses[3], [0., 1., 0., 5.]); // class 1, example 1
         Ok(())
     }

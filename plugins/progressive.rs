@@ -5,11 +5,13 @@ use std::ops::Range;
 use onward::architecture::Readout;
 use onward::candle_core::Tensor;
 use onward::optim::{Descent, Method, Schedule};
-use onward::registry::{self, Preset};
+use onward::registry::Preset;
+use onward::sampler::every_class;
 use onward::settings::Pick;
+use onward::stack::{Level, Stack};
 use onward::{
     Architecture, Batch, Block, Error, GoodnessFn, Head, Input, LocalLayer, Loss, NegativeSampler, Normalise,
-    Objective, Optimiser, Report, Result, Site, Step,
+    Objective, Report, Result, Site, Step,
 };
 
 onward::choices! {
@@ -114,17 +116,13 @@ const PRESETS: &[Preset] = &[
 ];
 
 struct Net {
-    blocks: Vec<Block>,
-    heads: Vec<Head>,
-    normalise: Normalise,
-    readout_from: usize,
+    stack: Stack,
+    classes: usize,
     readouts: Vec<Readout>,
 }
 
 impl Net {
     fn new(settings: &Progressive, site: &Site) -> Result<Self> {
-        let epochs = site.epochs;
-        let layers = settings.hidden.len();
         let descent = Descent {
             method: settings.optimiser,
             rate: settings.lr,
@@ -132,82 +130,40 @@ impl Net {
             momentum: settings.momentum,
             schedule: settings.schedule,
         };
-        let objective = Objective { loss: settings.loss, theta: settings.theta, temperature: settings.temperature };
-        let mut net = Self {
-            blocks: Vec::with_capacity(layers),
-            heads: Vec::new(),
-            normalise: settings.normalise,
-            readout_from: settings.readout_from.min(layers) - 1,
-            readouts: Vec::new(),
+        let level = |(index, &units): (usize, &usize)| Level {
+            units,
+            layer: settings.layer.clone(),
+            goodness: settings.goodness.clone(),
+            objective: Objective { loss: settings.loss, theta: settings.theta, temperature: settings.temperature },
+            descent,
+            span: span(settings.order, index, site.epochs),
         };
-        let mut input = probe(&site.input, site)?.normalised(net.normalise)?;
-        let mut features = 0;
-        let mut by_class = false;
-        for (index, &units) in settings.hidden.iter().enumerate() {
-            let place = site.scope("blocks").scope(index).with_input(input.shape()).with_units(units);
-            let layer = registry::build(&settings.layer, &place.scope("layer"))?;
-            // What comes out is known from what comes out: one row is enough.
-            let activity = layer.forward(&input, &Step::evaluation(site.seed))?;
-            let of_goodness = place.scope("goodness").with_input(&activity.dims()[1..]);
-            let goodness = registry::build(&settings.goodness, &of_goodness)?;
-            by_class = goodness.classes().is_some();
-            let name = (index + 1).to_string();
-            let span = span(settings.order, index, epochs);
-            let optimiser = Optimiser::new(place.vars.clone(), descent, span);
-            let block = Block::new(name, layer, goodness, objective, settings.normalise, optimiser);
-            input = block.pass_on(&activity, 1)?;
-            if index >= net.readout_from {
-                features += input.width();
-            }
-            net.blocks.push(block);
-        }
-        if site.hypotheses && !by_class {
-            net.readouts.push(Readout { name: "search", cheap: false });
-        }
-        if by_class {
-            net.readouts.push(Readout { name: "goodness", cheap: true });
+        let levels: Vec<Level> = settings.hidden.iter().enumerate().map(level).collect();
+        let ones = Tensor::ones([&[1], &site.input[..]].concat(), site.vars.dtype(), &site.vars.device())?;
+        let from = settings.readout_from.min(levels.len()) - 1;
+        let mut stack = Stack::new(site, Input::of(ones)?, settings.normalise, &levels, from)?;
+        let mut readouts = Vec::new();
+        match stack.classes() {
+            Some(_) => readouts.push(Readout { name: "goodness", cheap: true }),
+            None if site.hypotheses => readouts.push(Readout { name: "search", cheap: false }),
+            None => (),
         }
         if settings.head {
-            net.readouts.push(Readout { name: "head", cheap: true });
-            let all = 0..net.epochs();
-            let descent =
-                Descent { method: Method::Sgd, rate: settings.head_lr, decay: settings.head_weight_decay, ..descent };
-            net.heads.push(Head::new(&site.scope("head").vars, features, site.classes, descent, all)?);
+            let (rate, decay) = (settings.head_lr, settings.head_weight_decay);
+            stack = stack.with_head(site, Descent { method: Method::Sgd, rate, decay, ..descent })?;
+            readouts.push(Readout { name: "head", cheap: true });
         }
-        if net.readouts.is_empty() {
-            let problem = "nothing can be read out: the sampler puts no label into the input; set `head = true`";
-            return Err(Error::Mismatch { place: "progressive".into(), problem: problem.into() });
+        if readouts.is_empty() {
+            return Err(mismatch(
+                "nothing can be read out: the sampler puts no label into the input; set `head = true`",
+            ));
         }
-        Ok(net)
+        Ok(Self { stack, classes: site.classes, readouts })
     }
+}
 
-    /// The activities of the blocks from `first` on, and the same normalised; no block after them is run.
-    fn activities(&self, input: Input, first: usize, step: &Step) -> Result<(Vec<Tensor>, Vec<Input>)> {
-        let mut input = input.normalised(self.normalise)?;
-        let (mut activities, mut features) = (Vec::new(), Vec::new());
-        for (index, block) in self.blocks.iter().enumerate() {
-            let activity = block.forward(&input, step)?;
-            input = block.pass_on(&activity, input.views())?;
-            if index >= first {
-                activities.push(activity);
-                features.push(input.clone());
-            }
-        }
-        Ok((activities, features))
-    }
-
-    /// What the head sees of the neutral view.
-    fn features(&self, neutral: Input, step: &Step) -> Result<Input> {
-        Input::beside(&self.activities(neutral, self.readout_from, step)?.1)
-    }
-
-    /// The goodness of an input, summed over the blocks that readouts see.
-    fn goodness(&self, input: Input, step: &Step) -> Result<Tensor> {
-        let (activities, _) = self.activities(input, self.readout_from, step)?;
-        let mut blocks = self.blocks[self.readout_from..].iter().zip(&activities);
-        let (block, activity) = blocks.next().expect("a net has layers");
-        blocks.try_fold(block.goodness(activity)?, |sum, (block, activity)| Ok((sum + block.goodness(activity)?)?))
-    }
+fn mismatch(problem: &str) -> Error {
+    Error::Mismatch { place: "progressive".into(), problem: problem.into() }
 }
 
 /// The epochs in which a layer learns.
@@ -218,57 +174,21 @@ fn span(order: Order, layer: usize, epochs: usize) -> Range<usize> {
     }
 }
 
-/// One row of ones of the sampler's shape, to find the shapes of the layers with.
-fn probe(shape: &[usize], site: &Site) -> Result<Input> {
-    let shape = [&[1], shape].concat();
-    Input::of(Tensor::ones(shape, site.vars.dtype(), &site.vars.device())?)
-}
-
 impl Architecture for Net {
     fn learn(&mut self, batch: &Batch, sampler: &mut dyn NegativeSampler, step: &Step) -> Result<Vec<(usize, Report)>> {
-        let mut neutral: Option<(Input, Tensor)> = None;
-        if let Some(head) = self.heads.first() {
-            let features = self.features(sampler.neutral(batch)?, step)?;
-            let log = head.log_probabilities(&features)?;
-            neutral = Some((features, log));
-        }
-        let mut predict = || match &neutral {
-            Some((_, log)) => Ok(log.clone()),
-            None => Err(Error::Mismatch {
-                place: "progressive".into(),
-                problem: "this sampler asks for the network's own prediction; set `head = true`".into(),
-            }),
-        };
-        let mut views = sampler.views(batch, &mut predict, step)?;
-        views.input = views.input.normalised(self.normalise)?;
-        let mut reports = Vec::with_capacity(self.blocks.len());
-        let last = self.blocks.iter().rposition(|block| block.is_learning(step)).map_or(0, |last| last + 1);
-        for (index, block) in self.blocks[..last].iter_mut().enumerate() {
-            let is_learning = block.is_learning(step);
-            let activity = block.forward(&views.input, &Step { train: is_learning, ..step.pass(1) })?;
-            let above = block.pass_on(&activity, views.input.views())?;
-            if is_learning {
-                reports.push((index, block.learn(&views.input, &activity, &views, step)?));
-            }
-            views.input = above;
-        }
-        if let (Some(head), Some((features, log))) = (self.heads.first_mut(), &neutral) {
-            head.learn(features, log, batch.labels()?, step)?;
-        }
-        Ok(reports)
+        self.stack.learn(batch, sampler, step)
     }
 
     fn scores(&self, batch: &Batch, sampler: &dyn NegativeSampler, readout: &str, step: &Step) -> Result<Tensor> {
-        match (readout, self.heads.first()) {
-            ("head", Some(head)) => head.log_probabilities(&self.features(sampler.neutral(batch)?, step)?),
-            ("goodness", _) => self.goodness(sampler.neutral(batch)?, step),
+        match readout {
+            "head" => self.stack.head(sampler.neutral(batch)?, step),
+            "goodness" => self.stack.goodness(sampler.neutral(batch)?, step),
             _ => {
-                let input = sampler.hypotheses(batch)?.ok_or_else(|| Error::Mismatch {
-                    place: "progressive".into(),
-                    problem: "the sampler puts no label into the input, so labels cannot be searched".into(),
-                })?;
+                let input = sampler.hypotheses(batch, &every_class(self.classes, batch)?)?;
+                let input =
+                    input.ok_or_else(|| mismatch("the sampler makes no hypotheses, so labels cannot be searched"))?;
                 let classes = input.views();
-                let goodness = self.goodness(input, step)?; // (C·B,)
+                let goodness = self.stack.goodness(input, step)?; // (C·B,)
                 Ok(goodness.reshape((classes, batch.size()))?.t()?.contiguous()?)
             }
         }
@@ -279,19 +199,19 @@ impl Architecture for Net {
     }
 
     fn blocks(&self) -> &[Block] {
-        &self.blocks
+        &self.stack.blocks
     }
 
     fn blocks_mut(&mut self) -> &mut [Block] {
-        &mut self.blocks
+        &mut self.stack.blocks
     }
 
     fn heads(&self) -> &[Head] {
-        &self.heads
+        &self.stack.heads
     }
 
     fn heads_mut(&mut self) -> &mut [Head] {
-        &mut self.heads
+        &mut self.stack.heads
     }
 }
 

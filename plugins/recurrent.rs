@@ -8,6 +8,7 @@ use onward::data::images::moved;
 use onward::ops::damp;
 use onward::optim::{Descent, Method, Schedule};
 use onward::registry::{self, Preset};
+use onward::sampler::every_class;
 use onward::settings::Pick;
 use onward::{
     Architecture, Batch, Block, Error, GoodnessFn, Head, Input, LocalLayer, Loss, NegativeSampler, Normalise,
@@ -151,6 +152,7 @@ struct Net {
     blocks: Vec<Block>,
     heads: [Head; 1],
     readouts: Vec<Readout>,
+    classes: usize,
     /// The widths of the hidden layers.
     hidden: Vec<usize>,
     /// How wide that is what stands above the last one; 0 if nothing does.
@@ -255,6 +257,7 @@ impl Net {
             blocks,
             heads: [head],
             readouts,
+            classes: site.classes,
             hidden,
             top,
             clamps,
@@ -489,7 +492,7 @@ impl Architecture for Net {
             "head" => self.heads[0].log_probabilities(&features),
             "goodness" => self.goodness(&sampler.neutral(batch)?, &states, batch, step),
             _ => {
-                let input = sampler.hypotheses(batch)?;
+                let input = sampler.hypotheses(batch, &every_class(self.classes, batch)?)?;
                 let input =
                     input.ok_or_else(|| mismatch("the sampler makes no hypotheses, so labels cannot be searched"))?;
                 let goodness = self.goodness(&input, &states, batch, step)?; // (C·B,)

@@ -125,6 +125,7 @@ pub mod sampler;
 pub mod seed;
 pub mod settings;
 pub mod site;
+pub mod stack;
 pub mod summary;
 mod trainer;
 pub mod vars;

@@ -204,6 +204,39 @@ impl Linear {
         })?
     }
 
+    /// The gradient of the loss with respect to each part of `x`, `(R, D)`, for layers that have something of their own
+    /// below this weight; `delta` being that with respect to `y`, `(V·B, N)`.
+    ///
+    /// `∂/∂xₚ = (scaleₚ·delta)·Wₚᵀ`; for a shared part the deltas of its views are added before they are multiplied.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if `delta` does not fit.
+    pub fn below(&self, input: &Input, delta: &Tensor) -> Result<Vec<Tensor>> {
+        let weight = self.weight.1.as_detached_tensor();
+        let mut first = 0;
+        let mut gradients = Vec::with_capacity(input.parts().len());
+        for (part, delta) in input.parts().iter().zip(self.deltas(input, delta)?) {
+            let width = part.values.width()?;
+            gradients.push(ops::matmul_transposed(&delta, &weight.narrow(0, first, width)?)?);
+            first += width;
+        }
+        Ok(gradients)
+    }
+
+    /// The deltas of each part, `(R, N)`.
+    fn deltas(&self, input: &Input, delta: &Tensor) -> Result<Vec<Tensor>> {
+        if delta.dims() != [input.rows(), self.units()] {
+            let expected = format!("{:?}", [input.rows(), self.units()]);
+            return Err(Error::Shape { place: self.weight.0.clone(), found: delta.dims().to_vec(), expected });
+        }
+        let of_part = |part: &Part| match &part.scale {
+            scale if part.values.rows()? != input.rows() => ops::sum_views(delta, scale.as_ref(), input.views()),
+            Some(scale) => ops::scale_rows(delta, scale),
+            None => Ok(delta.clone()),
+        };
+        input.parts().iter().map(of_part).collect()
+    }
+
     /// One step of weight and bias, `delta` being the gradient of the loss with respect to `y`, `(V·B, N)`.
     ///
     /// `∂/∂Wₚ = xₚᵀ·(scaleₚ·delta)`; for a shared part the deltas of its views are added before they are multiplied.
@@ -211,19 +244,9 @@ impl Linear {
     /// # Errors
     /// [`Error::Shape`] if `delta` does not fit.
     pub fn learn(&mut self, input: &Input, delta: &Tensor, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
-        if delta.dims() != [input.rows(), self.units()] {
-            let expected = format!("{:?}", [input.rows(), self.units()]);
-            return Err(Error::Shape { place: self.weight.0.clone(), found: delta.dims().to_vec(), expected });
-        }
-        let mut products = Vec::with_capacity(input.parts().len());
-        for part in input.parts() {
-            let delta = match &part.scale {
-                scale if part.values.rows()? != input.rows() => ops::sum_views(delta, scale.as_ref(), input.views())?,
-                Some(scale) => ops::scale_rows(delta, scale)?,
-                None => delta.clone(),
-            };
-            products.push(Product { values: part.values.clone(), delta });
-        }
+        let deltas = self.deltas(input, delta)?.into_iter();
+        let product = |(part, delta): (&Part, Tensor)| Product { values: part.values.clone(), delta };
+        let products: Vec<Product> = input.parts().iter().zip(deltas).map(product).collect();
         optimiser.learn(&self.weight.0, &self.weight.1, Gradient::Products(&products), step)?;
         if let Some((name, bias)) = &self.bias {
             optimiser.learn(name, bias, Gradient::Whole(&ops::column_sums(delta)?), step)?;
@@ -283,6 +306,25 @@ mod tests {
             assert!(difference(&linear.forward(&input, true)?, &joined.relu()?)? < 1e-5);
             // The second call finds the product of the pixels.
             assert!(difference(&linear.forward(&input, false)?, &joined)? < 1e-5);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn the_gradient_below_is_that_of_every_part() -> Result<()> {
+        for dtype in [DType::F32, DType::F64] {
+            let (linear, _) = linear(dtype)?;
+            let input = pixels_and_label(dtype)?;
+            let delta = linear.forward(&input, false)?;
+            let below = linear.below(&input, &delta)?;
+            // By hand: of the joined input, whose rows were scaled.
+            let weight = linear.weight.1.as_tensor();
+            let joined = delta.matmul(&weight.t()?.contiguous()?)?;
+            let scale = input.parts()[0].scale.clone().expect("it is normalised").unsqueeze(1)?;
+            let joined = joined.broadcast_mul(&scale)?;
+            assert!(difference(&below[0], &joined.narrow(1, 0, 2)?)? < 1e-5);
+            let pixels = joined.narrow(1, 2, 4)?;
+            assert!(difference(&below[1], &(pixels.narrow(0, 0, 3)? + pixels.narrow(0, 3, 3)?)?)? < 1e-5);
         }
         Ok(())
     }

@@ -119,6 +119,20 @@ pub fn dropout(x: &Tensor, rate: f64, rng: &ChaCha8Rng) -> Result<Tensor> {
     Ok((x * Tensor::from_vec(mask, x.shape(), x.device())?.to_dtype(x.dtype())?)?)
 }
 
+/// `a·bᵀ`: `(R, N)` and `(D, N)` to `(R, D)`.
+pub(crate) fn matmul_transposed(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    if is_fast(a) && is_fast(b) {
+        let product = with_rows(a, |a| {
+            with_rows(b, |b| {
+                let b = gemm::Matrix::of_rows(b.data, b.rows, b.width, b.stride).transposed();
+                gemm::product(gemm::Matrix::of_rows(a.data, a.rows, a.width, a.stride), b, |_, _, _| ())
+            })
+        })??;
+        return Ok(Tensor::from_vec(product, (a.dim(0)?, b.dim(0)?), a.device())?);
+    }
+    Ok(a.contiguous()?.matmul(&b.t()?.contiguous()?)?)
+}
+
 /// Class indices as a tensor, `(B,)`.
 pub(crate) fn index(labels: &[u32], device: &candle_core::Device) -> Result<Tensor> {
     Ok(Tensor::from_slice(labels, labels.len(), device)?)

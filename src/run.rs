@@ -17,7 +17,7 @@ use crate::folder::{self, Folder, CONFIG, MODEL, STATE, SUMMARY};
 use crate::observe::metrics::Metrics;
 use crate::observe::{Event, Observer};
 use crate::registry;
-use crate::sampler::NegativeSampler;
+use crate::sampler::{every_class, NegativeSampler};
 use crate::seed::Step;
 use crate::site::Site;
 use crate::summary::{Evaluation, Summary};
@@ -243,7 +243,7 @@ impl Run {
         let sampler = registry::build(config.run.sampler.as_ref().ok_or_else(|| needed("sampler"))?, &site)?;
         // One example tells what the sampler's inputs look like.
         site.input = sampler.neutral(&example)?.shape().to_vec();
-        site.hypotheses = sampler.hypotheses(&example)?.is_some();
+        site.hypotheses = sampler.hypotheses(&example, &every_class(1, &example)?)?.is_some();
         let plugin = registry::named::<dyn Architecture>(&config.architecture)?;
         let architecture = (plugin.build)(&config.settings, &site)
             .at(|| format!("architecture {} (package {})", config.architecture, plugin.info.package))?;

@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
+use rand::Rng;
 
-use crate::error::Result;
+use crate::data::Examples;
+use crate::error::{Error, Result};
 use crate::input::Input;
-use crate::seed::Step;
+use crate::seed::{below, unit, Step};
 use crate::views::{Batch, Views};
 
 /// Turns a batch into the passes to learn from: the only source of negatives, and of labels in the input.
@@ -34,12 +36,28 @@ pub trait NegativeSampler: Send {
         Input::of(batch.examples().clone())
     }
 
-    /// The input under every class in turn, `C` views, view `c` with class `c`; by default there is none, since no
-    /// label is in the input.
+    /// The input under hypothesised classes, one view for each row of `candidates`, `(K, B)`, `u32`: view `k` of example
+    /// `b` has class `candidates[k, b]`. By default there is none, since no label is in the input.
     ///
     /// # Errors
     /// Whatever the batch does not fit.
-    fn hypotheses(&self, _batch: &Batch) -> Result<Option<Input>> {
+    fn hypotheses(&self, _batch: &Batch, _candidates: &Tensor) -> Result<Option<Input>> {
+        Ok(None)
+    }
+
+    /// What the sampler remembers from this epoch on, under the names of [`save`](Self::save); by default it remembers
+    /// nothing. The trainer asks before every epoch and gives the answer to [`restore`](Self::restore).
+    ///
+    /// `predict` gives the network's own log-probabilities of the classes for any examples, `(B, C)`.
+    ///
+    /// # Errors
+    /// Whatever the examples do not fit.
+    fn refresh(
+        &self,
+        _train: &dyn Examples,
+        _predict: &dyn Fn(&Batch) -> Result<Tensor>,
+        _step: &Step,
+    ) -> Result<Option<HashMap<String, Tensor>>> {
         Ok(None)
     }
 
@@ -55,4 +73,49 @@ pub trait NegativeSampler: Send {
     fn restore(&mut self, _tensors: &HashMap<String, Tensor>) -> Result<()> {
         Ok(())
     }
+}
+
+/// Every class as a candidate of every example, `(C, B)`: what is searched if nothing narrows the search.
+///
+/// # Errors
+/// Whatever candle refuses.
+pub fn every_class(classes: usize, batch: &Batch) -> Result<Tensor> {
+    let rows = (0..classes as u32).flat_map(|class| std::iter::repeat_n(class, batch.size()));
+    Ok(Tensor::from_iter(rows, batch.device())?.reshape((classes, batch.size()))?)
+}
+
+/// A wrong class for each label, all wrong ones alike; at least two classes are needed.
+pub fn uniform_wrong(labels: &[u32], classes: usize, rng: &mut impl Rng) -> Vec<u32> {
+    let wrong = |&label: &u32| {
+        let drawn = below(rng, classes - 1) as u32;
+        drawn + u32::from(drawn >= label)
+    };
+    labels.iter().map(wrong).collect()
+}
+
+/// A wrong class for each label, in proportion to the probability that the network gives it: a hard negative.
+///
+/// # Errors
+/// [`Error::Mismatch`] if there is no other class than the label.
+pub fn predicted_wrong(labels: &[u32], log_probabilities: &Tensor, rng: &mut impl Rng) -> Result<Vec<u32>> {
+    let rows = log_probabilities.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec2::<f64>()?;
+    let mut wrong = Vec::with_capacity(labels.len());
+    for (row, &label) in rows.iter().zip(labels) {
+        // Relative to the likeliest wrong class: it is 1 however small all of them are.
+        let others = || row.iter().enumerate().filter(|&(class, _)| class != label as usize);
+        let top = others().map(|(_, log)| *log).fold(f64::NEG_INFINITY, f64::max);
+        let total: f64 = others().map(|(_, log)| (log - top).exp()).sum();
+        let mut left = unit(rng) * total;
+        let chosen = others().find(|(_, log)| {
+            left -= (**log - top).exp();
+            left < 0.
+        });
+        let likeliest = || others().max_by(|a, b| a.1.total_cmp(b.1));
+        let (class, _) = chosen.or_else(likeliest).ok_or_else(|| Error::Mismatch {
+            place: "hard negatives".into(),
+            problem: format!("a prediction of {} classes has no wrong one", row.len()),
+        })?;
+        wrong.push(class as u32);
+    }
+    Ok(wrong)
 }

@@ -16,6 +16,7 @@ use crate::observe::{Event, Observer};
 use crate::run::Run;
 use crate::seed::{self, Step};
 use crate::summary::{Evaluation, Score, Summary};
+use crate::views::Batch;
 
 /// Examples that are predicted at once.
 const EVALUATION_BATCH: usize = 500;
@@ -74,6 +75,10 @@ fn train_here(run: &mut Run, last: usize, observer: &mut dyn Observer) -> Result
             place: "checkpoint".into(),
             problem: format!("step {} is not in epoch {} of {steps} steps: other data or batch?", run.step, epoch + 1),
         })? as usize;
+        // Within an epoch the sampler goes on with what it had.
+        if done == 0 {
+            refresh(run, epoch, epochs)?;
+        }
         for indices in order.chunks(batch).skip(done) {
             let step = Step { seed: settings.seed, index: run.step, epoch, epochs, train: true, pass: 0 };
             let augment = Augment { shift: settings.shift, step: &step };
@@ -103,6 +108,24 @@ fn train_here(run: &mut Run, last: usize, observer: &mut dyn Observer) -> Result
         }
     }
     Ok(training)
+}
+
+/// Lets the sampler make what it remembers for an epoch, from the network's own predictions.
+fn refresh(run: &mut Run, epoch: usize, epochs: usize) -> Result<()> {
+    let step = Step { seed: run.config.run.seed, index: run.step, epoch, epochs, train: true, pass: 0 };
+    let readout = run.architecture.readouts().into_iter().find(|readout| readout.cheap);
+    let predict = |batch: &Batch| {
+        let readout = readout.ok_or_else(|| Error::Mismatch {
+            place: "sampler".into(),
+            problem:
+                "it asks for the network's own prediction, but there is no readout that is cheap; set `head = true`"
+                    .into(),
+        })?;
+        let batch = batch.to(&run.device, run.dtype)?.hidden();
+        run.architecture.scores(&batch, &*run.sampler, readout.name, &Step::evaluation(step.seed))
+    };
+    let remembered = run.sampler.refresh(&*run.data.train, &predict, &step)?;
+    remembered.map_or(Ok(()), |tensors| run.sampler.restore(&tensors))
 }
 
 /// Saves the run, unless that would replace a good checkpoint by one of a network that is lost.

@@ -12,6 +12,7 @@ use onward::data::images::Images;
 use onward::data::{DataSet, Framing, Kind};
 use onward::observe::Event;
 use onward::registry::{self, KINDS};
+use onward::sampler::every_class;
 use onward::seed::{below, stream, unit};
 use onward::settings::{Pick, Settings};
 use onward::{Architecture, Batch, Error, GoodnessFn, Input, Lesson, LocalLayer, NegativeSampler};
@@ -219,7 +220,7 @@ fn every_sampler_gives_views_of_one_width_from_its_seed_and_never_sees_hidden_la
             assert_eq!(bits(&views.input.join()?), bits(&again.input.join()?), "{name}: same step, other views");
             let neutral = sampler.neutral(&batch.hidden())?;
             assert_eq!(neutral.shape(), views.input.shape(), "{name}");
-            if let Some(hypotheses) = sampler.hypotheses(&batch.hidden())? {
+            if let Some(hypotheses) = sampler.hypotheses(&batch.hidden(), &every_class(4, &batch)?)? {
                 assert_eq!((hypotheses.views(), hypotheses.shape()), (4, neutral.shape()), "{name}");
             }
             // With the labels hidden it either does without them or says that it needs them.

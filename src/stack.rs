@@ -1,0 +1,195 @@
+//! Layers one upon the other: the wiring that several architectures share.
+
+use candle_core::Tensor;
+
+#[cfg(doc)]
+use crate::architecture::Architecture;
+use crate::block::{Block, Objective, Report};
+use crate::error::{Error, Result};
+use crate::goodness::GoodnessFn;
+use crate::head::Head;
+use crate::input::{Input, Normalise};
+use crate::layer::LocalLayer;
+use crate::optim::{Descent, Optimiser};
+use crate::registry;
+use crate::sampler::NegativeSampler;
+use crate::seed::Step;
+use crate::settings::Pick;
+use crate::site::Site;
+use crate::views::Batch;
+
+/// One level of a [`Stack`].
+#[derive(Clone)]
+pub struct Level {
+    /// How wide its layer is asked to be.
+    pub units: usize,
+    /// Its layer.
+    pub layer: Pick<dyn LocalLayer>,
+    /// Its goodness.
+    pub goodness: Pick<dyn GoodnessFn>,
+    /// What it minimises.
+    pub objective: Objective,
+    /// How its gradients become updates.
+    pub descent: Descent,
+    /// The epochs in which it learns.
+    pub span: std::ops::Range<usize>,
+}
+
+/// Layers one upon the other, each learning from the normalised activity of the one below, and a head upon them.
+///
+/// Layer `l` sees `xₗ = norm(aₗ₋₁)`, `x₁ = norm(input)`, for every view; its activity is `aₗ`, its goodness `gₗ`.
+/// Nothing else passes between layers. The head, if there is one, is a softmax over the normalised activities of the
+/// neutral input, `log softmax(Σₗ norm(aₗ)·Wₗ)`. All views of a step see the weights from before the step.
+pub struct Stack {
+    /// The levels, from the input on.
+    pub blocks: Vec<Block>,
+    /// The head: one, or none.
+    pub heads: Vec<Head>,
+    normalise: Normalise,
+    readout_from: usize,
+    features: usize,
+}
+
+impl Stack {
+    /// Builds the levels at `site`, from the input on; `example` is an input of one row, to find the shapes with. What
+    /// is read out leaves out the levels before `readout_from`, counted from 0.
+    ///
+    /// # Errors
+    /// As [`registry::build`]; whatever a layer says of the input that it gets.
+    pub fn new(
+        site: &Site,
+        example: Input,
+        normalise: Normalise,
+        levels: &[Level],
+        readout_from: usize,
+    ) -> Result<Self> {
+        let mut stack = Self { blocks: Vec::new(), heads: Vec::new(), normalise, readout_from, features: 0 };
+        let mut input = example.normalised(normalise)?;
+        for (index, level) in levels.iter().enumerate() {
+            let place = site.scope("blocks").scope(index).with_input(input.shape()).with_units(level.units);
+            let layer = registry::build(&level.layer, &place.scope("layer"))?;
+            let activity = layer.forward(&input, &Step::evaluation(site.seed))?;
+            let of_goodness = place.scope("goodness").with_input(&activity.dims()[1..]);
+            let goodness = registry::build(&level.goodness, &of_goodness)?;
+            let optimiser = Optimiser::new(place.vars.clone(), level.descent, level.span.clone());
+            let block = Block::new((index + 1).to_string(), layer, goodness, level.objective, normalise, optimiser);
+            input = block.pass_on(&activity, 1)?;
+            if index >= readout_from {
+                stack.features += input.width();
+            }
+            stack.blocks.push(block);
+        }
+        Ok(stack)
+    }
+
+    /// Puts a head upon the levels that are read out, at `site`, learning in all epochs of theirs.
+    ///
+    /// # Errors
+    /// As [`Head::new`].
+    pub fn with_head(mut self, site: &Site, descent: Descent) -> Result<Self> {
+        let epochs = self.blocks.iter().map(|block| block.span().end).max().unwrap_or(0).max(site.epochs);
+        self.heads = vec![Head::new(&site.scope("head").vars, self.features, site.classes, descent, 0..epochs)?];
+        Ok(self)
+    }
+
+    /// How many columns the goodness has, if one for each class.
+    pub fn classes(&self) -> Option<usize> {
+        self.blocks.last().and_then(Block::classes)
+    }
+
+    /// The activities of the levels that are read out, and the same normalised.
+    ///
+    /// # Errors
+    /// Whatever a layer refuses.
+    pub fn activities(&self, input: Input, step: &Step) -> Result<(Vec<Tensor>, Vec<Input>)> {
+        let mut input = input.normalised(self.normalise)?;
+        let (mut activities, mut features) = (Vec::new(), Vec::new());
+        for (index, block) in self.blocks.iter().enumerate() {
+            let activity = block.forward(&input, step)?;
+            input = block.pass_on(&activity, input.views())?;
+            if index >= self.readout_from {
+                activities.push(activity);
+                features.push(input.clone());
+            }
+        }
+        Ok((activities, features))
+    }
+
+    /// What the head sees of the neutral view: normalised activities side by side.
+    ///
+    /// # Errors
+    /// Whatever a layer refuses.
+    pub fn features(&self, neutral: Input, step: &Step) -> Result<Input> {
+        Input::beside(&self.activities(neutral, step)?.1)
+    }
+
+    /// The goodness of an input, summed over the levels that are read out: `(V·B,)`, or `(V·B, C)`.
+    ///
+    /// # Errors
+    /// Whatever a layer or goodness refuses.
+    pub fn goodness(&self, input: Input, step: &Step) -> Result<Tensor> {
+        let (activities, _) = self.activities(input, step)?;
+        let mut sum: Option<Tensor> = None;
+        for (block, activity) in self.blocks[self.readout_from..].iter().zip(&activities) {
+            let goodness = block.goodness(activity)?;
+            sum = Some(match sum {
+                None => goodness,
+                Some(sum) => (sum + goodness)?,
+            });
+        }
+        sum.ok_or_else(|| Error::Mismatch { place: "stack".into(), problem: "no level is read out".into() })
+    }
+
+    /// Log-probabilities by the head, `(B, C)`.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] if there is no head; whatever a layer refuses.
+    pub fn head(&self, neutral: Input, step: &Step) -> Result<Tensor> {
+        let head = self.heads.first().ok_or_else(no_head)?;
+        head.log_probabilities(&self.features(neutral, step)?)
+    }
+
+    /// One step of all levels that learn in this epoch, and of the head, as [`Architecture::learn`] asks for it. The
+    /// sampler gets the head's prediction of the neutral view where it wants the network's own.
+    ///
+    /// # Errors
+    /// As [`Architecture::learn`].
+    pub fn learn(
+        &mut self,
+        batch: &Batch,
+        sampler: &mut dyn NegativeSampler,
+        step: &Step,
+    ) -> Result<Vec<(usize, Report)>> {
+        let mut neutral: Option<(Input, Tensor)> = None;
+        if let Some(head) = self.heads.first() {
+            let features = self.features(sampler.neutral(batch)?, step)?;
+            let log = head.log_probabilities(&features)?;
+            neutral = Some((features, log));
+        }
+        let mut predict = || neutral.as_ref().map(|(_, log)| log.clone()).ok_or_else(no_head);
+        let mut views = sampler.views(batch, &mut predict, step)?;
+        views.input = views.input.normalised(self.normalise)?;
+        let mut reports = Vec::with_capacity(self.blocks.len());
+        let last = self.blocks.iter().rposition(|block| block.is_learning(step)).map_or(0, |last| last + 1);
+        for (index, block) in self.blocks[..last].iter_mut().enumerate() {
+            let is_learning = block.is_learning(step);
+            let activity = block.forward(&views.input, &Step { train: is_learning, ..step.pass(1) })?;
+            let above = block.pass_on(&activity, views.input.views())?;
+            if is_learning {
+                reports.push((index, block.learn(&views.input, &activity, &views, step)?));
+            }
+            views.input = above;
+        }
+        if let (Some(head), Some((features, log))) = (self.heads.first_mut(), &neutral) {
+            head.learn(features, log, batch.labels()?, step)?;
+        }
+        Ok(reports)
+    }
+}
+
+fn no_head() -> Error {
+    Error::Mismatch {
+        place: "stack of layers".into(),
+        problem: "the network's own prediction is asked for; set `head = true`".into(),
+    }
+}
