@@ -127,6 +127,7 @@ pub mod settings;
 pub mod site;
 pub mod stack;
 pub mod summary;
+pub mod tokenizer;
 mod trainer;
 pub mod vars;
 pub mod views;
@@ -149,6 +150,7 @@ pub use sampler::NegativeSampler;
 pub use seed::Step;
 pub use site::Site;
 pub use summary::Summary;
+pub use tokenizer::Tokenizer;
 pub use vars::Vars;
 pub use views::{Batch, Role, Views};
 

@@ -74,7 +74,7 @@ fn keyed(seed: u64, purpose: &str, index: u64, pass: u32) -> ChaCha8Rng {
 }
 
 /// The FNV-1a hash: fixed for ever, unlike the standard library's.
-fn fnv1a(text: &str) -> u64 {
+pub(crate) fn fnv1a(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
