@@ -1,7 +1,7 @@
 //! Data set `digits`: drawn here, from strokes.
 
 use onward::data::images::Images;
-use onward::data::{DataSet, Framing, Kind};
+use onward::data::{Content, DataSet, Framing, Kind};
 use onward::registry::Preset;
 use onward::seed::{stream, unit};
 use rand::Rng;
@@ -180,11 +180,12 @@ fn data_set(size: usize) -> onward::Result<DataSet> {
         kind: Kind {
             shape: vec![1, SIDE, SIDE],
             classes: (0..10).map(|digit| digit.to_string()).collect(),
-            framing: Framing::Object(4),
+            content: Content::Picture(Framing::Object(4)),
         },
         test: Box::new(images(0, part)?),
         validation: Box::new(images(1_000_000, part)?),
         train: Box::new(images(2_000_000, size)?),
+        text: None,
     })
 }
 

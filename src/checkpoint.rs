@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use safetensors::SafeTensors;
@@ -9,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::Kind;
 use crate::error::{Error, Result};
-use crate::folder;
+use crate::folder::{self, TOKENIZER};
+use crate::tokenizer::Tokenizer;
 
 /// What a file belongs to. No paths, no times: the same run gives the same bytes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,6 +22,9 @@ pub(crate) struct Belongs {
     pub architecture: String,
     /// What the network was made for.
     pub kind: Kind,
+    /// The fingerprint of what the text was cut with that the network was made for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<String>,
     /// Epochs completed.
     pub epoch: usize,
     /// Steps taken.
@@ -42,6 +47,24 @@ pub(crate) fn write(path: &Path, tensors: &BTreeMap<String, Tensor>, belongs: &B
 pub(crate) fn belongs(path: &Path) -> Result<Belongs> {
     let bytes = std::fs::read(path).map_err(Error::file("read", path))?;
     described(path, &bytes)
+}
+
+/// The tokenizer of the run in `folder`, if it has one; it must be the one that the network in `saved` was made for.
+pub(crate) fn tokenizer(folder: &Path, saved: &Path) -> Result<Option<Arc<Tokenizer>>> {
+    let path = folder.join(TOKENIZER);
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let tokenizer = Tokenizer::open(&path)?;
+    let (found, wanted) = (tokenizer.fingerprint(), belongs(saved)?.tokenizer.unwrap_or("none".into()));
+    if found != wanted {
+        let problem = format!(
+            "is not the tokenizer that the network was trained with (fingerprint {found}; the checkpoint says {wanted}); \
+             put that one back"
+        );
+        return Err(Error::Run { path, problem });
+    }
+    Ok(Some(Arc::new(tokenizer)))
 }
 
 fn described(path: &Path, bytes: &[u8]) -> Result<Belongs> {

@@ -3,6 +3,7 @@
 pub mod idx;
 pub mod images;
 pub mod pictures;
+pub mod text;
 
 use std::path::{Path, PathBuf};
 
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::seed::Step;
 use crate::views::Batch;
+use text::{Passages, Text};
 
 crate::choices! {
     /// A part of a data set.
@@ -32,8 +34,20 @@ pub struct Kind {
     pub shape: Vec<usize>,
     /// The names of the classes.
     pub classes: Vec<String>,
-    /// How a picture from elsewhere has to be framed to look like an example.
-    pub framing: Framing,
+    /// What an example shows.
+    #[serde(alias = "framing")]
+    pub content: Content,
+}
+
+/// What the examples of a data set show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Content {
+    /// Tokens of a text, the class being the token that follows; the shape is `[K]`, the length of the window.
+    Text,
+    /// A picture; one from elsewhere has to be framed like this to look like an example.
+    #[serde(untagged)]
+    Picture(Framing),
 }
 
 /// How pictures of a data set are framed.
@@ -57,12 +71,14 @@ pub struct DataSet {
     pub validation: Box<dyn Examples>,
     /// What is looked at once.
     pub test: Box<dyn Examples>,
+    /// What text has besides; nothing if the examples are none.
+    pub text: Option<Text>,
 }
 
 impl DataSet {
     /// No examples at all, of this kind: for a network that only predicts.
-    pub fn empty(kind: Kind) -> Self {
-        Self { kind, train: Box::new(Nothing), validation: Box::new(Nothing), test: Box::new(Nothing) }
+    pub fn empty(kind: Kind, text: Option<Text>) -> Self {
+        Self { kind, train: Box::new(Nothing), validation: Box::new(Nothing), test: Box::new(Nothing), text }
     }
 
     /// The same with nothing to validate on: that part is trained on as well.
@@ -135,6 +151,12 @@ impl Examples for Joined {
         let labels = [first, second].concat();
         Batch::new(examples, order.iter().map(|&row| labels[row as usize]).collect())
     }
+
+    fn passages(&self) -> Option<Passages<'_>> {
+        let (first, second) = (self.first.passages()?, self.second.passages()?);
+        let documents = [first.documents, second.documents].concat();
+        Some(Passages { documents, characters: first.characters + second.characters, ..first })
+    }
 }
 
 /// Labelled examples that can be asked for by the batch.
@@ -150,11 +172,17 @@ pub trait Examples: Send + Sync {
         self.len() == 0
     }
 
-    /// The examples at `indices`, augmented where `augment` says so; on the CPU, images as `f32` in `[0, 1]`.
+    /// The examples at `indices`, augmented where `augment` says so; on the CPU, images as `f32` in `[0, 1]`, tokens as
+    /// `u32`.
     ///
     /// # Errors
     /// Whatever candle refuses.
     fn batch(&self, indices: &[usize], augment: Option<&Augment<'_>>) -> Result<Batch>;
+
+    /// The text behind the examples, if they are windows of text; by default there is none.
+    fn passages(&self) -> Option<Passages<'_>> {
+        None
+    }
 }
 
 /// How training examples are varied.

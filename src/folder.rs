@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 pub(crate) const CONFIG: &str = "config.toml";
 pub(crate) const MODEL: &str = "model.safetensors";
 pub(crate) const STATE: &str = "state.safetensors";
+pub(crate) const TOKENIZER: &str = "tokenizer.json";
 const LOCK: &str = ".lock";
 pub(crate) const SUMMARY: &str = "summary.json";
 

@@ -11,9 +11,11 @@ use toml::Value;
 use crate::architecture::{Architecture, Readout};
 use crate::checkpoint::{self, Belongs, FORMAT};
 use crate::config::{Config, Precision, Source, NO_PRESET};
-use crate::data::{pictures, DataSet, Split};
+use crate::data::text::Text;
+use crate::data::{pictures, Content, DataSet, Split};
 use crate::error::{Context, Error, Result};
-use crate::folder::{self, Folder, CONFIG, MODEL, STATE, SUMMARY};
+use crate::folder::{self, Folder, CONFIG, MODEL, STATE, SUMMARY, TOKENIZER};
+use crate::input::Values;
 use crate::observe::metrics::Metrics;
 use crate::observe::{Event, Observer};
 use crate::registry;
@@ -21,6 +23,7 @@ use crate::sampler::{every_class, NegativeSampler};
 use crate::seed::Step;
 use crate::site::Site;
 use crate::summary::{Evaluation, Summary};
+use crate::tokenizer::Tokenizer;
 use crate::trainer;
 use crate::vars::Vars;
 use crate::views::Batch;
@@ -115,11 +118,15 @@ impl RunBuilder {
     /// is damaged or foreign.
     pub fn build(self) -> Result<Run> {
         let config = self.config()?;
-        let data = match &self.saved {
-            Some(folder) if !self.data => Some(DataSet::empty(checkpoint::belongs(&saved_in(folder))?.kind)),
-            _ => None,
-        };
-        let mut run = Run::assemble(config, data, self.data_dirs, &self.device)?;
+        let (mut data, mut tokenizer) = (None, None);
+        if let Some(folder) = &self.saved {
+            tokenizer = checkpoint::tokenizer(folder, &saved_in(folder))?;
+            if !self.data {
+                let text = tokenizer.clone().map(|tokenizer| Text { tokenizer, ngram: 1 });
+                data = Some(DataSet::empty(checkpoint::belongs(&saved_in(folder))?.kind, text));
+            }
+        }
+        let mut run = Run::assemble(config, data, tokenizer, self.data_dirs, &self.device)?;
         run.stop = self.stop;
         if let Some(folder) = &self.saved {
             run.restore_from(folder)?;
@@ -207,7 +214,13 @@ impl Run {
         Self::open(folder)?.build()
     }
 
-    fn assemble(config: Config, data: Option<DataSet>, data_dirs: Vec<PathBuf>, device: &str) -> Result<Self> {
+    fn assemble(
+        config: Config,
+        data: Option<DataSet>,
+        tokenizer: Option<Arc<Tokenizer>>,
+        data_dirs: Vec<PathBuf>,
+        device: &str,
+    ) -> Result<Self> {
         let device = open_device(device)?;
         let dtype = match config.run.precision {
             Precision::F32 => DType::F32,
@@ -216,7 +229,7 @@ impl Run {
         let vars = Vars::new(config.run.seed, dtype, &device);
         let mut site = Site::new(vars.clone(), config.run.seed);
         site.epochs = config.run.epochs;
-        site.data_dirs = data_dirs;
+        (site.data_dirs, site.tokenizer) = (data_dirs, tokenizer);
         let needed = |key: &str| Error::Setting {
             key: key.into(),
             value: "nothing".into(),
@@ -226,6 +239,7 @@ impl Run {
         let (data, example) = match data {
             Some(data) => {
                 let shape = [&[1], &data.kind.shape[..]].concat();
+                let dtype = if data.kind.content == Content::Text { DType::U32 } else { dtype };
                 (data, Batch::unlabelled(Tensor::zeros(shape, dtype, &device)?)?)
             }
             None => {
@@ -240,9 +254,17 @@ impl Run {
             }
         };
         (site.example, site.classes) = (data.kind.shape.clone(), data.kind.classes.len());
+        site.tokenizer = data.text.as_ref().map(|text| text.tokenizer.clone());
         let sampler = registry::build(config.run.sampler.as_ref().ok_or_else(|| needed("sampler"))?, &site)?;
         // One example tells what the sampler's inputs look like.
-        site.input = sampler.neutral(&example)?.shape().to_vec();
+        let neutral = sampler.neutral(&example)?;
+        let is_number = |values: &Values| matches!(values, Values::Dense { matrix, .. } if !matrix.dtype().is_float());
+        if neutral.parts().iter().any(|part| is_number(&part.values)) {
+            let name = config.run.sampler.as_ref().map_or("", |sampler| &sampler.name);
+            let problem = "takes the numbers of tokens for values; text needs a sampler that is made for it".to_string();
+            return Err(Error::Mismatch { place: format!("sampler {name}"), problem });
+        }
+        site.input = neutral.shape().to_vec();
         site.hypotheses = sampler.hypotheses(&example, &every_class(1, &example)?)?.is_some();
         let plugin = registry::named::<dyn Architecture>(&config.architecture)?;
         let architecture = (plugin.build)(&config.settings, &site)
@@ -307,7 +329,7 @@ impl Run {
     /// [`Error::Diverged`]; [`Error::File`]; whatever a plugin refuses.
     pub fn fit(&mut self, observer: &mut dyn Observer) -> Result<Summary> {
         let Some(folder) = self.folder().map(PathBuf::from) else { return trainer::fit(self, observer) };
-        folder::write(&folder.join(CONFIG), self.config.to_toml().as_bytes())?;
+        self.describe_in(&folder)?;
         let mut metrics = Metrics::after(&folder, self.epoch)?;
         let mut both = |event: &Event<'_>| {
             metrics.on(event);
@@ -361,6 +383,10 @@ impl Run {
     /// are no pictures, or for an unknown readout.
     pub fn predict(&self, files: &[impl AsRef<Path>], readout: &str) -> Result<Vec<Vec<f64>>> {
         let kind = &self.data.kind;
+        if kind.content == Content::Text {
+            let problem = "its examples are text, not pictures; go on with a text by: onward generate".to_string();
+            return Err(Error::Mismatch { place: self.config.architecture.clone(), problem });
+        }
         let mut values = Vec::new();
         for file in files {
             let bytes = pictures::example(&pictures::open(file.as_ref())?, kind)?;
@@ -372,12 +398,21 @@ impl Run {
     }
 
     fn belongs(&self) -> Belongs {
-        let architecture = self.config.architecture.clone();
-        Belongs { format: FORMAT, architecture, kind: self.data.kind.clone(), epoch: self.epoch, step: self.step }
+        let (architecture, kind) = (self.config.architecture.clone(), self.data.kind.clone());
+        let tokenizer = self.data.text.as_ref().map(|text| text.tokenizer.fingerprint());
+        Belongs { format: FORMAT, architecture, kind, tokenizer, epoch: self.epoch, step: self.step }
     }
 
     pub(crate) fn model(&self) -> BTreeMap<String, Tensor> {
         self.vars.all().into_iter().map(|(name, var)| (name, var.as_detached_tensor())).collect()
+    }
+
+    /// Writes what the weights are of no use without: the configuration and, for text, the tokenizer.
+    fn describe_in(&self, folder: &Path) -> Result<()> {
+        if let Some(text) = &self.data.text {
+            folder::write(&folder.join(TOKENIZER), text.tokenizer.to_json().as_bytes())?;
+        }
+        folder::write(&folder.join(CONFIG), self.config.to_toml().as_bytes())
     }
 
     /// Writes configuration, model and the state of training to a folder, which is made if it is not there.
@@ -387,7 +422,7 @@ impl Run {
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
         let folder = folder.as_ref();
         std::fs::create_dir_all(folder).map_err(Error::file("create", folder))?;
-        folder::write(&folder.join(CONFIG), self.config.to_toml().as_bytes())?;
+        self.describe_in(folder)?;
         checkpoint::write(&folder.join(MODEL), &self.model(), &self.belongs())?;
         // The state holds the weights as well: one file is replaced at once, two are not.
         let mut state: BTreeMap<String, Tensor> =
@@ -407,6 +442,14 @@ impl Run {
         if belongs.architecture != self.config.architecture {
             let (found, wanted) = (&belongs.architecture, &self.config.architecture);
             return Err(Error::Run { path, problem: format!("holds the architecture {found}, not {wanted}") });
+        }
+        let tokenizer = self.belongs().tokenizer;
+        if belongs.tokenizer != tokenizer {
+            let [wanted, found] = [&belongs.tokenizer, &tokenizer].map(|cut| match cut {
+                Some(fingerprint) => format!("text cut by the tokenizer {fingerprint}"),
+                None => "no text".to_string(),
+            });
+            return Err(Error::Run { path, problem: format!("was trained on {wanted}; these data are {found}") });
         }
         self.restore(tensors).at(|| path.display().to_string())?;
         (self.epoch, self.step) = (belongs.epoch, belongs.step);

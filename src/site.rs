@@ -1,7 +1,9 @@
 //! What a plugin is told about the run it is built into.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use crate::tokenizer::Tokenizer;
 use crate::vars::Vars;
 
 /// The place in a run at which a plugin is built.
@@ -27,6 +29,8 @@ pub struct Site {
     pub units: Option<usize>,
     /// The folders in which data files are looked for, in this order.
     pub data_dirs: Vec<PathBuf>,
+    /// What text is cut with: that of the run which is opened, for its data to use, and that of the data from then on.
+    pub tokenizer: Option<Arc<Tokenizer>>,
 }
 
 impl Site {
@@ -42,6 +46,7 @@ impl Site {
             hypotheses: false,
             units: None,
             data_dirs: Vec::new(),
+            tokenizer: None,
         }
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use onward::candle_core::{DType, Device, Tensor};
 use onward::config::{Config, RunSettings, Source};
 use onward::data::images::Images;
-use onward::data::{DataSet, Framing, Kind};
+use onward::data::{Content, DataSet, Framing, Kind};
 use onward::observe::Event;
 use onward::registry::{self, KINDS};
 use onward::sampler::every_class;
@@ -48,11 +48,12 @@ onward::register! {
             kind: Kind {
                 shape: vec![1, 4, 4],
                 classes: ["a", "b", "c", "d"].map(String::from).to_vec(),
-                framing: Framing::Whole,
+                content: Content::Picture(Framing::Whole),
             },
             train: Box::new(images(0, settings.size)?),
             validation: Box::new(images(10_000, 20)?),
             test: Box::new(images(20_000, 20)?),
+            text: None,
         }))
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use onward::candle_core::{DType, Device, Tensor};
 use onward::data::images::Images;
-use onward::data::{Augment, DataSet, Examples, Framing, Kind, Split};
+use onward::data::{Augment, Content, DataSet, Examples, Framing, Kind, Split};
 use onward::export::{Table, Value};
 use onward::settings::Pick;
 use onward::{registry, Architecture, Batch, Error, NegativeSampler, Result, Run, RunBuilder, Site, Step, Vars};
@@ -212,8 +212,8 @@ fn video(still: bool) -> Result<DataSet> {
         Ok(Box::new(Video(Images::new(pixels, labels, [1, 4, 4])?, still)))
     };
     let classes = ["a", "b"].map(String::from).to_vec();
-    let kind = Kind { shape: vec![3, 1, 4, 4], classes, framing: Framing::Whole };
-    Ok(DataSet { kind, train: part(0)?, validation: part(1)?, test: part(2)? })
+    let kind = Kind { shape: vec![3, 1, 4, 4], classes, content: Content::Picture(Framing::Whole) };
+    Ok(DataSet { kind, train: part(0)?, validation: part(1)?, test: part(2)?, text: None })
 }
 
 onward::settings! {

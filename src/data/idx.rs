@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use flate2::read::MultiGzDecoder;
 
 use crate::data::images::Images;
-use crate::data::{find, DataSet, Framing, Kind};
+use crate::data::{find, Content, DataSet, Framing, Kind};
 use crate::error::{Error, Result};
 
 const IMAGES: u32 = 2051;
@@ -47,10 +47,11 @@ pub fn data_set(folders: &[PathBuf], name: &str, classes: &[&str], framing: Fram
     }
     let (train, validation) = train.split_last(train.labels().len() / 6);
     Ok(DataSet {
-        kind: Kind { shape: train.shape().to_vec(), classes, framing },
+        kind: Kind { shape: train.shape().to_vec(), classes, content: Content::Picture(framing) },
         train: Box::new(train),
         validation: Box::new(validation),
         test: Box::new(test),
+        text: None,
     })
 }
 

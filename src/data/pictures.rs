@@ -8,7 +8,7 @@ use image::imageops::{self, FilterType};
 use image::{DynamicImage, GrayImage, ImageReader, Limits, Luma, Rgba, RgbaImage};
 
 use crate::data::images::Images;
-use crate::data::{DataSet, Framing, Kind};
+use crate::data::{Content, DataSet, Framing, Kind};
 use crate::error::{Error, Result};
 use crate::seed::{shuffled, stream};
 
@@ -58,7 +58,7 @@ pub fn example(image: &DynamicImage, kind: &Kind) -> Result<Vec<u8>> {
         return Err(Error::Mismatch { place: "picture".into(), problem });
     };
     let (tall, wide) = (height as u32, width as u32);
-    if let (Framing::Object(margin), 1) = (kind.framing, channels) {
+    if let (Content::Picture(Framing::Object(margin)), 1) = (kind.content, channels) {
         return Ok(object(&image.to_luma8(), wide, tall, margin as u32).into_raw());
     }
     let resized = image.resize_exact(wide, tall, FilterType::Triangle);
@@ -132,7 +132,7 @@ pub fn data_set(dir: &Path, shape: [usize; 3], broken: Broken) -> Result<DataSet
         let problem = format!("holds {} folders; expected one for each class, 2 to 256", classes.len());
         return Err(Error::Data { file: dir.into(), problem });
     }
-    let kind = Kind { shape: shape.to_vec(), classes, framing: Framing::Whole };
+    let kind = Kind { shape: shape.to_vec(), classes, content: Content::Picture(Framing::Whole) };
     let (train, test) = if parted {
         if folders_in(&dir.join("test"))? != kind.classes {
             let problem = "does not hold the same folders as the one to train on".to_string();
@@ -152,7 +152,7 @@ pub fn data_set(dir: &Path, shape: [usize; 3], broken: Broken) -> Result<DataSet
         return Err(Error::Data { file: dir.into(), problem });
     }
     let (train, validation) = train.split_last(train.labels().len() / 6);
-    Ok(DataSet { kind, train: Box::new(train), validation: Box::new(validation), test: Box::new(test) })
+    Ok(DataSet { kind, train: Box::new(train), validation: Box::new(validation), test: Box::new(test), text: None })
 }
 
 fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
@@ -219,7 +219,7 @@ mod tests {
     use super::*;
 
     fn kind(framing: Framing) -> Kind {
-        Kind { shape: vec![1, 28, 28], classes: vec!["a".into(), "b".into()], framing }
+        Kind { shape: vec![1, 28, 28], classes: vec!["a".into(), "b".into()], content: Content::Picture(framing) }
     }
 
     /// A bar of ink in a corner of a large picture.
