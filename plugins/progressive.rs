@@ -144,14 +144,14 @@ impl Net {
         let mut stack = Stack::new(site, Input::of(ones)?, settings.normalise, &levels, from)?;
         let mut readouts = Vec::new();
         match stack.classes() {
-            Some(_) => readouts.push(Readout { name: "goodness", cheap: true }),
-            None if site.hypotheses => readouts.push(Readout { name: "search", cheap: false }),
+            Some(_) => readouts.push(Readout { name: "goodness", cheap: true, log_probabilities: false }),
+            None if site.hypotheses => readouts.push(Readout { name: "search", cheap: false, log_probabilities: false }),
             None => (),
         }
         if settings.head {
             let (rate, decay) = (settings.head_lr, settings.head_weight_decay);
             stack = stack.with_head(site, Descent { method: Method::Sgd, rate, decay, ..descent })?;
-            readouts.push(Readout { name: "head", cheap: true });
+            readouts.push(Readout { name: "head", cheap: true, log_probabilities: true });
         }
         if readouts.is_empty() {
             return Err(mismatch(

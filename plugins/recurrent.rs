@@ -247,10 +247,10 @@ impl Net {
             ..descent(&settings)
         };
         let head = Head::new(&site.scope("head").vars, hidden.iter().sum(), site.classes, of_head, 0..site.epochs)?;
-        let mut readouts = vec![Readout { name: "head", cheap: true }];
+        let mut readouts = vec![Readout { name: "head", cheap: true, log_probabilities: true }];
         match (by_class, site.hypotheses) {
-            (true, _) => readouts.push(Readout { name: "goodness", cheap: false }),
-            (false, true) => readouts.push(Readout { name: "search", cheap: false }),
+            (true, _) => readouts.push(Readout { name: "goodness", cheap: false, log_probabilities: false }),
+            (false, true) => readouts.push(Readout { name: "search", cheap: false, log_probabilities: false }),
             (false, false) => (),
         }
         Ok(Self {

@@ -16,6 +16,8 @@ pub struct Readout {
     pub name: &'static str,
     /// Whether it costs little enough to be used after every epoch; the others are used at the end.
     pub cheap: bool,
+    /// Whether its scores are log-probabilities, natural logarithms: they then count in bits and can be drawn from.
+    pub log_probabilities: bool,
 }
 
 /// Who feeds whom, in what order and how often, and what is read out.

@@ -116,6 +116,7 @@ pub mod input;
 pub mod layer;
 pub mod linear;
 pub mod loss;
+pub mod ngram;
 pub mod observe;
 pub mod ops;
 pub mod optim;

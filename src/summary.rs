@@ -13,6 +13,37 @@ pub struct Score {
     pub accuracy: f64,
     /// How many were predicted wrongly.
     pub wrong: usize,
+    /// How well text was predicted by a readout that gives probabilities.
+    #[serde(flatten)]
+    pub bits: Option<Bits>,
+}
+
+impl Score {
+    pub(crate) fn new(wrong: usize, examples: usize, bits: Option<Bits>) -> Self {
+        let error = wrong as f64 / examples as f64;
+        Self { error, accuracy: 1. - error, wrong, bits }
+    }
+}
+
+/// How many bits the labels of some text take if they are coded by the probabilities they were predicted with.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Bits {
+    /// Per character: comparable between tokenizers.
+    pub bits_per_char: f64,
+    /// Per token: `−Σ log₂ p / n`.
+    pub bits_per_token: f64,
+    /// Between how many equally probable tokens the prediction is as uncertain as it was: 2 to the power of
+    /// `bits_per_token`.
+    pub perplexity: f64,
+}
+
+impl Bits {
+    /// Of so many tokens, which stand for so many characters, from `−Σ ln p`.
+    pub fn new(nats: f64, tokens: usize, characters: usize) -> Self {
+        let bits = nats / std::f64::consts::LN_2;
+        let bits_per_token = bits / tokens as f64;
+        Self { bits_per_char: bits / characters as f64, bits_per_token, perplexity: bits_per_token.exp2() }
+    }
 }
 
 /// How well a part of the data was predicted.
@@ -24,10 +55,16 @@ pub struct Evaluation {
     pub error: f64,
     /// The fraction that was predicted rightly.
     pub accuracy: f64,
+    /// Of text, what that readout came to in bits, if it gives probabilities.
+    #[serde(flatten)]
+    pub bits: Option<Bits>,
     /// How many examples there were.
     pub examples: usize,
     /// All readouts that were used.
     pub readouts: BTreeMap<String, Score>,
+    /// What counting on the training part comes to on the test part of text.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub baselines: BTreeMap<String, Score>,
 }
 
 /// What a run came to; `summary.json`.

@@ -5,17 +5,19 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use candle_core::D;
+use candle_core::{DType, Device, Tensor, D};
 
 use crate::architecture::Readout;
 use crate::block::Report;
 use crate::checkpoint;
 use crate::data::{Augment, Split};
 use crate::error::{Error, Result};
+use crate::ngram;
 use crate::observe::{Event, Observer};
+use crate::ops::entries;
 use crate::run::Run;
 use crate::seed::{self, Step};
-use crate::summary::{Evaluation, Score, Summary};
+use crate::summary::{Bits, Evaluation, Score, Summary};
 use crate::views::Batch;
 
 /// Examples that are predicted at once.
@@ -147,8 +149,11 @@ fn judge(run: &mut Run, observer: &mut dyn Observer) -> Result<(Option<Evaluatio
         false => Some(evaluate(run, Split::Validation, &readouts, None)?),
     };
     let best = |evaluation: &Evaluation| {
-        let scores = evaluation.readouts.iter().min_by_key(|(_, score)| score.wrong);
-        scores.map(|(name, _)| name.clone())
+        // Of text the fewest bits, as far as there are any.
+        let bits = |score: &Score| score.bits.map_or(f64::INFINITY, |bits| bits.bits_per_token);
+        let order = |a: &Score, b: &Score| bits(a).total_cmp(&bits(b)).then(a.wrong.cmp(&b.wrong));
+        let best = evaluation.readouts.iter().min_by(|(_, a), (_, b)| order(a, b));
+        best.map(|(name, _)| name.clone())
     };
     let preferred = run.config.run.readout.clone().or_else(|| validation.as_ref().and_then(best));
     let validation = validation.map(|evaluation| evaluation.by(preferred.as_deref()));
@@ -169,7 +174,8 @@ pub(crate) fn evaluate(run: &Run, split: Split, readouts: &[Readout], preferred:
         return Err(fault("is empty; nothing can be evaluated on it".into()));
     }
     let step = Step::evaluation(run.config.run.seed);
-    let mut wrong: BTreeMap<&str, usize> = readouts.iter().map(|readout| (readout.name, 0)).collect();
+    let passages = examples.passages();
+    let mut sums: BTreeMap<&str, (usize, Option<f64>)> = BTreeMap::new();
     let indices: Vec<usize> = (0..examples.len()).collect();
     for indices in indices.chunks(EVALUATION_BATCH) {
         let batch = examples.batch(indices, None)?.to(&run.device, run.dtype)?;
@@ -183,24 +189,48 @@ pub(crate) fn evaluate(run: &Run, split: Split, readouts: &[Readout], preferred:
             }
             let predicted = scores.argmax(D::Minus1)?.to_vec1::<u32>()?;
             let misses = predicted.iter().zip(batch.labels()?).filter(|(found, label)| found != label).count();
-            *wrong.entry(readout.name).or_default() += misses;
+            let (wrong, nats) = sums.entry(readout.name).or_default();
+            *wrong += misses;
+            if readout.log_probabilities && passages.is_some() {
+                *nats = Some(nats.unwrap_or(0.) + surprise(&scores, batch.labels()?, readout.name)?);
+            }
         }
     }
-    let score = |wrong: usize| {
-        let error = wrong as f64 / examples.len() as f64;
-        Score { error, accuracy: 1. - error, wrong }
+    let score = |(wrong, nats): (usize, Option<f64>)| {
+        let characters = passages.as_ref().map_or(0, |passages| passages.characters);
+        Score::new(wrong, examples.len(), nats.map(|nats| Bits::new(nats, examples.len(), characters)))
     };
-    let scores: BTreeMap<String, Score> = wrong.into_iter().map(|(name, wrong)| (name.into(), score(wrong))).collect();
+    let scores: BTreeMap<String, Score> = sums.into_iter().map(|(name, sums)| (name.into(), score(sums))).collect();
     let Some((first, of_first)) = scores.iter().next() else { return Err(fault("there is no readout".into())) };
     let (readout, error, accuracy) = (first.clone(), of_first.error, of_first.accuracy);
-    Ok(Evaluation { readout, error, accuracy, examples: examples.len(), readouts: scores }.by(preferred))
+    let bits = of_first.bits;
+    let baselines = match (&run.data.text, run.data.train.passages(), passages, split) {
+        (Some(text), Some(train), Some(test), Split::Test) => {
+            ngram::baselines(&train, &test, text.ngram, run.data.kind.classes.len())
+        }
+        _ => BTreeMap::new(),
+    };
+    Ok(Evaluation { readout, error, accuracy, bits, examples: examples.len(), readouts: scores, baselines }
+        .by(preferred))
+}
+
+/// `−Σ ln p` of the labels by log-probabilities `(B, C)`, which have to be some.
+fn surprise(scores: &Tensor, labels: &[u32], readout: &str) -> Result<f64> {
+    let scores = scores.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
+    let sums = scores.exp()?.sum(D::Minus1)?.to_vec1::<f64>()?;
+    if let Some(sum) = sums.iter().find(|sum| (**sum - 1.).abs() > 1e-3 || sum.is_nan()) {
+        let problem = format!("its probabilities add up to {sum}, but it says that its scores are log-probabilities");
+        return Err(Error::Mismatch { place: format!("readout {readout}"), problem });
+    }
+    Ok(-entries(&scores, labels)?.sum_all()?.to_scalar::<f64>()?)
 }
 
 impl Evaluation {
     /// The same, its result being that of the readout `preferred`.
     fn by(mut self, preferred: Option<&str>) -> Self {
         if let Some((name, score)) = preferred.and_then(|name| self.readouts.get_key_value(name)) {
-            (self.readout, self.error, self.accuracy) = (name.clone(), score.error, score.accuracy);
+            (self.readout, self.error, self.accuracy, self.bits) =
+                (name.clone(), score.error, score.accuracy, score.bits);
         }
         self
     }

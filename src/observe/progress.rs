@@ -104,8 +104,14 @@ fn short(value: f64) -> String {
     format!("{value:.decimals$}")
 }
 
-/// `error 1.52% (search), 1.61% (head)`.
+/// `error 1.52% (search), 1.61% (head)`; of text `bits/char 2.546 (head), error 51.20% (head)`.
 pub(crate) fn readouts(evaluation: &Evaluation) -> String {
     let text = |(name, score): (&String, &Score)| format!("{:.2}% ({name})", 100. * score.error);
-    format!("error {}", evaluation.readouts.iter().map(text).collect::<Vec<_>>().join(", "))
+    let error = format!("error {}", evaluation.readouts.iter().map(text).collect::<Vec<_>>().join(", "));
+    let all = evaluation.readouts.iter().chain(&evaluation.baselines);
+    let bits = all.filter_map(|(name, score)| Some(format!("{:.3} ({name})", score.bits?.bits_per_char)));
+    match bits.collect::<Vec<_>>() {
+        none if none.is_empty() => error,
+        bits => format!("bits/char {}, {error}", bits.join(", ")),
+    }
 }
