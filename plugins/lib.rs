@@ -3,13 +3,17 @@
 //! Nothing here is used by name. A program links this crate with `use onward_plugins as _;` and finds what is in it
 //! through the registry.
 
+mod backprop;
 mod dense;
 mod digits;
+mod embedding;
 mod folder;
 mod idx;
 mod label;
 mod mean_squares;
 mod mnist;
+mod next_token;
+mod nlp;
 mod progressive;
 mod recurrent;
 mod sum_squares;

@@ -145,7 +145,9 @@ impl Net {
         let mut readouts = Vec::new();
         match stack.classes() {
             Some(_) => readouts.push(Readout { name: "goodness", cheap: true, log_probabilities: false }),
-            None if site.hypotheses => readouts.push(Readout { name: "search", cheap: false, log_probabilities: false }),
+            None if site.hypotheses => {
+                readouts.push(Readout { name: "search", cheap: false, log_probabilities: false })
+            }
             None => (),
         }
         if settings.head {

@@ -261,7 +261,8 @@ impl Run {
         let is_number = |values: &Values| matches!(values, Values::Dense { matrix, .. } if !matrix.dtype().is_float());
         if neutral.parts().iter().any(|part| is_number(&part.values)) {
             let name = config.run.sampler.as_ref().map_or("", |sampler| &sampler.name);
-            let problem = "takes the numbers of tokens for values; text needs a sampler that is made for it".to_string();
+            let problem =
+                "takes the numbers of tokens for values; text needs a sampler that is made for it".to_string();
             return Err(Error::Mismatch { place: format!("sampler {name}"), problem });
         }
         site.input = neutral.shape().to_vec();

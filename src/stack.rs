@@ -87,9 +87,15 @@ impl Stack {
     /// # Errors
     /// As [`Head::new`].
     pub fn with_head(mut self, site: &Site, descent: Descent) -> Result<Self> {
-        let epochs = self.blocks.iter().map(|block| block.span().end).max().unwrap_or(0).max(site.epochs);
+        let epochs = self.epochs().max(site.epochs);
         self.heads = vec![Head::new(&site.scope("head").vars, self.features, site.classes, descent, 0..epochs)?];
         Ok(self)
+    }
+
+    /// How many epochs there are in all: up to the end of the last span, of levels and head.
+    pub fn epochs(&self) -> usize {
+        let heads = self.heads.iter().map(|head| head.optimiser().span().end);
+        self.blocks.iter().map(|block| block.span().end).chain(heads).max().unwrap_or(0)
     }
 
     /// How many columns the goodness has, if one for each class.

@@ -1,0 +1,237 @@
+//! Architecture `nlp`: a language model of windows of tokens.
+
+use onward::architecture::Readout;
+use onward::candle_core::{DType, Device, Tensor};
+use onward::ops::log_softmax;
+use onward::optim::{Descent, Method, Schedule};
+use onward::registry::Preset;
+use onward::sampler::every_class;
+use onward::settings::Pick;
+use onward::stack::{Level, Stack};
+use onward::{
+    Architecture, Batch, Block, Error, GoodnessFn, Head, Input, LocalLayer, Loss, NegativeSampler, Normalise,
+    Objective, Report, Result, Site, Step, Values,
+};
+
+onward::choices! {
+    /// When the layers learn.
+    pub enum Order {
+        /// All of them in every step.
+        Interleaved = "interleaved",
+        /// One after the other, each for all epochs.
+        Greedy = "greedy",
+    }
+}
+
+onward::settings! {
+    /// A language model: layers one upon the other learn which token follows a window of tokens, and a softmax over all
+    /// their activities says which.
+    ///
+    /// Layer 1 sees a window of `K` tokens and a candidate for the next one, as one-hot slots of which rows of the
+    /// weight are picked, or through a table that it learns itself (`embedding`). Layer `l` sees `xₗ = norm(aₗ₋₁)`. Every
+    /// layer learns to tell the token that follows from a wrong one by its own goodness `gₗ`. The next token is
+    /// predicted in two ways, both as log-probabilities:
+    ///
+    /// - *head*: `log softmax(Σₗ norm(aₗ)·Wₗ)` of the window with an empty candidate: one pass;
+    /// - *search*: `log softmax_c(Σₗ (gₗ(c) − θₗ) / τₗ)` over all candidates `c`, or over the `candidates` that the head
+    ///   finds likeliest; these then share the probability that the head gives them together, the others keep theirs.
+    ///
+    /// Two things differ from images (measured on Aesop's fables): the decision is softer, `temperature` per unit, and
+    /// the upper layers learn more slowly than the first (`upper_lr`), without which they stay near chance.
+    ///
+    /// # Reference
+    /// Hinton, "The Forward-Forward Algorithm", 2022, section 3.5 (<https://arxiv.org/abs/2212.13345>).
+    pub struct Nlp {
+        /// The width of each layer, from the first on.
+        hidden: Vec<usize> = vec![1000; 3], in 1..;
+        /// The kind of the layers.
+        layer: Pick<dyn LocalLayer> = "dense".into();
+        /// The length of a token's row in the table of the first layer; 0 for one-hot tokens and no table.
+        embedding: usize = 0, in 0..=100_000;
+        /// The goodness of all layers.
+        goodness: Pick<dyn GoodnessFn> = "sum_squares".into();
+        /// What a layer minimises.
+        loss: Loss = Loss::Logistic;
+        /// The goodness above which a view counts as positive; the goodness's own threshold if it is not set.
+        theta: Option<f64> = None, in f64::MIN..;
+        /// How soft that decision is: (goodness − theta) is divided by this times the number of units.
+        temperature: f64 = 0.04, in f64::MIN_POSITIVE..;
+        /// What is done to the input, and to every activity before the next layer sees it.
+        normalise: Normalise = Normalise::MeanSquare;
+        /// When the layers learn; with greedy, `epochs` is the number for each layer.
+        order: Order = Order::Interleaved;
+        /// Whether the hidden layers stay as they were drawn and only the head learns: random features, a baseline.
+        frozen: bool = false;
+        /// How gradients become updates.
+        optimiser: Method = Method::Sgd;
+        /// Learning rate of the first layer.
+        lr: f64 = 0.01, in f64::MIN_POSITIVE..=1000.;
+        /// Learning rate of the other layers, relative to the first.
+        upper_lr: f64 = 0.25, in f64::MIN_POSITIVE..=1000.;
+        /// Weight decay of the layers; biases have none.
+        weight_decay: f64 = 0.001, in 0. ..=1.;
+        /// How much of the running mean of the gradients a step keeps.
+        momentum: f64 = 0.9, in 0. ..1.;
+        /// How the rates change over the epochs in which a layer learns.
+        schedule: Schedule = Schedule::Linear;
+        /// Learning rate of the head.
+        head_lr: f64 = 0.1, in f64::MIN_POSITIVE..=1000.;
+        /// Weight decay of the head.
+        head_weight_decay: f64 = 0.003, in 0. ..=1.;
+        /// How many candidates, the likeliest by the head, the search tries; 0 for all tokens.
+        candidates: usize = 0;
+    }
+}
+
+const PRESETS: &[Preset] = &[Preset {
+    name: "window",
+    about: "three layers of 1000 units on a window of 10 characters, negatives from the model's own prediction",
+    settings: r#"
+        data = "fables"
+        epochs = 10
+        batch = 128
+        sampler = { name = "next_token", negatives = "predicted" }
+    "#,
+}];
+
+struct Net {
+    stack: Stack,
+    vocabulary: usize,
+    candidates: usize,
+    /// What the sum of the goodnesses is divided by before it is a logit.
+    softness: f64,
+    readouts: Vec<Readout>,
+}
+
+impl Net {
+    fn new(settings: &Nlp, site: &Site) -> Result<Self> {
+        let (slots, vocabulary) = (site.input.iter().product::<usize>() / site.classes.max(1), site.classes);
+        if !site.tokenizer.is_some() || slots * vocabulary != site.input.iter().product::<usize>() {
+            let problem =
+                "it learns text; choose data of text, as in --data text:FILE, and a sampler for it".to_string();
+            return Err(Error::Mismatch { place: "nlp".into(), problem });
+        }
+        let descent = Descent {
+            method: settings.optimiser,
+            rate: settings.lr,
+            decay: settings.weight_decay,
+            momentum: settings.momentum,
+            schedule: settings.schedule,
+        };
+        let mut table = Pick::<dyn LocalLayer>::new("embedding");
+        table.settings.insert("dims".into(), (settings.embedding as i64).into());
+        let level = |(index, &units): (usize, &usize)| Level {
+            units,
+            layer: if index == 0 && settings.embedding > 0 { table.clone() } else { settings.layer.clone() },
+            goodness: settings.goodness.clone(),
+            objective: Objective {
+                loss: settings.loss,
+                theta: settings.theta,
+                temperature: settings.temperature * units as f64,
+            },
+            descent: Descent { rate: settings.lr * if index == 0 { 1. } else { settings.upper_lr }, ..descent },
+            span: match (settings.frozen, settings.order) {
+                (true, _) => 0..0,
+                (_, Order::Interleaved) => 0..site.epochs,
+                (_, Order::Greedy) => index * site.epochs..(index + 1) * site.epochs,
+            },
+        };
+        let levels: Vec<Level> = settings.hidden.iter().enumerate().map(level).collect();
+        let index = Tensor::zeros((1, slots), DType::U32, &Device::Cpu)?.to_device(&site.vars.device())?;
+        let example = Values::OneHot { index, classes: vocabulary, strength: 1. };
+        let example = Input::new(vec![example], 1, 1, &[slots * vocabulary])?;
+        let (rate, decay) = (settings.head_lr, settings.head_weight_decay);
+        let stack = Stack::new(site, example, settings.normalise, &levels, 0)?
+            .with_head(site, Descent { method: Method::Sgd, rate, decay, ..descent })?;
+        let mut readouts = vec![Readout { name: "head", cheap: true, log_probabilities: true }];
+        if site.hypotheses && stack.classes().is_none() {
+            readouts.push(Readout { name: "search", cheap: false, log_probabilities: true });
+        }
+        let softness =
+            settings.temperature * settings.hidden.iter().sum::<usize>() as f64 / settings.hidden.len() as f64;
+        Ok(Self { stack, vocabulary, candidates: settings.candidates, softness, readouts })
+    }
+
+    /// Log-probabilities by the goodness of the window with each candidate in turn, `(B, T)`.
+    fn search(&self, batch: &Batch, sampler: &dyn NegativeSampler, step: &Step) -> Result<Tensor> {
+        let tried = if self.candidates == 0 { self.vocabulary } else { self.candidates.min(self.vocabulary) };
+        if tried == self.vocabulary {
+            return log_softmax(&self.logits(batch, &every_class(tried, batch)?, sampler, step)?);
+        }
+        let head = self.stack.head(sampler.neutral(batch)?, step)?; // (B, T)
+        let (sorted, order) = head.contiguous()?.sort_last_dim(false)?;
+        let best = order.narrow(1, 0, tried)?.contiguous()?; // (B, K)
+        let among = log_softmax(&self.logits(batch, &best.t()?.contiguous()?, sampler, step)?)?;
+        // What the head gives to all of them together is divided anew.
+        let together = sorted.narrow(1, 0, tried)?.exp()?.sum_keepdim(1)?.log()?;
+        let anew = among.broadcast_add(&together)?;
+        let difference = (anew - sorted.narrow(1, 0, tried)?)?;
+        Ok(head.scatter_add(&best, &difference, 1)?)
+    }
+
+    /// What `candidates`, `(K, B)`, come to: `(B, K)`.
+    fn logits(&self, batch: &Batch, candidates: &Tensor, sampler: &dyn NegativeSampler, step: &Step) -> Result<Tensor> {
+        let input = sampler.hypotheses(batch, candidates)?.ok_or_else(|| Error::Mismatch {
+            place: "nlp".into(),
+            problem: "the sampler makes no hypotheses, so candidates cannot be searched".into(),
+        })?;
+        let goodness = self.stack.goodness(input, step)?; // (K·B,)
+        let goodness = goodness.reshape((candidates.dim(0)?, batch.size()))?.t()?.contiguous()?;
+        Ok((goodness / self.softness)?)
+    }
+}
+
+impl Architecture for Net {
+    fn learn(&mut self, batch: &Batch, sampler: &mut dyn NegativeSampler, step: &Step) -> Result<Vec<(usize, Report)>> {
+        self.stack.learn(batch, sampler, step)
+    }
+
+    fn scores(&self, batch: &Batch, sampler: &dyn NegativeSampler, readout: &str, step: &Step) -> Result<Tensor> {
+        match readout {
+            "search" => self.search(batch, sampler, step),
+            _ => self.stack.head(sampler.neutral(batch)?, step),
+        }
+    }
+
+    fn readouts(&self) -> Vec<Readout> {
+        self.readouts.clone()
+    }
+
+    fn blocks(&self) -> &[Block] {
+        &self.stack.blocks
+    }
+
+    fn blocks_mut(&mut self) -> &mut [Block] {
+        &mut self.stack.blocks
+    }
+
+    fn heads(&self) -> &[Head] {
+        &self.stack.heads
+    }
+
+    fn heads_mut(&mut self) -> &mut [Head] {
+        &mut self.stack.heads
+    }
+
+    fn epochs(&self) -> usize {
+        self.stack.epochs()
+    }
+}
+
+/// `tokenizer` and `window` are settings of the data.
+fn shorthand(given: &mut onward::export::Table, _before: &onward::export::Table) -> Result<()> {
+    for key in ["tokenizer", "window"] {
+        let Some(value) = given.remove(key) else { continue };
+        let data = given.entry("data").or_insert_with(|| onward::export::Table::new().into());
+        if let Some(data) = data.as_table_mut() {
+            data.insert(key.into(), value);
+        }
+    }
+    Ok(())
+}
+
+onward::register! {
+    dyn Architecture, "nlp", "a language model of windows of tokens, layer by layer (Hinton 2022, arXiv 2212.13345)",
+    |settings: Nlp, site| Ok(Box::new(Net::new(&settings, site)?)),
+    .presets(PRESETS).shorthand(shorthand)
+}
