@@ -17,3 +17,4 @@ mod nlp;
 mod progressive;
 mod recurrent;
 mod sum_squares;
+mod text;

@@ -59,7 +59,7 @@ macro_rules! setting_value {
         }
     )*};
 }
-setting_value!(f64: "a number", usize: "a whole number", u64: "a whole number", bool: "true or false", String: "text");
+setting_value!(f64: "a number", usize: "a whole number", u64: "a whole number", bool: "true or false", String: "some text");
 
 impl<T: SettingValue> SettingValue for Vec<T> {
     fn describe() -> String {

@@ -157,7 +157,7 @@ pub fn data_set(parts: &Parts, text: Text, window: usize) -> Result<DataSet> {
                  characters; a shorter window or more text is needed",
                 documents.len()
             );
-            return Err(Error::Mismatch { place: "text".into(), problem });
+            return Err(Error::Mismatch { place: "data".into(), problem });
         }
         let all: usize = windows.tokens.len();
         if windows.short > 0 {
@@ -197,7 +197,7 @@ impl Windows {
     pub fn new(documents: &[String], tokenizer: &Tokenizer, window: usize) -> Result<Self> {
         if window == 0 {
             let problem = "a window of no tokens predicts nothing; at least 1 is needed".to_string();
-            return Err(Error::Mismatch { place: "text".into(), problem });
+            return Err(Error::Mismatch { place: "data".into(), problem });
         }
         let (mut tokens, mut ends): (Vec<u32>, Vec<(usize, usize)>) = (Vec::new(), Vec::new());
         let (mut characters, mut short, mut windows) = (0, 0, 0);
@@ -232,7 +232,7 @@ impl Examples for Windows {
     fn batch(&self, indices: &[usize], augment: Option<&Augment<'_>>) -> Result<Batch> {
         if augment.is_some_and(|augment| augment.shift > 0) {
             let problem = "`shift` moves pictures; text has none, leave it at 0".to_string();
-            return Err(Error::Mismatch { place: "text".into(), problem });
+            return Err(Error::Mismatch { place: "data".into(), problem });
         }
         let (mut tokens, mut labels) = (Vec::with_capacity(indices.len() * self.window), Vec::new());
         for &index in indices {
