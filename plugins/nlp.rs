@@ -74,10 +74,12 @@ onward::settings! {
         momentum: f64 = 0.9, in 0. ..1.;
         /// How the rates change over the epochs in which a layer learns.
         schedule: Schedule = Schedule::Linear;
+        /// How gradients become updates of the head.
+        head_optimiser: Method = Method::Adam;
         /// Learning rate of the head.
-        head_lr: f64 = 0.1, in f64::MIN_POSITIVE..=1000.;
+        head_lr: f64 = 0.0001, in f64::MIN_POSITIVE..=1000.;
         /// Weight decay of the head.
-        head_weight_decay: f64 = 0.003, in 0. ..=1.;
+        head_weight_decay: f64 = 0., in 0. ..=1.;
         /// How many candidates, the likeliest by the head, the search tries; 0 for all tokens.
         candidates: usize = 0;
     }
@@ -142,7 +144,7 @@ impl Net {
         let example = Input::new(vec![example], 1, 1, &[slots * vocabulary])?;
         let (rate, decay) = (settings.head_lr, settings.head_weight_decay);
         let stack = Stack::new(site, example, settings.normalise, &levels, 0)?
-            .with_head(site, Descent { method: Method::Sgd, rate, decay, ..descent })?;
+            .with_head(site, Descent { method: settings.head_optimiser, rate, decay, ..descent })?;
         let mut readouts = vec![Readout { name: "head", cheap: true, log_probabilities: true }];
         if site.hypotheses && stack.classes().is_none() {
             readouts.push(Readout { name: "search", cheap: false, log_probabilities: true });
