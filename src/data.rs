@@ -1,5 +1,6 @@
 //! Data sets: what they are made of, and the formats they are read from. Named data sets are plugins.
 
+pub mod hub;
 pub mod idx;
 pub mod images;
 pub mod pictures;
@@ -213,7 +214,8 @@ pub fn folder<'a>(dir: &'a str, usage: &str) -> Result<&'a Path> {
 pub fn find(folders: &[PathBuf], name: &str, file: &str) -> Result<PathBuf> {
     let places = folders.iter().flat_map(|dir| [dir.join(file), dir.join(format!("{file}.gz"))]);
     let found = places.into_iter().find(|path| path.is_file());
-    found.ok_or_else(|| Error::MissingData { name: name.into(), file: file.into(), looked: folders.to_vec() })
+    let (looked, why) = (folders.to_vec(), String::new());
+    found.ok_or_else(|| Error::MissingData { name: name.into(), file: file.into(), looked, why })
 }
 
 #[cfg(test)]

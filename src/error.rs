@@ -92,14 +92,16 @@ pub enum Error {
     },
 
     /// A data set whose files are not where they were looked for.
-    #[error("data set `{name}`: {file} (or {file}.gz) is in none of: {}; put the original files there, or name another place with --data-dir or $ONWARD_DATA", places(looked))]
+    #[error("data set `{name}`: {file}, plain or .gz, is in none of: {}{}; put the original files there, or name another place with --data-dir or $ONWARD_DATA", places(looked), also(why))]
     MissingData {
         /// The data set.
         name: String,
-        /// The file that is missing.
+        /// The file that is missing, or all of them.
         file: String,
         /// The folders it was looked for in.
         looked: Vec<PathBuf>,
+        /// Why it was not downloaded either; empty for data sets that cannot be.
+        why: String,
     },
 
     /// A file or folder that cannot be read or written.
@@ -211,6 +213,14 @@ fn nearest(given: &str, known: &[String]) -> String {
 
 fn places(looked: &[PathBuf]) -> String {
     looked.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+fn also(why: &str) -> String {
+    if why.is_empty() {
+        String::new()
+    } else {
+        format!("; {why}")
+    }
 }
 
 #[cfg(test)]

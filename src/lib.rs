@@ -98,6 +98,7 @@
 //! | `cuda`, `cudnn`        | `--device cuda`; needs the CUDA toolkit at build time                         |
 //! | `metal`                | `--device metal`                                                              |
 //! | `accelerate`, `mkl`    | candle's products through these libraries, where no fast path of ours is used |
+//! | `hub`                  | downloads data sets whose files are missing; on in `onward-plugins`           |
 
 // The macros name this crate as their users do.
 extern crate self as onward;

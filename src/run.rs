@@ -179,7 +179,7 @@ impl Run {
             architecture: architecture.into(),
             preset: None,
             sources: Vec::new(),
-            data_dirs: default_data_dirs(),
+            data_dirs: std::env::var_os("ONWARD_DATA").map(PathBuf::from).into_iter().collect(),
             device: "cpu".into(),
             out: None,
             saved: None,
@@ -229,7 +229,7 @@ impl Run {
         let vars = Vars::new(config.run.seed, dtype, &device);
         let mut site = Site::new(vars.clone(), config.run.seed);
         site.epochs = config.run.epochs;
-        (site.data_dirs, site.tokenizer) = (data_dirs, tokenizer);
+        (site.data_dirs, site.cache, site.tokenizer) = (data_dirs, cache(), tokenizer);
         let needed = |key: &str| Error::Setting {
             key: key.into(),
             value: "nothing".into(),
@@ -489,16 +489,11 @@ fn saved_in(folder: &Path) -> PathBuf {
     }
 }
 
-/// `$ONWARD_DATA`, then the user's cache.
-fn default_data_dirs() -> Vec<PathBuf> {
-    let cache = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")));
-    std::env::var_os("ONWARD_DATA")
-        .map(PathBuf::from)
-        .into_iter()
-        .chain(cache.map(|cache| cache.join("onward")))
-        .collect()
+/// `onward` in the user's cache.
+fn cache() -> Option<PathBuf> {
+    let folder = |name: &str| std::env::var_os(name).filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    let cache = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")))?;
+    Some(cache.join("onward"))
 }
 
 /// The device with this name.

@@ -27,8 +27,10 @@ pub struct Site {
     pub hypotheses: bool,
     /// The width that the architecture asks its layer to have: units, channels.
     pub units: Option<usize>,
-    /// The folders in which data files are looked for, in this order.
+    /// The folders in which data files are looked for, in this order, before the cache.
     pub data_dirs: Vec<PathBuf>,
+    /// The user's cache, where what was downloaded is kept.
+    pub cache: Option<PathBuf>,
     /// What text is cut with: that of the run which is opened, for its data to use, and that of the data from then on.
     pub tokenizer: Option<Arc<Tokenizer>>,
 }
@@ -46,6 +48,7 @@ impl Site {
             hypotheses: false,
             units: None,
             data_dirs: Vec::new(),
+            cache: None,
             tokenizer: None,
         }
     }
@@ -65,8 +68,8 @@ impl Site {
         Self { units: Some(units), ..self }
     }
 
-    /// Where the files of the data set with this name may be: `<data-dir>/<name>`.
+    /// Where the files of the data set with this name may be: `<data-dir>/<name>`, `<cache>/<name>`.
     pub fn folders(&self, name: &str) -> Vec<PathBuf> {
-        self.data_dirs.iter().map(|dir| dir.join(name)).collect()
+        self.data_dirs.iter().chain(&self.cache).map(|dir| dir.join(name)).collect()
     }
 }

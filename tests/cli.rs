@@ -7,7 +7,9 @@ use serde_json::Value;
 
 fn onward(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_onward"));
-    command.args(arguments).env_remove("ONWARD_DATA").env("HOME", "/nonexistent").env_remove("XDG_CACHE_HOME");
+    command.args(arguments).env_remove("ONWARD_DATA").env("HOME", "/dev/null").env_remove("XDG_CACHE_HOME");
+    // Nobody listens there: no test reaches for the network.
+    command.env("HF_ENDPOINT", "http://127.0.0.1:1").env("NO_PROXY", "127.0.0.1");
     command.output().expect("the program can be started")
 }
 

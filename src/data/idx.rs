@@ -9,9 +9,14 @@ use flate2::read::MultiGzDecoder;
 use crate::data::images::Images;
 use crate::data::{find, Content, DataSet, Framing, Kind};
 use crate::error::{Error, Result};
+use crate::folder;
 
 const IMAGES: u32 = 2051;
 const LABELS: u32 = 2049;
+
+/// The four files of a data set.
+pub const FILES: [&str; 4] =
+    ["train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"];
 
 /// A data set in the four files of MNIST, `train-images-idx3-ubyte` and so on, plain or `.gz`, of any height and width.
 ///
@@ -92,6 +97,29 @@ pub fn read_labels(path: &Path) -> Result<Vec<u8>> {
     file.magic(LABELS, "labels")?;
     let count = file.number()?;
     file.exactly(Some(count as u64), &format!("{count} labels"))
+}
+
+/// Writes the four files that [`data_set`] reads, plain, into a folder.
+///
+/// # Errors
+/// [`Error::Mismatch`] for images of more than one channel, which this format does not have; [`Error::File`].
+pub fn write(folder: &Path, train: &Images, test: &Images) -> Result<()> {
+    for (part, files) in [train, test].into_iter().zip(FILES.chunks_exact(2)) {
+        let &[1, height, width] = part.shape() else {
+            let problem = format!("images of shape {:?} cannot be written: expected one channel", part.shape());
+            return Err(Error::Mismatch { place: "IDX".into(), problem });
+        };
+        let header = |numbers: &[usize]| -> Vec<u8> {
+            // No array that fits into memory has a side that does not fit into 32 bits, but one of empty images.
+            numbers.iter().flat_map(|&number| u32::try_from(number).unwrap_or(u32::MAX).to_be_bytes()).collect()
+        };
+        let count = part.labels().len();
+        let images = [&header(&[IMAGES as usize, count, height, width]), part.pixels()].concat();
+        let labels = [&header(&[LABELS as usize, count]), part.labels()].concat();
+        folder::write(&folder.join(files[0]), &images)?;
+        folder::write(&folder.join(files[1]), &labels)?;
+    }
+    Ok(())
 }
 
 struct Reader<'a> {
@@ -248,7 +276,7 @@ mod tests {
         put(&folder, "t10k-labels-idx1-ubyte", &labels(2, &[0, 9]));
         assert!(message(&folder).contains("label 9"), "{}", message(&folder));
         std::fs::remove_file(folder.path().join("t10k-labels-idx1-ubyte")).unwrap();
-        assert!(message(&folder).contains("t10k-labels-idx1-ubyte.gz"), "{}", message(&folder));
+        assert!(message(&folder).contains("t10k-labels-idx1-ubyte, plain or .gz"), "{}", message(&folder));
     }
 
     proptest! {

@@ -45,6 +45,12 @@ impl Images {
         &self.labels[self.range.clone()]
     }
 
+    /// The bytes of the images, one after the other.
+    pub fn pixels(&self) -> &[u8] {
+        let size: usize = self.shape.iter().product();
+        &self.pixels[self.range.start * size..self.range.end * size]
+    }
+
     /// All but the last `count` images, and the last `count`.
     pub fn split_last(&self, count: usize) -> (Self, Self) {
         let middle = self.range.end - count.min(self.range.len());

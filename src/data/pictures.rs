@@ -1,7 +1,7 @@
 //! Pictures as people have them: PNG and JPEG files of any size, grey or colour.
 
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufRead, BufReader, Seek};
 use std::path::{Path, PathBuf};
 
 use image::imageops::{self, FilterType};
@@ -30,22 +30,27 @@ crate::choices! {
 /// # Errors
 /// [`Error::File`] if it cannot be read, [`Error::Data`] if it is no such picture, is damaged, or is absurdly large.
 pub fn open(path: &Path) -> Result<DynamicImage> {
-    let fault = |problem: String| Error::Data { file: path.into(), problem };
     let file = BufReader::new(File::open(path).map_err(Error::file("read", path))?);
-    let mut reader = ImageReader::new(file).with_guessed_format().map_err(Error::file("read", path))?;
-    if reader.format().is_none() {
-        return Err(fault("is neither PNG nor JPEG".into()));
-    }
-    let mut limits = Limits::default();
-    (limits.max_image_width, limits.max_image_height) = (Some(LONGEST), Some(LONGEST));
-    reader.limits(limits);
-    let image = reader.decode().map_err(|error| fault(format!("cannot be decoded: {error}")))?;
+    let image = decode(file).map_err(|problem| Error::Data { file: path.into(), problem })?;
     if !image.color().has_alpha() {
         return Ok(image);
     }
     let mut white = RgbaImage::from_pixel(image.width(), image.height(), Rgba([255; 4]));
     imageops::overlay(&mut white, &image.to_rgba8(), 0, 0);
     Ok(DynamicImage::ImageRgba8(white))
+}
+
+/// The picture in these bytes, PNG or JPEG; else what is wrong with them.
+pub(crate) fn decode(bytes: impl BufRead + Seek) -> Result<DynamicImage, String> {
+    let mut reader =
+        ImageReader::new(bytes).with_guessed_format().map_err(|error| format!("cannot be read: {error}"))?;
+    if reader.format().is_none() {
+        return Err("is neither PNG nor JPEG".into());
+    }
+    let mut limits = Limits::default();
+    (limits.max_image_width, limits.max_image_height) = (Some(LONGEST), Some(LONGEST));
+    reader.limits(limits);
+    reader.decode().map_err(|error| format!("cannot be decoded: {error}"))
 }
 
 /// A picture as the bytes of an example of this kind, channel by channel.

@@ -1,0 +1,159 @@
+//! The download, through candle-datasets, into a cache that holds whole data sets or nothing.
+
+use std::fs::{self, File};
+use std::io::IsTerminal;
+use std::path::Path;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use candle_datasets::hub::{from_hub, FileReader};
+use hf_hub::{HFClientBuilder, HFClientSync};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{table, Hub, Writer};
+use crate::data::images::Images;
+use crate::error::{Error, Result};
+
+/// How long nothing may come before it is given up; the client itself would wait for ever.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(super) fn fetch(hub: &Hub, cache: &Path, name: &str, files: &[&str], write: Writer) -> Result<()> {
+    fs::create_dir_all(cache).map_err(Error::file("create", cache))?;
+    let target = cache.join(name);
+    let _lock = lock(cache, name)?;
+    if files.iter().all(|file| target.join(file).is_file()) {
+        return Ok(()); // by the process that was waited for
+    }
+    let part = cache.join(format!(".{name}.part"));
+    if part.exists() {
+        fs::remove_dir_all(&part).map_err(Error::file("remove", &part))?; // of a process that was killed
+    }
+    let done = fetch_into(hub, &part, name).and_then(|[train, test]| {
+        let whole = part.join("whole");
+        fs::create_dir_all(&whole).map_err(Error::file("create", &whole))?;
+        write(&whole, &train, &test)?;
+        fs::rename(&whole, &target).map_err(Error::file("write", &target))
+    });
+    // What cannot be removed now is removed next time.
+    let _ = fs::remove_dir_all(&part);
+    done
+}
+
+/// Of several processes that miss the same data one downloads them, and the others wait for it.
+fn lock(cache: &Path, name: &str) -> Result<File> {
+    let path = cache.join(format!(".{name}.lock"));
+    let file = File::create(&path).map_err(Error::file("create", &path))?;
+    if file.try_lock().is_err() {
+        eprintln!("waiting for another process that downloads {name}");
+        file.lock().map_err(Error::file("lock", &path))?;
+    }
+    Ok(file)
+}
+
+fn fetch_into(hub: &Hub, part: &Path, name: &str) -> Result<[Images; 2]> {
+    let (repository, folder) = (hub.repository, part.join("hub"));
+    fs::create_dir_all(&folder).map_err(Error::file("create", &folder))?;
+    // The client's second cache can be moved in no other way; it would hold the same bytes in the user's home.
+    std::env::set_var("HF_XET_CACHE", folder.join("xet"));
+    let client = HFClientBuilder::new().cache_dir(&folder).retry_max_attempts(2).build();
+    let client = client.map_err(|error| fault(repository, &error))?;
+    eprintln!("downloading {name} from {}/datasets/{repository}", client.endpoint());
+    let client = HFClientSync::from_inner(client).map_err(|error| fault(repository, &error))?;
+    let tables = patiently(&folder, PATIENCE, move || from_hub(&client, repository.into()));
+    let tables = tables.map_err(|source| Error::File { action: "download", path: repository.into(), source })?;
+    let tables = tables.map_err(|error| fault(repository, &error))?;
+    // The parts are known by their sizes: candle-datasets gives no names.
+    let rows = |table: &dyn FileReader| usize::try_from(table.metadata().file_metadata().num_rows()).unwrap_or(0);
+    let part = |name: &str, counts: &[usize]| {
+        let size: usize = counts.iter().sum();
+        let mut fitting = tables.iter().filter(|table| rows(*table) == size);
+        let (Some(table), None) = (fitting.next(), fitting.next()) else {
+            let found: Vec<usize> = tables.iter().map(|table| rows(table)).collect();
+            let problem = format!("expected one table of {size} images to {name}, found tables of {found:?} rows");
+            return Err(Error::Data { file: repository.into(), problem });
+        };
+        table::images(table, hub, counts).map_err(|problem| {
+            let problem = format!("the table of {size} images to {name}: {problem}");
+            Error::Data { file: repository.into(), problem }
+        })
+    };
+    Ok([part("train on", hub.train)?, part("test on", hub.test)?])
+}
+
+/// The outermost and the innermost cause: the one says what was done, the other why it failed.
+fn fault(repository: &str, error: &dyn std::error::Error) -> Error {
+    let mut text = error.to_string();
+    let inner = std::iter::successors(error.source(), |error| error.source()).last().map(|error| error.to_string());
+    if let Some(inner) = inner.filter(|inner| !text.contains(inner.as_str())) {
+        text = format!("{text}: {inner}");
+    }
+    Error::File { action: "download", path: repository.into(), source: std::io::Error::other(text) }
+}
+
+/// What `work` comes to, unless the folder that it writes to stops growing for as long as `patience`; shown on a
+/// terminal. Work that is given up is left to itself.
+fn patiently<T: Send + 'static>(
+    folder: &Path,
+    patience: Duration,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> std::io::Result<T> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::Builder::new().name("download".into()).spawn(move || sender.send(work()))?;
+    let bar = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {bytes} {bytes_per_sec}") {
+        bar.set_style(style);
+    }
+    let (mut size, mut grown) = (0, Instant::now());
+    loop {
+        match receiver.recv_timeout(Duration::from_millis(100)) {
+            Ok(done) => {
+                bar.finish_and_clear();
+                return Ok(done);
+            }
+            Err(RecvTimeoutError::Disconnected) => return Err(std::io::Error::other("the download broke down")),
+            Err(RecvTimeoutError::Timeout) => bar.tick(),
+        }
+        let now = size_of(folder);
+        if now != size {
+            (size, grown) = (now, Instant::now());
+            bar.set_position(size);
+        }
+        if grown.elapsed() > patience {
+            let why = format!("nothing came for {} seconds", patience.as_secs());
+            return Err(std::io::Error::new(std::io::ErrorKind::TimedOut, why));
+        }
+    }
+}
+
+/// The bytes of all files in and below a folder.
+fn size_of(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let size = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => size_of(&entry.path()),
+        Ok(metadata) => metadata.len(),
+        Err(_) => 0, // renamed meanwhile
+    };
+    entries.map(size).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_download_that_stands_still_or_breaks_down_is_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let patience = Duration::from_millis(300);
+        assert_eq!(patiently(folder.path(), patience, || 3).unwrap(), 3);
+        let error = patiently(folder.path(), patience, || std::thread::sleep(Duration::from_secs(5))).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+        let path = folder.path().join("growing");
+        let slow = move || {
+            (1..10).for_each(|size| {
+                std::thread::sleep(Duration::from_millis(100));
+                fs::write(&path, vec![0; size]).unwrap();
+            })
+        };
+        patiently(folder.path(), patience, slow).unwrap();
+    }
+}
