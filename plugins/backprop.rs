@@ -1,7 +1,7 @@
 //! Architecture `backprop`: the same nets trained by backpropagation, to measure the others by.
 
 use onward::architecture::Readout;
-use onward::candle_core::{DType, Tensor, Var, D};
+use onward::candle_core::{Tensor, Var, D};
 use onward::candle_nn::Init;
 use onward::ops::log_softmax;
 use onward::optim::{Descent, Method, Schedule};
@@ -17,7 +17,8 @@ onward::settings! {
     /// cross-entropy.
     ///
     /// It is the net that `nlp` and `progressive` train locally, on the same data and through the same reports: examples
-    /// enter without a label, tokens as one-hot slots of which rows of the weight are picked. The sampler is not asked.
+    /// enter as the sampler's neutral views, without a label where it is `plain`; tokens are one-hot slots of which rows of
+    /// the weight are picked.
     /// To the framework the whole net is one block, since a derivative crosses all of it.
     ///
     /// # Reference
@@ -45,7 +46,7 @@ const PRESETS: &[Preset] = &[Preset {
     about: "three layers of 1000 units, Adam at a constant rate",
     settings: r#"
         data = "digits"
-        sampler = "label_overlay"
+        sampler = "plain"
         epochs = 5
         batch = 100
     "#,
@@ -106,20 +107,34 @@ impl LocalLayer for Whole {
     }
 }
 
-/// The input times the first weight; tokens pick its rows.
+/// The input times the first weight, part by part; tokens pick its rows.
 fn first(input: &Input, weight: &Var) -> Result<Tensor> {
-    let [part] = input.parts() else { return Ok(input.join()?.flatten_from(1)?.matmul(weight)?) };
-    let Values::OneHot { index, classes, strength } = &part.values else {
-        return Ok(input.join()?.flatten_from(1)?.matmul(weight)?);
-    };
-    let (rows, slots) = index.dims2()?;
-    let starts = Tensor::arange_step(0u32, (slots * classes) as u32, *classes as u32, index.device())?;
-    let picked = weight.index_select(&index.broadcast_add(&starts)?.flatten_all()?, 0)?;
-    let sum = (picked.reshape((rows, slots, ()))?.sum(1)? * *strength)?;
-    match &part.scale {
-        Some(scale) => Ok(sum.broadcast_mul(&scale.to_dtype(sum.dtype())?.unsqueeze(1)?)?),
-        None => Ok(sum),
+    let mut row = 0;
+    let mut sum: Option<Tensor> = None;
+    for part in input.parts() {
+        let width = part.values.width()?;
+        let rows = weight.narrow(0, row, width)?;
+        let product = match &part.values {
+            Values::OneHot { index, classes, strength } => {
+                let (batch, slots) = index.dims2()?;
+                let starts: Vec<u32> = (0..slots).map(|slot| (slot * classes) as u32).collect();
+                let starts = Tensor::new(starts.as_slice(), index.device())?;
+                let picked = rows.index_select(&index.broadcast_add(&starts)?.flatten_all()?, 0)?;
+                (picked.reshape((batch, slots, ()))?.sum(1)? * *strength)?
+            }
+            dense => dense.to_matrix(weight.dtype())?.contiguous()?.matmul(&rows)?,
+        };
+        let product = match &part.scale {
+            Some(scale) => product.broadcast_mul(&scale.to_dtype(product.dtype())?.unsqueeze(1)?)?,
+            None => product,
+        };
+        sum = Some(match sum {
+            None => product,
+            Some(sum) => (sum + product)?,
+        });
+        row += width;
     }
+    sum.ok_or_else(|| Error::Mismatch { place: "backprop".into(), problem: "nothing enters".into() })
 }
 
 /// The logits themselves, a column per class.
@@ -137,13 +152,11 @@ impl GoodnessFn for Logits {
 
 struct Net {
     block: Block,
-    classes: usize,
 }
 
 impl Net {
     fn new(settings: &Backprop, site: &Site) -> Result<Self> {
-        let tokens = if site.tokenizer.is_some() { site.classes } else { 1 };
-        let place = site.scope("net").with_input(&[site.example.iter().product::<usize>() * tokens]);
+        let place = site.scope("net");
         let layer = Box::new(Whole::new(settings, &place)?);
         let descent = Descent {
             method: settings.optimiser,
@@ -155,30 +168,20 @@ impl Net {
         let objective = Objective { loss: Loss::CrossEntropy, theta: None, temperature: 1. };
         let optimiser = Optimiser::new(place.vars, descent, 0..site.epochs);
         let block = Block::new("net", layer, Box::new(Logits(site.classes)), objective, Normalise::None, optimiser);
-        Ok(Self { block, classes: site.classes })
-    }
-
-    fn input(&self, batch: &Batch) -> Result<Input> {
-        let rows = batch.rows();
-        if rows.dtype() != DType::U32 {
-            return Input::of(rows.clone());
-        }
-        let width = rows.dim(1)? * self.classes;
-        let tokens = Values::OneHot { index: rows.clone(), classes: self.classes, strength: 1. };
-        Input::new(vec![tokens], batch.size(), 1, &[width])
+        Ok(Self { block })
     }
 }
 
 impl Architecture for Net {
-    fn learn(&mut self, batch: &Batch, _: &mut dyn NegativeSampler, step: &Step) -> Result<Vec<(usize, Report)>> {
-        let input = self.input(batch)?;
+    fn learn(&mut self, batch: &Batch, sampler: &mut dyn NegativeSampler, step: &Step) -> Result<Vec<(usize, Report)>> {
+        let input = sampler.neutral(batch)?;
         let views = Views::new(input.clone(), vec![Role::Positive], Some(batch.labels()?.to_vec()))?;
         let logits = self.block.forward(&input, step)?;
         Ok(vec![(0, self.block.learn(&input, &logits, &views, step)?)])
     }
 
-    fn scores(&self, batch: &Batch, _: &dyn NegativeSampler, _readout: &str, step: &Step) -> Result<Tensor> {
-        log_softmax(&self.block.forward(&self.input(batch)?, step)?.detach())
+    fn scores(&self, batch: &Batch, sampler: &dyn NegativeSampler, _readout: &str, step: &Step) -> Result<Tensor> {
+        log_softmax(&self.block.forward(&sampler.neutral(batch)?, step)?.detach())
     }
 
     fn readouts(&self) -> Vec<Readout> {

@@ -14,6 +14,7 @@ mod mean_squares;
 mod mnist;
 mod next_token;
 mod nlp;
+mod plain;
 mod progressive;
 mod recurrent;
 mod sum_squares;
