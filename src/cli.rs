@@ -1,5 +1,8 @@
 //! The command line of every program made of onward and some plugins.
 
+mod text;
+
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -40,6 +43,10 @@ enum Command {
     Evaluate(Evaluate),
     /// Say what is on pictures, PNG or JPEG, with a run's model.
     Predict(Predict),
+    /// Go on with a text by a run's model, token by token.
+    Generate(text::Generate),
+    /// Train a tokenizer on text, and say how it cuts what it has not seen.
+    Tokenize(text::Tokenize),
     /// What can be named: architectures, layers, goodness, samplers, data.
     List(List),
     /// The settings of a plugin, their defaults and ranges, what it is and where it was published.
@@ -152,7 +159,12 @@ struct List {
 ///
 /// Exit code 0; 2 for wrong use: flags, names, settings; 1 for everything else that fails.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    main_with(std::env::args_os())
+}
+
+/// The same with these arguments, the first of which is the program's name.
+pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are no errors. What cannot be printed has no reader.
@@ -169,6 +181,8 @@ pub fn main() -> ExitCode {
         Command::Resume(resume) => resume.run(),
         Command::Evaluate(evaluate) => evaluate.run(),
         Command::Predict(predict) => predict.run(),
+        Command::Generate(generate) => generate.run(),
+        Command::Tokenize(tokenize) => tokenize.run(),
         Command::List(list) => list.run(),
         Command::Show { name } => show(&name),
     };

@@ -111,6 +111,7 @@ pub mod config;
 pub mod data;
 pub mod error;
 mod folder;
+pub mod generate;
 pub mod goodness;
 pub mod head;
 pub mod input;

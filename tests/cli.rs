@@ -255,6 +255,72 @@ fn pictures_are_predicted_without_the_data_that_were_learned_from() {
     assert!(message.contains("there are search, head"), "{message}");
 }
 
+#[test]
+fn a_tokenizer_is_trained_reported_and_never_overwritten() {
+    let base = tempfile::tempdir().unwrap();
+    let path = |name: &str| base.path().join(name).to_str().unwrap().to_string();
+    let text = "The fox saw the crow, and the crow saw the fox.\n".repeat(40) + "A zebra, quite unseen.\n";
+    std::fs::write(path("a.txt"), &text).unwrap();
+    let report = |kind: &[&str], out: &str| -> Value {
+        let (corpus, out) = (path("a.txt"), path(out));
+        serde_json::from_str(&succeeds(&[&["tokenize", &corpus, "--out", &out], kind].concat())).unwrap()
+    };
+    let found = report(&["--kind", "char"], "char.json");
+    assert_eq!((&found["vocabulary"], &found["train"]["tokens_per_char"]), (&Value::from(19), &Value::from(1.0)));
+    assert!(found["held_out"]["unknown"].as_f64().unwrap() > 0.02, "{found}");
+    let words = report(&["--kind", "word", "--vocab", "4"], "word.json");
+    assert_eq!(words["vocabulary"], 4);
+    let pieces = report(&["--kind", "bpe", "--vocab", "270"], "bpe.json");
+    assert_eq!((&pieces["vocabulary"], &pieces["held_out"]["unknown"]), (&Value::from(270), &Value::from(0.0)));
+    let before = std::fs::read(path("bpe.json")).unwrap();
+    std::fs::remove_file(path("bpe.json")).unwrap();
+    report(&["--kind", "bpe", "--vocab", "270"], "bpe.json");
+    assert_eq!(std::fs::read(path("bpe.json")).unwrap(), before);
+    let message = fails(1, &["tokenize", &path("a.txt"), "--kind", "char", "--out", &path("bpe.json")]);
+    assert!(message.contains("never overwritten"), "{message}");
+    assert_eq!(std::fs::read(path("bpe.json")).unwrap(), before);
+    let refused = |code: i32, file: &str, more: &[&str], expected: &str| {
+        let out = path("new.json");
+        let message = fails(code, &[&["tokenize", &path(file), "--out", &out], more].concat());
+        assert!(message.contains(expected) && !Path::new(&out).exists(), "{more:?}: {message}");
+    };
+    refused(2, "a.txt", &["--kind", "chars"], "--kind chars");
+    refused(2, "a.txt", &["--kind", "bpe"], "bpe with --vocab N");
+    refused(2, "a.txt", &["--kind", "bpe", "--vocab", "12"], "N from 256 on");
+    refused(2, "a.txt", &["--kind", "bpe", "--vocab", "-3"], "--vocab -3");
+    refused(2, "a.txt", &["--kind", "bpe", "--vocab", "5000"], "or more text");
+    refused(1, "none.txt", &["--kind", "char"], "none.txt");
+    std::fs::write(path("latin.txt"), b"caf\xe9").unwrap();
+    refused(1, "latin.txt", &["--kind", "char"], "latin.txt: is not UTF-8 at byte 3");
+}
+
+#[test]
+fn text_is_refused_where_pictures_are_wanted_and_the_other_way_round() {
+    let base = tempfile::tempdir().unwrap();
+    let path = |name: &str| base.path().join(name).to_str().unwrap().to_string();
+    succeeds(&train(&base.path().join("run"), &[]));
+    let message = fails(2, &["generate", &path("run"), "--prompt", "a"]);
+    assert!(message.contains("onward predict"), "{message}");
+    let new = path("new");
+    let concat = ["train", "progressive", "--quiet", "--set", "sampler=label_concat", "--out", &new];
+    let refused = |code: i32, data: &str, more: &[&str], expected: &str| {
+        let message = fails(code, &[&concat[..], &["--data", data], more].concat());
+        assert!(message.contains(expected), "{data} {more:?}: {message}");
+    };
+    refused(2, "fables", &[], "text needs a sampler that is made for it");
+    refused(2, "fables", &["--set", "data.tokenizer=chr"], "expected char, word");
+    refused(2, "fables", &["--set", "data.tokenizer=bpe:100000"], "or more text");
+    refused(2, "fables", &["--set", "data.window=0"], "at least 1");
+    refused(2, "text", &[], "--data text:FILE");
+    refused(1, &format!("text:{}", path("none.txt")), &[], "none.txt");
+    std::fs::write(path("short.txt"), "A word. ").unwrap();
+    let short = format!("text:{}", path("short.txt"));
+    refused(2, &short, &[], "no passage of more than 10 tokens");
+    refused(2, &short, &["--set", "data.prepare=hinton"], "248 fables");
+    std::fs::write(path("bad.json"), "{}").unwrap();
+    refused(1, "fables", &["--set", &format!("data.tokenizer={}", path("bad.json"))], "bad.json: ");
+}
+
 #[cfg(unix)]
 mod interrupted {
     use super::*;

@@ -1,0 +1,323 @@
+//! Text from end to end: a net that is no more than counting could do, on embedded and other text.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use onward::candle_core::Tensor;
+use onward::data::{Content, Split};
+use onward::generate::{generate, Generator, Sampling};
+use onward::optim::{Descent, Method, Schedule};
+use onward::{
+    Architecture, Batch, Block, Error, Head, Input, NegativeSampler, Readout, Report, Result, Role, Run, RunBuilder,
+    Step, Tokenizer, Values, Views,
+};
+use onward_plugins as _;
+
+onward::settings! {
+    /// The tokens of a window side by side, each a slot with a single one.
+    struct Slots {}
+}
+
+struct OneHot {
+    classes: usize,
+}
+
+impl NegativeSampler for OneHot {
+    fn views(&mut self, batch: &Batch, _: &mut dyn FnMut() -> Result<Tensor>, _: &Step) -> Result<Views> {
+        Views::new(self.neutral(batch)?, vec![Role::Positive], batch.labels().ok().map(<[u32]>::to_vec))
+    }
+
+    fn neutral(&self, batch: &Batch) -> Result<Input> {
+        let slots = Values::OneHot { index: batch.rows().clone(), classes: self.classes, strength: 1. };
+        Input::new(vec![slots], batch.size(), 1, &[batch.rows().dim(1)? * self.classes])
+    }
+}
+
+onward::register! {
+    dyn NegativeSampler, "slots", "tokens side by side (made for these tests)",
+    |_settings: Slots, site| Ok(Box::new(OneHot { classes: site.classes }))
+}
+
+onward::settings! {
+    /// A softmax over the tokens of the window.
+    struct Shallow {
+        /// Whether its probabilities are none.
+        lies: bool = false;
+    }
+}
+
+struct Softmax {
+    heads: Vec<Head>,
+    epochs: usize,
+    lies: bool,
+}
+
+impl Architecture for Softmax {
+    fn learn(&mut self, batch: &Batch, sampler: &mut dyn NegativeSampler, step: &Step) -> Result<Vec<(usize, Report)>> {
+        let input = sampler.neutral(batch)?;
+        let log = self.heads[0].log_probabilities(&input)?;
+        self.heads[0].learn(&input, &log, batch.labels()?, step)?;
+        Ok(Vec::new())
+    }
+
+    fn scores(&self, batch: &Batch, sampler: &dyn NegativeSampler, readout: &str, _: &Step) -> Result<Tensor> {
+        let log = self.heads[0].log_probabilities(&sampler.neutral(batch)?)?;
+        Ok(match readout {
+            "flat" => (log.exp()? * 0.5)?.affine(1., 0.5 / log.dim(1)? as f64)?.log()?,
+            "bare" => log.affine(2., 3.)?,
+            _ if self.lies => log.affine(2., 0.)?,
+            _ => log,
+        })
+    }
+
+    fn readouts(&self) -> Vec<Readout> {
+        let readout = |name, log_probabilities| Readout { name, cheap: true, log_probabilities };
+        vec![readout("bare", false), readout("flat", true), readout("softmax", true)]
+    }
+
+    fn blocks(&self) -> &[Block] {
+        &[]
+    }
+
+    fn blocks_mut(&mut self) -> &mut [Block] {
+        &mut []
+    }
+
+    fn heads(&self) -> &[Head] {
+        &self.heads
+    }
+
+    fn heads_mut(&mut self) -> &mut [Head] {
+        &mut self.heads
+    }
+
+    fn epochs(&self) -> usize {
+        self.epochs
+    }
+}
+
+onward::register! {
+    dyn Architecture, "shallow", "a softmax over the tokens of the window (made for these tests)",
+    |settings: Shallow, site| {
+        let descent =
+            Descent { method: Method::Sgd, rate: 0.3, decay: 0., momentum: 0.9, schedule: Schedule::HalfLinear };
+        let width = site.input.iter().product();
+        let head = Head::new(&site.scope("head").vars, width, site.classes, descent, 0..site.epochs)?;
+        Ok(Box::new(Softmax { heads: vec![head], epochs: site.epochs, lies: settings.lies }))
+    }
+}
+
+fn shallow(data: &str) -> RunBuilder {
+    Run::builder("shallow").data(data).set("sampler", "slots").set("epochs", 2)
+}
+
+/// A run on the embedded fables, in a folder.
+fn trained(folder: &Path) -> Result<PathBuf> {
+    let path = folder.join("run");
+    shallow("fables").out(&path).build()?.fit(&mut ())?;
+    Ok(path)
+}
+
+/// A file of text that begins to repeat itself, so that something can be learned from little.
+fn prose(folder: &Path) -> String {
+    let path = folder.join("prose.txt");
+    let line = |i: usize| format!("the {} sat on the {}.\n", ["cat", "dog", "crow"][i % 3], ["mat", "log"][i % 2]);
+    std::fs::write(&path, (0..300).map(line).collect::<String>()).unwrap();
+    path.to_str().unwrap().to_string()
+}
+
+#[test]
+fn text_is_evaluated_in_bits_beside_what_counting_comes_to() -> Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    let mut run = shallow("fables").out(folder.path().join("run")).build()?;
+    assert_eq!(run.data().kind.content, Content::Text);
+    let summary = run.fit(&mut ())?;
+    let bits = |name: &str| summary.test.readouts[name].bits;
+    let best = bits("softmax").unwrap();
+    assert_eq!((summary.test.readout.as_str(), summary.test.bits), ("softmax", Some(best)));
+    assert!(bits("bare").is_none() && bits("flat").unwrap().bits_per_char > best.bits_per_char);
+    assert_eq!(best.bits_per_char, best.bits_per_token); // a character is a token here
+    assert!((best.perplexity.log2() - best.bits_per_token).abs() < 1e-12);
+    let counted = |name: &str| summary.test.baselines[name].bits.unwrap().bits_per_char;
+    assert!(best.bits_per_char < counted("unigram") - 0.3, "{best:?} {}", counted("unigram"));
+    assert!(counted("kneser_ney_6") < best.bits_per_char);
+    let json = serde_json::to_value(&summary).unwrap();
+    assert!(json["test"]["bits_per_char"].is_number() && json["test"]["readouts"]["bare"].get("perplexity").is_none());
+    assert!(json["validation"].get("baselines").is_none());
+    // The same again from its folder.
+    let loaded = Run::load(folder.path().join("run"))?;
+    assert_eq!(loaded.evaluate(Split::Test, Some("softmax"))?, summary.test);
+    Ok(())
+}
+
+#[test]
+fn scores_that_are_no_probabilities_are_not_counted_in_bits() -> Result<()> {
+    let error = shallow("fables").set("lies", true).set("epochs", 1).build()?.fit(&mut ()).unwrap_err().to_string();
+    assert!(error.contains("softmax") && error.contains("add up to"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn a_run_keeps_its_tokenizer_and_refuses_another() -> Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = prose(folder.path());
+    let data = onward::export::Table::from_iter([
+        ("name".to_string(), "text".into()),
+        ("file".to_string(), file.as_str().into()),
+        ("tokenizer".to_string(), "bpe:270".into()),
+    ]);
+    let path = folder.path().join("run");
+    let build = || Run::builder("shallow").set("data", data.clone()).set("sampler", "slots").set("epochs", 2);
+    let mut run = build().out(&path).build()?;
+    run.train_until(1, &mut ())?;
+    drop(run);
+    let json = std::fs::read_to_string(path.join("tokenizer.json")).unwrap();
+    let own = Tokenizer::open(&path.join("tokenizer.json"))?;
+    assert_eq!(own.vocabulary().len(), 270);
+    // Other text from now on: the run still reads it in its own way.
+    std::fs::write(&file, "no cat is on any mat; the crow has sung. ".repeat(60)).unwrap();
+    let resumed = Run::open(&path)?.resume()?;
+    assert_eq!(resumed.data().text.as_ref().unwrap().tokenizer.fingerprint(), own.fingerprint());
+    drop(resumed);
+    // Without the file one is trained on that text, and is another.
+    std::fs::remove_file(path.join("tokenizer.json")).unwrap();
+    let refused = |builder: Result<RunBuilder>, expected: &str| {
+        let error = builder.and_then(RunBuilder::build).err().expect("refused").to_string();
+        assert!(error.contains(expected), "{error}");
+    };
+    refused(Run::open(&path), "was trained on text cut by the tokenizer");
+    let other = Tokenizer::train("bpe:270".parse()?, &[&"another text than that, and another ".repeat(9)])?;
+    std::fs::write(path.join("tokenizer.json"), other.to_json()).unwrap();
+    refused(Run::open(&path), "is not the tokenizer that the network was trained with");
+    refused(Run::open(&path).map(RunBuilder::without_data), "put that one back");
+    std::fs::write(path.join("tokenizer.json"), &json[..json.len() / 2]).unwrap();
+    refused(Run::open(&path), "tokenizer.json");
+    std::fs::write(path.join("tokenizer.json"), &json).unwrap();
+    refused(Run::open(&path).map(|builder| builder.data("digits")), "these data are no text");
+    Run::load(&path)?;
+    Ok(())
+}
+
+#[test]
+fn text_goes_on_from_any_prompt_the_same_way_every_time() -> Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = prose(folder.path());
+    for (tokenizer, window) in [("char", 4), ("word", 3), ("bpe:262", 5)] {
+        let data = onward::export::Table::from_iter([
+            ("name".to_string(), "text".into()),
+            ("file".to_string(), file.as_str().into()),
+            ("tokenizer".to_string(), tokenizer.into()),
+            ("window".to_string(), onward::export::Value::Integer(window)),
+        ]);
+        let mut run = Run::builder("shallow").set("data", data).set("sampler", "slots").set("epochs", 4).build()?;
+        run.fit(&mut ())?;
+        let sure = Sampling { temperature: 0., ..Sampling::default() };
+        let text = generate(&run, "the cat sat on the ", 60, sure)?;
+        assert!(text.contains(" on the "), "{tokenizer}: {text}");
+        assert_eq!(text, generate(&run, "the cat sat on the ", 60, sure)?);
+        let drawn = |prompt: &str, seed: u64| generate(&run, prompt, 40, Sampling { seed, ..Sampling::default() });
+        assert_eq!(drawn("the", 1)?, drawn("the", 1)?, "{tokenizer}");
+        assert_ne!(drawn("the", 1)?, drawn("the", 2)?, "{tokenizer}");
+        assert!(!drawn("", 1)?.contains("<unk>"), "{tokenizer}");
+        let generator = Generator::new(&run, "", Some("flat"), sure)?;
+        assert!(generator.notes()[0].contains(&format!("0 tokens of {window}")), "{:?}", generator.notes());
+        let generator = Generator::new(&run, "狐 the cat sat on the mat", None, sure)?;
+        assert_eq!(generator.notes().len(), usize::from(tokenizer != "bpe:262"), "{:?}", generator.notes());
+        for (readout, expected) in [("bare", "flat, softmax"), ("none", "flat, softmax")] {
+            let error = Generator::new(&run, "", Some(readout), sure).err().unwrap().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn pictures_and_text_are_told_apart() -> Result<()> {
+    let picture = tempfile::tempdir().unwrap();
+    let data = onward::export::Table::from_iter([
+        ("name".to_string(), "digits".into()),
+        ("size".to_string(), onward::export::Value::Integer(100)),
+    ]);
+    let run = Run::builder("progressive").set("data", data).set("hidden", vec![5]).build()?;
+    let error = generate(&run, "a", 1, Sampling::default()).unwrap_err();
+    assert!(error.is_usage() && error.to_string().contains("onward predict"), "{error}");
+    let run = shallow("fables").build()?;
+    let error = run.predict(&[picture.path().join("a.png")], "softmax").unwrap_err();
+    assert!(error.is_usage() && error.to_string().contains("onward generate"), "{error}");
+    let error = shallow("fables").set("sampler", "label_concat").build().err().unwrap();
+    assert!(error.is_usage() && error.to_string().contains("made for it"), "{error}");
+    let error = shallow("fables").set("shift", 1).build()?.fit(&mut ()).unwrap_err();
+    assert!(error.is_usage() && error.to_string().contains("`shift` moves pictures"), "{error}");
+    Ok(())
+}
+
+/// The prepared Aesop, where it is: `$ONWARD_DATA/text/aesop.txt`. The figures are those of a plain program that
+/// follows the equations with dictionaries.
+#[test]
+fn the_prepared_fables_are_what_they_are_known_to_be() -> Result<()> {
+    let folder = std::env::var_os("ONWARD_DATA").map(|folder| Path::new(&folder).join("text").join("aesop.txt"));
+    let Some(file) = folder.filter(|file| file.is_file()) else {
+        eprintln!("skipped: no text/aesop.txt in $ONWARD_DATA");
+        return Ok(());
+    };
+    let data = onward::export::Table::from_iter([
+        ("name".to_string(), "text".into()),
+        ("file".to_string(), file.to_str().unwrap().into()),
+        ("prepare".to_string(), "hinton".into()),
+    ]);
+    let run = |validate: bool| {
+        let builder = Run::builder("shallow").set("data", data.clone()).set("sampler", "slots");
+        builder.set("epochs", 1).set("validate", validate).build()
+    };
+    let apart = run(true)?;
+    let sizes = [Split::Train, Split::Validation, Split::Test].map(|split| apart.data().split(split).len());
+    assert_eq!(sizes, [178 * 90, 20 * 90, 4500]);
+    assert_eq!(apart.data().kind.classes.concat(), " !,.abcdefghijklmnopqrstuvwxyz");
+    let baselines = run(false)?.evaluate(Split::Test, None)?.baselines;
+    let found = |name: &str| baselines[name].bits.unwrap().bits_per_char;
+    assert_eq!(format!("{:.4} {:.4}", found("unigram"), found("kneser_ney_6")), "4.1067 2.1430");
+    assert_eq!(baselines["kneser_ney_6"].wrong, 4500 - 2532);
+    Ok(())
+}
+
+/// Not a test of its own: this program as `onward` with what is registered above, when [`program`] starts it.
+#[test]
+fn as_the_program() {
+    if let Ok(arguments) = std::env::var("ONWARD_TEST_ARGUMENTS") {
+        let code = onward::cli::main_with(std::iter::once("onward").chain(arguments.split('\n')).map(Into::into));
+        // `ExitCode` tells nobody its number, so its success is told by what it is equal to.
+        let failed = format!("{code:?}") != format!("{:?}", std::process::ExitCode::SUCCESS);
+        std::process::exit(i32::from(failed));
+    }
+}
+
+fn program(arguments: &[&str]) -> Output {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "as_the_program", "--nocapture", "--quiet"]);
+    command.env("ONWARD_TEST_ARGUMENTS", arguments.join("\n")).output().expect("this program can be started")
+}
+
+#[test]
+fn the_program_goes_on_with_a_text() -> Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    let run = trained(folder.path())?;
+    let run = run.to_str().unwrap();
+    let text = |output: &Output| String::from_utf8_lossy(&output.stdout).into_owned();
+    let output = program(&["generate", run, "--prompt", "The Fox é", "--tokens", "50", "--seed", "3"]);
+    let notes = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{notes}");
+    assert!(text(&output).contains("The Fox <unk>"), "{}", text(&output));
+    assert!(notes.contains("\"é\"") && notes.contains("9 tokens of 10: spaces"), "{notes}");
+    let again = program(&["generate", run, "--prompt", "The Fox é", "--tokens", "50", "--seed", "3"]);
+    assert_eq!(text(&again), text(&output));
+    for (arguments, expected) in
+        [(["--temperature", "-1"], "at least 0"), (["--top-p", "2"], "at most 1"), (["--readout", "bare"], "softmax")]
+    {
+        let output = program(&[&["generate", run, "--prompt", ""], &arguments[..]].concat());
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && message.contains(expected), "{arguments:?}: {message}");
+    }
+    let error = Run::load(run)?.predict(&["x.png"], "softmax").unwrap_err();
+    assert!(matches!(error, Error::Mismatch { .. }), "{error}");
+    Ok(())
+}
