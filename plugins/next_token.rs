@@ -61,7 +61,7 @@ const BESIDE: usize = 500;
 
 impl Sampler {
     fn new(settings: NextToken, site: &Site) -> Result<Self> {
-        if !site.tokenizer.is_some() {
+        if site.tokenizer.is_none() {
             let problem = "it makes views of text; choose data of text, or another `sampler`".to_string();
             return Err(Error::Mismatch { place: "next_token".into(), problem });
         }

@@ -108,7 +108,7 @@ struct Net {
 impl Net {
     fn new(settings: &Nlp, site: &Site) -> Result<Self> {
         let (slots, vocabulary) = (site.input.iter().product::<usize>() / site.classes.max(1), site.classes);
-        if !site.tokenizer.is_some() || slots * vocabulary != site.input.iter().product::<usize>() {
+        if site.tokenizer.is_none() || slots * vocabulary != site.input.iter().product::<usize>() {
             let problem =
                 "it learns text; choose data of text, as in --data text:FILE, and a sampler for it".to_string();
             return Err(Error::Mismatch { place: "nlp".into(), problem });

@@ -125,8 +125,11 @@ fn toy_with(architecture: &str, set: impl Fn(RunBuilder) -> RunBuilder) -> Resul
     }
 }
 
+/// Makes so many examples.
+type Rows = fn(usize) -> Tensor;
+
 /// What a layer or sampler can be given: pictures, and windows of three letters.
-fn kinds_of_data() -> Vec<(Site, fn(usize) -> Tensor)> {
+fn kinds_of_data() -> Vec<(Site, Rows)> {
     let mut text = site(1);
     (text.example, text.tokenizer, text.input) = (vec![3], Some(Arc::new(tokenizer())), vec![12]);
     let letters = |rows: usize| {
@@ -216,7 +219,7 @@ fn every_goodness_has_the_shape_and_the_gradient_it_says() -> Result<()> {
 #[test]
 fn every_layer_answers_row_by_row_and_learns_nothing_but_its_own_variables() -> Result<()> {
     for name in names::<dyn LocalLayer>() {
-        let fits = |(site, rows): &(Site, fn(usize) -> Tensor)| {
+        let fits = |(site, rows): &(Site, Rows)| {
             let layer = registry::build(&Pick::<dyn LocalLayer>::new(name), &site.scope("layer"));
             layer.is_ok_and(|layer| layer.forward(&as_input(&rows(1), 1).unwrap(), &step(0)).is_ok())
         };
