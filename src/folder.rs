@@ -85,8 +85,12 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     name.push(".tmp");
     let beside = path.with_file_name(name);
     let mut file = File::create(&beside).map_err(Error::file("create", &beside))?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(Error::file("write", &beside))?;
-    fs::rename(&beside, path).map_err(Error::file("write", path))
+    let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&beside, path));
+    written.map_err(|error| {
+        // A disk that is full needs the room, and nobody needs the half.
+        let _ = fs::remove_file(&beside);
+        Error::file("write", path)(error)
+    })
 }
 
 #[cfg(test)]

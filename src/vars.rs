@@ -108,6 +108,19 @@ impl Vars {
             let problem = format!("a variable of shape {:?} is too large; the limit is 2^31 elements", shape.dims());
             return Err(Error::Mismatch { place: path, problem });
         };
+        let bytes = tree.entries.values().map(|entry| entry.var.elem_count()).sum::<usize>().saturating_add(count);
+        let bytes = bytes.saturating_mul(tree.dtype.size_in_bytes());
+        // The optimiser keeps as much again. What is not to be had would end the process, without a word of where.
+        let needed = bytes.saturating_mul(2);
+        let free = available().is_none_or(|free| needed as u64 <= free);
+        if !free || Vec::<u8>::new().try_reserve_exact(needed).is_err() {
+            let problem = format!(
+                "with a variable of shape {:?} the network and its optimiser need {} MB, more memory than is free",
+                shape.dims(),
+                needed >> 20
+            );
+            return Err(Error::Mismatch { place: path, problem });
+        }
         let values = draw(tree.seed, &path, &shape, count, init);
         let var = Var::from_tensor(&Tensor::from_vec(values, shape, &tree.device)?.to_dtype(tree.dtype)?)?;
         tree.entries.insert(path, Entry { var: var.clone(), learned });
@@ -231,6 +244,13 @@ impl SimpleBackend for Vars {
     fn contains_tensor(&self, name: &str) -> bool {
         self.tree().entries.contains_key(&self.path(name))
     }
+}
+
+/// The bytes of memory that are free, where the system tells (Linux).
+fn available() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
 #[cfg(test)]
