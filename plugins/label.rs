@@ -44,9 +44,6 @@ impl Sampler {
     fn new(settings: Label, site: &Site, overlay: bool) -> Result<Self> {
         let (classes, width) = (site.classes, site.example.iter().product::<usize>());
         let problem = match classes {
-            _ if site.tokenizer.is_some() => {
-                "it makes views of numbers, not of text; choose `sampler = \"next_token\"`".into()
-            }
             0 | 1 => format!("{classes} classes leave no wrong label; at least 2 are needed"),
             _ if overlay && width <= classes => {
                 format!("examples of {width} numbers have no room for {classes} classes; use label_concat")
