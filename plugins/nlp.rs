@@ -77,7 +77,7 @@ onward::settings! {
         /// How gradients become updates of the head.
         head_optimiser: Method = Method::Adam;
         /// Learning rate of the head.
-        head_lr: f64 = 0.0001, in f64::MIN_POSITIVE..=1000.;
+        head_lr: f64 = 0.0005, in f64::MIN_POSITIVE..=1000.;
         /// Weight decay of the head.
         head_weight_decay: f64 = 0., in 0. ..=1.;
         /// How many candidates, the likeliest by the head, the search tries; 0 for all tokens.

@@ -4,7 +4,7 @@ mod text;
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use crate::folder::{self, Folder};
 use crate::observe::progress::Progress;
 use crate::observe::Observer;
 use crate::registry::{self, Info, KINDS};
+use crate::report;
 use crate::run::{Run, RunBuilder};
 use crate::settings::{Setting, Settings};
 
@@ -47,6 +48,15 @@ enum Command {
     Generate(text::Generate),
     /// Train a tokenizer on text, and say how it cuts what it has not seen.
     Tokenize(text::Tokenize),
+    /// A Markdown table of finished runs, with the command that repeats each.
+    Report {
+        /// The folders of the runs; their config.toml and summary.json are enough.
+        #[arg(required = true)]
+        runs: Vec<PathBuf>,
+        /// Put the table into this file, between its two lines `<!-- onward report: begin -->` and `… end -->`.
+        #[arg(long, value_name = "FILE")]
+        write: Option<PathBuf>,
+    },
     /// What can be named: architectures, layers, goodness, samplers, data.
     List(List),
     /// The settings of a plugin, their defaults and ranges, what it is and where it was published.
@@ -183,6 +193,7 @@ pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Predict(predict) => predict.run(),
         Command::Generate(generate) => generate.run(),
         Command::Tokenize(tokenize) => tokenize.run(),
+        Command::Report { runs, write } => tabulate(&runs, write.as_deref()),
         Command::List(list) => list.run(),
         Command::Show { name } => show(&name),
     };
@@ -377,6 +388,12 @@ fn preferred_readout(folder: &std::path::Path) -> Option<String> {
     let text = std::fs::read_to_string(folder.join(folder::SUMMARY)).ok()?;
     let summary: serde_json::Value = serde_json::from_str(&text).ok()?;
     summary["test"]["readout"].as_str().map(String::from)
+}
+
+fn tabulate(runs: &[PathBuf], into: Option<&Path>) -> Result<()> {
+    let base = into.and_then(Path::parent).unwrap_or(Path::new(""));
+    let table = report::table(runs, base)?;
+    into.map_or_else(|| print(&table), |file| report::write(file, &table))
 }
 
 impl List {

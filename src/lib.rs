@@ -123,6 +123,7 @@ pub mod observe;
 pub mod ops;
 pub mod optim;
 pub mod registry;
+pub mod report;
 pub mod run;
 pub mod sampler;
 pub mod seed;

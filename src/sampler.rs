@@ -25,7 +25,7 @@ pub trait NegativeSampler: Send {
     /// weights before this step; it runs that pass when it is first called, so who does not need it does not pay.
     ///
     /// # Errors
-    /// [`Error::Mismatch`](crate::Error::Mismatch) if the batch lacks what the sampler needs.
+    /// [`Error::Mismatch`] if the batch lacks what the sampler needs.
     fn views(&mut self, batch: &Batch, predict: &mut dyn FnMut() -> Result<Tensor>, step: &Step) -> Result<Views>;
 
     /// The input under no hypothesised class; by default the examples as they are.

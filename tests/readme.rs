@@ -1,36 +1,52 @@
-//! Every figure of the README is in `results/`, and says which configuration repeats it.
+//! Every figure of the README's table is in `results/`, and so is the configuration that its command leads to.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use onward::report;
+use onward_plugins as _;
 
 #[test]
-fn every_result_in_the_readme_has_its_summary_and_configuration() {
+fn the_table_of_results_is_what_the_command_writes() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let entries = std::fs::read_dir(root.join("results")).unwrap();
+    let mut runs: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    runs.sort();
+    assert!(runs.len() >= 4, "{runs:?}");
+    let table = report::table(&runs, root).unwrap();
     let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
-    let mut checked = 0;
-    for row in readme.lines().filter(|line| line.starts_with('|') && line.contains("](results/")) {
-        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
-        let [run, epochs, seed, errors, command] = cells[..] else { panic!("a row of results has five cells: {row}") };
-        let name = run.trim_start_matches('[').split(']').next().unwrap();
-        let folder = root.join("results").join(name);
-        assert!(run.contains(&format!("(results/{name}/summary.json)")), "{row}");
-        let summary = std::fs::read_to_string(folder.join("summary.json")).unwrap();
-        let summary: Value = serde_json::from_str(&summary).unwrap();
-        let config = std::fs::read_to_string(folder.join("config.toml")).unwrap();
-        let config: onward::export::Table = config.parse().unwrap();
-        assert_eq!(summary["epochs"].to_string(), epochs, "{name}");
-        assert_eq!(summary["seed"].to_string(), seed, "{name}");
-        assert_eq!(config["seed"].as_integer().unwrap().to_string(), seed, "{name}");
-        assert!(command.contains("onward train") && command.contains(&format!("--seed {seed}")), "{row}");
-        let preferred = summary["test"]["readout"].as_str().unwrap();
-        assert!(errors.split(',').next().unwrap().contains(preferred), "{name}: first what validation preferred");
-        for error in errors.split(',') {
-            let (figure, readout) = error.trim().split_once("% (").expect("an error and its readout");
-            let found = &summary["test"]["readouts"][readout.trim_end_matches(')')]["error"];
-            assert_eq!(format!("{:.2}", 100. * found.as_f64().unwrap()), figure, "{name}");
-            checked += 1;
-        }
-    }
-    assert!(checked > 0, "the README has no results");
+    let found: Vec<&str> = readme.lines().filter(|line| line.contains("](results/")).collect();
+    let expected: Vec<&str> = table.lines().filter(|line| line.contains("](results/")).collect();
+    assert_eq!(found, expected, "write it anew: onward report results/* --write README.md");
+}
+
+#[test]
+fn a_table_goes_between_its_marks_and_nowhere_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("README.md");
+    std::fs::write(&file, "before\n<!-- onward report: begin -->\nold\n<!-- onward report: end -->\nafter\n").unwrap();
+    report::write(&file, "| new |\n").unwrap();
+    let written = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(written, "before\n<!-- onward report: begin -->\n| new |\n<!-- onward report: end -->\nafter\n");
+    std::fs::write(&file, "no marks").unwrap();
+    let error = report::write(&file, "| new |\n").unwrap_err().to_string();
+    assert!(error.contains("README.md") && error.contains("onward report: begin"), "{error}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "no marks");
+}
+
+#[test]
+fn a_command_is_as_short_as_it_can_be_and_leads_to_the_same_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.toml");
+    let command = |builder: onward::RunBuilder| {
+        std::fs::write(&file, builder.config().unwrap().to_toml()).unwrap();
+        report::command(&file).unwrap()
+    };
+    let run = || onward::Run::builder("progressive").seed(3);
+    assert_eq!(command(run()), "onward train progressive --data digits --seed 3");
+    let wide = run().data("mnist").set("hidden", vec![20, 30]).set("evaluate_every", 5);
+    assert_eq!(command(wide), "onward train progressive --data mnist --set hidden=[20,30] --seed 3");
+    assert!(command(run().preset("nebuly")).starts_with("onward train progressive --preset nebuly --data mnist"));
+    let other = run().set("goodness", "mean_squares").set("epochs", 2);
+    let found = command(other);
+    assert!(found.contains("--set goodness=mean_squares") && found.ends_with("--epochs 2 --seed 3"), "{found}");
 }

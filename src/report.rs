@@ -1,0 +1,176 @@
+//! A table of runs, with the command that repeats each.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value as Json;
+use toml::{Table, Value};
+
+use crate::architecture::Architecture;
+use crate::config::{Config, Source, NO_PRESET};
+use crate::data::DataSet;
+use crate::error::{Error, Result};
+use crate::folder::{self, CONFIG, SUMMARY};
+use crate::registry::{self, Kind};
+
+/// What changes nothing but when something is written.
+const SILENT: [&str; 2] = ["evaluate_every", "checkpoint_every"];
+/// Between these lines of a file a table is replaced.
+const MARKS: [&str; 2] = ["<!-- onward report: begin -->", "<!-- onward report: end -->"];
+
+/// A Markdown table of the runs in these folders, linked to from a file in `base`.
+///
+/// A row has the run, its data, epochs and seed, the test part's result by the readout that it is of, then by the others
+/// (errors in per cent; of text bits per character), and [`command`].
+///
+/// # Errors
+/// [`Error::File`] and [`Error::Run`] for folders without the configuration and summary of a finished run.
+pub fn table(runs: &[PathBuf], base: &Path) -> Result<String> {
+    let mut table = String::from("| run | data | epochs | seed | test | the command |\n|-|-|-|-|-|-|\n");
+    for run in runs {
+        let path = run.join(SUMMARY);
+        let text = std::fs::read_to_string(&path).map_err(Error::file("read", &path))?;
+        let missing =
+            |what: &str| Error::Run { path: path.clone(), problem: format!("no summary of a run: no {what}") };
+        let summary: Json = serde_json::from_str(&text).map_err(|_| missing("JSON"))?;
+        let test = &summary["test"];
+        let preferred = test["readout"].as_str().ok_or_else(|| missing("readout"))?;
+        let readouts = test["readouts"].as_object().ok_or_else(|| missing("readouts"))?;
+        let others = readouts.iter().filter(|(name, _)| *name != preferred);
+        let first = readouts.get_key_value(preferred).ok_or_else(|| missing(preferred))?;
+        let results: Vec<String> =
+            std::iter::once(first).chain(others).map(|(name, score)| result(name, score)).collect();
+        let name = run.file_name().unwrap_or_default().to_string_lossy();
+        let link = path.strip_prefix(base).unwrap_or(&path).display().to_string();
+        table += &format!(
+            "| [{name}]({link}) | {} | {} | {} | {} | `{}` |\n",
+            summary["data"].as_str().unwrap_or_default(),
+            summary["epochs"],
+            summary["seed"],
+            results.join(", "),
+            command(&run.join(CONFIG))?
+        );
+    }
+    Ok(table)
+}
+
+/// Puts a table into a file, between the two lines that are there for it.
+///
+/// # Errors
+/// [`Error::File`]; [`Error::Data`] if the lines are not there.
+pub fn write(path: &Path, table: &str) -> Result<()> {
+    let text = std::fs::read_to_string(path).map_err(Error::file("read", path))?;
+    let [begin, end] = MARKS;
+    let parts = text.split_once(begin).and_then(|(before, rest)| Some((before, rest.split_once(end)?.1)));
+    let (before, after) = parts.ok_or_else(|| Error::Data {
+        file: path.into(),
+        problem: format!("expected two lines to put the table between: {begin} and {end}"),
+    })?;
+    folder::write(path, format!("{before}{begin}\n{table}{end}{after}").as_bytes())
+}
+
+fn result(name: &str, score: &Json) -> String {
+    match (score["bits_per_char"].as_f64(), score["error"].as_f64()) {
+        (Some(bits), _) => format!("{bits:.3} bits/char ({name})"),
+        (None, error) => format!("{:.2}% ({name})", 100. * error.unwrap_or(f64::NAN)),
+    }
+}
+
+/// The shortest command that resolves to the configuration in a file, but for what changes nothing but the log; settings
+/// that are newer than the file have their defaults.
+///
+/// # Errors
+/// As [`Config::resolve`]; [`Error::Run`] if no architecture is named.
+pub fn command(config: &Path) -> Result<String> {
+    let source = Source::file(config)?;
+    let Some(Value::String(architecture)) = source.table.get("architecture").cloned() else {
+        return Err(Error::Run { path: config.into(), problem: "names no `architecture`".into() });
+    };
+    let wanted = Config::resolve(&architecture, Some(NO_PRESET), vec![source])?;
+    let data = match &wanted.run.data {
+        None => None,
+        Some(data) => {
+            let info = registry::info(DataSet::KIND, &data.name)?;
+            let argument = info.argument.and_then(|key| data.settings.get(key)?.as_str());
+            Some(argument.map_or(data.name.clone(), |argument| format!("{}:{argument}", data.name)))
+        }
+    };
+    let info = registry::info(<dyn Architecture>::KIND, &architecture)?;
+    let named = info.presets.iter().skip(1).map(|preset| Some(preset.name));
+    let commands = [None].into_iter().chain(named).chain([Some(NO_PRESET)]);
+    let commands = commands.filter_map(|preset| with_preset(&wanted, preset, data.as_deref()));
+    // With no preset every setting can be written down.
+    let shortest = commands
+        .min_by_key(String::len)
+        .ok_or_else(|| Error::Run { path: config.into(), problem: "no command gives this configuration".into() })?;
+    Ok(shortest)
+}
+
+/// The command with this preset, if it leads to what is wanted.
+fn with_preset(wanted: &Config, preset: Option<&str>, data: Option<&str>) -> Option<String> {
+    let mut sources = Vec::new();
+    let mut words = vec!["onward train".to_string(), wanted.architecture.clone()];
+    words.extend(preset.map(|preset| format!("--preset {preset}")));
+    if let Some(data) = data {
+        sources.push(Source::assignment(&format!("data={data}")).ok()?);
+        words.push(format!("--data {data}"));
+    }
+    let base = flat(&Config::resolve(&wanted.architecture, preset, sources.clone()).ok()?.to_table(), "");
+    let (mut last, mut names) = (Vec::new(), Vec::new());
+    for (key, value) in flat(&wanted.to_table(), "") {
+        if SILENT.contains(&key.as_str()) || base.iter().any(|(known, old)| *known == key && *old == value) {
+            continue;
+        }
+        let text = plain(&value);
+        let source = Source::assignment(&format!("{key}={text}")).ok()?;
+        match key.as_str() {
+            "epochs" | "seed" => last.push(format!("--{key} {text}")),
+            // A plugin first, then its settings.
+            _ if key.ends_with(".name") => {
+                let key = key.trim_end_matches(".name");
+                names.push((Source::assignment(&format!("{key}={text}")).ok()?, format!("--set {key}={text}")));
+                continue;
+            }
+            _ => words.push(format!("--set {key}={text}")),
+        }
+        sources.push(source);
+    }
+    let at = usize::from(data.is_some());
+    for (source, word) in names.into_iter().rev() {
+        sources.insert(at, source);
+        words.insert(2 + usize::from(preset.is_some()) + at, word);
+    }
+    words.extend(last);
+    if !words.iter().any(|word| word.starts_with("--seed")) {
+        words.push(format!("--seed {}", wanted.run.seed));
+    }
+    let found = Config::resolve(&wanted.architecture, preset, sources).ok()?;
+    let audible = |config: &Config| {
+        let mut settings = flat(&config.to_table(), "");
+        settings.retain(|(key, _)| !SILENT.contains(&key.as_str()));
+        settings
+    };
+    (audible(&found) == audible(wanted)).then(|| words.join(" "))
+}
+
+/// Every setting by its dotted path.
+fn flat(table: &Table, prefix: &str) -> Vec<(String, Value)> {
+    let mut settings = Vec::new();
+    for (key, value) in table {
+        let path = format!("{prefix}{key}");
+        match value {
+            Value::Table(inner) => settings.extend(flat(inner, &format!("{path}."))),
+            Value::String(_) if path == "architecture" => (),
+            value => settings.push((path, value.clone())),
+        }
+    }
+    settings
+}
+
+/// As it is written on a command line: words bare, lists without spaces.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(word) if word.chars().all(|c| c.is_alphanumeric() || "_-./".contains(c)) => word.clone(),
+        Value::Array(values) => format!("[{}]", values.iter().map(plain).collect::<Vec<_>>().join(",")),
+        value => value.to_string(),
+    }
+}
