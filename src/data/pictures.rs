@@ -190,7 +190,7 @@ fn listed(dir: &Path, kind: &Kind) -> Result<Vec<(PathBuf, u8)>> {
         }
         files.extend(pictures.into_iter().map(|path| (path, class as u8)));
     }
-    let order = shuffled(&mut stream(0, "folder", 0), files.len());
+    let order = shuffled(&mut stream(0, "test part", 0), files.len());
     Ok(order.into_iter().map(|index| files[index].clone()).collect())
 }
 
