@@ -122,7 +122,8 @@ impl Tokenizer {
         }
     }
 
-    /// The tokens of a text; a long one is cut behind a line's end, and the pieces are encoded side by side.
+    /// The tokens of a text; a long one is cut before a word or behind a line, and the pieces are encoded
+    /// side by side.
     ///
     /// # Errors
     /// [`Error::Mismatch`] for a symbol that is not known, if there is no unknown token.
@@ -251,9 +252,10 @@ mod tests {
 
     #[test]
     fn a_long_text_is_cut_where_no_token_notices() -> Result<()> {
-        let text = long();
-        assert!(pieces(&text).len() > 3 && pieces(&text).concat() == text);
-        for units in [Units::Char, Units::Word(None), Units::Bpe(300)] {
+        let kinds = [Units::Char, Units::Word(None), Units::Bpe(300)];
+        let texts = [long(), long().replace(' ', "_"), long().replace('\n', " \n ")];
+        for (text, units) in texts.into_iter().flat_map(|text| kinds.map(|units| (text.clone(), units))) {
+            assert!(pieces(&text).len() > 3 && pieces(&text).concat() == text);
             let tokenizer = Tokenizer::train(units, &[&text])?;
             let whole = tokenizer.encode(&text)?;
             let uncut = tokenizer.inner.encode_char_offsets(text.as_str(), false).unwrap();
