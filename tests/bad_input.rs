@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use proptest::prelude::*;
+
 mod program;
 use program::*;
 
@@ -179,6 +181,37 @@ fn a_state_that_was_tampered_with_is_not_resumed() {
         for command in ["evaluate", "resume"] {
             let message = fails(1, &[command, str(&run)]);
             assert!(message.contains("state.safetensors") && message.contains(expected), "{expected}: {message}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(40) })]
+
+    /// The summary says which readout is preferred, and may say anything.
+    #[test]
+    fn a_changed_summary_is_no_reason_to_panic(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        readout in "[a-z]{0,6}",
+    ) {
+        let base = tempfile::tempdir().unwrap();
+        let run = base.path().join("run");
+        succeeds(&["train", "progressive", "--quiet", "--epochs", "1", "--set", "hidden=[5]", "--set", "data.size=100",
+            "--out", str(&run)]);
+        let path = run.join("summary.json");
+        let good = std::fs::read_to_string(&path).unwrap();
+        let picture = base.path().join("picture.png");
+        image::GrayImage::new(28, 28).save(&picture).unwrap();
+        let mut bytes = good.clone().into_bytes();
+        changes.iter().for_each(|(index, value)| { let at = index.index(bytes.len()); bytes[at] = *value; });
+        let named = good.replace("\"readout\": \"search\"", &format!("\"readout\": \"{readout}\""));
+        for text in [bytes, named.into_bytes(), "[".repeat(100_000).into_bytes()] {
+            std::fs::write(&path, text).unwrap();
+            for arguments in [&["evaluate", str(&run)][..], &["predict", str(&run), str(&picture)]] {
+                let output = onward(arguments);
+                let message = self::text(&output.stderr);
+                prop_assert!(matches!(output.status.code(), Some(0..=2)) && !message.contains("panicked"), "{}", message);
+            }
         }
     }
 }

@@ -15,6 +15,7 @@ use onward::{Error, Result, Site, Vars};
 use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
+use proptest::prelude::*;
 
 const SCHEMA: &str = "message schema {
     optional group image { optional binary bytes; optional binary path (UTF8); }
@@ -302,4 +303,29 @@ fn the_program_downloads_once_and_says_what_to_do_if_it_cannot() {
     assert_eq!(std::fs::read_dir(cached.join("mnist")).unwrap().count(), 4);
     assert_eq!(std::fs::read_dir(&cached).unwrap().count(), 2, "the data and a lock");
     assert_eq!(std::fs::read_dir(home.path().join(".cache")).unwrap().count(), 1, "nothing beside onward");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(400) })]
+    /// Whatever bytes are changed, wherever the file is cut: images as they are known to be, or an error.
+    #[test]
+    fn a_changed_table_is_read_or_refused(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        end in prop::option::weighted(0.2, any::<prop::sample::Index>()),
+    ) {
+        let cache = tempfile::tempdir().unwrap();
+        let mut bytes = parquet(SCHEMA, &rows(TINY.train), 4);
+        changes.iter().for_each(|(index, value)| { let at = index.index(bytes.len()); bytes[at] = *value; });
+        if let Some(end) = end {
+            bytes.truncate(end.index(bytes.len()).max(1));
+        }
+        put("test/changed", bytes, parquet(SCHEMA, &rows(TINY.test), 4));
+        match provide(&Hub { repository: "test/changed", ..TINY }, cache.path()) {
+            Ok(()) => prop_assert_eq!(left(cache.path()), ["tiny"]),
+            Err(error) => {
+                prop_assert!(!error.to_string().contains("broke down"), "{}", error);
+                prop_assert_eq!(left(cache.path()), [""; 0]);
+            }
+        }
+    }
 }

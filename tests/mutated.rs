@@ -1,0 +1,122 @@
+//! Files that something has changed: each is read or refused, and nothing panics.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use onward::data::{idx, pictures};
+use onward::{Result, Run};
+use onward_plugins as _;
+use proptest::prelude::*;
+
+/// Some bytes changed, and perhaps the end cut off.
+fn changed(bytes: &[u8], changes: &[(prop::sample::Index, u8)], end: Option<prop::sample::Index>) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    changes.iter().for_each(|(index, value)| {
+        let at = index.index(bytes.len());
+        bytes[at] = *value;
+    });
+    let end = end.map_or(bytes.len(), |end| end.index(bytes.len()));
+    bytes.truncate(end);
+    bytes
+}
+
+fn changes() -> impl Strategy<Value = (Vec<(prop::sample::Index, u8)>, Option<prop::sample::Index>)> {
+    let change = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4);
+    (change, prop::option::weighted(0.2, any::<prop::sample::Index>()))
+}
+
+/// A run that was trained once, for all tests.
+fn trained() -> &'static Path {
+    static FOLDER: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
+    let (_, path) = FOLDER.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run");
+        let data: onward::export::Table = "name = \"digits\"\nsize = 100".parse().unwrap();
+        let run = Run::builder("progressive").set("data", data).set("hidden", vec![8, 8]).set("epochs", 1);
+        run.out(&path).build().unwrap().fit(&mut ()).unwrap();
+        (folder, path)
+    });
+    path
+}
+
+/// A copy of that run in which a file is another.
+fn with(file: &str, bytes: &[u8]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["config.toml", "model.safetensors"] {
+        std::fs::copy(trained().join(name), folder.path().join(name)).unwrap();
+    }
+    std::fs::write(folder.path().join(file), bytes).unwrap();
+    folder
+}
+
+fn picture(format: image::ImageFormat) -> Vec<u8> {
+    let image = image::RgbImage::from_fn(24, 16, |x, y| image::Rgb([x as u8 * 9, y as u8 * 15, 77]));
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    image::DynamicImage::from(image).write_to(&mut bytes, format).unwrap();
+    bytes.into_inner()
+}
+
+#[test]
+fn nesting_without_end_is_refused() {
+    for open in ["a = [", "a = {b = "] {
+        let text = format!("a = {}", open.trim_start_matches("a = ").repeat(100_000));
+        let folder = with("config.toml", text.as_bytes());
+        assert!(Run::open(folder.path()).is_err());
+    }
+    let nested = "[".repeat(100_000);
+    let header = format!("{{\"__metadata__\":{nested}");
+    let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
+    let folder = with("model.safetensors", &bytes);
+    assert!(Run::open(folder.path()).unwrap().without_data().build().is_err());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) })]
+
+    #[test]
+    fn a_changed_picture_is_decoded_or_refused((changes, end) in changes(), jpeg in any::<bool>()) {
+        let format = if jpeg { image::ImageFormat::Jpeg } else { image::ImageFormat::Png };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("picture");
+        std::fs::write(&path, changed(&picture(format), &changes, end)).unwrap();
+        let _: Result<_> = pictures::open(&path);
+    }
+
+    #[test]
+    fn a_changed_checkpoint_is_restored_or_refused((changes, end) in changes()) {
+        let good = std::fs::read(trained().join("model.safetensors")).unwrap();
+        let folder = with("model.safetensors", &changed(&good, &changes, end));
+        let _: Result<_> = Run::open(folder.path()).and_then(|run| run.without_data().build());
+    }
+
+    /// The header is a small part of a file, and the part that is parsed.
+    #[test]
+    fn a_changed_header_is_restored_or_refused((changes, _) in changes()) {
+        let good = std::fs::read(trained().join("model.safetensors")).unwrap();
+        let header = 8 + u64::from_le_bytes(good[..8].try_into().unwrap()) as usize;
+        let bytes = [&changed(&good[..header], &changes, None), &good[header..]].concat();
+        let folder = with("model.safetensors", &bytes);
+        let _: Result<_> = Run::open(folder.path()).and_then(|run| run.without_data().build());
+    }
+
+    #[test]
+    fn a_changed_configuration_is_resolved_or_refused((changes, end) in changes()) {
+        let good = std::fs::read(trained().join("config.toml")).unwrap();
+        let folder = with("config.toml", &changed(&good, &changes, end));
+        if let Ok(config) = Run::open(folder.path()).and_then(|run| run.config()) {
+            // What is accepted is written back as it is read.
+            let again = with("config.toml", config.to_toml().as_bytes());
+            prop_assert_eq!(Run::open(again.path()).unwrap().config().unwrap(), config);
+        }
+    }
+
+    #[test]
+    fn an_idx_file_of_any_bytes_is_refused_or_read(bytes in prop::collection::vec(any::<u8>(), 0..40), magic in any::<bool>()) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let start = if magic { &[0, 0, 8, 3][..] } else { &[] };
+        std::fs::write(&path, [start, &bytes].concat()).unwrap();
+        let _: Result<_> = idx::read_images(&path);
+        let _: Result<_> = idx::read_labels(&path);
+    }
+}
