@@ -3,6 +3,7 @@
 use parquet::basic::Type;
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::DataType;
+use parquet::file::metadata::ColumnChunkMetaData;
 use parquet::file::reader::FileReader;
 use parquet::schema::types::ColumnDescriptor;
 use rayon::prelude::*;
@@ -13,6 +14,19 @@ use crate::data::pictures;
 
 /// The images of a table, if they are what is known of them; `counts` are of each class. Else what is wrong.
 pub(super) fn images(table: &dyn FileReader, hub: &Hub, counts: &[usize]) -> Result<Images, String> {
+    // The library asserts what a damaged file may break; what is known of that is looked at first.
+    let chunks = table.metadata().row_groups().iter().flat_map(|group| group.columns());
+    let places = |chunk: &ColumnChunkMetaData| {
+        [Some(chunk.compressed_size()), Some(chunk.data_page_offset()), chunk.dictionary_page_offset()]
+    };
+    if let Some(negative) = chunks.flat_map(places).flatten().find(|number| *number < 0) {
+        return Err(format!("a column that begins at or is as long as {negative} bytes"));
+    }
+    let read = std::panic::AssertUnwindSafe(|| read(table, hub, counts));
+    std::panic::catch_unwind(read).unwrap_or_else(|_| Err("it is damaged: its reader broke off".into()))
+}
+
+fn read(table: &dyn FileReader, hub: &Hub, counts: &[usize]) -> Result<Images, String> {
     let [images, labels] = hub.columns;
     let image = column(table, &format!("{images}.bytes"), Type::BYTE_ARRAY)?;
     let label = column(table, labels, Type::INT64)?;
