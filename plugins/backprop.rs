@@ -188,6 +188,10 @@ impl Architecture for Net {
         vec![Readout { name: "softmax", cheap: true, log_probabilities: true }]
     }
 
+    fn is_supervised(&self) -> bool {
+        true
+    }
+
     fn blocks(&self) -> &[Block] {
         std::slice::from_ref(&self.block)
     }

@@ -1,8 +1,9 @@
 //! Layer `dense`.
 
-use onward::candle_core::{Tensor, Var};
+use onward::candle_core::Tensor;
 use onward::candle_nn::Init;
-use onward::{ops, Context, Error, Input, Lesson, Linear, LocalLayer, Optimiser, Result, Role, Site, Step};
+use onward::peer::Peer;
+use onward::{ops, Error, Input, Lesson, Linear, LocalLayer, Optimiser, Result, Site, Step};
 
 onward::settings! {
     /// A fully connected layer of rectified linear units.
@@ -18,9 +19,7 @@ onward::settings! {
     ///
     /// Learns in closed form: with `δ` the gradient of the loss where a unit was active, `∂W = xᵀ·δ` and `∂b = Σ δ`.
     ///
-    /// Peer normalisation keeps every unit about equally active. With `m ← 0.9·m + 0.1·(batch mean of a)`, taken over
-    /// the positive views, it adds `peer·(m_j − mean(m))` to the gradient of unit `j` in every positive example,
-    /// *whether the unit was active or not*: a unit that is never active would otherwise never learn.
+    /// Peer normalisation ([`Peer`]) keeps every unit about equally active.
     ///
     /// # Reference
     /// Hinton's Matlab program `ffnew.m` (2022), for the initial weights and the peer normalisation.
@@ -41,8 +40,7 @@ onward::settings! {
 struct Layer {
     settings: Dense,
     linear: Linear,
-    /// The running means of the activities, `(N,)`.
-    means: Option<Var>,
+    peer: Option<Peer>,
     purpose: String,
 }
 
@@ -55,22 +53,8 @@ impl Layer {
         let inputs: usize = site.input.iter().product();
         let init = Init::Randn { mean: 0., stdev: 1. / (inputs.max(1) as f64).sqrt() };
         let linear = Linear::new(&site.vars, inputs, units, init, settings.bias)?;
-        let means = match settings.peer > 0. {
-            true => Some(site.vars.buffer("means", units, Init::Const(0.5))?),
-            false => None,
-        };
-        Ok(Self { settings, linear, means, purpose: site.vars.path("dropout") })
-    }
-
-    /// What peer normalisation adds to the gradient of every positive example, `(N,)`, from the means of before.
-    fn peer(&self, activity: &Tensor, rows: usize, batch: usize) -> Result<Option<Tensor>> {
-        let Some(means) = &self.means else { return Ok(None) };
-        let momentum = self.settings.peer_momentum;
-        let now = ops::column_means(activity, rows)?;
-        let means_now = ((means.as_tensor() * momentum)? + (now * (1. - momentum))?)?;
-        means.set(&means_now.detach())?;
-        let excess = means_now.broadcast_sub(&means_now.mean_all()?)?;
-        Ok(Some((excess * (self.settings.peer / batch as f64))?))
+        let peer = Peer::new(&site.vars, units, settings.peer, settings.peer_momentum)?;
+        Ok(Self { settings, linear, peer, purpose: site.vars.path("dropout") })
     }
 }
 
@@ -84,16 +68,8 @@ impl LocalLayer for Layer {
     }
 
     fn learn(&mut self, lesson: &Lesson<'_>, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
-        let Some(gradient) = lesson.gradient else {
-            let problem = "it learns from a gradient, but its block has no loss; choose a `loss`".to_string();
-            return Err(Error::Mismatch { place: "dense".into(), problem });
-        };
-        // The positive views come first.
-        let positive = lesson.roles.iter().take_while(|role| **role == Role::Positive).count();
-        let (batch, rows) = (lesson.input.batch(), positive * lesson.input.batch());
-        let peer = self.peer(lesson.activity, rows, batch).at(|| "peer normalisation".into())?;
         let gain = if step.train { 1. / (1. - self.settings.dropout) } else { 1. };
-        let delta = ops::gate(gradient, lesson.activity, gain, peer.as_ref().map(|peer| (peer, rows)))?;
+        let delta = Peer::gate(self.peer.as_ref(), lesson, gain)?;
         self.linear.learn(lesson.input, &delta, optimiser, step)
     }
 }

@@ -85,11 +85,7 @@ impl LocalLayer for Layer {
     }
 
     fn learn(&mut self, lesson: &Lesson<'_>, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
-        let Some(gradient) = lesson.gradient else {
-            let problem = "it learns from a gradient, but its block has no loss; choose a `loss`".to_string();
-            return Err(Error::Mismatch { place: "embedding".into(), problem });
-        };
-        let delta = ops::gate(gradient, lesson.activity, 1., None)?;
+        let delta = ops::gate(lesson.gradient()?, lesson.activity, 1., None)?;
         let gathered = self.gather(lesson.input)?;
         // All slots meet the same rows: their deltas stand one upon the other.
         let (mut indices, mut deltas) = (Vec::new(), Vec::new());

@@ -4,18 +4,23 @@
 //! through the registry.
 
 mod backprop;
+mod cifar;
+mod conv;
 mod dense;
 mod digits;
 mod embedding;
 mod folder;
+mod hybrid_images;
 mod idx;
 mod label;
+mod local;
 mod mean_squares;
 mod mnist;
 mod next_token;
 mod nlp;
 mod plain;
 mod progressive;
+mod projection;
 mod recurrent;
 mod sum_squares;
 mod text;

@@ -143,8 +143,11 @@ impl Net {
         let example = Values::OneHot { index, classes: vocabulary, strength: 1. };
         let example = Input::new(vec![example], 1, 1, &[slots * vocabulary])?;
         let (rate, decay) = (settings.head_lr, settings.head_weight_decay);
-        let stack = Stack::new(site, example, settings.normalise, &levels, 0)?
-            .with_head(site, Descent { method: settings.head_optimiser, rate, decay, ..descent })?;
+        let stack = Stack::new(site, example, settings.normalise, &levels, 0)?.with_head(
+            site,
+            Descent { method: settings.head_optimiser, rate, decay, ..descent },
+            0,
+        )?;
         let mut readouts = vec![Readout { name: "head", cheap: true, log_probabilities: true }];
         if site.hypotheses && stack.classes().is_none() {
             readouts.push(Readout { name: "search", cheap: false, log_probabilities: true });

@@ -7,7 +7,7 @@ use onward::candle_core::Tensor;
 use onward::optim::{Descent, Method, Schedule};
 use onward::registry::Preset;
 use onward::sampler::every_class;
-use onward::settings::Pick;
+use onward::settings::{Each, Pick};
 use onward::stack::{Level, Stack};
 use onward::{
     Architecture, Batch, Block, Error, GoodnessFn, Head, Input, LocalLayer, Loss, NegativeSampler, Normalise,
@@ -44,8 +44,8 @@ onward::settings! {
     pub struct Progressive {
         /// The width of each layer, from the first on; `n_layers` and `hidden_size` are a shorthand.
         hidden: Vec<usize> = vec![1000; 3], in 1..;
-        /// The kind of all layers.
-        layer: Pick<dyn LocalLayer> = "dense".into();
+        /// The kind of all layers, or a list of as many as there are.
+        layer: Each<Pick<dyn LocalLayer>> = "dense".into();
         /// The goodness of all layers.
         goodness: Pick<dyn GoodnessFn> = "sum_squares".into();
         /// What a layer minimises.
@@ -72,6 +72,8 @@ onward::settings! {
         readout_from: usize = 2, in 1..;
         /// Whether the head is trained.
         head: bool = true;
+        /// Epochs, after those of the layers, in which a head alone learns, as a probe; 0 for a head that learns beside them.
+        probe_epochs: usize = 0;
         /// Learning rate of the head.
         head_lr: f64 = 0.1, in f64::MIN_POSITIVE..=1000.;
         /// Weight decay of the head.
@@ -89,6 +91,42 @@ const PRESETS: &[Preset] = &[
             batch = 100
             sampler = { name = "label_overlay", negatives = "hard" }
             layer = { name = "dense", peer = 0.03 }
+        "#,
+    },
+    Preset {
+        name: "unsupervised",
+        about: "Hinton's unsupervised net of 2022, section 3.2: hybrid images, then a softmax on the layers from the second on",
+        settings: r#"
+            data = "digits"
+            epochs = 100
+            batch = 100
+            hidden = [2000, 2000, 2000, 2000]
+            sampler = "hybrid_images"
+            layer = { name = "dense", peer = 0.03 }
+            probe_epochs = 20
+        "#,
+    },
+    Preset {
+        name: "convolutional",
+        about: "four local convolutions, each with a classifier of its own (Mono-Forward 2025; local errors, Nøkland 2019)",
+        settings: r#"
+            data = "cifar-10"
+            epochs = 20
+            batch = 100
+            shift = 4
+            flip = true
+            standardise = true
+            hidden = [64, 128, 256, 512]
+            sampler = "plain"
+            layer = { name = "conv", norm = "batch" }
+            goodness = { name = "projection", grid = 2 }
+            loss = "cross_entropy"
+            normalise = "none"
+            optimiser = "adam"
+            lr = 0.001
+            weight_decay = 0.0
+            schedule = "cosine"
+            head = false
         "#,
     },
     Preset {
@@ -130,15 +168,17 @@ impl Net {
             momentum: settings.momentum,
             schedule: settings.schedule,
         };
-        let level = |(index, &units): (usize, &usize)| Level {
-            units,
-            layer: settings.layer.clone(),
-            goodness: settings.goodness.clone(),
-            objective: Objective { loss: settings.loss, theta: settings.theta, temperature: settings.temperature },
-            descent,
-            span: span(settings.order, index, site.epochs),
+        let level = |(index, &units): (usize, &usize)| -> Result<Level> {
+            Ok(Level {
+                units,
+                layer: settings.layer.of("layer", index, settings.hidden.len())?.clone(),
+                goodness: settings.goodness.clone(),
+                objective: Objective { loss: settings.loss, theta: settings.theta, temperature: settings.temperature },
+                descent,
+                span: span(settings.order, index, site.epochs),
+            })
         };
-        let levels: Vec<Level> = settings.hidden.iter().enumerate().map(level).collect();
+        let levels = settings.hidden.iter().enumerate().map(level).collect::<Result<Vec<_>>>()?;
         let ones = Tensor::ones([&[1], &site.input[..]].concat(), site.vars.dtype(), &site.vars.device())?;
         let from = settings.readout_from.min(levels.len()) - 1;
         let mut stack = Stack::new(site, Input::of(ones)?, settings.normalise, &levels, from)?;
@@ -152,7 +192,11 @@ impl Net {
         }
         if settings.head {
             let (rate, decay) = (settings.head_lr, settings.head_weight_decay);
-            stack = stack.with_head(site, Descent { method: Method::Sgd, rate, decay, ..descent })?;
+            stack = stack.with_head(
+                site,
+                Descent { method: Method::Sgd, rate, decay, ..descent },
+                settings.probe_epochs,
+            )?;
             readouts.push(Readout { name: "head", cheap: true, log_probabilities: true });
         }
         if readouts.is_empty() {
@@ -214,6 +258,10 @@ impl Architecture for Net {
 
     fn heads_mut(&mut self) -> &mut [Head] {
         &mut self.stack.heads
+    }
+
+    fn epochs(&self) -> usize {
+        self.stack.epochs()
     }
 }
 

@@ -447,7 +447,7 @@ impl Architecture for Net {
     fn learn(&mut self, batch: &Batch, sampler: &mut dyn NegativeSampler, step: &Step) -> Result<Vec<(usize, Report)>> {
         let (_, neutral, features) = self.neutral(batch, sampler, step)?;
         let log = self.heads[0].log_probabilities(&features)?;
-        let mut views = sampler.views(batch, &mut || Ok(log.clone()), step)?;
+        let mut views = sampler.views(&batch.shown_to(sampler), &mut || Ok(log.clone()), step)?;
         let mut clamped = self.clamps.take(&views.input)?;
         let mut states = self.start_of(&clamped, &neutral, batch, step)?;
         let mut reports = vec![Report::default(); self.blocks.len()];
@@ -457,7 +457,7 @@ impl Architecture for Net {
         for t in 1..=self.steps {
             let step = &step.pass(t as u32);
             if self.redraw && t > 1 {
-                views = sampler.views(batch, &mut || Ok(log.clone()), step)?;
+                views = sampler.views(&batch.shown_to(sampler), &mut || Ok(log.clone()), step)?;
                 clamped = self.clamps.take(&views.input)?;
             }
             let above = self.above(clamped.label.as_ref(), step)?;

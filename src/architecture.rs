@@ -44,6 +44,11 @@ pub trait Architecture: Send {
     /// The ways of reading out a prediction; at least one.
     fn readouts(&self) -> Vec<Readout>;
 
+    /// Whether blocks learn from labels that the sampler's views do not carry; by default they do not.
+    fn is_supervised(&self) -> bool {
+        false
+    }
+
     /// The blocks, from the input on.
     fn blocks(&self) -> &[Block];
 

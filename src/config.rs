@@ -39,6 +39,11 @@ crate::settings! {
         batch | batch_size: usize = 100, in 1..;
         /// Augmentation: training images are moved by up to this many pixels in both directions.
         shift: usize = 0, in 0..=64;
+        /// Augmentation: half of the training images, drawn at random, are mirrored left to right.
+        flip: bool = false;
+        /// Whether every channel of images is standardised: its mean over the training part is subtracted, and what is
+        /// left divided by its standard deviation.
+        standardise: bool = false;
         /// Whether the validation part is kept apart to choose the readout by; if not, it is trained on as well.
         validate: bool = true;
         /// The readout that the result is of. Default: the one that validation prefers.

@@ -1,5 +1,8 @@
 //! Data sets: what they are made of, and the formats they are read from. Named data sets are plugins.
 
+mod bytes;
+pub(crate) mod channels;
+pub mod cifar;
 pub mod hub;
 pub mod idx;
 pub mod images;
@@ -191,6 +194,8 @@ pub trait Examples: Send + Sync {
 pub struct Augment<'a> {
     /// Images are moved by up to this many pixels in both directions, the border being filled with zeros.
     pub shift: usize,
+    /// Half of the images, drawn at random, are mirrored left to right.
+    pub flip: bool,
     /// What the variation is drawn from.
     pub step: &'a Step,
 }

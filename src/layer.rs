@@ -57,11 +57,7 @@ pub trait LocalLayer: Send {
     /// # Errors
     /// [`Error::Mismatch`] if the lesson has no gradient, or the activity is detached.
     fn learn(&mut self, lesson: &Lesson<'_>, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
-        let Some(gradient) = lesson.gradient else {
-            let problem = "this layer learns from a gradient, but its block has no loss; choose a `loss`".to_string();
-            return Err(Error::Mismatch { place: "layer".into(), problem });
-        };
-        let gradients = (lesson.activity * gradient.detach())?.sum_all()?.backward()?;
+        let gradients = (lesson.activity * lesson.gradient()?.detach())?.sum_all()?.backward()?;
         optimiser.apply(&gradients, step)
     }
 }
@@ -78,4 +74,17 @@ pub struct Lesson<'a> {
     pub gradient: Option<&'a Tensor>,
     /// What each view is.
     pub roles: &'a [Role],
+}
+
+impl<'a> Lesson<'a> {
+    /// The gradient, for layers that cannot learn without one.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] if the block has no loss.
+    pub fn gradient(&self) -> Result<&'a Tensor> {
+        self.gradient.ok_or_else(|| Error::Mismatch {
+            place: "layer".into(),
+            problem: "it learns from a gradient, but its block has no loss; choose a `loss`".into(),
+        })
+    }
 }

@@ -7,11 +7,14 @@
 
 mod cpu;
 pub(crate) mod gemm;
+mod planes;
 
 use candle_core::{DType, Tensor, D};
 use rand_chacha::ChaCha8Rng;
 
-pub(crate) use cpu::{for_rows, is_fast, with_rows, with_values, with_values_mut};
+pub use planes::{channel_sums, standardised_relu, Moments};
+
+pub(crate) use cpu::{for_rows, is_fast, with_rows, with_values, with_values_mut, Rows};
 
 use crate::error::{Error, Result};
 

@@ -11,6 +11,7 @@ use toml::Value;
 use crate::architecture::{Architecture, Readout};
 use crate::checkpoint::{self, Belongs, FORMAT};
 use crate::config::{Config, Precision, Source, NO_PRESET};
+use crate::data::channels::Channels;
 use crate::data::text::Text;
 use crate::data::{pictures, Content, DataSet, Split};
 use crate::error::{Context, Error, Result};
@@ -166,6 +167,7 @@ pub struct Run {
     pub(crate) vars: Vars,
     pub(crate) device: Device,
     pub(crate) dtype: DType,
+    channels: Option<Channels>,
     pub(crate) epoch: usize,
     pub(crate) step: u64,
     pub(crate) folder: Option<Folder>,
@@ -278,9 +280,13 @@ impl Run {
                 return Err(Error::Setting { key, value, origin, expected });
             }
         }
+        let channels = match config.run.standardise {
+            true => Some(Channels::new(&vars.scope("data"), &data)?),
+            false => None,
+        };
         let stop = Arc::default();
         let (epoch, step, folder) = (0, 0, None);
-        Ok(Self { config, data, sampler, architecture, vars, device, dtype, epoch, step, folder, stop })
+        Ok(Self { config, data, sampler, architecture, vars, device, dtype, channels, epoch, step, folder, stop })
     }
 
     /// The complete configuration.
@@ -360,6 +366,15 @@ impl Run {
         trainer::evaluate(self, split, &self.architecture.readouts(), preferred)
     }
 
+    /// Examples as the network takes them: on its device, of its element type, standardised where it was set.
+    ///
+    /// # Errors
+    /// Whatever candle refuses.
+    pub fn prepare(&self, batch: &Batch) -> Result<Batch> {
+        let batch = batch.to(&self.device, self.dtype)?;
+        self.channels.as_ref().map_or(Ok(batch.clone()), |channels| channels.standardise(&batch))
+    }
+
     /// How good each class is for each of `examples`, `(B, …)`, by one readout, `(B, C)`: higher is better.
     ///
     /// # Errors
@@ -371,7 +386,7 @@ impl Run {
             let problem = format!("there is no readout {readout}; there are {}", names.join(", "));
             return Err(Error::Mismatch { place: self.config.architecture.clone(), problem });
         }
-        let batch = Batch::unlabelled(examples)?.to(&self.device, self.dtype)?;
+        let batch = self.prepare(&Batch::unlabelled(examples)?)?;
         let step = Step::evaluation(self.config.run.seed);
         self.architecture.scores(&batch, &*self.sampler, readout, &step)
     }

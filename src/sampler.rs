@@ -28,6 +28,12 @@ pub trait NegativeSampler: Send {
     /// [`Error::Mismatch`] if the batch lacks what the sampler needs.
     fn views(&mut self, batch: &Batch, predict: &mut dyn FnMut() -> Result<Tensor>, step: &Step) -> Result<Views>;
 
+    /// Whether the views depend on the labels; by default they may. Where they do not, the labels are hidden from the
+    /// sampler, and the run's summary says that no label has reached a block.
+    fn is_supervised(&self) -> bool {
+        true
+    }
+
     /// The input under no hypothesised class; by default the examples as they are.
     ///
     /// # Errors

@@ -184,6 +184,57 @@ impl<T: crate::registry::Kind + ?Sized> SettingValue for Pick<T> {
     }
 }
 
+/// One value for all layers, or a list with one for each of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Each<T> {
+    /// The same for all.
+    All(T),
+    /// One for each, from the first on.
+    List(Vec<T>),
+}
+
+impl<T> Each<T> {
+    /// That of layer `index` of `count`, counted from 0.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for `key` if there is a list, and not of `count`.
+    pub fn of(&self, key: &str, index: usize, count: usize) -> Result<&T>
+    where
+        T: Serialize,
+    {
+        match self {
+            Self::All(value) => Ok(value),
+            Self::List(values) if values.len() == count => Ok(&values[index]),
+            Self::List(values) => {
+                let found = Value::try_from(values).unwrap_or(Value::Array(Vec::new()));
+                let expected =
+                    format!("one for all layers, or a list of {count}, one for each; found {}", values.len());
+                Err(unfit(key, &found, expected))
+            }
+        }
+    }
+}
+
+impl<T> From<&str> for Each<T>
+where
+    T: for<'a> From<&'a str>,
+{
+    fn from(name: &str) -> Self {
+        Self::All(name.into())
+    }
+}
+
+impl<T: SettingValue> SettingValue for Each<T> {
+    fn describe() -> String {
+        format!("{}; or a list of them, one for each layer", T::describe())
+    }
+
+    fn kind() -> Option<&'static str> {
+        T::kind()
+    }
+}
+
 /// Declares a struct of [`Settings`]: for every field a line of help, a type, a default and, after `in`, a range.
 ///
 /// ```

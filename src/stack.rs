@@ -82,13 +82,17 @@ impl Stack {
         Ok(stack)
     }
 
-    /// Puts a head upon the levels that are read out, at `site`, learning in all epochs of theirs.
+    /// Puts a head upon the levels that are read out, at `site`. It learns in all epochs of theirs; or, as a probe, in so
+    /// many epochs after theirs, if that is not 0.
     ///
     /// # Errors
     /// As [`Head::new`].
-    pub fn with_head(mut self, site: &Site, descent: Descent) -> Result<Self> {
-        let epochs = self.epochs().max(site.epochs);
-        self.heads = vec![Head::new(&site.scope("head").vars, self.features, site.classes, descent, 0..epochs)?];
+    pub fn with_head(mut self, site: &Site, descent: Descent, probe_epochs: usize) -> Result<Self> {
+        let span = match (self.epochs(), probe_epochs) {
+            (epochs, 0) => 0..epochs.max(site.epochs),
+            (epochs, more) => epochs..epochs + more,
+        };
+        self.heads = vec![Head::new(&site.scope("head").vars, self.features, site.classes, descent, span)?];
         Ok(self)
     }
 
@@ -167,26 +171,30 @@ impl Stack {
         step: &Step,
     ) -> Result<Vec<(usize, Report)>> {
         let mut neutral: Option<(Input, Tensor)> = None;
-        if let Some(head) = self.heads.first() {
+        // Before it learns, a head has nothing to say.
+        if let Some(head) = self.heads.first().filter(|head| step.epoch >= head.optimiser().span().start) {
             let features = self.features(sampler.neutral(batch)?, step)?;
             let log = head.log_probabilities(&features)?;
             neutral = Some((features, log));
         }
         let mut predict = || neutral.as_ref().map(|(_, log)| log.clone()).ok_or_else(no_head);
-        let mut views = sampler.views(batch, &mut predict, step)?;
-        views.input = views.input.normalised(self.normalise)?;
         let mut reports = Vec::with_capacity(self.blocks.len());
-        let last = self.blocks.iter().rposition(|block| block.is_learning(step)).map_or(0, |last| last + 1);
-        for (index, block) in self.blocks[..last].iter_mut().enumerate() {
-            let is_learning = block.is_learning(step);
-            let activity = block.forward(&views.input, &Step { train: is_learning, ..step.pass(1) })?;
-            let above = block.pass_on(&activity, views.input.views())?;
-            if is_learning {
-                reports.push((index, block.learn(&views.input, &activity, &views, step)?));
+        // Epochs in which only the head learns need no views.
+        if let Some(last) = self.blocks.iter().rposition(|block| block.is_learning(step)) {
+            let mut views = sampler.views(&batch.shown_to(sampler), &mut predict, step)?;
+            views.input = views.input.normalised(self.normalise)?;
+            for (index, block) in self.blocks[..=last].iter_mut().enumerate() {
+                let is_learning = block.is_learning(step);
+                let activity = block.forward(&views.input, &Step { train: is_learning, ..step.pass(1) })?;
+                let above = if index < last { Some(block.pass_on(&activity, views.input.views())?) } else { None };
+                if is_learning {
+                    reports.push((index, block.learn(&views.input, &activity, &views, step)?));
+                }
+                views.input = above.unwrap_or(views.input);
             }
-            views.input = above;
         }
-        if let (Some(head), Some((features, log))) = (self.heads.first_mut(), &neutral) {
+        let head = self.heads.first_mut().filter(|head| head.optimiser().span().contains(&step.epoch));
+        if let (Some(head), Some((features, log))) = (head, &neutral) {
             head.learn(features, log, batch.labels()?, step)?;
         }
         Ok(reports)

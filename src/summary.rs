@@ -67,6 +67,15 @@ pub struct Evaluation {
     pub baselines: BTreeMap<String, Score>,
 }
 
+/// Who has learned from labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Labels {
+    /// The blocks: false if they have learned from the examples alone.
+    pub blocks: bool,
+    /// Readouts that are trained.
+    pub heads: bool,
+}
+
 /// What a run came to; `summary.json`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Summary {
@@ -88,6 +97,8 @@ pub struct Summary {
     pub peak_memory_mb: Option<f64>,
     /// Threads that the arithmetic may use.
     pub threads: usize,
+    /// What the labels of the training part were used for.
+    pub labels: Labels,
     /// The validation part.
     pub validation: Option<Evaluation>,
     /// The test part.

@@ -17,7 +17,7 @@ use crate::observe::{Event, Observer};
 use crate::ops::entries;
 use crate::run::Run;
 use crate::seed::{self, Step};
-use crate::summary::{Bits, Evaluation, Score, Summary};
+use crate::summary::{Bits, Evaluation, Labels, Score, Summary};
 use crate::views::Batch;
 
 /// Examples that are predicted at once.
@@ -41,6 +41,10 @@ pub(crate) fn fit(run: &mut Run, observer: &mut dyn Observer) -> Result<Summary>
         seconds_per_epoch: training / (last.saturating_sub(first)).max(1) as f64,
         peak_memory_mb: peak_memory_mb(),
         threads: rayon::current_num_threads(),
+        labels: Labels {
+            blocks: run.sampler.is_supervised() || run.architecture.is_supervised(),
+            heads: !run.architecture.heads().is_empty(),
+        },
         validation,
         test,
         version: env!("CARGO_PKG_VERSION").into(),
@@ -83,8 +87,8 @@ fn train_here(run: &mut Run, last: usize, observer: &mut dyn Observer) -> Result
         }
         for indices in order.chunks(batch).skip(done) {
             let step = Step { seed: settings.seed, index: run.step, epoch, epochs, train: true, pass: 0 };
-            let augment = Augment { shift: settings.shift, step: &step };
-            let batch = run.data.train.batch(indices, Some(&augment))?.to(&run.device, run.dtype)?;
+            let augment = Augment { shift: settings.shift, flip: settings.flip, step: &step };
+            let batch = run.prepare(&run.data.train.batch(indices, Some(&augment))?)?;
             let reports = run.architecture.learn(&batch, &mut *run.sampler, &step)?;
             tally.add(&reports);
             observer.on(&Event::Stepped { step: &step, examples: indices.len(), reports: &reports });
@@ -123,7 +127,7 @@ fn refresh(run: &mut Run, epoch: usize, epochs: usize) -> Result<()> {
                 "it asks for the network's own prediction, but there is no readout that is cheap; set `head = true`"
                     .into(),
         })?;
-        let batch = batch.to(&run.device, run.dtype)?.hidden();
+        let batch = run.prepare(batch)?.hidden();
         run.architecture.scores(&batch, &*run.sampler, readout.name, &Step::evaluation(step.seed))
     };
     let remembered = run.sampler.refresh(&*run.data.train, &predict, &step)?;
@@ -178,7 +182,7 @@ pub(crate) fn evaluate(run: &Run, split: Split, readouts: &[Readout], preferred:
     let mut sums: BTreeMap<&str, (usize, Option<f64>)> = BTreeMap::new();
     let indices: Vec<usize> = (0..examples.len()).collect();
     for indices in indices.chunks(EVALUATION_BATCH) {
-        let batch = examples.batch(indices, None)?.to(&run.device, run.dtype)?;
+        let batch = run.prepare(&examples.batch(indices, None)?)?;
         let hidden = batch.hidden();
         for readout in readouts {
             let scores = run.architecture.scores(&hidden, &*run.sampler, readout.name, &step)?;

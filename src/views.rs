@@ -4,6 +4,7 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::error::{Error, Result};
 use crate::input::Input;
+use crate::sampler::NegativeSampler;
 
 /// `B` examples, and their labels where these may be seen.
 ///
@@ -53,6 +54,14 @@ impl Batch {
     /// The same examples, their labels hidden.
     pub fn hidden(&self) -> Self {
         Self { labels: None, ..self.clone() }
+    }
+
+    /// What a sampler gets to see of it: the labels as well only if it is supervised.
+    pub fn shown_to(&self, sampler: &dyn NegativeSampler) -> Self {
+        if sampler.is_supervised() {
+            return self.clone();
+        }
+        self.hidden()
     }
 
     /// The examples, `(B, …)`.

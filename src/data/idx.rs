@@ -1,11 +1,8 @@
 //! The IDX format of MNIST: big-endian headers, then bytes; plain or gzipped.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use flate2::read::MultiGzDecoder;
-
+use crate::data::bytes::Reader;
 use crate::data::images::Images;
 use crate::data::{find, Content, DataSet, Framing, Kind};
 use crate::error::{Error, Result};
@@ -78,13 +75,16 @@ fn pair(folders: &[PathBuf], name: &str, part: &str) -> Result<Images> {
 /// As [`data_set`].
 pub fn read_images(path: &Path) -> Result<(Vec<u8>, usize, [usize; 2])> {
     let mut file = Reader::open(path)?;
-    file.magic(IMAGES, "images")?;
-    let [count, height, width] = [file.number()?, file.number()?, file.number()?];
+    magic(&mut file, IMAGES, "images")?;
+    let [count, height, width] = [number(&mut file)?, number(&mut file)?, number(&mut file)?];
     if height == 0 || width == 0 {
         return Err(file.fault(format!("images of {height} by {width} pixels")));
     }
     let size = count as u64 * height as u64;
-    let pixels = file.exactly(size.checked_mul(width as u64), &format!("{count} images of {height} by {width}"))?;
+    let pixels = file.exactly(
+        size.checked_mul(width as u64),
+        &format!("its header promises {count} images of {height} by {width}"),
+    )?;
     Ok((pixels, count, [height, width]))
 }
 
@@ -94,9 +94,9 @@ pub fn read_images(path: &Path) -> Result<(Vec<u8>, usize, [usize; 2])> {
 /// As [`data_set`].
 pub fn read_labels(path: &Path) -> Result<Vec<u8>> {
     let mut file = Reader::open(path)?;
-    file.magic(LABELS, "labels")?;
-    let count = file.number()?;
-    file.exactly(Some(count as u64), &format!("{count} labels"))
+    magic(&mut file, LABELS, "labels")?;
+    let count = number(&mut file)?;
+    file.exactly(Some(count as u64), &format!("its header promises {count} labels"))
 }
 
 /// Writes the four files that [`data_set`] reads, plain, into a folder.
@@ -122,68 +122,16 @@ pub fn write(folder: &Path, train: &Images, test: &Images) -> Result<()> {
     Ok(())
 }
 
-struct Reader<'a> {
-    path: &'a Path,
-    bytes: Box<dyn Read>,
+fn magic(file: &mut Reader<'_>, expected: u32, what: &str) -> Result<()> {
+    let found = file.u32()?;
+    if found == expected {
+        return Ok(());
+    }
+    Err(file.fault(format!("begins with {found}, where an IDX file of {what} begins with {expected}")))
 }
 
-impl<'a> Reader<'a> {
-    fn open(path: &'a Path) -> Result<Self> {
-        let mut file = File::open(path).map_err(Error::file("read", path))?;
-        let mut start = [0u8; 2];
-        let read = file.read(&mut start).map_err(Error::file("read", path))?;
-        let file = std::io::Cursor::new(start).take(read as u64).chain(file);
-        // By what is in it, not by its name: browsers unpack and keep the name.
-        let bytes: Box<dyn Read> = match start {
-            [0x1f, 0x8b] => Box::new(std::io::BufReader::with_capacity(1 << 16, MultiGzDecoder::new(file))),
-            _ => Box::new(std::io::BufReader::with_capacity(1 << 16, file)),
-        };
-        Ok(Self { path, bytes })
-    }
-
-    fn fault(&self, problem: impl Into<String>) -> Error {
-        Error::Data { file: self.path.into(), problem: problem.into() }
-    }
-
-    fn u32(&mut self) -> Result<u32> {
-        let mut bytes = [0u8; 4];
-        match self.bytes.read_exact(&mut bytes) {
-            Ok(()) => Ok(u32::from_be_bytes(bytes)),
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-                Err(self.fault("ends within its header; it is truncated or no IDX file"))
-            }
-            Err(error) => Err(self.fault(format!("cannot be unpacked: {error}"))),
-        }
-    }
-
-    fn magic(&mut self, expected: u32, what: &str) -> Result<()> {
-        let found = self.u32()?;
-        if found == expected {
-            return Ok(());
-        }
-        Err(self.fault(format!("begins with {found}, where an IDX file of {what} begins with {expected}")))
-    }
-
-    fn number(&mut self) -> Result<usize> {
-        Ok(self.u32()? as usize)
-    }
-
-    /// The rest, which has to be `count` bytes; no more memory is taken than there are bytes, whatever a header claims.
-    fn exactly(&mut self, count: Option<u64>, what: &str) -> Result<Vec<u8>> {
-        let Some(count) = count.filter(|&count| count < u64::MAX) else {
-            return Err(self.fault(format!("its header promises {what}, which is impossible")));
-        };
-        let mut bytes = Vec::new();
-        let read = self.bytes.by_ref().take(count + 1).read_to_end(&mut bytes);
-        read.map_err(|error| self.fault(format!("cannot be unpacked: {error}")))?;
-        match bytes.len() as u64 {
-            found if found == count => Ok(bytes),
-            found if found < count => {
-                Err(self.fault(format!("its header promises {what}, {count} bytes; it has only {found}")))
-            }
-            _ => Err(self.fault(format!("its header promises {what}, {count} bytes; it has more"))),
-        }
-    }
+fn number(file: &mut Reader<'_>) -> Result<usize> {
+    Ok(file.u32()? as usize)
 }
 
 #[cfg(test)]

@@ -73,6 +73,7 @@ impl Examples for Images {
         let [channels, height, width] = self.shape;
         let mut values = vec![0f32; indices.len() * channels * height * width];
         let mut moved = augment.filter(|augment| augment.shift > 0).map(|a| (a.shift, a.step.stream("shift")));
+        let mut mirrored = augment.filter(|augment| augment.flip).map(|augment| augment.step.stream("flip"));
         for (&index, values) in indices.iter().zip(values.chunks_exact_mut(channels * height * width)) {
             let image = self.image(index);
             let (down, right) = match &mut moved {
@@ -82,10 +83,6 @@ impl Examples for Images {
                     (draw(), draw())
                 }
             };
-            if (down, right) == (0, 0) {
-                decode(image, values);
-                continue;
-            }
             let (rows, from_row) = overlap(height, down);
             let (columns, from_column) = overlap(width, right);
             for channel in 0..channels {
@@ -94,6 +91,9 @@ impl Examples for Images {
                     let from = (channel * height + row - rows.start + from_row) * width + from_column;
                     decode(&image[from..][..columns.len()], &mut values[to..][..columns.len()]);
                 }
+            }
+            if mirrored.as_mut().is_some_and(|rng| below(rng, 2) == 1) {
+                values.chunks_exact_mut(width).for_each(<[f32]>::reverse);
             }
         }
         let shape = (indices.len(), channels, height, width);
@@ -160,12 +160,25 @@ mod tests {
     }
 
     #[test]
+    fn half_of_the_images_are_mirrored() -> Result<()> {
+        let images = Images::new([1, 2, 3, 4, 5, 6].repeat(400), vec![0; 400], [1, 2, 3])?;
+        let step = Step { seed: 1, index: 0, epoch: 0, epochs: 1, train: true, pass: 0 };
+        let augment = Augment { shift: 0, flip: true, step: &step };
+        let rows = images.batch(&(0..400).collect::<Vec<_>>(), Some(&augment))?.rows().to_vec2::<f32>()?;
+        let bytes = |row: &Vec<f32>| row.iter().map(|x| (x * 255.).round() as u8).collect::<Vec<_>>();
+        let mirrored = rows.iter().filter(|row| bytes(row) == [3, 2, 1, 6, 5, 4]).count();
+        let same = rows.iter().filter(|row| bytes(row) == [1, 2, 3, 4, 5, 6]).count();
+        assert!(mirrored + same == 400 && (150..250).contains(&mirrored), "{mirrored}");
+        Ok(())
+    }
+
+    #[test]
     fn a_shift_moves_pixels_and_fills_with_zeros() -> Result<()> {
         let images = Images::new((1..=9).collect(), vec![0], [1, 3, 3])?;
         let mut seen = std::collections::BTreeSet::new();
         for index in 0..200 {
             let step = Step { seed: 1, index, epoch: 0, epochs: 1, train: true, pass: 0 };
-            let batch = images.batch(&[0], Some(&Augment { shift: 1, step: &step }))?;
+            let batch = images.batch(&[0], Some(&Augment { shift: 1, flip: false, step: &step }))?;
             let moved: Vec<u8> =
                 batch.rows().flatten_all()?.to_vec1::<f32>()?.iter().map(|x| (x * 255.).round() as u8).collect();
             seen.insert(moved);

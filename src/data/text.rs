@@ -277,7 +277,7 @@ mod tests {
         let passages = windows.passages().expect("text");
         assert_eq!(tokenizer.decode(passages.documents[1])?, "efgab");
         let step = crate::seed::Step::evaluation(1);
-        assert!(windows.batch(&[0], Some(&Augment { shift: 1, step: &step })).is_err());
+        assert!(windows.batch(&[0], Some(&Augment { shift: 1, flip: false, step: &step })).is_err());
         Ok(())
     }
 

@@ -82,6 +82,20 @@ pub(crate) fn accumulate(
     run(Place(dst.as_mut_ptr()), Place(beside), keep, factor, a, b, |_, _, piece, beside| finish(piece, beside));
 }
 
+/// `dst ← keep·dst + a·b` on this thread, `dst` being all of the result, row by row; `keep` is 0 or 1.
+///
+/// # Panics
+/// As [`accumulate`].
+pub(crate) fn accumulate_here(dst: &mut [f32], keep: f32, a: Matrix<'_>, b: Matrix<'_>) {
+    assert!(a.columns == b.rows && dst.len() == a.rows * b.columns, "sizes of a matrix product");
+    assert!(a.fits() && b.fits(), "a matrix reaches beyond its memory");
+    let (height, width) = (a.rows, b.columns);
+    let (dst, beside) = (Place(dst.as_mut_ptr()), Place(std::ptr::null_mut()));
+    let panel = Panel { dst, beside, stride: width, first_row: 0, first_column: 0, height, width, a, b };
+    // SAFETY: the panel is the whole of `dst`, which is lent to this function alone, and the matrices fit.
+    unsafe { panel.work(keep, 1., &|_, _, _: &mut [f32], _: &mut [f32]| ()) };
+}
+
 /// Where a matrix begins.
 #[derive(Clone, Copy)]
 struct Place(*mut f32);
