@@ -1,5 +1,7 @@
 //! Data set `cifar-10`.
 
+use std::sync::Arc;
+
 use onward::data::hub::Hub;
 use onward::data::{cifar, Content, DataSet, Framing, Kind};
 use onward::{Result, Site};
@@ -34,9 +36,9 @@ fn data_set(site: &Site) -> Result<DataSet> {
             classes: CLASSES.map(String::from).to_vec(),
             content: Content::Picture(Framing::Whole),
         },
-        train: Box::new(train),
-        validation: Box::new(validation),
-        test: Box::new(test),
+        train: Arc::new(train),
+        validation: Arc::new(validation),
+        test: Arc::new(test),
         text: None,
     })
 }

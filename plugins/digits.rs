@@ -1,5 +1,7 @@
 //! Data set `digits`: drawn here, from strokes.
 
+use std::sync::Arc;
+
 use onward::data::images::Images;
 use onward::data::{Content, DataSet, Framing, Kind};
 use onward::registry::Preset;
@@ -182,9 +184,9 @@ fn data_set(size: usize) -> onward::Result<DataSet> {
             classes: (0..10).map(|digit| digit.to_string()).collect(),
             content: Content::Picture(Framing::Object(4)),
         },
-        test: Box::new(images(0, part)?),
-        validation: Box::new(images(1_000_000, part)?),
-        train: Box::new(images(2_000_000, size)?),
+        test: Arc::new(images(0, part)?),
+        validation: Arc::new(images(1_000_000, part)?),
+        train: Arc::new(images(2_000_000, size)?),
         text: None,
     })
 }

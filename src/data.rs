@@ -10,6 +10,7 @@ pub mod pictures;
 pub mod text;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
@@ -65,16 +66,17 @@ pub enum Framing {
     Object(usize),
 }
 
-/// A data set in three parts.
+/// A data set in three parts. A copy shares the examples, so that several runs can be trained on one.
+#[derive(Clone)]
 pub struct DataSet {
     /// What its examples are.
     pub kind: Kind,
     /// What is learned from.
-    pub train: Box<dyn Examples>,
+    pub train: Arc<dyn Examples>,
     /// What choices are made by; may be empty.
-    pub validation: Box<dyn Examples>,
+    pub validation: Arc<dyn Examples>,
     /// What is looked at once.
-    pub test: Box<dyn Examples>,
+    pub test: Arc<dyn Examples>,
     /// What text has besides; nothing if the examples are none.
     pub text: Option<Text>,
 }
@@ -82,13 +84,13 @@ pub struct DataSet {
 impl DataSet {
     /// No examples at all, of this kind: for a network that only predicts.
     pub fn empty(kind: Kind, text: Option<Text>) -> Self {
-        Self { kind, train: Box::new(Nothing), validation: Box::new(Nothing), test: Box::new(Nothing), text }
+        Self { kind, train: Arc::new(Nothing), validation: Arc::new(Nothing), test: Arc::new(Nothing), text }
     }
 
     /// The same with nothing to validate on: that part is trained on as well.
     pub fn without_validation(self) -> Self {
-        let train = Box::new(Joined { first: self.train, second: self.validation });
-        Self { train, validation: Box::new(Nothing), ..self }
+        let train = Arc::new(Joined { first: self.train, second: self.validation });
+        Self { train, validation: Arc::new(Nothing), ..self }
     }
 
     /// One of the parts.
@@ -98,6 +100,13 @@ impl DataSet {
             Split::Validation => &*self.validation,
             Split::Test => &*self.test,
         }
+    }
+}
+
+impl std::fmt::Debug for DataSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let sizes = [Split::Train, Split::Validation, Split::Test].map(|split| self.split(split).len());
+        f.debug_struct("DataSet").field("kind", &self.kind).field("sizes", &sizes).finish_non_exhaustive()
     }
 }
 
@@ -116,8 +125,8 @@ impl Examples for Nothing {
 
 /// Two parts, one behind the other.
 struct Joined {
-    first: Box<dyn Examples>,
-    second: Box<dyn Examples>,
+    first: Arc<dyn Examples>,
+    second: Arc<dyn Examples>,
 }
 
 impl Examples for Joined {

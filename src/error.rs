@@ -157,6 +157,15 @@ pub enum Error {
         source: Box<Error>,
     },
 
+    /// A plugin that does not keep what its trait asks of it; a fault of its code, not of what it was given.
+    #[error("{plugin} {problem}")]
+    Plugin {
+        /// Kind, name and package.
+        plugin: String,
+        /// What it did, and what was expected.
+        problem: String,
+    },
+
     /// The device that was asked for is not to be had.
     #[error("device `{name}`: {problem}")]
     Device {

@@ -10,6 +10,7 @@ use crate::architecture::Architecture;
 use crate::data::DataSet;
 use crate::error::{Context, Error, Result};
 use crate::goodness::GoodnessFn;
+use crate::guard;
 use crate::layer::LocalLayer;
 use crate::sampler::NegativeSampler;
 use crate::settings::{Pick, Setting};
@@ -75,8 +76,15 @@ impl<T: ?Sized> Plugin<T> {
     }
 }
 
+/// What puts a guard before a plugin that was built: see [`build`].
+pub(crate) trait Guarded {
+    /// The same plugin, called `plugin` in messages, its faults being errors.
+    fn guard(built: Box<Self>, plugin: String, site: &Site) -> Box<Self>;
+}
+
 /// The kinds of plugin there are: the four traits, and data sets.
-pub trait Kind: 'static {
+#[allow(private_bounds)] // nobody else adds a kind
+pub trait Kind: Guarded + 'static {
     /// The word for it in messages and in `onward list`.
     const KIND: &'static str;
 
@@ -168,12 +176,30 @@ fn unknown(kind: &'static str, name: &str, known: impl Iterator<Item = &'static 
 
 /// Builds what `pick` names, at `site`.
 ///
+/// What is built stands behind a guard: if it panics, or gives something of another shape than its trait says, or
+/// something that is not finite for what is, then that is an [`Error::Plugin`] with its name and package.
+///
 /// # Errors
 /// As [`named`], and whatever the plugin says, with its name and package in front.
 pub fn build<T: Kind + ?Sized>(pick: &Pick<T>, site: &Site) -> Result<Box<T>> {
     let plugin = named::<T>(&pick.name)?;
     let settings = crate::config::complete(T::KIND, &plugin.info, pick.settings.clone())?;
-    (plugin.build)(&settings, site).at(|| format!("{} {} (package {})", T::KIND, pick.name, plugin.info.package))
+    plugin.at(&settings, site)
+}
+
+impl<T: Kind + ?Sized> Plugin<T> {
+    /// Builds one from all of its settings, as [`build`] does.
+    ///
+    /// # Errors
+    /// Whatever the plugin says, with its name and package in front.
+    pub fn at(&self, settings: &Table, site: &Site) -> Result<Box<T>> {
+        let called = guard::called(T::KIND, &self.info);
+        let built = match guard::attempt(&called, || (self.build)(settings, site)) {
+            Err(error @ Error::Plugin { .. }) => return Err(error),
+            built => built.at(|| called.clone())?,
+        };
+        Ok(T::guard(built, called, site))
+    }
 }
 
 /// Registers a plugin: kind, name, one line about it, and how to build it from its settings.

@@ -19,7 +19,7 @@ use crate::folder::{self, Folder, CONFIG, MODEL, STATE, SUMMARY, TOKENIZER};
 use crate::input::Values;
 use crate::observe::metrics::Metrics;
 use crate::observe::{Event, Observer};
-use crate::registry;
+use crate::registry::{self, Guarded};
 use crate::sampler::{every_class, NegativeSampler};
 use crate::seed::Step;
 use crate::site::Site;
@@ -40,6 +40,7 @@ pub struct RunBuilder {
     out: Option<PathBuf>,
     saved: Option<PathBuf>,
     data: bool,
+    given: Option<DataSet>,
     stop: Arc<AtomicBool>,
 }
 
@@ -47,6 +48,13 @@ impl RunBuilder {
     /// The data set: a registered name, or `idx:DIR`.
     pub fn data(self, name: &str) -> Self {
         self.set("data", name)
+    }
+
+    /// Data that the program has already, instead of a registered data set: made in memory, or shared by several runs.
+    /// Nobody can find them by a name, so whoever opens the run again has to give them again.
+    pub fn data_set(mut self, data: DataSet) -> Self {
+        self.given = Some(data);
+        self
     }
 
     /// The seed that everything random is drawn from.
@@ -109,7 +117,11 @@ impl RunBuilder {
     /// # Errors
     /// As [`Config::resolve`].
     pub fn config(&self) -> Result<Config> {
-        Config::resolve(&self.architecture, self.preset.as_deref(), self.sources.clone())
+        let mut config = Config::resolve(&self.architecture, self.preset.as_deref(), self.sources.clone())?;
+        if self.given.is_some() {
+            config.run.data = None;
+        }
+        Ok(config)
     }
 
     /// Loads the data and builds the network; of a run that was opened, its weights and how far it had come as well.
@@ -119,7 +131,7 @@ impl RunBuilder {
     /// is damaged or foreign.
     pub fn build(self) -> Result<Run> {
         let config = self.config()?;
-        let (mut data, mut tokenizer) = (None, None);
+        let (mut data, mut tokenizer) = (self.given.clone(), None);
         if let Some(folder) = &self.saved {
             tokenizer = checkpoint::tokenizer(folder, &saved_in(folder))?;
             if !self.data {
@@ -127,7 +139,8 @@ impl RunBuilder {
                 data = Some(DataSet::empty(checkpoint::belongs(&saved_in(folder))?.kind, text));
             }
         }
-        let mut run = Run::assemble(config, data, tokenizer, self.data_dirs, &self.device)?;
+        let with_examples = self.data || self.saved.is_none();
+        let mut run = Run::assemble(config, data, with_examples, tokenizer, self.data_dirs, &self.device)?;
         run.stop = self.stop;
         if let Some(folder) = &self.saved {
             run.restore_from(folder)?;
@@ -186,6 +199,7 @@ impl Run {
             out: None,
             saved: None,
             data: true,
+            given: None,
             stop: Arc::default(),
         }
     }
@@ -219,6 +233,7 @@ impl Run {
     fn assemble(
         config: Config,
         data: Option<DataSet>,
+        with_examples: bool,
         tokenizer: Option<Arc<Tokenizer>>,
         data_dirs: Vec<PathBuf>,
         device: &str,
@@ -239,13 +254,17 @@ impl Run {
             expected: format!("a name, since no preset of {} gives one", config.architecture),
         };
         let (data, example) = match data {
-            Some(data) => {
+            Some(data) if !with_examples => {
                 let shape = [&[1], &data.kind.shape[..]].concat();
                 let dtype = if data.kind.content == Content::Text { DType::U32 } else { dtype };
                 (data, Batch::unlabelled(Tensor::zeros(shape, dtype, &device)?)?)
             }
-            None => {
-                let data = registry::build(config.run.data.as_ref().ok_or_else(|| needed("data"))?, &site)?;
+            data => {
+                let data = match (data, &config.run.data) {
+                    (Some(data), _) => DataSet::guard(Box::new(data), "the program's own data".into(), &site),
+                    (None, Some(data)) => registry::build(data, &site)?,
+                    (None, None) => return Err(needed("data")),
+                };
                 if data.train.is_empty() {
                     let problem = "its training part is empty".to_string();
                     return Err(Error::Mismatch { place: "data".into(), problem });
@@ -270,8 +289,7 @@ impl Run {
         site.input = neutral.shape().to_vec();
         site.hypotheses = sampler.hypotheses(&example, &every_class(1, &example)?)?.is_some();
         let plugin = registry::named::<dyn Architecture>(&config.architecture)?;
-        let architecture = (plugin.build)(&config.settings, &site)
-            .at(|| format!("architecture {} (package {})", config.architecture, plugin.info.package))?;
+        let architecture = plugin.at(&config.settings, &site)?;
         if let Some(readout) = &config.run.readout {
             let names: Vec<_> = architecture.readouts().iter().map(|readout| readout.name).collect();
             if !names.contains(&readout.as_str()) {

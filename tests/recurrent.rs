@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use std::sync::Arc;
+
 use onward::candle_core::{DType, Device, Tensor};
 use onward::data::images::Images;
 use onward::data::{Augment, Content, DataSet, Examples, Framing, Kind, Split};
@@ -206,10 +208,10 @@ fn video(still: bool) -> Result<DataSet> {
         }
     }
 
-    let part = |first: usize| -> Result<Box<dyn Examples>> {
+    let part = |first: usize| -> Result<Arc<dyn Examples>> {
         let pixels = (first..first + 40 * 16).map(|i| (i * 7919 % 251) as u8).collect();
         let labels = (0..40).map(|i| (i % 2) as u8).collect();
-        Ok(Box::new(Video(Images::new(pixels, labels, [1, 4, 4])?, still)))
+        Ok(Arc::new(Video(Images::new(pixels, labels, [1, 4, 4])?, still)))
     };
     let classes = ["a", "b"].map(String::from).to_vec();
     let kind = Kind { shape: vec![3, 1, 4, 4], classes, content: Content::Picture(Framing::Whole) };

@@ -1,6 +1,7 @@
 //! The IDX format of MNIST: big-endian headers, then bytes; plain or gzipped.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::data::bytes::Reader;
 use crate::data::images::Images;
@@ -50,9 +51,9 @@ pub fn data_set(folders: &[PathBuf], name: &str, classes: &[&str], framing: Fram
     let (train, validation) = train.split_last(train.labels().len() / 6);
     Ok(DataSet {
         kind: Kind { shape: train.shape().to_vec(), classes, content: Content::Picture(framing) },
-        train: Box::new(train),
-        validation: Box::new(validation),
-        test: Box::new(test),
+        train: Arc::new(train),
+        validation: Arc::new(validation),
+        test: Arc::new(test),
         text: None,
     })
 }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Seek};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use image::imageops::{self, FilterType};
 use image::{DynamicImage, GrayImage, ImageReader, Limits, Luma, Rgba, RgbaImage};
@@ -157,7 +158,7 @@ pub fn data_set(dir: &Path, shape: [usize; 3], broken: Broken) -> Result<DataSet
         return Err(Error::Data { file: dir.into(), problem });
     }
     let (train, validation) = train.split_last(train.labels().len() / 6);
-    Ok(DataSet { kind, train: Box::new(train), validation: Box::new(validation), test: Box::new(test), text: None })
+    Ok(DataSet { kind, train: Arc::new(train), validation: Arc::new(validation), test: Arc::new(test), text: None })
 }
 
 fn entries(dir: &Path) -> Result<Vec<PathBuf>> {

@@ -148,7 +148,7 @@ fn behind_space(text: &str, wanted: usize) -> usize {
 /// # Errors
 /// [`Error::Mismatch`] if a part has no passage longer than the window; as [`Tokenizer::encode`].
 pub fn data_set(parts: &Parts, text: Text, window: usize) -> Result<DataSet> {
-    let part = |name: &str, documents: &[String]| -> Result<Box<dyn Examples>> {
+    let part = |name: &str, documents: &[String]| -> Result<Arc<dyn Examples>> {
         let windows = Windows::new(documents, &text.tokenizer, window)?;
         if windows.is_empty() {
             let longest = documents.iter().map(|document| document.chars().count()).max().unwrap_or(0);
@@ -169,7 +169,7 @@ pub fn data_set(parts: &Parts, text: Text, window: usize) -> Result<DataSet> {
         if windows.unknown > 0 {
             eprintln!("warning: {} of {all} tokens of the {name} part are unknown to the tokenizer", windows.unknown);
         }
-        Ok(Box::new(windows))
+        Ok(Arc::new(windows))
     };
     let (train, validation) = (part("training", &parts.train)?, part("validation", &parts.validation)?);
     let test = part("test", &parts.test)?;

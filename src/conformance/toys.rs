@@ -1,0 +1,139 @@
+//! What plugins are tried on.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+
+use crate::data::images::Images;
+use crate::data::text::{self, Parts, Text};
+use crate::data::{Content, DataSet, Framing, Kind};
+use crate::error::Result;
+use crate::input::{Input, Values};
+use crate::seed::{below, stream, unit, Step};
+use crate::site::Site;
+use crate::tokenizer::Tokenizer;
+use crate::vars::Vars;
+
+/// Random images of 4×4 pixels whose brightest row says the class, one of four: 60 to train, 20 to validate, 20 to test.
+///
+/// # Errors
+/// None that is known.
+pub fn images() -> Result<DataSet> {
+    labelled(|class, _| class)
+}
+
+/// The same images, every training label, or every one of the test part, being another one than before.
+pub(super) fn mislabelled(test: bool) -> Result<DataSet> {
+    labelled(|class, of_test| if of_test == test { (class + 1) % 4 } else { class })
+}
+
+fn labelled(label: impl Fn(usize, bool) -> usize) -> Result<DataSet> {
+    let part = |first: usize, count: usize| {
+        let (mut pixels, mut labels) = (Vec::new(), Vec::new());
+        for index in first..first + count {
+            let mut rng = stream(7, "toy", index as u64);
+            let class = below(&mut rng, 4);
+            labels.push(label(class, first == 20_000) as u8);
+            pixels.extend((0..16).map(|pixel| {
+                let bright = if pixel / 4 == class { 120. } else { 0. };
+                (bright + 100. * unit(&mut rng)) as u8
+            }));
+        }
+        Images::new(pixels, labels, [1, 4, 4])
+    };
+    Ok(DataSet {
+        kind: Kind {
+            shape: vec![1, 4, 4],
+            classes: ["a", "b", "c", "d"].map(String::from).to_vec(),
+            content: Content::Picture(Framing::Whole),
+        },
+        train: Arc::new(part(0, 60)?),
+        validation: Arc::new(part(10_000, 20)?),
+        test: Arc::new(part(20_000, 20)?),
+        text: None,
+    })
+}
+
+/// A text in which every letter, one of four, says which one follows it, in windows of three.
+///
+/// # Errors
+/// None that is known.
+pub fn text() -> Result<DataSet> {
+    let tokenizer = Arc::new(Tokenizer::characters("abcd")?);
+    let part = |count: usize| vec!["abcd".repeat(count)];
+    let parts = Parts { train: part(15), validation: part(6), test: part(6) };
+    text::data_set(&parts, Text { tokenizer, ngram: 2 }, 3)
+}
+
+/// A step of training.
+pub(super) fn step(seed: u64, index: u64) -> Step {
+    Step { seed, index, epoch: 0, epochs: 1, train: true, pass: 0 }
+}
+
+/// Numbers from 0 to 1.
+pub(super) fn random(shape: &[usize], seed: u64) -> Result<Tensor> {
+    let mut rng = stream(seed, "trial", 0);
+    let values: Vec<f32> = (0..shape.iter().product()).map(|_| unit(&mut rng) as f32).collect();
+    Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+}
+
+pub(super) fn bits(tensor: &Tensor) -> Result<Vec<u32>> {
+    let values = tensor.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
+    Ok(values.into_iter().map(f32::to_bits).collect())
+}
+
+pub(super) fn all_finite(tensor: &Tensor) -> Result<bool> {
+    Ok(bits(tensor)?.into_iter().all(|bits| f32::from_bits(bits).is_finite()))
+}
+
+/// The bits of all variables, by name.
+pub(super) fn values(vars: &Vars) -> Result<BTreeMap<String, Vec<u32>>> {
+    vars.all().into_iter().map(|(name, var)| Ok((name, bits(&var)?))).collect()
+}
+
+/// What a layer or a sampler can be given: images of this size, or windows of three letters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Toy {
+    Images(usize),
+    Text,
+}
+
+impl Toy {
+    pub(super) const ALL: [Self; 2] = [Self::Images(4), Self::Text];
+
+    /// A place for a plugin that asks for `units`.
+    pub(super) fn site(self, seed: u64, units: usize) -> Result<Site> {
+        let vars = Vars::new(seed, DType::F32, &Device::Cpu);
+        let mut site = Site::new(vars, seed).with_units(units);
+        (site.classes, site.hypotheses) = (4, true);
+        match self {
+            Self::Images(size) => (site.example, site.input) = (vec![1, size, size], vec![1, size, size]),
+            Self::Text => {
+                (site.example, site.input) = (vec![3], vec![12]);
+                site.tokenizer = Some(Arc::new(Tokenizer::characters("abcd")?));
+            }
+        }
+        Ok(site)
+    }
+
+    /// So many examples.
+    pub(super) fn rows(self, rows: usize) -> Result<Tensor> {
+        match self {
+            Self::Images(size) => random(&[rows, 1, size, size], 4),
+            Self::Text => {
+                let letters = (0..3 * rows as u32).map(|index| index % 4);
+                Ok(Tensor::from_iter(letters, &Device::Cpu)?.reshape((rows, 3))?)
+            }
+        }
+    }
+
+    /// Examples as the input of a layer: numbers as they are, letters as one-hot slots.
+    pub(super) fn input(self, rows: &Tensor, views: usize) -> Result<Input> {
+        if self != Self::Text {
+            return Input::stacked(rows.clone(), views);
+        }
+        let slots = Values::OneHot { index: rows.clone(), classes: 4, strength: 1. };
+        Input::new(vec![slots], rows.dim(0)? / views, views, &[12])
+    }
+}

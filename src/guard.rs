@@ -1,0 +1,352 @@
+//! Stands before every plugin: what it does wrong becomes an error with its name and its package.
+//!
+//! A plugin is somebody else's code. If it panics, or gives a tensor of another shape than documented, or something that
+//! is no number where all that it was given was finite, then nobody should have to find out from a trace of candle's
+//! which of them it was. [`registry::build`](crate::registry::build) puts a guard before everything that it builds.
+
+use std::any::Any;
+use std::collections::{BTreeMap, HashMap};
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::{Arc, OnceLock};
+
+use candle_core::{CpuStorage, DType, Storage, Tensor};
+
+use crate::architecture::{Architecture, Readout};
+use crate::block::{Block, Report};
+use crate::data::text::Passages;
+use crate::data::{Augment, Content, DataSet, Examples, Kind};
+use crate::error::{Context, Error, Result};
+use crate::goodness::GoodnessFn;
+use crate::head::Head;
+use crate::input::{Input, Values};
+use crate::layer::{Lesson, LocalLayer};
+use crate::optim::Optimiser;
+use crate::registry::{Guarded, Info};
+use crate::sampler::NegativeSampler;
+use crate::seed::Step;
+use crate::site::Site;
+use crate::vars::Vars;
+use crate::views::{Batch, Views};
+
+/// Beyond this a number overflows soon: a plugin is not to blame for what it makes of it.
+const LARGE: f64 = 1e15;
+
+/// What `work` of this plugin comes to: a panic is an error, and a tensor that candle refuses has the plugin's name.
+pub(crate) fn attempt<R>(plugin: &str, work: impl FnOnce() -> Result<R>) -> Result<R> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Err(error @ Error::Tensor(_))) => Err(error).at(|| plugin.into()),
+        Ok(result) => result,
+        Err(panic) => Err(fault(plugin, format!("panicked: {}", said(&*panic)))),
+    }
+}
+
+/// What somebody said who panicked.
+fn said(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("nothing that can be read")
+}
+
+fn fault(plugin: &str, problem: String) -> Error {
+    Error::Plugin { plugin: plugin.into(), problem }
+}
+
+/// Refuses a tensor of another shape than `expected`.
+fn has_shape(plugin: &str, what: &str, found: &[usize], expected: &[usize]) -> Result<()> {
+    if found != expected {
+        return Err(fault(plugin, format!("gave {what} of shape {found:?}, expected {expected:?}")));
+    }
+    Ok(())
+}
+
+/// Whether no number of a tensor is beyond [`LARGE`].
+fn is_tame(tensor: &Tensor) -> bool {
+    is_within(tensor, LARGE as f32)
+}
+
+fn is_finite(tensor: &Tensor) -> bool {
+    is_within(tensor, f32::MAX)
+}
+
+/// Whether all numbers are between `−limit` and `limit`. Only a tensor of `f32` that lie side by side on the CPU is
+/// looked at, which costs as much as reading it.
+fn is_within(tensor: &Tensor, limit: f32) -> bool {
+    let (storage, layout) = tensor.storage_and_layout();
+    let (Storage::Cpu(CpuStorage::F32(values)), Some((start, end))) = (&*storage, layout.contiguous_offsets()) else {
+        return true;
+    };
+    // No early end within a piece: so the compiler can look at many numbers at a time.
+    let is_within = |piece: &[f32]| piece.iter().fold(true, |all, value| all & (value.abs() <= limit));
+    values[start..end].chunks(4096).all(is_within)
+}
+
+/// Whether the parts of an input are tame, and their scales.
+fn is_tame_input(input: &Input) -> bool {
+    input.parts().iter().all(|part| {
+        let values = match &part.values {
+            Values::Dense { matrix, .. } => is_tame(matrix),
+            Values::OneHot { strength, .. } => strength.abs() <= LARGE,
+        };
+        values && part.scale.as_ref().is_none_or(is_tame)
+    })
+}
+
+/// A plugin, and what it is called in messages.
+struct Guard<T: ?Sized> {
+    plugin: String,
+    /// The variables that it may have made.
+    vars: Vars,
+    /// The shape of what a sampler gives, once it has given something.
+    shape: OnceLock<Vec<usize>>,
+    /// How many classes the data have.
+    classes: usize,
+    inner: Box<T>,
+}
+
+impl<T: ?Sized> Guard<T> {
+    fn new(inner: Box<T>, plugin: String, site: &Site) -> Self {
+        Self { plugin, vars: site.vars.clone(), shape: OnceLock::new(), classes: site.classes, inner }
+    }
+
+    fn attempt<R>(&self, work: impl FnOnce(&T) -> Result<R>) -> Result<R> {
+        attempt(&self.plugin, || work(&self.inner))
+    }
+
+    fn attempt_mut<R>(&mut self, work: impl FnOnce(&mut T) -> Result<R>) -> Result<R> {
+        attempt(&self.plugin, || work(&mut self.inner))
+    }
+
+    fn fault(&self, problem: String) -> Error {
+        fault(&self.plugin, problem)
+    }
+}
+
+impl Guarded for dyn LocalLayer {
+    fn guard(built: Box<Self>, plugin: String, site: &Site) -> Box<Self> {
+        Box::new(Guard::new(built, plugin, site))
+    }
+}
+
+impl LocalLayer for Guard<dyn LocalLayer> {
+    fn forward(&self, input: &Input, step: &Step) -> Result<Tensor> {
+        let activity = self.attempt(|layer| layer.forward(input, step))?;
+        if activity.rank() < 2 || activity.dim(0)? != input.rows() {
+            let (found, rows) = (activity.dims(), input.rows());
+            return Err(self.fault(format!("gave an activity of shape {found:?}, expected ({rows}, …)")));
+        }
+        // A net that diverges is a matter of its settings.
+        let variables = || self.vars.all().iter().all(|(_, var)| is_tame(var));
+        if step.train && !is_finite(&activity) && is_tame_input(input) && variables() {
+            let problem = "made of a finite input, with finite variables, an activity that is not finite".to_string();
+            return Err(self.fault(problem));
+        }
+        Ok(activity)
+    }
+
+    fn learn(&mut self, lesson: &Lesson<'_>, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
+        self.attempt_mut(|layer| layer.learn(lesson, optimiser, step))
+    }
+}
+
+impl Guarded for dyn GoodnessFn {
+    fn guard(built: Box<Self>, plugin: String, site: &Site) -> Box<Self> {
+        Box::new(Guard::new(built, plugin, site))
+    }
+}
+
+impl GoodnessFn for Guard<dyn GoodnessFn> {
+    fn goodness(&self, activity: &Tensor) -> Result<Tensor> {
+        let goodness = self.attempt(|plugin| plugin.goodness(activity))?;
+        let rows = activity.dim(0)?;
+        let expected = self.classes().map_or(vec![rows], |classes| vec![rows, classes]);
+        has_shape(&self.plugin, "a goodness", goodness.dims(), &expected)?;
+        let variables = || self.vars.all().iter().all(|(_, var)| is_tame(var));
+        if !is_finite(&goodness) && is_tame(activity) && variables() {
+            return Err(self.fault("gave a goodness that is not finite for a finite activity".into()));
+        }
+        Ok(goodness)
+    }
+
+    fn classes(&self) -> Option<usize> {
+        self.inner.classes()
+    }
+
+    fn threshold(&self, units: usize) -> f64 {
+        self.inner.threshold(units)
+    }
+
+    fn gradient(&self, activity: &Tensor, upstream: &Tensor) -> Result<Tensor> {
+        let gradient = self.attempt(|plugin| plugin.gradient(activity, upstream))?;
+        has_shape(&self.plugin, "a gradient", gradient.dims(), activity.dims())?;
+        Ok(gradient)
+    }
+
+    fn learn(&mut self, activity: &Tensor, upstream: &Tensor, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
+        self.attempt_mut(|plugin| plugin.learn(activity, upstream, optimiser, step))
+    }
+}
+
+impl Guarded for dyn NegativeSampler {
+    fn guard(built: Box<Self>, plugin: String, site: &Site) -> Box<Self> {
+        Box::new(Guard::new(built, plugin, site))
+    }
+}
+
+impl Guard<dyn NegativeSampler> {
+    /// An input of as many examples and views, of the width of all others.
+    fn checked(&self, input: Input, batch: &Batch, views: Option<usize>) -> Result<Input> {
+        let (size, found) = (batch.size(), (input.batch(), input.views()));
+        if found.0 != size || views.is_some_and(|views| views != found.1) {
+            let expected = views.map_or(String::new(), |views| format!("{views} views of "));
+            let problem = format!("gave {} views of {} examples, expected {expected}{size}", found.1, found.0);
+            return Err(self.fault(problem));
+        }
+        has_shape(&self.plugin, "an input", input.shape(), self.shape.get_or_init(|| input.shape().to_vec()))?;
+        Ok(input)
+    }
+}
+
+impl NegativeSampler for Guard<dyn NegativeSampler> {
+    fn views(&mut self, batch: &Batch, predict: &mut dyn FnMut() -> Result<Tensor>, step: &Step) -> Result<Views> {
+        let views = self.attempt_mut(|sampler| sampler.views(batch, predict, step))?;
+        let input = self.checked(views.input, batch, Some(views.roles.len()))?;
+        if let Some(labels) = views.labels.as_ref().filter(|labels| labels.len() != batch.size()) {
+            return Err(self.fault(format!("gave {} labels for {} examples", labels.len(), batch.size())));
+        }
+        if !is_tame_input(&input) && is_tame(batch.examples()) {
+            return Err(self.fault("made of finite examples views that are not finite".into()));
+        }
+        Ok(Views { input, ..views })
+    }
+
+    fn is_supervised(&self) -> bool {
+        self.inner.is_supervised()
+    }
+
+    fn neutral(&self, batch: &Batch) -> Result<Input> {
+        self.checked(self.attempt(|sampler| sampler.neutral(batch))?, batch, Some(1))
+    }
+
+    fn hypotheses(&self, batch: &Batch, candidates: &Tensor) -> Result<Option<Input>> {
+        let input = self.attempt(|sampler| sampler.hypotheses(batch, candidates))?;
+        input.map(|input| self.checked(input, batch, Some(candidates.dim(0)?))).transpose()
+    }
+
+    fn refresh(
+        &self,
+        train: &dyn Examples,
+        predict: &dyn Fn(&Batch) -> Result<Tensor>,
+        step: &Step,
+    ) -> Result<Option<HashMap<String, Tensor>>> {
+        self.attempt(|sampler| sampler.refresh(train, predict, step))
+    }
+
+    fn save(&self) -> BTreeMap<String, Tensor> {
+        self.inner.save()
+    }
+
+    fn restore(&mut self, tensors: &HashMap<String, Tensor>) -> Result<()> {
+        self.attempt_mut(|sampler| sampler.restore(tensors))
+    }
+}
+
+impl Guarded for dyn Architecture {
+    fn guard(built: Box<Self>, plugin: String, site: &Site) -> Box<Self> {
+        Box::new(Guard::new(built, plugin, site))
+    }
+}
+
+impl Architecture for Guard<dyn Architecture> {
+    fn learn(&mut self, batch: &Batch, sampler: &mut dyn NegativeSampler, step: &Step) -> Result<Vec<(usize, Report)>> {
+        let reports = self.attempt_mut(|net| net.learn(batch, sampler, step))?;
+        let blocks = self.inner.blocks().len();
+        match reports.iter().find(|(index, _)| *index >= blocks) {
+            Some((index, _)) => Err(self.fault(format!("reported of block {index}, counted from 0, of {blocks}"))),
+            None => Ok(reports),
+        }
+    }
+
+    fn scores(&self, batch: &Batch, sampler: &dyn NegativeSampler, readout: &str, step: &Step) -> Result<Tensor> {
+        let scores = self.attempt(|net| net.scores(batch, sampler, readout, step))?;
+        has_shape(&self.plugin, "scores", scores.dims(), &[batch.size(), self.classes])?;
+        Ok(scores)
+    }
+
+    fn readouts(&self) -> Vec<Readout> {
+        self.inner.readouts()
+    }
+
+    fn is_supervised(&self) -> bool {
+        self.inner.is_supervised()
+    }
+
+    fn blocks(&self) -> &[Block] {
+        self.inner.blocks()
+    }
+
+    fn blocks_mut(&mut self) -> &mut [Block] {
+        self.inner.blocks_mut()
+    }
+
+    fn heads(&self) -> &[Head] {
+        self.inner.heads()
+    }
+
+    fn heads_mut(&mut self) -> &mut [Head] {
+        self.inner.heads_mut()
+    }
+
+    fn epochs(&self) -> usize {
+        self.inner.epochs()
+    }
+}
+
+impl Guarded for DataSet {
+    fn guard(built: Box<Self>, plugin: String, _site: &Site) -> Box<Self> {
+        let guard = |part: Arc<dyn Examples>| -> Arc<dyn Examples> {
+            Arc::new(GuardedExamples { plugin: plugin.clone(), kind: built.kind.clone(), inner: part })
+        };
+        let (train, validation, test) = (guard(built.train), guard(built.validation), guard(built.test));
+        Box::new(Self { kind: built.kind.clone(), train, validation, test, text: built.text })
+    }
+}
+
+/// A part of a data set, and what is known of its examples.
+struct GuardedExamples {
+    plugin: String,
+    kind: Kind,
+    inner: Arc<dyn Examples>,
+}
+
+impl Examples for GuardedExamples {
+    fn len(&self) -> usize {
+        self.inner.len()
+    }
+
+    fn batch(&self, indices: &[usize], augment: Option<&Augment<'_>>) -> Result<Batch> {
+        let batch = attempt(&self.plugin, || self.inner.batch(indices, augment))?;
+        let expected = [&[indices.len()], &self.kind.shape[..]].concat();
+        has_shape(&self.plugin, "examples", batch.examples().dims(), &expected)?;
+        let dtype = batch.examples().dtype();
+        if (self.kind.content == Content::Text) != (dtype == DType::U32) {
+            let problem = format!("gave examples of {dtype:?}, expected tokens as U32 and all else as F32");
+            return Err(fault(&self.plugin, problem));
+        }
+        let classes = self.kind.classes.len();
+        match batch.labels().ok().and_then(|labels| labels.iter().find(|&&label| label as usize >= classes)) {
+            Some(label) => Err(fault(
+                &self.plugin,
+                format!("gave a label of {label}, counted from 0; there are {classes} classes"),
+            )),
+            None => Ok(batch),
+        }
+    }
+
+    fn passages(&self) -> Option<Passages<'_>> {
+        self.inner.passages()
+    }
+}
+
+/// What a plugin is called in messages.
+pub(crate) fn called(kind: &str, info: &Info) -> String {
+    format!("{kind} {} (package {})", info.name, info.package)
+}
