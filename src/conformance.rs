@@ -1,17 +1,13 @@
 //! The trials that every plugin has to pass, this project's own and anybody else's.
 //!
-//! A crate of plugins holds itself to them with one line in its tests:
+//! A crate of plugins holds itself to them with one line in a test:
 //!
-//! ```
+//! ```no_run
 //! # mod my_plugins {}
-//! # /*
-//! use my_plugins as _;
-//! # */
+//! # #[allow(unused_imports)]
+//! use my_plugins as _; // links them
 //!
-//! #[test]
-//! fn conforms() {
-//!     onward::conformance::of_package(env!("CARGO_PKG_NAME")).assert_passed();
-//! }
+//! onward::conformance::of_package(env!("CARGO_PKG_NAME")).assert_passed();
 //! ```
 //!
 //! Everything that the package has registered is tried with its default settings, on random images of 4×4 pixels and on
@@ -219,11 +215,12 @@ impl From<candle_core::Error> for Complaint {
 
 /// Complains unless the condition holds.
 macro_rules! ensure {
-    ($condition:expr, $($words:tt)+) => {
-        if !$condition {
+    ($condition:expr, $($words:tt)+) => {{
+        let holds: bool = $condition;
+        if !holds {
             return Err($crate::conformance::Complaint::Fail(format!($($words)+)));
         }
-    };
+    }};
 }
 use ensure;
 

@@ -241,7 +241,7 @@ mod tests {
     fn joined_parts_are_one_part() -> Result<()> {
         let images = Images::new((0..14).collect(), (0..7).collect(), [1, 1, 2])?;
         let (first, second) = images.split_last(3);
-        let joined = Joined { first: Box::new(first), second: Box::new(second) };
+        let joined = Joined { first: Arc::new(first), second: Arc::new(second) };
         assert_eq!(joined.len(), images.len());
         for indices in [&[6, 0, 5, 1, 4][..], &[0, 3], &[6, 4]] {
             let (found, expected) = (joined.batch(indices, None)?, images.batch(indices, None)?);
