@@ -4,17 +4,18 @@
 //! is no number where all that it was given was finite, then nobody should have to find out from a trace of candle's
 //! which of them it was. [`registry::build`](crate::registry::build) puts a guard before everything that it builds.
 
+mod examples;
+
 use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
-use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::sync::{Arc, OnceLock};
+use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
+use std::sync::OnceLock;
 
-use candle_core::{CpuStorage, DType, Storage, Tensor};
+use candle_core::{CpuStorage, Storage, Tensor};
 
 use crate::architecture::{Architecture, Readout};
 use crate::block::{Block, Report};
-use crate::data::text::Passages;
-use crate::data::{Augment, Content, DataSet, Examples, Kind};
+use crate::data::Examples;
 use crate::error::{Context, Error, Result};
 use crate::goodness::GoodnessFn;
 use crate::head::Head;
@@ -36,7 +37,47 @@ pub(crate) fn attempt<R>(plugin: &str, work: impl FnOnce() -> Result<R>) -> Resu
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Err(error @ Error::Tensor(_))) => Err(error).at(|| plugin.into()),
         Ok(result) => result,
-        Err(panic) => Err(fault(plugin, format!("panicked: {}", said(&*panic)))),
+        Err(panic) => Err(Fault::of(plugin, panic).into()),
+    }
+}
+
+/// What `work` of this plugin gives that can give no error: a panic goes on with the plugin's name, up to whoever
+/// [`attempt`]s something, or has it [`caught`].
+fn certain<R>(plugin: &str, work: impl FnOnce() -> R) -> R {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Fault::of(plugin, panic).raise())
+}
+
+/// What `work` comes to; the fault of a plugin that could give no error is one here.
+pub(crate) fn caught<R>(work: impl FnOnce() -> Result<R>) -> Result<R> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| match panic.downcast::<Fault>() {
+        Ok(fault) => Err((*fault).into()),
+        Err(panic) => resume_unwind(panic),
+    })
+}
+
+/// What a plugin did wrong, on its way up.
+struct Fault {
+    plugin: String,
+    problem: String,
+}
+
+impl Fault {
+    /// A panic in `plugin`, unless it was raised for another one that was at work in it.
+    fn of(plugin: &str, panic: Box<dyn Any + Send>) -> Self {
+        match panic.downcast::<Self>() {
+            Ok(fault) => *fault,
+            Err(panic) => Self { plugin: plugin.into(), problem: format!("panicked: {}", said(&*panic)) },
+        }
+    }
+
+    fn raise(self) -> ! {
+        resume_unwind(Box::new(self))
+    }
+}
+
+impl From<Fault> for Error {
+    fn from(Fault { plugin, problem }: Fault) -> Self {
+        Self::Plugin { plugin, problem }
     }
 }
 
@@ -115,8 +156,17 @@ impl<T: ?Sized> Guard<T> {
         attempt(&self.plugin, || work(&mut self.inner))
     }
 
+    fn certain<'a, R>(&'a self, work: impl FnOnce(&'a T) -> R) -> R {
+        certain(&self.plugin, || work(&self.inner))
+    }
+
     fn fault(&self, problem: String) -> Error {
         fault(&self.plugin, problem)
+    }
+
+    /// Whether the numbers that the plugin may have learned are ones that it can compute with.
+    fn has_tame_variables(&self) -> bool {
+        self.vars.all().iter().all(|(_, var)| is_tame(var))
     }
 }
 
@@ -134,8 +184,7 @@ impl LocalLayer for Guard<dyn LocalLayer> {
             return Err(self.fault(format!("gave an activity of shape {found:?}, expected ({rows}, …)")));
         }
         // A net that diverges is a matter of its settings.
-        let variables = || self.vars.all().iter().all(|(_, var)| is_tame(var));
-        if step.train && !is_finite(&activity) && is_tame_input(input) && variables() {
+        if step.train && !is_finite(&activity) && is_tame_input(input) && self.has_tame_variables() {
             let problem = "made of a finite input, with finite variables, an activity that is not finite".to_string();
             return Err(self.fault(problem));
         }
@@ -144,6 +193,10 @@ impl LocalLayer for Guard<dyn LocalLayer> {
 
     fn learn(&mut self, lesson: &Lesson<'_>, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
         self.attempt_mut(|layer| layer.learn(lesson, optimiser, step))
+    }
+
+    fn features(&self) -> Result<Option<Tensor>> {
+        self.attempt(|layer| layer.features())
     }
 }
 
@@ -159,24 +212,31 @@ impl GoodnessFn for Guard<dyn GoodnessFn> {
         let rows = activity.dim(0)?;
         let expected = self.classes().map_or(vec![rows], |classes| vec![rows, classes]);
         has_shape(&self.plugin, "a goodness", goodness.dims(), &expected)?;
-        let variables = || self.vars.all().iter().all(|(_, var)| is_tame(var));
-        if !is_finite(&goodness) && is_tame(activity) && variables() {
+        if !is_finite(&goodness) && is_tame(activity) && self.has_tame_variables() {
             return Err(self.fault("gave a goodness that is not finite for a finite activity".into()));
         }
         Ok(goodness)
     }
 
     fn classes(&self) -> Option<usize> {
-        self.inner.classes()
+        self.certain(|plugin| plugin.classes())
     }
 
     fn threshold(&self, units: usize) -> f64 {
-        self.inner.threshold(units)
+        let theta = self.certain(|plugin| plugin.threshold(units));
+        if !theta.is_finite() {
+            let problem = format!("gave a threshold of {theta} for {units} units, expected a finite one");
+            Fault { plugin: self.plugin.clone(), problem }.raise()
+        }
+        theta
     }
 
     fn gradient(&self, activity: &Tensor, upstream: &Tensor) -> Result<Tensor> {
         let gradient = self.attempt(|plugin| plugin.gradient(activity, upstream))?;
         has_shape(&self.plugin, "a gradient", gradient.dims(), activity.dims())?;
+        if !is_finite(&gradient) && is_tame(activity) && is_tame(upstream) && self.has_tame_variables() {
+            return Err(self.fault("gave a gradient that is not finite for a finite activity".into()));
+        }
         Ok(gradient)
     }
 
@@ -219,7 +279,7 @@ impl NegativeSampler for Guard<dyn NegativeSampler> {
     }
 
     fn is_supervised(&self) -> bool {
-        self.inner.is_supervised()
+        self.certain(|sampler| sampler.is_supervised())
     }
 
     fn neutral(&self, batch: &Batch) -> Result<Input> {
@@ -241,7 +301,7 @@ impl NegativeSampler for Guard<dyn NegativeSampler> {
     }
 
     fn save(&self) -> BTreeMap<String, Tensor> {
-        self.inner.save()
+        self.certain(|sampler| sampler.save())
     }
 
     fn restore(&mut self, tensors: &HashMap<String, Tensor>) -> Result<()> {
@@ -258,7 +318,7 @@ impl Guarded for dyn Architecture {
 impl Architecture for Guard<dyn Architecture> {
     fn learn(&mut self, batch: &Batch, sampler: &mut dyn NegativeSampler, step: &Step) -> Result<Vec<(usize, Report)>> {
         let reports = self.attempt_mut(|net| net.learn(batch, sampler, step))?;
-        let blocks = self.inner.blocks().len();
+        let blocks = self.blocks().len();
         match reports.iter().find(|(index, _)| *index >= blocks) {
             Some((index, _)) => Err(self.fault(format!("reported of block {index}, counted from 0, of {blocks}"))),
             None => Ok(reports),
@@ -268,81 +328,38 @@ impl Architecture for Guard<dyn Architecture> {
     fn scores(&self, batch: &Batch, sampler: &dyn NegativeSampler, readout: &str, step: &Step) -> Result<Tensor> {
         let scores = self.attempt(|net| net.scores(batch, sampler, readout, step))?;
         has_shape(&self.plugin, "scores", scores.dims(), &[batch.size(), self.classes])?;
+        if !is_finite(&scores) && is_tame(batch.examples()) && self.has_tame_variables() {
+            return Err(self.fault(format!("gave scores by {readout} that are not finite")));
+        }
         Ok(scores)
     }
 
     fn readouts(&self) -> Vec<Readout> {
-        self.inner.readouts()
+        self.certain(|net| net.readouts())
     }
 
     fn is_supervised(&self) -> bool {
-        self.inner.is_supervised()
+        self.certain(|net| net.is_supervised())
     }
 
     fn blocks(&self) -> &[Block] {
-        self.inner.blocks()
+        self.certain(|net| net.blocks())
     }
 
     fn blocks_mut(&mut self) -> &mut [Block] {
-        self.inner.blocks_mut()
+        certain(&self.plugin, || self.inner.blocks_mut())
     }
 
     fn heads(&self) -> &[Head] {
-        self.inner.heads()
+        self.certain(|net| net.heads())
     }
 
     fn heads_mut(&mut self) -> &mut [Head] {
-        self.inner.heads_mut()
+        certain(&self.plugin, || self.inner.heads_mut())
     }
 
     fn epochs(&self) -> usize {
-        self.inner.epochs()
-    }
-}
-
-impl Guarded for DataSet {
-    fn guard(built: Box<Self>, plugin: String, _site: &Site) -> Box<Self> {
-        let guard = |part: Arc<dyn Examples>| -> Arc<dyn Examples> {
-            Arc::new(GuardedExamples { plugin: plugin.clone(), kind: built.kind.clone(), inner: part })
-        };
-        let (train, validation, test) = (guard(built.train), guard(built.validation), guard(built.test));
-        Box::new(Self { kind: built.kind.clone(), train, validation, test, text: built.text })
-    }
-}
-
-/// A part of a data set, and what is known of its examples.
-struct GuardedExamples {
-    plugin: String,
-    kind: Kind,
-    inner: Arc<dyn Examples>,
-}
-
-impl Examples for GuardedExamples {
-    fn len(&self) -> usize {
-        self.inner.len()
-    }
-
-    fn batch(&self, indices: &[usize], augment: Option<&Augment<'_>>) -> Result<Batch> {
-        let batch = attempt(&self.plugin, || self.inner.batch(indices, augment))?;
-        let expected = [&[indices.len()], &self.kind.shape[..]].concat();
-        has_shape(&self.plugin, "examples", batch.examples().dims(), &expected)?;
-        let dtype = batch.examples().dtype();
-        if (self.kind.content == Content::Text) != (dtype == DType::U32) {
-            let problem = format!("gave examples of {dtype:?}, expected tokens as U32 and all else as F32");
-            return Err(fault(&self.plugin, problem));
-        }
-        let classes = self.kind.classes.len();
-        match batch.labels().ok().and_then(|labels| labels.iter().find(|&&label| label as usize >= classes)) {
-            Some(label) => Err(fault(
-                &self.plugin,
-                format!("gave a label of {label}, counted from 0; there are {classes} classes"),
-            )),
-            None => Ok(batch),
-        }
-    }
-
-    fn passages(&self) -> Option<Passages<'_>> {
-        self.inner.passages()
+        self.certain(|net| net.epochs())
     }
 }
 

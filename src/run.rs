@@ -16,6 +16,7 @@ use crate::data::text::Text;
 use crate::data::{pictures, Content, DataSet, Split};
 use crate::error::{Context, Error, Result};
 use crate::folder::{self, Folder, CONFIG, MODEL, STATE, SUMMARY, TOKENIZER};
+use crate::guard;
 use crate::input::Values;
 use crate::observe::metrics::Metrics;
 use crate::observe::{Event, Observer};
@@ -130,6 +131,10 @@ impl RunBuilder {
     /// As [`Config::resolve`]; whatever the data or a plugin says of its settings; [`Error::Run`] for a checkpoint that
     /// is damaged or foreign.
     pub fn build(self) -> Result<Run> {
+        guard::caught(|| self.built())
+    }
+
+    fn built(self) -> Result<Run> {
         let config = self.config()?;
         let (mut data, mut tokenizer) = (self.given.clone(), None);
         if let Some(folder) = &self.saved {
@@ -381,7 +386,7 @@ impl Run {
     /// # Errors
     /// [`Error::Mismatch`] if the part is empty; whatever a plugin refuses.
     pub fn evaluate(&self, split: Split, preferred: Option<&str>) -> Result<Evaluation> {
-        trainer::evaluate(self, split, &self.architecture.readouts(), preferred)
+        guard::caught(|| trainer::evaluate(self, split, &self.architecture.readouts(), preferred))
     }
 
     /// Examples as the network takes them: on its device, of its element type, standardised where it was set.
@@ -398,7 +403,7 @@ impl Run {
     /// # Errors
     /// [`Error::Mismatch`] for an unknown readout; whatever a plugin refuses.
     pub fn scores(&self, examples: Tensor, readout: &str) -> Result<Tensor> {
-        let known: Vec<Readout> = self.architecture.readouts();
+        let known: Vec<Readout> = guard::caught(|| Ok(self.architecture.readouts()))?;
         if !known.iter().any(|known| known.name == readout) {
             let names: Vec<_> = known.iter().map(|known| known.name).collect();
             let problem = format!("there is no readout {readout}; there are {}", names.join(", "));

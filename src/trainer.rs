@@ -12,6 +12,7 @@ use crate::block::Report;
 use crate::checkpoint;
 use crate::data::{Augment, Split};
 use crate::error::{Error, Result};
+use crate::guard;
 use crate::ngram;
 use crate::observe::{Event, Observer};
 use crate::ops::entries;
@@ -25,6 +26,10 @@ const EVALUATION_BATCH: usize = 500;
 
 /// Trains from where the run stands to the end, and evaluates.
 pub(crate) fn fit(run: &mut Run, observer: &mut dyn Observer) -> Result<Summary> {
+    guard::caught(|| fit_here(run, observer))
+}
+
+fn fit_here(run: &mut Run, observer: &mut dyn Observer) -> Result<Summary> {
     let started = Instant::now();
     let (first, last) = (run.epoch, run.architecture.epochs());
     let training = train(run, last, observer)?;
@@ -58,7 +63,7 @@ pub(crate) fn fit(run: &mut Run, observer: &mut dyn Observer) -> Result<Summary>
 /// The loop runs on a thread of the pool that the arithmetic is divided among: from outside, every one of its many small
 /// operations would put this thread to sleep and wake another.
 pub(crate) fn train(run: &mut Run, last: usize, observer: &mut dyn Observer) -> Result<f64> {
-    rayon::scope(|_| train_here(run, last, observer))
+    guard::caught(|| rayon::scope(|_| train_here(run, last, observer)))
 }
 
 fn train_here(run: &mut Run, last: usize, observer: &mut dyn Observer) -> Result<f64> {

@@ -1,0 +1,51 @@
+//! Two packages with a plugin of one name: nothing of that kind can be used, and who reads the message knows why. This
+//! program is one of the two packages, and linked with the other.
+
+use onward::candle_core::Tensor;
+use onward::{conformance, registry, Error, GoodnessFn, LocalLayer, NegativeSampler, Result, Run};
+use onward_plugins as _;
+
+onward::settings! {
+    /// Half of the sum of the squares, under the name of the whole.
+    struct HalfOfSquares {}
+}
+
+impl GoodnessFn for HalfOfSquares {
+    fn goodness(&self, activity: &Tensor) -> Result<Tensor> {
+        Ok((activity.flatten_from(1)?.sqr()?.sum(1)? * 0.5)?)
+    }
+}
+
+onward::register! {
+    dyn GoodnessFn, "sum_squares", "a name that is taken (made for this test, 2026)",
+    |settings: HalfOfSquares, _site| Ok(Box::new(settings))
+}
+
+#[test]
+fn a_name_that_two_packages_have_is_refused_with_both_of_them() {
+    let error = Run::builder("progressive").data_set(conformance::images().unwrap()).build().err().unwrap();
+    let message = error.to_string();
+    for part in ["goodness `sum_squares`", "package onward,", "package onward-plugins", "rename one of them"] {
+        assert!(message.contains(part), "{part} is missing from: {message}");
+    }
+    // Whichever of the two was linked first, and whatever name was asked for.
+    assert!(matches!(registry::named::<dyn GoodnessFn>("mean_squares"), Err(Error::DuplicatePlugin { .. })));
+    assert!(matches!(registry::infos("goodness"), Err(Error::DuplicatePlugin { .. })));
+    // Other kinds are not concerned.
+    assert!(registry::all::<dyn LocalLayer>().is_ok() && registry::all::<dyn NegativeSampler>().is_ok());
+}
+
+#[test]
+fn the_trials_and_the_program_say_so_as_well() {
+    let verdict = conformance::of_package("onward");
+    let failed = verdict.failures().find(|failed| failed.to_string().contains("package onward-plugins"));
+    assert!(failed.is_some(), "{verdict}");
+    let status = |arguments: &[&str]| {
+        let arguments = ["onward"].iter().chain(arguments).map(Into::into);
+        format!("{:?}", onward::cli::main_with(arguments))
+    };
+    let failure = format!("{:?}", std::process::ExitCode::FAILURE);
+    assert_eq!(status(&["list"]), failure);
+    assert_eq!(status(&["train", "progressive", "--quiet"]), failure);
+    assert_ne!(status(&["list", "layers"]), failure);
+}
