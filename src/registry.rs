@@ -83,6 +83,11 @@ pub(crate) trait Guarded {
 }
 
 /// The kinds of plugin there are: the four traits, and data sets.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no kind of plugin",
+    label = "this is no kind of plugin",
+    note = "the kinds are dyn GoodnessFn, dyn LocalLayer, dyn NegativeSampler, dyn Architecture, and DataSet"
+)]
 #[allow(private_bounds)] // nobody else adds a kind
 pub trait Kind: Guarded + 'static {
     /// The word for it in messages and in `onward list`.
@@ -227,18 +232,20 @@ impl<T: Kind + ?Sized> Plugin<T> {
 /// # Ok::<(), onward::Error>(())
 /// ```
 ///
-/// More can be said of it behind the closure: `, .presets(&[…]).argument("dir")`, see [`Plugin`].
+/// More can be said of it behind the closure: `, .presets(&[…]).argument("dir")`, see [`Plugin`]. A name that the
+/// configuration could not use, or no line about the plugin, is an error of the compiler's.
 #[macro_export]
 macro_rules! register {
     (
         $kind:ty, $name:literal, $about:expr,
         |$settings:ident : $type:ty, $site:pat_param| $build:expr $(, $($more:tt)+)?
     ) => {
+        const _: () = $crate::registry::is_a_kind::<$kind>();
         $crate::export::inventory::submit! {
             $crate::registry::Plugin::<$kind> {
                 info: $crate::registry::Info {
-                    name: $name,
-                    about: $about,
+                    name: $crate::registry::is_a_name($name),
+                    about: $crate::registry::is_a_line($about),
                     package: env!("CARGO_PKG_NAME"),
                     settings: <$type as $crate::settings::Settings>::describe,
                     check: |table| <$type as $crate::settings::Settings>::read(table).map(|_| ()),
@@ -253,6 +260,34 @@ macro_rules! register {
             } $($($more)+)?
         }
     };
+    ($($other:tt)*) => {
+        compile_error!(
+            "`register!` takes the kind of plugin, its name, a line about it, and how it is built from its settings:\n\
+             \n    dyn GoodnessFn, \"name\", \"what it is, and the paper\",\
+             \n    |settings: MySettings, site| Ok(Box::new(MyGoodness::new(settings, site)?))"
+        );
+    };
+}
+
+#[doc(hidden)]
+pub const fn is_a_kind<T: Kind + ?Sized>() {}
+
+#[doc(hidden)]
+pub const fn is_a_name(name: &'static str) -> &'static str {
+    let (bytes, mut index) = (name.as_bytes(), 0);
+    assert!(!bytes.is_empty(), "a plugin needs a name");
+    while index < bytes.len() {
+        let fits = matches!(bytes[index], b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
+        assert!(fits, "the name of a plugin has no other characters than a-z, 0-9, _ and -");
+        index += 1;
+    }
+    name
+}
+
+#[doc(hidden)]
+pub const fn is_a_line(about: &'static str) -> &'static str {
+    assert!(!about.is_empty(), "a plugin needs a line about it: what it is, and where it was published");
+    about
 }
 
 #[cfg(test)]
@@ -276,16 +311,28 @@ mod tests {
     static TWO: Plugin<dyn GoodnessFn> = plugin("b", "two");
     static ONE: Plugin<dyn GoodnessFn> = plugin("a", "one");
     static THREE: Plugin<dyn GoodnessFn> = plugin("a", "three");
+    static FOUR: Plugin<dyn GoodnessFn> = plugin("c", "four");
 
-    #[test]
-    fn plugins_are_sorted_by_name() {
-        let names: Vec<_> = sorted("goodness", vec![&TWO, &ONE]).unwrap().iter().map(|p| p.info.name).collect();
-        assert_eq!(names, ["a", "b"]);
+    /// Three plugins in every order in which they may be linked.
+    fn orders(of: [&'static Plugin<dyn GoodnessFn>; 3]) -> Vec<Vec<&'static Plugin<dyn GoodnessFn>>> {
+        [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]]
+            .map(|order| order.map(|index| of[index]).to_vec())
+            .to_vec()
     }
 
     #[test]
-    fn a_duplicate_is_refused_with_both_packages_named() {
-        let error = sorted("goodness", vec![&THREE, &TWO, &ONE]).err().unwrap().to_string();
-        assert!(error.contains("package one") && error.contains("package three"), "{error}");
+    fn plugins_are_sorted_by_name_in_whatever_order_they_are_linked() {
+        for order in orders([&FOUR, &TWO, &ONE]) {
+            let names: Vec<_> = sorted("goodness", order).unwrap().iter().map(|p| p.info.name).collect();
+            assert_eq!(names, ["a", "b", "c"]);
+        }
+    }
+
+    #[test]
+    fn a_duplicate_is_refused_with_both_packages_named_in_whatever_order_they_are_linked() {
+        for order in orders([&THREE, &TWO, &ONE]) {
+            let error = sorted("goodness", order).err().unwrap().to_string();
+            assert!(error.contains("one in package one, one in package three"), "{error}");
+        }
     }
 }

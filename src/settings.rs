@@ -28,6 +28,11 @@ pub struct Setting {
 }
 
 /// A struct of settings, made by [`settings!`](macro@crate::settings).
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no struct of settings",
+    label = "this was not made by `onward::settings!`",
+    note = "declare it within `onward::settings! {{ … }}`"
+)]
 pub trait Settings: Sized + Default + Serialize {
     /// All settings, in the order in which they were declared.
     fn describe() -> Vec<Setting>;
@@ -40,6 +45,12 @@ pub trait Settings: Sized + Default + Serialize {
 }
 
 /// A type that a setting can have.
+#[diagnostic::on_unimplemented(
+    message = "a setting cannot be a `{Self}`",
+    label = "this is no type of a setting",
+    note = "a setting is a f64, usize, u64, bool or String, a Pick of a plugin, an enum made by `onward::choices!`, or an \
+            Option, Vec or Each of one"
+)]
 pub trait SettingValue: Serialize + DeserializeOwned {
     /// What is allowed, in words: `a whole number`.
     fn describe() -> String;
@@ -310,6 +321,13 @@ macro_rules! settings {
     (@alias $alias:ident) => { Some(stringify!($alias)) };
     (@range) => { None };
     (@range $range:expr) => { Some($crate::settings::words(&($range))) };
+    ($($other:tt)*) => {
+        compile_error!(
+            "`settings!` takes a struct; every setting has a line of help, a type, a default, and a range if need be:\n\
+             \n    /// What it does.\
+             \n    rate: f64 = 0.01, in 0. ..=1.;"
+        );
+    };
 }
 
 /// Declares an enumeration whose names are the values of a setting, in `snake_case`.

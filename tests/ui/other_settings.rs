@@ -1,0 +1,20 @@
+use onward::candle_core::Tensor;
+use onward::{GoodnessFn, Result};
+
+onward::settings! {
+    /// The sum of the activities.
+    pub struct Sum {}
+}
+
+impl GoodnessFn for Sum {
+    fn goodness(&self, activity: &Tensor) -> Result<Tensor> {
+        Ok(activity.sum(1)?)
+    }
+}
+
+onward::register! {
+    dyn GoodnessFn, "sum", "the sum of the activities",
+    |_settings: usize, _site| Ok(Box::new(Sum {}))
+}
+
+fn main() {}
