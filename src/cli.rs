@@ -1,5 +1,7 @@
 //! The command line of every program made of onward and some plugins.
 
+mod list;
+mod new;
 mod text;
 
 use std::ffi::OsString;
@@ -12,16 +14,14 @@ use std::sync::Arc;
 use clap::{Args, Parser, Subcommand};
 use serde_json::json;
 
-use crate::config::{RunSettings, Source};
+use crate::config::Source;
 use crate::data::Split;
 use crate::error::{Context, Error, Result};
 use crate::folder::{self, Folder};
 use crate::observe::progress::Progress;
 use crate::observe::Observer;
-use crate::registry::{self, Info, KINDS};
 use crate::report;
 use crate::run::{Run, RunBuilder};
-use crate::settings::{Setting, Settings};
 
 /// Forward-only learning: every layer learns from what reaches it on the way forward.
 #[derive(Parser)]
@@ -58,12 +58,14 @@ enum Command {
         write: Option<PathBuf>,
     },
     /// What can be named: architectures, layers, goodness, samplers, data.
-    List(List),
+    List(list::List),
     /// The settings of a plugin, their defaults and ranges, what it is and where it was published.
     Show {
         /// The name of a plugin.
         name: String,
     },
+    /// Write a crate with a plugin of one's own to start from, with its program and its test.
+    New(new::New),
 }
 
 #[derive(Args)]
@@ -156,15 +158,6 @@ struct Predict {
     device: String,
 }
 
-#[derive(Args)]
-struct List {
-    /// architectures, layers, goodness, samplers or data; all of them by default.
-    kind: Option<String>,
-    /// As JSON, with every setting.
-    #[arg(long)]
-    json: bool,
-}
-
 /// Reads the command line, does what it says, and reports what went wrong on stderr.
 ///
 /// Exit code 0; 2 for wrong use: flags, names, settings; 1 for everything else that fails.
@@ -195,7 +188,8 @@ pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Tokenize(tokenize) => tokenize.run(),
         Command::Report { runs, write } => tabulate(&runs, write.as_deref()),
         Command::List(list) => list.run(),
-        Command::Show { name } => show(&name),
+        Command::Show { name } => list::show(&name),
+        Command::New(new) => new.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -394,103 +388,4 @@ fn tabulate(runs: &[PathBuf], into: Option<&Path>) -> Result<()> {
     let base = into.and_then(Path::parent).unwrap_or(Path::new(""));
     let table = report::table(runs, base)?;
     into.map_or_else(|| print(&table), |file| report::write(file, &table))
-}
-
-impl List {
-    fn run(self) -> Result<()> {
-        let wanted = self.kind.as_deref().map(|kind| kind.trim_end_matches('s'));
-        // "goodness" itself ends in s.
-        let chosen: Vec<&str> =
-            KINDS.iter().copied().filter(|kind| wanted.is_none_or(|w| w == kind.trim_end_matches('s'))).collect();
-        if chosen.is_empty() {
-            return Err(Error::UnknownPlugin {
-                kind: "kind of plugin",
-                name: self.kind.unwrap_or_default(),
-                known: KINDS.iter().map(|kind| kind.to_string()).collect(),
-            });
-        }
-        if self.json {
-            let mut listed = serde_json::Map::new();
-            for kind in chosen {
-                let infos = registry::infos(kind)?.into_iter().map(as_json);
-                listed.insert(kind.into(), infos.collect());
-            }
-            return print_json(&listed);
-        }
-        let mut text = String::new();
-        for kind in chosen {
-            text += &format!("{kind}\n");
-            for info in registry::infos(kind)? {
-                text += &format!("  {:<16} {}\n", info.name, info.about);
-            }
-        }
-        print(&text)
-    }
-}
-
-fn as_json(info: &Info) -> serde_json::Value {
-    let presets: Vec<_> = info.presets.iter().map(|p| json!({ "name": p.name, "about": p.about })).collect();
-    json!({
-        "name": info.name,
-        "about": info.about,
-        "package": info.package,
-        "settings": (info.settings)(),
-        "presets": presets,
-    })
-}
-
-fn show(name: &str) -> Result<()> {
-    let mut text = String::new();
-    for kind in KINDS {
-        for info in registry::infos(kind)?.into_iter().filter(|info| info.name == name) {
-            text += &format!("{kind} {name} (package {})\n{}", info.package, wrap(info.about, ""));
-            text += &described("settings", (info.settings)());
-            if *kind == <dyn crate::Architecture as registry::Kind>::KIND {
-                text += &described("settings of every run", <RunSettings as Settings>::describe());
-            }
-            for preset in info.presets {
-                text += &format!("\npreset {}\n{}", preset.name, wrap(preset.about, "  "));
-                for line in preset.settings.lines().map(str::trim).filter(|line| !line.is_empty()) {
-                    text += &format!("      {line}\n");
-                }
-            }
-            text += "\n";
-        }
-    }
-    if text.is_empty() {
-        let mut known = Vec::new();
-        for kind in KINDS {
-            known.extend(registry::infos(kind)?.into_iter().map(|info| info.name.to_string()));
-        }
-        return Err(Error::UnknownPlugin { kind: "plugin", name: name.into(), known });
-    }
-    print(&text)
-}
-
-/// Settings under a heading.
-fn described(heading: &str, settings: Vec<Setting>) -> String {
-    let mut text = if settings.is_empty() { String::new() } else { format!("\n{heading}\n") };
-    for setting in settings {
-        let default = setting.default.map_or("not set".into(), |default| default.to_string());
-        let alias = setting.alias.map_or(String::new(), |alias| format!(" (or {alias})"));
-        text += &format!("  {}{alias} = {default}\n", setting.key);
-        text += &wrap(&setting.help, "      ");
-        text += &wrap(&format!("Allowed: {}.", setting.allowed), "      ");
-    }
-    text
-}
-
-/// Lines of at most 100 characters.
-fn wrap(text: &str, indent: &str) -> String {
-    let mut lines = String::new();
-    let mut line = String::from(indent);
-    for word in text.split_whitespace() {
-        if line.chars().count() + word.chars().count() > 100 && line.trim() != "" {
-            lines += &format!("{}\n", line.trim_end());
-            line = String::from(indent);
-        }
-        line += word;
-        line.push(' ');
-    }
-    lines + &format!("{}\n", line.trim_end())
 }

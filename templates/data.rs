@@ -1,0 +1,51 @@
+//! Data set `my_plugin`.
+//!
+//! ```sh
+//! cargo run --release -- train progressive --data my_plugin --epochs 5
+//! ```
+
+use std::sync::Arc;
+
+use onward::data::images::Images;
+use onward::data::{Content, DataSet, Examples, Framing, Kind};
+use onward::seed::{below, stream, unit};
+use onward::Result;
+
+onward::settings! {
+    /// Grey images of 8×8 pixels, all noise but for a quarter that is brighter: which one is the class.
+    pub struct Settings {
+        /// Images to train on; a fifth of them to validate, and as many to test.
+        size: usize = 1000, in 5..=1_000_000;
+    }
+}
+
+/// One part of the data. From files, see `onward::data::idx` and `onward::data::pictures`.
+fn images(part: &str, size: usize) -> Result<Arc<dyn Examples>> {
+    let (mut pixels, mut labels) = (Vec::new(), Vec::new());
+    for index in 0..size {
+        // The same images in every run.
+        let mut rng = stream(0, part, index as u64);
+        let class = below(&mut rng, 4);
+        for pixel in 0..64 {
+            let quarter = pixel / 32 * 2 + pixel % 8 / 4;
+            let bright = if quarter == class { 100. } else { 0. };
+            pixels.push((bright + 150. * unit(&mut rng)) as u8);
+        }
+        labels.push(class as u8);
+    }
+    Ok(Arc::new(Images::new(pixels, labels, [1, 8, 8])?))
+}
+
+fn data_set(settings: &Settings) -> Result<DataSet> {
+    let classes = ["top left", "top right", "bottom left", "bottom right"].map(String::from).to_vec();
+    let kind = Kind { shape: vec![1, 8, 8], classes, content: Content::Picture(Framing::Whole) };
+    let train = images("train", settings.size)?;
+    let validation = images("validation", settings.size / 5)?;
+    let test = images("test", settings.size / 5)?;
+    Ok(DataSet { kind, train, validation, test, text: None })
+}
+
+onward::register! {
+    DataSet, "my_plugin", "one bright quarter in noise, 8×8 grey (say here what it is, and where it is from)",
+    |settings: Settings, _site| Ok(Box::new(data_set(&settings)?))
+}

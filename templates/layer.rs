@@ -1,0 +1,41 @@
+//! Layer `my_plugin`.
+//!
+//! ```sh
+//! cargo run --release -- train progressive --set layer=my_plugin --epochs 5
+//! ```
+
+use onward::candle_core::Tensor;
+use onward::candle_nn::{linear, Linear, Module};
+use onward::{Input, LocalLayer, Result, Site, Step};
+
+onward::settings! {
+    /// A dense layer of smooth units.
+    ///
+    /// `a = z·σ(z)`, `z = x·Wᵀ + b`, `W` being `(N, D)`: `(V·B, …)`, flattened to `D` columns, to `(V·B, N)`.
+    pub struct Settings {
+        /// How many units; the architecture's `hidden` if it is not set here.
+        units: Option<usize> = None, in 1..;
+    }
+}
+
+struct Layer(Linear);
+
+impl Layer {
+    fn new(settings: &Settings, site: &Site) -> Result<Self> {
+        let inputs = site.input.iter().product();
+        let units = settings.units.or(site.units).unwrap_or(100);
+        Ok(Self(linear(inputs, units, site.vars.builder())?))
+    }
+}
+
+impl LocalLayer for Layer {
+    // It learns by candle's autograd, through this layer alone. Once it is right, a closed form in `learn` is faster.
+    fn forward(&self, input: &Input, _step: &Step) -> Result<Tensor> {
+        Ok(self.0.forward(&input.join()?.flatten_from(1)?)?.silu()?)
+    }
+}
+
+onward::register! {
+    dyn LocalLayer, "my_plugin", "dense, smooth units (say here what it is, and the paper)",
+    |settings: Settings, site| Ok(Box::new(Layer::new(&settings, site)?))
+}
