@@ -2,7 +2,7 @@
 //! that it has not seen, and lets it go on with a sentence.
 //!
 //! ```text
-//! $ cargo run --release --example 03_a_language_model
+//! $ cargo run --release --example 09_a_language_model
 //! 53 tokens: ["<unk>", " ", "!", "\"", "'", ",", ".", ":"] …
 //! epoch 1: 3.37 bits per character
 //! epoch 2: 3.17 bits per character

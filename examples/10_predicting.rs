@@ -1,0 +1,55 @@
+//! Loads a trained model in a program of one's own, without its data, and predicts.
+//!
+//! ```text
+//! $ cargo run --release --example 10_predicting
+//! 0 with probability 0.993; it is a 0
+//! 1 with probability 0.514; it is a 1
+//! 2 with probability 0.996; it is a 2
+//! 3 with probability 0.995; it is a 3
+//! 4 with probability 0.964; it is a 4
+//! ```
+//!
+//! With the folder of a run and pictures as its arguments it predicts these, as `onward predict` does.
+
+use std::path::PathBuf;
+
+use onward::candle_core::Tensor;
+use onward::{Result, Run};
+use onward_plugins as _; // the model's parts are found by their names
+
+/// Trains a small model, as `onward train` would: its folder, and some examples of the test part with their labels.
+fn trained(folder: &PathBuf) -> Result<(Tensor, Vec<u32>)> {
+    let mut run = Run::builder("progressive").data("digits").set("hidden", vec![300, 300]).set("epochs", 3).build()?;
+    run.fit(&mut ())?;
+    run.save(folder)?;
+    let batch = run.data().test.batch(&[0, 1, 2, 3, 4], None)?;
+    Ok((batch.examples().clone(), batch.labels()?.to_vec()))
+}
+
+fn main() -> Result<()> {
+    let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
+    if let Some(folder) = arguments.next() {
+        let run = Run::open(folder)?.without_data().build()?;
+        let files: Vec<PathBuf> = arguments.collect();
+        for (file, scores) in files.iter().zip(run.predict(&files, "head")?) {
+            println!("{}: {}", file.display(), run.data().kind.classes[best(&scores)]);
+        }
+        return Ok(());
+    }
+
+    let folder = std::env::temp_dir().join("onward-10-predicting");
+    let (examples, labels) = trained(&folder)?; // (5, 1, 28, 28), numbers from 0 to 1
+    let run = Run::open(&folder)?.without_data().build()?;
+    let classes = &run.data().kind.classes;
+    let scores = run.scores(examples, "head")?.to_vec2::<f32>()?; // (5, 10), log-probabilities
+    for (scores, label) in scores.into_iter().zip(labels) {
+        let scores: Vec<f64> = scores.into_iter().map(f64::from).collect();
+        let class = best(&scores);
+        println!("{} with probability {:.3}; it is a {}", classes[class], scores[class].exp(), classes[label as usize]);
+    }
+    Ok(())
+}
+
+fn best(scores: &[f64]) -> usize {
+    (0..scores.len()).max_by(|&a, &b| scores[a].total_cmp(&scores[b])).unwrap_or(0)
+}
