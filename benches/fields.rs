@@ -1,0 +1,77 @@
+//! Layers that look at fields of an image: forward and the weight's gradient, beside the matrix products they are made
+//! of, and beside candle's own convolution with its backward pass.
+//!
+//! `cargo bench --bench fields`; the binary's allocator is used, since it is part of the speed.
+#![allow(missing_docs)] // criterion's macros make public functions
+
+use criterion::{criterion_group, criterion_main, Criterion};
+use onward::candle_core::{DType, Device, Tensor, Var};
+use onward::candle_nn::Init;
+use onward::local::{Fields, Local};
+use onward::{Conv, Vars};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const INIT: Init = Init::Randn { mean: 0., stdev: 0.05 };
+
+fn random(shape: &[usize]) -> Tensor {
+    Tensor::rand(0f32, 1f32, shape, &Device::Cpu).expect("a tensor on the CPU")
+}
+
+fn product(a: &Tensor, b: &Tensor) -> Tensor {
+    a.matmul(b).expect("they fit")
+}
+
+/// 64 images of 32 channels, 32×32 pixels; 32 kernels of 3×3.
+fn conv(criterion: &mut Criterion) {
+    let (rows, channels, side, units, field) = (64, 32, 32, 32, 3);
+    let mut group = criterion.benchmark_group("conv 64x32x32x32, 3x3");
+    let (x, delta) = (random(&[rows, channels, side, side]), random(&[rows, units, side, side]));
+    let vars = Vars::new(1, DType::F32, &Device::Cpu);
+    let conv = Conv::new(&vars, channels, units, field, 1, INIT).expect("a convolution");
+    group.bench_function("forward and gradient", |bencher| {
+        bencher.iter(|| {
+            let made = conv.forward(&x).expect("forward");
+            conv.gradient(&x, &made, &delta).expect("gradient")
+        });
+    });
+    let (numbers, pixels) = (channels * field * field, rows * side * side);
+    let (weight, fields) = (random(&[units, numbers]), random(&[numbers, pixels]));
+    let (delta_rows, fields_rows) = (random(&[units, pixels]), random(&[pixels, numbers]));
+    group.bench_function("its products", |bencher| {
+        bencher.iter(|| (product(&weight, &fields), product(&delta_rows, &fields_rows)));
+    });
+    let kernel = Var::from_tensor(&random(&[units, channels, field, field])).expect("a variable");
+    group.bench_function("candle's conv2d with backward", |bencher| {
+        bencher.iter(|| {
+            let y = x.conv2d(&kernel, field / 2, 1, 1, 1).expect("forward");
+            let loss = (y * &delta).and_then(|product| product.sum_all()).expect("loss");
+            loss.backward().expect("backward")
+        });
+    });
+    group.finish();
+}
+
+/// The second layer of Hinton's net of local receptive fields: 4×4 places of 128 channels, fields of 2×2.
+fn local(criterion: &mut Criterion) {
+    let (rows, channels, side, units, field) = (200, 128, 4, 220, 2);
+    let mut group = criterion.benchmark_group("local 200x128x4x4, 2x2, 220 units");
+    let fields = Fields::new([channels, side, side], field, 1, 0).expect("fields");
+    let (locations, numbers) = (fields.grid().iter().product::<usize>(), fields.numbers());
+    let (x, delta) = (random(&[rows, channels, side, side]), random(&[rows, units, side - 1, side - 1]));
+    let vars = Vars::new(1, DType::F32, &Device::Cpu);
+    let local = Local::new(&vars, fields, units, INIT).expect("a layer");
+    group.bench_function("forward and gradient", |bencher| {
+        bencher.iter(|| (local.forward(&x).expect("forward"), local.gradients(&x, &delta).expect("gradient")));
+    });
+    let (seen, weight) = (random(&[locations, rows, numbers]), random(&[locations, numbers, units]));
+    let (seen_columns, deltas) = (random(&[locations, numbers, rows]), random(&[locations, rows, units]));
+    group.bench_function("its products", |bencher| {
+        bencher.iter(|| (product(&seen, &weight), product(&seen_columns, &deltas)));
+    });
+    group.finish();
+}
+
+criterion_group!(benches, conv, local);
+criterion_main!(benches);
