@@ -164,6 +164,10 @@ impl LocalLayer for Layer {
         }
         Ok(())
     }
+
+    fn features(&self) -> Result<Option<Tensor>> {
+        Ok(Some(self.conv.features()))
+    }
 }
 
 onward::register! {

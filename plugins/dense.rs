@@ -72,6 +72,10 @@ impl LocalLayer for Layer {
         let delta = Peer::gate(self.peer.as_ref(), lesson, gain)?;
         self.linear.learn(lesson.input, &delta, optimiser, step)
     }
+
+    fn features(&self) -> Result<Option<Tensor>> {
+        Ok(Some(self.linear.features()?))
+    }
 }
 
 onward::register! {

@@ -94,6 +94,14 @@ impl Block {
         &mut self.optimiser
     }
 
+    /// What each unit of its layer responds to: [`LocalLayer::features`].
+    ///
+    /// # Errors
+    /// Whatever the layer refuses.
+    pub fn features(&self) -> Result<Option<Tensor>> {
+        self.layer.features()
+    }
+
     /// How many columns the goodness has, if one for each class.
     pub fn classes(&self) -> Option<usize> {
         self.goodness.classes()

@@ -202,6 +202,11 @@ impl Conv {
         Err(Error::Mismatch { place: vars.path("weight"), problem })
     }
 
+    /// The weights of each unit, `(N, C, K, K)`.
+    pub fn features(&self) -> Tensor {
+        self.weight.1.as_detached_tensor()
+    }
+
     fn sizes(&self, x: &Tensor) -> Result<Sizes> {
         let (units, inputs, field, _) = self.weight.1.dims4()?;
         let fault =

@@ -60,6 +60,15 @@ pub trait LocalLayer: Send {
         let gradients = (lesson.activity * lesson.gradient()?.detach())?.sum_all()?.backward()?;
         optimiser.apply(&gradients, step)
     }
+
+    /// What each unit responds to: its weights, `(N, …)`, for an input of the shape that the layer was built for or for a
+    /// field `(C, H, W)` of it. Pictures show them; by default there is nothing to be shown.
+    ///
+    /// # Errors
+    /// Whatever candle refuses.
+    fn features(&self) -> Result<Option<Tensor>> {
+        Ok(None)
+    }
 }
 
 /// What a layer learns from in one step.

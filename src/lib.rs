@@ -127,6 +127,7 @@ pub mod observe;
 pub mod ops;
 pub mod optim;
 pub mod peer;
+pub mod picture;
 pub mod registry;
 pub mod report;
 pub mod run;

@@ -63,6 +63,14 @@ impl Linear {
         self.weight.1.dims()[1]
     }
 
+    /// The weights of each unit, `(N, D)`.
+    ///
+    /// # Errors
+    /// Whatever candle refuses.
+    pub fn features(&self) -> Result<Tensor> {
+        Ok(self.weight.1.as_detached_tensor().t()?)
+    }
+
     /// `x·W + b`, and `max(0, ·)` of it where `relu` is set.
     ///
     /// # Errors
