@@ -29,11 +29,11 @@ onward::settings! {
         /// How many channels at each location; the architecture's `hidden` if it is not set here.
         units: Option<usize> = None, in 1..;
         /// Height and width of a field, in pixels.
-        field: usize = 3, in 1..;
+        field: usize = 3, in 1..=1024;
         /// Pixels between the fields of neighbouring locations.
         stride: usize = 1, in 1..;
         /// Zeros around the image.
-        padding: usize = 0;
+        padding: usize = 0, in 0..=1024;
         /// Strength of the peer normalisation; Hinton's is 0.03.
         peer: f64 = 0., in 0. ..;
         /// How much of the running mean of the activities a step keeps.
@@ -74,6 +74,10 @@ impl LocalLayer for Layer {
     fn learn(&mut self, lesson: &Lesson<'_>, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
         let delta = Peer::gate(self.peer.as_ref(), lesson, 1.)?;
         self.local.learn(&lesson.input.join()?, &delta, optimiser, step)
+    }
+
+    fn features(&self) -> Result<Option<Tensor>> {
+        Ok(Some(self.local.features()?))
     }
 }
 

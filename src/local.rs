@@ -31,6 +31,9 @@ pub struct Local {
     fields: Fields,
 }
 
+/// No fields have more numbers in all: a size with a few zeros too many is a slip, not a wish.
+const LARGEST: usize = 1 << 28;
+
 /// What each location sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fields {
@@ -48,22 +51,31 @@ impl Fields {
     /// Fields of `field×field` pixels, `stride` pixels apart, over images `[C, H, W]` with `padding` zeros around them.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if a field is larger than the image with its padding, or the stride is 0.
+    /// [`Error::Mismatch`] if a field is larger than the image with its padding, or not larger than the padding; if the
+    /// stride is 0, or if the fields have absurdly many numbers in all.
     pub fn new(image: [usize; 3], field: usize, stride: usize, padding: usize) -> Result<Self> {
         let [channels, height, width] = image;
-        let fits = |size: usize| size + 2 * padding >= field && field > 0 && channels > 0;
-        if stride == 0 || !fits(height) || !fits(width) {
-            let most = height.min(width) + 2 * padding;
+        // A field that could lie beyond the border as a whole would see nothing.
+        let most = height.min(width).saturating_add(padding.saturating_mul(2));
+        if stride == 0 || channels == 0 || !(1..=most).contains(&field) || padding >= field {
             let problem = format!(
                 "fields of {field}×{field} pixels, {stride} apart, have no place in images of {height}×{width} with \
-                 {padding} zeros around them: `field` at most {most}, `stride` at least 1"
+                 {padding} zeros around them: `field` at most {most}, `padding` less than `field`, `stride` at least 1"
             );
             return Err(Error::Mismatch { place: "local receptive fields".into(), problem });
         }
         let places = |size: usize| (size + 2 * padding - field) / stride + 1;
         let (grid, beyond) = ([places(height), places(width)], (channels * height * width) as u32);
-        let numbers = channels * field * field;
-        let mut index = Vec::with_capacity(grid[0] * grid[1] * numbers);
+        let numbers = channels.saturating_mul(field.saturating_mul(field));
+        let entries = numbers.saturating_mul(grid[0].saturating_mul(grid[1]));
+        if entries > LARGEST {
+            let problem = format!(
+                "{}×{} fields of {numbers} numbers are too many; a smaller `field` or a larger `stride` is needed",
+                grid[0], grid[1]
+            );
+            return Err(Error::Mismatch { place: "local receptive fields".into(), problem });
+        }
+        let mut index = Vec::with_capacity(entries);
         for location in 0..grid[0] * grid[1] {
             let (top, left) = (location / grid[1] * stride, location % grid[1] * stride);
             for number in 0..numbers {
@@ -121,6 +133,18 @@ impl Local {
         let weight = (vars.path("weight"), vars.get("weight", shape, init)?);
         let bias = (vars.path("bias"), vars.get("bias", fields.locations() * units, Init::Const(0.))?);
         Ok(Self { weight, bias, fields })
+    }
+
+    /// The weights of each unit of each location, `(L·N, C, field, field)`, unit after unit.
+    ///
+    /// # Errors
+    /// Whatever candle refuses.
+    pub fn features(&self) -> Result<Tensor> {
+        let (locations, numbers, units) = self.weight.1.dims3()?;
+        let channels = self.fields.image[0];
+        let field = (numbers / channels).isqrt();
+        let rows = self.weight.1.as_detached_tensor().transpose(1, 2)?.contiguous()?;
+        Ok(rows.reshape((locations * units, channels, field, field))?)
     }
 
     fn sizes(&self, x: &Tensor) -> Result<(usize, usize, usize)> {
@@ -285,10 +309,20 @@ mod tests {
 
     #[test]
     fn fields_without_a_place_are_refused() {
-        for (field, stride, padding) in [(10, 1, 0), (3, 0, 0), (0, 1, 0), (13, 1, 2)] {
+        for (field, stride, padding) in [
+            (10, 1, 0),
+            (3, 0, 0),
+            (0, 1, 0),
+            (13, 1, 2),
+            (3, 1, 3),
+            (usize::MAX, 1, usize::MAX),
+            (3, 1, usize::MAX / 2 + 1),
+        ] {
             let error = Fields::new([1, 8, 9], field, stride, padding).unwrap_err().to_string();
             assert!(error.contains("8×9") && error.contains("`field` at most"), "{error}");
         }
+        let error = Fields::new([3, 10_000, 10_000], 99, 1, 0).unwrap_err().to_string();
+        assert!(error.contains("too many"), "{error}");
         assert_eq!(Fields::new([1, 28, 28], 10, 6, 0).unwrap().grid(), [4, 4]);
     }
 }
