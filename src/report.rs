@@ -1,5 +1,6 @@
 //! A table of runs, with the command that repeats each.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
@@ -20,13 +21,47 @@ const MARKS: [&str; 2] = ["<!-- onward report: begin -->", "<!-- onward report: 
 /// A Markdown table of the runs in these folders, linked to from a file in `base`.
 ///
 /// A row has the run, its data, epochs and seed, the test part's result by the readout that it is of, then by the others
-/// (errors in per cent; of text bits per character), and [`command`].
+/// (errors in per cent; of text bits per character, and what counting comes to), and [`command`]. Runs that differ in
+/// their seed alone are followed by a row with the mean of their results.
 ///
 /// # Errors
 /// [`Error::File`] and [`Error::Run`] for folders without the configuration and summary of a finished run.
 pub fn table(runs: &[PathBuf], base: &Path) -> Result<String> {
     let mut table = String::from("| run | data | epochs | seed | test | the command |\n|-|-|-|-|-|-|\n");
-    for run in runs {
+    let rows = runs.iter().map(|run| Row::read(run, base)).collect::<Result<Vec<_>>>()?;
+    // One after the other as they were named, but for those that belong together.
+    let mut left: Vec<&Row> = rows.iter().collect();
+    while let Some(first) = left.first().copied() {
+        let (alike, others): (Vec<&Row>, Vec<&Row>) =
+            left.into_iter().partition(|row| row.without_seed() == first.without_seed());
+        left = others;
+        alike.iter().for_each(|row| table += &row.to_string());
+        if let [_, _, ..] = alike[..] {
+            let mean = alike.iter().map(|row| row.result.value).sum::<f64>() / alike.len() as f64;
+            let seeds: Vec<&str> = alike.iter().map(|row| row.seed.as_str()).collect();
+            let (result, command) = (Measure { value: mean, ..first.result }, first.without_seed());
+            let (data, epochs, seeds) = (&first.data, &first.epochs, seeds.join(", "));
+            table += &format!("| mean | {data} | {epochs} | {seeds} | {result} | `{command}` |\n");
+        }
+    }
+    Ok(table)
+}
+
+/// What the table says of a run.
+struct Row {
+    name: String,
+    link: String,
+    data: String,
+    epochs: String,
+    seed: String,
+    /// By the readout that the result is of.
+    result: Measure,
+    others: String,
+    command: String,
+}
+
+impl Row {
+    fn read(run: &Path, base: &Path) -> Result<Self> {
         let path = run.join(SUMMARY);
         let text = std::fs::read_to_string(&path).map_err(Error::file("read", &path))?;
         let missing =
@@ -35,22 +70,57 @@ pub fn table(runs: &[PathBuf], base: &Path) -> Result<String> {
         let test = &summary["test"];
         let preferred = test["readout"].as_str().ok_or_else(|| missing("readout"))?;
         let readouts = test["readouts"].as_object().ok_or_else(|| missing("readouts"))?;
+        let result = Measure::of(readouts.get(preferred).ok_or_else(|| missing(preferred))?);
         let others = readouts.iter().filter(|(name, _)| *name != preferred);
-        let first = readouts.get_key_value(preferred).ok_or_else(|| missing(preferred))?;
-        let results: Vec<String> =
-            std::iter::once(first).chain(others).map(|(name, score)| result(name, score)).collect();
-        let name = run.file_name().unwrap_or_default().to_string_lossy();
-        let link = path.strip_prefix(base).unwrap_or(&path).display().to_string();
-        table += &format!(
-            "| [{name}]({link}) | {} | {} | {} | {} | `{}` |\n",
-            summary["data"].as_str().unwrap_or_default(),
-            summary["epochs"],
-            summary["seed"],
-            results.join(", "),
-            command(&run.join(CONFIG))?
-        );
+        let baselines = test["baselines"].as_object().into_iter().flatten();
+        let others = others.chain(baselines).map(|(name, score)| format!(", {} ({name})", Measure::of(score)));
+        Ok(Self {
+            name: run.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            link: path.strip_prefix(base).unwrap_or(&path).display().to_string(),
+            data: summary["data"].as_str().unwrap_or_default().into(),
+            epochs: summary["epochs"].to_string(),
+            seed: summary["seed"].to_string(),
+            result,
+            others: format!(" ({preferred}){}", others.collect::<String>()),
+            command: command(&run.join(CONFIG))?,
+        })
     }
-    Ok(table)
+
+    fn without_seed(&self) -> String {
+        self.command.replace(&format!(" --seed {}", self.seed), "")
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, link, data, epochs, seed, result, others, command } = self;
+        writeln!(f, "| [{name}]({link}) | {data} | {epochs} | {seed} | {result}{others} | `{command}` |")
+    }
+}
+
+/// A share of errors, or bits per character.
+#[derive(Clone, Copy)]
+struct Measure {
+    value: f64,
+    bits: bool,
+}
+
+impl Measure {
+    fn of(score: &Json) -> Self {
+        match score["bits_per_char"].as_f64() {
+            Some(value) => Self { value, bits: true },
+            None => Self { value: score["error"].as_f64().unwrap_or(f64::NAN), bits: false },
+        }
+    }
+}
+
+impl fmt::Display for Measure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.bits {
+            return write!(f, "{:.3} bits/char", self.value);
+        }
+        write!(f, "{:.2}%", 100. * self.value)
+    }
 }
 
 /// Puts a table into a file, between the two lines that are there for it.
@@ -66,13 +136,6 @@ pub fn write(path: &Path, table: &str) -> Result<()> {
         problem: format!("expected two lines to put the table between: {begin} and {end}"),
     })?;
     folder::write(path, format!("{before}{begin}\n{table}{end}{after}").as_bytes())
-}
-
-fn result(name: &str, score: &Json) -> String {
-    match (score["bits_per_char"].as_f64(), score["error"].as_f64()) {
-        (Some(bits), _) => format!("{bits:.3} bits/char ({name})"),
-        (None, error) => format!("{:.2}% ({name})", 100. * error.unwrap_or(f64::NAN)),
-    }
 }
 
 /// The shortest command that resolves to the configuration in a file, but for what changes nothing but the log; settings
