@@ -25,7 +25,7 @@ onward::settings! {
     /// Rumelhart, Hinton, Williams, "Learning representations by back-propagating errors", 1986 (Nature 323).
     pub struct Backprop {
         /// The width of each layer, from the first on.
-        hidden: Vec<usize> = vec![1000; 3], in 1..;
+        hidden: Vec<usize> = vec![1000; 3], in 1..=1_000_000;
         /// What is done to the input and to every activity.
         normalise: Normalise = Normalise::MeanSquare;
         /// How gradients become updates.

@@ -54,7 +54,7 @@ onward::settings! {
     /// not say whether goodness is that of the activity or of the damped state: here it is the activity's.
     pub struct Recurrent {
         /// The width of each layer, from the first on.
-        hidden: Vec<usize> = vec![1000; 2], in 1..;
+        hidden: Vec<usize> = vec![1000; 2], in 1..=1_000_000;
         /// The kind of all layers.
         layer: Pick<dyn LocalLayer> = "dense".into();
         /// The goodness of all layers.

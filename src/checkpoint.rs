@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
+use safetensors::tensor::{TensorView, View};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
@@ -29,13 +30,16 @@ pub(crate) struct Belongs {
     pub epoch: usize,
     /// Steps taken.
     pub step: u64,
+    /// The checksum (CRC-32) of all this and of the tensors; [`write`] fills it in.
+    pub checksum: u32,
 }
 
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
 const KEY: &str = "onward";
 
 pub(crate) fn write(path: &Path, tensors: &BTreeMap<String, Tensor>, belongs: &Belongs) -> Result<()> {
-    let text = serde_json::to_string(belongs).expect("plain values can always be written");
+    let checksum = checksum(belongs, tensors.iter());
+    let text = json(&Belongs { checksum, ..belongs.clone() });
     // One key: several would be written in the order of their hashes.
     let metadata = HashMap::from([(KEY.to_string(), text)]);
     let bytes = safetensors::serialize(tensors, Some(metadata))
@@ -43,20 +47,48 @@ pub(crate) fn write(path: &Path, tensors: &BTreeMap<String, Tensor>, belongs: &B
     folder::write(path, &bytes)
 }
 
+fn json(belongs: &Belongs) -> String {
+    serde_json::to_string(belongs).expect("plain values can always be written")
+}
+
+/// Of a description, whatever it says of its checksum, and of tensors in the order of their names.
+fn checksum<'a, V: View>(belongs: &Belongs, tensors: impl Iterator<Item = (&'a String, V)>) -> u32 {
+    let mut crc = flate2::Crc::new();
+    crc.update(json(&Belongs { checksum: 0, ..belongs.clone() }).as_bytes());
+    for (name, tensor) in tensors {
+        crc.update(format!("{name} {:?} {:?}", tensor.dtype(), tensor.shape()).as_bytes());
+        crc.update(&tensor.data());
+    }
+    crc.sum()
+}
+
+/// Refuses a file in which anything has changed since it was written.
+fn verify(path: &Path, bytes: &[u8], belongs: &Belongs) -> Result<()> {
+    let fault = |problem: String| Error::Run { path: path.into(), problem };
+    let tensors = SafeTensors::deserialize(bytes).map_err(|error| fault(format!("truncated or damaged: {error}")))?;
+    let tensors: BTreeMap<String, TensorView> = tensors.tensors().into_iter().collect();
+    if checksum(belongs, tensors.iter()) == belongs.checksum {
+        return Ok(());
+    }
+    Err(fault("damaged: it is not what was written, its checksum says; put back a copy, or train anew".into()))
+}
+
 /// What a file belongs to, without its tensors.
 pub(crate) fn belongs(path: &Path) -> Result<Belongs> {
-    let bytes = std::fs::read(path).map_err(Error::file("read", path))?;
-    described(path, &bytes)
+    read(path).map(|(_, belongs)| belongs)
 }
 
 /// The tokenizer of the run in `folder`, if it has one; it must be the one that the network in `saved` was made for.
 pub(crate) fn tokenizer(folder: &Path, saved: &Path) -> Result<Option<Arc<Tokenizer>>> {
     let path = folder.join(TOKENIZER);
+    let bytes = std::fs::read(saved).map_err(Error::file("read", saved))?;
+    let wanted = described(saved, &bytes)?.tokenizer;
     if !path.is_file() {
-        return Ok(None);
+        let problem = "is missing; the network was trained with it, put it back".to_string();
+        return wanted.map_or(Ok(None), |_| Err(Error::Run { path, problem }));
     }
     let tokenizer = Tokenizer::open(&path)?;
-    let (found, wanted) = (tokenizer.fingerprint(), belongs(saved)?.tokenizer.unwrap_or("none".into()));
+    let (found, wanted) = (tokenizer.fingerprint(), wanted.unwrap_or("none".into()));
     if found != wanted {
         let problem = format!(
             "is not the tokenizer that the network was trained with (fingerprint {found}; the checkpoint says {wanted}); \
@@ -89,6 +121,7 @@ pub(crate) fn read(path: &Path) -> Result<(HashMap<String, Tensor>, Belongs)> {
     if let Some(name) = not_finite(&tensors)? {
         return Err(fault(format!("{name} holds values that are not finite numbers")));
     }
+    verify(path, &bytes, &belongs)?;
     Ok((tensors, belongs))
 }
 

@@ -32,6 +32,10 @@ impl Folder {
         match fs::create_dir(path) {
             Ok(()) => Self::lock(path),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                if !path.is_dir() {
+                    let problem = "is a file; a run is a folder, name one that is new or empty".to_string();
+                    return Err(Error::Run { path: path.into(), problem });
+                }
                 // A lock alone is what a process leaves that was killed before it could write anything.
                 let entries = fs::read_dir(path).map_err(Error::file("read", path))?;
                 if entries.flatten().all(|entry| entry.file_name() == LOCK) {
@@ -106,6 +110,7 @@ mod tests {
         Folder::create(&name)?; // nothing has been written yet
         write(&name.join(CONFIG), b"")?;
         assert!(Folder::create(&name).err().unwrap().to_string().contains("not empty"));
+        assert!(Folder::create(&name.join(CONFIG)).err().unwrap().to_string().contains("is a file"));
         Folder::create(&base.path().join("new"))?;
         Ok(())
     }

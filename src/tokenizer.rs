@@ -55,6 +55,9 @@ impl Tokenizer {
     /// [`Error::Mismatch`] if it is none, if the numbers of its tokens have gaps, or if it would lose symbols in
     /// silence.
     pub fn from_json(json: String) -> Result<Self> {
+        // First of all: the library takes it for granted, in places, that this is JSON.
+        let description: serde_json::Value =
+            serde_json::from_str(&json).map_err(|error| mismatch(format!("is none: {error}")))?;
         let mut inner =
             tokenizers::Tokenizer::from_str(&json).map_err(|error| mismatch(format!("is none: {error}")))?;
         inner.with_post_processor(None::<PostProcessorWrapper>).with_padding(None);
@@ -68,8 +71,6 @@ impl Tokenizer {
             return Err(mismatch(format!("a vocabulary of {} leaves nothing to predict", named.len())));
         }
         let vocabulary: Vec<String> = named.into_iter().map(|(_, token)| token).collect();
-        let description: serde_json::Value =
-            serde_json::from_str(&json).map_err(|error| mismatch(format!("is none: {error}")))?;
         let model = &description["model"];
         let unknown = match &model["unk_token"] {
             serde_json::Value::String(token) => inner.token_to_id(token),

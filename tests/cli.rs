@@ -90,7 +90,7 @@ fn wrong_use_is_answered_with_code_2_and_what_would_be_right() {
         (&["--set", "sampler.strenght=1"], &["`sampler.strenght`", "did you mean `strength`?"]),
         (&["--set", "hidden=[]"], &["`hidden` = []", "at least 1"]),
         (&["--set", "hidden=[0]"], &["`hidden` = [0]", "at least 1"]),
-        (&["--set", "hidden=[1000000000000]"], &["too large"]),
+        (&["--set", "hidden=[1000000000000]"], &["`hidden`", "at most 1000000"]),
         (&["--set", "n_layers=2", "--set", "hidden_size=-1"], &["`hidden_size` = -1"]),
         (&["--set", "lr=nan"], &["`lr` = nan", "greater than 0"]),
         (&["--set", "lr=fast"], &["`lr` = \"fast\"", "a number"]),

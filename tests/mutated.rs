@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use onward::data::{idx, pictures};
-use onward::{Result, Run};
+use onward::data::{cifar, idx, pictures, text};
+use onward::observe::metrics::Metrics;
+use onward::tokenizer::Units;
+use onward::{Result, Run, Tokenizer};
 use onward_plugins as _;
 use proptest::prelude::*;
 
@@ -83,10 +85,13 @@ proptest! {
     }
 
     #[test]
-    fn a_changed_checkpoint_is_restored_or_refused((changes, end) in changes()) {
-        let good = std::fs::read(trained().join("model.safetensors")).unwrap();
-        let folder = with("model.safetensors", &changed(&good, &changes, end));
-        let _: Result<_> = Run::open(folder.path()).and_then(|run| run.without_data().build());
+    fn a_changed_checkpoint_is_refused((changes, end) in changes(), state in any::<bool>()) {
+        let name = if state { "state.safetensors" } else { "model.safetensors" };
+        let good = std::fs::read(trained().join(name)).unwrap();
+        let bytes = changed(&good, &changes, end);
+        let folder = with(name, &bytes);
+        let restored = Run::open(folder.path()).and_then(|run| run.without_data().build());
+        prop_assert_eq!(restored.is_ok(), bytes == good);
     }
 
     /// The header is a small part of a file, and the part that is parsed.
@@ -108,6 +113,54 @@ proptest! {
             let again = with("config.toml", config.to_toml().as_bytes());
             prop_assert_eq!(Run::open(again.path()).unwrap().config().unwrap(), config);
         }
+    }
+
+    #[test]
+    fn a_changed_tokenizer_cuts_text_or_is_refused((changes, end) in changes(), bpe in any::<bool>()) {
+        static GOOD: OnceLock<[String; 2]> = OnceLock::new();
+        let good = GOOD.get_or_init(|| {
+            let units = [Units::Char, "bpe:260".parse().unwrap()];
+            units.map(|units| Tokenizer::train(units, &["the fox and the crow, the crow and the cheese"]).unwrap().to_json().into())
+        });
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokenizer.json");
+        std::fs::write(&path, changed(good[usize::from(bpe)].as_bytes(), &changes, end)).unwrap();
+        if let Ok(tokenizer) = Tokenizer::open(&path) {
+            let _: Result<_> = tokenizer.encode("the crow? ä").and_then(|encoded| tokenizer.decode(&encoded.ids));
+        }
+    }
+
+    #[test]
+    fn a_changed_text_is_read_or_refused((changes, end) in changes()) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("text");
+        let bytes = changed("Ein Rabe saß auf einem Baum.\n\nDie Füchsin kam.".as_bytes(), &changes, end);
+        std::fs::write(&path, &bytes).unwrap();
+        prop_assert_eq!(text::read(&path).is_ok(), std::str::from_utf8(&bytes).is_ok_and(|text| !text.trim().is_empty()));
+    }
+
+    #[test]
+    fn changed_metrics_are_no_reason_not_to_go_on((changes, end) in changes()) {
+        let good = std::fs::read(trained().join("metrics.jsonl")).unwrap();
+        let folder = with("metrics.jsonl", &changed(&good, &changes, end));
+        prop_assert!(Metrics::after(folder.path(), 1).is_ok());
+    }
+
+    #[test]
+    fn a_changed_packed_file_is_read_or_refused((changes, end) in changes()) {
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        std::io::Write::write_all(&mut packed, &[&[0, 0, 8, 1, 0, 0, 0, 200][..], &[3; 200]].concat()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("labels.gz");
+        std::fs::write(&path, changed(&packed.finish().unwrap(), &changes, end)).unwrap();
+        let _: Result<_> = idx::read_labels(&path);
+    }
+
+    #[test]
+    fn colour_images_of_any_bytes_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..4000)) {
+        let folder = tempfile::tempdir().unwrap();
+        cifar::FILES.iter().for_each(|file| std::fs::write(folder.path().join(file), &bytes).unwrap());
+        prop_assert!(cifar::read(&[folder.path().into()], "test").is_err());
     }
 
     #[test]

@@ -171,7 +171,7 @@ mod tests {
     }
 
     fn message(folder: &tempfile::TempDir) -> String {
-        read(folder).err().expect("must be refused").to_string()
+        read(folder).expect_err("must be refused").to_string()
     }
 
     #[test]

@@ -17,17 +17,19 @@ pub struct Metrics {
 
 impl Metrics {
     /// Appends to `metrics.jsonl` in a folder, for a run that has completed this many epochs: what an interrupted run
-    /// had written about later ones, or only half, is dropped.
+    /// had written about later ones, or only half, is dropped, and so are damaged lines.
     ///
     /// # Errors
     /// [`Error::File`] if it cannot be read or written.
     pub fn after(folder: &Path, epoch: usize) -> Result<Self> {
         let path = folder.join("metrics.jsonl");
-        let old = match std::fs::read_to_string(&path) {
+        let old = match std::fs::read(&path) {
             Ok(old) => old,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(Error::file("read", &path)(error)),
         };
+        // Lines that are damaged are dropped; they are no reason not to go on.
+        let old = String::from_utf8_lossy(&old);
         let kept = |line: &&str| {
             let value: Option<Value> = serde_json::from_str(line).ok();
             value.and_then(|value| value["epoch"].as_u64()).is_some_and(|found| found <= epoch as u64)
