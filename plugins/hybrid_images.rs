@@ -107,6 +107,10 @@ impl NegativeSampler for Sampler {
     fn is_supervised(&self) -> bool {
         false
     }
+
+    fn smallest_batch(&self) -> usize {
+        2
+    }
 }
 
 onward::register! {

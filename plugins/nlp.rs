@@ -43,7 +43,7 @@ onward::settings! {
     /// Hinton, "The Forward-Forward Algorithm", 2022, section 3.5 (<https://arxiv.org/abs/2212.13345>).
     pub struct Nlp {
         /// The width of each layer, from the first on.
-        hidden: Vec<usize> = vec![1000; 3], in 1..;
+        hidden: Vec<usize> = vec![1000; 3], in 1..=1_000_000;
         /// The kind of the layers.
         layer: Pick<dyn LocalLayer> = "dense".into();
         /// The length of a token's row in the table of the first layer; 0 for one-hot tokens and no table.
@@ -85,16 +85,29 @@ onward::settings! {
     }
 }
 
-const PRESETS: &[Preset] = &[Preset {
-    name: "window",
-    about: "three layers of 1000 units on a window of 10 characters, negatives from the model's own prediction",
-    settings: r#"
-        data = "fables"
-        epochs = 10
-        batch = 128
-        sampler = { name = "next_token", negatives = "predicted" }
+const PRESETS: &[Preset] = &[
+    Preset {
+        name: "window",
+        about: "three layers of 1000 units on a window of 10 characters, negatives from the model's own prediction",
+        settings: r#"
+            data = "fables"
+            epochs = 10
+            batch = 128
+            sampler = { name = "next_token", negatives = "predicted" }
     "#,
-}];
+    },
+    Preset {
+        name: "hinton",
+        about: "Hinton's of 2022, section 3.4: strings of 100 characters of Aesop's fables, of which you name the file, three layers of 2000 units",
+        settings: r#"
+            data = { name = "text", prepare = "hinton" }
+            epochs = 10
+            batch = 128
+            hidden = [2000, 2000, 2000]
+            sampler = { name = "next_token", negatives = "predicted" }
+        "#,
+    },
+];
 
 struct Net {
     stack: Stack,
@@ -143,7 +156,7 @@ impl Net {
         let example = Values::OneHot { index, classes: vocabulary, strength: 1. };
         let example = Input::new(vec![example], 1, 1, &[slots * vocabulary])?;
         let (rate, decay) = (settings.head_lr, settings.head_weight_decay);
-        let stack = Stack::new(site, example, settings.normalise, &levels, 0)?.with_head(
+        let stack = Stack::new(site, example, settings.normalise, &levels, 0..levels.len())?.with_head(
             site,
             Descent { method: settings.head_optimiser, rate, decay, ..descent },
             0,

@@ -34,7 +34,7 @@ onward::settings! {
     /// - *head*: a softmax over the normalised activities of the neutral input, `log softmax(Σₗ norm(aₗ)·Wₗ)`. It
     ///   learns beside the layers, from the same pass in which a sampler asks for the network's own prediction.
     ///
-    /// Both sums leave out the first layers, before `readout_from`. A goodness with a column per class is read out as
+    /// Both sums are over the layers from `readout_from` to `readout_to`. A goodness with a column per class is read out as
     /// *goodness*: `argmax_c Σₗ gₗ[c]` of the neutral input.
     ///
     /// All views of a step see the weights from before the step.
@@ -43,7 +43,7 @@ onward::settings! {
     /// Hinton, "The Forward-Forward Algorithm", 2022, section 3 (<https://arxiv.org/abs/2212.13345>).
     pub struct Progressive {
         /// The width of each layer, from the first on; `n_layers` and `hidden_size` are a shorthand.
-        hidden: Vec<usize> = vec![1000; 3], in 1..;
+        hidden: Vec<usize> = vec![1000; 3], in 1..=1_000_000;
         /// The kind of all layers, or a list of as many as there are.
         layer: Each<Pick<dyn LocalLayer>> = "dense".into();
         /// The goodness of all layers.
@@ -70,6 +70,8 @@ onward::settings! {
         schedule: Schedule = Schedule::HalfLinear;
         /// The first layer, counted from 1, that readouts see; the last one if there are fewer.
         readout_from: usize = 2, in 1..;
+        /// The last layer that readouts see; the last one that there is if it is not set.
+        readout_to: Option<usize> = None, in 1..;
         /// Whether the head is trained.
         head: bool = true;
         /// Epochs, after those of the layers, in which a head alone learns, as a probe; 0 for a head that learns beside them.
@@ -180,8 +182,8 @@ impl Net {
         };
         let levels = settings.hidden.iter().enumerate().map(level).collect::<Result<Vec<_>>>()?;
         let ones = Tensor::ones([&[1], &site.input[..]].concat(), site.vars.dtype(), &site.vars.device())?;
-        let from = settings.readout_from.min(levels.len()) - 1;
-        let mut stack = Stack::new(site, Input::of(ones)?, settings.normalise, &levels, from)?;
+        let readout = readout(settings)?;
+        let mut stack = Stack::new(site, Input::of(ones)?, settings.normalise, &levels, readout)?;
         let mut readouts = Vec::new();
         match stack.classes() {
             Some(_) => readouts.push(Readout { name: "goodness", cheap: true, log_probabilities: false }),
@@ -205,6 +207,22 @@ impl Net {
             ));
         }
         Ok(Self { stack, classes: site.classes, readouts })
+    }
+}
+
+/// The layers that are read out, counted from 0.
+fn readout(settings: &Progressive) -> Result<Range<usize>> {
+    let layers = settings.hidden.len();
+    let from = settings.readout_from.min(layers);
+    match settings.readout_to {
+        None => Ok(from - 1..layers),
+        Some(to) if (from..=layers).contains(&to) => Ok(from - 1..to),
+        Some(to) => Err(Error::Setting {
+            key: "readout_to".into(),
+            value: to.to_string(),
+            origin: "the settings".into(),
+            expected: format!("a layer from readout_from = {from} on, of the {layers} that there are"),
+        }),
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use onward::data::text::{data_set, paragraphs, read, Parts, Text};
 use onward::data::DataSet;
 use onward::registry::Preset;
-use onward::{Error, Result, Site, Tokenizer};
+use onward::{Context, Error, Result, Site, Tokenizer};
 
 /// Fables written for this project, one to a paragraph.
 const FABLES: &str = include_str!("fables.txt");
@@ -138,7 +138,7 @@ fn of_files(settings: &TextFiles, site: &Site) -> Result<DataSet> {
         Prepare::Hinton => hinton(&documents(&files, Document::File)?.join("\n\n"))?,
     };
     let alphabet = (settings.prepare == Prepare::Hinton).then_some(SYMBOLS);
-    text(&parts, alphabet, &settings.tokenizer, settings.window, settings.ngram, site)
+    text(&parts, alphabet, &settings.tokenizer, settings.window, settings.ngram, site).at(|| files.join(", "))
 }
 
 /// Cuts text with the tokenizer of the run that is opened, if there is one, else with a new one.

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
+use image::ImageFormat;
 use serde_json::json;
 
 use crate::config::Source;
@@ -20,6 +21,7 @@ use crate::error::{Context, Error, Result};
 use crate::folder::{self, Folder};
 use crate::observe::progress::Progress;
 use crate::observe::Observer;
+use crate::picture;
 use crate::report;
 use crate::run::{Run, RunBuilder};
 
@@ -44,6 +46,20 @@ enum Command {
     Evaluate(Evaluate),
     /// Say what is on pictures, PNG or JPEG, with a run's model.
     Predict(Predict),
+    /// Draw what a run sees and what its first layer has learned: examples, views, masks, features.
+    Picture {
+        /// The folder of a run.
+        run: PathBuf,
+        /// The PNG file to write; it must not be there.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        /// How many images stand in a row.
+        #[arg(long, default_value_t = 12, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=100))]
+        count: u16,
+        /// Where data files are looked for first.
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+    },
     /// Go on with a text by a run's model, token by token.
     Generate(text::Generate),
     /// Train a tokenizer on text, and say how it cuts what it has not seen.
@@ -184,6 +200,7 @@ pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Resume(resume) => resume.run(),
         Command::Evaluate(evaluate) => evaluate.run(),
         Command::Predict(predict) => predict.run(),
+        Command::Picture { run, out, count, data_dir } => draw(&run, &out, count.into(), data_dir),
         Command::Generate(generate) => generate.run(),
         Command::Tokenize(tokenize) => tokenize.run(),
         Command::Report { runs, write } => tabulate(&runs, write.as_deref()),
@@ -267,6 +284,11 @@ impl Resume {
             builder = builder.data_dir(folder);
         }
         let run = builder.resume()?;
+        if let Some(epochs) = self.epochs.filter(|_| run.architecture().epochs() < run.epoch()) {
+            let (key, origin) = ("epochs".into(), format!("--epochs {epochs}"));
+            let expected = format!("more than the {} that are complete", run.epoch());
+            return Err(Error::Setting { key, value: epochs, origin, expected });
+        }
         if run.is_finished() {
             let path = self.run.join(folder::SUMMARY);
             return print(&std::fs::read_to_string(&path).map_err(Error::file("read", &path))?);
@@ -374,7 +396,8 @@ impl Predict {
 }
 
 fn best(scores: &[f64]) -> usize {
-    (0..scores.len()).max_by(|&a, &b| scores[a].total_cmp(&scores[b])).unwrap_or(0)
+    // The first of equals, as in the list.
+    (0..scores.len()).rev().max_by(|&a, &b| scores[a].total_cmp(&scores[b])).unwrap_or(0)
 }
 
 /// The readout that validation preferred when the run was finished.
@@ -382,6 +405,21 @@ fn preferred_readout(folder: &std::path::Path) -> Option<String> {
     let text = std::fs::read_to_string(folder.join(folder::SUMMARY)).ok()?;
     let summary: serde_json::Value = serde_json::from_str(&text).ok()?;
     summary["test"]["readout"].as_str().map(String::from)
+}
+
+fn draw(run: &Path, out: &Path, count: usize, data_dir: Option<PathBuf>) -> Result<()> {
+    if out.exists() {
+        let problem = "exists; a picture is never overwritten, name another file".to_string();
+        return Err(Error::Run { path: out.into(), problem });
+    }
+    let mut builder = Run::open(run)?;
+    if let Some(folder) = data_dir {
+        builder = builder.data_dir(folder);
+    }
+    let sheet = picture::sheet(&mut builder.build()?, count)?;
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    sheet.write_to(&mut bytes, ImageFormat::Png).expect("memory can always be written to");
+    folder::write(out, &bytes.into_inner())
 }
 
 fn tabulate(runs: &[PathBuf], into: Option<&Path>) -> Result<()> {

@@ -282,6 +282,10 @@ impl NegativeSampler for Guard<dyn NegativeSampler> {
         self.certain(|sampler| sampler.is_supervised())
     }
 
+    fn smallest_batch(&self) -> usize {
+        self.certain(|sampler| sampler.smallest_batch())
+    }
+
     fn neutral(&self, batch: &Batch) -> Result<Input> {
         self.checked(self.attempt(|sampler| sampler.neutral(batch))?, batch, Some(1))
     }

@@ -10,11 +10,11 @@ use toml::Value;
 
 use crate::architecture::{Architecture, Readout};
 use crate::checkpoint::{self, Belongs, FORMAT};
-use crate::config::{Config, Precision, Source, NO_PRESET};
+use crate::config::{Config, Precision, RunSettings, Source, NO_PRESET};
 use crate::data::channels::Channels;
 use crate::data::text::Text;
 use crate::data::{pictures, Content, DataSet, Split};
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::folder::{self, Folder, CONFIG, MODEL, STATE, SUMMARY, TOKENIZER};
 use crate::guard;
 use crate::input::Values;
@@ -27,7 +27,7 @@ use crate::site::Site;
 use crate::summary::{Evaluation, Summary};
 use crate::tokenizer::Tokenizer;
 use crate::trainer;
-use crate::vars::Vars;
+use crate::vars::{self, Vars};
 use crate::views::Batch;
 
 /// Says what to train; made by [`Run::builder`].
@@ -291,6 +291,9 @@ impl Run {
                 "takes the numbers of tokens for values; text needs a sampler that is made for it".to_string();
             return Err(Error::Mismatch { place: format!("sampler {name}"), problem });
         }
+        if with_examples {
+            check(&config.run, &data, &*sampler)?;
+        }
         site.input = neutral.shape().to_vec();
         site.hypotheses = sampler.hypotheses(&example, &every_class(1, &example)?)?.is_some();
         let plugin = registry::named::<dyn Architecture>(&config.architecture)?;
@@ -439,7 +442,7 @@ impl Run {
     fn belongs(&self) -> Belongs {
         let (architecture, kind) = (self.config.architecture.clone(), self.data.kind.clone());
         let tokenizer = self.data.text.as_ref().map(|text| text.tokenizer.fingerprint());
-        Belongs { format: FORMAT, architecture, kind, tokenizer, epoch: self.epoch, step: self.step }
+        Belongs { format: FORMAT, architecture, kind, tokenizer, epoch: self.epoch, step: self.step, checksum: 0 }
     }
 
     pub(crate) fn model(&self) -> BTreeMap<String, Tensor> {
@@ -490,7 +493,14 @@ impl Run {
             });
             return Err(Error::Run { path, problem: format!("was trained on {wanted}; these data are {found}") });
         }
-        self.restore(tensors).at(|| path.display().to_string())?;
+        let [wanted, found] = [&belongs.kind, &self.data.kind]
+            .map(|kind| format!("examples of shape {:?} in {} classes", kind.shape, kind.classes.len()));
+        if wanted != found {
+            let problem = format!("{} was trained on {wanted}; these are {found}", path.display());
+            return Err(Error::Mismatch { place: "data".into(), problem });
+        }
+        // It is the file that does not fit the configuration beside it, not what somebody wrote on the command line.
+        self.restore(tensors).map_err(|error| Error::Run { path, problem: error.to_string() })?;
         (self.epoch, self.step) = (belongs.epoch, belongs.step);
         Ok(())
     }
@@ -515,6 +525,47 @@ impl Run {
         }
         self.sampler.restore(&below("sampler."))
     }
+}
+
+/// Refuses what would only be found out in the middle of an epoch.
+fn check(settings: &RunSettings, data: &DataSet, sampler: &dyn NegativeSampler) -> Result<()> {
+    let refused = |key: &str, value: String, expected: String| {
+        Err(Error::Setting { key: key.into(), value, origin: "the settings".into(), expected })
+    };
+    if data.kind.content == Content::Text {
+        let expected = |what: &str| format!("{what}, since text cannot be moved or mirrored as pictures are");
+        if settings.shift > 0 {
+            return refused("shift", settings.shift.to_string(), expected("0"));
+        }
+        if settings.flip {
+            return refused("flip", "true".into(), expected("false"));
+        }
+    }
+    let (examples, least) = (data.train.len(), sampler.smallest_batch());
+    let batch = settings.batch.min(examples);
+    let rest = if examples % batch == 0 { batch } else { examples % batch };
+    if batch.min(rest) < least {
+        let name = settings.sampler.as_ref().map_or("", |sampler| &sampler.name);
+        let expected = format!(
+            "a number that cuts the {examples} examples to train on into batches of {least} and more, for the sampler \
+             {name}; it leaves one of {}",
+            batch.min(rest)
+        );
+        return refused("batch", settings.batch.to_string(), expected);
+    }
+    // Predictions, their logarithms, and what they should have been: what is not to be had would end the process.
+    let scores = batch.max(trainer::EVALUATION_BATCH).saturating_mul(data.kind.classes.len());
+    let needed = scores.saturating_mul(4 * std::mem::size_of::<f32>());
+    if vars::available().is_some_and(|free| needed as u64 > free) {
+        let problem = format!(
+            "predictions of {} classes for batches of {batch} need {} MB, more memory than is free; fewer classes (of text, \
+             a smaller vocabulary) or a smaller `batch` would fit",
+            data.kind.classes.len(),
+            needed >> 20
+        );
+        return Err(Error::Mismatch { place: "data".into(), problem });
+    }
+    Ok(())
 }
 
 /// The state of the training where there is one, else the model alone.

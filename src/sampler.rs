@@ -34,6 +34,12 @@ pub trait NegativeSampler: Send {
         true
     }
 
+    /// How many examples a batch must have, at least; by default 1. A sampler that mixes examples needs more, and a run
+    /// whose batches would leave fewer over is refused before it begins.
+    fn smallest_batch(&self) -> usize {
+        1
+    }
+
     /// The input under no hypothesised class; by default the examples as they are.
     ///
     /// # Errors

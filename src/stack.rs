@@ -1,5 +1,7 @@
 //! Layers one upon the other: the wiring that several architectures share.
 
+use std::ops::Range;
+
 use candle_core::Tensor;
 
 #[cfg(doc)]
@@ -32,7 +34,7 @@ pub struct Level {
     /// How its gradients become updates.
     pub descent: Descent,
     /// The epochs in which it learns.
-    pub span: std::ops::Range<usize>,
+    pub span: Range<usize>,
 }
 
 /// Layers one upon the other, each learning from the normalised activity of the one below, and a head upon them.
@@ -46,13 +48,13 @@ pub struct Stack {
     /// The head: one, or none.
     pub heads: Vec<Head>,
     normalise: Normalise,
-    readout_from: usize,
+    readout: Range<usize>,
     features: usize,
 }
 
 impl Stack {
     /// Builds the levels at `site`, from the input on; `example` is an input of one row, to find the shapes with. What
-    /// is read out leaves out the levels before `readout_from`, counted from 0.
+    /// is read out are the levels of `readout`, counted from 0.
     ///
     /// # Errors
     /// As [`registry::build`]; whatever a layer says of the input that it gets.
@@ -61,9 +63,9 @@ impl Stack {
         example: Input,
         normalise: Normalise,
         levels: &[Level],
-        readout_from: usize,
+        readout: Range<usize>,
     ) -> Result<Self> {
-        let mut stack = Self { blocks: Vec::new(), heads: Vec::new(), normalise, readout_from, features: 0 };
+        let mut stack = Self { blocks: Vec::new(), heads: Vec::new(), normalise, readout, features: 0 };
         let mut input = example.normalised(normalise)?;
         for (index, level) in levels.iter().enumerate() {
             let place = site.scope("blocks").scope(index).with_input(input.shape()).with_units(level.units);
@@ -74,7 +76,7 @@ impl Stack {
             let optimiser = Optimiser::new(place.vars.clone(), level.descent, level.span.clone());
             let block = Block::new((index + 1).to_string(), layer, goodness, level.objective, normalise, optimiser);
             input = block.pass_on(&activity, 1)?;
-            if index >= readout_from {
+            if stack.readout.contains(&index) {
                 stack.features += input.width();
             }
             stack.blocks.push(block);
@@ -117,7 +119,7 @@ impl Stack {
         for (index, block) in self.blocks.iter().enumerate() {
             let activity = block.forward(&input, step)?;
             input = block.pass_on(&activity, input.views())?;
-            if index >= self.readout_from {
+            if self.readout.contains(&index) {
                 activities.push(activity);
                 features.push(input.clone());
             }
@@ -140,7 +142,7 @@ impl Stack {
     pub fn goodness(&self, input: Input, step: &Step) -> Result<Tensor> {
         let (activities, _) = self.activities(input, step)?;
         let mut sum: Option<Tensor> = None;
-        for (block, activity) in self.blocks[self.readout_from..].iter().zip(&activities) {
+        for (block, activity) in self.blocks[self.readout.clone()].iter().zip(&activities) {
             let goodness = block.goodness(activity)?;
             sum = Some(match sum {
                 None => goodness,

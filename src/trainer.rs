@@ -22,7 +22,7 @@ use crate::summary::{Bits, Evaluation, Labels, Score, Summary};
 use crate::views::Batch;
 
 /// Examples that are predicted at once.
-const EVALUATION_BATCH: usize = 500;
+pub(crate) const EVALUATION_BATCH: usize = 500;
 
 /// Trains from where the run stands to the end, and evaluates.
 pub(crate) fn fit(run: &mut Run, observer: &mut dyn Observer) -> Result<Summary> {
@@ -126,6 +126,7 @@ fn refresh(run: &mut Run, epoch: usize, epochs: usize) -> Result<()> {
     let step = Step { seed: run.config.run.seed, index: run.step, epoch, epochs, train: true, pass: 0 };
     let readout = run.architecture.readouts().into_iter().find(|readout| readout.cheap);
     let predict = |batch: &Batch| {
+        unless_stopped(run)?;
         let readout = readout.ok_or_else(|| Error::Mismatch {
             place: "sampler".into(),
             problem:
@@ -137,6 +138,14 @@ fn refresh(run: &mut Run, epoch: usize, epochs: usize) -> Result<()> {
     };
     let remembered = run.sampler.refresh(&*run.data.train, &predict, &step)?;
     remembered.map_or(Ok(()), |tensors| run.sampler.restore(&tensors))
+}
+
+/// An error if the run was asked to stop; whatever is under way is done anew when it is resumed.
+fn unless_stopped(run: &Run) -> Result<()> {
+    if run.stop.load(Ordering::Relaxed) {
+        return Err(Error::Stopped { step: run.step, folder: run.folder().map(PathBuf::from) });
+    }
+    Ok(())
 }
 
 /// Saves the run, unless that would replace a good checkpoint by one of a network that is lost.
@@ -187,6 +196,7 @@ pub(crate) fn evaluate(run: &Run, split: Split, readouts: &[Readout], preferred:
     let mut sums: BTreeMap<&str, (usize, Option<f64>)> = BTreeMap::new();
     let indices: Vec<usize> = (0..examples.len()).collect();
     for indices in indices.chunks(EVALUATION_BATCH) {
+        unless_stopped(run)?;
         let batch = run.prepare(&examples.batch(indices, None)?)?;
         let hidden = batch.hidden();
         for readout in readouts {

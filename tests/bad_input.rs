@@ -57,6 +57,12 @@ fn a_full_disk_ends_the_run_with_the_last_good_checkpoint() {
     ));
     assert!(!new.join("summary.json").exists() && !new.join("model.safetensors").exists());
     succeeds(&["resume", str(&new), "--quiet"]);
+    let corpus = base.path().join("corpus");
+    let words: String = (0..5000).map(|word| format!("w{word} ")).collect();
+    std::fs::write(&corpus, words).unwrap();
+    let tokenizer = base.path().join("tokenizer.json");
+    let message = limited(&format!("tokenize '{}' --kind word --out '{}'", str(&corpus), str(&tokenizer)));
+    assert!(message.contains(str(&tokenizer)) && !tokenizer.exists(), "{message}");
 }
 
 #[test]
@@ -102,7 +108,7 @@ fn what_would_need_more_memory_than_there_is_is_refused() {
     let base = tempfile::tempdir().unwrap();
     let out = base.path().join("run");
     let cases: [(&[&str], &str); 4] = [
-        (&["--set", "hidden=[1000000000]"], "too large"),
+        (&["--set", "hidden=[1000000000]"], "`hidden`"),
         (&["--set", "n_layers=1000000000", "--set", "hidden_size=1"], "`n_layers`"),
         (&["--set", "batch=99999999999999999999"], "`batch`"),
         (&["--set", "data.size=1000000000000"], "`data.size`"),
@@ -176,10 +182,27 @@ fn a_state_that_was_tampered_with_is_not_resumed() {
     longer.extend([0; 8]);
     let mut header = good.clone();
     header[..8].copy_from_slice(&u64::MAX.to_le_bytes());
-    for (bytes, expected) in [(no_number, "not finite"), (longer, "safetensors"), (header, "no safetensors file")] {
+    let mut weight = good.clone();
+    weight[end - 400] ^= 1;
+    // The description stands in the header as JSON within JSON.
+    let described = |from: &str, to: &str| {
+        let at = good.windows(from.len()).position(|found| found == from.as_bytes()).expect(from);
+        [&good[..at], to.as_bytes(), &good[at + from.len()..]].concat()
+    };
+    let cases = [
+        (no_number, "not finite"),
+        (longer, "safetensors"),
+        (header, "no safetensors file"),
+        (weight, "checksum"),
+        (described(r#"\"shape\":[1,28,28]"#, r#"\"shape\":[9,99,99]"#), "checksum"),
+        (described(r#"\"epoch\":2"#, r#"\"epoch\":9"#), "checksum"),
+    ];
+    for (bytes, expected) in cases {
         std::fs::write(&path, bytes).unwrap();
-        for command in ["evaluate", "resume"] {
-            let message = fails(1, &[command, str(&run)]);
+        for command in ["evaluate", "resume", "predict"] {
+            // No picture is looked at before the net is there.
+            let pictures: &[&str] = if command == "predict" { &["none.png"] } else { &[] };
+            let message = fails(1, &[&[command, str(&run)], pictures].concat());
             assert!(message.contains("state.safetensors") && message.contains(expected), "{expected}: {message}");
         }
     }
@@ -214,4 +237,131 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn what_does_not_fit_is_refused_before_anything_is_written() {
+    let base = tempfile::tempdir().unwrap();
+    let (out, file) = (base.path().join("run"), base.path().join("text"));
+    std::fs::write(&file, "the fox and the crow. ".repeat(40)).unwrap();
+    let text = format!("text:{}", str(&file));
+    let cases: &[(&[&str], &[&str])] = &[
+        (&["recurrent", "--set", "steps=0"], &["`steps` = 0", "at least 1"]),
+        (&["recurrent", "--set", "window=[]"], &["`window` = []", "a list"]),
+        (&["recurrent", "--set", "window=[5,3]"], &["`window` = [5, 3]", "1 <= first <= last"]),
+        (&["recurrent", "--set", "window=[3,9]"], &["`window` = [3, 9]", "steps = 8"]),
+        (&["recurrent", "--set", "damping=1"], &["`damping` = 1", "less than 1"]),
+        (
+            &["progressive", "--set", "layer={name=\"local\",field=40}", "--set", "sampler=hybrid_images"],
+            &["28×28", "`field` at most 28"],
+        ),
+        (&["progressive", "--set", "layer={name=\"local\",padding=9223372036854775807}"], &["`layer.padding`", "1024"]),
+        (&["progressive", "--set", "layer={name=\"local\",field=5,padding=5}"], &["`padding` less than `field`"]),
+        (&["progressive", "--set", "layer={name=\"local\",stride=0}"], &["`layer.stride` = 0"]),
+        (&["progressive", "--set", "layer={name=\"conv\",pool=15}"], &["no pool of 15×15"]),
+        (
+            &["progressive", "--set", "sampler=hybrid_images", "--set", "batch=199"],
+            &["`batch` = 199", "200 examples", "of 2 and more", "one of 1"],
+        ),
+        (&["progressive", "--set", "sampler=hybrid_images", "--set", "batch=1"], &["`batch` = 1", "hybrid_images"]),
+        (&["progressive", "--set", "readout_to=1"], &["`readout_to` = 1", "readout_from = 2"]),
+        (&["nlp", "--data", &text, "--set", "flip=true"], &["`flip` = true", "text"]),
+        (&["nlp", "--data", &text, "--set", "shift=1"], &["`shift` = 1", "text"]),
+        (&["nlp", "--data", &text, "--set", "window=800"], &["more than 800 tokens", str(&file)]),
+    ];
+    for (arguments, expected) in cases {
+        let small: &[&str] = if arguments[0] == "nlp" { &[] } else { &["--set", "data.size=200"] };
+        let quiet = ["--quiet", "--epochs", "1", "--out", str(&out)];
+        let message = fails(2, &[&["train"], *arguments, small, &quiet].concat());
+        for part in *expected {
+            assert!(message.contains(part), "{part} is missing from\n{message}");
+        }
+        assert!(!out.exists(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn text_that_is_none_is_named_with_the_place() {
+    let base = tempfile::tempdir().unwrap();
+    for (name, bytes, expected) in [("latin", &b"gr\xfcn"[..], "not UTF-8 at byte 2"), ("empty", b" \n", "is empty")] {
+        let file = base.path().join(name);
+        std::fs::write(&file, bytes).unwrap();
+        for command in [
+            &["train", "nlp", "--data", &format!("text:{}", str(&file)), "--out", str(&base.path().join("run"))][..],
+            &["tokenize", str(&file), "--kind", "char", "--out", str(&base.path().join("tokenizer.json"))],
+        ] {
+            let message = fails(1, command);
+            assert!(message.contains(str(&file)) && message.contains(expected), "{message}");
+        }
+    }
+    assert_eq!(std::fs::read_dir(base.path()).unwrap().count(), 2);
+}
+
+#[test]
+fn a_language_model_asks_for_its_own_tokenizer() {
+    let base = tempfile::tempdir().unwrap();
+    let run = base.path().join("run");
+    succeeds(&["train", "nlp", "--quiet", "--epochs", "1", "--set", "hidden=[8]", "--out", str(&run)]);
+    let generate = ["generate", str(&run), "--prompt", "The ", "--tokens", "3"];
+    assert!(succeeds(&generate).starts_with("The "));
+    let path = run.join("tokenizer.json");
+    let own = std::fs::read_to_string(&path).unwrap();
+    let other = base.path().join("other.json");
+    std::fs::write(base.path().join("text"), "abcdefgh ".repeat(20)).unwrap();
+    succeeds(&["tokenize", str(&base.path().join("text")), "--kind", "char", "--out", str(&other)]);
+    std::fs::copy(&other, &path).unwrap();
+    let commands: [&[&str]; 3] = [&generate, &["evaluate", str(&run)], &["resume", str(&run), "--epochs", "2"]];
+    for command in commands {
+        let message = fails(1, command);
+        assert!(message.contains(str(&path)) && message.contains("put that one back"), "{message}");
+    }
+    std::fs::remove_file(&path).unwrap();
+    for command in commands {
+        let message = fails(1, command);
+        assert!(message.contains(str(&path)) && message.contains("is missing"), "{message}");
+    }
+    std::fs::write(&path, own).unwrap();
+    succeeds(&generate);
+}
+
+#[test]
+fn a_run_is_drawn_once() {
+    let base = tempfile::tempdir().unwrap();
+    let (run, out) = (base.path().join("run"), base.path().join("run.png"));
+    succeeds(&train(&run, &["--set", "sampler=hybrid_images"]));
+    succeeds(&["picture", str(&run), "--out", str(&out), "--count", "3"]);
+    let picture = image::open(&out).unwrap().into_rgb8();
+    // Examples, positive and negative views, masks, two rows of features: three images of 28×28 each, twice as large.
+    assert_eq!(picture.dimensions(), (3 * 58 + 2, 6 * 58 + 2));
+    // A mask is black or white.
+    let mask = image::imageops::crop_imm(&picture, 2, 2 + 3 * 58, 56, 56).to_image();
+    assert!(mask.pixels().all(|pixel| [0, 255].contains(&pixel[0])));
+    assert!(mask.pixels().any(|pixel| pixel[0] == 0) && mask.pixels().any(|pixel| pixel[0] == 255));
+    let message = fails(1, &["picture", str(&run), "--out", str(&out)]);
+    assert!(message.contains("never overwritten"), "{message}");
+    let text = base.path().join("text");
+    succeeds(&["train", "nlp", "--quiet", "--epochs", "1", "--set", "hidden=[8]", "--out", str(&text)]);
+    let message = fails(2, &["picture", str(&text), "--out", str(&base.path().join("text.png"))]);
+    assert!(message.contains("no images"), "{message}");
+}
+
+#[test]
+fn fewer_epochs_than_are_complete_are_refused() {
+    let base = tempfile::tempdir().unwrap();
+    let run = base.path().join("run");
+    succeeds(&train(&run, &[]));
+    let before = files(&run);
+    let message = fails(2, &["resume", str(&run), "--epochs", "1"]);
+    assert!(message.contains("`epochs` = 1 (from --epochs 1)") && message.contains("2 that are complete"), "{message}");
+    assert_eq!(files(&run), before);
+}
+
+#[test]
+fn a_run_cannot_be_written_where_a_file_is() {
+    let base = tempfile::tempdir().unwrap();
+    let file = base.path().join("file");
+    std::fs::write(&file, "mine").unwrap();
+    let message = fails(1, &train(&file, &[]));
+    assert!(message.contains(str(&file)) && message.contains("is a file"), "{message}");
+    assert_eq!(std::fs::read(&file).unwrap(), b"mine");
 }

@@ -179,13 +179,13 @@ fn a_run_keeps_its_tokenizer_and_refuses_another() -> Result<()> {
     let resumed = Run::open(&path)?.resume()?;
     assert_eq!(resumed.data().text.as_ref().unwrap().tokenizer.fingerprint(), own.fingerprint());
     drop(resumed);
-    // Without the file one is trained on that text, and is another.
+    // Without the file another one would be trained on that text.
     std::fs::remove_file(path.join("tokenizer.json")).unwrap();
     let refused = |builder: Result<RunBuilder>, expected: &str| {
         let error = builder.and_then(RunBuilder::build).err().expect("refused").to_string();
         assert!(error.contains(expected), "{error}");
     };
-    refused(Run::open(&path), "was trained on text cut by the tokenizer");
+    refused(Run::open(&path), "tokenizer.json: is missing");
     let other = Tokenizer::train("bpe:270".parse()?, &[&"another text than that, and another ".repeat(9)])?;
     std::fs::write(path.join("tokenizer.json"), other.to_json()).unwrap();
     refused(Run::open(&path), "is not the tokenizer that the network was trained with");
@@ -246,8 +246,10 @@ fn pictures_and_text_are_told_apart() -> Result<()> {
     assert!(error.is_usage() && error.to_string().contains("onward generate"), "{error}");
     let error = shallow("fables").set("sampler", "label_concat").build().err().unwrap();
     assert!(error.is_usage() && error.to_string().contains("made for it"), "{error}");
-    let error = shallow("fables").set("shift", 1).build()?.fit(&mut ()).unwrap_err();
-    assert!(error.is_usage() && error.to_string().contains("`shift` moves pictures"), "{error}");
+    for (key, value) in [("shift", onward::export::Value::Integer(1)), ("flip", true.into())] {
+        let error = shallow("fables").set(key, value).build().err().unwrap();
+        assert!(error.is_usage() && error.to_string().contains("text cannot be moved"), "{error}");
+    }
     Ok(())
 }
 

@@ -60,7 +60,11 @@ impl Tokenize {
             _ => Error::file("create", &self.out)(error),
         })?;
         let written = file.write_all(tokenizer.to_json().as_bytes()).and_then(|()| file.sync_all());
-        written.map_err(Error::file("write", &self.out))?;
+        written.map_err(|error| {
+            // Half of one would be in the way of the next try.
+            let _ = std::fs::remove_file(&self.out);
+            Error::file("write", &self.out)(error)
+        })?;
         let vocabulary = tokenizer.vocabulary().len();
         print_json(&json!({ "out": self.out, "vocabulary": vocabulary, "train": seen, "held_out": unseen }))
     }

@@ -230,8 +230,8 @@ impl Examples for Windows {
     }
 
     fn batch(&self, indices: &[usize], augment: Option<&Augment<'_>>) -> Result<Batch> {
-        if augment.is_some_and(|augment| augment.shift > 0) {
-            let problem = "`shift` moves pictures; text has none, leave it at 0".to_string();
+        if augment.is_some_and(|augment| augment.shift > 0 || augment.flip) {
+            let problem = "`shift` and `flip` move pictures; text has none, leave them at 0 and false".to_string();
             return Err(Error::Mismatch { place: "data".into(), problem });
         }
         let (mut tokens, mut labels) = (Vec::with_capacity(indices.len() * self.window), Vec::new());
