@@ -1,0 +1,46 @@
+//! Data set `stripes`.
+
+use std::sync::Arc;
+
+use onward::data::images::Images;
+use onward::data::{Content, DataSet, Examples, Framing, Kind};
+use onward::seed::{below, stream, unit};
+use onward::Result;
+
+onward::settings! {
+    /// Grey images of 8×8 pixels with noisy stripes in one of four directions.
+    pub struct Stripes {
+        /// Images to train on; a fifth of them to validate, and as many to test.
+        size: usize = 1000, in 5..=100_000;
+    }
+}
+
+const CLASSES: [&str; 4] = ["lying", "standing", "rising", "falling"];
+
+fn images(part: &str, size: usize) -> Result<Arc<dyn Examples>> {
+    let (mut pixels, mut labels) = (Vec::new(), Vec::new());
+    for index in 0..size {
+        let mut rng = stream(0, part, index as u64);
+        let (class, phase) = (below(&mut rng, 4), below(&mut rng, 4));
+        labels.push(class as u8);
+        for place in 0..64 {
+            let (y, x) = (place / 8, place % 8);
+            let along = [y, x, x + y, 8 + x - y][class] + phase;
+            pixels.push((if along % 4 < 2 { 120. } else { 0. } + 130. * unit(&mut rng)) as u8);
+        }
+    }
+    Ok(Arc::new(Images::new(pixels, labels, [1, 8, 8])?))
+}
+
+fn data_set(size: usize) -> Result<DataSet> {
+    let classes = CLASSES.map(String::from).to_vec();
+    let kind = Kind { shape: vec![1, 8, 8], classes, content: Content::Picture(Framing::Whole) };
+    let (train, validation, test) =
+        (images("train", size)?, images("validation", size / 5)?, images("test", size / 5)?);
+    Ok(DataSet { kind, train, validation, test, text: None })
+}
+
+onward::register! {
+    DataSet, "stripes", "noisy stripes in four directions, 8×8 grey (made for this example, 2026)",
+    |settings: Stripes, _site| Ok(Box::new(data_set(settings.size)?))
+}
