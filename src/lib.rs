@@ -32,7 +32,8 @@
 //! # Ok::<(), onward::Error>(())
 //! ```
 //!
-//! Settings, their defaults and ranges are shown by `onward show progressive`, names by `onward list`.
+//! Settings, their defaults and ranges are shown by `onward show progressive`, names by `onward list`. More of it in
+//! [the guide to training](guide::training).
 //!
 //! # I want to extend
 //!
@@ -75,6 +76,9 @@
 //! # Ok::<(), onward::Error>(())
 //! ```
 //!
+//! `onward new my-rule` writes a crate to start from. More of it in [the guide to extending](guide::extending); the
+//! trials that every plugin has to pass are in [`conformance`].
+//!
 //! # I want to understand
 //!
 //! ```text
@@ -85,7 +89,8 @@
 //!
 //! One direction. A [`Block`] receives [`Views`] of the examples, learns from them, and passes its activity on,
 //! detached and normalised. The trainer owns the loop and knows no rule, no layer and no data set; an architecture owns
-//! the wiring. What all views share ([`Input`]) is multiplied once.
+//! the wiring. What all views share ([`Input`]) is multiplied once. More of it in
+//! [the guide to understanding](guide::understanding).
 //!
 //! A run is a function of its configuration: everything random is drawn from `(seed, purpose, step)` (see [`seed`]),
 //! and the arithmetic gives the same bits at any number of threads. It need not give the same bits on another kind of
@@ -116,6 +121,7 @@ mod folder;
 pub mod generate;
 pub mod goodness;
 mod guard;
+pub mod guide;
 pub mod head;
 pub mod input;
 pub mod layer;

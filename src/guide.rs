@@ -1,0 +1,5 @@
+//! Guides: [to train](training), [to extend](extending), [to understand](understanding).
+
+pub mod extending;
+pub mod training;
+pub mod understanding;
