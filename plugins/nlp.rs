@@ -36,8 +36,9 @@ onward::settings! {
     /// - *search*: `log softmax_c(Σₗ (gₗ(c) − θₗ) / τₗ)` over all candidates `c`, or over the `candidates` that the head
     ///   finds likeliest; these then share the probability that the head gives them together, the others keep theirs.
     ///
-    /// Two things differ from images (measured on Aesop's fables): the decision is softer, `temperature` per unit, and
-    /// the upper layers learn more slowly than the first (`upper_lr`), without which they stay near chance.
+    /// Three things differ from images (measured on Aesop's fables): the decision is softer, `temperature` per unit, the
+    /// first layer learns ten times as fast, and the upper ones more slowly than the first (`upper_lr`), without which they
+    /// stay near chance.
     ///
     /// # Reference
     /// Hinton, "The Forward-Forward Algorithm", 2022, section 3.5 (<https://arxiv.org/abs/2212.13345>).
@@ -55,7 +56,7 @@ onward::settings! {
         /// The goodness above which a view counts as positive; the goodness's own threshold if it is not set.
         theta: Option<f64> = None, in f64::MIN..;
         /// How soft that decision is: (goodness − theta) is divided by this times the number of units.
-        temperature: f64 = 0.04, in f64::MIN_POSITIVE..;
+        temperature: f64 = 0.1, in f64::MIN_POSITIVE..;
         /// What is done to the input, and to every activity before the next layer sees it.
         normalise: Normalise = Normalise::MeanSquare;
         /// When the layers learn; with greedy, `epochs` is the number for each layer.
@@ -65,7 +66,7 @@ onward::settings! {
         /// How gradients become updates.
         optimiser: Method = Method::Sgd;
         /// Learning rate of the first layer.
-        lr: f64 = 0.01, in f64::MIN_POSITIVE..=1000.;
+        lr: f64 = 0.1, in f64::MIN_POSITIVE..=1000.;
         /// Learning rate of the other layers, relative to the first.
         upper_lr: f64 = 0.25, in f64::MIN_POSITIVE..=1000.;
         /// Weight decay of the layers; biases have none.
@@ -77,7 +78,7 @@ onward::settings! {
         /// How gradients become updates of the head.
         head_optimiser: Method = Method::Adam;
         /// Learning rate of the head.
-        head_lr: f64 = 0.0005, in f64::MIN_POSITIVE..=1000.;
+        head_lr: f64 = 0.0002, in f64::MIN_POSITIVE..=1000.;
         /// Weight decay of the head.
         head_weight_decay: f64 = 0., in 0. ..=1.;
         /// How many candidates, the likeliest by the head, the search tries; 0 for all tokens.

@@ -279,6 +279,17 @@ pub(crate) fn complete(kind: &'static str, info: &Info, mut given: Table) -> Res
     Ok(table)
 }
 
+/// Settings upon the plugin that a default names.
+fn upon(kind: &'static str, default: &Value, given: Table) -> Result<Value> {
+    let mut table = match default {
+        Value::String(text) => pick(kind, text)?,
+        Value::Table(table) => table.clone(),
+        _ => Table::new(),
+    };
+    merge(&mut table, given);
+    Ok(Value::Table(table))
+}
+
 fn fill(known: &[Setting], given: Table, prefix: &str, origin: &dyn Fn(&str) -> String) -> Result<Table> {
     if let Some(key) = given.keys().find(|key| !known.iter().any(|setting| setting.key == *key)) {
         let key = format!("{prefix}{key}");
@@ -289,9 +300,13 @@ fn fill(known: &[Setting], given: Table, prefix: &str, origin: &dyn Fn(&str) -> 
     for setting in known {
         let Some(value) = given.get(setting.key).or(setting.default.as_ref()) else { continue };
         let path = format!("{prefix}{}", setting.key);
-        let value = match setting.kind {
-            Some(kind) => fill_pick(kind, value.clone(), &path, origin)?,
-            None => value.clone(),
+        let value = match (setting.kind, value, &setting.default) {
+            // Settings of a plugin that nobody names are settings of the default.
+            (Some(kind), Value::Table(given), Some(default)) if !given.contains_key("name") => {
+                fill_pick(kind, upon(kind, default, given.clone())?, &path, origin)?
+            }
+            (Some(kind), value, _) => fill_pick(kind, value.clone(), &path, origin)?,
+            (None, value, _) => value.clone(),
         };
         table.insert(setting.key.into(), value);
     }

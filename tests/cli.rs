@@ -82,6 +82,19 @@ fn what_can_be_named_is_listed_and_shown() {
 }
 
 #[test]
+fn settings_of_a_default_plugin_need_not_name_it() {
+    let base = tempfile::tempdir().unwrap();
+    let run = base.path().join("run");
+    let settings =
+        ["--epochs", "1", "--set", "hidden=[8]", "--set", "layer.dropout=0.2", "--set", "goodness.positive=low"];
+    succeeds(&[&["train", "nlp", "--quiet", "--out", run.to_str().unwrap()], &settings[..]].concat());
+    let config = std::fs::read_to_string(run.join("config.toml")).unwrap();
+    for part in ["[layer]", "name = \"dense\"", "dropout = 0.2", "name = \"sum_squares\"", "positive = \"low\""] {
+        assert!(config.contains(part), "{part} is missing from\n{config}");
+    }
+}
+
+#[test]
 fn wrong_use_is_answered_with_code_2_and_what_would_be_right() {
     let base = tempfile::tempdir().unwrap();
     let out = base.path().join("run");
