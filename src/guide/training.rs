@@ -9,6 +9,7 @@
 //! onward resume my-run                           # if it was stopped, or killed
 //! onward evaluate my-run
 //! onward predict my-run photo-of-a-seven.jpg
+//! onward picture my-run --out my-run.png         # examples, their views, features of the first layer
 //! ```
 //!
 //! # From Rust
