@@ -1,7 +1,7 @@
 //! Tensors in safetensors files, with what they belong to written beside them.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
@@ -73,22 +73,15 @@ fn verify(path: &Path, bytes: &[u8], belongs: &Belongs) -> Result<()> {
     Err(fault("damaged: it is not what was written, its checksum says; put back a copy, or train anew".into()))
 }
 
-/// What a file belongs to, without its tensors.
-pub(crate) fn belongs(path: &Path) -> Result<Belongs> {
-    read(path).map(|(_, belongs)| belongs)
-}
-
-/// The tokenizer of the run in `folder`, if it has one; it must be the one that the network in `saved` was made for.
-pub(crate) fn tokenizer(folder: &Path, saved: &Path) -> Result<Option<Arc<Tokenizer>>> {
+/// The tokenizer of the run in `folder`, if it has one; it must be the one that its network was made for.
+pub(crate) fn tokenizer(folder: &Path, belongs: &Belongs) -> Result<Option<Arc<Tokenizer>>> {
     let path = folder.join(TOKENIZER);
-    let bytes = std::fs::read(saved).map_err(Error::file("read", saved))?;
-    let wanted = described(saved, &bytes)?.tokenizer;
     if !path.is_file() {
         let problem = "is missing; the network was trained with it, put it back".to_string();
-        return wanted.map_or(Ok(None), |_| Err(Error::Run { path, problem }));
+        return belongs.tokenizer.as_ref().map_or(Ok(None), |_| Err(Error::Run { path, problem }));
     }
     let tokenizer = Tokenizer::open(&path)?;
-    let (found, wanted) = (tokenizer.fingerprint(), wanted.unwrap_or("none".into()));
+    let (found, wanted) = (tokenizer.fingerprint(), belongs.tokenizer.as_deref().unwrap_or("none"));
     if found != wanted {
         let problem = format!(
             "is not the tokenizer that the network was trained with (fingerprint {found}; the checkpoint says {wanted}); \
@@ -112,7 +105,14 @@ fn described(path: &Path, bytes: &[u8]) -> Result<Belongs> {
     Ok(belongs)
 }
 
-pub(crate) fn read(path: &Path) -> Result<(HashMap<String, Tensor>, Belongs)> {
+/// What a file holds.
+pub(crate) struct Saved {
+    pub path: PathBuf,
+    pub tensors: HashMap<String, Tensor>,
+    pub belongs: Belongs,
+}
+
+pub(crate) fn read(path: &Path) -> Result<Saved> {
     let fault = |problem: String| Error::Run { path: path.into(), problem };
     let bytes = std::fs::read(path).map_err(Error::file("read", path))?;
     let belongs = described(path, &bytes)?;
@@ -122,7 +122,7 @@ pub(crate) fn read(path: &Path) -> Result<(HashMap<String, Tensor>, Belongs)> {
         return Err(fault(format!("{name} holds values that are not finite numbers")));
     }
     verify(path, &bytes, &belongs)?;
-    Ok((tensors, belongs))
+    Ok(Saved { path: path.into(), tensors, belongs })
 }
 
 /// The name of a tensor with values that are not finite numbers, if there is one.

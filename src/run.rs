@@ -9,7 +9,7 @@ use candle_core::{DType, Device, Tensor};
 use toml::Value;
 
 use crate::architecture::{Architecture, Readout};
-use crate::checkpoint::{self, Belongs, FORMAT};
+use crate::checkpoint::{self, Belongs, Saved, FORMAT};
 use crate::config::{Config, Precision, RunSettings, Source, NO_PRESET};
 use crate::data::channels::Channels;
 use crate::data::text::Text;
@@ -136,19 +136,21 @@ impl RunBuilder {
 
     fn built(self) -> Result<Run> {
         let config = self.config()?;
-        let (mut data, mut tokenizer) = (self.given.clone(), None);
+        let (mut data, mut tokenizer, mut saved) = (self.given.clone(), None, None);
         if let Some(folder) = &self.saved {
-            tokenizer = checkpoint::tokenizer(folder, &saved_in(folder))?;
+            let read = checkpoint::read(&saved_in(folder))?;
+            tokenizer = checkpoint::tokenizer(folder, &read.belongs)?;
             if !self.data {
                 let text = tokenizer.clone().map(|tokenizer| Text { tokenizer, ngram: 1 });
-                data = Some(DataSet::empty(checkpoint::belongs(&saved_in(folder))?.kind, text));
+                data = Some(DataSet::empty(read.belongs.kind.clone(), text));
             }
+            saved = Some(read);
         }
         let with_examples = self.data || self.saved.is_none();
         let mut run = Run::assemble(config, data, with_examples, tokenizer, self.data_dirs, &self.device)?;
         run.stop = self.stop;
-        if let Some(folder) = &self.saved {
-            run.restore_from(folder)?;
+        if let Some(saved) = saved {
+            run.restore_from(saved)?;
         }
         if let Some(out) = self.out {
             run.folder = Some(Folder::create(&out)?);
@@ -478,9 +480,8 @@ impl Run {
         checkpoint::write(&folder.join(STATE), &state, &self.belongs())
     }
 
-    fn restore_from(&mut self, folder: &Path) -> Result<()> {
-        let path = saved_in(folder);
-        let (tensors, belongs) = checkpoint::read(&path)?;
+    fn restore_from(&mut self, saved: Saved) -> Result<()> {
+        let Saved { path, tensors, belongs } = saved;
         if belongs.architecture != self.config.architecture {
             let (found, wanted) = (&belongs.architecture, &self.config.architecture);
             return Err(Error::Run { path, problem: format!("holds the architecture {found}, not {wanted}") });
