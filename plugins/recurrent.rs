@@ -1,5 +1,7 @@
 //! Architecture `recurrent`: layers that hear from above as well as from below.
 
+mod clamps;
+
 use std::ops::RangeInclusive;
 
 use onward::architecture::Readout;
@@ -14,6 +16,8 @@ use onward::{
     Architecture, Batch, Block, Error, GoodnessFn, Head, Input, LocalLayer, Loss, NegativeSampler, Normalise,
     Objective, Optimiser, Report, Result, Site, Step, Values,
 };
+
+use self::clamps::{Clamped, Clamps};
 
 onward::settings! {
     /// Layers that hear, at every time step, from the layer below and from the layer above at the step before: a still
@@ -73,7 +77,8 @@ onward::settings! {
         window: Vec<usize> = vec![3, 5], in 1..;
         /// How much of its old state a layer keeps.
         damping: f64 = 0.3, in 0. ..1.;
-        /// Whether a wrong label is drawn anew at every time step; otherwise once for all of them.
+        /// Whether a wrong label is drawn anew at every time step, always from the prediction at the start (nebuly-ai's app
+        /// predicts anew as well); otherwise once for all of them.
         redraw: bool = false;
         /// How loud the label is: the length of what stands above the last layer, relative to what that hears from below.
         label_weight: f64 = 1., in f64::MIN_POSITIVE..=1e6;
@@ -165,59 +170,6 @@ struct Net {
     label_weight: f64,
     redraw: bool,
     jitter: usize,
-}
-
-/// Which columns of a sampler's views are clamped where.
-#[derive(Clone, Copy)]
-struct Clamps {
-    /// How many columns stand above the last layer: the label, or none.
-    label: usize,
-    /// How many columns are below at a time.
-    below: usize,
-    /// How many frames there are.
-    frames: usize,
-}
-
-/// Views taken apart.
-struct Clamped {
-    below: Vec<Values>,
-    label: Option<Input>,
-    batch: usize,
-    views: usize,
-}
-
-impl Clamps {
-    fn new(site: &Site, steps: usize, jitter: usize) -> Result<Self> {
-        let (input, example): (usize, usize) = (site.input.iter().product(), site.example.iter().product());
-        let label = if input == example + site.classes { site.classes } else { 0 };
-        let frames = if site.example.len() == 4 { site.example[0] } else { 1 };
-        let problem = match (frames, label) {
-            (2.., 0) => "videos need a sampler that puts the label behind them, as label_concat does".to_string(),
-            (2.., _) if frames != steps => format!("videos of {frames} frames need `steps = {frames}`"),
-            _ if jitter > 0 && (frames > 1 || label == 0 || site.example.len() != 3) => {
-                "only still images with the label behind them can be moved at every step; set `jitter = 0`".to_string()
-            }
-            _ => return Ok(Self { label, below: (input - label) / frames, frames }),
-        };
-        Err(Error::Mismatch { place: "recurrent".into(), problem })
-    }
-
-    fn take(self, input: &Input) -> Result<Clamped> {
-        let (batch, views) = (input.batch(), input.views());
-        let mut below: Vec<Values> = input.parts().iter().map(|part| part.values.clone()).collect();
-        if self.label == 0 {
-            return Ok(Clamped { below, label: None, batch, views });
-        }
-        let label = below
-            .pop()
-            .map_or_else(|| Ok(None), |part| part.width().map(|width| (width == self.label).then_some(part)))?;
-        let label = label.ok_or_else(|| Error::Mismatch {
-            place: "recurrent".into(),
-            problem: format!("the label has to be the last part of a view, {} columns", self.label),
-        })?;
-        let label = Some(Input::new(vec![label], batch, views, &[self.label])?);
-        Ok(Clamped { below, label, batch, views })
-    }
 }
 
 impl Net {
