@@ -25,21 +25,17 @@ impl Sampler {
     fn new(site: &Site) -> Result<Self> {
         match site.example[..] {
             [_, height, width] if site.tokenizer.is_none() => Ok(Self([height, width])),
-            _ => Err(fault(format!("it takes images (channels, height, width); {:?} are none", site.example))),
+            _ => Err(Error::Mismatch {
+                place: "patches".into(),
+                problem: format!("it takes images (channels, height, width); {:?} are none", site.example),
+            }),
         }
     }
-}
-
-fn fault(problem: String) -> Error {
-    Error::Mismatch { place: "patches".into(), problem }
 }
 
 impl NegativeSampler for Sampler {
     fn views(&mut self, batch: &Batch, _: &mut dyn FnMut() -> Result<Tensor>, step: &Step) -> Result<Views> {
         let (images, size, [height, width]) = (batch.examples(), batch.size(), self.0);
-        if size < 2 {
-            return Err(fault("one image alone; set `batch` to 2 at least".into()));
-        }
         // Drawn from the step, so that a run that is repeated, or resumed, draws the same.
         let mut rng = step.stream("patches");
         let mut mask = vec![0f32; size * height * width];
@@ -60,6 +56,11 @@ impl NegativeSampler for Sampler {
     /// Then the labels are hidden from it.
     fn is_supervised(&self) -> bool {
         false
+    }
+
+    /// One image alone has no next one.
+    fn smallest_batch(&self) -> usize {
+        2
     }
 }
 

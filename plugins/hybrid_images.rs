@@ -17,8 +17,7 @@ onward::settings! {
     /// | examples | `(B, C, H, W)`   | any size, any number of channels   |
     /// | `m`      | `(B, H, W)`      | 0 or 1                             |
     ///
-    /// # Errors
-    /// A batch of a single image has no other to be mixed with.
+    /// A batch needs two images at least: a single one has no other to be mixed with.
     ///
     /// # Reference
     /// Hinton, "The Forward-Forward Algorithm", 2022, section 3.2 (<https://arxiv.org/abs/2212.13345>), which does not say
@@ -84,12 +83,6 @@ fn blur(line: &mut [f32], copy: &mut [f32]) {
 impl NegativeSampler for Sampler {
     fn views(&mut self, batch: &Batch, _predict: &mut dyn FnMut() -> Result<Tensor>, step: &Step) -> Result<Views> {
         let (rows, size, [height, width]) = (batch.rows(), batch.size(), self.size);
-        if size < 2 {
-            let problem = "a batch of one image leaves no other to mix it with; choose `batch` and the number of \
-                           examples so that none of one is left over, 2 at least"
-                .to_string();
-            return Err(Error::Mismatch { place: "hybrid_images".into(), problem });
-        }
         let mut rng = step.stream("hybrids");
         // Everybody's other image is that of the one so many places on.
         let distance = 1 + below(&mut rng, size - 1);
@@ -121,6 +114,9 @@ onward::register! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use onward::candle_core::DType;
+    use onward::settings::Pick;
+    use onward::{registry, Vars};
 
     fn step(index: u64) -> Step {
         Step { seed: 1, index, epoch: 0, epochs: 1, train: true, pass: 0 }
@@ -163,9 +159,12 @@ mod tests {
 
     #[test]
     fn one_image_cannot_be_mixed() -> Result<()> {
-        let one = Batch::unlabelled(Tensor::zeros((1, 1, 4, 4), onward::candle_core::DType::F32, &Device::Cpu)?)?;
-        let error = Sampler { blurs: 1, size: [4, 4] }.views(&one, &mut never, &step(0)).unwrap_err().to_string();
-        assert!(error.contains("`batch`"), "{error}");
+        let one = Batch::unlabelled(Tensor::zeros((1, 1, 4, 4), DType::F32, &Device::Cpu)?)?;
+        let mut site = Site::new(Vars::new(1, DType::F32, &Device::Cpu), 1);
+        site.example = vec![1, 4, 4];
+        let mut sampler = registry::build(&Pick::<dyn NegativeSampler>::new("hybrid_images"), &site)?;
+        let error = sampler.views(&one, &mut never, &step(0)).unwrap_err().to_string();
+        assert!(error.contains("hybrid_images") && error.contains("`batch`"), "{error}");
         Ok(())
     }
 }

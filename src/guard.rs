@@ -267,6 +267,12 @@ impl Guard<dyn NegativeSampler> {
 
 impl NegativeSampler for Guard<dyn NegativeSampler> {
     fn views(&mut self, batch: &Batch, predict: &mut dyn FnMut() -> Result<Tensor>, step: &Step) -> Result<Views> {
+        let (size, least) = (batch.size(), self.smallest_batch());
+        if size < least {
+            let problem =
+                format!("it was given {size} of the {least} examples that it needs at least; set a larger `batch`");
+            return Err(Error::Mismatch { place: self.plugin.clone(), problem });
+        }
         let views = self.attempt_mut(|sampler| sampler.views(batch, predict, step))?;
         let input = self.checked(views.input, batch, Some(views.roles.len()))?;
         if let Some(labels) = views.labels.as_ref().filter(|labels| labels.len() != batch.size()) {

@@ -34,8 +34,9 @@ pub trait NegativeSampler: Send {
         true
     }
 
-    /// How many examples a batch must have, at least; by default 1. A sampler that mixes examples needs more, and a run
-    /// whose batches would leave fewer over is refused before it begins.
+    /// How many examples a batch must have, at least; by default 1. A sampler that mixes examples needs more:
+    /// [`views`](Self::views) is then never given fewer, and a run whose batches would leave fewer over is refused before it
+    /// begins.
     fn smallest_batch(&self) -> usize {
         1
     }

@@ -6,7 +6,7 @@
 
 use onward::candle_core::{Device, Tensor};
 use onward::seed::unit;
-use onward::{Batch, Error, Input, NegativeSampler, Result, Role, Step, Views};
+use onward::{Batch, Input, NegativeSampler, Result, Role, Step, Views};
 
 onward::settings! {
     /// The example as the positive view; as the negative one a mixture with the next example of the batch. No label is
@@ -22,10 +22,6 @@ onward::settings! {
 impl NegativeSampler for Sampler {
     fn views(&mut self, batch: &Batch, _: &mut dyn FnMut() -> Result<Tensor>, step: &Step) -> Result<Views> {
         let (rows, size) = (batch.rows(), batch.size());
-        if size < 2 {
-            let problem = "a batch of one example has no next one; set `batch` to 2 at least".into();
-            return Err(Error::Mismatch { place: "my_plugin".into(), problem });
-        }
         // Everything random in a step comes from here, so that a run repeats itself.
         let mut rng = step.stream("my_plugin");
         let mask = (0..rows.elem_count()).map(|_| if unit(&mut rng) < self.keep { 1f32 } else { 0. });
@@ -39,6 +35,11 @@ impl NegativeSampler for Sampler {
 
     fn is_supervised(&self) -> bool {
         false
+    }
+
+    // One example alone has no next one.
+    fn smallest_batch(&self) -> usize {
+        2
     }
 }
 

@@ -252,21 +252,21 @@ pub(super) fn sampler(name: &str, court: &mut Court<'_>) {
         return;
     };
     let build = || at(&toy.site(1, 6)?);
-    let batch = |size: usize| Batch::new(toy.rows(size)?, (0..size as u32).map(|index| index % 4).collect());
+    let least = build().map_or(1, |sampler| sampler.smallest_batch());
+    let batch = |size: usize| {
+        let size = size.max(least);
+        Batch::new(toy.rows(size)?, (0..size as u32).map(|index| index % 4).collect())
+    };
     let views = |sampler: &mut dyn NegativeSampler, batch: &Batch, step: &Step| {
         let mut predict = || Ok(Tensor::full(-1.4f32, (batch.size(), 4), &Device::Cpu)?);
         sampler.views(&batch.shown_to(sampler), &mut predict, step)
     };
     court.hold("shapes", || {
         let mut sampler = build()?;
-        for size in [1, 3] {
+        for size in [least, least + 2] {
             let batch = batch(size)?;
             let neutral = sampler.neutral(&batch.hidden())?;
-            let views = match views(&mut *sampler, &batch, &step(1, 0)) {
-                // A negative that is made of another example takes two.
-                Err(error) if size == 1 && error.is_usage() => continue,
-                views => views?,
-            };
+            let views = views(&mut *sampler, &batch, &step(1, 0))?;
             ensure!(
                 views.input.shape() == neutral.shape(),
                 "views of shape {:?}, but neutral ones of {:?}",

@@ -1,7 +1,7 @@
 //! Sampler `halves`.
 
 use onward::candle_core::Tensor;
-use onward::{Batch, Error, Input, NegativeSampler, Result, Role, Step, Views};
+use onward::{Batch, Input, NegativeSampler, Result, Role, Step, Views};
 
 onward::settings! {
     /// Negatives without labels: the upper rows of an image upon the lower rows of the next one of the batch.
@@ -14,9 +14,6 @@ onward::settings! {
 impl NegativeSampler for Halves {
     fn views(&mut self, batch: &Batch, _: &mut dyn FnMut() -> Result<Tensor>, _: &Step) -> Result<Views> {
         let (rows, size, width) = (batch.rows(), batch.size(), batch.rows().dim(1)?);
-        if size < 2 {
-            return Err(Error::Mismatch { place: "halves".into(), problem: "one image: set `batch` to 2".into() });
-        }
         let own = (self.share * width as f64) as usize;
         let next = Tensor::cat(&[rows.narrow(0, 1, size - 1)?, rows.narrow(0, 0, 1)?], 0)?;
         let negative = Tensor::cat(&[rows.narrow(1, 0, own)?, next.narrow(1, own, width - own)?], 1)?;
@@ -26,6 +23,10 @@ impl NegativeSampler for Halves {
 
     fn is_supervised(&self) -> bool {
         false
+    }
+
+    fn smallest_batch(&self) -> usize {
+        2
     }
 }
 
