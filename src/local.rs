@@ -43,8 +43,8 @@ pub struct Fields {
     image: [usize; 3],
     /// Height and width of the grid of locations.
     grid: [usize; 2],
-    /// The numbers in a field: `F`.
-    numbers: usize,
+    /// Height and width of a field.
+    field: usize,
 }
 
 impl Fields {
@@ -86,7 +86,7 @@ impl Fields {
                 index.push(at.unwrap_or(beyond));
             }
         }
-        Ok(Self { index, image, grid, numbers })
+        Ok(Self { index, image, grid, field })
     }
 
     /// Height and width of the grid of locations.
@@ -96,7 +96,7 @@ impl Fields {
 
     /// The numbers in a field: `C·field²`.
     pub fn numbers(&self) -> usize {
-        self.numbers
+        self.image[0] * self.field * self.field
     }
 
     fn locations(&self) -> usize {
@@ -105,9 +105,9 @@ impl Fields {
 
     /// The fields of all rows at a location, `(R, F)`.
     fn at(&self, location: usize, images: &ops::Rows<'_>, out: &mut Vec<f32>) {
-        out.resize(images.rows * self.numbers, 0.);
-        let index = &self.index[location * self.numbers..][..self.numbers];
-        for (row, out) in out.chunks_exact_mut(self.numbers).enumerate() {
+        out.resize(images.rows * self.numbers(), 0.);
+        let index = &self.index[location * self.numbers()..][..self.numbers()];
+        for (row, out) in out.chunks_exact_mut(self.numbers()).enumerate() {
             let image = images.row(row);
             out.iter_mut().zip(index).for_each(|(out, &at)| *out = image.get(at as usize).copied().unwrap_or(0.));
         }
@@ -118,7 +118,7 @@ impl Fields {
         let rows = images.dim(0)?;
         let index = Tensor::from_slice(&self.index, self.index.len(), images.device())?;
         let lines = images.flatten_from(1)?.pad_with_zeros(1, 0, 1)?;
-        let fields = lines.index_select(&index, 1)?.reshape((rows, self.locations(), self.numbers))?;
+        let fields = lines.index_select(&index, 1)?.reshape((rows, self.locations(), self.numbers()))?;
         Ok(fields.transpose(0, 1)?.contiguous()?)
     }
 }
@@ -129,7 +129,7 @@ impl Local {
     /// # Errors
     /// As [`Vars::get`].
     pub fn new(vars: &Vars, fields: Fields, units: usize, init: Init) -> Result<Self> {
-        let shape = (fields.locations(), fields.numbers, units);
+        let shape = (fields.locations(), fields.numbers(), units);
         let weight = (vars.path("weight"), vars.get("weight", shape, init)?);
         let bias = (vars.path("bias"), vars.get("bias", fields.locations() * units, Init::Const(0.))?);
         Ok(Self { weight, bias, fields })
@@ -140,9 +140,8 @@ impl Local {
     /// # Errors
     /// Whatever candle refuses.
     pub fn features(&self) -> Result<Tensor> {
-        let (locations, numbers, units) = self.weight.1.dims3()?;
-        let channels = self.fields.image[0];
-        let field = (numbers / channels).isqrt();
+        let (locations, _, units) = self.weight.1.dims3()?;
+        let (channels, field) = (self.fields.image[0], self.fields.field);
         let rows = self.weight.1.as_detached_tensor().transpose(1, 2)?.contiguous()?;
         Ok(rows.reshape((locations * units, channels, field, field))?)
     }
@@ -174,10 +173,10 @@ impl Local {
             with_rows(x, |x| {
                 let product = |fields: &mut Vec<f32>, location: usize| {
                     self.fields.at(location, &x, fields);
-                    let weight = &weight[location * self.fields.numbers * units..];
-                    let weight = Matrix::of_rows(weight, self.fields.numbers, units, units);
+                    let weight = &weight[location * self.fields.numbers() * units..];
+                    let weight = Matrix::of_rows(weight, self.fields.numbers(), units, units);
                     let mut product = vec![0f32; rows * units];
-                    let fields = Matrix::of_rows(fields, rows, self.fields.numbers, self.fields.numbers);
+                    let fields = Matrix::of_rows(fields, rows, self.fields.numbers(), self.fields.numbers());
                     accumulate_here(&mut product, 0., fields, weight);
                     product
                 };
@@ -215,7 +214,7 @@ impl Local {
             let fields = self.fields.plain(x)?.transpose(1, 2)?.contiguous()?;
             return Ok([fields.matmul(&delta)?, of_bias]);
         }
-        let size = self.fields.numbers * units;
+        let size = self.fields.numbers() * units;
         let mut gradient = vec![0f32; locations * size];
         with_rows(delta, |delta| {
             with_rows(x, |x| {
@@ -226,7 +225,7 @@ impl Local {
                         here.extend(delta.row(row)[location..].iter().step_by(locations));
                     }
                     let here = Matrix::of_rows(here, rows, units, units);
-                    let fields = Matrix::of_rows(fields, rows, self.fields.numbers, self.fields.numbers);
+                    let fields = Matrix::of_rows(fields, rows, self.fields.numbers(), self.fields.numbers());
                     accumulate_here(out, 0., fields.transposed(), here);
                 };
                 gradient.par_chunks_exact_mut(size).enumerate().for_each_init(Default::default, learn);
