@@ -33,12 +33,13 @@ pub fn sheet(run: &mut Run, count: usize) -> Result<RgbImage> {
     let indices: Vec<usize> = (0..count.max(2).min(train.len())).collect();
     let batch = train.batch(&indices, None)?.to(&run.device, run.dtype)?;
     let mut rows = vec![image.grey_or_colour(&batch.rows().narrow(0, 0, count)?)?];
-    for role in [Role::Positive, Role::Negative] {
-        rows.extend(
-            views(run, &batch, role)?.map(|views| image.grey_or_colour(&views.narrow(0, 0, count)?)).transpose()?,
-        );
+    let Seen { positive, negative } = views(run, &batch)?;
+    for views in [Some(&positive), negative.as_ref()].into_iter().flatten() {
+        rows.push(image.grey_or_colour(&views.narrow(0, 0, count)?)?);
     }
-    rows.extend(masks(run, &batch, count)?.map(|masks| image.grey_or_colour(&masks)).transpose()?);
+    if negative.is_some() {
+        rows.push(image.grey_or_colour(&masks(run, &batch, count)?)?);
+    }
     let first = run.architecture().blocks().first();
     if let Some(features) = first.map(|block| block.features()).transpose()?.flatten() {
         let features = features.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
@@ -110,8 +111,14 @@ impl Shape {
     }
 }
 
-/// The first view of this role of every example, `(B, D)`, as in the first step of the run.
-fn views(run: &mut Run, batch: &Batch, role: Role) -> Result<Option<Tensor>> {
+/// The first positive and the first negative view of every example, `(B, D)`.
+struct Seen {
+    positive: Tensor,
+    negative: Option<Tensor>,
+}
+
+/// What is seen of a batch in the first step of the run.
+fn views(run: &mut Run, batch: &Batch) -> Result<Seen> {
     let settings = &run.config.run;
     let step = Step { seed: settings.seed, index: 0, epoch: 0, epochs: settings.epochs, train: true, pass: 0 };
     let hidden = run.prepare(batch)?.hidden();
@@ -126,13 +133,14 @@ fn views(run: &mut Run, batch: &Batch, role: Role) -> Result<Option<Tensor>> {
         })
     };
     let views = run.sampler.views(&batch.shown_to(&*run.sampler), &mut predict, &step)?;
-    let Some(first) = views.roles.iter().position(|found| *found == role) else { return Ok(None) };
     let rows = views.input.join()?.flatten_from(1)?;
-    Ok(Some(rows.narrow(0, first * batch.size(), batch.size())?))
+    let view = |index: usize| rows.narrow(0, index * batch.size(), batch.size());
+    let negative = views.roles.iter().position(|role| *role == Role::Negative).map(view).transpose()?;
+    Ok(Seen { positive: view(0)?, negative })
 }
 
 /// The negative views of examples each of which is white where all others are black, `(count, D)`.
-fn masks(run: &mut Run, batch: &Batch, count: usize) -> Result<Option<Tensor>> {
+fn masks(run: &mut Run, batch: &Batch, count: usize) -> Result<Tensor> {
     let mut masks = Vec::with_capacity(count);
     for index in 0..count {
         let white = Tensor::ones((1, batch.rows().dim(1)?), batch.rows().dtype(), batch.device())?;
@@ -143,10 +151,10 @@ fn masks(run: &mut Run, batch: &Batch, count: usize) -> Result<Option<Tensor>> {
             Ok(labels) => Batch::new(examples, labels.to_vec())?,
             Err(_) => Batch::unlabelled(examples)?,
         };
-        let Some(negative) = views(run, &lit, Role::Negative)? else { return Ok(None) };
-        masks.push(negative.narrow(0, index, 1)?);
+        masks.push(views(run, &lit)?.negative.map(|negative| negative.narrow(0, index, 1)));
     }
-    Ok(Some(Tensor::cat(&masks, 0)?))
+    let masks = masks.into_iter().flatten().collect::<Result<Vec<_>, _>>()?;
+    Ok(Tensor::cat(&masks, 0)?)
 }
 
 /// Rows of images upon one ground, each enlarged by a whole number.
