@@ -179,7 +179,9 @@ impl Stack {
             let log = head.log_probabilities(&features)?;
             neutral = Some((features, log));
         }
-        let mut predict = || neutral.as_ref().map(|(_, log)| log.clone()).ok_or_else(no_head);
+        let is_probe = !self.heads.is_empty();
+        let none = || if is_probe { no_prediction_yet() } else { no_head() };
+        let mut predict = || neutral.as_ref().map(|(_, log)| log.clone()).ok_or_else(none);
         let mut reports = Vec::with_capacity(self.blocks.len());
         // Epochs in which only the head learns need no views.
         if let Some(last) = self.blocks.iter().rposition(|block| block.is_learning(step)) {
@@ -200,6 +202,16 @@ impl Stack {
             head.learn(features, log, batch.labels()?, step)?;
         }
         Ok(reports)
+    }
+}
+
+fn no_prediction_yet() -> Error {
+    Error::Mismatch {
+        place: "stack of layers".into(),
+        problem:
+            "the network's own prediction is asked for, but its head is a probe that learns after the layers; set \
+                  `probe_epochs = 0`, or choose a sampler that asks for none"
+                .into(),
     }
 }
 

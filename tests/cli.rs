@@ -82,6 +82,23 @@ fn what_can_be_named_is_listed_and_shown() {
 }
 
 #[test]
+fn an_epoch_in_which_no_layer_learns_reports_none() {
+    let base = tempfile::tempdir().unwrap();
+    let run = base.path().join("run");
+    let settings = ["--epochs", "1", "--set", "hidden=[8]", "--set", "data.size=100", "--set", "probe_epochs=1"];
+    // A probe cannot say which wrong labels are hard.
+    let early = base.path().join("early");
+    let message =
+        fails(2, &[&["train", "progressive", "--quiet", "--out", early.to_str().unwrap()], &settings[..]].concat());
+    assert!(message.contains("`probe_epochs = 0`"), "{message}");
+    let settings = [&settings[..], &["--set", "sampler=hybrid_images"]].concat();
+    let output = onward(&[&["train", "progressive", "--out", run.to_str().unwrap()], &settings[..]].concat());
+    let log = text(&output.stderr);
+    let epochs: Vec<&str> = log.lines().filter(|line| line.starts_with("epoch ")).collect();
+    assert!(matches!(epochs[..], [first, probe] if first.contains("goodness") && probe.ends_with("steps/s")), "{log}");
+}
+
+#[test]
 fn settings_of_a_default_plugin_need_not_name_it() {
     let base = tempfile::tempdir().unwrap();
     let run = base.path().join("run");

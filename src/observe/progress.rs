@@ -40,6 +40,10 @@ impl Progress {
                 None => format!("{name}: {}", short(report.positive)),
             }
         };
+        if reports.is_empty() {
+            // A probe learns, or nothing does.
+            return String::new();
+        }
         let loss: f64 = reports.iter().map(|(_, report)| report.loss).sum();
         format!("loss {loss:.4}  goodness +/− {}", reports.iter().map(text).collect::<Vec<_>>().join("  "))
     }
@@ -75,10 +79,9 @@ impl Observer for Progress {
             }
             Event::EpochEnded { epoch, epochs, seconds, reports } => {
                 let rate = self.steps as f64 / seconds.max(1e-9);
-                self.line(format!(
-                    "epoch {epoch}/{epochs}  {seconds:.2} s  {rate:.0} steps/s  {}",
-                    self.reports(reports)
-                ));
+                let line =
+                    format!("epoch {epoch}/{epochs}  {seconds:.2} s  {rate:.0} steps/s  {}", self.reports(reports));
+                self.line(line.trim_end().to_string());
             }
             Event::Evaluated { split, evaluation, .. } => {
                 let split = format!("{split:?}").to_lowercase();
