@@ -14,7 +14,7 @@ use onward::sampler::every_class;
 use onward::settings::Pick;
 use onward::{
     Architecture, Batch, Block, Error, GoodnessFn, Head, Input, LocalLayer, Loss, NegativeSampler, Normalise,
-    Objective, Optimiser, Report, Result, Site, Step, Values,
+    Objective, Optimiser, Report, Result, Role, Site, Step, Values,
 };
 
 use self::clamps::{Clamped, Clamps};
@@ -52,13 +52,20 @@ onward::settings! {
     /// Examples `(T, C, H, W)` are videos of `T = steps` frames: frame `t` is below at step `t`, the first one at the
     /// start too.
     ///
+    /// With `maps` the pixels and all states are maps of one height and width, `sₗ` being `(V·B, hiddenₗ, H, W)`: a layer
+    /// hears below and above as the channels of one image, which is what layers of local fields need. The label is one
+    /// channel more, whose pixels are dealt to the classes, pixel `p` to class `p mod C`, so that every field of more
+    /// pixels than classes sees all of it.
+    ///
     /// # Reference
     /// Hinton, "The Forward-Forward Algorithm", 2022, section 3.4 (<https://arxiv.org/abs/2212.13345>); Hinton, "How to
     /// represent part-whole hierarchies in a neural network", 2021 (<https://arxiv.org/abs/2102.12627>). The paper does
     /// not say whether goodness is that of the activity or of the damped state: here it is the activity's.
     pub struct Recurrent {
-        /// The width of each layer, from the first on.
+        /// The width of each layer, from the first on; with `maps`, its channels.
         hidden: Vec<usize> = vec![1000; 2], in 1..=1_000_000;
+        /// Whether every layer keeps the height and the width of the images, and hears its neighbours pixel by pixel.
+        maps: bool = false;
         /// The kind of all layers.
         layer: Pick<dyn LocalLayer> = "dense".into();
         /// The goodness of all layers.
@@ -77,8 +84,8 @@ onward::settings! {
         window: Vec<usize> = vec![3, 5], in 1..;
         /// How much of its old state a layer keeps.
         damping: f64 = 0.3, in 0. ..1.;
-        /// Whether a wrong label is drawn anew at every time step, always from the prediction at the start (nebuly-ai's app
-        /// predicts anew as well); otherwise once for all of them.
+        /// Whether a wrong label is drawn anew at every time step, from what the head makes of the negative view by then;
+        /// otherwise once for all of them, from the prediction at the start.
         redraw: bool = false;
         /// How loud the label is: the length of what stands above the last layer, relative to what that hears from below.
         label_weight: f64 = 1., in f64::MIN_POSITIVE..=1e6;
@@ -150,6 +157,23 @@ const PRESETS: &[Preset] = &[
             schedule = "constant"
         "#,
     },
+    Preset {
+        name: "cifar",
+        about:
+            "Hinton's of 2022 for CIFAR-10: two layers of 3072 units with local fields of 11×11, low activity is good",
+        settings: r#"
+            data = "cifar-10"
+            epochs = 30
+            batch = 100
+            hidden = [3, 3]
+            maps = true
+            layer = { name = "local", field = 11, padding = 5, peer = 0.03 }
+            sampler = { name = "label_concat", negatives = "hard" }
+            goodness = { name = "sum_squares", positive = "low" }
+            steps = 10
+            window = [4, 6]
+        "#,
+    },
 ];
 
 struct Net {
@@ -162,6 +186,8 @@ struct Net {
     hidden: Vec<usize>,
     /// How wide that is what stands above the last one; 0 if nothing does.
     top: usize,
+    /// Height and width of the maps, if layers hear each other pixel by pixel.
+    map: Option<[usize; 2]>,
     clamps: Clamps,
     normalise: Normalise,
     steps: usize,
@@ -174,22 +200,28 @@ struct Net {
 
 impl Net {
     fn new(settings: Recurrent, site: &Site) -> Result<Self> {
-        let clamps = Clamps::new(site, settings.steps, settings.jitter)?;
-        let top = match (clamps.label, settings.label_units) {
+        let mut clamps = Clamps::new(site, settings.steps, settings.jitter)?;
+        let map = settings.maps.then(|| clamps.deal_label(site)).transpose()?;
+        if map.is_some() && settings.label_units > 0 {
+            return Err(mismatch("with `maps` the label is a map, and not projected; set `label_units = 0`"));
+        }
+        let top = match (clamps.above, settings.label_units) {
             (label, 0) | (label @ 0, _) => label,
             (_, units) => units,
         };
-        let hidden = settings.hidden.clone();
+        let pixels = map.map_or(1, |[height, width]| height * width);
+        let hidden: Vec<usize> = settings.hidden.iter().map(|units| units.saturating_mul(pixels)).collect();
         let mut blocks = Vec::with_capacity(hidden.len() + 1);
-        for (index, &units) in hidden.iter().enumerate() {
+        for (index, &units) in settings.hidden.iter().enumerate() {
             let below = if index == 0 { clamps.below } else { hidden[index - 1] };
             let above = hidden.get(index + 1).copied().unwrap_or(top);
-            let place = site.scope("blocks").scope(index).with_input(&[below + above]).with_units(units);
-            blocks.push(block(&settings, (index + 1).to_string(), &place)?);
+            let place = site.scope("blocks").scope(index).with_units(units);
+            let place = place.with_input(&shape(map, below.saturating_add(above)));
+            blocks.push(block(&settings, (index + 1).to_string(), &place, map)?);
         }
-        if top != clamps.label {
-            let place = site.scope("label").with_input(&[clamps.label]).with_units(top);
-            blocks.push(block(&settings, "label".into(), &place)?);
+        if top != clamps.above {
+            let place = site.scope("label").with_input(&[clamps.above]).with_units(top);
+            blocks.push(block(&settings, "label".into(), &place, None)?);
         }
         let by_class = blocks.iter().any(|block| block.classes().is_some());
         let of_head = Descent {
@@ -212,6 +244,7 @@ impl Net {
             classes: site.classes,
             hidden,
             top,
+            map,
             clamps,
             normalise: settings.normalise,
             steps: settings.steps,
@@ -252,7 +285,8 @@ impl Net {
         for (index, block) in self.blocks[..self.hidden.len()].iter().enumerate() {
             let (batch, views) = (lower.batch(), lower.views());
             let above = self.hidden.get(index + 1).copied().unwrap_or(self.top);
-            let state = block.forward(&beside(lower, silence(above, batch, views)?.as_ref())?, step)?.detach();
+            let heard = self.beside(lower, silence(above, batch, views)?.as_ref())?;
+            let state = block.forward(&heard, step)?.detach();
             lower = self.listen(&state, batch, views)?;
             states.push(state);
         }
@@ -268,9 +302,19 @@ impl Net {
         (0..self.hidden.len())
             .map(|index| {
                 let upper = if index + 1 < self.hidden.len() { around.get(index + 2) } else { above.as_ref() };
-                beside(around[index].clone(), upper)
+                self.beside(around[index].clone(), upper)
             })
             .collect()
+    }
+
+    /// What a layer hears from below and above, side by side: columns, or the channels of maps.
+    fn beside(&self, lower: Input, upper: Option<&Input>) -> Result<Input> {
+        let heard = match upper {
+            Some(upper) => Input::beside(&[lower, upper.clone()])?,
+            None => lower,
+        };
+        let columns = heard.width();
+        heard.shaped(&shape(self.map, columns))
     }
 
     /// What stands above the last layer, as loud as what that hears from below, times `label_weight`.
@@ -297,14 +341,29 @@ impl Net {
     ) -> Result<(Clamped, Vec<Tensor>, Input)> {
         let clamped = self.clamps.take(&sampler.neutral(batch)?)?;
         let states = self.start(self.below(&clamped, 0, batch, step)?, step)?;
-        let features = states.iter().map(|state| self.listen(state, batch.size(), 1));
-        let features = Input::beside(&features.collect::<Result<Vec<_>>>()?)?;
+        let features = self.features(&states, batch.size())?;
         Ok((clamped, states, features))
+    }
+
+    /// What the head sees of the states of one view, `(B, …)` each.
+    fn features(&self, states: &[Tensor], batch: usize) -> Result<Input> {
+        let features = states.iter().map(|state| self.listen(state, batch, 1));
+        Input::beside(&features.collect::<Result<Vec<_>>>()?)
+    }
+
+    /// What the head makes of the first negative view's states by now, `(B, C)`.
+    fn prediction(&self, states: &[Tensor], roles: &[Role], batch: usize) -> Result<Tensor> {
+        let view = roles.iter().position(|role| *role == Role::Negative).unwrap_or(0);
+        let of_view = |state: &Tensor| -> Result<Tensor> {
+            Ok(if state.dim(0)? == batch { state.clone() } else { state.narrow(0, view * batch, batch)? })
+        };
+        let states = states.iter().map(of_view).collect::<Result<Vec<_>>>()?;
+        self.heads[0].log_probabilities(&self.features(&states, batch)?)
     }
 
     /// The states that views start from: those of the neutral view, unless they differ below.
     fn start_of(&self, clamped: &Clamped, neutral: &[Tensor], batch: &Batch, step: &Step) -> Result<Vec<Tensor>> {
-        match self.clamps.label {
+        match self.clamps.above {
             0 => self.start(self.below(clamped, 0, batch, step)?, step),
             _ => Ok(neutral.to_vec()),
         }
@@ -335,14 +394,19 @@ impl Net {
 }
 
 /// A block at a place that says how much enters it and how many units it has.
-fn block(settings: &Recurrent, name: String, place: &Site) -> Result<Block> {
+fn block(settings: &Recurrent, name: String, place: &Site, map: Option<[usize; 2]>) -> Result<Block> {
     let layer = registry::build(&settings.layer, &place.scope("layer"))?;
     // One row is enough to see what comes out.
-    let row = Tensor::ones((1, place.input[0]), place.vars.dtype(), &place.vars.device())?;
+    let row = Tensor::ones([&[1], &place.input[..]].concat(), place.vars.dtype(), &place.vars.device())?;
     let activity = layer.forward(&Input::of(row)?, &Step::evaluation(place.seed))?;
-    let units = place.units.unwrap_or_default();
-    if activity.elem_count() != units {
-        let (found, expected) = (activity.dims()[1..].to_vec(), format!("{units} units in all"));
+    let (found, units) = (activity.dims()[1..].to_vec(), place.units.unwrap_or_default());
+    let expected = match map {
+        None if found.iter().product::<usize>() == units => None,
+        None => Some(format!("{units} units in all")),
+        Some([height, width]) if found == [units, height, width] => None,
+        Some([height, width]) => Some(format!("[{units}, {height}, {width}], since `maps` keep their size")),
+    };
+    if let Some(expected) = expected {
         return Err(Error::Shape { place: format!("recurrent layer {name}"), found, expected });
     }
     let of_goodness = place.scope("goodness").with_input(&activity.dims()[1..]);
@@ -374,10 +438,11 @@ fn window(settings: &Recurrent) -> Result<RangeInclusive<usize>> {
     }
 }
 
-fn beside(lower: Input, upper: Option<&Input>) -> Result<Input> {
-    match upper {
-        Some(upper) => Input::beside(&[lower, upper.clone()]),
-        None => Ok(lower),
+/// The shape of what has this many columns, as columns or as channels of maps.
+fn shape(map: Option<[usize; 2]>, columns: usize) -> Vec<usize> {
+    match map {
+        Some([height, width]) => vec![columns / (height * width), height, width],
+        None => vec![columns],
     }
 }
 
@@ -409,7 +474,8 @@ impl Architecture for Net {
         for t in 1..=self.steps {
             let step = &step.pass(t as u32);
             if self.redraw && t > 1 {
-                views = sampler.views(&batch.shown_to(sampler), &mut || Ok(log.clone()), step)?;
+                let mut predict = || self.prediction(&states, &views.roles, batch.size());
+                views = sampler.views(&batch.shown_to(sampler), &mut predict, step)?;
                 clamped = self.clamps.take(&views.input)?;
             }
             let above = self.above(clamped.label.as_ref(), step)?;

@@ -199,6 +199,18 @@ impl Input {
         Ok(joined)
     }
 
+    /// The same columns, read as rows of another shape: images, `(C, H, W)`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if that has another number of columns.
+    pub fn shaped(self, shape: &[usize]) -> Result<Self> {
+        if shape.iter().product::<usize>() != self.width() {
+            let expected = format!("{} columns", self.width());
+            return Err(Error::Shape { place: "shape of an input".into(), found: shape.to_vec(), expected });
+        }
+        Ok(Self { shape: shape.to_vec(), ..self })
+    }
+
     /// The parts, from left to right.
     pub fn parts(&self) -> &[Part] {
         &self.parts

@@ -165,6 +165,107 @@ fn a_step_of_two_layers_is_that_of_an_independent_program() -> Result<()> {
     Ok(())
 }
 
+/// A net for 2×2 pixels and two classes, its sampler, its variables and a batch.
+type Parts = (Box<dyn Architecture>, Box<dyn NegativeSampler>, Vars, Batch);
+
+fn of_four_pixels(settings: &str) -> Result<Parts> {
+    let vars = Vars::new(1, DType::F64, &Device::Cpu);
+    let mut site = Site::new(vars.clone(), 1);
+    (site.example, site.classes, site.hypotheses) = (vec![1, 2, 2], 2, true);
+    let sampler = registry::build(&Pick::<dyn NegativeSampler>::new("label_concat"), &site)?;
+    site.input = vec![6];
+    let settings: Table = settings.parse().expect("these settings are TOML");
+    let net = (registry::named::<dyn Architecture>("recurrent")?.build)(&settings, &site)?;
+    let pixels = Tensor::new(&[[[[0.2f64, 0.8], [0.4, 0.1]]], [[[0.5, 0.1], [0.9, 0.6]]]], &Device::Cpu)?;
+    Ok((net, sampler, vars, Batch::new(pixels, vec![0, 1])?))
+}
+
+/// The weight of the dense layer that does what fields of 3×3 do on maps of 2×2, all of which they see.
+fn dense_weight(local: &Tensor, label: bool) -> Result<Tensor> {
+    let weights = local.to_vec3::<f64>()?; // (4, C·9, N)
+    let (channels, units) = (weights[0].len() / 9, weights[0][0].len());
+    let mut rows = Vec::new();
+    for channel in 0..channels {
+        for pixel in 0..4 {
+            let mut row = Vec::new();
+            for unit in 0..units {
+                for (location, weights) in weights.iter().enumerate() {
+                    let (y, x) = (pixel / 2 + 1 - location / 2, pixel % 2 + 1 - location % 2);
+                    row.push(weights[channel * 9 + y * 3 + x][unit]);
+                }
+            }
+            rows.push(row);
+        }
+    }
+    if label {
+        // The last channel is the label's: pixels 0 and 2 are class 0, and each is √2 quieter than one column would be.
+        let map = rows.split_off(rows.len() - 4);
+        for class in 0..2 {
+            rows.push(map[class].iter().zip(&map[class + 2]).map(|(a, b)| (a + b) / 2f64.sqrt()).collect());
+        }
+    }
+    Ok(Tensor::new(rows, &Device::Cpu)?)
+}
+
+#[test]
+fn maps_whose_fields_see_everything_do_what_dense_layers_do() -> Result<()> {
+    let maps = "hidden = [2, 3]\nmaps = true\nlayer = { name = \"local\", field = 3, padding = 1 }";
+    let (maps, sampler, of_maps, batch) = of_four_pixels(maps)?;
+    let (dense, same, of_dense, _) = of_four_pixels("hidden = [8, 12]")?;
+    let mut weights = HashMap::new();
+    for (name, var) in of_dense.all() {
+        let found = of_maps.all().into_iter().find(|(known, _)| *known == name).expect("the same names").1;
+        let tensor = match name.as_str() {
+            "blocks.0.layer.weight" => dense_weight(&found, false)?,
+            "blocks.1.layer.weight" => dense_weight(&found, true)?,
+            _ => found.as_tensor().copy()?,
+        };
+        assert_eq!(tensor.dims(), var.dims(), "{name}");
+        weights.insert(name, tensor);
+    }
+    of_dense.restore(&weights)?;
+    let step = Step::evaluation(1);
+    for readout in ["search", "head"] {
+        let found = maps.scores(&batch.hidden(), &*sampler, readout, &step)?;
+        let expected = dense.scores(&batch.hidden(), &*same, readout, &step)?.flatten_all()?.to_vec1::<f64>()?;
+        assert_close(readout, &found, &expected, 1e-6)?; // the label is scaled in single precision
+    }
+    Ok(())
+}
+
+#[test]
+fn maps_learn_with_local_fields_and_with_kernels() -> Result<()> {
+    // Kernels hear the gradients of all places, so that they need a lower rate.
+    let layers = [
+        ("local", r#"layer = { name = "local", field = 5, padding = 2, peer = 0.03 }"#, 0.02),
+        ("conv", r#"layer = { name = "conv", field = 5, pool = 1 }"#, 0.001),
+    ];
+    for (name, layer, rate) in layers {
+        let layer: Table = layer.parse().expect("these settings are TOML");
+        let data = Table::from_iter([("name".to_string(), Value::from("digits")), ("size".to_string(), 600.into())]);
+        let run = small().set("data", data).set("layer", layer["layer"].clone()).set("hidden", vec![2, 2]);
+        let run = run.set("maps", true).set("steps", 3).set("window", vec![2, 3]).set("lr", rate);
+        let summary = run.build()?.fit(&mut ())?;
+        let error = summary.test.readouts["head"].error;
+        assert!(error < 0.5, "{name}: {error}");
+    }
+    Ok(())
+}
+
+#[test]
+fn maps_of_another_size_are_refused() {
+    let cases = [
+        (r#"layer = "dense""#, "maps"),
+        (r#"layer = { name = "local", field = 2, padding = 1 }"#, "[4, 2, 2], since `maps` keep their size"),
+        ("label_units = 5", "label_units = 0"),
+    ];
+    for (settings, named) in cases {
+        let settings = format!("hidden = [4, 4]\nmaps = true\n{settings}");
+        let error = of_four_pixels(&settings).err().expect("no such net").to_string();
+        assert!(error.contains(named), "{settings}: {error}");
+    }
+}
+
 fn small() -> RunBuilder {
     let data = Table::from_iter([("name".to_string(), Value::from("digits")), ("size".to_string(), 2000.into())]);
     Run::builder("recurrent").set("data", data).set("hidden", vec![100, 100]).set("epochs", 4).set("batch", 50)

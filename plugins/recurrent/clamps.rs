@@ -5,8 +5,10 @@ use onward::{Error, Input, Result, Site, Values};
 /// Which columns of a sampler's views are clamped where.
 #[derive(Clone, Copy)]
 pub(super) struct Clamps {
-    /// How many columns stand above the last layer: the label, or none.
-    pub label: usize,
+    /// How many columns of the views are the label, or none.
+    label: usize,
+    /// How many columns stand above the last layer: the label, or a map that is dealt to the classes, or none.
+    pub above: usize,
     /// How many columns are below at a time.
     pub below: usize,
     /// How many frames there are.
@@ -32,7 +34,24 @@ impl Clamps {
             _ if jitter > 0 && (frames > 1 || label == 0 || site.example.len() != 3) => {
                 "only still images with the label behind them can be moved at every step; set `jitter = 0`".to_string()
             }
-            _ => return Ok(Self { label, below: (input - label) / frames, frames }),
+            _ => return Ok(Self { label, above: label, below: (input - label) / frames, frames }),
+        };
+        Err(Error::Mismatch { place: "recurrent".into(), problem })
+    }
+
+    /// Makes a map of the label, as large as the images that are below: their height and width.
+    pub fn deal_label(&mut self, site: &Site) -> Result<[usize; 2]> {
+        let frames = if self.frames > 1 { 1 } else { 0 };
+        let problem = match site.example[frames..] {
+            [channels, height, width] if channels * height * width == self.below && self.label <= height * width => {
+                self.above = if self.label == 0 { 0 } else { height * width };
+                return Ok([height, width]);
+            }
+            [_, height, width] if self.label > height * width => {
+                let label = self.label;
+                format!("{label} classes do not fit into maps of {height}×{width}; set `maps = false`")
+            }
+            _ => format!("`maps` need images (channels, height, width); {:?} are none", site.example),
         };
         Err(Error::Mismatch { place: "recurrent".into(), problem })
     }
@@ -50,7 +69,15 @@ impl Clamps {
             place: "recurrent".into(),
             problem: format!("the label has to be the last part of a view, {} columns", self.label),
         })?;
-        let label = Some(Input::new(vec![label], batch, views, &[self.label])?);
+        let label = match self.above == self.label {
+            true => label,
+            false => {
+                let matrix = label.to_matrix(input.dtype_and_device().0)?;
+                let (times, rest) = (self.above / self.label, self.above % self.label);
+                Values::dense(matrix.repeat((1, times))?.pad_with_zeros(1, 0, rest)?)?
+            }
+        };
+        let label = Some(Input::new(vec![label], batch, views, &[self.above])?);
         Ok(Clamped { below, label, batch, views })
     }
 }
