@@ -33,8 +33,9 @@ onward::settings! {
     /// predicted in two ways, both as log-probabilities:
     ///
     /// - *head*: `log softmax(Σₗ norm(aₗ)·Wₗ)` of the window with an empty candidate: one pass;
-    /// - *search*: `log softmax_c(Σₗ (gₗ(c) − θₗ) / τₗ)` over all candidates `c`, or over the `candidates` that the head
+    /// - *search*: `log softmax_c(meanₗ (gₗ(c) − θₗ) / τₗ)` over all candidates `c`, or over the `candidates` that the head
     ///   finds likeliest; these then share the probability that the head gives them together, the others keep theirs.
+    ///   The mean, since layers that look at the same window are no independent witnesses: their sum is too sure of itself.
     ///
     /// Three things differ from images (measured on Aesop's fables): the decision is softer, `temperature` per unit, the
     /// first layer learns ten times as fast, and the upper ones more slowly than the first (`upper_lr`), without which they
@@ -166,8 +167,7 @@ impl Net {
         if site.hypotheses && stack.classes().is_none() {
             readouts.push(Readout { name: "search", cheap: false, log_probabilities: true });
         }
-        let softness =
-            settings.temperature * settings.hidden.iter().sum::<usize>() as f64 / settings.hidden.len() as f64;
+        let softness = settings.temperature * settings.hidden.iter().sum::<usize>() as f64;
         Ok(Self { stack, vocabulary, candidates: settings.candidates, softness, readouts })
     }
 
