@@ -73,5 +73,25 @@ fn local(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, conv, local);
+/// A layer of Hinton's net for CIFAR-10: three channels below and three above, fields of 11×11, three units at a place.
+fn narrow(criterion: &mut Criterion) {
+    let (rows, channels, side, units, field) = (200, 6, 32, 3, 11);
+    let mut group = criterion.benchmark_group("local 200x6x32x32, 11x11, 3 units");
+    group.sample_size(10);
+    let fields = Fields::new([channels, side, side], field, 1, field / 2).expect("fields");
+    let (locations, numbers) = (fields.grid().iter().product::<usize>(), fields.numbers());
+    let (x, delta) = (random(&[rows, channels, side, side]), random(&[rows, units, side, side]));
+    let vars = Vars::new(1, DType::F32, &Device::Cpu);
+    let local = Local::new(&vars, fields, units, INIT).expect("a layer");
+    group.bench_function("forward", |bencher| bencher.iter(|| local.forward(&x).expect("forward")));
+    group.bench_function("gradient", |bencher| bencher.iter(|| local.gradients(&x, &delta).expect("gradient")));
+    let (seen, weight) = (random(&[rows, numbers]), random(&[numbers, units * locations]));
+    let (seen_columns, deltas) = (random(&[numbers, rows]), random(&[rows, units * locations]));
+    group.bench_function("as many operations in a wide product", |bencher| {
+        bencher.iter(|| (product(&seen, &weight), product(&seen_columns, &deltas)));
+    });
+    group.finish();
+}
+
+criterion_group!(benches, conv, local, narrow);
 criterion_main!(benches);

@@ -1,5 +1,7 @@
 //! Fields that are moved over images, each place with weights of its own: local receptive fields.
 
+mod narrow;
+
 use candle_core::{Tensor, Var};
 use candle_nn::Init;
 use rayon::prelude::*;
@@ -24,7 +26,7 @@ use crate::vars::Vars;
 /// | `y`    | `(R, N, gridₕ, grid_w)`  | not attached to the variables                    |
 ///
 /// A location costs `2·R·C·field²·N` operations forward and as many for its weight's gradient: one matrix product each,
-/// with nothing multiplied that is not in its field.
+/// with nothing multiplied that is not in its field; where there are few units at a place, sums over the batch instead.
 pub struct Local {
     weight: (String, Var),
     bias: (String, Var),
@@ -169,6 +171,15 @@ impl Local {
             return Ok(sum.permute((1, 2, 0))?.contiguous()?.reshape(shape)?);
         }
         let bias = self.bias.1.to_vec1::<f32>()?;
+        // Not `max`, which would hide what is no number.
+        let relu = |sum: f32| if sum < 0. { 0. } else { sum };
+        if units <= narrow::MOST_UNITS {
+            let finish = |column: usize, sum: f32| relu(sum + bias[column % locations * units + column / locations]);
+            let out = with_values(&self.weight.1, |weight| {
+                with_rows(x, |x| narrow::forward(&self.fields, &x, weight, units, finish))
+            })??;
+            return Ok(Tensor::from_vec(out, shape, x.device())?);
+        }
         let products = with_values(&self.weight.1, |weight| {
             with_rows(x, |x| {
                 let product = |fields: &mut Vec<f32>, location: usize| {
@@ -188,9 +199,7 @@ impl Local {
             for (location, product) in products.iter().enumerate() {
                 let (product, bias) = (&product[row * units..][..units], &bias[location * units..][..units]);
                 for ((out, product), bias) in out[location..].iter_mut().step_by(locations).zip(product).zip(bias) {
-                    let sum = product + bias;
-                    // Not `max`, which would hide what is no number.
-                    *out = if sum < 0. { 0. } else { sum };
+                    *out = relu(product + bias);
                 }
             }
         });
@@ -213,6 +222,11 @@ impl Local {
             let delta = delta.reshape((rows, units, locations))?.permute((2, 0, 1))?.contiguous()?; // (L, R, N)
             let fields = self.fields.plain(x)?.transpose(1, 2)?.contiguous()?;
             return Ok([fields.matmul(&delta)?, of_bias]);
+        }
+        if units <= narrow::MOST_UNITS {
+            let gradient =
+                with_rows(delta, |delta| with_rows(x, |x| narrow::gradient(&self.fields, &x, &delta, units)))??;
+            return Ok([Tensor::from_vec(gradient, self.weight.1.shape(), x.device())?, of_bias]);
         }
         let size = self.fields.numbers() * units;
         let mut gradient = vec![0f32; locations * size];
@@ -257,9 +271,9 @@ mod tests {
         Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
     }
 
-    fn local(dtype: DType, fields: &Fields) -> Result<Local> {
+    fn local(dtype: DType, fields: &Fields, units: usize) -> Result<Local> {
         let vars = Vars::new(3, dtype, &Device::Cpu);
-        Local::new(&vars, fields.clone(), 3, Init::Randn { mean: 0., stdev: 0.5 })
+        Local::new(&vars, fields.clone(), units, Init::Randn { mean: 0., stdev: 0.5 })
     }
 
     /// With the same weights everywhere it is a convolution, and candle has one.
@@ -270,7 +284,7 @@ mod tests {
         {
             let fields = Fields::new([channels, height, width], field, stride, padding)?;
             let x = numbers(&[4, channels, height, width], 1)?;
-            let local = local(DType::F32, &fields)?;
+            let local = local(DType::F32, &fields, 3)?;
             let kernel = numbers(&[3, channels, field, field], 2)?;
             let shared = kernel.flatten_from(1)?.t()?.unsqueeze(0)?; // (1, F, N)
             local.weight.1.set(&shared.broadcast_as(local.weight.1.shape())?.contiguous()?)?;
@@ -281,26 +295,31 @@ mod tests {
         Ok(())
     }
 
+    /// Few units, a block of them and more, more than are taken as few; rows that fill vectors, and that do not.
     #[test]
     fn both_forms_and_autograd_agree() -> Result<()> {
         let fields = Fields::new([2, 9, 8], 4, 3, 1)?;
         assert_eq!((fields.grid(), fields.numbers()), ([3, 3], 32));
-        let x = numbers(&[5, 2, 9, 8], 1)?;
-        let double = local(DType::F64, &fields)?;
-        // The definition, through autograd.
-        let product = fields.plain(&x.to_dtype(DType::F64)?)?.matmul(&double.weight.1)?;
-        let sum = product.broadcast_add(&double.bias.1.reshape((9, 1, 3))?)?.relu()?;
-        let activity = sum.permute((1, 2, 0))?.contiguous()?.reshape((5, 3, 3, 3))?;
-        let gradients = (activity.sqr()?.sum_all()? * 0.5)?.backward()?;
-        for dtype in [DType::F32, DType::F64] {
-            let local = local(dtype, &fields)?;
-            let x = x.to_dtype(dtype)?;
-            let found = local.forward(&x)?;
-            let [weight, bias] = local.gradients(&x, &found)?;
-            let expected = [&double.weight.1, &double.bias.1].map(|var| gradients.get(var).expect("it depends on it"));
-            for (found, expected) in [(&found, &activity), (&weight, expected[0]), (&bias, expected[1])] {
-                let difference = (found.to_dtype(DType::F64)? - expected)?.abs()?.flatten_all()?.max(0)?;
-                assert!(difference.to_scalar::<f64>()? < 1e-4, "{dtype:?} {difference}");
+        for (rows, units) in [(5, 3), (1, 1), (48, 4), (75, 5), (20, narrow::MOST_UNITS + 1)] {
+            let x = numbers(&[rows, 2, 9, 8], 1)?;
+            let double = local(DType::F64, &fields, units)?;
+            // The definition, through autograd.
+            let product = fields.plain(&x.to_dtype(DType::F64)?)?.matmul(&double.weight.1)?;
+            let sum = product.broadcast_add(&double.bias.1.reshape((9, 1, units))?)?.relu()?;
+            let activity = sum.permute((1, 2, 0))?.contiguous()?.reshape((rows, units, 3, 3))?;
+            let gradients = (activity.sqr()?.sum_all()? * 0.5)?.backward()?;
+            for dtype in [DType::F32, DType::F64] {
+                let local = local(dtype, &fields, units)?;
+                let x = x.to_dtype(dtype)?;
+                let found = local.forward(&x)?;
+                let [weight, bias] = local.gradients(&x, &found)?;
+                let expected =
+                    [&double.weight.1, &double.bias.1].map(|var| gradients.get(var).expect("it depends on it"));
+                for (found, expected) in [(&found, &activity), (&weight, expected[0]), (&bias, expected[1])] {
+                    let difference = (found.to_dtype(DType::F64)? - expected)?.abs()?.flatten_all()?.max(0)?;
+                    let difference = difference.to_scalar::<f64>()?;
+                    assert!(difference < 1e-4, "{rows} rows, {units} units, {dtype:?}: {difference}");
+                }
             }
         }
         Ok(())

@@ -1,0 +1,243 @@
+//! Fields with few units at a place, where a matrix product would be too narrow to be fast and gathering the fields would
+//! take longer than multiplying them.
+//!
+//! The batch is what is computed side by side: with the images turned round, so that the rows of one number lie together, a
+//! field's number is one vector, loaded once for up to three units. Neighbouring fields share most of their numbers; the
+//! order of the loops keeps these in the cache.
+
+use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
+
+use super::Fields;
+use crate::ops::Rows;
+
+/// More units than this at a place are faster as a matrix product.
+pub(super) const MOST_UNITS: usize = 8;
+
+/// Rows come in multiples of the longest vectors there are.
+const LANES: usize = 16;
+
+/// Units, vectors or numbers of a field that are kept in registers at a time: 3·3 sums, and what they are made of.
+const BLOCK: usize = 3;
+
+/// A matrix turned round: `data[number·padded + row]`, rows padded with zeros, a column of zeros behind the last.
+pub(super) struct Turned {
+    data: Vec<f32>,
+    padded: usize,
+}
+
+impl Turned {
+    pub fn new(matrix: &Rows<'_>) -> Self {
+        let padded = matrix.rows.next_multiple_of(LANES);
+        let mut data = vec![0f32; (matrix.width + 1) * padded];
+        data.par_chunks_mut(LANES * padded).enumerate().for_each(|(tile, out)| {
+            let first = tile * LANES;
+            let count = (matrix.width - first.min(matrix.width)).min(LANES);
+            for row in 0..matrix.rows {
+                let numbers = &matrix.row(row)[first..][..count];
+                out[row..].iter_mut().step_by(padded).zip(numbers).for_each(|(out, number)| *out = *number);
+            }
+        });
+        Self { data, padded }
+    }
+}
+
+/// The sums of all fields of all rows, `(R, N, L)`, each handed through `finish(n·L + l, sum)`.
+pub(super) fn forward(
+    fields: &Fields,
+    images: &Rows<'_>,
+    weight: &[f32],
+    units: usize,
+    finish: impl Fn(usize, f32) -> f32 + Sync,
+) -> Vec<f32> {
+    let (images, rows) = (Turned::new(images), images.rows);
+    let (locations, padded) = (fields.locations(), images.padded);
+    let mut sums = vec![0f32; locations * units * padded];
+    let per_row = fields.grid[1] * units * padded;
+    sums.par_chunks_exact_mut(per_row).enumerate().for_each(|(grid_row, out)| {
+        Arch::new().dispatch(Forward { fields, grid_row, images: &images, weight, units, out });
+    });
+    let width = units * locations;
+    let mut turned = vec![0f32; rows * width];
+    turned.par_chunks_mut(LANES * width).enumerate().for_each(|(tile, out)| {
+        for unit in 0..units {
+            for location in 0..locations {
+                let column = unit * locations + location;
+                let sums = &sums[(location * units + unit) * padded + tile * LANES..];
+                let out = out[column..].iter_mut().step_by(width);
+                out.zip(sums).for_each(|(out, sum)| *out = finish(column, *sum));
+            }
+        }
+    });
+    turned
+}
+
+/// The gradient of the weight, `(L, F, N)`; `delta` is `(R, N, L)`.
+pub(super) fn gradient(fields: &Fields, images: &Rows<'_>, delta: &Rows<'_>, units: usize) -> Vec<f32> {
+    let [images, delta] = [images, delta].map(Turned::new);
+    let size = fields.numbers() * units;
+    let mut gradient = vec![0f32; fields.locations() * size];
+    gradient.par_chunks_exact_mut(fields.grid[1] * size).enumerate().for_each(|(grid_row, out)| {
+        Arch::new().dispatch(Gradient { fields, grid_row, images: &images, delta: &delta, units, out });
+    });
+    gradient
+}
+
+/// The sums of the locations of one row of the grid, `(grid_w, N, padded)`.
+struct Forward<'a> {
+    fields: &'a Fields,
+    grid_row: usize,
+    images: &'a Turned,
+    weight: &'a [f32],
+    units: usize,
+    out: &'a mut [f32],
+}
+
+impl WithSimd for Forward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let images = S::as_simd_f32s(&self.images.data).0;
+        let out = S::as_mut_simd_f32s(self.out).0;
+        let (vectors, numbers) = (self.images.padded / S::F32_LANES, self.fields.numbers());
+        for first in (0..vectors).step_by(BLOCK) {
+            for column in 0..self.fields.grid[1] {
+                let location = self.grid_row * self.fields.grid[1] + column;
+                let index = &self.fields.index[location * numbers..][..numbers];
+                let weight = &self.weight[location * numbers * self.units..][..numbers * self.units];
+                for unit in (0..self.units).step_by(BLOCK) {
+                    let sums = Sums { simd, images: &images[first..], vectors, index, weight, units: self.units, unit };
+                    let out = &mut out[(column * self.units + unit) * vectors + first..];
+                    match (self.units - unit, vectors - first) {
+                        (1, 1) => sums.write::<1, 1>(out),
+                        (1, 2) => sums.write::<1, 2>(out),
+                        (1, _) => sums.write::<1, 3>(out),
+                        (2, 1) => sums.write::<2, 1>(out),
+                        (2, 2) => sums.write::<2, 2>(out),
+                        (2, _) => sums.write::<2, 3>(out),
+                        (_, 1) => sums.write::<3, 1>(out),
+                        (_, 2) => sums.write::<3, 2>(out),
+                        (_, _) => sums.write::<3, 3>(out),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What the sums of one location are made of.
+struct Sums<'a, S: Simd> {
+    simd: S,
+    images: &'a [S::f32s],
+    vectors: usize,
+    index: &'a [u32],
+    weight: &'a [f32],
+    units: usize,
+    unit: usize,
+}
+
+impl<S: Simd> Sums<'_, S> {
+    /// Those of `U` units and `V` vectors of rows.
+    #[inline(always)]
+    fn write<const U: usize, const V: usize>(&self, out: &mut [S::f32s]) {
+        let simd = self.simd;
+        let mut sums = [[simd.splat_f32s(0.); V]; U];
+        for (&at, weight) in self.index.iter().zip(self.weight.chunks_exact(self.units)) {
+            let numbers = &self.images[at as usize * self.vectors..][..V];
+            let weight = &weight[self.unit..][..U];
+            for u in 0..U {
+                let weight = simd.splat_f32s(weight[u]);
+                for v in 0..V {
+                    sums[u][v] = simd.mul_add_f32s(weight, numbers[v], sums[u][v]);
+                }
+            }
+        }
+        for (u, sums) in sums.iter().enumerate() {
+            out[u * self.vectors..][..V].copy_from_slice(sums);
+        }
+    }
+}
+
+/// The gradients of the locations of one row of the grid, `(grid_w, F, N)`.
+struct Gradient<'a> {
+    fields: &'a Fields,
+    grid_row: usize,
+    images: &'a Turned,
+    delta: &'a Turned,
+    units: usize,
+    out: &'a mut [f32],
+}
+
+impl WithSimd for Gradient<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let images = S::as_simd_f32s(&self.images.data).0;
+        let delta = S::as_simd_f32s(&self.delta.data).0;
+        let (vectors, numbers) = (self.images.padded / S::F32_LANES, self.fields.numbers());
+        let (locations, per_channel) = (self.fields.locations(), self.fields.field * self.fields.field);
+        for start in (0..numbers).step_by(per_channel) {
+            for column in 0..self.fields.grid[1] {
+                let location = self.grid_row * self.fields.grid[1] + column;
+                let index = &self.fields.index[location * numbers + start..][..per_channel];
+                let out = &mut self.out[(column * numbers + start) * self.units..][..per_channel * self.units];
+                for (index, out) in index.chunks(BLOCK).zip(out.chunks_mut(BLOCK * self.units)) {
+                    for unit in (0..self.units).step_by(BLOCK) {
+                        let delta = &delta[(unit * locations + location) * vectors..];
+                        let dots = Dots { simd, images, delta, vectors, between: locations * vectors };
+                        let out = &mut out[unit..];
+                        match (index, self.units - unit) {
+                            (&[a], 1) => dots.write::<1, 1>([a], self.units, out),
+                            (&[a], 2) => dots.write::<1, 2>([a], self.units, out),
+                            (&[a], _) => dots.write::<1, 3>([a], self.units, out),
+                            (&[a, b], 1) => dots.write::<2, 1>([a, b], self.units, out),
+                            (&[a, b], 2) => dots.write::<2, 2>([a, b], self.units, out),
+                            (&[a, b], _) => dots.write::<2, 3>([a, b], self.units, out),
+                            (&[a, b, c], 1) => dots.write::<3, 1>([a, b, c], self.units, out),
+                            (&[a, b, c], 2) => dots.write::<3, 2>([a, b, c], self.units, out),
+                            (&[a, b, c], _) => dots.write::<3, 3>([a, b, c], self.units, out),
+                            _ => (),
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Sums over the rows of the batch.
+struct Dots<'a, S: Simd> {
+    simd: S,
+    images: &'a [S::f32s],
+    /// That of the first unit; the next is `between` vectors further.
+    delta: &'a [S::f32s],
+    vectors: usize,
+    between: usize,
+}
+
+impl<S: Simd> Dots<'_, S> {
+    /// Those of the numbers at `index` with `U` units.
+    #[inline(always)]
+    fn write<const G: usize, const U: usize>(&self, index: [u32; G], units: usize, out: &mut [f32]) {
+        let simd = self.simd;
+        let images = index.map(|at| &self.images[at as usize * self.vectors..][..self.vectors]);
+        let delta: [_; U] = std::array::from_fn(|unit| &self.delta[unit * self.between..][..self.vectors]);
+        let mut sums = [[simd.splat_f32s(0.); U]; G];
+        for v in 0..self.vectors {
+            let delta = delta.map(|delta| delta[v]);
+            for g in 0..G {
+                let number = images[g][v];
+                for u in 0..U {
+                    sums[g][u] = simd.mul_add_f32s(number, delta[u], sums[g][u]);
+                }
+            }
+        }
+        for (g, sums) in sums.iter().enumerate() {
+            for (u, sum) in sums.iter().enumerate() {
+                out[g * units + u] = simd.reduce_sum_f32s(*sum);
+            }
+        }
+    }
+}
