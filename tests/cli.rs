@@ -111,6 +111,36 @@ fn settings_of_a_default_plugin_need_not_name_it() {
     }
 }
 
+/// The presets that the other tests do not train, made small, on data that need no files.
+#[test]
+fn presets_train_and_say_which_labels_they_used() {
+    let cases = [
+        ("progressive", "unsupervised", "digits", false, &["hidden=[60,60]", "probe_epochs=10"][..]),
+        ("progressive", "convolutional", "digits", true, &["hidden=[8,8]", "flip=false", "goodness.grid=7"]),
+        (
+            "recurrent",
+            "cifar",
+            "digits",
+            true,
+            &["hidden=[2,2]", "steps=3", "window=[2,3]", "layer.field=5", "layer.padding=2"],
+        ),
+        ("nlp", "corpus", "fables", true, &["hidden=[40,40]"]),
+    ];
+    for (architecture, preset, data, labels, settings) in cases {
+        let base = tempfile::tempdir().unwrap();
+        let out = base.path().join("run");
+        let mut arguments = vec!["train", architecture, "--quiet", "--preset", preset, "--data", data, "--epochs", "2"];
+        arguments.extend(["--out", out.to_str().unwrap()]);
+        if data == "digits" {
+            arguments.extend(["--set", "data.size=500", "--set", "batch=50"]);
+        }
+        settings.iter().for_each(|setting| arguments.extend(["--set", setting]));
+        let summary: Value = serde_json::from_str(&succeeds(&arguments)).unwrap();
+        assert_eq!(summary["labels"]["blocks"], labels, "{preset}: {summary}");
+        assert!(summary["test"]["error"].as_f64().unwrap() < 0.8, "{preset}: {summary}");
+    }
+}
+
 #[test]
 fn wrong_use_is_answered_with_code_2_and_what_would_be_right() {
     let base = tempfile::tempdir().unwrap();

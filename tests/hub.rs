@@ -10,8 +10,10 @@ use std::sync::{Arc, Mutex, OnceLock};
 use onward::candle_core::{DType, Device};
 use onward::data::hub::Hub;
 use onward::data::images::Images;
-use onward::data::{idx, Framing};
-use onward::{Error, Result, Site, Vars};
+use onward::data::{cifar, idx, DataSet, Framing};
+use onward::settings::Pick;
+use onward::{registry, Error, Result, Site, Vars};
+use onward_plugins as _;
 use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
@@ -210,6 +212,30 @@ fn colours_go_channel_by_channel_to_whoever_writes_them() -> Result<()> {
     site.cache = Some(cache.path().into());
     hub.provide(&site, "colour", &["whole.bin"], write)?;
     assert_eq!(std::fs::read(cache.path().join("colour").join("whole.bin")).unwrap(), [1, 1, 2, 2, 3, 3]);
+    Ok(())
+}
+
+/// The whole of CIFAR-10, every picture alike: the rows are not its columns, and red is the first channel.
+#[test]
+fn cifar_10_is_downloaded_the_right_way_up() -> Result<()> {
+    let cache = tempfile::tempdir().unwrap();
+    let picture = png(image::RgbImage::from_fn(32, 32, |x, y| image::Rgb([x as u8, 100 + y as u8, 7])));
+    let table = |each: usize| {
+        let rows: Vec<Row> = (0..10 * each).map(|index| (Some(picture.clone()), (index % 10) as i64)).collect();
+        parquet(&SCHEMA.replace("group image", "group img"), &rows, 5000)
+    };
+    put("uoft-cs/cifar10", table(5000), table(1000));
+    let mut site = Site::new(Vars::new(1, DType::F32, &Device::Cpu), 1);
+    site.cache = Some(cache.path().into());
+    let data = registry::build(&Pick::<DataSet>::new("cifar-10"), &site)?;
+    assert_eq!((data.train.len(), data.validation.len(), data.test.len()), (41_667, 8_333, 10_000));
+    for part in [&data.train, &data.validation, &data.test] {
+        let batch = part.batch(&[3], None)?;
+        assert_eq!(batch.examples().dims(), [1, 3, 32, 32]);
+        let pixels = (batch.examples().squeeze(0)? * 255.)?.round()?.to_vec3::<f32>()?;
+        assert_eq!([pixels[0][5][9], pixels[1][5][9], pixels[2][5][9]], [9., 105., 7.]);
+    }
+    assert_eq!(std::fs::read_dir(cache.path().join("cifar-10")).unwrap().count(), cifar::FILES.len());
     Ok(())
 }
 
