@@ -1,8 +1,8 @@
 //! Fields with few units at a place, where a matrix product would be too narrow to be fast and gathering the fields would
 //! take longer than multiplying them.
 //!
-//! The batch is what is computed side by side: with the images turned round, so that the rows of one number lie together, a
-//! field's number is one vector, loaded once for up to three units. Neighbouring fields share most of their numbers; the
+//! The batch is what is computed side by side: with the images transposed, so that the rows of one number lie together, a
+//! field's number is a vector, loaded once for up to three units. Neighbouring fields share most of their numbers; the
 //! order of the loops keeps these in the cache.
 
 use pulp::{Arch, Simd, WithSimd};
@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use super::Fields;
 use crate::ops::Rows;
 
-/// More units than this at a place are faster as a matrix product.
+/// Up to how many units at a place are few.
 pub(super) const MOST_UNITS: usize = 8;
 
 /// Rows come in multiples of the longest vectors there are.
@@ -20,13 +20,13 @@ const LANES: usize = 16;
 /// Units, vectors or numbers of a field that are kept in registers at a time: 3·3 sums, and what they are made of.
 const BLOCK: usize = 3;
 
-/// A matrix turned round: `data[number·padded + row]`, rows padded with zeros, a column of zeros behind the last.
-pub(super) struct Turned {
+/// A matrix transposed: `data[number·padded + row]`, rows padded with zeros, and behind the last number one of zeros.
+pub(super) struct Transposed {
     data: Vec<f32>,
     padded: usize,
 }
 
-impl Turned {
+impl Transposed {
     pub fn new(matrix: &Rows<'_>) -> Self {
         let padded = matrix.rows.next_multiple_of(LANES);
         let mut data = vec![0f32; (matrix.width + 1) * padded];
@@ -50,7 +50,7 @@ pub(super) fn forward(
     units: usize,
     finish: impl Fn(usize, f32) -> f32 + Sync,
 ) -> Vec<f32> {
-    let (images, rows) = (Turned::new(images), images.rows);
+    let (images, rows) = (Transposed::new(images), images.rows);
     let (locations, padded) = (fields.locations(), images.padded);
     let mut sums = vec![0f32; locations * units * padded];
     let per_row = fields.grid[1] * units * padded;
@@ -58,8 +58,8 @@ pub(super) fn forward(
         Arch::new().dispatch(Forward { fields, grid_row, images: &images, weight, units, out });
     });
     let width = units * locations;
-    let mut turned = vec![0f32; rows * width];
-    turned.par_chunks_mut(LANES * width).enumerate().for_each(|(tile, out)| {
+    let mut back = vec![0f32; rows * width];
+    back.par_chunks_mut(LANES * width).enumerate().for_each(|(tile, out)| {
         for unit in 0..units {
             for location in 0..locations {
                 let column = unit * locations + location;
@@ -69,12 +69,12 @@ pub(super) fn forward(
             }
         }
     });
-    turned
+    back
 }
 
 /// The gradient of the weight, `(L, F, N)`; `delta` is `(R, N, L)`.
 pub(super) fn gradient(fields: &Fields, images: &Rows<'_>, delta: &Rows<'_>, units: usize) -> Vec<f32> {
-    let [images, delta] = [images, delta].map(Turned::new);
+    let [images, delta] = [images, delta].map(Transposed::new);
     let size = fields.numbers() * units;
     let mut gradient = vec![0f32; fields.locations() * size];
     gradient.par_chunks_exact_mut(fields.grid[1] * size).enumerate().for_each(|(grid_row, out)| {
@@ -87,7 +87,7 @@ pub(super) fn gradient(fields: &Fields, images: &Rows<'_>, delta: &Rows<'_>, uni
 struct Forward<'a> {
     fields: &'a Fields,
     grid_row: usize,
-    images: &'a Turned,
+    images: &'a Transposed,
     weight: &'a [f32],
     units: usize,
     out: &'a mut [f32],
@@ -163,8 +163,8 @@ impl<S: Simd> Sums<'_, S> {
 struct Gradient<'a> {
     fields: &'a Fields,
     grid_row: usize,
-    images: &'a Turned,
-    delta: &'a Turned,
+    images: &'a Transposed,
+    delta: &'a Transposed,
     units: usize,
     out: &'a mut [f32],
 }
