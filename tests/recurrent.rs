@@ -9,7 +9,9 @@ use onward::data::images::Images;
 use onward::data::{Augment, Content, DataSet, Examples, Framing, Kind, Split};
 use onward::export::{Table, Value};
 use onward::settings::Pick;
-use onward::{registry, Architecture, Batch, Error, NegativeSampler, Result, Run, RunBuilder, Site, Step, Vars};
+use onward::{
+    registry, Architecture, Batch, Error, Input, NegativeSampler, Result, Run, RunBuilder, Site, Step, Vars, Views,
+};
 use onward_plugins as _;
 
 // import numpy as np
@@ -255,7 +257,7 @@ fn maps_learn_with_local_fields_and_with_kernels() -> Result<()> {
 #[test]
 fn maps_of_another_size_are_refused() {
     let cases = [
-        (r#"layer = "dense""#, "maps"),
+        (r#"layer = "dense""#, "[4, 2, 2], since `maps` keep their size"),
         (r#"layer = { name = "local", field = 2, padding = 1 }"#, "[4, 2, 2], since `maps` keep their size"),
         ("label_units = 5", "label_units = 0"),
     ];
@@ -264,6 +266,41 @@ fn maps_of_another_size_are_refused() {
         let error = of_four_pixels(&settings).err().expect("no such net").to_string();
         assert!(error.contains(named), "{settings}: {error}");
     }
+}
+
+/// Remembers what the network predicted whenever views were asked for.
+struct Listener(Box<dyn NegativeSampler>, Vec<Vec<f32>>);
+
+impl NegativeSampler for Listener {
+    fn views(&mut self, batch: &Batch, predict: &mut dyn FnMut() -> Result<Tensor>, step: &Step) -> Result<Views> {
+        let log = predict()?;
+        self.1.push(log.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?);
+        self.0.views(batch, &mut || Ok(log.clone()), step)
+    }
+
+    fn neutral(&self, batch: &Batch) -> Result<Input> {
+        self.0.neutral(batch)
+    }
+}
+
+#[test]
+fn wrong_labels_are_drawn_anew_from_the_states_of_by_now() -> Result<()> {
+    let step = Step { seed: 1, index: 0, epoch: 0, epochs: 1, train: true, pass: 0 };
+    let heard = |settings: &str| -> Result<Vec<Vec<f32>>> {
+        let (mut net, sampler, _, batch) =
+            of_four_pixels(&format!("hidden = [4, 4]\nsteps = 3\nwindow = [2, 3]\n{settings}"))?;
+        let mut listener = Listener(sampler, Vec::new());
+        // The head starts with zeros and predicts nothing before it has learned.
+        net.learn(&batch, &mut listener, &step)?;
+        listener.1.clear();
+        net.learn(&batch, &mut listener, &step)?;
+        Ok(listener.1)
+    };
+    assert_eq!(heard("")?.len(), 1);
+    let predictions = heard("redraw = true")?;
+    assert_eq!(predictions.len(), 3);
+    assert!(predictions[0] != predictions[1] && predictions[1] != predictions[2], "{predictions:?}");
+    Ok(())
 }
 
 fn small() -> RunBuilder {

@@ -2,17 +2,19 @@
 
 use onward::{Error, Input, Result, Site, Values};
 
+use super::Recurrent;
+
 /// Which columns of a sampler's views are clamped where.
 #[derive(Clone, Copy)]
 pub(super) struct Clamps {
     /// How many columns of the views are the label, or none.
     label: usize,
-    /// How many columns stand above the last layer: the label, or a map that is dealt to the classes, or none.
-    pub above: usize,
     /// How many columns are below at a time.
     pub below: usize,
     /// How many frames there are.
     pub frames: usize,
+    /// Height and width of the maps, if layers hear each other pixel by pixel.
+    map: Option<[usize; 2]>,
 }
 
 /// Views taken apart.
@@ -24,7 +26,8 @@ pub(super) struct Clamped {
 }
 
 impl Clamps {
-    pub fn new(site: &Site, steps: usize, jitter: usize) -> Result<Self> {
+    pub fn new(settings: &Recurrent, site: &Site) -> Result<Self> {
+        let (steps, jitter) = (settings.steps, settings.jitter);
         let (input, example): (usize, usize) = (site.input.iter().product(), site.example.iter().product());
         let label = if input == example + site.classes { site.classes } else { 0 };
         let frames = if site.example.len() == 4 { site.example[0] } else { 1 };
@@ -34,26 +37,34 @@ impl Clamps {
             _ if jitter > 0 && (frames > 1 || label == 0 || site.example.len() != 3) => {
                 "only still images with the label behind them can be moved at every step; set `jitter = 0`".to_string()
             }
-            _ => return Ok(Self { label, above: label, below: (input - label) / frames, frames }),
+            _ => {
+                let below = (input - label) / frames.max(1);
+                let map = settings.maps.then(|| map(settings, &site.example, below, label)).transpose()?;
+                return Ok(Self { label, below, frames, map });
+            }
         };
-        Err(Error::Mismatch { place: "recurrent".into(), problem })
+        Err(mismatch(problem))
     }
 
-    /// Makes a map of the label, as large as the images that are below: their height and width.
-    pub fn deal_label(&mut self, site: &Site) -> Result<[usize; 2]> {
-        let frames = if self.frames > 1 { 1 } else { 0 };
-        let problem = match site.example[frames..] {
-            [channels, height, width] if channels * height * width == self.below && self.label <= height * width => {
-                self.above = if self.label == 0 { 0 } else { height * width };
-                return Ok([height, width]);
-            }
-            [_, height, width] if self.label > height * width => {
-                let label = self.label;
-                format!("{label} classes do not fit into maps of {height}×{width}; set `maps = false`")
-            }
-            _ => format!("`maps` need images (channels, height, width); {:?} are none", site.example),
-        };
-        Err(Error::Mismatch { place: "recurrent".into(), problem })
+    /// How many columns stand above the last layer: the label, or a map that is dealt to the classes, or none.
+    pub fn above(self) -> usize {
+        if self.label > 0 && self.map.is_some() {
+            return self.places();
+        }
+        self.label
+    }
+
+    /// How many columns a unit has: one, or the pixels of a map.
+    pub fn places(self) -> usize {
+        self.map.map_or(1, |[height, width]| height * width)
+    }
+
+    /// The shape of what has this many columns, as columns or as channels of maps.
+    pub fn shape(self, columns: usize) -> Vec<usize> {
+        match self.map {
+            Some([height, width]) => vec![columns / (height * width), height, width],
+            None => vec![columns],
+        }
     }
 
     pub fn take(self, input: &Input) -> Result<Clamped> {
@@ -65,19 +76,33 @@ impl Clamps {
         let label = below
             .pop()
             .map_or_else(|| Ok(None), |part| part.width().map(|width| (width == self.label).then_some(part)))?;
-        let label = label.ok_or_else(|| Error::Mismatch {
-            place: "recurrent".into(),
-            problem: format!("the label has to be the last part of a view, {} columns", self.label),
-        })?;
-        let label = match self.above == self.label {
-            true => label,
-            false => {
-                let matrix = label.to_matrix(input.dtype_and_device().0)?;
-                let (times, rest) = (self.above / self.label, self.above % self.label);
-                Values::dense(matrix.repeat((1, times))?.pad_with_zeros(1, 0, rest)?)?
-            }
-        };
-        let label = Some(Input::new(vec![label], batch, views, &[self.above])?);
+        let mut label = label
+            .ok_or_else(|| mismatch(format!("the label has to be the last part of a view, {} columns", self.label)))?;
+        if self.map.is_some() {
+            let matrix = label.to_matrix(input.dtype_and_device().0)?;
+            let (times, rest) = (self.places() / self.label, self.places() % self.label);
+            label = Values::dense(matrix.repeat((1, times))?.pad_with_zeros(1, 0, rest)?)?;
+        }
+        let label = Some(Input::new(vec![label], batch, views, &[self.above()])?);
         Ok(Clamped { below, label, batch, views })
     }
+}
+
+/// Height and width of the maps: those of the images below.
+fn map(settings: &Recurrent, example: &[usize], below: usize, label: usize) -> Result<[usize; 2]> {
+    let problem = match example[..] {
+        _ if settings.label_units > 0 => {
+            "with `maps` the label is a map, and not projected; set `label_units = 0`".to_string()
+        }
+        [.., height, width] if label > height * width => {
+            format!("{label} classes do not fit into maps of {height}×{width}; set `maps = false`")
+        }
+        [.., channels, height, width] if channels * height * width == below => return Ok([height, width]),
+        _ => format!("`maps` need images (channels, height, width); {example:?}, {below} numbers below, are none"),
+    };
+    Err(mismatch(problem))
+}
+
+pub(super) fn mismatch(problem: impl Into<String>) -> Error {
+    Error::Mismatch { place: "recurrent".into(), problem: problem.into() }
 }
