@@ -39,8 +39,8 @@ onward::settings! {
     ///
     /// Three things differ from images (measured on Aesop's fables): the decision is softer, `temperature` per unit, the
     /// first layer learns ten times as fast, and the upper ones more slowly than the first (`upper_lr`), without which they
-    /// stay near chance. The defaults suit a book of fables; a corpus of a megabyte needs
-    /// another descent, that of the preset `corpus`.
+    /// stay near chance. The defaults suit a book of fables; a corpus of a megabyte needs another descent, that of the
+    /// preset `corpus`.
     ///
     /// # Reference
     /// Hinton, "The Forward-Forward Algorithm", 2022, section 3.5 (<https://arxiv.org/abs/2212.13345>).
@@ -268,4 +268,49 @@ onward::register! {
     dyn Architecture, "nlp", "a language model of windows of tokens, layer by layer (Hinton 2022, arXiv 2212.13345)",
     |settings: Nlp, site| Ok(Box::new(Net::new(&settings, site)?)),
     .presets(PRESETS).shorthand(shorthand)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use onward::data::DataSet;
+    use onward::{registry, Vars};
+
+    /// The goodness of each layer by hand, as log-odds; a candidate's logit is their mean.
+    #[test]
+    fn the_search_weighs_candidates_by_the_mean_of_the_layers() -> Result<()> {
+        let mut site = Site::new(Vars::new(1, DType::F32, &Device::Cpu), 1);
+        let data = registry::build(&Pick::<DataSet>::new("fables"), &site)?;
+        (site.example, site.classes, site.hypotheses) = (data.kind.shape, data.kind.classes.len(), true);
+        site.tokenizer = data.text.map(|text| text.tokenizer);
+        let sampler = registry::build(&Pick::<dyn NegativeSampler>::new("next_token"), &site)?;
+        let batch = data.test.batch(&[0, 7], None)?.hidden();
+        site.input = sampler.neutral(&batch)?.shape().to_vec();
+        let (layers, units, temperature) = (2, 6, 0.3);
+        let net = Net::new(&Nlp { hidden: vec![units; layers], temperature, ..Nlp::default() }, &site)?;
+        let step = Step::evaluation(1);
+
+        let candidates = every_class(site.classes, &batch)?;
+        let mut heard = sampler.hypotheses(&batch, &candidates)?.expect("it makes hypotheses");
+        heard = heard.normalised(Normalise::MeanSquare)?;
+        let mut logits = vec![0f64; site.classes * batch.size()];
+        for block in net.blocks() {
+            let activity = block.forward(&heard, &step)?;
+            for (logit, activity) in logits.iter_mut().zip(activity.to_vec2::<f32>()?) {
+                let goodness: f64 = activity.iter().map(|a| f64::from(a * a)).sum();
+                *logit += (goodness - units as f64) / (temperature * units as f64) / layers as f64;
+            }
+            heard = block.pass_on(&activity, site.classes)?;
+        }
+        let found = net.scores(&batch, &*sampler, "search", &step)?.to_vec2::<f32>()?;
+        for (example, found) in found.iter().enumerate() {
+            let logit = |class: usize| logits[class * batch.size() + example];
+            let sum = (0..site.classes).map(|class| logit(class).exp()).sum::<f64>().ln();
+            for (class, found) in found.iter().enumerate() {
+                let expected = logit(class) - sum;
+                assert!((f64::from(*found) - expected).abs() < 1e-4, "{class}: {found} instead of {expected}");
+            }
+        }
+        Ok(())
+    }
 }
