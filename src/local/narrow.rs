@@ -107,18 +107,13 @@ impl WithSimd for Forward<'_> {
                 let index = &self.fields.index[location * numbers..][..numbers];
                 let weight = &self.weight[location * numbers * self.units..][..numbers * self.units];
                 for unit in (0..self.units).step_by(BLOCK) {
-                    let sums = Sums { simd, images: &images[first..], vectors, index, weight, units: self.units, unit };
+                    let (images, left, units) = (&images[first..], vectors - first, self.units);
+                    let sums = Sums { simd, images, vectors, left, index, weight, units, unit };
                     let out = &mut out[(column * self.units + unit) * vectors + first..];
-                    match (self.units - unit, vectors - first) {
-                        (1, 1) => sums.write::<1, 1>(out),
-                        (1, 2) => sums.write::<1, 2>(out),
-                        (1, _) => sums.write::<1, 3>(out),
-                        (2, 1) => sums.write::<2, 1>(out),
-                        (2, 2) => sums.write::<2, 2>(out),
-                        (2, _) => sums.write::<2, 3>(out),
-                        (_, 1) => sums.write::<3, 1>(out),
-                        (_, 2) => sums.write::<3, 2>(out),
-                        (_, _) => sums.write::<3, 3>(out),
+                    match self.units - unit {
+                        1 => sums.write::<1>(out),
+                        2 => sums.write::<2>(out),
+                        _ => sums.write::<BLOCK>(out),
                     }
                 }
             }
@@ -129,8 +124,10 @@ impl WithSimd for Forward<'_> {
 /// What the sums of one location are made of.
 struct Sums<'a, S: Simd> {
     simd: S,
+    /// From the first vector of rows on; those of one number are `vectors` long, of which `left` are to be done.
     images: &'a [S::f32s],
     vectors: usize,
+    left: usize,
     index: &'a [u32],
     weight: &'a [f32],
     units: usize,
@@ -138,9 +135,18 @@ struct Sums<'a, S: Simd> {
 }
 
 impl<S: Simd> Sums<'_, S> {
-    /// Those of `U` units and `V` vectors of rows.
+    /// Those of `U` units, and of as many vectors of rows as are left.
     #[inline(always)]
-    fn write<const U: usize, const V: usize>(&self, out: &mut [S::f32s]) {
+    fn write<const U: usize>(&self, out: &mut [S::f32s]) {
+        match self.left {
+            1 => self.of_vectors::<U, 1>(out),
+            2 => self.of_vectors::<U, 2>(out),
+            _ => self.of_vectors::<U, BLOCK>(out),
+        }
+    }
+
+    #[inline(always)]
+    fn of_vectors<const U: usize, const V: usize>(&self, out: &mut [S::f32s]) {
         let simd = self.simd;
         let mut sums = [[simd.splat_f32s(0.); V]; U];
         for (&at, weight) in self.index.iter().zip(self.weight.chunks_exact(self.units)) {
@@ -188,17 +194,10 @@ impl WithSimd for Gradient<'_> {
                         let delta = &delta[(unit * locations + location) * vectors..];
                         let dots = Dots { simd, images, delta, vectors, between: locations * vectors };
                         let out = &mut out[unit..];
-                        match (index, self.units - unit) {
-                            (&[a], 1) => dots.write::<1, 1>([a], self.units, out),
-                            (&[a], 2) => dots.write::<1, 2>([a], self.units, out),
-                            (&[a], _) => dots.write::<1, 3>([a], self.units, out),
-                            (&[a, b], 1) => dots.write::<2, 1>([a, b], self.units, out),
-                            (&[a, b], 2) => dots.write::<2, 2>([a, b], self.units, out),
-                            (&[a, b], _) => dots.write::<2, 3>([a, b], self.units, out),
-                            (&[a, b, c], 1) => dots.write::<3, 1>([a, b, c], self.units, out),
-                            (&[a, b, c], 2) => dots.write::<3, 2>([a, b, c], self.units, out),
-                            (&[a, b, c], _) => dots.write::<3, 3>([a, b, c], self.units, out),
-                            _ => (),
+                        match self.units - unit {
+                            1 => dots.write::<1>(index, self.units, out),
+                            2 => dots.write::<2>(index, self.units, out),
+                            _ => dots.write::<BLOCK>(index, self.units, out),
                         }
                     }
                 }
@@ -218,9 +217,19 @@ struct Dots<'a, S: Simd> {
 }
 
 impl<S: Simd> Dots<'_, S> {
-    /// Those of the numbers at `index` with `U` units.
+    /// Those of the numbers at `index`, at most [`BLOCK`] of them, with `U` units.
     #[inline(always)]
-    fn write<const G: usize, const U: usize>(&self, index: [u32; G], units: usize, out: &mut [f32]) {
+    fn write<const U: usize>(&self, index: &[u32], units: usize, out: &mut [f32]) {
+        match *index {
+            [a] => self.of_numbers::<U, 1>([a], units, out),
+            [a, b] => self.of_numbers::<U, 2>([a, b], units, out),
+            [a, b, c, ..] => self.of_numbers::<U, BLOCK>([a, b, c], units, out),
+            [] => (),
+        }
+    }
+
+    #[inline(always)]
+    fn of_numbers<const U: usize, const G: usize>(&self, index: [u32; G], units: usize, out: &mut [f32]) {
         let simd = self.simd;
         let images = index.map(|at| &self.images[at as usize * self.vectors..][..self.vectors]);
         let delta: [_; U] = std::array::from_fn(|unit| &self.delta[unit * self.between..][..self.vectors]);
