@@ -156,6 +156,7 @@ const PRESETS: &[Preset] = &[
             data = "cifar-10"
             epochs = 30
             batch = 100
+            standardise = true
             hidden = [3, 3]
             maps = true
             layer = { name = "local", field = 11, padding = 5, peer = 0.03 }
@@ -163,6 +164,7 @@ const PRESETS: &[Preset] = &[
             goodness = { name = "sum_squares", positive = "low" }
             steps = 10
             window = [4, 6]
+            head_lr = 0.01
         "#,
     },
 ];
