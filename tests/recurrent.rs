@@ -263,7 +263,9 @@ fn maps_of_another_size_are_refused() {
     ];
     for (settings, named) in cases {
         let settings = format!("hidden = [4, 4]\nmaps = true\n{settings}");
-        let error = of_four_pixels(&settings).err().expect("no such net").to_string();
+        let error = of_four_pixels(&settings).err().expect("no such net");
+        assert!(error.is_usage(), "{error}");
+        let error = error.to_string();
         assert!(error.contains(named), "{settings}: {error}");
     }
 }

@@ -236,12 +236,16 @@ fn block(settings: &Recurrent, name: String, place: &Site) -> Result<Block> {
     let (found, units) = (activity.dims()[1..].to_vec(), place.units.unwrap_or_default());
     let (is_right, expected) = match place.input[..] {
         [_, height, width] => {
-            (found == [units, height, width], format!("[{units}, {height}, {width}], since `maps` keep their size"))
+            let expected = format!(
+                "[{units}, {height}, {width}], since `maps` keep their size: fields that are odd, with \
+                 `padding = (field - 1) / 2` and no stride, do"
+            );
+            (found == [units, height, width], expected)
         }
         _ => (activity.elem_count() == units, format!("{units} units in all")),
     };
     if !is_right {
-        return Err(Error::Shape { place: format!("recurrent layer {name}"), found, expected });
+        return Err(mismatch(format!("layer {name} gives {found:?} instead of {expected}")));
     }
     let of_goodness = place.scope("goodness").with_input(&activity.dims()[1..]);
     let goodness = registry::build(&settings.goodness, &of_goodness)?;
