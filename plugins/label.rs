@@ -2,6 +2,7 @@
 
 use onward::candle_core::{Device, Tensor};
 use onward::sampler::{predicted_wrong, uniform_wrong};
+use onward::seed::below;
 use onward::{Batch, Error, Input, NegativeSampler, Result, Role, Site, Step, Values, Views};
 
 onward::choices! {
@@ -11,6 +12,8 @@ onward::choices! {
         Hard = "hard",
         /// All wrong classes alike.
         Uniform = "uniform",
+        /// All classes alike, the true one among them: a fault of several programs, here to measure what it costs.
+        Any = "any",
     }
 }
 
@@ -27,7 +30,7 @@ onward::settings! {
     /// Hinton, "The Forward-Forward Algorithm", 2022, section 3.3 (<https://arxiv.org/abs/2212.13345>); hard negatives
     /// as in his program: the class is *sampled* from the head's softmax with the true class left out.
     pub struct Label {
-        /// How the wrong label of a negative view is chosen; it is never the true one.
+        /// How the wrong label of a negative view is chosen; it is never the true one, but with `any`.
         negatives: Negatives = Negatives::Hard;
         /// The value of a label's entry, where pixels are in 0 to 1.
         strength: f64 = 1., in f64::MIN_POSITIVE..;
@@ -77,6 +80,10 @@ impl NegativeSampler for Sampler {
         let wrong = match self.settings.negatives {
             Negatives::Uniform => uniform_wrong(labels, self.classes, &mut step.stream("negatives")),
             Negatives::Hard => predicted_wrong(labels, &predict()?, &mut step.stream("negatives"))?,
+            Negatives::Any => {
+                let mut rng = step.stream("negatives");
+                labels.iter().map(|_| below(&mut rng, self.classes) as u32).collect()
+            }
         };
         let label = self.one_hot([labels, &wrong].concat(), batch)?;
         Views::new(self.input(batch, label, 2)?, vec![Role::Positive, Role::Negative], Some(labels.to_vec()))
@@ -167,6 +174,18 @@ mod tests {
             let expected = if negatives == Negatives::Hard { 180..280 } else { 120..180 };
             assert!(expected.contains(&seen[1][1]), "{negatives:?} {seen:?}"); // e^−2.6 against e^−4: 241 of 300
         }
+        Ok(())
+    }
+
+    #[test]
+    fn any_class_may_be_the_true_one() -> Result<()> {
+        let mut seen = [0; 3];
+        for index in 0..300 {
+            let views = sampler(Negatives::Any, true).views(&batch()?, &mut never, &step(index))?;
+            let rows = views.input.join()?.to_vec2::<f32>()?;
+            seen[(0..3).find(|&class| rows[2][class] == 1.).expect("one-hot")] += 1;
+        }
+        assert!(seen.iter().all(|count| (70..130).contains(count)), "{seen:?}"); // a third each
         Ok(())
     }
 
