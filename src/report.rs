@@ -74,15 +74,18 @@ impl Row {
         let others = readouts.iter().filter(|(name, _)| *name != preferred);
         let baselines = test["baselines"].as_object().into_iter().flatten();
         let others = others.chain(baselines).map(|(name, score)| format!(", {} ({name})", Measure::of(score)));
+        let command = command(&run.join(CONFIG))?;
+        // With its argument, such as the name of the text, where the command has one.
+        let named = command.split_once(" --data ").and_then(|(_, rest)| rest.split(' ').next());
         Ok(Self {
             name: run.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             link: path.strip_prefix(base).unwrap_or(&path).display().to_string(),
-            data: summary["data"].as_str().unwrap_or_default().into(),
+            data: named.or(summary["data"].as_str()).unwrap_or_default().into(),
             epochs: summary["epochs"].to_string(),
             seed: summary["seed"].to_string(),
             result,
             others: format!(" ({preferred}){}", others.collect::<String>()),
-            command: command(&run.join(CONFIG))?,
+            command,
         })
     }
 
