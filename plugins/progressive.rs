@@ -46,8 +46,8 @@ onward::settings! {
         hidden: Vec<usize> = vec![1000; 3], in 1..=1_000_000;
         /// The kind of all layers, or a list of as many as there are.
         layer: Each<Pick<dyn LocalLayer>> = "dense".into();
-        /// The goodness of all layers.
-        goodness: Pick<dyn GoodnessFn> = "sum_squares".into();
+        /// The goodness of all layers, or a list of as many as there are.
+        goodness: Each<Pick<dyn GoodnessFn>> = "sum_squares".into();
         /// What a layer minimises.
         loss: Loss = Loss::Logistic;
         /// The goodness above which a view counts as positive; the goodness's own threshold if it is not set.
@@ -121,7 +121,12 @@ const PRESETS: &[Preset] = &[
             hidden = [64, 128, 256, 512]
             sampler = "plain"
             layer = { name = "conv", norm = "batch" }
-            goodness = { name = "projection", grid = 2 }
+            goodness = [
+                { name = "projection", grid = 8 },
+                { name = "projection", grid = 4 },
+                { name = "projection", grid = 4 },
+                { name = "projection", grid = 2 },
+            ]
             loss = "cross_entropy"
             normalise = "none"
             optimiser = "adam"
@@ -174,7 +179,7 @@ impl Net {
             Ok(Level {
                 units,
                 layer: settings.layer.of("layer", index, settings.hidden.len())?.clone(),
-                goodness: settings.goodness.clone(),
+                goodness: settings.goodness.of("goodness", index, settings.hidden.len())?.clone(),
                 objective: Objective { loss: settings.loss, theta: settings.theta, temperature: settings.temperature },
                 descent,
                 span: span(settings.order, index, site.epochs),

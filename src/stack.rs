@@ -57,7 +57,8 @@ impl Stack {
     /// is read out are the levels of `readout`, counted from 0.
     ///
     /// # Errors
-    /// As [`registry::build`]; whatever a layer says of the input that it gets.
+    /// As [`registry::build`]; whatever a layer says of the input that it gets; [`Error::Mismatch`] if some levels that
+    /// are read out have a goodness for each class and others have not.
     pub fn new(
         site: &Site,
         example: Input,
@@ -80,6 +81,12 @@ impl Stack {
                 stack.features += input.width();
             }
             stack.blocks.push(block);
+        }
+        let columns: Vec<_> = stack.blocks[stack.readout.clone()].iter().map(Block::classes).collect();
+        if columns.windows(2).any(|pair| pair[0] != pair[1]) {
+            let problem = "the goodness of some layers has a column for each class, that of others has one value; \
+                           what is read out is their sum, so they have to be alike";
+            return Err(Error::Mismatch { place: "goodness".into(), problem: problem.into() });
         }
         Ok(stack)
     }

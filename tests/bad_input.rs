@@ -265,6 +265,14 @@ fn what_does_not_fit_is_refused_before_anything_is_written() {
         ),
         (&["progressive", "--set", "sampler=hybrid_images", "--set", "batch=1"], &["`batch` = 1", "hybrid_images"]),
         (&["progressive", "--set", "readout_to=1"], &["`readout_to` = 1", "readout_from = 2"]),
+        (
+            &["progressive", "--set", "goodness=[\"sum_squares\",\"mean_squares\"]"],
+            &["`goodness`", "a list of 3", "found 2"],
+        ),
+        (
+            &["progressive", "--set", "goodness=[\"sum_squares\",\"sum_squares\",\"projection\"]"],
+            &["a column for each class", "alike"],
+        ),
         (&["nlp", "--data", &text, "--set", "flip=true"], &["`flip` = true", "text"]),
         (&["nlp", "--data", &text, "--set", "shift=1"], &["`shift` = 1", "text"]),
         (&["nlp", "--data", &text, "--set", "window=800"], &["more than 800 tokens", str(&file)]),

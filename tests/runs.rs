@@ -91,6 +91,26 @@ fn layers_that_learn_one_after_the_other_wait_for_each_other() -> Result<()> {
 }
 
 #[test]
+fn each_layer_may_have_a_goodness_of_its_own() -> Result<()> {
+    let goodness = |grid: i64| {
+        let grid = onward::export::Value::Integer(grid);
+        onward::export::Table::from_iter([("name".to_string(), "projection".into()), ("grid".to_string(), grid)])
+    };
+    let run = small()
+        .set("hidden", vec![4, 4])
+        .set("sampler", "plain")
+        .set("loss", "cross_entropy")
+        .set("head", false)
+        .set("layer", "conv")
+        .set("goodness", vec![goodness(7), goodness(1)])
+        .build()?;
+    let shapes = run.vars().all().into_iter().filter(|(name, _)| name.contains("goodness"));
+    let shapes: Vec<_> = shapes.map(|(_, var)| var.dims().to_vec()).collect();
+    assert_eq!(shapes, [[4 * 7 * 7, 10], [4, 10]]);
+    Ok(())
+}
+
+#[test]
 fn the_preset_of_the_peer_trains_with_its_own_names_of_settings() -> Result<()> {
     let builder = Run::builder("progressive").preset("nebuly").data("digits");
     let builder = builder.set("n_layers", 2).set("hidden_size", 50).set("theta", 2.).set("batch_size", 2000);
