@@ -20,8 +20,7 @@ onward::settings! {
     /// | `b`      | `(L·N,)`                  | starts at 0                                           |
     /// | activity | `(V·B, N, gridₕ, grid_w)` | `grid = ⌊(H + 2·padding − field) / stride⌋ + 1`       |
     ///
-    /// Hinton's net for MNIST: `hidden = [128, 220, 512]`, `layer = [{ name = "local", field = 10, stride = 6 }, { name =
-    /// "local", field = 2 }, { name = "local", field = 2 }]`, a 4×4, a 3×3 and a 2×2 grid.
+    /// Hinton's net for MNIST, with a 4×4, a 3×3 and a 2×2 grid, is the preset `unsupervised_local` of `progressive`.
     ///
     /// # Reference
     /// Hinton, "The Forward-Forward Algorithm", 2022, section 3.2 (<https://arxiv.org/abs/2212.13345>).

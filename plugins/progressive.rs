@@ -109,6 +109,23 @@ const PRESETS: &[Preset] = &[
         "#,
     },
     Preset {
+        name: "unsupervised_local",
+        about: "the same with local receptive fields, as Hinton's of 2022: grids of 4×4, 3×3 and 2×2 places, 60 epochs",
+        settings: r#"
+            data = "digits"
+            epochs = 60
+            batch = 100
+            hidden = [128, 220, 512]
+            sampler = "hybrid_images"
+            layer = [
+                { name = "local", field = 10, stride = 6, peer = 0.03 },
+                { name = "local", field = 2, peer = 0.03 },
+                { name = "local", field = 2, peer = 0.03 },
+            ]
+            probe_epochs = 20
+        "#,
+    },
+    Preset {
         name: "convolutional",
         about: "four local convolutions, each with a classifier of its own (Mono-Forward 2025; local errors, Nøkland 2019)",
         settings: r#"

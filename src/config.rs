@@ -225,11 +225,21 @@ fn canonical(known: &[Setting], table: &mut Table) -> Result<()> {
             table.insert(setting.key.into(), value);
         }
         let (Some(kind), Some(value)) = (setting.kind, table.get_mut(setting.key)) else { continue };
-        if let Value::String(text) = value {
-            *value = Value::Table(pick(kind, text)?);
+        for value in each(value) {
+            if let Value::String(text) = value {
+                *value = Value::Table(pick(kind, text)?);
+            }
         }
     }
     Ok(())
+}
+
+/// A value by itself, or those of a list.
+fn each(value: &mut Value) -> &mut [Value] {
+    match value {
+        Value::Array(values) => values,
+        value => std::slice::from_mut(value),
+    }
 }
 
 /// `name`, or `name:argument`, as a table.
@@ -250,11 +260,15 @@ fn pick(kind: &'static str, text: &str) -> Result<Table> {
     Ok(table)
 }
 
-/// `later` wins; two tables are merged unless they name different plugins.
+/// `later` wins; two tables are merged unless they name different plugins. Settings of plugins that nobody names are for
+/// all in a list.
 fn merge(into: &mut Table, later: Table) {
     for (key, value) in later {
         match (into.get_mut(&key), value) {
             (Some(Value::Table(old)), Value::Table(new)) if same_name(old, &new) => merge(old, new),
+            (Some(Value::Array(old)), Value::Table(new)) if !new.contains_key("name") => {
+                old.iter_mut().filter_map(Value::as_table_mut).for_each(|old| merge(old, new.clone()));
+            }
             (_, value) => {
                 into.insert(key, value);
             }

@@ -111,12 +111,31 @@ fn settings_of_a_default_plugin_need_not_name_it() {
     }
 }
 
+#[test]
+fn settings_of_a_list_are_for_all_in_it() {
+    let base = tempfile::tempdir().unwrap();
+    let run = base.path().join("run");
+    let list = "layer=[{name=\"dense\",peer=0.1},\"dense\"]";
+    let settings = ["--epochs", "1", "--set", "hidden=[8,8]", "--set", list, "--set", "layer.dropout=0.2"];
+    succeeds(&[&["train", "progressive", "--quiet", "--out", run.to_str().unwrap()], &settings[..]].concat());
+    let config = std::fs::read_to_string(run.join("config.toml")).unwrap();
+    assert_eq!(config.matches("dropout = 0.2").count(), 2, "{config}");
+    assert_eq!(config.matches("peer = 0.1").count(), 1, "{config}");
+}
+
 /// The presets that the other tests do not train, made small, on data that need no files.
 #[test]
 fn presets_train_and_say_which_labels_they_used() {
     let cases = [
         ("progressive", "unsupervised", "digits", false, &["hidden=[60,60]", "probe_epochs=10"][..]),
-        ("progressive", "convolutional", "digits", true, &["hidden=[8,8]", "flip=false", "goodness.grid=7"]),
+        (
+            "progressive",
+            "convolutional",
+            "digits",
+            true,
+            &["hidden=[8,8]", "flip=false", "goodness={name=\"projection\",grid=7}"],
+        ),
+        ("progressive", "unsupervised_local", "digits", false, &["hidden=[20,20,20]", "probe_epochs=10"]),
         (
             "recurrent",
             "cifar",
