@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use candle_core::Tensor;
+use rayon::prelude::*;
 
 #[cfg(doc)]
 use crate::architecture::Architecture;
@@ -189,21 +190,29 @@ impl Stack {
         let is_probe = !self.heads.is_empty();
         let none = || if is_probe { no_prediction_yet() } else { no_head() };
         let mut predict = || neutral.as_ref().map(|(_, log)| log.clone()).ok_or_else(none);
-        let mut reports = Vec::with_capacity(self.blocks.len());
+        let mut learned = Vec::new();
         // Epochs in which only the head learns need no views.
         if let Some(last) = self.blocks.iter().rposition(|block| block.is_learning(step)) {
             let mut views = sampler.views(&batch.shown_to(sampler), &mut predict, step)?;
             views.input = views.input.normalised(self.normalise)?;
-            for (index, block) in self.blocks[..=last].iter_mut().enumerate() {
+            let mut input = views.input.clone();
+            let mut lessons = Vec::with_capacity(last + 1);
+            for (index, block) in self.blocks[..=last].iter().enumerate() {
                 let is_learning = block.is_learning(step);
-                let activity = block.forward(&views.input, &Step { train: is_learning, ..step.pass(1) })?;
-                let above = if index < last { Some(block.pass_on(&activity, views.input.views())?) } else { None };
-                if is_learning {
-                    reports.push((index, block.learn(&views.input, &activity, &views, step)?));
-                }
-                views.input = above.unwrap_or(views.input);
+                let activity = block.forward(&input, &Step { train: is_learning, ..step.pass(1) })?;
+                let above = if index < last { block.pass_on(&activity, input.views())? } else { input.clone() };
+                lessons.push(is_learning.then_some((input, activity)));
+                input = above;
             }
+            // Nobody's lesson depends on what another one learns.
+            let learning = self.blocks[..=last].par_iter_mut().zip(lessons);
+            let report = |(block, lesson): (&mut Block, Option<(Input, Tensor)>)| -> Option<Result<Report>> {
+                lesson.map(|(input, activity)| block.learn(&input, &activity, &views, step))
+            };
+            learned = learning.map(report).collect();
         }
+        let reports = learned.into_iter().enumerate().filter_map(|(index, report)| Some((index, report?)));
+        let reports = reports.map(|(index, report)| Ok((index, report?))).collect::<Result<Vec<_>>>()?;
         let head = self.heads.first_mut().filter(|head| head.optimiser().span().contains(&step.epoch));
         if let (Some(head), Some((features, log))) = (head, &neutral) {
             head.learn(features, log, batch.labels()?, step)?;

@@ -13,6 +13,7 @@ use onward::{
     Architecture, Batch, Block, Error, Head, Input, NegativeSampler, Normalise, Objective, Optimiser, Report, Result,
     Role, Site, Step, Values,
 };
+use rayon::prelude::*;
 
 use super::clamps::{mismatch, Clamped, Clamps};
 use super::Recurrent;
@@ -308,14 +309,24 @@ impl Architecture for Net {
             let mut heard = self.heard(self.below(&clamped, t, batch, step)?, &states, above)?;
             // The projection of the label is a block like the others, only that it hears nothing but the label.
             heard.extend(clamped.label.iter().cloned());
-            for (index, (block, heard)) in self.blocks.iter_mut().zip(&heard).enumerate() {
-                let is_learning = block.is_learning(step);
-                let activity = block.forward(heard, &Step { train: is_learning, ..*step })?;
-                if is_learning {
-                    reports[index].add(&block.learn(heard, &activity, &views, step)?, 1. / self.steps as f64);
-                }
-                if let Some(state) = states.get_mut(index) {
-                    *state = damp(state, &activity.detach(), self.damping)?;
+            // All of them hear what was before this step, so that none waits for another.
+            let places = self.blocks.iter_mut().zip(&heard).zip(states.iter_mut().map(Some).chain([None]));
+            let learned: Vec<_> = places
+                .collect::<Vec<_>>()
+                .into_par_iter()
+                .map(|((block, heard), state)| -> Result<Option<Report>> {
+                    let is_learning = block.is_learning(step);
+                    let activity = block.forward(heard, &Step { train: is_learning, ..*step })?;
+                    let report = is_learning.then(|| block.learn(heard, &activity, &views, step)).transpose()?;
+                    if let Some(state) = state {
+                        *state = damp(state, &activity.detach(), self.damping)?;
+                    }
+                    Ok(report)
+                })
+                .collect();
+            for (sum, report) in reports.iter_mut().zip(learned) {
+                if let Some(report) = report? {
+                    sum.add(&report, 1. / self.steps as f64);
                 }
             }
         }

@@ -206,6 +206,19 @@ pub(super) fn gate(gradient: &Tensor, activity: &Tensor, gain: f32, shift: Optio
     Ok(Tensor::from_vec(out, gradient.shape(), gradient.device())?)
 }
 
+pub(super) fn sum(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let out = with_rows(a, |a| {
+        with_rows(b, |b| {
+            let mut out = vec![0f32; a.rows * a.width];
+            for_rows(&mut out, a.width, |row, out| {
+                out.iter_mut().zip(a.row(row)).zip(b.row(row)).for_each(|((out, a), b)| *out = a + b);
+            });
+            out
+        })
+    })??;
+    Ok(Tensor::from_vec(out, a.shape(), a.device())?)
+}
+
 pub(super) fn damp(old: &Tensor, new: &Tensor, keep: f32) -> Result<Tensor> {
     let out = with_rows(old, |old| {
         with_rows(new, |new| {

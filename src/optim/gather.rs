@@ -43,7 +43,7 @@ impl Sum {
         for (index, product) in products.iter().enumerate() {
             match &mut self.pending[index] {
                 Some(pending) if is_same(&pending.values, &product.values) => {
-                    pending.delta = (&pending.delta + &product.delta)?;
+                    pending.delta = ops::sum(&pending.delta, &product.delta)?;
                 }
                 pending => {
                     if let Some(done) = pending.replace(product.clone()) {
