@@ -3,11 +3,13 @@
 use std::fs::{self, File};
 use std::io::IsTerminal;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use candle_datasets::hub::{from_hub, FileReader};
-use hf_hub::{HFClientBuilder, HFClientSync};
+use hf_hub::{HFClientBuilder, HFClientSync, HFResult};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{table, Hub, Writer};
@@ -16,6 +18,8 @@ use crate::error::{Error, Result};
 
 /// How long nothing may come before it is given up; the client itself would wait for ever.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Where the hub keeps every data set as tables; candle-datasets takes them from there.
+const REVISION: &str = "refs/convert/parquet";
 
 pub(super) fn fetch(hub: &Hub, cache: &Path, name: &str, files: &[&str], write: Writer) -> Result<()> {
     fs::create_dir_all(cache).map_err(Error::file("create", cache))?;
@@ -59,7 +63,11 @@ fn fetch_into(hub: &Hub, part: &Path, name: &str) -> Result<[Images; 2]> {
     let client = client.map_err(|error| fault(repository, &error))?;
     eprintln!("downloading {name} from {}/datasets/{repository}", client.endpoint());
     let client = HFClientSync::from_inner(client).map_err(|error| fault(repository, &error))?;
-    let tables = patiently(&folder, PATIENCE, move || from_hub(&client, repository.into()));
+    let tables = patiently(&folder, PATIENCE, move |total| {
+        // For the bar alone; whatever is wrong here is found below, and said there.
+        total.store(size_on_hub(&client, repository).unwrap_or(0), Ordering::Relaxed);
+        from_hub(&client, repository.into())
+    });
     let tables = tables.map_err(|source| Error::File { action: "download", path: repository.into(), source })?;
     let tables = tables.map_err(|error| fault(repository, &error))?;
     // The parts are known by their sizes: candle-datasets gives no names.
@@ -90,19 +98,30 @@ fn fault(repository: &str, error: &dyn std::error::Error) -> Error {
     Error::File { action: "download", path: repository.into(), source: std::io::Error::other(text) }
 }
 
+/// How many bytes the tables of a repository have.
+fn size_on_hub(client: &HFClientSync, repository: &str) -> HFResult<u64> {
+    let (owner, name) = hf_hub::split_id(repository);
+    let repository = client.dataset(owner, name);
+    let files = repository.info().revision(REVISION).send()?.siblings.unwrap_or_default();
+    let tables = files.into_iter().map(|file| file.rfilename).filter(|name| name.ends_with(".parquet"));
+    let size = |table| Ok(repository.get_file_metadata().filepath(table).revision(REVISION).send()?.file_size);
+    tables.map(size).sum()
+}
+
 /// What `work` comes to, unless the folder that it writes to stops growing for as long as `patience`; shown on a
-/// terminal. Work that is given up is left to itself.
+/// terminal, as a share of how many bytes `work` says there will be. Work that is given up is left to itself.
 fn patiently<T: Send + 'static>(
     folder: &Path,
     patience: Duration,
-    work: impl FnOnce() -> T + Send + 'static,
+    work: impl FnOnce(&AtomicU64) -> T + Send + 'static,
 ) -> std::io::Result<T> {
     let (sender, receiver) = mpsc::channel();
-    std::thread::Builder::new().name("download".into()).spawn(move || sender.send(work()))?;
+    let total = Arc::new(AtomicU64::new(0));
+    let expected = total.clone();
+    std::thread::Builder::new().name("download".into()).spawn(move || sender.send(work(&total)))?;
     let bar = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {bytes} {bytes_per_sec}") {
-        bar.set_style(style);
-    }
+    let show = |template| ProgressStyle::with_template(template).map_or((), |style| bar.set_style(style));
+    show("{spinner} {bytes} {bytes_per_sec}");
     let (mut size, mut grown) = (0, Instant::now());
     loop {
         match receiver.recv_timeout(Duration::from_millis(100)) {
@@ -112,6 +131,11 @@ fn patiently<T: Send + 'static>(
             }
             Err(RecvTimeoutError::Disconnected) => return Err(std::io::Error::other("the download broke down")),
             Err(RecvTimeoutError::Timeout) => bar.tick(),
+        }
+        let expected = expected.load(Ordering::Relaxed);
+        if expected > 0 && bar.length().is_none() {
+            bar.set_length(expected);
+            show("{spinner} {bar:30} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left");
         }
         let now = size_of(folder);
         if now != size {
@@ -144,11 +168,11 @@ mod tests {
     fn a_download_that_stands_still_or_breaks_down_is_given_up() {
         let folder = tempfile::tempdir().unwrap();
         let patience = Duration::from_millis(300);
-        assert_eq!(patiently(folder.path(), patience, || 3).unwrap(), 3);
-        let error = patiently(folder.path(), patience, || std::thread::sleep(Duration::from_secs(5))).unwrap_err();
+        assert_eq!(patiently(folder.path(), patience, |_| 3).unwrap(), 3);
+        let error = patiently(folder.path(), patience, |_| std::thread::sleep(Duration::from_secs(5))).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
         let path = folder.path().join("growing");
-        let slow = move || {
+        let slow = move |_: &AtomicU64| {
             (1..10).for_each(|size| {
                 std::thread::sleep(Duration::from_millis(100));
                 fs::write(&path, vec![0; size]).unwrap();
