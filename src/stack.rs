@@ -196,28 +196,32 @@ impl Stack {
             let mut views = sampler.views(&batch.shown_to(sampler), &mut predict, step)?;
             views.input = views.input.normalised(self.normalise)?;
             let mut input = views.input.clone();
-            let mut lessons = Vec::with_capacity(last + 1);
-            for (index, block) in self.blocks[..=last].iter().enumerate() {
-                let is_learning = block.is_learning(step);
-                let activity = block.forward(&input, &Step { train: is_learning, ..step.pass(1) })?;
-                let above = if index < last { block.pass_on(&activity, input.views())? } else { input.clone() };
-                lessons.push(is_learning.then_some((input, activity)));
-                input = above;
+            // Nobody's lesson depends on what another one learns, so several learn side by side; not all, so that memory
+            // does not grow with the depth.
+            for levels in self.blocks[..=last].chunks_mut(rayon::current_num_threads()) {
+                let mut lessons = Vec::with_capacity(levels.len());
+                for block in levels.iter() {
+                    let is_learning = block.is_learning(step);
+                    let activity = block.forward(&input, &Step { train: is_learning, ..step.pass(1) })?;
+                    let is_last = learned.len() + lessons.len() == last;
+                    let above = if is_last { input.clone() } else { block.pass_on(&activity, input.views())? };
+                    lessons.push(is_learning.then_some((input, activity)));
+                    input = above;
+                }
+                let learn = |(block, lesson): (&mut Block, Option<(Input, Tensor)>)| -> Option<Result<Report>> {
+                    lesson.map(|(input, activity)| block.learn(&input, &activity, &views, step))
+                };
+                let reports: Vec<_> = levels.par_iter_mut().zip(lessons).map(learn).collect();
+                for report in reports {
+                    learned.push(report.transpose()?);
+                }
             }
-            // Nobody's lesson depends on what another one learns.
-            let learning = self.blocks[..=last].par_iter_mut().zip(lessons);
-            let report = |(block, lesson): (&mut Block, Option<(Input, Tensor)>)| -> Option<Result<Report>> {
-                lesson.map(|(input, activity)| block.learn(&input, &activity, &views, step))
-            };
-            learned = learning.map(report).collect();
         }
-        let reports = learned.into_iter().enumerate().filter_map(|(index, report)| Some((index, report?)));
-        let reports = reports.map(|(index, report)| Ok((index, report?))).collect::<Result<Vec<_>>>()?;
         let head = self.heads.first_mut().filter(|head| head.optimiser().span().contains(&step.epoch));
         if let (Some(head), Some((features, log))) = (head, &neutral) {
             head.learn(features, log, batch.labels()?, step)?;
         }
-        Ok(reports)
+        Ok(learned.into_iter().enumerate().filter_map(|(index, report)| Some((index, report?))).collect())
     }
 }
 

@@ -41,6 +41,27 @@ fn a_run_writes_its_folder_and_repeats_byte_for_byte_at_any_number_of_threads() 
     assert_eq!(evaluation, summary["test"]);
 }
 
+/// Layers learn side by side, and products are divided; neither may be seen.
+#[test]
+fn every_architecture_repeats_byte_for_byte_at_any_number_of_threads() {
+    let cases: [&[&str]; 4] = [
+        &["recurrent", "--set", "data.size=600", "--set", "hidden=[400,400,400]", "--set", "label_units=50"],
+        &["recurrent", "--set", "data.size=600", "--set", "hidden=[400,400]", "--set", "redraw=true"],
+        &["progressive", "--preset", "unsupervised_local", "--set", "data.size=600", "--set", "probe_epochs=1"],
+        &["nlp", "--set", "hidden=[400,400]", "--set", "batch=256"],
+    ];
+    for arguments in cases {
+        let base = tempfile::tempdir().unwrap();
+        let model = |threads: &str| {
+            let run = base.path().join(threads);
+            let rest = ["--quiet", "--epochs", "1", "--threads", threads, "--out", run.to_str().unwrap()];
+            succeeds(&[&["train"], arguments, &rest].concat());
+            std::fs::read(run.join("model.safetensors")).unwrap()
+        };
+        assert!(model("1") == model("3"), "{arguments:?}");
+    }
+}
+
 #[test]
 fn runs_without_a_folder_are_numbered_and_an_existing_run_is_never_overwritten() {
     let base = tempfile::tempdir().unwrap();
