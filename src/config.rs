@@ -266,7 +266,9 @@ fn merge(into: &mut Table, later: Table) {
     for (key, value) in later {
         match (into.get_mut(&key), value) {
             (Some(Value::Table(old)), Value::Table(new)) if same_name(old, &new) => merge(old, new),
-            (Some(Value::Array(old)), Value::Table(new)) if !new.contains_key("name") => {
+            (Some(Value::Array(old)), Value::Table(new))
+                if !new.contains_key("name") && old.iter().all(Value::is_table) =>
+            {
                 old.iter_mut().filter_map(Value::as_table_mut).for_each(|old| merge(old, new.clone()));
             }
             (_, value) => {

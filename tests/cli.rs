@@ -44,11 +44,12 @@ fn a_run_writes_its_folder_and_repeats_byte_for_byte_at_any_number_of_threads() 
 /// Layers learn side by side, and products are divided; neither may be seen.
 #[test]
 fn every_architecture_repeats_byte_for_byte_at_any_number_of_threads() {
-    let cases: [&[&str]; 4] = [
+    let cases: [&[&str]; 5] = [
         &["recurrent", "--set", "data.size=600", "--set", "hidden=[400,400,400]", "--set", "label_units=50"],
         &["recurrent", "--set", "data.size=600", "--set", "hidden=[400,400]", "--set", "redraw=true"],
         &["progressive", "--preset", "unsupervised_local", "--set", "data.size=600", "--set", "probe_epochs=1"],
         &["nlp", "--set", "hidden=[400,400]", "--set", "batch=256"],
+        &["backprop", "--set", "hidden=[400,400]", "--set", "batch=256"],
     ];
     for arguments in cases {
         let base = tempfile::tempdir().unwrap();
@@ -190,6 +191,7 @@ fn wrong_use_is_answered_with_code_2_and_what_would_be_right() {
         (&["--set", "sampler.strenght=1"], &["`sampler.strenght`", "did you mean `strength`?"]),
         (&["--set", "hidden=[]"], &["`hidden` = []", "at least 1"]),
         (&["--set", "hidden=[0]"], &["`hidden` = [0]", "at least 1"]),
+        (&["--preset", "convolutional", "--set", "hidden.x=1"], &["`hidden` = { x = 1 }", "a list"]),
         (&["--set", "hidden=[1000000000000]"], &["`hidden`", "at most 1000000"]),
         (&["--set", "n_layers=2", "--set", "hidden_size=-1"], &["`hidden_size` = -1"]),
         (&["--set", "lr=nan"], &["`lr` = nan", "greater than 0"]),
@@ -389,115 +391,4 @@ fn text_is_refused_where_pictures_are_wanted_and_the_other_way_round() {
     refused(2, &short, &["--set", "data.prepare=hinton"], "248 fables");
     std::fs::write(path("bad.json"), "{}").unwrap();
     refused(1, "fables", &["--set", &format!("data.tokenizer={}", path("bad.json"))], "bad.json: ");
-}
-
-#[cfg(unix)]
-mod interrupted {
-    use super::*;
-    use std::process::{Child, Stdio};
-    use std::time::{Duration, Instant};
-
-    const LONG: [&str; 10] = [
-        "train",
-        "progressive",
-        "--quiet",
-        "--epochs",
-        "30",
-        "--set",
-        "hidden=[120,120]",
-        "--set",
-        "data.size=2000",
-        "--out",
-    ];
-
-    fn start(arguments: &[&str]) -> Child {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_onward"));
-        command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program can be started")
-    }
-
-    fn wait_for(mut condition: impl FnMut() -> bool) {
-        let start = Instant::now();
-        while !condition() {
-            assert!(start.elapsed() < Duration::from_secs(120), "waited in vain");
-            std::thread::sleep(Duration::from_millis(2));
-        }
-    }
-
-    fn model(run: &Path) -> Vec<u8> {
-        std::fs::read(run.join("model.safetensors")).unwrap()
-    }
-
-    fn epochs(run: &Path) -> Vec<u64> {
-        let metrics = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
-        let lines = metrics.lines().map(|line| serde_json::from_str::<Value>(line).expect("a whole line"));
-        lines.filter(|line| line["event"] == "epoch").map(|line| line["epoch"].as_u64().unwrap()).collect()
-    }
-
-    #[test]
-    fn a_run_that_was_killed_or_stopped_ends_with_the_bytes_of_one_that_was_not() {
-        let base = tempfile::tempdir().unwrap();
-        let whole = base.path().join("whole");
-        succeeds(&[&LONG[..], &[whole.to_str().unwrap()]].concat());
-        for (name, signals) in
-            [("killed", ["-KILL"; 3]), ("stopped", ["-TERM"; 3]), ("both", ["-INT", "-KILL", "-TERM"])]
-        {
-            let run = base.path().join(name);
-            let path = run.to_str().unwrap();
-            for (count, signal) in signals.iter().enumerate() {
-                let mut child = match count {
-                    0 => start(&[&LONG[..], &[path]].concat()),
-                    _ => start(&["resume", path, "--quiet"]),
-                };
-                let written =
-                    || std::fs::metadata(run.join("state.safetensors")).and_then(|state| state.modified()).ok();
-                let before = written();
-                let mut ended = false;
-                wait_for(|| {
-                    ended = child.try_wait().unwrap().is_some();
-                    ended || written() != before
-                });
-                std::thread::sleep(Duration::from_millis(7 * count as u64 + 3));
-                if !ended {
-                    let kill = format!("kill {signal} {}", child.id());
-                    Command::new("sh").args(["-c", &kill]).status().unwrap();
-                }
-                let status = child.wait().unwrap();
-                assert!(!status.success() || run.join("summary.json").exists(), "{name}: {status}");
-            }
-            succeeds(&["resume", path, "--quiet"]);
-            assert_eq!(model(&run), model(&whole), "{name}");
-            assert_eq!(epochs(&run), (1..=30).collect::<Vec<_>>(), "{name}");
-        }
-    }
-
-    #[test]
-    fn a_run_without_a_checkpoint_starts_over_and_a_finished_one_is_left_alone() {
-        let base = tempfile::tempdir().unwrap();
-        let run = base.path().join("run");
-        succeeds(&train(&run, &[]));
-        let (first, summary) = (model(&run), std::fs::read(run.join("summary.json")).unwrap());
-        succeeds(&["resume", run.to_str().unwrap(), "--quiet"]);
-        assert_eq!(std::fs::read(run.join("summary.json")).unwrap(), summary);
-        for file in ["state.safetensors", "model.safetensors", "summary.json"] {
-            std::fs::remove_file(run.join(file)).unwrap();
-        }
-        succeeds(&["resume", run.to_str().unwrap(), "--quiet"]);
-        assert_eq!(model(&run), first);
-        succeeds(&["resume", run.to_str().unwrap(), "--quiet", "--epochs", "3"]);
-        assert_eq!(epochs(&run), [1, 2, 3]);
-        let message = fails(2, &["resume", run.to_str().unwrap(), "--epochs", "x"]);
-        assert!(message.contains("--epochs x"), "{message}");
-    }
-
-    #[test]
-    fn two_processes_cannot_write_one_run() {
-        let base = tempfile::tempdir().unwrap();
-        let run = base.path().join("run");
-        let mut child = start(&[&LONG[..], &[run.to_str().unwrap(), "--set", "epochs=100000"]].concat());
-        wait_for(|| run.join("metrics.jsonl").exists());
-        let message = fails(1, &["resume", run.to_str().unwrap()]);
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert!(message.contains("another process"), "{message}");
-    }
 }

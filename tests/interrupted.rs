@@ -1,0 +1,112 @@
+//! Runs that are killed, stopped, started twice: nothing is lost, and two processes never write one run.
+#![cfg(unix)]
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+mod program;
+use program::*;
+
+const LONG: [&str; 10] = [
+    "train",
+    "progressive",
+    "--quiet",
+    "--epochs",
+    "30",
+    "--set",
+    "hidden=[120,120]",
+    "--set",
+    "data.size=2000",
+    "--out",
+];
+
+fn start(arguments: &[&str]) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_onward"));
+    command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program can be started")
+}
+
+fn wait_for(mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < Duration::from_secs(120), "waited in vain");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn model(run: &Path) -> Vec<u8> {
+    std::fs::read(run.join("model.safetensors")).unwrap()
+}
+
+fn epochs(run: &Path) -> Vec<u64> {
+    let metrics = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let lines = metrics.lines().map(|line| serde_json::from_str::<Value>(line).expect("a whole line"));
+    lines.filter(|line| line["event"] == "epoch").map(|line| line["epoch"].as_u64().unwrap()).collect()
+}
+
+#[test]
+fn a_run_that_was_killed_or_stopped_ends_with_the_bytes_of_one_that_was_not() {
+    let base = tempfile::tempdir().unwrap();
+    let whole = base.path().join("whole");
+    succeeds(&[&LONG[..], &[whole.to_str().unwrap()]].concat());
+    for (name, signals) in [("killed", ["-KILL"; 3]), ("stopped", ["-TERM"; 3]), ("both", ["-INT", "-KILL", "-TERM"])] {
+        let run = base.path().join(name);
+        let path = run.to_str().unwrap();
+        for (count, signal) in signals.iter().enumerate() {
+            let mut child = match count {
+                0 => start(&[&LONG[..], &[path]].concat()),
+                _ => start(&["resume", path, "--quiet"]),
+            };
+            let written = || std::fs::metadata(run.join("state.safetensors")).and_then(|state| state.modified()).ok();
+            let before = written();
+            let mut ended = false;
+            wait_for(|| {
+                ended = child.try_wait().unwrap().is_some();
+                ended || written() != before
+            });
+            std::thread::sleep(Duration::from_millis(7 * count as u64 + 3));
+            if !ended {
+                let kill = format!("kill {signal} {}", child.id());
+                Command::new("sh").args(["-c", &kill]).status().unwrap();
+            }
+            let status = child.wait().unwrap();
+            assert!(!status.success() || run.join("summary.json").exists(), "{name}: {status}");
+        }
+        succeeds(&["resume", path, "--quiet"]);
+        assert_eq!(model(&run), model(&whole), "{name}");
+        assert_eq!(epochs(&run), (1..=30).collect::<Vec<_>>(), "{name}");
+    }
+}
+
+#[test]
+fn a_run_without_a_checkpoint_starts_over_and_a_finished_one_is_left_alone() {
+    let base = tempfile::tempdir().unwrap();
+    let run = base.path().join("run");
+    succeeds(&train(&run, &[]));
+    let (first, summary) = (model(&run), std::fs::read(run.join("summary.json")).unwrap());
+    succeeds(&["resume", run.to_str().unwrap(), "--quiet"]);
+    assert_eq!(std::fs::read(run.join("summary.json")).unwrap(), summary);
+    for file in ["state.safetensors", "model.safetensors", "summary.json"] {
+        std::fs::remove_file(run.join(file)).unwrap();
+    }
+    succeeds(&["resume", run.to_str().unwrap(), "--quiet"]);
+    assert_eq!(model(&run), first);
+    succeeds(&["resume", run.to_str().unwrap(), "--quiet", "--epochs", "3"]);
+    assert_eq!(epochs(&run), [1, 2, 3]);
+    let message = fails(2, &["resume", run.to_str().unwrap(), "--epochs", "x"]);
+    assert!(message.contains("--epochs x"), "{message}");
+}
+
+#[test]
+fn two_processes_cannot_write_one_run() {
+    let base = tempfile::tempdir().unwrap();
+    let run = base.path().join("run");
+    let mut child = start(&[&LONG[..], &[run.to_str().unwrap(), "--set", "epochs=100000"]].concat());
+    wait_for(|| run.join("metrics.jsonl").exists());
+    let message = fails(1, &["resume", run.to_str().unwrap()]);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(message.contains("another process"), "{message}");
+}
