@@ -112,9 +112,9 @@ impl Stack {
         self.blocks.iter().map(|block| block.span().end).chain(heads).max().unwrap_or(0)
     }
 
-    /// How many columns the goodness has, if one for each class.
+    /// How many columns the goodness of the levels that are read out has, if one for each class.
     pub fn classes(&self) -> Option<usize> {
-        self.blocks.last().and_then(Block::classes)
+        self.blocks[self.readout.clone()].last().and_then(Block::classes)
     }
 
     /// The activities of the levels that are read out, and the same normalised.

@@ -107,6 +107,11 @@ fn each_layer_may_have_a_goodness_of_its_own() -> Result<()> {
     let shapes = run.vars().all().into_iter().filter(|(name, _)| name.contains("goodness"));
     let shapes: Vec<_> = shapes.map(|(_, var)| var.dims().to_vec()).collect();
     assert_eq!(shapes, [[4 * 7 * 7, 10], [4, 10]]);
+    // What is read out are the layers that are asked for, whatever the goodness of the last one is like.
+    let goodness = ["sum_squares", "sum_squares", "projection"].map(String::from).to_vec();
+    let run = small().set("hidden", vec![9; 3]).set("goodness", goodness).set("readout_to", 2).build()?;
+    let names: Vec<_> = run.architecture().readouts().iter().map(|readout| readout.name).collect();
+    assert_eq!(names, ["search", "head"]);
     Ok(())
 }
 
