@@ -105,7 +105,8 @@ pub fn damp(old: &Tensor, new: &Tensor, keep: f64) -> Result<Tensor> {
         return Err(Error::Shape { place: "damping".into(), found: new.dims().to_vec(), expected });
     }
     if is_fast(old) && is_fast(new) {
-        return cpu::damp(old, new, keep as f32);
+        let keep = keep as f32;
+        return cpu::pairs(old, new, |old, new| keep * old + (1. - keep) * new);
     }
     let repeats = [&[of_new / rows][..], &vec![1; old.rank() - 1]].concat();
     Ok(((old.repeat(repeats)? * keep)? + (new * (1. - keep))?)?)
@@ -114,7 +115,7 @@ pub fn damp(old: &Tensor, new: &Tensor, keep: f64) -> Result<Tensor> {
 /// `a + b`, both `(R, …)`. Candle's own sum would wake its pool of threads, which waits busily beside those here.
 pub(crate) fn sum(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     if is_fast(a) && is_fast(b) && a.shape() == b.shape() {
-        return cpu::sum(a, b);
+        return cpu::pairs(a, b, |a, b| a + b);
     }
     Ok((a + b)?)
 }

@@ -206,32 +206,20 @@ pub(super) fn gate(gradient: &Tensor, activity: &Tensor, gain: f32, shift: Optio
     Ok(Tensor::from_vec(out, gradient.shape(), gradient.device())?)
 }
 
-pub(super) fn sum(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+/// `f` of every two elements; the rows of `a` are repeated if it has fewer.
+pub(super) fn pairs(a: &Tensor, b: &Tensor, f: impl Fn(f32, f32) -> f32 + Sync) -> Result<Tensor> {
     let out = with_rows(a, |a| {
         with_rows(b, |b| {
-            let mut out = vec![0f32; a.rows * a.width];
-            for_rows(&mut out, a.width, |row, out| {
-                out.iter_mut().zip(a.row(row)).zip(b.row(row)).for_each(|((out, a), b)| *out = a + b);
-            });
-            out
-        })
-    })??;
-    Ok(Tensor::from_vec(out, a.shape(), a.device())?)
-}
-
-pub(super) fn damp(old: &Tensor, new: &Tensor, keep: f32) -> Result<Tensor> {
-    let out = with_rows(old, |old| {
-        with_rows(new, |new| {
-            let mut out = vec![0f32; new.rows * new.width];
-            for_rows(&mut out, new.width, |row, out| {
-                for ((out, old), new) in out.iter_mut().zip(old.row(row % old.rows)).zip(new.row(row)) {
-                    *out = keep * old + (1. - keep) * new;
+            let mut out = vec![0f32; b.rows * b.width];
+            for_rows(&mut out, b.width, |row, out| {
+                for ((out, a), b) in out.iter_mut().zip(a.row(row % a.rows)).zip(b.row(row)) {
+                    *out = f(*a, *b);
                 }
             });
             out
         })
     })??;
-    Ok(Tensor::from_vec(out, new.shape(), new.device())?)
+    Ok(Tensor::from_vec(out, b.shape(), b.device())?)
 }
 
 pub(super) fn multiply(x: &Tensor, factors: &[f32]) -> Result<Tensor> {
