@@ -74,18 +74,16 @@ impl Row {
         let others = readouts.iter().filter(|(name, _)| *name != preferred);
         let baselines = test["baselines"].as_object().into_iter().flatten();
         let others = others.chain(baselines).map(|(name, score)| format!(", {} ({name})", Measure::of(score)));
-        let command = command(&run.join(CONFIG))?;
-        // With its argument, such as the name of the text, where the command has one.
-        let named = command.split_once(" --data ").and_then(|(_, rest)| rest.split(' ').next());
+        let wanted = configuration(&run.join(CONFIG))?;
         Ok(Self {
             name: run.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             link: path.strip_prefix(base).unwrap_or(&path).display().to_string(),
-            data: named.or(summary["data"].as_str()).unwrap_or_default().into(),
+            data: data(&wanted)?.unwrap_or_default(),
             epochs: summary["epochs"].to_string(),
             seed: summary["seed"].to_string(),
             result,
             others: format!(" ({preferred}){}", others.collect::<String>()),
-            command,
+            command: shortest(&wanted, &run.join(CONFIG))?,
         })
     }
 
@@ -147,28 +145,37 @@ pub fn write(path: &Path, table: &str) -> Result<()> {
 /// # Errors
 /// As [`Config::resolve`]; [`Error::Run`] if no architecture is named.
 pub fn command(config: &Path) -> Result<String> {
-    let source = Source::file(config)?;
+    shortest(&configuration(config)?, config)
+}
+
+/// The configuration in a file, as complete as a run has it.
+fn configuration(file: &Path) -> Result<Config> {
+    let source = Source::file(file)?;
     let Some(Value::String(architecture)) = source.table.get("architecture").cloned() else {
-        return Err(Error::Run { path: config.into(), problem: "names no `architecture`".into() });
+        return Err(Error::Run { path: file.into(), problem: "names no `architecture`".into() });
     };
-    let wanted = Config::resolve(&architecture, Some(NO_PRESET), vec![source])?;
-    let data = match &wanted.run.data {
-        None => None,
-        Some(data) => {
-            let info = registry::info(DataSet::KIND, &data.name)?;
-            let argument = info.argument.and_then(|key| data.settings.get(key)?.as_str());
-            Some(argument.map_or(data.name.clone(), |argument| format!("{}:{argument}", data.name)))
-        }
-    };
-    let info = registry::info(<dyn Architecture>::KIND, &architecture)?;
+    Config::resolve(&architecture, Some(NO_PRESET), vec![source])
+}
+
+/// The data set as a command line names it: with its argument, if it has one.
+fn data(config: &Config) -> Result<Option<String>> {
+    let Some(data) = &config.run.data else { return Ok(None) };
+    let argument = registry::info(DataSet::KIND, &data.name)?.argument;
+    let argument = argument.and_then(|key| data.settings.get(key)?.as_str());
+    Ok(Some(argument.map_or(data.name.clone(), |argument| format!("{}:{argument}", data.name))))
+}
+
+/// The shortest command that leads to what is wanted, which stands in `file`.
+fn shortest(wanted: &Config, file: &Path) -> Result<String> {
+    let data = data(wanted)?;
+    let info = registry::info(<dyn Architecture>::KIND, &wanted.architecture)?;
     let named = info.presets.iter().skip(1).map(|preset| Some(preset.name));
     let commands = [None].into_iter().chain(named).chain([Some(NO_PRESET)]);
-    let commands = commands.filter_map(|preset| with_preset(&wanted, preset, data.as_deref()));
+    let commands = commands.filter_map(|preset| with_preset(wanted, preset, data.as_deref()));
     // With no preset every setting can be written down.
-    let shortest = commands
+    commands
         .min_by_key(String::len)
-        .ok_or_else(|| Error::Run { path: config.into(), problem: "no command gives this configuration".into() })?;
-    Ok(shortest)
+        .ok_or_else(|| Error::Run { path: file.into(), problem: "no command gives this configuration".into() })
 }
 
 /// The command with this preset, if it leads to what is wanted.
