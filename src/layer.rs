@@ -38,9 +38,10 @@ use crate::views::Role;
 ///
 /// # For implementors
 /// You are guaranteed that [`learn`](Self::learn) gets the very activity that `forward` returned for that input, and
-/// that no variable of the layer has changed in between. Layers learn side by side, each on one thread. You guarantee that `forward` changes nothing, that the same
-/// input and step give the same bits, that everything random is drawn from [`Step::stream`], and that every variable
-/// was made through [`Site::vars`](crate::Site::vars): then it is saved, restored and seeded without your doing.
+/// that no variable of the layer has changed in between. Other layers may learn at the same time, on other threads. You
+/// guarantee that `forward` changes nothing, that the same input and step give the same bits, that everything random is
+/// drawn from [`Step::stream`], and that every variable was made through [`Site::vars`](crate::Site::vars): then it is
+/// saved, restored and seeded without your doing.
 pub trait LocalLayer: Send {
     /// The activity of an input, `(V·B, …)`.
     ///

@@ -50,7 +50,7 @@
 //!
 //! Autograd finds the gradient of the input as well, only for it to be thrown away. The built-in layers take the gradient
 //! with respect to the activity, which is cheap, and form that of their weights in closed form: one product forward, one
-//! for the update, and the momentum is part of it.
+//! for the update, and the momentum is part of it. No layer waits for the lesson of another, so several learn at a time.
 //!
 //! # To read on
 //!
