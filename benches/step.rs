@@ -35,6 +35,16 @@ fn layer(criterion: &mut Criterion) {
             linear.learn(&input, &delta, &mut optimiser, &STEP).expect("learn");
         });
     });
+    // As late in a training: nine examples of ten are decided, so that their gradient is zero.
+    let open: Vec<f32> = (0..200).map(|row| if row % 10 == 0 { 1. } else { 0. }).collect();
+    let open = Tensor::from_vec(open, (200, 1), &Device::Cpu).expect("a tensor on the CPU");
+    let decided = delta.broadcast_mul(&open).expect("rows of zeros");
+    group.bench_function("closed form, a tenth undecided", |bencher| {
+        bencher.iter(|| {
+            linear.forward(&input, true).expect("forward");
+            linear.learn(&input, &decided, &mut optimiser, &STEP).expect("learn");
+        });
+    });
     let weight: Var = vars.get("weight", (1000, 1000), init).expect("the same variable");
     group.bench_function("autograd", |bencher| {
         bencher.iter(|| {

@@ -149,7 +149,7 @@ impl LocalLayer for Layer {
             _ => self.conv.forward(&images)?,
         };
         let moments = self.moments(&made.output, step)?;
-        let above = ops::gate(lesson.gradient()?, lesson.activity, 1., None)?;
+        let above = ops::gate(lesson.gradient()?, lesson.activity, 1.)?;
         let delta = match &moments {
             Some((moments, fixed)) => moments.gradient(&made.output, &above, *fixed)?,
             None => above.clone(),

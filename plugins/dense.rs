@@ -70,7 +70,7 @@ impl LocalLayer for Layer {
     fn learn(&mut self, lesson: &Lesson<'_>, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
         let gain = if step.train { 1. / (1. - self.settings.dropout) } else { 1. };
         let delta = Peer::gate(self.peer.as_ref(), lesson, gain)?;
-        self.linear.learn(lesson.input, &delta, optimiser, step)
+        self.linear.learn(lesson.input, delta, optimiser, step)
     }
 
     fn features(&self) -> Result<Option<Tensor>> {

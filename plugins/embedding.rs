@@ -85,7 +85,7 @@ impl LocalLayer for Layer {
     }
 
     fn learn(&mut self, lesson: &Lesson<'_>, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
-        let delta = ops::gate(lesson.gradient()?, lesson.activity, 1., None)?;
+        let delta = ops::gate(lesson.gradient()?, lesson.activity, 1.)?;
         let gathered = self.gather(lesson.input)?;
         // All slots meet the same rows: their deltas stand one upon the other.
         let (mut indices, mut deltas) = (Vec::new(), Vec::new());
@@ -102,7 +102,7 @@ impl LocalLayer for Layer {
             return Ok(());
         }
         let values = Values::OneHot { index: Tensor::cat(&indices, 0)?, classes: self.tokens, strength: 1. };
-        let products = [Product { values, delta: Tensor::cat(&deltas, 0)? }];
+        let products = [Product { values, delta: Tensor::cat(&deltas, 0)?.into() }];
         optimiser.learn(&self.table.0, &self.table.1, Gradient::Products(&products), step)
     }
 }

@@ -71,7 +71,7 @@ impl LocalLayer for Layer {
     }
 
     fn learn(&mut self, lesson: &Lesson<'_>, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
-        let delta = Peer::gate(self.peer.as_ref(), lesson, 1.)?;
+        let delta = Peer::gate(self.peer.as_ref(), lesson, 1.)?.whole()?.reshape(lesson.activity.shape())?;
         self.local.learn(&lesson.input.join()?, &delta, optimiser, step)
     }
 

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::input::{Input, Part, Values};
 use crate::ops::gemm::{product, Matrix};
 use crate::ops::{self, with_rows, with_values};
-use crate::optim::{Gradient, Optimiser, Product};
+use crate::optim::{Delta, Gradient, Optimiser, Product};
 use crate::seed::Step;
 use crate::vars::Vars;
 
@@ -223,24 +223,23 @@ impl Linear {
         let weight = self.weight.1.as_detached_tensor();
         let mut first = 0;
         let mut gradients = Vec::with_capacity(input.parts().len());
-        for (part, delta) in input.parts().iter().zip(self.deltas(input, delta)?) {
+        for (part, delta) in input.parts().iter().zip(self.deltas(input, &delta.into())?) {
             let width = part.values.width()?;
-            gradients.push(ops::matmul_transposed(&delta, &weight.narrow(0, first, width)?)?);
+            gradients.push(ops::matmul_transposed(&delta.whole()?, &weight.narrow(0, first, width)?)?);
             first += width;
         }
         Ok(gradients)
     }
 
     /// The deltas of each part, `(R, N)`.
-    fn deltas(&self, input: &Input, delta: &Tensor) -> Result<Vec<Tensor>> {
+    fn deltas(&self, input: &Input, delta: &Delta) -> Result<Vec<Delta>> {
         if delta.dims() != [input.rows(), self.units()] {
             let expected = format!("{:?}", [input.rows(), self.units()]);
             return Err(Error::Shape { place: self.weight.0.clone(), found: delta.dims().to_vec(), expected });
         }
-        let of_part = |part: &Part| match &part.scale {
-            scale if part.values.rows()? != input.rows() => ops::sum_views(delta, scale.as_ref(), input.views()),
-            Some(scale) => ops::scale_rows(delta, scale),
-            None => Ok(delta.clone()),
+        let of_part = |part: &Part| {
+            let is_shared = part.values.rows()? != input.rows();
+            delta.before(part.scale.as_ref(), if is_shared { input.views() } else { 1 })
         };
         input.parts().iter().map(of_part).collect()
     }
@@ -248,16 +247,24 @@ impl Linear {
     /// One step of weight and bias, `delta` being the gradient of the loss with respect to `y`, `(V·B, N)`.
     ///
     /// `∂/∂Wₚ = xₚᵀ·(scaleₚ·delta)`; for a shared part the deltas of its views are added before they are multiplied.
+    /// Rows of the delta that are zero cost nothing.
     ///
     /// # Errors
     /// [`Error::Shape`] if `delta` does not fit.
-    pub fn learn(&mut self, input: &Input, delta: &Tensor, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
-        let deltas = self.deltas(input, delta)?.into_iter();
-        let product = |(part, delta): (&Part, Tensor)| Product { values: part.values.clone(), delta };
+    pub fn learn(
+        &mut self,
+        input: &Input,
+        delta: impl Into<Delta>,
+        optimiser: &mut Optimiser,
+        step: &Step,
+    ) -> Result<()> {
+        let delta = delta.into();
+        let deltas = self.deltas(input, &delta)?.into_iter();
+        let product = |(part, delta): (&Part, Delta)| Product { values: part.values.clone(), delta };
         let products: Vec<Product> = input.parts().iter().zip(deltas).map(product).collect();
         optimiser.learn(&self.weight.0, &self.weight.1, Gradient::Products(&products), step)?;
         if let Some((name, bias)) = &self.bias {
-            optimiser.learn(name, bias, Gradient::Whole(&ops::column_sums(delta)?), step)?;
+            optimiser.learn(name, bias, Gradient::Whole(&delta.column_sums()?), step)?;
         }
         Ok(())
     }

@@ -76,22 +76,22 @@ pub fn column_sums(x: &Tensor) -> Result<Tensor> {
     Ok(x.sum(0)?)
 }
 
-/// The gradient below a ReLU whose output was `activity`: `gradient` where a unit was active, else 0; times `gain`,
-/// plus, in the first `rows` rows, `shift`, which passes whether a unit was active or not.
-///
-/// All `(B, D)` but `shift`, `(D,)`.
-pub fn gate(gradient: &Tensor, activity: &Tensor, gain: f64, shift: Option<(&Tensor, usize)>) -> Result<Tensor> {
+/// The gradient below a ReLU whose output was `activity`: `gradient` where a unit was active, else 0; times `gain`. All
+/// `(B, …)`.
+pub fn gate(gradient: &Tensor, activity: &Tensor, gain: f64) -> Result<Tensor> {
     if is_fast(gradient) && is_fast(activity) {
-        return cpu::gate(gradient, activity, gain as f32, shift);
+        return cpu::gate(gradient, activity, gain as f32);
     }
     let active = activity.gt(0.)?.to_dtype(gradient.dtype())?;
-    let gated = ((gradient * active)? * gain)?;
-    let Some((shift, rows)) = shift else { return Ok(gated) };
-    let first = gated.narrow(0, 0, rows)?.broadcast_add(shift)?;
-    if rows == gated.dim(0)? {
-        return Ok(first);
+    Ok(((gradient * active)? * gain)?)
+}
+
+/// `x[r] + shares[r]·row` for every row: `(R, N)`, `(R,)` and `(N,)` to `(R, N)`.
+pub(crate) fn add_row(x: &Tensor, shares: &Tensor, row: &Tensor) -> Result<Tensor> {
+    if is_fast(x) {
+        return cpu::add_row(x, shares, row);
     }
-    Ok(Tensor::cat(&[first, gated.narrow(0, rows, gated.dim(0)? - rows)?], 0)?)
+    Ok((x + shares.unsqueeze(1)?.broadcast_mul(&row.unsqueeze(0)?)?)?)
 }
 
 /// `keep·old + (1 − keep)·new`, all `(R, …)`; the rows of `old` are repeated if it has fewer.

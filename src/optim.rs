@@ -4,8 +4,10 @@
 //! the matrix products it is made of: descent with momentum then adds the products to the velocity, and no gradient
 //! is ever stored.
 
+mod delta;
 mod fast;
 mod gather;
+mod product;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -13,9 +15,10 @@ use std::ops::Range;
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 
+pub use self::delta::Delta;
 use self::gather::Sum;
+pub use self::product::Product;
 use crate::error::{Error, Result};
-use crate::input::Values;
 use crate::ops;
 use crate::seed::Step;
 use crate::vars::Vars;
@@ -74,15 +77,6 @@ pub struct Descent {
 }
 
 const ADAM: (f64, f64, f64) = (0.9, 0.999, 1e-8);
-
-/// A matrix product that a gradient is made of: `valuesᵀ · delta`, for the rows of the weight that `values` met.
-#[derive(Clone, Debug)]
-pub struct Product {
-    /// What was multiplied by these rows of the weight, `(R, D)`.
-    pub values: Values,
-    /// What the result should have been different by, `(R, N)`.
-    pub delta: Tensor,
-}
 
 /// The gradient of a loss with respect to a variable.
 #[derive(Clone, Copy, Debug)]
@@ -201,7 +195,7 @@ impl Optimiser {
         let mut sums = std::mem::take(&mut self.sums);
         for (name, sum) in sums.iter_mut().filter(|(_, sum)| !sum.is_empty()) {
             let var = sum.var.clone();
-            self.change(name, &var, Gradient::Whole(sum.take(share)?), step)?;
+            sum.take(share, |gradient| self.change(name, &var, gradient, step))?;
         }
         self.sums = sums;
         Ok(())
@@ -286,10 +280,9 @@ impl Gradient<'_> {
             Self::Products(products) => {
                 let mut rows = 0;
                 for product in *products {
-                    let (count, units) = product.delta.dims2()?;
-                    if var.rank() != 2 || units != var.dim(1)? || count != product.values.rows()? {
+                    let found = product.delta.dims().to_vec();
+                    if var.rank() != 2 || found != [product.values.rows()?, var.dim(1)?] {
                         let expected = format!("({}, N) for {:?}", product.values.rows()?, var.dims());
-                        let found = product.delta.dims().to_vec();
                         return Err(Error::Shape { place: "product of a gradient".into(), found, expected });
                     }
                     rows += product.values.width()?;
@@ -316,14 +309,6 @@ impl Gradient<'_> {
                 Ok(Tensor::cat(&rows.collect::<Result<Vec<_>>>()?, 0)?)
             }
         }
-    }
-}
-
-impl Product {
-    /// As a tensor, by candle's operations.
-    fn whole(&self, dtype: DType) -> Result<Tensor> {
-        let matrix = self.values.to_matrix(dtype)?.t()?.contiguous()?;
-        Ok(matrix.matmul(&self.delta.contiguous()?)?)
     }
 }
 
@@ -361,6 +346,7 @@ impl Update {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::input::Values;
     use candle_nn::Init;
 
     fn step(epoch: usize, epochs: usize) -> Step {
@@ -440,8 +426,8 @@ mod tests {
             let gradient = [[6f64, 8.], [8., 10.], [0., 2.], [4., 2.]];
             let gradient = Tensor::new(&gradient, &Device::Cpu)?.to_dtype(dtype)?;
             let products = [
-                Product { values: Values::dense(x)?, delta: delta.clone() },
-                Product { values: Values::OneHot { index, classes: 2, strength: 2. }, delta },
+                Product { values: Values::dense(x)?, delta: (&delta).into() },
+                Product { values: Values::OneHot { index, classes: 2, strength: 2. }, delta: delta.into() },
             ];
             let mut optimiser = Optimiser::new(vars, descent(Method::Sgd), 0..1);
             for _ in 0..2 {
@@ -475,7 +461,7 @@ mod tests {
                 optimiser.gather(2);
                 for delta in [&first, &second] {
                     let values = [shared.clone(), label([[0], [0]])?];
-                    let products = values.map(|values| Product { values, delta: delta.clone() });
+                    let products = values.map(|values| Product { values, delta: delta.into() });
                     optimiser.learn("b", &gathered, Gradient::Products(&products), &step(0, 1))?;
                     let change = (gathered.as_tensor() - &before)?.abs()?.sum_all()?.to_dtype(DType::F64)?;
                     assert_eq!(change.to_scalar::<f64>()?, 0.);

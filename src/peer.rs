@@ -6,6 +6,7 @@ use candle_nn::Init;
 use crate::error::{Context, Result};
 use crate::layer::Lesson;
 use crate::ops;
+use crate::optim::Delta;
 use crate::vars::Vars;
 use crate::views::Role;
 
@@ -35,18 +36,17 @@ impl Peer {
         Ok(Some(Self { means: vars.buffer("means", units, Init::Const(0.5))?, strength, momentum }))
     }
 
-    /// The gradient below the ReLU that a lesson is about, with what is added to it: `lesson.gradient` where a unit was
-    /// active, times `gain`, and the term of `peer`, if there is one, in the rows of the positive views. `(V·B, …)`.
+    /// The gradient below the ReLU that a lesson is about: `lesson.gradient` where a unit was active, times `gain`; the
+    /// term of `peer`, if there is one, is common to the rows of the positive views. `(V·B, N)`.
     ///
     /// # Errors
     /// [`Error::Mismatch`](crate::Error::Mismatch) if the lesson has no gradient.
-    pub fn gate(peer: Option<&Self>, lesson: &Lesson<'_>, gain: f64) -> Result<Tensor> {
-        let gradient = lesson.gradient()?.flatten_from(1)?;
+    pub fn gate(peer: Option<&Self>, lesson: &Lesson<'_>, gain: f64) -> Result<Delta> {
         let activity = lesson.activity.flatten_from(1)?;
-        let excess = peer.map(|peer| peer.excess(&activity, lesson)).transpose();
-        let excess = excess.at(|| "peer normalisation".into())?;
-        let gated = ops::gate(&gradient, &activity, gain, excess.as_ref().map(|(excess, rows)| (excess, *rows)))?;
-        Ok(gated.reshape(lesson.activity.shape())?)
+        let gated = Delta::from(ops::gate(&lesson.gradient()?.flatten_from(1)?, &activity, gain)?);
+        let Some(peer) = peer else { return Ok(gated) };
+        let (excess, rows) = peer.excess(&activity, lesson).at(|| "peer normalisation".into())?;
+        gated.with(excess, rows)
     }
 
     /// The term of each unit, and in how many rows, the first ones, it stands.

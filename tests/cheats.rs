@@ -71,7 +71,7 @@ impl LocalLayer for Dense {
     }
 
     fn learn(&mut self, lesson: &Lesson<'_>, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
-        let delta = onward::ops::gate(lesson.gradient()?, lesson.activity, 1., None)?;
+        let delta = onward::ops::gate(lesson.gradient()?, lesson.activity, 1.)?;
         self.0.learn(lesson.input, &delta, optimiser, step)
     }
 }

@@ -187,23 +187,28 @@ fn gate_row(out: &mut [f32], gradient: &[f32], activity: &[f32], gain: f32) {
     }
 }
 
-pub(super) fn gate(gradient: &Tensor, activity: &Tensor, gain: f32, shift: Option<(&Tensor, usize)>) -> Result<Tensor> {
-    let shift = shift.map(|(shift, rows)| Ok::<_, Error>((shift.to_vec1::<f32>()?, rows))).transpose()?;
+pub(super) fn gate(gradient: &Tensor, activity: &Tensor, gain: f32) -> Result<Tensor> {
     let out = with_rows(gradient, |gradient| {
         with_rows(activity, |activity| {
             let mut out = vec![0f32; activity.rows * activity.width];
-            for_rows(&mut out, activity.width, |row, out| {
-                gate_row(out, gradient.row(row), activity.row(row), gain);
-                if let Some((shift, rows)) = &shift {
-                    if row < *rows {
-                        out.iter_mut().zip(shift).for_each(|(out, shift)| *out += shift);
-                    }
-                }
-            });
+            for_rows(&mut out, activity.width, |row, out| gate_row(out, gradient.row(row), activity.row(row), gain));
             out
         })
     })??;
     Ok(Tensor::from_vec(out, gradient.shape(), gradient.device())?)
+}
+
+pub(super) fn add_row(x: &Tensor, shares: &Tensor, added: &Tensor) -> Result<Tensor> {
+    let (shares, added) = (shares.to_vec1::<f32>()?, added.to_vec1::<f32>()?);
+    let out = with_rows(x, |x| {
+        let mut out = vec![0f32; x.rows * x.width];
+        for_rows(&mut out, x.width, |row, out| {
+            let share = shares[row];
+            out.iter_mut().zip(x.row(row)).zip(&added).for_each(|((out, x), added)| *out = x + share * added);
+        });
+        out
+    })?;
+    Ok(Tensor::from_vec(out, x.shape(), x.device())?)
 }
 
 /// `f` of every two elements; the rows of `a` are repeated if it has fewer.
@@ -297,8 +302,8 @@ mod tests {
             let views = Tensor::cat(&[x, &x.sqr()?], 0)?;
             ops::sum_views(&views, Some(&ops::sum_squares(&views)?), 2)
         });
-        both(|x| ops::gate(&x.neg()?, x, 2., None));
-        both(|x| ops::gate(&x.neg()?, x, 2., Some((&ops::column_sums(x)?, x.dim(0)?.div_ceil(2)))));
+        both(|x| ops::gate(&x.neg()?, x, 2.));
+        both(|x| ops::add_row(x, &ops::sum_squares(x)?, &ops::column_sums(x)?));
         both(|x| ops::damp(x, &Tensor::cat(&[x.sqr()?, x.neg()?], 0)?, 0.3));
         both(|x| ops::dropout(x, 0.3, &stream(1, "dropout", 0)));
     }

@@ -255,7 +255,7 @@ mod tests {
                 let moments = Moments::of(&x, by_row)?;
                 let found = standardised_relu(&x, Some(&moments), &bias)?;
                 assert_close(&found, &expected)?;
-                let delta = crate::ops::gate(&numbers(2, dtype)?, &found, 1., None)?;
+                let delta = crate::ops::gate(&numbers(2, dtype)?, &found, 1.)?;
                 assert_close(&moments.gradient(&x, &delta, false)?, gradient)?;
                 let fixed = moments.gradient(&x, &delta, true)?.to_dtype(DType::F64)?;
                 let scale = moments.spread(&moments.scale()?)?.to_dtype(DType::F64)?;

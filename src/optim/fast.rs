@@ -3,11 +3,11 @@
 use candle_core::{Tensor, Var};
 use rayon::prelude::*;
 
-use super::{Gradient, Product, Update};
-use crate::error::{Error, Result};
-use crate::input::Values;
-use crate::ops::gemm::{accumulate, Matrix};
-use crate::ops::{with_rows, with_values, with_values_mut};
+use super::product::{Packed, Product};
+use super::{Gradient, Update};
+use crate::error::Result;
+use crate::ops::gemm::accumulate;
+use crate::ops::{with_values, with_values_mut};
 
 /// Elements that one thread takes at a time.
 const GRAIN: usize = 1 << 16;
@@ -94,9 +94,19 @@ fn adam(
 
 /// `sum[row..] ← sum[row..] + factor·valuesᵀ·delta`.
 pub(super) fn add(sum: &Tensor, row: usize, product: &Product, factor: f64) -> Result<()> {
-    let units = product.delta.dim(1)?;
+    let units = product.delta.units();
     let count = product.values.width()? * units;
     with_values_mut(sum, |sum| product.add_to(&mut sum[row * units..][..count], &mut [], 1., factor as f32, |_, _| ()))?
+}
+
+/// The same with products that are packed, of values `width` wide.
+pub(super) fn add_packed(sum: &Tensor, row: usize, packed: &Packed, width: usize, factor: f64) -> Result<()> {
+    let units = sum.dim(1)?;
+    let (values, delta) = packed.matrices(width, units);
+    with_values_mut(sum, |sum| {
+        let sum = &mut sum[row * units..][..width * units];
+        accumulate(sum, &mut [], 1., factor as f32, values.transposed(), delta, |_, _| ());
+    })
 }
 
 /// Hands every product the rows of both matrices that it is for; the second may be empty.
@@ -107,7 +117,7 @@ fn each(
     f: impl Fn(&Product, &mut [f32], &mut [f32]) -> Result<()>,
 ) -> Result<()> {
     for product in products {
-        let count = product.values.width()? * product.delta.dim(1)?;
+        let count = product.values.width()? * product.delta.units();
         let (here, rest) = std::mem::take(&mut a).split_at_mut(count);
         a = rest;
         let count = count.min(b.len());
@@ -116,49 +126,4 @@ fn each(
         f(product, here, beside)?;
     }
     Ok(())
-}
-
-impl Product {
-    /// `dst ← keep·dst + factor·valuesᵀ·delta`, each row then handed to `finish` with what stands beside it.
-    fn add_to(
-        &self,
-        dst: &mut [f32],
-        beside: &mut [f32],
-        keep: f32,
-        factor: f32,
-        finish: impl Fn(&mut [f32], &mut [f32]) + Sync,
-    ) -> Result<()> {
-        match &self.values {
-            Values::Dense { matrix, columns } => {
-                let matrix = matrix.narrow(1, columns.start, columns.len())?;
-                with_rows(&matrix, |x| {
-                    with_rows(&self.delta, |delta| {
-                        let x = Matrix::of_rows(x.data, x.rows, x.width, x.stride).transposed();
-                        let delta = Matrix::of_rows(delta.data, delta.rows, delta.width, delta.stride);
-                        accumulate(dst, beside, keep, factor, x, delta, finish);
-                    })
-                })?
-            }
-            Values::OneHot { index, classes, strength } => {
-                let (slots, units) = (index.dim(1)?, self.delta.dim(1)?);
-                let index = index.flatten_all()?.to_vec1::<u32>()?;
-                if let Some(&class) = index.iter().find(|&&class| class as usize >= *classes) {
-                    let (found, expected) = (vec![class as usize], format!("an index below {classes}"));
-                    return Err(Error::Shape { place: "one-hot part".into(), found, expected });
-                }
-                dst.iter_mut().for_each(|dst| *dst *= keep);
-                let factor = factor * *strength as f32;
-                with_rows(&self.delta, |delta| {
-                    for (row, index) in index.chunks_exact(slots.max(1)).enumerate() {
-                        for (slot, &class) in index.iter().enumerate() {
-                            let dst = &mut dst[(slot * classes + class as usize) * units..][..units];
-                            dst.iter_mut().zip(delta.row(row)).for_each(|(dst, delta)| *dst += factor * delta);
-                        }
-                    }
-                })?;
-                finish(dst, beside);
-                Ok(())
-            }
-        }
-    }
 }

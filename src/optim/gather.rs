@@ -2,30 +2,43 @@
 
 use candle_core::{Tensor, Var};
 
+use super::product::Packed;
 use super::{fast, Gradient, Product};
 use crate::error::Result;
 use crate::input::Values;
 use crate::ops;
 
+/// Packed products are added to the sum once they have so many rows: enough to be worth a pass over the sum.
+const ENOUGH: usize = 256;
+
 /// The gradients of one variable so far.
 ///
 /// A product is not formed at once: the next lesson may be about the same values, a still image under another time
-/// step, say; then only the deltas are added, and there is one product for all lessons.
+/// step, say; then only the deltas are added, and there is one product for all lessons. Where few rows count, these
+/// are collected until it pays to form the product of all of them, which may be the update itself.
 pub(super) struct Sum {
     pub var: Var,
     sum: Tensor,
-    pending: Vec<Option<Product>>,
     is_zero: bool,
+    parts: Vec<Part>,
+}
+
+/// Products for some rows of the variable that are not in the sum yet.
+#[derive(Default)]
+struct Part {
+    pending: Option<Product>,
+    packed: Packed,
+    width: usize,
 }
 
 impl Sum {
     pub fn new(var: &Var) -> Result<Self> {
-        Ok(Self { var: var.clone(), sum: var.zeros_like()?.detach(), pending: Vec::new(), is_zero: true })
+        Ok(Self { var: var.clone(), sum: var.zeros_like()?.detach(), is_zero: true, parts: Vec::new() })
     }
 
     /// Whether nothing was added since the sum was taken.
     pub fn is_empty(&self) -> bool {
-        self.is_zero && self.pending.iter().all(Option::is_none)
+        self.is_zero && self.parts.is_empty()
     }
 
     /// Adds `share·gradient`.
@@ -38,40 +51,60 @@ impl Sum {
             }
             Gradient::Products(products) => products,
         };
-        self.pending.resize(products.len(), None);
+        self.parts.resize_with(products.len(), Part::default);
         let mut row = 0;
         for (index, product) in products.iter().enumerate() {
-            match &mut self.pending[index] {
-                Some(pending) if is_same(&pending.values, &product.values) => {
-                    pending.delta = ops::sum(&pending.delta, &product.delta)?;
-                }
+            let part = &mut self.parts[index];
+            part.width = product.values.width()?;
+            match &mut part.pending {
+                Some(pending) if is_same(&pending.values, &product.values) => pending.delta.add(&product.delta)?,
                 pending => {
-                    if let Some(done) = pending.replace(product.clone()) {
-                        self.form(row, &done, share)?;
+                    let done = pending.replace(product.clone());
+                    let mut part = std::mem::take(part);
+                    match done {
+                        Some(done) if !part.pack(&done)? => self.form(row, &done, share)?,
+                        _ if part.packed.rows >= ENOUGH => self.form_packed(row, &mut part, share)?,
+                        _ => (),
                     }
+                    self.parts[index] = part;
                 }
             }
-            row += product.values.width()?;
+            row += self.parts[index].width;
         }
         Ok(())
     }
 
-    /// What was added, all of it; the sum starts anew.
-    pub fn take(&mut self, share: f64) -> Result<&Tensor> {
+    /// Hands over what was added, all of it; the sum starts anew.
+    pub fn take(&mut self, share: f64, f: impl FnOnce(Gradient<'_>) -> Result<()>) -> Result<()> {
+        let mut parts = std::mem::take(&mut self.parts);
+        let mut are_products = self.is_zero;
+        for part in &mut parts {
+            if let Some(product) = part.pending.take() {
+                if !part.pack(&product)? {
+                    are_products &= part.packed.is_empty();
+                    part.pending = Some(product);
+                }
+            }
+        }
+        if are_products {
+            let products = parts.into_iter().map(|part| part.into_product(&self.var, share));
+            return f(Gradient::Products(&products.collect::<Result<Vec<_>>>()?));
+        }
         let mut row = 0;
-        for product in std::mem::take(&mut self.pending).into_iter().flatten() {
-            self.form(row, &product, share)?;
-            row += product.values.width()?;
+        for part in &mut parts {
+            if let Some(product) = part.pending.take() {
+                self.form(row, &product, share)?;
+            }
+            self.form_packed(row, part, share)?;
+            row += part.width;
         }
         self.is_zero = true;
-        Ok(&self.sum)
+        f(Gradient::Whole(&self.sum))
     }
 
     /// Adds a product to the rows of the sum from `row` on.
     fn form(&mut self, row: usize, product: &Product, share: f64) -> Result<()> {
-        if std::mem::take(&mut self.is_zero) {
-            self.sum = self.sum.zeros_like()?;
-        }
+        self.begin()?;
         if ops::is_fast(&self.sum) {
             return fast::add(&self.sum, row, product, share);
         }
@@ -80,6 +113,40 @@ impl Sum {
         let here = (self.sum.narrow(0, row, here)? + (product.whole(self.sum.dtype())? * share)?)?;
         self.sum = Tensor::cat(&[above, here, below], 0)?.detach();
         Ok(())
+    }
+
+    fn form_packed(&mut self, row: usize, part: &mut Part, share: f64) -> Result<()> {
+        let packed = std::mem::take(&mut part.packed);
+        if packed.is_empty() {
+            return Ok(());
+        }
+        self.begin()?;
+        fast::add_packed(&self.sum, row, &packed, part.width, share)
+    }
+
+    fn begin(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.is_zero) {
+            self.sum = self.sum.zeros_like()?;
+        }
+        Ok(())
+    }
+}
+
+impl Part {
+    /// Whether so few rows of a product count that it was packed.
+    fn pack(&mut self, product: &Product) -> Result<bool> {
+        Ok(product.is_fast() && self.packed.push(product)?)
+    }
+
+    /// `share` times what is pending or packed: one of them is empty.
+    fn into_product(self, var: &Var, share: f64) -> Result<Product> {
+        if let Some(Product { values, delta }) = self.pending {
+            return Ok(Product { values, delta: delta.times(share)? });
+        }
+        let Packed { values, mut delta, rows } = self.packed;
+        delta.iter_mut().for_each(|delta| *delta *= share as f32);
+        let values = Values::dense(Tensor::from_vec(values, (rows, self.width), var.device())?)?;
+        Ok(Product { values, delta: Tensor::from_vec(delta, (rows, var.dim(1)?), var.device())?.into() })
     }
 }
 

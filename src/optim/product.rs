@@ -1,0 +1,251 @@
+//! The matrix products that gradients are made of, in two forms: by candle's operations, and packed for the fast path.
+
+use candle_core::{DType, Tensor};
+
+use super::Delta;
+use crate::error::{Error, Result};
+use crate::input::Values;
+use crate::ops::gemm::{accumulate, Matrix};
+use crate::ops::{is_fast, with_rows};
+
+/// A matrix product that a gradient is made of: `valuesᵀ · delta`, for the rows of the weight that `values` met.
+#[derive(Clone, Debug)]
+pub struct Product {
+    /// What was multiplied by these rows of the weight, `(R, D)`.
+    pub values: Values,
+    /// What the result should have been different by, `(R, N)`.
+    pub delta: Delta,
+}
+
+impl Product {
+    pub(super) fn is_fast(&self) -> bool {
+        is_fast(self.delta.own())
+    }
+
+    /// As a tensor, by candle's operations.
+    pub(super) fn whole(&self, dtype: DType) -> Result<Tensor> {
+        let matrix = self.values.to_matrix(dtype)?.t()?.contiguous()?;
+        Ok(matrix.matmul(&self.delta.whole()?.contiguous()?)?)
+    }
+
+    /// `dst ← keep·dst + factor·valuesᵀ·delta`, each row then handed to `finish` with what stands beside it.
+    ///
+    /// Rows of the delta that are zero, those of examples that are decided already, are left out.
+    pub(super) fn add_to(
+        &self,
+        dst: &mut [f32],
+        beside: &mut [f32],
+        keep: f32,
+        factor: f32,
+        finish: impl Fn(&mut [f32], &mut [f32]) + Sync,
+    ) -> Result<()> {
+        match &self.values {
+            Values::Dense { matrix, columns } => {
+                let mut packed = Packed::default();
+                if packed.push(self)? {
+                    let (x, delta) = packed.matrices(columns.len(), self.delta.units());
+                    accumulate(dst, beside, keep, factor, x.transposed(), delta, finish);
+                    return Ok(());
+                }
+                let matrix = matrix.narrow(1, columns.start, columns.len())?;
+                with_rows(&matrix, |x| {
+                    with_rows(&self.delta.whole()?, |delta| {
+                        let x = Matrix::of_rows(x.data, x.rows, x.width, x.stride).transposed();
+                        let delta = Matrix::of_rows(delta.data, delta.rows, delta.width, delta.stride);
+                        accumulate(dst, beside, keep, factor, x, delta, finish);
+                    })
+                })?
+            }
+            Values::OneHot { index, classes, strength } => {
+                let (slots, units) = (index.dim(1)?, self.delta.units());
+                let index = index.flatten_all()?.to_vec1::<u32>()?;
+                if let Some(&class) = index.iter().find(|&&class| class as usize >= *classes) {
+                    let (found, expected) = (vec![class as usize], format!("an index below {classes}"));
+                    return Err(Error::Shape { place: "one-hot part".into(), found, expected });
+                }
+                dst.iter_mut().for_each(|dst| *dst *= keep);
+                let factor = factor * *strength as f32;
+                let places = |row: usize| {
+                    let index = index[row * slots..][..slots].iter().enumerate();
+                    index.map(|(slot, &class)| slot * classes + class as usize)
+                };
+                with_rows(self.delta.own(), |delta| {
+                    for row in (0..delta.rows).filter(|&row| !is_zero(delta.row(row))) {
+                        places(row).for_each(|place| add(&mut dst[place * units..][..units], factor, delta.row(row)));
+                    }
+                })?;
+                for (shares, common) in self.delta.common() {
+                    let mut counts = vec![0f32; slots * classes];
+                    for (row, share) in shares.to_vec1::<f32>()?.into_iter().enumerate() {
+                        places(row).for_each(|place| counts[place] += share);
+                    }
+                    let common = common.to_vec1::<f32>()?;
+                    for (place, count) in counts.iter().enumerate().filter(|(_, count)| **count != 0.) {
+                        add(&mut dst[place * units..][..units], factor * count, &common);
+                    }
+                }
+                finish(dst, beside);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Products of dense values one after the other, of which only the rows that count are kept: those whose delta is not
+/// zero, and for what rows have in common a single one.
+#[derive(Default)]
+pub(super) struct Packed {
+    /// `(rows, D)`.
+    pub values: Vec<f32>,
+    /// `(rows, N)`.
+    pub delta: Vec<f32>,
+    pub rows: usize,
+}
+
+impl Packed {
+    /// Adds a product, unless so many of its rows count, or it is of one-hot values, that it is better formed as it is.
+    pub fn push(&mut self, product: &Product) -> Result<bool> {
+        let Values::Dense { matrix, columns } = &product.values else { return Ok(false) };
+        let matrix = matrix.narrow(1, columns.start, columns.len())?;
+        let common = product.delta.common();
+        let shares = common.iter().map(|(shares, _)| Ok(shares.to_vec1::<f32>()?)).collect::<Result<Vec<_>>>()?;
+        let is_packed = with_rows(&matrix, |x| {
+            with_rows(product.delta.own(), |delta| {
+                let counting: Vec<usize> = (0..delta.rows).filter(|&row| !is_zero(delta.row(row))).collect();
+                let rows = counting.len() + common.len();
+                if 4 * rows > 3 * delta.rows {
+                    return false;
+                }
+                self.rows += rows;
+                self.values.reserve(rows * x.width);
+                self.delta.reserve(rows * delta.width);
+                for row in counting {
+                    self.values.extend_from_slice(x.row(row));
+                    self.delta.extend_from_slice(delta.row(row));
+                }
+                for shares in &shares {
+                    let start = self.values.len();
+                    self.values.resize(start + x.width, 0.);
+                    for (row, &share) in shares.iter().enumerate().filter(|(_, share)| **share != 0.) {
+                        add(&mut self.values[start..], share, x.row(row));
+                    }
+                }
+                true
+            })
+        })??;
+        if is_packed {
+            for (_, row) in common {
+                self.delta.extend(row.to_vec1::<f32>()?);
+            }
+        }
+        Ok(is_packed)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.rows == 0
+    }
+
+    /// Values and deltas, `width` and `units` columns.
+    pub fn matrices(&self, width: usize, units: usize) -> (Matrix<'_>, Matrix<'_>) {
+        let of = |data, columns| Matrix::of_rows(data, self.rows, columns, columns);
+        (of(&self.values, width), of(&self.delta, units))
+    }
+}
+
+/// Whether all numbers are zero; what is no number is not.
+fn is_zero(row: &[f32]) -> bool {
+    // In pieces, each without a branch.
+    row.chunks(64).all(|piece| piece.iter().fold(0, |bits, x| bits | x.to_bits() << 1) == 0)
+}
+
+fn add(out: &mut [f32], factor: f32, row: &[f32]) {
+    out.iter_mut().zip(row).for_each(|(out, x)| *out += factor * x);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::optim::{Descent, Gradient, Method, Optimiser, Schedule};
+    use crate::seed::Step;
+    use crate::vars::Vars;
+    use candle_core::Device;
+    use candle_nn::Init;
+
+    const STEP: Step = Step { seed: 1, index: 0, epoch: 0, epochs: 1, train: true, pass: 0 };
+
+    fn random(rows: usize, columns: usize, shift: usize) -> Result<Tensor> {
+        let numbers: Vec<f32> = (0..rows * columns).map(|i| ((i * 37 + shift * 11) % 101) as f32 / 50. - 1.).collect();
+        Ok(Tensor::from_vec(numbers, (rows, columns), &Device::Cpu)?)
+    }
+
+    /// Every `nth` row is kept, the others are zero; a row in common to the first half.
+    fn delta(rows: usize, nth: usize) -> Result<Delta> {
+        let kept: Vec<f32> = (0..rows).map(|row| if row % nth == 0 { 1. } else { 0. }).collect();
+        let kept = Tensor::from_vec(kept, (rows, 1), &Device::Cpu)?;
+        Delta::from(random(rows, 3, 1)?.broadcast_mul(&kept)?).with(random(1, 3, 2)?.squeeze(0)?, rows / 2)
+    }
+
+    fn one_hot(rows: usize) -> Result<Values> {
+        let index: Vec<u32> = (0..rows as u32 * 2).map(|i| i * 7 % 4).collect();
+        Ok(Values::OneHot { index: Tensor::from_vec(index, (rows, 2), &Device::Cpu)?, classes: 4, strength: 0.5 })
+    }
+
+    /// What is left of a variable after lessons about these products: one by one, or gathered; and given as tensors.
+    fn both(lessons: &[[Product; 2]], gathered: bool) -> Result<[Tensor; 2]> {
+        let vars = Vars::new(1, DType::F32, &Device::Cpu);
+        let descent =
+            Descent { method: Method::Sgd, rate: 0.1, decay: 0.01, momentum: 0.5, schedule: Schedule::Constant };
+        let mut optimiser = Optimiser::new(vars.clone(), descent, 0..1);
+        let rows = lessons[0].iter().map(|product| product.values.width()).sum::<Result<usize>>()?;
+        let found = vars.get("found", (rows, 3), Init::Const(1.))?;
+        let expected = vars.get("expected", (rows, 3), Init::Const(1.))?;
+        // Twice, so that what a step leaves behind is seen.
+        for _ in 0..2 {
+            if gathered {
+                optimiser.gather(lessons.len());
+            }
+            for products in lessons {
+                optimiser.learn("found", &found, Gradient::Products(products), &STEP)?;
+                let whole = products.iter().map(|product| product.whole(DType::F32)).collect::<Result<Vec<_>>>()?;
+                optimiser.learn("expected", &expected, Gradient::Whole(&Tensor::cat(&whole, 0)?), &STEP)?;
+            }
+            if gathered {
+                optimiser.settle(&STEP)?;
+            }
+        }
+        Ok([found.as_detached_tensor(), expected.as_detached_tensor()])
+    }
+
+    #[test]
+    fn rows_of_zeros_may_be_left_out_and_common_rows_added_up() -> Result<()> {
+        // None, few and all of the rows count; several lessons fill what is packed, or fit into it.
+        for nth in [1, 3, 1000] {
+            for sizes in [vec![8], vec![300, 40], vec![400, 400, 400]] {
+                for gathered in [false, true] {
+                    let lesson = |&rows: &usize| -> Result<[Product; 2]> {
+                        let delta = delta(rows, nth)?;
+                        let dense = Product { values: Values::dense(random(rows, 5, rows)?)?, delta: delta.clone() };
+                        Ok([dense, Product { values: one_hot(rows)?, delta }])
+                    };
+                    let lessons = sizes.iter().map(lesson).collect::<Result<Vec<_>>>()?;
+                    let [found, expected] = both(&lessons, gathered)?;
+                    let worst = ((found - &expected)?.abs()? / (expected.abs()? + 1.)?)?.flatten_all()?.max(0)?;
+                    let worst = worst.to_scalar::<f32>()?;
+                    assert!(worst < 1e-5, "{worst}: 1 of {nth} rows, {sizes:?}, gathered: {gathered}");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_no_number_is_not_left_out() -> Result<()> {
+        assert!(is_zero(&[0., -0.]) && !is_zero(&[0., f32::NAN]) && !is_zero(&[1e-45]));
+        let nan = Tensor::from_vec(vec![0., 0., 0., 0., f32::NAN, 0.], (2, 3), &Device::Cpu)?;
+        let product = Product { values: Values::dense(random(2, 5, 0)?)?, delta: nan.into() };
+        let mut packed = Packed::default();
+        assert!(packed.push(&product)?);
+        assert_eq!(packed.rows, 1);
+        Ok(())
+    }
+}
