@@ -22,7 +22,7 @@ const MARKS: [&str; 2] = ["<!-- onward report: begin -->", "<!-- onward report: 
 ///
 /// A row has the run, its data, epochs and seed, the test part's result by the readout that it is of, then by the others
 /// (errors in per cent; of text bits per character, and what counting comes to), and [`command`]. Runs that differ in
-/// their seed alone are followed by a row with the mean of their results.
+/// their seed alone share a row: the mean of their results, the results, then the mean by every readout.
 ///
 /// # Errors
 /// [`Error::File`] and [`Error::Run`] for folders without the configuration and summary of a finished run.
@@ -35,16 +35,30 @@ pub fn table(runs: &[PathBuf], base: &Path) -> Result<String> {
         let (alike, others): (Vec<&Row>, Vec<&Row>) =
             left.into_iter().partition(|row| row.without_seed() == first.without_seed());
         left = others;
-        alike.iter().for_each(|row| table += &row.to_string());
-        if let [_, _, ..] = alike[..] {
-            let mean = alike.iter().map(|row| row.result.value).sum::<f64>() / alike.len() as f64;
-            let seeds: Vec<&str> = alike.iter().map(|row| row.seed.as_str()).collect();
-            let (result, command) = (Measure { value: mean, ..first.result }, first.without_seed());
-            let (data, epochs, seeds) = (&first.data, &first.epochs, seeds.join(", "));
-            table += &format!("| mean | {data} | {epochs} | {seeds} | {result} | `{command}` |\n");
-        }
+        table += &line(first, &alike);
     }
     Ok(table)
+}
+
+/// The line of runs that are alike, of which `first` is one.
+fn line(first: &Row, alike: &[&Row]) -> String {
+    let joined = |words: &dyn Fn(&Row) -> String| alike.iter().map(|row| words(row)).collect::<Vec<_>>().join(", ");
+    let names = joined(&|row| format!("[{}]({})", row.name, row.link));
+    let seeds = joined(&|row| row.seed.clone());
+    let mean = |of: &dyn Fn(&Row) -> Option<Measure>| {
+        let values: Vec<f64> = alike.iter().filter_map(|row| of(row)).map(|measure| measure.value).collect();
+        Measure { value: values.iter().sum::<f64>() / values.len() as f64, ..first.result }
+    };
+    let is_alone = alike.len() == 1;
+    let result = mean(&|row| Some(row.result));
+    let preferred = alike.iter().all(|row| row.preferred == first.preferred).then_some(&first.preferred);
+    let results = (!is_alone).then(|| format!("mean of {}", joined(&|row| row.result.to_string())));
+    let of = preferred.cloned().into_iter().chain(results).collect::<Vec<_>>().join("; ");
+    let others = first.scores.iter().filter(|(name, _)| preferred != Some(name));
+    let others = others.map(|(name, _)| format!(", {} ({name})", mean(&|row| row.score(name)))).collect::<String>();
+    let command = if is_alone { first.command.clone() } else { format!("{} --seed 1", first.without_seed()) };
+    let Row { data, epochs, .. } = first;
+    format!("| {names} | {data} | {epochs} | {seeds} | {result} ({of}){others} | `{command}` |\n")
 }
 
 /// What the table says of a run.
@@ -54,9 +68,11 @@ struct Row {
     data: String,
     epochs: String,
     seed: String,
-    /// By the readout that the result is of.
+    /// The readout that the result is of.
+    preferred: String,
     result: Measure,
-    others: String,
+    /// By every readout, and by counting.
+    scores: Vec<(String, Measure)>,
     command: String,
 }
 
@@ -71,9 +87,7 @@ impl Row {
         let preferred = test["readout"].as_str().ok_or_else(|| missing("readout"))?;
         let readouts = test["readouts"].as_object().ok_or_else(|| missing("readouts"))?;
         let result = Measure::of(readouts.get(preferred).ok_or_else(|| missing(preferred))?);
-        let others = readouts.iter().filter(|(name, _)| *name != preferred);
-        let baselines = test["baselines"].as_object().into_iter().flatten();
-        let others = others.chain(baselines).map(|(name, score)| format!(", {} ({name})", Measure::of(score)));
+        let scores = readouts.iter().chain(test["baselines"].as_object().into_iter().flatten());
         let wanted = configuration(&run.join(CONFIG))?;
         Ok(Self {
             name: run.file_name().unwrap_or_default().to_string_lossy().into_owned(),
@@ -81,21 +95,19 @@ impl Row {
             data: data(&wanted)?.unwrap_or_default(),
             epochs: summary["epochs"].to_string(),
             seed: summary["seed"].to_string(),
+            preferred: preferred.into(),
             result,
-            others: format!(" ({preferred}){}", others.collect::<String>()),
+            scores: scores.map(|(name, score)| (name.clone(), Measure::of(score))).collect(),
             command: shortest(&wanted, &run.join(CONFIG))?,
         })
     }
 
+    fn score(&self, name: &str) -> Option<Measure> {
+        self.scores.iter().find(|(known, _)| known == name).map(|(_, score)| *score)
+    }
+
     fn without_seed(&self) -> String {
         self.command.replace(&format!(" --seed {}", self.seed), "")
-    }
-}
-
-impl fmt::Display for Row {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, link, data, epochs, seed, result, others, command } = self;
-        writeln!(f, "| [{name}]({link}) | {data} | {epochs} | {seed} | {result}{others} | `{command}` |")
     }
 }
 
