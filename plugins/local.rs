@@ -71,8 +71,8 @@ impl LocalLayer for Layer {
     }
 
     fn learn(&mut self, lesson: &Lesson<'_>, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
-        let delta = Peer::gate(self.peer.as_ref(), lesson, 1.)?.whole()?.reshape(lesson.activity.shape())?;
-        self.local.learn(&lesson.input.join()?, &delta, optimiser, step)
+        let delta = Peer::gate(self.peer.as_ref(), lesson, 1.)?;
+        self.local.learn(&lesson.input.join()?, delta, optimiser, step)
     }
 
     fn features(&self) -> Result<Option<Tensor>> {

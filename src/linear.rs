@@ -239,7 +239,7 @@ impl Linear {
         }
         let of_part = |part: &Part| {
             let is_shared = part.values.rows()? != input.rows();
-            delta.before(part.scale.as_ref(), if is_shared { input.views() } else { 1 })
+            delta.through_scale(part.scale.as_ref(), if is_shared { input.views() } else { 1 })
         };
         input.parts().iter().map(of_part).collect()
     }
@@ -247,7 +247,7 @@ impl Linear {
     /// One step of weight and bias, `delta` being the gradient of the loss with respect to `y`, `(V·B, N)`.
     ///
     /// `∂/∂Wₚ = xₚᵀ·(scaleₚ·delta)`; for a shared part the deltas of its views are added before they are multiplied.
-    /// Rows of the delta that are zero cost nothing.
+    /// On the fast path rows of the delta that are zero are left out, where half of them are.
     ///
     /// # Errors
     /// [`Error::Shape`] if `delta` does not fit.

@@ -7,9 +7,10 @@ use candle_nn::Init;
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
+use crate::input::Values;
 use crate::ops::gemm::{accumulate_here, Matrix};
 use crate::ops::{self, with_rows, with_values};
-use crate::optim::{Gradient, Optimiser};
+use crate::optim::{Delta, Gradient, Optimiser, Product};
 use crate::seed::Step;
 use crate::vars::Vars;
 
@@ -206,27 +207,39 @@ impl Local {
         Ok(Tensor::from_vec(out, shape, x.device())?)
     }
 
-    /// The gradients of weight and bias, `(L, F, N)` and `(L·N,)`; `delta`, `(R, N, gridₕ, grid_w)`, is that of `y`.
+    /// The gradients of weight and bias, `(L, F, N)` and `(L·N,)`; `delta`, `(R, N, gridₕ, grid_w)` or flattened, is that
+    /// of `y`; see [`Linear::learn`](crate::Linear::learn) for rows of it that are zero.
     ///
     /// # Errors
     /// [`Error::Shape`] if they do not fit.
-    pub fn gradients(&self, x: &Tensor, delta: &Tensor) -> Result<[Tensor; 2]> {
+    pub fn gradients(&self, x: &Tensor, delta: impl Into<Delta>) -> Result<[Tensor; 2]> {
         let (rows, locations, units) = self.sizes(x)?;
-        if delta.dim(0)? != rows || delta.elem_count() != rows * units * locations {
+        let delta = delta.into().flattened()?;
+        if delta.dims() != [rows, units * locations] {
             let expected = format!("({rows}, {units}, {}, {})", self.fields.grid[0], self.fields.grid[1]);
             return Err(Error::Shape { place: self.weight.0.clone(), found: delta.dims().to_vec(), expected });
         }
-        let sums = ops::column_sums(&delta.flatten_from(1)?)?.reshape((units, locations))?;
-        let of_bias = sums.t()?.contiguous()?.flatten_all()?;
+        let of_bias = delta.column_sums()?.reshape((units, locations))?.t()?.contiguous()?.flatten_all()?;
+        let Product { values, delta } = Product { values: Values::dense(x.clone())?, delta }.packed()?;
+        let (x, delta) = (values.to_matrix(x.dtype())?, delta.whole()?);
+        Ok([self.gradient(&x, &delta)?, of_bias])
+    }
+
+    /// That of the weight; `x`, `(R, C·H·W)`, and `delta`, `(R, N·L)`.
+    fn gradient(&self, x: &Tensor, delta: &Tensor) -> Result<Tensor> {
+        let (rows, locations, units) = self.sizes(x)?;
+        if rows == 0 {
+            return Ok(self.weight.1.zeros_like()?.detach());
+        }
         if !(ops::is_fast(x) && ops::is_fast(delta)) {
             let delta = delta.reshape((rows, units, locations))?.permute((2, 0, 1))?.contiguous()?; // (L, R, N)
             let fields = self.fields.plain(x)?.transpose(1, 2)?.contiguous()?;
-            return Ok([fields.matmul(&delta)?, of_bias]);
+            return Ok(fields.matmul(&delta)?);
         }
         if units <= narrow::MOST_UNITS {
             let gradient =
                 with_rows(delta, |delta| with_rows(x, |x| narrow::gradient(&self.fields, &x, &delta, units)))??;
-            return Ok([Tensor::from_vec(gradient, self.weight.1.shape(), x.device())?, of_bias]);
+            return Ok(Tensor::from_vec(gradient, self.weight.1.shape(), x.device())?);
         }
         let size = self.fields.numbers() * units;
         let mut gradient = vec![0f32; locations * size];
@@ -245,14 +258,14 @@ impl Local {
                 gradient.par_chunks_exact_mut(size).enumerate().for_each_init(Default::default, learn);
             })
         })??;
-        Ok([Tensor::from_vec(gradient, self.weight.1.shape(), x.device())?, of_bias])
+        Ok(Tensor::from_vec(gradient, self.weight.1.shape(), x.device())?)
     }
 
     /// One step of weight and bias; see [`Local::gradients`].
     ///
     /// # Errors
     /// [`Error::Shape`] if the arguments do not fit.
-    pub fn learn(&mut self, x: &Tensor, delta: &Tensor, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
+    pub fn learn(&mut self, x: &Tensor, delta: impl Into<Delta>, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
         let [weight, bias] = self.gradients(x, delta)?;
         optimiser.learn(&self.weight.0, &self.weight.1, Gradient::Whole(&weight), step)?;
         optimiser.learn(&self.bias.0, &self.bias.1, Gradient::Whole(&bias), step)
@@ -320,6 +333,27 @@ mod tests {
                     let difference = difference.to_scalar::<f64>()?;
                     assert!(difference < 1e-4, "{rows} rows, {units} units, {dtype:?}: {difference}");
                 }
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn rows_of_zeros_and_what_rows_have_in_common_make_no_difference() -> Result<()> {
+        let fields = Fields::new([2, 9, 8], 4, 3, 1)?;
+        for units in [3, narrow::MOST_UNITS + 1] {
+            let (local, x) = (local(DType::F32, &fields, units)?, numbers(&[40, 2, 9, 8], 1)?);
+            for (kept, common) in [(2, true), (0, true), (2, false), (0, false)] {
+                let few = numbers(&[kept, units * 9], 2)?.pad_with_zeros(0, 40 - kept, 0)?;
+                let mut delta = Delta::from(few);
+                if common {
+                    delta = delta.with_common(&numbers(&[units * 9], 3)?, 20)?;
+                }
+                let whole = delta.whole()?.to_dtype(DType::F64)?;
+                let expected = local.gradient(&x.to_dtype(DType::F64)?.flatten_from(1)?, &whole)?;
+                let [found, _] = local.gradients(&x, delta)?;
+                let difference = (found.to_dtype(DType::F64)? - expected)?.abs()?.flatten_all()?.max(0)?;
+                assert!(difference.to_scalar::<f64>()? < 1e-5, "{units} units, {kept} rows, common: {common}");
             }
         }
         Ok(())

@@ -86,12 +86,15 @@ pub fn gate(gradient: &Tensor, activity: &Tensor, gain: f64) -> Result<Tensor> {
     Ok(((gradient * active)? * gain)?)
 }
 
-/// `x[r] + shares[r]·row` for every row: `(R, N)`, `(R,)` and `(N,)` to `(R, N)`.
-pub(crate) fn add_row(x: &Tensor, shares: &Tensor, row: &Tensor) -> Result<Tensor> {
-    if is_fast(x) {
-        return cpu::add_row(x, shares, row);
+/// `x[r] + Σₛ sharesₛ[r]·rowₛ` for every row: `(R, N)`, and each `(R,)` and `(N,)`, to `(R, N)`.
+pub(crate) fn add_common(x: &Tensor, common: &[(Tensor, Tensor)]) -> Result<Tensor> {
+    if is_fast(x) && !common.is_empty() {
+        return cpu::add_common(x, common);
     }
-    Ok((x + shares.unsqueeze(1)?.broadcast_mul(&row.unsqueeze(0)?)?)?)
+    let add = |sum: Tensor, (shares, row): &(Tensor, Tensor)| {
+        Ok((sum + shares.unsqueeze(1)?.broadcast_mul(&row.unsqueeze(0)?)?)?)
+    };
+    common.iter().try_fold(x.clone(), add)
 }
 
 /// `keep·old + (1 − keep)·new`, all `(R, …)`; the rows of `old` are repeated if it has fewer.

@@ -184,6 +184,8 @@ impl Optimiser {
     /// the weights from before the step, and values that passes share are multiplied once for all of them.
     pub fn gather(&mut self, lessons: usize) {
         self.share = Some(1. / lessons.max(1) as f64);
+        // What a step that failed half-way may have left behind.
+        self.sums.values_mut().for_each(Sum::reset);
     }
 
     /// One step of every variable for which gradients were gathered.

@@ -45,19 +45,22 @@ impl Peer {
         let activity = lesson.activity.flatten_from(1)?;
         let gated = Delta::from(ops::gate(&lesson.gradient()?.flatten_from(1)?, &activity, gain)?);
         let Some(peer) = peer else { return Ok(gated) };
-        let (excess, rows) = peer.excess(&activity, lesson).at(|| "peer normalisation".into())?;
-        gated.with(excess, rows)
-    }
-
-    /// The term of each unit, and in how many rows, the first ones, it stands.
-    fn excess(&self, activity: &Tensor, lesson: &Lesson<'_>) -> Result<(Tensor, usize)> {
         // The positive views come first.
         let positive = lesson.roles.iter().take_while(|role| **role == Role::Positive).count();
         let (batch, rows) = (lesson.input.batch(), positive * lesson.input.batch());
+        if rows == 0 {
+            return Ok(gated);
+        }
+        let excess = peer.excess(&activity, rows, batch).at(|| "peer normalisation".into())?;
+        gated.with_common(&excess, rows)
+    }
+
+    /// The term of each unit, from the first `rows` rows.
+    fn excess(&self, activity: &Tensor, rows: usize, batch: usize) -> Result<Tensor> {
         let now = ops::column_means(activity, rows)?;
         let means = ((self.means.as_tensor() * self.momentum)? + (now * (1. - self.momentum))?)?;
         self.means.set(&means.detach())?;
         let excess = means.broadcast_sub(&means.mean_all()?)?;
-        Ok(((excess * (self.strength / batch as f64))?, rows))
+        Ok((excess * (self.strength / batch as f64))?)
     }
 }

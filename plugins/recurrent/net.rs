@@ -120,7 +120,8 @@ impl Net {
         for (index, block) in self.blocks[..self.hidden.len()].iter().enumerate() {
             let (batch, views) = (lower.batch(), lower.views());
             let above = self.hidden.get(index + 1).copied().unwrap_or(self.top);
-            let heard = self.beside(lower, silence(above, batch, views)?.as_ref())?;
+            let silence = silence(above, batch, views, &lower.dtype_and_device().1)?;
+            let heard = self.beside(lower, silence.as_ref())?;
             let state = block.forward(&heard, step)?.detach();
             lower = self.listen(&state, batch, views)?;
             states.push(state);
@@ -278,11 +279,11 @@ fn window(settings: &Recurrent) -> Result<RangeInclusive<usize>> {
 }
 
 /// Nothing to be heard from `width` units: a part that costs nothing to multiply.
-fn silence(width: usize, batch: usize, views: usize) -> Result<Option<Input>> {
+fn silence(width: usize, batch: usize, views: usize, device: &Device) -> Result<Option<Input>> {
     if width == 0 {
         return Ok(None);
     }
-    let index = Tensor::zeros((batch, 1), DType::U32, &Device::Cpu)?;
+    let index = Tensor::zeros((batch, 1), DType::U32, device)?;
     let nothing = Values::OneHot { index, classes: width, strength: 0. };
     Ok(Some(Input::new(vec![nothing], batch, views, &[width])?))
 }

@@ -198,13 +198,16 @@ pub(super) fn gate(gradient: &Tensor, activity: &Tensor, gain: f32) -> Result<Te
     Ok(Tensor::from_vec(out, gradient.shape(), gradient.device())?)
 }
 
-pub(super) fn add_row(x: &Tensor, shares: &Tensor, added: &Tensor) -> Result<Tensor> {
-    let (shares, added) = (shares.to_vec1::<f32>()?, added.to_vec1::<f32>()?);
+pub(super) fn add_common(x: &Tensor, common: &[(Tensor, Tensor)]) -> Result<Tensor> {
+    let values = |(shares, row): &(Tensor, Tensor)| Ok((shares.to_vec1::<f32>()?, row.to_vec1::<f32>()?));
+    let common = common.iter().map(values).collect::<Result<Vec<_>>>()?;
     let out = with_rows(x, |x| {
         let mut out = vec![0f32; x.rows * x.width];
         for_rows(&mut out, x.width, |row, out| {
-            let share = shares[row];
-            out.iter_mut().zip(x.row(row)).zip(&added).for_each(|((out, x), added)| *out = x + share * added);
+            out.copy_from_slice(x.row(row));
+            for (shares, added) in common.iter().filter(|(shares, _)| shares[row] != 0.) {
+                out.iter_mut().zip(added).for_each(|(out, added)| *out += shares[row] * added);
+            }
         });
         out
     })?;
@@ -303,7 +306,10 @@ mod tests {
             ops::sum_views(&views, Some(&ops::sum_squares(&views)?), 2)
         });
         both(|x| ops::gate(&x.neg()?, x, 2.));
-        both(|x| ops::add_row(x, &ops::sum_squares(x)?, &ops::column_sums(x)?));
+        both(|x| {
+            let (shares, row) = (ops::sum_squares(x)?, ops::column_sums(x)?);
+            ops::add_common(x, &[(shares.clone(), row.clone()), (shares.sqr()?, row.neg()?)])
+        });
         both(|x| ops::damp(x, &Tensor::cat(&[x.sqr()?, x.neg()?], 0)?, 0.3));
         both(|x| ops::dropout(x, 0.3, &stream(1, "dropout", 0)));
     }

@@ -129,7 +129,8 @@ fn run(
     if rows == 0 || columns == 0 {
         return;
     }
-    if rows * columns * a.columns < SMALL {
+    // Where the sums are short, what is done to the result counts for as much as 16 of their terms.
+    if rows * columns * a.columns.max(16) < SMALL {
         return work(panel(0, 0, rows, columns));
     }
     if rows >= columns {
@@ -236,6 +237,12 @@ mod tests {
         accumulate(&mut dst, &mut beside, 0.5, 2., left, right, |dst, beside| beside[1] += dst[1]);
         assert_eq!(dst, [13., 20., 35., 42.]);
         assert_eq!(beside, [1., 21., 1., 43.]);
+        // A sum of nothing.
+        let (left, right) = (Matrix::of_rows(&[], 2, 0, 0), Matrix::of_rows(&[], 0, 2, 2));
+        accumulate(&mut dst, &mut beside, 0.5, 2., left, right, |_, _| ());
+        assert_eq!(dst, [6.5, 10., 17.5, 21.]);
+        accumulate(&mut dst, &mut beside, 0., 2., left, right, |_, _| ());
+        assert_eq!(dst, [0.; 4]);
         let (a, b) = (Matrix::of_rows(&a, 2, 3, 3), Matrix::of_rows(&b, 2, 3, 3));
         assert_eq!(product(a.transposed(), b, |_, _, _| ()), [5., 4., 4., 7., 5., 5., 9., 6., 6.]);
     }

@@ -1,17 +1,17 @@
 //! What a result should have been different by.
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 use crate::error::{Error, Result};
 use crate::ops;
 
 /// The gradient of a loss with respect to the rows of a product, `(R, N)`: `own + Σₛ sharesₛ·commonₛᵀ`.
 ///
-/// What rows have in common, such as the term of peer normalisation, is kept apart: the rows of examples that are
-/// decided already, whose loss no longer changes, stay zero and cost nothing, and to the gradient of a weight the common
-/// rows add one row each, `xᵀ·shares·commonᵀ`.
+/// What rows have in common, such as the term of peer normalisation, is kept apart. The loss of a view that is far on the
+/// right side of the threshold is flat to the last bit; its own row is zero and can be left out of the gradient of a
+/// weight, to which a common row adds one row, `xᵀ·shares·commonᵀ`, however many share it.
 ///
-/// A tensor is one in which nothing is common.
+/// Made from a tensor, `(R, …)`, it has no common row.
 #[derive(Clone, Debug)]
 pub struct Delta {
     own: Tensor,
@@ -35,16 +35,21 @@ impl Delta {
     /// Adds `row`, `(N,)`, to each of the first `count` rows.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the row is not as wide as the others or these are fewer.
-    pub fn with(mut self, row: Tensor, count: usize) -> Result<Self> {
-        let rows = self.own.dim(0)?;
-        if row.dims() != &self.own.dims()[1..] || count > rows {
-            let expected = format!("a row for {count} of {:?}", self.own.dims());
-            return Err(Error::Shape { place: "common row".into(), found: row.dims().to_vec(), expected });
+    /// [`Error::Shape`] if the row is not as wide as the others, or these are fewer.
+    pub fn with_common(mut self, row: &Tensor, count: usize) -> Result<Self> {
+        let (rows, units) = (self.own.dim(0)?, self.own.dims()[1..].iter().product::<usize>());
+        if row.elem_count() != units || count > rows {
+            let expected = format!("{units} numbers, for at most {rows} rows; here for {count}");
+            return Err(Error::Shape { place: "common row of a delta".into(), found: row.dims().to_vec(), expected });
         }
         let shares = Tensor::ones(count, row.dtype(), row.device())?.pad_with_zeros(0, 0, rows - count)?;
-        self.common.push((shares, row));
+        self.common.push((shares, row.flatten_all()?));
         Ok(self)
+    }
+
+    /// The same with rows of one dimension.
+    pub(crate) fn flattened(self) -> Result<Self> {
+        Ok(Self { own: self.own.flatten_from(1)?, ..self })
     }
 
     /// `[R, N]`.
@@ -57,7 +62,7 @@ impl Delta {
     /// # Errors
     /// Whatever candle refuses.
     pub fn whole(&self) -> Result<Tensor> {
-        self.common.iter().try_fold(self.own.clone(), |sum, (shares, row)| ops::add_row(&sum, shares, row))
+        ops::add_common(&self.own, &self.common)
     }
 
     /// The sum of the rows, `(N,)`.
@@ -71,7 +76,7 @@ impl Delta {
 
     /// That of the rows before each was multiplied by its factor and, if `views` is not 1, stood in that many views:
     /// `(V·B, N)` to `(B, N)`.
-    pub(crate) fn before(&self, factors: Option<&Tensor>, views: usize) -> Result<Self> {
+    pub(crate) fn through_scale(&self, factors: Option<&Tensor>, views: usize) -> Result<Self> {
         let own = match factors {
             _ if views != 1 => ops::sum_views(&self.own, factors, views)?,
             Some(factors) => ops::scale_rows(&self.own, factors)?,
@@ -85,8 +90,9 @@ impl Delta {
     }
 
     pub(super) fn times(&self, factor: f64) -> Result<Self> {
-        let factors = Tensor::new(factor, self.own.device())?.to_dtype(self.own.dtype())?;
-        self.before(Some(&factors.broadcast_as(self.own.dim(0)?)?.contiguous()?), 1)
+        // Made on the CPU: not every device has numbers of 64 bits.
+        let factors = Tensor::full(factor, self.own.dim(0)?, &Device::Cpu)?.to_dtype(self.own.dtype())?;
+        self.through_scale(Some(&factors.to_device(self.own.device())?), 1)
     }
 
     /// Adds another one of as many rows.

@@ -92,6 +92,17 @@ fn adam(
     }
 }
 
+/// `sum ← sum + factor·gradient`.
+pub(super) fn add_whole(sum: &Tensor, gradient: &Tensor, factor: f64) -> Result<()> {
+    with_values_mut(sum, |sum| {
+        with_values(gradient, |gradient| {
+            sum.par_chunks_mut(GRAIN).zip(gradient.par_chunks(GRAIN)).for_each(|(sum, gradient)| {
+                sum.iter_mut().zip(gradient).for_each(|(sum, gradient)| *sum += factor as f32 * gradient);
+            });
+        })
+    })?
+}
+
 /// `sum[row..] ← sum[row..] + factor·valuesᵀ·delta`.
 pub(super) fn add(sum: &Tensor, row: usize, product: &Product, factor: f64) -> Result<()> {
     let units = product.delta.units();

@@ -45,28 +45,36 @@ impl Sum {
     pub fn add(&mut self, gradient: Gradient<'_>, share: f64) -> Result<()> {
         let products = match gradient {
             Gradient::Whole(gradient) => {
-                self.sum = if self.is_zero { (gradient * share)? } else { (&self.sum + (gradient * share)?)? }.detach();
-                self.is_zero = false;
+                self.begin()?;
+                if ops::is_fast(&self.sum) {
+                    return fast::add_whole(&self.sum, gradient, share);
+                }
+                self.sum = (&self.sum + (gradient * share)?)?.detach();
                 return Ok(());
             }
             Gradient::Products(products) => products,
         };
-        self.parts.resize_with(products.len(), Part::default);
+        let widths = products.iter().map(|product| product.values.width()).collect::<Result<Vec<_>>>()?;
+        if !self.parts.iter().map(|part| part.width).eq(widths.iter().copied()) {
+            self.form_all(share)?;
+            self.parts = widths.into_iter().map(|width| Part { width, ..Part::default() }).collect();
+        }
         let mut row = 0;
         for (index, product) in products.iter().enumerate() {
             let part = &mut self.parts[index];
-            part.width = product.values.width()?;
             match &mut part.pending {
                 Some(pending) if is_same(&pending.values, &product.values) => pending.delta.add(&product.delta)?,
                 pending => {
                     let done = pending.replace(product.clone());
-                    let mut part = std::mem::take(part);
-                    match done {
-                        Some(done) if !part.pack(&done)? => self.form(row, &done, share)?,
-                        _ if part.packed.rows >= ENOUGH => self.form_packed(row, &mut part, share)?,
-                        _ => (),
+                    let done = done.map_or_else(|| Ok(None), |done| part.pack(done))?;
+                    let packed = (part.packed.rows >= ENOUGH).then(|| std::mem::take(&mut part.packed));
+                    let width = part.width;
+                    if let Some(done) = done {
+                        self.form(row, &done, share)?;
                     }
-                    self.parts[index] = part;
+                    if let Some(packed) = packed {
+                        self.form_packed(row, &packed, width, share)?;
+                    }
                 }
             }
             row += self.parts[index].width;
@@ -76,30 +84,40 @@ impl Sum {
 
     /// Hands over what was added, all of it; the sum starts anew.
     pub fn take(&mut self, share: f64, f: impl FnOnce(Gradient<'_>) -> Result<()>) -> Result<()> {
-        let mut parts = std::mem::take(&mut self.parts);
         let mut are_products = self.is_zero;
-        for part in &mut parts {
+        for part in &mut self.parts {
             if let Some(product) = part.pending.take() {
-                if !part.pack(&product)? {
-                    are_products &= part.packed.is_empty();
-                    part.pending = Some(product);
-                }
+                part.pending = part.pack(product)?;
+                are_products &= part.pending.is_none() || part.packed.is_empty();
             }
         }
         if are_products {
-            let products = parts.into_iter().map(|part| part.into_product(&self.var, share));
-            return f(Gradient::Products(&products.collect::<Result<Vec<_>>>()?));
+            let parts = std::mem::take(&mut self.parts).into_iter();
+            let products = parts.map(|part| part.into_product(&self.var, share)).collect::<Result<Vec<_>>>()?;
+            return f(Gradient::Products(&products));
         }
-        let mut row = 0;
-        for part in &mut parts {
-            if let Some(product) = part.pending.take() {
-                self.form(row, &product, share)?;
-            }
-            self.form_packed(row, part, share)?;
-            row += part.width;
-        }
+        self.form_all(share)?;
         self.is_zero = true;
         f(Gradient::Whole(&self.sum))
+    }
+
+    /// Forgets what was added.
+    pub fn reset(&mut self) {
+        self.parts.clear();
+        self.is_zero = true;
+    }
+
+    /// Adds all products that are not in the sum yet.
+    fn form_all(&mut self, share: f64) -> Result<()> {
+        let mut row = 0;
+        for part in std::mem::take(&mut self.parts) {
+            if let Some(product) = part.pending {
+                self.form(row, &product, share)?;
+            }
+            self.form_packed(row, &part.packed, part.width, share)?;
+            row += part.width;
+        }
+        Ok(())
     }
 
     /// Adds a product to the rows of the sum from `row` on.
@@ -115,13 +133,12 @@ impl Sum {
         Ok(())
     }
 
-    fn form_packed(&mut self, row: usize, part: &mut Part, share: f64) -> Result<()> {
-        let packed = std::mem::take(&mut part.packed);
+    fn form_packed(&mut self, row: usize, packed: &Packed, width: usize, share: f64) -> Result<()> {
         if packed.is_empty() {
             return Ok(());
         }
         self.begin()?;
-        fast::add_packed(&self.sum, row, &packed, part.width, share)
+        fast::add_packed(&self.sum, row, packed, width, share)
     }
 
     fn begin(&mut self) -> Result<()> {
@@ -133,9 +150,10 @@ impl Sum {
 }
 
 impl Part {
-    /// Whether so few rows of a product count that it was packed.
-    fn pack(&mut self, product: &Product) -> Result<bool> {
-        Ok(product.is_fast() && self.packed.push(product)?)
+    /// Packs a product, or gives it back if too many of its rows count.
+    fn pack(&mut self, product: Product) -> Result<Option<Product>> {
+        let is_packed = product.is_fast() && self.packed.push(&product)?;
+        Ok((!is_packed).then_some(product))
     }
 
     /// `share` times what is pending or packed: one of them is empty.
@@ -143,10 +161,9 @@ impl Part {
         if let Some(Product { values, delta }) = self.pending {
             return Ok(Product { values, delta: delta.times(share)? });
         }
-        let Packed { values, mut delta, rows } = self.packed;
-        delta.iter_mut().for_each(|delta| *delta *= share as f32);
-        let values = Values::dense(Tensor::from_vec(values, (rows, self.width), var.device())?)?;
-        Ok(Product { values, delta: Tensor::from_vec(delta, (rows, var.dim(1)?), var.device())?.into() })
+        let mut packed = self.packed;
+        packed.delta.iter_mut().for_each(|delta| *delta *= share as f32);
+        packed.into_product(self.width, var.dim(1)?)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The matrix products that gradients are made of, in two forms: by candle's operations, and packed for the fast path.
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use super::Delta;
 use crate::error::{Error, Result};
@@ -22,6 +22,15 @@ impl Product {
         is_fast(self.delta.own())
     }
 
+    /// The same product of fewer rows, where few of them count.
+    pub(crate) fn packed(self) -> Result<Self> {
+        let mut packed = Packed::default();
+        if self.is_fast() && packed.push(&self)? {
+            return packed.into_product(self.values.width()?, self.delta.units());
+        }
+        Ok(self)
+    }
+
     /// As a tensor, by candle's operations.
     pub(super) fn whole(&self, dtype: DType) -> Result<Tensor> {
         let matrix = self.values.to_matrix(dtype)?.t()?.contiguous()?;
@@ -30,7 +39,7 @@ impl Product {
 
     /// `dst ← keep·dst + factor·valuesᵀ·delta`, each row then handed to `finish` with what stands beside it.
     ///
-    /// Rows of the delta that are zero, those of examples that are decided already, are left out.
+    /// Rows of the delta that are zero are left out, where half of them are.
     pub(super) fn add_to(
         &self,
         dst: &mut [f32],
@@ -103,7 +112,7 @@ pub(super) struct Packed {
 }
 
 impl Packed {
-    /// Adds a product, unless so many of its rows count, or it is of one-hot values, that it is better formed as it is.
+    /// Adds a product, unless it is of one-hot values, or so many of its rows count that it is better formed as it is.
     pub fn push(&mut self, product: &Product) -> Result<bool> {
         let Values::Dense { matrix, columns } = &product.values else { return Ok(false) };
         let matrix = matrix.narrow(1, columns.start, columns.len())?;
@@ -113,7 +122,7 @@ impl Packed {
             with_rows(product.delta.own(), |delta| {
                 let counting: Vec<usize> = (0..delta.rows).filter(|&row| !is_zero(delta.row(row))).collect();
                 let rows = counting.len() + common.len();
-                if 4 * rows > 3 * delta.rows {
+                if 2 * rows > delta.rows {
                     return false;
                 }
                 self.rows += rows;
@@ -145,6 +154,12 @@ impl Packed {
         self.rows == 0
     }
 
+    pub fn into_product(self, width: usize, units: usize) -> Result<Product> {
+        let Self { values, delta, rows } = self;
+        let values = Values::dense(Tensor::from_vec(values, (rows, width), &Device::Cpu)?)?;
+        Ok(Product { values, delta: Tensor::from_vec(delta, (rows, units), &Device::Cpu)?.into() })
+    }
+
     /// Values and deltas, `width` and `units` columns.
     pub fn matrices(&self, width: usize, units: usize) -> (Matrix<'_>, Matrix<'_>) {
         let of = |data, columns| Matrix::of_rows(data, self.rows, columns, columns);
@@ -168,7 +183,6 @@ mod tests {
     use crate::optim::{Descent, Gradient, Method, Optimiser, Schedule};
     use crate::seed::Step;
     use crate::vars::Vars;
-    use candle_core::Device;
     use candle_nn::Init;
 
     const STEP: Step = Step { seed: 1, index: 0, epoch: 0, epochs: 1, train: true, pass: 0 };
@@ -178,11 +192,15 @@ mod tests {
         Ok(Tensor::from_vec(numbers, (rows, columns), &Device::Cpu)?)
     }
 
-    /// Every `nth` row is kept, the others are zero; a row in common to the first half.
-    fn delta(rows: usize, nth: usize) -> Result<Delta> {
-        let kept: Vec<f32> = (0..rows).map(|row| if row % nth == 0 { 1. } else { 0. }).collect();
+    /// Every `nth` row is kept, none if that is 0, the others are zero; a row in common to the first half, if wanted.
+    fn delta(rows: usize, nth: usize, common: bool) -> Result<Delta> {
+        let kept: Vec<f32> = (0..rows).map(|row| if nth > 0 && row % nth == 0 { 1. } else { 0. }).collect();
         let kept = Tensor::from_vec(kept, (rows, 1), &Device::Cpu)?;
-        Delta::from(random(rows, 3, 1)?.broadcast_mul(&kept)?).with(random(1, 3, 2)?.squeeze(0)?, rows / 2)
+        let delta = Delta::from(random(rows, 3, 1)?.broadcast_mul(&kept)?);
+        if !common {
+            return Ok(delta);
+        }
+        delta.with_common(&random(1, 3, 2)?, rows / 2)
     }
 
     fn one_hot(rows: usize) -> Result<Values> {
@@ -190,11 +208,11 @@ mod tests {
         Ok(Values::OneHot { index: Tensor::from_vec(index, (rows, 2), &Device::Cpu)?, classes: 4, strength: 0.5 })
     }
 
-    /// What is left of a variable after lessons about these products: one by one, or gathered; and given as tensors.
-    fn both(lessons: &[[Product; 2]], gathered: bool) -> Result<[Tensor; 2]> {
+    /// What is left of a variable after lessons about these products, one by one or gathered; and if they are given as
+    /// tensors.
+    fn both(lessons: &[Vec<Product>], method: Method, gathered: bool) -> Result<[Tensor; 2]> {
         let vars = Vars::new(1, DType::F32, &Device::Cpu);
-        let descent =
-            Descent { method: Method::Sgd, rate: 0.1, decay: 0.01, momentum: 0.5, schedule: Schedule::Constant };
+        let descent = Descent { method, rate: 0.1, decay: 0.01, momentum: 0.5, schedule: Schedule::Constant };
         let mut optimiser = Optimiser::new(vars.clone(), descent, 0..1);
         let rows = lessons[0].iter().map(|product| product.values.width()).sum::<Result<usize>>()?;
         let found = vars.get("found", (rows, 3), Init::Const(1.))?;
@@ -216,22 +234,27 @@ mod tests {
         Ok([found.as_detached_tensor(), expected.as_detached_tensor()])
     }
 
+    fn assert_same([found, expected]: [Tensor; 2], what: &str) -> Result<()> {
+        let worst = ((found - &expected)?.abs()? / (expected.abs()? + 1.)?)?.flatten_all()?.max(0)?;
+        let worst = worst.to_scalar::<f32>()?;
+        assert!(worst < 1e-5, "{worst}: {what}");
+        Ok(())
+    }
+
     #[test]
     fn rows_of_zeros_may_be_left_out_and_common_rows_added_up() -> Result<()> {
-        // None, few and all of the rows count; several lessons fill what is packed, or fit into it.
-        for nth in [1, 3, 1000] {
+        // All, some or none of the rows count; several lessons fill what is packed, or fit into it.
+        for (nth, common) in [(1, true), (3, true), (0, true), (3, false), (0, false)] {
             for sizes in [vec![8], vec![300, 40], vec![400, 400, 400]] {
-                for gathered in [false, true] {
-                    let lesson = |&rows: &usize| -> Result<[Product; 2]> {
-                        let delta = delta(rows, nth)?;
-                        let dense = Product { values: Values::dense(random(rows, 5, rows)?)?, delta: delta.clone() };
-                        Ok([dense, Product { values: one_hot(rows)?, delta }])
-                    };
-                    let lessons = sizes.iter().map(lesson).collect::<Result<Vec<_>>>()?;
-                    let [found, expected] = both(&lessons, gathered)?;
-                    let worst = ((found - &expected)?.abs()? / (expected.abs()? + 1.)?)?.flatten_all()?.max(0)?;
-                    let worst = worst.to_scalar::<f32>()?;
-                    assert!(worst < 1e-5, "{worst}: 1 of {nth} rows, {sizes:?}, gathered: {gathered}");
+                let lesson = |&rows: &usize| -> Result<Vec<Product>> {
+                    let delta = delta(rows, nth, common)?;
+                    let dense = Product { values: Values::dense(random(rows, 5, rows)?)?, delta: delta.clone() };
+                    Ok(vec![dense, Product { values: one_hot(rows)?, delta }])
+                };
+                let lessons = sizes.iter().map(lesson).collect::<Result<Vec<_>>>()?;
+                for (method, gathered) in [(Method::Sgd, false), (Method::Sgd, true), (Method::Adam, true)] {
+                    let what = format!("1 of {nth}, common: {common}, {sizes:?}, {method:?}, gathered: {gathered}");
+                    assert_same(both(&lessons, method, gathered)?, &what)?;
                 }
             }
         }
@@ -239,13 +262,66 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_is_not_left_out() -> Result<()> {
+    fn lessons_on_the_same_values_have_rows_in_common_each() -> Result<()> {
+        for nth in [0, 1] {
+            let values = [Values::dense(random(8, 5, 0)?)?, one_hot(8)?];
+            let lesson = |shift: usize| -> Result<Vec<Product>> {
+                let delta = delta(8, nth, true)?.with_common(&random(1, 3, shift)?, 8)?;
+                Ok(values.clone().map(|values| Product { values, delta: delta.clone() }).to_vec())
+            };
+            let lessons = [lesson(3)?, lesson(4)?];
+            assert_same(both(&lessons, Method::Sgd, true)?, &format!("1 of {nth}"))?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn lessons_may_divide_the_rows_of_a_variable_in_their_own_ways() -> Result<()> {
+        for nth in [1, 3] {
+            let part = |width: usize| -> Result<Product> {
+                let values = Values::dense(random(9, width, width)?)?;
+                Ok(Product { values, delta: delta(9, nth, true)? })
+            };
+            let lessons = [vec![part(6)?], vec![part(2)?, part(4)?], vec![part(4)?, part(2)?], vec![part(6)?]];
+            assert_same(both(&lessons, Method::Sgd, true)?, &format!("1 of {nth}"))?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn what_a_step_that_failed_has_gathered_is_forgotten() -> Result<()> {
+        let vars = Vars::new(1, DType::F32, &Device::Cpu);
+        let (method, schedule) = (Method::Sgd, Schedule::Constant);
+        let descent = Descent { method, rate: 0.1, decay: 0., momentum: 0., schedule };
+        let mut optimiser = Optimiser::new(vars.clone(), descent, 0..1);
+        let var = vars.get("w", (5, 3), Init::Const(1.))?;
+        for nth in [1, 3] {
+            let before = var.as_tensor().copy()?;
+            let product = Product { values: Values::dense(random(9, 5, 0)?)?, delta: delta(9, nth, true)? };
+            for _ in 0..2 {
+                optimiser.gather(1);
+                optimiser.learn("w", &var, Gradient::Products(std::slice::from_ref(&product)), &STEP)?;
+            }
+            optimiser.settle(&STEP)?;
+            assert_same([var.as_detached_tensor(), (before - (product.whole(DType::F32)? * 0.1)?)?], "one step")?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn only_rows_that_count_are_packed() -> Result<()> {
         assert!(is_zero(&[0., -0.]) && !is_zero(&[0., f32::NAN]) && !is_zero(&[1e-45]));
+        let packed = |delta: Delta, rows: usize| -> Result<Option<usize>> {
+            let product = Product { values: Values::dense(random(rows, 5, 0)?)?, delta };
+            let mut packed = Packed::default();
+            Ok(packed.push(&product)?.then_some(packed.rows))
+        };
+        assert_eq!(packed(delta(9, 3, true)?, 9)?, Some(3 + 1));
+        assert_eq!(packed(delta(9, 0, false)?, 9)?, Some(0));
+        assert_eq!(packed(delta(9, 1, false)?, 9)?, None);
+        // What is no number is not left out.
         let nan = Tensor::from_vec(vec![0., 0., 0., 0., f32::NAN, 0.], (2, 3), &Device::Cpu)?;
-        let product = Product { values: Values::dense(random(2, 5, 0)?)?, delta: nan.into() };
-        let mut packed = Packed::default();
-        assert!(packed.push(&product)?);
-        assert_eq!(packed.rows, 1);
+        assert_eq!(packed(nan.into(), 2)?, Some(1));
         Ok(())
     }
 }
