@@ -1,4 +1,5 @@
-//! From what somebody wrote to a complete configuration: defaults, preset, file, command line, in that order.
+//! From what somebody wrote to a complete configuration: defaults, preset, what the data set suggests, file, command line,
+//! in that order; a preset that was asked for by its name stands above what the data set suggests.
 //!
 //! The complete configuration has every default written out and is what `config.toml` of a run holds: read back, it
 //! repeats the run. Whatever is wrong in it is found here, before any work, with the key and where it came from.
@@ -27,7 +28,7 @@ crate::choices! {
 crate::settings! {
     /// What the trainer reads; the same for every architecture.
     pub struct RunSettings {
-        /// The data set: a registered name, or `idx:DIR`. Default: what the architecture's preset says.
+        /// The data set: a registered name, or `idx:DIR`, `folder:DIR`, `text:FILE`. Default: what the architecture's preset says.
         data: Option<Pick<DataSet>> = None;
         /// Where negative views come from. Default: what the architecture's preset says.
         sampler: Option<Pick<dyn NegativeSampler>> = None;
@@ -134,8 +135,8 @@ impl Config {
             merge(&mut merged, layer.table.clone());
         }
         if let Some(suggested) = suggestion(&merged)? {
-            // It stands between the preset and what the user says.
-            layers.insert(1, suggested);
+            // What the user says stands above it, a preset among that.
+            layers.insert(usize::from(preset.is_none()), suggested);
             merged = Table::new();
             for layer in &layers {
                 merge(&mut merged, layer.table.clone());

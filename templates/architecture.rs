@@ -38,7 +38,6 @@ const PRESETS: &[Preset] = &[Preset {
     settings: r#"
         data = "digits"
         sampler = "label_overlay"
-        epochs = 20
     "#,
 }];
 

@@ -179,3 +179,14 @@ fn the_real_data_are_what_they_are_known_to_be() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn what_a_data_set_suggests_stands_above_the_first_preset_and_below_one_that_is_named() -> Result<()> {
+    let run = || Run::builder("progressive").data("digits");
+    assert_eq!(run().config()?.run.epochs, 12); // `digits` suggests it; the preset has 100
+    assert_eq!(run().preset("hinton").config()?.run.epochs, 100);
+    assert_eq!(run().preset("hinton").set("epochs", 3).config()?.run.epochs, 3);
+    let corpus = Run::builder("nlp").preset("corpus").data("fables").config()?;
+    assert_eq!(corpus.run.epochs, 4);
+    Ok(())
+}

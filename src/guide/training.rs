@@ -5,11 +5,14 @@
 //! ```sh
 //! onward list                                    # what can be named
 //! onward show progressive                        # its settings, their defaults and ranges
-//! onward train progressive --data mnist --set hidden=[2000,2000] --seed 1 --out my-run
+//! onward train progressive --data mnist --set 'hidden=[2000,2000]' --seed 1 --out my-run
 //! onward resume my-run                           # if it was stopped, or killed
 //! onward evaluate my-run
 //! onward predict my-run photo-of-a-seven.jpg
 //! onward picture my-run --out my-run.png         # examples, their views, features of the first layer
+//! onward tokenize book.txt --kind bpe --vocab 1000 --out tokenizer.json
+//! onward train nlp --data text:book.txt --set tokenizer=tokenizer.json --out my-text
+//! onward generate my-text --prompt "The fox " --tokens 200
 //! ```
 //!
 //! # From Rust
@@ -52,10 +55,12 @@
 //!
 //! # What wins
 //!
-//! A setting has its default; the preset (`--preset NAME`, by default the first of the architecture) stands above it,
-//! then a file (`--config`), then what is set by itself, the last one first. All of it is checked before anything is
-//! built: a value out of its range, or a setting that nobody reads, is an [`Error`](crate::Error) with the key, where it
-//! came from, and what would be right. The complete result is written to the run's `config.toml`, which repeats the run.
+//! A setting has its default. Above it stands the architecture's first preset, then what the data set suggests for itself
+//! (`onward show digits`: 12 epochs); or, above both, the preset that `--preset NAME` asks for, `none` for no preset.
+//! Then come a file (`--config`) and what is set by itself (`--data`, `--epochs`, `--set`), the last one first. All of it is
+//! checked before anything is built: a value out of its range, or a setting that nobody reads, is an
+//! [`Error`](crate::Error) with the key, where it came from, and what would be right. The complete result is written to
+//! the run's `config.toml`, which repeats the run.
 //!
 //! # What a number is worth
 //!
@@ -66,8 +71,8 @@
 //!
 //! # If it does not learn
 //!
-//! - *The loss stays at 0.69·2, or the goodness of both kinds of views stays the same.* The threshold is far from the
-//!   goodness: leave `theta` unset, or raise `temperature`.
+//! - *The loss stays where it began, or the goodness of both kinds of views stays the same.* The threshold is far from
+//!   the goodness: leave `theta` unset, or raise `temperature`.
 //! - *`the loss became NaN`.* Lower `lr`, or raise `temperature`.
 //! - *The head is good, the search is bad.* The layers find features, but not labels: is a label in the input at all
 //!   (`sampler = "label_overlay"`), and are the negatives hard?
