@@ -45,20 +45,23 @@ fn line(first: &Row, alike: &[&Row]) -> String {
     let joined = |words: &dyn Fn(&Row) -> String| alike.iter().map(|row| words(row)).collect::<Vec<_>>().join(", ");
     let names = joined(&|row| format!("[{}]({})", row.name, row.link));
     let seeds = joined(&|row| row.seed.clone());
-    let mean = |of: &dyn Fn(&Row) -> Option<Measure>| {
-        let values: Vec<f64> = alike.iter().filter_map(|row| of(row)).map(|measure| measure.value).collect();
-        Measure { value: values.iter().sum::<f64>() / values.len() as f64, ..first.result }
-    };
     let is_alone = alike.len() == 1;
-    let result = mean(&|row| Some(row.result));
+    let result = mean(alike.iter().map(|row| row.result));
     let preferred = alike.iter().all(|row| row.preferred == first.preferred).then_some(&first.preferred);
     let results = (!is_alone).then(|| format!("mean of {}", joined(&|row| row.result.to_string())));
     let of = preferred.cloned().into_iter().chain(results).collect::<Vec<_>>().join("; ");
+    // By a readout that one of them lacks there is no mean.
+    let of_all = |name: &str| alike.iter().map(|row| row.score(name)).collect::<Option<Vec<_>>>();
     let others = first.scores.iter().filter(|(name, _)| preferred != Some(name));
-    let others = others.map(|(name, _)| format!(", {} ({name})", mean(&|row| row.score(name)))).collect::<String>();
-    let command = if is_alone { first.command.clone() } else { format!("{} --seed 1", first.without_seed()) };
+    let others = others.filter_map(|(name, _)| Some(format!(", {} ({name})", mean(of_all(name)?.into_iter()))));
+    let (others, command) = (others.collect::<String>(), &first.command);
     let Row { data, epochs, .. } = first;
     format!("| {names} | {data} | {epochs} | {seeds} | {result} ({of}){others} | `{command}` |\n")
+}
+
+fn mean(measures: impl ExactSizeIterator<Item = Measure> + Clone) -> Measure {
+    let sum: f64 = measures.clone().map(|measure| measure.value).sum();
+    Measure { value: sum / measures.len() as f64, bits: measures.clone().all(|measure| measure.bits) }
 }
 
 /// What the table says of a run.
@@ -212,10 +215,10 @@ fn with_preset(wanted: &Config, preset: Option<&str>, data: Option<&str>) -> Opt
             // A plugin first, then its settings.
             _ if key.ends_with(".name") => {
                 let key = key.trim_end_matches(".name");
-                names.push((Source::assignment(&format!("{key}={text}")).ok()?, format!("--set {key}={text}")));
+                names.push((Source::assignment(&format!("{key}={text}")).ok()?, set(key, &text)));
                 continue;
             }
-            _ => words.push(format!("--set {key}={text}")),
+            _ => words.push(set(key.as_str(), &text)),
         }
         sources.push(source);
     }
@@ -235,6 +238,12 @@ fn with_preset(wanted: &Config, preset: Option<&str>, data: Option<&str>) -> Opt
         settings
     };
     (audible(&found) == audible(wanted)).then(|| words.join(" "))
+}
+
+/// In quotes where a shell would read more into it.
+fn set(key: &str, text: &str) -> String {
+    let quote = if text.contains(|c: char| "[]{}\"*? ".contains(c)) { "'" } else { "" };
+    format!("--set {quote}{key}={text}{quote}")
 }
 
 /// Every setting by its dotted path.

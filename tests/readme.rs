@@ -96,7 +96,7 @@ fn a_command_is_as_short_as_it_can_be_and_leads_to_the_same_configuration() {
     let run = || onward::Run::builder("progressive").seed(3);
     assert_eq!(command(run()), "onward train progressive --data digits --seed 3");
     let wide = run().data("mnist").set("hidden", vec![20, 30]).set("evaluate_every", 5);
-    assert_eq!(command(wide), "onward train progressive --data mnist --set hidden=[20,30] --seed 3");
+    assert_eq!(command(wide), "onward train progressive --data mnist --set 'hidden=[20,30]' --seed 3");
     assert!(command(run().preset("nebuly")).starts_with("onward train progressive --preset nebuly --data mnist"));
     let other = run().set("goodness", "mean_squares").set("epochs", 2);
     let found = command(other);
