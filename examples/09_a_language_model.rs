@@ -14,7 +14,6 @@
 //! epoch 8: 2.92 bits per character
 //! epoch 9: 2.91 bits per character
 //! epoch 10: 2.90 bits per character
-//! epoch 10: 2.88 bits per character
 //! head: 2.88 bits per character, 43.4% of the tokens right
 //! search: 3.33 bits per character, 39.7% of the tokens right
 //! kneser_ney_6: 2.29 bits per character, 54.0% of the tokens right
@@ -24,6 +23,7 @@
 //!
 //! It takes a file of plain text as its argument, where there is one.
 
+use onward::data::Split;
 use onward::generate::{generate, Sampling};
 use onward::observe::Event;
 use onward::{Result, Run};
@@ -37,7 +37,7 @@ fn main() -> Result<()> {
     println!("{} tokens: {:?} …", run.data().kind.classes.len(), &run.data().kind.classes[..8]);
 
     let mut watch = |event: &Event<'_>| {
-        if let Event::Evaluated { epoch, evaluation, .. } = event {
+        if let Event::Evaluated { epoch, split: Split::Validation, evaluation } = event {
             let bits = evaluation.bits.map_or(f64::NAN, |bits| bits.bits_per_char);
             println!("epoch {epoch}: {bits:.2} bits per character");
         }

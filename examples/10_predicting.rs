@@ -9,7 +9,7 @@
 //! 4 with probability 0.964; it is a 4
 //! ```
 //!
-//! With the folder of a run and pictures as its arguments it predicts these, as `onward predict` does.
+//! With the folder of a run and pictures as its arguments it predicts these, by its head.
 
 use std::path::PathBuf;
 

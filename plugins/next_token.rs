@@ -32,7 +32,7 @@ onward::settings! {
     /// next. The pool is made anew before every `refresh`-th epoch, and is part of a checkpoint.
     ///
     /// # Reference
-    /// Hinton, "The Forward-Forward Algorithm", 2022, section 3.4 (<https://arxiv.org/abs/2212.13345>): negatives with a
+    /// Hinton, "The Forward-Forward Algorithm", 2022 (<https://arxiv.org/abs/2212.13345>): negatives with a
     /// last character that the network predicts, or made offline by letting it go on.
     pub struct NextToken {
         /// How the wrong token of a negative view is chosen; it is never the true one.

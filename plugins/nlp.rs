@@ -43,7 +43,8 @@ onward::settings! {
     /// preset `corpus`.
     ///
     /// # Reference
-    /// Hinton, "The Forward-Forward Algorithm", 2022, section 3.5 (<https://arxiv.org/abs/2212.13345>).
+    /// Hinton, "The Forward-Forward Algorithm", 2022, its experiment with Aesop's fables
+    /// (<https://arxiv.org/abs/2212.13345>).
     pub struct Nlp {
         /// The width of each layer, from the first on.
         hidden: Vec<usize> = vec![1000; 3], in 1..=1_000_000;
@@ -101,7 +102,7 @@ const PRESETS: &[Preset] = &[
     },
     Preset {
         name: "hinton",
-        about: "Hinton's of 2022, section 3.4: strings of 100 characters of Aesop's fables, of which you name the file, three layers of 2000 units",
+        about: "as in Hinton 2022: strings of 100 characters of Aesop's fables, of which you name the file, three layers of 2000 units",
         settings: r#"
             data = { name = "text", prepare = "hinton" }
             epochs = 10

@@ -115,7 +115,7 @@ const PRESETS: &[Preset] = &[
     },
     Preset {
         name: "hinton",
-        about: "Hinton's of 2022, section 3.4: two layers of 2000 units, 60 epochs",
+        about: "as in Hinton 2022, section 3.4: two layers of 2000 units, 60 epochs",
         settings: r#"
             data = "mnist"
             epochs = 60

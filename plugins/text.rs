@@ -44,7 +44,7 @@ onward::settings! {
     /// validate, and 50 to test; the tokenizer `char` then has the 30 symbols and none for the unknown.
     ///
     /// # Reference
-    /// Hinton, "The Forward-Forward Algorithm", 2022, section 3.4 (<https://arxiv.org/abs/2212.13345>), for `prepare`.
+    /// Hinton, "The Forward-Forward Algorithm", 2022 (<https://arxiv.org/abs/2212.13345>), for `prepare`.
     pub struct TextFiles {
         /// The file; `text:FILE` for short.
         file: String = String::new();
@@ -171,7 +171,7 @@ const PRESETS: &[Preset] = &[Preset {
 }];
 
 onward::register! {
-    DataSet, "text", "your own text in UTF-8, as text:FILE, cut into tokens (Hinton 2022, arXiv 2212.13345, section 3.4)",
+    DataSet, "text", "your own text in UTF-8, as text:FILE, cut into tokens (Hinton 2022, arXiv 2212.13345)",
     |settings: TextFiles, site| Ok(Box::new(of_files(&settings, site)?)),
     .argument("file").presets(PRESETS)
 }

@@ -88,13 +88,13 @@ enum Command {
 struct Train {
     /// The architecture: see `onward list architecture`.
     architecture: String,
-    /// A data set's name, or idx:DIR.
+    /// A data set's name, or idx:DIR, folder:DIR, text:FILE.
     #[arg(long, value_name = "NAME")]
     data: Option<String>,
     /// Where data files are looked for, before $ONWARD_DATA and the cache: <DIR>/<data>/.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// A named set of settings: see `onward show <architecture>`.
+    /// A named set of settings: see `onward show <architecture>`; by default the first one there, `none` for no preset.
     #[arg(long, value_name = "NAME")]
     preset: Option<String>,
     /// Settings from a file, as the config.toml of a run.

@@ -23,7 +23,8 @@
 //!
 //! The smallest one that will do is the right one: a rule that updates weights without a gradient is a layer with a
 //! `learn` of its own, not an architecture; one without negatives is a layer or a goodness, and the sampler `plain`. An
-//! architecture that is layers one upon the other is a [`Stack`](crate::stack::Stack) with ten lines around it.
+//! architecture of stacked layers is a [`Stack`](crate::stack::Stack) with some sixty lines around it, most of them the same
+//! everywhere: `onward new --kind architecture` writes them.
 //!
 //! # Four things to keep to
 //!

@@ -42,7 +42,7 @@ pub struct RunBuilder {
 }
 
 impl RunBuilder {
-    /// The data set: a registered name, or `idx:DIR`.
+    /// The data set: a registered name, or `idx:DIR`, `folder:DIR`, `text:FILE`.
     pub fn data(self, name: &str) -> Self {
         self.set("data", name)
     }
