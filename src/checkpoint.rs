@@ -102,6 +102,11 @@ fn described(path: &Path, bytes: &[u8]) -> Result<Belongs> {
     if belongs.format != FORMAT {
         return Err(fault(format!("has format {}; this program reads format {FORMAT}", belongs.format)));
     }
+    let Kind { shape, classes, .. } = &belongs.kind;
+    let size = shape.iter().try_fold(1usize, |size, &side| size.checked_mul(side));
+    if classes.is_empty() || size.is_none_or(|size| !(1..=1 << 31).contains(&size)) {
+        return Err(fault(format!("says of its examples that they are {shape:?}, of {} classes", classes.len())));
+    }
     Ok(belongs)
 }
 

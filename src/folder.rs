@@ -36,9 +36,10 @@ impl Folder {
                     let problem = "is a file; a run is a folder, name one that is new or empty".to_string();
                     return Err(Error::Run { path: path.into(), problem });
                 }
-                // A lock alone is what a process leaves that was killed before it could write anything.
+                // That is what a process leaves that was killed before it could write anything.
                 let entries = fs::read_dir(path).map_err(Error::file("read", path))?;
-                if entries.flatten().all(|entry| entry.file_name() == LOCK) {
+                let begun = format!("{CONFIG}.tmp");
+                if entries.flatten().all(|entry| entry.file_name() == LOCK || entry.file_name() == *begun) {
                     return Self::lock(path);
                 }
                 let problem = "exists and is not empty; a run is never overwritten, name another folder".to_string();
@@ -107,6 +108,7 @@ mod tests {
         let name = base.path().join("runs").join("a");
         assert_eq!(Folder::create_numbered(&name)?.path(), name);
         assert_eq!(Folder::create_numbered(&name)?.path(), base.path().join("runs").join("a-2"));
+        std::fs::write(name.join("config.toml.tmp"), "arch").unwrap();
         Folder::create(&name)?; // nothing has been written yet
         write(&name.join(CONFIG), b"")?;
         assert!(Folder::create(&name).err().unwrap().to_string().contains("not empty"));

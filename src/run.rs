@@ -76,8 +76,9 @@ impl Run {
 
     /// Whether nothing is left to be done: all epochs are complete, and what came of them is written.
     pub fn is_finished(&self) -> bool {
-        let written = self.folder().is_none_or(|folder| folder.join(SUMMARY).is_file());
-        self.epoch >= self.architecture.epochs() && written
+        // A summary may be of a run that was shorter then.
+        let is_mine = |folder: &Path| crate::summary::epochs(&folder.join(SUMMARY)) == Some(self.epoch);
+        self.epoch >= self.architecture.epochs() && self.folder().is_none_or(is_mine)
     }
 
     /// Epochs completed.
@@ -180,21 +181,18 @@ impl Run {
 
     /// Writes what the weights are of no use without: the configuration and, for text, the tokenizer.
     fn describe_in(&self, folder: &Path) -> Result<()> {
-        if let Some(text) = &self.data.text {
-            folder::write(&folder.join(TOKENIZER), text.tokenizer.to_json().as_bytes())?;
-        }
-        folder::write(&folder.join(CONFIG), self.config.to_toml().as_bytes())
+        folder::write(&folder.join(CONFIG), self.config.to_toml().as_bytes())?;
+        let Some(text) = &self.data.text else { return Ok(()) };
+        folder::write(&folder.join(TOKENIZER), text.tokenizer.to_json().as_bytes())
     }
 
-    /// Writes configuration, model and the state of training to a folder, which is made if it is not there.
+    /// Writes configuration, the state of training and the model to a folder, which is made if it is not there.
     ///
     /// # Errors
+    /// [`Error::Diverged`] if they hold values that are not finite: what could not be read again replaces nothing.
     /// [`Error::File`].
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
         let folder = folder.as_ref();
-        std::fs::create_dir_all(folder).map_err(Error::file("create", folder))?;
-        self.describe_in(folder)?;
-        checkpoint::write(&folder.join(MODEL), &self.model(), &self.belongs())?;
         // The state holds the weights as well: one file is replaced at once, two are not.
         let mut state: BTreeMap<String, Tensor> =
             self.model().into_iter().map(|(name, tensor)| (format!("model.{name}"), tensor)).collect();
@@ -204,10 +202,17 @@ impl Run {
             state.extend(saved.map(|(name, tensor)| (format!("optimiser.{name}"), tensor)));
         }
         state.extend(self.sampler.save().into_iter().map(|(name, tensor)| (format!("sampler.{name}"), tensor)));
-        checkpoint::write(&folder.join(STATE), &state, &self.belongs())
+        if let Some(name) = checkpoint::not_finite(&state)? {
+            return Err(Error::Diverged { block: name.clone(), what: "variable", value: f64::NAN, step: self.step });
+        }
+        std::fs::create_dir_all(folder).map_err(Error::file("create", folder))?;
+        self.describe_in(folder)?;
+        checkpoint::write(&folder.join(STATE), &state, &self.belongs())?;
+        checkpoint::write(&folder.join(MODEL), &self.model(), &self.belongs())
     }
 
-    fn restore_from(&mut self, saved: Saved) -> Result<()> {
+    /// Takes what was saved; `go_on` if the training is to go on from it, for which the very same classes are needed.
+    fn restore_from(&mut self, saved: Saved, go_on: bool) -> Result<()> {
         let Saved { path, tensors, belongs } = saved;
         if belongs.architecture != self.config.architecture {
             let (found, wanted) = (&belongs.architecture, &self.config.architecture);
@@ -225,6 +230,12 @@ impl Run {
             .map(|kind| format!("examples of shape {:?} in {} classes", kind.shape, kind.classes.len()));
         if wanted != found {
             let problem = format!("{} was trained on {wanted}; these are {found}", path.display());
+            return Err(Error::Mismatch { place: "data".into(), problem });
+        }
+        let mut both = belongs.kind.classes.iter().zip(&self.data.kind.classes);
+        if let Some((wanted, found)) = both.find(|(wanted, found)| go_on && wanted != found) {
+            let problem =
+                format!("the class that was {wanted:?} when the run began is now {found:?}; name it as it was");
             return Err(Error::Mismatch { place: "data".into(), problem });
         }
         // It is the file that does not fit the configuration beside it, not what somebody wrote on the command line.

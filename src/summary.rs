@@ -28,7 +28,8 @@ impl Score {
 /// How many bits the labels of some text take if they are coded by the probabilities they were predicted with.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Bits {
-    /// Per character: comparable between tokenizers.
+    /// Per character of the labels that are known: comparable between tokenizers. What is unknown costs its bits and
+    /// stands for no character.
     pub bits_per_char: f64,
     /// Per token: `−Σ log₂ p / n`.
     pub bits_per_token: f64,
@@ -65,6 +66,12 @@ pub struct Evaluation {
     /// What counting on the training part comes to on the test part of text.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub baselines: BTreeMap<String, Score>,
+}
+
+/// After how many epochs the summary in a file was written.
+pub(crate) fn epochs(path: &std::path::Path) -> Option<usize> {
+    let summary: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()?;
+    usize::try_from(summary["epochs"].as_u64()?).ok()
 }
 
 /// Who has learned from labels.

@@ -9,7 +9,6 @@ use candle_core::{DType, Device, Tensor, D};
 
 use crate::architecture::Readout;
 use crate::block::Report;
-use crate::checkpoint;
 use crate::data::{Augment, Split};
 use crate::error::{Error, Result};
 use crate::guard;
@@ -69,6 +68,10 @@ pub(crate) fn train(run: &mut Run, last: usize, observer: &mut dyn Observer) -> 
 fn train_here(run: &mut Run, last: usize, observer: &mut dyn Observer) -> Result<f64> {
     let settings = run.config.run.clone();
     let examples = run.data.train.len();
+    if examples == 0 {
+        let problem = "there are no examples to train on; open the run with its data".to_string();
+        return Err(Error::Mismatch { place: "data".into(), problem });
+    }
     let batch = settings.batch.min(examples);
     let epochs = run.architecture.epochs();
     let names: Vec<String> = run.architecture.blocks().iter().map(|block| block.name().into()).collect();
@@ -98,19 +101,23 @@ fn train_here(run: &mut Run, last: usize, observer: &mut dyn Observer) -> Result
             tally.add(&reports);
             observer.on(&Event::Stepped { step: &step, examples: indices.len(), reports: &reports });
             run.step += 1;
-            if run.stop.load(Ordering::Relaxed) {
-                save(run, observer)?;
-                return Err(Error::Stopped { step: run.step, folder: run.folder().map(PathBuf::from) });
+            if run.step == ((epoch + 1) * steps) as u64 {
+                // It is saved below, as the end of the epoch.
+                break;
             }
-            if settings.checkpoint_every > 0 && run.step.is_multiple_of(settings.checkpoint_every as u64) {
+            let is_stopped = run.stop.load(Ordering::Relaxed);
+            let is_due = settings.checkpoint_every > 0 && run.step.is_multiple_of(settings.checkpoint_every as u64);
+            if is_stopped || is_due {
                 save(run, observer)?;
             }
+            unless_stopped(run)?;
         }
         let seconds = clock.elapsed().as_secs_f64();
         training += seconds;
         run.epoch = epoch + 1;
         observer.on(&Event::EpochEnded { epoch: run.epoch, epochs, seconds, reports: &tally.means() });
         save(run, observer)?;
+        unless_stopped(run)?;
         let cheap: Vec<Readout> = run.architecture.readouts().into_iter().filter(|readout| readout.cheap).collect();
         let due = run.epoch.is_multiple_of(settings.evaluate_every) && run.epoch < epochs;
         if due && !cheap.is_empty() && !run.data.validation.is_empty() {
@@ -148,12 +155,9 @@ fn unless_stopped(run: &Run) -> Result<()> {
     Ok(())
 }
 
-/// Saves the run, unless that would replace a good checkpoint by one of a network that is lost.
+/// Saves the run, if it has a folder.
 fn save(run: &Run, observer: &mut dyn Observer) -> Result<()> {
     let Some(folder) = run.folder() else { return Ok(()) };
-    if let Some(name) = checkpoint::not_finite(&run.model())? {
-        return Err(Error::Diverged { block: name.clone(), what: "variable", value: f64::NAN, step: run.step });
-    }
     run.save(folder)?;
     observer.on(&Event::Saved { folder });
     Ok(())

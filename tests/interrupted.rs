@@ -88,15 +88,51 @@ fn a_run_without_a_checkpoint_starts_over_and_a_finished_one_is_left_alone() {
     let (first, summary) = (model(&run), std::fs::read(run.join("summary.json")).unwrap());
     succeeds(&["resume", run.to_str().unwrap(), "--quiet"]);
     assert_eq!(std::fs::read(run.join("summary.json")).unwrap(), summary);
-    for file in ["state.safetensors", "model.safetensors", "summary.json"] {
+    // Without its state it cannot go on, and what there is of it is not overwritten.
+    std::fs::rename(run.join("state.safetensors"), base.path().join("aside")).unwrap();
+    let message = fails(1, &["resume", run.to_str().unwrap()]);
+    assert!(message.contains("no state.safetensors to go on from"), "{message}");
+    assert_eq!((model(&run), std::fs::read(run.join("summary.json")).unwrap()), (first.clone(), summary.clone()));
+    for file in ["model.safetensors", "summary.json"] {
         std::fs::remove_file(run.join(file)).unwrap();
     }
     succeeds(&["resume", run.to_str().unwrap(), "--quiet"]);
     assert_eq!(model(&run), first);
     succeeds(&["resume", run.to_str().unwrap(), "--quiet", "--epochs", "3"]);
     assert_eq!(epochs(&run), [1, 2, 3]);
+    // The summary of a run that was shorter is not that of this one.
+    std::fs::write(run.join("summary.json"), &summary).unwrap();
+    succeeds(&["resume", run.to_str().unwrap(), "--quiet"]);
+    let written: Value = serde_json::from_slice(&std::fs::read(run.join("summary.json")).unwrap()).unwrap();
+    assert_eq!(written["epochs"], 3);
     let message = fails(2, &["resume", run.to_str().unwrap(), "--epochs", "x"]);
     assert!(message.contains("--epochs x"), "{message}");
+}
+
+/// Every line of an epoch says what its layers came to, however often the run was stopped.
+#[test]
+fn a_run_that_is_stopped_at_the_end_of_an_epoch_has_ended_it() {
+    let base = tempfile::tempdir().unwrap();
+    let run = base.path().join("run");
+    // Every epoch is one step.
+    let small = ["--set", "hidden=[120,120]", "--set", "data.size=2000", "--set", "batch=100000"];
+    let out = ["--out", run.to_str().unwrap()];
+    let mut child = start(&[&["train", "progressive", "--quiet", "--epochs", "200"], &small[..], &out].concat());
+    for count in 0..3 {
+        let written = || std::fs::metadata(run.join("state.safetensors")).and_then(|state| state.modified()).ok();
+        let before = written();
+        wait_for(|| written() != before || child.try_wait().unwrap().is_some());
+        Command::new("sh").args(["-c", &format!("kill -TERM {}", child.id())]).status().unwrap();
+        child.wait().unwrap();
+        if count < 2 {
+            child = start(&["resume", run.to_str().unwrap(), "--quiet"]);
+        }
+    }
+    let metrics = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let lines = metrics.lines().map(|line| serde_json::from_str::<Value>(line).expect("a whole line"));
+    let ended: Vec<Value> = lines.filter(|line| line["event"] == "epoch").collect();
+    assert!(ended.len() >= 3, "{metrics}");
+    assert!(ended.iter().all(|line| line["blocks"].as_array().is_some_and(|blocks| blocks.len() == 2)), "{metrics}");
 }
 
 #[test]

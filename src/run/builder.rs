@@ -114,7 +114,8 @@ impl RunBuilder {
     /// # Errors
     /// As [`Config::resolve`].
     pub fn config(&self) -> Result<Config> {
-        let mut config = Config::resolve(&self.architecture, self.preset.as_deref(), self.sources.clone())?;
+        let (preset, by_name) = (self.preset.as_deref(), self.given.is_none());
+        let mut config = Config::resolved(&self.architecture, preset, self.sources.clone(), by_name)?;
         if self.given.is_some() {
             config.run.data = None;
         }
@@ -127,10 +128,11 @@ impl RunBuilder {
     /// As [`Config::resolve`]; whatever the data or a plugin says of its settings; [`Error::Run`] for a checkpoint that
     /// is damaged or foreign.
     pub fn build(self) -> Result<Run> {
-        guard::caught(|| self.built())
+        guard::caught(|| self.built(false))
     }
 
-    fn built(self) -> Result<Run> {
+    /// The run; `go_on` if it is to be trained on.
+    fn built(self, go_on: bool) -> Result<Run> {
         let config = self.config()?;
         let (mut data, mut tokenizer, mut saved) = (self.given.clone(), None, None);
         if let Some(folder) = &self.saved {
@@ -146,7 +148,7 @@ impl RunBuilder {
         let mut run = Run::assemble(config, data, with_examples, tokenizer, self.data_dirs, &self.device)?;
         run.stop = self.stop;
         if let Some(saved) = saved {
-            run.restore_from(saved)?;
+            run.restore_from(saved, go_on)?;
         }
         if let Some(out) = self.out {
             run.folder = Some(Folder::create(&out)?);
@@ -167,8 +169,13 @@ impl RunBuilder {
         let folder = Folder::lock(&path)?;
         if path.join(STATE).is_file() {
             self.saved = Some(path);
+        } else if path.join(MODEL).is_file() {
+            // The state is written first, so it was there.
+            let problem =
+                format!("has a model, but no {STATE} to go on from; put that back, or remove {MODEL} to start over");
+            return Err(Error::Run { path, problem });
         }
-        let mut run = self.build()?;
+        let mut run = guard::caught(|| self.built(true))?;
         run.folder = Some(folder);
         Ok(run)
     }
