@@ -173,7 +173,7 @@ const PRESETS: &[Preset] = &[Preset {
 onward::register! {
     DataSet, "text", "your own text in UTF-8, as text:FILE, cut into tokens (Hinton 2022, arXiv 2212.13345)",
     |settings: TextFiles, site| Ok(Box::new(of_files(&settings, site)?)),
-    .argument("file").presets(PRESETS)
+    .argument("file").beside(&["more", "validation", "test"]).presets(PRESETS)
 }
 
 onward::register! {

@@ -192,8 +192,12 @@ pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     if let Some(threads) = cli.threads {
-        // Rayon and candle both read it; no other thread runs yet.
+        // Candle reads it as well; no other thread runs yet.
         std::env::set_var("RAYON_NUM_THREADS", threads.to_string());
+        if let Err(error) = rayon::ThreadPoolBuilder::new().build_global() {
+            eprintln!("error: `--threads {threads}`: {error}; fewer threads are needed");
+            return ExitCode::from(2);
+        }
     }
     let done = match cli.command {
         Command::Train(train) => train.run(),
@@ -247,7 +251,10 @@ impl Train {
                 builder = builder.source(Source { origin: format!("--{key} {value}"), ..assignment });
             }
         }
-        for assignment in &self.set {
+        // A plugin first, then its settings, in whatever order they were given.
+        let is_whole = |assignment: &&String| !assignment.split('=').next().unwrap_or_default().contains('.');
+        let (plugins, settings): (Vec<&String>, Vec<&String>) = self.set.iter().partition(is_whole);
+        for assignment in plugins.into_iter().chain(settings) {
             builder = builder.source(Source::assignment(assignment)?);
         }
         if let Some(folder) = &self.data_dir {
@@ -347,7 +354,7 @@ impl Evaluate {
             builder = builder.data_dir(folder);
         }
         let run = builder.build()?;
-        let preferred = preferred_readout(&self.run);
+        let preferred = preferred_readout(&self.run, &run);
         print_json(&run.evaluate(split, preferred.as_deref())?)
     }
 }
@@ -356,7 +363,7 @@ impl Predict {
     fn run(self) -> Result<()> {
         let run = Run::open(&self.run)?.without_data().device(&self.device).build()?;
         let first = || run.architecture().readouts().first().map(|readout| readout.name.to_string());
-        let readout = self.readout.or_else(|| preferred_readout(&self.run)).or_else(first).unwrap_or_default();
+        let readout = self.readout.or_else(|| preferred_readout(&self.run, &run)).or_else(first).unwrap_or_default();
         let (mut answers, mut failed) = (Vec::new(), None);
         for file in &self.files {
             match run.predict(&[file], &readout) {
@@ -374,7 +381,7 @@ impl Predict {
             let answer = |(file, scores): &(&PathBuf, Vec<f64>)| {
                 let named: serde_json::Map<_, _> =
                     classes.iter().zip(scores).map(|(class, score)| (class.clone(), json!(score))).collect();
-                json!({ "file": file, "class": classes[best(scores)], "readout": readout, "scores": named })
+                json!({ "file": file.to_string_lossy(), "class": classes[best(scores)], "readout": readout, "scores": named })
             };
             print_json(&answers.iter().map(answer).collect::<Vec<_>>())?;
         } else {
@@ -400,11 +407,14 @@ fn best(scores: &[f64]) -> usize {
     (0..scores.len()).rev().max_by(|&a, &b| scores[a].total_cmp(&scores[b])).unwrap_or(0)
 }
 
-/// The readout that validation preferred when the run was finished.
-fn preferred_readout(folder: &std::path::Path) -> Option<String> {
-    let text = std::fs::read_to_string(folder.join(folder::SUMMARY)).ok()?;
-    let summary: serde_json::Value = serde_json::from_str(&text).ok()?;
-    summary["test"]["readout"].as_str().map(String::from)
+/// The readout that validation preferred when the run was finished; before that the one that was set.
+fn preferred_readout(folder: &Path, run: &Run) -> Option<String> {
+    let preferred = || {
+        let text = std::fs::read_to_string(folder.join(folder::SUMMARY)).ok()?;
+        let summary: serde_json::Value = serde_json::from_str(&text).ok()?;
+        summary["test"]["readout"].as_str().map(String::from)
+    };
+    preferred().or_else(|| run.config().run.readout.clone())
 }
 
 fn draw(run: &Path, out: &Path, count: usize, data_dir: Option<PathBuf>) -> Result<()> {

@@ -96,6 +96,15 @@ impl Source {
         let parsed = parsed.filter(|table| table.len() == 1).and_then(|mut table| table.remove("value"));
         let mut value = parsed.unwrap_or_else(|| Value::String(value.trim().to_string()));
         let mut keys: Vec<_> = key.trim().split('.').collect();
+        if keys.len() > DEEPEST {
+            let expected = format!("a key of at most {DEEPEST} parts, as in --set layer.dropout=0.1");
+            return Err(Error::Setting {
+                key: format!("{}…", &keys[..4].join(".")),
+                value: value.to_string(),
+                origin,
+                expected,
+            });
+        }
         let first = keys.remove(0).to_string();
         for key in keys.into_iter().rev() {
             value = Value::Table(Table::from_iter([(key.to_string(), value)]));
@@ -103,6 +112,9 @@ impl Source {
         Ok(Self { origin, table: Table::from_iter([(first, value)]) })
     }
 }
+
+/// No key has more parts.
+const DEEPEST: usize = 16;
 
 /// A complete configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -121,6 +133,16 @@ impl Config {
     /// # Errors
     /// [`Error::UnknownPlugin`], [`Error::UnknownSetting`], [`Error::Setting`].
     pub fn resolve(architecture: &str, preset: Option<&str>, sources: Vec<Source>) -> Result<Self> {
+        Self::resolved(architecture, preset, sources, true)
+    }
+
+    /// The same; `by_name` says whether the data are those that it names, which may then suggest settings.
+    pub(crate) fn resolved(
+        architecture: &str,
+        preset: Option<&str>,
+        sources: Vec<Source>,
+        by_name: bool,
+    ) -> Result<Self> {
         let info = registry::info(<dyn Architecture>::KIND, architecture)?;
         let known: Vec<Setting> = [RunSettings::describe(), (info.settings)()].concat();
         let mut layers = vec![preset_of(info, preset)?];
@@ -128,18 +150,22 @@ impl Config {
         for layer in &mut layers {
             layer.take_architecture(architecture)?;
         }
-        let mut merged = Table::new();
+        let (mut merged, mut renewed) = (Table::new(), Vec::with_capacity(layers.len() + 1));
         for layer in &mut layers {
-            canonical(&known, &mut layer.table).map_err(|error| from_origin(error, &layer.origin))?;
+            let anew = canonical(&known, &mut layer.table).map_err(|error| from_origin(error, &layer.origin))?;
             (info.shorthand)(&mut layer.table, &merged).map_err(|error| from_origin(error, &layer.origin))?;
-            merge(&mut merged, layer.table.clone());
+            merge_anew(&mut merged, layer, &anew);
+            renewed.push(anew);
         }
-        if let Some(suggested) = suggestion(&merged)? {
+        if let Some(mut suggested) = suggestion(&merged)?.filter(|_| by_name) {
+            canonical(&known, &mut suggested.table).map_err(|error| from_origin(error, &suggested.origin))?;
             // What the user says stands above it, a preset among that.
-            layers.insert(usize::from(preset.is_none()), suggested);
+            let place = usize::from(preset.is_none());
+            layers.insert(place, suggested);
+            renewed.insert(place, Vec::new());
             merged = Table::new();
-            for layer in &layers {
-                merge(&mut merged, layer.table.clone());
+            for (layer, anew) in layers.iter().zip(&renewed) {
+                merge_anew(&mut merged, layer, anew);
             }
         }
         let origin = |key: &str| origin_of(&layers, key);
@@ -219,21 +245,38 @@ fn suggestion(merged: &Table) -> Result<Option<Source>> {
     }
 }
 
-/// Writes every alias as its key and every plugin's name as a table.
-fn canonical(known: &[Setting], table: &mut Table) -> Result<()> {
+/// Writes every alias as its key and every plugin's name as a table; returns what an argument, as in `name:ARGUMENT`,
+/// makes void of what was said before: settings that belong to another argument.
+fn canonical(known: &[Setting], table: &mut Table) -> Result<Vec<Renewed>> {
+    let mut renewed = Vec::new();
     for setting in known {
-        if let Some(value) = setting.alias.and_then(|alias| table.remove(alias)) {
-            table.insert(setting.key.into(), value);
+        if let Some((alias, value)) = setting.alias.and_then(|alias| Some((alias, table.remove(alias)?))) {
+            if let Some(other) = table.insert(setting.key.into(), value.clone()) {
+                let expected = format!("one of both: `{}` says {other} already", setting.key);
+                return Err(Error::Setting {
+                    key: alias.into(),
+                    value: value.to_string(),
+                    origin: String::new(),
+                    expected,
+                });
+            }
         }
         let (Some(kind), Some(value)) = (setting.kind, table.get_mut(setting.key)) else { continue };
         for value in each(value) {
             if let Value::String(text) = value {
-                *value = Value::Table(pick(kind, text)?);
+                let table = pick(kind, text)?;
+                if let (true, Some(name)) = (text.contains(':'), table["name"].as_str()) {
+                    renewed.push((setting.key, registry::info(kind, name)?.beside));
+                }
+                *value = Value::Table(table);
             }
         }
     }
-    Ok(())
+    Ok(renewed)
 }
+
+/// A setting, and which of the settings below it were for another argument.
+type Renewed = (&'static str, &'static [&'static str]);
 
 /// A value by itself, or those of a list.
 fn each(value: &mut Value) -> &mut [Value] {
@@ -259,6 +302,16 @@ fn pick(kind: &'static str, text: &str) -> Result<Table> {
         table.insert(key.into(), Value::String(argument.into()));
     }
     Ok(table)
+}
+
+/// Merges a layer, after what belongs to other arguments than those that it names was left out.
+fn merge_anew(merged: &mut Table, layer: &Source, renewed: &[Renewed]) {
+    for (key, beside) in renewed {
+        if let Some(Value::Table(old)) = merged.get_mut(*key) {
+            beside.iter().for_each(|key| drop(old.remove(*key)));
+        }
+    }
+    merge(merged, layer.table.clone());
 }
 
 /// `later` wins; two tables are merged unless they name different plugins. Settings of plugins that nobody names are for

@@ -44,6 +44,8 @@ pub struct Info {
     pub presets: &'static [Preset],
     /// For `name:ARGUMENT`: the setting that the argument is for.
     pub argument: Option<&'static str>,
+    /// Settings that belong to that argument: another argument is without them.
+    pub beside: &'static [&'static str],
     /// Rewrites shorthands in what one source gives, knowing what the sources before it gave.
     pub shorthand: fn(given: &mut Table, before: &Table) -> Result<()>,
 }
@@ -66,6 +68,13 @@ impl<T: ?Sized> Plugin<T> {
     /// Says which setting `name:ARGUMENT` sets.
     pub const fn argument(mut self, key: &'static str) -> Self {
         self.info.argument = Some(key);
+        self
+    }
+
+    /// Says which settings belong to the argument of `name:ARGUMENT`, as further files do to a file: who names another
+    /// argument leaves them.
+    pub const fn beside(mut self, keys: &'static [&'static str]) -> Self {
+        self.info.beside = keys;
         self
     }
 
@@ -251,6 +260,7 @@ macro_rules! register {
                     check: |table| <$type as $crate::settings::Settings>::read(table).map(|_| ()),
                     presets: &[],
                     argument: None,
+                    beside: &[],
                     shorthand: |_, _| Ok(()),
                 },
                 build: |table, $site| {
@@ -303,6 +313,7 @@ mod tests {
             check: |_| Ok(()),
             presets: &[],
             argument: None,
+            beside: &[],
             shorthand: |_, _| Ok(()),
         };
         Plugin { info, build: |_, _| Err(Error::Mismatch { place: "test".into(), problem: "not built".into() }) }

@@ -186,6 +186,10 @@ fn presets_train_and_say_which_labels_they_used() {
 fn wrong_use_is_answered_with_code_2_and_what_would_be_right() {
     let base = tempfile::tempdir().unwrap();
     let out = base.path().join("run");
+    let deep = format!("{}a=1", "a.".repeat(60_000));
+    let both = base.path().join("both.toml");
+    std::fs::write(&both, "batch = 0\nbatch_size = 7\n").unwrap();
+    let both = both.to_str().unwrap().to_string();
     let cases: &[(&[&str], &[&str])] = &[
         (&["--set", "hiden=[10]"], &["unknown setting `hiden`", "--set hiden=[10]", "did you mean `hidden`?"]),
         (&["--set", "sampler.strenght=1"], &["`sampler.strenght`", "did you mean `strength`?"]),
@@ -214,6 +218,10 @@ fn wrong_use_is_answered_with_code_2_and_what_would_be_right() {
         (&["--device", "tpu"], &["expected cpu, cuda"]),
         (&["--threads", "0"], &["--threads"]),
         (&["--nonsense"], &["--nonsense"]),
+        // Whatever the order, a setting is of the plugin that is named.
+        (&["--set", "layer.nonsense=5", "--set", "layer=local"], &["`layer.nonsense`"]),
+        (&["--set", &deep], &["at most 16 parts"]),
+        (&["--config", &both], &["`batch_size` = 7", "one of both", "both.toml"]),
     ];
     for (arguments, expected) in cases {
         let arguments = [&["train", "progressive", "--quiet", "--out", out.to_str().unwrap()], *arguments].concat();

@@ -104,6 +104,10 @@ fn nothing_is_overwritten_and_wrong_use_leaves_nothing() {
         assert!(!said.contains("panicked"), "{said}");
     }
     assert_eq!(std::fs::read_dir(base.path()).unwrap().count(), 0, "wrong use leaves something behind");
+    // A name may have the template's own within it.
+    assert_eq!(new_in(base.path(), &["my_plugin_two"]).0, Some(0));
+    let code = std::fs::read_to_string(base.path().join("my_plugin_two/src/main.rs")).unwrap();
+    assert!(code.contains("use my_plugin_two as _;") && !code.contains("two_two"), "{code}");
     // The same word for another kind is free.
     assert_eq!(new_in(base.path(), &["sum-squares", "--kind", "layer"]).0, Some(0));
 }

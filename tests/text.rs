@@ -323,3 +323,21 @@ fn the_program_goes_on_with_a_text() -> Result<()> {
     assert!(matches!(error, Error::Mismatch { .. }), "{error}");
     Ok(())
 }
+
+/// Files that belong to one text are not those of another.
+#[test]
+fn another_text_comes_without_the_files_of_the_first() -> Result<()> {
+    let data = |settings: &str| settings.parse::<onward::export::Table>().expect("TOML");
+    let run =
+        || Run::builder("nlp").set("data", data("name = 'text'\nfile = 'a'\ntest = 'b'\nmore = ['c']\nwindow = 7"));
+    let of = |builder: RunBuilder| Ok::<_, Error>(builder.config()?.run.data.expect("it is named").settings);
+    let found = of(run().data("text:other"))?;
+    assert_eq!(
+        (found["file"].as_str(), found.get("test"), found["window"].as_integer()),
+        (Some("other"), None, Some(7))
+    );
+    assert_eq!(found["more"].as_array().map(Vec::len), Some(0));
+    let kept = of(run().set("data", data("window = 8")))?;
+    assert_eq!((kept["test"].as_str(), kept["window"].as_integer()), (Some("b"), Some(8)));
+    Ok(())
+}

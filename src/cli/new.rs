@@ -66,7 +66,9 @@ impl New {
             _ => Error::file("create", folder)(error),
         })?;
         let filled = |text: &str| {
-            let text = text.replace("my-plugin", &self.name).replace("my_plugin", &plugin);
+            // By way of marks: the name may itself have a part that stands for it in a template.
+            let text = text.replace("my-plugin", "\u{1}").replace("my_plugin", "\u{2}");
+            let text = text.replace('\u{1}', &self.name).replace('\u{2}', &plugin);
             source.depended_on(&text.replace("KIND", &self.kind).replace("TRY", &attempt))
         };
         let written = FILES.into_iter().chain([("src/lib.rs", code)]).try_for_each(|(file, text)| {

@@ -66,7 +66,9 @@ impl Tokenize {
             Error::file("write", &self.out)(error)
         })?;
         let vocabulary = tokenizer.vocabulary().len();
-        print_json(&json!({ "out": self.out, "vocabulary": vocabulary, "train": seen, "held_out": unseen }))
+        print_json(
+            &json!({ "out": self.out.to_string_lossy(), "vocabulary": vocabulary, "train": seen, "held_out": unseen }),
+        )
     }
 }
 
@@ -128,7 +130,7 @@ impl Generate {
         let drawable = |name: &String| {
             run.architecture().readouts().iter().any(|readout| readout.name == name && readout.log_probabilities)
         };
-        let readout = self.readout.or_else(|| preferred_readout(&self.run).filter(drawable));
+        let readout = self.readout.or_else(|| preferred_readout(&self.run, &run).filter(drawable));
         let mut generator = Generator::new(&run, &self.prompt, readout.as_deref(), sampling)?;
         for note in generator.notes() {
             eprintln!("note: {note}");

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use image::imageops::{self, FilterType};
-use image::{DynamicImage, GrayImage, ImageReader, Limits, Luma, Rgba, RgbaImage};
+use image::{DynamicImage, GrayImage, ImageDecoder, ImageError, ImageReader, Limits, Luma, Rgba, RgbaImage};
 
 use crate::data::images::Images;
 use crate::data::{Content, DataSet, Framing, Kind};
@@ -50,8 +50,17 @@ pub(crate) fn decode(bytes: impl BufRead + Seek) -> Result<DynamicImage, String>
     }
     let mut limits = Limits::default();
     (limits.max_image_width, limits.max_image_height) = (Some(LONGEST), Some(LONGEST));
-    reader.limits(limits);
-    reader.decode().map_err(|error| format!("cannot be decoded: {error}"))
+    reader.limits(limits.clone());
+    let decoded = || {
+        let mut decoder = reader.into_decoder()?;
+        limits.reserve(decoder.total_bytes())?;
+        // Cameras say which side is up instead of turning the picture.
+        let orientation = decoder.orientation()?;
+        let mut image = DynamicImage::from_decoder(decoder)?;
+        image.apply_orientation(orientation);
+        Ok(image)
+    };
+    decoded().map_err(|error: ImageError| format!("cannot be decoded: {error}"))
 }
 
 /// A picture as the bytes of an example of this kind, channel by channel.
@@ -263,6 +272,21 @@ mod tests {
             }
         }
         folder
+    }
+
+    #[test]
+    fn a_picture_is_turned_as_its_camera_says() {
+        let mut bytes = Vec::new();
+        let image = GrayImage::from_fn(40, 20, |x, _| Luma([if x < 20 { 0 } else { 255 }]));
+        image.write_to(&mut std::io::Cursor::new(&mut bytes), image::ImageFormat::Jpeg).unwrap();
+        // Behind the mark of the beginning: one tag, the orientation, a quarter turn to the right.
+        let tag = [0x12, 0x01, 3, 0, 1, 0, 0, 0, 6, 0, 0, 0];
+        let exif = [b"Exif\0\0II*\0\x08\0\0\0\x01\0".as_slice(), &tag, &[0; 4]].concat();
+        let header = [0xff, 0xe1, 0, exif.len() as u8 + 2];
+        bytes.splice(2..2, header.into_iter().chain(exif));
+        let image = decode(std::io::Cursor::new(bytes)).unwrap().to_luma8();
+        assert_eq!(image.dimensions(), (20, 40));
+        assert!(image.get_pixel(10, 5).0[0] < 50 && image.get_pixel(10, 35).0[0] > 200);
     }
 
     #[test]
