@@ -35,7 +35,8 @@ onward::settings! {
     /// Hinton, "The Forward-Forward Algorithm", 2022 (<https://arxiv.org/abs/2212.13345>): negatives with a
     /// last character that the network predicts, or made offline by letting it go on.
     pub struct NextToken {
-        /// How the wrong token of a negative view is chosen; it is never the true one.
+        /// How the wrong token of a negative view is chosen: never the true one, but for `roll_outs`, which may by chance be
+        /// as the text is.
         negatives: Negatives = Negatives::Predicted;
         /// The value of the candidate's entry, where those of the context are 1.
         strength: f64 = 3., in f64::MIN_POSITIVE..;
@@ -88,7 +89,11 @@ impl Sampler {
         let (mut contexts, mut next) = (Vec::with_capacity(window * batch.size()), Vec::with_capacity(batch.size()));
         for _ in 0..batch.size() {
             let row = &rows[below(&mut rng, rows.len())];
-            let start = below(&mut rng, row.len() - window);
+            // The first window is real, and so may be what was drawn after it.
+            let start = match row.len() - window {
+                1 => 0,
+                more => 1 + below(&mut rng, more - 1),
+            };
             contexts.extend_from_slice(&row[start..start + window]);
             next.push(row[start + window]);
         }

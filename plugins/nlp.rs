@@ -84,8 +84,9 @@ onward::settings! {
         head_lr: f64 = 0.0002, in f64::MIN_POSITIVE..=1000.;
         /// Weight decay of the head.
         head_weight_decay: f64 = 0., in 0. ..=1.;
-        /// How many candidates, the likeliest by the head, the search tries; 0 for all tokens.
-        candidates: usize = 0;
+        /// How many candidates, the likeliest by the head, the search tries; 0 for all tokens. If it is not set, all of a
+        /// vocabulary of up to 256 tokens, and 20 of a larger one.
+        candidates: Option<usize> = None;
     }
 }
 
@@ -108,6 +109,7 @@ const PRESETS: &[Preset] = &[
             epochs = 10
             batch = 128
             hidden = [2000, 2000, 2000]
+            candidates = 0
             sampler = { name = "next_token", negatives = "predicted" }
         "#,
     },
@@ -130,9 +132,8 @@ const PRESETS: &[Preset] = &[
 struct Net {
     stack: Stack,
     vocabulary: usize,
+    /// How many the search tries.
     candidates: usize,
-    /// What the sum of the goodnesses is divided by before it is a logit.
-    softness: f64,
     readouts: Vec<Readout>,
 }
 
@@ -183,37 +184,68 @@ impl Net {
         if site.hypotheses && stack.classes().is_none() {
             readouts.push(Readout { name: "search", cheap: false, log_probabilities: true });
         }
-        let softness = settings.temperature * settings.hidden.iter().sum::<usize>() as f64;
-        Ok(Self { stack, vocabulary, candidates: settings.candidates, softness, readouts })
+        let candidates = match settings.candidates {
+            Some(0) => vocabulary,
+            None if vocabulary <= FEW => vocabulary,
+            candidates => candidates.unwrap_or(20).min(vocabulary),
+        };
+        Ok(Self { stack, vocabulary, candidates, readouts })
     }
 
     /// Log-probabilities by the goodness of the window with each candidate in turn, `(B, T)`.
     fn search(&self, batch: &Batch, sampler: &dyn NegativeSampler, step: &Step) -> Result<Tensor> {
-        let tried = if self.candidates == 0 { self.vocabulary } else { self.candidates.min(self.vocabulary) };
-        if tried == self.vocabulary {
-            return log_softmax(&self.logits(batch, &every_class(tried, batch)?, sampler, step)?);
+        if self.candidates == self.vocabulary {
+            return log_softmax(&self.logits(batch, &every_class(self.vocabulary, batch)?, sampler, step)?);
         }
-        let head = self.stack.head(sampler.neutral(batch)?, step)?; // (B, T)
-        let (sorted, order) = head.contiguous()?.sort_last_dim(false)?;
-        let best = order.narrow(1, 0, tried)?.contiguous()?; // (B, K)
+        let head = self.stack.head(sampler.neutral(batch)?, step)?.contiguous()?; // (B, T)
+        let best = likeliest(&head, self.candidates)?; // (B, K)
         let among = log_softmax(&self.logits(batch, &best.t()?.contiguous()?, sampler, step)?)?;
         // What the head gives to all of them together is divided anew.
-        let together = sorted.narrow(1, 0, tried)?.exp()?.sum_keepdim(1)?.log()?;
-        let anew = among.broadcast_add(&together)?;
-        let difference = (anew - sorted.narrow(1, 0, tried)?)?;
+        let theirs = head.gather(&best, 1)?;
+        let together = theirs.exp()?.sum_keepdim(1)?.log()?;
+        let difference = (among.broadcast_add(&together)? - theirs)?;
         Ok(head.scatter_add(&best, &difference, 1)?)
     }
 
     /// What `candidates`, `(K, B)`, come to: `(B, K)`.
     fn logits(&self, batch: &Batch, candidates: &Tensor, sampler: &dyn NegativeSampler, step: &Step) -> Result<Tensor> {
-        let input = sampler.hypotheses(batch, candidates)?.ok_or_else(|| Error::Mismatch {
-            place: "nlp".into(),
-            problem: "the sampler makes no hypotheses, so candidates cannot be searched".into(),
-        })?;
-        let goodness = self.stack.goodness(input, step)?; // (K·B,)
-        let goodness = goodness.reshape((candidates.dim(0)?, batch.size()))?.t()?.contiguous()?;
-        Ok((goodness / self.softness)?)
+        let (count, size) = candidates.dims2()?;
+        // Some at a time, so that memory does not grow with the vocabulary.
+        let beside = (ROWS / size.max(1)).max(1);
+        let mut sums = Vec::with_capacity(count.div_ceil(beside));
+        for first in (0..count).step_by(beside) {
+            let some = candidates.narrow(0, first, beside.min(count - first))?;
+            let input = sampler.hypotheses(batch, &some)?.ok_or_else(|| Error::Mismatch {
+                place: "nlp".into(),
+                problem: "the sampler makes no hypotheses, so candidates cannot be searched".into(),
+            })?;
+            sums.push(self.stack.log_odds(input, step)?); // (K·B,)
+        }
+        let sum = Tensor::cat(&sums, 0)?.reshape((count, size))?.t()?.contiguous()?;
+        Ok((sum / self.stack.blocks.len() as f64)?)
     }
+}
+
+/// The vocabularies of which a search tries all tokens, unless it is told otherwise.
+const FEW: usize = 256;
+
+/// How many rows of windows with candidates are looked at side by side.
+const ROWS: usize = 8192;
+
+/// The indices of the `count` largest numbers of each row, the largest first: `(B, T)` to `(B, K)`.
+fn likeliest(rows: &Tensor, count: usize) -> Result<Tensor> {
+    let numbers = rows.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.to_vec2::<f32>()?;
+    let best = numbers.iter().flat_map(|row| {
+        let order = |a: &u32, b: &u32| row[*b as usize].total_cmp(&row[*a as usize]).then(a.cmp(b));
+        let mut indices: Vec<u32> = (0..row.len() as u32).collect();
+        if count < indices.len() {
+            indices.select_nth_unstable_by(count, order);
+            indices.truncate(count);
+        }
+        indices.sort_unstable_by(order);
+        indices
+    });
+    Ok(Tensor::from_iter(best, &Device::Cpu)?.reshape((numbers.len(), count))?.to_device(rows.device())?)
 }
 
 impl Architecture for Net {
@@ -287,19 +319,19 @@ mod tests {
         let sampler = registry::build(&Pick::<dyn NegativeSampler>::new("next_token"), &site)?;
         let batch = data.test.batch(&[0, 7], None)?.hidden();
         site.input = sampler.neutral(&batch)?.shape().to_vec();
-        let (layers, units, temperature) = (2, 6, 0.3);
-        let net = Net::new(&Nlp { hidden: vec![units; layers], temperature, ..Nlp::default() }, &site)?;
+        let (widths, temperature) = ([4, 9], 0.3);
+        let net = Net::new(&Nlp { hidden: widths.to_vec(), temperature, ..Nlp::default() }, &site)?;
         let step = Step::evaluation(1);
 
         let candidates = every_class(site.classes, &batch)?;
         let mut heard = sampler.hypotheses(&batch, &candidates)?.expect("it makes hypotheses");
         heard = heard.normalised(Normalise::MeanSquare)?;
         let mut logits = vec![0f64; site.classes * batch.size()];
-        for block in net.blocks() {
+        for (block, units) in net.blocks().iter().zip(widths) {
             let activity = block.forward(&heard, &step)?;
             for (logit, activity) in logits.iter_mut().zip(activity.to_vec2::<f32>()?) {
                 let goodness: f64 = activity.iter().map(|a| f64::from(a * a)).sum();
-                *logit += (goodness - units as f64) / (temperature * units as f64) / layers as f64;
+                *logit += (goodness - units as f64) / (temperature * units as f64) / widths.len() as f64;
             }
             heard = block.pass_on(&activity, site.classes)?;
         }
@@ -311,6 +343,36 @@ mod tests {
                 let expected = logit(class) - sum;
                 assert!((f64::from(*found) - expected).abs() < 1e-4, "{class}: {found} instead of {expected}");
             }
+        }
+        Ok(())
+    }
+
+    /// Those that are tried share what the head gives them together; the others keep theirs.
+    #[test]
+    fn the_likeliest_candidates_are_tried_and_nobody_else_loses() -> Result<()> {
+        let mut site = Site::new(Vars::new(1, DType::F32, &Device::Cpu), 1);
+        let data = registry::build(&Pick::<DataSet>::new("fables"), &site)?;
+        (site.example, site.classes, site.hypotheses) = (data.kind.shape, data.kind.classes.len(), true);
+        site.tokenizer = data.text.map(|text| text.tokenizer);
+        let sampler = registry::build(&Pick::<dyn NegativeSampler>::new("next_token"), &site)?;
+        let batch = data.test.batch(&[0, 7, 30], None)?;
+        site.input = sampler.neutral(&batch)?.shape().to_vec();
+        let settings = Nlp { hidden: vec![6], candidates: Some(5), ..Nlp::default() };
+        let (mut net, step) = (Net::new(&settings, &site)?, Step::evaluation(1));
+        // A head that has learned has favourites.
+        let features = net.stack.features(sampler.neutral(&batch)?, &step)?;
+        let log = net.stack.heads[0].log_probabilities(&features)?;
+        net.stack.heads[0].learn(&features, &log, batch.labels()?, &Step { train: true, ..step })?;
+        let [head, found] = ["head", "search"].map(|readout| net.scores(&batch, &*sampler, readout, &step));
+        let (head, found) = (head?.to_vec2::<f32>()?, found?.to_vec2::<f32>()?);
+        for (head, found) in head.iter().zip(found) {
+            let mut order: Vec<usize> = (0..head.len()).collect();
+            order.sort_by(|&a, &b| head[b].total_cmp(&head[a]).then(a.cmp(&b)));
+            let together = |row: &[f32]| order[..5].iter().map(|&token| f64::from(row[token]).exp()).sum::<f64>();
+            assert!((together(head) - together(&found)).abs() < 1e-5);
+            assert!(order[..5].iter().any(|&token| (head[token] - found[token]).abs() > 1e-3), "nothing was tried");
+            assert!(order[5..].iter().all(|&token| head[token] == found[token]));
+            assert!((found.iter().map(|log| f64::from(*log).exp()).sum::<f64>() - 1.).abs() < 1e-5);
         }
         Ok(())
     }

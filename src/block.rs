@@ -143,6 +143,21 @@ impl Block {
         Ok(goodness)
     }
 
+    /// The log-odds of every row being that of a positive view, `(g − θ) / T`: `(V·B,)` or `(V·B, C)`.
+    ///
+    /// # Errors
+    /// As [`Block::goodness`].
+    pub fn log_odds(&self, activity: &Tensor) -> Result<Tensor> {
+        let theta = self.theta(activity)?;
+        Ok(((self.goodness(activity)? - theta)? / self.objective.temperature)?)
+    }
+
+    /// The threshold for an activity.
+    fn theta(&self, activity: &Tensor) -> Result<f64> {
+        let units = activity.elem_count() / activity.dim(0)?.max(1);
+        Ok(self.objective.theta.unwrap_or_else(|| self.goodness.threshold(units)))
+    }
+
     /// One step: the goodness of the activity is graded, and the layer learns from the gradient.
     ///
     /// `activity` is what [`Block::forward`] gave for `input`.
@@ -159,8 +174,7 @@ impl Block {
             return Ok(report);
         }
         let detached = activity.detach();
-        let Objective { loss, theta, temperature } = self.objective;
-        let theta = theta.unwrap_or_else(|| self.goodness.threshold(detached.elem_count() / input.rows().max(1)));
+        let (Objective { loss, temperature, .. }, theta) = (self.objective, self.theta(&detached)?);
         let grade = loss.grade(&goodness, theta, temperature, &views.roles, views.labels.as_deref());
         let grade = grade.at(|| place.clone())?;
         report.loss = grade.loss;

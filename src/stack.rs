@@ -125,7 +125,9 @@ impl Stack {
         let mut input = input.normalised(self.normalise)?;
         let (mut activities, mut features) = (Vec::new(), Vec::new());
         for (index, block) in self.blocks.iter().enumerate() {
-            let activity = block.forward(&input, step)?;
+            // A level that no longer learns is as it will be found later, for a probe upon it, say.
+            let step = Step { train: step.train && block.is_learning(step), ..*step };
+            let activity = block.forward(&input, &step)?;
             input = block.pass_on(&activity, input.views())?;
             if self.readout.contains(&index) {
                 activities.push(activity);
@@ -148,14 +150,33 @@ impl Stack {
     /// # Errors
     /// Whatever a layer or goodness refuses.
     pub fn goodness(&self, input: Input, step: &Step) -> Result<Tensor> {
-        let (activities, _) = self.activities(input, step)?;
+        self.sum(input, step, Block::goodness)
+    }
+
+    /// The log-odds of an input being positive, summed over the levels that are read out: `(V·B,)`, or `(V·B, C)`.
+    ///
+    /// # Errors
+    /// Whatever a layer or goodness refuses.
+    pub fn log_odds(&self, input: Input, step: &Step) -> Result<Tensor> {
+        self.sum(input, step, Block::log_odds)
+    }
+
+    /// The sum of something of every level that is read out; one activity at a time is kept.
+    fn sum(&self, input: Input, step: &Step, of: impl Fn(&Block, &Tensor) -> Result<Tensor>) -> Result<Tensor> {
+        let mut input = input.normalised(self.normalise)?;
         let mut sum: Option<Tensor> = None;
-        for (block, activity) in self.blocks[self.readout.clone()].iter().zip(&activities) {
-            let goodness = block.goodness(activity)?;
-            sum = Some(match sum {
-                None => goodness,
-                Some(sum) => (sum + goodness)?,
-            });
+        for (index, block) in self.blocks.iter().enumerate().take(self.readout.end) {
+            let activity = block.forward(&input, step)?;
+            if index + 1 < self.readout.end {
+                input = block.pass_on(&activity, input.views())?;
+            }
+            if self.readout.contains(&index) {
+                let value = of(block, &activity)?;
+                sum = Some(match sum {
+                    None => value,
+                    Some(sum) => (sum + value)?,
+                });
+            }
         }
         sum.ok_or_else(|| Error::Mismatch { place: "stack".into(), problem: "no level is read out".into() })
     }
@@ -196,13 +217,14 @@ impl Stack {
             let mut views = sampler.views(&batch.shown_to(sampler), &mut predict, step)?;
             views.input = views.input.normalised(self.normalise)?;
             let mut input = views.input.clone();
+            let step = &step.pass(1);
             // Nobody's lesson depends on what another one learns, so several learn side by side; not all, so that memory
             // does not grow with the depth.
             for levels in self.blocks[..=last].chunks_mut(rayon::current_num_threads()) {
                 let mut lessons = Vec::with_capacity(levels.len());
                 for block in levels.iter() {
                     let is_learning = block.is_learning(step);
-                    let activity = block.forward(&input, &Step { train: is_learning, ..step.pass(1) })?;
+                    let activity = block.forward(&input, &Step { train: is_learning, ..*step })?;
                     let is_last = learned.len() + lessons.len() == last;
                     let above = if is_last { input.clone() } else { block.pass_on(&activity, input.views())? };
                     lessons.push(is_learning.then_some((input, activity)));

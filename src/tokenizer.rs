@@ -58,8 +58,13 @@ impl Tokenizer {
         // First of all: the library takes it for granted, in places, that this is JSON.
         let description: serde_json::Value =
             serde_json::from_str(&json).map_err(|error| mismatch(format!("is none: {error}")))?;
+        let mut without = description.clone();
+        // Random merges are for training; here a text has to be the same tokens every time.
+        let dropout = without.get_mut("model").and_then(|model| model.get_mut("dropout"));
+        let is_random = dropout.map(serde_json::Value::take).is_some_and(|dropout| !dropout.is_null());
+        let text = if is_random { without.to_string() } else { json.clone() };
         let mut inner =
-            tokenizers::Tokenizer::from_str(&json).map_err(|error| mismatch(format!("is none: {error}")))?;
+            tokenizers::Tokenizer::from_str(&text).map_err(|error| mismatch(format!("is none: {error}")))?;
         inner.with_post_processor(None::<PostProcessorWrapper>).with_padding(None);
         inner.with_truncation(None).map_err(refused)?;
         let mut named: Vec<(u32, String)> = inner.get_vocab(true).into_iter().map(|(token, id)| (id, token)).collect();
@@ -76,9 +81,12 @@ impl Tokenizer {
             serde_json::Value::String(token) => inner.token_to_id(token),
             _ => model["unk_id"].as_u64().and_then(|id| u32::try_from(id).ok()),
         };
-        let whole = || ByteLevel::alphabet().into_iter().all(|byte| inner.token_to_id(&byte.to_string()).is_some());
-        let bytes = model["byte_fallback"].as_bool() == Some(true) || whole();
-        if matches!(inner.get_model(), ModelWrapper::BPE(_)) && unknown.is_none() && !bytes {
+        let alphabet = || ByteLevel::alphabet().into_iter().all(|byte| inner.token_to_id(&byte.to_string()).is_some());
+        let fallback = || (0..=255).all(|byte| inner.token_to_id(&format!("<0x{byte:02X}>")).is_some());
+        let bytes = if model["byte_fallback"].as_bool() == Some(true) { fallback() } else { alphabet() };
+        // With all bytes there it may still not look at bytes: a symbol that nobody has tells.
+        let is_lost = || inner.encode("\u{10fffd}", false).is_ok_and(|encoding| encoding.get_ids().is_empty());
+        if matches!(inner.get_model(), ModelWrapper::BPE(_)) && unknown.is_none() && (!bytes || is_lost()) {
             let problem = "symbols that it does not know would be lost: it has no unknown token and not all bytes";
             return Err(mismatch(problem.into()));
         }
@@ -199,12 +207,22 @@ impl Stream<'_> {
         if id as usize >= self.tokenizer.vocabulary.len() {
             return self.tokenizer.decode(&[id]);
         }
-        let text = self.inner.step(id).map_err(refused)?;
-        match text {
-            Some(_) => self.held.clear(),
-            None => self.held.push(id),
+        match self.inner.step(id) {
+            Ok(Some(text)) => {
+                self.held.clear();
+                Ok(text)
+            }
+            Ok(None) => {
+                self.held.push(id);
+                Ok(String::new())
+            }
+            // What was given out has come to read otherwise, as bytes do that turn out to be no character: it stands.
+            Err(_) => {
+                let held = [std::mem::take(&mut self.held), vec![id]].concat();
+                self.inner = self.tokenizer.inner.decode_stream(false);
+                self.tokenizer.decode(&held)
+            }
         }
-        Ok(text.unwrap_or_default())
     }
 
     /// What is left at the end: of a character that was not completed, `�`.
@@ -319,6 +337,29 @@ mod tests {
         Ok(())
     }
 
+    /// Bytes that fall back, as in the files of Llama: a run of them that is no text turns into marks, and with it what was
+    /// given out already.
+    #[test]
+    fn bytes_that_turn_out_to_be_no_text_do_not_end_a_stream() -> Result<()> {
+        let mut vocab: serde_json::Map<_, _> =
+            (0..256usize).map(|byte| (format!("<0x{byte:02X}>"), byte.into())).collect();
+        vocab.insert("▁a".into(), 256.into());
+        let json = serde_json::json!({
+            "version": "1.0", "added_tokens": [],
+            "decoder": { "type": "Sequence", "decoders": [
+                { "type": "Replace", "pattern": { "String": "▁" }, "content": " " },
+                { "type": "ByteFallback" },
+                { "type": "Fuse" },
+            ] },
+            "model": { "type": "BPE", "byte_fallback": true, "vocab": vocab, "merges": [] },
+        });
+        let tokenizer = Tokenizer::from_json(json.to_string())?;
+        let mut stream = tokenizer.stream();
+        let text = [0x0a, 0xe7, 256, 256].into_iter().map(|id| stream.push(id)).collect::<Result<String>>()?;
+        assert_eq!(text, "\n� a a");
+        Ok(())
+    }
+
     #[test]
     fn what_cannot_be_is_refused_with_what_could() {
         for (name, expected) in [
@@ -350,8 +391,19 @@ mod tests {
         };
         let tokenizer = open(r#"{"type":"BPE","unk_token":"?","vocab":{"?":0,"a":1,"b":2,"ab":3},"merges":["a b"]}"#);
         assert_eq!(tokenizer.unwrap().encode("abxaba").unwrap().ids, [3, 0, 3, 1]); // and is not cut short
+        let random =
+            r#"{"type":"BPE","dropout":0.5,"unk_token":"?","vocab":{"?":0,"a":1,"b":2,"ab":3},"merges":["a b"]}"#;
+        let ids = open(random).unwrap().encode(&"ab".repeat(50)).unwrap().ids;
+        assert_eq!(ids, [3; 50]);
+        let mut alphabet: Vec<char> = ByteLevel::alphabet().into_iter().collect();
+        alphabet.sort_unstable();
+        let vocab: serde_json::Map<_, _> =
+            alphabet.iter().enumerate().map(|(id, byte)| (byte.to_string(), id.into())).collect();
+        let bytes_that_nobody_looks_at = serde_json::json!({ "type": "BPE", "vocab": vocab, "merges": [] }).to_string();
         for (model, expected) in [
             (r#"{"type":"BPE","vocab":{"a":0,"b":1},"merges":[]}"#, "would be lost"),
+            (r#"{"type":"BPE","byte_fallback":true,"vocab":{"a":0,"b":1},"merges":[]}"#, "would be lost"),
+            (&bytes_that_nobody_looks_at, "would be lost"),
             (r#"{"type":"WordLevel","unk_token":"?","vocab":{"?":0,"a":2}}"#, "gap"),
             (r#"{"type":"WordLevel","unk_token":"?","vocab":{"?":0}}"#, "nothing to predict"),
             (r#"{"type":"Telepathy"}"#, "is none"),

@@ -160,6 +160,13 @@ pub fn data_set(parts: &Parts, text: Text, window: usize) -> Result<DataSet> {
             return Err(Error::Mismatch { place: "data".into(), problem });
         }
         let all: usize = windows.tokens.len();
+        if windows.characters == 0 {
+            let problem = format!(
+                "every token to predict in the {name} part is unknown to the tokenizer; one that was made for such text, or \
+                 a larger vocabulary, is needed"
+            );
+            return Err(Error::Mismatch { place: "data".into(), problem });
+        }
         if windows.short > 0 {
             let (short, count) = (windows.short, documents.len());
             eprintln!(
@@ -169,12 +176,32 @@ pub fn data_set(parts: &Parts, text: Text, window: usize) -> Result<DataSet> {
         if windows.unknown > 0 {
             eprintln!("warning: {} of {all} tokens of the {name} part are unknown to the tokenizer", windows.unknown);
         }
+        if is_lossy(documents, &text.tokenizer)? {
+            eprintln!(
+                "warning: the tokenizer does not give the text of the {name} part back as it was; bits per character are \
+                 of what it keeps, and too few"
+            );
+        }
         Ok(Arc::new(windows))
     };
     let (train, validation) = (part("training", &parts.train)?, part("validation", &parts.validation)?);
     let test = part("test", &parts.test)?;
     let kind = Kind { shape: vec![window], classes: text.tokenizer.vocabulary().to_vec(), content: Content::Text };
     Ok(DataSet { kind, train, validation, test, text: Some(text) })
+}
+
+/// Whether a tokenizer drops or changes something of what it knows: white space, case or accents, say.
+fn is_lossy(documents: &[String], tokenizer: &Tokenizer) -> Result<bool> {
+    // The beginning will do.
+    for document in documents.iter().take(100) {
+        let text: String = document.chars().take(1000).collect();
+        let ids = tokenizer.encode(&text)?.ids;
+        let is_known = ids.iter().all(|id| Some(*id) != tokenizer.unknown());
+        if is_known && tokenizer.decode(&ids)? != text {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Windows of the same number of tokens, each with the token that follows as its label; cut on demand.
@@ -203,11 +230,15 @@ impl Windows {
         let (mut characters, mut short, mut windows) = (0, 0, 0);
         for document in documents {
             let encoded = tokenizer.encode(document)?;
-            let Some(first) = encoded.starts.get(window) else {
+            if encoded.ids.len() <= window {
                 short += 1;
                 continue;
-            };
-            characters += document.chars().count() - *first as usize;
+            }
+            // An unknown token costs its bits and tells no character: whoever knows it cannot write the text down.
+            let behind = encoded.starts[1..].iter().copied().chain([document.chars().count() as u32]);
+            let labels = encoded.ids.iter().zip(&encoded.starts).zip(behind).skip(window);
+            let known = labels.filter(|((id, _), _)| Some(**id) != tokenizer.unknown());
+            characters += known.map(|((_, start), end)| (end - start) as usize).sum::<usize>();
             windows += encoded.ids.len() - window;
             tokens.extend(encoded.ids);
             ends.push((tokens.len(), windows));
@@ -291,6 +322,16 @@ mod tests {
             let before = tokenizer.decode(&first)?.chars().count();
             assert_eq!(windows.characters, text.chars().count() - before, "{units:?}");
         }
+        Ok(())
+    }
+
+    #[test]
+    fn unknown_tokens_stand_for_no_characters() -> Result<()> {
+        let tokenizer = Tokenizer::train(Units::Word(Some(3)), &["the fox, the fox, the crow"])?;
+        // the| fox|, the| fox|, the| crow, of which ` fox` and ` the` are known, and `the` at the beginning is not.
+        let windows = Windows::new(&strings(&["the fox, the fox, the crow"]), &tokenizer, 1)?;
+        assert_eq!((windows.len(), windows.characters), (7, 4 + 4 + 4 + 4));
+        assert!(!is_lossy(&strings(&["the fox", " the fox"]), &tokenizer)?);
         Ok(())
     }
 
