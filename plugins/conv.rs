@@ -29,7 +29,7 @@ onward::settings! {
     /// | tensor   | shape                        |                                                                 |
     /// |----------|------------------------------|-----------------------------------------------------------------|
     /// | input    | `(V·B, C, H, W)`             | `(V·B, H, W)` is one channel                                     |
-    /// | `W`      | `(N, C, field, field)`       | drawn from `N(0, 2/(C·field²))`; zeros beyond the border         |
+    /// | `W`      | `(N, C, field, field)`       | drawn from `N(0, √(2/(C·field²)))`; zeros beyond the border         |
     /// | `z`      | `(V·B, N, ⌊H/P⌋, ⌊W/P⌋)`     | the largest of every `P×P` pixels                                |
     /// | `b`      | `(N,)`                       | starts at 0                                                      |
     /// | activity | `(V·B, N, ⌊H/P⌋, ⌊W/P⌋)`     |                                                                 |

@@ -82,3 +82,46 @@ onward::register! {
     dyn LocalLayer, "dense", "fully connected rectified linear units, peer normalisation, dropout (Hinton 2022, arXiv 2212.13345)",
     |settings: Dense, site| Ok(Box::new(Layer::new(settings, site)?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use onward::candle_core::{DType, Device};
+    use onward::optim::{Descent, Method, Schedule};
+    use onward::{Role, Vars};
+
+    /// Against differences of the loss `½·Σ a²`, whose gradient of the activity is the activity, under the same mask.
+    #[test]
+    fn dropout_silences_the_gradient_as_well_and_has_its_gain() -> Result<()> {
+        let vars = Vars::new(1, DType::F64, &Device::Cpu);
+        let site = Site::new(vars.clone(), 1).with_input(&[3]).with_units(4);
+        let mut layer = Layer::new(Dense { dropout: 0.5, ..Dense::default() }, &site)?;
+        let x = Tensor::new(&[[1f64, 2., -1.], [0.5, -1., 3.], [2., 2., 1.], [-1., 1., 0.]], &Device::Cpu)?;
+        let input = Input::stacked(x, 1)?;
+        let step = Step { seed: 5, index: 0, epoch: 0, epochs: 1, train: true, pass: 0 };
+        let activity = layer.forward(&input, &step)?;
+        let silenced = activity.eq(0.)?.to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()?;
+        assert!((3. ..14.).contains(&silenced), "{silenced}");
+        let weight = vars.learned().into_iter().find(|(name, _)| name.ends_with("weight")).expect("it has one").1;
+        let before = weight.as_tensor().copy()?.flatten_all()?.to_vec1::<f64>()?;
+        let loss = |values: &[f64]| -> Result<f64> {
+            weight.set(&Tensor::from_slice(values, weight.shape(), &Device::Cpu)?)?;
+            Ok(layer.forward(&input, &step)?.sqr()?.sum_all()?.to_scalar::<f64>()? / 2.)
+        };
+        let mut expected = before.clone();
+        for (at, expected) in expected.iter_mut().enumerate() {
+            let moved = |by: f64| before.iter().enumerate().map(move |(i, w)| if i == at { w + by } else { *w });
+            let (up, down): (Vec<f64>, Vec<f64>) = (moved(1e-6).collect(), moved(-1e-6).collect());
+            *expected -= (loss(&up)? - loss(&down)?) / 2e-6;
+        }
+        loss(&before)?;
+        let descent = Descent { method: Method::Sgd, rate: 1., decay: 0., momentum: 0., schedule: Schedule::Constant };
+        let mut optimiser = Optimiser::new(vars, descent, 0..1);
+        let lesson = Lesson { input: &input, activity: &activity, gradient: Some(&activity), roles: &[Role::Positive] };
+        layer.learn(&lesson, &mut optimiser, &step)?;
+        for (found, expected) in weight.as_tensor().flatten_all()?.to_vec1::<f64>()?.iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-6, "{found} instead of {expected}");
+        }
+        Ok(())
+    }
+}

@@ -11,7 +11,8 @@ onward::settings! {
     /// low activity is what positive views should have. `(B, …)` to `(B,)`.
     ///
     /// The width of a layer does not matter to it. With threshold 1 and temperature `1/N` it decides exactly as
-    /// `sum_squares` does with threshold `N` and temperature 1.
+    /// `sum_squares` does with threshold `N` and temperature 1; its gradient is `N` times as small, so that it wants Adam,
+    /// or a rate `N` times as large and a peer normalisation `N` times as weak.
     ///
     /// # Reference
     /// nebuly-ai's `forward_forward` app, whose threshold of 2 is the default here.
@@ -51,6 +52,12 @@ mod tests {
     fn the_mean_does_not_grow_with_the_width() -> Result<()> {
         let activity = Tensor::new(&[[1f32, 2., 1., 2.], [0., 2., 0., 2.]], &Device::Cpu)?;
         assert_eq!(MeanSquares::default().goodness(&activity)?.to_vec1::<f32>()?, [2.5, 2.]);
+        // 2·a/N times what is upstream, and the other way round where low activity is good.
+        let upstream = Tensor::new(&[1f32, 2.], &Device::Cpu)?;
+        let gradient =
+            |positive| -> Result<_> { Ok(MeanSquares { positive }.gradient(&activity, &upstream)?.to_vec2::<f32>()?) };
+        assert_eq!(gradient(Positive::High)?, [[0.5, 1., 0.5, 1.], [0., 2., 0., 2.]]);
+        assert_eq!(gradient(Positive::Low)?, [[-0.5, -1., -0.5, -1.], [0., -2., 0., -2.]]);
         Ok(())
     }
 }

@@ -78,7 +78,8 @@ onward::settings! {
         /// Whether a wrong label is drawn anew at every time step, from what the head makes of the negative view by then;
         /// otherwise once for all of them, from the prediction at the start.
         redraw: bool = false;
-        /// How loud the label is: the length of what stands above the last layer, relative to what that hears from below.
+        /// How loud the label is: the length of what stands above the last layer, relative to what that hears from below; the
+        /// sampler's `strength` is normalised away.
         label_weight: f64 = 1., in f64::MIN_POSITIVE..=1e6;
         /// The units of a layer that the label goes through on its way down, with a rule of its own; 0 for the label itself.
         label_units: usize = 0;
@@ -128,7 +129,7 @@ const PRESETS: &[Preset] = &[
     Preset {
         name: "nebuly",
         about:
-            "as nebuly-ai's forward_forward app: label projected, wrong labels drawn at every step, mean squares, Adam",
+            "as nebuly-ai's forward_forward app: label projected, wrong labels drawn at every step, mean squares, Adam; but the activity is graded, not the damped state, and all steps make one update",
         settings: r#"
             data = "mnist"
             epochs = 100
@@ -138,6 +139,7 @@ const PRESETS: &[Preset] = &[
             layer = "dense"
             goodness = "mean_squares"
             theta = 2.0
+            temperature = 1.0
             normalise = "unit_length"
             window = [2, 8]
             redraw = true

@@ -57,6 +57,11 @@ mod tests {
         let low = SumSquares { positive: Positive::Low };
         assert_eq!(low.goodness(&activity)?.to_vec1::<f32>()?, [-5., -9.]);
         assert_eq!(low.threshold(2), -2.);
+        let upstream = Tensor::new(&[1f32, 0.5], &Device::Cpu)?;
+        let gradient =
+            |positive| -> Result<_> { Ok(SumSquares { positive }.gradient(&activity, &upstream)?.to_vec3::<f32>()?) };
+        assert_eq!(gradient(Positive::High)?, [[[2., 4.]], [[0., 3.]]]);
+        assert_eq!(gradient(Positive::Low)?, [[[-2., -4.]], [[0., -3.]]]);
         Ok(())
     }
 }

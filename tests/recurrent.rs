@@ -255,6 +255,15 @@ fn maps_learn_with_local_fields_and_with_kernels() -> Result<()> {
 }
 
 #[test]
+fn the_label_is_projected_if_asked_even_to_as_many_units_as_there_are_classes() -> Result<()> {
+    for (units, blocks) in [(0, 2), (2, 3), (5, 3)] {
+        let (net, ..) = of_four_pixels(&format!("hidden = [4, 3]\nlabel_units = {units}"))?;
+        assert_eq!(net.blocks().len(), blocks, "{units} units");
+    }
+    Ok(())
+}
+
+#[test]
 fn maps_of_another_size_are_refused() {
     let cases = [
         (r#"layer = "dense""#, "[4, 2, 2], since `maps` keep their size"),

@@ -37,6 +37,11 @@ impl Clamps {
             _ if jitter > 0 && (frames > 1 || label == 0 || site.example.len() != 3) => {
                 "only still images with the label behind them can be moved at every step; set `jitter = 0`".to_string()
             }
+            (_, 0) if settings.label_units > 0 => {
+                "`label_units` projects the label, and the sampler puts none behind the example, as label_concat does; set \
+                 `label_units = 0`"
+                    .to_string()
+            }
             _ => {
                 let below = (input - label) / frames.max(1);
                 let map = settings.maps.then(|| map(settings, &site.example, below, label)).transpose()?;
@@ -69,6 +74,9 @@ impl Clamps {
 
     pub fn take(self, input: &Input) -> Result<Clamped> {
         let (batch, views) = (input.batch(), input.views());
+        if input.parts().iter().any(|part| part.scale.is_some()) {
+            return Err(mismatch("the parts of a sampler's views must not be scaled or normalised: this is done here"));
+        }
         let mut below: Vec<Values> = input.parts().iter().map(|part| part.values.clone()).collect();
         if self.label == 0 {
             return Ok(Clamped { below, label: None, batch, views });

@@ -41,10 +41,7 @@ pub(super) struct Net {
 impl Net {
     pub fn new(settings: Recurrent, site: &Site) -> Result<Self> {
         let clamps = Clamps::new(&settings, site)?;
-        let top = match (clamps.above(), settings.label_units) {
-            (label, 0) | (label @ 0, _) => label,
-            (_, units) => units,
-        };
+        let top = if settings.label_units > 0 { settings.label_units } else { clamps.above() };
         let places = clamps.places();
         let hidden: Vec<usize> = settings.hidden.iter().map(|units| units.saturating_mul(places)).collect();
         let mut blocks = Vec::with_capacity(hidden.len() + 1);
@@ -55,7 +52,7 @@ impl Net {
             let place = place.with_input(&clamps.shape(below.saturating_add(above)));
             blocks.push(block(&settings, (index + 1).to_string(), &place)?);
         }
-        if top != clamps.above() {
+        if settings.label_units > 0 {
             let place = site.scope("label").with_input(&[clamps.above()]).with_units(top);
             blocks.push(block(&settings, "label".into(), &place)?);
         }
