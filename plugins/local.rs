@@ -1,6 +1,8 @@
 //! Layer `local`.
 
-use onward::candle_core::Tensor;
+use std::sync::{Mutex, PoisonError};
+
+use onward::candle_core::{Tensor, TensorId};
 use onward::candle_nn::Init;
 use onward::local::{Fields, Local};
 use onward::peer::Peer;
@@ -43,6 +45,8 @@ onward::settings! {
 struct Layer {
     local: Local,
     peer: Option<Peer>,
+    /// The input of the last pass of training, joined, for the update that follows it.
+    joined: Mutex<Option<(TensorId, Tensor)>>,
 }
 
 impl Layer {
@@ -61,18 +65,28 @@ impl Layer {
         let init = Init::Randn { mean: 0., stdev: 1. / (fields.numbers() as f64).sqrt() };
         let count = fields.grid().iter().product::<usize>() * units;
         let peer = Peer::new(&site.vars, count, settings.peer, settings.peer_momentum)?;
-        Ok(Self { local: Local::new(&site.vars, fields, units, init)?, peer })
+        Ok(Self { local: Local::new(&site.vars, fields, units, init)?, peer, joined: Mutex::default() })
     }
 }
 
 impl LocalLayer for Layer {
-    fn forward(&self, input: &Input, _step: &Step) -> Result<Tensor> {
-        self.local.forward(&input.join()?)
+    fn forward(&self, input: &Input, step: &Step) -> Result<Tensor> {
+        let input = input.join()?;
+        let activity = self.local.forward(&input)?;
+        if step.train {
+            *self.joined.lock().unwrap_or_else(PoisonError::into_inner) = Some((activity.id(), input));
+        }
+        Ok(activity)
     }
 
     fn learn(&mut self, lesson: &Lesson<'_>, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
         let delta = Peer::gate(self.peer.as_ref(), lesson, 1.)?;
-        self.local.learn(&lesson.input.join()?, delta, optimiser, step)
+        let joined = self.joined.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let input = match joined {
+            Some((id, input)) if id == lesson.activity.id() => input,
+            _ => lesson.input.join()?,
+        };
+        self.local.learn(&input, delta, optimiser, step)
     }
 
     fn features(&self) -> Result<Option<Tensor>> {

@@ -1,6 +1,8 @@
 //! Goodness `projection`: a trained map from the activity to a goodness for each class.
 
-use onward::candle_core::{Tensor, D};
+use std::sync::{Mutex, PoisonError};
+
+use onward::candle_core::{Tensor, TensorId, D};
 use onward::candle_nn::Init;
 use onward::{Error, GoodnessFn, Input, Linear, Optimiser, Result, Site, Step};
 
@@ -28,6 +30,8 @@ struct Goodness {
     classes: usize,
     /// Height and width of a cell, if there are cells.
     cell: Option<(usize, usize)>,
+    /// The averages of the last activity, which a lesson asks for three times.
+    kept: Mutex<Option<(TensorId, Input)>>,
 }
 
 impl Goodness {
@@ -43,19 +47,23 @@ impl Goodness {
             inputs = channels * grid * grid;
         }
         let linear = Linear::new(&site.vars, inputs, site.classes, Init::Const(0.), false)?;
-        Ok(Self { linear, classes: site.classes, cell })
+        Ok(Self { linear, classes: site.classes, cell, kept: Mutex::default() })
     }
 
     fn averaged(&self, activity: &Tensor) -> Result<Input> {
-        match self.cell {
-            Some((height, width)) if (height, width) != (1, 1) => {
-                let (rows, channels, h, w) = activity.dims4()?;
-                let shape = (rows * channels * (h / height), height, w / width, width);
-                let cells = activity.contiguous()?.reshape(shape)?.sum(D::Minus1)?.sum(1)?;
-                Input::of((cells / (height * width) as f64)?.reshape((rows, ()))?)
-            }
-            _ => Input::of(activity.flatten_from(1)?),
+        let Some((height, width)) = self.cell.filter(|&cell| cell != (1, 1)) else {
+            return Input::of(activity.flatten_from(1)?);
+        };
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, averages)) = kept.as_ref().filter(|(id, _)| *id == activity.id()) {
+            return Ok(averages.clone());
         }
+        let (rows, channels, h, w) = activity.dims4()?;
+        let shape = (rows * channels * (h / height), height, w / width, width);
+        let cells = activity.contiguous()?.reshape(shape)?.sum(D::Minus1)?.sum(1)?;
+        let averages = Input::of((cells / (height * width) as f64)?.reshape((rows, ()))?)?;
+        *kept = Some((activity.id(), averages.clone()));
+        Ok(averages)
     }
 }
 

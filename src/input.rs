@@ -257,7 +257,17 @@ impl Input {
 
     /// Everything in one tensor, `(V·B, …)`: shared parts repeated, scales applied.
     pub fn join(&self) -> Result<Tensor> {
-        let (dtype, _) = self.dtype_and_device();
+        let (dtype, device) = self.dtype_and_device();
+        let shape = [&[self.rows()], &self.shape[..]].concat();
+        let is_one = matches!(&self.parts[..], [Part { values: Values::Dense { .. }, scale: None }]);
+        // What a gradient is to go through is left to candle.
+        let is_attached = |part: &Part| {
+            let scale = part.scale.as_ref().is_some_and(Tensor::track_op);
+            scale || matches!(&part.values, Values::Dense { matrix, .. } if matrix.track_op())
+        };
+        if !is_one && dtype == ops::FAST && device.is_cpu() && !self.parts.iter().any(is_attached) {
+            return Ok(Tensor::from_vec(self.joined()?, shape, &device)?);
+        }
         let mut columns = Vec::with_capacity(self.parts.len());
         for part in &self.parts {
             let mut matrix = part.values.to_matrix(dtype)?;
@@ -270,7 +280,45 @@ impl Input {
             columns.push(matrix);
         }
         let joined = if columns.len() == 1 { columns.remove(0) } else { Tensor::cat(&columns, 1)? };
-        Ok(joined.reshape([&[self.rows()], &self.shape[..]].concat())?)
+        Ok(joined.reshape(shape)?)
+    }
+
+    /// The fast form: every part is written where it belongs, in one pass.
+    fn joined(&self) -> Result<Vec<f32>> {
+        let (rows, whole) = (self.rows(), self.width());
+        let mut joined = vec![0f32; rows * whole];
+        let mut first = 0;
+        for part in &self.parts {
+            let (count, width) = (part.values.rows()?, part.values.width()?);
+            let scale = part.scale.as_ref().map(Tensor::to_vec1::<f32>).transpose()?;
+            let factor = |row: usize| scale.as_ref().map_or(1., |scale| scale[row]);
+            match &part.values {
+                Values::Dense { matrix, columns } => {
+                    ops::with_rows(&matrix.narrow(1, columns.start, columns.len())?, |values| {
+                        ops::for_rows(&mut joined, whole, |row, out| {
+                            let (out, factor) = (&mut out[first..first + width], factor(row));
+                            let values = values.row(row % count);
+                            out.iter_mut().zip(values).for_each(|(out, value)| *out = factor * value);
+                        });
+                    })?;
+                }
+                Values::OneHot { index, classes, strength } => {
+                    let (index, slots) = (index.flatten_all()?.to_vec1::<u32>()?, index.dim(1)?);
+                    if let Some(&class) = index.iter().find(|&&class| class as usize >= *classes) {
+                        let (found, expected) = (vec![class as usize], format!("an index below {classes}"));
+                        return Err(Error::Shape { place: "one-hot part".into(), found, expected });
+                    }
+                    for (row, out) in joined.chunks_exact_mut(whole).enumerate() {
+                        let index = &index[row % count * slots..][..slots];
+                        for (slot, &class) in index.iter().enumerate() {
+                            out[first + slot * classes + class as usize] = factor(row) * *strength as f32;
+                        }
+                    }
+                }
+            }
+            first += width;
+        }
+        Ok(joined)
     }
 
     /// The same, every row times `factor`; nothing is multiplied yet, only [`Part::scale`] changes.
@@ -336,6 +384,26 @@ mod tests {
         let index = Tensor::new(&[[0u32], [1], [1], [0]], &Device::Cpu)?;
         let label = Values::OneHot { index, classes: 2, strength: 1. };
         Input::new(vec![label, Values::Dense { matrix: pixels, columns: 1..3 }], 2, 2, &[4])
+    }
+
+    /// The fast form against candle's, scales and all.
+    #[test]
+    fn both_forms_of_joining_agree() -> Result<()> {
+        let matrix = Tensor::from_iter((0..30).map(|i| i as f32 / 7. - 2.), &Device::Cpu)?.reshape((6, 5))?;
+        let in_form = |dtype: DType| -> Result<Tensor> {
+            let dense = |rows: usize, columns| -> Result<Values> {
+                Ok(Values::Dense { matrix: matrix.narrow(0, 0, rows)?.to_dtype(dtype)?, columns })
+            };
+            let index = Tensor::new(&[[0u32, 2], [1, 0], [2, 2]], &Device::Cpu)?;
+            let slots = Values::OneHot { index, classes: 3, strength: 0.5 };
+            let input = Input::new(vec![dense(3, 1..4)?, slots, dense(6, 0..5)?], 3, 2, &[2, 7])?;
+            input.normalised(Normalise::MeanSquare)?.join()
+        };
+        let (fast, plain) = (in_form(DType::F32)?, in_form(DType::F64)?);
+        assert_eq!((fast.dims(), plain.dims()), (&[6, 2, 7][..], &[6, 2, 7][..]));
+        let difference = (fast.to_dtype(DType::F64)? - plain)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f64>()?;
+        assert!(difference < 1e-6, "{difference}");
+        Ok(())
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use candle_core::{DType, Device, Tensor};
 use rand::Rng;
+use rayon::prelude::*;
 
 use crate::data::Examples;
 use crate::error::{Error, Result};
@@ -112,23 +113,29 @@ pub fn uniform_wrong(labels: &[u32], classes: usize, rng: &mut impl Rng) -> Vec<
 /// [`Error::Mismatch`] if there is no other class than the label.
 pub fn predicted_wrong(labels: &[u32], log_probabilities: &Tensor, rng: &mut impl Rng) -> Result<Vec<u32>> {
     let rows = log_probabilities.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec2::<f64>()?;
-    let mut wrong = Vec::with_capacity(labels.len());
-    for (row, &label) in rows.iter().zip(labels) {
+    let draws: Vec<f64> = labels.iter().map(|_| unit(rng)).collect();
+    let wrong = |((row, &label), draw): ((&Vec<f64>, &u32), f64)| {
         // Relative to the likeliest wrong class: it is 1 however small all of them are.
         let others = || row.iter().enumerate().filter(|&(class, _)| class != label as usize);
         let top = others().map(|(_, log)| *log).fold(f64::NEG_INFINITY, f64::max);
-        let total: f64 = others().map(|(_, log)| (log - top).exp()).sum();
-        let mut left = unit(rng) * total;
-        let chosen = others().find(|(_, log)| {
-            left -= (**log - top).exp();
+        let shares: Vec<(usize, f64)> = others().map(|(class, log)| (class, (log - top).exp())).collect();
+        let mut left = draw * shares.iter().map(|(_, share)| share).sum::<f64>();
+        let chosen = shares.iter().find(|(_, share)| {
+            left -= share;
             left < 0.
         });
-        let likeliest = || others().max_by(|a, b| a.1.total_cmp(b.1));
+        let likeliest = || shares.iter().max_by(|a, b| a.1.total_cmp(&b.1));
         let (class, _) = chosen.or_else(likeliest).ok_or_else(|| Error::Mismatch {
             place: "hard negatives".into(),
             problem: format!("a prediction of {} classes has no wrong one", row.len()),
         })?;
-        wrong.push(class as u32);
+        Ok(*class as u32)
+    };
+    if log_probabilities.elem_count() < MANY {
+        return rows.iter().zip(labels).zip(draws).map(wrong).collect();
     }
-    Ok(wrong)
+    rows.par_iter().zip(labels).zip(draws).map(wrong).collect()
 }
+
+/// Fewer probabilities are not worth waking a thread for.
+const MANY: usize = 1 << 15;

@@ -134,8 +134,8 @@ fn light_border(image: &GrayImage) -> bool {
 
 /// A data set of pictures in folders, one for each class, named for it: `<dir>/<class>/<picture>`, resized to `shape`.
 ///
-/// With `<dir>/train/` and `<dir>/test/` the parts are these; otherwise a sixth of every class, chosen at random but
-/// always the same, is the test part. A sixth of what is left to train on is the validation part.
+/// With `<dir>/train/` and `<dir>/test/` the parts are these; otherwise a sixth of all pictures, chosen at random but the
+/// same as long as the files are the same, is the test part. A sixth of what is left to train on is the validation part.
 ///
 /// # Errors
 /// [`Error::File`] and [`Error::Data`] for folders that cannot be read or hold no classes or pictures; and for broken

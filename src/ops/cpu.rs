@@ -214,6 +214,22 @@ pub(super) fn add_common(x: &Tensor, common: &[(Tensor, Tensor)]) -> Result<Tens
     Ok(Tensor::from_vec(out, x.shape(), x.device())?)
 }
 
+pub(super) fn log_softmax(x: &Tensor) -> Result<Tensor> {
+    let out = with_rows(x, |x| {
+        let mut out = vec![0f32; x.rows * x.width];
+        for_rows(&mut out, x.width, |row, out| {
+            let row = x.row(row);
+            // Not a number if one of them is none, as in the plain form.
+            let top = row.iter().fold(f32::NEG_INFINITY, |top, &x| if x > top || x.is_nan() { x } else { top });
+            let sum: f64 = row.iter().map(|x| f64::from((x - top).exp())).sum();
+            let subtracted = f64::from(top) + sum.ln();
+            out.iter_mut().zip(row).for_each(|(out, x)| *out = (f64::from(*x) - subtracted) as f32);
+        });
+        out
+    })?;
+    Ok(Tensor::from_vec(out, x.shape(), x.device())?)
+}
+
 /// `f` of every two elements; the rows of `a` are repeated if it has fewer.
 pub(super) fn pairs(a: &Tensor, b: &Tensor, f: impl Fn(f32, f32) -> f32 + Sync) -> Result<Tensor> {
     let out = with_rows(a, |a| {
@@ -306,6 +322,7 @@ mod tests {
             ops::sum_views(&views, Some(&ops::sum_squares(&views)?), 2)
         });
         both(|x| ops::gate(&x.neg()?, x, 2.));
+        both(|x| ops::log_softmax(&(x * 20.)?));
         both(|x| {
             let (shares, row) = (ops::sum_squares(x)?, ops::column_sums(x)?);
             ops::add_common(x, &[(shares.clone(), row.clone()), (shares.sqr()?, row.neg()?)])
