@@ -87,7 +87,8 @@ onward::settings! {
         jitter: usize = 0, in 0..=64;
         /// How gradients become updates.
         optimiser: Method = Method::Sgd;
-        /// Learning rate of the layers.
+        /// Learning rate of the layers. What an update changes grows with the width, so wider layers want less: 2000 units
+        /// a third of the default.
         lr: f64 = 0.02, in f64::MIN_POSITIVE..=1000.;
         /// Weight decay of the layers; biases have none.
         weight_decay: f64 = 0.001, in 0. ..=1.;
@@ -116,14 +117,16 @@ const PRESETS: &[Preset] = &[
     },
     Preset {
         name: "hinton",
-        about: "as in Hinton 2022, section 3.4: two layers of 2000 units, 60 epochs",
+        about: "as in Hinton 2022, section 3.4: two layers of 2000 units, 60 epochs; with dropout, and rate and temperature for that width",
         settings: r#"
             data = "mnist"
             epochs = 60
             batch = 100
             hidden = [2000, 2000]
             sampler = { name = "label_concat", negatives = "hard" }
-            layer = { name = "dense", peer = 0.03 }
+            layer = { name = "dense", peer = 0.03, dropout = 0.1 }
+            temperature = 40
+            lr = 0.007
         "#,
     },
     Preset {
