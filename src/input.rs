@@ -119,6 +119,16 @@ impl Values {
     }
 }
 
+/// The entries of one-hot slots, slot after slot and row after row, each below `classes`.
+pub(crate) fn indices(index: &Tensor, classes: usize) -> Result<Vec<u32>> {
+    let index = index.flatten_all()?.to_vec1::<u32>()?;
+    if let Some(&class) = index.iter().find(|&&class| class as usize >= classes) {
+        let (found, expected) = (vec![class as usize], format!("an index below {classes}"));
+        return Err(Error::Shape { place: "one-hot part".into(), found, expected });
+    }
+    Ok(index)
+}
+
 /// A tensor of one value, made on the CPU: not every device has numbers of 64 bits.
 fn filled(value: f64, shape: impl Into<Shape>, dtype: DType, device: &Device) -> Result<Tensor> {
     Ok(Tensor::full(value, shape, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)?)
@@ -303,11 +313,7 @@ impl Input {
                     })?;
                 }
                 Values::OneHot { index, classes, strength } => {
-                    let (index, slots) = (index.flatten_all()?.to_vec1::<u32>()?, index.dim(1)?);
-                    if let Some(&class) = index.iter().find(|&&class| class as usize >= *classes) {
-                        let (found, expected) = (vec![class as usize], format!("an index below {classes}"));
-                        return Err(Error::Shape { place: "one-hot part".into(), found, expected });
-                    }
+                    let (index, slots) = (indices(index, *classes)?, index.dim(1)?);
                     for (row, out) in joined.chunks_exact_mut(whole).enumerate() {
                         let index = &index[row % count * slots..][..slots];
                         for (slot, &class) in index.iter().enumerate() {

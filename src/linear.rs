@@ -8,9 +8,9 @@ use candle_core::{Tensor, TensorId, Var};
 use candle_nn::Init;
 
 use crate::error::{Error, Result};
-use crate::input::{Input, Part, Values};
+use crate::input::{indices, Input, Part, Values};
 use crate::ops::gemm::{product, Matrix};
-use crate::ops::{self, with_rows, with_values};
+use crate::ops::{self, add, with_rows, with_values};
 use crate::optim::{Delta, Gradient, Optimiser, Product};
 use crate::seed::Step;
 use crate::vars::Vars;
@@ -146,11 +146,7 @@ impl Linear {
                 }
                 Values::Dense { .. } => Term::Product(Arc::new(self.multiply(&part.values, first, |_, _, _| ())?)),
                 Values::OneHot { index, classes, strength } => {
-                    let (index, slots) = (index.flatten_all()?.to_vec1::<u32>()?, index.dim(1)?);
-                    if let Some(&class) = index.iter().find(|&&class| class as usize >= *classes) {
-                        let (found, expected) = (vec![class as usize], format!("an index below {classes}"));
-                        return Err(Error::Shape { place: self.weight.0.clone(), found, expected });
-                    }
+                    let (index, slots) = (indices(index, *classes)?, index.dim(1)?);
                     Term::Picked { index, slots, classes: *classes, first, strength: *strength as f32 }
                 }
             };
@@ -276,10 +272,6 @@ enum Term {
     Product(Arc<Vec<f32>>),
     /// Rows of the weight, picked by class.
     Picked { index: Vec<u32>, slots: usize, classes: usize, first: usize, strength: f32 },
-}
-
-fn add(out: &mut [f32], factor: f32, row: &[f32]) {
-    out.iter_mut().zip(row).for_each(|(out, x)| *out += factor * x);
 }
 
 #[cfg(test)]

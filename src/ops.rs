@@ -14,7 +14,7 @@ use rand_chacha::ChaCha8Rng;
 
 pub use planes::{channel_sums, standardised_relu, Moments};
 
-pub(crate) use cpu::{for_rows, is_fast, with_rows, with_values, with_values_mut, Rows};
+pub(crate) use cpu::{add, for_rows, is_fast, with_rows, with_values, with_values_mut, Rows};
 
 use crate::error::{Error, Result};
 

@@ -94,6 +94,11 @@ pub(crate) fn for_rows(out: &mut [f32], width: usize, f: impl Fn(usize, &mut [f3
     });
 }
 
+/// `out ← out + factor·row`.
+pub(crate) fn add(out: &mut [f32], factor: f32, row: &[f32]) {
+    out.iter_mut().zip(row).for_each(|(out, x)| *out += factor * x);
+}
+
 /// Sums in 16 lanes, always in the same order.
 fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut lanes = [0f32; 16];
@@ -148,7 +153,7 @@ pub(super) fn sum_views(x: &Tensor, factors: Option<&Tensor>, views: usize) -> R
         for_rows(&mut out, x.width, |row, out| {
             for row in (0..views).map(|view| view * batch + row) {
                 let factor = factors.as_ref().map_or(1., |factors| factors[row]);
-                out.iter_mut().zip(x.row(row)).for_each(|(out, x)| *out += factor * x);
+                add(out, factor, x.row(row));
             }
         });
         out
@@ -162,7 +167,7 @@ pub(super) fn column_sums(x: &Tensor, rows: usize) -> Result<Tensor> {
         let strip = |first: usize, sums: &mut [f32]| {
             for row in 0..rows {
                 let row = &x.row(row)[first..][..sums.len()];
-                sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
+                add(sums, 1., row);
             }
         };
         if rows * x.width < 2 * GRAIN {
@@ -206,7 +211,7 @@ pub(super) fn add_common(x: &Tensor, common: &[(Tensor, Tensor)]) -> Result<Tens
         for_rows(&mut out, x.width, |row, out| {
             out.copy_from_slice(x.row(row));
             for (shares, added) in common.iter().filter(|(shares, _)| shares[row] != 0.) {
-                out.iter_mut().zip(added).for_each(|(out, added)| *out += shares[row] * added);
+                add(out, shares[row], added);
             }
         });
         out

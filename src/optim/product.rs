@@ -3,10 +3,10 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::Delta;
-use crate::error::{Error, Result};
-use crate::input::Values;
+use crate::error::Result;
+use crate::input::{indices, Values};
 use crate::ops::gemm::{accumulate, Matrix};
-use crate::ops::{is_fast, with_rows};
+use crate::ops::{add, is_fast, with_rows};
 
 /// A matrix product that a gradient is made of: `valuesᵀ · delta`, for the rows of the weight that `values` met.
 #[derive(Clone, Debug)]
@@ -67,11 +67,7 @@ impl Product {
             }
             Values::OneHot { index, classes, strength } => {
                 let (slots, units) = (index.dim(1)?, self.delta.units());
-                let index = index.flatten_all()?.to_vec1::<u32>()?;
-                if let Some(&class) = index.iter().find(|&&class| class as usize >= *classes) {
-                    let (found, expected) = (vec![class as usize], format!("an index below {classes}"));
-                    return Err(Error::Shape { place: "one-hot part".into(), found, expected });
-                }
+                let index = indices(index, *classes)?;
                 dst.iter_mut().for_each(|dst| *dst *= keep);
                 let factor = factor * *strength as f32;
                 let places = |row: usize| {
@@ -171,10 +167,6 @@ impl Packed {
 fn is_zero(row: &[f32]) -> bool {
     // In pieces, each without a branch.
     row.chunks(64).all(|piece| piece.iter().fold(0, |bits, x| bits | x.to_bits() << 1) == 0)
-}
-
-fn add(out: &mut [f32], factor: f32, row: &[f32]) {
-    out.iter_mut().zip(row).for_each(|(out, x)| *out += factor * x);
 }
 
 #[cfg(test)]
