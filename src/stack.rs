@@ -117,32 +117,22 @@ impl Stack {
         self.blocks[self.readout.clone()].last().and_then(Block::classes)
     }
 
-    /// The activities of the levels that are read out, and the same normalised.
-    ///
-    /// # Errors
-    /// Whatever a layer refuses.
-    pub fn activities(&self, input: Input, step: &Step) -> Result<(Vec<Tensor>, Vec<Input>)> {
-        let mut input = input.normalised(self.normalise)?;
-        let (mut activities, mut features) = (Vec::new(), Vec::new());
-        for (index, block) in self.blocks.iter().enumerate() {
-            // A level that no longer learns is as it will be found later, for a probe upon it, say.
-            let step = Step { train: step.train && block.is_learning(step), ..*step };
-            let activity = block.forward(&input, &step)?;
-            input = block.pass_on(&activity, input.views())?;
-            if self.readout.contains(&index) {
-                activities.push(activity);
-                features.push(input.clone());
-            }
-        }
-        Ok((activities, features))
-    }
-
-    /// What the head sees of the neutral view: normalised activities side by side.
+    /// What the head sees of the neutral view: normalised activities of the levels that are read out, side by side.
     ///
     /// # Errors
     /// Whatever a layer refuses.
     pub fn features(&self, neutral: Input, step: &Step) -> Result<Input> {
-        Input::beside(&self.activities(neutral, step)?.1)
+        let mut input = neutral.normalised(self.normalise)?;
+        let mut features = Vec::with_capacity(self.readout.len());
+        for (index, block) in self.blocks.iter().enumerate().take(self.readout.end) {
+            // A level that no longer learns is as it will be found later, for a probe upon it, say.
+            let step = Step { train: step.train && block.is_learning(step), ..*step };
+            input = block.pass_on(&block.forward(&input, &step)?, input.views())?;
+            if self.readout.contains(&index) {
+                features.push(input.clone());
+            }
+        }
+        Input::beside(&features)
     }
 
     /// The goodness of an input, summed over the levels that are read out: `(V·B,)`, or `(V·B, C)`.
