@@ -1,13 +1,11 @@
 //! Layer `conv`.
 
-use std::sync::{Mutex, PoisonError};
-
-use onward::candle_core::{Tensor, TensorId, Var};
+use onward::candle_core::{Tensor, Var};
 use onward::candle_nn::Init;
 use onward::conv::Convolved;
 use onward::ops::Moments;
 use onward::optim::Gradient;
-use onward::{ops, Conv, Error, Input, Lesson, LocalLayer, Optimiser, Result, Site, Step};
+use onward::{ops, Conv, Error, Input, Lesson, LocalLayer, Made, Optimiser, Result, Site, Step};
 
 onward::choices! {
     /// Over what the sums of a convolution are standardised before the non-linearity.
@@ -65,7 +63,7 @@ struct Layer {
     /// Running means and variances of the channels, for `batch`.
     running: Option<[Var; 2]>,
     /// What the last pass of training made, for the update that follows it.
-    made: Mutex<Option<(TensorId, Convolved)>>,
+    made: Made<Convolved>,
 }
 
 impl Layer {
@@ -106,7 +104,7 @@ impl Layer {
             ]),
             _ => None,
         };
-        Ok(Self { settings, conv, bias, running, made: Mutex::default() })
+        Ok(Self { settings, conv, bias, running, made: Made::default() })
     }
 
     /// The input as images, `(V·B, C, H, W)`.
@@ -136,18 +134,14 @@ impl LocalLayer for Layer {
         let bias = self.bias.1.as_detached_tensor();
         let activity = ops::standardised_relu(&made.output, moments.as_ref().map(|(moments, _)| moments), &bias)?;
         if step.train {
-            *self.made.lock().unwrap_or_else(PoisonError::into_inner) = Some((activity.id(), made));
+            self.made.put(&activity, made);
         }
         Ok(activity)
     }
 
     fn learn(&mut self, lesson: &Lesson<'_>, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
         let images = Self::images(lesson.input)?;
-        let made = self.made.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let made = match made {
-            Some((id, made)) if id == lesson.activity.id() => made,
-            _ => self.conv.forward(&images)?,
-        };
+        let made = self.made.take(lesson.activity).map_or_else(|| self.conv.forward(&images), Ok)?;
         let moments = self.moments(&made.output, step)?;
         let above = ops::gate(lesson.gradient()?, lesson.activity, 1.)?;
         let delta = match &moments {

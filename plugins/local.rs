@@ -1,12 +1,10 @@
 //! Layer `local`.
 
-use std::sync::{Mutex, PoisonError};
-
-use onward::candle_core::{Tensor, TensorId};
+use onward::candle_core::Tensor;
 use onward::candle_nn::Init;
 use onward::local::{Fields, Local};
 use onward::peer::Peer;
-use onward::{Error, Input, Lesson, LocalLayer, Optimiser, Result, Site, Step};
+use onward::{Error, Input, Lesson, LocalLayer, Made, Optimiser, Result, Site, Step};
 
 onward::settings! {
     /// Local receptive fields: as a convolution, but every place of the grid has weights of its own.
@@ -46,7 +44,7 @@ struct Layer {
     local: Local,
     peer: Option<Peer>,
     /// The input of the last pass of training, joined, for the update that follows it.
-    joined: Mutex<Option<(TensorId, Tensor)>>,
+    joined: Made<Tensor>,
 }
 
 impl Layer {
@@ -65,7 +63,7 @@ impl Layer {
         let init = Init::Randn { mean: 0., stdev: 1. / (fields.numbers() as f64).sqrt() };
         let count = fields.grid().iter().product::<usize>() * units;
         let peer = Peer::new(&site.vars, count, settings.peer, settings.peer_momentum)?;
-        Ok(Self { local: Local::new(&site.vars, fields, units, init)?, peer, joined: Mutex::default() })
+        Ok(Self { local: Local::new(&site.vars, fields, units, init)?, peer, joined: Made::default() })
     }
 }
 
@@ -74,18 +72,14 @@ impl LocalLayer for Layer {
         let input = input.join()?;
         let activity = self.local.forward(&input)?;
         if step.train {
-            *self.joined.lock().unwrap_or_else(PoisonError::into_inner) = Some((activity.id(), input));
+            self.joined.put(&activity, input);
         }
         Ok(activity)
     }
 
     fn learn(&mut self, lesson: &Lesson<'_>, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
         let delta = Peer::gate(self.peer.as_ref(), lesson, 1.)?;
-        let joined = self.joined.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let input = match joined {
-            Some((id, input)) if id == lesson.activity.id() => input,
-            _ => lesson.input.join()?,
-        };
+        let input = self.joined.take(lesson.activity).map_or_else(|| lesson.input.join(), Ok)?;
         self.local.learn(&input, delta, optimiser, step)
     }
 

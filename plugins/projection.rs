@@ -1,10 +1,8 @@
 //! Goodness `projection`: a trained map from the activity to a goodness for each class.
 
-use std::sync::{Mutex, PoisonError};
-
-use onward::candle_core::{Tensor, TensorId, D};
+use onward::candle_core::{Tensor, D};
 use onward::candle_nn::Init;
-use onward::{Error, GoodnessFn, Input, Linear, Optimiser, Result, Site, Step};
+use onward::{Error, GoodnessFn, Input, Linear, Made, Optimiser, Result, Site, Step};
 
 onward::settings! {
     /// A goodness for each class by a matrix that learns with the layer.
@@ -31,7 +29,7 @@ struct Goodness {
     /// Height and width of a cell, if there are cells.
     cell: Option<(usize, usize)>,
     /// The averages of the last activity, which a lesson asks for three times.
-    kept: Mutex<Option<(TensorId, Input)>>,
+    kept: Made<Input>,
 }
 
 impl Goodness {
@@ -47,22 +45,21 @@ impl Goodness {
             inputs = channels * grid * grid;
         }
         let linear = Linear::new(&site.vars, inputs, site.classes, Init::Const(0.), false)?;
-        Ok(Self { linear, classes: site.classes, cell, kept: Mutex::default() })
+        Ok(Self { linear, classes: site.classes, cell, kept: Made::default() })
     }
 
     fn averaged(&self, activity: &Tensor) -> Result<Input> {
         let Some((height, width)) = self.cell.filter(|&cell| cell != (1, 1)) else {
             return Input::of(activity.flatten_from(1)?);
         };
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, averages)) = kept.as_ref().filter(|(id, _)| *id == activity.id()) {
-            return Ok(averages.clone());
+        if let Some(averages) = self.kept.get(activity) {
+            return Ok(averages);
         }
         let (rows, channels, h, w) = activity.dims4()?;
         let shape = (rows * channels * (h / height), height, w / width, width);
         let cells = activity.contiguous()?.reshape(shape)?.sum(D::Minus1)?.sum(1)?;
         let averages = Input::of((cells / (height * width) as f64)?.reshape((rows, ()))?)?;
-        *kept = Some((activity.id(), averages.clone()));
+        self.kept.put(activity, averages.clone());
         Ok(averages)
     }
 }
