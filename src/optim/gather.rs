@@ -142,8 +142,10 @@ impl Sum {
     }
 
     fn begin(&mut self) -> Result<()> {
-        if std::mem::take(&mut self.is_zero) {
-            self.sum = self.sum.zeros_like()?;
+        match std::mem::take(&mut self.is_zero) {
+            true if ops::is_fast(&self.sum) => ops::with_values_mut(&self.sum, |sum| sum.fill(0.))?,
+            true => self.sum = self.sum.zeros_like()?,
+            false => (),
         }
         Ok(())
     }
