@@ -24,6 +24,7 @@ use crate::observe::Observer;
 use crate::picture;
 use crate::report;
 use crate::run::{Run, RunBuilder};
+use crate::summary;
 
 /// Forward-only learning: every layer learns from what reaches it on the way forward.
 #[derive(Parser)]
@@ -409,12 +410,8 @@ fn best(scores: &[f64]) -> usize {
 
 /// The readout that validation preferred when the run was finished; before that the one that was set.
 fn preferred_readout(folder: &Path, run: &Run) -> Option<String> {
-    let preferred = || {
-        let text = std::fs::read_to_string(folder.join(folder::SUMMARY)).ok()?;
-        let summary: serde_json::Value = serde_json::from_str(&text).ok()?;
-        summary["test"]["readout"].as_str().map(String::from)
-    };
-    preferred().or_else(|| run.config().run.readout.clone())
+    let preferred = summary::of_folder(folder).and_then(|summary| Some(summary["test"]["readout"].as_str()?.into()));
+    preferred.or_else(|| run.config().run.readout.clone())
 }
 
 fn draw(run: &Path, out: &Path, count: usize, data_dir: Option<PathBuf>) -> Result<()> {

@@ -22,7 +22,7 @@ use crate::observe::metrics::Metrics;
 use crate::observe::{Event, Observer};
 use crate::sampler::NegativeSampler;
 use crate::seed::Step;
-use crate::summary::{Evaluation, Summary};
+use crate::summary::{self, Evaluation, Summary};
 use crate::trainer;
 use crate::vars::Vars;
 use crate::views::Batch;
@@ -77,7 +77,7 @@ impl Run {
     /// Whether nothing is left to be done: all epochs are complete, and what came of them is written.
     pub fn is_finished(&self) -> bool {
         // A summary may be of a run that was shorter then.
-        let is_mine = |folder: &Path| crate::summary::epochs(&folder.join(SUMMARY)) == Some(self.epoch);
+        let is_mine = |folder: &Path| summary::of_folder(folder).is_some_and(|summary| summary["epochs"] == self.epoch);
         self.epoch >= self.architecture.epochs() && self.folder().is_none_or(is_mine)
     }
 

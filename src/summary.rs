@@ -68,10 +68,9 @@ pub struct Evaluation {
     pub baselines: BTreeMap<String, Score>,
 }
 
-/// After how many epochs the summary in a file was written.
-pub(crate) fn epochs(path: &std::path::Path) -> Option<usize> {
-    let summary: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()?;
-    usize::try_from(summary["epochs"].as_u64()?).ok()
+/// The summary in the folder of a run, if there is one that can be read.
+pub(crate) fn of_folder(folder: &std::path::Path) -> Option<serde_json::Value> {
+    serde_json::from_str(&std::fs::read_to_string(folder.join(crate::folder::SUMMARY)).ok()?).ok()
 }
 
 /// Who has learned from labels.
