@@ -309,16 +309,23 @@ mod tests {
     use onward::data::DataSet;
     use onward::{registry, Vars};
 
-    /// The goodness of each layer by hand, as log-odds; a candidate's logit is their mean.
-    #[test]
-    fn the_search_weighs_candidates_by_the_mean_of_the_layers() -> Result<()> {
+    /// The place of a net for the fables, a sampler and some of their windows.
+    fn of_fables(windows: &[usize]) -> Result<(Site, Box<dyn NegativeSampler>, Batch)> {
         let mut site = Site::new(Vars::new(1, DType::F32, &Device::Cpu), 1);
         let data = registry::build(&Pick::<DataSet>::new("fables"), &site)?;
         (site.example, site.classes, site.hypotheses) = (data.kind.shape, data.kind.classes.len(), true);
         site.tokenizer = data.text.map(|text| text.tokenizer);
         let sampler = registry::build(&Pick::<dyn NegativeSampler>::new("next_token"), &site)?;
-        let batch = data.test.batch(&[0, 7], None)?.hidden();
+        let batch = data.test.batch(windows, None)?;
         site.input = sampler.neutral(&batch)?.shape().to_vec();
+        Ok((site, sampler, batch))
+    }
+
+    /// The goodness of each layer by hand, as log-odds; a candidate's logit is their mean.
+    #[test]
+    fn the_search_weighs_candidates_by_the_mean_of_the_layers() -> Result<()> {
+        let (site, sampler, batch) = of_fables(&[0, 7])?;
+        let batch = batch.hidden();
         let (widths, temperature) = ([4, 9], 0.3);
         let net = Net::new(&Nlp { hidden: widths.to_vec(), temperature, ..Nlp::default() }, &site)?;
         let step = Step::evaluation(1);
@@ -350,13 +357,7 @@ mod tests {
     /// Those that are tried share what the head gives them together; the others keep theirs.
     #[test]
     fn the_likeliest_candidates_are_tried_and_nobody_else_loses() -> Result<()> {
-        let mut site = Site::new(Vars::new(1, DType::F32, &Device::Cpu), 1);
-        let data = registry::build(&Pick::<DataSet>::new("fables"), &site)?;
-        (site.example, site.classes, site.hypotheses) = (data.kind.shape, data.kind.classes.len(), true);
-        site.tokenizer = data.text.map(|text| text.tokenizer);
-        let sampler = registry::build(&Pick::<dyn NegativeSampler>::new("next_token"), &site)?;
-        let batch = data.test.batch(&[0, 7, 30], None)?;
-        site.input = sampler.neutral(&batch)?.shape().to_vec();
+        let (site, sampler, batch) = of_fables(&[0, 7, 30])?;
         let settings = Nlp { hidden: vec![6], candidates: Some(5), ..Nlp::default() };
         let (mut net, step) = (Net::new(&settings, &site)?, Step::evaluation(1));
         // A head that has learned has favourites.
