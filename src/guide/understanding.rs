@@ -51,7 +51,7 @@
 //! Autograd finds the gradient of the input as well, only for it to be thrown away. The built-in layers take the gradient
 //! with respect to the activity, which is cheap, and form that of their weights in closed form: one product forward, one
 //! for the update, and the momentum is part of it. The loss of a view that is far on the right side of the threshold is flat
-//! to the last bit; its row of the gradient is zero, and the product leaves it out, which late in a training are most rows.
+//! to the last bit; its row of the gradient is zero, and the product leaves it out, which late in a training may be most rows.
 //! No layer waits for the lesson of another, so several learn at a time.
 //!
 //! # To read on
