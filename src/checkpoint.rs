@@ -105,7 +105,8 @@ fn described(path: &Path, bytes: &[u8]) -> Result<Belongs> {
     let Kind { shape, classes, .. } = &belongs.kind;
     let size = shape.iter().try_fold(1usize, |size, &side| size.checked_mul(side));
     if classes.is_empty() || size.is_none_or(|size| !(1..=1 << 31).contains(&size)) {
-        return Err(fault(format!("says of its examples that they are {shape:?}, of {} classes", classes.len())));
+        let found = format!("examples of shape {shape:?} in {} classes", classes.len());
+        return Err(fault(format!("was made for {found}; there are no such data")));
     }
     Ok(belongs)
 }

@@ -50,13 +50,15 @@ impl<'a> Reader<'a> {
         let Some(count) = count.filter(|&count| count < u64::MAX) else {
             return Err(self.fault(format!("{promise}, which is impossible")));
         };
-        // Packed zeros take no room on a disk.
+        // A small file may unpack to more than there is room for.
         let room = vars::available().unwrap_or(u64::MAX) / 2;
         let mut bytes = Vec::new();
         let read = self.bytes.by_ref().take((count + 1).min(room)).read_to_end(&mut bytes);
         read.map_err(|error| self.fault(format!("cannot be unpacked: {error}")))?;
         match bytes.len() as u64 {
-            found if found == room => Err(self.fault(format!("{promise}, {count} bytes: more memory than is free"))),
+            found if found == room => {
+                Err(self.fault(format!("{promise}, {count} bytes: more than half of the memory that is free")))
+            }
             found if found == count => Ok(bytes),
             found if found < count => Err(self.fault(format!("{promise}, {count} bytes; it has only {found}"))),
             _ => Err(self.fault(format!("{promise}, {count} bytes; it has more"))),
