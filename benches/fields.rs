@@ -8,7 +8,7 @@ use criterion::{criterion_group, criterion_main, Criterion};
 use onward::candle_core::{DType, Device, Tensor, Var};
 use onward::candle_nn::Init;
 use onward::local::{Fields, Local};
-use onward::{Conv, Vars};
+use onward::{Conv, Input, Vars};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -60,10 +60,12 @@ fn local(criterion: &mut Criterion) {
     let fields = Fields::new([channels, side, side], field, 1, 0).expect("fields");
     let (locations, numbers) = (fields.grid().iter().product::<usize>(), fields.numbers());
     let (x, delta) = (random(&[rows, channels, side, side]), random(&[rows, units, side - 1, side - 1]));
+    // Anew for every pass, since what was made of the same input is kept.
+    let x = || Input::of(x.clone()).expect("images");
     let vars = Vars::new(1, DType::F32, &Device::Cpu);
     let local = Local::new(&vars, fields, units, INIT).expect("a layer");
     group.bench_function("forward and gradient", |bencher| {
-        bencher.iter(|| (local.forward(&x).expect("forward"), local.gradients(&x, &delta).expect("gradient")));
+        bencher.iter(|| (local.forward(&x()).expect("forward"), local.gradients(&x(), &delta).expect("gradient")));
     });
     let (seen, weight) = (random(&[locations, rows, numbers]), random(&[locations, numbers, units]));
     let (seen_columns, deltas) = (random(&[locations, numbers, rows]), random(&[locations, rows, units]));
@@ -81,10 +83,12 @@ fn narrow(criterion: &mut Criterion) {
     let fields = Fields::new([channels, side, side], field, 1, field / 2).expect("fields");
     let (locations, numbers) = (fields.grid().iter().product::<usize>(), fields.numbers());
     let (x, delta) = (random(&[rows, channels, side, side]), random(&[rows, units, side, side]));
+    // Anew for every pass, since what was made of the same input is kept.
+    let x = || Input::of(x.clone()).expect("images");
     let vars = Vars::new(1, DType::F32, &Device::Cpu);
     let local = Local::new(&vars, fields, units, INIT).expect("a layer");
-    group.bench_function("forward", |bencher| bencher.iter(|| local.forward(&x).expect("forward")));
-    group.bench_function("gradient", |bencher| bencher.iter(|| local.gradients(&x, &delta).expect("gradient")));
+    group.bench_function("forward", |bencher| bencher.iter(|| local.forward(&x()).expect("forward")));
+    group.bench_function("gradient", |bencher| bencher.iter(|| local.gradients(&x(), &delta).expect("gradient")));
     let (seen, weight) = (random(&[rows, numbers]), random(&[numbers, units * locations]));
     let (seen_columns, deltas) = (random(&[numbers, rows]), random(&[rows, units * locations]));
     group.bench_function("as many operations in a wide product", |bencher| {

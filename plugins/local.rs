@@ -4,13 +4,13 @@ use onward::candle_core::Tensor;
 use onward::candle_nn::Init;
 use onward::local::{Fields, Local};
 use onward::peer::Peer;
-use onward::{Error, Input, Lesson, LocalLayer, Made, Optimiser, Result, Site, Step};
+use onward::{Error, Input, Lesson, LocalLayer, Optimiser, Result, Site, Step};
 
 onward::settings! {
     /// Local receptive fields: as a convolution, but every place of the grid has weights of its own.
     ///
     /// `a[n, l] = max(0, Σ_f x[field f of l]·W[l, f, n] + b[l, n])`; a location sees all channels of its field, of images
-    /// or of another layer of this kind. It costs one matrix product, `2·V·B·C·field²·N` operations, and as much for its
+    /// or of another layer of this kind. That costs `2·V·B·C·field²·N` operations for each location, and as many for its
     /// gradient.
     ///
     /// | tensor   | shape                     |                                                       |
@@ -43,8 +43,6 @@ onward::settings! {
 struct Layer {
     local: Local,
     peer: Option<Peer>,
-    /// The input of the last pass of training, joined, for the update that follows it.
-    joined: Made<Tensor>,
 }
 
 impl Layer {
@@ -63,24 +61,18 @@ impl Layer {
         let init = Init::Randn { mean: 0., stdev: 1. / (fields.numbers() as f64).sqrt() };
         let count = fields.grid().iter().product::<usize>() * units;
         let peer = Peer::new(&site.vars, count, settings.peer, settings.peer_momentum)?;
-        Ok(Self { local: Local::new(&site.vars, fields, units, init)?, peer, joined: Made::default() })
+        Ok(Self { local: Local::new(&site.vars, fields, units, init)?, peer })
     }
 }
 
 impl LocalLayer for Layer {
-    fn forward(&self, input: &Input, step: &Step) -> Result<Tensor> {
-        let input = input.join()?;
-        let activity = self.local.forward(&input)?;
-        if step.train {
-            self.joined.put(&activity, input);
-        }
-        Ok(activity)
+    fn forward(&self, input: &Input, _step: &Step) -> Result<Tensor> {
+        self.local.forward(input)
     }
 
     fn learn(&mut self, lesson: &Lesson<'_>, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
         let delta = Peer::gate(self.peer.as_ref(), lesson, 1.)?;
-        let input = self.joined.take(lesson.activity).map_or_else(|| lesson.input.join(), Ok)?;
-        self.local.learn(&input, delta, optimiser, step)
+        self.local.learn(lesson.input, delta, optimiser, step)
     }
 
     fn features(&self) -> Result<Option<Tensor>> {

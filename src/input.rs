@@ -85,6 +85,11 @@ impl Values {
         })
     }
 
+    /// Whether they are one-hot and nothing but zeros, which need not be multiplied.
+    pub(crate) fn is_silent(&self) -> bool {
+        matches!(self, Self::OneHot { strength, .. } if *strength == 0.)
+    }
+
     /// How many rows.
     pub fn rows(&self) -> Result<usize> {
         Ok(match self {
@@ -219,6 +224,12 @@ impl Input {
             return Err(Error::Shape { place: "shape of an input".into(), found: shape.to_vec(), expected });
         }
         Ok(Self { shape: shape.to_vec(), ..self })
+    }
+
+    /// The same views, of these parts alone.
+    pub(crate) fn with_parts(&self, parts: Vec<Part>) -> Result<Self> {
+        let width = parts.iter().map(|part| part.values.width()).sum::<Result<_>>()?;
+        Ok(Self { parts, batch: self.batch, views: self.views, shape: vec![width] })
     }
 
     /// The parts, from left to right.

@@ -1,14 +1,13 @@
 //! A weight matrix that multiplies an input part by part and learns in closed form.
 
-use std::collections::BTreeMap;
-use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use candle_core::{Tensor, TensorId, Var};
+use candle_core::{Tensor, Var};
 use candle_nn::Init;
 
 use crate::error::{Error, Result};
 use crate::input::{indices, Input, Part, Values};
+use crate::made::Kept;
 use crate::ops::gemm::{product, Matrix};
 use crate::ops::{self, add, with_rows, with_values};
 use crate::optim::{Delta, Gradient, Optimiser, Product};
@@ -32,16 +31,7 @@ pub struct Linear {
     vars: Vars,
     weight: (String, Var),
     bias: Option<(String, Var)>,
-    kept: Mutex<BTreeMap<usize, Kept>>,
-}
-
-/// The last product with the rows of the weight from some row on: of which columns of which matrix, at which version
-/// of the variables.
-struct Kept {
-    matrix: TensorId,
-    columns: Range<usize>,
-    version: u64,
-    product: Arc<Vec<f32>>,
+    kept: Kept<Vec<f32>>,
 }
 
 impl Linear {
@@ -55,7 +45,7 @@ impl Linear {
             true => Some((vars.path("bias"), vars.get("bias", units, Init::Const(0.))?)),
             false => None,
         };
-        Ok(Self { vars: vars.clone(), weight, bias, kept: Mutex::default() })
+        Ok(Self { vars: vars.clone(), weight, bias, kept: Kept::default() })
     }
 
     /// How many units: `N`.
@@ -142,7 +132,8 @@ impl Linear {
             let count = part.values.rows()?;
             let term = match &part.values {
                 Values::Dense { matrix, columns } if count == input.batch() => {
-                    Term::Product(self.kept(matrix, columns, first)?)
+                    let multiply = || self.multiply(&part.values, first, |_, _, _| ());
+                    Term::Product(self.kept.get(first, (matrix, columns), self.vars.version(), true, multiply)?)
                 }
                 Values::Dense { .. } => Term::Product(Arc::new(self.multiply(&part.values, first, |_, _, _| ())?)),
                 Values::OneHot { index, classes, strength } => {
@@ -174,21 +165,6 @@ impl Linear {
             });
         })?;
         Ok(Tensor::from_vec(out, (rows, units), self.weight.1.device())?)
-    }
-
-    /// The product of a part, from memory if it was last computed for this part and this weight.
-    fn kept(&self, matrix: &Tensor, columns: &Range<usize>, first: usize) -> Result<Arc<Vec<f32>>> {
-        let version = self.vars.version();
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = |kept: &&Kept| (kept.matrix, kept.version) == (matrix.id(), version) && kept.columns == *columns;
-        if let Some(kept) = kept.get(&first).filter(same) {
-            return Ok(kept.product.clone());
-        }
-        let values = Values::Dense { matrix: matrix.clone(), columns: columns.clone() };
-        let product = Arc::new(self.multiply(&values, first, |_, _, _| ())?);
-        let (matrix, columns) = (matrix.id(), columns.clone());
-        kept.insert(first, Kept { matrix, columns, version, product: product.clone() });
-        Ok(product)
     }
 
     /// `values · W` with the rows of the weight from `first` on, each piece of a row then handed to `finish`.

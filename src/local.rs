@@ -1,16 +1,20 @@
 //! Fields that are moved over images, each place with weights of its own: local receptive fields.
 
+mod fields;
 mod narrow;
+mod wide;
+
+use std::sync::Arc;
 
 use candle_core::{Tensor, Var};
 use candle_nn::Init;
-use rayon::prelude::*;
 
+pub use self::fields::Fields;
 use crate::error::{Error, Result};
-use crate::input::Values;
-use crate::ops::gemm::{accumulate_here, Matrix};
-use crate::ops::{self, with_rows, with_values};
-use crate::optim::{Delta, Gradient, Optimiser, Product};
+use crate::input::{Input, Part, Values};
+use crate::made::Kept;
+use crate::ops::{self, add, with_rows, with_values};
+use crate::optim::{self, Delta, Form, Gradient, Optimiser, Product};
 use crate::seed::Step;
 use crate::vars::Vars;
 
@@ -21,109 +25,23 @@ use crate::vars::Vars;
 ///
 /// | tensor | shape                    |                                                  |
 /// |--------|--------------------------|--------------------------------------------------|
-/// | `x`    | `(R, C, H, W)`           |                                                  |
+/// | `x`    | `(V·B, C, H, W)`         | an [`Input`]                                     |
 /// | `W`    | `(L, C·field², N)`       | the variable `weight`                            |
-/// | `b`    | `(L, N)`                 | the variable `bias`                              |
-/// | `y`    | `(R, N, gridₕ, grid_w)`  | not attached to the variables                    |
+/// | `b`    | `(L·N,)`                 | the variable `bias`, location after location     |
+/// | `y`    | `(V·B, N, gridₕ, grid_w)`| not attached to the variables                    |
 ///
-/// A location costs `2·R·C·field²·N` operations forward and as many for its weight's gradient: one matrix product each,
-/// with nothing multiplied that is not in its field; where there are few units at a place, sums over the batch instead.
+/// A location costs `2·V·B·C·field²·N` operations forward and as many for its weight's gradient, with nothing multiplied
+/// that is not in its field: matrix products, or sums over vectors where there are few units at a place.
+///
+/// Parts of the input that are whole channels are multiplied one by one, as by [`Linear`](crate::Linear): one that all
+/// views share only once for all of them. Sums over a part that comes again are kept until a variable changes.
 pub struct Local {
+    vars: Vars,
     weight: (String, Var),
     bias: (String, Var),
-    fields: Fields,
-}
-
-/// No fields have more numbers in all: a size with a few zeros too many is a slip, not a wish.
-const LARGEST: usize = 1 << 28;
-
-/// What each location sees.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fields {
-    /// Which number of an image, `(C, H, W)` read as one line, is number `f` of the field of location `l`: entry
-    /// `l·F + f`; one beyond the last stands for the zeros beyond the border.
-    index: Vec<u32>,
-    image: [usize; 3],
-    /// Height and width of the grid of locations.
-    grid: [usize; 2],
-    /// Height and width of a field.
-    field: usize,
-}
-
-impl Fields {
-    /// Fields of `field×field` pixels, `stride` pixels apart, over images `[C, H, W]` with `padding` zeros around them.
-    ///
-    /// # Errors
-    /// [`Error::Mismatch`] if a field is larger than the image with its padding, or not larger than the padding; if the
-    /// stride is 0, or if the fields have absurdly many numbers in all.
-    pub fn new(image: [usize; 3], field: usize, stride: usize, padding: usize) -> Result<Self> {
-        let [channels, height, width] = image;
-        // A field that could lie beyond the border as a whole would see nothing.
-        let most = height.min(width).saturating_add(padding.saturating_mul(2));
-        if stride == 0 || channels == 0 || !(1..=most).contains(&field) || padding >= field {
-            let problem = format!(
-                "fields of {field}×{field} pixels, {stride} apart, have no place in images of {height}×{width} with \
-                 {padding} zeros around them: `field` at most {most}, `padding` less than `field`, `stride` at least 1"
-            );
-            return Err(Error::Mismatch { place: "local receptive fields".into(), problem });
-        }
-        let places = |size: usize| (size + 2 * padding - field) / stride + 1;
-        let (grid, beyond) = ([places(height), places(width)], (channels * height * width) as u32);
-        let numbers = channels.saturating_mul(field.saturating_mul(field));
-        let entries = numbers.saturating_mul(grid[0].saturating_mul(grid[1]));
-        if entries > LARGEST {
-            let problem = format!(
-                "{}×{} fields of {numbers} numbers are too many; a smaller `field` or a larger `stride` is needed",
-                grid[0], grid[1]
-            );
-            return Err(Error::Mismatch { place: "local receptive fields".into(), problem });
-        }
-        let mut index = Vec::with_capacity(entries);
-        for location in 0..grid[0] * grid[1] {
-            let (top, left) = (location / grid[1] * stride, location % grid[1] * stride);
-            for number in 0..numbers {
-                let (channel, place) = (number / (field * field), number % (field * field));
-                let row = (top + place / field).checked_sub(padding).filter(|&row| row < height);
-                let column = (left + place % field).checked_sub(padding).filter(|&column| column < width);
-                let at = row.zip(column).map(|(row, column)| ((channel * height + row) * width + column) as u32);
-                index.push(at.unwrap_or(beyond));
-            }
-        }
-        Ok(Self { index, image, grid, field })
-    }
-
-    /// Height and width of the grid of locations.
-    pub fn grid(&self) -> [usize; 2] {
-        self.grid
-    }
-
-    /// The numbers in a field: `C·field²`.
-    pub fn numbers(&self) -> usize {
-        self.image[0] * self.field * self.field
-    }
-
-    fn locations(&self) -> usize {
-        self.grid[0] * self.grid[1]
-    }
-
-    /// The fields of all rows at a location, `(R, F)`.
-    fn at(&self, location: usize, images: &ops::Rows<'_>, out: &mut Vec<f32>) {
-        out.resize(images.rows * self.numbers(), 0.);
-        let index = &self.index[location * self.numbers()..][..self.numbers()];
-        for (row, out) in out.chunks_exact_mut(self.numbers()).enumerate() {
-            let image = images.row(row);
-            out.iter_mut().zip(index).for_each(|(out, &at)| *out = image.get(at as usize).copied().unwrap_or(0.));
-        }
-    }
-
-    /// All fields by candle's operations, `(L, R, F)`.
-    fn plain(&self, images: &Tensor) -> Result<Tensor> {
-        let rows = images.dim(0)?;
-        let index = Tensor::from_slice(&self.index, self.index.len(), images.device())?;
-        let lines = images.flatten_from(1)?.pad_with_zeros(1, 0, 1)?;
-        let fields = lines.index_select(&index, 1)?.reshape((rows, self.locations(), self.numbers()))?;
-        Ok(fields.transpose(0, 1)?.contiguous()?)
-    }
+    fields: Arc<Fields>,
+    kept: Kept<Vec<f32>>,
+    turned: Kept<Vec<f32>>,
 }
 
 impl Local {
@@ -135,7 +53,8 @@ impl Local {
         let shape = (fields.locations(), fields.numbers(), units);
         let weight = (vars.path("weight"), vars.get("weight", shape, init)?);
         let bias = (vars.path("bias"), vars.get("bias", fields.locations() * units, Init::Const(0.))?);
-        Ok(Self { weight, bias, fields })
+        let (vars, fields) = (vars.clone(), Arc::new(fields));
+        Ok(Self { vars, weight, bias, fields, kept: Kept::default(), turned: Kept::default() })
     }
 
     /// The weights of each unit of each location, `(L·N, C, field, field)`, unit after unit.
@@ -149,132 +68,204 @@ impl Local {
         Ok(rows.reshape((locations * units, channels, field, field))?)
     }
 
-    fn sizes(&self, x: &Tensor) -> Result<(usize, usize, usize)> {
+    /// How many rows, locations and units.
+    fn sizes(&self, x: &Input) -> Result<(usize, usize, usize)> {
         let [channels, height, width] = self.fields.image;
-        if x.rank() < 2 || x.elem_count() != x.dim(0)? * channels * height * width {
-            let (found, expected) = (x.dims().to_vec(), format!("images (R, {channels}, {height}, {width})"));
+        if x.width() != channels * height * width {
+            let (found, expected) = (x.shape().to_vec(), format!("images ({channels}, {height}, {width})"));
             return Err(Error::Shape { place: self.weight.0.clone(), found, expected });
         }
-        Ok((x.dim(0)?, self.fields.locations(), self.weight.1.dim(2)?))
+        Ok((x.rows(), self.fields.locations(), self.weight.1.dim(2)?))
     }
 
-    /// `max(0, y)`, `(R, N, gridₕ, grid_w)`.
+    /// The parts of an input, those that are no whole channels joined with their neighbours; all are dense, but for silent
+    /// ones.
+    fn channels(&self, x: &Input) -> Result<Vec<Part>> {
+        let (mut whole, mut open, mut width) = (Vec::with_capacity(x.parts().len()), Vec::new(), 0);
+        for part in x.parts() {
+            width += part.values.width()?;
+            open.push(part.clone());
+            if width % self.fields.pixels() != 0 {
+                continue;
+            }
+            let parts = std::mem::take(&mut open);
+            whole.push(match &parts[..] {
+                [Part { values: Values::Dense { .. }, .. }] => parts[0].clone(),
+                [part] if part.values.is_silent() => parts[0].clone(),
+                _ => Part { values: Values::dense(x.with_parts(parts)?.join()?)?, scale: None },
+            });
+        }
+        Ok(whole)
+    }
+
+    /// `max(0, y)`, `(V·B, N, gridₕ, grid_w)`.
     ///
     /// # Errors
     /// [`Error::Shape`] if `x` is not what the fields were made for.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub fn forward(&self, x: &Input) -> Result<Tensor> {
         let (rows, locations, units) = self.sizes(x)?;
         let shape = (rows, units, self.fields.grid[0], self.fields.grid[1]);
-        if !(ops::is_fast(x) && ops::is_fast(&self.weight.1)) {
-            let product = self.fields.plain(x)?.matmul(&self.weight.1.as_detached_tensor())?; // (L, R, N)
+        if !ops::is_fast(&self.weight.1) {
+            let product = self.fields.plain(&x.join()?)?.matmul(&self.weight.1.as_detached_tensor())?; // (L, R, N)
             let bias = self.bias.1.as_detached_tensor().reshape((locations, 1, units))?;
             let sum = product.broadcast_add(&bias)?.relu()?;
             return Ok(sum.permute((1, 2, 0))?.contiguous()?.reshape(shape)?);
         }
-        let bias = self.bias.1.to_vec1::<f32>()?;
-        // Not `max`, which would hide what is no number.
-        let relu = |sum: f32| if sum < 0. { 0. } else { sum };
-        if units <= narrow::MOST_UNITS {
-            let finish = |column: usize, sum: f32| relu(sum + bias[column % locations * units + column / locations]);
-            let out = with_values(&self.weight.1, |weight| {
-                with_rows(x, |x| narrow::forward(&self.fields, &x, weight, units, finish))
-            })??;
-            return Ok(Tensor::from_vec(out, shape, x.device())?);
+        let bias = self.bias.1.reshape((locations, units))?.t()?.flatten_all()?.to_vec1::<f32>()?;
+        let mut terms = Vec::with_capacity(x.parts().len());
+        let mut first = 0;
+        for part in self.channels(x)? {
+            if let Values::Dense { matrix, columns } = &part.values {
+                let count = part.values.rows()?;
+                let (of, is_shared) = ((matrix, columns), count == x.batch());
+                let multiply = || self.multiply(&part.values, first);
+                let sums = self.kept.get(first, of, self.vars.version(), is_shared, multiply)?;
+                let scale = part.scale.as_ref().map(Tensor::to_vec1::<f32>).transpose()?;
+                terms.push((sums, count, scale));
+            }
+            first += part.values.width()?;
         }
-        let products = with_values(&self.weight.1, |weight| {
-            with_rows(x, |x| {
-                let product = |fields: &mut Vec<f32>, location: usize| {
-                    self.fields.at(location, &x, fields);
-                    let weight = &weight[location * self.fields.numbers() * units..];
-                    let weight = Matrix::of_rows(weight, self.fields.numbers(), units, units);
-                    let mut product = vec![0f32; rows * units];
-                    let fields = Matrix::of_rows(fields, rows, self.fields.numbers(), self.fields.numbers());
-                    accumulate_here(&mut product, 0., fields, weight);
-                    product
-                };
-                (0..locations).into_par_iter().map_init(Vec::new, product).collect::<Vec<_>>()
-            })
-        })??;
         let mut out = vec![0f32; rows * units * locations];
         ops::for_rows(&mut out, units * locations, |row, out| {
-            for (location, product) in products.iter().enumerate() {
-                let (product, bias) = (&product[row * units..][..units], &bias[location * units..][..units]);
-                for ((out, product), bias) in out[location..].iter_mut().step_by(locations).zip(product).zip(bias) {
-                    *out = relu(product + bias);
-                }
+            for (sums, count, scale) in &terms {
+                let scale = scale.as_ref().map_or(1., |scale| scale[row]);
+                self.add_row(sums, (row % count, *count, units), scale, out);
             }
+            // Not `max`, which would hide what is no number.
+            out.iter_mut().zip(&bias).for_each(|(out, bias)| *out = if *out + bias < 0. { 0. } else { *out + bias });
         });
-        Ok(Tensor::from_vec(out, shape, x.device())?)
+        Ok(Tensor::from_vec(out, shape, self.weight.1.device())?)
     }
 
-    /// The gradients of weight and bias, `(L, F, N)` and `(L·N,)`; `delta`, `(R, N, gridₕ, grid_w)` or flattened, is that
-    /// of `y`; see [`Linear::learn`](crate::Linear::learn) for rows of it that are zero.
+    /// The sums of the fields of some channels, from column `first` on, in the order that they are computed in.
+    fn multiply(&self, values: &Values, first: usize) -> Result<Vec<f32>> {
+        let (fields, units) = (&*self.fields, self.weight.1.dim(2)?);
+        let channel = first / fields.pixels();
+        let turned = if fields.is_narrow(units) { Some(self.turned()?) } else { None };
+        with_rows(&values.to_matrix(ops::FAST)?, |x| match &turned {
+            Some(weight) => Ok(narrow::forward(fields, &x, weight, channel, units)),
+            None => with_values(&self.weight.1, |weight| wide::forward(fields, &x, weight, channel, units)),
+        })?
+    }
+
+    /// The weight with neighbouring places side by side; kept until a variable changes, as if it were part of an input.
+    fn turned(&self) -> Result<Arc<Vec<f32>>> {
+        let (weight, units) = (self.weight.1.as_tensor(), self.weight.1.dim(2)?);
+        self.turned.get(0, (weight, &(0..units)), self.vars.version(), true, || {
+            with_values(weight, |weight| narrow::turned(&self.fields, weight, units))
+        })
+    }
+
+    /// Adds one of the rows of [`Local::multiply`], times its scale, to a row of the output, `(N, L)`.
+    fn add_row(&self, sums: &[f32], (row, rows, units): (usize, usize, usize), scale: f32, out: &mut [f32]) {
+        let locations = self.fields.locations();
+        if !self.fields.is_narrow(units) {
+            for (location, sums) in sums.chunks_exact(rows * units).enumerate() {
+                let out = out[location..].iter_mut().step_by(locations);
+                out.zip(&sums[row * units..][..units]).for_each(|(out, sum)| *out += scale * sum);
+            }
+            return;
+        }
+        let pieces = narrow::Pieces::of(&self.fields);
+        for (piece, sums) in sums.chunks_exact(rows * units * narrow::LANES).enumerate() {
+            let (first, count) = pieces.locations(piece);
+            let sums = sums[row * units * narrow::LANES..].chunks_exact(narrow::LANES);
+            for (out, sums) in out.chunks_exact_mut(locations).zip(sums) {
+                add(&mut out[first..first + count], scale, sums);
+            }
+        }
+    }
+
+    /// The gradients of weight and bias, `(L, F, N)` and `(L·N,)`; `delta`, `(V·B, N, gridₕ, grid_w)` or flattened, is that
+    /// of `y`.
     ///
     /// # Errors
     /// [`Error::Shape`] if they do not fit.
-    pub fn gradients(&self, x: &Tensor, delta: impl Into<Delta>) -> Result<[Tensor; 2]> {
+    pub fn gradients(&self, x: &Input, delta: impl Into<Delta>) -> Result<[Tensor; 2]> {
+        let delta = self.delta(x, delta.into())?;
+        let weight = match ops::is_fast(&self.weight.1) {
+            true => optim::formed(&self.weight.1, &self.form(), &self.products(x, &delta)?)?,
+            false => self.plain(x, &delta)?,
+        };
+        Ok([weight, self.of_bias(&delta)?])
+    }
+
+    fn form(&self) -> Arc<dyn Form> {
+        self.fields.clone()
+    }
+
+    /// That of the weight by candle's operations.
+    fn plain(&self, x: &Input, delta: &Delta) -> Result<Tensor> {
         let (rows, locations, units) = self.sizes(x)?;
-        let delta = delta.into().flattened()?;
+        let delta = delta.whole()?.reshape((rows, units, locations))?.permute((2, 0, 1))?.contiguous()?; // (L, R, N)
+        let fields = self.fields.plain(&x.join()?)?.transpose(1, 2)?.contiguous()?;
+        Ok(fields.matmul(&delta)?)
+    }
+
+    fn of_bias(&self, delta: &Delta) -> Result<Tensor> {
+        let sums = delta.column_sums()?.reshape(((), self.fields.locations()))?;
+        Ok(sums.t()?.contiguous()?.flatten_all()?)
+    }
+
+    /// The delta of all rows, `(V·B, N·L)`.
+    fn delta(&self, x: &Input, delta: Delta) -> Result<Delta> {
+        let (rows, locations, units) = self.sizes(x)?;
+        let delta = delta.flattened()?;
         if delta.dims() != [rows, units * locations] {
             let expected = format!("({rows}, {units}, {}, {})", self.fields.grid[0], self.fields.grid[1]);
             return Err(Error::Shape { place: self.weight.0.clone(), found: delta.dims().to_vec(), expected });
         }
-        let of_bias = delta.column_sums()?.reshape((units, locations))?.t()?.contiguous()?.flatten_all()?;
-        let Product { values, delta } = Product { values: Values::dense(x.clone())?, delta }.packed()?;
-        let (x, delta) = (values.to_matrix(x.dtype())?, delta.whole()?);
-        Ok([self.gradient(&x, &delta)?, of_bias])
+        Ok(delta)
     }
 
-    /// That of the weight; `x`, `(R, C·H·W)`, and `delta`, `(R, N·L)`.
-    fn gradient(&self, x: &Tensor, delta: &Tensor) -> Result<Tensor> {
-        let (rows, locations, units) = self.sizes(x)?;
-        if rows == 0 {
-            return Ok(self.weight.1.zeros_like()?.detach());
-        }
-        if !(ops::is_fast(x) && ops::is_fast(delta)) {
-            let delta = delta.reshape((rows, units, locations))?.permute((2, 0, 1))?.contiguous()?; // (L, R, N)
-            let fields = self.fields.plain(x)?.transpose(1, 2)?.contiguous()?;
-            return Ok(fields.matmul(&delta)?);
-        }
-        if units <= narrow::MOST_UNITS {
-            let gradient =
-                with_rows(delta, |delta| with_rows(x, |x| narrow::gradient(&self.fields, &x, &delta, units)))??;
-            return Ok(Tensor::from_vec(gradient, self.weight.1.shape(), x.device())?);
-        }
-        let size = self.fields.numbers() * units;
-        let mut gradient = vec![0f32; locations * size];
-        with_rows(delta, |delta| {
-            with_rows(x, |x| {
-                let learn = |(fields, here): &mut (Vec<f32>, Vec<f32>), (location, out): (usize, &mut [f32])| {
-                    self.fields.at(location, &x, fields);
-                    here.clear();
-                    for row in 0..rows {
-                        here.extend(delta.row(row)[location..].iter().step_by(locations));
-                    }
-                    let here = Matrix::of_rows(here, rows, units, units);
-                    let fields = Matrix::of_rows(fields, rows, self.fields.numbers(), self.fields.numbers());
-                    accumulate_here(out, 0., fields.transposed(), here);
-                };
-                gradient.par_chunks_exact_mut(size).enumerate().for_each_init(Default::default, learn);
-            })
-        })??;
-        Ok(Tensor::from_vec(gradient, self.weight.1.shape(), x.device())?)
+    /// What the gradient of the weight is made of: a product for each part.
+    fn products(&self, x: &Input, delta: &Delta) -> Result<Vec<Product>> {
+        let product = |part: &Part| {
+            let views = if part.values.rows()? == x.rows() { 1 } else { x.views() };
+            Ok(Product { values: part.values.clone(), delta: delta.through_scale(part.scale.as_ref(), views)? })
+        };
+        self.channels(x)?.iter().map(product).collect()
     }
 
-    /// One step of weight and bias; see [`Local::gradients`].
+    /// One step of weight and bias, `delta` being the gradient of the loss with respect to `y`, as in
+    /// [`Local::gradients`]; see [`Linear::learn`](crate::Linear::learn) for rows of it that are zero, and for parts that
+    /// all views share.
     ///
     /// # Errors
     /// [`Error::Shape`] if the arguments do not fit.
-    pub fn learn(&mut self, x: &Tensor, delta: impl Into<Delta>, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
-        let [weight, bias] = self.gradients(x, delta)?;
-        optimiser.learn(&self.weight.0, &self.weight.1, Gradient::Whole(&weight), step)?;
-        optimiser.learn(&self.bias.0, &self.bias.1, Gradient::Whole(&bias), step)
+    pub fn learn(&mut self, x: &Input, delta: impl Into<Delta>, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
+        let delta = self.delta(x, delta.into())?;
+        let (name, weight) = &self.weight;
+        if ops::is_fast(weight) {
+            optimiser.learn_formed(name, weight, &self.form(), &self.products(x, &delta)?, step)?;
+        } else {
+            optimiser.learn(name, weight, Gradient::Whole(&self.plain(x, &delta)?), step)?;
+        }
+        optimiser.learn(&self.bias.0, &self.bias.1, Gradient::Whole(&self.of_bias(&delta)?), step)
+    }
+}
+
+impl Form for Fields {
+    fn add_to(&self, gradient: &mut [f32], first: usize, product: &Product, factor: f32) -> Result<()> {
+        let delta = product.delta.whole()?;
+        if delta.dim(0)? == 0 {
+            return Ok(());
+        }
+        let (units, channel) = (delta.dim(1)? / self.locations(), first / self.pixels());
+        with_rows(&product.values.to_matrix(ops::FAST)?, |x| {
+            with_rows(&delta, |delta| {
+                let form = if self.is_narrow(units) { narrow::gradient } else { wide::gradient };
+                form(self, &x, &delta, gradient, channel, factor);
+            })
+        })?
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::input::Normalise;
+    use crate::optim::{Descent, Method, Schedule};
     use candle_core::{DType, Device};
 
     fn numbers(shape: &[usize], seed: u64) -> Result<Tensor> {
@@ -302,7 +293,8 @@ mod tests {
             let shared = kernel.flatten_from(1)?.t()?.unsqueeze(0)?; // (1, F, N)
             local.weight.1.set(&shared.broadcast_as(local.weight.1.shape())?.contiguous()?)?;
             let expected = x.conv2d(&kernel, padding, stride, 1, 1)?.relu()?;
-            let difference = (local.forward(&x)? - expected)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
+            let difference =
+                (local.forward(&Input::of(x)?)? - expected)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
             assert!(difference < 1e-5, "{difference}");
         }
         Ok(())
@@ -323,7 +315,7 @@ mod tests {
             let gradients = (activity.sqr()?.sum_all()? * 0.5)?.backward()?;
             for dtype in [DType::F32, DType::F64] {
                 let local = local(dtype, &fields, units)?;
-                let x = x.to_dtype(dtype)?;
+                let x = Input::of(x.to_dtype(dtype)?)?;
                 let found = local.forward(&x)?;
                 let [weight, bias] = local.gradients(&x, &found)?;
                 let expected =
@@ -350,8 +342,8 @@ mod tests {
                     delta = delta.with_common(&numbers(&[units * 9], 3)?, 20)?;
                 }
                 let whole = delta.whole()?.to_dtype(DType::F64)?;
-                let expected = local.gradient(&x.to_dtype(DType::F64)?.flatten_from(1)?, &whole)?;
-                let [found, _] = local.gradients(&x, delta)?;
+                let expected = local.plain(&Input::of(x.to_dtype(DType::F64)?)?, &whole.into())?;
+                let [found, _] = local.gradients(&Input::of(x.clone())?, delta)?;
                 let difference = (found.to_dtype(DType::F64)? - expected)?.abs()?.flatten_all()?.max(0)?;
                 assert!(difference.to_scalar::<f64>()? < 1e-5, "{units} units, {kept} rows, common: {common}");
             }
@@ -359,22 +351,111 @@ mod tests {
         Ok(())
     }
 
-    #[test]
-    fn fields_without_a_place_are_refused() {
-        for (field, stride, padding) in [
-            (10, 1, 0),
-            (3, 0, 0),
-            (0, 1, 0),
-            (13, 1, 2),
-            (3, 1, 3),
-            (usize::MAX, 1, usize::MAX),
-            (3, 1, usize::MAX / 2 + 1),
-        ] {
-            let error = Fields::new([1, 8, 9], field, stride, padding).unwrap_err().to_string();
-            assert!(error.contains("8×9") && error.contains("`field` at most"), "{error}");
+    /// Two views: a channel that they share, one of their own, columns that are no whole channel where wanted, a label.
+    fn views(dtype: DType, batch: usize, shape: [usize; 3], split: usize) -> Result<Input> {
+        let pixels = shape[1] * shape[2];
+        let part = |rows: usize, columns: usize, seed: u64| -> Result<Values> {
+            Values::dense(numbers(&[rows, columns], seed)?.to_dtype(dtype)?)
+        };
+        let mut parts = vec![part(batch, pixels, 1)?, part(2 * batch, pixels - split, 2)?];
+        if split > 0 {
+            parts.push(part(batch, split, 3)?);
         }
-        let error = Fields::new([3, 10_000, 10_000], 99, 1, 0).unwrap_err().to_string();
-        assert!(error.contains("too many"), "{error}");
-        assert_eq!(Fields::new([1, 28, 28], 10, 6, 0).unwrap().grid(), [4, 4]);
+        let below = Input::new(parts, batch, 2, &[2 * pixels])?.normalised(Normalise::MeanSquare)?;
+        let label: Vec<u32> = (0..2 * batch as u32).map(|row| row * 7 % 5).collect();
+        let index = Tensor::from_vec(label, (2 * batch, 1), &Device::Cpu)?;
+        let label = Values::OneHot { index, classes: pixels, strength: 2. };
+        Input::beside(&[below, Input::new(vec![label], batch, 2, &[pixels])?])?.shaped(&shape)
+    }
+
+    fn assert_close(found: &Tensor, expected: &Tensor, what: &str) -> Result<()> {
+        let difference = (found.to_dtype(DType::F64)? - expected)?.abs()?.flatten_all()?.max(0)?;
+        let difference = difference.to_scalar::<f64>()?;
+        assert!(difference < 1e-4, "{what}: {difference}");
+        Ok(())
+    }
+
+    /// Grids narrower and wider than a vector, and as wide; fields next to each other, and further apart than they are wide;
+    /// more rows than are taken at a time.
+    #[test]
+    fn parts_are_multiplied_as_if_they_were_joined() -> Result<()> {
+        let sizes =
+            [(21, 1, 3, 0), (21, 2, 3, 0), (21, 3, 3, 0), (45, 5, 2, 0), (5, 1, 3, 0), (15, 1, 35, 0), (21, 1, 3, 5)];
+        for (width, stride, batch, split) in sizes {
+            for units in [1, 3, 5, narrow::MOST_UNITS + 1] {
+                let shape = [3, 6, width];
+                let fields = Fields::new(shape, 4, stride, 2)?;
+                let (fast, plain) = (local(DType::F32, &fields, units)?, local(DType::F64, &fields, units)?);
+                let input = |dtype| views(dtype, batch, shape, split);
+                let (x, double) = (input(DType::F32)?, input(DType::F64)?);
+                let what = format!("{width} pixels, stride {stride}, {units} units, {batch} examples, {split} columns");
+                let expected = plain.forward(&double)?;
+                // Later calls find sums that are kept.
+                for _ in 0..3 {
+                    assert_close(&fast.forward(&x)?, &expected, &what)?;
+                }
+                let found = fast.gradients(&x, &expected.to_dtype(DType::F32)?)?;
+                let expected = plain.gradients(&double, &expected)?;
+                found.iter().zip(&expected).try_for_each(|(found, expected)| assert_close(found, expected, &what))?;
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_kept_is_made_anew_for_weights_that_were_read() -> Result<()> {
+        let fields = Fields::new([3, 6, 21], 4, 1, 2)?;
+        let (local, other) = (local(DType::F32, &fields, 3)?, local(DType::F32, &fields, 3)?);
+        let x = views(DType::F32, 3, [3, 6, 21], 0)?;
+        local.forward(&x)?;
+        other.weight.1.set(&(other.weight.1.as_tensor() * -1.)?)?;
+        local
+            .vars
+            .restore(&other.vars.all().into_iter().map(|(name, var)| (name, var.as_detached_tensor())).collect())?;
+        assert_close(&local.forward(&x)?, &other.forward(&x)?.to_dtype(DType::F64)?, "after reading")
+    }
+
+    /// What is left after lessons on the same pixels, one by one or gathered, is what the 64-bit form leaves.
+    #[test]
+    fn lessons_are_gathered() -> Result<()> {
+        let shape = [3, 6, 21];
+        let fields = Fields::new(shape, 4, 1, 2)?;
+        let step = Step { seed: 1, index: 0, epoch: 0, epochs: 1, train: true, pass: 0 };
+        for (units, gathered) in [(3, true), (3, false), (narrow::MOST_UNITS + 1, true)] {
+            let learned = |dtype: DType| -> Result<[Tensor; 2]> {
+                let vars = Vars::new(3, dtype, &Device::Cpu);
+                let mut local = Local::new(&vars, fields.clone(), units, Init::Randn { mean: 0., stdev: 0.5 })?;
+                let (method, schedule) = (Method::Sgd, Schedule::Constant);
+                let descent = Descent { method, rate: 0.1, decay: 0.01, momentum: 0.5, schedule };
+                let mut optimiser = Optimiser::new(vars, descent, 0..1);
+                // In the last step nothing is to be learned: what is left then is the momentum.
+                for strength in [0.1, 0.1, 0.] {
+                    let x = views(dtype, 3, shape, 0)?;
+                    let lessons = [0., 1., 2.].map(|time| -> Result<_> {
+                        let mut parts = x.parts().to_vec();
+                        parts[1] = views(dtype, 3, shape, 0)?.parts()[1].clone();
+                        let x = x.with_parts(parts)?.shaped(&shape)?;
+                        let delta = (local.forward(&x)? * (strength * time))?;
+                        Ok((x, delta))
+                    });
+                    if gathered {
+                        optimiser.gather(3);
+                    }
+                    for lesson in lessons {
+                        let (x, delta) = lesson?;
+                        local.learn(&x, delta, &mut optimiser, &step)?;
+                    }
+                    if gathered {
+                        optimiser.settle(&step)?;
+                    }
+                }
+                Ok([local.weight.1.as_tensor().copy()?, local.forward(&views(dtype, 3, shape, 0)?)?])
+            };
+            let (found, expected) = (learned(DType::F32)?, learned(DType::F64)?);
+            for (found, expected) in found.iter().zip(&expected) {
+                assert_close(found, expected, &format!("{units} units, gathered: {gathered}"))?;
+            }
+        }
+        Ok(())
     }
 }

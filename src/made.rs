@@ -1,8 +1,12 @@
 //! What was made of a tensor, kept for whoever asks for it again.
 
-use std::sync::{Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::{Tensor, TensorId};
+
+use crate::error::Result;
 
 /// Something that was made of a tensor, or on the way to it, and is needed again in the same lesson: the last one alone.
 ///
@@ -36,10 +40,51 @@ impl<T: Clone> Made<T> {
     }
 }
 
+/// What was last made of each part of an input and of variables: of which columns of which matrix, at which version of
+/// the variables.
+pub(crate) struct Kept<T>(Mutex<Entries<T>>);
+
+type Key = (TensorId, Range<usize>, u64);
+
+/// By the first column; without a value where something was made and not kept.
+type Entries<T> = BTreeMap<usize, (Key, Option<Arc<T>>)>;
+
+impl<T> Default for Kept<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T> Kept<T> {
+    /// That of the part that begins at column `first`, from memory if it is still the same. What is made is kept `at_once`,
+    /// or else from the second time on that the same is asked for: most parts never come again.
+    pub fn get(
+        &self,
+        first: usize,
+        (matrix, columns): (&Tensor, &Range<usize>),
+        version: u64,
+        at_once: bool,
+        make: impl FnOnce() -> Result<T>,
+    ) -> Result<Arc<T>> {
+        let key = (matrix.id(), columns.clone(), version);
+        let known = self.entries().get(&first).filter(|(of, _)| *of == key).map(|(_, kept)| kept.clone());
+        if let Some(Some(kept)) = known {
+            return Ok(kept);
+        }
+        let made = Arc::new(make()?);
+        let kept = (at_once || known.is_some()).then(|| made.clone());
+        self.entries().insert(first, (key, kept));
+        Ok(made)
+    }
+
+    fn entries(&self) -> MutexGuard<'_, Entries<T>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Result;
     use candle_core::{DType, Device};
 
     #[test]
@@ -51,6 +96,25 @@ mod tests {
         assert_eq!((made.take(&other), made.get(&one)), (None, None));
         made.put(&one, 2);
         assert_eq!((made.take(&one), made.take(&one)), (Some(2), None));
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_kept_is_of_this_part_at_this_version() -> Result<()> {
+        let (one, other) = (Tensor::zeros(2, DType::F32, &Device::Cpu)?, Tensor::zeros(2, DType::F32, &Device::Cpu)?);
+        let (kept, mut made) = (Kept::default(), 0);
+        let mut get = |first, matrix, columns, version, at_once| -> Result<i32> {
+            Ok(*kept.get(first, (matrix, &columns), version, at_once, || {
+                made += 1;
+                Ok(made)
+            })?)
+        };
+        assert_eq!((get(0, &one, 0..2, 7, true)?, get(3, &other, 0..2, 7, true)?), (1, 2));
+        assert_eq!((get(0, &one, 0..2, 7, true)?, get(3, &other, 0..2, 7, true)?), (1, 2));
+        assert_eq!((get(0, &one, 0..1, 7, true)?, get(0, &one, 0..1, 8, true)?), (3, 4));
+        // Only what comes again is kept.
+        assert_eq!([5, 6, 6], [0, 1, 2].map(|_| get(0, &other, 0..1, 8, false).unwrap_or_default()));
+        assert_eq!(get(3, &other, 0..2, 7, true)?, 2);
         Ok(())
     }
 }

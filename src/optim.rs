@@ -9,8 +9,10 @@ mod fast;
 mod gather;
 mod product;
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
+use std::sync::Arc;
 
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
@@ -85,6 +87,18 @@ pub enum Gradient<'a> {
     Whole(&'a Tensor),
     /// As products, one for each range of the variable's rows, from the first row to the last.
     Products(&'a [Product]),
+}
+
+/// Makes the gradient of a variable of values and deltas, where it is no plain matrix product.
+///
+/// It is linear in both, so that lessons on the same values can be added up before anything is formed.
+pub(crate) trait Form: Send + Sync {
+    /// Adds `factor` times what `product` makes to `gradient`, that of the whole variable; the values of the product, all
+    /// dense, are the columns of the input from `first` on.
+    ///
+    /// # Errors
+    /// Whatever candle refuses.
+    fn add_to(&self, gradient: &mut [f32], first: usize, product: &Product, factor: f32) -> Result<()>;
 }
 
 /// Changes the variables of one block, and nothing else.
@@ -172,10 +186,35 @@ impl Optimiser {
     pub fn learn(&mut self, name: &str, var: &Var, gradient: Gradient<'_>, step: &Step) -> Result<()> {
         gradient.check(var)?;
         let Some(share) = self.share else { return self.change(name, var, gradient, step) };
-        if !self.sums.contains_key(name) {
-            self.sums.insert(name.into(), Sum::new(var)?);
+        self.sum(name, var)?.add(gradient, share)
+    }
+
+    /// The same for a gradient that `form` makes of values and deltas: one product for each range of the columns of an
+    /// input, from the first to the last. For the fast path.
+    ///
+    /// # Errors
+    /// Whatever the form refuses.
+    pub(crate) fn learn_formed(
+        &mut self,
+        name: &str,
+        var: &Var,
+        form: &Arc<dyn Form>,
+        products: &[Product],
+        step: &Step,
+    ) -> Result<()> {
+        if let Some(share) = self.share {
+            return self.sum(name, var)?.add_formed(form, products, share);
         }
-        self.sums.get_mut(name).map_or(Ok(()), |sum| sum.add(gradient, share))
+        let mut sum = Sum::new(var)?;
+        sum.add_formed(form, products, 1.)?;
+        sum.take(1., |gradient| self.change(name, var, gradient, step))
+    }
+
+    fn sum(&mut self, name: &str, var: &Var) -> Result<&mut Sum> {
+        match self.sums.entry(name.into()) {
+            Entry::Occupied(entry) => Ok(entry.into_mut()),
+            Entry::Vacant(entry) => Ok(entry.insert(Sum::new(var)?)),
+        }
     }
 
     /// From now on gradients change nothing; [`Optimiser::settle`] makes one step of their mean over `lessons` lessons.
@@ -273,6 +312,18 @@ impl Optimiser {
         self.moments = restored;
         Ok(())
     }
+}
+
+/// The gradient of a variable that `form` makes of `products`, of the variable's shape.
+pub(crate) fn formed(var: &Var, form: &Arc<dyn Form>, products: &[Product]) -> Result<Tensor> {
+    let mut sum = Sum::new(var)?;
+    sum.add_formed(form, products, 1.)?;
+    let mut formed = None;
+    sum.take(1., |gradient| {
+        formed = Some(gradient.whole(var)?);
+        Ok(())
+    })?;
+    formed.map_or_else(|| Ok(var.zeros_like()?), Ok)
 }
 
 impl Gradient<'_> {

@@ -150,13 +150,14 @@ impl Vars {
         entries.map(|(path, entry)| (path.clone(), entry.var.clone())).collect()
     }
 
-    /// How often variables of the tree were changed; whoever keeps something computed from them compares.
+    /// How often variables of the tree were changed; whoever keeps something computed from them compares. Whoever sets a
+    /// variable without an optimiser says so by [`Vars::changed`].
     pub fn version(&self) -> u64 {
         self.tree().version
     }
 
-    /// Says that a variable was changed in place.
-    pub(crate) fn changed(&self) {
+    /// Says that a variable was changed in place, by something else than an [`Optimiser`](crate::Optimiser).
+    pub fn changed(&self) {
         self.tree().version += 1;
     }
 

@@ -1,9 +1,11 @@
 //! Gradients of several lessons, added up before anything changes.
 
+use std::sync::Arc;
+
 use candle_core::{Tensor, Var};
 
 use super::product::Packed;
-use super::{fast, Gradient, Product};
+use super::{fast, Form, Gradient, Product};
 use crate::error::Result;
 use crate::input::Values;
 use crate::ops;
@@ -21,6 +23,8 @@ pub(super) struct Sum {
     sum: Tensor,
     is_zero: bool,
     parts: Vec<Part>,
+    /// What makes a gradient of the products, if these are not for rows of the variable.
+    own_form: Option<Arc<dyn Form>>,
 }
 
 /// Products for some rows of the variable that are not in the sum yet.
@@ -33,7 +37,7 @@ struct Part {
 
 impl Sum {
     pub fn new(var: &Var) -> Result<Self> {
-        Ok(Self { var: var.clone(), sum: var.zeros_like()?.detach(), is_zero: true, parts: Vec::new() })
+        Ok(Self { var: var.clone(), sum: var.zeros_like()?.detach(), is_zero: true, parts: Vec::new(), own_form: None })
     }
 
     /// Whether nothing was added since the sum was taken.
@@ -54,6 +58,16 @@ impl Sum {
             }
             Gradient::Products(products) => products,
         };
+        self.collect(products, share)
+    }
+
+    /// Adds `share` times what `form` makes of the products; it is always the same form.
+    pub fn add_formed(&mut self, form: &Arc<dyn Form>, products: &[Product], share: f64) -> Result<()> {
+        self.own_form.get_or_insert_with(|| form.clone());
+        self.collect(products, share)
+    }
+
+    fn collect(&mut self, products: &[Product], share: f64) -> Result<()> {
         let widths = products.iter().map(|product| product.values.width()).collect::<Result<Vec<_>>>()?;
         if !self.parts.iter().map(|part| part.width).eq(widths.iter().copied()) {
             self.form_all(share)?;
@@ -73,7 +87,7 @@ impl Sum {
                         self.form(row, &done, share)?;
                     }
                     if let Some(packed) = packed {
-                        self.form_packed(row, &packed, width, share)?;
+                        self.form_packed(row, packed, width, share)?;
                     }
                 }
             }
@@ -84,7 +98,7 @@ impl Sum {
 
     /// Hands over what was added, all of it; the sum starts anew.
     pub fn take(&mut self, share: f64, f: impl FnOnce(Gradient<'_>) -> Result<()>) -> Result<()> {
-        let mut are_products = self.is_zero;
+        let mut are_products = self.is_zero && self.own_form.is_none();
         for part in &mut self.parts {
             if let Some(product) = part.pending.take() {
                 part.pending = part.pack(product)?;
@@ -96,6 +110,8 @@ impl Sum {
             let products = parts.map(|part| part.into_product(&self.var, share)).collect::<Result<Vec<_>>>()?;
             return f(Gradient::Products(&products));
         }
+        // Also where all that was packed is nothing: what the last step left is not to be taken again.
+        self.begin()?;
         self.form_all(share)?;
         self.is_zero = true;
         f(Gradient::Whole(&self.sum))
@@ -114,7 +130,7 @@ impl Sum {
             if let Some(product) = part.pending {
                 self.form(row, &product, share)?;
             }
-            self.form_packed(row, &part.packed, part.width, share)?;
+            self.form_packed(row, part.packed, part.width, share)?;
             row += part.width;
         }
         Ok(())
@@ -123,6 +139,9 @@ impl Sum {
     /// Adds a product to the rows of the sum from `row` on.
     fn form(&mut self, row: usize, product: &Product, share: f64) -> Result<()> {
         self.begin()?;
+        if let Some(form) = &self.own_form {
+            return ops::with_values_mut(&self.sum, |sum| form.add_to(sum, row, product, share as f32))?;
+        }
         if ops::is_fast(&self.sum) {
             return fast::add(&self.sum, row, product, share);
         }
@@ -133,12 +152,16 @@ impl Sum {
         Ok(())
     }
 
-    fn form_packed(&mut self, row: usize, packed: &Packed, width: usize, share: f64) -> Result<()> {
+    fn form_packed(&mut self, row: usize, packed: Packed, width: usize, share: f64) -> Result<()> {
         if packed.is_empty() {
             return Ok(());
         }
+        if self.own_form.is_some() {
+            let units = packed.units();
+            return self.form(row, &packed.into_product(width, units)?, share);
+        }
         self.begin()?;
-        fast::add_packed(&self.sum, row, packed, width, share)
+        fast::add_packed(&self.sum, row, &packed, width, share)
     }
 
     fn begin(&mut self) -> Result<()> {

@@ -22,15 +22,6 @@ impl Product {
         is_fast(self.delta.own())
     }
 
-    /// The same product of fewer rows, where few of them count.
-    pub(crate) fn packed(self) -> Result<Self> {
-        let mut packed = Packed::default();
-        if self.is_fast() && packed.push(&self)? {
-            return packed.into_product(self.values.width()?, self.delta.units());
-        }
-        Ok(self)
-    }
-
     /// As a tensor, by candle's operations.
     pub(super) fn whole(&self, dtype: DType) -> Result<Tensor> {
         let matrix = self.values.to_matrix(dtype)?.t()?.contiguous()?;
@@ -148,6 +139,11 @@ impl Packed {
 
     pub fn is_empty(&self) -> bool {
         self.rows == 0
+    }
+
+    /// How many columns the deltas have.
+    pub fn units(&self) -> usize {
+        self.delta.len() / self.rows.max(1)
     }
 
     pub fn into_product(self, width: usize, units: usize) -> Result<Product> {
