@@ -156,19 +156,23 @@ const PRESETS: &[Preset] = &[
     Preset {
         name: "cifar",
         about:
-            "Hinton's of 2022 for CIFAR-10: two layers of 3072 units with local fields of 11×11, low activity is good",
+            "Hinton's of 2022 for CIFAR-10: two layers of 3072 units with local fields of 11×11, low activity is good; but the views of an image are weighed against each other, in six time steps, and images are flipped",
         settings: r#"
             data = "cifar-10"
-            epochs = 30
+            epochs = 60
             batch = 100
+            flip = true
             standardise = true
             hidden = [3, 3]
             maps = true
             layer = { name = "local", field = 11, padding = 5, peer = 0.03 }
             sampler = { name = "label_concat", negatives = "hard" }
             goodness = { name = "sum_squares", positive = "low" }
-            steps = 10
+            loss = "symmetric"
+            temperature = 300
+            steps = 6
             window = [4, 6]
+            lr = 0.01
             head_lr = 0.01
         "#,
     },
