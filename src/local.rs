@@ -321,9 +321,7 @@ mod tests {
                 let expected =
                     [&double.weight.1, &double.bias.1].map(|var| gradients.get(var).expect("it depends on it"));
                 for (found, expected) in [(&found, &activity), (&weight, expected[0]), (&bias, expected[1])] {
-                    let difference = (found.to_dtype(DType::F64)? - expected)?.abs()?.flatten_all()?.max(0)?;
-                    let difference = difference.to_scalar::<f64>()?;
-                    assert!(difference < 1e-4, "{rows} rows, {units} units, {dtype:?}: {difference}");
+                    assert_close(found, expected, &format!("{rows} rows, {units} units, {dtype:?}"))?;
                 }
             }
         }
@@ -344,8 +342,7 @@ mod tests {
                 let whole = delta.whole()?.to_dtype(DType::F64)?;
                 let expected = local.plain(&Input::of(x.to_dtype(DType::F64)?)?, &whole.into())?;
                 let [found, _] = local.gradients(&Input::of(x.clone())?, delta)?;
-                let difference = (found.to_dtype(DType::F64)? - expected)?.abs()?.flatten_all()?.max(0)?;
-                assert!(difference.to_scalar::<f64>()? < 1e-5, "{units} units, {kept} rows, common: {common}");
+                assert_close(&found, &expected, &format!("{units} units, {kept} rows, common: {common}"))?;
             }
         }
         Ok(())

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use super::Fields;
 use crate::ops::Rows;
 
-/// Up to how many units at a place are few.
+/// Up to how many units at a place are few: a matrix product would have no more columns than a vector has lanes.
 pub(super) const MOST_UNITS: usize = 16;
 
 /// Places in a piece: as many as the longest vectors have lanes.
