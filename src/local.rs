@@ -90,8 +90,7 @@ impl Local {
             }
             let parts = std::mem::take(&mut open);
             whole.push(match &parts[..] {
-                [Part { values: Values::Dense { .. }, .. }] => parts[0].clone(),
-                [part] if part.values.is_silent() => parts[0].clone(),
+                [part] if matches!(part.values, Values::Dense { .. }) || part.values.is_silent() => part.clone(),
                 _ => Part { values: Values::dense(x.with_parts(parts)?.join()?)?, scale: None },
             });
         }
