@@ -7,6 +7,7 @@
 mod delta;
 mod fast;
 mod gather;
+mod gradient;
 mod product;
 
 use std::collections::btree_map::Entry;
@@ -19,6 +20,8 @@ use candle_core::{DType, Device, Tensor, Var};
 
 pub use self::delta::Delta;
 use self::gather::Sum;
+pub use self::gradient::Gradient;
+pub(crate) use self::gradient::{formed, Form};
 pub use self::product::Product;
 use crate::error::{Error, Result};
 use crate::ops;
@@ -79,27 +82,6 @@ pub struct Descent {
 }
 
 const ADAM: (f64, f64, f64) = (0.9, 0.999, 1e-8);
-
-/// The gradient of a loss with respect to a variable.
-#[derive(Clone, Copy, Debug)]
-pub enum Gradient<'a> {
-    /// As a tensor of the variable's shape.
-    Whole(&'a Tensor),
-    /// As products, one for each range of the variable's rows, from the first row to the last.
-    Products(&'a [Product]),
-}
-
-/// Makes the gradient of a variable of values and deltas, where it is no plain matrix product.
-///
-/// It is linear in both, so that lessons on the same values can be added up before anything is formed.
-pub(crate) trait Form: Send + Sync {
-    /// Adds `factor` times what `product` makes to `gradient`, that of the whole variable; the values of the product, all
-    /// dense, are the columns of the input from `first` on.
-    ///
-    /// # Errors
-    /// Whatever candle refuses.
-    fn add_to(&self, gradient: &mut [f32], first: usize, product: &Product, factor: f32) -> Result<()>;
-}
 
 /// Changes the variables of one block, and nothing else.
 pub struct Optimiser {
@@ -202,12 +184,13 @@ impl Optimiser {
         products: &[Product],
         step: &Step,
     ) -> Result<()> {
-        if let Some(share) = self.share {
-            return self.sum(name, var)?.add_formed(form, products, share);
+        let share = self.share;
+        self.sum(name, var)?.add_formed(form, products, share.unwrap_or(1.))?;
+        match share {
+            Some(_) => Ok(()),
+            // A sum of this gradient alone: its memory is there from the step before.
+            None => self.settle(step),
         }
-        let mut sum = Sum::new(var)?;
-        sum.add_formed(form, products, 1.)?;
-        sum.take(1., |gradient| self.change(name, var, gradient, step))
     }
 
     fn sum(&mut self, name: &str, var: &Var) -> Result<&mut Sum> {
@@ -311,57 +294,6 @@ impl Optimiser {
         }
         self.moments = restored;
         Ok(())
-    }
-}
-
-/// The gradient of a variable that `form` makes of `products`, of the variable's shape.
-pub(crate) fn formed(var: &Var, form: &Arc<dyn Form>, products: &[Product]) -> Result<Tensor> {
-    let mut sum = Sum::new(var)?;
-    sum.add_formed(form, products, 1.)?;
-    let mut formed = None;
-    sum.take(1., |gradient| {
-        formed = Some(gradient.whole(var)?);
-        Ok(())
-    })?;
-    formed.map_or_else(|| Ok(var.zeros_like()?), Ok)
-}
-
-impl Gradient<'_> {
-    fn check(&self, var: &Var) -> Result<()> {
-        let fits = match self {
-            Self::Whole(gradient) => gradient.dims() == var.dims(),
-            Self::Products(products) => {
-                let mut rows = 0;
-                for product in *products {
-                    let found = product.delta.dims().to_vec();
-                    if var.rank() != 2 || found != [product.values.rows()?, var.dim(1)?] {
-                        let expected = format!("({}, N) for {:?}", product.values.rows()?, var.dims());
-                        return Err(Error::Shape { place: "product of a gradient".into(), found, expected });
-                    }
-                    rows += product.values.width()?;
-                }
-                rows == var.dim(0)?
-            }
-        };
-        if fits {
-            return Ok(());
-        }
-        let found = match self {
-            Self::Whole(gradient) => gradient.dims().to_vec(),
-            Self::Products(products) => vec![products.len()],
-        };
-        Err(Error::Shape { place: "gradient".into(), found, expected: format!("that of {:?}", var.dims()) })
-    }
-
-    /// As a tensor, by candle's operations.
-    fn whole(&self, var: &Var) -> Result<Tensor> {
-        match self {
-            Self::Whole(gradient) => Ok((*gradient).clone()),
-            Self::Products(products) => {
-                let rows = products.iter().map(|product| product.whole(var.dtype()));
-                Ok(Tensor::cat(&rows.collect::<Result<Vec<_>>>()?, 0)?)
-            }
-        }
     }
 }
 

@@ -98,23 +98,33 @@ impl Sum {
 
     /// Hands over what was added, all of it; the sum starts anew.
     pub fn take(&mut self, share: f64, f: impl FnOnce(Gradient<'_>) -> Result<()>) -> Result<()> {
-        let mut are_products = self.is_zero && self.own_form.is_none();
-        for part in &mut self.parts {
-            if let Some(product) = part.pending.take() {
-                part.pending = part.pack(product)?;
-                are_products &= part.pending.is_none() || part.packed.is_empty();
-            }
-        }
-        if are_products {
+        self.pack_all()?;
+        let is_one = |part: &Part| part.pending.is_none() || part.packed.is_empty();
+        if self.is_zero && self.own_form.is_none() && self.parts.iter().all(is_one) {
             let parts = std::mem::take(&mut self.parts).into_iter();
             let products = parts.map(|part| part.into_product(&self.var, share)).collect::<Result<Vec<_>>>()?;
             return f(Gradient::Products(&products));
         }
+        f(Gradient::Whole(self.whole(share)?))
+    }
+
+    /// All that was added, in one tensor, which whatever is added next overwrites.
+    pub fn whole(&mut self, share: f64) -> Result<&Tensor> {
+        self.pack_all()?;
         // Also where all that was packed is nothing: what the last step left is not to be taken again.
         self.begin()?;
         self.form_all(share)?;
         self.is_zero = true;
-        f(Gradient::Whole(&self.sum))
+        Ok(&self.sum)
+    }
+
+    fn pack_all(&mut self) -> Result<()> {
+        for part in &mut self.parts {
+            if let Some(product) = part.pending.take() {
+                part.pending = part.pack(product)?;
+            }
+        }
+        Ok(())
     }
 
     /// Forgets what was added.
