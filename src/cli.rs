@@ -224,11 +224,16 @@ pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// Results go to stdout; a reader that has gone away is no error of ours.
 fn print(text: &str) -> Result<()> {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Error::File { action: "write", path: "stdout".into(), source: error })
-        }
-        _ => Ok(()),
+    stream(text).map(drop)
+}
+
+/// Prints at once, not by the line; says whether there is still a reader.
+fn stream(text: &str) -> Result<bool> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Error::File { action: "write", path: "stdout".into(), source: error }),
     }
 }
 

@@ -1,7 +1,9 @@
 //! The program, from outside: what it prints, what it writes, how it fails.
 
+use std::io::Read;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -113,11 +115,39 @@ fn an_epoch_in_which_no_layer_learns_reports_none() {
     let message =
         fails(2, &[&["train", "progressive", "--quiet", "--out", early.to_str().unwrap()], &settings[..]].concat());
     assert!(message.contains("`probe_epochs = 0`"), "{message}");
-    let settings = [&settings[..], &["--set", "sampler=hybrid_images"]].concat();
+    let settings = [&settings[..], &["--set", "sampler=hybrid_images", "--set", "probe_epochs=2"]].concat();
     let output = onward(&[&["train", "progressive", "--out", run.to_str().unwrap()], &settings[..]].concat());
     let log = text(&output.stderr);
     let epochs: Vec<&str> = log.lines().filter(|line| line.starts_with("epoch ")).collect();
-    assert!(matches!(epochs[..], [first, probe] if first.contains("goodness") && probe.ends_with("steps/s")), "{log}");
+    let ends = |line: &str| line.ends_with("steps/s") || line.contains("steps/s  validation");
+    assert!(matches!(epochs[..], [first, probe, _] if first.contains("goodness") && ends(probe)), "{log}");
+    // Nor can it be evaluated before it has learned.
+    let metrics = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let events = metrics.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let evaluated: Vec<u64> =
+        events.filter(|event| event["event"] == "evaluation").map(|event| event["epoch"].as_u64().unwrap()).collect();
+    assert_eq!(evaluated, [2, 3, 3], "{metrics}");
+}
+
+#[test]
+fn a_text_ends_when_nobody_reads_on() {
+    let base = tempfile::tempdir().unwrap();
+    let run = base.path().join("run");
+    let run = run.to_str().unwrap();
+    succeeds(&["train", "nlp", "--quiet", "--epochs", "1", "--set", "hidden=[8]", "--out", run]);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_onward"));
+    command.args(["generate", run, "--prompt", "The ", "--tokens", "1000000000"]);
+    let mut writer = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    writer.stdout.take().unwrap().read_exact(&mut [0; 8]).unwrap();
+    for _ in 0..600 {
+        if let Some(status) = writer.try_wait().unwrap() {
+            assert!(status.success(), "{status}");
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    writer.kill().unwrap();
+    panic!("a minute after its reader went away it still writes");
 }
 
 #[test]

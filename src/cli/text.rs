@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
-use super::{preferred_readout, print, print_json};
+use super::{preferred_readout, print, print_json, stream};
 use crate::data::text::{hold_out, read};
 use crate::error::{Error, Result};
 use crate::generate::{Generator, Sampling};
@@ -137,9 +137,9 @@ impl Generate {
         }
         print(generator.prompt())?;
         for _ in 0..self.tokens {
-            print(&generator.step()?)?;
-            // As it goes, not by the line; a reader that has gone away is no error of ours.
-            let _ = std::io::stdout().flush();
+            if !stream(&generator.step()?)? {
+                return Ok(());
+            }
         }
         print(&format!("{}\n", generator.finish()?))
     }
