@@ -284,6 +284,10 @@ impl Architecture for Net {
         self.readouts.clone()
     }
 
+    fn is_ready(&self, readout: &Readout, epochs: usize) -> bool {
+        readout.name != "head" || self.stack.heads.iter().all(|head| epochs > head.optimiser().span().start)
+    }
+
     fn blocks(&self) -> &[Block] {
         &self.stack.blocks
     }

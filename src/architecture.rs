@@ -44,6 +44,12 @@ pub trait Architecture: Send {
     /// The ways of reading out a prediction; at least one.
     fn readouts(&self) -> Vec<Readout>;
 
+    /// Whether a readout has anything to say when so many epochs are complete; by default it always has. A probe has not
+    /// before it learns, and is not evaluated until then.
+    fn is_ready(&self, _readout: &Readout, _epochs: usize) -> bool {
+        true
+    }
+
     /// Whether blocks learn from labels that the sampler's views do not carry; by default they do not.
     fn is_supervised(&self) -> bool {
         false

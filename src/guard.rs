@@ -348,6 +348,10 @@ impl Architecture for Guard<dyn Architecture> {
         self.certain(|net| net.readouts())
     }
 
+    fn is_ready(&self, readout: &Readout, epochs: usize) -> bool {
+        self.certain(|net| net.is_ready(readout, epochs))
+    }
+
     fn is_supervised(&self) -> bool {
         self.certain(|net| net.is_supervised())
     }

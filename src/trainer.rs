@@ -118,7 +118,9 @@ fn train_here(run: &mut Run, last: usize, observer: &mut dyn Observer) -> Result
         observer.on(&Event::EpochEnded { epoch: run.epoch, epochs, seconds, reports: &tally.means() });
         save(run, observer)?;
         unless_stopped(run)?;
-        let cheap: Vec<Readout> = run.architecture.readouts().into_iter().filter(|readout| readout.cheap).collect();
+        let architecture = &run.architecture;
+        let useful = |readout: &Readout| readout.cheap && architecture.is_ready(readout, run.epoch);
+        let cheap: Vec<Readout> = architecture.readouts().into_iter().filter(useful).collect();
         let due = run.epoch.is_multiple_of(settings.evaluate_every) && run.epoch < epochs;
         if due && !cheap.is_empty() && !run.data.validation.is_empty() {
             let evaluation = &evaluate(run, Split::Validation, &cheap, None)?;
