@@ -138,7 +138,9 @@ fn of_files(settings: &TextFiles, site: &Site) -> Result<DataSet> {
         Prepare::Hinton => hinton(&documents(&files, Document::File)?.join("\n\n"))?,
     };
     let alphabet = (settings.prepare == Prepare::Hinton).then_some(SYMBOLS);
-    text(&parts, alphabet, &settings.tokenizer, settings.window, settings.ngram, site).at(|| files.join(", "))
+    let others = settings.validation.iter().chain(&settings.test).map(String::as_str);
+    let named = || files.iter().copied().chain(others).collect::<Vec<_>>().join(", ");
+    text(&parts, alphabet, &settings.tokenizer, settings.window, settings.ngram, site).at(named)
 }
 
 /// Cuts text with the tokenizer of the run that is opened, if there is one, else with a new one.

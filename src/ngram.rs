@@ -112,6 +112,8 @@ impl KneserNey {
             let mut keys: Vec<u64> = (0..tokens.len()).filter_map(at).collect();
             keys.par_sort_unstable();
             keys.dedup();
+            // There are as many places as tokens, but far fewer different n-grams, of short ones above all.
+            keys.shrink_to_fit();
             let number = |place| at(place).map_or(NONE, |key| keys.binary_search(&key).map_or(NONE, |at| at as u32));
             let numbers: Vec<u32> = (0..tokens.len()).into_par_iter().map(number).collect();
             let mut counts = vec![0u32; keys.len()];

@@ -2,6 +2,7 @@
 
 mod train;
 
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::Path;
 use std::str::FromStr;
 
@@ -63,8 +64,8 @@ impl Tokenizer {
         let dropout = without.get_mut("model").and_then(|model| model.get_mut("dropout"));
         let is_random = dropout.map(serde_json::Value::take).is_some_and(|dropout| !dropout.is_null());
         let text = if is_random { without.to_string() } else { json.clone() };
-        let mut inner =
-            tokenizers::Tokenizer::from_str(&text).map_err(|error| mismatch(format!("is none: {error}")))?;
+        let parse = || tokenizers::Tokenizer::from_str(&text).map_err(|error| mismatch(format!("is none: {error}")));
+        let mut inner = unless_it_panics(parse)?;
         inner.with_post_processor(None::<PostProcessorWrapper>).with_padding(None);
         inner.with_truncation(None).map_err(refused)?;
         let mut named: Vec<(u32, String)> = inner.get_vocab(true).into_iter().map(|(token, id)| (id, token)).collect();
@@ -85,8 +86,9 @@ impl Tokenizer {
         let fallback = || (0..=255).all(|byte| inner.token_to_id(&format!("<0x{byte:02X}>")).is_some());
         let bytes = if model["byte_fallback"].as_bool() == Some(true) { fallback() } else { alphabet() };
         // With all bytes there it may still not look at bytes: a symbol that nobody has tells.
-        let is_lost = || inner.encode("\u{10fffd}", false).is_ok_and(|encoding| encoding.get_ids().is_empty());
-        if matches!(inner.get_model(), ModelWrapper::BPE(_)) && unknown.is_none() && (!bytes || is_lost()) {
+        let strange = unless_it_panics(|| Ok(inner.encode("\u{10fffd}", false)))?;
+        let is_lost = strange.is_ok_and(|encoding| encoding.get_ids().is_empty());
+        if matches!(inner.get_model(), ModelWrapper::BPE(_)) && unknown.is_none() && (!bytes || is_lost) {
             let problem = "symbols that it does not know would be lost: it has no unknown token and not all bytes";
             return Err(mismatch(problem.into()));
         }
@@ -149,7 +151,7 @@ impl Tokenizer {
     }
 
     fn encode_piece(&self, text: &str) -> Result<(Encoded, usize)> {
-        let encoding = self.inner.encode(text, false).map_err(|error| {
+        let encoding = unless_it_panics(|| Ok(self.inner.encode(text, false)))?.map_err(|error| {
             let strange = text.chars().find(|symbol| self.inner.encode(symbol.to_string(), false).is_err());
             let strange = strange.map_or(error.to_string(), |symbol| format!("{symbol:?} is not in its vocabulary"));
             mismatch(format!("{strange}, and it has no unknown token"))
@@ -234,6 +236,14 @@ impl Stream<'_> {
     }
 }
 
+/// What the library makes of a file; it takes some of what a file says for granted, and panics where that is not so.
+fn unless_it_panics<R>(work: impl FnOnce() -> Result<R>) -> Result<R> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let said = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        Err(mismatch(format!("contradicts itself: the library that reads it stopped at {:?}", said.unwrap_or("it"))))
+    })
+}
+
 fn mismatch(problem: String) -> Error {
     Error::Mismatch { place: "tokenizer".into(), problem }
 }
@@ -272,7 +282,9 @@ mod tests {
     #[test]
     fn a_long_text_is_cut_where_no_token_notices() -> Result<()> {
         let kinds = [Units::Char, Units::Word(None), Units::Bpe(300)];
-        let texts = [long(), long().replace(' ', "_"), long().replace('\n', " \n ")];
+        let bare = long().replace(' ', "_");
+        let ends = [" \n ", "\r\n", "\n\u{3000}", "\t\t"].map(|end| bare.replace('\n', end));
+        let texts = [vec![long(), bare], ends.to_vec()].concat();
         for (text, units) in texts.into_iter().flat_map(|text| kinds.map(|units| (text.clone(), units))) {
             assert!(pieces(&text).len() > 3 && pieces(&text).concat() == text);
             let tokenizer = Tokenizer::train(units, &[&text])?;
@@ -284,6 +296,20 @@ mod tests {
             assert_eq!(tokenizer.decode(&whole.ids)?, text, "{units:?}");
         }
         Ok(())
+    }
+
+    #[test]
+    fn a_file_that_the_library_stumbles_over_is_refused() {
+        let bpe = |vocab: &str, merges: &str| {
+            format!(r#"{{"version":"1.0","model":{{"type":"BPE","unk_token":"?","vocab":{vocab},"merges":{merges}}}}}"#)
+        };
+        let long = bpe(r#"{"?":0,"a":1,"b":2}"#, r#"["a b"]"#);
+        let precompiled = r#"{"version":"1.0","normalizer":{"type":"Precompiled","precompiled_charsmap":"!!"},
+            "model":{"type":"WordLevel","unk_token":"?","vocab":{"?":0,"a":1}}}"#;
+        for json in [long, precompiled.into()] {
+            let error = Tokenizer::from_json(json).unwrap_err();
+            assert!(matches!(error, Error::Mismatch { .. }), "{error}");
+        }
     }
 
     // Many merges are equally frequent here, so that an order of hashes would show.

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
+use rayon::prelude::*;
 
 use crate::data::{Augment, Content, DataSet, Examples, Kind};
 use crate::error::{Error, Result};
@@ -228,20 +229,24 @@ impl Windows {
         }
         let (mut tokens, mut ends): (Vec<u32>, Vec<(usize, usize)>) = (Vec::new(), Vec::new());
         let (mut characters, mut short, mut windows) = (0, 0, 0);
-        for document in documents {
-            let encoded = tokenizer.encode(document)?;
-            if encoded.ids.len() <= window {
-                short += 1;
-                continue;
+        // Short ones side by side, a long one in pieces.
+        for documents in documents.chunks(256) {
+            let encoded =
+                documents.par_iter().map(|document| tokenizer.encode(document)).collect::<Result<Vec<_>>>()?;
+            for (document, encoded) in documents.iter().zip(encoded) {
+                if encoded.ids.len() <= window {
+                    short += 1;
+                    continue;
+                }
+                // An unknown token costs its bits and tells no character: whoever knows it cannot write the text down.
+                let behind = encoded.starts[1..].iter().copied().chain([document.chars().count() as u32]);
+                let labels = encoded.ids.iter().zip(&encoded.starts).zip(behind).skip(window);
+                let known = labels.filter(|((id, _), _)| Some(**id) != tokenizer.unknown());
+                characters += known.map(|((_, start), end)| (end - start) as usize).sum::<usize>();
+                windows += encoded.ids.len() - window;
+                tokens.extend(encoded.ids);
+                ends.push((tokens.len(), windows));
             }
-            // An unknown token costs its bits and tells no character: whoever knows it cannot write the text down.
-            let behind = encoded.starts[1..].iter().copied().chain([document.chars().count() as u32]);
-            let labels = encoded.ids.iter().zip(&encoded.starts).zip(behind).skip(window);
-            let known = labels.filter(|((id, _), _)| Some(**id) != tokenizer.unknown());
-            characters += known.map(|((_, start), end)| (end - start) as usize).sum::<usize>();
-            windows += encoded.ids.len() - window;
-            tokens.extend(encoded.ids);
-            ends.push((tokens.len(), windows));
         }
         let unknown = tokens.iter().filter(|token| Some(**token) == tokenizer.unknown()).count();
         Ok(Self { tokens: tokens.into(), ends: ends.into(), window, characters, unknown, short })

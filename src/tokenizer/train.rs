@@ -177,15 +177,12 @@ fn words(texts: &[&str]) -> Result<BTreeMap<String, usize>> {
     })
 }
 
-/// A text in pieces that begin with a space before a word, or behind the end of a line that has other characters than
-/// white space on both sides: no tokenizer made here looks across such places.
+/// A text in pieces that begin with the last white space before another character: no tokenizer made here looks across
+/// such places, since white space belongs to what follows, if to anything, and no more than one character of it.
 pub(super) fn pieces(text: &str) -> Vec<&str> {
-    let bytes = text.as_bytes();
-    let is_black = |symbol: Option<char>| symbol.is_some_and(|symbol| !symbol.is_whitespace());
-    let is_border = |&at: &usize| match (bytes[at - 1], bytes[at]) {
-        (_, b' ') => is_black(text[at + 1..].chars().next()),
-        (b'\n', _) => is_black(text[..at - 1].chars().next_back()) && is_black(text[at..].chars().next()),
-        _ => false,
+    let is_border = |&at: &usize| {
+        let mut symbols = text.get(at..).unwrap_or_default().chars().map(char::is_whitespace);
+        (symbols.next(), symbols.next()) == (Some(true), Some(false))
     };
     let (mut pieces, mut start) = (Vec::new(), 0);
     while let Some(end) = (start + PIECE..text.len()).find(is_border) {
