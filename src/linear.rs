@@ -85,7 +85,8 @@ impl Linear {
                 product = product.repeat((input.views(), 1))?;
             }
             if let Some(scale) = &part.scale {
-                product = product.broadcast_mul(&scale.unsqueeze(1)?)?;
+                // One-hot parts have no element type of their own.
+                product = product.broadcast_mul(&scale.unsqueeze(1)?.to_dtype(weight.dtype())?)?;
             }
             sum = Some(match sum {
                 None => product,

@@ -146,6 +146,27 @@ fn a_network_that_is_lost_stops_the_run_and_leaves_the_last_good_checkpoint() ->
     Ok(())
 }
 
+#[test]
+fn language_models_agree_in_64_bits_within_rounding() -> Result<()> {
+    for (architecture, embedding) in [("nlp", Some(0)), ("nlp", Some(8)), ("backprop", None)] {
+        let trained = |precision: &str| -> Result<Vec<(String, Tensor)>> {
+            let mut run = Run::builder(architecture).data("fables").set("hidden", vec![30, 20]).set("epochs", 1);
+            if let Some(embedding) = embedding {
+                run = run.set("embedding", embedding).set("sampler.negatives", "uniform");
+            }
+            let mut run = run.set("batch", 4000).set("precision", precision).build()?;
+            run.train_until(1, &mut ())?;
+            let tensors = run.vars().all().into_iter();
+            tensors.map(|(name, var)| Ok((name, var.to_dtype(DType::F64)?))).collect()
+        };
+        for ((name, fast), (_, plain)) in trained("f32")?.into_iter().zip(trained("f64")?) {
+            let apart = (fast - plain)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f64>()?;
+            assert!(apart < 2e-4, "{architecture} {embedding:?} {name}: {apart}");
+        }
+    }
+    Ok(())
+}
+
 /// The real data, where they are: `$ONWARD_DATA/mnist` and `$ONWARD_DATA/fashion-mnist`.
 #[test]
 fn the_real_data_are_what_they_are_known_to_be() -> Result<()> {

@@ -77,6 +77,8 @@ impl Delta {
     /// That of the rows before each was multiplied by its factor and, if `views` is not 1, stood in that many views:
     /// `(V·B, N)` to `(B, N)`.
     pub(crate) fn through_scale(&self, factors: Option<&Tensor>, views: usize) -> Result<Self> {
+        let factors = factors.map(|factors| factors.to_dtype(self.own.dtype())).transpose()?;
+        let factors = factors.as_ref();
         let own = match factors {
             _ if views != 1 => ops::sum_views(&self.own, factors, views)?,
             Some(factors) => ops::scale_rows(&self.own, factors)?,
