@@ -94,23 +94,29 @@ impl Source {
         // A value is parsed inside a document, since TOML has no value alone.
         let parsed = format!("value = {value}").parse::<Table>().ok();
         let parsed = parsed.filter(|table| table.len() == 1).and_then(|mut table| table.remove("value"));
-        let mut value = parsed.unwrap_or_else(|| Value::String(value.trim().to_string()));
-        let mut keys: Vec<_> = key.trim().split('.').collect();
+        let value = parsed.unwrap_or_else(|| Value::String(value.trim().to_string()));
+        let keys: Vec<_> = key.trim().split('.').collect();
         if keys.len() > DEEPEST {
             let expected = format!("a key of at most {DEEPEST} parts, as in --set layer.dropout=0.1");
-            return Err(Error::Setting {
-                key: format!("{}…", &keys[..4].join(".")),
-                value: value.to_string(),
-                origin,
-                expected,
-            });
+            let (key, value) = (format!("{}…", &keys[..4].join(".")), value.to_string());
+            return Err(Error::Setting { key, value, origin, expected });
         }
-        let first = keys.remove(0).to_string();
-        for key in keys.into_iter().rev() {
-            value = Value::Table(Table::from_iter([(key.to_string(), value)]));
-        }
-        Ok(Self { origin, table: Table::from_iter([(first, value)]) })
+        Ok(Self { origin, table: nested(key.trim(), value) })
     }
+
+    /// One setting by its key, dots for nesting, and its value.
+    pub fn setting(key: &str, value: impl Into<Value>) -> Self {
+        Self { origin: format!("set({key})"), table: nested(key, value.into()) }
+    }
+}
+
+/// The tables that a key with dots stands for.
+fn nested(key: &str, value: Value) -> Table {
+    let mut keys: Vec<_> = key.splitn(DEEPEST, '.').collect();
+    let first = keys.remove(0).to_string();
+    let value =
+        keys.into_iter().rev().fold(value, |value, key| Value::Table(Table::from_iter([(key.to_string(), value)])));
+    Table::from_iter([(first, value)])
 }
 
 /// No key has more parts.

@@ -9,11 +9,8 @@ use onward::{Result, Run, RunBuilder};
 use onward_plugins as _;
 
 fn small() -> RunBuilder {
-    let data = onward::export::Table::from_iter([
-        ("name".to_string(), "digits".into()),
-        ("size".to_string(), onward::export::Value::Integer(1000)),
-    ]);
-    Run::builder("progressive").set("data", data).set("hidden", vec![200, 200]).set("epochs", 12)
+    let builder = Run::builder("progressive").data("digits").set("data.size", 1000);
+    builder.set("hidden", vec![200, 200]).set("epochs", 12)
 }
 
 fn model(run: &Run) -> Vec<(String, Vec<u32>)> {
@@ -130,15 +127,11 @@ fn the_preset_of_the_peer_trains_with_its_own_names_of_settings() -> Result<()> 
 fn a_network_that_is_lost_stops_the_run_and_leaves_the_last_good_checkpoint() -> Result<()> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run");
-    let layer = |peer: f64| {
-        let peer = onward::export::Value::Float(peer);
-        onward::export::Table::from_iter([("name".to_string(), "dense".into()), ("peer".to_string(), peer)])
-    };
-    let mut run = small().set("epochs", 3).set("layer", layer(0.03)).out(&path).build()?;
+    let mut run = small().set("epochs", 3).set("layer.peer", 0.03).out(&path).build()?;
     run.train_until(1, &mut ())?;
     let good = model(&run);
     drop(run);
-    let mut run = Run::open(&path)?.set("layer", layer(1e300)).resume()?;
+    let mut run = Run::open(&path)?.set("layer.peer", 1e300).resume()?;
     let error = run.fit(&mut ()).unwrap_err();
     assert!(matches!(error, onward::Error::Diverged { .. }), "{error}");
     drop(run);

@@ -17,7 +17,7 @@
 //!
 //! # From Rust
 //!
-//! A [`Run`](crate::Run) is the same thing; whatever `--set` takes, [`set`](crate::RunBuilder::set) takes. A program
+//! A [`Run`](crate::Run) is the same thing; the keys that `--set` takes, [`set`](crate::RunBuilder::set) takes. A program
 //! links the plugins that it names with `use the_plugins as _;`.
 //!
 //! ```
@@ -28,10 +28,8 @@
 //! let mut run = Run::builder("progressive")
 //!     .data("digits")
 //!     .set("hidden", vec![60])
-//!     .set("layer", toml::toml! {
-//!         name = "dense"
-//!         dropout = 0.1
-//!     })
+//!     .set("layer", "dense")
+//!     .set("layer.dropout", 0.1)
 //!     .set("epochs", 2)
 //!     .build()?;
 //!
@@ -58,7 +56,7 @@
 //! A setting has its default. Above it stands the architecture's first preset, then what the data set suggests for itself
 //! (`onward show digits`: 12 epochs); or, above both, the preset that `--preset NAME` asks for, `none` for no preset.
 //! Then come a file (`--config`) and what is set by itself (`--data`, `--epochs`, `--set`), the last one first. All of it is
-//! checked before anything is built: a value out of its range, or a setting that nobody reads, is an
+//! checked before anything is built: a value out of its range, or a setting that does not exist, is an
 //! [`Error`](crate::Error) with the key, where it came from, and what would be right. The complete result is written to
 //! the run's `config.toml`, which repeats the run.
 //!

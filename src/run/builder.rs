@@ -59,11 +59,9 @@ impl RunBuilder {
         self.set("seed", i64::from(seed))
     }
 
-    /// One setting: a number, a word, a list, or a table.
-    pub fn set(mut self, key: &str, value: impl Into<Value>) -> Self {
-        let table = toml::Table::from_iter([(key.to_string(), value.into())]);
-        self.sources.push(Source { origin: format!("set({key})"), table });
-        self
+    /// One setting: a number, a word, a list, or a table; dots in the key for nesting, as in `set("layer.dropout", 0.1)`.
+    pub fn set(self, key: &str, value: impl Into<Value>) -> Self {
+        self.source(Source::setting(key, value))
     }
 
     /// Several settings at once, from a file or a command line.
