@@ -29,9 +29,9 @@ fn main() -> Result<()> {
     let summary = run.fit(&mut watch)?;
     println!("test: {:.1}% wrong by {}", 100. * summary.test.error, summary.test.readout);
 
-    let folder = std::env::temp_dir().join("onward-01-train-by-name");
-    run.save(&folder)?;
-    let found = Run::load(&folder)?;
+    let folder = tempfile::tempdir().expect("a folder for temporary files");
+    run.save(folder.path())?;
+    let found = Run::load(folder.path())?;
     assert_eq!(found.evaluate(Split::Test, Some(&summary.test.readout))?, summary.test);
     Ok(())
 }

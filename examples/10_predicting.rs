@@ -11,14 +11,14 @@
 //!
 //! With the folder of a run and pictures as its arguments it predicts these, by its head.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use onward::candle_core::Tensor;
 use onward::{Result, Run};
 use onward_plugins as _; // the model's parts are found by their names
 
 /// Trains a small model, as `onward train` would: its folder, and some examples of the test part with their labels.
-fn trained(folder: &PathBuf) -> Result<(Tensor, Vec<u32>)> {
+fn trained(folder: &Path) -> Result<(Tensor, Vec<u32>)> {
     let mut run = Run::builder("progressive").data("digits").set("hidden", vec![300, 300]).set("epochs", 3).build()?;
     run.fit(&mut ())?;
     run.save(folder)?;
@@ -37,9 +37,9 @@ fn main() -> Result<()> {
         return Ok(());
     }
 
-    let folder = std::env::temp_dir().join("onward-10-predicting");
-    let (examples, labels) = trained(&folder)?; // (5, 1, 28, 28), numbers from 0 to 1
-    let run = Run::open(&folder)?.without_data().build()?;
+    let folder = tempfile::tempdir().expect("a folder for temporary files");
+    let (examples, labels) = trained(folder.path())?; // (5, 1, 28, 28), numbers from 0 to 1
+    let run = Run::open(folder.path())?.without_data().build()?;
     let classes = &run.data().kind.classes;
     let scores = run.scores(examples, "head")?.to_vec2::<f32>()?; // (5, 10), log-probabilities
     for (scores, label) in scores.into_iter().zip(labels) {

@@ -1,12 +1,14 @@
 //! Tensors in safetensors files, with what they belong to written beside them.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use safetensors::tensor::{TensorView, View};
-use safetensors::SafeTensors;
+use safetensors::{SafeTensorError, SafeTensors};
 use serde::{Deserialize, Serialize};
 
 use crate::data::Kind;
@@ -26,6 +28,9 @@ pub(crate) struct Belongs {
     /// The fingerprint of what the text was cut with that the network was made for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokenizer: Option<String>,
+    /// How many examples it is trained on; none in files from before this was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub examples: Option<usize>,
     /// Epochs completed.
     pub epoch: usize,
     /// Steps taken.
@@ -42,9 +47,13 @@ pub(crate) fn write(path: &Path, tensors: &BTreeMap<String, Tensor>, belongs: &B
     let text = json(&Belongs { checksum, ..belongs.clone() });
     // One key: several would be written in the order of their hashes.
     let metadata = HashMap::from([(KEY.to_string(), text)]);
-    let bytes = safetensors::serialize(tensors, Some(metadata))
-        .map_err(|error| Error::Run { path: path.into(), problem: format!("cannot be written: {error}") })?;
-    folder::write(path, &bytes)
+    // One tensor after the other: all of them together need not fit into the memory once more.
+    folder::replace(path, |beside| {
+        safetensors::serialize_to_file(tensors, Some(metadata), beside).map_err(|error| match error {
+            SafeTensorError::IoError(source) => Error::file("write", path)(source),
+            other => Error::Run { path: path.into(), problem: format!("cannot be written: {other}") },
+        })
+    })
 }
 
 fn json(belongs: &Belongs) -> String {
@@ -110,6 +119,20 @@ fn described(path: &Path, bytes: &[u8]) -> Result<Belongs> {
     }
     Ok(belongs)
 }
+
+/// How far a file's training had come, epochs and steps, by its beginning alone; none if that cannot be read.
+pub(crate) fn standing(path: &Path) -> Option<(usize, u64)> {
+    let mut file = File::open(path).ok()?;
+    let mut bytes = Vec::new();
+    file.by_ref().take(8).read_to_end(&mut bytes).ok()?;
+    let header = u64::from_le_bytes(bytes[..].try_into().ok()?);
+    file.take(header.min(LONGEST)).read_to_end(&mut bytes).ok()?;
+    let belongs = described(path, &bytes).ok()?;
+    Some((belongs.epoch, belongs.step))
+}
+
+/// No header of the format is longer.
+const LONGEST: u64 = 100_000_000;
 
 /// What a file holds.
 pub(crate) struct Saved {

@@ -172,7 +172,8 @@ impl Run {
     fn belongs(&self) -> Belongs {
         let (architecture, kind) = (self.config.architecture.clone(), self.data.kind.clone());
         let tokenizer = self.data.text.as_ref().map(|text| text.tokenizer.fingerprint());
-        Belongs { format: FORMAT, architecture, kind, tokenizer, epoch: self.epoch, step: self.step, checksum: 0 }
+        let (examples, epoch, step) = (Some(self.data.train.len()), self.epoch, self.step);
+        Belongs { format: FORMAT, architecture, kind, tokenizer, examples, epoch, step, checksum: 0 }
     }
 
     pub(crate) fn model(&self) -> BTreeMap<String, Tensor> {
@@ -189,10 +190,16 @@ impl Run {
     /// Writes configuration, the state of training and the model to a folder, which is made if it is not there.
     ///
     /// # Errors
+    /// [`Error::Run`] for the folder of a run with another configuration, which is never overwritten.
     /// [`Error::Diverged`] if they hold values that are not finite: what could not be read again replaces nothing.
     /// [`Error::File`].
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
         let folder = folder.as_ref();
+        let is_other = |config: Vec<u8>| config != self.config.to_toml().as_bytes();
+        if self.folder() != Some(folder) && std::fs::read(folder.join(CONFIG)).is_ok_and(is_other) {
+            let problem = "holds another run; a run is never overwritten, name another folder".to_string();
+            return Err(Error::Run { path: folder.into(), problem });
+        }
         // The state holds the weights as well: one file is replaced at once, two are not.
         let mut state: BTreeMap<String, Tensor> =
             self.model().into_iter().map(|(name, tensor)| (format!("model.{name}"), tensor)).collect();
@@ -236,6 +243,14 @@ impl Run {
         if let Some((wanted, found)) = both.find(|(wanted, found)| go_on && wanted != found) {
             let problem =
                 format!("the class that was {wanted:?} when the run began is now {found:?}; name it as it was");
+            return Err(Error::Mismatch { place: "data".into(), problem });
+        }
+        let found = self.data.train.len();
+        if let Some(wanted) = belongs.examples.filter(|wanted| go_on && *wanted != found) {
+            let problem = format!(
+                "the training part had {wanted} examples when the run began and has {found} now; put the data back as \
+                 they were, or train anew"
+            );
             return Err(Error::Mismatch { place: "data".into(), problem });
         }
         // It is the file that does not fit the configuration beside it, not what somebody wrote on the command line.

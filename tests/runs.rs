@@ -41,6 +41,59 @@ fn a_small_net_learns_digits_and_is_found_again_in_its_folder() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_run_is_saved_again_but_never_over_another_one() -> Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    let mut run = small().set("epochs", 2).build()?;
+    run.save(&path)?;
+    run.train_until(1, &mut ())?;
+    run.save(&path)?;
+    assert_eq!(Run::load(&path)?.epoch(), 1);
+    let error = small().set("layer.dropout", 0.1).build()?.save(&path).unwrap_err();
+    assert!(matches!(error, onward::Error::Run { .. }) && error.to_string().contains("another run"), "{error}");
+    assert_eq!(model(&Run::load(&path)?), model(&run));
+    Ok(())
+}
+
+/// A process may be killed when it has written the state and not yet the model.
+#[test]
+fn a_model_that_is_behind_the_state_is_not_used() -> Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    let [path, old] = ["run", "old"].map(|name| folder.path().join(name));
+    let mut run = small().set("epochs", 2).build()?;
+    run.save(&old)?;
+    run.train_until(1, &mut ())?;
+    run.save(&path)?;
+    assert_eq!(model(&Run::open(&path)?.without_data().build()?), model(&run));
+    std::fs::copy(old.join("model.safetensors"), path.join("model.safetensors")).unwrap();
+    assert_eq!(model(&Run::open(&path)?.without_data().build()?), model(&run));
+    Ok(())
+}
+
+#[test]
+fn a_run_does_not_go_on_with_more_or_fewer_examples() -> Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    small().set("epochs", 2).out(&path).build()?.train_until(1, &mut ())?;
+    for size in [990, 1010] {
+        let error = Run::open(&path)?.set("data.size", size).resume().err().expect("other data").to_string();
+        assert!(error.contains("examples when the run began"), "{error}");
+    }
+    Run::open(&path)?.resume()?.fit(&mut ())?;
+    Ok(())
+}
+
+#[test]
+fn labels_reach_no_layer_that_is_frozen() -> Result<()> {
+    for frozen in [true, false] {
+        let run = Run::builder("nlp").set("hidden", vec![8]).set("epochs", 1).set("candidates", 2);
+        let summary = run.set("frozen", frozen).build()?.fit(&mut ())?;
+        assert_eq!((summary.labels.blocks, summary.labels.heads), (!frozen, true));
+    }
+    Ok(())
+}
+
 /// The fast paths against candle's plain operations, end to end.
 #[test]
 fn the_fast_paths_agree_with_the_plain_ones_within_rounding() -> Result<()> {

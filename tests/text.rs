@@ -174,11 +174,12 @@ fn a_run_keeps_its_tokenizer_and_refuses_another() -> Result<()> {
     let json = std::fs::read_to_string(path.join("tokenizer.json")).unwrap();
     let own = Tokenizer::open(&path.join("tokenizer.json"))?;
     assert_eq!(own.vocabulary().len(), 270);
-    // Other text from now on: the run still reads it in its own way.
+    // Other text from now on: the run still reads it in its own way, but does not go on with it.
     std::fs::write(&file, "no cat is on any mat; the crow has sung. ".repeat(60)).unwrap();
-    let resumed = Run::open(&path)?.resume()?;
-    assert_eq!(resumed.data().text.as_ref().unwrap().tokenizer.fingerprint(), own.fingerprint());
-    drop(resumed);
+    let loaded = Run::load(&path)?;
+    assert_eq!(loaded.data().text.as_ref().unwrap().tokenizer.fingerprint(), own.fingerprint());
+    let error = Run::open(&path)?.resume().err().expect("refused").to_string();
+    assert!(error.contains("examples when the run began"), "{error}");
     // Without the file another one would be trained on that text.
     std::fs::remove_file(path.join("tokenizer.json")).unwrap();
     let refused = |builder: Result<RunBuilder>, expected: &str| {

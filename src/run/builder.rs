@@ -134,7 +134,7 @@ impl RunBuilder {
         let config = self.config()?;
         let (mut data, mut tokenizer, mut saved) = (self.given.clone(), None, None);
         if let Some(folder) = &self.saved {
-            let read = checkpoint::read(&saved_in(folder))?;
+            let read = checkpoint::read(&saved_in(folder, self.data))?;
             tokenizer = checkpoint::tokenizer(folder, &read.belongs)?;
             if !self.data {
                 let text = tokenizer.clone().map(|tokenizer| Text { tokenizer, ngram: 1 });
@@ -344,13 +344,15 @@ fn check(settings: &RunSettings, data: &DataSet, sampler: &dyn NegativeSampler) 
     Ok(())
 }
 
-/// The state of the training where there is one, else the model alone.
-fn saved_in(folder: &Path) -> PathBuf {
-    let state = folder.join(STATE);
-    if state.is_file() {
+/// The state of the training where there is one, else the model; that as well if it is enough and not behind, as it is
+/// if the process was killed between the two.
+fn saved_in(folder: &Path, with_state: bool) -> PathBuf {
+    let (state, model) = (folder.join(STATE), folder.join(MODEL));
+    let is_behind = || checkpoint::standing(&model).is_none_or(|model| checkpoint::standing(&state) != Some(model));
+    if state.is_file() && (with_state || is_behind()) {
         state
     } else {
-        folder.join(MODEL)
+        model
     }
 }
 
