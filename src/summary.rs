@@ -63,7 +63,7 @@ pub struct Evaluation {
     pub examples: usize,
     /// All readouts that were used.
     pub readouts: BTreeMap<String, Score>,
-    /// What counting on the training part comes to on the test part of text.
+    /// Of text, what counting on the training part of the same data comes to on the test part.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub baselines: BTreeMap<String, Score>,
 }
@@ -93,7 +93,7 @@ pub struct Summary {
     pub seed: u64,
     /// Epochs completed.
     pub epochs: usize,
-    /// How many numbers learn.
+    /// How many numbers can learn, those of frozen layers as well.
     pub parameters: usize,
     /// Wall-clock time of the training, evaluation and writing included; of a resumed run, since it was resumed.
     pub seconds: f64,

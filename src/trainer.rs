@@ -34,6 +34,8 @@ fn fit_here(run: &mut Run, observer: &mut dyn Observer) -> Result<Summary> {
     let training = train(run, last, observer)?;
     let (validation, test) = rayon::scope(|_| judge(run, observer))?;
     let learned = run.vars.learned();
+    // Of a frozen network only the head learns.
+    let is_learning = run.architecture.blocks().iter().any(|block| !block.span().is_empty());
     let settings = &run.config.run;
     let summary = Summary {
         architecture: run.config.architecture.clone(),
@@ -46,7 +48,7 @@ fn fit_here(run: &mut Run, observer: &mut dyn Observer) -> Result<Summary> {
         peak_memory_mb: peak_memory_mb(),
         threads: rayon::current_num_threads(),
         labels: Labels {
-            blocks: run.sampler.is_supervised() || run.architecture.is_supervised(),
+            blocks: is_learning && (run.sampler.is_supervised() || run.architecture.is_supervised()),
             heads: !run.architecture.heads().is_empty(),
         },
         validation,
