@@ -11,7 +11,7 @@ use onward::{GoodnessFn, Result, Run};
 use onward_plugins as _;
 
 onward::settings! {
-    /// Goodness of an example as the sum of the absolute values of its activities, to a power.
+    /// Goodness of an example as the mean of the absolute values of its activities, each to a power.
     ///
     /// `g[b] = (1/N)·Σᵢ |a[b, i]|^p`, `(B, …)` to `(B,)`.
     pub struct MeanPower {

@@ -1,5 +1,5 @@
-//! Adds a source of negative views, made without labels, and trains layers by it; then a softmax upon them learns the
-//! labels, of which the layers have heard nothing.
+//! Adds a source of negative views, made without labels, and trains layers by it; a softmax upon them learns the labels,
+//! of which the layers hear nothing.
 //!
 //! ```text
 //! $ cargo run --release --example 03_a_sampler_of_ones_own

@@ -40,7 +40,7 @@ onward::settings! {
     /// Three things differ from images (measured on Aesop's fables): the decision is softer, `temperature` per unit, the
     /// first layer learns ten times as fast, and the upper ones more slowly than the first (`upper_lr`), without which they
     /// stay near chance. The defaults suit a book of fables; a corpus of a megabyte needs another descent, that of the
-    /// preset `corpus`.
+    /// preset `corpus`. `tokenizer` is a shorthand for `data.tokenizer`.
     ///
     /// # Reference
     /// Hinton, "The Forward-Forward Algorithm", 2022, its experiment with Aesop's fables
@@ -50,7 +50,8 @@ onward::settings! {
         hidden: Vec<usize> = vec![1000; 3], in 1..=1_000_000;
         /// The kind of the layers.
         layer: Pick<dyn LocalLayer> = "dense".into();
-        /// The length of a token's row in the table of the first layer; 0 for one-hot tokens and no table.
+        /// The length of a token's row in the table of the first layer, which then is an `embedding`; 0 for one-hot tokens,
+        /// no table, and a first layer like the others.
         embedding: usize = 0, in 0..=100_000;
         /// The goodness of all layers.
         goodness: Pick<dyn GoodnessFn> = "sum_squares".into();
@@ -74,7 +75,7 @@ onward::settings! {
         upper_lr: f64 = 0.25, in f64::MIN_POSITIVE..=1000.;
         /// Weight decay of the layers; biases have none.
         weight_decay: f64 = 0.001, in 0. ..=1.;
-        /// How much of the running mean of the gradients a step keeps.
+        /// How much of the running mean of the gradients a step keeps; Adam has its own.
         momentum: f64 = 0.9, in 0. ..1.;
         /// How the rates change over the epochs in which a layer learns.
         schedule: Schedule = Schedule::Linear;

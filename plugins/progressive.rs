@@ -64,7 +64,7 @@ onward::settings! {
         lr: f64 = 0.01, in f64::MIN_POSITIVE..=1000.;
         /// Weight decay of the layers; biases have none.
         weight_decay: f64 = 0.001, in 0. ..=1.;
-        /// How much of the running mean of the gradients a step keeps.
+        /// How much of the running mean of the gradients a step keeps; Adam has its own.
         momentum: f64 = 0.9, in 0. ..1.;
         /// How the rates change over the epochs in which a layer learns.
         schedule: Schedule = Schedule::HalfLinear;
