@@ -9,6 +9,7 @@ mod fast;
 mod gather;
 mod gradient;
 mod product;
+mod scatter;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};

@@ -2,9 +2,10 @@
 
 use candle_core::{DType, Device, Tensor};
 
+use super::scatter::Scatter;
 use super::Delta;
 use crate::error::Result;
-use crate::input::{indices, Values};
+use crate::input::Values;
 use crate::ops::gemm::{accumulate, Matrix};
 use crate::ops::{add, is_fast, with_rows};
 
@@ -30,7 +31,7 @@ impl Product {
 
     /// `dst ← keep·dst + factor·valuesᵀ·delta`, each row then handed to `finish` with what stands beside it.
     ///
-    /// Rows of the delta that are zero are left out, where half of them are.
+    /// Rows of the delta that are zero are left out, of dense values where half of them are.
     pub(super) fn add_to(
         &self,
         dst: &mut [f32],
@@ -56,32 +57,20 @@ impl Product {
                     })
                 })?
             }
-            Values::OneHot { index, classes, strength } => {
-                let (slots, units) = (index.dim(1)?, self.delta.units());
-                let index = indices(index, *classes)?;
-                dst.iter_mut().for_each(|dst| *dst *= keep);
-                let factor = factor * *strength as f32;
-                let places = |row: usize| {
-                    let index = index[row * slots..][..slots].iter().enumerate();
-                    index.map(|(slot, &class)| slot * classes + class as usize)
+            Values::OneHot { .. } => {
+                let change = |scatter: &Scatter<'_>| {
+                    let work = |place: usize, dst: &mut [f32], beside: &mut [f32]| {
+                        dst.iter_mut().for_each(|dst| *dst *= keep);
+                        scatter.add_to(place, dst);
+                        finish(dst, beside);
+                    };
+                    if beside.is_empty() {
+                        scatter.each_place([dst], |place, [dst]| work(place, dst, &mut []));
+                    } else {
+                        scatter.each_place([dst, beside], |place, [dst, beside]| work(place, dst, beside));
+                    }
                 };
-                with_rows(self.delta.own(), |delta| {
-                    for row in (0..delta.rows).filter(|&row| !is_zero(delta.row(row))) {
-                        places(row).for_each(|place| add(&mut dst[place * units..][..units], factor, delta.row(row)));
-                    }
-                })?;
-                for (shares, common) in self.delta.common() {
-                    let mut counts = vec![0f32; slots * classes];
-                    for (row, share) in shares.to_vec1::<f32>()?.into_iter().enumerate() {
-                        places(row).for_each(|place| counts[place] += share);
-                    }
-                    let common = common.to_vec1::<f32>()?;
-                    for (place, count) in counts.iter().enumerate().filter(|(_, count)| **count != 0.) {
-                        add(&mut dst[place * units..][..units], factor * count, &common);
-                    }
-                }
-                finish(dst, beside);
-                Ok(())
+                Scatter::with(self, factor, change).map(|_| ())
             }
         }
     }
@@ -160,7 +149,7 @@ impl Packed {
 }
 
 /// Whether all numbers are zero; what is no number is not.
-fn is_zero(row: &[f32]) -> bool {
+pub(super) fn is_zero(row: &[f32]) -> bool {
     // In pieces, each without a branch.
     row.chunks(64).all(|piece| piece.iter().fold(0, |bits, x| bits | x.to_bits() << 1) == 0)
 }
