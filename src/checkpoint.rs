@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use safetensors::tensor::{TensorView, View};
-use safetensors::{SafeTensorError, SafeTensors};
+use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
 use crate::data::Kind;
@@ -47,13 +47,9 @@ pub(crate) fn write(path: &Path, tensors: &BTreeMap<String, Tensor>, belongs: &B
     let text = json(&Belongs { checksum, ..belongs.clone() });
     // One key: several would be written in the order of their hashes.
     let metadata = HashMap::from([(KEY.to_string(), text)]);
-    // One tensor after the other: all of them together need not fit into the memory once more.
-    folder::replace(path, |beside| {
-        safetensors::serialize_to_file(tensors, Some(metadata), beside).map_err(|error| match error {
-            SafeTensorError::IoError(source) => Error::file("write", path)(source),
-            other => Error::Run { path: path.into(), problem: format!("cannot be written: {other}") },
-        })
-    })
+    let bytes = safetensors::serialize(tensors, Some(metadata))
+        .map_err(|error| Error::Run { path: path.into(), problem: format!("cannot be written: {error}") })?;
+    folder::write(path, &bytes)
 }
 
 fn json(belongs: &Belongs) -> String {
@@ -120,18 +116,19 @@ fn described(path: &Path, bytes: &[u8]) -> Result<Belongs> {
     Ok(belongs)
 }
 
-/// How far a file's training had come, epochs and steps, by its beginning alone; none if that cannot be read.
+/// How far a file's training had come, epochs and steps, by its header alone; none if that cannot be read.
 pub(crate) fn standing(path: &Path) -> Option<(usize, u64)> {
     let mut file = File::open(path).ok()?;
-    let mut bytes = Vec::new();
-    file.by_ref().take(8).read_to_end(&mut bytes).ok()?;
-    let header = u64::from_le_bytes(bytes[..].try_into().ok()?);
-    file.take(header.min(LONGEST)).read_to_end(&mut bytes).ok()?;
-    let belongs = described(path, &bytes).ok()?;
+    let mut length = [0; 8];
+    file.read_exact(&mut length).ok()?;
+    let mut header = Vec::new();
+    file.take(u64::from_le_bytes(length).min(LONGEST)).read_to_end(&mut header).ok()?;
+    let header: serde_json::Value = serde_json::from_slice(&header).ok()?;
+    let belongs: Belongs = serde_json::from_str(header["__metadata__"][KEY].as_str()?).ok()?;
     Some((belongs.epoch, belongs.step))
 }
 
-/// No header of the format is longer.
+/// No header of the format is longer, in bytes.
 const LONGEST: u64 = 100_000_000;
 
 /// What a file holds.

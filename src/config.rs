@@ -105,7 +105,7 @@ impl Source {
     }
 
     /// One setting by its key, dots for nesting, and its value.
-    pub fn setting(key: &str, value: impl Into<Value>) -> Self {
+    pub(crate) fn setting(key: &str, value: impl Into<Value>) -> Self {
         Self { origin: format!("set({key})"), table: nested(key, value.into()) }
     }
 }

@@ -1,7 +1,7 @@
 //! The folder of a run: what is written into it, and how nothing in it is ever lost.
 
 use std::fs::{self, File, TryLockError};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -86,18 +86,15 @@ impl Folder {
 
 /// Writes a file beside its place and renames it: whoever reads it sees the old or the new one, never half of it.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    replace(path, |beside| fs::write(beside, bytes).map_err(Error::file("write", path)))
-}
-
-/// The same with a file that `make` writes at the place it is given.
-pub(crate) fn replace(path: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".tmp");
     let beside = path.with_file_name(name);
-    let kept = || File::options().write(true).open(&beside)?.sync_all().and_then(|()| fs::rename(&beside, path));
-    make(&beside).and_then(|()| kept().map_err(Error::file("write", path))).inspect_err(|_| {
+    let mut file = File::create(&beside).map_err(Error::file("create", &beside))?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&beside, path));
+    written.map_err(|error| {
         // A disk that is full needs the room, and nobody needs the half.
         let _ = fs::remove_file(&beside);
+        Error::file("write", path)(error)
     })
 }
 

@@ -39,6 +39,8 @@ pub struct Run {
     channels: Option<Channels>,
     pub(crate) epoch: usize,
     pub(crate) step: u64,
+    /// The folder that it was read from.
+    pub(crate) origin: Option<PathBuf>,
     pub(crate) folder: Option<Folder>,
     pub(crate) stop: Arc<AtomicBool>,
 }
@@ -190,16 +192,17 @@ impl Run {
     /// Writes configuration, the state of training and the model to a folder, which is made if it is not there.
     ///
     /// # Errors
-    /// [`Error::Run`] for the folder of a run with another configuration, which is never overwritten.
+    /// [`Error::Run`] for the folder of another run, or of this one that has come further: neither is overwritten.
+    /// [`Error::Mismatch`] for a run that was opened without its data, and so without its optimisers.
     /// [`Error::Diverged`] if they hold values that are not finite: what could not be read again replaces nothing.
     /// [`Error::File`].
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
         let folder = folder.as_ref();
-        let is_other = |config: Vec<u8>| config != self.config.to_toml().as_bytes();
-        if self.folder() != Some(folder) && std::fs::read(folder.join(CONFIG)).is_ok_and(is_other) {
-            let problem = "holds another run; a run is never overwritten, name another folder".to_string();
-            return Err(Error::Run { path: folder.into(), problem });
+        if self.data.train.is_empty() {
+            let problem = "it was opened without its data, to predict; copy its folder instead".to_string();
+            return Err(Error::Mismatch { place: "saving a run".into(), problem });
         }
+        self.check_free(folder)?;
         // The state holds the weights as well: one file is replaced at once, two are not.
         let mut state: BTreeMap<String, Tensor> =
             self.model().into_iter().map(|(name, tensor)| (format!("model.{name}"), tensor)).collect();
@@ -216,6 +219,28 @@ impl Run {
         self.describe_in(folder)?;
         checkpoint::write(&folder.join(STATE), &state, &self.belongs())?;
         checkpoint::write(&folder.join(MODEL), &self.model(), &self.belongs())
+    }
+
+    /// Refuses a folder in which something would be lost.
+    fn check_free(&self, folder: &Path) -> Result<()> {
+        let real = |path: &Path| std::fs::canonicalize(path).ok();
+        let is_own = [self.folder(), self.origin.as_deref()].into_iter().flatten().any(|own| real(own) == real(folder));
+        let Ok(config) = std::fs::read_to_string(folder.join(CONFIG)) else { return Ok(()) };
+        let refused = |problem: &str| {
+            Err(Error::Run {
+                path: folder.into(),
+                problem: format!("{problem}; it is not overwritten, name another folder"),
+            })
+        };
+        // Not byte by byte: somebody may have written a comment into it.
+        let read = |text: &str| text.parse::<toml::Table>().ok();
+        if !is_own && read(&config) != read(&self.config.to_toml()) {
+            return refused("holds another run");
+        }
+        if checkpoint::standing(&folder.join(STATE)).is_some_and(|there| there > (self.epoch, self.step)) {
+            return refused("holds this run when it had come further");
+        }
+        Ok(())
     }
 
     /// Takes what was saved; `go_on` if the training is to go on from it, for which the very same classes are needed.
@@ -248,8 +273,8 @@ impl Run {
         let found = self.data.train.len();
         if let Some(wanted) = belongs.examples.filter(|wanted| go_on && *wanted != found) {
             let problem = format!(
-                "the training part had {wanted} examples when the run began and has {found} now; put the data back as \
-                 they were, or train anew"
+                "the training part had {wanted} examples when the run began and has {found} now; put the data and their \
+                 settings back as they were, or train anew"
             );
             return Err(Error::Mismatch { place: "data".into(), problem });
         }

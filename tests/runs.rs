@@ -52,6 +52,13 @@ fn a_run_is_saved_again_but_never_over_another_one() -> Result<()> {
     assert_eq!(Run::load(&path)?.epoch(), 1);
     let error = small().set("layer.dropout", 0.1).build()?.save(&path).unwrap_err();
     assert!(matches!(error, onward::Error::Run { .. }) && error.to_string().contains("another run"), "{error}");
+    let error = small().set("epochs", 2).build()?.save(&path).unwrap_err().to_string();
+    assert!(error.contains("had come further"), "{error}");
+    // A comment changes nothing, and a run that was read from there belongs there whatever is set besides.
+    let config = path.join("config.toml");
+    std::fs::write(&config, format!("# mine\n{}", std::fs::read_to_string(&config).unwrap())).unwrap();
+    run.save(&path)?;
+    Run::open(&path)?.set("evaluate_every", 2).build()?.save(&path)?;
     assert_eq!(model(&Run::load(&path)?), model(&run));
     Ok(())
 }
@@ -66,8 +73,21 @@ fn a_model_that_is_behind_the_state_is_not_used() -> Result<()> {
     run.train_until(1, &mut ())?;
     run.save(&path)?;
     assert_eq!(model(&Run::open(&path)?.without_data().build()?), model(&run));
-    std::fs::copy(old.join("model.safetensors"), path.join("model.safetensors")).unwrap();
+    let copy = |file: &str| std::fs::copy(old.join(file), path.join(file)).unwrap();
+    copy("model.safetensors");
     assert_eq!(model(&Run::open(&path)?.without_data().build()?), model(&run));
+    // Of a state that is as far as the model nothing is read but how far that is.
+    copy("state.safetensors");
+    let mut state = std::fs::read(path.join("state.safetensors")).unwrap();
+    *state.last_mut().unwrap() ^= 1;
+    std::fs::write(path.join("state.safetensors"), state).unwrap();
+    let predicts = Run::open(&path)?.without_data().build()?;
+    assert_eq!(model(&predicts), model(&Run::load(&old)?));
+    let error = Run::load(&path).err().expect("damaged").to_string();
+    assert!(error.contains("checksum"), "{error}");
+    // It has no optimisers that could be saved.
+    let error = predicts.save(folder.path().join("new")).unwrap_err().to_string();
+    assert!(error.contains("without its data"), "{error}");
     Ok(())
 }
 

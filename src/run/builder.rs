@@ -59,7 +59,8 @@ impl RunBuilder {
         self.set("seed", i64::from(seed))
     }
 
-    /// One setting: a number, a word, a list, or a table; dots in the key for nesting, as in `set("layer.dropout", 0.1)`.
+    /// One setting: a number, a word, a list, or a table; dots in the key for nesting, as in `set("layer.dropout", 0.1)`. What
+    /// is set last wins, and another plugin begins without the settings of the one before: name it first.
     pub fn set(self, key: &str, value: impl Into<Value>) -> Self {
         self.source(Source::setting(key, value))
     }
@@ -148,6 +149,7 @@ impl RunBuilder {
         if let Some(saved) = saved {
             run.restore_from(saved, go_on)?;
         }
+        run.origin = self.saved;
         if let Some(out) = self.out {
             run.folder = Some(Folder::create(&out)?);
         }
@@ -299,7 +301,21 @@ impl Run {
         };
         let stop = Arc::default();
         let (epoch, step, folder) = (0, 0, None);
-        Ok(Self { config, data, sampler, architecture, vars, device, dtype, channels, epoch, step, folder, stop })
+        Ok(Self {
+            config,
+            data,
+            sampler,
+            architecture,
+            vars,
+            device,
+            dtype,
+            channels,
+            epoch,
+            step,
+            origin: None,
+            folder,
+            stop,
+        })
     }
 }
 
