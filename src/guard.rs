@@ -82,7 +82,7 @@ impl From<Fault> for Error {
 }
 
 /// What somebody said who panicked.
-fn said(panic: &(dyn Any + Send)) -> &str {
+pub(crate) fn said(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("nothing that can be read")
 }

@@ -13,6 +13,7 @@ use tokenizers::{DecoderWrapper, ModelWrapper, NormalizerWrapper, PostProcessorW
 pub use train::Units;
 
 use crate::error::{Error, Result};
+use crate::guard::said;
 use crate::seed::fnv1a;
 use train::pieces;
 
@@ -64,8 +65,8 @@ impl Tokenizer {
         let dropout = without.get_mut("model").and_then(|model| model.get_mut("dropout"));
         let is_random = dropout.map(serde_json::Value::take).is_some_and(|dropout| !dropout.is_null());
         let text = if is_random { without.to_string() } else { json.clone() };
-        let parse = || tokenizers::Tokenizer::from_str(&text).map_err(|error| mismatch(format!("is none: {error}")));
-        let mut inner = unless_it_panics(parse)?;
+        let parsed = unless_it_panics(|| tokenizers::Tokenizer::from_str(&text))?;
+        let mut inner = parsed.map_err(|error| mismatch(format!("is none: {error}")))?;
         inner.with_post_processor(None::<PostProcessorWrapper>).with_padding(None);
         inner.with_truncation(None).map_err(refused)?;
         let mut named: Vec<(u32, String)> = inner.get_vocab(true).into_iter().map(|(token, id)| (id, token)).collect();
@@ -86,7 +87,7 @@ impl Tokenizer {
         let fallback = || (0..=255).all(|byte| inner.token_to_id(&format!("<0x{byte:02X}>")).is_some());
         let bytes = if model["byte_fallback"].as_bool() == Some(true) { fallback() } else { alphabet() };
         // With all bytes there it may still not look at bytes: a symbol that nobody has tells.
-        let strange = unless_it_panics(|| Ok(inner.encode("\u{10fffd}", false)))?;
+        let strange = unless_it_panics(|| inner.encode("\u{10fffd}", false))?;
         let is_lost = strange.is_ok_and(|encoding| encoding.get_ids().is_empty());
         if matches!(inner.get_model(), ModelWrapper::BPE(_)) && unknown.is_none() && (!bytes || is_lost) {
             let problem = "symbols that it does not know would be lost: it has no unknown token and not all bytes";
@@ -133,8 +134,7 @@ impl Tokenizer {
         }
     }
 
-    /// The tokens of a text; a long one is cut before a word or behind a line, and the pieces are encoded
-    /// side by side.
+    /// The tokens of a text; a long one is cut between words or lines, and the pieces are encoded side by side.
     ///
     /// # Errors
     /// [`Error::Mismatch`] for a symbol that is not known, if there is no unknown token.
@@ -151,7 +151,7 @@ impl Tokenizer {
     }
 
     fn encode_piece(&self, text: &str) -> Result<(Encoded, usize)> {
-        let encoding = unless_it_panics(|| Ok(self.inner.encode(text, false)))?.map_err(|error| {
+        let encoding = unless_it_panics(|| self.inner.encode(text, false))?.map_err(|error| {
             let strange = text.chars().find(|symbol| self.inner.encode(symbol.to_string(), false).is_err());
             let strange = strange.map_or(error.to_string(), |symbol| format!("{symbol:?} is not in its vocabulary"));
             mismatch(format!("{strange}, and it has no unknown token"))
@@ -177,7 +177,7 @@ impl Tokenizer {
         if let Some(id) = ids.iter().find(|id| **id as usize >= self.vocabulary.len()) {
             return Err(mismatch(format!("{id} is no token; there are {}", self.vocabulary.len())));
         }
-        self.inner.decode(ids, false).map_err(refused)
+        unless_it_panics(|| self.inner.decode(ids, false))?.map_err(refused)
     }
 
     /// Decodes token by token.
@@ -209,7 +209,7 @@ impl Stream<'_> {
         if id as usize >= self.tokenizer.vocabulary.len() {
             return self.tokenizer.decode(&[id]);
         }
-        match self.inner.step(id) {
+        match unless_it_panics(|| self.inner.step(id))? {
             Ok(Some(text)) => {
                 self.held.clear();
                 Ok(text)
@@ -237,10 +237,9 @@ impl Stream<'_> {
 }
 
 /// What the library makes of a file; it takes some of what a file says for granted, and panics where that is not so.
-fn unless_it_panics<R>(work: impl FnOnce() -> Result<R>) -> Result<R> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        let said = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-        Err(mismatch(format!("contradicts itself: the library that reads it stopped at {:?}", said.unwrap_or("it"))))
+fn unless_it_panics<R>(work: impl FnOnce() -> R) -> Result<R> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        mismatch(format!("cannot be worked with: the library that reads it panicked: {}", said(&*panic)))
     })
 }
 
@@ -308,6 +307,13 @@ mod tests {
             "model":{"type":"WordLevel","unk_token":"?","vocab":{"?":0,"a":1}}}"#;
         for json in [long, precompiled.into()] {
             let error = Tokenizer::from_json(json).unwrap_err();
+            assert!(matches!(error, Error::Mismatch { .. }), "{error}");
+        }
+        // This one can be read, and encodes.
+        let strip = r#"{"version":"1.0","decoder":{"type":"Strip","content":"a","start":0,"stop":2},
+            "model":{"type":"WordLevel","unk_token":"?","vocab":{"?":0,"a":1}}}"#;
+        let tokenizer = Tokenizer::from_json(strip.into()).unwrap();
+        for error in [tokenizer.decode(&[1]).unwrap_err(), tokenizer.stream().push(1).unwrap_err()] {
             assert!(matches!(error, Error::Mismatch { .. }), "{error}");
         }
     }

@@ -229,11 +229,11 @@ impl Windows {
         }
         let (mut tokens, mut ends): (Vec<u32>, Vec<(usize, usize)>) = (Vec::new(), Vec::new());
         let (mut characters, mut short, mut windows) = (0, 0, 0);
-        // Short ones side by side, a long one in pieces.
+        // Short ones side by side, a long one in pieces; not all at once, for the sake of memory.
         for documents in documents.chunks(256) {
-            let encoded =
-                documents.par_iter().map(|document| tokenizer.encode(document)).collect::<Result<Vec<_>>>()?;
+            let encoded: Vec<_> = documents.par_iter().map(|document| tokenizer.encode(document)).collect();
             for (document, encoded) in documents.iter().zip(encoded) {
+                let encoded = encoded?;
                 if encoded.ids.len() <= window {
                     short += 1;
                     continue;

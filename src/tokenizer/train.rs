@@ -177,15 +177,29 @@ fn words(texts: &[&str]) -> Result<BTreeMap<String, usize>> {
     })
 }
 
-/// A text in pieces that begin with the last white space before another character: no tokenizer made here looks across
-/// such places, since white space belongs to what follows, if to anything, and no more than one character of it.
+/// A text in pieces that begin with a space before a word, or behind the end of a line that has other characters than
+/// white space on both sides; where there is no such place, with whatever white space stands before another character. No
+/// tokenizer made here looks across such places: white space belongs to what follows, if to anything, and no more than one
+/// character of it. Others may join white space to what comes before, but hardly over the places of the first kind.
 pub(super) fn pieces(text: &str) -> Vec<&str> {
-    let is_border = |&at: &usize| {
-        let mut symbols = text.get(at..).unwrap_or_default().chars().map(char::is_whitespace);
-        (symbols.next(), symbols.next()) == (Some(true), Some(false))
+    let bytes = text.as_bytes();
+    let is_black = |symbol: Option<char>| symbol.is_some_and(|symbol| !symbol.is_whitespace());
+    let is_border = |&at: &usize| match (bytes[at - 1], bytes[at]) {
+        (_, b' ') => is_black(text[at + 1..].chars().next()),
+        (b'\n', _) => is_black(text[..at - 1].chars().next_back()) && is_black(text[at..].chars().next()),
+        _ => false,
+    };
+    let is_white_before_black = |&at: &usize| {
+        let mut symbols = text.get(at..).unwrap_or_default().chars();
+        symbols.next().is_some_and(char::is_whitespace) && is_black(symbols.next())
     };
     let (mut pieces, mut start) = (Vec::new(), 0);
-    while let Some(end) = (start + PIECE..text.len()).find(is_border) {
+    let next = |start: usize| {
+        let from = start + PIECE;
+        let near = (from..text.len().min(from + PIECE)).find(is_border);
+        near.or_else(|| (from..text.len()).find(is_white_before_black))
+    };
+    while let Some(end) = next(start) {
         pieces.push(&text[start..end]);
         start = end;
     }
