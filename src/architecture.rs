@@ -46,7 +46,8 @@ pub trait Architecture: Send {
 
     /// Whether a readout has anything to say when so many epochs are complete; by default it always has. A probe has not
     /// before it learns, and is not evaluated until then.
-    fn is_ready(&self, _readout: &Readout, _epochs: usize) -> bool {
+    fn is_ready(&self, readout: &Readout, epochs: usize) -> bool {
+        let _ = (readout, epochs);
         true
     }
 

@@ -82,6 +82,9 @@ pub struct Descent {
     pub schedule: Schedule,
 }
 
+/// Elements that one thread takes at a time.
+const GRAIN: usize = 1 << 16;
+
 const ADAM: (f64, f64, f64) = (0.9, 0.999, 1e-8);
 
 /// Changes the variables of one block, and nothing else.

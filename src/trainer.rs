@@ -34,8 +34,9 @@ fn fit_here(run: &mut Run, observer: &mut dyn Observer) -> Result<Summary> {
     let training = train(run, last, observer)?;
     let (validation, test) = rayon::scope(|_| judge(run, observer))?;
     let learned = run.vars.learned();
-    // Of a frozen network only the head learns.
-    let is_learning = run.architecture.blocks().iter().any(|block| !block.span().is_empty());
+    // Of a frozen network only the head learns; of one that shows no blocks nobody knows.
+    let blocks = run.architecture.blocks();
+    let is_learning = blocks.is_empty() || blocks.iter().any(|block| !block.span().is_empty());
     let settings = &run.config.run;
     let summary = Summary {
         architecture: run.config.architecture.clone(),

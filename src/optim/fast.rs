@@ -7,14 +7,11 @@ use rayon::prelude::*;
 
 use super::product::{Packed, Product};
 use super::scatter::Scatter;
-use super::{Gradient, Update};
+use super::{Gradient, Update, GRAIN};
 use crate::error::Result;
 use crate::input::Values;
 use crate::ops::gemm::accumulate;
 use crate::ops::{with_values, with_values_mut};
-
-/// Elements that one thread takes at a time.
-const GRAIN: usize = 1 << 16;
 
 pub(super) fn update(var: &Var, moments: &[Tensor], gradient: Gradient<'_>, update: Update) -> Result<()> {
     with_values_mut(var, |weight| match (update, moments) {
@@ -101,7 +98,7 @@ impl Adam {
                         Ok(())
                     }
                     // Most places have nothing; their gradient is stored nowhere.
-                    Values::OneHot { .. } => {
+                    Values::OneHot { index, classes, strength } => {
                         let nothing = vec![0f32; product.delta.units()];
                         let change = |scatter: &Scatter<'_>, place: usize, here: [&mut [f32]; 3]| {
                             if !scatter.meets(place) {
@@ -114,7 +111,7 @@ impl Adam {
                         let all = |scatter: &Scatter<'_>| {
                             scatter.each_place(here, |place, here| change(scatter, place, here))
                         };
-                        Scatter::with(product, 1., all).map(|_| ())
+                        Scatter::with((index, *classes), &product.delta, *strength as f32, all)
                     }
                 }
             }),

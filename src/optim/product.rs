@@ -57,7 +57,7 @@ impl Product {
                     })
                 })?
             }
-            Values::OneHot { .. } => {
+            Values::OneHot { index, classes, strength } => {
                 let change = |scatter: &Scatter<'_>| {
                     let work = |place: usize, dst: &mut [f32], beside: &mut [f32]| {
                         dst.iter_mut().for_each(|dst| *dst *= keep);
@@ -70,7 +70,7 @@ impl Product {
                         scatter.each_place([dst, beside], |place, [dst, beside]| work(place, dst, beside));
                     }
                 };
-                Scatter::with(self, factor, change).map(|_| ())
+                Scatter::with((index, *classes), &self.delta, factor * *strength as f32, change)
             }
         }
     }
@@ -234,6 +234,20 @@ mod tests {
                     assert_same(both(&lessons, method, gathered)?, &what)?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// More places than one thread takes at a time.
+    #[test]
+    fn picked_rows_of_a_large_table_are_added_where_they_belong() -> Result<()> {
+        let (rows, slots, classes) = (50, 3, 20_000);
+        let index: Vec<u32> = (0..rows * slots).map(|i| (i * i * 7919 % classes) as u32).collect();
+        let index = Tensor::from_vec(index, (rows, slots), &Device::Cpu)?;
+        let values = Values::OneHot { index, classes, strength: 0.5 };
+        let lessons = [vec![Product { values, delta: delta(rows, 1, true)? }]];
+        for method in [Method::Sgd, Method::Adam] {
+            assert_same(both(&lessons, method, false)?, &format!("{method:?}"))?;
         }
         Ok(())
     }

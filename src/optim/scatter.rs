@@ -1,20 +1,19 @@
 //! The gradient of rows that were picked: sums of deltas, each in the places that its row of the values met.
 
+use candle_core::Tensor;
 use rayon::prelude::*;
 
-use super::product::{is_zero, Product};
+use super::product::is_zero;
+use super::{Delta, GRAIN};
 use crate::error::Result;
-use crate::input::{indices, Values};
+use crate::input::indices;
 use crate::ops::{add, with_rows, Rows};
-
-/// Elements that one thread takes at a time.
-const GRAIN: usize = 1 << 16;
 
 /// `valuesᵀ · delta` of one-hot values, place by place, in the order of the rows: places are independent of each other,
 /// so that threads may divide them among themselves, and most of them may have nothing.
 pub(super) struct Scatter<'a> {
     /// For each place where its rows begin in `rows`, and at last where they end.
-    starts: Vec<u32>,
+    starts: Vec<usize>,
     /// Rows of the delta, those of each place in their order.
     rows: Vec<u32>,
     delta: Rows<'a>,
@@ -24,27 +23,30 @@ pub(super) struct Scatter<'a> {
 }
 
 impl Scatter<'_> {
-    /// Hands `f` what `product` makes of its rows, times `factor`; nothing if its values are not one-hot.
-    pub fn with<R>(product: &Product, factor: f32, f: impl FnOnce(&Scatter<'_>) -> R) -> Result<Option<R>> {
-        let Values::OneHot { index, classes, strength } = &product.values else { return Ok(None) };
+    /// Hands `f` the sums of the rows of `delta` by the classes in `index`, `(R, K)`, times `factor`.
+    pub fn with<R>(
+        (index, classes): (&Tensor, usize),
+        delta: &Delta,
+        factor: f32,
+        f: impl FnOnce(&Scatter<'_>) -> R,
+    ) -> Result<R> {
         let slots = index.dim(1)?;
-        let index = indices(index, *classes)?;
+        let index = indices(index, classes)?;
         let places = |row: usize| {
             let index = index[row * slots..][..slots].iter().enumerate();
             index.map(|(slot, &class)| slot * classes + class as usize)
         };
-        let mut common = Vec::with_capacity(product.delta.common().len());
-        for (shares, row) in product.delta.common() {
+        let mut common = Vec::with_capacity(delta.common().len());
+        for (shares, row) in delta.common() {
             let mut counts = vec![0f32; slots * classes];
             for (row, share) in shares.to_vec1::<f32>()?.into_iter().enumerate() {
                 places(row).for_each(|place| counts[place] += share);
             }
             common.push((row.to_vec1::<f32>()?, counts));
         }
-        let factor = factor * *strength as f32;
-        let done = with_rows(product.delta.own(), |delta| {
+        with_rows(delta.own(), |delta| {
             let counting: Vec<usize> = (0..delta.rows).filter(|&row| !is_zero(delta.row(row))).collect();
-            let mut starts = vec![0u32; slots * classes + 1];
+            let mut starts = vec![0usize; slots * classes + 1];
             counting.iter().flat_map(|&row| places(row)).for_each(|place| starts[place + 1] += 1);
             for place in 0..slots * classes {
                 starts[place + 1] += starts[place];
@@ -53,13 +55,12 @@ impl Scatter<'_> {
             let mut rows = vec![0u32; counting.len() * slots];
             for row in counting {
                 for place in places(row) {
-                    rows[ends[place] as usize] = row as u32;
+                    rows[ends[place]] = row as u32;
                     ends[place] += 1;
                 }
             }
             f(&Scatter { starts, rows, delta, common, factor })
-        })?;
-        Ok(Some(done))
+        })
     }
 
     /// Whether a place has anything.
@@ -69,14 +70,16 @@ impl Scatter<'_> {
 
     /// Adds what a place has to `sum`.
     pub fn add_to(&self, place: usize, sum: &mut [f32]) {
-        let rows = &self.rows[self.starts[place] as usize..self.starts[place + 1] as usize];
+        let rows = &self.rows[self.starts[place]..self.starts[place + 1]];
         rows.iter().for_each(|&row| add(sum, self.factor, self.delta.row(row as usize)));
         let shared = self.common.iter().filter(|(_, counts)| counts[place] != 0.);
         shared.for_each(|(row, counts)| add(sum, self.factor * counts[place], row));
     }
+
     /// Hands `f` every place with its row of each of `values`, which have a row for each place.
     pub fn each_place<const N: usize>(&self, values: [&mut [f32]; N], f: impl Fn(usize, [&mut [f32]; N]) + Sync) {
         let units = self.delta.width;
+        debug_assert!(values.iter().all(|values| values.len() == units * (self.starts.len() - 1)));
         let places = GRAIN.div_ceil(units.max(1));
         let mut chunks = values.map(|values| values.chunks_mut((places * units).max(1)));
         let chunks: Vec<_> = std::iter::from_fn(|| next(&mut chunks)).collect();
