@@ -90,6 +90,10 @@ proptest! {
         let good = std::fs::read(trained().join(name)).unwrap();
         let bytes = changed(&good, &changes, end);
         let folder = with(name, &bytes);
+        if state {
+            // With a model that is as far, nobody would look into the state.
+            std::fs::remove_file(folder.path().join("model.safetensors")).unwrap();
+        }
         let restored = Run::open(folder.path()).and_then(|run| run.without_data().build());
         prop_assert_eq!(restored.is_ok(), bytes == good);
     }
