@@ -105,6 +105,7 @@ const PRESETS: &[Preset] = &[
             hidden = [2000, 2000, 2000, 2000]
             sampler = "hybrid_images"
             layer = { name = "dense", peer = 0.03 }
+            weight_decay = 0.003
             probe_epochs = 20
         "#,
     },
