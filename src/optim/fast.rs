@@ -100,18 +100,16 @@ impl Adam {
                     // Most places have nothing; their gradient is stored nowhere.
                     Values::OneHot { index, classes, strength } => {
                         let nothing = vec![0f32; product.delta.units()];
-                        let change = |scatter: &Scatter<'_>, place: usize, here: [&mut [f32]; 3]| {
-                            if !scatter.meets(place) {
-                                return self.descend(here, &nothing);
-                            }
-                            let mut gradient = nothing.clone();
-                            scatter.add_to(place, &mut gradient);
-                            self.descend(here, &gradient);
-                        };
-                        let all = |scatter: &Scatter<'_>| {
-                            scatter.each_place(here, |place, here| change(scatter, place, here))
-                        };
-                        Scatter::with((index, *classes), &product.delta, *strength as f32, all)
+                        Scatter::with((index, *classes), &product.delta, *strength as f32, |scatter| {
+                            scatter.each_place(here, |place, here| {
+                                if !scatter.meets(place) {
+                                    return self.descend(here, &nothing);
+                                }
+                                let mut gradient = nothing.clone();
+                                scatter.add_to(place, &mut gradient);
+                                self.descend(here, &gradient);
+                            });
+                        })
                     }
                 }
             }),
