@@ -7,13 +7,16 @@
 use criterion::{criterion_group, criterion_main, Criterion};
 use onward::candle_core::{DType, Device, Tensor, Var};
 use onward::candle_nn::Init;
-use onward::local::{Fields, Local};
+use onward::modules::locally_connected::{Fields, LocallyConnected};
 use onward::{Conv, Input, Vars};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const INIT: Init = Init::Randn { mean: 0., stdev: 0.05 };
+const INIT: Init = Init::Randn {
+    mean: 0.,
+    stdev: 0.05,
+};
 
 fn random(shape: &[usize]) -> Tensor {
     Tensor::rand(0f32, 1f32, shape, &Device::Cpu).expect("a tensor on the CPU")
@@ -27,7 +30,10 @@ fn product(a: &Tensor, b: &Tensor) -> Tensor {
 fn conv(criterion: &mut Criterion) {
     let (rows, channels, side, units, field) = (64, 32, 32, 32, 3);
     let mut group = criterion.benchmark_group("conv 64x32x32x32, 3x3");
-    let (x, delta) = (random(&[rows, channels, side, side]), random(&[rows, units, side, side]));
+    let (x, delta) = (
+        random(&[rows, channels, side, side]),
+        random(&[rows, units, side, side]),
+    );
     let vars = Vars::new(1, DType::F32, &Device::Cpu);
     let conv = Conv::new(&vars, channels, units, field, 1, INIT).expect("a convolution");
     group.bench_function("forward and gradient", |bencher| {
@@ -40,13 +46,20 @@ fn conv(criterion: &mut Criterion) {
     let (weight, fields) = (random(&[units, numbers]), random(&[numbers, pixels]));
     let (delta_rows, fields_rows) = (random(&[units, pixels]), random(&[pixels, numbers]));
     group.bench_function("its products", |bencher| {
-        bencher.iter(|| (product(&weight, &fields), product(&delta_rows, &fields_rows)));
+        bencher.iter(|| {
+            (
+                product(&weight, &fields),
+                product(&delta_rows, &fields_rows),
+            )
+        });
     });
     let kernel = Var::from_tensor(&random(&[units, channels, field, field])).expect("a variable");
     group.bench_function("candle's conv2d with backward", |bencher| {
         bencher.iter(|| {
             let y = x.conv2d(&kernel, field / 2, 1, 1, 1).expect("forward");
-            let loss = (y * &delta).and_then(|product| product.sum_all()).expect("loss");
+            let loss = (y * &delta)
+                .and_then(|product| product.sum_all())
+                .expect("loss");
             loss.backward().expect("backward")
         });
     });
@@ -59,16 +72,30 @@ fn local(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("local 200x128x4x4, 2x2, 220 units");
     let fields = Fields::new([channels, side, side], field, 1, 0).expect("fields");
     let (locations, numbers) = (fields.grid().iter().product::<usize>(), fields.numbers());
-    let (x, delta) = (random(&[rows, channels, side, side]), random(&[rows, units, side - 1, side - 1]));
+    let (x, delta) = (
+        random(&[rows, channels, side, side]),
+        random(&[rows, units, side - 1, side - 1]),
+    );
     // Anew for every pass, since what was made of the same input is kept.
     let x = || Input::of(x.clone()).expect("images");
     let vars = Vars::new(1, DType::F32, &Device::Cpu);
-    let local = Local::new(&vars, fields, units, INIT).expect("a layer");
+    let local = LocallyConnected::new(&vars, fields, units, INIT).expect("a layer");
     group.bench_function("forward and gradient", |bencher| {
-        bencher.iter(|| (local.forward(&x()).expect("forward"), local.gradients(&x(), &delta).expect("gradient")));
+        bencher.iter(|| {
+            (
+                local.forward(&x()).expect("forward"),
+                local.gradients(&x(), &delta).expect("gradient"),
+            )
+        });
     });
-    let (seen, weight) = (random(&[locations, rows, numbers]), random(&[locations, numbers, units]));
-    let (seen_columns, deltas) = (random(&[locations, numbers, rows]), random(&[locations, rows, units]));
+    let (seen, weight) = (
+        random(&[locations, rows, numbers]),
+        random(&[locations, numbers, units]),
+    );
+    let (seen_columns, deltas) = (
+        random(&[locations, numbers, rows]),
+        random(&[locations, rows, units]),
+    );
     group.bench_function("its products", |bencher| {
         bencher.iter(|| (product(&seen, &weight), product(&seen_columns, &deltas)));
     });
@@ -82,14 +109,24 @@ fn narrow(criterion: &mut Criterion) {
     group.sample_size(10);
     let fields = Fields::new([channels, side, side], field, 1, field / 2).expect("fields");
     let (locations, numbers) = (fields.grid().iter().product::<usize>(), fields.numbers());
-    let (x, delta) = (random(&[rows, channels, side, side]), random(&[rows, units, side, side]));
+    let (x, delta) = (
+        random(&[rows, channels, side, side]),
+        random(&[rows, units, side, side]),
+    );
     // Anew for every pass, since what was made of the same input is kept.
     let x = || Input::of(x.clone()).expect("images");
     let vars = Vars::new(1, DType::F32, &Device::Cpu);
-    let local = Local::new(&vars, fields, units, INIT).expect("a layer");
-    group.bench_function("forward", |bencher| bencher.iter(|| local.forward(&x()).expect("forward")));
-    group.bench_function("gradient", |bencher| bencher.iter(|| local.gradients(&x(), &delta).expect("gradient")));
-    let (seen, weight) = (random(&[rows, numbers]), random(&[numbers, units * locations]));
+    let local = LocallyConnected::new(&vars, fields, units, INIT).expect("a layer");
+    group.bench_function("forward", |bencher| {
+        bencher.iter(|| local.forward(&x()).expect("forward"))
+    });
+    group.bench_function("gradient", |bencher| {
+        bencher.iter(|| local.gradients(&x(), &delta).expect("gradient"))
+    });
+    let (seen, weight) = (
+        random(&[rows, numbers]),
+        random(&[numbers, units * locations]),
+    );
     let (seen_columns, deltas) = (random(&[numbers, rows]), random(&[rows, units * locations]));
     group.bench_function("as many operations in a wide product", |bencher| {
         bencher.iter(|| (product(&seen, &weight), product(&seen_columns, &deltas)));

@@ -5,14 +5,20 @@
 
 use criterion::{criterion_group, criterion_main, Criterion};
 use onward::candle_core::{DType, Device, Tensor, Var};
-use onward::optim::{Descent, Method, Schedule};
+use onward::optim::{Algorithm, OptimiserSpec, Schedule};
 use onward::{Input, Linear, Optimiser, Run, Step, Vars};
-use onward_plugins as _;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const STEP: Step = Step { seed: 1, index: 0, epoch: 0, epochs: 1, train: true, pass: 0 };
+const STEP: Step = Step {
+    seed: 1,
+    index: 0,
+    epoch: 0,
+    epochs: 1,
+    train: true,
+    pass: 0,
+};
 
 fn random(shape: (usize, usize)) -> Tensor {
     Tensor::rand(0f32, 1f32, shape, &Device::Cpu).expect("a tensor on the CPU")
@@ -21,36 +27,56 @@ fn random(shape: (usize, usize)) -> Tensor {
 /// Forward and update of one weight matrix: in closed form, and by candle's autograd with the same update.
 fn layer(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("layer 1000x1000, 200 rows");
-    let descent =
-        Descent { method: Method::Sgd, rate: 1e-6, decay: 0.001, momentum: 0.9, schedule: Schedule::Constant };
+    let descent = OptimiserSpec {
+        method: Algorithm::Sgd,
+        rate: 1e-6,
+        decay: 0.001,
+        momentum: 0.9,
+        schedule: Schedule::Constant,
+    };
     let (x, delta) = (random((200, 1000)), random((200, 1000)));
     let vars = Vars::new(1, DType::F32, &Device::Cpu);
-    let init = onward::candle_nn::Init::Randn { mean: 0., stdev: 0.03 };
+    let init = onward::candle_nn::Init::Randn {
+        mean: 0.,
+        stdev: 0.03,
+    };
     let mut linear = Linear::new(&vars, 1000, 1000, init, true).expect("a layer");
     let mut optimiser = Optimiser::new(vars.clone(), descent, 0..1);
     let input = Input::stacked(x.clone(), 2).expect("two views");
     group.bench_function("closed form", |bencher| {
         bencher.iter(|| {
             linear.forward(&input, true).expect("forward");
-            linear.learn(&input, &delta, &mut optimiser, &STEP).expect("learn");
+            linear
+                .learn(&input, &delta, &mut optimiser, &STEP)
+                .expect("learn");
         });
     });
     // As late in a training: nine examples of ten are decided, so that their gradient is zero.
-    let open: Vec<f32> = (0..200).map(|row| if row % 10 == 0 { 1. } else { 0. }).collect();
+    let open: Vec<f32> = (0..200)
+        .map(|row| if row % 10 == 0 { 1. } else { 0. })
+        .collect();
     let open = Tensor::from_vec(open, (200, 1), &Device::Cpu).expect("a tensor on the CPU");
     let decided = delta.broadcast_mul(&open).expect("rows of zeros");
     group.bench_function("closed form, a tenth undecided", |bencher| {
         bencher.iter(|| {
             linear.forward(&input, true).expect("forward");
-            linear.learn(&input, &decided, &mut optimiser, &STEP).expect("learn");
+            linear
+                .learn(&input, &decided, &mut optimiser, &STEP)
+                .expect("learn");
         });
     });
-    let weight: Var = vars.get("weight", (1000, 1000), init).expect("the same variable");
+    let weight: Var = vars
+        .get("weight", (1000, 1000), init)
+        .expect("the same variable");
     group.bench_function("autograd", |bencher| {
         bencher.iter(|| {
             let activity = x.matmul(&weight).and_then(|y| y.relu()).expect("forward");
-            let loss = (activity * &delta).and_then(|product| product.sum_all()).expect("loss");
-            optimiser.apply(&loss.backward().expect("backward"), &STEP).expect("learn");
+            let loss = (activity * &delta)
+                .and_then(|product| product.sum_all())
+                .expect("loss");
+            optimiser
+                .apply(&loss.backward().expect("backward"), &STEP)
+                .expect("learn");
         });
     });
     group.finish();
@@ -59,10 +85,18 @@ fn layer(criterion: &mut Criterion) {
 /// An epoch of the default net on 1000 digits, ten steps: neutral pass, head, hard negatives, three layers.
 fn ten_steps(criterion: &mut Criterion) {
     let size = onward::export::Value::Integer(1000);
-    let data = [("name".to_string(), "digits".into()), ("size".to_string(), size)];
+    let data = [
+        ("name".to_string(), "digits".into()),
+        ("size".to_string(), size),
+    ];
     let data = onward::export::Table::from_iter(data);
-    let builder = Run::builder("progressive").set("data", data).set("evaluate_every", 1_000_000);
-    let mut run = builder.set("epochs", 1_000_000).build().expect("the default net");
+    let builder = Run::builder("progressive")
+        .set("data", data)
+        .set("evaluate_every", 1_000_000);
+    let mut run = builder
+        .set("epochs", 1_000_000)
+        .build()
+        .expect("the default net");
     criterion.bench_function("10 steps 3x1000, batch 100", |bencher| {
         bencher.iter(|| run.train_until(run.epoch() + 1, &mut ()).expect("an epoch"));
     });

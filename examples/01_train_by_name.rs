@@ -12,26 +12,42 @@
 //! ```
 
 use onward::data::Split;
-use onward::observe::Event;
+use onward::run::observe::Event;
 use onward::{Result, Run};
-use onward_plugins as _; // links the built-in methods
 
 fn main() -> Result<()> {
-    let builder = Run::builder("progressive").data("digits").set("hidden", vec![500, 500]);
+    let builder = Run::builder("progressive")
+        .data("digits")
+        .set("hidden", vec![500, 500]);
     let mut run = builder.set("epochs", 6).seed(1).build()?;
 
     // Any closure can watch a run.
     let mut watch = |event: &Event<'_>| {
-        if let Event::Evaluated { epoch, split: Split::Validation, evaluation } = event {
-            println!("epoch {epoch}: {:.1}% of the validation part wrong", 100. * evaluation.error);
+        if let Event::Evaluated {
+            epoch,
+            split: Split::Validation,
+            evaluation,
+        } = event
+        {
+            println!(
+                "epoch {epoch}: {:.1}% of the validation part wrong",
+                100. * evaluation.error
+            );
         }
     };
     let summary = run.fit(&mut watch)?;
-    println!("test: {:.1}% wrong by {}", 100. * summary.test.error, summary.test.readout);
+    println!(
+        "test: {:.1}% wrong by {}",
+        100. * summary.test.error,
+        summary.test.readout
+    );
 
     let folder = tempfile::tempdir().expect("a folder for temporary files");
     run.save(folder.path())?;
     let found = Run::load(folder.path())?;
-    assert_eq!(found.evaluate(Split::Test, Some(&summary.test.readout))?, summary.test);
+    assert_eq!(
+        found.evaluate(Split::Test, Some(&summary.test.readout))?,
+        summary.test
+    );
     Ok(())
 }

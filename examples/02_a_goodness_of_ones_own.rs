@@ -8,7 +8,6 @@
 
 use onward::candle_core::Tensor;
 use onward::{GoodnessFn, Result, Run};
-use onward_plugins as _;
 
 onward::settings! {
     /// Goodness of an example as the mean of the absolute values of its activities, each to a power.
@@ -23,7 +22,9 @@ onward::settings! {
 impl GoodnessFn for MeanPower {
     fn goodness(&self, activity: &Tensor) -> Result<Tensor> {
         // A little more than nothing, for the derivative at 0; autograd does the rest.
-        Ok((activity.flatten_from(1)?.abs()? + 1e-6)?.powf(self.power)?.mean(1)?)
+        Ok((activity.flatten_from(1)?.abs()? + 1e-6)?
+            .powf(self.power)?
+            .mean(1)?)
     }
 
     fn threshold(&self, _units: usize) -> f64 {
@@ -33,16 +34,28 @@ impl GoodnessFn for MeanPower {
 
 onward::register! {
     dyn GoodnessFn, "mean_power", "mean of a power of the absolute activity (an example, 2026)",
-    |settings: MeanPower, _site| Ok(Box::new(settings))
+    |settings: MeanPower, _context| Ok(Box::new(settings))
 }
 
 fn main() -> Result<()> {
     for goodness in ["mean_squares", "mean_power"] {
-        let builder = Run::builder("progressive").set("goodness", goodness).set("theta", 1.);
+        let builder = Run::builder("progressive")
+            .set("goodness", goodness)
+            .set("theta", 1.);
         // With a mean instead of a sum, gradients are smaller by the number of units: Adam does not mind.
-        let builder = builder.set("temperature", 0.01).set("optimiser", "adam").set("lr", 0.0003);
-        let summary = builder.set("hidden", vec![500, 500]).set("epochs", 4).build()?.fit(&mut ())?;
-        println!("{goodness}: {:.1}% of the test part wrong", 100. * summary.test.error);
+        let builder = builder
+            .set("temperature", 0.01)
+            .set("optimiser", "adam")
+            .set("lr", 0.0003);
+        let summary = builder
+            .set("hidden", vec![500, 500])
+            .set("epochs", 4)
+            .build()?
+            .fit(&mut ())?;
+        println!(
+            "{goodness}: {:.1}% of the test part wrong",
+            100. * summary.test.error
+        );
     }
     Ok(())
 }

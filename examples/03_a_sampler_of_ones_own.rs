@@ -8,9 +8,8 @@
 //! ```
 
 use onward::candle_core::{Device, Tensor};
-use onward::seed::below;
-use onward::{Batch, Error, Input, NegativeSampler, Result, Role, Run, Site, Step, Views};
-use onward_plugins as _;
+use onward::flow::random::below;
+use onward::{Batch, BuildContext, Error, Input, NegativeSampler, Result, Role, Run, Step, Views};
 
 onward::settings! {
     /// The image as the positive view; as the negative one the same with a patch of the next image of the batch in it.
@@ -22,35 +21,53 @@ onward::settings! {
 struct Sampler([usize; 2]);
 
 impl Sampler {
-    fn new(site: &Site) -> Result<Self> {
-        match site.example[..] {
-            [_, height, width] if site.tokenizer.is_none() => Ok(Self([height, width])),
+    fn new(context: &BuildContext) -> Result<Self> {
+        match context.example[..] {
+            [_, height, width] if context.tokenizer.is_none() => Ok(Self([height, width])),
             _ => Err(Error::Mismatch {
                 place: "patches".into(),
-                problem: format!("it takes images (channels, height, width); {:?} are none", site.example),
+                problem: format!(
+                    "it takes images (channels, height, width); {:?} are none",
+                    context.example
+                ),
             }),
         }
     }
 }
 
 impl NegativeSampler for Sampler {
-    fn views(&mut self, batch: &Batch, _: &mut dyn FnMut() -> Result<Tensor>, step: &Step) -> Result<Views> {
+    fn views(
+        &mut self,
+        batch: &Batch,
+        _: &mut dyn FnMut() -> Result<Tensor>,
+        step: &Step,
+    ) -> Result<Views> {
         let (images, size, [height, width]) = (batch.examples(), batch.size(), self.0);
         // Drawn from the step, so that a run that is repeated, or resumed, draws the same.
         let mut rng = step.stream("patches");
         let mut mask = vec![0f32; size * height * width];
         for image in mask.chunks_exact_mut(height * width) {
-            let (top, left) = (below(&mut rng, height / 2 + 1), below(&mut rng, width / 2 + 1));
+            let (top, left) = (
+                below(&mut rng, height / 2 + 1),
+                below(&mut rng, width / 2 + 1),
+            );
             for row in top..top + height / 2 {
                 image[row * width + left..][..width / 2].fill(1.);
             }
         }
         let mask = Tensor::from_vec(mask, (size, 1, height, width), &Device::Cpu)?;
         let mask = mask.to_dtype(images.dtype())?.to_device(images.device())?;
-        let next = Tensor::cat(&[images.narrow(0, 1, size - 1)?, images.narrow(0, 0, 1)?], 0)?;
+        let next = Tensor::cat(
+            &[images.narrow(0, 1, size - 1)?, images.narrow(0, 0, 1)?],
+            0,
+        )?;
         let negative = (images + (next - images)?.broadcast_mul(&mask)?)?;
         let both = Tensor::cat(&[images, &negative], 0)?;
-        Views::new(Input::stacked(both, 2)?, vec![Role::Positive, Role::Negative], None)
+        Views::new(
+            Input::stacked(both, 2)?,
+            vec![Role::Positive, Role::Negative],
+            None,
+        )
     }
 
     /// Then the labels are hidden from it.
@@ -66,15 +83,24 @@ impl NegativeSampler for Sampler {
 
 onward::register! {
     dyn NegativeSampler, "patches", "an image with a patch of another one, no labels (an example, 2026)",
-    |_settings: Patches, site| Ok(Box::new(Sampler::new(site)?))
+    |_settings: Patches, context| Ok(Box::new(Sampler::new(context)?))
 }
 
 fn main() -> Result<()> {
     for sampler in ["hybrid_images", "patches"] {
-        let builder = Run::builder("progressive").set("sampler", sampler).set("hidden", vec![500, 500]);
-        let summary = builder.set("readout_from", 1).set("epochs", 5).build()?.fit(&mut ())?;
+        let builder = Run::builder("progressive")
+            .set("sampler", sampler)
+            .set("hidden", vec![500, 500]);
+        let summary = builder
+            .set("readout_from", 1)
+            .set("epochs", 5)
+            .build()?
+            .fit(&mut ())?;
         assert!(!summary.labels.blocks); // no label has reached a layer
-        println!("{sampler}: {:.1}% of the test part wrong", 100. * summary.test.error);
+        println!(
+            "{sampler}: {:.1}% of the test part wrong",
+            100. * summary.test.error
+        );
     }
     Ok(())
 }

@@ -9,8 +9,7 @@
 
 use onward::candle_core::Tensor;
 use onward::candle_nn::{self, ops::sigmoid, Linear, Module};
-use onward::{Input, LocalLayer, Result, Run, Site, Step};
-use onward_plugins as _;
+use onward::{BuildContext, Input, LocalLayer, Result, Run, Step};
 
 onward::settings! {
     /// Rectified units, each with a gate of its own.
@@ -28,13 +27,16 @@ struct Layer {
 }
 
 impl Layer {
-    fn new(settings: &Gated, site: &Site) -> Result<Self> {
-        let inputs = site.input.iter().product();
-        let units = settings.units.or(site.units).unwrap_or(100);
+    fn new(settings: &Gated, context: &BuildContext) -> Result<Self> {
+        let inputs = context.input.iter().product();
+        let units = settings.units.or(context.units).unwrap_or(100);
         // What is made by this builder is seeded, saved and resumed without further ado.
-        let vars = site.vars.builder();
+        let vars = context.vars.builder();
         let value = candle_nn::linear(inputs, units, vars.pp("value"))?;
-        Ok(Self { value, gate: candle_nn::linear(inputs, units, vars.pp("gate"))? })
+        Ok(Self {
+            value,
+            gate: candle_nn::linear(inputs, units, vars.pp("gate"))?,
+        })
     }
 }
 
@@ -47,14 +49,19 @@ impl LocalLayer for Layer {
 
 onward::register! {
     dyn LocalLayer, "gated", "rectified units with gates (an example; Dauphin and others 2017)",
-    |settings: Gated, site| Ok(Box::new(Layer::new(&settings, site)?))
+    |settings: Gated, context| Ok(Box::new(Layer::new(&settings, context)?))
 }
 
 fn main() -> Result<()> {
     for layer in ["dense", "gated"] {
-        let builder = Run::builder("progressive").set("layer", layer).set("hidden", vec![300, 300]);
+        let builder = Run::builder("progressive")
+            .set("layer", layer)
+            .set("hidden", vec![300, 300]);
         let summary = builder.set("epochs", 5).build()?.fit(&mut ())?;
-        println!("{layer}: {:.1}% of the test part wrong", 100. * summary.test.error);
+        println!(
+            "{layer}: {:.1}% of the test part wrong",
+            100. * summary.test.error
+        );
     }
     Ok(())
 }

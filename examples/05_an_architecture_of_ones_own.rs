@@ -7,14 +7,13 @@
 //! ```
 
 use onward::candle_core::Tensor;
-use onward::optim::{Descent, Method, Schedule};
-use onward::registry::{self, Preset};
+use onward::optim::{Algorithm, OptimiserSpec, Schedule};
+use onward::plugin::registry::{self, Preset};
 use onward::settings::Pick;
 use onward::{
-    Architecture, Batch, Block, GoodnessFn, Head, Input, LocalLayer, Loss, NegativeSampler, Normalise, Objective,
-    Optimiser, Readout, Report, Result, Run, Site, Step,
+    Architecture, Batch, Block, BuildContext, GoodnessFn, Head, Input, LocalLayer, Loss,
+    NegativeSampler, Normalise, Objective, Optimiser, Readout, Report, Result, Run, Step,
 };
-use onward_plugins as _;
 
 onward::settings! {
     /// Blocks that all see the same input, `aᵢ = layerᵢ(norm(x))`, and a softmax over all of them,
@@ -49,25 +48,53 @@ struct Net {
 }
 
 impl Net {
-    fn new(settings: &Parallel, site: &Site) -> Result<Self> {
-        let (method, schedule) = (Method::Sgd, Schedule::HalfLinear);
-        let descent = Descent { method, rate: settings.lr, decay: 0.001, momentum: 0.9, schedule };
-        let objective = Objective { loss: Loss::Logistic, theta: None, temperature: 1. };
+    fn new(settings: &Parallel, context: &BuildContext) -> Result<Self> {
+        let (method, schedule) = (Algorithm::Sgd, Schedule::HalfLinear);
+        let descent = OptimiserSpec {
+            method,
+            rate: settings.lr,
+            decay: 0.001,
+            momentum: 0.9,
+            schedule,
+        };
+        let objective = Objective {
+            loss: Loss::Logistic,
+            theta: None,
+            temperature: 1.,
+        };
         // An input of one row, to find out what shapes the layers give.
-        let ones = Tensor::ones([&[1], &site.input[..]].concat(), site.vars.dtype(), &site.vars.device())?;
+        let ones = Tensor::ones(
+            [&[1], &context.input[..]].concat(),
+            context.vars.dtype(),
+            &context.vars.device(),
+        )?;
         let (mut blocks, mut features) = (Vec::new(), 0);
         for (index, &units) in settings.hidden.iter().enumerate() {
             // The variables of a block have a place of their own.
-            let place = site.scope("blocks").scope(index).with_units(units);
+            let place = context.scope("blocks").scope(index).with_units(units);
             let layer = registry::build(&settings.layer, &place.scope("layer"))?;
-            let activity = layer.forward(&Input::of(ones.clone())?, &Step::evaluation(site.seed))?;
+            let activity =
+                layer.forward(&Input::of(ones.clone())?, &Step::evaluation(context.seed))?;
             let of_goodness = place.scope("goodness").with_input(&activity.dims()[1..]);
             let goodness = registry::build(&settings.goodness, &of_goodness)?;
-            let optimiser = Optimiser::new(place.vars, descent, 0..site.epochs);
+            let optimiser = Optimiser::new(place.vars, descent, 0..context.epochs);
             features += activity.elem_count();
-            blocks.push(Block::new((index + 1).to_string(), layer, goodness, objective, NORMALISE, optimiser));
+            blocks.push(Block::new(
+                (index + 1).to_string(),
+                layer,
+                goodness,
+                objective,
+                NORMALISE,
+                optimiser,
+            ));
         }
-        let heads = vec![Head::new(&site.scope("head").vars, features, site.classes, descent, 0..site.epochs)?];
+        let heads = vec![Head::new(
+            &context.scope("head").vars,
+            features,
+            context.classes,
+            descent,
+            0..context.epochs,
+        )?];
         Ok(Self { blocks, heads })
     }
 
@@ -80,13 +107,23 @@ impl Net {
 }
 
 impl Architecture for Net {
-    fn learn(&mut self, batch: &Batch, sampler: &mut dyn NegativeSampler, step: &Step) -> Result<Vec<(usize, Report)>> {
+    fn learn(
+        &mut self,
+        batch: &Batch,
+        sampler: &mut dyn NegativeSampler,
+        step: &Step,
+    ) -> Result<Vec<(usize, Report)>> {
         let features = self.features(batch, sampler, step)?;
         let log = self.heads[0].log_probabilities(&features)?;
         let mut views = sampler.views(&batch.shown_to(sampler), &mut || Ok(log.clone()), step)?;
         views.input = views.input.normalised(NORMALISE)?;
         let mut reports = Vec::new();
-        for (index, block) in self.blocks.iter_mut().enumerate().filter(|(_, block)| block.is_learning(step)) {
+        for (index, block) in self
+            .blocks
+            .iter_mut()
+            .enumerate()
+            .filter(|(_, block)| block.is_learning(step))
+        {
             let activity = block.forward(&views.input, &step.pass(1))?;
             reports.push((index, block.learn(&views.input, &activity, &views, step)?));
         }
@@ -94,12 +131,22 @@ impl Architecture for Net {
         Ok(reports)
     }
 
-    fn scores(&self, batch: &Batch, sampler: &dyn NegativeSampler, _readout: &str, step: &Step) -> Result<Tensor> {
+    fn scores(
+        &self,
+        batch: &Batch,
+        sampler: &dyn NegativeSampler,
+        _readout: &str,
+        step: &Step,
+    ) -> Result<Tensor> {
         self.heads[0].log_probabilities(&self.features(batch, sampler, step)?)
     }
 
     fn readouts(&self) -> Vec<Readout> {
-        vec![Readout { name: "head", cheap: true, log_probabilities: true }]
+        vec![Readout {
+            name: "head",
+            cheap: true,
+            log_probabilities: true,
+        }]
     }
 
     fn blocks(&self) -> &[Block] {
@@ -121,7 +168,7 @@ impl Architecture for Net {
 
 onward::register! {
     dyn Architecture, "parallel", "blocks side by side on one input, and a softmax over them (an example, 2026)",
-    |settings: Parallel, site| Ok(Box::new(Net::new(&settings, site)?)),
+    |settings: Parallel, context| Ok(Box::new(Net::new(&settings, context)?)),
     .presets(PRESETS)
 }
 
@@ -129,9 +176,18 @@ fn main() -> Result<()> {
     let mut run = Run::builder("parallel").build()?;
     let summary = run.fit(&mut ())?;
     let blocks = run.architecture().blocks().len();
-    println!("{blocks} blocks side by side: {:.1}% of the test part wrong", 100. * summary.test.error);
+    println!(
+        "{blocks} blocks side by side: {:.1}% of the test part wrong",
+        100. * summary.test.error
+    );
     // All that is registered works in it, whoever wrote it.
-    let summary = Run::builder("parallel").set("sampler", "hybrid_images").build()?.fit(&mut ())?;
-    println!("on hybrid images, no label in a block: {:.1}% of the test part wrong", 100. * summary.test.error);
+    let summary = Run::builder("parallel")
+        .set("sampler", "hybrid_images")
+        .build()?
+        .fit(&mut ())?;
+    println!(
+        "on hybrid images, no label in a block: {:.1}% of the test part wrong",
+        100. * summary.test.error
+    );
     Ok(())
 }

@@ -7,8 +7,7 @@
 //! ```
 
 use onward::candle_core::Tensor;
-use onward::{Error, GoodnessFn, Result, Run, Site};
-use onward_plugins as _;
+use onward::{BuildContext, Error, GoodnessFn, Result, Run};
 
 onward::settings! {
     /// A goodness for each class: the mean of the squares of the activities that are its own.
@@ -27,11 +26,16 @@ struct Goodness {
 }
 
 impl Goodness {
-    fn new(site: &Site) -> Result<Self> {
-        let (classes, numbers) = (site.classes, site.input.iter().product::<usize>());
+    fn new(context: &BuildContext) -> Result<Self> {
+        let (classes, numbers) = (context.classes, context.input.iter().product::<usize>());
         if classes == 0 || numbers < classes {
-            let problem = format!("{numbers} numbers cannot be divided among {classes} classes; choose a wider layer");
-            return Err(Error::Mismatch { place: "groups".into(), problem });
+            let problem = format!(
+                "{numbers} numbers cannot be divided among {classes} classes; choose a wider layer"
+            );
+            return Err(Error::Mismatch {
+                place: "groups".into(),
+                problem,
+            });
         }
         Ok(Self { classes })
     }
@@ -41,7 +45,9 @@ impl GoodnessFn for Goodness {
     fn goodness(&self, activity: &Tensor) -> Result<Tensor> {
         let rows = activity.flatten_from(1)?;
         let own = rows.dim(1)? / self.classes;
-        let groups = rows.narrow(1, 0, self.classes * own)?.reshape((rows.dim(0)?, self.classes, own))?;
+        let groups =
+            rows.narrow(1, 0, self.classes * own)?
+                .reshape((rows.dim(0)?, self.classes, own))?;
         Ok(groups.sqr()?.mean(2)?)
     }
 
@@ -52,15 +58,28 @@ impl GoodnessFn for Goodness {
 
 onward::register! {
     dyn GoodnessFn, "groups", "mean of squares for each class's own units (an example; CwComp 2023, arXiv 2312.12668)",
-    |_settings: Groups, site| Ok(Box::new(Goodness::new(site)?))
+    |_settings: Groups, context| Ok(Box::new(Goodness::new(context)?))
 }
 
 fn main() -> Result<()> {
     // One positive view, without a label in it; the loss compares the goodness of the classes.
-    let builder = Run::builder("progressive").set("sampler", "plain").set("loss", "cross_entropy");
-    let builder = builder.set("goodness", "groups").set("hidden", vec![500, 500]).set("head", false);
-    let mut run = builder.set("optimiser", "adam").set("lr", 0.001).set("epochs", 10).build()?;
+    let builder = Run::builder("progressive")
+        .set("sampler", "plain")
+        .set("loss", "cross_entropy");
+    let builder = builder
+        .set("goodness", "groups")
+        .set("hidden", vec![500, 500])
+        .set("head", false);
+    let mut run = builder
+        .set("optimiser", "adam")
+        .set("lr", 0.001)
+        .set("epochs", 10)
+        .build()?;
     let summary = run.fit(&mut ())?;
-    println!("by {}: {:.1}% of the test part wrong", summary.test.readout, 100. * summary.test.error);
+    println!(
+        "by {}: {:.1}% of the test part wrong",
+        summary.test.readout,
+        100. * summary.test.error
+    );
     Ok(())
 }

@@ -9,9 +9,8 @@ use std::sync::Arc;
 
 use onward::data::images::Images;
 use onward::data::{Content, DataSet, Examples, Framing, Kind};
-use onward::seed::{below, stream, unit};
+use onward::flow::random::{below, stream, unit};
 use onward::{Result, Run};
-use onward_plugins as _;
 
 onward::settings! {
     /// Discs, rings and crosses of many sizes, at random places of noisy grey images of 16×16 pixels.
@@ -51,20 +50,39 @@ fn images(part: &str, size: usize) -> Result<Arc<dyn Examples>> {
 
 fn data_set(settings: &Shapes) -> Result<DataSet> {
     let classes = CLASSES.map(String::from).to_vec();
-    let kind = Kind { shape: vec![1, 16, 16], classes, content: Content::Picture(Framing::Whole) };
-    let (validation, test) = (images("validation", settings.size / 5)?, images("test", settings.size / 5)?);
-    Ok(DataSet { kind, train: images("train", settings.size)?, validation, test, text: None })
+    let kind = Kind {
+        shape: vec![1, 16, 16],
+        classes,
+        content: Content::Picture(Framing::Whole),
+    };
+    let (validation, test) = (
+        images("validation", settings.size / 5)?,
+        images("test", settings.size / 5)?,
+    );
+    Ok(DataSet {
+        kind,
+        train: images("train", settings.size)?,
+        validation,
+        test,
+        text: None,
+    })
 }
 
 onward::register! {
     DataSet, "shapes", "discs, rings and crosses, 16×16 grey (an example, 2026)",
-    |settings: Shapes, _site| Ok(Box::new(data_set(&settings)?))
+    |settings: Shapes, _context| Ok(Box::new(data_set(&settings)?))
 }
 
 fn main() -> Result<()> {
-    let builder = Run::builder("progressive").data("shapes").set("hidden", vec![300, 300]);
+    let builder = Run::builder("progressive")
+        .data("shapes")
+        .set("hidden", vec![300, 300]);
     let mut run = builder.set("epochs", 10).build()?;
     let summary = run.fit(&mut ())?;
-    println!("{:?}: {:.1}% of the test part wrong", run.data().kind.classes, 100. * summary.test.error);
+    println!(
+        "{:?}: {:.1}% of the test part wrong",
+        run.data().kind.classes,
+        100. * summary.test.error
+    );
     Ok(())
 }

@@ -17,9 +17,8 @@
 //! ```
 
 use onward::data::Split;
-use onward::observe::{Event, Observer};
+use onward::run::observe::{Event, Observer};
 use onward::{Result, Run};
-use onward_plugins as _;
 
 /// Draws what the blocks have learned after every epoch.
 #[derive(Default)]
@@ -30,7 +29,12 @@ struct Gap {
 impl Observer for Gap {
     fn on(&mut self, event: &Event<'_>) {
         match event {
-            Event::Started { blocks, epochs, steps, .. } => {
+            Event::Started {
+                blocks,
+                epochs,
+                steps,
+                ..
+            } => {
                 self.blocks = blocks.to_vec();
                 println!("{epochs} epochs of {steps} steps");
             }
@@ -38,10 +42,17 @@ impl Observer for Gap {
                 for (block, report) in *reports {
                     let gap = report.positive - report.negative.unwrap_or(0.);
                     let bar = "#".repeat((gap / 2.).max(0.) as usize);
-                    println!("epoch {epoch} layer {} {gap:6.1} {bar}", self.blocks[*block]);
+                    println!(
+                        "epoch {epoch} layer {} {gap:6.1} {bar}",
+                        self.blocks[*block]
+                    );
                 }
             }
-            Event::Evaluated { split: Split::Test, evaluation, .. } => {
+            Event::Evaluated {
+                split: Split::Test,
+                evaluation,
+                ..
+            } => {
                 println!("{:.1}% of the test part wrong", 100. * evaluation.error);
             }
             // There are other events, and there may be more.
@@ -59,7 +70,11 @@ fn main() -> Result<()> {
     };
     // Several observers are one.
     let mut observers: Vec<Box<dyn Observer>> = vec![Box::new(Gap::default()), Box::new(count)];
-    Run::builder("progressive").set("hidden", vec![300, 300]).set("epochs", 4).build()?.fit(&mut observers)?;
+    Run::builder("progressive")
+        .set("hidden", vec![300, 300])
+        .set("epochs", 4)
+        .build()?
+        .fit(&mut observers)?;
     drop(observers);
     println!("{examples} examples were learned from");
     Ok(())

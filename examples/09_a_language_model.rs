@@ -24,20 +24,34 @@
 //! It takes a file of plain text as its argument, where there is one.
 
 use onward::data::Split;
-use onward::generate::{generate, Sampling};
-use onward::observe::Event;
+use onward::run::generate::{generate, Sampling};
+use onward::run::observe::Event;
 use onward::{Result, Run};
-use onward_plugins as _; // links the built-in methods
 
 fn main() -> Result<()> {
     // A data set of text cuts it into tokens by itself; `char` could be `word`, `bpe:500`, or a tokenizer.json.
-    let data = std::env::args().nth(1).map_or("fables".into(), |file| format!("text:{file}"));
+    let data = std::env::args()
+        .nth(1)
+        .map_or("fables".into(), |file| format!("text:{file}"));
     let builder = Run::builder("nlp").data(&data).set("tokenizer", "char");
-    let mut run = builder.set("hidden", vec![500, 500]).set("epochs", 10).seed(1).build()?;
-    println!("{} tokens: {:?} …", run.data().kind.classes.len(), &run.data().kind.classes[..8]);
+    let mut run = builder
+        .set("hidden", vec![500, 500])
+        .set("epochs", 10)
+        .seed(1)
+        .build()?;
+    println!(
+        "{} tokens: {:?} …",
+        run.data().kind.classes.len(),
+        &run.data().kind.classes[..8]
+    );
 
     let mut watch = |event: &Event<'_>| {
-        if let Event::Evaluated { epoch, split: Split::Validation, evaluation } = event {
+        if let Event::Evaluated {
+            epoch,
+            split: Split::Validation,
+            evaluation,
+        } = event
+        {
             let bits = evaluation.bits.map_or(f64::NAN, |bits| bits.bits_per_char);
             println!("epoch {epoch}: {bits:.2} bits per character");
         }
@@ -45,10 +59,19 @@ fn main() -> Result<()> {
     let test = run.fit(&mut watch)?.test;
     for (name, score) in test.readouts.iter().chain(&test.baselines) {
         let bits = score.bits.map_or(f64::NAN, |bits| bits.bits_per_char);
-        println!("{name}: {bits:.2} bits per character, {:.1}% of the tokens right", 100. * score.accuracy);
+        println!(
+            "{name}: {bits:.2} bits per character, {:.1}% of the tokens right",
+            100. * score.accuracy
+        );
     }
 
-    let sampling = Sampling { temperature: 0.7, ..Sampling::default() };
-    println!("The fox {}", generate(&run, "The fox ", 200, sampling)?.trim_end());
+    let sampling = Sampling {
+        temperature: 0.7,
+        ..Sampling::default()
+    };
+    println!(
+        "The fox {}",
+        generate(&run, "The fox ", 200, sampling)?.trim_end()
+    );
     Ok(())
 }

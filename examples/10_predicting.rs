@@ -15,11 +15,14 @@ use std::path::{Path, PathBuf};
 
 use onward::candle_core::Tensor;
 use onward::{Result, Run};
-use onward_plugins as _; // the model's parts are found by their names
 
 /// Trains a small model, as `onward train` would: its folder, and some examples of the test part with their labels.
 fn trained(folder: &Path) -> Result<(Tensor, Vec<u32>)> {
-    let mut run = Run::builder("progressive").data("digits").set("hidden", vec![300, 300]).set("epochs", 3).build()?;
+    let mut run = Run::builder("progressive")
+        .data("digits")
+        .set("hidden", vec![300, 300])
+        .set("epochs", 3)
+        .build()?;
     run.fit(&mut ())?;
     run.save(folder)?;
     let batch = run.data().test.batch(&[0, 1, 2, 3, 4], None)?;
@@ -32,7 +35,11 @@ fn main() -> Result<()> {
         let run = Run::open(folder)?.without_data().build()?;
         let files: Vec<PathBuf> = arguments.collect();
         for (file, scores) in files.iter().zip(run.predict(&files, "head")?) {
-            println!("{}: {}", file.display(), run.data().kind.classes[best(&scores)]);
+            println!(
+                "{}: {}",
+                file.display(),
+                run.data().kind.classes[best(&scores)]
+            );
         }
         return Ok(());
     }
@@ -45,11 +52,18 @@ fn main() -> Result<()> {
     for (scores, label) in scores.into_iter().zip(labels) {
         let scores: Vec<f64> = scores.into_iter().map(f64::from).collect();
         let class = best(&scores);
-        println!("{} with probability {:.3}; it is a {}", classes[class], scores[class].exp(), classes[label as usize]);
+        println!(
+            "{} with probability {:.3}; it is a {}",
+            classes[class],
+            scores[class].exp(),
+            classes[label as usize]
+        );
     }
     Ok(())
 }
 
 fn best(scores: &[f64]) -> usize {
-    (0..scores.len()).max_by(|&a, &b| scores[a].total_cmp(&scores[b])).unwrap_or(0)
+    (0..scores.len())
+        .max_by(|&a, &b| scores[a].total_cmp(&scores[b]))
+        .unwrap_or(0)
 }

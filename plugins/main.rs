@@ -2,8 +2,6 @@
 
 use std::process::ExitCode;
 
-use onward_plugins as _;
-
 /// The system's allocator returns large tensors to the kernel after every operation; this one keeps them.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

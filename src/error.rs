@@ -191,20 +191,30 @@ impl Error {
         }
     }
 
-    pub(crate) fn file<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) -> Self + 'a {
-        move |source| Self::File { action, path: path.to_path_buf(), source }
+    pub(crate) fn file<'a>(
+        action: &'static str,
+        path: &'a Path,
+    ) -> impl FnOnce(std::io::Error) -> Self + 'a {
+        move |source| Self::File {
+            action,
+            path: path.to_path_buf(),
+            source,
+        }
     }
 }
 
 /// Adds the place to whatever went wrong there.
-pub trait Context<T> {
+pub trait Located<T> {
     /// Names the place: `block 2`, `layer conv of package my-plugins`.
     fn at(self, place: impl FnOnce() -> String) -> Result<T>;
 }
 
-impl<T, E: Into<Error>> Context<T> for Result<T, E> {
+impl<T, E: Into<Error>> Located<T> for Result<T, E> {
     fn at(self, place: impl FnOnce() -> String) -> Result<T> {
-        self.map_err(|source| Error::At { place: place(), source: Box::new(source.into()) })
+        self.map_err(|source| Error::At {
+            place: place(),
+            source: Box::new(source.into()),
+        })
     }
 }
 
@@ -221,7 +231,11 @@ fn nearest(given: &str, known: &[String]) -> String {
 }
 
 fn places(looked: &[PathBuf]) -> String {
-    looked.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+    looked
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn also(why: &str) -> String {
@@ -239,7 +253,11 @@ mod tests {
     #[test]
     fn an_unknown_name_is_answered_with_the_nearest_known_one() {
         let known = vec!["mean_squares".to_string(), "sum_squares".to_string()];
-        let error = Error::UnknownPlugin { kind: "goodness", name: "sum_square".into(), known };
+        let error = Error::UnknownPlugin {
+            kind: "goodness",
+            name: "sum_square".into(),
+            known,
+        };
         let text = error.to_string();
         assert!(text.contains("did you mean `sum_squares`?"), "{text}");
         assert!(text.contains("use your_crate as _;"), "{text}");

@@ -12,7 +12,6 @@
 //! ```
 //! use onward::data::Split;
 //! use onward::Run;
-//! use onward_plugins as _; // links the built-in methods
 //!
 //! let mut run = Run::builder("progressive")
 //!     .data("digits")
@@ -50,7 +49,6 @@
 //! ```
 //! use onward::candle_core::Tensor;
 //! use onward::{GoodnessFn, Result, Run};
-//! use onward_plugins as _;
 //!
 //! onward::settings! {
 //!     /// Goodness of an example as the mean of the absolute values of its activities.
@@ -69,7 +67,7 @@
 //!
 //! onward::register! {
 //!     dyn GoodnessFn, "mean_absolute", "mean absolute activity (an example)",
-//!     |settings: MeanAbsolute, _site| Ok(Box::new(settings))
+//!     |settings: MeanAbsolute, _context| Ok(Box::new(settings))
 //! }
 //!
 //! let run = Run::builder("progressive").set("goodness", "mean_absolute").set("hidden", vec![50]).build()?;
@@ -105,73 +103,49 @@
 //! | `accelerate`, `mkl`    | candle's products through these libraries, where no fast path of ours is used |
 //! | `hub`                  | downloads data sets whose files are missing; on in `onward-plugins`           |
 
-// The macros name this crate as their users do.
-extern crate self as onward;
+// The macros name this crate.
+extern crate self as onward_core;
 
-pub mod architecture;
-pub mod block;
-mod checkpoint;
 pub mod cli;
-pub mod config;
 pub mod conformance;
-pub mod conv;
+pub mod contract;
 pub mod data;
 pub mod error;
-mod folder;
-pub mod generate;
-pub mod goodness;
-mod guard;
+pub mod flow;
 pub mod guide;
-pub mod head;
-pub mod input;
-pub mod layer;
-pub mod linear;
-pub mod local;
-pub mod loss;
-pub mod made;
-pub mod ngram;
-pub mod observe;
-pub mod ops;
+pub mod kernels;
+pub mod modules;
 pub mod optim;
-pub mod peer;
-pub mod picture;
-pub mod registry;
-pub mod report;
+pub mod plugin;
 pub mod run;
-pub mod sampler;
-pub mod seed;
 pub mod settings;
-pub mod site;
-pub mod stack;
-pub mod summary;
-pub mod tokenizer;
-mod trainer;
-pub mod vars;
-pub mod views;
+pub mod wiring;
 
 pub use candle_core;
 pub use candle_nn;
 
-pub use architecture::{Architecture, Readout};
-pub use block::{Block, Objective, Report};
-pub use conv::Conv;
-pub use error::{Context, Error, Result};
-pub use goodness::GoodnessFn;
-pub use head::Head;
-pub use input::{Input, Normalise, Values};
-pub use layer::{Lesson, LocalLayer};
-pub use linear::Linear;
-pub use loss::Loss;
-pub use made::Made;
+pub use contract::architecture::{Architecture, Readout};
+pub use contract::block::{Block, Objective, Report};
+pub use contract::build_context::BuildContext;
+pub use contract::goodness::GoodnessFn;
+pub use contract::head::Head;
+pub use contract::layer::{Lesson, LocalLayer};
+pub use contract::loss::Loss;
+pub use contract::sampler::NegativeSampler;
+pub use data::text::tokenizer::Tokenizer;
+pub use error::{Error, Located, Result};
+pub use flow::batch::Batch;
+pub use flow::input::{Input, Normalise, Values};
+pub use flow::step::Step;
+pub use flow::vars::Vars;
+pub use flow::views::{Role, Views};
+pub use modules::cache::LastResult;
+pub use modules::conv::Conv;
+pub use modules::linear::Linear;
 pub use optim::Optimiser;
+pub use plugin::registry;
+pub use run::summary::Summary;
 pub use run::{Run, RunBuilder};
-pub use sampler::NegativeSampler;
-pub use seed::Step;
-pub use site::Site;
-pub use summary::Summary;
-pub use tokenizer::Tokenizer;
-pub use vars::Vars;
-pub use views::{Batch, Role, Views};
 
 /// What the macros need, and what a plugin may.
 pub mod export {

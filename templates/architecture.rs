@@ -5,13 +5,13 @@
 //! ```
 
 use onward::candle_core::Tensor;
-use onward::optim::{Descent, Method, Schedule};
-use onward::registry::Preset;
+use onward::optim::{Algorithm, OptimiserSpec, Schedule};
+use onward::plugin::registry::Preset;
 use onward::settings::Pick;
-use onward::stack::{Level, Stack};
+use onward::wiring::stack::{Level, Stack};
 use onward::{
-    Architecture, Batch, Block, GoodnessFn, Head, Input, LocalLayer, Loss, NegativeSampler, Normalise, Objective,
-    Readout, Report, Result, Site, Step,
+    Architecture, Batch, Block, BuildContext, GoodnessFn, Head, Input, LocalLayer, Loss,
+    NegativeSampler, Normalise, Objective, Readout, Report, Result, Step,
 };
 
 onward::settings! {
@@ -46,37 +46,74 @@ struct Net {
 }
 
 impl Net {
-    fn new(settings: &Settings, site: &Site) -> Result<Self> {
-        let (method, schedule) = (Method::Sgd, Schedule::HalfLinear);
-        let descent = Descent { method, rate: settings.lr, decay: 0., momentum: 0.9, schedule };
-        let objective = Objective { loss: settings.loss, theta: None, temperature: 1. };
+    fn new(settings: &Settings, context: &BuildContext) -> Result<Self> {
+        let (method, schedule) = (Algorithm::Sgd, Schedule::HalfLinear);
+        let descent = OptimiserSpec {
+            method,
+            rate: settings.lr,
+            decay: 0.,
+            momentum: 0.9,
+            schedule,
+        };
+        let objective = Objective {
+            loss: settings.loss,
+            theta: None,
+            temperature: 1.,
+        };
         let level = |&units: &usize| Level {
             units,
             layer: settings.layer.clone(),
             goodness: settings.goodness.clone(),
             objective,
             descent,
-            span: 0..site.epochs,
+            span: 0..context.epochs,
         };
         let levels: Vec<Level> = settings.hidden.iter().map(level).collect();
-        let ones = Tensor::ones([&[1], &site.input[..]].concat(), site.vars.dtype(), &site.vars.device())?;
-        let stack = Stack::new(site, Input::of(ones)?, Normalise::MeanSquare, &levels, 0..levels.len())?;
-        Ok(Self { stack: stack.with_head(site, descent, 0)? })
+        let ones = Tensor::ones(
+            [&[1], &context.input[..]].concat(),
+            context.vars.dtype(),
+            &context.vars.device(),
+        )?;
+        let stack = Stack::new(
+            context,
+            Input::of(ones)?,
+            Normalise::MeanSquare,
+            &levels,
+            0..levels.len(),
+        )?;
+        Ok(Self {
+            stack: stack.with_head(context, descent, 0)?,
+        })
     }
 }
 
 impl Architecture for Net {
     // Who feeds whom: a stack does what most nets do. To wire blocks otherwise, keep a `Vec<Block>` instead of it.
-    fn learn(&mut self, batch: &Batch, sampler: &mut dyn NegativeSampler, step: &Step) -> Result<Vec<(usize, Report)>> {
+    fn learn(
+        &mut self,
+        batch: &Batch,
+        sampler: &mut dyn NegativeSampler,
+        step: &Step,
+    ) -> Result<Vec<(usize, Report)>> {
         self.stack.learn(batch, sampler, step)
     }
 
-    fn scores(&self, batch: &Batch, sampler: &dyn NegativeSampler, _readout: &str, step: &Step) -> Result<Tensor> {
+    fn scores(
+        &self,
+        batch: &Batch,
+        sampler: &dyn NegativeSampler,
+        _readout: &str,
+        step: &Step,
+    ) -> Result<Tensor> {
         self.stack.head(sampler.neutral(batch)?, step)
     }
 
     fn readouts(&self) -> Vec<Readout> {
-        vec![Readout { name: "head", cheap: true, log_probabilities: true }]
+        vec![Readout {
+            name: "head",
+            cheap: true,
+            log_probabilities: true,
+        }]
     }
 
     fn blocks(&self) -> &[Block] {
@@ -98,6 +135,6 @@ impl Architecture for Net {
 
 onward::register! {
     dyn Architecture, "my_plugin", "layers one upon the other (say here what it is, and the paper)",
-    |settings: Settings, site| Ok(Box::new(Net::new(&settings, site)?)),
+    |settings: Settings, context| Ok(Box::new(Net::new(&settings, context)?)),
     .presets(PRESETS)
 }

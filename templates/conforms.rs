@@ -1,7 +1,6 @@
 //! Holds this crate to the trials that onward holds its own plugins to.
 
 use my_plugin as _;
-use onward_plugins as _;
 
 #[test]
 fn everything_here_conforms() {

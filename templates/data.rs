@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use onward::data::images::Images;
 use onward::data::{Content, DataSet, Examples, Framing, Kind};
-use onward::seed::{below, stream, unit};
+use onward::flow::random::{below, stream, unit};
 use onward::Result;
 
 onward::settings! {
@@ -37,15 +37,27 @@ fn images(part: &str, size: usize) -> Result<Arc<dyn Examples>> {
 }
 
 fn data_set(settings: &Settings) -> Result<DataSet> {
-    let classes = ["top left", "top right", "bottom left", "bottom right"].map(String::from).to_vec();
-    let kind = Kind { shape: vec![1, 8, 8], classes, content: Content::Picture(Framing::Whole) };
+    let classes = ["top left", "top right", "bottom left", "bottom right"]
+        .map(String::from)
+        .to_vec();
+    let kind = Kind {
+        shape: vec![1, 8, 8],
+        classes,
+        content: Content::Picture(Framing::Whole),
+    };
     let train = images("train", settings.size)?;
     let validation = images("validation", settings.size / 5)?;
     let test = images("test", settings.size / 5)?;
-    Ok(DataSet { kind, train, validation, test, text: None })
+    Ok(DataSet {
+        kind,
+        train,
+        validation,
+        test,
+        text: None,
+    })
 }
 
 onward::register! {
     DataSet, "my_plugin", "one bright quarter in noise, 8×8 grey (say here what it is, and where it is from)",
-    |settings: Settings, _site| Ok(Box::new(data_set(&settings)?))
+    |settings: Settings, _context| Ok(Box::new(data_set(&settings)?))
 }

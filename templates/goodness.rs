@@ -29,5 +29,5 @@ impl GoodnessFn for Goodness {
 
 onward::register! {
     dyn GoodnessFn, "my_plugin", "sum of absolute activities (say here what it is, and the paper)",
-    |settings: Goodness, _site| Ok(Box::new(settings))
+    |settings: Goodness, _context| Ok(Box::new(settings))
 }

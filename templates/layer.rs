@@ -6,7 +6,7 @@
 
 use onward::candle_core::Tensor;
 use onward::candle_nn::{linear, Linear, Module};
-use onward::{Input, LocalLayer, Result, Site, Step};
+use onward::{BuildContext, Input, LocalLayer, Result, Step};
 
 onward::settings! {
     /// A dense layer of smooth units.
@@ -21,10 +21,10 @@ onward::settings! {
 struct Layer(Linear);
 
 impl Layer {
-    fn new(settings: &Settings, site: &Site) -> Result<Self> {
-        let inputs = site.input.iter().product();
-        let units = settings.units.or(site.units).unwrap_or(100);
-        Ok(Self(linear(inputs, units, site.vars.builder())?))
+    fn new(settings: &Settings, context: &BuildContext) -> Result<Self> {
+        let inputs = context.input.iter().product();
+        let units = settings.units.or(context.units).unwrap_or(100);
+        Ok(Self(linear(inputs, units, context.vars.builder())?))
     }
 }
 
@@ -37,5 +37,5 @@ impl LocalLayer for Layer {
 
 onward::register! {
     dyn LocalLayer, "my_plugin", "dense, smooth units (say here what it is, and the paper)",
-    |settings: Settings, site| Ok(Box::new(Layer::new(&settings, site)?))
+    |settings: Settings, context| Ok(Box::new(Layer::new(&settings, context)?))
 }

@@ -5,7 +5,7 @@
 //! ```
 
 use onward::candle_core::{Device, Tensor};
-use onward::seed::unit;
+use onward::flow::random::unit;
 use onward::{Batch, Input, NegativeSampler, Result, Role, Step, Views};
 
 onward::settings! {
@@ -20,17 +20,28 @@ onward::settings! {
 }
 
 impl NegativeSampler for Sampler {
-    fn views(&mut self, batch: &Batch, _: &mut dyn FnMut() -> Result<Tensor>, step: &Step) -> Result<Views> {
+    fn views(
+        &mut self,
+        batch: &Batch,
+        _: &mut dyn FnMut() -> Result<Tensor>,
+        step: &Step,
+    ) -> Result<Views> {
         let (rows, size) = (batch.rows(), batch.size());
         // Everything random in a step comes from here, so that a run repeats itself.
         let mut rng = step.stream("my_plugin");
-        let mask = (0..rows.elem_count()).map(|_| if unit(&mut rng) < self.keep { 1f32 } else { 0. });
+        let mask =
+            (0..rows.elem_count()).map(|_| if unit(&mut rng) < self.keep { 1f32 } else { 0. });
         let mask = Tensor::from_iter(mask, &Device::Cpu)?.reshape(rows.shape())?;
         let mask = mask.to_dtype(rows.dtype())?.to_device(rows.device())?;
         let next = Tensor::cat(&[rows.narrow(0, 1, size - 1)?, rows.narrow(0, 0, 1)?], 0)?;
         let negative = (&next + ((rows - &next)? * mask)?)?;
-        let both = Tensor::cat(&[rows, &negative], 0)?.reshape([&[2 * size], batch.shape()].concat())?;
-        Views::new(Input::stacked(both, 2)?, vec![Role::Positive, Role::Negative], None)
+        let both =
+            Tensor::cat(&[rows, &negative], 0)?.reshape([&[2 * size], batch.shape()].concat())?;
+        Views::new(
+            Input::stacked(both, 2)?,
+            vec![Role::Positive, Role::Negative],
+            None,
+        )
     }
 
     fn is_supervised(&self) -> bool {
@@ -45,5 +56,5 @@ impl NegativeSampler for Sampler {
 
 onward::register! {
     dyn NegativeSampler, "my_plugin", "two examples mixed number by number (say here what it is, and the paper)",
-    |settings: Sampler, _site| Ok(Box::new(settings))
+    |settings: Sampler, _context| Ok(Box::new(settings))
 }

@@ -14,8 +14,12 @@ fn str(path: &Path) -> &str {
 
 /// The files of a folder with what is in them, but for the lock.
 fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let mut files: Vec<_> = entries.map(|path| (path.clone(), std::fs::read(path).unwrap())).collect();
+    let entries = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = entries
+        .map(|path| (path.clone(), std::fs::read(path).unwrap()))
+        .collect();
     files.retain(|(path, _)| !path.ends_with(".lock"));
     files.sort();
     files
@@ -30,7 +34,10 @@ fn a_full_disk_ends_the_run_with_the_last_good_checkpoint() {
     succeeds(&train(&run, &[]));
     let before = files(&run);
     let limited = |arguments: &str| {
-        let command = format!("trap '' XFSZ; ulimit -f 64; exec '{}' {arguments}", env!("CARGO_BIN_EXE_onward"));
+        let command = format!(
+            "trap '' XFSZ; ulimit -f 64; exec '{}' {arguments}",
+            env!("CARGO_BIN_EXE_onward")
+        );
         let output = Command::new("sh").args(["-c", &command]).output().unwrap();
         let message = text(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{arguments}: {message}");
@@ -38,15 +45,24 @@ fn a_full_disk_ends_the_run_with_the_last_good_checkpoint() {
         message
     };
     let message = limited(&format!("resume '{}' --epochs 4 --quiet", str(&run)));
-    assert!(message.contains(".safetensors") && message.contains("cannot write"), "{message}");
+    assert!(
+        message.contains(".safetensors") && message.contains("cannot write"),
+        "{message}"
+    );
     let after = files(&run);
     for (path, bytes) in &before {
-        let kept = after.iter().any(|(found, now)| found == path && now == bytes);
-        let grows = ["metrics.jsonl", "config.toml"].iter().any(|name| path.ends_with(name));
+        let kept = after
+            .iter()
+            .any(|(found, now)| found == path && now == bytes);
+        let grows = ["metrics.jsonl", "config.toml"]
+            .iter()
+            .any(|name| path.ends_with(name));
         assert!(kept || grows, "{} has changed", path.display());
     }
     assert!(
-        after.iter().all(|(path, _)| path.extension().is_none_or(|ending| ending != "tmp")),
+        after
+            .iter()
+            .all(|(path, _)| path.extension().is_none_or(|ending| ending != "tmp")),
         "half of a file is left"
     );
     succeeds(&["resume", str(&run), "--epochs", "4", "--quiet"]);
@@ -61,8 +77,15 @@ fn a_full_disk_ends_the_run_with_the_last_good_checkpoint() {
     let words: String = (0..5000).map(|word| format!("w{word} ")).collect();
     std::fs::write(&corpus, words).unwrap();
     let tokenizer = base.path().join("tokenizer.json");
-    let message = limited(&format!("tokenize '{}' --kind word --out '{}'", str(&corpus), str(&tokenizer)));
-    assert!(message.contains(str(&tokenizer)) && !tokenizer.exists(), "{message}");
+    let message = limited(&format!(
+        "tokenize '{}' --kind word --out '{}'",
+        str(&corpus),
+        str(&tokenizer)
+    ));
+    assert!(
+        message.contains(str(&tokenizer)) && !tokenizer.exists(),
+        "{message}"
+    );
 }
 
 #[test]
@@ -70,14 +93,30 @@ fn a_checkpoint_of_another_network_is_refused() {
     let base = tempfile::tempdir().unwrap();
     let (one, other) = (base.path().join("one"), base.path().join("other"));
     succeeds(&train(&one, &[]));
-    let small = ["--epochs", "1", "--set", "hidden=[20,20]", "--set", "data.size=100"];
-    succeeds(&[&["train", "recurrent", "--quiet", "--out", str(&other)], &small[..]].concat());
+    let small = [
+        "--epochs",
+        "1",
+        "--set",
+        "hidden=[20,20]",
+        "--set",
+        "data.size=100",
+    ];
+    succeeds(
+        &[
+            &["train", "recurrent", "--quiet", "--out", str(&other)],
+            &small[..],
+        ]
+        .concat(),
+    );
     for file in ["model.safetensors", "state.safetensors"] {
         std::fs::copy(other.join(file), one.join(file)).unwrap();
     }
     for command in ["evaluate", "resume"] {
         let message = fails(1, &[command, str(&one)]);
-        assert!(message.contains("holds the architecture recurrent, not progressive"), "{message}");
+        assert!(
+            message.contains("holds the architecture recurrent, not progressive"),
+            "{message}"
+        );
     }
 }
 
@@ -87,7 +126,10 @@ fn a_folder_that_cannot_be_written_is_named() {
     let file = base.path().join("file");
     std::fs::write(&file, "mine").unwrap();
     let message = fails(1, &train(&file.join("run"), &[]));
-    assert!(message.contains("cannot create") && message.contains(str(&file)), "{message}");
+    assert!(
+        message.contains("cannot create") && message.contains(str(&file)),
+        "{message}"
+    );
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
     #[cfg(unix)]
     {
@@ -109,23 +151,45 @@ fn what_would_need_more_memory_than_there_is_is_refused() {
     let out = base.path().join("run");
     let cases: [(&[&str], &str); 4] = [
         (&["--set", "hidden=[1000000000]"], "`hidden`"),
-        (&["--set", "n_layers=1000000000", "--set", "hidden_size=1"], "`n_layers`"),
+        (
+            &["--set", "n_layers=1000000000", "--set", "hidden_size=1"],
+            "`n_layers`",
+        ),
         (&["--set", "batch=99999999999999999999"], "`batch`"),
         (&["--set", "data.size=1000000000000"], "`data.size`"),
     ];
     for (arguments, expected) in cases {
-        let message = fails(2, &[&["train", "progressive", "--quiet", "--out", str(&out)], arguments].concat());
-        assert!(message.contains(expected), "{expected} is missing from\n{message}");
+        let message = fails(
+            2,
+            &[
+                &["train", "progressive", "--quiet", "--out", str(&out)],
+                arguments,
+            ]
+            .concat(),
+        );
+        assert!(
+            message.contains(expected),
+            "{expected} is missing from\n{message}"
+        );
         assert!(!out.exists(), "{arguments:?}");
     }
     // As on a machine of 4 GB.
     #[cfg(target_os = "linux")]
     {
-        let arguments = format!("train progressive --quiet --set hidden=[20000,20000] --out '{}'", str(&out));
-        let command = format!("ulimit -v 4000000; exec '{}' {arguments}", env!("CARGO_BIN_EXE_onward"));
+        let arguments = format!(
+            "train progressive --quiet --set hidden=[20000,20000] --out '{}'",
+            str(&out)
+        );
+        let command = format!(
+            "ulimit -v 4000000; exec '{}' {arguments}",
+            env!("CARGO_BIN_EXE_onward")
+        );
         let output = Command::new("sh").args(["-c", &command]).output().unwrap();
         let message = text(&output.stderr);
-        assert!(output.status.code() == Some(2) && message.contains("more memory than is free"), "{message}");
+        assert!(
+            output.status.code() == Some(2) && message.contains("more memory than is free"),
+            "{message}"
+        );
     }
     // A step of all examples there are is no fault.
     succeeds(&train(&out, &["--set", "batch=9223372036854775807"]));
@@ -134,9 +198,20 @@ fn what_would_need_more_memory_than_there_is_is_refused() {
 #[test]
 fn idx_files_that_cannot_be_right_are_named() {
     let base = tempfile::tempdir().unwrap();
-    let header = |numbers: &[u32]| numbers.iter().flat_map(|number| number.to_be_bytes()).collect::<Vec<u8>>();
+    let header = |numbers: &[u32]| {
+        numbers
+            .iter()
+            .flat_map(|number| number.to_be_bytes())
+            .collect::<Vec<u8>>()
+    };
     let images = |count: u32, bytes: usize| [header(&[2051, count, 2, 2]), vec![7; bytes]].concat();
-    let labels = |count: u32| [header(&[2049, count]), (0..count).map(|label| (label % 2) as u8).collect()].concat();
+    let labels = |count: u32| {
+        [
+            header(&[2049, count]),
+            (0..count).map(|label| (label % 2) as u8).collect(),
+        ]
+        .concat()
+    };
     let good = || {
         [
             ("train-images-idx3-ubyte", images(12, 48)),
@@ -148,22 +223,55 @@ fn idx_files_that_cannot_be_right_are_named() {
     let huge = [header(&[2051, 1_000_000_000, 28, 28]), vec![0; 100]].concat();
     let cases: [(&str, Option<Vec<u8>>, &str); 6] = [
         ("train-labels-idx1-ubyte", None, "is in none of"),
-        ("train-images-idx3-ubyte", Some(images(12, 47)), "it has only 47"),
-        ("train-images-idx3-ubyte", Some(huge), "784000000000 bytes; it has only 100"),
-        ("t10k-labels-idx1-ubyte", Some(labels(3)), "3 labels for the 4 images"),
-        ("t10k-images-idx3-ubyte", Some(b"\x89PNG\r\n\x1a\n".to_vec()), "an IDX file of images begins with 2051"),
-        ("train-images-idx3-ubyte", Some(b"\x1f\x8bnot gzip at all".to_vec()), "cannot be unpacked"),
+        (
+            "train-images-idx3-ubyte",
+            Some(images(12, 47)),
+            "it has only 47",
+        ),
+        (
+            "train-images-idx3-ubyte",
+            Some(huge),
+            "784000000000 bytes; it has only 100",
+        ),
+        (
+            "t10k-labels-idx1-ubyte",
+            Some(labels(3)),
+            "3 labels for the 4 images",
+        ),
+        (
+            "t10k-images-idx3-ubyte",
+            Some(b"\x89PNG\r\n\x1a\n".to_vec()),
+            "an IDX file of images begins with 2051",
+        ),
+        (
+            "train-images-idx3-ubyte",
+            Some(b"\x1f\x8bnot gzip at all".to_vec()),
+            "cannot be unpacked",
+        ),
     ];
     for (name, bytes, expected) in cases {
         let folder = base.path().join("data");
         std::fs::create_dir_all(&folder).unwrap();
-        good().into_iter().for_each(|(name, bytes)| std::fs::write(folder.join(name), bytes).unwrap());
+        good()
+            .into_iter()
+            .for_each(|(name, bytes)| std::fs::write(folder.join(name), bytes).unwrap());
         match bytes {
             Some(bytes) => std::fs::write(folder.join(name), bytes).unwrap(),
             None => std::fs::remove_file(folder.join(name)).unwrap(),
         }
-        let message = fails(1, &["train", "progressive", "--data", &format!("idx:{}", str(&folder))]);
-        assert!(message.contains(name) && message.contains(expected), "{expected} is missing from\n{message}");
+        let message = fails(
+            1,
+            &[
+                "train",
+                "progressive",
+                "--data",
+                &format!("idx:{}", str(&folder)),
+            ],
+        );
+        assert!(
+            message.contains(name) && message.contains(expected),
+            "{expected} is missing from\n{message}"
+        );
     }
 }
 
@@ -188,7 +296,10 @@ fn a_state_that_was_tampered_with_is_not_resumed() {
     weight[end - 400] ^= 1;
     // The description stands in the header as JSON within JSON.
     let described = |from: &str, to: &str| {
-        let at = good.windows(from.len()).position(|found| found == from.as_bytes()).expect(from);
+        let at = good
+            .windows(from.len())
+            .position(|found| found == from.as_bytes())
+            .expect(from);
         [&good[..at], to.as_bytes(), &good[at + from.len()..]].concat()
     };
     let cases = [
@@ -196,16 +307,26 @@ fn a_state_that_was_tampered_with_is_not_resumed() {
         (longer, "safetensors"),
         (header, "no safetensors file"),
         (weight, "checksum"),
-        (described(r#"\"shape\":[1,28,28]"#, r#"\"shape\":[9,99,99]"#), "checksum"),
+        (
+            described(r#"\"shape\":[1,28,28]"#, r#"\"shape\":[9,99,99]"#),
+            "checksum",
+        ),
         (described(r#"\"epoch\":2"#, r#"\"epoch\":9"#), "checksum"),
     ];
     for (bytes, expected) in cases {
         std::fs::write(&path, bytes).unwrap();
         for command in ["evaluate", "resume", "predict"] {
             // No picture is looked at before the net is there.
-            let pictures: &[&str] = if command == "predict" { &["none.png"] } else { &[] };
+            let pictures: &[&str] = if command == "predict" {
+                &["none.png"]
+            } else {
+                &[]
+            };
             let message = fails(1, &[&[command, str(&run)], pictures].concat());
-            assert!(message.contains("state.safetensors") && message.contains(expected), "{expected}: {message}");
+            assert!(
+                message.contains("state.safetensors") && message.contains(expected),
+                "{expected}: {message}"
+            );
         }
     }
 }
@@ -248,39 +369,119 @@ fn what_does_not_fit_is_refused_before_anything_is_written() {
     std::fs::write(&file, "the fox and the crow. ".repeat(40)).unwrap();
     let text = format!("text:{}", str(&file));
     let cases: &[(&[&str], &[&str])] = &[
-        (&["recurrent", "--set", "steps=0"], &["`steps` = 0", "at least 1"]),
-        (&["recurrent", "--set", "window=[]"], &["`window` = []", "a list"]),
-        (&["recurrent", "--set", "window=[5,3]"], &["`window` = [5, 3]", "1 <= first <= last"]),
-        (&["recurrent", "--set", "window=[3,9]"], &["`window` = [3, 9]", "steps = 8"]),
-        (&["recurrent", "--set", "damping=1"], &["`damping` = 1", "less than 1"]),
         (
-            &["progressive", "--set", "layer={name=\"local\",field=40}", "--set", "sampler=hybrid_images"],
+            &["recurrent", "--set", "steps=0"],
+            &["`steps` = 0", "at least 1"],
+        ),
+        (
+            &["recurrent", "--set", "window=[]"],
+            &["`window` = []", "a list"],
+        ),
+        (
+            &["recurrent", "--set", "window=[5,3]"],
+            &["`window` = [5, 3]", "1 <= first <= last"],
+        ),
+        (
+            &["recurrent", "--set", "window=[3,9]"],
+            &["`window` = [3, 9]", "steps = 8"],
+        ),
+        (
+            &["recurrent", "--set", "damping=1"],
+            &["`damping` = 1", "less than 1"],
+        ),
+        (
+            &[
+                "progressive",
+                "--set",
+                "layer={name=\"local\",field=40}",
+                "--set",
+                "sampler=hybrid_images",
+            ],
             &["28×28", "`field` at most 28"],
         ),
-        (&["progressive", "--set", "layer={name=\"local\",padding=9223372036854775807}"], &["`layer.padding`", "1024"]),
-        (&["progressive", "--set", "layer={name=\"local\",field=5,padding=5}"], &["`padding` less than `field`"]),
-        (&["progressive", "--set", "layer={name=\"local\",stride=0}"], &["`layer.stride` = 0"]),
-        (&["progressive", "--set", "layer={name=\"conv\",pool=15}"], &["no pool of 15×15"]),
         (
-            &["progressive", "--set", "sampler=hybrid_images", "--set", "batch=199"],
+            &[
+                "progressive",
+                "--set",
+                "layer={name=\"local\",padding=9223372036854775807}",
+            ],
+            &["`layer.padding`", "1024"],
+        ),
+        (
+            &[
+                "progressive",
+                "--set",
+                "layer={name=\"local\",field=5,padding=5}",
+            ],
+            &["`padding` less than `field`"],
+        ),
+        (
+            &["progressive", "--set", "layer={name=\"local\",stride=0}"],
+            &["`layer.stride` = 0"],
+        ),
+        (
+            &["progressive", "--set", "layer={name=\"conv\",pool=15}"],
+            &["no pool of 15×15"],
+        ),
+        (
+            &[
+                "progressive",
+                "--set",
+                "sampler=hybrid_images",
+                "--set",
+                "batch=199",
+            ],
             &["`batch` = 199", "200 examples", "of 2 and more", "one of 1"],
         ),
-        (&["progressive", "--set", "sampler=hybrid_images", "--set", "batch=1"], &["`batch` = 1", "hybrid_images"]),
-        (&["progressive", "--set", "readout_to=1"], &["`readout_to` = 1", "readout_from = 2"]),
         (
-            &["progressive", "--set", "goodness=[\"sum_squares\",\"mean_squares\"]"],
+            &[
+                "progressive",
+                "--set",
+                "sampler=hybrid_images",
+                "--set",
+                "batch=1",
+            ],
+            &["`batch` = 1", "hybrid_images"],
+        ),
+        (
+            &["progressive", "--set", "readout_to=1"],
+            &["`readout_to` = 1", "readout_from = 2"],
+        ),
+        (
+            &[
+                "progressive",
+                "--set",
+                "goodness=[\"sum_squares\",\"mean_squares\"]",
+            ],
             &["`goodness`", "a list of 3", "found 2"],
         ),
         (
-            &["progressive", "--set", "goodness=[\"sum_squares\",\"sum_squares\",\"projection\"]"],
+            &[
+                "progressive",
+                "--set",
+                "goodness=[\"sum_squares\",\"sum_squares\",\"projection\"]",
+            ],
             &["a column for each class", "alike"],
         ),
-        (&["nlp", "--data", &text, "--set", "flip=true"], &["`flip` = true", "text"]),
-        (&["nlp", "--data", &text, "--set", "shift=1"], &["`shift` = 1", "text"]),
-        (&["nlp", "--data", &text, "--set", "window=800"], &["more than 800 tokens", str(&file)]),
+        (
+            &["nlp", "--data", &text, "--set", "flip=true"],
+            &["`flip` = true", "text"],
+        ),
+        (
+            &["nlp", "--data", &text, "--set", "shift=1"],
+            &["`shift` = 1", "text"],
+        ),
+        (
+            &["nlp", "--data", &text, "--set", "window=800"],
+            &["more than 800 tokens", str(&file)],
+        ),
     ];
     for (arguments, expected) in cases {
-        let small: &[&str] = if arguments[0] == "nlp" { &[] } else { &["--set", "data.size=200"] };
+        let small: &[&str] = if arguments[0] == "nlp" {
+            &[]
+        } else {
+            &["--set", "data.size=200"]
+        };
         let quiet = ["--quiet", "--epochs", "1", "--out", str(&out)];
         let message = fails(2, &[&["train"], *arguments, small, &quiet].concat());
         for part in *expected {
@@ -293,15 +494,35 @@ fn what_does_not_fit_is_refused_before_anything_is_written() {
 #[test]
 fn text_that_is_none_is_named_with_the_place() {
     let base = tempfile::tempdir().unwrap();
-    for (name, bytes, expected) in [("latin", &b"gr\xfcn"[..], "not UTF-8 at byte 2"), ("empty", b" \n", "is empty")] {
+    for (name, bytes, expected) in [
+        ("latin", &b"gr\xfcn"[..], "not UTF-8 at byte 2"),
+        ("empty", b" \n", "is empty"),
+    ] {
         let file = base.path().join(name);
         std::fs::write(&file, bytes).unwrap();
         for command in [
-            &["train", "nlp", "--data", &format!("text:{}", str(&file)), "--out", str(&base.path().join("run"))][..],
-            &["tokenize", str(&file), "--kind", "char", "--out", str(&base.path().join("tokenizer.json"))],
+            &[
+                "train",
+                "nlp",
+                "--data",
+                &format!("text:{}", str(&file)),
+                "--out",
+                str(&base.path().join("run")),
+            ][..],
+            &[
+                "tokenize",
+                str(&file),
+                "--kind",
+                "char",
+                "--out",
+                str(&base.path().join("tokenizer.json")),
+            ],
         ] {
             let message = fails(1, command);
-            assert!(message.contains(str(&file)) && message.contains(expected), "{message}");
+            assert!(
+                message.contains(str(&file)) && message.contains(expected),
+                "{message}"
+            );
         }
     }
     assert_eq!(std::fs::read_dir(base.path()).unwrap().count(), 2);
@@ -311,24 +532,51 @@ fn text_that_is_none_is_named_with_the_place() {
 fn a_language_model_asks_for_its_own_tokenizer() {
     let base = tempfile::tempdir().unwrap();
     let run = base.path().join("run");
-    succeeds(&["train", "nlp", "--quiet", "--epochs", "1", "--set", "hidden=[8]", "--out", str(&run)]);
+    succeeds(&[
+        "train",
+        "nlp",
+        "--quiet",
+        "--epochs",
+        "1",
+        "--set",
+        "hidden=[8]",
+        "--out",
+        str(&run),
+    ]);
     let generate = ["generate", str(&run), "--prompt", "The ", "--tokens", "3"];
     assert!(succeeds(&generate).starts_with("The "));
     let path = run.join("tokenizer.json");
     let own = std::fs::read_to_string(&path).unwrap();
     let other = base.path().join("other.json");
     std::fs::write(base.path().join("text"), "abcdefgh ".repeat(20)).unwrap();
-    succeeds(&["tokenize", str(&base.path().join("text")), "--kind", "char", "--out", str(&other)]);
+    succeeds(&[
+        "tokenize",
+        str(&base.path().join("text")),
+        "--kind",
+        "char",
+        "--out",
+        str(&other),
+    ]);
     std::fs::copy(&other, &path).unwrap();
-    let commands: [&[&str]; 3] = [&generate, &["evaluate", str(&run)], &["resume", str(&run), "--epochs", "2"]];
+    let commands: [&[&str]; 3] = [
+        &generate,
+        &["evaluate", str(&run)],
+        &["resume", str(&run), "--epochs", "2"],
+    ];
     for command in commands {
         let message = fails(1, command);
-        assert!(message.contains(str(&path)) && message.contains("put that one back"), "{message}");
+        assert!(
+            message.contains(str(&path)) && message.contains("put that one back"),
+            "{message}"
+        );
     }
     std::fs::remove_file(&path).unwrap();
     for command in commands {
         let message = fails(1, command);
-        assert!(message.contains(str(&path)) && message.contains("is missing"), "{message}");
+        assert!(
+            message.contains(str(&path)) && message.contains("is missing"),
+            "{message}"
+        );
     }
     std::fs::write(&path, own).unwrap();
     succeeds(&generate);
@@ -350,8 +598,26 @@ fn a_run_is_drawn_once() {
     let message = fails(1, &["picture", str(&run), "--out", str(&out)]);
     assert!(message.contains("never overwritten"), "{message}");
     let text = base.path().join("text");
-    succeeds(&["train", "nlp", "--quiet", "--epochs", "1", "--set", "hidden=[8]", "--out", str(&text)]);
-    let message = fails(2, &["picture", str(&text), "--out", str(&base.path().join("text.png"))]);
+    succeeds(&[
+        "train",
+        "nlp",
+        "--quiet",
+        "--epochs",
+        "1",
+        "--set",
+        "hidden=[8]",
+        "--out",
+        str(&text),
+    ]);
+    let message = fails(
+        2,
+        &[
+            "picture",
+            str(&text),
+            "--out",
+            str(&base.path().join("text.png")),
+        ],
+    );
     assert!(message.contains("no images"), "{message}");
 }
 
@@ -362,7 +628,11 @@ fn fewer_epochs_than_are_complete_are_refused() {
     succeeds(&train(&run, &[]));
     let before = files(&run);
     let message = fails(2, &["resume", str(&run), "--epochs", "1"]);
-    assert!(message.contains("`epochs` = 1 (from --epochs 1)") && message.contains("2 that are complete"), "{message}");
+    assert!(
+        message.contains("`epochs` = 1 (from --epochs 1)")
+            && message.contains("2 that are complete"),
+        "{message}"
+    );
     assert_eq!(files(&run), before);
 }
 
@@ -372,6 +642,9 @@ fn a_run_cannot_be_written_where_a_file_is() {
     let file = base.path().join("file");
     std::fs::write(&file, "mine").unwrap();
     let message = fails(1, &train(&file, &[]));
-    assert!(message.contains(str(&file)) && message.contains("is a file"), "{message}");
+    assert!(
+        message.contains(str(&file)) && message.contains("is a file"),
+        "{message}"
+    );
     assert_eq!(std::fs::read(&file).unwrap(), b"mine");
 }

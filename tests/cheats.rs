@@ -7,13 +7,13 @@ use std::sync::Mutex;
 use onward::candle_core::{Tensor, Var};
 use onward::candle_nn::Init;
 use onward::conformance::{self, Outcome};
-use onward::optim::{Descent, Method, Schedule};
+use onward::optim::{Algorithm, OptimiserSpec, Schedule};
 use onward::settings::Pick;
 use onward::{
-    registry, Architecture, Batch, Block, Error, GoodnessFn, Input, Lesson, Linear, LocalLayer, Loss, NegativeSampler,
-    Normalise, Objective, Optimiser, Readout, Report, Result, Role, Run, Site, Step, Views,
+    registry, Architecture, Batch, Block, BuildContext, Error, GoodnessFn, Input, Lesson, Linear,
+    LocalLayer, Loss, NegativeSampler, Normalise, Objective, Optimiser, Readout, Report, Result,
+    Role, Run, Step, Views,
 };
-use onward_plugins as _;
 
 onward::settings! {
     /// A plugin that does not keep the rules.
@@ -24,21 +24,21 @@ macro_rules! cheats {
     ($($kind:ty, $name:literal, $build:expr;)*) => {
         $(onward::register! {
             $kind, $name, "does not keep the rules (made for these tests, 2026)",
-            |_settings: Cheat, site| { let build: fn(&Site) -> Result<Box<$kind>> = $build; build(site) }
+            |_settings: Cheat, context| { let build: fn(&BuildContext) -> Result<Box<$kind>> = $build; build(context) }
         })*
     };
 }
 
 cheats! {
-    dyn LocalLayer, "writes_elsewhere", |site| Ok(Box::new(WritesElsewhere(Dense::new(site)?)));
-    dyn LocalLayer, "ignores_the_seed", |site| Ok(Box::new(Dense::with(site, Init::Const(0.1))?));
-    dyn LocalLayer, "remembers", |site| Ok(Box::new(Remembers(Dense::new(site)?, 0)));
-    dyn LocalLayer, "forgets_its_rows", |site| Ok(Box::new(ForgetsItsRows(Dense::new(site)?)));
-    dyn LocalLayer, "learns_nothing", |site| Ok(Box::new(LearnsNothing(Dense::new(site)?)));
-    dyn LocalLayer, "panics_late", |site| Ok(Box::new(PanicsLate(Dense::new(site)?)));
-    dyn LocalLayer, "half_the_rows", |site| Ok(Box::new(HalfTheRows(Dense::new(site)?)));
-    dyn LocalLayer, "no_number", |site| Ok(Box::new(NoNumber(Dense::new(site)?)));
-    dyn LocalLayer, "misses_candle", |site| Ok(Box::new(MissesCandle(Dense::new(site)?)));
+    dyn LocalLayer, "writes_elsewhere", |context| Ok(Box::new(WritesElsewhere(Dense::new(context)?)));
+    dyn LocalLayer, "ignores_the_seed", |context| Ok(Box::new(Dense::with(context, Init::Const(0.1))?));
+    dyn LocalLayer, "remembers", |context| Ok(Box::new(Remembers(Dense::new(context)?, 0)));
+    dyn LocalLayer, "forgets_its_rows", |context| Ok(Box::new(ForgetsItsRows(Dense::new(context)?)));
+    dyn LocalLayer, "learns_nothing", |context| Ok(Box::new(LearnsNothing(Dense::new(context)?)));
+    dyn LocalLayer, "panics_late", |context| Ok(Box::new(PanicsLate(Dense::new(context)?)));
+    dyn LocalLayer, "half_the_rows", |context| Ok(Box::new(HalfTheRows(Dense::new(context)?)));
+    dyn LocalLayer, "no_number", |context| Ok(Box::new(NoNumber(Dense::new(context)?)));
+    dyn LocalLayer, "misses_candle", |context| Ok(Box::new(MissesCandle(Dense::new(context)?)));
     dyn LocalLayer, "panics_at_once", |_| panic!("nothing is ready");
     dyn GoodnessFn, "looks_at_the_batch", |_| Ok(Box::new(LooksAtTheBatch));
     dyn GoodnessFn, "wrong_gradient", |_| Ok(Box::new(WrongGradient));
@@ -48,20 +48,32 @@ cheats! {
     dyn NegativeSampler, "knows_labels", |_| Ok(Box::new(KnowsLabels(Mutex::default())));
     dyn NegativeSampler, "never_the_same", |_| Ok(Box::new(CountsItself));
     dyn NegativeSampler, "wider_views", |_| Ok(Box::new(WiderViews));
-    dyn Architecture, "reads_test_labels", |site| Ok(Box::new(Peeks::new(site)?));
+    dyn Architecture, "reads_test_labels", |context| Ok(Box::new(Peeks::new(context)?));
 }
 
 /// An honest layer, that the others are made of.
 struct Dense(Linear);
 
 impl Dense {
-    fn new(site: &Site) -> Result<Self> {
-        Self::with(site, Init::Randn { mean: 0., stdev: 0.3 })
+    fn new(context: &BuildContext) -> Result<Self> {
+        Self::with(
+            context,
+            Init::Randn {
+                mean: 0.,
+                stdev: 0.3,
+            },
+        )
     }
 
-    fn with(site: &Site, init: Init) -> Result<Self> {
-        let inputs = site.input.iter().product();
-        Ok(Self(Linear::new(&site.vars, inputs, site.units.unwrap_or(6), init, true)?))
+    fn with(context: &BuildContext, init: Init) -> Result<Self> {
+        let inputs = context.input.iter().product();
+        Ok(Self(Linear::new(
+            &context.vars,
+            inputs,
+            context.units.unwrap_or(6),
+            init,
+            true,
+        )?))
     }
 }
 
@@ -71,7 +83,7 @@ impl LocalLayer for Dense {
     }
 
     fn learn(&mut self, lesson: &Lesson<'_>, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
-        let delta = onward::ops::gate(lesson.gradient()?, lesson.activity, 1.)?;
+        let delta = onward::kernels::gate(lesson.gradient()?, lesson.activity, 1.)?;
         self.0.learn(lesson.input, &delta, optimiser, step)
     }
 }
@@ -183,7 +195,13 @@ impl GoodnessFn for Infinite {
 struct OneTooMany;
 impl GoodnessFn for OneTooMany {
     fn goodness(&self, activity: &Tensor) -> Result<Tensor> {
-        Ok(Tensor::cat(&[squares(activity)?, Tensor::zeros(1, activity.dtype(), activity.device())?], 0)?)
+        Ok(Tensor::cat(
+            &[
+                squares(activity)?,
+                Tensor::zeros(1, activity.dtype(), activity.device())?,
+            ],
+            0,
+        )?)
     }
 }
 
@@ -191,35 +209,67 @@ impl GoodnessFn for OneTooMany {
 struct CountsItself;
 static COUNT: AtomicU64 = AtomicU64::new(0);
 impl NegativeSampler for CountsItself {
-    fn views(&mut self, batch: &Batch, _: &mut dyn FnMut() -> Result<Tensor>, _: &Step) -> Result<Views> {
+    fn views(
+        &mut self,
+        batch: &Batch,
+        _: &mut dyn FnMut() -> Result<Tensor>,
+        _: &Step,
+    ) -> Result<Views> {
         let noise = (COUNT.fetch_add(1, Ordering::Relaxed) as f64).sin();
         let both = Tensor::cat(&[batch.examples(), &(batch.examples() + noise)?], 0)?;
-        Views::new(Input::stacked(both, 2)?, vec![Role::Positive, Role::Negative], None)
+        Views::new(
+            Input::stacked(both, 2)?,
+            vec![Role::Positive, Role::Negative],
+            None,
+        )
     }
 }
 
 /// Shows the labels of the last batch that had any, wherever they are hidden.
 struct KnowsLabels(Mutex<Vec<u32>>);
 impl NegativeSampler for KnowsLabels {
-    fn views(&mut self, batch: &Batch, _: &mut dyn FnMut() -> Result<Tensor>, _: &Step) -> Result<Views> {
+    fn views(
+        &mut self,
+        batch: &Batch,
+        _: &mut dyn FnMut() -> Result<Tensor>,
+        _: &Step,
+    ) -> Result<Views> {
         if let Ok(labels) = batch.labels() {
             *self.0.lock().unwrap() = labels.to_vec();
         }
         let both = Tensor::cat(&[batch.examples(), &(batch.examples() * 0.5)?], 0)?;
-        Views::new(Input::stacked(both, 2)?, vec![Role::Positive, Role::Negative], None)
+        Views::new(
+            Input::stacked(both, 2)?,
+            vec![Role::Positive, Role::Negative],
+            None,
+        )
     }
 
     fn neutral(&self, batch: &Batch) -> Result<Input> {
-        let label = batch.labels().ok().and_then(|labels| labels.first()).copied().unwrap_or(9);
+        let label = batch
+            .labels()
+            .ok()
+            .and_then(|labels| labels.first())
+            .copied()
+            .unwrap_or(9);
         Input::of((batch.examples() + f64::from(label))?)
     }
 }
 
 struct WiderViews;
 impl NegativeSampler for WiderViews {
-    fn views(&mut self, batch: &Batch, _: &mut dyn FnMut() -> Result<Tensor>, _: &Step) -> Result<Views> {
+    fn views(
+        &mut self,
+        batch: &Batch,
+        _: &mut dyn FnMut() -> Result<Tensor>,
+        _: &Step,
+    ) -> Result<Views> {
         let rows = batch.rows();
-        Views::new(Input::of(Tensor::cat(&[rows, rows], 1)?)?, vec![Role::Positive], None)
+        Views::new(
+            Input::of(Tensor::cat(&[rows, rows], 1)?)?,
+            vec![Role::Positive],
+            None,
+        )
     }
 }
 
@@ -230,34 +280,71 @@ struct Peeks {
 }
 
 impl Peeks {
-    fn new(site: &Site) -> Result<Self> {
-        let place = site.scope("block").with_units(6);
+    fn new(context: &BuildContext) -> Result<Self> {
+        let place = context.scope("block").with_units(6);
         let layer = Dense::new(&place)?;
         let goodness = registry::build(&Pick::<dyn GoodnessFn>::new("sum_squares"), &place)?;
-        let descent = Descent { method: Method::Sgd, rate: 0.1, decay: 0., momentum: 0., schedule: Schedule::Constant };
-        let optimiser = Optimiser::new(place.vars, descent, 0..site.epochs);
-        let objective = Objective { loss: Loss::Logistic, theta: None, temperature: 1. };
-        let block = Block::new("1", Box::new(layer), goodness, objective, Normalise::None, optimiser);
-        Ok(Self { block, classes: site.classes })
+        let descent = OptimiserSpec {
+            method: Algorithm::Sgd,
+            rate: 0.1,
+            decay: 0.,
+            momentum: 0.,
+            schedule: Schedule::Constant,
+        };
+        let optimiser = Optimiser::new(place.vars, descent, 0..context.epochs);
+        let objective = Objective {
+            loss: Loss::Logistic,
+            theta: None,
+            temperature: 1.,
+        };
+        let block = Block::new(
+            "1",
+            Box::new(layer),
+            goodness,
+            objective,
+            Normalise::None,
+            optimiser,
+        );
+        Ok(Self {
+            block,
+            classes: context.classes,
+        })
     }
 }
 
 impl Architecture for Peeks {
-    fn learn(&mut self, batch: &Batch, sampler: &mut dyn NegativeSampler, step: &Step) -> Result<Vec<(usize, Report)>> {
+    fn learn(
+        &mut self,
+        batch: &Batch,
+        sampler: &mut dyn NegativeSampler,
+        step: &Step,
+    ) -> Result<Vec<(usize, Report)>> {
         let views = sampler.views(batch, &mut || panic!("there is no head"), step)?;
         let activity = self.block.forward(&views.input, step)?;
-        Ok(vec![(0, self.block.learn(&views.input, &activity, &views, step)?)])
+        Ok(vec![(
+            0,
+            self.block.learn(&views.input, &activity, &views, step)?,
+        )])
     }
 
     fn scores(&self, batch: &Batch, _: &dyn NegativeSampler, _: &str, _: &Step) -> Result<Tensor> {
-        let labels = batch.labels().map(<[u32]>::to_vec).unwrap_or(vec![0; batch.size()]);
-        let score = |label: u32| (0..self.classes as u32).map(move |class| f32::from(u8::from(class == label)));
+        let labels = batch
+            .labels()
+            .map(<[u32]>::to_vec)
+            .unwrap_or(vec![0; batch.size()]);
+        let score = |label: u32| {
+            (0..self.classes as u32).map(move |class| f32::from(u8::from(class == label)))
+        };
         let scores = labels.into_iter().flat_map(score);
         Ok(Tensor::from_iter(scores, batch.device())?.reshape((batch.size(), self.classes))?)
     }
 
     fn readouts(&self) -> Vec<Readout> {
-        vec![Readout { name: "peek", cheap: true, log_probabilities: false }]
+        vec![Readout {
+            name: "peek",
+            cheap: true,
+            log_probabilities: false,
+        }]
     }
 
     fn blocks(&self) -> &[Block] {
@@ -272,37 +359,96 @@ impl Architecture for Peeks {
 #[test]
 fn the_trials_find_out_who_cheats() {
     let cheats = [
-        ("layer", "writes_elsewhere", "local run", "if other blocks learn in the same step"),
+        (
+            "layer",
+            "writes_elsewhere",
+            "local run",
+            "if other blocks learn in the same step",
+        ),
         ("layer", "ignores_the_seed", "seed", "the seed is ignored"),
         ("layer", "remembers", "resumes", "ends with other bits"),
-        ("layer", "forgets_its_rows", "rows", "with the rows beside it"),
-        ("layer", "learns_nothing", "locality", "changes none of its variables"),
-        ("layer", "panics_late", "locality", "panicked: index 7 is out of bounds"),
-        ("layer", "half_the_rows", "shapes", "gave an activity of shape"),
+        (
+            "layer",
+            "forgets_its_rows",
+            "rows",
+            "with the rows beside it",
+        ),
+        (
+            "layer",
+            "learns_nothing",
+            "locality",
+            "changes none of its variables",
+        ),
+        (
+            "layer",
+            "panics_late",
+            "locality",
+            "panicked: index 7 is out of bounds",
+        ),
+        (
+            "layer",
+            "half_the_rows",
+            "shapes",
+            "gave an activity of shape",
+        ),
         ("layer", "no_number", "shapes", "not finite"),
-        ("layer", "misses_candle", "shapes", "layer misses_candle (package onward)"),
-        ("goodness", "looks_at_the_batch", "rows", "with the rows beside it"),
-        ("goodness", "wrong_gradient", "gradient", "its gradient says"),
+        (
+            "layer",
+            "misses_candle",
+            "shapes",
+            "layer misses_candle (package onward-core)",
+        ),
+        (
+            "goodness",
+            "looks_at_the_batch",
+            "rows",
+            "with the rows beside it",
+        ),
+        (
+            "goodness",
+            "wrong_gradient",
+            "gradient",
+            "its gradient says",
+        ),
         ("goodness", "infinite", "shapes", "not finite"),
-        ("goodness", "one_too_many", "shapes", "gave a goodness of shape"),
+        (
+            "goodness",
+            "one_too_many",
+            "shapes",
+            "gave a goodness of shape",
+        ),
         ("sampler", "counts_itself", "seed", "Step::stream"),
         ("sampler", "never_the_same", "repeats", "other bits"),
         ("sampler", "knows_labels", "labels", "depends on the labels"),
         ("sampler", "wider_views", "shapes", "of shape"),
-        ("architecture", "reads_test_labels", "labels", "where labels are not hidden"),
+        (
+            "architecture",
+            "reads_test_labels",
+            "labels",
+            "where labels are not hidden",
+        ),
     ];
     for (kind, name, trial, expected) in cheats {
         let verdict = conformance::of_plugin(kind, name);
         let failed = verdict.failures().find(|failed| failed.trial == trial);
         let found = failed.unwrap_or_else(|| panic!("{kind} {name} passes `{trial}`:\n{verdict}"));
-        assert!(found.to_string().contains(expected), "{expected} is missing from: {found}");
-        assert_eq!(found.package, "onward");
+        assert!(
+            found.to_string().contains(expected),
+            "{expected} is missing from: {found}"
+        );
+        assert_eq!(found.package, "onward-core");
     }
     // An honest one is found to be so, here as well.
     conformance::of_plugin("layer", "dense").assert_passed();
     assert!(conformance::of_plugin("layer", "nobody").trials.is_empty());
     let skipped = |trial: &conformance::Trial| matches!(trial.outcome, Outcome::Skipped(_));
-    assert!(conformance::of_plugin("data", "mnist").trials.iter().any(skipped), "nothing is downloaded in a trial");
+    assert!(
+        conformance::of_plugin("data", "mnist")
+            .trials
+            .iter()
+            .any(skipped),
+        "nothing is downloaded in a trial"
+    );
 }
 
 #[test]
@@ -310,23 +456,51 @@ fn a_run_ends_with_the_name_and_the_package_of_the_plugin_at_fault() {
     let faults = [
         ("layer", "panics_at_once", "panicked: nothing is ready"),
         ("layer", "panics_late", "panicked: index 7 is out of bounds"),
-        ("layer", "half_the_rows", "gave an activity of shape [10, 20], expected (20, …)"),
+        (
+            "layer",
+            "half_the_rows",
+            "gave an activity of shape [10, 20], expected (20, …)",
+        ),
         ("layer", "no_number", "an activity that is not finite"),
         ("layer", "misses_candle", "shape mismatch"),
-        ("goodness", "infinite", "a goodness that is not finite for a finite activity"),
-        ("goodness", "one_too_many", "gave a goodness of shape [41], expected [40]"),
-        ("sampler", "wider_views", "gave an input of shape [32], expected [1, 4, 4]"),
+        (
+            "goodness",
+            "infinite",
+            "a goodness that is not finite for a finite activity",
+        ),
+        (
+            "goodness",
+            "one_too_many",
+            "gave a goodness of shape [41], expected [40]",
+        ),
+        (
+            "sampler",
+            "wider_views",
+            "gave an input of shape [32], expected [1, 4, 4]",
+        ),
     ];
     for (kind, name, expected) in faults {
-        let run = Run::builder("progressive").data_set(conformance::images().unwrap()).set("batch", 20);
+        let run = Run::builder("progressive")
+            .data_set(conformance::images().unwrap())
+            .set("batch", 20);
         let run = run.set("hidden", vec![20, 20]).set("epochs", 1);
         let run = run.set("sampler", "label_overlay").set(kind, name);
-        let error = run.build().and_then(|mut run| run.fit(&mut ())).unwrap_err();
+        let error = run
+            .build()
+            .and_then(|mut run| run.fit(&mut ()))
+            .unwrap_err();
         let message = error.to_string();
-        let plugin = format!("{kind} {name} (package onward)");
-        assert!(message.contains(&plugin) && message.contains(expected), "{plugin} or {expected} missing: {message}");
+        let plugin = format!("{kind} {name} (package onward-core)");
+        assert!(
+            message.contains(&plugin) && message.contains(expected),
+            "{plugin} or {expected} missing: {message}"
+        );
         assert!(!error.is_usage(), "it is not the user's fault: {message}");
     }
-    let unknown = Run::builder("progressive").set("layer", "nobody").build().err().unwrap();
+    let unknown = Run::builder("progressive")
+        .set("layer", "nobody")
+        .build()
+        .err()
+        .unwrap();
     assert!(matches!(unknown, Error::UnknownPlugin { .. }), "{unknown}");
 }

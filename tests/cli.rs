@@ -18,28 +18,62 @@ fn a_run_writes_its_folder_and_repeats_byte_for_byte_at_any_number_of_threads() 
     succeeds(&train(&two, &["--threads", "2"]));
     succeeds(&train(&other, &["--seed", "2"]));
     let bytes = |run: &Path, file: &str| std::fs::read(run.join(file)).unwrap();
-    assert_eq!(bytes(&one, "model.safetensors"), bytes(&two, "model.safetensors"));
-    assert_eq!(bytes(&one, "state.safetensors"), bytes(&two, "state.safetensors"));
-    assert_ne!(bytes(&one, "model.safetensors"), bytes(&other, "model.safetensors"));
+    assert_eq!(
+        bytes(&one, "model.safetensors"),
+        bytes(&two, "model.safetensors")
+    );
+    assert_eq!(
+        bytes(&one, "state.safetensors"),
+        bytes(&two, "state.safetensors")
+    );
+    assert_ne!(
+        bytes(&one, "model.safetensors"),
+        bytes(&other, "model.safetensors")
+    );
     let summary: Value = serde_json::from_slice(&bytes(&one, "summary.json")).unwrap();
     assert_eq!(serde_json::from_str::<Value>(&printed).unwrap(), summary);
-    for key in ["architecture", "data", "seed", "epochs", "seconds", "seconds_per_epoch", "peak_memory_mb", "test"] {
+    for key in [
+        "architecture",
+        "data",
+        "seed",
+        "epochs",
+        "seconds",
+        "seconds_per_epoch",
+        "peak_memory_mb",
+        "test",
+    ] {
         assert!(summary.get(key).is_some(), "no {key} in the summary");
     }
     assert!(summary["test"]["readouts"]["search"]["error"].is_number());
     let lines = text(&bytes(&one, "metrics.jsonl"));
-    assert!(lines.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{lines}");
+    assert!(
+        lines
+            .lines()
+            .all(|line| serde_json::from_str::<Value>(line).is_ok()),
+        "{lines}"
+    );
     assert!(lines.contains("\"positive\""), "{lines}");
     // The written configuration repeats the run.
     let again = base.path().join("again");
     let config = one.join("config.toml");
-    let arguments =
-        ["train", "progressive", "--quiet", "--config", config.to_str().unwrap(), "--out", again.to_str().unwrap()];
+    let arguments = [
+        "train",
+        "progressive",
+        "--quiet",
+        "--config",
+        config.to_str().unwrap(),
+        "--out",
+        again.to_str().unwrap(),
+    ];
     succeeds(&arguments);
     assert_eq!(bytes(&one, "config.toml"), bytes(&again, "config.toml"));
-    assert_eq!(bytes(&one, "model.safetensors"), bytes(&again, "model.safetensors"));
+    assert_eq!(
+        bytes(&one, "model.safetensors"),
+        bytes(&again, "model.safetensors")
+    );
     // The same prediction is found again.
-    let evaluation: Value = serde_json::from_str(&succeeds(&["evaluate", one.to_str().unwrap()])).unwrap();
+    let evaluation: Value =
+        serde_json::from_str(&succeeds(&["evaluate", one.to_str().unwrap()])).unwrap();
     assert_eq!(evaluation, summary["test"]);
 }
 
@@ -47,17 +81,55 @@ fn a_run_writes_its_folder_and_repeats_byte_for_byte_at_any_number_of_threads() 
 #[test]
 fn every_architecture_repeats_byte_for_byte_at_any_number_of_threads() {
     let cases: [&[&str]; 5] = [
-        &["recurrent", "--set", "data.size=600", "--set", "hidden=[400,400,400]", "--set", "label_units=50"],
-        &["recurrent", "--set", "data.size=600", "--set", "hidden=[400,400]", "--set", "redraw=true"],
-        &["progressive", "--preset", "unsupervised_local", "--set", "data.size=600", "--set", "probe_epochs=1"],
+        &[
+            "recurrent",
+            "--set",
+            "data.size=600",
+            "--set",
+            "hidden=[400,400,400]",
+            "--set",
+            "label_units=50",
+        ],
+        &[
+            "recurrent",
+            "--set",
+            "data.size=600",
+            "--set",
+            "hidden=[400,400]",
+            "--set",
+            "redraw=true",
+        ],
+        &[
+            "progressive",
+            "--preset",
+            "unsupervised_local",
+            "--set",
+            "data.size=600",
+            "--set",
+            "probe_epochs=1",
+        ],
         &["nlp", "--set", "hidden=[400,400]", "--set", "batch=256"],
-        &["backprop", "--set", "hidden=[400,400]", "--set", "batch=256"],
+        &[
+            "backprop",
+            "--set",
+            "hidden=[400,400]",
+            "--set",
+            "batch=256",
+        ],
     ];
     for arguments in cases {
         let base = tempfile::tempdir().unwrap();
         let model = |threads: &str| {
             let run = base.path().join(threads);
-            let rest = ["--quiet", "--epochs", "1", "--threads", threads, "--out", run.to_str().unwrap()];
+            let rest = [
+                "--quiet",
+                "--epochs",
+                "1",
+                "--threads",
+                threads,
+                "--out",
+                run.to_str().unwrap(),
+            ];
             succeeds(&[&["train"], arguments, &rest].concat());
             std::fs::read(run.join("model.safetensors")).unwrap()
         };
@@ -78,10 +150,29 @@ fn runs_without_a_folder_are_numbered_and_an_existing_run_is_never_overwritten()
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
     for name in ["progressive-digits-1", "progressive-digits-1-2"] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_onward"));
-        command.args(["train", "progressive", "--quiet", "--epochs", "1", "--set", "hidden=[20]"]);
-        let output = command.args(["--set", "data.size=100"]).current_dir(base.path()).output().unwrap();
+        command.args([
+            "train",
+            "progressive",
+            "--quiet",
+            "--epochs",
+            "1",
+            "--set",
+            "hidden=[20]",
+        ]);
+        let output = command
+            .args(["--set", "data.size=100"])
+            .current_dir(base.path())
+            .output()
+            .unwrap();
         assert!(output.status.success(), "{}", text(&output.stderr));
-        assert!(base.path().join("runs").join(name).join("summary.json").is_file(), "{name}");
+        assert!(
+            base.path()
+                .join("runs")
+                .join(name)
+                .join("summary.json")
+                .is_file(),
+            "{name}"
+        );
     }
 }
 
@@ -89,18 +180,33 @@ fn runs_without_a_folder_are_numbered_and_an_existing_run_is_never_overwritten()
 fn what_can_be_named_is_listed_and_shown() {
     let listed: Value = serde_json::from_str(&succeeds(&["list", "--json"])).unwrap();
     let names = |kind: &str| -> Vec<&str> {
-        listed[kind].as_array().unwrap().iter().map(|plugin| plugin["name"].as_str().unwrap()).collect()
+        listed[kind]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|plugin| plugin["name"].as_str().unwrap())
+            .collect()
     };
     assert!(names("architecture").contains(&"progressive"));
     let goodness = names("goodness");
-    assert!(goodness.contains(&"mean_squares") && goodness.is_sorted(), "{goodness:?}");
+    assert!(
+        goodness.contains(&"mean_squares") && goodness.is_sorted(),
+        "{goodness:?}"
+    );
     assert!(names("data").contains(&"fashion-mnist"));
     let samplers = succeeds(&["list", "samplers"]);
-    assert!(samplers.contains("label_overlay") && !samplers.contains("dense"), "{samplers}");
+    assert!(
+        samplers.contains("label_overlay") && !samplers.contains("dense"),
+        "{samplers}"
+    );
     let shown = succeeds(&["show", "progressive"]);
-    for part in
-        ["hidden = [1000, 1000, 1000]", "preset nebuly", "arXiv 2212.13345", "batch (or batch_size)", "Allowed:"]
-    {
+    for part in [
+        "hidden = [1000, 1000, 1000]",
+        "preset nebuly",
+        "arXiv 2212.13345",
+        "batch (or batch_size)",
+        "Allowed:",
+    ] {
         assert!(shown.contains(part), "{part} is missing from\n{shown}");
     }
 }
@@ -109,23 +215,64 @@ fn what_can_be_named_is_listed_and_shown() {
 fn an_epoch_in_which_no_layer_learns_reports_none() {
     let base = tempfile::tempdir().unwrap();
     let run = base.path().join("run");
-    let settings = ["--epochs", "1", "--set", "hidden=[8]", "--set", "data.size=100", "--set", "probe_epochs=1"];
+    let settings = [
+        "--epochs",
+        "1",
+        "--set",
+        "hidden=[8]",
+        "--set",
+        "data.size=100",
+        "--set",
+        "probe_epochs=1",
+    ];
     // A probe cannot say which wrong labels are hard.
     let early = base.path().join("early");
-    let message =
-        fails(2, &[&["train", "progressive", "--quiet", "--out", early.to_str().unwrap()], &settings[..]].concat());
+    let message = fails(
+        2,
+        &[
+            &[
+                "train",
+                "progressive",
+                "--quiet",
+                "--out",
+                early.to_str().unwrap(),
+            ],
+            &settings[..],
+        ]
+        .concat(),
+    );
     assert!(message.contains("`probe_epochs = 0`"), "{message}");
-    let settings = [&settings[..], &["--set", "sampler=hybrid_images", "--set", "probe_epochs=2"]].concat();
-    let output = onward(&[&["train", "progressive", "--out", run.to_str().unwrap()], &settings[..]].concat());
+    let settings = [
+        &settings[..],
+        &["--set", "sampler=hybrid_images", "--set", "probe_epochs=2"],
+    ]
+    .concat();
+    let output = onward(
+        &[
+            &["train", "progressive", "--out", run.to_str().unwrap()],
+            &settings[..],
+        ]
+        .concat(),
+    );
     let log = text(&output.stderr);
-    let epochs: Vec<&str> = log.lines().filter(|line| line.starts_with("epoch ")).collect();
+    let epochs: Vec<&str> = log
+        .lines()
+        .filter(|line| line.starts_with("epoch "))
+        .collect();
     let ends = |line: &str| line.ends_with("steps/s");
-    assert!(matches!(epochs[..], [first, a, b] if first.contains("goodness") && ends(a) && ends(b)), "{log}");
+    assert!(
+        matches!(epochs[..], [first, a, b] if first.contains("goodness") && ends(a) && ends(b)),
+        "{log}"
+    );
     // Nor can it be evaluated before it has learned.
     let metrics = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
-    let events = metrics.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let evaluated: Vec<u64> =
-        events.filter(|event| event["event"] == "evaluation").map(|event| event["epoch"].as_u64().unwrap()).collect();
+    let events = metrics
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let evaluated: Vec<u64> = events
+        .filter(|event| event["event"] == "evaluation")
+        .map(|event| event["epoch"].as_u64().unwrap())
+        .collect();
     assert_eq!(evaluated, [2, 3, 3], "{metrics}");
 }
 
@@ -134,11 +281,37 @@ fn a_text_ends_when_nobody_reads_on() {
     let base = tempfile::tempdir().unwrap();
     let run = base.path().join("run");
     let run = run.to_str().unwrap();
-    succeeds(&["train", "nlp", "--quiet", "--epochs", "1", "--set", "hidden=[8]", "--out", run]);
+    succeeds(&[
+        "train",
+        "nlp",
+        "--quiet",
+        "--epochs",
+        "1",
+        "--set",
+        "hidden=[8]",
+        "--out",
+        run,
+    ]);
     let mut command = Command::new(env!("CARGO_BIN_EXE_onward"));
-    command.args(["generate", run, "--prompt", "The ", "--tokens", "1000000000"]);
-    let mut writer = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    writer.stdout.take().unwrap().read_exact(&mut [0; 8]).unwrap();
+    command.args([
+        "generate",
+        run,
+        "--prompt",
+        "The ",
+        "--tokens",
+        "1000000000",
+    ]);
+    let mut writer = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    writer
+        .stdout
+        .take()
+        .unwrap()
+        .read_exact(&mut [0; 8])
+        .unwrap();
     for _ in 0..600 {
         if let Some(status) = writer.try_wait().unwrap() {
             assert!(status.success(), "{status}");
@@ -154,11 +327,31 @@ fn a_text_ends_when_nobody_reads_on() {
 fn settings_of_a_default_plugin_need_not_name_it() {
     let base = tempfile::tempdir().unwrap();
     let run = base.path().join("run");
-    let settings =
-        ["--epochs", "1", "--set", "hidden=[8]", "--set", "layer.dropout=0.2", "--set", "goodness.positive=low"];
-    succeeds(&[&["train", "nlp", "--quiet", "--out", run.to_str().unwrap()], &settings[..]].concat());
+    let settings = [
+        "--epochs",
+        "1",
+        "--set",
+        "hidden=[8]",
+        "--set",
+        "layer.dropout=0.2",
+        "--set",
+        "goodness.positive=low",
+    ];
+    succeeds(
+        &[
+            &["train", "nlp", "--quiet", "--out", run.to_str().unwrap()],
+            &settings[..],
+        ]
+        .concat(),
+    );
     let config = std::fs::read_to_string(run.join("config.toml")).unwrap();
-    for part in ["[layer]", "name = \"dense\"", "dropout = 0.2", "name = \"sum_squares\"", "positive = \"low\""] {
+    for part in [
+        "[layer]",
+        "name = \"dense\"",
+        "dropout = 0.2",
+        "name = \"sum_squares\"",
+        "positive = \"low\"",
+    ] {
         assert!(config.contains(part), "{part} is missing from\n{config}");
     }
 }
@@ -168,8 +361,29 @@ fn settings_of_a_list_are_for_all_in_it() {
     let base = tempfile::tempdir().unwrap();
     let run = base.path().join("run");
     let list = "layer=[{name=\"dense\",peer=0.1},\"dense\"]";
-    let settings = ["--epochs", "1", "--set", "hidden=[8,8]", "--set", list, "--set", "layer.dropout=0.2"];
-    succeeds(&[&["train", "progressive", "--quiet", "--out", run.to_str().unwrap()], &settings[..]].concat());
+    let settings = [
+        "--epochs",
+        "1",
+        "--set",
+        "hidden=[8,8]",
+        "--set",
+        list,
+        "--set",
+        "layer.dropout=0.2",
+    ];
+    succeeds(
+        &[
+            &[
+                "train",
+                "progressive",
+                "--quiet",
+                "--out",
+                run.to_str().unwrap(),
+            ],
+            &settings[..],
+        ]
+        .concat(),
+    );
     let config = std::fs::read_to_string(run.join("config.toml")).unwrap();
     assert_eq!(config.matches("dropout = 0.2").count(), 2, "{config}");
     assert_eq!(config.matches("peer = 0.1").count(), 1, "{config}");
@@ -179,36 +393,73 @@ fn settings_of_a_list_are_for_all_in_it() {
 #[test]
 fn presets_train_and_say_which_labels_they_used() {
     let cases = [
-        ("progressive", "unsupervised", "digits", false, &["hidden=[60,60]", "probe_epochs=10"][..]),
+        (
+            "progressive",
+            "unsupervised",
+            "digits",
+            false,
+            &["hidden=[60,60]", "probe_epochs=10"][..],
+        ),
         (
             "progressive",
             "convolutional",
             "digits",
             true,
-            &["hidden=[8,8]", "flip=false", "goodness={name=\"projection\",grid=7}"],
+            &[
+                "hidden=[8,8]",
+                "flip=false",
+                "goodness={name=\"projection\",grid=7}",
+            ],
         ),
-        ("progressive", "unsupervised_local", "digits", false, &["hidden=[20,20,20]", "probe_epochs=10"]),
+        (
+            "progressive",
+            "unsupervised_local",
+            "digits",
+            false,
+            &["hidden=[20,20,20]", "probe_epochs=10"],
+        ),
         (
             "recurrent",
             "cifar",
             "digits",
             true,
-            &["hidden=[2,2]", "steps=3", "window=[2,3]", "layer.field=5", "layer.padding=2"],
+            &[
+                "hidden=[2,2]",
+                "steps=3",
+                "window=[2,3]",
+                "layer.field=5",
+                "layer.padding=2",
+            ],
         ),
         ("nlp", "corpus", "fables", true, &["hidden=[40,40]"]),
     ];
     for (architecture, preset, data, labels, settings) in cases {
         let base = tempfile::tempdir().unwrap();
         let out = base.path().join("run");
-        let mut arguments = vec!["train", architecture, "--quiet", "--preset", preset, "--data", data, "--epochs", "2"];
+        let mut arguments = vec![
+            "train",
+            architecture,
+            "--quiet",
+            "--preset",
+            preset,
+            "--data",
+            data,
+            "--epochs",
+            "2",
+        ];
         arguments.extend(["--out", out.to_str().unwrap()]);
         if data == "digits" {
             arguments.extend(["--set", "data.size=500", "--set", "batch=50"]);
         }
-        settings.iter().for_each(|setting| arguments.extend(["--set", setting]));
+        settings
+            .iter()
+            .for_each(|setting| arguments.extend(["--set", setting]));
         let summary: Value = serde_json::from_str(&succeeds(&arguments)).unwrap();
         assert_eq!(summary["labels"]["blocks"], labels, "{preset}: {summary}");
-        assert!(summary["test"]["error"].as_f64().unwrap() < 0.8, "{preset}: {summary}");
+        assert!(
+            summary["test"]["error"].as_f64().unwrap() < 0.8,
+            "{preset}: {summary}"
+        );
     }
 }
 
@@ -221,26 +472,66 @@ fn wrong_use_is_answered_with_code_2_and_what_would_be_right() {
     std::fs::write(&both, "batch = 0\nbatch_size = 7\n").unwrap();
     let both = both.to_str().unwrap().to_string();
     let cases: &[(&[&str], &[&str])] = &[
-        (&["--set", "hiden=[10]"], &["unknown setting `hiden`", "--set hiden=[10]", "did you mean `hidden`?"]),
-        (&["--set", "sampler.strenght=1"], &["`sampler.strenght`", "did you mean `strength`?"]),
+        (
+            &["--set", "hiden=[10]"],
+            &[
+                "unknown setting `hiden`",
+                "--set hiden=[10]",
+                "did you mean `hidden`?",
+            ],
+        ),
+        (
+            &["--set", "sampler.strenght=1"],
+            &["`sampler.strenght`", "did you mean `strength`?"],
+        ),
         (&["--set", "hidden=[]"], &["`hidden` = []", "at least 1"]),
         (&["--set", "hidden=[0]"], &["`hidden` = [0]", "at least 1"]),
-        (&["--preset", "convolutional", "--set", "hidden.x=1"], &["`hidden` = { x = 1 }", "a list"]),
-        (&["--set", "hidden=[1000000000000]"], &["`hidden`", "at most 1000000"]),
-        (&["--set", "n_layers=2", "--set", "hidden_size=-1"], &["`hidden_size` = -1"]),
+        (
+            &["--preset", "convolutional", "--set", "hidden.x=1"],
+            &["`hidden` = { x = 1 }", "a list"],
+        ),
+        (
+            &["--set", "hidden=[1000000000000]"],
+            &["`hidden`", "at most 1000000"],
+        ),
+        (
+            &["--set", "n_layers=2", "--set", "hidden_size=-1"],
+            &["`hidden_size` = -1"],
+        ),
         (&["--set", "lr=nan"], &["`lr` = nan", "greater than 0"]),
         (&["--set", "lr=fast"], &["`lr` = \"fast\"", "a number"]),
-        (&["--set", "lr=1e30"], &["`lr` = 1000000000", "at most 1000"]),
+        (
+            &["--set", "lr=1e30"],
+            &["`lr` = 1000000000", "at most 1000"],
+        ),
         (&["--set", "batch=0"], &["`batch` = 0", "at least 1"]),
-        (&["--set", "batch_size=0"], &["`batch` = 0", "--set batch_size=0"]),
-        (&["--set", "order=backwards"], &["one of interleaved, greedy"]),
-        (&["--set", "layer.dropout=1.5"], &["`layer.dropout` = 1.5", "at most 0.95"]),
-        (&["--set", "goodness=sum_square"], &["unknown goodness `sum_square`", "did you mean `sum_squares`?"]),
+        (
+            &["--set", "batch_size=0"],
+            &["`batch` = 0", "--set batch_size=0"],
+        ),
+        (
+            &["--set", "order=backwards"],
+            &["one of interleaved, greedy"],
+        ),
+        (
+            &["--set", "layer.dropout=1.5"],
+            &["`layer.dropout` = 1.5", "at most 0.95"],
+        ),
+        (
+            &["--set", "goodness=sum_square"],
+            &[
+                "unknown goodness `sum_square`",
+                "did you mean `sum_squares`?",
+            ],
+        ),
         (&["--set", "lr"], &["key=value"]),
         (&["--epochs", "0"], &["`epochs` = 0", "--epochs 0"]),
         (&["--epochs", "many"], &["`epochs` = \"many\""]),
         (&["--seed", "-1"], &["`seed` = -1"]),
-        (&["--data", "mnits"], &["unknown data `mnits`", "did you mean `mnist`?"]),
+        (
+            &["--data", "mnits"],
+            &["unknown data `mnits`", "did you mean `mnist`?"],
+        ),
         (&["--data", "digits:x"], &["nothing behind a colon"]),
         (&["--data", "idx"], &["--data idx:DIR"]),
         (&["--preset", "hintn"], &["one of hinton,", "nebuly"]),
@@ -249,20 +540,42 @@ fn wrong_use_is_answered_with_code_2_and_what_would_be_right() {
         (&["--threads", "0"], &["--threads"]),
         (&["--nonsense"], &["--nonsense"]),
         // Whatever the order, a setting is of the plugin that is named.
-        (&["--set", "layer.nonsense=5", "--set", "layer=local"], &["`layer.nonsense`"]),
+        (
+            &["--set", "layer.nonsense=5", "--set", "layer=local"],
+            &["`layer.nonsense`"],
+        ),
         (&["--set", &deep], &["at most 16 parts"]),
-        (&["--config", &both], &["`batch_size` = 7", "one of both", "both.toml"]),
+        (
+            &["--config", &both],
+            &["`batch_size` = 7", "one of both", "both.toml"],
+        ),
     ];
     for (arguments, expected) in cases {
-        let arguments = [&["train", "progressive", "--quiet", "--out", out.to_str().unwrap()], *arguments].concat();
+        let arguments = [
+            &[
+                "train",
+                "progressive",
+                "--quiet",
+                "--out",
+                out.to_str().unwrap(),
+            ],
+            *arguments,
+        ]
+        .concat();
         let message = fails(2, &arguments);
         for part in *expected {
-            assert!(message.contains(part), "{arguments:?}: {part} is missing from\n{message}");
+            assert!(
+                message.contains(part),
+                "{arguments:?}: {part} is missing from\n{message}"
+            );
         }
         assert!(!out.join("summary.json").exists(), "{arguments:?}");
     }
     let message = fails(2, &["train", "progresive"]);
-    assert!(message.contains("did you mean `progressive`?") && message.contains("use your_crate as _;"), "{message}");
+    assert!(
+        message.contains("did you mean `progressive`?") && message.contains("use your_crate as _;"),
+        "{message}"
+    );
     fails(2, &["show", "nothing"]);
     fails(2, &["list", "nothing"]);
     fails(2, &[]);
@@ -272,9 +585,30 @@ fn wrong_use_is_answered_with_code_2_and_what_would_be_right() {
 fn what_else_goes_wrong_is_answered_with_code_1_and_the_place() {
     let base = tempfile::tempdir().unwrap();
     let path = |name: &str| base.path().join(name).to_str().unwrap().to_string();
-    let message = fails(1, &["train", "progressive", "--data", "mnist", "--data-dir", &path("none")]);
-    assert!(message.contains("none/mnist") && message.contains("$ONWARD_DATA"), "{message}");
-    let message = fails(1, &["train", "progressive", "--data", &format!("idx:{}", path("none"))]);
+    let message = fails(
+        1,
+        &[
+            "train",
+            "progressive",
+            "--data",
+            "mnist",
+            "--data-dir",
+            &path("none"),
+        ],
+    );
+    assert!(
+        message.contains("none/mnist") && message.contains("$ONWARD_DATA"),
+        "{message}"
+    );
+    let message = fails(
+        1,
+        &[
+            "train",
+            "progressive",
+            "--data",
+            &format!("idx:{}", path("none")),
+        ],
+    );
     assert!(message.contains("train-images-idx3-ubyte"), "{message}");
     let message = fails(1, &["evaluate", &path("none")]);
     assert!(message.contains("config.toml"), "{message}");
@@ -300,7 +634,10 @@ fn a_checkpoint_that_was_damaged_or_is_not_ours_is_refused() {
     let refused = |bytes: &[u8], expected: &str| {
         std::fs::write(&path, bytes).unwrap();
         let message = fails(1, &["evaluate", run.to_str().unwrap()]);
-        assert!(message.contains("model.safetensors") && message.contains(expected), "{expected}: {message}");
+        assert!(
+            message.contains("model.safetensors") && message.contains(expected),
+            "{expected}: {message}"
+        );
     };
     let mut no_number = good.clone();
     let end = no_number.len();
@@ -313,9 +650,16 @@ fn a_checkpoint_that_was_damaged_or_is_not_ours_is_refused() {
     // Of another shape: the configuration says something else.
     std::fs::write(&path, &good).unwrap();
     let config = std::fs::read_to_string(run.join("config.toml")).unwrap();
-    std::fs::write(run.join("config.toml"), config.replace("[40, 40]", "[40, 41]")).unwrap();
+    std::fs::write(
+        run.join("config.toml"),
+        config.replace("[40, 40]", "[40, 41]"),
+    )
+    .unwrap();
     let message = fails(1, &["evaluate", run.to_str().unwrap()]);
-    assert!(message.contains("blocks.1.layer.bias") && message.contains("[41]"), "{message}");
+    assert!(
+        message.contains("blocks.1.layer.bias") && message.contains("[41]"),
+        "{message}"
+    );
     std::fs::write(run.join("config.toml"), "hidden = [40, 40]").unwrap();
     let message = fails(1, &["evaluate", run.to_str().unwrap()]);
     assert!(message.contains("names no `architecture`"), "{message}");
@@ -332,36 +676,93 @@ fn pictures_are_predicted_without_the_data_that_were_learned_from() {
         std::fs::create_dir_all(pictures.join(class)).unwrap();
         for index in 0..40u32 {
             let (side, at) = (20 + index % 7, 4 + index * 5 % 9);
-            let inside = |x: u32, y: u32| if upright { x.abs_diff(at + 2) < 2 } else { y.abs_diff(at + 2) < 2 };
+            let inside = |x: u32, y: u32| {
+                if upright {
+                    x.abs_diff(at + 2) < 2
+                } else {
+                    y.abs_diff(at + 2) < 2
+                }
+            };
             let bar = |x, y| image::Luma([if inside(x, y) { 230 } else { 10 }]);
             let file = pictures.join(class).join(format!("{index}.png"));
-            image::GrayImage::from_fn(side, side, bar).save(file).unwrap();
+            image::GrayImage::from_fn(side, side, bar)
+                .save(file)
+                .unwrap();
         }
     }
     let run = base.path().join("run");
     let data = format!("folder:{}", pictures.display());
-    let arguments = ["train", "progressive", "--quiet", "--data", &data, "--epochs", "40", "--set", "hidden=[100,100]"];
-    let sizes = ["--set", "data.width=12", "--set", "data.height=12", "--set", "batch=10", "--out"];
+    let arguments = [
+        "train",
+        "progressive",
+        "--quiet",
+        "--data",
+        &data,
+        "--epochs",
+        "40",
+        "--set",
+        "hidden=[100,100]",
+    ];
+    let sizes = [
+        "--set",
+        "data.width=12",
+        "--set",
+        "data.height=12",
+        "--set",
+        "batch=10",
+        "--out",
+    ];
     let printed = succeeds(&[&arguments[..], &sizes, &[run.to_str().unwrap()]].concat());
     let summary: Value = serde_json::from_str(&printed).unwrap();
-    assert!(summary["test"]["error"].as_f64().unwrap() < 0.2, "{printed}");
+    assert!(
+        summary["test"]["error"].as_f64().unwrap() < 0.2,
+        "{printed}"
+    );
     let moved = base.path().join("moved");
     std::fs::rename(&pictures, &moved).unwrap();
-    let (lying, standing) = (moved.join("lying").join("3.png"), moved.join("standing").join("4.png"));
+    let (lying, standing) = (
+        moved.join("lying").join("3.png"),
+        moved.join("standing").join("4.png"),
+    );
     let (lying, standing) = (lying.to_str().unwrap(), standing.to_str().unwrap());
     let text = succeeds(&["predict", run.to_str().unwrap(), lying, standing]);
-    assert!(text.contains("3.png: lying") && text.contains("4.png: standing"), "{text}");
-    let answers: Value =
-        serde_json::from_str(&succeeds(&["predict", run.to_str().unwrap(), "--json", standing])).unwrap();
+    assert!(
+        text.contains("3.png: lying") && text.contains("4.png: standing"),
+        "{text}"
+    );
+    let answers: Value = serde_json::from_str(&succeeds(&[
+        "predict",
+        run.to_str().unwrap(),
+        "--json",
+        standing,
+    ]))
+    .unwrap();
     assert_eq!(answers[0]["class"], "standing");
     assert!(answers[0]["scores"]["lying"].is_number(), "{answers}");
     let noise = base.path().join("noise.png");
     std::fs::write(&noise, "no picture").unwrap();
-    let output = onward(&["predict", run.to_str().unwrap(), noise.to_str().unwrap(), lying]);
+    let output = onward(&[
+        "predict",
+        run.to_str().unwrap(),
+        noise.to_str().unwrap(),
+        lying,
+    ]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(self::text(&output.stdout).contains("3.png: lying"), "the other picture is answered all the same");
+    assert!(
+        self::text(&output.stdout).contains("3.png: lying"),
+        "the other picture is answered all the same"
+    );
     assert!(self::text(&output.stderr).contains("noise.png: is neither PNG nor JPEG"));
-    let message = fails(2, &["predict", run.to_str().unwrap(), "--readout", "crystal", lying]);
+    let message = fails(
+        2,
+        &[
+            "predict",
+            run.to_str().unwrap(),
+            "--readout",
+            "crystal",
+            lying,
+        ],
+    );
     assert!(message.contains("there are search, head"), "{message}");
 }
 
@@ -369,39 +770,88 @@ fn pictures_are_predicted_without_the_data_that_were_learned_from() {
 fn a_tokenizer_is_trained_reported_and_never_overwritten() {
     let base = tempfile::tempdir().unwrap();
     let path = |name: &str| base.path().join(name).to_str().unwrap().to_string();
-    let text = "The fox saw the crow, and the crow saw the fox.\n".repeat(40) + "A zebra, quite unseen.\n";
+    let text =
+        "The fox saw the crow, and the crow saw the fox.\n".repeat(40) + "A zebra, quite unseen.\n";
     std::fs::write(path("a.txt"), &text).unwrap();
     let report = |kind: &[&str], out: &str| -> Value {
         let (corpus, out) = (path("a.txt"), path(out));
-        serde_json::from_str(&succeeds(&[&["tokenize", &corpus, "--out", &out], kind].concat())).unwrap()
+        serde_json::from_str(&succeeds(
+            &[&["tokenize", &corpus, "--out", &out], kind].concat(),
+        ))
+        .unwrap()
     };
     let found = report(&["--kind", "char"], "char.json");
-    assert_eq!((&found["vocabulary"], &found["train"]["tokens_per_char"]), (&Value::from(19), &Value::from(1.0)));
-    assert!(found["held_out"]["unknown"].as_f64().unwrap() > 0.02, "{found}");
+    assert_eq!(
+        (&found["vocabulary"], &found["train"]["tokens_per_char"]),
+        (&Value::from(19), &Value::from(1.0))
+    );
+    assert!(
+        found["held_out"]["unknown"].as_f64().unwrap() > 0.02,
+        "{found}"
+    );
     let words = report(&["--kind", "word", "--vocab", "4"], "word.json");
     assert_eq!(words["vocabulary"], 4);
     let pieces = report(&["--kind", "bpe", "--vocab", "270"], "bpe.json");
-    assert_eq!((&pieces["vocabulary"], &pieces["held_out"]["unknown"]), (&Value::from(270), &Value::from(0.0)));
+    assert_eq!(
+        (&pieces["vocabulary"], &pieces["held_out"]["unknown"]),
+        (&Value::from(270), &Value::from(0.0))
+    );
     let before = std::fs::read(path("bpe.json")).unwrap();
     std::fs::remove_file(path("bpe.json")).unwrap();
     report(&["--kind", "bpe", "--vocab", "270"], "bpe.json");
     assert_eq!(std::fs::read(path("bpe.json")).unwrap(), before);
-    let message = fails(1, &["tokenize", &path("a.txt"), "--kind", "char", "--out", &path("bpe.json")]);
+    let message = fails(
+        1,
+        &[
+            "tokenize",
+            &path("a.txt"),
+            "--kind",
+            "char",
+            "--out",
+            &path("bpe.json"),
+        ],
+    );
     assert!(message.contains("never overwritten"), "{message}");
     assert_eq!(std::fs::read(path("bpe.json")).unwrap(), before);
     let refused = |code: i32, file: &str, more: &[&str], expected: &str| {
         let out = path("new.json");
-        let message = fails(code, &[&["tokenize", &path(file), "--out", &out], more].concat());
-        assert!(message.contains(expected) && !Path::new(&out).exists(), "{more:?}: {message}");
+        let message = fails(
+            code,
+            &[&["tokenize", &path(file), "--out", &out], more].concat(),
+        );
+        assert!(
+            message.contains(expected) && !Path::new(&out).exists(),
+            "{more:?}: {message}"
+        );
     };
     refused(2, "a.txt", &["--kind", "chars"], "--kind chars");
     refused(2, "a.txt", &["--kind", "bpe"], "bpe with --vocab N");
-    refused(2, "a.txt", &["--kind", "bpe", "--vocab", "12"], "N from 256 on");
-    refused(2, "a.txt", &["--kind", "bpe", "--vocab", "-3"], "--vocab -3");
-    refused(2, "a.txt", &["--kind", "bpe", "--vocab", "5000"], "or more text");
+    refused(
+        2,
+        "a.txt",
+        &["--kind", "bpe", "--vocab", "12"],
+        "N from 256 on",
+    );
+    refused(
+        2,
+        "a.txt",
+        &["--kind", "bpe", "--vocab", "-3"],
+        "--vocab -3",
+    );
+    refused(
+        2,
+        "a.txt",
+        &["--kind", "bpe", "--vocab", "5000"],
+        "or more text",
+    );
     refused(1, "none.txt", &["--kind", "char"], "none.txt");
     std::fs::write(path("latin.txt"), b"caf\xe9").unwrap();
-    refused(1, "latin.txt", &["--kind", "char"], "latin.txt: is not UTF-8 at byte 3");
+    refused(
+        1,
+        "latin.txt",
+        &["--kind", "char"],
+        "latin.txt: is not UTF-8 at byte 3",
+    );
 }
 
 #[test]
@@ -412,14 +862,32 @@ fn text_is_refused_where_pictures_are_wanted_and_the_other_way_round() {
     let message = fails(2, &["generate", &path("run"), "--prompt", "a"]);
     assert!(message.contains("onward predict"), "{message}");
     let new = path("new");
-    let concat = ["train", "progressive", "--quiet", "--set", "sampler=label_concat", "--out", &new];
+    let concat = [
+        "train",
+        "progressive",
+        "--quiet",
+        "--set",
+        "sampler=label_concat",
+        "--out",
+        &new,
+    ];
     let refused = |code: i32, data: &str, more: &[&str], expected: &str| {
         let message = fails(code, &[&concat[..], &["--data", data], more].concat());
         assert!(message.contains(expected), "{data} {more:?}: {message}");
     };
     refused(2, "fables", &[], "text needs a sampler that is made for it");
-    refused(2, "fables", &["--set", "data.tokenizer=chr"], "expected char, word");
-    refused(2, "fables", &["--set", "data.tokenizer=bpe:100000"], "or more text");
+    refused(
+        2,
+        "fables",
+        &["--set", "data.tokenizer=chr"],
+        "expected char, word",
+    );
+    refused(
+        2,
+        "fables",
+        &["--set", "data.tokenizer=bpe:100000"],
+        "or more text",
+    );
     refused(2, "fables", &["--set", "data.window=0"], "at least 1");
     refused(2, "text", &[], "--data text:FILE");
     refused(1, &format!("text:{}", path("none.txt")), &[], "none.txt");
@@ -428,5 +896,10 @@ fn text_is_refused_where_pictures_are_wanted_and_the_other_way_round() {
     refused(2, &short, &[], "no passage of more than 10 tokens");
     refused(2, &short, &["--set", "data.prepare=hinton"], "248 fables");
     std::fs::write(path("bad.json"), "{}").unwrap();
-    refused(1, "fables", &["--set", &format!("data.tokenizer={}", path("bad.json"))], "bad.json: ");
+    refused(
+        1,
+        "fables",
+        &["--set", &format!("data.tokenizer={}", path("bad.json"))],
+        "bad.json: ",
+    );
 }

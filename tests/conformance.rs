@@ -8,18 +8,26 @@ use std::collections::BTreeSet;
 use onward::candle_core::{DType, Device, Tensor};
 use onward::conformance::{self, Outcome};
 use onward::data::Content;
-use onward::registry::{self, KINDS};
-use onward::{Architecture, GoodnessFn, LocalLayer, NegativeSampler, Result, Run, RunBuilder, Summary};
-use onward_plugins as _;
+use onward::plugin::registry::{self, KINDS};
+use onward::{
+    Architecture, GoodnessFn, LocalLayer, NegativeSampler, Result, Run, RunBuilder, Summary,
+};
 
 fn names<T: registry::Kind + ?Sized>() -> Vec<&'static str> {
-    registry::all::<T>().unwrap().iter().map(|plugin| plugin.info.name).collect()
+    registry::all::<T>()
+        .unwrap()
+        .iter()
+        .map(|plugin| plugin.info.name)
+        .collect()
 }
 
 fn conforms(kind: &str) {
     let verdict = conformance::of(|of_kind, _| of_kind == kind);
     verdict.assert_passed();
-    let idle = verdict.trials.iter().find(|trial| trial.trial == "trains" && trial.outcome != Outcome::Passed);
+    let idle = verdict
+        .trials
+        .iter()
+        .find(|trial| trial.trial == "trains" && trial.outcome != Outcome::Passed);
     assert!(idle.is_none(), "works nowhere: {}", idle.unwrap());
 }
 
@@ -54,7 +62,8 @@ fn every_plugin_says_where_it_was_published() {
     for kind in KINDS {
         for info in registry::infos(kind).unwrap() {
             let digits = info.about.chars().filter(char::is_ascii_digit).count();
-            let cites = digits >= 4 || info.about.contains("made for") || info.about.contains("exdb");
+            let cites =
+                digits >= 4 || info.about.contains("made for") || info.about.contains("exdb");
             assert!(cites, "{kind} {}: {}", info.name, info.about);
             seen += 1;
         }
@@ -74,9 +83,14 @@ fn every_layer_goodness_and_sampler_works_in_every_architecture() -> Result<()> 
                 for sampler in names::<dyn NegativeSampler>() {
                     let place = format!("{architecture} {layer} {goodness} {sampler}");
                     let builder = |loss: Option<&str>| -> RunBuilder {
-                        let mut builder = Run::builder(architecture).set("epochs", 1).set("batch", 20);
+                        let mut builder =
+                            Run::builder(architecture).set("epochs", 1).set("batch", 20);
                         builder = builder.set("sampler", sampler);
-                        for (key, value) in [("layer", Some(layer)), ("goodness", Some(goodness)), ("loss", loss)] {
+                        for (key, value) in [
+                            ("layer", Some(layer)),
+                            ("goodness", Some(goodness)),
+                            ("loss", loss),
+                        ] {
                             if let Some(value) = value.filter(|_| has(key)) {
                                 builder = builder.set(key, value);
                             }
@@ -93,13 +107,16 @@ fn every_layer_goodness_and_sampler_works_in_every_architecture() -> Result<()> 
                     };
                     let trained = [None, Some("cross_entropy")].into_iter().find_map(|loss| {
                         let on = [conformance::images().unwrap(), conformance::text().unwrap()];
-                        on.into_iter().find_map(|data| match train(builder(loss).data_set(data)) {
-                            Ok(trained) => Some(trained),
-                            Err(error) if error.is_usage() => None,
-                            Err(error) => panic!("{place}: {error}"),
-                        })
+                        on.into_iter()
+                            .find_map(|data| match train(builder(loss).data_set(data)) {
+                                Ok(trained) => Some(trained),
+                                Err(error) if error.is_usage() => None,
+                                Err(error) => panic!("{place}: {error}"),
+                            })
                     });
-                    let Some((run, summary)) = trained else { continue };
+                    let Some((run, summary)) = trained else {
+                        continue;
+                    };
                     assert!(summary.test.error.is_finite(), "{place}");
                     let kind = &run.data().kind;
                     let shape = [&[3], &kind.shape[..]].concat();
@@ -115,7 +132,10 @@ fn every_layer_goodness_and_sampler_works_in_every_architecture() -> Result<()> 
                     }
                     worked.extend([architecture, sampler]);
                     worked.extend(
-                        [("layer", layer), ("goodness", goodness)].iter().filter(|(key, _)| has(key)).map(|kv| kv.1),
+                        [("layer", layer), ("goodness", goodness)]
+                            .iter()
+                            .filter(|(key, _)| has(key))
+                            .map(|kv| kv.1),
                     );
                 }
             }

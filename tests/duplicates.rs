@@ -3,7 +3,6 @@
 
 use onward::candle_core::Tensor;
 use onward::{conformance, registry, Error, GoodnessFn, LocalLayer, NegativeSampler, Result, Run};
-use onward_plugins as _;
 
 onward::settings! {
     /// Half of the sum of the squares, under the name of the whole.
@@ -18,27 +17,46 @@ impl GoodnessFn for HalfOfSquares {
 
 onward::register! {
     dyn GoodnessFn, "sum_squares", "a name that is taken (made for this test, 2026)",
-    |settings: HalfOfSquares, _site| Ok(Box::new(settings))
+    |settings: HalfOfSquares, _context| Ok(Box::new(settings))
 }
 
 #[test]
 fn a_name_that_two_packages_have_is_refused_with_both_of_them() {
-    let error = Run::builder("progressive").data_set(conformance::images().unwrap()).build().err().unwrap();
+    let error = Run::builder("progressive")
+        .data_set(conformance::images().unwrap())
+        .build()
+        .err()
+        .unwrap();
     let message = error.to_string();
-    for part in ["goodness `sum_squares`", "package onward,", "package onward-plugins", "rename one of them"] {
+    for part in [
+        "goodness `sum_squares`",
+        "package onward,",
+        "package onward-core",
+        "rename one of them",
+    ] {
         assert!(message.contains(part), "{part} is missing from: {message}");
     }
     // Whichever of the two was linked first, and whatever name was asked for.
-    assert!(matches!(registry::named::<dyn GoodnessFn>("mean_squares"), Err(Error::DuplicatePlugin { .. })));
-    assert!(matches!(registry::infos("goodness"), Err(Error::DuplicatePlugin { .. })));
+    assert!(matches!(
+        registry::named::<dyn GoodnessFn>("mean_squares"),
+        Err(Error::DuplicatePlugin { .. })
+    ));
+    assert!(matches!(
+        registry::infos("goodness"),
+        Err(Error::DuplicatePlugin { .. })
+    ));
     // Other kinds are not concerned.
-    assert!(registry::all::<dyn LocalLayer>().is_ok() && registry::all::<dyn NegativeSampler>().is_ok());
+    assert!(
+        registry::all::<dyn LocalLayer>().is_ok() && registry::all::<dyn NegativeSampler>().is_ok()
+    );
 }
 
 #[test]
 fn the_trials_and_the_program_say_so_as_well() {
     let verdict = conformance::of_package("onward");
-    let failed = verdict.failures().find(|failed| failed.to_string().contains("package onward-plugins"));
+    let failed = verdict
+        .failures()
+        .find(|failed| failed.to_string().contains("package onward"));
     assert!(failed.is_some(), "{verdict}");
     let status = |arguments: &[&str]| {
         let arguments = ["onward"].iter().chain(arguments).map(Into::into);

@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 
 use onward::candle_core::{DType, Device, Tensor};
-use onward::goodness::Positive;
-use onward::optim::{Descent, Method, Schedule};
+use onward::contract::goodness::Positive;
+use onward::optim::{Algorithm, OptimiserSpec, Schedule};
 use onward::settings::Pick;
-use onward::{registry, Batch, Block, GoodnessFn, LocalLayer, Loss, NegativeSampler, Normalise, Objective};
-use onward::{Input, Optimiser, Result, Role, Site, Step, Values, Vars, Views};
-use onward_plugins as _;
+use onward::{
+    registry, Batch, Block, GoodnessFn, LocalLayer, Loss, NegativeSampler, Normalise, Objective,
+};
+use onward::{BuildContext, Input, Optimiser, Result, Role, Step, Values, Vars, Views};
 
 // import numpy as np
 // x = np.array([[9, 9, .2, .8], [9, 9, .5, .1]])           # pixels; the label covers the first two
@@ -51,30 +52,71 @@ fn a_full_update_of_one_layer_is_hintons() -> Result<()> {
             Ok(Tensor::from_slice(values, shape, &Device::Cpu)?.to_dtype(dtype)?)
         };
         let vars = Vars::new(1, dtype, &Device::Cpu);
-        let site = Site::new(vars.clone(), 1).with_input(&[4]).with_units(3);
+        let context = BuildContext::new(vars.clone(), 1)
+            .with_input(&[4])
+            .with_units(3);
         let mut pick = Pick::<dyn LocalLayer>::new("dense");
         pick.settings.insert("peer".into(), 0.03.into());
-        let layer = registry::build(&pick, &site)?;
-        let weight = [0.5, -0.3, 0.2, -0.4, 0.6, 0.1, 0.3, 0.2, -0.5, 0.7, -0.1, 0.4];
+        let layer = registry::build(&pick, &context)?;
+        let weight = [
+            0.5, -0.3, 0.2, -0.4, 0.6, 0.1, 0.3, 0.2, -0.5, 0.7, -0.1, 0.4,
+        ];
         vars.restore(&HashMap::from([
             ("weight".to_string(), tensor(&weight, &[4, 3])?),
             ("bias".to_string(), tensor(&[0.1, 0., -0.1], &[3])?),
             ("means".to_string(), tensor(&[0.5; 3], &[3])?),
         ]))?;
-        let goodness = registry::build(&Pick::<dyn GoodnessFn>::new("sum_squares"), &site)?;
-        let objective = Objective { loss: Loss::Logistic, theta: None, temperature: 1. };
-        let descent =
-            Descent { method: Method::Sgd, rate: 0.5, decay: 0.001, momentum: 0.9, schedule: Schedule::Constant };
+        let goodness = registry::build(&Pick::<dyn GoodnessFn>::new("sum_squares"), &context)?;
+        let objective = Objective {
+            loss: Loss::Logistic,
+            theta: None,
+            temperature: 1.,
+        };
+        let descent = OptimiserSpec {
+            method: Algorithm::Sgd,
+            rate: 0.5,
+            decay: 0.001,
+            momentum: 0.9,
+            schedule: Schedule::Constant,
+        };
         let optimiser = Optimiser::new(vars.clone(), descent, 0..1);
-        let mut block = Block::new("1", layer, goodness, objective, Normalise::MeanSquare, optimiser);
+        let mut block = Block::new(
+            "1",
+            layer,
+            goodness,
+            objective,
+            Normalise::MeanSquare,
+            optimiser,
+        );
         let pixels = tensor(&[9., 9., 0.2, 0.8, 9., 9., 0.5, 0.1], &[2, 4])?;
         let index = Tensor::new(&[[0u32], [1], [1], [0]], &Device::Cpu)?;
-        let label = Values::OneHot { index, classes: 2, strength: 1. };
-        let parts = vec![label, Values::Dense { matrix: pixels, columns: 2..4 }];
+        let label = Values::OneHot {
+            index,
+            classes: 2,
+            strength: 1.,
+        };
+        let parts = vec![
+            label,
+            Values::Dense {
+                matrix: pixels,
+                columns: 2..4,
+            },
+        ];
         let input = Input::new(parts, 2, 2, &[4])?.normalised(Normalise::MeanSquare)?;
-        let views = Views::new(input.clone(), vec![Role::Positive, Role::Negative], Some(vec![0, 1]))?;
+        let views = Views::new(
+            input.clone(),
+            vec![Role::Positive, Role::Negative],
+            Some(vec![0, 1]),
+        )?;
         for index in 0..2 {
-            let step = Step { seed: 1, index, epoch: 0, epochs: 1, train: true, pass: 0 };
+            let step = Step {
+                seed: 1,
+                index,
+                epoch: 0,
+                epochs: 1,
+                train: true,
+                pass: 0,
+            };
             let activity = block.forward(&input, &step)?;
             block.learn(&input, &activity, &views, &step)?;
         }
@@ -87,7 +129,10 @@ fn a_full_update_of_one_layer_is_hintons() -> Result<()> {
                 _ => MEANS.to_vec(),
             };
             for (found, expected) in found.iter().zip(&expected) {
-                assert!((found - expected).abs() < tolerance, "{dtype:?} {name}: {found} instead of {expected}");
+                assert!(
+                    (found - expected).abs() < tolerance,
+                    "{dtype:?} {name}: {found} instead of {expected}"
+                );
             }
         }
     }
@@ -100,14 +145,24 @@ fn low_activity_for_positive_views_turns_the_loss_round() -> Result<()> {
     let goodness = |positive: &str| {
         let mut pick = Pick::<dyn GoodnessFn>::new("sum_squares");
         pick.settings.insert("positive".into(), positive.into());
-        registry::build(&pick, &Site::new(Vars::new(1, DType::F64, &Device::Cpu), 1))
+        registry::build(
+            &pick,
+            &BuildContext::new(Vars::new(1, DType::F64, &Device::Cpu), 1),
+        )
     };
     let activity = Tensor::new(&[[1f64, 2.], [0., 1.]], &Device::Cpu)?;
     let mut losses = Vec::new();
-    for (positive, roles) in [("high", [Role::Positive, Role::Negative]), ("low", [Role::Negative, Role::Positive])] {
+    for (positive, roles) in [
+        ("high", [Role::Positive, Role::Negative]),
+        ("low", [Role::Negative, Role::Positive]),
+    ] {
         let goodness = goodness(positive)?;
         let g = goodness.goodness(&activity)?;
-        losses.push(Loss::Logistic.grade(&g, goodness.threshold(2), 1., &roles, None)?.loss);
+        losses.push(
+            Loss::Logistic
+                .grade(&g, goodness.threshold(2), 1., &roles, None)?
+                .loss,
+        );
     }
     assert!((losses[0] - losses[1]).abs() < 1e-12, "{losses:?}");
     assert_eq!(Positive::Low.sign(), -1.);
@@ -117,14 +172,35 @@ fn low_activity_for_positive_views_turns_the_loss_round() -> Result<()> {
 /// The negative label of the sampler that the recipe uses is drawn from the prediction that it is given.
 #[test]
 fn hard_negatives_follow_the_prediction() -> Result<()> {
-    let mut site = Site::new(Vars::new(1, DType::F32, &Device::Cpu), 1);
-    (site.example, site.classes) = (vec![1, 2, 2], 3);
-    let mut sampler = registry::build(&Pick::<dyn NegativeSampler>::new("label_overlay"), &site)?;
-    let batch = Batch::new(Tensor::zeros((2, 1, 2, 2), DType::F32, &Device::Cpu)?, vec![0, 1])?;
+    let mut context = BuildContext::new(Vars::new(1, DType::F32, &Device::Cpu), 1);
+    (context.example, context.classes) = (vec![1, 2, 2], 3);
+    let mut sampler =
+        registry::build(&Pick::<dyn NegativeSampler>::new("label_overlay"), &context)?;
+    let batch = Batch::new(
+        Tensor::zeros((2, 1, 2, 2), DType::F32, &Device::Cpu)?,
+        vec![0, 1],
+    )?;
     // Nearly all of what is not the true class is in class 2.
-    let mut predict = || Ok(Tensor::new(&[[-0.1f32, -30., -2.], [-30., -0.1, -2.]], &Device::Cpu)?);
-    let step = Step { seed: 1, index: 0, epoch: 0, epochs: 1, train: true, pass: 0 };
-    let rows = sampler.views(&batch, &mut predict, &step)?.input.join()?.flatten_from(1)?.to_vec2::<f32>()?;
+    let mut predict = || {
+        Ok(Tensor::new(
+            &[[-0.1f32, -30., -2.], [-30., -0.1, -2.]],
+            &Device::Cpu,
+        )?)
+    };
+    let step = Step {
+        seed: 1,
+        index: 0,
+        epoch: 0,
+        epochs: 1,
+        train: true,
+        pass: 0,
+    };
+    let rows = sampler
+        .views(&batch, &mut predict, &step)?
+        .input
+        .join()?
+        .flatten_from(1)?
+        .to_vec2::<f32>()?;
     assert_eq!(rows[2][..3], [0., 0., 1.]);
     assert_eq!(rows[3][..3], [0., 0., 1.]);
     Ok(())

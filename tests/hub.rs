@@ -12,8 +12,7 @@ use onward::data::hub::Hub;
 use onward::data::images::Images;
 use onward::data::{cifar, idx, DataSet, Framing};
 use onward::settings::Pick;
-use onward::{registry, Error, Result, Site, Vars};
-use onward_plugins as _;
+use onward::{registry, BuildContext, Error, Result, Vars};
 use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
@@ -24,8 +23,13 @@ const SCHEMA: &str = "message schema {
     optional int64 label;
 }";
 
-const TINY: Hub =
-    Hub { repository: "test/tiny", columns: ["image", "label"], shape: [1, 4, 5], train: &[6, 5, 4], test: &[2, 2, 1] };
+const TINY: Hub = Hub {
+    repository: "test/tiny",
+    columns: ["image", "label"],
+    shape: [1, 4, 5],
+    train: &[6, 5, 4],
+    test: &[2, 2, 1],
+};
 
 type Row = (Option<Vec<u8>>, i64);
 type Files = HashMap<String, Vec<(String, Vec<u8>)>>;
@@ -45,7 +49,11 @@ fn server() -> &'static Server {
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         std::env::set_var("HF_ENDPOINT", &endpoint);
         std::env::set_var("NO_PROXY", "127.0.0.1");
-        let server = Server { endpoint, files: Arc::default(), sent: Arc::default() };
+        let server = Server {
+            endpoint,
+            files: Arc::default(),
+            sent: Arc::default(),
+        };
         let (files, sent) = (server.files.clone(), server.sent.clone());
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -58,30 +66,51 @@ fn server() -> &'static Server {
 }
 
 /// Answers one request: for the list of a repository's files, for the head of a file, for a file.
-fn answer(mut stream: TcpStream, files: &Mutex<Files>, sent: &Mutex<HashMap<String, usize>>) -> Option<()> {
+fn answer(
+    mut stream: TcpStream,
+    files: &Mutex<Files>,
+    sent: &Mutex<HashMap<String, usize>>,
+) -> Option<()> {
     let mut lines = BufReader::new(stream.try_clone().ok()?).lines();
     let request = lines.next()?.ok()?;
     while !lines.next()?.ok()?.is_empty() {}
     let (method, path) = request.strip_suffix(" HTTP/1.1")?.split_once(' ')?;
     let revision = "refs%2Fconvert%2Fparquet";
-    let listing =
-        path.strip_prefix("/api/datasets/").and_then(|path| path.strip_suffix(&format!("/revision/{revision}")));
-    let file = path.strip_prefix("/datasets/").and_then(|path| path.split_once(&format!("/resolve/{revision}/")));
+    let listing = path
+        .strip_prefix("/api/datasets/")
+        .and_then(|path| path.strip_suffix(&format!("/revision/{revision}")));
+    let file = path
+        .strip_prefix("/datasets/")
+        .and_then(|path| path.split_once(&format!("/resolve/{revision}/")));
     let files = files.lock().unwrap();
     let body = match (listing, file) {
         (Some(repository), _) => files.get(repository).map(|files| {
-            let names: Vec<_> = files.iter().map(|(name, _)| serde_json::json!({ "rfilename": name })).collect();
-            serde_json::json!({ "id": repository, "siblings": names }).to_string().into_bytes()
+            let names: Vec<_> = files
+                .iter()
+                .map(|(name, _)| serde_json::json!({ "rfilename": name }))
+                .collect();
+            serde_json::json!({ "id": repository, "siblings": names })
+                .to_string()
+                .into_bytes()
         }),
         (_, Some((repository, name))) => {
-            let found = files.get(repository).and_then(|files| files.iter().find(|(found, _)| found == name));
-            *sent.lock().unwrap().entry(repository.into()).or_default() += usize::from(method == "GET");
-            found.map(|(_, bytes)| bytes.clone()).filter(|bytes| !bytes.is_empty())
+            let found = files
+                .get(repository)
+                .and_then(|files| files.iter().find(|(found, _)| found == name));
+            *sent.lock().unwrap().entry(repository.into()).or_default() +=
+                usize::from(method == "GET");
+            found
+                .map(|(_, bytes)| bytes.clone())
+                .filter(|bytes| !bytes.is_empty())
         }
         _ => None,
     };
     drop(files);
-    let status = if body.is_some() { "200 OK" } else { "404 Not Found" };
+    let status = if body.is_some() {
+        "200 OK"
+    } else {
+        "404 Not Found"
+    };
     let body = body.unwrap_or_default();
     let head = format!(
         "HTTP/1.1 {status}\r\nContent-Length: {}\r\nETag: \"{:x}\"\r\nX-Repo-Commit: {}\r\nConnection: close\r\n\r\n",
@@ -98,10 +127,17 @@ fn answer(mut stream: TcpStream, files: &Mutex<Files>, sent: &Mutex<HashMap<Stri
 
 /// Puts a repository with these files on the server.
 fn put(repository: &str, train: Vec<u8>, test: Vec<u8>) {
-    let files =
-        [("default/test/0000.parquet", test), ("default/train/0000.parquet", train), (".gitattributes", vec![1])];
+    let files = [
+        ("default/test/0000.parquet", test),
+        ("default/train/0000.parquet", train),
+        (".gitattributes", vec![1]),
+    ];
     let files = files.map(|(name, bytes)| (name.to_string(), bytes));
-    server().files.lock().unwrap().insert(repository.into(), files.into());
+    server()
+        .files
+        .lock()
+        .unwrap()
+        .insert(repository.into(), files.into());
 }
 
 fn parquet(schema: &str, rows: &[Row], group: usize) -> Vec<u8> {
@@ -109,17 +145,31 @@ fn parquet(schema: &str, rows: &[Row], group: usize) -> Vec<u8> {
     let mut writer = SerializedFileWriter::new(Vec::new(), schema, Arc::default()).unwrap();
     for rows in rows.chunks(group) {
         let mut columns = writer.next_row_group().unwrap();
-        let levels: Vec<i16> = rows.iter().map(|(image, _)| if image.is_some() { 2 } else { 0 }).collect();
-        let bytes: Vec<ByteArray> = rows.iter().filter_map(|(image, _)| image.clone().map(ByteArray::from)).collect();
+        let levels: Vec<i16> = rows
+            .iter()
+            .map(|(image, _)| if image.is_some() { 2 } else { 0 })
+            .collect();
+        let bytes: Vec<ByteArray> = rows
+            .iter()
+            .filter_map(|(image, _)| image.clone().map(ByteArray::from))
+            .collect();
         let mut image = columns.next_column().unwrap().unwrap();
-        image.typed::<ByteArrayType>().write_batch(&bytes, Some(&levels), None).unwrap();
+        image
+            .typed::<ByteArrayType>()
+            .write_batch(&bytes, Some(&levels), None)
+            .unwrap();
         image.close().unwrap();
         let mut path = columns.next_column().unwrap().unwrap();
-        path.typed::<ByteArrayType>().write_batch(&[], Some(&vec![0; rows.len()]), None).unwrap();
+        path.typed::<ByteArrayType>()
+            .write_batch(&[], Some(&vec![0; rows.len()]), None)
+            .unwrap();
         path.close().unwrap();
         let labels: Vec<i64> = rows.iter().map(|&(_, label)| label).collect();
         let mut label = columns.next_column().unwrap().unwrap();
-        label.typed::<Int64Type>().write_batch(&labels, Some(&vec![1; rows.len()]), None).unwrap();
+        label
+            .typed::<Int64Type>()
+            .write_batch(&labels, Some(&vec![1; rows.len()]), None)
+            .unwrap();
         label.close().unwrap();
         columns.close().unwrap();
     }
@@ -128,12 +178,17 @@ fn parquet(schema: &str, rows: &[Row], group: usize) -> Vec<u8> {
 
 fn png(image: impl Into<image::DynamicImage>) -> Vec<u8> {
     let mut bytes = Cursor::new(Vec::new());
-    image.into().write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+    image
+        .into()
+        .write_to(&mut bytes, image::ImageFormat::Png)
+        .unwrap();
     bytes.into_inner()
 }
 
 fn grey(width: u32, height: u32, value: u8) -> Vec<u8> {
-    png(image::GrayImage::from_fn(width, height, |x, y| image::Luma([value.wrapping_add((10 * y + x) as u8)])))
+    png(image::GrayImage::from_fn(width, height, |x, y| {
+        image::Luma([value.wrapping_add((10 * y + x) as u8)])
+    }))
 }
 
 /// Rows of this many images of each class, the classes taking turns.
@@ -141,21 +196,28 @@ fn rows(counts: &[usize]) -> Vec<Row> {
     let mut rows = Vec::new();
     for turn in 0..counts.iter().copied().max().unwrap_or(0) {
         let having = (0..counts.len()).filter(|&class| counts[class] > turn);
-        rows.extend(having.map(|class| (Some(grey(5, 4, 50 * class as u8 + turn as u8)), class as i64)));
+        rows.extend(having.map(|class| {
+            (
+                Some(grey(5, 4, 50 * class as u8 + turn as u8)),
+                class as i64,
+            )
+        }));
     }
     rows
 }
 
 fn provide(hub: &Hub, cache: &Path) -> Result<()> {
     server();
-    let mut site = Site::new(Vars::new(1, DType::F32, &Device::Cpu), 1);
-    (site.data_dirs, site.cache) = (vec!["/nonexistent".into()], Some(cache.into()));
-    hub.provide(&site, "tiny", &idx::FILES, idx::write)
+    let mut context = BuildContext::new(Vars::new(1, DType::F32, &Device::Cpu), 1);
+    (context.data_dirs, context.cache) = (vec!["/nonexistent".into()], Some(cache.into()));
+    hub.provide(&context, "tiny", &idx::FILES, idx::write)
 }
 
 /// What is in the cache besides the lock.
 fn left(cache: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(cache).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let entries = std::fs::read_dir(cache)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap());
     entries.filter(|name| name != ".tiny.lock").collect()
 }
 
@@ -163,19 +225,39 @@ fn left(cache: &Path) -> Vec<String> {
 fn what_is_downloaded_is_written_once_and_then_read_without_a_server() -> Result<()> {
     let cache = tempfile::tempdir().unwrap();
     let (train, test) = (rows(TINY.train), rows(TINY.test));
-    put("test/tiny", parquet(SCHEMA, &train, 4), parquet(SCHEMA, &test, 100));
+    put(
+        "test/tiny",
+        parquet(SCHEMA, &train, 4),
+        parquet(SCHEMA, &test, 100),
+    );
     provide(&TINY, cache.path())?;
-    provide(&Hub { repository: "test/gone", ..TINY }, cache.path())?;
+    provide(
+        &Hub {
+            repository: "test/gone",
+            ..TINY
+        },
+        cache.path(),
+    )?;
     assert_eq!(left(cache.path()), ["tiny"]);
-    assert_eq!(std::fs::read_dir(cache.path().join("tiny")).unwrap().count(), 4);
+    assert_eq!(
+        std::fs::read_dir(cache.path().join("tiny"))
+            .unwrap()
+            .count(),
+        4
+    );
     let folder = cache.path().join("tiny");
     for (part, rows) in [("train", train), ("t10k", test)] {
-        let (pixels, count, shape) = idx::read_images(&folder.join(format!("{part}-images-idx3-ubyte")))?;
+        let (pixels, count, shape) =
+            idx::read_images(&folder.join(format!("{part}-images-idx3-ubyte")))?;
         assert_eq!((count, shape), (rows.len(), [4, 5]));
         let labels = idx::read_labels(&folder.join(format!("{part}-labels-idx1-ubyte")))?;
         let expected: Vec<u8> = rows.iter().map(|&(_, label)| label as u8).collect();
         assert_eq!(labels, expected);
-        let first = |row: &Row| image::load_from_memory(row.0.as_ref().unwrap()).unwrap().into_bytes();
+        let first = |row: &Row| {
+            image::load_from_memory(row.0.as_ref().unwrap())
+                .unwrap()
+                .into_bytes()
+        };
         assert_eq!(pixels, rows.iter().flat_map(first).collect::<Vec<u8>>());
     }
     idx::data_set(&[folder], "tiny", &["a", "b", "c"], Framing::Object(0))?;
@@ -185,8 +267,15 @@ fn what_is_downloaded_is_written_once_and_then_read_without_a_server() -> Result
 #[test]
 fn several_that_miss_the_same_data_download_them_once() {
     let cache = tempfile::tempdir().unwrap();
-    put("test/busy", parquet(SCHEMA, &rows(TINY.train), 4), parquet(SCHEMA, &rows(TINY.test), 4));
-    let hub = Hub { repository: "test/busy", ..TINY };
+    put(
+        "test/busy",
+        parquet(SCHEMA, &rows(TINY.train), 4),
+        parquet(SCHEMA, &rows(TINY.test), 4),
+    );
+    let hub = Hub {
+        repository: "test/busy",
+        ..TINY
+    };
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| provide(&hub, cache.path()).unwrap());
@@ -203,15 +292,36 @@ fn colours_go_channel_by_channel_to_whoever_writes_them() -> Result<()> {
         std::fs::write(folder.join("whole.bin"), test.pixels()).map_err(|_| unreachable!())
     }
     let cache = tempfile::tempdir().unwrap();
-    let row = |label| (Some(png(image::RgbImage::from_pixel(2, 1, image::Rgb([1, 2, 3])))), label);
+    let row = |label| {
+        (
+            Some(png(image::RgbImage::from_pixel(
+                2,
+                1,
+                image::Rgb([1, 2, 3]),
+            ))),
+            label,
+        )
+    };
     let schema = SCHEMA.replace("group image", "group img");
-    put("test/colour", parquet(&schema, &[row(0), row(1)], 1), parquet(&schema, &[row(1)], 1));
-    let hub =
-        Hub { repository: "test/colour", columns: ["img", "label"], shape: [3, 1, 2], train: &[1, 1], test: &[0, 1] };
-    let mut site = Site::new(Vars::new(1, DType::F32, &Device::Cpu), 1);
-    site.cache = Some(cache.path().into());
-    hub.provide(&site, "colour", &["whole.bin"], write)?;
-    assert_eq!(std::fs::read(cache.path().join("colour").join("whole.bin")).unwrap(), [1, 1, 2, 2, 3, 3]);
+    put(
+        "test/colour",
+        parquet(&schema, &[row(0), row(1)], 1),
+        parquet(&schema, &[row(1)], 1),
+    );
+    let hub = Hub {
+        repository: "test/colour",
+        columns: ["img", "label"],
+        shape: [3, 1, 2],
+        train: &[1, 1],
+        test: &[0, 1],
+    };
+    let mut context = BuildContext::new(Vars::new(1, DType::F32, &Device::Cpu), 1);
+    context.cache = Some(cache.path().into());
+    hub.provide(&context, "colour", &["whole.bin"], write)?;
+    assert_eq!(
+        std::fs::read(cache.path().join("colour").join("whole.bin")).unwrap(),
+        [1, 1, 2, 2, 3, 3]
+    );
     Ok(())
 }
 
@@ -219,23 +329,40 @@ fn colours_go_channel_by_channel_to_whoever_writes_them() -> Result<()> {
 #[test]
 fn cifar_10_is_downloaded_the_right_way_up() -> Result<()> {
     let cache = tempfile::tempdir().unwrap();
-    let picture = png(image::RgbImage::from_fn(32, 32, |x, y| image::Rgb([x as u8, 100 + y as u8, 7])));
+    let picture = png(image::RgbImage::from_fn(32, 32, |x, y| {
+        image::Rgb([x as u8, 100 + y as u8, 7])
+    }));
     let table = |each: usize| {
-        let rows: Vec<Row> = (0..10 * each).map(|index| (Some(picture.clone()), (index % 10) as i64)).collect();
+        let rows: Vec<Row> = (0..10 * each)
+            .map(|index| (Some(picture.clone()), (index % 10) as i64))
+            .collect();
         parquet(&SCHEMA.replace("group image", "group img"), &rows, 5000)
     };
     put("uoft-cs/cifar10", table(5000), table(1000));
-    let mut site = Site::new(Vars::new(1, DType::F32, &Device::Cpu), 1);
-    site.cache = Some(cache.path().into());
-    let data = registry::build(&Pick::<DataSet>::new("cifar-10"), &site)?;
-    assert_eq!((data.train.len(), data.validation.len(), data.test.len()), (41_667, 8_333, 10_000));
+    let mut context = BuildContext::new(Vars::new(1, DType::F32, &Device::Cpu), 1);
+    context.cache = Some(cache.path().into());
+    let data = registry::build(&Pick::<DataSet>::new("cifar-10"), &context)?;
+    assert_eq!(
+        (data.train.len(), data.validation.len(), data.test.len()),
+        (41_667, 8_333, 10_000)
+    );
     for part in [&data.train, &data.validation, &data.test] {
         let batch = part.batch(&[3], None)?;
         assert_eq!(batch.examples().dims(), [1, 3, 32, 32]);
-        let pixels = (batch.examples().squeeze(0)? * 255.)?.round()?.to_vec3::<f32>()?;
-        assert_eq!([pixels[0][5][9], pixels[1][5][9], pixels[2][5][9]], [9., 105., 7.]);
+        let pixels = (batch.examples().squeeze(0)? * 255.)?
+            .round()?
+            .to_vec3::<f32>()?;
+        assert_eq!(
+            [pixels[0][5][9], pixels[1][5][9], pixels[2][5][9]],
+            [9., 105., 7.]
+        );
     }
-    assert_eq!(std::fs::read_dir(cache.path().join("cifar-10")).unwrap().count(), cifar::FILES.len());
+    assert_eq!(
+        std::fs::read_dir(cache.path().join("cifar-10"))
+            .unwrap()
+            .count(),
+        cifar::FILES.len()
+    );
     Ok(())
 }
 
@@ -254,7 +381,11 @@ fn what_is_not_what_it_is_known_to_be_is_refused_and_nothing_is_kept() {
     };
     let named = |from: &str, to: &str| parquet(&SCHEMA.replace(from, to), &good(), 4);
     let cases: Vec<(&'static str, Vec<u8>, &str)> = vec![
-        ("test/few", parquet(SCHEMA, &good()[1..], 4), "expected one table of 15 images to train on, found tables of"),
+        (
+            "test/few",
+            parquet(SCHEMA, &good()[1..], 4),
+            "expected one table of 15 images to train on, found tables of",
+        ),
         (
             "test/shape",
             changed(|row| row.0 = Some(png(image::GrayImage::new(4, 5)))),
@@ -265,17 +396,53 @@ fn what_is_not_what_it_is_known_to_be_is_refused_and_nothing_is_kept() {
             changed(|row| row.0 = Some(png(image::RgbImage::new(5, 4)))),
             "row 7: an image of shape [3, 4, 5]",
         ),
-        ("test/balance", parquet(SCHEMA, &rows(&[7, 4, 4]), 4), "7 images of class 0, expected 6"),
-        ("test/class", changed(|row| row.1 = 3), "row 7: class 3, expected 0 to 2"),
-        ("test/negative", changed(|row| row.1 = -1), "row 7: class -1"),
-        ("test/picture", changed(|row| row.0 = Some(b"no picture".to_vec())), "row 7: is neither PNG nor JPEG"),
-        ("test/half", changed(|row| row.0.as_mut().unwrap().truncate(50)), "row 7: cannot be decoded"),
-        ("test/null", changed(|row| row.0 = None), "3 values in a column of 4 rows"),
-        ("test/column", named("group image", "group picture"), "has no column image.bytes"),
-        ("test/kind", named("int64 label", "int64 digit"), "has no column label of type INT64; it has image.bytes"),
+        (
+            "test/balance",
+            parquet(SCHEMA, &rows(&[7, 4, 4]), 4),
+            "7 images of class 0, expected 6",
+        ),
+        (
+            "test/class",
+            changed(|row| row.1 = 3),
+            "row 7: class 3, expected 0 to 2",
+        ),
+        (
+            "test/negative",
+            changed(|row| row.1 = -1),
+            "row 7: class -1",
+        ),
+        (
+            "test/picture",
+            changed(|row| row.0 = Some(b"no picture".to_vec())),
+            "row 7: is neither PNG nor JPEG",
+        ),
+        (
+            "test/half",
+            changed(|row| row.0.as_mut().unwrap().truncate(50)),
+            "row 7: cannot be decoded",
+        ),
+        (
+            "test/null",
+            changed(|row| row.0 = None),
+            "3 values in a column of 4 rows",
+        ),
+        (
+            "test/column",
+            named("group image", "group picture"),
+            "has no column image.bytes",
+        ),
+        (
+            "test/kind",
+            named("int64 label", "int64 digit"),
+            "has no column label of type INT64; it has image.bytes",
+        ),
         ("test/end", truncated(10), "cannot download test/end"),
         ("test/start", truncated(500), "cannot download test/start"),
-        ("test/text", b"<html>sorry</html>".to_vec(), "cannot download test/text"),
+        (
+            "test/text",
+            b"<html>sorry</html>".to_vec(),
+            "cannot download test/text",
+        ),
         ("test/lost", Vec::new(), "cannot download test/lost"),
     ];
     for (repository, train, expected) in cases {
@@ -283,12 +450,26 @@ fn what_is_not_what_it_is_known_to_be_is_refused_and_nothing_is_kept() {
         let error = provide(&Hub { repository, ..TINY }, cache.path()).unwrap_err();
         assert!(matches!(error, Error::MissingData { .. }), "{error}");
         let error = error.to_string();
-        for part in [expected, repository, "train-images-idx3-ubyte", "/nonexistent/tiny", "$ONWARD_DATA"] {
+        for part in [
+            expected,
+            repository,
+            "train-images-idx3-ubyte",
+            "/nonexistent/tiny",
+            "$ONWARD_DATA",
+        ] {
             assert!(error.contains(part), "{part} is missing from\n{error}");
         }
         assert_eq!(left(cache.path()), [""; 0], "{repository}");
     }
-    let error = provide(&Hub { repository: "test/unknown", ..TINY }, cache.path()).unwrap_err().to_string();
+    let error = provide(
+        &Hub {
+            repository: "test/unknown",
+            ..TINY
+        },
+        cache.path(),
+    )
+    .unwrap_err()
+    .to_string();
     assert!(error.contains("not found"), "{error}");
     assert_eq!(left(cache.path()), [""; 0]);
 }
@@ -298,37 +479,84 @@ fn the_program_downloads_once_and_says_what_to_do_if_it_cannot() {
     let (home, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let train = |endpoint: &str, name: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_onward"));
-        command.args(["train", "progressive", "--quiet", "--data", "mnist", "--epochs", "1"]);
-        command.args(["--set", "hidden=[10]", "--set", "batch=1000", "--out"]).arg(out.path().join(name));
-        command.env("HF_ENDPOINT", endpoint).env("NO_PROXY", "127.0.0.1").env("HOME", home.path());
-        let output = command.env_remove("XDG_CACHE_HOME").env_remove("ONWARD_DATA").output().unwrap();
-        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+        command.args([
+            "train",
+            "progressive",
+            "--quiet",
+            "--data",
+            "mnist",
+            "--epochs",
+            "1",
+        ]);
+        command
+            .args(["--set", "hidden=[10]", "--set", "batch=1000", "--out"])
+            .arg(out.path().join(name));
+        command
+            .env("HF_ENDPOINT", endpoint)
+            .env("NO_PROXY", "127.0.0.1")
+            .env("HOME", home.path());
+        let output = command
+            .env_remove("XDG_CACHE_HOME")
+            .env_remove("ONWARD_DATA")
+            .output()
+            .unwrap();
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
     };
     // Nobody listens there.
     let (code, message) = train("http://127.0.0.1:1", "refused");
     assert_eq!(code, Some(1), "{message}");
-    for part in ["train-images-idx3-ubyte", ".cache/onward/mnist", "ylecun/mnist", "refused", "--data-dir"] {
+    for part in [
+        "train-images-idx3-ubyte",
+        ".cache/onward/mnist",
+        "ylecun/mnist",
+        "refused",
+        "--data-dir",
+    ] {
         assert!(message.contains(part), "{part} is missing from\n{message}");
     }
-    assert!(!out.path().join("refused").exists() && !message.contains("panicked"), "{message}");
+    assert!(
+        !out.path().join("refused").exists() && !message.contains("panicked"),
+        "{message}"
+    );
     // As many images of each class as MNIST has, but all alike.
     let pictures: Vec<Vec<u8>> = (0..10).map(|class| grey(28, 28, 20 * class)).collect();
     let table = |counts: [usize; 10]| {
-        let labels: Vec<usize> = (0..10).flat_map(|class| vec![class; counts[class]]).collect();
+        let labels: Vec<usize> = (0..10)
+            .flat_map(|class| vec![class; counts[class]])
+            .collect();
         let mixed = (0..labels.len()).map(|index| labels[index * 7919 % labels.len()]);
-        let rows: Vec<Row> = mixed.map(|class| (Some(pictures[class].clone()), class as i64)).collect();
+        let rows: Vec<Row> = mixed
+            .map(|class| (Some(pictures[class].clone()), class as i64))
+            .collect();
         parquet(SCHEMA, &rows, 1000)
     };
     let train_table = table([5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]);
-    put("ylecun/mnist", train_table, table([980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]));
+    put(
+        "ylecun/mnist",
+        train_table,
+        table([980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]),
+    );
     let (code, message) = train(&server().endpoint, "first");
     assert_eq!(code, Some(0), "{message}");
     let (code, message) = train("http://127.0.0.1:1", "second");
     assert_eq!(code, Some(0), "{message}");
     let cached = home.path().join(".cache").join("onward");
     assert_eq!(std::fs::read_dir(cached.join("mnist")).unwrap().count(), 4);
-    assert_eq!(std::fs::read_dir(&cached).unwrap().count(), 2, "the data and a lock");
-    assert_eq!(std::fs::read_dir(home.path().join(".cache")).unwrap().count(), 1, "nothing beside onward");
+    assert_eq!(
+        std::fs::read_dir(&cached).unwrap().count(),
+        2,
+        "the data and a lock"
+    );
+    assert_eq!(
+        std::fs::read_dir(home.path().join(".cache"))
+            .unwrap()
+            .count(),
+        1,
+        "nothing beside onward"
+    );
 }
 
 proptest! {

@@ -25,7 +25,12 @@ const LONG: [&str; 10] = [
 
 fn start(arguments: &[&str]) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_onward"));
-    command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program can be started")
+    command
+        .args(arguments)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the program can be started")
 }
 
 fn wait_for(mut condition: impl FnMut() -> bool) {
@@ -42,8 +47,13 @@ fn model(run: &Path) -> Vec<u8> {
 
 fn epochs(run: &Path) -> Vec<u64> {
     let metrics = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
-    let lines = metrics.lines().map(|line| serde_json::from_str::<Value>(line).expect("a whole line"));
-    lines.filter(|line| line["event"] == "epoch").map(|line| line["epoch"].as_u64().unwrap()).collect()
+    let lines = metrics
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).expect("a whole line"));
+    lines
+        .filter(|line| line["event"] == "epoch")
+        .map(|line| line["epoch"].as_u64().unwrap())
+        .collect()
 }
 
 #[test]
@@ -51,7 +61,11 @@ fn a_run_that_was_killed_or_stopped_ends_with_the_bytes_of_one_that_was_not() {
     let base = tempfile::tempdir().unwrap();
     let whole = base.path().join("whole");
     succeeds(&[&LONG[..], &[whole.to_str().unwrap()]].concat());
-    for (name, signals) in [("killed", ["-KILL"; 3]), ("stopped", ["-TERM"; 3]), ("both", ["-INT", "-KILL", "-TERM"])] {
+    for (name, signals) in [
+        ("killed", ["-KILL"; 3]),
+        ("stopped", ["-TERM"; 3]),
+        ("both", ["-INT", "-KILL", "-TERM"]),
+    ] {
         let run = base.path().join(name);
         let path = run.to_str().unwrap();
         for (count, signal) in signals.iter().enumerate() {
@@ -59,7 +73,11 @@ fn a_run_that_was_killed_or_stopped_ends_with_the_bytes_of_one_that_was_not() {
                 0 => start(&[&LONG[..], &[path]].concat()),
                 _ => start(&["resume", path, "--quiet"]),
             };
-            let written = || std::fs::metadata(run.join("state.safetensors")).and_then(|state| state.modified()).ok();
+            let written = || {
+                std::fs::metadata(run.join("state.safetensors"))
+                    .and_then(|state| state.modified())
+                    .ok()
+            };
             let before = written();
             let mut ended = false;
             wait_for(|| {
@@ -72,7 +90,10 @@ fn a_run_that_was_killed_or_stopped_ends_with_the_bytes_of_one_that_was_not() {
                 Command::new("sh").args(["-c", &kill]).status().unwrap();
             }
             let status = child.wait().unwrap();
-            assert!(!status.success() || run.join("summary.json").exists(), "{name}: {status}");
+            assert!(
+                !status.success() || run.join("summary.json").exists(),
+                "{name}: {status}"
+            );
         }
         succeeds(&["resume", path, "--quiet"]);
         assert_eq!(model(&run), model(&whole), "{name}");
@@ -85,14 +106,26 @@ fn a_run_without_a_checkpoint_starts_over_and_a_finished_one_is_left_alone() {
     let base = tempfile::tempdir().unwrap();
     let run = base.path().join("run");
     succeeds(&train(&run, &[]));
-    let (first, summary) = (model(&run), std::fs::read(run.join("summary.json")).unwrap());
+    let (first, summary) = (
+        model(&run),
+        std::fs::read(run.join("summary.json")).unwrap(),
+    );
     succeeds(&["resume", run.to_str().unwrap(), "--quiet"]);
     assert_eq!(std::fs::read(run.join("summary.json")).unwrap(), summary);
     // Without its state it cannot go on, and what there is of it is not overwritten.
     std::fs::rename(run.join("state.safetensors"), base.path().join("aside")).unwrap();
     let message = fails(1, &["resume", run.to_str().unwrap()]);
-    assert!(message.contains("no state.safetensors to go on from"), "{message}");
-    assert_eq!((model(&run), std::fs::read(run.join("summary.json")).unwrap()), (first.clone(), summary.clone()));
+    assert!(
+        message.contains("no state.safetensors to go on from"),
+        "{message}"
+    );
+    assert_eq!(
+        (
+            model(&run),
+            std::fs::read(run.join("summary.json")).unwrap()
+        ),
+        (first.clone(), summary.clone())
+    );
     for file in ["model.safetensors", "summary.json"] {
         std::fs::remove_file(run.join(file)).unwrap();
     }
@@ -103,7 +136,8 @@ fn a_run_without_a_checkpoint_starts_over_and_a_finished_one_is_left_alone() {
     // The summary of a run that was shorter is not that of this one.
     std::fs::write(run.join("summary.json"), &summary).unwrap();
     succeeds(&["resume", run.to_str().unwrap(), "--quiet"]);
-    let written: Value = serde_json::from_slice(&std::fs::read(run.join("summary.json")).unwrap()).unwrap();
+    let written: Value =
+        serde_json::from_slice(&std::fs::read(run.join("summary.json")).unwrap()).unwrap();
     assert_eq!(written["epochs"], 3);
     let message = fails(2, &["resume", run.to_str().unwrap(), "--epochs", "x"]);
     assert!(message.contains("--epochs x"), "{message}");
@@ -115,31 +149,65 @@ fn a_run_that_is_stopped_at_the_end_of_an_epoch_has_ended_it() {
     let base = tempfile::tempdir().unwrap();
     let run = base.path().join("run");
     // Every epoch is one step.
-    let small = ["--set", "hidden=[120,120]", "--set", "data.size=2000", "--set", "batch=100000"];
+    let small = [
+        "--set",
+        "hidden=[120,120]",
+        "--set",
+        "data.size=2000",
+        "--set",
+        "batch=100000",
+    ];
     let out = ["--out", run.to_str().unwrap()];
-    let mut child = start(&[&["train", "progressive", "--quiet", "--epochs", "200"], &small[..], &out].concat());
+    let mut child = start(
+        &[
+            &["train", "progressive", "--quiet", "--epochs", "200"],
+            &small[..],
+            &out,
+        ]
+        .concat(),
+    );
     for count in 0..3 {
-        let written = || std::fs::metadata(run.join("state.safetensors")).and_then(|state| state.modified()).ok();
+        let written = || {
+            std::fs::metadata(run.join("state.safetensors"))
+                .and_then(|state| state.modified())
+                .ok()
+        };
         let before = written();
         wait_for(|| written() != before || child.try_wait().unwrap().is_some());
-        Command::new("sh").args(["-c", &format!("kill -TERM {}", child.id())]).status().unwrap();
+        Command::new("sh")
+            .args(["-c", &format!("kill -TERM {}", child.id())])
+            .status()
+            .unwrap();
         child.wait().unwrap();
         if count < 2 {
             child = start(&["resume", run.to_str().unwrap(), "--quiet"]);
         }
     }
     let metrics = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
-    let lines = metrics.lines().map(|line| serde_json::from_str::<Value>(line).expect("a whole line"));
+    let lines = metrics
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).expect("a whole line"));
     let ended: Vec<Value> = lines.filter(|line| line["event"] == "epoch").collect();
     assert!(ended.len() >= 3, "{metrics}");
-    assert!(ended.iter().all(|line| line["blocks"].as_array().is_some_and(|blocks| blocks.len() == 2)), "{metrics}");
+    assert!(
+        ended.iter().all(|line| line["blocks"]
+            .as_array()
+            .is_some_and(|blocks| blocks.len() == 2)),
+        "{metrics}"
+    );
 }
 
 #[test]
 fn two_processes_cannot_write_one_run() {
     let base = tempfile::tempdir().unwrap();
     let run = base.path().join("run");
-    let mut child = start(&[&LONG[..], &[run.to_str().unwrap(), "--set", "epochs=100000"]].concat());
+    let mut child = start(
+        &[
+            &LONG[..],
+            &[run.to_str().unwrap(), "--set", "epochs=100000"],
+        ]
+        .concat(),
+    );
     wait_for(|| run.join("metrics.jsonl").exists());
     let message = fails(1, &["resume", run.to_str().unwrap()]);
     child.kill().unwrap();

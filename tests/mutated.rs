@@ -3,15 +3,18 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use onward::data::text::tokenizer::Units;
 use onward::data::{cifar, idx, pictures, text};
-use onward::observe::metrics::Metrics;
-use onward::tokenizer::Units;
+use onward::run::observe::metrics::Metrics;
 use onward::{Result, Run, Tokenizer};
-use onward_plugins as _;
 use proptest::prelude::*;
 
 /// Some bytes changed, and perhaps the end cut off.
-fn changed(bytes: &[u8], changes: &[(prop::sample::Index, u8)], end: Option<prop::sample::Index>) -> Vec<u8> {
+fn changed(
+    bytes: &[u8],
+    changes: &[(prop::sample::Index, u8)],
+    end: Option<prop::sample::Index>,
+) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     changes.iter().for_each(|(index, value)| {
         let at = index.index(bytes.len());
@@ -22,9 +25,13 @@ fn changed(bytes: &[u8], changes: &[(prop::sample::Index, u8)], end: Option<prop
     bytes
 }
 
-fn changes() -> impl Strategy<Value = (Vec<(prop::sample::Index, u8)>, Option<prop::sample::Index>)> {
+fn changes() -> impl Strategy<Value = (Vec<(prop::sample::Index, u8)>, Option<prop::sample::Index>)>
+{
     let change = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4);
-    (change, prop::option::weighted(0.2, any::<prop::sample::Index>()))
+    (
+        change,
+        prop::option::weighted(0.2, any::<prop::sample::Index>()),
+    )
 }
 
 /// A run that was trained once, for all tests.
@@ -34,7 +41,10 @@ fn trained() -> &'static Path {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run");
         let data: onward::export::Table = "name = \"digits\"\nsize = 100".parse().unwrap();
-        let run = Run::builder("progressive").set("data", data).set("hidden", vec![8, 8]).set("epochs", 1);
+        let run = Run::builder("progressive")
+            .set("data", data)
+            .set("hidden", vec![8, 8])
+            .set("epochs", 1);
         run.out(&path).build().unwrap().fit(&mut ()).unwrap();
         (folder, path)
     });
@@ -52,9 +62,12 @@ fn with(file: &str, bytes: &[u8]) -> tempfile::TempDir {
 }
 
 fn picture(format: image::ImageFormat) -> Vec<u8> {
-    let image = image::RgbImage::from_fn(24, 16, |x, y| image::Rgb([x as u8 * 9, y as u8 * 15, 77]));
+    let image =
+        image::RgbImage::from_fn(24, 16, |x, y| image::Rgb([x as u8 * 9, y as u8 * 15, 77]));
     let mut bytes = std::io::Cursor::new(Vec::new());
-    image::DynamicImage::from(image).write_to(&mut bytes, format).unwrap();
+    image::DynamicImage::from(image)
+        .write_to(&mut bytes, format)
+        .unwrap();
     bytes.into_inner()
 }
 
@@ -69,7 +82,11 @@ fn nesting_without_end_is_refused() {
     let header = format!("{{\"__metadata__\":{nested}");
     let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
     let folder = with("model.safetensors", &bytes);
-    assert!(Run::open(folder.path()).unwrap().without_data().build().is_err());
+    assert!(Run::open(folder.path())
+        .unwrap()
+        .without_data()
+        .build()
+        .is_err());
 }
 
 proptest! {

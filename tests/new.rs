@@ -5,8 +5,7 @@ use std::process::Command;
 
 use onward::conformance::{self, Outcome};
 use onward::export::Table;
-use onward::registry::KINDS;
-use onward_plugins as _;
+use onward::plugin::registry::KINDS;
 
 // Each of them is the `src/lib.rs` of a new crate.
 #[path = "../templates/architecture.rs"]
@@ -25,7 +24,10 @@ fn every_template_conforms_as_it_is() {
     for kind in KINDS {
         let verdict = conformance::of_plugin(kind, "my_plugin");
         verdict.assert_passed();
-        let skipped = verdict.trials.iter().find(|trial| trial.outcome != Outcome::Passed);
+        let skipped = verdict
+            .trials
+            .iter()
+            .find(|trial| trial.outcome != Outcome::Passed);
         assert!(skipped.is_none(), "{}", skipped.unwrap());
     }
 }
@@ -33,9 +35,18 @@ fn every_template_conforms_as_it_is() {
 /// `onward new` in a folder: its exit code, and what it said.
 fn new_in(folder: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_onward"));
-    let output = command.arg("new").args(arguments).current_dir(folder).output().unwrap();
+    let output = command
+        .arg("new")
+        .args(arguments)
+        .current_dir(folder)
+        .output()
+        .unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code(), text(&output.stdout), text(&output.stderr))
+    (
+        output.status.code(),
+        text(&output.stdout),
+        text(&output.stderr),
+    )
 }
 
 #[test]
@@ -45,21 +56,42 @@ fn a_crate_is_written_whole_and_says_how_to_go_on() {
         let name = format!("a-{kind}");
         let (code, printed, said) = new_in(base.path(), &[&name, "--kind", kind]);
         assert_eq!(code, Some(0), "{said}");
-        let read = |file: &str| std::fs::read_to_string(base.path().join(&name).join(file)).unwrap();
+        let read =
+            |file: &str| std::fs::read_to_string(base.path().join(&name).join(file)).unwrap();
         let plugin = format!("a_{kind}");
         let lib = read("src/lib.rs");
         assert!(lib.contains(&format!("\"{plugin}\",")), "{lib}");
-        let attempt = lib.lines().find_map(|line| line.strip_prefix("//! cargo run --release -- ")).unwrap();
-        assert!(attempt.contains(&plugin) && printed.contains(attempt) && read("README.md").contains(attempt));
+        let attempt = lib
+            .lines()
+            .find_map(|line| line.strip_prefix("//! cargo run --release -- "))
+            .unwrap();
+        assert!(
+            attempt.contains(&plugin)
+                && printed.contains(attempt)
+                && read("README.md").contains(attempt)
+        );
         assert!(printed.contains(&format!("cd {name}\n")), "{printed}");
         for file in ["src/main.rs", "tests/conforms.rs"] {
-            assert!(read(file).contains(&format!("use {plugin} as _;")), "{file}");
+            assert!(
+                read(file).contains(&format!("use {plugin} as _;")),
+                "{file}"
+            );
         }
         let manifest: Table = read("Cargo.toml").parse().unwrap();
         assert_eq!(manifest["package"]["name"].as_str(), Some(name.as_str()));
         let path = manifest["dependencies"]["onward"]["path"].as_str().unwrap();
-        assert!(Path::new(path).join("templates").is_dir(), "{path} is not the clone that the program was built from");
-        for file in ["src/lib.rs", "src/main.rs", "tests/conforms.rs", "README.md", "Cargo.toml", ".gitignore"] {
+        assert!(
+            Path::new(path).join("../templates").is_dir(),
+            "{path} is not the clone that the program was built from"
+        );
+        for file in [
+            "src/lib.rs",
+            "src/main.rs",
+            "tests/conforms.rs",
+            "README.md",
+            "Cargo.toml",
+            ".gitignore",
+        ] {
             for left in ["my_plugin", "my-plugin", "KIND", "TRY", "VERSION"] {
                 assert!(!read(file).contains(left), "{left} is left in {file}");
             }
@@ -72,11 +104,20 @@ fn the_readme_shows_the_commands_that_are_printed() {
     let base = tempfile::tempdir().unwrap();
     let (_, printed, _) = new_in(base.path(), &["my-rule"]);
     let readme = include_str!("../README.md");
-    assert!(readme.contains("\nonward new my-rule --kind goodness "), "the README begins otherwise");
-    let commands: Vec<&str> = printed.lines().filter_map(|line| line.strip_prefix("    ")).collect();
+    assert!(
+        readme.contains("\nonward new my-rule --kind goodness "),
+        "the README begins otherwise"
+    );
+    let commands: Vec<&str> = printed
+        .lines()
+        .filter_map(|line| line.strip_prefix("    "))
+        .collect();
     assert_eq!(commands.len(), 3, "{printed}");
     for command in &commands[..2] {
-        assert!(readme.contains(&format!("\n{command}\n")), "{command} is not in the README");
+        assert!(
+            readme.contains(&format!("\n{command}\n")),
+            "{command} is not in the README"
+        );
     }
 }
 
@@ -85,29 +126,53 @@ fn nothing_is_overwritten_and_wrong_use_leaves_nothing() {
     let base = tempfile::tempdir().unwrap();
     std::fs::create_dir(base.path().join("taken")).unwrap();
     let (code, _, said) = new_in(base.path(), &["taken"]);
-    assert!(code == Some(1) && said.contains("taken") && said.contains("never overwritten"), "{code:?} {said}");
-    assert_eq!(std::fs::read_dir(base.path().join("taken")).unwrap().count(), 0);
+    assert!(
+        code == Some(1) && said.contains("taken") && said.contains("never overwritten"),
+        "{code:?} {said}"
+    );
+    assert_eq!(
+        std::fs::read_dir(base.path().join("taken"))
+            .unwrap()
+            .count(),
+        0
+    );
     std::fs::remove_dir(base.path().join("taken")).unwrap();
     let cases: &[(&[&str], &str)] = &[
         (&["2nd"], "a letter, then letters"),
         (&["../up"], "a letter, then letters"),
         (&["match"], "reserved"),
-        (&["onward-plugins"], "reserved"),
-        (&["sum-squares"], "the package onward-plugins has a goodness `sum_squares` already"),
+        (&["onward"], "reserved"),
+        (
+            &["sum-squares"],
+            "the package onward has a goodness `sum_squares` already",
+        ),
         (&["rule", "--kind", "goodnes"], "goodness"),
         (&["rule", "--path", "."], "plugins/Cargo.toml"),
         (&[], "<NAME>"),
     ];
     for (arguments, expected) in cases {
         let (code, _, said) = new_in(base.path(), arguments);
-        assert!(code == Some(2) && said.contains(expected), "{arguments:?}: {code:?} {said}");
+        assert!(
+            code == Some(2) && said.contains(expected),
+            "{arguments:?}: {code:?} {said}"
+        );
         assert!(!said.contains("panicked"), "{said}");
     }
-    assert_eq!(std::fs::read_dir(base.path()).unwrap().count(), 0, "wrong use leaves something behind");
+    assert_eq!(
+        std::fs::read_dir(base.path()).unwrap().count(),
+        0,
+        "wrong use leaves something behind"
+    );
     // A name may have the template's own within it.
     assert_eq!(new_in(base.path(), &["my_plugin_two"]).0, Some(0));
     let code = std::fs::read_to_string(base.path().join("my_plugin_two/src/main.rs")).unwrap();
-    assert!(code.contains("use my_plugin_two as _;") && !code.contains("two_two"), "{code}");
+    assert!(
+        code.contains("use my_plugin_two as _;") && !code.contains("two_two"),
+        "{code}"
+    );
     // The same word for another kind is free.
-    assert_eq!(new_in(base.path(), &["sum-squares", "--kind", "layer"]).0, Some(0));
+    assert_eq!(
+        new_in(base.path(), &["sum-squares", "--kind", "layer"]).0,
+        Some(0)
+    );
 }

@@ -5,9 +5,15 @@ use std::process::{Command, Output};
 
 pub fn onward(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_onward"));
-    command.args(arguments).env_remove("ONWARD_DATA").env("HOME", "/dev/null").env_remove("XDG_CACHE_HOME");
+    command
+        .args(arguments)
+        .env_remove("ONWARD_DATA")
+        .env("HOME", "/dev/null")
+        .env_remove("XDG_CACHE_HOME");
     // Nobody listens there: no test reaches for the network.
-    command.env("HF_ENDPOINT", "http://127.0.0.1:1").env("NO_PROXY", "127.0.0.1");
+    command
+        .env("HF_ENDPOINT", "http://127.0.0.1:1")
+        .env("NO_PROXY", "127.0.0.1");
     command.output().expect("the program can be started")
 }
 
@@ -18,7 +24,11 @@ pub fn text(bytes: &[u8]) -> String {
 /// Runs and must succeed; what it printed.
 pub fn succeeds(arguments: &[&str]) -> String {
     let output = onward(arguments);
-    assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{arguments:?}: {}",
+        text(&output.stderr)
+    );
     text(&output.stdout)
 }
 
@@ -32,7 +42,20 @@ pub fn fails(code: i32, arguments: &[&str]) -> String {
 }
 
 pub fn train<'a>(out: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
-    let small = ["--epochs", "2", "--set", "hidden=[40,40]", "--set", "data.size=200"];
-    let out = ["train", "progressive", "--quiet", "--out", out.to_str().expect("a plain path")];
+    let small = [
+        "--epochs",
+        "2",
+        "--set",
+        "hidden=[40,40]",
+        "--set",
+        "data.size=200",
+    ];
+    let out = [
+        "train",
+        "progressive",
+        "--quiet",
+        "--out",
+        out.to_str().expect("a plain path"),
+    ];
     [&out[..], &small, more].concat()
 }

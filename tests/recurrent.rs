@@ -10,9 +10,9 @@ use onward::data::{Augment, Content, DataSet, Examples, Framing, Kind, Split};
 use onward::export::{Table, Value};
 use onward::settings::Pick;
 use onward::{
-    registry, Architecture, Batch, Error, Input, NegativeSampler, Result, Run, RunBuilder, Site, Step, Vars, Views,
+    registry, Architecture, Batch, BuildContext, Error, Input, NegativeSampler, Result, Run,
+    RunBuilder, Step, Vars, Views,
 };
-use onward_plugins as _;
 
 // import numpy as np
 // x = np.array([[.2, .8, .4], [.5, .1, .9]])
@@ -57,9 +57,21 @@ use onward_plugins as _;
 // W1 += .5 * g1; W2 += .5 * g2; b1 += .5 * gb1; b2 += .5 * gb2; Wh += .1 * gh
 // print(W1, b1, W2, b2, Wh, search(), sep="\n")
 const WEIGHTS: [(&str, &[usize], &[f64]); 5] = [
-    ("blocks.0.layer.weight", &[6, 2], &[0.5, -0.3, 0.4, 0.6, -0.2, 0.3, 0.2, 0.1, -0.3, 0.4, 0.1, 0.5]),
+    (
+        "blocks.0.layer.weight",
+        &[6, 2],
+        &[
+            0.5, -0.3, 0.4, 0.6, -0.2, 0.3, 0.2, 0.1, -0.3, 0.4, 0.1, 0.5,
+        ],
+    ),
     ("blocks.0.layer.bias", &[2], &[0.1, 0.]),
-    ("blocks.1.layer.weight", &[4, 3], &[0.3, -0.2, 0.5, 0.7, 0.4, -0.1, 0.6, 0.1, -0.4, -0.2, 0.5, 0.3]),
+    (
+        "blocks.1.layer.weight",
+        &[4, 3],
+        &[
+            0.3, -0.2, 0.5, 0.7, 0.4, -0.1, 0.6, 0.1, -0.4, -0.2, 0.5, 0.3,
+        ],
+    ),
     ("blocks.1.layer.bias", &[3], &[0., 0.2, 0.1]),
     ("head.weight", &[5, 2], &[0.; 10]),
 ];
@@ -111,10 +123,16 @@ const SEARCH: [f64; 4] = [14.117025226, 14.470959328, 9.823305298, 9.107753160];
 const SEARCH_AFTER: [f64; 4] = [4.904381568, 6.975172688, 4.136933667, 5.911774264];
 
 fn assert_close(what: &str, found: &Tensor, expected: &[f64], tolerance: f64) -> Result<()> {
-    let found = found.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
+    let found = found
+        .to_dtype(DType::F64)?
+        .flatten_all()?
+        .to_vec1::<f64>()?;
     assert_eq!(found.len(), expected.len(), "{what}");
     for (a, b) in found.iter().zip(expected) {
-        assert!((a - b).abs() < tolerance, "{what}: {found:?} instead of {expected:?}");
+        assert!(
+            (a - b).abs() < tolerance,
+            "{what}: {found:?} instead of {expected:?}"
+        );
     }
     Ok(())
 }
@@ -123,12 +141,12 @@ fn assert_close(what: &str, found: &Tensor, expected: &[f64], tolerance: f64) ->
 fn a_step_of_two_layers_is_that_of_an_independent_program() -> Result<()> {
     for (dtype, tolerance) in [(DType::F32, 1e-5), (DType::F64, 1e-7)] {
         let vars = Vars::new(1, dtype, &Device::Cpu);
-        let mut site = Site::new(vars.clone(), 1);
-        (site.example, site.classes, site.hypotheses) = (vec![1, 1, 3], 2, true);
+        let mut context = BuildContext::new(vars.clone(), 1);
+        (context.example, context.classes, context.hypotheses) = (vec![1, 1, 3], 2, true);
         let mut pick = Pick::<dyn NegativeSampler>::new("label_concat");
         pick.settings.insert("negatives".into(), "uniform".into()); // with two classes there is one wrong label
-        let mut sampler = registry::build(&pick, &site)?;
-        site.input = vec![5];
+        let mut sampler = registry::build(&pick, &context)?;
+        context.input = vec![5];
         let settings: Table = r#"
             hidden = [2, 3]
             steps = 3
@@ -144,25 +162,51 @@ fn a_step_of_two_layers_is_that_of_an_independent_program() -> Result<()> {
         "#
         .parse()
         .expect("these settings are TOML");
-        let mut net = (registry::named::<dyn Architecture>("recurrent")?.build)(&settings, &site)?;
+        let mut net =
+            (registry::named::<dyn Architecture>("recurrent")?.build)(&settings, &context)?;
         let weights = WEIGHTS.iter().map(|(name, shape, values)| -> Result<_> {
-            Ok((name.to_string(), Tensor::from_slice(values, *shape, &Device::Cpu)?.to_dtype(dtype)?))
+            Ok((
+                name.to_string(),
+                Tensor::from_slice(values, *shape, &Device::Cpu)?.to_dtype(dtype)?,
+            ))
         });
         vars.restore(&weights.collect::<Result<HashMap<_, _>>>()?)?;
-        let pixels = Tensor::new(&[[[[0.2f64, 0.8, 0.4]]], [[[0.5, 0.1, 0.9]]]], &Device::Cpu)?.to_dtype(dtype)?;
+        let pixels = Tensor::new(&[[[[0.2f64, 0.8, 0.4]]], [[[0.5, 0.1, 0.9]]]], &Device::Cpu)?
+            .to_dtype(dtype)?;
         let batch = Batch::new(pixels, vec![0, 1])?;
-        let step = Step { seed: 1, index: 0, epoch: 0, epochs: 1, train: true, pass: 0 };
+        let step = Step {
+            seed: 1,
+            index: 0,
+            epoch: 0,
+            epochs: 1,
+            train: true,
+            pass: 0,
+        };
         let search = |net: &dyn Architecture, sampler: &dyn NegativeSampler| {
             net.scores(&batch.hidden(), sampler, "search", &Step::evaluation(1))
         };
-        assert_close("search before", &search(&*net, &*sampler)?, &SEARCH, 10. * tolerance)?;
+        assert_close(
+            "search before",
+            &search(&*net, &*sampler)?,
+            &SEARCH,
+            10. * tolerance,
+        )?;
         let reports = net.learn(&batch, &mut *sampler, &step)?;
         assert_eq!(reports.len(), 2);
         for ((name, _, _), expected) in WEIGHTS.iter().zip(AFTER) {
-            let var = vars.all().into_iter().find(|(known, _)| known == name).expect("a variable of this name");
+            let var = vars
+                .all()
+                .into_iter()
+                .find(|(known, _)| known == name)
+                .expect("a variable of this name");
             assert_close(name, &var.1, expected, tolerance)?;
         }
-        assert_close("search after", &search(&*net, &*sampler)?, &SEARCH_AFTER, 10. * tolerance)?;
+        assert_close(
+            "search after",
+            &search(&*net, &*sampler)?,
+            &SEARCH_AFTER,
+            10. * tolerance,
+        )?;
     }
     Ok(())
 }
@@ -172,13 +216,16 @@ type Parts = (Box<dyn Architecture>, Box<dyn NegativeSampler>, Vars, Batch);
 
 fn of_four_pixels(settings: &str) -> Result<Parts> {
     let vars = Vars::new(1, DType::F64, &Device::Cpu);
-    let mut site = Site::new(vars.clone(), 1);
-    (site.example, site.classes, site.hypotheses) = (vec![1, 2, 2], 2, true);
-    let sampler = registry::build(&Pick::<dyn NegativeSampler>::new("label_concat"), &site)?;
-    site.input = vec![6];
+    let mut context = BuildContext::new(vars.clone(), 1);
+    (context.example, context.classes, context.hypotheses) = (vec![1, 2, 2], 2, true);
+    let sampler = registry::build(&Pick::<dyn NegativeSampler>::new("label_concat"), &context)?;
+    context.input = vec![6];
     let settings: Table = settings.parse().expect("these settings are TOML");
-    let net = (registry::named::<dyn Architecture>("recurrent")?.build)(&settings, &site)?;
-    let pixels = Tensor::new(&[[[[0.2f64, 0.8], [0.4, 0.1]]], [[[0.5, 0.1], [0.9, 0.6]]]], &Device::Cpu)?;
+    let net = (registry::named::<dyn Architecture>("recurrent")?.build)(&settings, &context)?;
+    let pixels = Tensor::new(
+        &[[[[0.2f64, 0.8], [0.4, 0.1]]], [[[0.5, 0.1], [0.9, 0.6]]]],
+        &Device::Cpu,
+    )?;
     Ok((net, sampler, vars, Batch::new(pixels, vec![0, 1])?))
 }
 
@@ -203,7 +250,13 @@ fn dense_weight(local: &Tensor, label: bool) -> Result<Tensor> {
         // The last channel is the label's: pixels 0 and 2 are class 0, and each is √2 quieter than one column would be.
         let map = rows.split_off(rows.len() - 4);
         for class in 0..2 {
-            rows.push(map[class].iter().zip(&map[class + 2]).map(|(a, b)| (a + b) / 2f64.sqrt()).collect());
+            rows.push(
+                map[class]
+                    .iter()
+                    .zip(&map[class + 2])
+                    .map(|(a, b)| (a + b) / 2f64.sqrt())
+                    .collect(),
+            );
         }
     }
     Ok(Tensor::new(rows, &Device::Cpu)?)
@@ -216,7 +269,12 @@ fn maps_whose_fields_see_everything_do_what_dense_layers_do() -> Result<()> {
     let (dense, same, of_dense, _) = of_four_pixels("hidden = [8, 12]")?;
     let mut weights = HashMap::new();
     for (name, var) in of_dense.all() {
-        let found = of_maps.all().into_iter().find(|(known, _)| *known == name).expect("the same names").1;
+        let found = of_maps
+            .all()
+            .into_iter()
+            .find(|(known, _)| *known == name)
+            .expect("the same names")
+            .1;
         let tensor = match name.as_str() {
             "blocks.0.layer.weight" => dense_weight(&found, false)?,
             "blocks.1.layer.weight" => dense_weight(&found, true)?,
@@ -229,7 +287,10 @@ fn maps_whose_fields_see_everything_do_what_dense_layers_do() -> Result<()> {
     let step = Step::evaluation(1);
     for readout in ["search", "head"] {
         let found = maps.scores(&batch.hidden(), &*sampler, readout, &step)?;
-        let expected = dense.scores(&batch.hidden(), &*same, readout, &step)?.flatten_all()?.to_vec1::<f64>()?;
+        let expected = dense
+            .scores(&batch.hidden(), &*same, readout, &step)?
+            .flatten_all()?
+            .to_vec1::<f64>()?;
         assert_close(readout, &found, &expected, 1e-6)?; // the label is scaled in single precision
     }
     Ok(())
@@ -239,14 +300,32 @@ fn maps_whose_fields_see_everything_do_what_dense_layers_do() -> Result<()> {
 fn maps_learn_with_local_fields_and_with_kernels() -> Result<()> {
     // Kernels hear the gradients of all places, so that they need a lower rate.
     let layers = [
-        ("local", r#"layer = { name = "local", field = 5, padding = 2, peer = 0.03 }"#, 0.02),
-        ("conv", r#"layer = { name = "conv", field = 5, pool = 1 }"#, 0.001),
+        (
+            "local",
+            r#"layer = { name = "local", field = 5, padding = 2, peer = 0.03 }"#,
+            0.02,
+        ),
+        (
+            "conv",
+            r#"layer = { name = "conv", field = 5, pool = 1 }"#,
+            0.001,
+        ),
     ];
     for (name, layer, rate) in layers {
         let layer: Table = layer.parse().expect("these settings are TOML");
-        let data = Table::from_iter([("name".to_string(), Value::from("digits")), ("size".to_string(), 600.into())]);
-        let run = small().set("data", data).set("layer", layer["layer"].clone()).set("hidden", vec![2, 2]);
-        let run = run.set("maps", true).set("steps", 3).set("window", vec![2, 3]).set("lr", rate);
+        let data = Table::from_iter([
+            ("name".to_string(), Value::from("digits")),
+            ("size".to_string(), 600.into()),
+        ]);
+        let run = small()
+            .set("data", data)
+            .set("layer", layer["layer"].clone())
+            .set("hidden", vec![2, 2]);
+        let run = run
+            .set("maps", true)
+            .set("steps", 3)
+            .set("window", vec![2, 3])
+            .set("lr", rate);
         let summary = run.build()?.fit(&mut ())?;
         let error = summary.test.readouts["head"].error;
         assert!(error < 0.5, "{name}: {error}");
@@ -266,8 +345,14 @@ fn the_label_is_projected_if_asked_even_to_as_many_units_as_there_are_classes() 
 #[test]
 fn maps_of_another_size_are_refused() {
     let cases = [
-        (r#"layer = "dense""#, "[4, 2, 2], since `maps` keep their size"),
-        (r#"layer = { name = "local", field = 2, padding = 1 }"#, "[4, 2, 2], since `maps` keep their size"),
+        (
+            r#"layer = "dense""#,
+            "[4, 2, 2], since `maps` keep their size",
+        ),
+        (
+            r#"layer = { name = "local", field = 2, padding = 1 }"#,
+            "[4, 2, 2], since `maps` keep their size",
+        ),
         ("label_units = 5", "label_units = 0"),
     ];
     for (settings, named) in cases {
@@ -283,9 +368,15 @@ fn maps_of_another_size_are_refused() {
 struct Listener(Box<dyn NegativeSampler>, Vec<Vec<f32>>);
 
 impl NegativeSampler for Listener {
-    fn views(&mut self, batch: &Batch, predict: &mut dyn FnMut() -> Result<Tensor>, step: &Step) -> Result<Views> {
+    fn views(
+        &mut self,
+        batch: &Batch,
+        predict: &mut dyn FnMut() -> Result<Tensor>,
+        step: &Step,
+    ) -> Result<Views> {
         let log = predict()?;
-        self.1.push(log.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?);
+        self.1
+            .push(log.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?);
         self.0.views(batch, &mut || Ok(log.clone()), step)
     }
 
@@ -296,10 +387,18 @@ impl NegativeSampler for Listener {
 
 #[test]
 fn wrong_labels_are_drawn_anew_from_the_states_of_by_now() -> Result<()> {
-    let step = Step { seed: 1, index: 0, epoch: 0, epochs: 1, train: true, pass: 0 };
+    let step = Step {
+        seed: 1,
+        index: 0,
+        epoch: 0,
+        epochs: 1,
+        train: true,
+        pass: 0,
+    };
     let heard = |settings: &str| -> Result<Vec<Vec<f32>>> {
-        let (mut net, sampler, _, batch) =
-            of_four_pixels(&format!("hidden = [4, 4]\nsteps = 3\nwindow = [2, 3]\n{settings}"))?;
+        let (mut net, sampler, _, batch) = of_four_pixels(&format!(
+            "hidden = [4, 4]\nsteps = 3\nwindow = [2, 3]\n{settings}"
+        ))?;
         let mut listener = Listener(sampler, Vec::new());
         // The head starts with zeros and predicts nothing before it has learned.
         net.learn(&batch, &mut listener, &step)?;
@@ -310,32 +409,62 @@ fn wrong_labels_are_drawn_anew_from_the_states_of_by_now() -> Result<()> {
     assert_eq!(heard("")?.len(), 1);
     let predictions = heard("redraw = true")?;
     assert_eq!(predictions.len(), 3);
-    assert!(predictions[0] != predictions[1] && predictions[1] != predictions[2], "{predictions:?}");
+    assert!(
+        predictions[0] != predictions[1] && predictions[1] != predictions[2],
+        "{predictions:?}"
+    );
     Ok(())
 }
 
 fn small() -> RunBuilder {
-    let data = Table::from_iter([("name".to_string(), Value::from("digits")), ("size".to_string(), 2000.into())]);
-    Run::builder("recurrent").set("data", data).set("hidden", vec![100, 100]).set("epochs", 4).set("batch", 50)
+    let data = Table::from_iter([
+        ("name".to_string(), Value::from("digits")),
+        ("size".to_string(), 2000.into()),
+    ]);
+    Run::builder("recurrent")
+        .set("data", data)
+        .set("hidden", vec![100, 100])
+        .set("epochs", 4)
+        .set("batch", 50)
 }
 
 #[test]
 fn what_is_heard_from_above_matters() -> Result<()> {
-    let mut run = small().set("hidden", vec![100; 3]).set("epochs", 10).build()?;
+    let mut run = small()
+        .set("hidden", vec![100; 3])
+        .set("epochs", 10)
+        .build()?;
     run.fit(&mut ())?;
-    let wrong = |run: &Run| -> Result<usize> { Ok(run.evaluate(Split::Test, None)?.readouts["search"].wrong) };
+    let wrong = |run: &Run| -> Result<usize> {
+        Ok(run.evaluate(Split::Test, None)?.readouts["search"].wrong)
+    };
     let whole = wrong(&run)?;
     // The label still stands above the third layer; the other two no longer hear the one above them.
-    let mut cut: HashMap<String, Tensor> =
-        run.vars().all().into_iter().map(|(name, var)| Ok((name, var.as_tensor().copy()?))).collect::<Result<_>>()?;
+    let mut cut: HashMap<String, Tensor> = run
+        .vars()
+        .all()
+        .into_iter()
+        .map(|(name, var)| Ok((name, var.as_tensor().copy()?)))
+        .collect::<Result<_>>()?;
     for (layer, below) in [(0, 784), (1, 100)] {
-        let weight = cut.get_mut(&format!("blocks.{layer}.layer.weight")).expect("a dense layer has a weight");
+        let weight = cut
+            .get_mut(&format!("blocks.{layer}.layer.weight"))
+            .expect("a dense layer has a weight");
         assert_eq!(weight.dims(), [below + 100, 100]);
-        *weight = Tensor::cat(&[weight.narrow(0, 0, below)?, (weight.narrow(0, below, 100)? * 0.)?], 0)?;
+        *weight = Tensor::cat(
+            &[
+                weight.narrow(0, 0, below)?,
+                (weight.narrow(0, below, 100)? * 0.)?,
+            ],
+            0,
+        )?;
     }
     run.vars().restore(&cut)?;
     let deaf = wrong(&run)?;
-    assert!(whole < 80 && 4 * deaf > 5 * whole, "of 400 digits {whole} are wrong, and {deaf} with the path cut");
+    assert!(
+        whole < 80 && 4 * deaf > 5 * whole,
+        "of 400 digits {whole} are wrong, and {deaf} with the path cut"
+    );
     Ok(())
 }
 
@@ -358,13 +487,28 @@ fn video(still: bool) -> Result<DataSet> {
     }
 
     let part = |first: usize| -> Result<Arc<dyn Examples>> {
-        let pixels = (first..first + 40 * 16).map(|i| (i * 7919 % 251) as u8).collect();
+        let pixels = (first..first + 40 * 16)
+            .map(|i| (i * 7919 % 251) as u8)
+            .collect();
         let labels = (0..40).map(|i| (i % 2) as u8).collect();
-        Ok(Arc::new(Video(Images::new(pixels, labels, [1, 4, 4])?, still)))
+        Ok(Arc::new(Video(
+            Images::new(pixels, labels, [1, 4, 4])?,
+            still,
+        )))
     };
     let classes = ["a", "b"].map(String::from).to_vec();
-    let kind = Kind { shape: vec![3, 1, 4, 4], classes, content: Content::Picture(Framing::Whole) };
-    Ok(DataSet { kind, train: part(0)?, validation: part(1)?, test: part(2)?, text: None })
+    let kind = Kind {
+        shape: vec![3, 1, 4, 4],
+        classes,
+        content: Content::Picture(Framing::Whole),
+    };
+    Ok(DataSet {
+        kind,
+        train: part(0)?,
+        validation: part(1)?,
+        test: part(2)?,
+        text: None,
+    })
 }
 
 onward::settings! {
@@ -377,16 +521,27 @@ onward::settings! {
 
 onward::register! {
     DataSet, "videos", "random videos of three frames, for these tests (made 2026)",
-    |settings: Videos, _site| Ok(Box::new(video(settings.still)?))
+    |settings: Videos, _context| Ok(Box::new(video(settings.still)?))
 }
 
 #[test]
 fn examples_with_a_time_axis_are_videos() -> Result<()> {
     let trained = |still: bool| -> Result<f64> {
-        let data = Table::from_iter([("name".to_string(), Value::from("videos")), ("still".to_string(), still.into())]);
-        let builder = Run::builder("recurrent").set("data", data).set("hidden", vec![20, 20]).set("epochs", 1);
+        let data = Table::from_iter([
+            ("name".to_string(), Value::from("videos")),
+            ("still".to_string(), still.into()),
+        ]);
+        let builder = Run::builder("recurrent")
+            .set("data", data)
+            .set("hidden", vec![20, 20])
+            .set("epochs", 1);
         let builder = builder.set("batch", 20).set("window", vec![2, 3]);
-        let error = builder.clone().build().err().expect("8 steps and 3 frames").to_string();
+        let error = builder
+            .clone()
+            .build()
+            .err()
+            .expect("8 steps and 3 frames")
+            .to_string();
         assert!(error.contains("steps = 3"), "{error}");
         let mut run = builder.set("steps", 3).build()?;
         run.fit(&mut ())?;
@@ -401,9 +556,17 @@ fn examples_with_a_time_axis_are_videos() -> Result<()> {
 
 #[test]
 fn variants_train_and_repeat_themselves() -> Result<()> {
-    for (key, value) in [("redraw", Value::from(true)), ("label_units", 30.into()), ("jitter", 1.into())] {
+    for (key, value) in [
+        ("redraw", Value::from(true)),
+        ("label_units", 30.into()),
+        ("jitter", 1.into()),
+    ] {
         let trained = |seed| -> Result<Vec<f32>> {
-            let mut run = small().set(key, value.clone()).set("epochs", 1).seed(seed).build()?;
+            let mut run = small()
+                .set(key, value.clone())
+                .set("epochs", 1)
+                .seed(seed)
+                .build()?;
             let summary = run.fit(&mut ())?;
             assert!(summary.test.error < 0.85, "{key}: {}", summary.test.error);
             let bias = run.vars().all().remove(0).1;
@@ -432,9 +595,20 @@ fn settings_that_make_no_sense_are_refused_by_their_key() {
         ("hidden", Value::Array(Vec::new())),
     ];
     for (key, value) in cases {
-        let error = small().set(key, value.clone()).build().err().unwrap_or_else(|| panic!("{key} = {value}"));
+        let error = small()
+            .set(key, value.clone())
+            .build()
+            .err()
+            .unwrap_or_else(|| panic!("{key} = {value}"));
         assert!(error.is_usage(), "{error}");
-        let Error::Setting { key: found, expected, .. } = innermost(&error) else { panic!("{error}") };
+        let Error::Setting {
+            key: found,
+            expected,
+            ..
+        } = innermost(&error)
+        else {
+            panic!("{error}")
+        };
         assert!(found == key && !expected.is_empty(), "{error}");
     }
 }

@@ -4,18 +4,31 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use onward::candle_core::{DType, Tensor};
 use onward::data::Split;
-use onward::observe::Event;
+use onward::run::observe::Event;
 use onward::{Result, Run, RunBuilder};
-use onward_plugins as _;
 
 fn small() -> RunBuilder {
-    let builder = Run::builder("progressive").data("digits").set("data.size", 1000);
+    let builder = Run::builder("progressive")
+        .data("digits")
+        .set("data.size", 1000);
     builder.set("hidden", vec![200, 200]).set("epochs", 12)
 }
 
 fn model(run: &Run) -> Vec<(String, Vec<u32>)> {
-    let bits = |tensor: Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits);
-    run.vars().all().into_iter().map(|(name, var)| (name, bits(var.as_tensor().clone()).collect())).collect()
+    let bits = |tensor: Tensor| {
+        tensor
+            .flatten_all()
+            .unwrap()
+            .to_vec1::<f32>()
+            .unwrap()
+            .into_iter()
+            .map(f32::to_bits)
+    };
+    run.vars()
+        .all()
+        .into_iter()
+        .map(|(name, var)| (name, bits(var.as_tensor().clone()).collect()))
+        .collect()
 }
 
 #[test]
@@ -34,9 +47,21 @@ fn a_small_net_learns_digits_and_is_found_again_in_its_folder() -> Result<()> {
     assert_eq!(summary.test.readouts.len(), 2);
     let loaded = Run::load(folder.path().join("run"))?;
     assert_eq!(model(&loaded), model(&run));
-    assert_eq!(loaded.evaluate(Split::Test, Some(&summary.test.readout))?, summary.test);
-    for file in ["config.toml", "metrics.jsonl", "model.safetensors", "state.safetensors", "summary.json"] {
-        assert!(folder.path().join("run").join(file).is_file(), "{file} is missing");
+    assert_eq!(
+        loaded.evaluate(Split::Test, Some(&summary.test.readout))?,
+        summary.test
+    );
+    for file in [
+        "config.toml",
+        "metrics.jsonl",
+        "model.safetensors",
+        "state.safetensors",
+        "summary.json",
+    ] {
+        assert!(
+            folder.path().join("run").join(file).is_file(),
+            "{file} is missing"
+        );
     }
     Ok(())
 }
@@ -50,15 +75,34 @@ fn a_run_is_saved_again_but_never_over_another_one() -> Result<()> {
     run.train_until(1, &mut ())?;
     run.save(&path)?;
     assert_eq!(Run::load(&path)?.epoch(), 1);
-    let error = small().set("layer.dropout", 0.1).build()?.save(&path).unwrap_err();
-    assert!(matches!(error, onward::Error::Run { .. }) && error.to_string().contains("another run"), "{error}");
-    let error = small().set("epochs", 2).build()?.save(&path).unwrap_err().to_string();
+    let error = small()
+        .set("layer.dropout", 0.1)
+        .build()?
+        .save(&path)
+        .unwrap_err();
+    assert!(
+        matches!(error, onward::Error::Run { .. }) && error.to_string().contains("another run"),
+        "{error}"
+    );
+    let error = small()
+        .set("epochs", 2)
+        .build()?
+        .save(&path)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("had come further"), "{error}");
-    // A comment changes nothing, and a run that was read from there belongs there whatever is set besides.
+    // A comment changes nothing, and a run that was read from there header there whatever is set besides.
     let config = path.join("config.toml");
-    std::fs::write(&config, format!("# mine\n{}", std::fs::read_to_string(&config).unwrap())).unwrap();
+    std::fs::write(
+        &config,
+        format!("# mine\n{}", std::fs::read_to_string(&config).unwrap()),
+    )
+    .unwrap();
     run.save(&path)?;
-    Run::open(&path)?.set("evaluate_every", 2).build()?.save(&path)?;
+    Run::open(&path)?
+        .set("evaluate_every", 2)
+        .build()?
+        .save(&path)?;
     assert_eq!(model(&Run::load(&path)?), model(&run));
     Ok(())
 }
@@ -72,10 +116,16 @@ fn a_model_that_is_behind_the_state_is_not_used() -> Result<()> {
     run.save(&old)?;
     run.train_until(1, &mut ())?;
     run.save(&path)?;
-    assert_eq!(model(&Run::open(&path)?.without_data().build()?), model(&run));
+    assert_eq!(
+        model(&Run::open(&path)?.without_data().build()?),
+        model(&run)
+    );
     let copy = |file: &str| std::fs::copy(old.join(file), path.join(file)).unwrap();
     copy("model.safetensors");
-    assert_eq!(model(&Run::open(&path)?.without_data().build()?), model(&run));
+    assert_eq!(
+        model(&Run::open(&path)?.without_data().build()?),
+        model(&run)
+    );
     // Of a state that is as far as the model nothing is read but how far that is.
     copy("state.safetensors");
     let mut state = std::fs::read(path.join("state.safetensors")).unwrap();
@@ -86,7 +136,10 @@ fn a_model_that_is_behind_the_state_is_not_used() -> Result<()> {
     let error = Run::load(&path).err().expect("damaged").to_string();
     assert!(error.contains("checksum"), "{error}");
     // It has no optimisers that could be saved.
-    let error = predicts.save(folder.path().join("new")).unwrap_err().to_string();
+    let error = predicts
+        .save(folder.path().join("new"))
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("without its data"), "{error}");
     Ok(())
 }
@@ -95,9 +148,18 @@ fn a_model_that_is_behind_the_state_is_not_used() -> Result<()> {
 fn a_run_does_not_go_on_with_more_or_fewer_examples() -> Result<()> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run");
-    small().set("epochs", 2).out(&path).build()?.train_until(1, &mut ())?;
+    small()
+        .set("epochs", 2)
+        .out(&path)
+        .build()?
+        .train_until(1, &mut ())?;
     for size in [990, 1010] {
-        let error = Run::open(&path)?.set("data.size", size).resume().err().expect("other data").to_string();
+        let error = Run::open(&path)?
+            .set("data.size", size)
+            .resume()
+            .err()
+            .expect("other data")
+            .to_string();
         assert!(error.contains("examples when the run began"), "{error}");
     }
     Run::open(&path)?.resume()?.fit(&mut ())?;
@@ -107,9 +169,15 @@ fn a_run_does_not_go_on_with_more_or_fewer_examples() -> Result<()> {
 #[test]
 fn labels_reach_no_layer_that_is_frozen() -> Result<()> {
     for frozen in [true, false] {
-        let run = Run::builder("nlp").set("hidden", vec![8]).set("epochs", 1).set("candidates", 2);
+        let run = Run::builder("nlp")
+            .set("hidden", vec![8])
+            .set("epochs", 1)
+            .set("candidates", 2);
         let summary = run.set("frozen", frozen).build()?.fit(&mut ())?;
-        assert_eq!((summary.labels.blocks, summary.labels.heads), (!frozen, true));
+        assert_eq!(
+            (summary.labels.blocks, summary.labels.heads),
+            (!frozen, true)
+        );
     }
     Ok(())
 }
@@ -117,13 +185,23 @@ fn labels_reach_no_layer_that_is_frozen() -> Result<()> {
 /// The fast paths against candle's plain operations, end to end: variables after an epoch in 32 and in 64 bits.
 fn assert_fast_is_plain(what: &str, builder: &RunBuilder) -> Result<()> {
     let trained = |precision: &str| -> Result<Vec<(String, Tensor)>> {
-        let mut run = builder.clone().set("epochs", 1).set("precision", precision).build()?;
+        let mut run = builder
+            .clone()
+            .set("epochs", 1)
+            .set("precision", precision)
+            .build()?;
         run.train_until(1, &mut ())?;
         let tensors = run.vars().all().into_iter();
-        tensors.map(|(name, var)| Ok((name, var.to_dtype(DType::F64)?))).collect()
+        tensors
+            .map(|(name, var)| Ok((name, var.to_dtype(DType::F64)?)))
+            .collect()
     };
     for ((name, fast), (_, plain)) in trained("f32")?.into_iter().zip(trained("f64")?) {
-        let apart = (fast - plain)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f64>()?;
+        let apart = (fast - plain)?
+            .abs()?
+            .flatten_all()?
+            .max(0)?
+            .to_scalar::<f64>()?;
         assert!(apart < 2e-4, "{what} {name}: {apart}");
     }
     Ok(())
@@ -133,7 +211,11 @@ fn assert_fast_is_plain(what: &str, builder: &RunBuilder) -> Result<()> {
 fn the_fast_paths_agree_with_the_plain_ones_within_rounding() -> Result<()> {
     for sampler in ["label_overlay", "label_concat"] {
         for optimiser in ["sgd", "adam"] {
-            let run = small().set("batch", 250).set("sampler", sampler).set("optimiser", optimiser).set("lr", 0.001);
+            let run = small()
+                .set("batch", 250)
+                .set("sampler", sampler)
+                .set("optimiser", optimiser)
+                .set("lr", 0.001);
             assert_fast_is_plain(&format!("{sampler} {optimiser}"), &run)?;
         }
     }
@@ -142,11 +224,17 @@ fn the_fast_paths_agree_with_the_plain_ones_within_rounding() -> Result<()> {
 
 #[test]
 fn they_do_so_for_tokens() -> Result<()> {
-    let of =
-        |architecture: &str| Run::builder(architecture).data("fables").set("hidden", vec![30, 20]).set("batch", 4000);
+    let of = |architecture: &str| {
+        Run::builder(architecture)
+            .data("fables")
+            .set("hidden", vec![30, 20])
+            .set("batch", 4000)
+    };
     assert_fast_is_plain("backprop", &of("backprop"))?;
     for embedding in [0, 8] {
-        let run = of("nlp").set("embedding", embedding).set("sampler.negatives", "uniform");
+        let run = of("nlp")
+            .set("embedding", embedding)
+            .set("sampler.negatives", "uniform");
         assert_fast_is_plain(&format!("embedding {embedding}"), &run)?;
     }
     Ok(())
@@ -175,7 +263,10 @@ fn layers_that_learn_one_after_the_other_wait_for_each_other() -> Result<()> {
 fn each_layer_may_have_a_goodness_of_its_own() -> Result<()> {
     let goodness = |grid: i64| {
         let grid = onward::export::Value::Integer(grid);
-        onward::export::Table::from_iter([("name".to_string(), "projection".into()), ("grid".to_string(), grid)])
+        onward::export::Table::from_iter([
+            ("name".to_string(), "projection".into()),
+            ("grid".to_string(), grid),
+        ])
     };
     let run = small()
         .set("hidden", vec![4, 4])
@@ -185,13 +276,28 @@ fn each_layer_may_have_a_goodness_of_its_own() -> Result<()> {
         .set("layer", "conv")
         .set("goodness", vec![goodness(7), goodness(1)])
         .build()?;
-    let shapes = run.vars().all().into_iter().filter(|(name, _)| name.contains("goodness"));
+    let shapes = run
+        .vars()
+        .all()
+        .into_iter()
+        .filter(|(name, _)| name.contains("goodness"));
     let shapes: Vec<_> = shapes.map(|(_, var)| var.dims().to_vec()).collect();
     assert_eq!(shapes, [[4 * 7 * 7, 10], [4, 10]]);
     // What is read out are the layers that are asked for, whatever the goodness of the last one is like.
-    let goodness = ["sum_squares", "sum_squares", "projection"].map(String::from).to_vec();
-    let run = small().set("hidden", vec![9; 3]).set("goodness", goodness).set("readout_to", 2).build()?;
-    let names: Vec<_> = run.architecture().readouts().iter().map(|readout| readout.name).collect();
+    let goodness = ["sum_squares", "sum_squares", "projection"]
+        .map(String::from)
+        .to_vec();
+    let run = small()
+        .set("hidden", vec![9; 3])
+        .set("goodness", goodness)
+        .set("readout_to", 2)
+        .build()?;
+    let names: Vec<_> = run
+        .architecture()
+        .readouts()
+        .iter()
+        .map(|readout| readout.name)
+        .collect();
     assert_eq!(names, ["search", "head"]);
     Ok(())
 }
@@ -199,11 +305,18 @@ fn each_layer_may_have_a_goodness_of_its_own() -> Result<()> {
 #[test]
 fn the_preset_of_the_peer_trains_with_its_own_names_of_settings() -> Result<()> {
     let builder = Run::builder("progressive").preset("nebuly").data("digits");
-    let builder = builder.set("n_layers", 2).set("hidden_size", 50).set("theta", 2.).set("batch_size", 2000);
+    let builder = builder
+        .set("n_layers", 2)
+        .set("hidden_size", 50)
+        .set("theta", 2.)
+        .set("batch_size", 2000);
     let mut run = builder.set("epochs", 3).set("lr", 0.01).build()?;
     assert_eq!(run.architecture().blocks().len(), 2);
     let summary = run.fit(&mut ())?;
-    assert_eq!((summary.epochs, summary.test.readout.as_str()), (6, "search"));
+    assert_eq!(
+        (summary.epochs, summary.test.readout.as_str()),
+        (6, "search")
+    );
     Ok(())
 }
 
@@ -211,7 +324,11 @@ fn the_preset_of_the_peer_trains_with_its_own_names_of_settings() -> Result<()> 
 fn a_network_that_is_lost_stops_the_run_and_leaves_the_last_good_checkpoint() -> Result<()> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run");
-    let mut run = small().set("epochs", 3).set("layer.peer", 0.03).out(&path).build()?;
+    let mut run = small()
+        .set("epochs", 3)
+        .set("layer.peer", 0.03)
+        .out(&path)
+        .build()?;
     run.train_until(1, &mut ())?;
     let good = model(&run);
     drop(run);
@@ -231,7 +348,11 @@ fn the_real_data_are_what_they_are_known_to_be() -> Result<()> {
         return Ok(());
     };
     let means = [
-        ("mnist", 0.1307, [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]),
+        (
+            "mnist",
+            0.1307,
+            [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949],
+        ),
         ("fashion-mnist", 0.2860, [6000; 10]),
     ];
     for (name, mean, counts) in means {
@@ -239,16 +360,25 @@ fn the_real_data_are_what_they_are_known_to_be() -> Result<()> {
             eprintln!("skipped: no {name} in $ONWARD_DATA");
             continue;
         }
-        let run = Run::builder("progressive").data(name).set("hidden", vec![10]).build()?;
+        let run = Run::builder("progressive")
+            .data(name)
+            .set("hidden", vec![10])
+            .build()?;
         let data = run.data();
-        assert_eq!((data.train.len(), data.validation.len(), data.test.len()), (50_000, 10_000, 10_000));
+        assert_eq!(
+            (data.train.len(), data.validation.len(), data.test.len()),
+            (50_000, 10_000, 10_000)
+        );
         let (mut sum, mut found) = (0., [0; 10]);
         for split in [Split::Train, Split::Validation] {
             let indices: Vec<usize> = (0..data.split(split).len()).collect();
             for indices in indices.chunks(5000) {
                 let batch = data.split(split).batch(indices, None)?;
                 sum += batch.rows().sum_all()?.to_scalar::<f32>()? as f64;
-                batch.labels()?.iter().for_each(|&label| found[label as usize] += 1);
+                batch
+                    .labels()?
+                    .iter()
+                    .for_each(|&label| found[label as usize] += 1);
             }
         }
         assert_eq!(found, counts, "{name}");
@@ -258,12 +388,19 @@ fn the_real_data_are_what_they_are_known_to_be() -> Result<()> {
 }
 
 #[test]
-fn what_a_data_set_suggests_stands_above_the_first_preset_and_below_one_that_is_named() -> Result<()> {
+fn what_a_data_set_suggests_stands_above_the_first_preset_and_below_one_that_is_named() -> Result<()>
+{
     let run = || Run::builder("progressive").data("digits");
     assert_eq!(run().config()?.run.epochs, 12); // `digits` suggests it; the preset has 100
     assert_eq!(run().preset("hinton").config()?.run.epochs, 100);
-    assert_eq!(run().preset("hinton").set("epochs", 3).config()?.run.epochs, 3);
-    let corpus = Run::builder("nlp").preset("corpus").data("fables").config()?;
+    assert_eq!(
+        run().preset("hinton").set("epochs", 3).config()?.run.epochs,
+        3
+    );
+    let corpus = Run::builder("nlp")
+        .preset("corpus")
+        .data("fables")
+        .config()?;
     assert_eq!(corpus.run.epochs, 4);
     Ok(())
 }

@@ -5,13 +5,12 @@ use std::process::{Command, Output};
 
 use onward::candle_core::Tensor;
 use onward::data::{Content, Split};
-use onward::generate::{generate, Generator, Sampling};
-use onward::optim::{Descent, Method, Schedule};
+use onward::optim::{Algorithm, OptimiserSpec, Schedule};
+use onward::run::generate::{generate, Generator, Sampling};
 use onward::{
-    Architecture, Batch, Block, Error, Head, Input, NegativeSampler, Readout, Report, Result, Role, Run, RunBuilder,
-    Step, Tokenizer, Values, Views,
+    Architecture, Batch, Block, Error, Head, Input, NegativeSampler, Readout, Report, Result, Role,
+    Run, RunBuilder, Step, Tokenizer, Values, Views,
 };
-use onward_plugins as _;
 
 onward::settings! {
     /// The tokens of a window side by side, each a slot with a single one.
@@ -23,19 +22,37 @@ struct OneHot {
 }
 
 impl NegativeSampler for OneHot {
-    fn views(&mut self, batch: &Batch, _: &mut dyn FnMut() -> Result<Tensor>, _: &Step) -> Result<Views> {
-        Views::new(self.neutral(batch)?, vec![Role::Positive], batch.labels().ok().map(<[u32]>::to_vec))
+    fn views(
+        &mut self,
+        batch: &Batch,
+        _: &mut dyn FnMut() -> Result<Tensor>,
+        _: &Step,
+    ) -> Result<Views> {
+        Views::new(
+            self.neutral(batch)?,
+            vec![Role::Positive],
+            batch.labels().ok().map(<[u32]>::to_vec),
+        )
     }
 
     fn neutral(&self, batch: &Batch) -> Result<Input> {
-        let slots = Values::OneHot { index: batch.rows().clone(), classes: self.classes, strength: 1. };
-        Input::new(vec![slots], batch.size(), 1, &[batch.rows().dim(1)? * self.classes])
+        let slots = Values::OneHot {
+            index: batch.rows().clone(),
+            classes: self.classes,
+            strength: 1.,
+        };
+        Input::new(
+            vec![slots],
+            batch.size(),
+            1,
+            &[batch.rows().dim(1)? * self.classes],
+        )
     }
 }
 
 onward::register! {
     dyn NegativeSampler, "slots", "tokens side by side (made for these tests)",
-    |_settings: Slots, site| Ok(Box::new(OneHot { classes: site.classes }))
+    |_settings: Slots, context| Ok(Box::new(OneHot { classes: context.classes }))
 }
 
 onward::settings! {
@@ -53,17 +70,30 @@ struct Softmax {
 }
 
 impl Architecture for Softmax {
-    fn learn(&mut self, batch: &Batch, sampler: &mut dyn NegativeSampler, step: &Step) -> Result<Vec<(usize, Report)>> {
+    fn learn(
+        &mut self,
+        batch: &Batch,
+        sampler: &mut dyn NegativeSampler,
+        step: &Step,
+    ) -> Result<Vec<(usize, Report)>> {
         let input = sampler.neutral(batch)?;
         let log = self.heads[0].log_probabilities(&input)?;
         self.heads[0].learn(&input, &log, batch.labels()?, step)?;
         Ok(Vec::new())
     }
 
-    fn scores(&self, batch: &Batch, sampler: &dyn NegativeSampler, readout: &str, _: &Step) -> Result<Tensor> {
+    fn scores(
+        &self,
+        batch: &Batch,
+        sampler: &dyn NegativeSampler,
+        readout: &str,
+        _: &Step,
+    ) -> Result<Tensor> {
         let log = self.heads[0].log_probabilities(&sampler.neutral(batch)?)?;
         Ok(match readout {
-            "flat" => (log.exp()? * 0.5)?.affine(1., 0.5 / log.dim(1)? as f64)?.log()?,
+            "flat" => (log.exp()? * 0.5)?
+                .affine(1., 0.5 / log.dim(1)? as f64)?
+                .log()?,
             "bare" => log.affine(2., 3.)?,
             _ if self.lies => log.affine(2., 0.)?,
             _ => log,
@@ -71,8 +101,16 @@ impl Architecture for Softmax {
     }
 
     fn readouts(&self) -> Vec<Readout> {
-        let readout = |name, log_probabilities| Readout { name, cheap: true, log_probabilities };
-        vec![readout("bare", false), readout("flat", true), readout("softmax", true)]
+        let readout = |name, log_probabilities| Readout {
+            name,
+            cheap: true,
+            log_probabilities,
+        };
+        vec![
+            readout("bare", false),
+            readout("flat", true),
+            readout("softmax", true),
+        ]
     }
 
     fn blocks(&self) -> &[Block] {
@@ -98,17 +136,20 @@ impl Architecture for Softmax {
 
 onward::register! {
     dyn Architecture, "shallow", "a softmax over the tokens of the window (made for these tests)",
-    |settings: Shallow, site| {
+    |settings: Shallow, context| {
         let descent =
-            Descent { method: Method::Sgd, rate: 0.3, decay: 0., momentum: 0.9, schedule: Schedule::HalfLinear };
-        let width = site.input.iter().product();
-        let head = Head::new(&site.scope("head").vars, width, site.classes, descent, 0..site.epochs)?;
-        Ok(Box::new(Softmax { heads: vec![head], epochs: site.epochs, lies: settings.lies }))
+            OptimiserSpec { method: Algorithm::Sgd, rate: 0.3, decay: 0., momentum: 0.9, schedule: Schedule::HalfLinear };
+        let width = context.input.iter().product();
+        let head = Head::new(&context.scope("head").vars, width, context.classes, descent, 0..context.epochs)?;
+        Ok(Box::new(Softmax { heads: vec![head], epochs: context.epochs, lies: settings.lies }))
     }
 }
 
 fn shallow(data: &str) -> RunBuilder {
-    Run::builder("shallow").data(data).set("sampler", "slots").set("epochs", 2)
+    Run::builder("shallow")
+        .data(data)
+        .set("sampler", "slots")
+        .set("epochs", 2)
 }
 
 /// A run on the embedded fables, in a folder.
@@ -121,7 +162,13 @@ fn trained(folder: &Path) -> Result<PathBuf> {
 /// A file of text that begins to repeat itself, so that something can be learned from little.
 fn prose(folder: &Path) -> String {
     let path = folder.join("prose.txt");
-    let line = |i: usize| format!("the {} sat on the {}.\n", ["cat", "dog", "crow"][i % 3], ["mat", "log"][i % 2]);
+    let line = |i: usize| {
+        format!(
+            "the {} sat on the {}.\n",
+            ["cat", "dog", "crow"][i % 3],
+            ["mat", "log"][i % 2]
+        )
+    };
     std::fs::write(&path, (0..300).map(line).collect::<String>()).unwrap();
     path.to_str().unwrap().to_string()
 }
@@ -134,15 +181,25 @@ fn text_is_evaluated_in_bits_beside_what_counting_comes_to() -> Result<()> {
     let summary = run.fit(&mut ())?;
     let bits = |name: &str| summary.test.readouts[name].bits;
     let best = bits("softmax").unwrap();
-    assert_eq!((summary.test.readout.as_str(), summary.test.bits), ("softmax", Some(best)));
+    assert_eq!(
+        (summary.test.readout.as_str(), summary.test.bits),
+        ("softmax", Some(best))
+    );
     assert!(bits("bare").is_none() && bits("flat").unwrap().bits_per_char > best.bits_per_char);
     assert_eq!(best.bits_per_char, best.bits_per_token); // a character is a token here
     assert!((best.perplexity.log2() - best.bits_per_token).abs() < 1e-12);
     let counted = |name: &str| summary.test.baselines[name].bits.unwrap().bits_per_char;
-    assert!(best.bits_per_char < counted("unigram") - 0.3, "{best:?} {}", counted("unigram"));
+    assert!(
+        best.bits_per_char < counted("unigram") - 0.3,
+        "{best:?} {}",
+        counted("unigram")
+    );
     assert!(counted("kneser_ney_6") < best.bits_per_char);
     let json = serde_json::to_value(&summary).unwrap();
-    assert!(json["test"]["bits_per_char"].is_number() && json["test"]["readouts"]["bare"].get("perplexity").is_none());
+    assert!(
+        json["test"]["bits_per_char"].is_number()
+            && json["test"]["readouts"]["bare"].get("perplexity").is_none()
+    );
     assert!(json["validation"].get("baselines").is_none());
     // The same again from its folder.
     let loaded = Run::load(folder.path().join("run"))?;
@@ -152,8 +209,17 @@ fn text_is_evaluated_in_bits_beside_what_counting_comes_to() -> Result<()> {
 
 #[test]
 fn scores_that_are_no_probabilities_are_not_counted_in_bits() -> Result<()> {
-    let error = shallow("fables").set("lies", true).set("epochs", 1).build()?.fit(&mut ()).unwrap_err().to_string();
-    assert!(error.contains("softmax") && error.contains("add up to"), "{error}");
+    let error = shallow("fables")
+        .set("lies", true)
+        .set("epochs", 1)
+        .build()?
+        .fit(&mut ())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("softmax") && error.contains("add up to"),
+        "{error}"
+    );
     Ok(())
 }
 
@@ -167,7 +233,12 @@ fn a_run_keeps_its_tokenizer_and_refuses_another() -> Result<()> {
         ("tokenizer".to_string(), "bpe:270".into()),
     ]);
     let path = folder.path().join("run");
-    let build = || Run::builder("shallow").set("data", data.clone()).set("sampler", "slots").set("epochs", 2);
+    let build = || {
+        Run::builder("shallow")
+            .set("data", data.clone())
+            .set("sampler", "slots")
+            .set("epochs", 2)
+    };
     let mut run = build().out(&path).build()?;
     run.train_until(1, &mut ())?;
     drop(run);
@@ -175,26 +246,53 @@ fn a_run_keeps_its_tokenizer_and_refuses_another() -> Result<()> {
     let own = Tokenizer::open(&path.join("tokenizer.json"))?;
     assert_eq!(own.vocabulary().len(), 270);
     // Other text from now on: the run still reads it in its own way, but does not go on with it.
-    std::fs::write(&file, "no cat is on any mat; the crow has sung. ".repeat(60)).unwrap();
+    std::fs::write(
+        &file,
+        "no cat is on any mat; the crow has sung. ".repeat(60),
+    )
+    .unwrap();
     let loaded = Run::load(&path)?;
-    assert_eq!(loaded.data().text.as_ref().unwrap().tokenizer.fingerprint(), own.fingerprint());
-    let error = Run::open(&path)?.resume().err().expect("refused").to_string();
+    assert_eq!(
+        loaded.data().text.as_ref().unwrap().tokenizer.fingerprint(),
+        own.fingerprint()
+    );
+    let error = Run::open(&path)?
+        .resume()
+        .err()
+        .expect("refused")
+        .to_string();
     assert!(error.contains("examples when the run began"), "{error}");
     // Without the file another one would be trained on that text.
     std::fs::remove_file(path.join("tokenizer.json")).unwrap();
     let refused = |builder: Result<RunBuilder>, expected: &str| {
-        let error = builder.and_then(RunBuilder::build).err().expect("refused").to_string();
+        let error = builder
+            .and_then(RunBuilder::build)
+            .err()
+            .expect("refused")
+            .to_string();
         assert!(error.contains(expected), "{error}");
     };
     refused(Run::open(&path), "tokenizer.json: is missing");
-    let other = Tokenizer::train("bpe:270".parse()?, &[&"another text than that, and another ".repeat(9)])?;
+    let other = Tokenizer::train(
+        "bpe:270".parse()?,
+        &[&"another text than that, and another ".repeat(9)],
+    )?;
     std::fs::write(path.join("tokenizer.json"), other.to_json()).unwrap();
-    refused(Run::open(&path), "is not the tokenizer that the network was trained with");
-    refused(Run::open(&path).map(RunBuilder::without_data), "put that one back");
+    refused(
+        Run::open(&path),
+        "is not the tokenizer that the network was trained with",
+    );
+    refused(
+        Run::open(&path).map(RunBuilder::without_data),
+        "put that one back",
+    );
     std::fs::write(path.join("tokenizer.json"), &json[..json.len() / 2]).unwrap();
     refused(Run::open(&path), "tokenizer.json");
     std::fs::write(path.join("tokenizer.json"), &json).unwrap();
-    refused(Run::open(&path).map(|builder| builder.data("digits")), "these data are no text");
+    refused(
+        Run::open(&path).map(|builder| builder.data("digits")),
+        "these data are no text",
+    );
     Run::load(&path)?;
     Ok(())
 }
@@ -210,22 +308,51 @@ fn text_goes_on_from_any_prompt_the_same_way_every_time() -> Result<()> {
             ("tokenizer".to_string(), tokenizer.into()),
             ("window".to_string(), onward::export::Value::Integer(window)),
         ]);
-        let mut run = Run::builder("shallow").set("data", data).set("sampler", "slots").set("epochs", 4).build()?;
+        let mut run = Run::builder("shallow")
+            .set("data", data)
+            .set("sampler", "slots")
+            .set("epochs", 4)
+            .build()?;
         run.fit(&mut ())?;
-        let sure = Sampling { temperature: 0., ..Sampling::default() };
+        let sure = Sampling {
+            temperature: 0.,
+            ..Sampling::default()
+        };
         let text = generate(&run, "the cat sat on the ", 60, sure)?;
         assert!(text.contains(" on the "), "{tokenizer}: {text}");
         assert_eq!(text, generate(&run, "the cat sat on the ", 60, sure)?);
-        let drawn = |prompt: &str, seed: u64| generate(&run, prompt, 40, Sampling { seed, ..Sampling::default() });
+        let drawn = |prompt: &str, seed: u64| {
+            generate(
+                &run,
+                prompt,
+                40,
+                Sampling {
+                    seed,
+                    ..Sampling::default()
+                },
+            )
+        };
         assert_eq!(drawn("the", 1)?, drawn("the", 1)?, "{tokenizer}");
         assert_ne!(drawn("the", 1)?, drawn("the", 2)?, "{tokenizer}");
         assert!(!drawn("", 1)?.contains("<unk>"), "{tokenizer}");
         let generator = Generator::new(&run, "", Some("flat"), sure)?;
-        assert!(generator.notes()[0].contains(&format!("0 tokens of {window}")), "{:?}", generator.notes());
+        assert!(
+            generator.notes()[0].contains(&format!("0 tokens of {window}")),
+            "{:?}",
+            generator.notes()
+        );
         let generator = Generator::new(&run, "狐 the cat sat on the mat", None, sure)?;
-        assert_eq!(generator.notes().len(), usize::from(tokenizer != "bpe:262"), "{:?}", generator.notes());
+        assert_eq!(
+            generator.notes().len(),
+            usize::from(tokenizer != "bpe:262"),
+            "{:?}",
+            generator.notes()
+        );
         for (readout, expected) in [("bare", "flat, softmax"), ("none", "flat, softmax")] {
-            let error = Generator::new(&run, "", Some(readout), sure).err().unwrap().to_string();
+            let error = Generator::new(&run, "", Some(readout), sure)
+                .err()
+                .unwrap()
+                .to_string();
             assert!(error.contains(expected), "{error}");
         }
     }
@@ -239,17 +366,41 @@ fn pictures_and_text_are_told_apart() -> Result<()> {
         ("name".to_string(), "digits".into()),
         ("size".to_string(), onward::export::Value::Integer(100)),
     ]);
-    let run = Run::builder("progressive").set("data", data).set("hidden", vec![5]).build()?;
+    let run = Run::builder("progressive")
+        .set("data", data)
+        .set("hidden", vec![5])
+        .build()?;
     let error = generate(&run, "a", 1, Sampling::default()).unwrap_err();
-    assert!(error.is_usage() && error.to_string().contains("onward predict"), "{error}");
+    assert!(
+        error.is_usage() && error.to_string().contains("onward predict"),
+        "{error}"
+    );
     let run = shallow("fables").build()?;
-    let error = run.predict(&[picture.path().join("a.png")], "softmax").unwrap_err();
-    assert!(error.is_usage() && error.to_string().contains("onward generate"), "{error}");
-    let error = shallow("fables").set("sampler", "label_concat").build().err().unwrap();
-    assert!(error.is_usage() && error.to_string().contains("made for it"), "{error}");
-    for (key, value) in [("shift", onward::export::Value::Integer(1)), ("flip", true.into())] {
+    let error = run
+        .predict(&[picture.path().join("a.png")], "softmax")
+        .unwrap_err();
+    assert!(
+        error.is_usage() && error.to_string().contains("onward generate"),
+        "{error}"
+    );
+    let error = shallow("fables")
+        .set("sampler", "label_concat")
+        .build()
+        .err()
+        .unwrap();
+    assert!(
+        error.is_usage() && error.to_string().contains("made for it"),
+        "{error}"
+    );
+    for (key, value) in [
+        ("shift", onward::export::Value::Integer(1)),
+        ("flip", true.into()),
+    ] {
         let error = shallow("fables").set(key, value).build().err().unwrap();
-        assert!(error.is_usage() && error.to_string().contains("text cannot be moved"), "{error}");
+        assert!(
+            error.is_usage() && error.to_string().contains("text cannot be moved"),
+            "{error}"
+        );
     }
     Ok(())
 }
@@ -258,7 +409,8 @@ fn pictures_and_text_are_told_apart() -> Result<()> {
 /// follows the equations with dictionaries.
 #[test]
 fn the_prepared_fables_are_what_they_are_known_to_be() -> Result<()> {
-    let folder = std::env::var_os("ONWARD_DATA").map(|folder| Path::new(&folder).join("text").join("aesop.txt"));
+    let folder = std::env::var_os("ONWARD_DATA")
+        .map(|folder| Path::new(&folder).join("text").join("aesop.txt"));
     let Some(file) = folder.filter(|file| file.is_file()) else {
         eprintln!("skipped: no text/aesop.txt in $ONWARD_DATA");
         return Ok(());
@@ -269,16 +421,25 @@ fn the_prepared_fables_are_what_they_are_known_to_be() -> Result<()> {
         ("prepare".to_string(), "hinton".into()),
     ]);
     let run = |validate: bool| {
-        let builder = Run::builder("shallow").set("data", data.clone()).set("sampler", "slots");
+        let builder = Run::builder("shallow")
+            .set("data", data.clone())
+            .set("sampler", "slots");
         builder.set("epochs", 1).set("validate", validate).build()
     };
     let apart = run(true)?;
-    let sizes = [Split::Train, Split::Validation, Split::Test].map(|split| apart.data().split(split).len());
+    let sizes =
+        [Split::Train, Split::Validation, Split::Test].map(|split| apart.data().split(split).len());
     assert_eq!(sizes, [178 * 90, 20 * 90, 4500]);
-    assert_eq!(apart.data().kind.classes.concat(), " !,.abcdefghijklmnopqrstuvwxyz");
+    assert_eq!(
+        apart.data().kind.classes.concat(),
+        " !,.abcdefghijklmnopqrstuvwxyz"
+    );
     let baselines = run(false)?.evaluate(Split::Test, None)?.baselines;
     let found = |name: &str| baselines[name].bits.unwrap().bits_per_char;
-    assert_eq!(format!("{:.4} {:.4}", found("unigram"), found("kneser_ney_6")), "4.1067 2.1430");
+    assert_eq!(
+        format!("{:.4} {:.4}", found("unigram"), found("kneser_ney_6")),
+        "4.1067 2.1430"
+    );
     assert_eq!(baselines["kneser_ney_6"].wrong, 4500 - 2532);
     Ok(())
 }
@@ -287,7 +448,11 @@ fn the_prepared_fables_are_what_they_are_known_to_be() -> Result<()> {
 #[test]
 fn as_the_program() {
     if let Ok(arguments) = std::env::var("ONWARD_TEST_ARGUMENTS") {
-        let code = onward::cli::main_with(std::iter::once("onward").chain(arguments.split('\n')).map(Into::into));
+        let code = onward::cli::main_with(
+            std::iter::once("onward")
+                .chain(arguments.split('\n'))
+                .map(Into::into),
+        );
         // `ExitCode` tells nobody its number, so its success is told by what it is equal to.
         let failed = format!("{code:?}") != format!("{:?}", std::process::ExitCode::SUCCESS);
         std::process::exit(i32::from(failed));
@@ -297,7 +462,10 @@ fn as_the_program() {
 fn program(arguments: &[&str]) -> Output {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "as_the_program", "--nocapture", "--quiet"]);
-    command.env("ONWARD_TEST_ARGUMENTS", arguments.join("\n")).output().expect("this program can be started")
+    command
+        .env("ONWARD_TEST_ARGUMENTS", arguments.join("\n"))
+        .output()
+        .expect("this program can be started")
 }
 
 #[test]
@@ -306,19 +474,45 @@ fn the_program_goes_on_with_a_text() -> Result<()> {
     let run = trained(folder.path())?;
     let run = run.to_str().unwrap();
     let text = |output: &Output| String::from_utf8_lossy(&output.stdout).into_owned();
-    let output = program(&["generate", run, "--prompt", "The Fox é", "--tokens", "50", "--seed", "3"]);
+    let output = program(&[
+        "generate",
+        run,
+        "--prompt",
+        "The Fox é",
+        "--tokens",
+        "50",
+        "--seed",
+        "3",
+    ]);
     let notes = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{notes}");
     assert!(text(&output).contains("The Fox <unk>"), "{}", text(&output));
-    assert!(notes.contains("\"é\"") && notes.contains("9 tokens of 10: spaces"), "{notes}");
-    let again = program(&["generate", run, "--prompt", "The Fox é", "--tokens", "50", "--seed", "3"]);
+    assert!(
+        notes.contains("\"é\"") && notes.contains("9 tokens of 10: spaces"),
+        "{notes}"
+    );
+    let again = program(&[
+        "generate",
+        run,
+        "--prompt",
+        "The Fox é",
+        "--tokens",
+        "50",
+        "--seed",
+        "3",
+    ]);
     assert_eq!(text(&again), text(&output));
-    for (arguments, expected) in
-        [(["--temperature", "-1"], "at least 0"), (["--top-p", "2"], "at most 1"), (["--readout", "bare"], "softmax")]
-    {
+    for (arguments, expected) in [
+        (["--temperature", "-1"], "at least 0"),
+        (["--top-p", "2"], "at most 1"),
+        (["--readout", "bare"], "softmax"),
+    ] {
         let output = program(&[&["generate", run, "--prompt", ""], &arguments[..]].concat());
         let message = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(!output.status.success() && message.contains(expected), "{arguments:?}: {message}");
+        assert!(
+            !output.status.success() && message.contains(expected),
+            "{arguments:?}: {message}"
+        );
     }
     let error = Run::load(run)?.predict(&["x.png"], "softmax").unwrap_err();
     assert!(matches!(error, Error::Mismatch { .. }), "{error}");
@@ -329,16 +523,29 @@ fn the_program_goes_on_with_a_text() -> Result<()> {
 #[test]
 fn another_text_comes_without_the_files_of_the_first() -> Result<()> {
     let data = |settings: &str| settings.parse::<onward::export::Table>().expect("TOML");
-    let run =
-        || Run::builder("nlp").set("data", data("name = 'text'\nfile = 'a'\ntest = 'b'\nmore = ['c']\nwindow = 7"));
-    let of = |builder: RunBuilder| Ok::<_, Error>(builder.config()?.run.data.expect("it is named").settings);
+    let run = || {
+        Run::builder("nlp").set(
+            "data",
+            data("name = 'text'\nfile = 'a'\ntest = 'b'\nmore = ['c']\nwindow = 7"),
+        )
+    };
+    let of = |builder: RunBuilder| {
+        Ok::<_, Error>(builder.config()?.run.data.expect("it is named").settings)
+    };
     let found = of(run().data("text:other"))?;
     assert_eq!(
-        (found["file"].as_str(), found.get("test"), found["window"].as_integer()),
+        (
+            found["file"].as_str(),
+            found.get("test"),
+            found["window"].as_integer()
+        ),
         (Some("other"), None, Some(7))
     );
     assert_eq!(found["more"].as_array().map(Vec::len), Some(0));
     let kept = of(run().set("data", data("window = 8")))?;
-    assert_eq!((kept["test"].as_str(), kept["window"].as_integer()), (Some("b"), Some(8)));
+    assert_eq!(
+        (kept["test"].as_str(), kept["window"].as_integer()),
+        (Some("b"), Some(8))
+    );
     Ok(())
 }

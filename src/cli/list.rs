@@ -4,9 +4,9 @@ use clap::Args;
 use serde_json::json;
 
 use super::{print, print_json};
-use crate::config::RunSettings;
 use crate::error::{Error, Result};
-use crate::registry::{self, Info, KINDS};
+use crate::plugin::config::RunSettings;
+use crate::plugin::registry::{self, Info, KINDS};
 use crate::settings::{Setting, Settings};
 
 #[derive(Args)]
@@ -22,8 +22,11 @@ impl List {
     pub(super) fn run(self) -> Result<()> {
         let wanted = self.kind.as_deref().map(|kind| kind.trim_end_matches('s'));
         // "goodness" itself ends in s.
-        let chosen: Vec<&str> =
-            KINDS.iter().copied().filter(|kind| wanted.is_none_or(|w| w == kind.trim_end_matches('s'))).collect();
+        let chosen: Vec<&str> = KINDS
+            .iter()
+            .copied()
+            .filter(|kind| wanted.is_none_or(|w| w == kind.trim_end_matches('s')))
+            .collect();
         if chosen.is_empty() {
             return Err(Error::UnknownPlugin {
                 kind: "kind of plugin",
@@ -51,7 +54,11 @@ impl List {
 }
 
 fn as_json(info: &Info) -> serde_json::Value {
-    let presets: Vec<_> = info.presets.iter().map(|p| json!({ "name": p.name, "about": p.about })).collect();
+    let presets: Vec<_> = info
+        .presets
+        .iter()
+        .map(|p| json!({ "name": p.name, "about": p.about }))
+        .collect();
     json!({
         "name": info.name,
         "about": info.about,
@@ -64,15 +71,30 @@ fn as_json(info: &Info) -> serde_json::Value {
 pub(super) fn show(name: &str) -> Result<()> {
     let mut text = String::new();
     for kind in KINDS {
-        for info in registry::infos(kind)?.into_iter().filter(|info| info.name == name) {
-            text += &format!("{kind} {name} (package {})\n{}", info.package, wrap(info.about, ""));
+        for info in registry::infos(kind)?
+            .into_iter()
+            .filter(|info| info.name == name)
+        {
+            text += &format!(
+                "{kind} {name} (package {})\n{}",
+                info.package,
+                wrap(info.about, "")
+            );
             text += &described("settings", (info.settings)());
             if *kind == <dyn crate::Architecture as registry::Kind>::KIND {
-                text += &described("settings of every run", <RunSettings as Settings>::describe());
+                text += &described(
+                    "settings of every run",
+                    <RunSettings as Settings>::describe(),
+                );
             }
             for preset in info.presets {
                 text += &format!("\npreset {}\n{}", preset.name, wrap(preset.about, "  "));
-                for line in preset.settings.lines().map(str::trim).filter(|line| !line.is_empty()) {
+                for line in preset
+                    .settings
+                    .lines()
+                    .map(str::trim)
+                    .filter(|line| !line.is_empty())
+                {
                     text += &format!("      {line}\n");
                 }
             }
@@ -82,19 +104,35 @@ pub(super) fn show(name: &str) -> Result<()> {
     if text.is_empty() {
         let mut known = Vec::new();
         for kind in KINDS {
-            known.extend(registry::infos(kind)?.into_iter().map(|info| info.name.to_string()));
+            known.extend(
+                registry::infos(kind)?
+                    .into_iter()
+                    .map(|info| info.name.to_string()),
+            );
         }
-        return Err(Error::UnknownPlugin { kind: "plugin", name: name.into(), known });
+        return Err(Error::UnknownPlugin {
+            kind: "plugin",
+            name: name.into(),
+            known,
+        });
     }
     print(&text)
 }
 
 /// Settings under a heading.
 fn described(heading: &str, settings: Vec<Setting>) -> String {
-    let mut text = if settings.is_empty() { String::new() } else { format!("\n{heading}\n") };
+    let mut text = if settings.is_empty() {
+        String::new()
+    } else {
+        format!("\n{heading}\n")
+    };
     for setting in settings {
-        let default = setting.default.map_or("not set".into(), |default| default.to_string());
-        let alias = setting.alias.map_or(String::new(), |alias| format!(" (or {alias})"));
+        let default = setting
+            .default
+            .map_or("not set".into(), |default| default.to_string());
+        let alias = setting
+            .alias
+            .map_or(String::new(), |alias| format!(" (or {alias})"));
         text += &format!("  {}{alias} = {default}\n", setting.key);
         text += &wrap(&setting.help, "      ");
         text += &wrap(&format!("Allowed: {}.", setting.allowed), "      ");

@@ -10,14 +10,17 @@ use toml::Value;
 
 use super::print;
 use crate::error::{Error, Result};
-use crate::registry::{self, KINDS};
+use crate::plugin::registry::{self, KINDS};
 
 /// What is written for each kind: its `src/lib.rs`, whose documentation has the command that tries it.
 const TEMPLATES: [(&str, &str); 5] = [
     ("goodness", include_str!("../../templates/goodness.rs")),
     ("sampler", include_str!("../../templates/sampler.rs")),
     ("layer", include_str!("../../templates/layer.rs")),
-    ("architecture", include_str!("../../templates/architecture.rs")),
+    (
+        "architecture",
+        include_str!("../../templates/architecture.rs"),
+    ),
     ("data", include_str!("../../templates/data.rs")),
 ];
 
@@ -27,11 +30,14 @@ const FILES: [(&str, &str); 5] = [
     (".gitignore", include_str!("../../templates/gitignore")),
     ("README.md", include_str!("../../templates/README.md")),
     ("src/main.rs", include_str!("../../templates/main.rs")),
-    ("tests/conforms.rs", include_str!("../../templates/conforms.rs")),
+    (
+        "tests/conforms.rs",
+        include_str!("../../templates/conforms.rs"),
+    ),
 ];
 
 /// Names that cargo or the compiler keep for themselves, and those of the crates that the new one depends on.
-const RESERVED: &str = "alloc build core deps examples incremental onward onward_plugins proc_macro std test \
+const RESERVED: &str = "alloc build core deps examples incremental onward onward_core proc_macro std test \
     aux con nul prn \
     abstract as async await become box break const continue crate do dyn else enum extern false final fn for gen if \
     impl in let loop macro match mod move mut override priv pub ref return self static struct super trait true try \
@@ -53,30 +59,45 @@ impl New {
     pub(super) fn run(self) -> Result<()> {
         let plugin = self.plugin()?;
         let source = Source::of(self.path.as_deref())?;
-        let (_, code) = TEMPLATES.into_iter().find(|(kind, _)| *kind == self.kind).expect("every kind has a template");
-        let attempt = code.lines().find_map(|line| line.strip_prefix("//! cargo run ")).unwrap_or_default();
+        let (_, code) = TEMPLATES
+            .into_iter()
+            .find(|(kind, _)| *kind == self.kind)
+            .expect("every kind has a template");
+        let attempt = code
+            .lines()
+            .find_map(|line| line.strip_prefix("//! cargo run "))
+            .unwrap_or_default();
         let attempt = format!("cargo run {attempt}").replace("my_plugin", &plugin);
 
         let folder = Path::new(&self.name);
         fs::create_dir(folder).map_err(|error| match error.kind() {
             ErrorKind::AlreadyExists => {
-                let problem = "exists already and is never overwritten; choose another name".to_string();
-                Error::Run { path: folder.into(), problem }
+                let problem =
+                    "exists already and is never overwritten; choose another name".to_string();
+                Error::Run {
+                    path: folder.into(),
+                    problem,
+                }
             }
             _ => Error::file("create", folder)(error),
         })?;
         let filled = |text: &str| {
             // By way of marks: the name may itself have a part that stands for it in a template.
-            let text = text.replace("my-plugin", "\u{1}").replace("my_plugin", "\u{2}");
+            let text = text
+                .replace("my-plugin", "\u{1}")
+                .replace("my_plugin", "\u{2}");
             let text = text.replace('\u{1}', &self.name).replace('\u{2}', &plugin);
             source.depended_on(&text.replace("KIND", &self.kind).replace("TRY", &attempt))
         };
-        let written = FILES.into_iter().chain([("src/lib.rs", code)]).try_for_each(|(file, text)| {
-            let path = folder.join(file);
-            let parent = path.parent().unwrap_or(folder);
-            fs::create_dir_all(parent).map_err(Error::file("create", parent))?;
-            fs::write(&path, filled(text)).map_err(Error::file("write", &path))
-        });
+        let written = FILES
+            .into_iter()
+            .chain([("src/lib.rs", code)])
+            .try_for_each(|(file, text)| {
+                let path = folder.join(file);
+                let parent = path.parent().unwrap_or(folder);
+                fs::create_dir_all(parent).map_err(Error::file("create", parent))?;
+                fs::write(&path, filled(text)).map_err(Error::file("write", &path))
+            });
         if let Err(error) = written {
             // Half a crate is of no use, and nothing but ours is in the folder.
             let _ = fs::remove_dir_all(folder);
@@ -93,10 +114,20 @@ impl New {
     /// The name of the plugin, if that of the crate is one.
     fn plugin(&self) -> Result<String> {
         let fault = |expected: String| {
-            let (key, value, origin) = ("name".into(), format!("{:?}", self.name), "the command line".into());
-            Err(Error::Setting { key, value, origin, expected })
+            let (key, value, origin) = (
+                "name".into(),
+                format!("{:?}", self.name),
+                "the command line".into(),
+            );
+            Err(Error::Setting {
+                key,
+                value,
+                origin,
+                expected,
+            })
         };
-        let of_a_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+        let of_a_name =
+            |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
         let begins = self.name.starts_with(|c: char| c.is_ascii_lowercase());
         if !begins || !self.name.chars().all(of_a_name) || self.name.len() > 64 {
             return fault("a name for a crate: a letter, then letters, digits, - and _, all small, 64 at most".into());
@@ -105,10 +136,14 @@ impl New {
         if RESERVED.split(' ').any(|reserved| reserved == plugin) {
             return fault("another name: this one is reserved".into());
         }
-        match registry::infos(&self.kind)?.into_iter().find(|info| info.name == plugin) {
-            Some(info) => {
-                fault(format!("another name: the package {} has a {} `{plugin}` already", info.package, self.kind))
-            }
+        match registry::infos(&self.kind)?
+            .into_iter()
+            .find(|info| info.name == plugin)
+        {
+            Some(info) => fault(format!(
+                "another name: the package {} has a {} `{plugin}` already",
+                info.package, self.kind
+            )),
             None => Ok(plugin),
         }
     }
@@ -124,40 +159,57 @@ enum Source {
 
 impl Source {
     fn of(given: Option<&Path>) -> Result<Self> {
-        let is_clone = |path: &Path| path.join("Cargo.toml").is_file() && path.join("plugins/Cargo.toml").is_file();
+        let is_clone = |path: &Path| {
+            path.join("Cargo.toml").is_file() && path.join("plugins/Cargo.toml").is_file()
+        };
         let built_from = Path::new(env!("CARGO_MANIFEST_DIR"));
         let path = match given {
-            Some(path) if is_clone(path) => path.canonicalize().map_err(Error::file("read", path))?,
+            Some(path) if is_clone(path) => {
+                path.canonicalize().map_err(Error::file("read", path))?
+            }
             None if is_clone(built_from) => built_from.into(),
             None => return Ok(Self::Registry),
             Some(path) => {
-                let (key, value, origin) = ("path".into(), path.display().to_string(), "--path".into());
-                let expected = "a clone of onward, a folder with Cargo.toml and plugins/Cargo.toml".into();
-                return Err(Error::Setting { key, value, origin, expected });
+                let (key, value, origin) =
+                    ("path".into(), path.display().to_string(), "--path".into());
+                let expected =
+                    "a clone of onward, a folder with Cargo.toml and plugins/Cargo.toml".into();
+                return Err(Error::Setting {
+                    key,
+                    value,
+                    origin,
+                    expected,
+                });
             }
         };
         match path.to_str() {
             Some(path) => Ok(Self::Clone(path.into())),
             None => {
                 let problem = "a manifest can name only paths that are UTF-8; move it, or name another with --path";
-                Err(Error::Run { path, problem: problem.into() })
+                Err(Error::Run {
+                    path,
+                    problem: problem.into(),
+                })
             }
         }
     }
 
     /// The manifest with these as its dependencies.
     fn depended_on(&self, manifest: &str) -> String {
-        let version = concat!(env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR"));
-        [("onward", ""), ("onward-plugins", "plugins")].iter().fold(manifest.to_string(), |text, (package, folder)| {
-            let specified = match self {
-                Self::Clone(root) => {
-                    let path = Path::new(root).join(folder).to_string_lossy().trim_end_matches(['/', '\\']).to_string();
-                    format!("{{ path = {} }}", Value::String(path))
-                }
-                Self::Registry => format!("{version:?}"),
-            };
-            text.replace(&format!("\n{package} = \"VERSION\"\n"), &format!("\n{package} = {specified}\n"))
-        })
+        let version = concat!(
+            env!("CARGO_PKG_VERSION_MAJOR"),
+            ".",
+            env!("CARGO_PKG_VERSION_MINOR")
+        );
+        let specified = match self {
+            Self::Clone(root) => {
+                let path = Path::new(root).join("plugins");
+                let path = Value::String(path.to_string_lossy().into_owned());
+                format!("{{ path = {path} }}")
+            }
+            Self::Registry => format!("{version:?}"),
+        };
+        manifest.replace("\nonward = \"VERSION\"\n", &format!("\nonward = {specified}\n"))
     }
 }
 
@@ -175,25 +227,51 @@ mod tests {
     use super::*;
 
     fn new(name: &str) -> New {
-        New { name: name.into(), kind: "goodness".into(), path: None }
+        New {
+            name: name.into(),
+            kind: "goodness".into(),
+            path: None,
+        }
     }
 
     #[test]
     fn a_name_is_one_that_cargo_and_the_registry_of_plugins_take() {
         assert_eq!(new("my-2nd_rule").plugin().unwrap(), "my_2nd_rule");
         let long = "a".repeat(65);
-        for name in ["", "2nd", "-a", "_a", "Rule", "rüle", "a b", "../a", "a.b", "fn", "self", "proc-macro", &long] {
+        for name in [
+            "",
+            "2nd",
+            "-a",
+            "_a",
+            "Rule",
+            "rüle",
+            "a b",
+            "../a",
+            "a.b",
+            "fn",
+            "self",
+            "proc-macro",
+            &long,
+        ] {
             let error = new(name).plugin().unwrap_err();
-            assert!(error.is_usage() && error.to_string().contains(&format!("{name:?}")), "{error}");
+            assert!(
+                error.is_usage() && error.to_string().contains(&format!("{name:?}")),
+                "{error}"
+            );
         }
     }
 
     #[test]
     fn every_kind_has_a_template_with_a_command_that_tries_it() {
         for kind in KINDS {
-            let (_, code) =
-                TEMPLATES.iter().find(|(of, _)| of == kind).unwrap_or_else(|| panic!("no template of {kind}"));
-            assert!(code.contains("\n//! cargo run --release -- train "), "{kind}");
+            let (_, code) = TEMPLATES
+                .iter()
+                .find(|(of, _)| of == kind)
+                .unwrap_or_else(|| panic!("no template of {kind}"));
+            assert!(
+                code.contains("\n//! cargo run --release -- train "),
+                "{kind}"
+            );
             assert!(code.contains("\"my_plugin\","), "{kind}");
         }
         assert_eq!(TEMPLATES.len(), KINDS.len());
@@ -202,21 +280,26 @@ mod tests {
     #[test]
     fn a_manifest_depends_on_a_clone_or_on_this_version() {
         let (_, manifest) = FILES[0];
-        let read =
-            |source: Source| source.depended_on(manifest).parse::<toml::Table>().unwrap()["dependencies"].clone();
+        let read = |source: Source| {
+            source.depended_on(manifest).parse::<toml::Table>().unwrap()["dependencies"].clone()
+        };
         let path = r#"/a "quoted" place"#;
         let cloned = read(Source::Clone(path.into()));
-        assert_eq!(cloned["onward"]["path"].as_str(), Some(path));
-        assert_eq!(cloned["onward-plugins"]["path"].as_str(), Some(format!("{path}/plugins").as_str()));
+        assert_eq!(
+            cloned["onward"]["path"].as_str(),
+            Some(format!("{path}/plugins").as_str())
+        );
         let registered = read(Source::Registry);
         assert!(env!("CARGO_PKG_VERSION").starts_with(registered["onward"].as_str().unwrap()));
-        assert_eq!(registered["onward"], registered["onward-plugins"]);
     }
 
     #[test]
     fn what_is_no_clone_is_refused() {
         let empty = tempfile::tempdir().unwrap();
         let error = Source::of(Some(empty.path())).err().unwrap();
-        assert!(error.is_usage() && error.to_string().contains("plugins/Cargo.toml"), "{error}");
+        assert!(
+            error.is_usage() && error.to_string().contains("plugins/Cargo.toml"),
+            "{error}"
+        );
     }
 }

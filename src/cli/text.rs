@@ -8,11 +8,11 @@ use clap::Args;
 use serde_json::json;
 
 use super::{preferred_readout, print, print_json, stream};
+use crate::data::text::tokenizer::{Tokenizer, Units};
 use crate::data::text::{hold_out, read};
 use crate::error::{Error, Result};
-use crate::generate::{Generator, Sampling};
+use crate::run::generate::{Generator, Sampling};
 use crate::run::Run;
-use crate::tokenizer::{Tokenizer, Units};
 
 #[derive(Args)]
 pub(super) struct Tokenize {
@@ -32,7 +32,12 @@ pub(super) struct Tokenize {
 
 impl Tokenize {
     pub(super) fn run(self) -> Result<()> {
-        let (kind, size) = (self.kind.clone(), self.vocab.as_ref().map_or(String::new(), |size| format!(":{size}")));
+        let (kind, size) = (
+            self.kind.clone(),
+            self.vocab
+                .as_ref()
+                .map_or(String::new(), |size| format!(":{size}")),
+        );
         let units: Units = format!("{kind}{size}").parse().map_err(|error| match error {
             Error::Setting { .. } => Error::Setting {
                 key: "kind".into(),
@@ -43,12 +48,18 @@ impl Tokenize {
             },
             other => other,
         })?;
-        let taken =
-            || Error::Run { path: self.out.clone(), problem: "exists; a tokenizer is never overwritten".into() };
+        let taken = || Error::Run {
+            path: self.out.clone(),
+            problem: "exists; a tokenizer is never overwritten".into(),
+        };
         if self.out.exists() {
             return Err(taken());
         }
-        let texts = self.corpus.iter().map(|file| read(file)).collect::<Result<Vec<_>>>()?;
+        let texts = self
+            .corpus
+            .iter()
+            .map(|file| read(file))
+            .collect::<Result<Vec<_>>>()?;
         let (train, held_out) = hold_out(texts, false);
         let train: Vec<&str> = train.iter().map(String::as_str).collect();
         let held_out: Vec<&str> = held_out.iter().map(String::as_str).collect();
@@ -59,7 +70,9 @@ impl Tokenize {
             std::io::ErrorKind::AlreadyExists => taken(),
             _ => Error::file("create", &self.out)(error),
         })?;
-        let written = file.write_all(tokenizer.to_json().as_bytes()).and_then(|()| file.sync_all());
+        let written = file
+            .write_all(tokenizer.to_json().as_bytes())
+            .and_then(|()| file.sync_all());
         written.map_err(|error| {
             // Half of one would be in the way of the next try.
             let _ = std::fs::remove_file(&self.out);
@@ -79,7 +92,10 @@ fn report(tokenizer: &Tokenizer, texts: &[&str]) -> Result<serde_json::Value> {
         let ids = tokenizer.encode(text)?.ids;
         characters += text.chars().count();
         tokens += ids.len();
-        unknown += ids.iter().filter(|id| Some(**id) == tokenizer.unknown()).count();
+        unknown += ids
+            .iter()
+            .filter(|id| Some(**id) == tokenizer.unknown())
+            .count();
     }
     // A text of a few characters has no last tenth.
     let share = |part: usize, whole: usize| (whole > 0).then(|| part as f64 / whole as f64);
@@ -102,13 +118,23 @@ pub(super) struct Generate {
     #[arg(long, value_name = "N", default_value_t = 200)]
     tokens: usize,
     /// Below 1 the probable becomes more so; 0 takes the most probable token every time.
-    #[arg(long, value_name = "T", default_value_t = 1., allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "T",
+        default_value_t = 1.,
+        allow_hyphen_values = true
+    )]
     temperature: f64,
     /// Choose among so many of the most probable tokens.
     #[arg(long, value_name = "K")]
     top_k: Option<usize>,
     /// Choose among the most probable tokens that together have so much of the probability.
-    #[arg(long, value_name = "P", default_value_t = 1., allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "P",
+        default_value_t = 1.,
+        allow_hyphen_values = true
+    )]
     top_p: f64,
     /// What is drawn is a function of it.
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -123,14 +149,26 @@ pub(super) struct Generate {
 
 impl Generate {
     pub(super) fn run(self) -> Result<()> {
-        let sampling =
-            Sampling { temperature: self.temperature, top_k: self.top_k, top_p: self.top_p, seed: self.seed };
-        sampling.check()?;
-        let run = Run::open(&self.run)?.without_data().device(&self.device).build()?;
-        let drawable = |name: &String| {
-            run.architecture().readouts().iter().any(|readout| readout.name == name && readout.log_probabilities)
+        let sampling = Sampling {
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            seed: self.seed,
         };
-        let readout = self.readout.or_else(|| preferred_readout(&self.run, &run).filter(drawable));
+        sampling.check()?;
+        let run = Run::open(&self.run)?
+            .without_data()
+            .device(&self.device)
+            .build()?;
+        let drawable = |name: &String| {
+            run.architecture()
+                .readouts()
+                .iter()
+                .any(|readout| readout.name == name && readout.log_probabilities)
+        };
+        let readout = self
+            .readout
+            .or_else(|| preferred_readout(&self.run, &run).filter(drawable));
         let mut generator = Generator::new(&run, &self.prompt, readout.as_deref(), sampling)?;
         for note in generator.notes() {
             eprintln!("note: {note}");

@@ -7,17 +7,18 @@ use candle_nn::Init;
 
 use super::toys::{all_finite, bits, random, step, values, Toy};
 use super::{ensure, Complaint, Court};
+use crate::contract::build_context::BuildContext;
+use crate::contract::goodness::GoodnessFn;
+use crate::contract::layer::{Lesson, LocalLayer};
+use crate::contract::sampler::{every_class, NegativeSampler};
 use crate::data::{Augment, DataSet, Split};
 use crate::error::{Error, Result};
-use crate::goodness::GoodnessFn;
-use crate::layer::{Lesson, LocalLayer};
-use crate::optim::{Descent, Method, Optimiser, Schedule};
-use crate::registry::{self, Info, Kind};
-use crate::sampler::{every_class, NegativeSampler};
-use crate::seed::Step;
+use crate::flow::batch::Batch;
+use crate::flow::step::Step;
+use crate::flow::views::Role;
+use crate::optim::{Algorithm, Optimiser, OptimiserSpec, Schedule};
+use crate::plugin::registry::{self, Info, Kind};
 use crate::settings::Pick;
-use crate::site::Site;
-use crate::views::{Batch, Role};
 
 type Trial = Result<(), Complaint>;
 
@@ -32,27 +33,42 @@ pub(super) fn description(info: &Info) -> Trial {
         info.name
     );
     let length = info.about.chars().count();
-    ensure!((1..=LINE).contains(&length), "the line about it has {length} characters, expected 1 to {LINE}");
+    ensure!(
+        (1..=LINE).contains(&length),
+        "the line about it has {length} characters, expected 1 to {LINE}"
+    );
     for setting in (info.settings)() {
         let (key, help) = (setting.key, &setting.help);
-        ensure!(help.ends_with('.'), "the help of the setting `{key}` is no sentence with a full stop: {help:?}");
+        ensure!(
+            help.ends_with('.'),
+            "the help of the setting `{key}` is no sentence with a full stop: {help:?}"
+        );
     }
     Ok(())
 }
 
 pub(super) fn settings(kind: &'static str, info: &Info) -> Trial {
     let settings = (info.settings)();
-    let defaults = settings.iter().filter_map(|s| Some((s.key.to_string(), s.default.clone()?))).collect();
-    let complete = crate::config::complete(kind, info, defaults)?;
-    let again = crate::config::complete(kind, info, complete.clone())?;
-    ensure!(complete == again, "defaults that are written and read again are {again:?}, expected {complete:?}");
+    let defaults = settings
+        .iter()
+        .filter_map(|s| Some((s.key.to_string(), s.default.clone()?)))
+        .collect();
+    let complete = crate::plugin::config::complete(kind, info, defaults)?;
+    let again = crate::plugin::config::complete(kind, info, complete.clone())?;
+    ensure!(
+        complete == again,
+        "defaults that are written and read again are {again:?}, expected {complete:?}"
+    );
     let unknown = toml::Table::from_iter([("no_such_key".to_string(), true.into())]);
-    ensure!(crate::config::complete(kind, info, unknown).is_err(), "a setting `no_such_key` is not refused");
+    ensure!(
+        crate::plugin::config::complete(kind, info, unknown).is_err(),
+        "a setting `no_such_key` is not refused"
+    );
     Ok(())
 }
 
-fn build<T: Kind + ?Sized>(name: &str, site: &Site) -> Result<Box<T>> {
-    registry::build(&Pick::<T>::new(name), site)
+fn build<T: Kind + ?Sized>(name: &str, context: &BuildContext) -> Result<Box<T>> {
+    registry::build(&Pick::<T>::new(name), context)
 }
 
 fn largest_difference(a: &Tensor, b: &Tensor) -> Result<f32> {
@@ -61,8 +77,8 @@ fn largest_difference(a: &Tensor, b: &Tensor) -> Result<f32> {
 
 pub(super) fn goodness(name: &str, court: &mut Court<'_>) {
     let build = || -> Result<_> {
-        let site = Toy::Images(4).site(1, 6)?.with_input(&[2, 3]);
-        build::<dyn GoodnessFn>(name, &site)
+        let context = Toy::Images(4).context(1, 6)?.with_input(&[2, 3]);
+        build::<dyn GoodnessFn>(name, &context)
     };
     court.hold("shapes", || {
         let goodness = build()?;
@@ -73,17 +89,29 @@ pub(super) fn goodness(name: &str, court: &mut Court<'_>) {
             ensure!(all_finite(&found)?, "a goodness that is not finite");
             let gradient = goodness.gradient(&activity, &random(found.dims(), 2)?)?;
             ensure!(all_finite(&gradient)?, "a gradient that is not finite");
-            ensure!(bits(&activity)? == before, "it changes the activity that it is given");
-            ensure!(bits(&found)? == bits(&goodness.goodness(&activity)?)?, "the same activity, another goodness");
+            ensure!(
+                bits(&activity)? == before,
+                "it changes the activity that it is given"
+            );
+            ensure!(
+                bits(&found)? == bits(&goodness.goodness(&activity)?)?,
+                "the same activity, another goodness"
+            );
         }
         Ok(())
     });
     court.hold("rows", || {
         let goodness = build()?;
         let activity = random(&[3, 2, 3], 1)?;
-        let (all, last) = (goodness.goodness(&activity)?, goodness.goodness(&activity.narrow(0, 2, 1)?.contiguous()?)?);
+        let (all, last) = (
+            goodness.goodness(&activity)?,
+            goodness.goodness(&activity.narrow(0, 2, 1)?.contiguous()?)?,
+        );
         let apart = largest_difference(&all.narrow(0, 2, 1)?, &last)?;
-        ensure!(apart < 1e-5, "the goodness of a row changes by {apart} with the rows beside it");
+        ensure!(
+            apart < 1e-5,
+            "the goodness of a row changes by {apart} with the rows beside it"
+        );
         Ok(())
     });
     court.hold("gradient", || {
@@ -92,9 +120,14 @@ pub(super) fn goodness(name: &str, court: &mut Court<'_>) {
         let upstream = random(goodness.goodness(&activity)?.dims(), 2)?;
         let direction = random(&[3, 2, 3], 3)?;
         let total = |activity: &Tensor| -> Result<f32> {
-            Ok((goodness.goodness(activity)? * &upstream)?.sum_all()?.to_scalar()?)
+            Ok((goodness.goodness(activity)? * &upstream)?
+                .sum_all()?
+                .to_scalar()?)
         };
-        let (up, down) = ((&activity + (&direction * 1e-2)?)?, (&activity - (&direction * 1e-2)?)?);
+        let (up, down) = (
+            (&activity + (&direction * 1e-2)?)?,
+            (&activity - (&direction * 1e-2)?)?,
+        );
         let slope = (total(&up)? - total(&down)?) / 2e-2;
         let gradient = goodness.gradient(&activity, &upstream)?;
         let predicted = (gradient * &direction)?.sum_all()?.to_scalar::<f32>()?;
@@ -105,13 +138,15 @@ pub(super) fn goodness(name: &str, court: &mut Court<'_>) {
         Ok(())
     });
     let timed = || -> Result<String> {
-        let site = Toy::Images(4).site(1, 6)?.with_input(&[1000]);
-        let goodness = registry::build(&Pick::<dyn GoodnessFn>::new(name), &site)?;
+        let context = Toy::Images(4).context(1, 6)?.with_input(&[1000]);
+        let goodness = registry::build(&Pick::<dyn GoodnessFn>::new(name), &context)?;
         let activity = random(&[200, 1000], 1)?;
         let upstream = random(goodness.goodness(&activity)?.dims(), 2)?;
         let found = milliseconds(|| goodness.goodness(&activity).map(|_| ()))?;
         let gradient = milliseconds(|| goodness.gradient(&activity, &upstream).map(|_| ()))?;
-        Ok(format!("goodness {found:.2} ms, gradient {gradient:.2} ms of 200 activities of 1000"))
+        Ok(format!(
+            "goodness {found:.2} ms, gradient {gradient:.2} ms of 200 activities of 1000"
+        ))
     };
     if let Ok(line) = timed() {
         court.note(line);
@@ -130,48 +165,70 @@ fn milliseconds(mut work: impl FnMut() -> Result<()>) -> Result<f64> {
 }
 
 /// An optimiser of what is at a place called `layer`.
-fn optimiser(site: &Site) -> Optimiser {
-    let descent = Descent { method: Method::Sgd, rate: 0.1, decay: 0., momentum: 0., schedule: Schedule::Constant };
-    Optimiser::new(site.vars.scope("layer"), descent, 0..1)
+fn optimiser(context: &BuildContext) -> Optimiser {
+    let descent = OptimiserSpec {
+        method: Algorithm::Sgd,
+        rate: 0.1,
+        decay: 0.,
+        momentum: 0.,
+        schedule: Schedule::Constant,
+    };
+    Optimiser::new(context.vars.scope("layer"), descent, 0..1)
 }
 
 pub(super) fn layer(name: &str, court: &mut Court<'_>) {
-    let at = |site: &Site| build::<dyn LocalLayer>(name, &site.scope("layer"));
+    let at = |context: &BuildContext| build::<dyn LocalLayer>(name, &context.scope("layer"));
     let takes = |toy: Toy| -> Result<()> {
-        let layer = at(&toy.site(1, 6)?)?;
-        layer.forward(&toy.input(&toy.rows(1)?, 1)?, &step(1, 0)).map(|_| ())
+        let layer = at(&toy.context(1, 6)?)?;
+        layer
+            .forward(&toy.input(&toy.rows(1)?, 1)?, &step(1, 0))
+            .map(|_| ())
     };
     let mut refused = None;
-    let Some(toy) = Toy::ALL.into_iter().find(|toy| takes(*toy).map_err(|error| refused.get_or_insert(error)).is_ok())
-    else {
+    let Some(toy) = Toy::ALL.into_iter().find(|toy| {
+        takes(*toy)
+            .map_err(|error| refused.get_or_insert(error))
+            .is_ok()
+    }) else {
         court.hold("shapes", || match refused {
-            Some(error) if error.is_usage() => {
-                Err(Complaint::Skip(format!("it takes nothing that is at hand: {error}")))
-            }
+            Some(error) if error.is_usage() => Err(Complaint::Skip(format!(
+                "it takes nothing that is at hand: {error}"
+            ))),
             Some(error) => Err(error.into()),
             None => Ok(()),
         });
         return;
     };
-    let (step, layer_at) = (step(1, 0), |seed: u64| -> Result<_> { at(&toy.site(seed, 6)?) });
+    let (step, layer_at) = (step(1, 0), |seed: u64| -> Result<_> {
+        at(&toy.context(seed, 6)?)
+    });
     court.hold("shapes", || {
         for (batch, views) in [(1, 1), (3, 1), (3, 2)] {
             let layer = layer_at(1)?;
             let input = toy.input(&toy.rows(batch * views)?, views)?;
             let activity = layer.forward(&input, &step)?;
             ensure!(all_finite(&activity)?, "an activity that is not finite");
-            ensure!(bits(&activity)? == bits(&layer.forward(&input, &step)?)?, "the same input and step, other bits");
+            ensure!(
+                bits(&activity)? == bits(&layer.forward(&input, &step)?)?,
+                "the same input and step, other bits"
+            );
         }
         Ok(())
     });
     court.hold("rows", || {
         let layer = layer_at(1)?;
         let rows = toy.rows(3)?;
-        let step = Step { train: false, ..step };
+        let step = Step {
+            train: false,
+            ..step
+        };
         let all = layer.forward(&toy.input(&rows, 1)?, &step)?;
         let last = layer.forward(&toy.input(&rows.narrow(0, 2, 1)?.contiguous()?, 1)?, &step)?;
         let apart = largest_difference(&all.narrow(0, 2, 1)?, &last)?;
-        ensure!(apart < 1e-5, "in evaluation, the activity of a row changes by {apart} with the rows beside it");
+        ensure!(
+            apart < 1e-5,
+            "in evaluation, the activity of a row changes by {apart} with the rows beside it"
+        );
         Ok(())
     });
     court.hold("seed", || {
@@ -179,12 +236,12 @@ pub(super) fn layer(name: &str, court: &mut Court<'_>) {
         let activity = |seed: u64| bits(&layer_at(seed)?.forward(&input, &step)?);
         ensure!(
             activity(1)? == activity(1)?,
-            "two layers of one seed give other bits; draw from `Site::vars` and `Step`"
+            "two layers of one seed give other bits; draw from `BuildContext::vars` and `Step`"
         );
         let variables = |seed: u64| -> Result<_> {
-            let site = toy.site(seed, 6)?;
-            at(&site)?;
-            values(&site.vars)
+            let context = toy.context(seed, 6)?;
+            at(&context)?;
+            values(&context.vars)
         };
         let has_variables = !variables(1)?.is_empty();
         ensure!(
@@ -195,39 +252,68 @@ pub(super) fn layer(name: &str, court: &mut Court<'_>) {
     });
     court.hold("locality", || {
         for (batch, views) in [(1, 1), (3, 2)] {
-            let site = toy.site(1, 6)?;
-            let other = site.vars.get("another.weight", (2, 2), Init::Const(1.))?;
-            let mut layer = at(&site)?;
+            let context = toy.context(1, 6)?;
+            let other = context
+                .vars
+                .get("another.weight", (2, 2), Init::Const(1.))?;
+            let mut layer = at(&context)?;
             let rows = toy.rows(batch * views)?;
             let before = rows.copy()?;
             let input = toy.input(&rows, views)?;
             let activity = layer.forward(&input, &step)?;
-            let variables = values(&site.vars)?;
-            let roles: Vec<Role> = [Role::Positive, Role::Negative].into_iter().take(views).collect();
+            let variables = values(&context.vars)?;
+            let roles: Vec<Role> = [Role::Positive, Role::Negative]
+                .into_iter()
+                .take(views)
+                .collect();
             let gradient = activity.detach();
-            let lesson = Lesson { input: &input, activity: &activity, gradient: Some(&gradient), roles: &roles };
-            layer.learn(&lesson, &mut optimiser(&site), &step)?;
-            let after = values(&site.vars)?;
+            let lesson = Lesson {
+                input: &input,
+                activity: &activity,
+                gradient: Some(&gradient),
+                roles: &roles,
+            };
+            layer.learn(&lesson, &mut optimiser(&context), &step)?;
+            let after = values(&context.vars)?;
             let learns = variables.iter().any(|(path, value)| after[path] != *value);
-            ensure!(learns || variables.len() == 1, "a step with a gradient changes none of its variables");
-            ensure!(bits(&other)? == bits(&other.ones_like()?)?, "a step changes a variable that is not its own");
-            let changed = rows.ne(&before)?.to_dtype(DType::F32)?.sum_all()?.to_scalar::<f32>()?;
+            ensure!(
+                learns || variables.len() == 1,
+                "a step with a gradient changes none of its variables"
+            );
+            ensure!(
+                bits(&other)? == bits(&other.ones_like()?)?,
+                "a step changes a variable that is not its own"
+            );
+            let changed = rows
+                .ne(&before)?
+                .to_dtype(DType::F32)?
+                .sum_all()?
+                .to_scalar::<f32>()?;
             ensure!(changed == 0., "a step changes the input");
         }
         Ok(())
     });
     let timed = || -> Result<String> {
-        let toy = if toy == Toy::Text { toy } else { Toy::Images(28) };
-        let site = toy.site(1, 100)?;
-        let mut layer = at(&site)?;
+        let toy = if toy == Toy::Text {
+            toy
+        } else {
+            Toy::Images(28)
+        };
+        let context = toy.context(1, 100)?;
+        let mut layer = at(&context)?;
         let input = toy.input(&toy.rows(200)?, 2)?;
-        let mut optimiser = optimiser(&site);
+        let mut optimiser = optimiser(&context);
         let forward = milliseconds(|| layer.forward(&input, &step).map(|_| ()))?;
         let both = milliseconds(|| {
             let activity = layer.forward(&input, &step)?;
             let gradient = activity.detach();
             let roles = [Role::Positive, Role::Negative];
-            let lesson = Lesson { input: &input, activity: &activity, gradient: Some(&gradient), roles: &roles };
+            let lesson = Lesson {
+                input: &input,
+                activity: &activity,
+                gradient: Some(&gradient),
+                roles: &roles,
+            };
             layer.learn(&lesson, &mut optimiser, &step)
         })?;
         let shape = input.shape();
@@ -239,23 +325,28 @@ pub(super) fn layer(name: &str, court: &mut Court<'_>) {
 }
 
 pub(super) fn sampler(name: &str, court: &mut Court<'_>) {
-    let at = |site: &Site| build::<dyn NegativeSampler>(name, site);
-    let fits = |toy: &Toy| toy.site(1, 6).and_then(|site| at(&site)).is_ok();
+    let at = |context: &BuildContext| build::<dyn NegativeSampler>(name, context);
+    let fits = |toy: &Toy| toy.context(1, 6).and_then(|context| at(&context)).is_ok();
     let Some(toy) = Toy::ALL.into_iter().find(fits) else {
-        court.hold("shapes", || match Toy::ALL[0].site(1, 6).and_then(|site| at(&site)) {
-            Err(error) if error.is_usage() => {
-                Err(Complaint::Skip(format!("it takes nothing that is at hand: {error}")))
+        court.hold("shapes", || {
+            match Toy::ALL[0].context(1, 6).and_then(|context| at(&context)) {
+                Err(error) if error.is_usage() => Err(Complaint::Skip(format!(
+                    "it takes nothing that is at hand: {error}"
+                ))),
+                Err(error) => Err(error.into()),
+                Ok(_) => Ok(()),
             }
-            Err(error) => Err(error.into()),
-            Ok(_) => Ok(()),
         });
         return;
     };
-    let build = || at(&toy.site(1, 6)?);
+    let build = || at(&toy.context(1, 6)?);
     let least = build().map_or(1, |sampler| sampler.smallest_batch());
     let batch = |size: usize| {
         let size = size.max(least);
-        Batch::new(toy.rows(size)?, (0..size as u32).map(|index| index % 4).collect())
+        Batch::new(
+            toy.rows(size)?,
+            (0..size as u32).map(|index| index % 4).collect(),
+        )
     };
     let views = |sampler: &mut dyn NegativeSampler, batch: &Batch, step: &Step| {
         let mut predict = || Ok(Tensor::full(-1.4f32, (batch.size(), 4), &Device::Cpu)?);
@@ -273,7 +364,9 @@ pub(super) fn sampler(name: &str, court: &mut Court<'_>) {
                 views.input.shape(),
                 neutral.shape()
             );
-            if let Some(hypotheses) = sampler.hypotheses(&batch.hidden(), &every_class(4, &batch)?)? {
+            if let Some(hypotheses) =
+                sampler.hypotheses(&batch.hidden(), &every_class(4, &batch)?)?
+            {
                 let (views, shape) = (hypotheses.views(), hypotheses.shape());
                 ensure!(
                     (views, shape) == (4, neutral.shape()),
@@ -312,22 +405,46 @@ pub(super) fn sampler(name: &str, court: &mut Court<'_>) {
             bits(&views(&mut *sampler, &batch(8)?, step)?.input.join()?)
         };
         let first = seen(&step(1, 0))?;
-        ensure!(first == seen(&step(1, 0))?, "the same seed and step, other views; draw from `Step::stream`");
+        ensure!(
+            first == seen(&step(1, 0))?,
+            "the same seed and step, other views; draw from `Step::stream`"
+        );
         let mut sampler = build()?;
         let twice = [0, 1].map(|_| views(&mut *sampler, &batch(8)?, &step(1, 0)));
         let [once, again] = twice.map(|views| views.and_then(|views| bits(&views.input.join()?)));
-        ensure!(once? == again?, "asked twice at the same step it gives other views; draw from `Step::stream`");
-        let varies = (1..4).map(|index| seen(&step(1, index))).collect::<Result<Vec<_>>>()?.iter().any(|v| *v != first);
-        let seeded = (2..6).map(|seed| seen(&step(seed, 0))).collect::<Result<Vec<_>>>()?.iter().any(|v| *v != first);
-        ensure!(!varies || seeded, "views change from step to step, but not with the seed; draw from `Step::stream`");
+        ensure!(
+            once? == again?,
+            "asked twice at the same step it gives other views; draw from `Step::stream`"
+        );
+        let varies = (1..4)
+            .map(|index| seen(&step(1, index)))
+            .collect::<Result<Vec<_>>>()?
+            .iter()
+            .any(|v| *v != first);
+        let seeded = (2..6)
+            .map(|seed| seen(&step(seed, 0)))
+            .collect::<Result<Vec<_>>>()?
+            .iter()
+            .any(|v| *v != first);
+        ensure!(
+            !varies || seeded,
+            "views change from step to step, but not with the seed; draw from `Step::stream`"
+        );
         Ok(())
     });
     let timed = || -> Result<String> {
-        let toy = if toy == Toy::Text { toy } else { Toy::Images(28) };
-        let mut sampler = at(&toy.site(1, 100)?)?;
+        let toy = if toy == Toy::Text {
+            toy
+        } else {
+            Toy::Images(28)
+        };
+        let mut sampler = at(&toy.context(1, 100)?)?;
         let batch = Batch::new(toy.rows(100)?, (0..100).map(|index| index % 4).collect())?;
         let time = milliseconds(|| views(&mut *sampler, &batch, &step(1, 0)).map(|_| ()))?;
-        Ok(format!("{time:.2} ms for views of 100 examples of {:?}", batch.shape()))
+        Ok(format!(
+            "{time:.2} ms for views of 100 examples of {:?}",
+            batch.shape()
+        ))
     };
     if let Ok(line) = timed() {
         court.note(line);
@@ -337,8 +454,9 @@ pub(super) fn sampler(name: &str, court: &mut Court<'_>) {
 pub(super) fn data(name: &str, court: &mut Court<'_>) {
     // Without folders and cache: nothing is downloaded, and what needs files is skipped.
     let build = || -> Result<Box<DataSet>, Complaint> {
-        let site = Site::new(crate::vars::Vars::new(1, DType::F32, &Device::Cpu), 1);
-        build::<DataSet>(name, &site).map_err(|error| match error {
+        let context =
+            BuildContext::new(crate::flow::vars::Vars::new(1, DType::F32, &Device::Cpu), 1);
+        build::<DataSet>(name, &context).map_err(|error| match error {
             Error::Plugin { .. } => error.into(),
             error => Complaint::Skip(format!("it cannot be had here: {error}")),
         })
@@ -347,7 +465,10 @@ pub(super) fn data(name: &str, court: &mut Court<'_>) {
         let data = build()?;
         let classes = data.kind.classes.len();
         ensure!(classes >= 2, "{classes} classes, expected 2 at least");
-        ensure!(!data.train.is_empty() && !data.test.is_empty(), "a part to train on or to test on is empty");
+        ensure!(
+            !data.train.is_empty() && !data.test.is_empty(),
+            "a part to train on or to test on is empty"
+        );
         for split in [Split::Train, Split::Validation, Split::Test] {
             let part = data.split(split);
             let indices: Vec<usize> = (0..part.len().min(100)).collect();
@@ -357,7 +478,10 @@ pub(super) fn data(name: &str, court: &mut Court<'_>) {
             let batch = part.batch(&indices, None)?;
             ensure!(batch.labels().is_ok(), "the {split:?} part has no labels");
             if batch.examples().dtype().is_float() {
-                ensure!(all_finite(batch.examples())?, "examples that are not finite in the {split:?} part");
+                ensure!(
+                    all_finite(batch.examples())?,
+                    "examples that are not finite in the {split:?} part"
+                );
             }
         }
         Ok(())
@@ -365,20 +489,34 @@ pub(super) fn data(name: &str, court: &mut Court<'_>) {
     court.hold("seed", || {
         let (data, again) = (build()?, build()?);
         let step = step(1, 0);
-        let augment = data.text.is_none().then_some(Augment { shift: 1, flip: true, step: &step });
+        let augment = data.text.is_none().then_some(Augment {
+            shift: 1,
+            flip: true,
+            step: &step,
+        });
         let indices: Vec<usize> = (0..data.train.len().min(20)).rev().collect();
         for augment in [None, augment.as_ref()] {
             let [first, second] = [&data, &again].map(|data| data.train.batch(&indices, augment));
             let (first, second) = (first?, second?);
             ensure!(
-                bits(first.examples())? == bits(second.examples())? && first.labels().ok() == second.labels().ok(),
+                bits(first.examples())? == bits(second.examples())?
+                    && first.labels().ok() == second.labels().ok(),
                 "asked twice for the same examples at the same step, it gives others"
             );
         }
         let forth: Vec<usize> = (0..indices.len()).collect();
-        let (forth, back) = (data.train.batch(&forth, None)?, data.train.batch(&indices, None)?);
-        let (first, last) = (forth.examples().narrow(0, 0, 1)?, back.examples().narrow(0, indices.len() - 1, 1)?);
-        ensure!(bits(&first)? == bits(&last)?, "an example depends on where in the batch it is asked for");
+        let (forth, back) = (
+            data.train.batch(&forth, None)?,
+            data.train.batch(&indices, None)?,
+        );
+        let (first, last) = (
+            forth.examples().narrow(0, 0, 1)?,
+            back.examples().narrow(0, indices.len() - 1, 1)?,
+        );
+        ensure!(
+            bits(&first)? == bits(&last)?,
+            "an example depends on where in the batch it is asked for"
+        );
         Ok(())
     });
 }

@@ -5,15 +5,16 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 
+use crate::contract::build_context::BuildContext;
 use crate::data::images::Images;
+use crate::data::text::tokenizer::Tokenizer;
 use crate::data::text::{self, Parts, Text};
 use crate::data::{Content, DataSet, Framing, Kind};
 use crate::error::Result;
-use crate::input::{Input, Values};
-use crate::seed::{below, stream, unit, Step};
-use crate::site::Site;
-use crate::tokenizer::Tokenizer;
-use crate::vars::Vars;
+use crate::flow::input::{Input, Values};
+use crate::flow::random::{below, stream, unit};
+use crate::flow::step::Step;
+use crate::flow::vars::Vars;
 
 /// Random images of 4×4 pixels whose brightest row says the class, one of four: 60 to train, 20 to validate, 20 to test.
 ///
@@ -25,7 +26,13 @@ pub fn images() -> Result<DataSet> {
 
 /// The same images, every training label, or every one of the test part, being another one than before.
 pub(super) fn mislabelled(test: bool) -> Result<DataSet> {
-    labelled(|class, of_test| if of_test == test { (class + 1) % 4 } else { class })
+    labelled(|class, of_test| {
+        if of_test == test {
+            (class + 1) % 4
+        } else {
+            class
+        }
+    })
 }
 
 fn labelled(label: impl Fn(usize, bool) -> usize) -> Result<DataSet> {
@@ -62,34 +69,62 @@ fn labelled(label: impl Fn(usize, bool) -> usize) -> Result<DataSet> {
 pub fn text() -> Result<DataSet> {
     let tokenizer = Arc::new(Tokenizer::characters("abcd")?);
     let part = |count: usize| vec!["abcd".repeat(count)];
-    let parts = Parts { train: part(15), validation: part(6), test: part(6) };
-    text::data_set(&parts, Text { tokenizer, ngram: 2 }, 3)
+    let parts = Parts {
+        train: part(15),
+        validation: part(6),
+        test: part(6),
+    };
+    text::data_set(
+        &parts,
+        Text {
+            tokenizer,
+            ngram: 2,
+        },
+        3,
+    )
 }
 
 /// A step of training.
 pub(super) fn step(seed: u64, index: u64) -> Step {
-    Step { seed, index, epoch: 0, epochs: 1, train: true, pass: 0 }
+    Step {
+        seed,
+        index,
+        epoch: 0,
+        epochs: 1,
+        train: true,
+        pass: 0,
+    }
 }
 
 /// Numbers from 0 to 1.
 pub(super) fn random(shape: &[usize], seed: u64) -> Result<Tensor> {
     let mut rng = stream(seed, "trial", 0);
-    let values: Vec<f32> = (0..shape.iter().product()).map(|_| unit(&mut rng) as f32).collect();
+    let values: Vec<f32> = (0..shape.iter().product())
+        .map(|_| unit(&mut rng) as f32)
+        .collect();
     Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
 }
 
 pub(super) fn bits(tensor: &Tensor) -> Result<Vec<u32>> {
-    let values = tensor.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
+    let values = tensor
+        .flatten_all()?
+        .to_dtype(DType::F32)?
+        .to_vec1::<f32>()?;
     Ok(values.into_iter().map(f32::to_bits).collect())
 }
 
 pub(super) fn all_finite(tensor: &Tensor) -> Result<bool> {
-    Ok(bits(tensor)?.into_iter().all(|bits| f32::from_bits(bits).is_finite()))
+    Ok(bits(tensor)?
+        .into_iter()
+        .all(|bits| f32::from_bits(bits).is_finite()))
 }
 
 /// The bits of all variables, by name.
 pub(super) fn values(vars: &Vars) -> Result<BTreeMap<String, Vec<u32>>> {
-    vars.all().into_iter().map(|(name, var)| Ok((name, bits(&var)?))).collect()
+    vars.all()
+        .into_iter()
+        .map(|(name, var)| Ok((name, bits(&var)?)))
+        .collect()
 }
 
 /// What a layer or a sampler can be given: images of this size, or windows of three letters.
@@ -103,18 +138,20 @@ impl Toy {
     pub(super) const ALL: [Self; 2] = [Self::Images(4), Self::Text];
 
     /// A place for a plugin that asks for `units`.
-    pub(super) fn site(self, seed: u64, units: usize) -> Result<Site> {
+    pub(super) fn context(self, seed: u64, units: usize) -> Result<BuildContext> {
         let vars = Vars::new(seed, DType::F32, &Device::Cpu);
-        let mut site = Site::new(vars, seed).with_units(units);
-        (site.classes, site.hypotheses) = (4, true);
+        let mut context = BuildContext::new(vars, seed).with_units(units);
+        (context.classes, context.hypotheses) = (4, true);
         match self {
-            Self::Images(size) => (site.example, site.input) = (vec![1, size, size], vec![1, size, size]),
+            Self::Images(size) => {
+                (context.example, context.input) = (vec![1, size, size], vec![1, size, size])
+            }
             Self::Text => {
-                (site.example, site.input) = (vec![3], vec![12]);
-                site.tokenizer = Some(Arc::new(Tokenizer::characters("abcd")?));
+                (context.example, context.input) = (vec![3], vec![12]);
+                context.tokenizer = Some(Arc::new(Tokenizer::characters("abcd")?));
             }
         }
-        Ok(site)
+        Ok(context)
     }
 
     /// So many examples.
@@ -133,7 +170,11 @@ impl Toy {
         if self != Self::Text {
             return Input::stacked(rows.clone(), views);
         }
-        let slots = Values::OneHot { index: rows.clone(), classes: 4, strength: 1. };
+        let slots = Values::OneHot {
+            index: rows.clone(),
+            classes: 4,
+            strength: 1.,
+        };
         Input::new(vec![slots], rows.dim(0)? / views, views, &[12])
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use flate2::read::MultiGzDecoder;
 
 use crate::error::{Error, Result};
-use crate::vars;
+use crate::flow::vars;
 
 /// A file that is read from its beginning.
 pub(super) struct Reader<'a> {
@@ -30,7 +30,10 @@ impl<'a> Reader<'a> {
     }
 
     pub fn fault(&self, problem: impl Into<String>) -> Error {
-        Error::Data { file: self.path.into(), problem: problem.into() }
+        Error::Data {
+            file: self.path.into(),
+            problem: problem.into(),
+        }
     }
 
     /// The next four bytes, big-endian.
@@ -53,14 +56,20 @@ impl<'a> Reader<'a> {
         // A small file may unpack to more than there is room for.
         let room = vars::available().unwrap_or(u64::MAX) / 2;
         let mut bytes = Vec::new();
-        let read = self.bytes.by_ref().take((count + 1).min(room)).read_to_end(&mut bytes);
+        let read = self
+            .bytes
+            .by_ref()
+            .take((count + 1).min(room))
+            .read_to_end(&mut bytes);
         read.map_err(|error| self.fault(format!("cannot be unpacked: {error}")))?;
         match bytes.len() as u64 {
-            found if found == room => {
-                Err(self.fault(format!("{promise}, {count} bytes: more than half of the memory that is free")))
-            }
+            found if found == room => Err(self.fault(format!(
+                "{promise}, {count} bytes: more than half of the memory that is free"
+            ))),
             found if found == count => Ok(bytes),
-            found if found < count => Err(self.fault(format!("{promise}, {count} bytes; it has only {found}"))),
+            found if found < count => {
+                Err(self.fault(format!("{promise}, {count} bytes; it has only {found}")))
+            }
             _ => Err(self.fault(format!("{promise}, {count} bytes; it has more"))),
         }
     }

@@ -5,8 +5,8 @@ use candle_nn::Init;
 
 use crate::data::{Content, DataSet};
 use crate::error::{Error, Result};
-use crate::vars::Vars;
-use crate::views::Batch;
+use crate::flow::batch::Batch;
+use crate::flow::vars::Vars;
 
 /// Mean and standard deviation of every channel over the training part; saved with the network, which without them would
 /// take the same images for others.
@@ -22,9 +22,16 @@ const AT_MOST: usize = 10_000;
 impl Channels {
     /// Those of the training part of `data`; if that is not at hand, as they are restored later.
     pub fn new(vars: &Vars, data: &DataSet) -> Result<Self> {
-        let (&[channels, _, _], Content::Picture(_)) = (&data.kind.shape[..], data.kind.content) else {
-            let problem = format!("`standardise` is for images (channels, height, width), not {:?}", data.kind.shape);
-            return Err(Error::Mismatch { place: "data".into(), problem });
+        let (&[channels, _, _], Content::Picture(_)) = (&data.kind.shape[..], data.kind.content)
+        else {
+            let problem = format!(
+                "`standardise` is for images (channels, height, width), not {:?}",
+                data.kind.shape
+            );
+            return Err(Error::Mismatch {
+                place: "data".into(),
+                problem,
+            });
         };
         let this = Self {
             mean: vars.buffer("mean", channels, Init::Const(0.))?,
@@ -36,10 +43,18 @@ impl Channels {
         }
         let (mut sum, mut squares) = (vec![0f64; channels], vec![0f64; channels]);
         // Evenly from all of them: files may be sorted by class.
-        let indices: Vec<usize> = (0..count).map(|index| index * data.train.len() / count).collect();
+        let indices: Vec<usize> = (0..count)
+            .map(|index| index * data.train.len() / count)
+            .collect();
         for indices in indices.chunks(AT_ONCE) {
-            let images = data.train.batch(indices, None)?.examples().flatten_from(2)?; // (B, C, P)
-            let of = |x: Tensor| -> Result<Vec<f32>> { Ok(x.mean(D::Minus1)?.sum(0)?.to_vec1::<f32>()?) };
+            let images = data
+                .train
+                .batch(indices, None)?
+                .examples()
+                .flatten_from(2)?; // (B, C, P)
+            let of = |x: Tensor| -> Result<Vec<f32>> {
+                Ok(x.mean(D::Minus1)?.sum(0)?.to_vec1::<f32>()?)
+            };
             let (means, of_squares) = (of(images.clone())?, of(images.sqr()?)?);
             for channel in 0..channels {
                 sum[channel] += f64::from(means[channel]);
@@ -47,7 +62,10 @@ impl Channels {
             }
         }
         let mean: Vec<f64> = sum.iter().map(|sum| sum / count as f64).collect();
-        let variance = squares.iter().zip(&mean).map(|(square, mean)| square / count as f64 - mean * mean);
+        let variance = squares
+            .iter()
+            .zip(&mean)
+            .map(|(square, mean)| square / count as f64 - mean * mean);
         // A channel that never changes stays at zero.
         let deviation: Vec<f64> = variance.map(|variance| variance.max(1e-8).sqrt()).collect();
         for (var, values) in [(&this.mean, mean), (&this.deviation, deviation)] {
@@ -59,8 +77,12 @@ impl Channels {
 
     /// `(x − mean) / deviation`, channel by channel.
     pub fn standardise(&self, batch: &Batch) -> Result<Batch> {
-        let spread = |var: &Var| -> Result<Tensor> { Ok(var.as_detached_tensor().reshape((1, (), 1, 1))?) };
-        let images = batch.examples().broadcast_sub(&spread(&self.mean)?)?.broadcast_div(&spread(&self.deviation)?)?;
+        let spread =
+            |var: &Var| -> Result<Tensor> { Ok(var.as_detached_tensor().reshape((1, (), 1, 1))?) };
+        let images = batch
+            .examples()
+            .broadcast_sub(&spread(&self.mean)?)?
+            .broadcast_div(&spread(&self.deviation)?)?;
         match batch.labels() {
             Ok(labels) => Batch::new(images, labels.to_vec()),
             Err(_) => Batch::unlabelled(images),

@@ -6,7 +6,7 @@ use crate::data::bytes::Reader;
 use crate::data::find;
 use crate::data::images::Images;
 use crate::error::{Error, Result};
-use crate::folder;
+use crate::run::folder;
 
 /// The six files of CIFAR-10: five to train on, one to test on.
 pub const FILES: [&str; 6] = [
@@ -31,7 +31,10 @@ const COUNT: usize = 10_000;
 /// [`Error::MissingData`] and [`Error::File`] for files that cannot be found or read; [`Error::Data`] for files that have
 /// not 10,000 images of 32×32 pixels in three colours, or a class beyond 9.
 pub fn read(folders: &[PathBuf], name: &str) -> Result<[Images; 2]> {
-    let files = FILES.map(|file| find(folders, name, file)).into_iter().collect::<Result<Vec<_>>>()?;
+    let files = FILES
+        .map(|file| find(folders, name, file))
+        .into_iter()
+        .collect::<Result<Vec<_>>>()?;
     let (mut pixels, mut labels) = (Vec::new(), Vec::new());
     let (test, train) = files.split_last().expect("there are six");
     for file in train {
@@ -46,10 +49,16 @@ pub fn read(folders: &[PathBuf], name: &str) -> Result<[Images; 2]> {
 fn append(path: &Path, pixels: &mut Vec<u8>, labels: &mut Vec<u8>) -> Result<()> {
     let mut file = Reader::open(path)?;
     let size = COUNT * (IMAGE + 1);
-    let bytes = file.exactly(Some(size as u64), "a file of CIFAR-10 has 10000 images of 3 by 32 by 32")?;
+    let bytes = file.exactly(
+        Some(size as u64),
+        "a file of CIFAR-10 has 10000 images of 3 by 32 by 32",
+    )?;
     for (index, record) in bytes.chunks_exact(IMAGE + 1).enumerate() {
         if record[0] > 9 {
-            return Err(file.fault(format!("image {index} is of class {}; expected 0 to 9", record[0])));
+            return Err(file.fault(format!(
+                "image {index} is of class {}; expected 0 to 9",
+                record[0]
+            )));
         }
         labels.push(record[0]);
         pixels.extend_from_slice(&record[1..]);
@@ -64,11 +73,21 @@ fn append(path: &Path, pixels: &mut Vec<u8>, labels: &mut Vec<u8>) -> Result<()>
 pub fn write(folder: &Path, train: &Images, test: &Images) -> Result<()> {
     let counts = [train.labels().len(), test.labels().len()];
     if [train.shape(), test.shape()] != [&SHAPE; 2] || counts != [5 * COUNT, COUNT] {
-        let problem = format!("{counts:?} images of {:?} cannot be written as CIFAR-10", train.shape());
-        return Err(Error::Mismatch { place: "CIFAR-10".into(), problem });
+        let problem = format!(
+            "{counts:?} images of {:?} cannot be written as CIFAR-10",
+            train.shape()
+        );
+        return Err(Error::Mismatch {
+            place: "CIFAR-10".into(),
+            problem,
+        });
     }
-    let images = [train, test].into_iter().flat_map(|part| part.labels().iter().zip(part.pixels().chunks_exact(IMAGE)));
-    let records: Vec<u8> = images.flat_map(|(label, pixels)| [&[*label], pixels].concat()).collect();
+    let images = [train, test]
+        .into_iter()
+        .flat_map(|part| part.labels().iter().zip(part.pixels().chunks_exact(IMAGE)));
+    let records: Vec<u8> = images
+        .flat_map(|(label, pixels)| [&[*label], pixels].concat())
+        .collect();
     for (file, bytes) in FILES.iter().zip(records.chunks_exact(COUNT * (IMAGE + 1))) {
         folder::write(&folder.join(file), bytes)?;
     }
@@ -80,15 +99,23 @@ mod tests {
     use super::*;
 
     fn part(count: usize, first: usize) -> Result<Images> {
-        let pixels = (0..count).flat_map(|index| (0..IMAGE).map(move |pixel| ((first + index) * 7 + pixel) as u8));
-        Images::new(pixels.collect(), (0..count).map(|index| (index % 10) as u8).collect(), SHAPE)
+        let pixels = (0..count)
+            .flat_map(|index| (0..IMAGE).map(move |pixel| ((first + index) * 7 + pixel) as u8));
+        Images::new(
+            pixels.collect(),
+            (0..count).map(|index| (index % 10) as u8).collect(),
+            SHAPE,
+        )
     }
 
     #[test]
     fn what_is_written_is_read_and_what_is_damaged_is_refused() -> Result<()> {
         let folder = tempfile::tempdir().expect("a folder");
         let folders = [folder.path().to_path_buf()];
-        let error = read(&folders, "cifar-10").err().expect("it is refused").to_string();
+        let error = read(&folders, "cifar-10")
+            .err()
+            .expect("it is refused")
+            .to_string();
         assert!(error.contains("data_batch_1.bin"), "{error}");
         let (train, test) = (part(50_000, 0)?, part(10_000, 3)?);
         write(folder.path(), &train, &test)?;
@@ -101,9 +128,16 @@ mod tests {
         let mut foreign = good.clone();
         foreign[IMAGE + 1] = 10;
         let longer = [&good[..], &[0]].concat();
-        for (bytes, says) in [(&foreign, "class 10"), (&good[..100].to_vec(), "only 100"), (&longer, "it has more")] {
+        for (bytes, says) in [
+            (&foreign, "class 10"),
+            (&good[..100].to_vec(), "only 100"),
+            (&longer, "it has more"),
+        ] {
             std::fs::write(&path, bytes).expect("a file");
-            let error = read(&folders, "cifar-10").err().expect("it is refused").to_string();
+            let error = read(&folders, "cifar-10")
+                .err()
+                .expect("it is refused")
+                .to_string();
             assert!(error.contains(says) && error.contains(FILES[3]), "{error}");
         }
         assert!(write(folder.path(), &test, &train).is_err());

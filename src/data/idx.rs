@@ -7,14 +7,18 @@ use crate::data::bytes::Reader;
 use crate::data::images::Images;
 use crate::data::{find, Content, DataSet, Framing, Kind};
 use crate::error::{Error, Result};
-use crate::folder;
+use crate::run::folder;
 
 const IMAGES: u32 = 2051;
 const LABELS: u32 = 2049;
 
 /// The four files of a data set.
-pub const FILES: [&str; 4] =
-    ["train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"];
+pub const FILES: [&str; 4] = [
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+];
 
 /// A data set in the four files of MNIST, `train-images-idx3-ubyte` and so on, plain or `.gz`, of any height and width.
 ///
@@ -24,33 +28,60 @@ pub const FILES: [&str; 4] =
 /// # Errors
 /// [`Error::MissingData`] and [`Error::File`] for files that cannot be found or read; [`Error::Data`] for files that
 /// are no IDX, are too short or too long, or do not fit each other.
-pub fn data_set(folders: &[PathBuf], name: &str, classes: &[&str], framing: Framing) -> Result<DataSet> {
+pub fn data_set(
+    folders: &[PathBuf],
+    name: &str,
+    classes: &[&str],
+    framing: Framing,
+) -> Result<DataSet> {
     let train = pair(folders, name, "train")?;
     let test = pair(folders, name, "t10k")?;
     let file = find(folders, name, "t10k-images-idx3-ubyte")?;
     if train.shape() != test.shape() {
-        let problem = format!("images of {:?}, where those to train on are {:?}", test.shape(), train.shape());
+        let problem = format!(
+            "images of {:?}, where those to train on are {:?}",
+            test.shape(),
+            train.shape()
+        );
         return Err(Error::Data { file, problem });
     }
     if train.labels().len() < 6 || test.labels().is_empty() {
-        let problem =
-            format!("{} images to train and {} to test on are too few", train.labels().len(), test.labels().len());
+        let problem = format!(
+            "{} images to train and {} to test on are too few",
+            train.labels().len(),
+            test.labels().len()
+        );
         return Err(Error::Data { file, problem });
     }
-    let found = train.labels().iter().max().map_or(0, |&label| usize::from(label) + 1);
+    let found = train
+        .labels()
+        .iter()
+        .max()
+        .map_or(0, |&label| usize::from(label) + 1);
     let classes: Vec<String> = match classes {
         [] => (0..found.max(2)).map(|class| class.to_string()).collect(),
         names => names.iter().map(|name| name.to_string()).collect(),
     };
-    if let Some(&label) = train.labels().iter().chain(test.labels()).find(|&&label| usize::from(label) >= classes.len())
+    if let Some(&label) = train
+        .labels()
+        .iter()
+        .chain(test.labels())
+        .find(|&&label| usize::from(label) >= classes.len())
     {
         let file = find(folders, name, "t10k-labels-idx1-ubyte")?;
-        let problem = format!("label {label} in it or beside it; expected 0 to {}", classes.len() - 1);
+        let problem = format!(
+            "label {label} in it or beside it; expected 0 to {}",
+            classes.len() - 1
+        );
         return Err(Error::Data { file, problem });
     }
     let (train, validation) = train.split_last(train.labels().len() / 6);
     Ok(DataSet {
-        kind: Kind { shape: train.shape().to_vec(), classes, content: Content::Picture(framing) },
+        kind: Kind {
+            shape: train.shape().to_vec(),
+            classes,
+            content: Content::Picture(framing),
+        },
         train: Arc::new(train),
         validation: Arc::new(validation),
         test: Arc::new(test),
@@ -64,8 +95,15 @@ fn pair(folders: &[PathBuf], name: &str, part: &str) -> Result<Images> {
     let (pixels, count, [height, width]) = read_images(&images)?;
     let classes = read_labels(&labels)?;
     if classes.len() != count {
-        let problem = format!("{} labels for the {count} images of {}", classes.len(), images.display());
-        return Err(Error::Data { file: labels, problem });
+        let problem = format!(
+            "{} labels for the {count} images of {}",
+            classes.len(),
+            images.display()
+        );
+        return Err(Error::Data {
+            file: labels,
+            problem,
+        });
     }
     Images::new(pixels, classes, [1, height, width])
 }
@@ -97,7 +135,10 @@ pub fn read_labels(path: &Path) -> Result<Vec<u8>> {
     let mut file = Reader::open(path)?;
     magic(&mut file, LABELS, "labels")?;
     let count = number(&mut file)?;
-    file.exactly(Some(count as u64), &format!("its header promises {count} labels"))
+    file.exactly(
+        Some(count as u64),
+        &format!("its header promises {count} labels"),
+    )
 }
 
 /// Writes the four files that [`data_set`] reads, plain, into a folder.
@@ -107,15 +148,28 @@ pub fn read_labels(path: &Path) -> Result<Vec<u8>> {
 pub fn write(folder: &Path, train: &Images, test: &Images) -> Result<()> {
     for (part, files) in [train, test].into_iter().zip(FILES.chunks_exact(2)) {
         let &[1, height, width] = part.shape() else {
-            let problem = format!("images of shape {:?} cannot be written: expected one channel", part.shape());
-            return Err(Error::Mismatch { place: "IDX".into(), problem });
+            let problem = format!(
+                "images of shape {:?} cannot be written: expected one channel",
+                part.shape()
+            );
+            return Err(Error::Mismatch {
+                place: "IDX".into(),
+                problem,
+            });
         };
         let header = |numbers: &[usize]| -> Vec<u8> {
             // No array that fits into memory has a side that does not fit into 32 bits, but one of empty images.
-            numbers.iter().flat_map(|&number| u32::try_from(number).unwrap_or(u32::MAX).to_be_bytes()).collect()
+            numbers
+                .iter()
+                .flat_map(|&number| u32::try_from(number).unwrap_or(u32::MAX).to_be_bytes())
+                .collect()
         };
         let count = part.labels().len();
-        let images = [&header(&[IMAGES as usize, count, height, width]), part.pixels()].concat();
+        let images = [
+            &header(&[IMAGES as usize, count, height, width]),
+            part.pixels(),
+        ]
+        .concat();
         let labels = [&header(&[LABELS as usize, count]), part.labels()].concat();
         folder::write(&folder.join(files[0]), &images)?;
         folder::write(&folder.join(files[1]), &labels)?;
@@ -128,7 +182,9 @@ fn magic(file: &mut Reader<'_>, expected: u32, what: &str) -> Result<()> {
     if found == expected {
         return Ok(());
     }
-    Err(file.fault(format!("begins with {found}, where an IDX file of {what} begins with {expected}")))
+    Err(file.fault(format!(
+        "begins with {found}, where an IDX file of {what} begins with {expected}"
+    )))
 }
 
 fn number(file: &mut Reader<'_>) -> Result<usize> {
@@ -142,7 +198,9 @@ mod tests {
     use std::io::Write;
 
     fn images(count: u32, height: u32, width: u32, pixels: &[u8]) -> Vec<u8> {
-        let header = [IMAGES, count, height, width].map(u32::to_be_bytes).concat();
+        let header = [IMAGES, count, height, width]
+            .map(u32::to_be_bytes)
+            .concat();
         [&header, pixels].concat()
     }
 
@@ -155,9 +213,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for (part, count) in [("train", 6), ("t10k", 2)] {
             let pixels: Vec<u8> = (0..4 * count as u8).collect();
-            put(&folder, &format!("{part}-images-idx3-ubyte"), &images(count, 2, 2, &pixels));
+            put(
+                &folder,
+                &format!("{part}-images-idx3-ubyte"),
+                &images(count, 2, 2, &pixels),
+            );
             let classes: Vec<u8> = (0..count as u8).map(|index| index % 3).collect();
-            put(&folder, &format!("{part}-labels-idx1-ubyte"), &labels(count, &classes));
+            put(
+                &folder,
+                &format!("{part}-labels-idx1-ubyte"),
+                &labels(count, &classes),
+            );
         }
         folder
     }
@@ -167,7 +233,12 @@ mod tests {
     }
 
     fn read(folder: &tempfile::TempDir) -> Result<DataSet> {
-        data_set(&[folder.path().to_path_buf()], "test", &[], Framing::Object(4))
+        data_set(
+            &[folder.path().to_path_buf()],
+            "test",
+            &[],
+            Framing::Object(4),
+        )
     }
 
     fn message(folder: &tempfile::TempDir) -> String {
@@ -177,8 +248,14 @@ mod tests {
     #[test]
     fn four_files_make_three_parts() -> Result<()> {
         let data = read(&folder())?;
-        assert_eq!((data.train.len(), data.validation.len(), data.test.len()), (5, 1, 2));
-        assert_eq!((data.kind.shape, data.kind.classes.len()), (vec![1, 2, 2], 3));
+        assert_eq!(
+            (data.train.len(), data.validation.len(), data.test.len()),
+            (5, 1, 2)
+        );
+        assert_eq!(
+            (data.kind.shape, data.kind.classes.len()),
+            (vec![1, 2, 2], 3)
+        );
         Ok(())
     }
 
@@ -187,7 +264,8 @@ mod tests {
         let folder = folder();
         for name in ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"] {
             let plain = folder.path().join(name);
-            let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+            let mut packed =
+                flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
             packed.write_all(&std::fs::read(&plain).unwrap()).unwrap();
             let packed = packed.finish().unwrap();
             if name.starts_with("train") {
@@ -205,27 +283,66 @@ mod tests {
     fn a_file_that_cannot_be_right_is_refused_with_what_is_wrong() {
         let huge = images(1_000_000_000, 28, 28, &[0; 100]);
         let cases: [(&str, Vec<u8>, &str); 9] = [
-            ("train-images-idx3-ubyte", images(6, 2, 2, &[0; 23]), "24 bytes; it has only 23"),
-            ("train-images-idx3-ubyte", images(6, 2, 2, &[0; 25]), "24 bytes; it has more"),
-            ("train-images-idx3-ubyte", huge, "784000000000 bytes; it has only 100"),
-            ("train-images-idx3-ubyte", images(u32::MAX, u32::MAX, u32::MAX, &[]), "impossible"),
+            (
+                "train-images-idx3-ubyte",
+                images(6, 2, 2, &[0; 23]),
+                "24 bytes; it has only 23",
+            ),
+            (
+                "train-images-idx3-ubyte",
+                images(6, 2, 2, &[0; 25]),
+                "24 bytes; it has more",
+            ),
+            (
+                "train-images-idx3-ubyte",
+                huge,
+                "784000000000 bytes; it has only 100",
+            ),
+            (
+                "train-images-idx3-ubyte",
+                images(u32::MAX, u32::MAX, u32::MAX, &[]),
+                "impossible",
+            ),
             ("train-images-idx3-ubyte", images(6, 0, 2, &[]), "0 by 2"),
-            ("train-images-idx3-ubyte", b"PK".to_vec(), "within its header"),
-            ("train-images-idx3-ubyte", labels(24, &[0; 24]), "begins with 2049"),
-            ("train-labels-idx1-ubyte", labels(5, &[0; 5]), "5 labels for the 6 images"),
-            ("t10k-images-idx3-ubyte", images(2, 1, 4, &[0; 8]), "[1, 2, 2]"),
+            (
+                "train-images-idx3-ubyte",
+                b"PK".to_vec(),
+                "within its header",
+            ),
+            (
+                "train-images-idx3-ubyte",
+                labels(24, &[0; 24]),
+                "begins with 2049",
+            ),
+            (
+                "train-labels-idx1-ubyte",
+                labels(5, &[0; 5]),
+                "5 labels for the 6 images",
+            ),
+            (
+                "t10k-images-idx3-ubyte",
+                images(2, 1, 4, &[0; 8]),
+                "[1, 2, 2]",
+            ),
         ];
         for (name, bytes, expected) in cases {
             let folder = folder();
             put(&folder, name, &bytes);
             let message = message(&folder);
-            assert!(message.contains(name) && message.contains(expected), "{expected} is missing from: {message}");
+            assert!(
+                message.contains(name) && message.contains(expected),
+                "{expected} is missing from: {message}"
+            );
         }
         let folder = folder();
         put(&folder, "t10k-labels-idx1-ubyte", &labels(2, &[0, 9]));
         assert!(message(&folder).contains("label 9"), "{}", message(&folder));
         std::fs::remove_file(folder.path().join("t10k-labels-idx1-ubyte")).unwrap();
-        assert!(message(&folder).contains("t10k-labels-idx1-ubyte, plain or .gz"), "{}", message(&folder));
+        assert!(
+            message(&folder).contains("t10k-labels-idx1-ubyte, plain or .gz"),
+            "{}",
+            message(&folder)
+        );
     }
 
     proptest! {

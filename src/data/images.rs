@@ -8,8 +8,8 @@ use rand::Rng;
 
 use crate::data::{Augment, Examples};
 use crate::error::{Error, Result};
-use crate::seed::below;
-use crate::views::Batch;
+use crate::flow::batch::Batch;
+use crate::flow::random::below;
 
 /// Images of one shape `[C, H, W]` with a class each; cheap to cut into parts.
 #[derive(Clone)]
@@ -28,11 +28,23 @@ impl Images {
     pub fn new(pixels: Vec<u8>, labels: Vec<u8>, shape: [usize; 3]) -> Result<Self> {
         let size: usize = shape.iter().product();
         if size == 0 || pixels.len() != labels.len() * size {
-            let problem = format!("{} bytes are not {} images of shape {shape:?}", pixels.len(), labels.len());
-            return Err(Error::Mismatch { place: "images".into(), problem });
+            let problem = format!(
+                "{} bytes are not {} images of shape {shape:?}",
+                pixels.len(),
+                labels.len()
+            );
+            return Err(Error::Mismatch {
+                place: "images".into(),
+                problem,
+            });
         }
         let range = 0..labels.len();
-        Ok(Self { pixels: pixels.into(), labels: labels.into(), shape, range })
+        Ok(Self {
+            pixels: pixels.into(),
+            labels: labels.into(),
+            shape,
+            range,
+        })
     }
 
     /// The shape of an image, `[C, H, W]`.
@@ -54,7 +66,10 @@ impl Images {
     /// All but the last `count` images, and the last `count`.
     pub fn split_last(&self, count: usize) -> (Self, Self) {
         let middle = self.range.end - count.min(self.range.len());
-        let part = |range| Self { range, ..self.clone() };
+        let part = |range| Self {
+            range,
+            ..self.clone()
+        };
         (part(self.range.start..middle), part(middle..self.range.end))
     }
 
@@ -72,9 +87,16 @@ impl Examples for Images {
     fn batch(&self, indices: &[usize], augment: Option<&Augment<'_>>) -> Result<Batch> {
         let [channels, height, width] = self.shape;
         let mut values = vec![0f32; indices.len() * channels * height * width];
-        let mut moved = augment.filter(|augment| augment.shift > 0).map(|a| (a.shift, a.step.stream("shift")));
-        let mut mirrored = augment.filter(|augment| augment.flip).map(|augment| augment.step.stream("flip"));
-        for (&index, values) in indices.iter().zip(values.chunks_exact_mut(channels * height * width)) {
+        let mut moved = augment
+            .filter(|augment| augment.shift > 0)
+            .map(|a| (a.shift, a.step.stream("shift")));
+        let mut mirrored = augment
+            .filter(|augment| augment.flip)
+            .map(|augment| augment.step.stream("flip"));
+        for (&index, values) in indices
+            .iter()
+            .zip(values.chunks_exact_mut(channels * height * width))
+        {
             let image = self.image(index);
             let (down, right) = match &mut moved {
                 None => (0, 0),
@@ -88,8 +110,12 @@ impl Examples for Images {
             for channel in 0..channels {
                 for row in rows.clone() {
                     let to = (channel * height + row) * width + columns.start;
-                    let from = (channel * height + row - rows.start + from_row) * width + from_column;
-                    decode(&image[from..][..columns.len()], &mut values[to..][..columns.len()]);
+                    let from =
+                        (channel * height + row - rows.start + from_row) * width + from_column;
+                    decode(
+                        &image[from..][..columns.len()],
+                        &mut values[to..][..columns.len()],
+                    );
                 }
             }
             if mirrored.as_mut().is_some_and(|rng| below(rng, 2) == 1) {
@@ -97,7 +123,10 @@ impl Examples for Images {
             }
         }
         let shape = (indices.len(), channels, height, width);
-        let labels = indices.iter().map(|&index| u32::from(self.labels()[index])).collect();
+        let labels = indices
+            .iter()
+            .map(|&index| u32::from(self.labels()[index]))
+            .collect();
         Batch::new(Tensor::from_vec(values, shape, &Device::Cpu)?, labels)
     }
 }
@@ -113,7 +142,11 @@ pub fn moved(images: &Tensor, by: usize, rng: &mut impl Rng) -> Result<Tensor> {
         let mut draw = || below(rng, 2 * by + 1) as isize - by as isize;
         let (rows, from_row) = overlap(height, draw());
         let (columns, from_column) = overlap(width, draw());
-        let seen = images.get(index)?.narrow(1, from_row, rows.len())?.narrow(2, from_column, columns.len())?;
+        let seen = images.get(index)?.narrow(1, from_row, rows.len())?.narrow(
+            2,
+            from_column,
+            columns.len(),
+        )?;
         let seen = seen.pad_with_zeros(1, rows.start, height - rows.end)?;
         moved.push(seen.pad_with_zeros(2, columns.start, width - columns.end)?);
     }
@@ -121,7 +154,10 @@ pub fn moved(images: &Tensor, by: usize, rng: &mut impl Rng) -> Result<Tensor> {
 }
 
 fn decode(bytes: &[u8], values: &mut [f32]) {
-    values.iter_mut().zip(bytes).for_each(|(value, &byte)| *value = f32::from(byte) / 255.);
+    values
+        .iter_mut()
+        .zip(bytes)
+        .for_each(|(value, &byte)| *value = f32::from(byte) / 255.);
 }
 
 /// Where a line of `size` pixels lies after being moved by `by`, and the first pixel of it that is still to be seen.
@@ -137,7 +173,7 @@ fn overlap(size: usize, by: isize) -> (Range<usize>, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::seed::Step;
+    use crate::flow::step::Step;
 
     fn four() -> Images {
         let pixels = (1..=24).map(|pixel| pixel * 10).collect();
@@ -149,26 +185,59 @@ mod tests {
         let batch = four().batch(&[3, 0], None)?;
         assert_eq!(batch.labels()?, [3, 0]);
         assert_eq!(batch.shape(), [1, 2, 3]);
-        assert_eq!(batch.rows().to_vec2::<f32>()?[1][..2], [10. / 255., 20. / 255.]);
+        assert_eq!(
+            batch.rows().to_vec2::<f32>()?[1][..2],
+            [10. / 255., 20. / 255.]
+        );
         Ok(())
     }
 
     #[test]
     fn the_last_images_can_be_split_off() {
         let (first, last) = four().split_last(1);
-        assert_eq!((first.labels(), last.labels()), (&[0u8, 1, 2][..], &[3u8][..]));
+        assert_eq!(
+            (first.labels(), last.labels()),
+            (&[0u8, 1, 2][..], &[3u8][..])
+        );
     }
 
     #[test]
     fn half_of_the_images_are_mirrored() -> Result<()> {
         let images = Images::new([1, 2, 3, 4, 5, 6].repeat(400), vec![0; 400], [1, 2, 3])?;
-        let step = Step { seed: 1, index: 0, epoch: 0, epochs: 1, train: true, pass: 0 };
-        let augment = Augment { shift: 0, flip: true, step: &step };
-        let rows = images.batch(&(0..400).collect::<Vec<_>>(), Some(&augment))?.rows().to_vec2::<f32>()?;
-        let bytes = |row: &Vec<f32>| row.iter().map(|x| (x * 255.).round() as u8).collect::<Vec<_>>();
-        let mirrored = rows.iter().filter(|row| bytes(row) == [3, 2, 1, 6, 5, 4]).count();
-        let same = rows.iter().filter(|row| bytes(row) == [1, 2, 3, 4, 5, 6]).count();
-        assert!(mirrored + same == 400 && (150..250).contains(&mirrored), "{mirrored}");
+        let step = Step {
+            seed: 1,
+            index: 0,
+            epoch: 0,
+            epochs: 1,
+            train: true,
+            pass: 0,
+        };
+        let augment = Augment {
+            shift: 0,
+            flip: true,
+            step: &step,
+        };
+        let rows = images
+            .batch(&(0..400).collect::<Vec<_>>(), Some(&augment))?
+            .rows()
+            .to_vec2::<f32>()?;
+        let bytes = |row: &Vec<f32>| {
+            row.iter()
+                .map(|x| (x * 255.).round() as u8)
+                .collect::<Vec<_>>()
+        };
+        let mirrored = rows
+            .iter()
+            .filter(|row| bytes(row) == [3, 2, 1, 6, 5, 4])
+            .count();
+        let same = rows
+            .iter()
+            .filter(|row| bytes(row) == [1, 2, 3, 4, 5, 6])
+            .count();
+        assert!(
+            mirrored + same == 400 && (150..250).contains(&mirrored),
+            "{mirrored}"
+        );
         Ok(())
     }
 
@@ -177,10 +246,29 @@ mod tests {
         let images = Images::new((1..=9).collect(), vec![0], [1, 3, 3])?;
         let mut seen = std::collections::BTreeSet::new();
         for index in 0..200 {
-            let step = Step { seed: 1, index, epoch: 0, epochs: 1, train: true, pass: 0 };
-            let batch = images.batch(&[0], Some(&Augment { shift: 1, flip: false, step: &step }))?;
-            let moved: Vec<u8> =
-                batch.rows().flatten_all()?.to_vec1::<f32>()?.iter().map(|x| (x * 255.).round() as u8).collect();
+            let step = Step {
+                seed: 1,
+                index,
+                epoch: 0,
+                epochs: 1,
+                train: true,
+                pass: 0,
+            };
+            let batch = images.batch(
+                &[0],
+                Some(&Augment {
+                    shift: 1,
+                    flip: false,
+                    step: &step,
+                }),
+            )?;
+            let moved: Vec<u8> = batch
+                .rows()
+                .flatten_all()?
+                .to_vec1::<f32>()?
+                .iter()
+                .map(|x| (x * 255.).round() as u8)
+                .collect();
             seen.insert(moved);
         }
         assert_eq!(seen.len(), 9);
@@ -191,10 +279,20 @@ mod tests {
 
     #[test]
     fn tensors_are_moved_like_bytes() -> Result<()> {
-        let images = Images::new((1..=18).collect(), vec![0, 1], [1, 3, 3])?.batch(&[0, 1], None)?;
-        let moved = moved(images.examples(), 1, &mut crate::seed::stream(1, "test", 0))?;
+        let images =
+            Images::new((1..=18).collect(), vec![0, 1], [1, 3, 3])?.batch(&[0, 1], None)?;
+        let moved = moved(
+            images.examples(),
+            1,
+            &mut crate::flow::random::stream(1, "test", 0),
+        )?;
         assert_eq!(moved.dims(), [2, 1, 3, 3]);
-        for (image, moved) in images.rows().to_vec2::<f32>()?.iter().zip(moved.flatten_from(1)?.to_vec2::<f32>()?) {
+        for (image, moved) in images
+            .rows()
+            .to_vec2::<f32>()?
+            .iter()
+            .zip(moved.flatten_from(1)?.to_vec2::<f32>()?)
+        {
             let places = (-1isize..=1).flat_map(|down| (-1..=1).map(move |right| (down, right)));
             let shifted = places.map(|(down, right)| -> Vec<f32> {
                 (0..9isize)
@@ -209,7 +307,10 @@ mod tests {
                     })
                     .collect()
             });
-            assert!(shifted.into_iter().any(|shifted| shifted == moved), "{moved:?}");
+            assert!(
+                shifted.into_iter().any(|shifted| shifted == moved),
+                "{moved:?}"
+            );
         }
         Ok(())
     }

@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use image::imageops::{self, FilterType};
-use image::{DynamicImage, GrayImage, ImageDecoder, ImageError, ImageReader, Limits, Luma, Rgba, RgbaImage};
+use image::{
+    DynamicImage, GrayImage, ImageDecoder, ImageError, ImageReader, Limits, Luma, Rgba, RgbaImage,
+};
 
 use crate::data::images::Images;
 use crate::data::{Content, DataSet, Framing, Kind};
 use crate::error::{Error, Result};
-use crate::seed::{shuffled, stream};
+use crate::flow::random::{shuffled, stream};
 
 /// No side may be longer: a header that claims more is broken, or means harm.
 const LONGEST: u32 = 20_000;
@@ -32,7 +34,10 @@ crate::choices! {
 /// [`Error::File`] if it cannot be read, [`Error::Data`] if it is no such picture, is damaged, or is absurdly large.
 pub fn open(path: &Path) -> Result<DynamicImage> {
     let file = BufReader::new(File::open(path).map_err(Error::file("read", path))?);
-    let image = decode(file).map_err(|problem| Error::Data { file: path.into(), problem })?;
+    let image = decode(file).map_err(|problem| Error::Data {
+        file: path.into(),
+        problem,
+    })?;
     if !image.color().has_alpha() {
         return Ok(image);
     }
@@ -43,8 +48,9 @@ pub fn open(path: &Path) -> Result<DynamicImage> {
 
 /// The picture in these bytes, PNG or JPEG; else what is wrong with them.
 pub(crate) fn decode(bytes: impl BufRead + Seek) -> Result<DynamicImage, String> {
-    let mut reader =
-        ImageReader::new(bytes).with_guessed_format().map_err(|error| format!("cannot be read: {error}"))?;
+    let mut reader = ImageReader::new(bytes)
+        .with_guessed_format()
+        .map_err(|error| format!("cannot be read: {error}"))?;
     if reader.format().is_none() {
         return Err("is neither PNG nor JPEG".into());
     }
@@ -69,8 +75,14 @@ pub(crate) fn decode(bytes: impl BufRead + Seek) -> Result<DynamicImage, String>
 /// [`Error::Mismatch`] if the examples are no images of one or three channels.
 pub fn example(image: &DynamicImage, kind: &Kind) -> Result<Vec<u8>> {
     let &[channels @ (1 | 3), height, width] = &kind.shape[..] else {
-        let problem = format!("examples of shape {:?} are no pictures of one or three channels", kind.shape);
-        return Err(Error::Mismatch { place: "picture".into(), problem });
+        let problem = format!(
+            "examples of shape {:?} are no pictures of one or three channels",
+            kind.shape
+        );
+        return Err(Error::Mismatch {
+            place: "picture".into(),
+            problem,
+        });
     };
     let (tall, wide) = (height as u32, width as u32);
     if let (Content::Picture(Framing::Object(margin)), 1) = (kind.content, channels) {
@@ -81,7 +93,9 @@ pub fn example(image: &DynamicImage, kind: &Kind) -> Result<Vec<u8>> {
         return Ok(resized.to_luma8().into_raw());
     }
     let interleaved = resized.to_rgb8().into_raw();
-    Ok((0..3).flat_map(|channel| interleaved.iter().skip(channel).step_by(3).copied()).collect())
+    Ok((0..3)
+        .flat_map(|channel| interleaved.iter().skip(channel).step_by(3).copied())
+        .collect())
 }
 
 /// The object in a picture, light on dark, within a margin, its centre of mass in the middle.
@@ -90,7 +104,9 @@ fn object(image: &GrayImage, width: u32, height: u32, margin: u32) -> GrayImage 
     if light_border(&image) {
         imageops::invert(&mut image);
     }
-    let (low, high) = image.pixels().fold((255, 0), |(low, high), &Luma([v])| (low.min(v), high.max(v)));
+    let (low, high) = image.pixels().fold((255, 0), |(low, high), &Luma([v])| {
+        (low.min(v), high.max(v))
+    });
     let mut canvas = GrayImage::new(width, height);
     if high - low < 16 {
         return canvas; // nothing to be seen
@@ -100,7 +116,10 @@ fn object(image: &GrayImage, width: u32, height: u32, margin: u32) -> GrayImage 
     });
     let inked = |pixel: &Luma<u8>| pixel.0[0] > 64;
     let (mut left, mut top, mut right, mut bottom) = (u32::MAX, u32::MAX, 0, 0);
-    for (x, y, _) in image.enumerate_pixels().filter(|(_, _, pixel)| inked(pixel)) {
+    for (x, y, _) in image
+        .enumerate_pixels()
+        .filter(|(_, _, pixel)| inked(pixel))
+    {
         (left, top) = (left.min(x), top.min(y));
         (right, bottom) = (right.max(x + 1), bottom.max(y + 1));
     }
@@ -108,17 +127,30 @@ fn object(image: &GrayImage, width: u32, height: u32, margin: u32) -> GrayImage 
     let room = |side: u32| f64::from(side.saturating_sub(2 * margin).max(1));
     let scale = (room(width) / f64::from(cut.width())).min(room(height) / f64::from(cut.height()));
     let side = |length: u32, most: u32| ((f64::from(length) * scale).round() as u32).clamp(1, most);
-    let small = imageops::resize(&cut, side(cut.width(), width), side(cut.height(), height), FilterType::Triangle);
+    let small = imageops::resize(
+        &cut,
+        side(cut.width(), width),
+        side(cut.height(), height),
+        FilterType::Triangle,
+    );
     let (mut mass, mut x_sum, mut y_sum) = (0., 0., 0.);
     for (x, y, &Luma([value])) in small.enumerate_pixels() {
         let value = f64::from(value);
-        (mass, x_sum, y_sum) =
-            (mass + value, x_sum + value * (f64::from(x) + 0.5), y_sum + value * (f64::from(y) + 0.5));
+        (mass, x_sum, y_sum) = (
+            mass + value,
+            x_sum + value * (f64::from(x) + 0.5),
+            y_sum + value * (f64::from(y) + 0.5),
+        );
     }
     let place = |side: u32, length: u32, centre: f64| {
-        (f64::from(side) / 2. - centre).round().clamp(0., f64::from(side - length)) as i64
+        (f64::from(side) / 2. - centre)
+            .round()
+            .clamp(0., f64::from(side - length)) as i64
     };
-    let (x, y) = (place(width, small.width(), x_sum / mass), place(height, small.height(), y_sum / mass));
+    let (x, y) = (
+        place(width, small.width(), x_sum / mass),
+        place(height, small.height(), y_sum / mass),
+    );
     imageops::overlay(&mut canvas, &small, x, y);
     canvas
 }
@@ -127,8 +159,13 @@ fn object(image: &GrayImage, width: u32, height: u32, margin: u32) -> GrayImage 
 fn light_border(image: &GrayImage) -> bool {
     let (width, height) = image.dimensions();
     let on_border = |x: u32, y: u32| x == 0 || y == 0 || x + 1 == width || y + 1 == height;
-    let border = image.enumerate_pixels().filter(|&(x, y, _)| on_border(x, y)).map(|(_, _, pixel)| pixel.0[0]);
-    let (light, all) = border.fold((0u32, 0u32), |(light, all), value| (light + u32::from(value > 127), all + 1));
+    let border = image
+        .enumerate_pixels()
+        .filter(|&(x, y, _)| on_border(x, y))
+        .map(|(_, _, pixel)| pixel.0[0]);
+    let (light, all) = border.fold((0u32, 0u32), |(light, all), value| {
+        (light + u32::from(value > 127), all + 1)
+    });
     2 * light > all
 }
 
@@ -142,47 +179,93 @@ fn light_border(image: &GrayImage) -> bool {
 /// pictures, unless they are to be skipped.
 pub fn data_set(dir: &Path, shape: [usize; 3], broken: Broken) -> Result<DataSet> {
     let parted = dir.join("train").is_dir() && dir.join("test").is_dir();
-    let classes = folders_in(&if parted { dir.join("train") } else { dir.to_path_buf() })?;
+    let classes = folders_in(&if parted {
+        dir.join("train")
+    } else {
+        dir.to_path_buf()
+    })?;
     if classes.len() < 2 || classes.len() > 256 {
-        let problem = format!("holds {} folders; expected one for each class, 2 to 256", classes.len());
-        return Err(Error::Data { file: dir.into(), problem });
+        let problem = format!(
+            "holds {} folders; expected one for each class, 2 to 256",
+            classes.len()
+        );
+        return Err(Error::Data {
+            file: dir.into(),
+            problem,
+        });
     }
-    let kind = Kind { shape: shape.to_vec(), classes, content: Content::Picture(Framing::Whole) };
+    let kind = Kind {
+        shape: shape.to_vec(),
+        classes,
+        content: Content::Picture(Framing::Whole),
+    };
     let (train, test) = if parted {
         if folders_in(&dir.join("test"))? != kind.classes {
             let problem = "does not hold the same folders as the one to train on".to_string();
-            return Err(Error::Data { file: dir.join("test"), problem });
+            return Err(Error::Data {
+                file: dir.join("test"),
+                problem,
+            });
         }
-        (listed(&dir.join("train"), &kind)?, listed(&dir.join("test"), &kind)?)
+        (
+            listed(&dir.join("train"), &kind)?,
+            listed(&dir.join("test"), &kind)?,
+        )
     } else {
         let every_sixth = |(index, _): &(usize, (PathBuf, u8))| index % 6 == 5;
         let all = listed(dir, &kind)?.into_iter().enumerate();
         let (test, train): (Vec<_>, Vec<_>) = all.partition(every_sixth);
-        let bare = |files: Vec<(usize, (PathBuf, u8))>| files.into_iter().map(|(_, file)| file).collect::<Vec<_>>();
+        let bare = |files: Vec<(usize, (PathBuf, u8))>| {
+            files.into_iter().map(|(_, file)| file).collect::<Vec<_>>()
+        };
         (bare(train), bare(test))
     };
-    let (train, test) = (read(dir, train, &kind, broken)?, read(dir, test, &kind, broken)?);
+    let (train, test) = (
+        read(dir, train, &kind, broken)?,
+        read(dir, test, &kind, broken)?,
+    );
     if train.labels().len() < 6 || test.labels().is_empty() {
-        let problem = format!("{} pictures are too few", train.labels().len() + test.labels().len());
-        return Err(Error::Data { file: dir.into(), problem });
+        let problem = format!(
+            "{} pictures are too few",
+            train.labels().len() + test.labels().len()
+        );
+        return Err(Error::Data {
+            file: dir.into(),
+            problem,
+        });
     }
     let (train, validation) = train.split_last(train.labels().len() / 6);
-    Ok(DataSet { kind, train: Arc::new(train), validation: Arc::new(validation), test: Arc::new(test), text: None })
+    Ok(DataSet {
+        kind,
+        train: Arc::new(train),
+        validation: Arc::new(validation),
+        test: Arc::new(test),
+        text: None,
+    })
 }
 
 fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(dir).map_err(Error::file("read", dir))?;
     let mut paths = entries
-        .map(|entry| entry.map(|entry| entry.path()).map_err(Error::file("read", dir)))
+        .map(|entry| {
+            entry
+                .map(|entry| entry.path())
+                .map_err(Error::file("read", dir))
+        })
         .collect::<Result<Vec<_>>>()?;
-    paths.retain(|path| path.file_name().is_some_and(|name| !name.to_string_lossy().starts_with('.')));
+    paths.retain(|path| {
+        path.file_name()
+            .is_some_and(|name| !name.to_string_lossy().starts_with('.'))
+    });
     paths.sort();
     Ok(paths)
 }
 
 fn folders_in(dir: &Path) -> Result<Vec<String>> {
     let folders = entries(dir)?.into_iter().filter(|path| path.is_dir());
-    Ok(folders.filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned())).collect())
+    Ok(folders
+        .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
+        .collect())
 }
 
 /// All pictures with their classes, in an order that is random but always the same.
@@ -190,24 +273,38 @@ fn listed(dir: &Path, kind: &Kind) -> Result<Vec<(PathBuf, u8)>> {
     let mut files = Vec::new();
     for (class, name) in kind.classes.iter().enumerate() {
         let is_picture = |path: &PathBuf| {
-            let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+            let ending = path
+                .extension()
+                .map(|ending| ending.to_string_lossy().to_lowercase());
             ending.is_some_and(|ending| ["png", "jpg", "jpeg"].contains(&ending.as_str()))
         };
-        let pictures: Vec<PathBuf> = entries(&dir.join(name))?.into_iter().filter(is_picture).collect();
+        let pictures: Vec<PathBuf> = entries(&dir.join(name))?
+            .into_iter()
+            .filter(is_picture)
+            .collect();
         if pictures.is_empty() {
             let problem = "holds no .png, .jpg or .jpeg".to_string();
-            return Err(Error::Data { file: dir.join(name), problem });
+            return Err(Error::Data {
+                file: dir.join(name),
+                problem,
+            });
         }
         files.extend(pictures.into_iter().map(|path| (path, class as u8)));
     }
     let order = shuffled(&mut stream(0, "test part", 0), files.len());
-    Ok(order.into_iter().map(|index| files[index].clone()).collect())
+    Ok(order
+        .into_iter()
+        .map(|index| files[index].clone())
+        .collect())
 }
 
 fn read(dir: &Path, files: Vec<(PathBuf, u8)>, kind: &Kind, broken: Broken) -> Result<Images> {
     use rayon::prelude::*;
     let all = files.len();
-    let decoded: Vec<Result<Vec<u8>>> = files.par_iter().map(|(path, _)| example(&open(path)?, kind)).collect();
+    let decoded: Vec<Result<Vec<u8>>> = files
+        .par_iter()
+        .map(|(path, _)| example(&open(path)?, kind))
+        .collect();
     let (mut pixels, mut labels, mut faults) = (Vec::new(), Vec::new(), Vec::new());
     for (decoded, (_, class)) in decoded.into_iter().zip(&files) {
         match decoded {
@@ -219,14 +316,24 @@ fn read(dir: &Path, files: Vec<(PathBuf, u8)>, kind: &Kind, broken: Broken) -> R
         }
     }
     if let Some(first) = faults.first() {
-        let problem = format!("{} of {all} pictures cannot be read; the first is {first}", faults.len());
+        let problem = format!(
+            "{} of {all} pictures cannot be read; the first is {first}",
+            faults.len()
+        );
         if broken == Broken::Refuse {
             let problem = format!("{problem}; mend them, or leave them out with broken=skip");
-            return Err(Error::Data { file: dir.into(), problem });
+            return Err(Error::Data {
+                file: dir.into(),
+                problem,
+            });
         }
         eprintln!("warning: {}: {problem}; they are left out", dir.display());
     }
-    Images::new(pixels, labels, [kind.shape[0], kind.shape[1], kind.shape[2]])
+    Images::new(
+        pixels,
+        labels,
+        [kind.shape[0], kind.shape[1], kind.shape[2]],
+    )
 }
 
 #[cfg(test)]
@@ -234,13 +341,19 @@ mod tests {
     use super::*;
 
     fn kind(framing: Framing) -> Kind {
-        Kind { shape: vec![1, 28, 28], classes: vec!["a".into(), "b".into()], content: Content::Picture(framing) }
+        Kind {
+            shape: vec![1, 28, 28],
+            classes: vec!["a".into(), "b".into()],
+            content: Content::Picture(framing),
+        }
     }
 
     /// A bar of ink in a corner of a large picture.
     fn bar(paper: u8, ink: u8) -> DynamicImage {
         let inside = |x: u32, y: u32| (20..40).contains(&x) && (30..130).contains(&y);
-        DynamicImage::ImageLuma8(GrayImage::from_fn(300, 200, |x, y| Luma([if inside(x, y) { ink } else { paper }])))
+        DynamicImage::ImageLuma8(GrayImage::from_fn(300, 200, |x, y| {
+            Luma([if inside(x, y) { ink } else { paper }])
+        }))
     }
 
     #[test]
@@ -248,8 +361,12 @@ mod tests {
         let kind = kind(Framing::Object(4));
         let ink = example(&bar(250, 10), &kind)?;
         assert_eq!(ink, example(&bar(5, 240), &kind)?);
-        let rows: Vec<usize> = (0..28).filter(|row| ink[row * 28..][..28].iter().any(|&v| v > 128)).collect();
-        let columns: Vec<usize> = (0..28).filter(|column| (0..28).any(|row| ink[row * 28 + column] > 128)).collect();
+        let rows: Vec<usize> = (0..28)
+            .filter(|row| ink[row * 28..][..28].iter().any(|&v| v > 128))
+            .collect();
+        let columns: Vec<usize> = (0..28)
+            .filter(|column| (0..28).any(|row| ink[row * 28 + column] > 128))
+            .collect();
         assert_eq!((rows[0], rows.len()), (4, 20));
         assert_eq!((columns[0], columns.len()), (12, 4));
         Ok(())
@@ -257,7 +374,10 @@ mod tests {
 
     #[test]
     fn an_empty_page_is_an_empty_example() -> Result<()> {
-        assert_eq!(example(&bar(200, 200), &kind(Framing::Object(4)))?, vec![0; 784]);
+        assert_eq!(
+            example(&bar(200, 200), &kind(Framing::Object(4)))?,
+            vec![0; 784]
+        );
         Ok(())
     }
 
@@ -268,7 +388,9 @@ mod tests {
             for (index, &(width, height)) in sizes.iter().enumerate() {
                 let image = GrayImage::from_pixel(width, height, Luma([value]));
                 let ending = if index % 2 == 0 { "png" } else { "JPG" };
-                image.save(folder.path().join(class).join(format!("{index}.{ending}"))).unwrap();
+                image
+                    .save(folder.path().join(class).join(format!("{index}.{ending}")))
+                    .unwrap();
             }
         }
         folder
@@ -278,7 +400,12 @@ mod tests {
     fn a_picture_is_turned_as_its_camera_says() {
         let mut bytes = Vec::new();
         let image = GrayImage::from_fn(40, 20, |x, _| Luma([if x < 20 { 0 } else { 255 }]));
-        image.write_to(&mut std::io::Cursor::new(&mut bytes), image::ImageFormat::Jpeg).unwrap();
+        image
+            .write_to(
+                &mut std::io::Cursor::new(&mut bytes),
+                image::ImageFormat::Jpeg,
+            )
+            .unwrap();
         // Behind the mark of the beginning: one tag, the orientation, a quarter turn to the right.
         let tag = [0x12, 0x01, 3, 0, 1, 0, 0, 0, 6, 0, 0, 0];
         let exif = [b"Exif\0\0II*\0\x08\0\0\0\x01\0".as_slice(), &tag, &[0; 4]].concat();
@@ -294,12 +421,18 @@ mod tests {
         let folder = folder(&[(5, 9), (40, 30), (28, 28), (1, 1), (60, 7), (8, 8)]);
         let data = data_set(folder.path(), [3, 4, 6], Broken::Refuse)?;
         assert_eq!(data.kind.classes, ["dark", "light"]);
-        assert_eq!((data.train.len(), data.validation.len(), data.test.len()), (9, 1, 2));
+        assert_eq!(
+            (data.train.len(), data.validation.len(), data.test.len()),
+            (9, 1, 2)
+        );
         let batch = data.train.batch(&[0, 1, 2, 3, 4, 5, 6, 7, 8], None)?;
         let rows = batch.rows().to_vec2::<f32>()?;
         for (row, &label) in rows.iter().zip(batch.labels()?) {
             let expected = [20., 220.][label as usize] / 255.;
-            assert!(row.len() == 72 && row.iter().all(|value| (value - expected).abs() < 0.02), "{label}: {row:?}");
+            assert!(
+                row.len() == 72 && row.iter().all(|value| (value - expected).abs() < 0.02),
+                "{label}: {row:?}"
+            );
         }
         Ok(())
     }
@@ -307,23 +440,42 @@ mod tests {
     #[test]
     fn a_broken_picture_is_named_and_counted_and_left_out_only_if_asked() -> Result<()> {
         let folder = folder(&[(8, 8); 8]);
-        std::fs::write(folder.path().join("dark").join("0.png"), b"\x89PNG\r\n\x1a\nnothing").unwrap();
+        std::fs::write(
+            folder.path().join("dark").join("0.png"),
+            b"\x89PNG\r\n\x1a\nnothing",
+        )
+        .unwrap();
         std::fs::write(folder.path().join("dark").join("1.JPG"), b"hello").unwrap();
-        let error = data_set(folder.path(), [1, 4, 4], Broken::Refuse).err().unwrap().to_string();
-        assert!(error.contains("pictures cannot be read") && error.contains("broken=skip"), "{error}");
+        let error = data_set(folder.path(), [1, 4, 4], Broken::Refuse)
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(
+            error.contains("pictures cannot be read") && error.contains("broken=skip"),
+            "{error}"
+        );
         let data = data_set(folder.path(), [1, 4, 4], Broken::Skip)?;
-        assert_eq!(data.train.len() + data.validation.len() + data.test.len(), 14);
+        assert_eq!(
+            data.train.len() + data.validation.len() + data.test.len(),
+            14
+        );
         Ok(())
     }
 
     #[test]
     fn a_folder_without_classes_or_pictures_says_so() {
         let empty = tempfile::tempdir().unwrap();
-        let error = data_set(empty.path(), [1, 4, 4], Broken::Refuse).err().unwrap().to_string();
+        let error = data_set(empty.path(), [1, 4, 4], Broken::Refuse)
+            .err()
+            .unwrap()
+            .to_string();
         assert!(error.contains("one for each class"), "{error}");
         let folder = folder(&[(8, 8); 4]);
         std::fs::create_dir(folder.path().join("other")).unwrap();
-        let error = data_set(folder.path(), [1, 4, 4], Broken::Refuse).err().unwrap().to_string();
+        let error = data_set(folder.path(), [1, 4, 4], Broken::Refuse)
+            .err()
+            .unwrap()
+            .to_string();
         assert!(error.contains("holds no .png"), "{error}");
     }
 }

@@ -23,12 +23,12 @@
 //!
 //! The smallest one that will do is the right one: a rule that updates weights without a gradient is a layer with a
 //! `learn` of its own, not an architecture; one without negatives is a layer or a goodness, and the sampler `plain`. An
-//! architecture of stacked layers is a [`Stack`](crate::stack::Stack) with some sixty lines around it, most of them the same
+//! architecture of stacked layers is a [`Stack`](crate::wiring::stack::Stack) with some sixty lines around it, most of them the same
 //! everywhere: `onward new --kind architecture` writes them.
 //!
 //! # Four things to keep to
 //!
-//! - Make every variable through [`Site::vars`](crate::Site::vars): then it is seeded, saved, restored and listed.
+//! - Make every variable through [`BuildContext::vars`](crate::BuildContext::vars): then it is seeded, saved, restored and listed.
 //! - Draw everything random from [`Step::stream`](crate::Step::stream): then a run repeats itself, and one that was
 //!   stopped goes on as if it had not been.
 //! - Change variables in `learn` alone, and through the [`Optimiser`](crate::Optimiser) that you are given; `forward` and
@@ -43,8 +43,7 @@
 //! ```
 //! use onward::candle_core::Tensor;
 //! use onward::candle_nn::{linear, Linear, Module};
-//! use onward::{conformance, Input, LocalLayer, Result, Run, Site, Step};
-//! use onward_plugins as _; // an architecture and data to try it with
+//! use onward::{conformance, Input, LocalLayer, Result, Run, BuildContext, Step};
 //!
 //! onward::settings! {
 //!     /// A dense layer of smooth units, `a = z·σ(z)`, `z = x·Wᵀ + b`: `(V·B, …)` to `(V·B, N)`.
@@ -65,9 +64,9 @@
 //!
 //! onward::register! {
 //!     dyn LocalLayer, "smooth", "dense, smooth units (an example)",
-//!     |settings: Smooth, site| {
-//!         let (inputs, units) = (site.input.iter().product(), settings.units.or(site.units).unwrap_or(100));
-//!         Ok(Box::new(Layer(linear(inputs, units, site.vars.builder())?)))
+//!     |settings: Smooth, context| {
+//!         let (inputs, units) = (context.input.iter().product(), settings.units.or(context.units).unwrap_or(100));
+//!         Ok(Box::new(Layer(linear(inputs, units, context.vars.builder())?)))
 //!     }
 //! }
 //!

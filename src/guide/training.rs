@@ -21,9 +21,8 @@
 //! links the plugins that it names with `use the_plugins as _;`.
 //!
 //! ```
-//! use onward::observe::Event;
+//! use onward::run::observe::Event;
 //! use onward::Run;
-//! use onward_plugins as _; // links the built-in methods
 //!
 //! let mut run = Run::builder("progressive")
 //!     .data("digits")

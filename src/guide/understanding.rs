@@ -28,14 +28,14 @@
 //!
 //! | file                                                                    | owns                                      |
 //! |-------------------------------------------------------------------------|-------------------------------------------|
-//! | [`config`](crate::config)                                               | defaults, then preset, file, `key=value`  |
-//! | [`registry`](crate::registry), [`settings`](mod@crate::settings)        | names, and what can be set                |
+//! | [`config`](crate::plugin::config)                                               | defaults, then preset, file, `key=value`  |
+//! | [`registry`](crate::plugin::registry), [`settings`](mod@crate::settings)        | names, and what can be set                |
 //! | [`run`](crate::run) and the trainer                                     | epochs, batches, events, checkpoints      |
-//! | [`architecture`](crate::architecture), [`stack`](crate::stack)          | who feeds whom                            |
-//! | [`block`](crate::block), [`loss`](crate::loss), [`optim`](crate::optim) | one step of one layer                     |
-//! | [`views`](crate::views), [`input`](crate::input)                        | what enters; shared parts are multiplied once |
-//! | [`seed`](crate::seed), [`vars`](crate::vars)                            | everything random, everything learned     |
-//! | [`ops`](crate::ops), [`linear`](crate::linear)                          | candle's operations, and the same in one pass |
+//! | [`architecture`](crate::contract::architecture), [`stack`](crate::wiring::stack)          | who feeds whom                            |
+//! | [`block`](crate::contract::block), [`loss`](crate::contract::loss), [`optim`](crate::optim) | one step of one layer                     |
+//! | [`views`](crate::flow::views), [`input`](crate::flow::input)                        | what enters; shared parts are multiplied once |
+//! | [`seed`](crate::flow::step), [`vars`](crate::flow::vars)                            | everything random, everything learned     |
+//! | [`ops`](crate::kernels), [`linear`](crate::modules::linear)                          | candle's operations, and the same in one pass |
 //!
 //! The trainer knows no rule, no layer and no data set; an architecture knows no rule. Methods are an open set, of
 //! plugins; losses and optimisers are a closed one, of data.

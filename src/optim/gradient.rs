@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{Tensor, Var};
 
-use super::gather::Sum;
+use super::accumulate::Sum;
 use super::Product;
 use crate::error::{Error, Result};
 
@@ -26,7 +26,13 @@ pub(crate) trait Form: Send + Sync {
     ///
     /// # Errors
     /// Whatever candle refuses.
-    fn add_to(&self, gradient: &mut [f32], first: usize, product: &Product, factor: f32) -> Result<()>;
+    fn add_to(
+        &self,
+        gradient: &mut [f32],
+        first: usize,
+        product: &Product,
+        factor: f32,
+    ) -> Result<()>;
 }
 
 impl Gradient<'_> {
@@ -38,8 +44,13 @@ impl Gradient<'_> {
                 for product in *products {
                     let found = product.delta.dims().to_vec();
                     if var.rank() != 2 || found != [product.values.rows()?, var.dim(1)?] {
-                        let expected = format!("({}, N) for {:?}", product.values.rows()?, var.dims());
-                        return Err(Error::Shape { place: "product of a gradient".into(), found, expected });
+                        let expected =
+                            format!("({}, N) for {:?}", product.values.rows()?, var.dims());
+                        return Err(Error::Shape {
+                            place: "product of a gradient".into(),
+                            found,
+                            expected,
+                        });
                     }
                     rows += product.values.width()?;
                 }
@@ -53,7 +64,11 @@ impl Gradient<'_> {
             Self::Whole(gradient) => gradient.dims().to_vec(),
             Self::Products(products) => vec![products.len()],
         };
-        Err(Error::Shape { place: "gradient".into(), found, expected: format!("that of {:?}", var.dims()) })
+        Err(Error::Shape {
+            place: "gradient".into(),
+            found,
+            expected: format!("that of {:?}", var.dims()),
+        })
     }
 
     /// As a tensor, by candle's operations.

@@ -2,12 +2,12 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use super::scatter::Scatter;
-use super::Delta;
+use super::picked_rows::Scatter;
+use super::OutputGradient;
 use crate::error::Result;
-use crate::input::Values;
-use crate::ops::gemm::{accumulate, Matrix};
-use crate::ops::{add, is_fast, with_rows};
+use crate::flow::input::Values;
+use crate::kernels::gemm::{accumulate, Matrix};
+use crate::kernels::{add, is_fast, with_rows};
 
 /// A matrix product that a gradient is made of: `valuesᵀ · delta`, for the rows of the weight that `values` met.
 #[derive(Clone, Debug)]
@@ -15,7 +15,7 @@ pub struct Product {
     /// What was multiplied by these rows of the weight, `(R, D)`.
     pub values: Values,
     /// What the result should have been different by, `(R, N)`.
-    pub delta: Delta,
+    pub delta: OutputGradient,
 }
 
 impl Product {
@@ -52,12 +52,17 @@ impl Product {
                 with_rows(&matrix, |x| {
                     with_rows(&self.delta.whole()?, |delta| {
                         let x = Matrix::of_rows(x.data, x.rows, x.width, x.stride).transposed();
-                        let delta = Matrix::of_rows(delta.data, delta.rows, delta.width, delta.stride);
+                        let delta =
+                            Matrix::of_rows(delta.data, delta.rows, delta.width, delta.stride);
                         accumulate(dst, beside, keep, factor, x, delta, finish);
                     })
                 })?
             }
-            Values::OneHot { index, classes, strength } => {
+            Values::OneHot {
+                index,
+                classes,
+                strength,
+            } => {
                 let change = |scatter: &Scatter<'_>| {
                     let work = |place: usize, dst: &mut [f32], beside: &mut [f32]| {
                         dst.iter_mut().for_each(|dst| *dst *= keep);
@@ -67,10 +72,17 @@ impl Product {
                     if beside.is_empty() {
                         scatter.each_place([dst], |place, [dst]| work(place, dst, &mut []));
                     } else {
-                        scatter.each_place([dst, beside], |place, [dst, beside]| work(place, dst, beside));
+                        scatter.each_place([dst, beside], |place, [dst, beside]| {
+                            work(place, dst, beside)
+                        });
                     }
                 };
-                Scatter::with((index, *classes), &self.delta, factor * *strength as f32, change)
+                Scatter::with(
+                    (index, *classes),
+                    &self.delta,
+                    factor * *strength as f32,
+                    change,
+                )
             }
         }
     }
@@ -90,13 +102,20 @@ pub(super) struct Packed {
 impl Packed {
     /// Adds a product, unless it is of one-hot values, or so many of its rows count that it is better formed as it is.
     pub fn push(&mut self, product: &Product) -> Result<bool> {
-        let Values::Dense { matrix, columns } = &product.values else { return Ok(false) };
+        let Values::Dense { matrix, columns } = &product.values else {
+            return Ok(false);
+        };
         let matrix = matrix.narrow(1, columns.start, columns.len())?;
         let common = product.delta.common();
-        let shares = common.iter().map(|(shares, _)| Ok(shares.to_vec1::<f32>()?)).collect::<Result<Vec<_>>>()?;
+        let shares = common
+            .iter()
+            .map(|(shares, _)| Ok(shares.to_vec1::<f32>()?))
+            .collect::<Result<Vec<_>>>()?;
         let is_packed = with_rows(&matrix, |x| {
             with_rows(product.delta.own(), |delta| {
-                let counting: Vec<usize> = (0..delta.rows).filter(|&row| !is_zero(delta.row(row))).collect();
+                let counting: Vec<usize> = (0..delta.rows)
+                    .filter(|&row| !is_zero(delta.row(row)))
+                    .collect();
                 let rows = counting.len() + common.len();
                 if 2 * rows > delta.rows {
                     return false;
@@ -111,7 +130,9 @@ impl Packed {
                 for shares in &shares {
                     let start = self.values.len();
                     self.values.resize(start + x.width, 0.);
-                    for (row, &share) in shares.iter().enumerate().filter(|(_, share)| **share != 0.) {
+                    for (row, &share) in
+                        shares.iter().enumerate().filter(|(_, share)| **share != 0.)
+                    {
                         add(&mut self.values[start..], share, x.row(row));
                     }
                 }
@@ -136,9 +157,16 @@ impl Packed {
     }
 
     pub fn into_product(self, width: usize, units: usize) -> Result<Product> {
-        let Self { values, delta, rows } = self;
+        let Self {
+            values,
+            delta,
+            rows,
+        } = self;
         let values = Values::dense(Tensor::from_vec(values, (rows, width), &Device::Cpu)?)?;
-        Ok(Product { values, delta: Tensor::from_vec(delta, (rows, units), &Device::Cpu)?.into() })
+        Ok(Product {
+            values,
+            delta: Tensor::from_vec(delta, (rows, units), &Device::Cpu)?.into(),
+        })
     }
 
     /// Values and deltas, `width` and `units` columns.
@@ -151,29 +179,41 @@ impl Packed {
 /// Whether all numbers are zero; what is no number is not.
 pub(super) fn is_zero(row: &[f32]) -> bool {
     // In pieces, each without a branch.
-    row.chunks(64).all(|piece| piece.iter().fold(0, |bits, x| bits | x.to_bits() << 1) == 0)
+    row.chunks(64)
+        .all(|piece| piece.iter().fold(0, |bits, x| bits | x.to_bits() << 1) == 0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::optim::{Descent, Gradient, Method, Optimiser, Schedule};
-    use crate::seed::Step;
-    use crate::vars::Vars;
+    use crate::flow::step::Step;
+    use crate::flow::vars::Vars;
+    use crate::optim::{Algorithm, Gradient, Optimiser, OptimiserSpec, Schedule};
     use candle_nn::Init;
 
-    const STEP: Step = Step { seed: 1, index: 0, epoch: 0, epochs: 1, train: true, pass: 0 };
+    const STEP: Step = Step {
+        seed: 1,
+        index: 0,
+        epoch: 0,
+        epochs: 1,
+        train: true,
+        pass: 0,
+    };
 
     fn random(rows: usize, columns: usize, shift: usize) -> Result<Tensor> {
-        let numbers: Vec<f32> = (0..rows * columns).map(|i| ((i * 37 + shift * 11) % 101) as f32 / 50. - 1.).collect();
+        let numbers: Vec<f32> = (0..rows * columns)
+            .map(|i| ((i * 37 + shift * 11) % 101) as f32 / 50. - 1.)
+            .collect();
         Ok(Tensor::from_vec(numbers, (rows, columns), &Device::Cpu)?)
     }
 
     /// Every `nth` row is kept, none if that is 0, the others are zero; a row in common to the first half, if wanted.
-    fn delta(rows: usize, nth: usize, common: bool) -> Result<Delta> {
-        let kept: Vec<f32> = (0..rows).map(|row| if nth > 0 && row % nth == 0 { 1. } else { 0. }).collect();
+    fn delta(rows: usize, nth: usize, common: bool) -> Result<OutputGradient> {
+        let kept: Vec<f32> = (0..rows)
+            .map(|row| if nth > 0 && row % nth == 0 { 1. } else { 0. })
+            .collect();
         let kept = Tensor::from_vec(kept, (rows, 1), &Device::Cpu)?;
-        let delta = Delta::from(random(rows, 3, 1)?.broadcast_mul(&kept)?);
+        let delta = OutputGradient::from(random(rows, 3, 1)?.broadcast_mul(&kept)?);
         if !common {
             return Ok(delta);
         }
@@ -182,16 +222,29 @@ mod tests {
 
     fn one_hot(rows: usize) -> Result<Values> {
         let index: Vec<u32> = (0..rows as u32 * 2).map(|i| i * 7 % 4).collect();
-        Ok(Values::OneHot { index: Tensor::from_vec(index, (rows, 2), &Device::Cpu)?, classes: 4, strength: 0.5 })
+        Ok(Values::OneHot {
+            index: Tensor::from_vec(index, (rows, 2), &Device::Cpu)?,
+            classes: 4,
+            strength: 0.5,
+        })
     }
 
     /// What is left of a variable after lessons about these products, one by one or gathered; and if they are given as
     /// tensors.
-    fn both(lessons: &[Vec<Product>], method: Method, gathered: bool) -> Result<[Tensor; 2]> {
+    fn both(lessons: &[Vec<Product>], method: Algorithm, gathered: bool) -> Result<[Tensor; 2]> {
         let vars = Vars::new(1, DType::F32, &Device::Cpu);
-        let descent = Descent { method, rate: 0.1, decay: 0.01, momentum: 0.5, schedule: Schedule::Constant };
+        let descent = OptimiserSpec {
+            method,
+            rate: 0.1,
+            decay: 0.01,
+            momentum: 0.5,
+            schedule: Schedule::Constant,
+        };
         let mut optimiser = Optimiser::new(vars.clone(), descent, 0..1);
-        let rows = lessons[0].iter().map(|product| product.values.width()).sum::<Result<usize>>()?;
+        let rows = lessons[0]
+            .iter()
+            .map(|product| product.values.width())
+            .sum::<Result<usize>>()?;
         let found = vars.get("found", (rows, 3), Init::Const(1.))?;
         let expected = vars.get("expected", (rows, 3), Init::Const(1.))?;
         // Twice, so that what a step leaves behind is seen.
@@ -201,8 +254,16 @@ mod tests {
             }
             for products in lessons {
                 optimiser.learn("found", &found, Gradient::Products(products), &STEP)?;
-                let whole = products.iter().map(|product| product.whole(DType::F32)).collect::<Result<Vec<_>>>()?;
-                optimiser.learn("expected", &expected, Gradient::Whole(&Tensor::cat(&whole, 0)?), &STEP)?;
+                let whole = products
+                    .iter()
+                    .map(|product| product.whole(DType::F32))
+                    .collect::<Result<Vec<_>>>()?;
+                optimiser.learn(
+                    "expected",
+                    &expected,
+                    Gradient::Whole(&Tensor::cat(&whole, 0)?),
+                    &STEP,
+                )?;
             }
             if gathered {
                 optimiser.settle(&STEP)?;
@@ -212,7 +273,9 @@ mod tests {
     }
 
     fn assert_same([found, expected]: [Tensor; 2], what: &str) -> Result<()> {
-        let worst = ((found - &expected)?.abs()? / (expected.abs()? + 1.)?)?.flatten_all()?.max(0)?;
+        let worst = ((found - &expected)?.abs()? / (expected.abs()? + 1.)?)?
+            .flatten_all()?
+            .max(0)?;
         let worst = worst.to_scalar::<f32>()?;
         assert!(worst < 1e-5, "{worst}: {what}");
         Ok(())
@@ -225,12 +288,27 @@ mod tests {
             for sizes in [vec![8], vec![300, 40], vec![400, 400, 400]] {
                 let lesson = |&rows: &usize| -> Result<Vec<Product>> {
                     let delta = delta(rows, nth, common)?;
-                    let dense = Product { values: Values::dense(random(rows, 5, rows)?)?, delta: delta.clone() };
-                    Ok(vec![dense, Product { values: one_hot(rows)?, delta }])
+                    let dense = Product {
+                        values: Values::dense(random(rows, 5, rows)?)?,
+                        delta: delta.clone(),
+                    };
+                    Ok(vec![
+                        dense,
+                        Product {
+                            values: one_hot(rows)?,
+                            delta,
+                        },
+                    ])
                 };
                 let lessons = sizes.iter().map(lesson).collect::<Result<Vec<_>>>()?;
-                for (method, gathered) in [(Method::Sgd, false), (Method::Sgd, true), (Method::Adam, true)] {
-                    let what = format!("1 of {nth}, common: {common}, {sizes:?}, {method:?}, gathered: {gathered}");
+                for (method, gathered) in [
+                    (Algorithm::Sgd, false),
+                    (Algorithm::Sgd, true),
+                    (Algorithm::Adam, true),
+                ] {
+                    let what = format!(
+                        "1 of {nth}, common: {common}, {sizes:?}, {method:?}, gathered: {gathered}"
+                    );
                     assert_same(both(&lessons, method, gathered)?, &what)?;
                 }
             }
@@ -242,11 +320,20 @@ mod tests {
     #[test]
     fn picked_rows_of_a_large_table_are_added_where_they_belong() -> Result<()> {
         let (rows, slots, classes) = (50, 3, 20_000);
-        let index: Vec<u32> = (0..rows * slots).map(|i| (i * i * 7919 % classes) as u32).collect();
+        let index: Vec<u32> = (0..rows * slots)
+            .map(|i| (i * i * 7919 % classes) as u32)
+            .collect();
         let index = Tensor::from_vec(index, (rows, slots), &Device::Cpu)?;
-        let values = Values::OneHot { index, classes, strength: 0.5 };
-        let lessons = [vec![Product { values, delta: delta(rows, 1, true)? }]];
-        for method in [Method::Sgd, Method::Adam] {
+        let values = Values::OneHot {
+            index,
+            classes,
+            strength: 0.5,
+        };
+        let lessons = [vec![Product {
+            values,
+            delta: delta(rows, 1, true)?,
+        }]];
+        for method in [Algorithm::Sgd, Algorithm::Adam] {
             assert_same(both(&lessons, method, false)?, &format!("{method:?}"))?;
         }
         Ok(())
@@ -258,10 +345,19 @@ mod tests {
             let values = [Values::dense(random(8, 5, 0)?)?, one_hot(8)?];
             let lesson = |shift: usize| -> Result<Vec<Product>> {
                 let delta = delta(8, nth, true)?.with_common(&random(1, 3, shift)?, 8)?;
-                Ok(values.clone().map(|values| Product { values, delta: delta.clone() }).to_vec())
+                Ok(values
+                    .clone()
+                    .map(|values| Product {
+                        values,
+                        delta: delta.clone(),
+                    })
+                    .to_vec())
             };
             let lessons = [lesson(3)?, lesson(4)?];
-            assert_same(both(&lessons, Method::Sgd, true)?, &format!("1 of {nth}"))?;
+            assert_same(
+                both(&lessons, Algorithm::Sgd, true)?,
+                &format!("1 of {nth}"),
+            )?;
         }
         Ok(())
     }
@@ -271,10 +367,21 @@ mod tests {
         for nth in [1, 3] {
             let part = |width: usize| -> Result<Product> {
                 let values = Values::dense(random(9, width, width)?)?;
-                Ok(Product { values, delta: delta(9, nth, true)? })
+                Ok(Product {
+                    values,
+                    delta: delta(9, nth, true)?,
+                })
             };
-            let lessons = [vec![part(6)?], vec![part(2)?, part(4)?], vec![part(4)?, part(2)?], vec![part(6)?]];
-            assert_same(both(&lessons, Method::Sgd, true)?, &format!("1 of {nth}"))?;
+            let lessons = [
+                vec![part(6)?],
+                vec![part(2)?, part(4)?],
+                vec![part(4)?, part(2)?],
+                vec![part(6)?],
+            ];
+            assert_same(
+                both(&lessons, Algorithm::Sgd, true)?,
+                &format!("1 of {nth}"),
+            )?;
         }
         Ok(())
     }
@@ -282,19 +389,39 @@ mod tests {
     #[test]
     fn what_a_step_that_failed_has_gathered_is_forgotten() -> Result<()> {
         let vars = Vars::new(1, DType::F32, &Device::Cpu);
-        let (method, schedule) = (Method::Sgd, Schedule::Constant);
-        let descent = Descent { method, rate: 0.1, decay: 0., momentum: 0., schedule };
+        let (method, schedule) = (Algorithm::Sgd, Schedule::Constant);
+        let descent = OptimiserSpec {
+            method,
+            rate: 0.1,
+            decay: 0.,
+            momentum: 0.,
+            schedule,
+        };
         let mut optimiser = Optimiser::new(vars.clone(), descent, 0..1);
         let var = vars.get("w", (5, 3), Init::Const(1.))?;
         for nth in [1, 3] {
             let before = var.as_tensor().copy()?;
-            let product = Product { values: Values::dense(random(9, 5, 0)?)?, delta: delta(9, nth, true)? };
+            let product = Product {
+                values: Values::dense(random(9, 5, 0)?)?,
+                delta: delta(9, nth, true)?,
+            };
             for _ in 0..2 {
                 optimiser.gather(1);
-                optimiser.learn("w", &var, Gradient::Products(std::slice::from_ref(&product)), &STEP)?;
+                optimiser.learn(
+                    "w",
+                    &var,
+                    Gradient::Products(std::slice::from_ref(&product)),
+                    &STEP,
+                )?;
             }
             optimiser.settle(&STEP)?;
-            assert_same([var.as_detached_tensor(), (before - (product.whole(DType::F32)? * 0.1)?)?], "one step")?;
+            assert_same(
+                [
+                    var.as_detached_tensor(),
+                    (before - (product.whole(DType::F32)? * 0.1)?)?,
+                ],
+                "one step",
+            )?;
         }
         Ok(())
     }
@@ -302,8 +429,11 @@ mod tests {
     #[test]
     fn only_rows_that_count_are_packed() -> Result<()> {
         assert!(is_zero(&[0., -0.]) && !is_zero(&[0., f32::NAN]) && !is_zero(&[1e-45]));
-        let packed = |delta: Delta, rows: usize| -> Result<Option<usize>> {
-            let product = Product { values: Values::dense(random(rows, 5, 0)?)?, delta };
+        let packed = |delta: OutputGradient, rows: usize| -> Result<Option<usize>> {
+            let product = Product {
+                values: Values::dense(random(rows, 5, 0)?)?,
+                delta,
+            };
             let mut packed = Packed::default();
             Ok(packed.push(&product)?.then_some(packed.rows))
         };

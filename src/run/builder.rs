@@ -8,23 +8,23 @@ use candle_core::{DType, Device, Tensor};
 use toml::Value;
 
 use super::Run;
-use crate::architecture::Architecture;
-use crate::checkpoint;
-use crate::config::{Config, Precision, RunSettings, Source, NO_PRESET};
+use crate::contract::architecture::Architecture;
+use crate::contract::build_context::BuildContext;
+use crate::contract::sampler::{every_class, NegativeSampler};
 use crate::data::channels::Channels;
+use crate::data::text::tokenizer::Tokenizer;
 use crate::data::text::Text;
 use crate::data::{Content, DataSet};
 use crate::error::{Error, Result};
-use crate::folder::{Folder, CONFIG, MODEL, STATE};
-use crate::guard;
-use crate::input::Values;
-use crate::registry::{self, Guarded};
-use crate::sampler::{every_class, NegativeSampler};
-use crate::site::Site;
-use crate::tokenizer::Tokenizer;
-use crate::trainer;
-use crate::vars::{self, Vars};
-use crate::views::Batch;
+use crate::flow::batch::Batch;
+use crate::flow::input::Values;
+use crate::flow::vars::{self, Vars};
+use crate::plugin::checked;
+use crate::plugin::config::{Config, Precision, RunSettings, Source, NO_PRESET};
+use crate::plugin::registry::{self, Checkable};
+use crate::run::checkpoint;
+use crate::run::folder::{Folder, CONFIG, MODEL, STATE};
+use crate::run::trainer;
 
 /// Says what to train; made by [`Run::builder`].
 #[derive(Clone, Debug)]
@@ -114,7 +114,8 @@ impl RunBuilder {
     /// As [`Config::resolve`].
     pub fn config(&self) -> Result<Config> {
         let (preset, by_name) = (self.preset.as_deref(), self.given.is_none());
-        let mut config = Config::resolved(&self.architecture, preset, self.sources.clone(), by_name)?;
+        let mut config =
+            Config::resolved(&self.architecture, preset, self.sources.clone(), by_name)?;
         if self.given.is_some() {
             config.run.data = None;
         }
@@ -127,7 +128,7 @@ impl RunBuilder {
     /// As [`Config::resolve`]; whatever the data or a plugin says of its settings; [`Error::Run`] for a checkpoint that
     /// is damaged or foreign.
     pub fn build(self) -> Result<Run> {
-        guard::caught(|| self.built(false))
+        checked::caught(|| self.built(false))
     }
 
     /// The run; `go_on` if it is to be trained on.
@@ -136,15 +137,25 @@ impl RunBuilder {
         let (mut data, mut tokenizer, mut saved) = (self.given.clone(), None, None);
         if let Some(folder) = &self.saved {
             let read = checkpoint::read(&saved_in(folder, self.data))?;
-            tokenizer = checkpoint::tokenizer(folder, &read.belongs)?;
+            tokenizer = checkpoint::tokenizer(folder, &read.header)?;
             if !self.data {
-                let text = tokenizer.clone().map(|tokenizer| Text { tokenizer, ngram: 1 });
-                data = Some(DataSet::empty(read.belongs.kind.clone(), text));
+                let text = tokenizer.clone().map(|tokenizer| Text {
+                    tokenizer,
+                    ngram: 1,
+                });
+                data = Some(DataSet::empty(read.header.kind.clone(), text));
             }
             saved = Some(read);
         }
         let with_examples = self.data || self.saved.is_none();
-        let mut run = Run::assemble(config, data, with_examples, tokenizer, self.data_dirs, &self.device)?;
+        let mut run = Run::assemble(
+            config,
+            data,
+            with_examples,
+            tokenizer,
+            self.data_dirs,
+            &self.device,
+        )?;
         run.stop = self.stop;
         if let Some(saved) = saved {
             run.restore_from(saved, go_on)?;
@@ -164,7 +175,10 @@ impl RunBuilder {
     pub fn resume(mut self) -> Result<Run> {
         let Some(path) = self.saved.take() else {
             let problem = "nothing to resume: begin with Run::open".to_string();
-            return Err(Error::Run { path: PathBuf::new(), problem });
+            return Err(Error::Run {
+                path: PathBuf::new(),
+                problem,
+            });
         };
         let folder = Folder::lock(&path)?;
         if path.join(STATE).is_file() {
@@ -175,7 +189,7 @@ impl RunBuilder {
                 format!("has a model, but no {STATE} to go on from; put that back, or remove {MODEL} to start over");
             return Err(Error::Run { path, problem });
         }
-        let mut run = guard::caught(|| self.built(true))?;
+        let mut run = checked::caught(|| self.built(true))?;
         run.folder = Some(folder);
         Ok(run)
     }
@@ -188,7 +202,10 @@ impl Run {
             architecture: architecture.into(),
             preset: None,
             sources: Vec::new(),
-            data_dirs: std::env::var_os("ONWARD_DATA").map(PathBuf::from).into_iter().collect(),
+            data_dirs: std::env::var_os("ONWARD_DATA")
+                .map(PathBuf::from)
+                .into_iter()
+                .collect(),
             device: "cpu".into(),
             out: None,
             saved: None,
@@ -208,12 +225,18 @@ impl Run {
         let path = folder.join(CONFIG);
         let mut source = Source::file(&path)?;
         let Some(Value::String(architecture)) = source.table.remove("architecture") else {
-            let problem = "names no `architecture`; it is not the configuration of a run".to_string();
+            let problem =
+                "names no `architecture`; it is not the configuration of a run".to_string();
             return Err(Error::Run { path, problem });
         };
         // It is complete: no preset of today adds to it.
-        let builder = Self::builder(&architecture).preset(NO_PRESET).source(source);
-        Ok(RunBuilder { saved: Some(folder.into()), ..builder })
+        let builder = Self::builder(&architecture)
+            .preset(NO_PRESET)
+            .source(source);
+        Ok(RunBuilder {
+            saved: Some(folder.into()),
+            ..builder
+        })
     }
 
     /// The run in a folder, as [`Run::save`] or [`Run::fit`] left it: weights, optimisers, and how far it had come.
@@ -238,61 +261,110 @@ impl Run {
             Precision::F64 => DType::F64,
         };
         let vars = Vars::new(config.run.seed, dtype, &device);
-        let mut site = Site::new(vars.clone(), config.run.seed);
-        site.epochs = config.run.epochs;
-        (site.data_dirs, site.cache, site.tokenizer) = (data_dirs, cache(), tokenizer);
+        let mut context = BuildContext::new(vars.clone(), config.run.seed);
+        context.epochs = config.run.epochs;
+        (context.data_dirs, context.cache, context.tokenizer) = (data_dirs, cache(), tokenizer);
         let needed = |key: &str| Error::Setting {
             key: key.into(),
             value: "nothing".into(),
             origin: "the defaults".into(),
-            expected: format!("a name, since no preset of {} gives one", config.architecture),
+            expected: format!(
+                "a name, since no preset of {} gives one",
+                config.architecture
+            ),
         };
         let (data, example) = match data {
             Some(data) if !with_examples => {
                 let shape = [&[1], &data.kind.shape[..]].concat();
-                let dtype = if data.kind.content == Content::Text { DType::U32 } else { dtype };
-                (data, Batch::unlabelled(Tensor::zeros(shape, dtype, &device)?)?)
+                let dtype = if data.kind.content == Content::Text {
+                    DType::U32
+                } else {
+                    dtype
+                };
+                (
+                    data,
+                    Batch::unlabelled(Tensor::zeros(shape, dtype, &device)?)?,
+                )
             }
             data => {
                 let data = match (data, &config.run.data) {
-                    (Some(data), _) => DataSet::guard(Box::new(data), "the program's own data".into(), &site),
-                    (None, Some(data)) => registry::build(data, &site)?,
+                    (Some(data), _) => {
+                        DataSet::guard(Box::new(data), "the program's own data".into(), &context)
+                    }
+                    (None, Some(data)) => registry::build(data, &context)?,
                     (None, None) => return Err(needed("data")),
                 };
                 if data.train.is_empty() {
                     let problem = "its training part is empty".to_string();
-                    return Err(Error::Mismatch { place: "data".into(), problem });
+                    return Err(Error::Mismatch {
+                        place: "data".into(),
+                        problem,
+                    });
                 }
                 let example = data.train.batch(&[0], None)?.hidden().to(&device, dtype)?;
-                let data = if config.run.validate { *data } else { data.without_validation() };
+                let data = if config.run.validate {
+                    *data
+                } else {
+                    data.without_validation()
+                };
                 (data, example)
             }
         };
-        (site.example, site.classes) = (data.kind.shape.clone(), data.kind.classes.len());
-        site.tokenizer = data.text.as_ref().map(|text| text.tokenizer.clone());
-        let sampler = registry::build(config.run.sampler.as_ref().ok_or_else(|| needed("sampler"))?, &site)?;
+        (context.example, context.classes) = (data.kind.shape.clone(), data.kind.classes.len());
+        context.tokenizer = data.text.as_ref().map(|text| text.tokenizer.clone());
+        let sampler = registry::build(
+            config
+                .run
+                .sampler
+                .as_ref()
+                .ok_or_else(|| needed("sampler"))?,
+            &context,
+        )?;
         // One example tells what the sampler's inputs look like.
         let neutral = sampler.neutral(&example)?;
         let is_number = |values: &Values| matches!(values, Values::Dense { matrix, .. } if !matrix.dtype().is_float());
         if neutral.parts().iter().any(|part| is_number(&part.values)) {
-            let name = config.run.sampler.as_ref().map_or("", |sampler| &sampler.name);
+            let name = config
+                .run
+                .sampler
+                .as_ref()
+                .map_or("", |sampler| &sampler.name);
             let problem =
-                "takes the numbers of tokens for values; text needs a sampler that is made for it".to_string();
-            return Err(Error::Mismatch { place: format!("sampler {name}"), problem });
+                "takes the numbers of tokens for values; text needs a sampler that is made for it"
+                    .to_string();
+            return Err(Error::Mismatch {
+                place: format!("sampler {name}"),
+                problem,
+            });
         }
         if with_examples {
             check(&config.run, &data, &*sampler)?;
         }
-        site.input = neutral.shape().to_vec();
-        site.hypotheses = sampler.hypotheses(&example, &every_class(1, &example)?)?.is_some();
+        context.input = neutral.shape().to_vec();
+        context.hypotheses = sampler
+            .hypotheses(&example, &every_class(1, &example)?)?
+            .is_some();
         let plugin = registry::named::<dyn Architecture>(&config.architecture)?;
-        let architecture = plugin.at(&config.settings, &site)?;
+        let architecture = plugin.at(&config.settings, &context)?;
         if let Some(readout) = &config.run.readout {
-            let names: Vec<_> = architecture.readouts().iter().map(|readout| readout.name).collect();
+            let names: Vec<_> = architecture
+                .readouts()
+                .iter()
+                .map(|readout| readout.name)
+                .collect();
             if !names.contains(&readout.as_str()) {
-                let (key, value, origin) = ("readout".into(), format!("{readout:?}"), "the settings".into());
+                let (key, value, origin) = (
+                    "readout".into(),
+                    format!("{readout:?}"),
+                    "the settings".into(),
+                );
                 let expected = format!("one that this network has: {}", names.join(", "));
-                return Err(Error::Setting { key, value, origin, expected });
+                return Err(Error::Setting {
+                    key,
+                    value,
+                    origin,
+                    expected,
+                });
             }
         }
         let channels = match config.run.standardise {
@@ -322,10 +394,16 @@ impl Run {
 /// Refuses what would only be found out in the middle of an epoch.
 fn check(settings: &RunSettings, data: &DataSet, sampler: &dyn NegativeSampler) -> Result<()> {
     let refused = |key: &str, value: String, expected: String| {
-        Err(Error::Setting { key: key.into(), value, origin: "the settings".into(), expected })
+        Err(Error::Setting {
+            key: key.into(),
+            value,
+            origin: "the settings".into(),
+            expected,
+        })
     };
     if data.kind.content == Content::Text {
-        let expected = |what: &str| format!("{what}, since text cannot be moved or mirrored as pictures are");
+        let expected =
+            |what: &str| format!("{what}, since text cannot be moved or mirrored as pictures are");
         if settings.shift > 0 {
             return refused("shift", settings.shift.to_string(), expected("0"));
         }
@@ -335,9 +413,16 @@ fn check(settings: &RunSettings, data: &DataSet, sampler: &dyn NegativeSampler) 
     }
     let (examples, least) = (data.train.len(), sampler.smallest_batch());
     let batch = settings.batch.min(examples);
-    let rest = if examples % batch == 0 { batch } else { examples % batch };
+    let rest = if examples % batch == 0 {
+        batch
+    } else {
+        examples % batch
+    };
     if batch.min(rest) < least {
-        let name = settings.sampler.as_ref().map_or("", |sampler| &sampler.name);
+        let name = settings
+            .sampler
+            .as_ref()
+            .map_or("", |sampler| &sampler.name);
         let expected = format!(
             "a number that cuts the {examples} examples to train on into batches of {least} and more, for the sampler \
              {name}; it leaves one of {}",
@@ -346,7 +431,9 @@ fn check(settings: &RunSettings, data: &DataSet, sampler: &dyn NegativeSampler) 
         return refused("batch", settings.batch.to_string(), expected);
     }
     // Predictions, their logarithms, and what they should have been: what is not to be had would end the process.
-    let scores = batch.max(trainer::EVALUATION_BATCH).saturating_mul(data.kind.classes.len());
+    let scores = batch
+        .max(trainer::EVALUATION_BATCH)
+        .saturating_mul(data.kind.classes.len());
     let needed = scores.saturating_mul(4 * std::mem::size_of::<f32>());
     if vars::available().is_some_and(|free| needed as u64 > free) {
         let problem = format!(
@@ -355,7 +442,10 @@ fn check(settings: &RunSettings, data: &DataSet, sampler: &dyn NegativeSampler) 
             data.kind.classes.len(),
             needed >> 20
         );
-        return Err(Error::Mismatch { place: "data".into(), problem });
+        return Err(Error::Mismatch {
+            place: "data".into(),
+            problem,
+        });
     }
     Ok(())
 }
@@ -364,7 +454,9 @@ fn check(settings: &RunSettings, data: &DataSet, sampler: &dyn NegativeSampler) 
 /// if the process was killed between the two.
 fn saved_in(folder: &Path, with_state: bool) -> PathBuf {
     let (state, model) = (folder.join(STATE), folder.join(MODEL));
-    let is_behind = || checkpoint::standing(&model).is_none_or(|model| checkpoint::standing(&state) != Some(model));
+    let is_behind = || {
+        checkpoint::standing(&model).is_none_or(|model| checkpoint::standing(&state) != Some(model))
+    };
     if state.is_file() && (with_state || is_behind()) {
         state
     } else {
@@ -374,24 +466,33 @@ fn saved_in(folder: &Path, with_state: bool) -> PathBuf {
 
 /// `onward` in the user's cache.
 fn cache() -> Option<PathBuf> {
-    let folder = |name: &str| std::env::var_os(name).filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    let folder = |name: &str| {
+        std::env::var_os(name)
+            .filter(|folder| !folder.is_empty())
+            .map(PathBuf::from)
+    };
     let cache = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")))?;
     Some(cache.join("onward"))
 }
 
 /// The device with this name.
 fn open_device(name: &str) -> Result<Device> {
-    let fault = |problem: String| Error::Device { name: name.into(), problem };
+    let fault = |problem: String| Error::Device {
+        name: name.into(),
+        problem,
+    };
     let (kind, number) = name.split_once(':').unwrap_or((name, "0"));
-    let number = number.parse().map_err(|_| fault("expected a number behind the colon, as in cuda:1".into()))?;
+    let number = number
+        .parse()
+        .map_err(|_| fault("expected a number behind the colon, as in cuda:1".into()))?;
     match kind {
         "cpu" if name == "cpu" => Ok(Device::Cpu),
-        "cuda" if !candle_core::utils::cuda_is_available() => {
-            Err(fault("this program was built without it; build with --features cuda".into()))
-        }
-        "metal" if !candle_core::utils::metal_is_available() => {
-            Err(fault("this program was built without it; build with --features metal".into()))
-        }
+        "cuda" if !candle_core::utils::cuda_is_available() => Err(fault(
+            "this program was built without it; build with --features cuda".into(),
+        )),
+        "metal" if !candle_core::utils::metal_is_available() => Err(fault(
+            "this program was built without it; build with --features metal".into(),
+        )),
         "cuda" => Device::new_cuda(number).map_err(|error| fault(error.to_string())),
         "metal" => Device::new_metal(number).map_err(|error| fault(error.to_string())),
         _ => Err(fault("expected cpu, cuda, cuda:N or metal".into())),

@@ -14,7 +14,7 @@ impl GoodnessFn for Sum {
 
 onward::register! {
     dyn onward::LocalLayer, "sum", "the sum of the activities",
-    |settings: Sum, _site| Ok(Box::new(settings))
+    |settings: Sum, _context| Ok(Box::new(settings))
 }
 
 fn main() {}

@@ -13,8 +13,8 @@ impl GoodnessFn for Sum {
 }
 
 onward::register! {
-    dyn onward::observe::Observer, "sum", "the sum of the activities",
-    |_settings: Sum, _site| Ok(Box::new(()))
+    dyn onward::run::observe::Observer, "sum", "the sum of the activities",
+    |_settings: Sum, _context| Ok(Box::new(()))
 }
 
 fn main() {}

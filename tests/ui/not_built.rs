@@ -14,7 +14,7 @@ impl GoodnessFn for Sum {
 
 onward::register! {
     dyn GoodnessFn, "sum", "the sum of the activities",
-    |settings: Sum, _site| settings
+    |settings: Sum, _context| settings
 }
 
 fn main() {}

@@ -14,7 +14,7 @@ impl GoodnessFn for Sum {
 
 onward::register! {
     dyn GoodnessFn, "sum", "the sum of the activities",
-    |_settings: usize, _site| Ok(Box::new(Sum {}))
+    |_settings: usize, _context| Ok(Box::new(Sum {}))
 }
 
 fn main() {}

@@ -1,13 +1,13 @@
 //! Architecture `staggered`.
 
 use onward::candle_core::Tensor;
-use onward::optim::{Descent, Method, Schedule};
-use onward::registry::Preset;
+use onward::optim::{OptimiserSpec, Algorithm, Schedule};
+use onward::plugin::registry::Preset;
 use onward::settings::Pick;
-use onward::stack::{Level, Stack};
+use onward::wiring::stack::{Level, Stack};
 use onward::{
     Architecture, Batch, Block, GoodnessFn, Head, Input, LocalLayer, Loss, NegativeSampler, Normalise, Objective,
-    Readout, Report, Result, Site, Step,
+    Readout, Report, Result, BuildContext, Step,
 };
 
 onward::settings! {
@@ -39,17 +39,17 @@ const PRESETS: &[Preset] = &[Preset {
 struct Net(Stack);
 
 impl Net {
-    fn new(settings: &Staggered, site: &Site) -> Result<Self> {
-        let (method, schedule) = (Method::Sgd, Schedule::HalfLinear);
-        let descent = Descent { method, rate: settings.lr, decay: 0., momentum: 0.9, schedule };
+    fn new(settings: &Staggered, context: &BuildContext) -> Result<Self> {
+        let (method, schedule) = (Algorithm::Sgd, Schedule::HalfLinear);
+        let descent = OptimiserSpec { method, rate: settings.lr, decay: 0., momentum: 0.9, schedule };
         let objective = Objective { loss: Loss::Logistic, theta: None, temperature: 1. };
         let level = |(index, &units): (usize, &usize)| {
             let (layer, goodness) = (settings.layer.clone(), settings.goodness.clone());
-            Level { units, layer, goodness, objective, descent, span: index.min(site.epochs - 1)..site.epochs }
+            Level { units, layer, goodness, objective, descent, span: index.min(context.epochs - 1)..context.epochs }
         };
         let levels: Vec<Level> = settings.hidden.iter().enumerate().map(level).collect();
-        let ones = Input::of(Tensor::ones([&[1], &site.input[..]].concat(), site.vars.dtype(), &site.vars.device())?)?;
-        Ok(Self(Stack::new(site, ones, Normalise::MeanSquare, &levels, 0..levels.len())?.with_head(site, descent, 0)?))
+        let ones = Input::of(Tensor::ones([&[1], &context.input[..]].concat(), context.vars.dtype(), &context.vars.device())?)?;
+        Ok(Self(Stack::new(context, ones, Normalise::MeanSquare, &levels, 0..levels.len())?.with_head(context, descent, 0)?))
     }
 }
 
@@ -85,6 +85,6 @@ impl Architecture for Net {
 
 onward::register! {
     dyn Architecture, "staggered", "layers that begin to learn one after the other (an example, 2026)",
-    |settings: Staggered, site| Ok(Box::new(Net::new(&settings, site)?)),
+    |settings: Staggered, context| Ok(Box::new(Net::new(&settings, context)?)),
     .presets(PRESETS)
 }

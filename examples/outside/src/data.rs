@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use onward::data::images::Images;
 use onward::data::{Content, DataSet, Examples, Framing, Kind};
-use onward::seed::{below, stream, unit};
+use onward::flow::random::{below, stream, unit};
 use onward::Result;
 
 onward::settings! {
@@ -42,5 +42,5 @@ fn data_set(size: usize) -> Result<DataSet> {
 
 onward::register! {
     DataSet, "stripes", "noisy stripes in four directions, 8×8 grey (made for this example, 2026)",
-    |settings: Stripes, _site| Ok(Box::new(data_set(settings.size)?))
+    |settings: Stripes, _context| Ok(Box::new(data_set(settings.size)?))
 }

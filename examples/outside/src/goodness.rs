@@ -19,5 +19,5 @@ impl GoodnessFn for Excess {
 
 onward::register! {
     dyn GoodnessFn, "excess", "by how much activities exceed a margin, summed (an example, 2026)",
-    |settings: Excess, _site| Ok(Box::new(settings))
+    |settings: Excess, _context| Ok(Box::new(settings))
 }

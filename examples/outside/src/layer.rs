@@ -2,7 +2,7 @@
 
 use onward::candle_core::Tensor;
 use onward::candle_nn::Init;
-use onward::{ops, Input, Lesson, Linear, LocalLayer, Optimiser, Result, Site, Step};
+use onward::{kernels, Input, Lesson, Linear, LocalLayer, Optimiser, Result, BuildContext, Step};
 
 onward::settings! {
     /// A dense layer with a smooth non-linearity, `a = log(1 + e^z)`, `z = x·W + b`: `(V·B, D)` to `(V·B, N)`.
@@ -17,17 +17,17 @@ onward::settings! {
 struct Layer(Linear);
 
 impl Layer {
-    fn new(settings: &Softplus, site: &Site) -> Result<Self> {
-        let inputs: usize = site.input.iter().product();
-        let units = settings.units.or(site.units).unwrap_or(100);
+    fn new(settings: &Softplus, context: &BuildContext) -> Result<Self> {
+        let inputs: usize = context.input.iter().product();
+        let units = settings.units.or(context.units).unwrap_or(100);
         let init = Init::Randn { mean: 0., stdev: 1. / (inputs.max(1) as f64).sqrt() };
-        Ok(Self(Linear::new(&site.vars, inputs, units, init, true)?))
+        Ok(Self(Linear::new(&context.vars, inputs, units, init, true)?))
     }
 }
 
 impl LocalLayer for Layer {
     fn forward(&self, input: &Input, _step: &Step) -> Result<Tensor> {
-        ops::softplus(&self.0.forward(input, false)?)
+        kernels::softplus(&self.0.forward(input, false)?)
     }
 
     fn learn(&mut self, lesson: &Lesson<'_>, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
@@ -38,5 +38,5 @@ impl LocalLayer for Layer {
 
 onward::register! {
     dyn LocalLayer, "softplus", "dense, log(1 + e^z) (Dugas and others 2000)",
-    |settings: Softplus, site| Ok(Box::new(Layer::new(&settings, site)?))
+    |settings: Softplus, context| Ok(Box::new(Layer::new(&settings, context)?))
 }

@@ -32,5 +32,5 @@ impl NegativeSampler for Halves {
 
 onward::register! {
     dyn NegativeSampler, "halves", "two images put together from their halves, no labels (an example, 2026)",
-    |settings: Halves, _site| Ok(Box::new(settings))
+    |settings: Halves, _context| Ok(Box::new(settings))
 }

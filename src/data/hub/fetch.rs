@@ -21,7 +21,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Where the hub keeps every data set as tables; candle-datasets takes them from there.
 const REVISION: &str = "refs/convert/parquet";
 
-pub(super) fn fetch(hub: &Hub, cache: &Path, name: &str, files: &[&str], write: Writer) -> Result<()> {
+pub(super) fn fetch(
+    hub: &Hub,
+    cache: &Path,
+    name: &str,
+    files: &[&str],
+    write: Writer,
+) -> Result<()> {
     fs::create_dir_all(cache).map_err(Error::file("create", cache))?;
     let target = cache.join(name);
     let _lock = lock(cache, name)?;
@@ -59,30 +65,53 @@ fn fetch_into(hub: &Hub, part: &Path, name: &str) -> Result<[Images; 2]> {
     fs::create_dir_all(&folder).map_err(Error::file("create", &folder))?;
     // The client's second cache can be moved in no other way; it would hold the same bytes in the user's home.
     std::env::set_var("HF_XET_CACHE", folder.join("xet"));
-    let client = HFClientBuilder::new().cache_dir(&folder).retry_max_attempts(2).build();
+    let client = HFClientBuilder::new()
+        .cache_dir(&folder)
+        .retry_max_attempts(2)
+        .build();
     let client = client.map_err(|error| fault(repository, &error))?;
-    eprintln!("downloading {name} from {}/datasets/{repository}", client.endpoint());
+    eprintln!(
+        "downloading {name} from {}/datasets/{repository}",
+        client.endpoint()
+    );
     let client = HFClientSync::from_inner(client).map_err(|error| fault(repository, &error))?;
     let tables = patiently(&folder, PATIENCE, move |total| {
         // For the bar alone; whatever is wrong here is found below, and said there.
-        total.store(size_on_hub(&client, repository).unwrap_or(0), Ordering::Relaxed);
+        total.store(
+            size_on_hub(&client, repository).unwrap_or(0),
+            Ordering::Relaxed,
+        );
         from_hub(&client, repository.into())
     });
-    let tables = tables.map_err(|source| Error::File { action: "download", path: repository.into(), source })?;
+    let tables = tables.map_err(|source| Error::File {
+        action: "download",
+        path: repository.into(),
+        source,
+    })?;
     let tables = tables.map_err(|error| fault(repository, &error))?;
     // The parts are known by their sizes: candle-datasets gives no names.
-    let rows = |table: &dyn FileReader| usize::try_from(table.metadata().file_metadata().num_rows()).unwrap_or(0);
+    let rows = |table: &dyn FileReader| {
+        usize::try_from(table.metadata().file_metadata().num_rows()).unwrap_or(0)
+    };
     let part = |name: &str, counts: &[usize]| {
         let size: usize = counts.iter().sum();
         let mut fitting = tables.iter().filter(|table| rows(*table) == size);
         let (Some(table), None) = (fitting.next(), fitting.next()) else {
             let found: Vec<usize> = tables.iter().map(|table| rows(table)).collect();
-            let problem = format!("expected one table of {size} images to {name}, found tables of {found:?} rows");
-            return Err(Error::Data { file: repository.into(), problem });
+            let problem = format!(
+                "expected one table of {size} images to {name}, found tables of {found:?} rows"
+            );
+            return Err(Error::Data {
+                file: repository.into(),
+                problem,
+            });
         };
         table::images(table, hub, counts).map_err(|problem| {
             let problem = format!("the table of {size} images to {name}: {problem}");
-            Error::Data { file: repository.into(), problem }
+            Error::Data {
+                file: repository.into(),
+                problem,
+            }
         })
     };
     Ok([part("train on", hub.train)?, part("test on", hub.test)?])
@@ -91,20 +120,41 @@ fn fetch_into(hub: &Hub, part: &Path, name: &str) -> Result<[Images; 2]> {
 /// The outermost and the innermost cause: the one says what was done, the other why it failed.
 fn fault(repository: &str, error: &dyn std::error::Error) -> Error {
     let mut text = error.to_string();
-    let inner = std::iter::successors(error.source(), |error| error.source()).last().map(|error| error.to_string());
+    let inner = std::iter::successors(error.source(), |error| error.source())
+        .last()
+        .map(|error| error.to_string());
     if let Some(inner) = inner.filter(|inner| !text.contains(inner.as_str())) {
         text = format!("{text}: {inner}");
     }
-    Error::File { action: "download", path: repository.into(), source: std::io::Error::other(text) }
+    Error::File {
+        action: "download",
+        path: repository.into(),
+        source: std::io::Error::other(text),
+    }
 }
 
 /// How many bytes the tables of a repository have.
 fn size_on_hub(client: &HFClientSync, repository: &str) -> HFResult<u64> {
     let (owner, name) = hf_hub::split_id(repository);
     let repository = client.dataset(owner, name);
-    let files = repository.info().revision(REVISION).send()?.siblings.unwrap_or_default();
-    let tables = files.into_iter().map(|file| file.rfilename).filter(|name| name.ends_with(".parquet"));
-    let size = |table| Ok(repository.get_file_metadata().filepath(table).revision(REVISION).send()?.file_size);
+    let files = repository
+        .info()
+        .revision(REVISION)
+        .send()?
+        .siblings
+        .unwrap_or_default();
+    let tables = files
+        .into_iter()
+        .map(|file| file.rfilename)
+        .filter(|name| name.ends_with(".parquet"));
+    let size = |table| {
+        Ok(repository
+            .get_file_metadata()
+            .filepath(table)
+            .revision(REVISION)
+            .send()?
+            .file_size)
+    };
     tables.map(size).sum()
 }
 
@@ -118,9 +168,16 @@ fn patiently<T: Send + 'static>(
     let (sender, receiver) = mpsc::channel();
     let total = Arc::new(AtomicU64::new(0));
     let expected = total.clone();
-    std::thread::Builder::new().name("download".into()).spawn(move || sender.send(work(&total)))?;
-    let bar = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
-    let show = |template| ProgressStyle::with_template(template).map_or((), |style| bar.set_style(style));
+    std::thread::Builder::new()
+        .name("download".into())
+        .spawn(move || sender.send(work(&total)))?;
+    let bar = if std::io::stderr().is_terminal() {
+        ProgressBar::new_spinner()
+    } else {
+        ProgressBar::hidden()
+    };
+    let show =
+        |template| ProgressStyle::with_template(template).map_or((), |style| bar.set_style(style));
     show("{spinner} {bytes} {bytes_per_sec}");
     let (mut size, mut grown) = (0, Instant::now());
     loop {
@@ -129,7 +186,9 @@ fn patiently<T: Send + 'static>(
                 bar.finish_and_clear();
                 return Ok(done);
             }
-            Err(RecvTimeoutError::Disconnected) => return Err(std::io::Error::other("the download broke down")),
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(std::io::Error::other("the download broke down"))
+            }
             Err(RecvTimeoutError::Timeout) => bar.tick(),
         }
         let expected = expected.load(Ordering::Relaxed);
@@ -169,7 +228,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let patience = Duration::from_millis(300);
         assert_eq!(patiently(folder.path(), patience, |_| 3).unwrap(), 3);
-        let error = patiently(folder.path(), patience, |_| std::thread::sleep(Duration::from_secs(5))).unwrap_err();
+        let error = patiently(folder.path(), patience, |_| {
+            std::thread::sleep(Duration::from_secs(5))
+        })
+        .unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
         let path = folder.path().join("growing");
         let slow = move |_: &AtomicU64| {

@@ -13,17 +13,32 @@ use crate::data::images::Images;
 use crate::data::pictures;
 
 /// The images of a table, if they are what is known of them; `counts` are of each class. Else what is wrong.
-pub(super) fn images(table: &dyn FileReader, hub: &Hub, counts: &[usize]) -> Result<Images, String> {
+pub(super) fn images(
+    table: &dyn FileReader,
+    hub: &Hub,
+    counts: &[usize],
+) -> Result<Images, String> {
     // The library asserts what a damaged file may break; what is known of that is looked at first.
-    let chunks = table.metadata().row_groups().iter().flat_map(|group| group.columns());
+    let chunks = table
+        .metadata()
+        .row_groups()
+        .iter()
+        .flat_map(|group| group.columns());
     let places = |chunk: &ColumnChunkMetaData| {
-        [Some(chunk.compressed_size()), Some(chunk.data_page_offset()), chunk.dictionary_page_offset()]
+        [
+            Some(chunk.compressed_size()),
+            Some(chunk.data_page_offset()),
+            chunk.dictionary_page_offset(),
+        ]
     };
     if let Some(negative) = chunks.flat_map(places).flatten().find(|number| *number < 0) {
-        return Err(format!("a column that begins at or is as long as {negative} bytes"));
+        return Err(format!(
+            "a column that begins at or is as long as {negative} bytes"
+        ));
     }
     let read = std::panic::AssertUnwindSafe(|| read(table, hub, counts));
-    std::panic::catch_unwind(read).unwrap_or_else(|_| Err("it is damaged: its reader broke off".into()))
+    std::panic::catch_unwind(read)
+        .unwrap_or_else(|_| Err("it is damaged: its reader broke off".into()))
 }
 
 fn read(table: &dyn FileReader, hub: &Hub, counts: &[usize]) -> Result<Images, String> {
@@ -34,33 +49,51 @@ fn read(table: &dyn FileReader, hub: &Hub, counts: &[usize]) -> Result<Images, S
     let (mut pixels, mut classes) = (Vec::new(), Vec::new());
     for group in 0..table.num_row_groups() {
         let first = classes.len();
-        let rows = table.get_row_group(group).map_err(|error| error.to_string())?;
-        let expected = usize::try_from(rows.metadata().num_rows()).unwrap_or(0).min(size);
-        let (pictures, labels) = match (rows.get_column_reader(image), rows.get_column_reader(label)) {
-            (Ok(ColumnReader::ByteArrayColumnReader(pictures)), Ok(ColumnReader::Int64ColumnReader(labels))) => {
-                (values(pictures, expected)?, values(labels, expected)?)
-            }
-            (Err(error), _) | (_, Err(error)) => return Err(error.to_string()),
-            _ => return Err("a column is not of the type that the file says".into()),
-        };
+        let rows = table
+            .get_row_group(group)
+            .map_err(|error| error.to_string())?;
+        let expected = usize::try_from(rows.metadata().num_rows())
+            .unwrap_or(0)
+            .min(size);
+        let (pictures, labels) =
+            match (rows.get_column_reader(image), rows.get_column_reader(label)) {
+                (
+                    Ok(ColumnReader::ByteArrayColumnReader(pictures)),
+                    Ok(ColumnReader::Int64ColumnReader(labels)),
+                ) => (values(pictures, expected)?, values(labels, expected)?),
+                (Err(error), _) | (_, Err(error)) => return Err(error.to_string()),
+                _ => return Err("a column is not of the type that the file says".into()),
+            };
         for (row, label) in (first..).zip(labels) {
-            let class = usize::try_from(label).ok().filter(|&class| class < counts.len());
+            let class = usize::try_from(label)
+                .ok()
+                .filter(|&class| class < counts.len());
             let class = class.and_then(|class| u8::try_from(class).ok());
             let expected = counts.len() - 1;
-            classes.push(class.ok_or_else(|| format!("row {row}: class {label}, expected 0 to {expected}"))?);
+            classes
+                .push(class.ok_or_else(|| {
+                    format!("row {row}: class {label}, expected 0 to {expected}")
+                })?);
         }
         let decoded: Vec<Vec<u8>> = (first..)
             .zip(pictures)
             .collect::<Vec<_>>()
             .into_par_iter()
-            .map(|(row, picture)| exactly(picture.data(), hub.shape).map_err(|why| format!("row {row}: {why}")))
+            .map(|(row, picture)| {
+                exactly(picture.data(), hub.shape).map_err(|why| format!("row {row}: {why}"))
+            })
             .collect::<Result<_, _>>()?;
         pixels.extend(decoded.into_iter().flatten());
     }
     for (class, &expected) in counts.iter().enumerate() {
-        let found = classes.iter().filter(|&&found| usize::from(found) == class).count();
+        let found = classes
+            .iter()
+            .filter(|&&found| usize::from(found) == class)
+            .count();
         if found != expected {
-            return Err(format!("{found} images of class {class}, expected {expected}"));
+            return Err(format!(
+                "{found} images of class {class}, expected {expected}"
+            ));
         }
     }
     Images::new(pixels, classes, hub.shape).map_err(|error| error.to_string())
@@ -69,23 +102,38 @@ fn read(table: &dyn FileReader, hub: &Hub, counts: &[usize]) -> Result<Images, S
 fn column(table: &dyn FileReader, path: &str, kind: Type) -> Result<usize, String> {
     let columns = table.metadata().file_metadata().schema_descr().columns();
     let fits = |column: &ColumnDescriptor| {
-        column.path().string() == path && column.physical_type() == kind && column.max_rep_level() == 0
+        column.path().string() == path
+            && column.physical_type() == kind
+            && column.max_rep_level() == 0
     };
-    columns.iter().position(|column| fits(column)).ok_or_else(|| {
-        let found: Vec<String> =
-            columns.iter().map(|c| format!("{} {}", c.path().string(), c.physical_type())).collect();
-        format!("has no column {path} of type {kind}; it has {}", found.join(", "))
-    })
+    columns
+        .iter()
+        .position(|column| fits(column))
+        .ok_or_else(|| {
+            let found: Vec<String> = columns
+                .iter()
+                .map(|c| format!("{} {}", c.path().string(), c.physical_type()))
+                .collect();
+            format!(
+                "has no column {path} of type {kind}; it has {}",
+                found.join(", ")
+            )
+        })
 }
 
 /// The values of a column in as many rows, none of which may be missing.
-fn values<T: DataType>(mut reader: ColumnReaderImpl<T>, expected: usize) -> Result<Vec<T::T>, String> {
+fn values<T: DataType>(
+    mut reader: ColumnReaderImpl<T>,
+    expected: usize,
+) -> Result<Vec<T::T>, String> {
     let (mut values, mut levels) = (Vec::new(), Vec::new());
     let read = reader.read_records(expected, Some(&mut levels), None, &mut values);
     read.map_err(|error| error.to_string())?;
     match values.len() {
         found if found == expected => Ok(values),
-        found => Err(format!("{found} values in a column of {expected} rows; the others are missing")),
+        found => Err(format!(
+            "{found} values in a column of {expected} rows; the others are missing"
+        )),
     }
 }
 
@@ -94,9 +142,15 @@ fn exactly(picture: &[u8], shape: [usize; 3]) -> Result<Vec<u8>, String> {
     let image = pictures::decode(std::io::Cursor::new(picture))?;
     let [channels, height, width] = shape;
     let color = image.color();
-    let found = [usize::from(color.channel_count()), image.height() as usize, image.width() as usize];
+    let found = [
+        usize::from(color.channel_count()),
+        image.height() as usize,
+        image.width() as usize,
+    ];
     if found != shape || color.bytes_per_pixel() != color.channel_count() {
-        return Err(format!("an image of shape {found:?}, {color:?}, expected {shape:?} of 8 bits each"));
+        return Err(format!(
+            "an image of shape {found:?}, {color:?}, expected {shape:?} of 8 bits each"
+        ));
     }
     let interleaved = image.into_bytes();
     let channel = |channel| interleaved.iter().skip(channel).step_by(channels).copied();

@@ -1,0 +1,60 @@
+//! Data set `cifar-10`.
+
+use std::sync::Arc;
+
+use onward_core::data::hub::Hub;
+use onward_core::data::{cifar, Content, DataSet, Framing, Kind};
+use onward_core::{BuildContext, Result};
+
+onward_core::settings! {
+    /// Colour photographs of 32×32 pixels in ten classes: 41,667 to train, 8,333 to validate (the last sixth of the 50,000
+    /// that come to train), 10,000 to test. Read from the six files of the binary version, plain or `.gz`; where there
+    /// are none, they are downloaded, once.
+    ///
+    /// # Reference
+    /// Krizhevsky, "Learning multiple layers of features from tiny images", 2009.
+    pub struct Cifar {}
+}
+
+const CLASSES: [&str; 10] = [
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+];
+
+const HUB: Hub = Hub {
+    repository: "uoft-cs/cifar10",
+    columns: ["img", "label"],
+    shape: cifar::SHAPE,
+    train: &[5000; 10],
+    test: &[1000; 10],
+};
+
+fn data_set(context: &BuildContext) -> Result<DataSet> {
+    HUB.provide(context, "cifar-10", &cifar::FILES, cifar::write)?;
+    let [train, test] = cifar::read(&context.folders("cifar-10"), "cifar-10")?;
+    let (train, validation) = train.split_last(train.labels().len() / 6);
+    Ok(DataSet {
+        kind: Kind {
+            shape: cifar::SHAPE.to_vec(),
+            classes: CLASSES.map(String::from).to_vec(),
+            content: Content::Picture(Framing::Whole),
+        },
+        train: Arc::new(train),
+        validation: Arc::new(validation),
+        test: Arc::new(test),
+        text: None,
+    })
+}
+
+onward_core::register! {
+    DataSet, "cifar-10", "photographs, 32×32 colour, 10 classes (Krizhevsky 2009)",
+    |_settings: Cifar, context| Ok(Box::new(data_set(context)?))
+}

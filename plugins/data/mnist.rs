@@ -1,0 +1,71 @@
+//! Data sets `mnist` and `fashion-mnist`.
+
+use onward_core::data::hub::Hub;
+use onward_core::data::{idx, DataSet, Framing};
+use onward_core::{BuildContext, Result};
+
+const DIGITS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
+const CLOTHES: [&str; 10] = [
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+];
+
+onward_core::settings! {
+    /// Grey images of 28×28 pixels in ten classes: 50,000 to train, 10,000 to validate (the last of the 60,000 that
+    /// come to train), 10,000 to test. Read from the original four files, plain or `.gz`; where there are none, they are
+    /// downloaded, once.
+    ///
+    /// # Reference
+    /// LeCun, Cortes, Burges, "The MNIST database of handwritten digits"; Xiao, Rasul, Vollgraf, "Fashion-MNIST", 2017
+    /// (<https://arxiv.org/abs/1708.07747>).
+    pub struct Mnist {}
+}
+
+const MNIST: Hub = Hub {
+    repository: "ylecun/mnist",
+    columns: ["image", "label"],
+    shape: [1, 28, 28],
+    train: &[5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949],
+    test: &[980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009],
+};
+
+const FASHION: Hub = Hub {
+    repository: "zalando-datasets/fashion_mnist",
+    train: &[6000; 10],
+    test: &[1000; 10],
+    ..MNIST
+};
+
+fn data_set(
+    context: &BuildContext,
+    name: &str,
+    hub: &Hub,
+    classes: &[&str],
+    framing: Framing,
+) -> Result<Box<DataSet>> {
+    hub.provide(context, name, &idx::FILES, idx::write)?;
+    Ok(Box::new(idx::data_set(
+        &context.folders(name),
+        name,
+        classes,
+        framing,
+    )?))
+}
+
+onward_core::register! {
+    DataSet, "mnist", "handwritten digits, 28×28 grey, 10 classes (LeCun, Cortes, Burges 1998)",
+    |_settings: Mnist, context| data_set(context, "mnist", &MNIST, &DIGITS, Framing::Object(4))
+}
+
+onward_core::register! {
+    DataSet, "fashion-mnist", "clothing, 28×28 grey, 10 classes (Xiao, Rasul, Vollgraf 2017, arXiv 1708.07747)",
+    |_settings: Mnist, context| data_set(context, "fashion-mnist", &FASHION, &CLOTHES, Framing::Object(0))
+}

@@ -1,0 +1,80 @@
+//! Goodness `mean_squares`.
+
+use onward_core::candle_core::Tensor;
+use onward_core::contract::goodness::Positive;
+use onward_core::{kernels, GoodnessFn, Result};
+
+onward_core::settings! {
+    /// Goodness of an example as the mean of its squared activities.
+    ///
+    /// `g[b] = (1/N)·Σᵢ a[b, i]²`, with `i` over the `N` numbers of every dimension but the first; its negative where
+    /// low activity is what positive views should have. `(B, …)` to `(B,)`.
+    ///
+    /// The width of a layer does not matter to it. With threshold 1 and temperature `1/N` it decides exactly as
+    /// `sum_squares` does with threshold `N` and temperature 1; its gradient is `N` times as small, so that it wants Adam,
+    /// or a rate `N` times as large and a peer normalisation `N` times as weak.
+    ///
+    /// # Reference
+    /// nebuly-ai's `forward_forward` app, whose threshold of 2 is the default here.
+    pub struct MeanSquares {
+        /// Which activity positive views should have.
+        positive: Positive = Positive::High;
+    }
+}
+
+impl GoodnessFn for MeanSquares {
+    fn goodness(&self, activity: &Tensor) -> Result<Tensor> {
+        let units = activity.elem_count() / activity.dim(0)?.max(1);
+        Ok((kernels::sum_squares(activity)? * (self.positive.sign() / units as f64))?)
+    }
+
+    fn threshold(&self, _units: usize) -> f64 {
+        2. * self.positive.sign()
+    }
+
+    fn gradient(&self, activity: &Tensor, upstream: &Tensor) -> Result<Tensor> {
+        let units = activity.elem_count() / activity.dim(0)?.max(1);
+        kernels::scale_rows(
+            activity,
+            &(upstream * (2. * self.positive.sign() / units as f64))?,
+        )
+    }
+}
+
+onward_core::register! {
+    dyn GoodnessFn, "mean_squares", "mean of squared activities, threshold 2 (nebuly-ai forward_forward; Hinton 2022, arXiv 2212.13345)",
+    |settings: MeanSquares, _context| Ok(Box::new(settings))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use onward_core::candle_core::Device;
+
+    #[test]
+    fn the_mean_does_not_grow_with_the_width() -> Result<()> {
+        let activity = Tensor::new(&[[1f32, 2., 1., 2.], [0., 2., 0., 2.]], &Device::Cpu)?;
+        assert_eq!(
+            MeanSquares::default()
+                .goodness(&activity)?
+                .to_vec1::<f32>()?,
+            [2.5, 2.]
+        );
+        // 2·a/N times what is upstream, and the other way round where low activity is good.
+        let upstream = Tensor::new(&[1f32, 2.], &Device::Cpu)?;
+        let gradient = |positive| -> Result<_> {
+            Ok(MeanSquares { positive }
+                .gradient(&activity, &upstream)?
+                .to_vec2::<f32>()?)
+        };
+        assert_eq!(
+            gradient(Positive::High)?,
+            [[0.5, 1., 0.5, 1.], [0., 2., 0., 2.]]
+        );
+        assert_eq!(
+            gradient(Positive::Low)?,
+            [[-0.5, -1., -0.5, -1.], [0., -2., 0., -2.]]
+        );
+        Ok(())
+    }
+}

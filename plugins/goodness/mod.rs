@@ -1,0 +1,5 @@
+//! Goodness functions.
+
+mod mean_squares;
+mod projection;
+mod sum_squares;

@@ -1,0 +1,151 @@
+//! Goodness `projection`: a trained map from the activity to a goodness for each class.
+
+use onward_core::candle_core::{Tensor, D};
+use onward_core::candle_nn::Init;
+use onward_core::{
+    BuildContext, Error, GoodnessFn, Input, LastResult, Linear, Optimiser, Result, Step,
+};
+
+onward_core::settings! {
+    /// A goodness for each class by a matrix that learns with the layer.
+    ///
+    /// `g[b, c] = Σᵢ cell(a)[b, i]·M[i, c]`, `M` being `(D, C)` and learning from the same loss; the activities of images,
+    /// `(B, N, H, W)`, are averaged over a grid of `grid×grid` cells first if `grid` is not 0. `(B, …)` to `(B, C)`.
+    ///
+    /// With the loss `cross_entropy` every block is a layer with a classifier of its own: local, but nearer to deep
+    /// supervision than to contrast, and without negatives. The net's prediction is the sum of the blocks' goodness.
+    ///
+    /// # Reference
+    /// Gong, Li, Abdulla, "Mono-Forward: Backpropagation-Free Algorithm", 2025 (<https://arxiv.org/abs/2501.09238>), where
+    /// nothing is averaged; Nøkland and Eidnes, "Training Neural Networks with LocallyConnected Error Signals", 2019
+    /// (<https://arxiv.org/abs/1901.06656>), for the average.
+    pub struct Projection {
+        /// Cells on each side that the activities of images are averaged over; 0 to take every number by itself.
+        grid: usize = 0;
+    }
+}
+
+struct Goodness {
+    linear: Linear,
+    classes: usize,
+    /// Height and width of a cell, if there are cells.
+    cell: Option<(usize, usize)>,
+    /// The averages of the last activity, which a lesson asks for three times.
+    kept: LastResult<Input>,
+}
+
+impl Goodness {
+    fn new(settings: &Projection, context: &BuildContext) -> Result<Self> {
+        let (mut inputs, mut cell) = (context.input.iter().product::<usize>(), None);
+        if let (1.., &[channels, height, width]) = (settings.grid, &context.input[..]) {
+            let grid = settings.grid;
+            if height % grid != 0 || width % grid != 0 {
+                let problem = format!("a `grid` of {grid}×{grid} cells does not divide activities of {height}×{width}");
+                return Err(Error::Mismatch {
+                    place: "projection".into(),
+                    problem,
+                });
+            }
+            cell = Some((height / grid, width / grid));
+            inputs = channels * grid * grid;
+        }
+        let linear = Linear::new(
+            &context.vars,
+            inputs,
+            context.classes,
+            Init::Const(0.),
+            false,
+        )?;
+        Ok(Self {
+            linear,
+            classes: context.classes,
+            cell,
+            kept: LastResult::default(),
+        })
+    }
+
+    fn averaged(&self, activity: &Tensor) -> Result<Input> {
+        let Some((height, width)) = self.cell.filter(|&cell| cell != (1, 1)) else {
+            return Input::of(activity.flatten_from(1)?);
+        };
+        if let Some(averages) = self.kept.get(activity) {
+            return Ok(averages);
+        }
+        let (rows, channels, h, w) = activity.dims4()?;
+        let shape = (rows * channels * (h / height), height, w / width, width);
+        let cells = activity
+            .contiguous()?
+            .reshape(shape)?
+            .sum(D::Minus1)?
+            .sum(1)?;
+        let averages = Input::of((cells / (height * width) as f64)?.reshape((rows, ()))?)?;
+        self.kept.put(activity, averages.clone());
+        Ok(averages)
+    }
+}
+
+impl GoodnessFn for Goodness {
+    fn goodness(&self, activity: &Tensor) -> Result<Tensor> {
+        self.linear.forward(&self.averaged(activity)?, false)
+    }
+
+    fn classes(&self) -> Option<usize> {
+        Some(self.classes)
+    }
+
+    fn gradient(&self, activity: &Tensor, upstream: &Tensor) -> Result<Tensor> {
+        let below = self
+            .linear
+            .below(&self.averaged(activity)?, upstream)?
+            .swap_remove(0);
+        let Some((height, width)) = self.cell else {
+            return Ok(below.reshape(activity.shape())?);
+        };
+        let (rows, channels, h, w) = activity.dims4()?;
+        let cells = (below / (height * width) as f64)?.reshape((
+            rows * channels * (h / height),
+            1,
+            w / width,
+            1,
+        ))?;
+        Ok(cells
+            .broadcast_as((rows * channels * (h / height), height, w / width, width))?
+            .reshape(activity.shape())?)
+    }
+
+    fn learn(
+        &mut self,
+        activity: &Tensor,
+        upstream: &Tensor,
+        optimiser: &mut Optimiser,
+        step: &Step,
+    ) -> Result<()> {
+        self.linear
+            .learn(&self.averaged(activity)?, upstream, optimiser, step)
+    }
+}
+
+onward_core::register! {
+    dyn GoodnessFn, "projection", "a trained map to a goodness for each class, loss: cross_entropy (Mono-Forward 2025, arXiv 2501.09238)",
+    |settings: Projection, context| Ok(Box::new(Goodness::new(&settings, context)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use onward_core::candle_core::{DType, Device};
+    use onward_core::Vars;
+
+    #[test]
+    fn cells_are_averaged() -> Result<()> {
+        let vars = Vars::new(1, DType::F32, &Device::Cpu);
+        let mut context = BuildContext::new(vars, 1).with_input(&[1, 2, 4]);
+        context.classes = 2;
+        let goodness = Goodness::new(&Projection { grid: 2 }, &context)?;
+        let activity = Tensor::new(&[[[[1f32, 3., 0., 2.], [5., 7., 4., 8.]]]], &Device::Cpu)?;
+        let cells = goodness.averaged(&activity)?.join()?.to_vec2::<f32>()?;
+        assert_eq!(cells, [[2., 1., 6., 6.]]); // 1×2 pixels each
+        assert!(Goodness::new(&Projection { grid: 3 }, &context).is_err());
+        Ok(())
+    }
+}

@@ -1,0 +1,77 @@
+//! Goodness `sum_squares`.
+
+use onward_core::candle_core::Tensor;
+use onward_core::contract::goodness::Positive;
+use onward_core::{kernels, GoodnessFn, Result};
+
+onward_core::settings! {
+    /// Goodness of an example as the sum of its squared activities.
+    ///
+    /// `g[b] = Σᵢ a[b, i]²`, with `i` over every dimension but the first; its negative where low activity is what
+    /// positive views should have.
+    ///
+    /// | tensor   | shape    |                                               |
+    /// |----------|----------|-----------------------------------------------|
+    /// | activity | `(B, …)` | non-linear output, its length still untouched |
+    /// | goodness | `(B,)`   |                                               |
+    ///
+    /// A layer twice as wide is about twice as good under this measure, so the threshold is the number of units unless
+    /// `theta` is set.
+    ///
+    /// # Reference
+    /// Hinton, "The Forward-Forward Algorithm", 2022, section 2 (<https://arxiv.org/abs/2212.13345>).
+    pub struct SumSquares {
+        /// Which activity positive views should have.
+        positive: Positive = Positive::High;
+    }
+}
+
+impl GoodnessFn for SumSquares {
+    fn goodness(&self, activity: &Tensor) -> Result<Tensor> {
+        Ok((kernels::sum_squares(activity)? * self.positive.sign())?)
+    }
+
+    fn threshold(&self, units: usize) -> f64 {
+        self.positive.sign() * units as f64
+    }
+
+    fn gradient(&self, activity: &Tensor, upstream: &Tensor) -> Result<Tensor> {
+        kernels::scale_rows(activity, &(upstream * (2. * self.positive.sign()))?)
+    }
+}
+
+onward_core::register! {
+    dyn GoodnessFn, "sum_squares", "sum of squared activities, threshold: the number of units (Hinton 2022, arXiv 2212.13345)",
+    |settings: SumSquares, _context| Ok(Box::new(settings))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use onward_core::candle_core::Device;
+
+    #[test]
+    fn squares_are_summed_over_everything_but_the_batch() -> Result<()> {
+        let activity = Tensor::new(&[[[1f32, 2.]], [[0., 3.]]], &Device::Cpu)?;
+        assert_eq!(
+            SumSquares::default()
+                .goodness(&activity)?
+                .to_vec1::<f32>()?,
+            [5., 9.]
+        );
+        let low = SumSquares {
+            positive: Positive::Low,
+        };
+        assert_eq!(low.goodness(&activity)?.to_vec1::<f32>()?, [-5., -9.]);
+        assert_eq!(low.threshold(2), -2.);
+        let upstream = Tensor::new(&[1f32, 0.5], &Device::Cpu)?;
+        let gradient = |positive| -> Result<_> {
+            Ok(SumSquares { positive }
+                .gradient(&activity, &upstream)?
+                .to_vec3::<f32>()?)
+        };
+        assert_eq!(gradient(Positive::High)?, [[[2., 4.]], [[0., 3.]]]);
+        assert_eq!(gradient(Positive::Low)?, [[[-2., -4.]], [[0., -3.]]]);
+        Ok(())
+    }
+}

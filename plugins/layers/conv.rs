@@ -1,0 +1,230 @@
+//! Layer `conv`.
+
+use onward_core::candle_core::{Tensor, Var};
+use onward_core::candle_nn::Init;
+use onward_core::kernels::Moments;
+use onward_core::modules::conv::Convolved;
+use onward_core::optim::Gradient;
+use onward_core::{
+    kernels, BuildContext, Conv, Error, Input, LastResult, Lesson, LocalLayer, Optimiser, Result,
+    Step,
+};
+
+onward_core::choices! {
+    /// Over what the sums of a convolution are standardised before the non-linearity.
+    pub enum Norm {
+        /// Not at all.
+        None = "none",
+        /// Each channel over the batch; in evaluation by running means.
+        Batch = "batch",
+        /// All channels of an example together. A goodness that is the length of the activity then tells little.
+        Group = "group",
+    }
+}
+
+onward_core::settings! {
+    /// A convolution with pooling and rectified linear units.
+    ///
+    /// `z = pool(x ∗ W)`, `a = max(0, norm(z) + b)`.
+    ///
+    /// | tensor   | shape                        |                                                                 |
+    /// |----------|------------------------------|-----------------------------------------------------------------|
+    /// | input    | `(V·B, C, H, W)`             | `(V·B, H, W)` is one channel                                     |
+    /// | `W`      | `(N, C, field, field)`       | drawn from `N(0, √(2/(C·field²)))`; zeros beyond the border         |
+    /// | `z`      | `(V·B, N, ⌊H/P⌋, ⌊W/P⌋)`     | the largest of every `P×P` pixels                                |
+    /// | `b`      | `(N,)`                       | starts at 0                                                      |
+    /// | activity | `(V·B, N, ⌊H/P⌋, ⌊W/P⌋)`     |                                                                 |
+    ///
+    /// `norm(z) = (z − mean) / √(variance + 10⁻⁵)`, over the batch and all places of a channel (`batch`), or over all of
+    /// an example (`group`). Pooling comes first: it costs least there, and it is the same but for what is averaged.
+    ///
+    /// Learns in closed form, from the gradient of the activity through `norm` and pool to the kernel; the gradient of
+    /// the input is never computed.
+    ///
+    /// # Reference
+    /// LeCun and others, "Gradient-based learning applied to document recognition", 1998; Ioffe and Szegedy, "Batch
+    /// Normalization", 2015 (<https://arxiv.org/abs/1502.03167>); for nets of local convolutions, Papachristodoulou and
+    /// others, "Convolutional Channel-wise Competitive Learning", 2023 (<https://arxiv.org/abs/2312.12668>).
+    pub struct Convolution {
+        /// How many channels come out; the architecture's `hidden` if it is not set here.
+        units: Option<usize> = None, in 1..;
+        /// Height and width of the field, in pixels; odd.
+        field: usize = 3, in 1..=101;
+        /// Height and width of a pool, in pixels; 1 for none.
+        pool: usize = 2, in 1..=15;
+        /// Over what the sums are standardised.
+        norm: Norm = Norm::None;
+        /// How much of the running means a step keeps.
+        norm_momentum: f64 = 0.9, in 0. ..1.;
+    }
+}
+
+struct Layer {
+    settings: Convolution,
+    conv: Conv,
+    bias: (String, Var),
+    /// Running means and variances of the channels, for `batch`.
+    running: Option<[Var; 2]>,
+    /// What the last pass of training made, for the update that follows it.
+    made: LastResult<Convolved>,
+}
+
+impl Layer {
+    fn new(settings: Convolution, context: &BuildContext) -> Result<Self> {
+        let mismatch = |problem: String| {
+            Err(Error::Mismatch {
+                place: "conv".into(),
+                problem,
+            })
+        };
+        let Some(units) = settings.units.or(context.units) else {
+            return mismatch(
+                "nobody says how many `units`; set it, or the architecture's `hidden`".into(),
+            );
+        };
+        let (channels, height, width) = match context.input[..] {
+            [channels, height, width] => (channels, height, width),
+            [height, width] => (1, height, width),
+            _ => {
+                let found = &context.input;
+                return mismatch(format!(
+                    "it takes images (channels, height, width); {found:?} are none"
+                ));
+            }
+        };
+        if height.min(width) < settings.pool {
+            let pool = settings.pool;
+            let problem = format!(
+                "no pool of {pool}×{pool} fits into images of {height}×{width}; set `pool = 1`"
+            );
+            return mismatch(problem);
+        }
+        if settings.field > 2 * height.max(width) {
+            let problem = format!(
+                "`field = {}` is larger than the images of {height}×{width} can fill; at most {} makes sense",
+                settings.field,
+                2 * height.max(width) - 1
+            );
+            return mismatch(problem);
+        }
+        let inputs = channels * settings.field * settings.field;
+        let init = Init::Randn {
+            mean: 0.,
+            stdev: (2. / inputs as f64).sqrt(),
+        };
+        let conv = Conv::new(
+            &context.vars,
+            channels,
+            units,
+            settings.field,
+            settings.pool,
+            init,
+        )?;
+        let bias = (
+            context.vars.path("bias"),
+            context.vars.get("bias", units, Init::Const(0.))?,
+        );
+        let running = match settings.norm {
+            Norm::Batch => Some([
+                context
+                    .vars
+                    .buffer("running_mean", units, Init::Const(0.))?,
+                context
+                    .vars
+                    .buffer("running_variance", units, Init::Const(1.))?,
+            ]),
+            _ => None,
+        };
+        Ok(Self {
+            settings,
+            conv,
+            bias,
+            running,
+            made: LastResult::default(),
+        })
+    }
+
+    /// The input as images, `(V·B, C, H, W)`.
+    fn images(input: &Input) -> Result<Tensor> {
+        let joined = input.join()?;
+        Ok(if joined.rank() == 3 {
+            joined.unsqueeze(1)?
+        } else {
+            joined
+        })
+    }
+
+    /// What `z` is standardised by, and whether that is fixed instead of being taken from `z`.
+    fn moments(&self, z: &Tensor, step: &Step) -> Result<Option<(Moments, bool)>> {
+        Ok(match (self.settings.norm, &self.running) {
+            (Norm::Group, _) => Some((Moments::of(z, true)?, false)),
+            (Norm::Batch, Some([mean, variance])) if !step.train => {
+                let [mean, variance] = [mean, variance].map(|var| var.as_detached_tensor());
+                Some((
+                    Moments {
+                        mean,
+                        variance,
+                        by_row: false,
+                    },
+                    true,
+                ))
+            }
+            (Norm::Batch, _) => Some((Moments::of(z, false)?, false)),
+            (Norm::None, _) => None,
+        })
+    }
+}
+
+impl LocalLayer for Layer {
+    fn forward(&self, input: &Input, step: &Step) -> Result<Tensor> {
+        let made = self.conv.forward(&Self::images(input)?)?;
+        let moments = self.moments(&made.output, step)?;
+        let bias = self.bias.1.as_detached_tensor();
+        let activity = kernels::standardised_relu(
+            &made.output,
+            moments.as_ref().map(|(moments, _)| moments),
+            &bias,
+        )?;
+        if step.train {
+            self.made.put(&activity, made);
+        }
+        Ok(activity)
+    }
+
+    fn learn(&mut self, lesson: &Lesson<'_>, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
+        let images = Self::images(lesson.input)?;
+        let made = self
+            .made
+            .take(lesson.activity)
+            .map_or_else(|| self.conv.forward(&images), Ok)?;
+        let moments = self.moments(&made.output, step)?;
+        let above = kernels::gate(lesson.gradient()?, lesson.activity, 1.)?;
+        let delta = match &moments {
+            Some((moments, fixed)) => moments.gradient(&made.output, &above, *fixed)?,
+            None => above.clone(),
+        };
+        self.conv.learn(&images, &made, &delta, optimiser, step)?;
+        optimiser.learn(
+            &self.bias.0,
+            &self.bias.1,
+            Gradient::Whole(&kernels::channel_sums(&above)?),
+            step,
+        )?;
+        if let (Some(running), Some((now, false))) = (&self.running, &moments) {
+            let keep = self.settings.norm_momentum;
+            for (var, now) in running.iter().zip([&now.mean, &now.variance]) {
+                var.set(&((var.as_tensor() * keep)? + (now * (1. - keep))?)?.detach())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn features(&self) -> Result<Option<Tensor>> {
+        Ok(Some(self.conv.features()))
+    }
+}
+
+onward_core::register! {
+    dyn LocalLayer, "conv", "convolution, pooling, rectified linear units (LeCun 1998; locally: CwComp 2023, arXiv 2312.12668)",
+    |settings: Convolution, context| Ok(Box::new(Layer::new(settings, context)?))
+}

@@ -1,0 +1,206 @@
+//! Layer `dense`.
+
+use onward_core::candle_core::Tensor;
+use onward_core::candle_nn::Init;
+use onward_core::modules::peer_norm::PeerNorm;
+use onward_core::{
+    kernels, BuildContext, Error, Input, Lesson, Linear, LocalLayer, Optimiser, Result, Step,
+};
+
+onward_core::settings! {
+    /// A fully connected layer of rectified linear units.
+    ///
+    /// `a = max(0, x·W + b)`, with dropout: `a ← a·m / (1 − d)`, `m` being 0 with probability `d`.
+    ///
+    /// | tensor   | shape      |                                             |
+    /// |----------|------------|---------------------------------------------|
+    /// | input    | `(V·B, …)` | flattened to `D` columns                    |
+    /// | `W`      | `(D, N)`   | drawn from `N(0, 1/√D)`                     |
+    /// | `b`      | `(N,)`     | starts at 0                                 |
+    /// | activity | `(V·B, N)` |                                             |
+    ///
+    /// Learns in closed form: with `δ` the gradient of the loss where a unit was active, `∂W = xᵀ·δ` and `∂b = Σ δ`.
+    ///
+    /// PeerNorm normalisation ([`PeerNorm`]) keeps every unit about equally active.
+    ///
+    /// # Reference
+    /// Hinton's Matlab program `ffnew.m` (2022), for the initial weights and the peer normalisation.
+    pub struct Dense {
+        /// How many units; the architecture's `hidden` if it is not set here.
+        units: Option<usize> = None, in 1..;
+        /// Whether there is a bias.
+        bias: bool = true;
+        /// Probability that a unit is silenced in a training step.
+        dropout: f64 = 0., in 0. ..=0.95;
+        /// Strength of the peer normalisation; Hinton's is 0.03.
+        peer: f64 = 0., in 0. ..;
+        /// How much of the running mean of the activities a step keeps.
+        peer_momentum: f64 = 0.9, in 0. ..1.;
+    }
+}
+
+struct Layer {
+    settings: Dense,
+    linear: Linear,
+    peer: Option<PeerNorm>,
+    purpose: String,
+}
+
+impl Layer {
+    fn new(settings: Dense, context: &BuildContext) -> Result<Self> {
+        let units = settings
+            .units
+            .or(context.units)
+            .ok_or_else(|| Error::Mismatch {
+                place: "dense".into(),
+                problem: "nobody says how many `units`; set it, or the architecture's `hidden`"
+                    .into(),
+            })?;
+        let inputs: usize = context.input.iter().product();
+        let init = Init::Randn {
+            mean: 0.,
+            stdev: 1. / (inputs.max(1) as f64).sqrt(),
+        };
+        let linear = Linear::new(&context.vars, inputs, units, init, settings.bias)?;
+        let peer = PeerNorm::new(&context.vars, units, settings.peer, settings.peer_momentum)?;
+        Ok(Self {
+            settings,
+            linear,
+            peer,
+            purpose: context.vars.path("dropout"),
+        })
+    }
+}
+
+impl LocalLayer for Layer {
+    fn forward(&self, input: &Input, step: &Step) -> Result<Tensor> {
+        let activity = self.linear.forward(input, true)?;
+        if step.train && self.settings.dropout > 0. {
+            return kernels::dropout(
+                &activity,
+                self.settings.dropout,
+                &step.stream(&self.purpose),
+            );
+        }
+        Ok(activity)
+    }
+
+    fn learn(&mut self, lesson: &Lesson<'_>, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
+        let gain = if step.train {
+            1. / (1. - self.settings.dropout)
+        } else {
+            1.
+        };
+        let delta = PeerNorm::gate(self.peer.as_ref(), lesson, gain)?;
+        self.linear.learn(lesson.input, delta, optimiser, step)
+    }
+
+    fn features(&self) -> Result<Option<Tensor>> {
+        Ok(Some(self.linear.features()?))
+    }
+}
+
+onward_core::register! {
+    dyn LocalLayer, "dense", "fully connected rectified linear units, peer normalisation, dropout (Hinton 2022, arXiv 2212.13345)",
+    |settings: Dense, context| Ok(Box::new(Layer::new(settings, context)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use onward_core::candle_core::{DType, Device};
+    use onward_core::optim::{Algorithm, OptimiserSpec, Schedule};
+    use onward_core::{Role, Vars};
+
+    /// Against differences of the loss `½·Σ a²`, whose gradient of the activity is the activity, under the same mask.
+    #[test]
+    fn dropout_silences_the_gradient_as_well_and_has_its_gain() -> Result<()> {
+        let vars = Vars::new(1, DType::F64, &Device::Cpu);
+        let context = BuildContext::new(vars.clone(), 1)
+            .with_input(&[3])
+            .with_units(4);
+        let mut layer = Layer::new(
+            Dense {
+                dropout: 0.5,
+                ..Dense::default()
+            },
+            &context,
+        )?;
+        let x = Tensor::new(
+            &[[1f64, 2., -1.], [0.5, -1., 3.], [2., 2., 1.], [-1., 1., 0.]],
+            &Device::Cpu,
+        )?;
+        let input = Input::stacked(x, 1)?;
+        let step = Step {
+            seed: 5,
+            index: 0,
+            epoch: 0,
+            epochs: 1,
+            train: true,
+            pass: 0,
+        };
+        let activity = layer.forward(&input, &step)?;
+        let silenced = activity
+            .eq(0.)?
+            .to_dtype(DType::F64)?
+            .sum_all()?
+            .to_scalar::<f64>()?;
+        assert!((3. ..14.).contains(&silenced), "{silenced}");
+        let weight = vars
+            .learned()
+            .into_iter()
+            .find(|(name, _)| name.ends_with("weight"))
+            .expect("it has one")
+            .1;
+        let before = weight.as_tensor().copy()?.flatten_all()?.to_vec1::<f64>()?;
+        let loss = |values: &[f64]| -> Result<f64> {
+            weight.set(&Tensor::from_slice(values, weight.shape(), &Device::Cpu)?)?;
+            Ok(layer
+                .forward(&input, &step)?
+                .sqr()?
+                .sum_all()?
+                .to_scalar::<f64>()?
+                / 2.)
+        };
+        let mut expected = before.clone();
+        for (at, expected) in expected.iter_mut().enumerate() {
+            let moved = |by: f64| {
+                before
+                    .iter()
+                    .enumerate()
+                    .map(move |(i, w)| if i == at { w + by } else { *w })
+            };
+            let (up, down): (Vec<f64>, Vec<f64>) = (moved(1e-6).collect(), moved(-1e-6).collect());
+            *expected -= (loss(&up)? - loss(&down)?) / 2e-6;
+        }
+        loss(&before)?;
+        let descent = OptimiserSpec {
+            method: Algorithm::Sgd,
+            rate: 1.,
+            decay: 0.,
+            momentum: 0.,
+            schedule: Schedule::Constant,
+        };
+        let mut optimiser = Optimiser::new(vars, descent, 0..1);
+        let lesson = Lesson {
+            input: &input,
+            activity: &activity,
+            gradient: Some(&activity),
+            roles: &[Role::Positive],
+        };
+        layer.learn(&lesson, &mut optimiser, &step)?;
+        for (found, expected) in weight
+            .as_tensor()
+            .flatten_all()?
+            .to_vec1::<f64>()?
+            .iter()
+            .zip(expected)
+        {
+            assert!(
+                (found - expected).abs() < 1e-6,
+                "{found} instead of {expected}"
+            );
+        }
+        Ok(())
+    }
+}

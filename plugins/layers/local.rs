@@ -1,0 +1,99 @@
+//! Layer `local`.
+
+use onward_core::candle_core::Tensor;
+use onward_core::candle_nn::Init;
+use onward_core::modules::locally_connected::{Fields, LocallyConnected};
+use onward_core::modules::peer_norm::PeerNorm;
+use onward_core::{BuildContext, Error, Input, Lesson, LocalLayer, Optimiser, Result, Step};
+
+onward_core::settings! {
+    /// LocallyConnected receptive fields: as a convolution, but every place of the grid has weights of its own.
+    ///
+    /// `a[n, l] = max(0, Σ_f x[field f of l]·W[l, f, n] + b[l, n])`; a location sees all channels of its field, of images
+    /// or of another layer of this kind. That costs `2·V·B·C·field²·N` operations for each location, and as many for its
+    /// gradient.
+    ///
+    /// | tensor   | shape                     |                                                       |
+    /// |----------|---------------------------|-------------------------------------------------------|
+    /// | input    | `(V·B, C, H, W)`          | `(V·B, H, W)` is one channel                          |
+    /// | `W`      | `(L, C·field², N)`        | drawn from `N(0, 1/√(C·field²))`                      |
+    /// | `b`      | `(L·N,)`                  | starts at 0                                           |
+    /// | activity | `(V·B, N, gridₕ, grid_w)` | `grid = ⌊(H + 2·padding − field) / stride⌋ + 1`       |
+    ///
+    /// Hinton's net for MNIST, with a 4×4, a 3×3 and a 2×2 grid, is the preset `unsupervised_local` of `progressive`.
+    ///
+    /// # Reference
+    /// Hinton, "The Forward-Forward Algorithm", 2022, section 3.2 (<https://arxiv.org/abs/2212.13345>).
+    pub struct Receptive {
+        /// How many channels at each location; the architecture's `hidden` if it is not set here.
+        units: Option<usize> = None, in 1..;
+        /// Height and width of a field, in pixels.
+        field: usize = 3, in 1..=1024;
+        /// Pixels between the fields of neighbouring locations.
+        stride: usize = 1, in 1..;
+        /// Zeros around the image.
+        padding: usize = 0, in 0..=1024;
+        /// Strength of the peer normalisation; Hinton's is 0.03.
+        peer: f64 = 0., in 0. ..;
+        /// How much of the running mean of the activities a step keeps.
+        peer_momentum: f64 = 0.9, in 0. ..1.;
+    }
+}
+
+struct Layer {
+    local: LocallyConnected,
+    peer: Option<PeerNorm>,
+}
+
+impl Layer {
+    fn new(settings: &Receptive, context: &BuildContext) -> Result<Self> {
+        let mismatch = |problem: String| Error::Mismatch {
+            place: "local".into(),
+            problem,
+        };
+        let units = settings.units.or(context.units).ok_or_else(|| {
+            mismatch("nobody says how many `units`; set it, or the architecture's `hidden`".into())
+        })?;
+        let image = match context.input[..] {
+            [channels, height, width] => [channels, height, width],
+            [height, width] => [1, height, width],
+            _ => {
+                return Err(mismatch(format!(
+                    "it takes images (channels, height, width); {:?} are none",
+                    context.input
+                )))
+            }
+        };
+        let fields = Fields::new(image, settings.field, settings.stride, settings.padding)?;
+        let init = Init::Randn {
+            mean: 0.,
+            stdev: 1. / (fields.numbers() as f64).sqrt(),
+        };
+        let count = fields.grid().iter().product::<usize>() * units;
+        let peer = PeerNorm::new(&context.vars, count, settings.peer, settings.peer_momentum)?;
+        Ok(Self {
+            local: LocallyConnected::new(&context.vars, fields, units, init)?,
+            peer,
+        })
+    }
+}
+
+impl LocalLayer for Layer {
+    fn forward(&self, input: &Input, _step: &Step) -> Result<Tensor> {
+        self.local.forward(input)
+    }
+
+    fn learn(&mut self, lesson: &Lesson<'_>, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
+        let delta = PeerNorm::gate(self.peer.as_ref(), lesson, 1.)?;
+        self.local.learn(lesson.input, delta, optimiser, step)
+    }
+
+    fn features(&self) -> Result<Option<Tensor>> {
+        Ok(Some(self.local.features()?))
+    }
+}
+
+onward_core::register! {
+    dyn LocalLayer, "local", "local receptive fields, weights not shared, peer normalisation (Hinton 2022, arXiv 2212.13345)",
+    |settings: Receptive, context| Ok(Box::new(Layer::new(&settings, context)?))
+}

@@ -1,0 +1,6 @@
+//! Layers.
+
+mod conv;
+mod dense;
+mod embedding;
+mod local;

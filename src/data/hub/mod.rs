@@ -1,0 +1,83 @@
+//! Data sets that are downloaded where their files are missing: what is known of them, and how they are checked.
+
+use std::path::Path;
+
+use crate::contract::build_context::BuildContext;
+use crate::data::find;
+use crate::data::images::Images;
+use crate::error::{Error, Result};
+
+#[cfg(feature = "hub")]
+mod fetch;
+#[cfg(feature = "hub")]
+mod table;
+
+/// Images on the Hugging Face hub, and what they are known to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Hub {
+    /// The repository, `owner/name`.
+    pub repository: &'static str,
+    /// The columns of the images and of their classes.
+    pub columns: [&'static str; 2],
+    /// The shape of an image, `[channels, height, width]`; grey or colour.
+    pub shape: [usize; 3],
+    /// How many images of each class there are to train on.
+    pub train: &'static [usize],
+    /// How many images of each class there are to test on; another number of them in all.
+    pub test: &'static [usize],
+}
+
+/// Writes the files of a data set into a folder: the part to train on, the part to test on.
+pub type Writer = fn(folder: &Path, train: &Images, test: &Images) -> Result<()>;
+
+impl Hub {
+    /// Sees to it that the files of the data set `name` are where they are looked for: if none of them is there, the
+    /// images are downloaded and checked, and `write` puts the files into the user's cache, all or none.
+    ///
+    /// # Errors
+    /// [`Error::MissingData`] with the reason why the data set could not be downloaded: no network, no cache, other
+    /// images than are known to be there, or a program that was built without the feature `hub`.
+    pub fn provide(
+        &self,
+        context: &BuildContext,
+        name: &str,
+        files: &[&str],
+        write: Writer,
+    ) -> Result<()> {
+        let looked = context.folders(name);
+        if files.iter().any(|file| find(&looked, name, file).is_ok()) {
+            return Ok(());
+        }
+        let fetched = match &context.cache {
+            Some(cache) => self
+                .fetch(cache, name, files, write)
+                .map_err(|error| error.to_string()),
+            None => Err(
+                "there is no cache to download it to: neither $XDG_CACHE_HOME nor $HOME is set"
+                    .into(),
+            ),
+        };
+        fetched.map_err(|why| Error::MissingData {
+            name: name.into(),
+            file: files.join(", "),
+            looked,
+            why,
+        })
+    }
+
+    #[cfg(not(feature = "hub"))]
+    fn fetch(&self, _: &Path, _: &str, _: &[&str], _: Writer) -> Result<()> {
+        let why = "this program was built without the feature `hub`, which downloads";
+        let source = std::io::Error::new(std::io::ErrorKind::Unsupported, why);
+        Err(Error::File {
+            action: "download",
+            path: self.repository.into(),
+            source,
+        })
+    }
+
+    #[cfg(feature = "hub")]
+    fn fetch(&self, cache: &Path, name: &str, files: &[&str], write: Writer) -> Result<()> {
+        fetch::fetch(self, cache, name, files, write)
+    }
+}

@@ -1,0 +1,603 @@
+//! Text: documents, their division into parts, and windows of tokens with the token that follows each.
+
+pub mod ngram;
+pub mod tokenizer;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+use rayon::prelude::*;
+
+use crate::data::text::tokenizer::Tokenizer;
+use crate::data::{Augment, Content, DataSet, Examples, Kind};
+use crate::error::{Error, Result};
+use crate::flow::batch::Batch;
+
+/// From so many documents on whole documents are dealt to the parts; fewer are cut.
+const DEALT: usize = 20;
+
+/// What a data set of text has besides its examples.
+#[derive(Clone, Debug)]
+pub struct Text {
+    /// What the text was cut with.
+    pub tokenizer: Arc<Tokenizer>,
+    /// How many tokens the n-grams have that the test evaluation is compared with.
+    pub ngram: usize,
+}
+
+/// The text behind examples that are windows of it: what characters are counted and n-grams fitted on.
+#[derive(Clone, Debug)]
+pub struct Passages<'a> {
+    /// The tokens of each passage; the first `window` of them are never labels.
+    pub documents: Vec<&'a [u32]>,
+    /// How many tokens an example has.
+    pub window: usize,
+    /// How many characters the labels of all examples stand for.
+    pub characters: usize,
+}
+
+/// The text in a file.
+///
+/// # Errors
+/// [`Error::File`] if it cannot be read; [`Error::Data`] if it is empty, or not UTF-8: with the place.
+pub fn read(path: &Path) -> Result<String> {
+    let fault = |problem: String| Error::Data {
+        file: path.into(),
+        problem,
+    };
+    let bytes = std::fs::read(path).map_err(Error::file("read", path))?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        fault(format!(
+            "is not UTF-8 at byte {at} (0x{:02x}); expected plain text",
+            error.as_bytes()[at]
+        ))
+    })?;
+    let text = text
+        .strip_prefix('\u{feff}')
+        .map(String::from)
+        .unwrap_or(text);
+    if text.trim().is_empty() {
+        return Err(fault("is empty; expected text".into()));
+    }
+    Ok(text)
+}
+
+/// The parts of a text that blank lines divide, each with its lines as they were.
+pub fn paragraphs(text: &str) -> Vec<String> {
+    let lines: Vec<&str> = text.lines().collect();
+    let groups = lines
+        .split(|line| line.trim().is_empty())
+        .filter(|group| !group.is_empty());
+    groups.map(|group| group.join("\n")).collect()
+}
+
+/// A text in three parts. No window crosses from one of their passages to the next.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Parts {
+    /// What is learned from, the tokenizer too.
+    pub train: Vec<String>,
+    /// What choices are made by.
+    pub validation: Vec<String>,
+    /// What is looked at once.
+    pub test: Vec<String>,
+}
+
+impl Parts {
+    /// Divides documents; where nothing is given, the test part is their last tenth and the validation part a tenth of
+    /// the rest, in stretches scattered over it: the tail of a text is often unlike the rest.
+    ///
+    /// Of 20 documents and more whole ones are dealt; fewer are cut, each in the same proportions, behind white space.
+    /// The same documents are always divided in the same way.
+    pub fn new(
+        documents: Vec<String>,
+        validation: Option<Vec<String>>,
+        test: Option<Vec<String>>,
+    ) -> Self {
+        let dealt = documents.len() >= DEALT;
+        let (rest, test) = match test {
+            Some(test) => (documents, test),
+            None => hold_out(documents, dealt),
+        };
+        let (train, validation) = match validation {
+            Some(validation) => (rest, validation),
+            None => scatter(rest, dealt),
+        };
+        Self {
+            train,
+            validation,
+            test,
+        }
+    }
+
+    /// The texts to train on.
+    pub fn to_train(&self) -> Vec<&str> {
+        self.train.iter().map(String::as_str).collect()
+    }
+}
+
+/// All but the last tenth of some documents, and the last tenth.
+pub(crate) fn hold_out(mut documents: Vec<String>, dealt: bool) -> (Vec<String>, Vec<String>) {
+    if dealt {
+        let test = documents.split_off(documents.len() - documents.len() / 10);
+        return (documents, test);
+    }
+    let halves = documents
+        .iter()
+        .map(|text| text.split_at(behind_space(text, text.len() - text.len() / 10)));
+    let (rest, test): (Vec<_>, Vec<_>) = halves
+        .map(|(rest, test)| (rest.to_string(), test.to_string()))
+        .unzip();
+    (rest, test)
+}
+
+/// What is left of some documents, and every tenth stretch of them, beginning with the sixth.
+fn scatter(documents: Vec<String>, dealt: bool) -> (Vec<String>, Vec<String>) {
+    let is_taken = |place: usize| place % 10 == 5;
+    if dealt {
+        let (taken, left): (Vec<_>, Vec<_>) = documents
+            .into_iter()
+            .enumerate()
+            .partition(|(place, _)| is_taken(*place));
+        let bare =
+            |documents: Vec<(usize, String)>| documents.into_iter().map(|(_, text)| text).collect();
+        return (bare(left), bare(taken));
+    }
+    let (mut left, mut taken) = (Vec::new(), Vec::new());
+    for text in &documents {
+        // Many stretches, but none so short that its first windows, which nothing predicts, are much of it.
+        let stretch = (text.len() / 200)
+            .clamp(500, 20_000)
+            .min(text.len() / 10)
+            .max(1);
+        let (mut start, mut place) = (0, 0);
+        while start < text.len() {
+            let count = if is_taken(place) {
+                1
+            } else {
+                (0..10).find(|&more| is_taken(place + more)).unwrap_or(1)
+            };
+            place += count;
+            // What is left over at the end header to the last stretch.
+            let wanted = if (place + 1) * stretch > text.len() {
+                text.len()
+            } else {
+                place * stretch
+            };
+            let end = behind_space(text, wanted).max(start);
+            let part = if is_taken(place - count) {
+                &mut taken
+            } else {
+                &mut left
+            };
+            part.push(text[start..end].to_string());
+            start = end;
+        }
+    }
+    (left, taken)
+}
+
+/// The first place from byte `wanted` on that is behind white space, if there is one near.
+fn behind_space(text: &str, wanted: usize) -> usize {
+    let wanted = (wanted.min(text.len())..=text.len())
+        .find(|&at| text.is_char_boundary(at))
+        .unwrap_or(text.len());
+    if wanted == 0 || wanted == text.len() || text[..wanted].ends_with(char::is_whitespace) {
+        return wanted;
+    }
+    let space = text[wanted..]
+        .char_indices()
+        .take(200)
+        .find(|(_, symbol)| symbol.is_whitespace());
+    space.map_or(wanted, |(at, symbol)| wanted + at + symbol.len_utf8())
+}
+
+/// A data set of windows: an example is `window` tokens, `(B, K)` of `u32`, and its class the token that follows.
+///
+/// # Errors
+/// [`Error::Mismatch`] if a part has no passage longer than the window; as [`Tokenizer::encode`].
+pub fn data_set(parts: &Parts, text: Text, window: usize) -> Result<DataSet> {
+    let part = |name: &str, documents: &[String]| -> Result<Arc<dyn Examples>> {
+        let windows = Windows::new(documents, &text.tokenizer, window)?;
+        if windows.is_empty() {
+            let longest = documents
+                .iter()
+                .map(|document| document.chars().count())
+                .max()
+                .unwrap_or(0);
+            let problem = format!(
+                "the {name} part has no passage of more than {window} tokens, the longest of {} having {longest} \
+                 characters; a shorter window or more text is needed",
+                documents.len()
+            );
+            return Err(Error::Mismatch {
+                place: "data".into(),
+                problem,
+            });
+        }
+        let all: usize = windows.tokens.len();
+        if windows.characters == 0 {
+            let problem = format!(
+                "every token to predict in the {name} part is unknown to the tokenizer; one that was made for such text, or \
+                 a larger vocabulary, is needed"
+            );
+            return Err(Error::Mismatch {
+                place: "data".into(),
+                problem,
+            });
+        }
+        if windows.short > 0 {
+            let (short, count) = (windows.short, documents.len());
+            eprintln!(
+                "warning: {short} of {count} passages of the {name} part are not longer than the window; left out"
+            );
+        }
+        if windows.unknown > 0 {
+            eprintln!(
+                "warning: {} of {all} tokens of the {name} part are unknown to the tokenizer",
+                windows.unknown
+            );
+        }
+        if is_lossy(documents, &text.tokenizer)? {
+            eprintln!(
+                "warning: the tokenizer does not give the text of the {name} part back as it was; bits per character are \
+                 of what it keeps, and too few"
+            );
+        }
+        Ok(Arc::new(windows))
+    };
+    let (train, validation) = (
+        part("training", &parts.train)?,
+        part("validation", &parts.validation)?,
+    );
+    let test = part("test", &parts.test)?;
+    let kind = Kind {
+        shape: vec![window],
+        classes: text.tokenizer.vocabulary().to_vec(),
+        content: Content::Text,
+    };
+    Ok(DataSet {
+        kind,
+        train,
+        validation,
+        test,
+        text: Some(text),
+    })
+}
+
+/// Whether a tokenizer drops or changes something of what it knows: white space, case or accents, say.
+fn is_lossy(documents: &[String], tokenizer: &Tokenizer) -> Result<bool> {
+    // The beginning will do.
+    for document in documents.iter().take(100) {
+        let text: String = document.chars().take(1000).collect();
+        let ids = tokenizer.encode(&text)?.ids;
+        let is_known = ids.iter().all(|id| Some(*id) != tokenizer.unknown());
+        if is_known && tokenizer.decode(&ids)? != text {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Windows of the same number of tokens, each with the token that follows as its label; cut on demand.
+#[derive(Clone)]
+pub struct Windows {
+    tokens: Arc<[u32]>,
+    /// For each passage its end among the tokens, and the number of windows in it and all before it.
+    ends: Arc<[(usize, usize)]>,
+    window: usize,
+    characters: usize,
+    unknown: usize,
+    short: usize,
+}
+
+impl Windows {
+    /// All windows of some documents; documents that are not longer than the window have none.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`]; [`Error::Mismatch`] for a window of no tokens.
+    pub fn new(documents: &[String], tokenizer: &Tokenizer, window: usize) -> Result<Self> {
+        if window == 0 {
+            let problem =
+                "a window of no tokens predicts nothing; at least 1 is needed".to_string();
+            return Err(Error::Mismatch {
+                place: "data".into(),
+                problem,
+            });
+        }
+        let (mut tokens, mut ends): (Vec<u32>, Vec<(usize, usize)>) = (Vec::new(), Vec::new());
+        let (mut characters, mut short, mut windows) = (0, 0, 0);
+        // Short ones side by side, a long one in pieces; not all at once, for the sake of memory.
+        for documents in documents.chunks(256) {
+            let encoded: Vec<_> = documents
+                .par_iter()
+                .map(|document| tokenizer.encode(document))
+                .collect();
+            for (document, encoded) in documents.iter().zip(encoded) {
+                let encoded = encoded?;
+                if encoded.ids.len() <= window {
+                    short += 1;
+                    continue;
+                }
+                // An unknown token costs its bits and tells no character: whoever knows it cannot write the text down.
+                let behind = encoded.starts[1..]
+                    .iter()
+                    .copied()
+                    .chain([document.chars().count() as u32]);
+                let labels = encoded
+                    .ids
+                    .iter()
+                    .zip(&encoded.starts)
+                    .zip(behind)
+                    .skip(window);
+                let known = labels.filter(|((id, _), _)| Some(**id) != tokenizer.unknown());
+                characters += known
+                    .map(|((_, start), end)| (end - start) as usize)
+                    .sum::<usize>();
+                windows += encoded.ids.len() - window;
+                tokens.extend(encoded.ids);
+                ends.push((tokens.len(), windows));
+            }
+        }
+        let unknown = tokens
+            .iter()
+            .filter(|token| Some(**token) == tokenizer.unknown())
+            .count();
+        Ok(Self {
+            tokens: tokens.into(),
+            ends: ends.into(),
+            window,
+            characters,
+            unknown,
+            short,
+        })
+    }
+
+    /// The window with this index and the token behind it.
+    fn at(&self, index: usize) -> &[u32] {
+        let passage = self.ends.partition_point(|(_, windows)| *windows <= index);
+        let (end, windows) = self.ends[passage];
+        &self.tokens[end - (windows - index) - self.window..][..self.window + 1]
+    }
+}
+
+impl Examples for Windows {
+    fn len(&self) -> usize {
+        self.ends.last().map_or(0, |(_, windows)| *windows)
+    }
+
+    fn batch(&self, indices: &[usize], augment: Option<&Augment<'_>>) -> Result<Batch> {
+        if augment.is_some_and(|augment| augment.shift > 0 || augment.flip) {
+            let problem =
+                "`shift` and `flip` move pictures; text has none, leave them at 0 and false"
+                    .to_string();
+            return Err(Error::Mismatch {
+                place: "data".into(),
+                problem,
+            });
+        }
+        let (mut tokens, mut labels) =
+            (Vec::with_capacity(indices.len() * self.window), Vec::new());
+        for &index in indices {
+            let (window, label) = self.at(index).split_at(self.window);
+            tokens.extend_from_slice(window);
+            labels.extend_from_slice(label);
+        }
+        Batch::new(
+            Tensor::from_vec(tokens, (indices.len(), self.window), &Device::Cpu)?,
+            labels,
+        )
+    }
+
+    fn passages(&self) -> Option<Passages<'_>> {
+        let starts = std::iter::once(0).chain(self.ends.iter().map(|(end, _)| *end));
+        let documents = starts
+            .zip(self.ends.iter())
+            .map(|(start, (end, _))| &self.tokens[start..*end])
+            .collect();
+        Some(Passages {
+            documents,
+            window: self.window,
+            characters: self.characters,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::text::tokenizer::Units;
+
+    fn strings(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(|text| text.to_string()).collect()
+    }
+
+    /// So many different words.
+    fn prose(words: usize) -> String {
+        (0..words)
+            .map(|word| format!("word{word}{}", if word % 7 == 0 { "\n" } else { " " }))
+            .collect()
+    }
+
+    #[test]
+    fn no_window_crosses_from_one_passage_to_the_next() -> Result<()> {
+        let tokenizer = Tokenizer::train(Units::Char, &["abcdefg"])?;
+        let windows = Windows::new(&strings(&["abcd", "ab", "efgab", ""]), &tokenizer, 2)?;
+        assert_eq!(
+            (windows.len(), windows.short, windows.characters),
+            (5, 2, 5)
+        );
+        let batch = windows.batch(&[4, 0, 1, 2, 3], None)?;
+        let text = batch
+            .rows()
+            .to_vec2::<u32>()?
+            .iter()
+            .map(|row| tokenizer.decode(row))
+            .collect::<Result<Vec<_>>>()?;
+        assert_eq!(text, ["ga", "ab", "bc", "ef", "fg"]);
+        assert_eq!(tokenizer.decode(batch.labels()?)?, "bcdga");
+        let passages = windows.passages().expect("text");
+        assert_eq!(tokenizer.decode(passages.documents[1])?, "efgab");
+        let step = crate::flow::step::Step::evaluation(1);
+        assert!(windows
+            .batch(
+                &[0],
+                Some(&Augment {
+                    shift: 1,
+                    flip: false,
+                    step: &step
+                })
+            )
+            .is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn labels_stand_for_the_characters_behind_the_first_window() -> Result<()> {
+        let text = "The fox — said nobody — sang 狐狸 songs. ".repeat(3);
+        for units in [
+            Units::Char,
+            Units::Word(None),
+            Units::Bpe(256),
+            Units::Bpe(270),
+        ] {
+            let tokenizer = Tokenizer::train(units, &[&text])?;
+            let windows = Windows::new(std::slice::from_ref(&text), &tokenizer, 3)?;
+            let first = tokenizer.encode(&text)?.ids[..3].to_vec();
+            let before = tokenizer.decode(&first)?.chars().count();
+            assert_eq!(
+                windows.characters,
+                text.chars().count() - before,
+                "{units:?}"
+            );
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn unknown_tokens_stand_for_no_characters() -> Result<()> {
+        let tokenizer = Tokenizer::train(Units::Word(Some(3)), &["the fox, the fox, the crow"])?;
+        // the| fox|, the| fox|, the| crow, of which ` fox` and ` the` are known, and `the` at the beginning is not.
+        let windows = Windows::new(&strings(&["the fox, the fox, the crow"]), &tokenizer, 1)?;
+        assert_eq!((windows.len(), windows.characters), (7, 4 + 4 + 4 + 4));
+        assert!(!is_lossy(&strings(&["the fox", " the fox"]), &tokenizer)?);
+        Ok(())
+    }
+
+    #[test]
+    fn a_text_is_cut_behind_white_space_and_nothing_is_lost() {
+        let (parts, text) = (Parts::new(vec![prose(20_000)], None, None), prose(20_000));
+        let size = |part: &[String]| {
+            part.iter().map(String::len).sum::<usize>() as f64 / text.len() as f64
+        };
+        assert!(
+            (size(&parts.test) - 0.1).abs() < 1e-3,
+            "{}",
+            size(&parts.test)
+        );
+        assert!(
+            (size(&parts.validation) - 0.09).abs() < 0.01,
+            "{}",
+            size(&parts.validation)
+        );
+        assert_eq!(parts.validation.len(), 20);
+        let all = [&parts.train[..], &parts.validation, &parts.test].concat();
+        assert!(all.iter().all(|part| part.ends_with(char::is_whitespace)));
+        // In their order they are the text.
+        let mut places: Vec<(usize, &String)> = all
+            .iter()
+            .map(|part| (text.find(part.as_str()).unwrap(), part))
+            .collect();
+        places.sort();
+        assert_eq!(
+            places
+                .into_iter()
+                .map(|(_, part)| part.as_str())
+                .collect::<String>(),
+            text
+        );
+        assert!(text.ends_with(parts.test[0].as_str()));
+    }
+
+    #[test]
+    fn texts_of_any_length_can_be_divided() {
+        for length in 0..60 {
+            for text in ["é".repeat(length), prose(length), " \n".repeat(length)] {
+                let parts = Parts::new(vec![text.clone()], None, None);
+                let all = [&parts.train[..], &parts.validation, &parts.test]
+                    .concat()
+                    .concat();
+                assert_eq!(all.len(), text.len());
+            }
+        }
+    }
+
+    #[test]
+    fn many_documents_are_dealt_whole() {
+        let documents: Vec<String> = (0..40).map(|number| format!("document {number}")).collect();
+        let parts = Parts::new(documents.clone(), None, None);
+        assert_eq!(parts.test, documents[36..]);
+        assert_eq!(
+            parts.validation,
+            [5, 15, 25, 35].map(|number| format!("document {number}"))
+        );
+        assert_eq!(parts.train.len(), 32);
+        let given = Parts::new(
+            documents.clone(),
+            Some(strings(&["v"])),
+            Some(strings(&["t"])),
+        );
+        assert_eq!(
+            (given.train, given.validation, given.test),
+            (documents, strings(&["v"]), strings(&["t"]))
+        );
+    }
+
+    #[test]
+    fn paragraphs_end_with_blank_lines() {
+        assert_eq!(paragraphs("\n a b\nc\r\n \r\n\n\nd\n"), [" a b\nc", "d"]);
+    }
+
+    #[test]
+    fn what_is_no_text_is_refused_with_the_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let refused = |bytes: &[u8], expected: &str| {
+            let path = folder.path().join("a.txt");
+            std::fs::write(&path, bytes).unwrap();
+            let error = read(&path).unwrap_err().to_string();
+            assert!(
+                error.contains("a.txt") && error.contains(expected),
+                "{error}"
+            );
+        };
+        refused(b"caf\xe9 noir", "not UTF-8 at byte 3 (0xe9)");
+        refused(b"", "is empty");
+        refused(b" \n\n", "is empty");
+        assert!(matches!(
+            read(&folder.path().join("none")),
+            Err(Error::File { .. })
+        ));
+    }
+
+    #[test]
+    fn a_text_shorter_than_the_window_is_refused() -> Result<()> {
+        let tokenizer = Arc::new(Tokenizer::train(Units::Char, &["abc "])?);
+        let parts = Parts::new(vec!["abc ".repeat(30)], None, None);
+        let text = Text {
+            tokenizer,
+            ngram: 3,
+        };
+        assert!(data_set(&parts, text.clone(), 4).is_ok());
+        let error = data_set(&parts, text.clone(), 40)
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(
+            error.contains("no passage of more than 40 tokens"),
+            "{error}"
+        );
+        assert!(Windows::new(&parts.train, &text.tokenizer, 0).is_err());
+        Ok(())
+    }
+}

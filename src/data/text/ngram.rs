@@ -1,0 +1,425 @@
+//! What counting comes to: n-grams, which a language model is compared with.
+
+use std::collections::BTreeMap;
+
+use rayon::prelude::*;
+
+use crate::data::text::Passages;
+use crate::run::summary::{Bits, Score};
+
+/// No n-gram: there is no text before it.
+const NONE: u32 = u32::MAX;
+
+/// Interpolated modified Kneser-Ney.
+///
+/// With `c` the counts of n-grams `h·w`, a context `h` of `n − 1` tokens and the token `w` behind it,
+///
+/// ```text
+/// pₙ(w|h) = (max(c(hw) − D(c(hw)), 0) + γ(h)·pₙ₋₁(w|h′)) / Σᵥ c(hv),    γ(h) = Σᵥ D(c(hv)),    p₀(w) = 1/V
+/// ```
+///
+/// where `h′` is `h` without its first token. `c` is how often the n-gram occurs for the longest ones, and in how many
+/// different tokens' company, `|{u : c(uhw) > 0}|`, for all shorter ones. A context that was never seen leaves
+/// `pₙ = pₙ₋₁`. The discounts of each length are `D(0) = 0` and, with `nₖ` n-grams that have `c = k`,
+///
+/// ```text
+/// D(k) = k − (k + 1)·Y·nₖ₊₁/nₖ,  Y = n₁/(n₁ + 2n₂),    k = 1, 2, and 3 for all c ≥ 3
+/// ```
+///
+/// An estimate that is not in `(0, k]`, as small or closed vocabularies give, is replaced by `k/2`. No n-gram crosses
+/// from one passage to the next, and nothing stands before a passage.
+///
+/// # Reference
+/// Chen and Goodman, "An empirical study of smoothing techniques for language modeling", Computer Speech and Language
+/// 13, 1999, section 3.
+pub struct KneserNey {
+    levels: Vec<Level>,
+    vocabulary: usize,
+}
+
+/// The n-grams of one length.
+struct Level {
+    /// The number of the context among the n-grams that are one shorter, then the token; sorted.
+    keys: Vec<u64>,
+    counts: Vec<u32>,
+    /// For each context, and the end: its first n-gram, the sum of its counts, `γ`.
+    contexts: Vec<(u32, u32, f64)>,
+    /// `D(1)`, `D(2)`, `D(3)`.
+    discounts: [f64; 3],
+}
+
+fn key(context: u32, token: u32) -> u64 {
+    u64::from(context) << 32 | u64::from(token)
+}
+
+impl Level {
+    /// The number of the n-gram, if it was seen.
+    fn find(&self, context: u32, token: u32) -> Option<u32> {
+        let (first, last) = (
+            self.contexts[context as usize].0,
+            self.contexts[context as usize + 1].0,
+        );
+        let found = self.keys[first as usize..last as usize]
+            .binary_search(&key(context, token))
+            .ok()?;
+        Some(first + found as u32)
+    }
+
+    fn discount(&self, count: u32) -> f64 {
+        if count == 0 {
+            0.
+        } else {
+            self.discounts[count.min(3) as usize - 1]
+        }
+    }
+
+    /// Estimates the discounts from the counts, and adds up each context.
+    fn finish(&mut self) {
+        let mut of = [0f64; 5];
+        self.counts
+            .iter()
+            .filter(|count| **count < 5)
+            .for_each(|count| of[*count as usize] += 1.);
+        let y = if of[1] > 0. {
+            of[1] / (of[1] + 2. * of[2])
+        } else {
+            0.
+        };
+        self.discounts = [1, 2, 3].map(|k: usize| {
+            let estimate = k as f64 - (k + 1) as f64 * y * of[k + 1] / of[k];
+            if estimate > 0. && estimate <= k as f64 {
+                estimate
+            } else {
+                k as f64 / 2.
+            }
+        });
+        for context in 0..self.contexts.len() - 1 {
+            let (first, last) = (
+                self.contexts[context].0 as usize,
+                self.contexts[context + 1].0 as usize,
+            );
+            let counts = &self.counts[first..last];
+            self.contexts[context].1 = counts.iter().sum();
+            self.contexts[context].2 = counts.iter().map(|count| self.discount(*count)).sum();
+        }
+    }
+}
+
+impl KneserNey {
+    /// Counts the n-grams of up to `order` tokens in some passages of tokens below `vocabulary`.
+    pub fn fit(passages: &[&[u32]], order: usize, vocabulary: usize) -> Self {
+        let tokens: Vec<u32> = passages.concat();
+        let mut starts = vec![false; tokens.len()];
+        let mut start = 0;
+        for passage in passages.iter().filter(|passage| !passage.is_empty()) {
+            starts[start] = true;
+            start += passage.len();
+        }
+        let mut levels: Vec<Level> = Vec::with_capacity(order);
+        // The number of the n-gram that ends at each place; at first of that of no tokens.
+        let mut ending = vec![0; tokens.len()];
+        for length in 1..=order {
+            let at = |place: usize| match length {
+                1 => Some(key(0, tokens[place])),
+                _ if starts[place] || ending[place - 1] == NONE => None,
+                _ => Some(key(ending[place - 1], tokens[place])),
+            };
+            let mut keys: Vec<u64> = (0..tokens.len()).filter_map(at).collect();
+            keys.par_sort_unstable();
+            keys.dedup();
+            // There are as many places as tokens, but far fewer different n-grams, of short ones above all.
+            keys.shrink_to_fit();
+            let number = |place| {
+                at(place).map_or(NONE, |key| {
+                    keys.binary_search(&key).map_or(NONE, |at| at as u32)
+                })
+            };
+            let numbers: Vec<u32> = (0..tokens.len()).into_par_iter().map(number).collect();
+            let mut counts = vec![0u32; keys.len()];
+            let mut company = vec![0u32; levels.last().map_or(0, |level| level.keys.len())];
+            for (place, number) in numbers
+                .iter()
+                .enumerate()
+                .filter(|(_, number)| **number != NONE)
+            {
+                if let (0, Some(shorter)) = (
+                    counts[*number as usize],
+                    company.get_mut(ending[place] as usize),
+                ) {
+                    *shorter += 1;
+                }
+                counts[*number as usize] += 1;
+            }
+            let above = levels.last().map_or(1, |level| level.keys.len());
+            let mut contexts: Vec<(u32, u32, f64)> = Vec::with_capacity(above + 1);
+            let mut first = 0;
+            for context in 0..=above as u64 {
+                first += keys[first..].partition_point(|key| key >> 32 < context);
+                contexts.push((first as u32, 0, 0.));
+            }
+            if let Some(level) = levels.last_mut() {
+                level.counts = company;
+                level.finish();
+            }
+            levels.push(Level {
+                keys,
+                counts,
+                contexts,
+                discounts: [0.; 3],
+            });
+            ending = numbers;
+        }
+        if let Some(level) = levels.last_mut() {
+            level.finish();
+        }
+        Self { levels, vocabulary }
+    }
+
+    /// The contexts at the beginning of a passage: for every length the number of the one that was seen, the empty one
+    /// first.
+    fn beginning(&self) -> Vec<u32> {
+        vec![0]
+    }
+
+    /// The contexts behind one more token.
+    fn behind(&self, contexts: &[u32], token: u32) -> Vec<u32> {
+        let longer = self
+            .levels
+            .iter()
+            .zip(contexts)
+            .map_while(|(level, &context)| level.find(context, token));
+        std::iter::once(0)
+            .chain(longer)
+            .take(self.levels.len())
+            .collect()
+    }
+
+    /// The probability of a token behind these contexts.
+    fn probability(&self, contexts: &[u32], token: u32) -> f64 {
+        let mut p = 1. / self.vocabulary as f64;
+        for (level, &context) in self.levels.iter().zip(contexts) {
+            let (_, sum, left) = level.contexts[context as usize];
+            if sum > 0 {
+                let count = level
+                    .find(context, token)
+                    .map_or(0, |number| level.counts[number as usize]);
+                p = ((f64::from(count) - level.discount(count)).max(0.) + left * p)
+                    / f64::from(sum);
+            }
+        }
+        p
+    }
+
+    /// The most probable token. It was seen behind the longest context, or is the most probable behind a shorter one:
+    /// being seen only adds to what a token has from there.
+    fn best(&self, contexts: &[u32], known: &mut BTreeMap<(usize, u32), u32>) -> u32 {
+        let Some((&context, shorter)) = contexts.split_last() else {
+            return 0;
+        };
+        if let Some(&best) = known.get(&(shorter.len(), context)) {
+            return best;
+        }
+        let mut best = self.best(shorter, known);
+        let mut highest = self.probability(contexts, best);
+        let level = &self.levels[shorter.len()];
+        let (first, last) = (
+            level.contexts[context as usize].0,
+            level.contexts[context as usize + 1].0,
+        );
+        for key in &level.keys[first as usize..last as usize] {
+            let p = self.probability(contexts, *key as u32);
+            if p > highest {
+                (best, highest) = (*key as u32, p);
+            }
+        }
+        known.insert((shorter.len(), context), best);
+        best
+    }
+
+    /// How well the labels of some passages are predicted.
+    pub fn score(&self, passages: &Passages<'_>) -> Score {
+        let (mut nats, mut wrong, mut tokens) = (0., 0, 0);
+        let mut known = BTreeMap::new();
+        for passage in &passages.documents {
+            let mut contexts = self.beginning();
+            for (place, &token) in passage.iter().enumerate() {
+                if place >= passages.window {
+                    nats -= self.probability(&contexts, token).ln();
+                    wrong += usize::from(self.best(&contexts, &mut known) != token);
+                    tokens += 1;
+                }
+                contexts = self.behind(&contexts, token);
+            }
+        }
+        Score::new(
+            wrong,
+            tokens,
+            Some(Bits::new(nats, tokens, passages.characters)),
+        )
+    }
+}
+
+/// How well the frequencies of single tokens predict, each counted once more than it occurs.
+fn unigram(train: &Passages<'_>, test: &Passages<'_>, vocabulary: usize) -> Score {
+    let mut counts = vec![1u32; vocabulary];
+    train
+        .documents
+        .iter()
+        .flat_map(|passage| passage.iter())
+        .for_each(|token| counts[*token as usize] += 1);
+    let sum: f64 = counts.iter().map(|count| f64::from(*count)).sum();
+    let best = (0..vocabulary).rev().max_by_key(|token| counts[*token]);
+    let (mut nats, mut wrong, mut tokens) = (0., 0, 0);
+    for token in test
+        .documents
+        .iter()
+        .flat_map(|passage| &passage[test.window..])
+    {
+        nats -= (f64::from(counts[*token as usize]) / sum).ln();
+        wrong += usize::from(best != Some(*token as usize));
+        tokens += 1;
+    }
+    Score::new(
+        wrong,
+        tokens,
+        Some(Bits::new(nats, tokens, test.characters)),
+    )
+}
+
+/// What counting comes to on `test` if it is done on `train`: single tokens, and [`KneserNey`] of this order.
+pub fn baselines(
+    train: &Passages<'_>,
+    test: &Passages<'_>,
+    order: usize,
+    vocabulary: usize,
+) -> BTreeMap<String, Score> {
+    let ngrams = KneserNey::fit(&train.documents, order, vocabulary).score(test);
+    BTreeMap::from([
+        ("unigram".into(), unigram(train, test, vocabulary)),
+        (format!("kneser_ney_{order}"), ngrams),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALPHABET: &str = " ,abcdr?";
+
+    fn tokens(text: &str) -> Vec<u32> {
+        text.chars()
+            .map(|symbol| ALPHABET.find(symbol).unwrap() as u32)
+            .collect()
+    }
+
+    // The numbers are from this program:
+    //
+    // from collections import Counter, defaultdict
+    // from math import log
+    //
+    // train, test, V, N = ["abracadabra", "a cad, a bar", "cabaca rac bra"], ["bra cadabar, d", "crab"], 8, 3
+    // gram = {n: Counter(t[i - n:i] for t in train for i in range(n, len(t) + 1)) for n in range(1, N + 1)}
+    // count = {n: Counter(g[1:] for g in gram[n + 1]) for n in range(1, N)} | {N: gram[N]}
+    //
+    // def discount(n):
+    //     n1, n2, n3, n4 = (list(count[n].values()).count(k) for k in (1, 2, 3, 4))
+    //     y = n1 / (n1 + 2 * n2) if n1 else 0
+    //     d = [k - (k + 1) * y * b / a if a else 0 for k, a, b in ((1, n1, n2), (2, n2, n3), (3, n3, n4))]
+    //     return [x if 0 < x <= k else k / 2 for k, x in enumerate(d, 1)]
+    //
+    // D = {n: discount(n) for n in count}
+    // seen = defaultdict(list)
+    // for n in count:
+    //     for g, c in count[n].items():
+    //         seen[n, g[:-1]].append(c)
+    //
+    // def p(w, h, n):
+    //     if n == 0:
+    //         return 1 / V
+    //     h = h[len(h) - n + 1:]
+    //     lower, all = p(w, h[1:], n - 1), seen[n, h]
+    //     if not all:
+    //         return lower
+    //     c, rest = count[n][h + w], sum(D[n][min(k, 3) - 1] for k in all)
+    //     return (max(c - D[n][min(c, 3) - 1], 0) * (c > 0) + rest * lower) / sum(all)
+    //
+    // nats = right = 0
+    // for t in test:
+    //     for i in range(2, len(t)):
+    //         h = t[max(0, i - N + 1):i]
+    //         scores = {w: p(w, h, len(h) + 1) for w in " ,abcdr?"}
+    //         nats -= log(scores[t[i]])
+    //         right += t[i] == max(scores, key=scores.get)
+    // print(nats, right, {n: [round(x, 6) for x in D[n]] for n in D}, sum(scores.values()))
+    #[test]
+    fn kneser_ney_agrees_with_the_equations() {
+        let train = ["abracadabra", "a cad, a bar", "cabaca rac bra"].map(tokens);
+        let test = ["bra cadabar, d", "crab"].map(tokens);
+        let model = KneserNey::fit(&train.each_ref().map(Vec::as_slice), 3, 8);
+        let expected = [
+            [0.333333, 1., 3.],
+            [0.36, 2., 1.5],
+            [0.714286, 1.464286, 3.],
+        ];
+        for (level, expected) in model.levels.iter().zip(expected) {
+            let apart = level
+                .discounts
+                .iter()
+                .zip(expected)
+                .map(|(found, expected)| (found - expected).abs());
+            assert!(apart.fold(0., f64::max) < 1e-6, "{:?}", level.discounts);
+        }
+        let passages = Passages {
+            documents: test.iter().map(Vec::as_slice).collect(),
+            window: 2,
+            characters: 14,
+        };
+        let score = model.score(&passages);
+        let nats = score.bits.unwrap().bits_per_token * 14. * std::f64::consts::LN_2;
+        assert!((nats - 22.18641143543692).abs() < 1e-9, "{nats}");
+        assert_eq!(score.wrong, 14 - 10);
+    }
+
+    #[test]
+    fn probabilities_add_up_to_one_behind_every_context() {
+        let mut rng = crate::flow::random::stream(1, "ngram", 0);
+        let text: Vec<u32> = (0..400)
+            .map(|i| ((i % 7) * crate::flow::random::below(&mut rng, 3)) as u32 % 9)
+            .collect();
+        for order in 1..6 {
+            let model = KneserNey::fit(&[&text[..150], &[], &text[150..]], order, 11);
+            let mut contexts = model.beginning();
+            for token in text.iter().copied().chain([10, 3, 10]) {
+                let sum: f64 = (0..11)
+                    .map(|token| model.probability(&contexts, token))
+                    .sum();
+                assert!((sum - 1.).abs() < 1e-12, "{sum} at order {order}");
+                let best = model.best(&contexts, &mut BTreeMap::new());
+                let highest = (0..11)
+                    .map(|token| model.probability(&contexts, token))
+                    .fold(0., f64::max);
+                assert_eq!(model.probability(&contexts, best), highest, "order {order}");
+                contexts = model.behind(&contexts, token);
+            }
+        }
+    }
+
+    #[test]
+    fn single_tokens_are_counted_once_more_than_they_occur() {
+        let (train, test) = (tokens("aab"), tokens("ab?"));
+        let passages = |tokens| Passages {
+            documents: vec![tokens],
+            window: 0,
+            characters: 3,
+        };
+        let score = unigram(&passages(&train[..]), &passages(&test[..]), 8);
+        let nats = -[3f64, 2., 1.]
+            .map(|count| (count / 11.).ln())
+            .iter()
+            .sum::<f64>(); // 8 + 3 counts in all
+        assert!(
+            (score.bits.unwrap().bits_per_char - nats / 3. / std::f64::consts::LN_2).abs() < 1e-12
+        );
+        assert_eq!(score.wrong, 2);
+    }
+}

@@ -1,0 +1,259 @@
+//! Learning a vocabulary from text.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::str::FromStr;
+
+use rayon::prelude::*;
+use tokenizers::decoders::fuse::Fuse;
+use tokenizers::models::bpe::{BpeTrainerBuilder, BPE};
+use tokenizers::models::wordlevel::WordLevel;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::{
+    DecoderWrapper, NormalizerWrapper, OffsetReferential, OffsetType, PostProcessorWrapper,
+    PreTokenizedString, PreTokenizer, PreTokenizerWrapper, SplitDelimiterBehavior, TokenizerImpl,
+};
+
+use super::{mismatch, refused, Tokenizer};
+use crate::error::{Error, Result};
+
+/// What stands for a symbol that the vocabulary does not have.
+const UNKNOWN: &str = "<unk>";
+
+/// A word with the space before it, or a single other character, with the space before it unless it is white space.
+/// Texts that write [`UNKNOWN`] themselves, as WikiText does, mean one word by it.
+const WORDS: &str = r"(?s) ?<unk>| ?\w+(?:['’]\w+)*| ?[^\w\s]|.";
+
+/// A text is cut into pieces of about this many bytes to be encoded: what is needed for each is large.
+const PIECE: usize = 1 << 16;
+
+/// The largest vocabulary that can be asked for.
+const LARGEST: usize = 1_000_000;
+
+/// What a text is cut into by a tokenizer that is trained here: `char`, `word`, `word:N` or `bpe:N`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Units {
+    /// Characters. A character that was not trained on is unknown.
+    Char,
+    /// Words, each with the space before it, and all other characters one by one: all of them, or this many of the
+    /// most frequent. Any other word is unknown, and decoding gives `<unk>` for it; the rest is given back as it was.
+    Word(Option<usize>),
+    /// So many pieces of UTF-8 bytes, each but the 256 bytes made of two others (byte-level BPE, as GPT-2's). Nothing
+    /// is unknown, and decoding gives back every text.
+    Bpe(usize),
+}
+
+impl FromStr for Units {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let expected = format!(
+            "char, word, word:N (N from 2 on) or bpe:N (N from 256 on), N at most {LARGEST}"
+        );
+        let (kind, size) = text.split_once(':').map_or((text, None), |(kind, size)| {
+            (kind, Some(size.parse::<usize>()))
+        });
+        Ok(match (kind, size) {
+            ("char", None) => Self::Char,
+            ("word", None) => Self::Word(None),
+            ("word", Some(Ok(size @ 2..=LARGEST))) => Self::Word(Some(size)),
+            ("bpe", Some(Ok(size @ 256..=LARGEST))) => Self::Bpe(size),
+            _ => return Err(unfit(text, expected)),
+        })
+    }
+}
+
+fn unfit(value: &str, expected: String) -> Error {
+    Error::Setting {
+        key: "tokenizer".into(),
+        value: format!("{value:?}"),
+        origin: "the settings".into(),
+        expected,
+    }
+}
+
+impl Tokenizer {
+    /// Learns a vocabulary from some texts: the same one every time.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] if the texts are too short for a vocabulary of that size.
+    pub fn train(units: Units, texts: &[&str]) -> Result<Self> {
+        match units {
+            Units::Char => {
+                let mut counts: BTreeMap<char, usize> = BTreeMap::new();
+                texts
+                    .iter()
+                    .flat_map(|text| text.chars())
+                    .for_each(|symbol| *counts.entry(symbol).or_default() += 1);
+                if counts.is_empty() {
+                    return Err(mismatch("no text to train on".into()));
+                }
+                Self::of_words(counts.into_keys().map(String::from), Some(UNKNOWN), "(?s).")
+            }
+            Units::Word(most) => {
+                let counts = words(texts)?;
+                let wanted = most.unwrap_or(counts.len() + 1);
+                if counts.is_empty() || wanted > counts.len() + 1 {
+                    let problem = format!(
+                        "{wanted} words wanted; the text has {} and <unk>",
+                        counts.len()
+                    );
+                    return Err(mismatch(problem));
+                }
+                // The most frequent first; of equally frequent ones the first in the alphabet.
+                let mut order: Vec<(String, usize)> = counts.into_iter().collect();
+                order.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+                let kept = order.into_iter().map(|(word, _)| word).take(wanted - 1);
+                Self::of_words(kept, Some(UNKNOWN), WORDS)
+            }
+            Units::Bpe(size) => Self::of_bytes(texts, size),
+        }
+    }
+
+    /// Knows these characters, in this order, and nothing else; there is no unknown token.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] if there are none.
+    pub fn characters(alphabet: &str) -> Result<Self> {
+        if alphabet.is_empty() {
+            return Err(mismatch("an alphabet without characters".into()));
+        }
+        Self::of_words(alphabet.chars().map(String::from), None, "(?s).")
+    }
+
+    fn of_words(
+        words: impl Iterator<Item = String>,
+        unknown: Option<&str>,
+        pattern: &str,
+    ) -> Result<Self> {
+        let words = unknown.map(String::from).into_iter().chain(words);
+        let vocabulary = words.zip(0..).collect();
+        let model = WordLevel::builder()
+            .vocab(vocabulary)
+            .unk_token(UNKNOWN.into())
+            .build()
+            .map_err(refused)?;
+        let mut inner = tokenizers::Tokenizer::new(model);
+        inner
+            .with_pre_tokenizer(Some(split(pattern)?))
+            .with_decoder(Some(Fuse::new()));
+        Self::from_json(inner.to_string(true).map_err(refused)?)
+    }
+
+    fn of_bytes(texts: &[&str], size: usize) -> Result<Self> {
+        type Bytes = TokenizerImpl<
+            BPE,
+            NormalizerWrapper,
+            PreTokenizerWrapper,
+            PostProcessorWrapper,
+            DecoderWrapper,
+        >;
+        let alphabet = ByteLevel::alphabet().into_iter().collect();
+        let trainer = BpeTrainerBuilder::new()
+            .show_progress(false)
+            .min_frequency(2)
+            .vocab_size(size);
+        let mut inner = Bytes::new(BPE::default());
+        let bytes = ByteLevel::new(false, false, true);
+        inner
+            .with_pre_tokenizer(Some(bytes))
+            .with_decoder(Some(bytes));
+        let pieces: Vec<&str> = texts.iter().flat_map(|text| pieces(text)).collect();
+        inner
+            .train(
+                &mut trainer.initial_alphabet(alphabet).build(),
+                pieces.into_iter(),
+            )
+            .map_err(refused)?;
+        let reached = inner.get_vocab_size(true);
+        if reached < size {
+            let problem = format!(
+                "bpe:{size} wants {size} pieces; the text to train on gives {reached}, 256 bytes and what occurs twice \
+                 among it; use bpe:{reached} or less, or more text"
+            );
+            return Err(mismatch(problem));
+        }
+        Self::from_json(inner.to_string(true).map_err(refused)?)
+    }
+
+    /// What a setting `tokenizer` asks for: [`Units`], trained on some texts, or the path of a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if it is neither; as [`Tokenizer::train`] and [`Tokenizer::open`].
+    pub fn named(name: &str, texts: &[&str]) -> Result<Self> {
+        match name.parse() {
+            Ok(units) => Self::train(units, texts),
+            Err(_) if Path::new(name).is_file() => Self::open(Path::new(name)),
+            Err(Error::Setting { expected, .. }) => Err(unfit(
+                name,
+                format!("{expected}; or the path of a tokenizer.json that is there"),
+            )),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn split(pattern: &str) -> Result<Split> {
+    Split::new(
+        SplitPattern::Regex(pattern.into()),
+        SplitDelimiterBehavior::Isolated,
+        false,
+    )
+    .map_err(refused)
+}
+
+/// How often each word occurs.
+fn words(texts: &[&str]) -> Result<BTreeMap<String, usize>> {
+    let split = split(WORDS)?;
+    let pieces: Vec<&str> = texts.iter().flat_map(|text| pieces(text)).collect();
+    let counted = pieces.into_par_iter().map(|piece| {
+        let mut words = PreTokenizedString::from(piece);
+        split.pre_tokenize(&mut words).map_err(refused)?;
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        for (word, _, _) in words.get_splits(OffsetReferential::Original, OffsetType::Byte) {
+            *counts.entry(word.into()).or_default() += 1;
+        }
+        counts.remove(UNKNOWN);
+        Ok(counts)
+    });
+    counted.try_reduce(BTreeMap::new, |mut all, some| {
+        some.into_iter()
+            .for_each(|(word, count)| *all.entry(word).or_default() += count);
+        Ok(all)
+    })
+}
+
+/// A text in pieces that begin with a space before a word, or behind the end of a line that has other characters than
+/// white space on both sides; where there is no such place, with whatever white space stands before another character. No
+/// tokenizer made here looks across such places: white space header to what follows, if to anything, and no more than one
+/// character of it. Others may join white space to what comes before, but hardly over the places of the first kind.
+pub(super) fn pieces(text: &str) -> Vec<&str> {
+    let bytes = text.as_bytes();
+    let is_black = |symbol: Option<char>| symbol.is_some_and(|symbol| !symbol.is_whitespace());
+    let is_border = |&at: &usize| match (bytes[at - 1], bytes[at]) {
+        (_, b' ') => is_black(text[at + 1..].chars().next()),
+        (b'\n', _) => {
+            is_black(text[..at - 1].chars().next_back()) && is_black(text[at..].chars().next())
+        }
+        _ => false,
+    };
+    let is_white_before_black = |&at: &usize| {
+        let mut symbols = text.get(at..).unwrap_or_default().chars();
+        symbols.next().is_some_and(char::is_whitespace) && is_black(symbols.next())
+    };
+    let (mut pieces, mut start) = (Vec::new(), 0);
+    let next = |start: usize| {
+        let from = start + PIECE;
+        let near = (from..text.len().min(from + PIECE)).find(is_border);
+        near.or_else(|| (from..text.len()).find(is_white_before_black))
+    };
+    while let Some(end) = next(start) {
+        pieces.push(&text[start..end]);
+        start = end;
+    }
+    if start < text.len() {
+        pieces.push(&text[start..]);
+    }
+    pieces
+}

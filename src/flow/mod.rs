@@ -1,0 +1,8 @@
+//! What flows through a network: batches, inputs, views, steps, variables.
+
+pub mod batch;
+pub mod input;
+pub mod random;
+pub mod step;
+pub mod vars;
+pub mod views;

@@ -1,0 +1,72 @@
+//! Random numbers drawn from a seed, a purpose and an index. The only file that makes a generator.
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// The generator for `(seed, purpose, index)`: ChaCha with 8 rounds, the same numbers on every machine.
+pub fn stream(seed: u64, purpose: &str, index: u64) -> ChaCha8Rng {
+    keyed(seed, purpose, index, 0)
+}
+
+/// A number in `0..n`, `n` being at least 1; the bias is below 2⁻³² for any `n` that counts something here.
+pub fn below(rng: &mut impl Rng, n: usize) -> usize {
+    ((u128::from(rng.next_u64()) * n as u128) >> 64) as usize
+}
+
+/// A number in `[0, 1)`.
+pub fn unit(rng: &mut impl Rng) -> f64 {
+    (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+}
+
+/// The numbers `0..n` in random order (Fisher and Yates).
+pub fn shuffled(rng: &mut impl Rng, n: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..n).collect();
+    for last in (1..n).rev() {
+        order.swap(last, below(rng, last + 1));
+    }
+    order
+}
+
+pub(super) fn keyed(seed: u64, purpose: &str, index: u64, pass: u32) -> ChaCha8Rng {
+    let mut key = [0u8; 32];
+    key[..8].copy_from_slice(&seed.to_le_bytes());
+    key[8..16].copy_from_slice(&fnv1a(purpose).to_le_bytes());
+    key[16..24].copy_from_slice(&index.to_le_bytes());
+    key[24..28].copy_from_slice(&pass.to_le_bytes());
+    ChaCha8Rng::from_seed(key)
+}
+
+/// The FNV-1a hash: fixed for ever, unlike the standard library's.
+pub(crate) fn fnv1a(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shuffled_order_has_every_number_once() {
+        let order = shuffled(&mut stream(1, "shuffle", 0), 100);
+        let mut sorted = order.clone();
+        sorted.sort_unstable();
+        assert_eq!(sorted, (0..100).collect::<Vec<_>>());
+        assert_ne!(order, sorted);
+    }
+
+    #[test]
+    fn draws_stay_in_range() {
+        let mut rng = stream(1, "test", 0);
+        assert!((0..1000).all(|_| below(&mut rng, 3) < 3 && (0. ..1.).contains(&unit(&mut rng))));
+    }
+
+    // Published test values of FNV-1a, 64 bits (draft-eastlake-fnv, appendix C).
+    #[test]
+    fn purposes_are_hashed_as_published() {
+        assert_eq!(fnv1a(""), 0xcbf2_9ce4_8422_2325);
+        assert_eq!(fnv1a("a"), 0xaf63_dc4c_8601_ec8c);
+        assert_eq!(fnv1a("foobar"), 0x8594_4171_f739_67e8);
+    }
+}

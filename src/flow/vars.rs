@@ -1,0 +1,415 @@
+//! The variables of a run: named, ordered, drawn from the seed.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use candle_core::{DType, Device, Shape, Tensor, Var};
+use candle_nn::var_builder::{SimpleBackend, VarBuilder};
+use candle_nn::Init;
+use rand_distr::{Distribution, StandardNormal, StandardUniform};
+
+use crate::error::{Error, Result};
+use crate::flow::random;
+
+/// A place in the tree of a run's variables, `blocks.0.layer`; cheap to clone.
+///
+/// What is made here has a name, is listed in the order of the names, and is saved, restored, counted and checked for
+/// locality without its owner doing anything. A value depends on the seed, the name and the shape alone, not on the
+/// order in which variables are made.
+///
+/// Layers written with candle use [`Vars::builder`]: `candle_nn::linear(inputs, units, vars.builder())`.
+#[derive(Clone)]
+pub struct Vars {
+    tree: Arc<Mutex<Tree>>,
+    prefix: String,
+}
+
+struct Tree {
+    seed: u64,
+    dtype: DType,
+    device: Device,
+    entries: BTreeMap<String, Entry>,
+    version: u64,
+}
+
+#[derive(Clone)]
+struct Entry {
+    var: Var,
+    learned: bool,
+}
+
+/// No single variable may have more elements: a width with a few zeros too many is a slip, not a wish.
+const LARGEST: usize = 1 << 31;
+
+impl Vars {
+    /// An empty tree.
+    pub fn new(seed: u64, dtype: DType, device: &Device) -> Self {
+        let tree = Tree {
+            seed,
+            dtype,
+            device: device.clone(),
+            entries: BTreeMap::new(),
+            version: 0,
+        };
+        Self {
+            tree: Arc::new(Mutex::new(tree)),
+            prefix: String::new(),
+        }
+    }
+
+    fn tree(&self) -> MutexGuard<'_, Tree> {
+        // A panic elsewhere cannot leave the map half-changed: every change is one insertion.
+        self.tree
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// The place called `name` below this one.
+    pub fn scope(&self, name: impl std::fmt::Display) -> Self {
+        Self {
+            tree: self.tree.clone(),
+            prefix: self.path(&name.to_string()),
+        }
+    }
+
+    /// The full name of `name` at this place.
+    pub fn path(&self, name: &str) -> String {
+        if self.prefix.is_empty() {
+            name.to_string()
+        } else {
+            format!("{}.{name}", self.prefix)
+        }
+    }
+
+    /// The element type of every variable.
+    pub fn dtype(&self) -> DType {
+        self.tree().dtype
+    }
+
+    /// The device of every variable.
+    pub fn device(&self) -> Device {
+        self.tree().device.clone()
+    }
+
+    /// The learned variable `name`, drawn by `init` if it is new.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if it exists with another shape; [`Error::Mismatch`] if it would be absurdly large.
+    pub fn get(&self, name: &str, shape: impl Into<Shape>, init: Init) -> Result<Var> {
+        self.entry(name, shape.into(), init, true)
+    }
+
+    /// A variable that no gradient changes, such as a running mean; saved with the others.
+    ///
+    /// # Errors
+    /// As [`Vars::get`].
+    pub fn buffer(&self, name: &str, shape: impl Into<Shape>, init: Init) -> Result<Var> {
+        self.entry(name, shape.into(), init, false)
+    }
+
+    fn entry(&self, name: &str, shape: Shape, init: Init, learned: bool) -> Result<Var> {
+        let path = self.path(name);
+        let mut tree = self.tree();
+        if let Some(entry) = tree.entries.get(&path) {
+            if entry.var.shape() != &shape {
+                let found = entry.var.dims().to_vec();
+                return Err(Error::Shape {
+                    place: path,
+                    found,
+                    expected: format!("{:?}", shape.dims()),
+                });
+            }
+            return Ok(entry.var.clone());
+        }
+        let count = shape
+            .dims()
+            .iter()
+            .try_fold(1usize, |count, &dim| count.checked_mul(dim));
+        let Some(count) = count.filter(|&count| count <= LARGEST) else {
+            let problem = format!(
+                "a variable of shape {:?} is too large; the limit is 2^31 elements",
+                shape.dims()
+            );
+            return Err(Error::Mismatch {
+                place: path,
+                problem,
+            });
+        };
+        let bytes = tree
+            .entries
+            .values()
+            .map(|entry| entry.var.elem_count())
+            .sum::<usize>()
+            .saturating_add(count);
+        let bytes = bytes.saturating_mul(tree.dtype.size_in_bytes());
+        // The optimiser keeps as much again. What is not to be had would end the process, without a word of where.
+        let needed = bytes.saturating_mul(2);
+        let free = available().is_none_or(|free| needed as u64 <= free);
+        if !free || Vec::<u8>::new().try_reserve_exact(needed).is_err() {
+            let problem = format!(
+                "with a variable of shape {:?} the network and its optimiser need {} MB, more memory than is free",
+                shape.dims(),
+                needed >> 20
+            );
+            return Err(Error::Mismatch {
+                place: path,
+                problem,
+            });
+        }
+        let values = draw(tree.seed, &path, &shape, count, init);
+        let var = Var::from_tensor(
+            &Tensor::from_vec(values, shape, &tree.device)?.to_dtype(tree.dtype)?,
+        )?;
+        tree.entries.insert(
+            path,
+            Entry {
+                var: var.clone(),
+                learned,
+            },
+        );
+        Ok(var)
+    }
+
+    /// Candle's view of this place; what `candle_nn` makes with it is seeded, saved and learned like everything else.
+    pub fn builder(&self) -> VarBuilder<'static> {
+        let backend: Box<dyn SimpleBackend> = Box::new(self.clone());
+        VarBuilder::from_backend(backend, self.dtype(), self.device())
+    }
+
+    /// All variables at and below this place, by full name, in the order of the names.
+    pub fn all(&self) -> Vec<(String, Var)> {
+        self.entries(|_| true)
+    }
+
+    /// Those that learn.
+    pub fn learned(&self) -> Vec<(String, Var)> {
+        self.entries(|entry| entry.learned)
+    }
+
+    fn entries(&self, keep: impl Fn(&Entry) -> bool) -> Vec<(String, Var)> {
+        let below = if self.prefix.is_empty() {
+            String::new()
+        } else {
+            format!("{}.", self.prefix)
+        };
+        let tree = self.tree();
+        let entries = tree
+            .entries
+            .iter()
+            .filter(|(path, entry)| path.starts_with(&below) && keep(entry));
+        entries
+            .map(|(path, entry)| (path.clone(), entry.var.clone()))
+            .collect()
+    }
+
+    /// How often variables of the tree were changed; whoever keeps something computed from them compares. Whoever sets a
+    /// variable without an optimiser says so by [`Vars::changed`].
+    pub fn version(&self) -> u64 {
+        self.tree().version
+    }
+
+    /// Says that a variable was changed in place, by something else than an [`Optimiser`](crate::Optimiser).
+    pub fn changed(&self) {
+        self.tree().version += 1;
+    }
+
+    /// Gives every variable at and below this place the value in `tensors`.
+    ///
+    /// Nothing is changed unless everything fits.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] if one is missing or superfluous, [`Error::Shape`] if one has another shape.
+    pub fn restore(&self, tensors: &HashMap<String, Tensor>) -> Result<()> {
+        let variables = self.all();
+        for (path, var) in &variables {
+            let Some(tensor) = tensors.get(path) else {
+                return Err(Error::Mismatch {
+                    place: path.clone(),
+                    problem: "missing from what was saved".into(),
+                });
+            };
+            if tensor.dims() != var.dims() {
+                let expected = format!("shape {:?}", var.dims());
+                return Err(Error::Shape {
+                    place: path.clone(),
+                    found: tensor.dims().to_vec(),
+                    expected,
+                });
+            }
+        }
+        let foreign = tensors
+            .keys()
+            .filter(|path| !variables.iter().any(|(known, _)| known == *path))
+            .min();
+        if let Some(path) = foreign {
+            let problem = "saved, but this architecture has no such variable".into();
+            return Err(Error::Mismatch {
+                place: path.clone(),
+                problem,
+            });
+        }
+        for (path, var) in &variables {
+            var.set(
+                &tensors[path]
+                    .to_dtype(var.dtype())?
+                    .to_device(var.device())?,
+            )?;
+        }
+        self.changed();
+        Ok(())
+    }
+}
+
+fn draw(seed: u64, path: &str, shape: &Shape, count: usize, init: Init) -> Vec<f32> {
+    let mut rng = random::stream(seed, path, 0);
+    let mut normal = |mean: f64, deviation: f64| -> Vec<f32> {
+        (0..count)
+            .map(|_| {
+                let standard: f64 = StandardNormal.sample(&mut rng);
+                (mean + deviation * standard) as f32
+            })
+            .collect()
+    };
+    match init {
+        Init::Const(value) => vec![value as f32; count],
+        Init::Randn { mean, stdev } => normal(mean, stdev),
+        Init::Uniform { lo, up } => uniform(&mut rng, count, lo, up),
+        Init::Kaiming {
+            dist,
+            fan,
+            non_linearity,
+        } => {
+            let deviation = non_linearity.gain() / (fan.for_shape(shape) as f64).sqrt();
+            match dist {
+                candle_nn::init::NormalOrUniform::Normal => normal(0., deviation),
+                candle_nn::init::NormalOrUniform::Uniform => {
+                    let bound = 3f64.sqrt() * deviation;
+                    uniform(&mut rng, count, -bound, bound)
+                }
+            }
+        }
+    }
+}
+
+fn uniform(rng: &mut impl rand::Rng, count: usize, lo: f64, up: f64) -> Vec<f32> {
+    let sample = |_| {
+        let unit: f64 = StandardUniform.sample(rng);
+        (lo + (up - lo) * unit) as f32
+    };
+    (0..count).map(sample).collect()
+}
+
+impl SimpleBackend for Vars {
+    fn get(
+        &self,
+        s: Shape,
+        name: &str,
+        h: Init,
+        dtype: DType,
+        _: &Device,
+    ) -> candle_core::Result<Tensor> {
+        let var = Vars::get(self, name, s, h).map_err(candle_core::Error::wrap)?;
+        if dtype == var.dtype() {
+            return Ok(var.as_tensor().clone());
+        }
+        candle_core::bail!(
+            "{}: variables are {:?} here, not {dtype:?}",
+            self.path(name),
+            var.dtype()
+        )
+    }
+
+    fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> candle_core::Result<Tensor> {
+        match self.tree().entries.get(&self.path(name)) {
+            Some(entry) => Ok(entry.var.as_tensor().clone()),
+            None => candle_core::bail!("{}: no such variable", self.path(name)),
+        }
+    }
+
+    fn contains_tensor(&self, name: &str) -> bool {
+        self.tree().entries.contains_key(&self.path(name))
+    }
+}
+
+/// The bytes of memory that are free, where the system tells (Linux).
+pub(crate) fn available() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim()
+        .strip_suffix(" kB")?
+        .parse::<u64>()
+        .ok()?
+        .checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vars(seed: u64) -> Vars {
+        Vars::new(seed, DType::F32, &Device::Cpu)
+    }
+
+    const NORMAL: Init = Init::Randn {
+        mean: 0.,
+        stdev: 1.,
+    };
+
+    #[test]
+    fn values_depend_on_seed_and_name_and_not_on_the_order_of_making() -> Result<()> {
+        let (one, two, other) = (vars(1), vars(1), vars(2));
+        let a = one.get("a", 5, NORMAL)?.to_vec1::<f32>()?;
+        one.get("b", 5, NORMAL)?;
+        let b = two.get("b", 5, NORMAL)?.to_vec1::<f32>()?;
+        assert_eq!(a, two.get("a", 5, NORMAL)?.to_vec1::<f32>()?);
+        assert_ne!(a, b);
+        assert_ne!(a, other.get("a", 5, NORMAL)?.to_vec1::<f32>()?);
+        Ok(())
+    }
+
+    #[test]
+    fn what_candle_makes_is_listed_and_can_be_learned() -> Result<()> {
+        let vars = vars(1);
+        let scope = vars.scope("blocks").scope(0);
+        let linear = candle_nn::linear(3, 2, scope.builder())?;
+        let names: Vec<_> = vars.learned().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["blocks.0.bias", "blocks.0.weight"]);
+        let loss = linear.weight().sum_all()?;
+        let gradients = loss.backward()?;
+        assert!(gradients.get(&scope.learned()[1].1).is_some());
+        Ok(())
+    }
+
+    #[test]
+    fn a_restoration_that_does_not_fit_changes_nothing() -> Result<()> {
+        let vars = vars(1);
+        let a = vars.get("a", 2, Init::Const(1.))?;
+        vars.get("b", 2, Init::Const(1.))?;
+        let zeros = Tensor::zeros(2, DType::F32, &Device::Cpu)?;
+        let short = HashMap::from([("a".to_string(), zeros.clone())]);
+        assert!(vars.restore(&short).is_err());
+        let mut full = short;
+        full.insert("b".into(), zeros.clone());
+        full.insert("c".into(), zeros);
+        assert!(vars
+            .restore(&full)
+            .unwrap_err()
+            .to_string()
+            .starts_with("c: saved"));
+        assert_eq!(a.to_vec1::<f32>()?, [1., 1.]);
+        full.remove("c");
+        vars.restore(&full)?;
+        assert_eq!(a.to_vec1::<f32>()?, [0., 0.]);
+        Ok(())
+    }
+
+    #[test]
+    fn an_absurd_size_is_refused_before_memory_is_taken() {
+        let error = vars(1)
+            .get("weight", (1_000_000_000, 1_000_000_000_000), NORMAL)
+            .unwrap_err();
+        assert!(error.to_string().contains("too large"), "{error}");
+    }
+}

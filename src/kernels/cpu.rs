@@ -1,0 +1,463 @@
+//! The fast forms: `f32` on the CPU, rows divided among threads.
+
+use std::cell::Cell;
+
+use candle_core::{CpuStorage, InplaceOp1, Layout, Storage, Tensor};
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
+
+use crate::error::{Error, Result};
+
+/// Fewer elements than this are not worth waking a thread for.
+const GRAIN: usize = 1 << 15;
+
+pub(crate) fn is_fast(x: &Tensor) -> bool {
+    x.device().is_cpu() && x.dtype() == super::FAST && x.rank() >= 1
+}
+
+/// Rows in memory: row `r` is `data[r·stride..][..width]`.
+pub(crate) struct Rows<'a> {
+    pub data: &'a [f32],
+    pub rows: usize,
+    pub width: usize,
+    pub stride: usize,
+}
+
+impl<'a> Rows<'a> {
+    pub fn row(&self, row: usize) -> &'a [f32] {
+        &self.data[row * self.stride..][..self.width]
+    }
+}
+
+/// Lends the rows of `x`, `(B, …)` read as `(B, D)`; copies only if the columns are not side by side in memory.
+pub(crate) fn with_rows<T>(x: &Tensor, f: impl FnOnce(Rows<'_>) -> T) -> Result<T> {
+    let matrix = if x.rank() == 2 {
+        x.clone()
+    } else {
+        x.flatten_from(1)?
+    };
+    let matrix = if matrix.stride()[1] == 1 || matrix.dim(1)? == 1 {
+        matrix
+    } else {
+        matrix.contiguous()?
+    };
+    let (rows, width) = matrix.dims2()?;
+    let (storage, layout) = matrix.storage_and_layout();
+    let Storage::Cpu(CpuStorage::F32(data)) = &*storage else {
+        return Err(not_fast(x));
+    };
+    Ok(f(Rows {
+        data: &data[layout.start_offset()..],
+        rows,
+        width,
+        stride: layout.stride()[0],
+    }))
+}
+
+/// Lends the values of a contiguous vector.
+pub(crate) fn with_values<T>(x: &Tensor, f: impl FnOnce(&[f32]) -> T) -> Result<T> {
+    let x = x.contiguous()?;
+    let (storage, layout) = x.storage_and_layout();
+    let Storage::Cpu(CpuStorage::F32(data)) = &*storage else {
+        return Err(not_fast(&x));
+    };
+    Ok(f(&data[layout.start_offset()..][..x.elem_count()]))
+}
+
+/// Lends the values of a contiguous tensor to be changed in place.
+pub(crate) fn with_values_mut<T>(x: &Tensor, f: impl FnOnce(&mut [f32]) -> T) -> Result<T> {
+    let change = Change {
+        f: Cell::new(Some(f)),
+        done: Cell::new(None),
+    };
+    x.inplace_op1(&change)?;
+    change.done.into_inner().ok_or_else(|| not_fast(x))
+}
+
+struct Change<F, T> {
+    f: Cell<Option<F>>,
+    done: Cell<Option<T>>,
+}
+
+impl<T, F: FnOnce(&mut [f32]) -> T> InplaceOp1 for Change<F, T> {
+    fn name(&self) -> &'static str {
+        "change in place"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
+        if let (CpuStorage::F32(values), Some((start, end)), Some(f)) =
+            (storage, layout.contiguous_offsets(), self.f.take())
+        {
+            self.done.set(Some(f(&mut values[start..end])));
+        }
+        Ok(())
+    }
+}
+
+fn not_fast(x: &Tensor) -> Error {
+    Error::Mismatch {
+        place: "fast path".into(),
+        problem: format!("{:?} on {:?}", x.dtype(), x.device().location()),
+    }
+}
+
+/// Calls `f(row index, row)` for all rows, several threads side by side.
+pub(crate) fn for_rows(out: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
+    if width == 0 {
+        return;
+    }
+    if out.len() < 2 * GRAIN {
+        out.chunks_exact_mut(width)
+            .enumerate()
+            .for_each(|(row, out)| f(row, out));
+        return;
+    }
+    let rows = GRAIN.div_ceil(width);
+    out.par_chunks_mut(rows * width)
+        .enumerate()
+        .for_each(|(chunk, out)| {
+            out.chunks_exact_mut(width)
+                .enumerate()
+                .for_each(|(row, out)| f(chunk * rows + row, out));
+        });
+}
+
+/// `out ← out + factor·row`.
+pub(crate) fn add(out: &mut [f32], factor: f32, row: &[f32]) {
+    out.iter_mut()
+        .zip(row)
+        .for_each(|(out, x)| *out += factor * x);
+}
+
+/// Sums in 16 lanes, always in the same order.
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0f32; 16];
+    let (a16, b16) = (a.chunks_exact(16), b.chunks_exact(16));
+    let rest: f32 = a16
+        .remainder()
+        .iter()
+        .zip(b16.remainder())
+        .map(|(a, b)| a * b)
+        .sum();
+    for (a, b) in a16.zip(b16) {
+        for lane in 0..16 {
+            lanes[lane] += a[lane] * b[lane];
+        }
+    }
+    lanes.iter().sum::<f32>() + rest
+}
+
+pub(super) fn sum_squares(x: &Tensor) -> Result<Tensor> {
+    let sums = with_rows(x, |x| {
+        let mut sums = vec![0f32; x.rows];
+        if x.rows * x.width < 2 * GRAIN {
+            sums.iter_mut()
+                .enumerate()
+                .for_each(|(row, sum)| *sum = dot(x.row(row), x.row(row)));
+        } else {
+            let rows = GRAIN.div_ceil(x.width);
+            sums.par_chunks_mut(rows)
+                .enumerate()
+                .for_each(|(chunk, sums)| {
+                    for (row, sum) in sums.iter_mut().enumerate() {
+                        let row = x.row(chunk * rows + row);
+                        *sum = dot(row, row);
+                    }
+                });
+        }
+        sums
+    })?;
+    Ok(Tensor::from_vec(sums, x.dim(0)?, x.device())?)
+}
+
+pub(super) fn scale_rows(x: &Tensor, factors: &Tensor) -> Result<Tensor> {
+    let scaled = with_values(factors, |factors| {
+        with_rows(x, |x| {
+            let mut out = vec![0f32; x.rows * x.width];
+            for_rows(&mut out, x.width, |row, out| {
+                let factor = factors[row];
+                out.iter_mut()
+                    .zip(x.row(row))
+                    .for_each(|(out, x)| *out = factor * x);
+            });
+            out
+        })
+    })??;
+    Ok(Tensor::from_vec(scaled, x.shape(), x.device())?)
+}
+
+pub(super) fn sum_views(x: &Tensor, factors: Option<&Tensor>, views: usize) -> Result<Tensor> {
+    let factors = factors.map(Tensor::to_vec1::<f32>).transpose()?;
+    let batch = x.dim(0)? / views.max(1);
+    let sums = with_rows(x, |x| {
+        let mut out = vec![0f32; batch * x.width];
+        for_rows(&mut out, x.width, |row, out| {
+            for row in (0..views).map(|view| view * batch + row) {
+                let factor = factors.as_ref().map_or(1., |factors| factors[row]);
+                add(out, factor, x.row(row));
+            }
+        });
+        out
+    })?;
+    Ok(Tensor::from_vec(sums, (batch, x.dim(1)?), x.device())?)
+}
+
+pub(super) fn column_sums(x: &Tensor, rows: usize) -> Result<Tensor> {
+    let sums = with_rows(x, |x| {
+        let mut sums = vec![0f32; x.width];
+        let strip = |first: usize, sums: &mut [f32]| {
+            for row in 0..rows {
+                let row = &x.row(row)[first..][..sums.len()];
+                add(sums, 1., row);
+            }
+        };
+        if rows * x.width < 2 * GRAIN {
+            strip(0, &mut sums);
+        } else {
+            // Columns are divided, so that every sum runs over the rows in order.
+            let columns = (x.width.div_ceil(8)).max(64);
+            sums.par_chunks_mut(columns)
+                .enumerate()
+                .for_each(|(chunk, sums)| strip(chunk * columns, sums));
+        }
+        sums
+    })?;
+    let width = sums.len();
+    Ok(Tensor::from_vec(sums, width, x.device())?)
+}
+
+/// Without a branch, and with lengths that the compiler knows to be equal, so that it is vectorised.
+fn gate_row(out: &mut [f32], gradient: &[f32], activity: &[f32], gain: f32) {
+    let (gradient, activity) = (&gradient[..out.len()], &activity[..out.len()]);
+    for i in 0..out.len() {
+        let active = f32::from(u8::from(activity[i] > 0.));
+        out[i] = gain * gradient[i] * active;
+    }
+}
+
+pub(super) fn gate(gradient: &Tensor, activity: &Tensor, gain: f32) -> Result<Tensor> {
+    let out = with_rows(gradient, |gradient| {
+        with_rows(activity, |activity| {
+            let mut out = vec![0f32; activity.rows * activity.width];
+            for_rows(&mut out, activity.width, |row, out| {
+                gate_row(out, gradient.row(row), activity.row(row), gain)
+            });
+            out
+        })
+    })??;
+    Ok(Tensor::from_vec(out, gradient.shape(), gradient.device())?)
+}
+
+pub(super) fn add_common(x: &Tensor, common: &[(Tensor, Tensor)]) -> Result<Tensor> {
+    let values =
+        |(shares, row): &(Tensor, Tensor)| Ok((shares.to_vec1::<f32>()?, row.to_vec1::<f32>()?));
+    let common = common.iter().map(values).collect::<Result<Vec<_>>>()?;
+    let out = with_rows(x, |x| {
+        let mut out = vec![0f32; x.rows * x.width];
+        for_rows(&mut out, x.width, |row, out| {
+            out.copy_from_slice(x.row(row));
+            for (shares, added) in common.iter().filter(|(shares, _)| shares[row] != 0.) {
+                add(out, shares[row], added);
+            }
+        });
+        out
+    })?;
+    Ok(Tensor::from_vec(out, x.shape(), x.device())?)
+}
+
+pub(super) fn log_softmax(x: &Tensor) -> Result<Tensor> {
+    let out = with_rows(x, |x| {
+        let mut out = vec![0f32; x.rows * x.width];
+        for_rows(&mut out, x.width, |row, out| {
+            let row = x.row(row);
+            // Not a number if one of them is none, as in the plain form.
+            let top = row.iter().fold(f32::NEG_INFINITY, |top, &x| {
+                if x > top || x.is_nan() {
+                    x
+                } else {
+                    top
+                }
+            });
+            let sum: f64 = row.iter().map(|x| f64::from((x - top).exp())).sum();
+            let subtracted = f64::from(top) + sum.ln();
+            out.iter_mut()
+                .zip(row)
+                .for_each(|(out, x)| *out = (f64::from(*x) - subtracted) as f32);
+        });
+        out
+    })?;
+    Ok(Tensor::from_vec(out, x.shape(), x.device())?)
+}
+
+/// `f` of every two elements; the rows of `a` are repeated if it has fewer.
+pub(super) fn pairs(a: &Tensor, b: &Tensor, f: impl Fn(f32, f32) -> f32 + Sync) -> Result<Tensor> {
+    let out = with_rows(a, |a| {
+        with_rows(b, |b| {
+            let mut out = vec![0f32; b.rows * b.width];
+            for_rows(&mut out, b.width, |row, out| {
+                for ((out, a), b) in out.iter_mut().zip(a.row(row % a.rows)).zip(b.row(row)) {
+                    *out = f(*a, *b);
+                }
+            });
+            out
+        })
+    })??;
+    Ok(Tensor::from_vec(out, b.shape(), b.device())?)
+}
+
+pub(super) fn multiply(x: &Tensor, factors: &[f32]) -> Result<Tensor> {
+    let out = with_rows(x, |x| {
+        let mut out = vec![0f32; x.rows * x.width];
+        for_rows(&mut out, x.width, |row, out| {
+            let factors = &factors[row * x.width..][..x.width];
+            for ((out, x), factor) in out.iter_mut().zip(x.row(row)).zip(factors) {
+                *out = x * factor;
+            }
+        });
+        out
+    })?;
+    Ok(Tensor::from_vec(out, x.shape(), x.device())?)
+}
+
+/// 0 with probability `rate`, else `1 / (1 − rate)`; chunk `c` is drawn from stream `c` of the generator, so that
+/// the mask is the same at any number of threads.
+pub(super) fn dropout_mask(count: usize, rate: f64, rng: &ChaCha8Rng) -> Vec<f32> {
+    let limit = (rate * 65536.).round() as u32;
+    let kept = (1. / (1. - f64::from(limit) / 65536.)) as f32;
+    let mut mask = vec![0f32; count];
+    mask.par_chunks_mut(GRAIN)
+        .enumerate()
+        .for_each(|(chunk, mask)| {
+            let mut rng = rng.clone();
+            rng.set_stream(chunk as u64);
+            for mask in mask.chunks_mut(4) {
+                let bits = rng.next_u64();
+                for (lane, mask) in mask.iter_mut().enumerate() {
+                    let draw = (bits >> (16 * lane)) as u32 & 0xffff;
+                    *mask = if draw < limit { 0. } else { kept };
+                }
+            }
+        });
+    mask
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::kernels;
+    use super::*;
+    use crate::flow::random::stream;
+    use candle_core::{DType, Device};
+    use rand_distr::{Distribution, StandardNormal};
+
+    fn random(rows: usize, width: usize) -> Tensor {
+        let mut rng = stream(1, "test", (rows * width) as u64);
+        let values: Vec<f32> = (0..rows * width)
+            .map(|_| StandardNormal.sample(&mut rng))
+            .collect();
+        Tensor::from_vec(values, (rows, width), &Device::Cpu).unwrap()
+    }
+
+    fn assert_close(fast: &Tensor, plain: &Tensor) {
+        let fast = fast.to_dtype(DType::F64).unwrap();
+        let worst = (fast - plain)
+            .unwrap()
+            .abs()
+            .unwrap()
+            .flatten_all()
+            .unwrap()
+            .max(0)
+            .unwrap();
+        let largest = plain
+            .abs()
+            .unwrap()
+            .flatten_all()
+            .unwrap()
+            .max(0)
+            .unwrap()
+            .to_scalar::<f64>()
+            .unwrap();
+        let worst = worst.to_scalar::<f64>().unwrap();
+        assert!(worst < 1e-5 * (1. + largest), "{worst} of {largest}");
+    }
+
+    /// Small and large enough for several threads; the plain form runs in 64 bits.
+    fn both(f: impl Fn(&Tensor) -> Result<Tensor>) {
+        for (rows, width) in [(3, 5), (1, 1), (200, 1003)] {
+            let x = random(rows, width);
+            assert_close(
+                &f(&x).unwrap(),
+                &f(&x.to_dtype(DType::F64).unwrap()).unwrap(),
+            );
+        }
+    }
+
+    #[test]
+    fn fast_and_plain_forms_agree() {
+        both(kernels::sum_squares);
+        both(kernels::column_sums);
+        both(|x| kernels::column_means(x, x.dim(0)?.div_ceil(2)));
+        both(|x| kernels::scale_rows(x, &kernels::sum_squares(x)?));
+        both(|x| kernels::sum_views(&Tensor::cat(&[x, &x.neg()?, x], 0)?, None, 3));
+        both(|x| {
+            let views = Tensor::cat(&[x, &x.sqr()?], 0)?;
+            kernels::sum_views(&views, Some(&kernels::sum_squares(&views)?), 2)
+        });
+        both(|x| kernels::gate(&x.neg()?, x, 2.));
+        both(|x| kernels::log_softmax(&(x * 20.)?));
+        both(|x| {
+            let (shares, row) = (kernels::sum_squares(x)?, kernels::column_sums(x)?);
+            kernels::add_common(
+                x,
+                &[(shares.clone(), row.clone()), (shares.sqr()?, row.neg()?)],
+            )
+        });
+        both(|x| kernels::damp(x, &Tensor::cat(&[x.sqr()?, x.neg()?], 0)?, 0.3));
+        both(|x| kernels::dropout(x, 0.3, &stream(1, "dropout", 0)));
+    }
+
+    #[test]
+    fn columns_of_a_wider_matrix_need_no_copy() -> Result<()> {
+        let x = random(7, 20);
+        let narrow = x.narrow(1, 3, 5)?;
+        assert_close(
+            &kernels::sum_squares(&narrow)?,
+            &kernels::sum_squares(&narrow.to_dtype(DType::F64)?)?,
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn dropout_keeps_the_mean_and_silences_the_share() -> Result<()> {
+        let ones = Tensor::ones((500, 1000), DType::F32, &Device::Cpu)?;
+        let dropped = kernels::dropout(&ones, 0.25, &stream(3, "dropout", 0))?;
+        let silenced = dropped
+            .eq(0.)?
+            .to_dtype(DType::F32)?
+            .mean_all()?
+            .to_scalar::<f32>()?;
+        assert!((silenced - 0.25).abs() < 0.003, "{silenced}");
+        let mean = dropped.mean_all()?.to_scalar::<f32>()?;
+        assert!((mean - 1.).abs() < 0.004, "{mean}");
+        Ok(())
+    }
+
+    #[test]
+    fn the_stable_functions_are_right_at_both_ends() -> Result<()> {
+        let x = Tensor::new(&[-200f32, -1., 0., 1., 200.], &Device::Cpu)?;
+        let sigmoid = kernels::sigmoid(&x)?.to_vec1::<f32>()?;
+        // numpy: 1 / (1 + exp(-x)); log1p(exp(x))
+        for (found, expected) in sigmoid.iter().zip([0., 0.26894143, 0.5, 0.731_058_6, 1.]) {
+            assert!((found - expected).abs() < 1e-6, "{sigmoid:?}");
+        }
+        let softplus = kernels::softplus(&x)?.to_vec1::<f32>()?;
+        for (found, expected) in
+            softplus
+                .iter()
+                .zip([0., 0.313_261_7, std::f32::consts::LN_2, 1.313_261_6, 200.])
+        {
+            assert!((found - expected).abs() < 1e-5, "{softplus:?}");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,396 @@
+//! Matrix products that go on with their result while it is in the cache.
+//!
+//! The one place that calls the `gemm` crate, and with it the one place with unsafe code: the bounds are checked here.
+#![allow(unsafe_code)]
+
+use rayon::prelude::*;
+
+/// A matrix in memory: element `(r, c)` is `data[r·row + c·column]`.
+#[derive(Clone, Copy)]
+pub(crate) struct Matrix<'a> {
+    pub data: &'a [f32],
+    pub rows: usize,
+    pub columns: usize,
+    pub row: usize,
+    pub column: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// Rows with contiguous columns, `stride` elements apart.
+    pub fn of_rows(data: &'a [f32], rows: usize, columns: usize, stride: usize) -> Self {
+        Self {
+            data,
+            rows,
+            columns,
+            row: stride,
+            column: 1,
+        }
+    }
+
+    /// The same numbers, rows and columns exchanged.
+    pub fn transposed(self) -> Self {
+        Self {
+            rows: self.columns,
+            columns: self.rows,
+            row: self.column,
+            column: self.row,
+            ..self
+        }
+    }
+
+    fn fits(&self) -> bool {
+        self.rows == 0
+            || self.columns == 0
+            || (self.rows - 1) * self.row + (self.columns - 1) * self.column < self.data.len()
+    }
+}
+
+/// Into how many panels the result is cut. A constant, so that the bits do not depend on the number of threads.
+const PANELS: usize = 8;
+
+/// Products of fewer multiplications are not worth dividing.
+const SMALL: usize = 1 << 20;
+
+/// `a·b`, each piece of a row of it then handed to `finish(row, first column, piece)` while it is in the cache.
+///
+/// # Panics
+/// As [`accumulate`].
+pub(crate) fn product(
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    finish: impl Fn(usize, usize, &mut [f32]) + Sync,
+) -> Vec<f32> {
+    let count = a.rows * b.columns;
+    if a.columns == 0 {
+        let mut zeros = vec![0f32; count];
+        zeros
+            .chunks_exact_mut(b.columns.max(1))
+            .enumerate()
+            .for_each(|(row, piece)| finish(row, 0, piece));
+        return zeros;
+    }
+    let mut dst = Vec::<f32>::with_capacity(count);
+    run(
+        Place(dst.as_mut_ptr()),
+        Place(std::ptr::null_mut()),
+        0.,
+        1.,
+        a,
+        b,
+        |row, first, piece, _| finish(row, first, piece),
+    );
+    // SAFETY: the product has written every one of the `count` elements that were reserved; it read none of them.
+    unsafe { dst.set_len(count) };
+    dst
+}
+
+/// `dst ← keep·dst + factor·a·b`; `dst` has contiguous rows. Each piece of a row is then handed to `finish`, with the
+/// same piece of `beside`, a matrix of the same shape or nothing: `finish(piece of dst, piece of beside)`.
+///
+/// The result is cut into panels of rows, or of columns if it is wider than high, each computed by one thread: the
+/// threads meet once, not once for every block of the sum.
+///
+/// # Panics
+/// If the sizes do not fit each other or the slices; callers have checked the shapes by then.
+pub(crate) fn accumulate(
+    dst: &mut [f32],
+    beside: &mut [f32],
+    keep: f32,
+    factor: f32,
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    finish: impl Fn(&mut [f32], &mut [f32]) + Sync,
+) {
+    assert!(dst.len() == a.rows * b.columns, "sizes of a matrix product");
+    assert!(
+        beside.is_empty() || beside.len() == dst.len(),
+        "sizes of a matrix product and what is beside it"
+    );
+    let beside = if beside.is_empty() {
+        std::ptr::null_mut()
+    } else {
+        beside.as_mut_ptr()
+    };
+    run(
+        Place(dst.as_mut_ptr()),
+        Place(beside),
+        keep,
+        factor,
+        a,
+        b,
+        |_, _, piece, beside| finish(piece, beside),
+    );
+}
+
+/// `dst ← keep·dst + a·b` on this thread, `dst` being all of the result, row by row; `keep` is 0 or 1.
+///
+/// # Panics
+/// As [`accumulate`].
+pub(crate) fn accumulate_here(dst: &mut [f32], keep: f32, a: Matrix<'_>, b: Matrix<'_>) {
+    assert!(
+        a.columns == b.rows && dst.len() == a.rows * b.columns,
+        "sizes of a matrix product"
+    );
+    assert!(a.fits() && b.fits(), "a matrix reaches beyond its memory");
+    let (height, width) = (a.rows, b.columns);
+    let (dst, beside) = (Place(dst.as_mut_ptr()), Place(std::ptr::null_mut()));
+    let panel = Panel {
+        dst,
+        beside,
+        stride: width,
+        first_row: 0,
+        first_column: 0,
+        height,
+        width,
+        a,
+        b,
+    };
+    // SAFETY: the panel is the whole of `dst`, which is lent to this function alone, and the matrices fit.
+    unsafe { panel.work(keep, 1., &|_, _, _: &mut [f32], _: &mut [f32]| ()) };
+}
+
+/// Where a matrix begins.
+#[derive(Clone, Copy)]
+struct Place(*mut f32);
+
+// SAFETY: a place is only a number; the elements that threads reach from it are disjoint.
+unsafe impl Send for Place {}
+// SAFETY: as above.
+unsafe impl Sync for Place {}
+
+/// `dst` must have room for the product; `beside` too, unless it is null: then `finish` gets nothing of it.
+fn run(
+    dst: Place,
+    beside: Place,
+    keep: f32,
+    factor: f32,
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    finish: impl Fn(usize, usize, &mut [f32], &mut [f32]) + Sync,
+) {
+    let (rows, columns) = (a.rows, b.columns);
+    assert!(a.columns == b.rows, "sizes of a matrix product");
+    assert!(a.fits() && b.fits(), "a matrix reaches beyond its memory");
+    let panel = |first_row: usize, first_column: usize, height: usize, width: usize| {
+        let a = Matrix {
+            data: a.data.get(first_row * a.row..).unwrap_or(&[]),
+            rows: height,
+            ..a
+        };
+        let b = Matrix {
+            data: b.data.get(first_column * b.column..).unwrap_or(&[]),
+            columns: width,
+            ..b
+        };
+        Panel {
+            dst,
+            beside,
+            stride: columns,
+            first_row,
+            first_column,
+            height,
+            width,
+            a,
+            b,
+        }
+    };
+    // SAFETY: the panels below are disjoint and lie within the result, for which the callers, both in this file, have
+    // reserved room in `dst` and `beside`; the matrices fit their slices, as asserted above.
+    let work = |panel: Panel<'_>| unsafe { panel.work(keep, factor, &finish) };
+    if rows == 0 || columns == 0 {
+        return;
+    }
+    // Where the sums are short, what is done to the result counts for as much as 16 of their terms.
+    if rows * columns * a.columns.max(16) < SMALL {
+        return work(panel(0, 0, rows, columns));
+    }
+    if rows >= columns {
+        let height = rows.div_ceil(PANELS);
+        let firsts = (0..rows.div_ceil(height))
+            .into_par_iter()
+            .map(|index| index * height);
+        firsts.for_each(|first| work(panel(first, 0, height.min(rows - first), columns)));
+    } else {
+        // Whole registers of the kernel, wherever the result is wide enough.
+        let width = columns.div_ceil(PANELS).next_multiple_of(64);
+        let firsts = (0..columns.div_ceil(width))
+            .into_par_iter()
+            .map(|index| index * width);
+        firsts.for_each(|first| work(panel(0, first, rows, width.min(columns - first))));
+    }
+}
+
+/// Some rows and columns of the result, and what they are the product of.
+struct Panel<'a> {
+    dst: Place,
+    beside: Place,
+    stride: usize,
+    first_row: usize,
+    first_column: usize,
+    height: usize,
+    width: usize,
+    a: Matrix<'a>,
+    b: Matrix<'a>,
+}
+
+impl Panel<'_> {
+    /// `panel ← keep·panel + factor·a·b` on this thread, then `finish` for each of its rows.
+    ///
+    /// # Safety
+    /// Nobody else may use the panel's elements meanwhile; it must lie within the room of `dst`, and of `beside` unless
+    /// that is null; `a` and `b` must fit their slices and the panel.
+    unsafe fn work(
+        self,
+        keep: f32,
+        factor: f32,
+        finish: &impl Fn(usize, usize, &mut [f32], &mut [f32]),
+    ) {
+        debug_assert!(self.a.fits() && self.b.fits());
+        let (a, b) = (self.a, self.b);
+        let offset = self.first_row * self.stride + self.first_column;
+        if keep != 0. && keep != 1. {
+            // Scaled first, row after row: that brings the panel into the cache, where the product, which reads it in
+            // small tiles, would wait for every one of them.
+            for row in 0..self.height {
+                // SAFETY: as the caller promises.
+                let piece = unsafe { self.piece(self.dst, row) };
+                piece.iter_mut().for_each(|dst| *dst *= keep);
+            }
+        }
+        // SAFETY: as the caller promises. `dst` is read only if `keep` is not 0.
+        unsafe {
+            gemm::gemm(
+                self.height,
+                self.width,
+                a.columns,
+                self.dst.0.add(offset),
+                1,
+                self.stride as isize,
+                keep != 0.,
+                a.data.as_ptr(),
+                a.column as isize,
+                a.row as isize,
+                b.data.as_ptr(),
+                b.column as isize,
+                b.row as isize,
+                1.,
+                factor,
+                false,
+                false,
+                false,
+                gemm::Parallelism::None,
+            );
+        }
+        for row in 0..self.height {
+            // SAFETY: as the caller promises; the product has written these elements.
+            let piece = unsafe { self.piece(self.dst, row) };
+            let beside: &mut [f32] = match self.beside.0.is_null() {
+                true => &mut [],
+                // SAFETY: as the caller promises.
+                false => unsafe { self.piece(self.beside, row) },
+            };
+            finish(self.first_row + row, self.first_column, piece, beside);
+        }
+    }
+
+    /// A row of the panel.
+    ///
+    /// # Safety
+    /// The row must lie within the room of `matrix`, be initialised, and not be used by anybody else meanwhile.
+    unsafe fn piece<'b>(&self, matrix: Place, row: usize) -> &'b mut [f32] {
+        let start = (self.first_row + row) * self.stride + self.first_column;
+        // SAFETY: promised by the caller.
+        unsafe { std::slice::from_raw_parts_mut(matrix.0.add(start), self.width) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn products_accumulate_and_transpose() {
+        let a = [1f32, 2., 3., 4., 5., 6.]; // (2, 3)
+        let b = [1f32, 0., 0., 1., 1., 1.]; // (3, 2)
+        let (mut dst, mut beside) = ([10f32, 20., 30., 40.], [1f32; 4]);
+        let (left, right) = (Matrix::of_rows(&a, 2, 3, 3), Matrix::of_rows(&b, 3, 2, 2));
+        accumulate(
+            &mut dst,
+            &mut beside,
+            0.5,
+            2.,
+            left,
+            right,
+            |dst, beside| beside[1] += dst[1],
+        );
+        assert_eq!(dst, [13., 20., 35., 42.]);
+        assert_eq!(beside, [1., 21., 1., 43.]);
+        // A sum of nothing.
+        let (left, right) = (Matrix::of_rows(&[], 2, 0, 0), Matrix::of_rows(&[], 0, 2, 2));
+        accumulate(&mut dst, &mut beside, 0.5, 2., left, right, |_, _| ());
+        assert_eq!(dst, [6.5, 10., 17.5, 21.]);
+        accumulate(&mut dst, &mut beside, 0., 2., left, right, |_, _| ());
+        assert_eq!(dst, [0.; 4]);
+        let (a, b) = (Matrix::of_rows(&a, 2, 3, 3), Matrix::of_rows(&b, 2, 3, 3));
+        assert_eq!(
+            product(a.transposed(), b, |_, _, _| ()),
+            [5., 4., 4., 7., 5., 5., 9., 6., 6.]
+        );
+    }
+
+    #[test]
+    fn the_bits_are_the_same_at_any_number_of_threads() {
+        let numbers: Vec<f32> = (0..300 * 200)
+            .map(|i| ((i * 7919 % 1009) as f32).sin())
+            .collect();
+        let (a, b) = (
+            Matrix::of_rows(&numbers, 300, 200, 200),
+            Matrix::of_rows(&numbers, 200, 300, 300),
+        );
+        for (a, b) in [(a, b), (Matrix { rows: 100, ..a }, b)] {
+            assert!(
+                a.rows * b.columns * a.columns >= SMALL,
+                "too small to be divided"
+            );
+            let with = |threads: usize| {
+                let pool = rayon::ThreadPoolBuilder::new()
+                    .num_threads(threads)
+                    .build()
+                    .unwrap();
+                let product = pool.install(|| product(a, b, |_, _, _| ()));
+                product.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+            };
+            assert_eq!(with(1), with(2));
+            assert_eq!(with(1), with(5));
+        }
+    }
+
+    #[test]
+    fn panels_make_no_difference() {
+        let numbers = |count: usize| -> Vec<f32> {
+            (0..count)
+                .map(|i| (i * 37 % 101) as f32 / 50. - 1.)
+                .collect()
+        };
+        for (m, n, k) in [(300, 70, 60), (70, 300, 60), (129, 1000, 9), (3, 5, 0)] {
+            let (a, b) = (numbers(m * k), numbers(k * n));
+            let (a, b) = (Matrix::of_rows(&a, m, k, k), Matrix::of_rows(&b, k, n, n));
+            let found = product(a, b, |row, first, piece| {
+                piece
+                    .iter_mut()
+                    .enumerate()
+                    .for_each(|(i, x)| *x += (row * n + first + i) as f32);
+            });
+            for (i, found) in found.iter().enumerate() {
+                let (row, column) = (i / n, i % n);
+                let sum: f64 = (0..k)
+                    .map(|j| f64::from(a.data[row * k + j] * b.data[j * n + column]))
+                    .sum();
+                assert!(
+                    (f64::from(*found) - (sum + i as f64)).abs() < 1e-2,
+                    "{m} {n} {k} {i}"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,609 @@
+//! A kernel that is moved over images and learns in closed form.
+
+use candle_core::{Tensor, Var};
+use candle_nn::Init;
+use rayon::prelude::*;
+
+use crate::error::{Error, Result};
+use crate::flow::step::Step;
+use crate::flow::vars::Vars;
+use crate::kernels::gemm::{accumulate_here, Matrix};
+use crate::kernels::{self, with_values};
+use crate::optim::{Gradient, Optimiser};
+
+/// The building block of convolutional layers: `y = pool(x ∗ W)`, the field moved by one pixel at a time, zeros beyond
+/// the border, so that `x ∗ W` is as high and wide as `x`.
+///
+/// | tensor   | shape                      |                                                                   |
+/// |----------|----------------------------|-------------------------------------------------------------------|
+/// | `x`      | `(R, C, H, W)`             |                                                                   |
+/// | `W`      | `(N, C, K, K)`             | the variable `weight`; `K` is odd                                 |
+/// | `y`      | `(R, N, ⌊H/P⌋, ⌊W/P⌋)`     | the largest of every `P×P` pixels; not attached to the variables  |
+///
+/// Forward and the kernel's gradient are matrix products of the kernel with the fields of some hundred pixels at a time,
+/// gathered where they stay in the cache. The gradient of `x` is never computed. Where a pool found its largest value
+/// is remembered until the next call.
+pub struct Conv {
+    weight: (String, Var),
+    pool: usize,
+}
+
+/// What [`Conv::forward`] gave, and what [`Conv::learn`] needs of it.
+#[derive(Clone, Debug)]
+pub struct Convolved {
+    /// `(R, N, ⌊H/P⌋, ⌊W/P⌋)`.
+    pub output: Tensor,
+    /// For every output, which of the `P·P` pixels was the largest, row by row; empty if there is no pool.
+    choice: std::sync::Arc<[u8]>,
+}
+
+/// Pixels whose fields are gathered at a time: enough for the product to run at full speed.
+const TILE: usize = 512;
+/// Into how many parts, at most, the images are divided whose gradients are added up one after the other. A constant,
+/// so that the bits do not depend on the number of threads.
+const PARTS: usize = 8;
+
+/// The sizes of one convolution.
+#[derive(Clone, Copy, Debug)]
+struct Sizes {
+    rows: usize,
+    inputs: usize,
+    height: usize,
+    width: usize,
+    units: usize,
+    field: usize,
+    pool: usize,
+}
+
+impl Sizes {
+    /// The numbers in a field: `C·K·K`.
+    fn numbers(&self) -> usize {
+        self.inputs * self.field * self.field
+    }
+
+    /// Height and width of what comes out.
+    fn out(&self) -> (usize, usize) {
+        (self.height / self.pool, self.width / self.pool)
+    }
+
+    /// The numbers of one image that come out.
+    fn out_image(&self) -> usize {
+        let (height, width) = self.out();
+        self.units * height * width
+    }
+
+    /// Images that are worked on together.
+    fn together(&self) -> usize {
+        (TILE / (self.height * self.width).max(1)).clamp(1, self.rows.max(1))
+    }
+
+    /// Rows of pixels of an image that are worked on together, whole pools of them.
+    fn band(&self) -> usize {
+        let (rows, _) = self.out();
+        let bands = (self.height * self.width)
+            .div_ceil(TILE + TILE / 4)
+            .clamp(1, rows.max(1));
+        rows.div_ceil(bands).max(1) * self.pool
+    }
+
+    /// The bands of rows that are worked on; what no pool reaches is left out.
+    fn bands(&self) -> impl Iterator<Item = (usize, usize)> {
+        let (band, end) = (self.band(), self.height / self.pool * self.pool);
+        (0..end.div_ceil(band)).map(move |index| (index * band, band.min(end - index * band)))
+    }
+
+    /// Writes the fields about the pixels of some rows of `images`, `(C·K·K, pixels)`.
+    fn gather(&self, images: &[f32], (first, count): (usize, usize), fields: &mut Vec<f32>) {
+        let (plane, reach) = (self.height * self.width, self.field as isize / 2);
+        let (image, width) = (self.inputs * plane, self.width);
+        let together = images.len() / image;
+        let pixels = together * count * width;
+        fields.resize(self.numbers() * pixels, 0.);
+        for (number, out) in fields.chunks_exact_mut(pixels).enumerate() {
+            let (input, place) = (
+                number / (self.field * self.field),
+                number % (self.field * self.field),
+            );
+            let (down, right) = (
+                (place / self.field) as isize - reach,
+                (place % self.field) as isize - reach,
+            );
+            // Of a line, what is to be seen after it was moved.
+            let (from, to) = (right.max(0) as usize, (-right).max(0) as usize);
+            let length = width.saturating_sub(right.unsigned_abs());
+            for (line, out) in out.chunks_exact_mut(width).enumerate() {
+                let (of, row) = (line / count, (first + line % count) as isize + down);
+                if row < 0 || row >= self.height as isize || length == 0 {
+                    out.fill(0.);
+                    continue;
+                }
+                let start = of * image + input * plane + row as usize * width;
+                out[..to].fill(0.);
+                out[to..to + length].copy_from_slice(&images[start + from..][..length]);
+                out[to + length..].fill(0.);
+            }
+        }
+    }
+
+    /// Copies the largest values of a tile `(N, pixels)` of some rows to where they belong in `out`, `(images, N, …)`.
+    fn pool(
+        &self,
+        tile: &[f32],
+        (first, count): (usize, usize),
+        out: &mut [f32],
+        choice: &mut [u8],
+    ) {
+        let (width, pool) = (self.width, self.pool);
+        let pixels = tile.len() / self.units;
+        let (_, columns) = self.out();
+        let (of_image, of_unit) = (self.out_image(), self.out_image() / self.units);
+        for (image, image_tile) in
+            (0..pixels / (count * width)).map(|image| (image, image * count * width))
+        {
+            for unit in 0..self.units {
+                let lines = &tile[unit * pixels + image_tile..][..count * width];
+                let place = image * of_image + unit * of_unit + first / pool * columns;
+                let out = &mut out[place..][..count / pool * columns];
+                if pool == 1 {
+                    out.copy_from_slice(lines);
+                    continue;
+                }
+                let choice = &mut choice[place..][..count / pool * columns];
+                for (row, (out, choice)) in out
+                    .chunks_exact_mut(columns)
+                    .zip(choice.chunks_exact_mut(columns))
+                    .enumerate()
+                {
+                    out.fill(f32::NEG_INFINITY);
+                    for index in 0..pool * pool {
+                        let line = &lines[(row * pool + index / pool) * width..][..width];
+                        let line = line[index % pool..].iter().step_by(pool);
+                        for ((out, choice), &value) in
+                            out.iter_mut().zip(choice.iter_mut()).zip(line)
+                        {
+                            // What is no number wins, and is found out.
+                            let larger = value > *out || value.is_nan();
+                            *out = if larger { value } else { *out };
+                            *choice = if larger { index as u8 } else { *choice };
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// The opposite: `delta` of what came out, at the pixels that were the largest, zero elsewhere.
+    fn spread(
+        &self,
+        delta: &[f32],
+        choice: &[u8],
+        (first, count): (usize, usize),
+        tile: &mut Vec<f32>,
+    ) {
+        let (width, pool) = (self.width, self.pool);
+        let (of_image, of_unit) = (self.out_image(), self.out_image() / self.units);
+        let images = delta.len() / of_image;
+        let pixels = images * count * width;
+        let (_, columns) = self.out();
+        tile.resize(self.units * pixels, 0.);
+        if pool > 1 {
+            tile.fill(0.);
+        }
+        for image in 0..images {
+            for unit in 0..self.units {
+                let lines = &mut tile[unit * pixels + image * count * width..][..count * width];
+                let place = image * of_image + unit * of_unit + first / pool * columns;
+                let delta = &delta[place..][..count / pool * columns];
+                if pool == 1 {
+                    lines.copy_from_slice(delta);
+                    continue;
+                }
+                let choice = &choice[place..][..count / pool * columns];
+                for (row, (delta, choice)) in delta
+                    .chunks_exact(columns)
+                    .zip(choice.chunks_exact(columns))
+                    .enumerate()
+                {
+                    for (column, (&delta, &choice)) in delta.iter().zip(choice).enumerate() {
+                        let (down, right) =
+                            (usize::from(choice) / pool, usize::from(choice) % pool);
+                        lines[(row * pool + down) * width + column * pool + right] = delta;
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Conv {
+    /// A new one: `units` kernels of `field` by `field` pixels on `inputs` channels, drawn by `init`.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] if `field` is even or `pool` is not 1 to 15; as [`Vars::get`].
+    pub fn new(
+        vars: &Vars,
+        inputs: usize,
+        units: usize,
+        field: usize,
+        pool: usize,
+        init: Init,
+    ) -> Result<Self> {
+        let problem = match (field % 2, pool) {
+            (0, _) => format!(
+                "fields of {field} pixels have no middle; `field` has to be odd: 1, 3, 5, …"
+            ),
+            (_, 0 | 16..) => format!("a pool of {pool} by {pool} pixels; expected 1 to 15"),
+            _ => {
+                let weight = (
+                    vars.path("weight"),
+                    vars.get("weight", (units, inputs, field, field), init)?,
+                );
+                return Ok(Self { weight, pool });
+            }
+        };
+        Err(Error::Mismatch {
+            place: vars.path("weight"),
+            problem,
+        })
+    }
+
+    /// The weights of each unit, `(N, C, K, K)`.
+    pub fn features(&self) -> Tensor {
+        self.weight.1.as_detached_tensor()
+    }
+
+    fn sizes(&self, x: &Tensor) -> Result<Sizes> {
+        let (units, inputs, field, _) = self.weight.1.dims4()?;
+        let fault = |expected: String| {
+            Err(Error::Shape {
+                place: self.weight.0.clone(),
+                found: x.dims().to_vec(),
+                expected,
+            })
+        };
+        let &[rows, channels, height, width] = x.dims() else {
+            return fault(format!("images (R, {inputs}, H, W)"));
+        };
+        if channels != inputs || height < self.pool || width < self.pool {
+            let pool = self.pool;
+            return fault(format!(
+                "images (R, {inputs}, H, W) of at least {pool} by {pool} pixels"
+            ));
+        }
+        Ok(Sizes {
+            rows,
+            inputs,
+            height,
+            width,
+            units,
+            field,
+            pool: self.pool,
+        })
+    }
+
+    /// `pool(x ∗ W)`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if `x` is not `(R, C, H, W)`, or smaller than a pool.
+    pub fn forward(&self, x: &Tensor) -> Result<Convolved> {
+        let sizes = self.sizes(x)?;
+        let (height, width) = sizes.out();
+        if !(kernels::is_fast(x) && kernels::is_fast(&self.weight.1)) {
+            let full = x.contiguous()?.conv2d(
+                &self.weight.1.as_detached_tensor(),
+                sizes.field / 2,
+                1,
+                1,
+                1,
+            )?;
+            let (output, choice) = plain_pool(&full, &sizes)?;
+            return Ok(Convolved { output, choice });
+        }
+        let mut out = vec![0f32; sizes.rows * sizes.out_image()];
+        let mut choice = vec![0u8; if sizes.pool > 1 { out.len() } else { 0 }];
+        let together = sizes.together();
+        let (image, out_image) = (x.elem_count() / sizes.rows.max(1), sizes.out_image());
+        // One choice for each output; none at all without a pool.
+        let choices = if sizes.pool > 1 {
+            together * out_image
+        } else {
+            1
+        };
+        let mut nothing = vec![0u8; sizes.rows.div_ceil(together)];
+        let of_choice = if sizes.pool > 1 {
+            &mut choice
+        } else {
+            &mut nothing
+        };
+        with_values(&self.weight.1, |weight| {
+            with_values(x, |x| {
+                let weight = Matrix::of_rows(weight, sizes.units, sizes.numbers(), sizes.numbers());
+                let images = x.par_chunks(together * image);
+                let outs = out
+                    .par_chunks_mut(together * out_image)
+                    .zip(of_choice.par_chunks_mut(choices));
+                images.zip(outs).for_each_init(
+                    || (Vec::new(), Vec::new()),
+                    |(fields, tile), (images, (out, choice))| {
+                        for band in sizes.bands() {
+                            sizes.gather(images, band, fields);
+                            let pixels = fields.len() / sizes.numbers();
+                            tile.resize(sizes.units * pixels, 0f32);
+                            let fields = Matrix::of_rows(fields, sizes.numbers(), pixels, pixels);
+                            accumulate_here(tile, 0., weight, fields);
+                            sizes.pool(tile, band, out, choice);
+                        }
+                    },
+                );
+            })
+        })??;
+        let output = Tensor::from_vec(out, (sizes.rows, sizes.units, height, width), x.device())?;
+        Ok(Convolved {
+            output,
+            choice: choice.into(),
+        })
+    }
+
+    /// The gradient of the kernel, `(N, C, K, K)`: `delta` is that of the loss with respect to the output that
+    /// [`Conv::forward`] gave for `x`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if they do not fit.
+    pub fn gradient(&self, x: &Tensor, made: &Convolved, delta: &Tensor) -> Result<Tensor> {
+        let sizes = self.sizes(x)?;
+        if delta.dims() != made.output.dims() || delta.dim(0)? != sizes.rows {
+            let (found, expected) = (delta.dims().to_vec(), format!("{:?}", made.output.dims()));
+            return Err(Error::Shape {
+                place: self.weight.0.clone(),
+                found,
+                expected,
+            });
+        }
+        if !(kernels::is_fast(x) && kernels::is_fast(delta)) {
+            let delta = plain_spread(delta, &made.choice, &sizes)?
+                .transpose(0, 1)?
+                .contiguous()?;
+            let x = x.transpose(0, 1)?.contiguous()?; // (C, R, H, W)
+            let gradient = x.conv2d(&delta, sizes.field / 2, 1, 1, 1)?; // (C, N, K, K)
+            return Ok(gradient.transpose(0, 1)?.contiguous()?);
+        }
+        let together = sizes.together();
+        let (image, out_image) = (x.elem_count() / sizes.rows.max(1), sizes.out_image());
+        let images = sizes.rows.div_ceil(PARTS).next_multiple_of(together); // of a part
+        let parts = with_values(x, |x| {
+            with_values(delta, |delta| {
+                let part = |(index, x): (usize, &[f32])| {
+                    let mut sum = vec![0f32; sizes.units * sizes.numbers()];
+                    let (mut fields, mut tile) = (Vec::new(), Vec::new());
+                    let mut first = index * images;
+                    for x in x.chunks(together * image) {
+                        let range = first * out_image..(first + x.len() / image) * out_image;
+                        let choice = made.choice.get(range.clone()).unwrap_or(&[]);
+                        for band in sizes.bands() {
+                            sizes.gather(x, band, &mut fields);
+                            sizes.spread(&delta[range.clone()], choice, band, &mut tile);
+                            let pixels = fields.len() / sizes.numbers();
+                            let tile = Matrix::of_rows(&tile, sizes.units, pixels, pixels);
+                            let fields = Matrix::of_rows(&fields, sizes.numbers(), pixels, pixels);
+                            accumulate_here(&mut sum, 1., tile, fields.transposed());
+                        }
+                        first += x.len() / image;
+                    }
+                    sum
+                };
+                x.par_chunks(images * image)
+                    .enumerate()
+                    .map(part)
+                    .collect::<Vec<_>>()
+            })
+        })??;
+        let mut parts = parts.into_iter();
+        let mut sum = parts
+            .next()
+            .unwrap_or_else(|| vec![0.; sizes.units * sizes.numbers()]);
+        let rest: Vec<_> = parts.collect();
+        kernels::for_rows(&mut sum, sizes.numbers(), |row, sum| {
+            for part in &rest {
+                sum.iter_mut()
+                    .zip(&part[row * sizes.numbers()..])
+                    .for_each(|(sum, part)| *sum += part);
+            }
+        });
+        Ok(Tensor::from_vec(sum, self.weight.1.shape(), x.device())?)
+    }
+
+    /// One step of the kernel; see [`Conv::gradient`].
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the arguments do not fit.
+    pub fn learn(
+        &mut self,
+        x: &Tensor,
+        made: &Convolved,
+        delta: &Tensor,
+        optimiser: &mut Optimiser,
+        step: &Step,
+    ) -> Result<()> {
+        let gradient = self.gradient(x, made, delta)?;
+        optimiser.learn(
+            &self.weight.0,
+            &self.weight.1,
+            Gradient::Whole(&gradient),
+            step,
+        )
+    }
+}
+
+/// The pixels that the pools reach, `(R, N, H/P, P, W/P, P)` as `(R, N, H/P, W/P, P·P)`.
+fn pools(full: &Tensor, sizes: &Sizes) -> Result<Tensor> {
+    let ((height, width), pool) = (sizes.out(), sizes.pool);
+    let reached = full
+        .narrow(2, 0, height * pool)?
+        .narrow(3, 0, width * pool)?
+        .contiguous()?;
+    let reached = reached.reshape(vec![sizes.rows, sizes.units, height, pool, width, pool])?;
+    Ok(reached.transpose(3, 4)?.contiguous()?.reshape((
+        sizes.rows,
+        sizes.units,
+        height,
+        width,
+        pool * pool,
+    ))?)
+}
+
+/// The pool by candle's operations.
+fn plain_pool(full: &Tensor, sizes: &Sizes) -> Result<(Tensor, std::sync::Arc<[u8]>)> {
+    if sizes.pool == 1 {
+        return Ok((full.clone(), [].into()));
+    }
+    let pools = pools(full, sizes)?;
+    let choice = pools.argmax(4)?.flatten_all()?.to_vec1::<u32>()?;
+    Ok((
+        pools.max(4)?,
+        choice.into_iter().map(|index| index as u8).collect(),
+    ))
+}
+
+/// Its opposite.
+fn plain_spread(delta: &Tensor, choice: &[u8], sizes: &Sizes) -> Result<Tensor> {
+    if sizes.pool == 1 {
+        return Ok(delta.contiguous()?);
+    }
+    let ((height, width), pool) = (sizes.out(), sizes.pool);
+    let choice: Vec<u32> = choice.iter().map(|&index| u32::from(index)).collect();
+    let index = Tensor::from_vec(
+        choice,
+        (sizes.rows, sizes.units, height, width, 1),
+        delta.device(),
+    )?;
+    let shape = (sizes.rows, sizes.units, height, width, pool * pool);
+    let zeros = Tensor::zeros(shape, delta.dtype(), delta.device())?;
+    let spread = zeros.scatter_add(&index, &delta.contiguous()?.unsqueeze(4)?, 4)?;
+    let spread = spread
+        .reshape(vec![sizes.rows, sizes.units, height, width, pool, pool])?
+        .transpose(3, 4)?;
+    let spread =
+        spread
+            .contiguous()?
+            .reshape((sizes.rows, sizes.units, height * pool, width * pool))?;
+    let (below, beside) = (sizes.height - height * pool, sizes.width - width * pool);
+    Ok(spread
+        .pad_with_zeros(2, 0, below)?
+        .pad_with_zeros(3, 0, beside)?
+        .contiguous()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{DType, Device};
+
+    fn numbers(shape: &[usize], seed: u64) -> Result<Tensor> {
+        let mut rng = crate::flow::random::stream(seed, "test", 0);
+        let count = shape.iter().product();
+        let values: Vec<f32> = (0..count)
+            .map(|_| crate::flow::random::unit(&mut rng) as f32 - 0.5)
+            .collect();
+        Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+    }
+
+    fn difference(a: &Tensor, b: &Tensor) -> Result<f64> {
+        let difference = (a.to_dtype(DType::F64)? - b.to_dtype(DType::F64)?)?;
+        Ok(difference.abs()?.flatten_all()?.max(0)?.to_scalar()?)
+    }
+
+    fn conv(dtype: DType, inputs: usize, units: usize, field: usize, pool: usize) -> Result<Conv> {
+        let vars = Vars::new(3, dtype, &Device::Cpu);
+        Conv::new(
+            &vars,
+            inputs,
+            units,
+            field,
+            pool,
+            Init::Randn {
+                mean: 0.,
+                stdev: 0.5,
+            },
+        )
+    }
+
+    /// Candle's own convolution, and autograd through it, against both forms.
+    #[test]
+    fn output_and_gradient_are_those_of_candle() -> Result<()> {
+        for (rows, inputs, height, width, units, field, pool) in [
+            (2, 1, 5, 4, 3, 3, 1),
+            (3, 2, 7, 6, 4, 5, 2),
+            (21, 3, 16, 16, 5, 3, 2),
+            (3, 2, 40, 33, 2, 3, 3),
+            (1, 4, 2, 2, 3, 1, 2),
+        ] {
+            let x = numbers(&[rows, inputs, height, width], 1)?;
+            let double = conv(DType::F64, inputs, units, field, pool)?;
+            let weight = &double.weight.1;
+            let x64 = x.to_dtype(DType::F64)?;
+            let full = x64.conv2d(weight, field / 2, 1, 1, 1)?;
+            let mut pooled = full.clone();
+            if pool > 1 {
+                let sizes = double.sizes(&x64)?;
+                pooled = pools(&full, &sizes)?.max_keepdim(4)?.squeeze(4)?;
+            }
+            let delta = numbers(pooled.dims(), 2)?;
+            let by_candle = (pooled.clone() * delta.to_dtype(DType::F64)?)?
+                .sum_all()?
+                .backward()?;
+            let by_candle = by_candle.get(weight).expect("it depends on the weight");
+            for dtype in [DType::F32, DType::F64] {
+                let conv = conv(dtype, inputs, units, field, pool)?;
+                let x = x.to_dtype(dtype)?;
+                let made = conv.forward(&x)?;
+                assert!(
+                    difference(&made.output, &pooled)? < 1e-4,
+                    "{dtype:?} {field} {pool}"
+                );
+                let gradient = conv.gradient(&x, &made, &delta.to_dtype(dtype)?)?;
+                assert!(
+                    difference(&gradient, by_candle)? < 1e-3,
+                    "{dtype:?} {field} {pool}"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn the_bits_are_the_same_at_any_number_of_threads() -> Result<()> {
+        let conv = conv(DType::F32, 3, 8, 3, 2)?;
+        let x = numbers(&[37, 3, 16, 16], 1)?;
+        let with = |threads: usize| -> Result<Vec<u32>> {
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .expect("threads");
+            let gradient = pool.install(|| {
+                let made = conv.forward(&x)?;
+                conv.gradient(&x, &made, &made.output)
+            })?;
+            Ok(gradient
+                .flatten_all()?
+                .to_vec1::<f32>()?
+                .into_iter()
+                .map(f32::to_bits)
+                .collect())
+        };
+        assert_eq!(with(1)?, with(2)?);
+        assert_eq!(with(1)?, with(5)?);
+        Ok(())
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() -> Result<()> {
+        let vars = Vars::new(1, DType::F32, &Device::Cpu);
+        assert!(Conv::new(&vars, 1, 1, 2, 1, Init::Const(0.)).is_err());
+        assert!(Conv::new(&vars, 1, 1, 3, 0, Init::Const(0.)).is_err());
+        let conv = conv(DType::F32, 2, 1, 3, 4)?;
+        for shape in [&[1, 3, 8, 8][..], &[1, 2, 3, 8], &[1, 128]] {
+            assert!(conv.forward(&numbers(shape, 1)?).is_err());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,201 @@
+//! Where fields lie.
+
+use candle_core::Tensor;
+
+use super::narrow;
+use crate::error::{Error, Result};
+use crate::kernels::Rows;
+
+/// No fields have more numbers in all: a size with a few zeros too many is a slip, not a wish.
+const LARGEST: usize = 1 << 28;
+
+/// What each location sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fields {
+    /// Which pixel of an image is number `f` of the field of location `l`, in every channel: entry `l·field² + f`; one
+    /// beyond the last stands for the zeros beyond the border.
+    index: Vec<u32>,
+    /// Channels, height and width of the images.
+    pub(super) image: [usize; 3],
+    /// Height and width of the grid of locations.
+    pub(super) grid: [usize; 2],
+    /// Height and width of a field.
+    pub(super) field: usize,
+    /// Pixels between neighbouring fields.
+    pub(super) stride: usize,
+    /// Zeros around the images.
+    pub(super) padding: usize,
+}
+
+impl Fields {
+    /// Fields of `field×field` pixels, `stride` pixels apart, over images `[C, H, W]` with `padding` zeros around them.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] if a field is larger than the image with its padding, or not larger than the padding; if the
+    /// stride is 0, or if the fields have absurdly many numbers in all.
+    pub fn new(image: [usize; 3], field: usize, stride: usize, padding: usize) -> Result<Self> {
+        let [channels, height, width] = image;
+        // A field that could lie beyond the border as a whole would see nothing.
+        let most = height.min(width).saturating_add(padding.saturating_mul(2));
+        if stride == 0 || image.contains(&0) || !(1..=most).contains(&field) || padding >= field {
+            let problem = format!(
+                "fields of {field}×{field} pixels, {stride} apart, have no place in images of {height}×{width} with \
+                 {padding} zeros around them: `field` at most {most}, `padding` less than `field`, `stride` at least 1"
+            );
+            return Err(Error::Mismatch {
+                place: "local receptive fields".into(),
+                problem,
+            });
+        }
+        // Where there is but one place, how far the next would be does not matter.
+        let stride = stride.min(height.max(width).saturating_add(padding.saturating_mul(2)));
+        let places = |size: usize| {
+            size.saturating_add(padding.saturating_mul(2))
+                .saturating_sub(field)
+                / stride
+                + 1
+        };
+        let (grid, area) = ([places(height), places(width)], field.saturating_mul(field));
+        let entries = area
+            .saturating_mul(channels)
+            .saturating_mul(grid[0].saturating_mul(grid[1]));
+        if entries.max(height.saturating_mul(width)) > LARGEST {
+            let problem = format!(
+                "{}×{} fields of {} numbers are too many; a smaller `field` or a larger `stride` is needed",
+                grid[0],
+                grid[1],
+                area.saturating_mul(channels)
+            );
+            return Err(Error::Mismatch {
+                place: "local receptive fields".into(),
+                problem,
+            });
+        }
+        let mut index = Vec::with_capacity(area * grid[0] * grid[1]);
+        for location in 0..grid[0] * grid[1] {
+            let (top, left) = (location / grid[1] * stride, location % grid[1] * stride);
+            for number in 0..area {
+                let row = (top + number / field)
+                    .checked_sub(padding)
+                    .filter(|&row| row < height);
+                let column = (left + number % field)
+                    .checked_sub(padding)
+                    .filter(|&column| column < width);
+                let at = row
+                    .zip(column)
+                    .map_or(height * width, |(row, column)| row * width + column);
+                index.push(at as u32);
+            }
+        }
+        Ok(Self {
+            index,
+            image,
+            grid,
+            field,
+            stride,
+            padding,
+        })
+    }
+
+    /// Height and width of the grid of locations.
+    pub fn grid(&self) -> [usize; 2] {
+        self.grid
+    }
+
+    /// The numbers in a field: `C·field²`.
+    pub fn numbers(&self) -> usize {
+        self.image[0] * self.area()
+    }
+
+    /// The numbers in a field of one channel.
+    pub(super) fn area(&self) -> usize {
+        self.field * self.field
+    }
+
+    /// The pixels of an image: the columns of a channel.
+    pub(super) fn pixels(&self) -> usize {
+        self.image[1] * self.image[2]
+    }
+
+    /// The numbers in a field of so many channels as have this many columns.
+    pub(super) fn of_width(&self, columns: usize) -> usize {
+        columns / self.pixels() * self.area()
+    }
+
+    /// Whether fields of so many units are computed with neighbouring places side by side.
+    pub(super) fn is_narrow(&self, units: usize) -> bool {
+        units <= narrow::MOST_UNITS && narrow::Pieces::of(self).are_filled()
+    }
+
+    pub(super) fn locations(&self) -> usize {
+        self.grid[0] * self.grid[1]
+    }
+
+    /// The fields of all rows at a location, `(R, F)`, of as many channels as the rows have.
+    pub(super) fn at(&self, location: usize, images: &Rows<'_>, out: &mut Vec<f32>) {
+        let (area, pixels) = (self.area(), self.pixels());
+        out.resize(images.rows * self.of_width(images.width), 0.);
+        let index = &self.index[location * area..][..area];
+        let channels = (0..images.rows).flat_map(|row| images.row(row).chunks_exact(pixels));
+        for (channel, out) in channels.zip(out.chunks_exact_mut(area)) {
+            out.iter_mut()
+                .zip(index)
+                .for_each(|(out, &at)| *out = channel.get(at as usize).copied().unwrap_or(0.));
+        }
+    }
+
+    /// All fields by candle's operations, `(L, R, F)`.
+    pub(super) fn plain(&self, images: &Tensor) -> Result<Tensor> {
+        let (rows, channels) = (images.dim(0)?, self.image[0]);
+        let index = Tensor::from_slice(&self.index, self.index.len(), images.device())?;
+        let lines = images
+            .reshape((rows * channels, self.pixels()))?
+            .pad_with_zeros(1, 0, 1)?;
+        let fields = lines.index_select(&index, 1)?.reshape((
+            rows,
+            channels,
+            self.locations(),
+            self.area(),
+        ))?;
+        Ok(fields.permute((2, 0, 1, 3))?.contiguous()?.reshape((
+            self.locations(),
+            rows,
+            self.numbers(),
+        ))?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_without_a_place_are_refused() {
+        for (field, stride, padding) in [
+            (10, 1, 0),
+            (3, 0, 0),
+            (0, 1, 0),
+            (13, 1, 2),
+            (3, 1, 3),
+            (usize::MAX, 1, usize::MAX),
+            (3, 1, usize::MAX / 2 + 1),
+        ] {
+            let error = Fields::new([1, 8, 9], field, stride, padding)
+                .unwrap_err()
+                .to_string();
+            assert!(
+                error.contains("8×9") && error.contains("`field` at most"),
+                "{error}"
+            );
+        }
+        let error = Fields::new([3, 10_000, 10_000], 99, 1, 0)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("too many"), "{error}");
+        assert_eq!(Fields::new([1, 28, 28], 10, 6, 0).unwrap().grid(), [4, 4]);
+        assert_eq!(
+            Fields::new([1, 8, 9], 8, usize::MAX, 0).unwrap().grid(),
+            [1, 1]
+        );
+    }
+}

@@ -1,0 +1,671 @@
+//! Fields that are moved over images, each place with weights of its own: local receptive fields.
+
+mod fields;
+mod narrow;
+mod wide;
+
+use std::sync::Arc;
+
+use candle_core::{Tensor, Var};
+use candle_nn::Init;
+
+pub use self::fields::Fields;
+use crate::error::{Error, Result};
+use crate::flow::input::{Input, Part, Values};
+use crate::flow::step::Step;
+use crate::flow::vars::Vars;
+use crate::kernels::{self, add, with_rows, with_values};
+use crate::modules::cache::PartCache;
+use crate::optim::{self, Form, Gradient, Optimiser, OutputGradient, Product};
+
+/// The building block of layers with local receptive fields: as a convolution, but weights are not shared.
+///
+/// `y[r, n, l] = Σ_f field(x)[r, l, f]·W[l, f, n] + b[l, n]`, location `l` of `L = gridₕ·grid_w` seeing all channels of
+/// the `field×field` pixels that begin at `stride` times its place in the grid; zeros beyond the border.
+///
+/// | tensor | shape                    |                                                  |
+/// |--------|--------------------------|--------------------------------------------------|
+/// | `x`    | `(V·B, C, H, W)`         | an [`Input`]                                     |
+/// | `W`    | `(L, C·field², N)`       | the variable `weight`                            |
+/// | `b`    | `(L·N,)`                 | the variable `bias`, location after location     |
+/// | `y`    | `(V·B, N, gridₕ, grid_w)`| not attached to the variables                    |
+///
+/// A location costs `2·V·B·C·field²·N` operations forward and as many for its weight's gradient, with nothing multiplied
+/// that is not in its field: matrix products, or sums over vectors where there are few units at a place.
+///
+/// Parts of the input that are whole channels are multiplied one by one, as by [`Linear`](crate::Linear): one that all
+/// views share only once for all of them. Sums over a part that comes again are kept until a variable changes.
+pub struct LocallyConnected {
+    vars: Vars,
+    weight: (String, Var),
+    bias: (String, Var),
+    fields: Arc<Fields>,
+    kept: PartCache<Vec<f32>>,
+    turned: PartCache<Vec<f32>>,
+}
+
+impl LocallyConnected {
+    /// A new one: `units` channels at each location, weights drawn by `init`, biases of zero.
+    ///
+    /// # Errors
+    /// As [`Vars::get`].
+    pub fn new(vars: &Vars, fields: Fields, units: usize, init: Init) -> Result<Self> {
+        let shape = (fields.locations(), fields.numbers(), units);
+        let weight = (vars.path("weight"), vars.get("weight", shape, init)?);
+        let bias = (
+            vars.path("bias"),
+            vars.get("bias", fields.locations() * units, Init::Const(0.))?,
+        );
+        let (vars, fields) = (vars.clone(), Arc::new(fields));
+        Ok(Self {
+            vars,
+            weight,
+            bias,
+            fields,
+            kept: PartCache::default(),
+            turned: PartCache::default(),
+        })
+    }
+
+    /// The weights of each unit of each location, `(L·N, C, field, field)`, unit after unit.
+    ///
+    /// # Errors
+    /// Whatever candle refuses.
+    pub fn features(&self) -> Result<Tensor> {
+        let (locations, _, units) = self.weight.1.dims3()?;
+        let (channels, field) = (self.fields.image[0], self.fields.field);
+        let rows = self
+            .weight
+            .1
+            .as_detached_tensor()
+            .transpose(1, 2)?
+            .contiguous()?;
+        Ok(rows.reshape((locations * units, channels, field, field))?)
+    }
+
+    /// How many rows, locations and units.
+    fn sizes(&self, x: &Input) -> Result<(usize, usize, usize)> {
+        let [channels, height, width] = self.fields.image;
+        if x.width() != channels * height * width {
+            let (found, expected) = (
+                x.shape().to_vec(),
+                format!("images ({channels}, {height}, {width})"),
+            );
+            return Err(Error::Shape {
+                place: self.weight.0.clone(),
+                found,
+                expected,
+            });
+        }
+        Ok((x.rows(), self.fields.locations(), self.weight.1.dim(2)?))
+    }
+
+    /// The parts of an input, those that are no whole channels joined with their neighbours; all are dense, but for silent
+    /// ones.
+    fn channels(&self, x: &Input) -> Result<Vec<Part>> {
+        let (mut whole, mut open, mut width) = (Vec::with_capacity(x.parts().len()), Vec::new(), 0);
+        for part in x.parts() {
+            width += part.values.width()?;
+            open.push(part.clone());
+            if width % self.fields.pixels() != 0 {
+                continue;
+            }
+            let parts = std::mem::take(&mut open);
+            whole.push(match &parts[..] {
+                [part]
+                    if matches!(part.values, Values::Dense { .. }) || part.values.is_silent() =>
+                {
+                    part.clone()
+                }
+                _ => Part {
+                    values: Values::dense(x.with_parts(parts)?.join()?)?,
+                    scale: None,
+                },
+            });
+        }
+        Ok(whole)
+    }
+
+    /// `max(0, y)`, `(V·B, N, gridₕ, grid_w)`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if `x` is not what the fields were made for.
+    pub fn forward(&self, x: &Input) -> Result<Tensor> {
+        let (rows, locations, units) = self.sizes(x)?;
+        let shape = (rows, units, self.fields.grid[0], self.fields.grid[1]);
+        if !kernels::is_fast(&self.weight.1) {
+            let product = self
+                .fields
+                .plain(&x.join()?)?
+                .matmul(&self.weight.1.as_detached_tensor())?; // (L, R, N)
+            let bias = self
+                .bias
+                .1
+                .as_detached_tensor()
+                .reshape((locations, 1, units))?;
+            let sum = product.broadcast_add(&bias)?.relu()?;
+            return Ok(sum.permute((1, 2, 0))?.contiguous()?.reshape(shape)?);
+        }
+        let bias = self
+            .bias
+            .1
+            .reshape((locations, units))?
+            .t()?
+            .flatten_all()?
+            .to_vec1::<f32>()?;
+        let mut terms = Vec::with_capacity(x.parts().len());
+        let mut first = 0;
+        for part in self.channels(x)? {
+            if let Values::Dense { matrix, columns } = &part.values {
+                let count = part.values.rows()?;
+                let (of, is_shared) = ((matrix, columns), count == x.batch());
+                let multiply = || self.multiply(&part.values, first);
+                let sums = self
+                    .kept
+                    .get(first, of, self.vars.version(), is_shared, multiply)?;
+                let scale = part
+                    .scale
+                    .as_ref()
+                    .map(Tensor::to_vec1::<f32>)
+                    .transpose()?;
+                terms.push((sums, count, scale));
+            }
+            first += part.values.width()?;
+        }
+        let mut out = vec![0f32; rows * units * locations];
+        kernels::for_rows(&mut out, units * locations, |row, out| {
+            for (sums, count, scale) in &terms {
+                let scale = scale.as_ref().map_or(1., |scale| scale[row]);
+                self.add_row(sums, (row % count, *count, units), scale, out);
+            }
+            // Not `max`, which would hide what is no number.
+            out.iter_mut()
+                .zip(&bias)
+                .for_each(|(out, bias)| *out = if *out + bias < 0. { 0. } else { *out + bias });
+        });
+        Ok(Tensor::from_vec(out, shape, self.weight.1.device())?)
+    }
+
+    /// The sums of the fields of some channels, from column `first` on, in the order that they are computed in.
+    fn multiply(&self, values: &Values, first: usize) -> Result<Vec<f32>> {
+        let (fields, units) = (&*self.fields, self.weight.1.dim(2)?);
+        let channel = first / fields.pixels();
+        let turned = if fields.is_narrow(units) {
+            Some(self.turned()?)
+        } else {
+            None
+        };
+        with_rows(&values.to_matrix(kernels::FAST)?, |x| match &turned {
+            Some(weight) => Ok(narrow::forward(fields, &x, weight, channel, units)),
+            None => with_values(&self.weight.1, |weight| {
+                wide::forward(fields, &x, weight, channel, units)
+            }),
+        })?
+    }
+
+    /// The weight with neighbouring places side by side; kept until a variable changes, as if it were part of an input.
+    fn turned(&self) -> Result<Arc<Vec<f32>>> {
+        let (weight, units) = (self.weight.1.as_tensor(), self.weight.1.dim(2)?);
+        self.turned
+            .get(0, (weight, &(0..units)), self.vars.version(), true, || {
+                with_values(weight, |weight| narrow::turned(&self.fields, weight, units))
+            })
+    }
+
+    /// Adds one of the rows of [`LocallyConnected::multiply`], times its scale, to a row of the output, `(N, L)`.
+    fn add_row(
+        &self,
+        sums: &[f32],
+        (row, rows, units): (usize, usize, usize),
+        scale: f32,
+        out: &mut [f32],
+    ) {
+        let locations = self.fields.locations();
+        if !self.fields.is_narrow(units) {
+            for (location, sums) in sums.chunks_exact(rows * units).enumerate() {
+                let out = out[location..].iter_mut().step_by(locations);
+                out.zip(&sums[row * units..][..units])
+                    .for_each(|(out, sum)| *out += scale * sum);
+            }
+            return;
+        }
+        let pieces = narrow::Pieces::of(&self.fields);
+        for (piece, sums) in sums.chunks_exact(rows * units * narrow::LANES).enumerate() {
+            let (first, count) = pieces.locations(piece);
+            let sums = sums[row * units * narrow::LANES..].chunks_exact(narrow::LANES);
+            for (out, sums) in out.chunks_exact_mut(locations).zip(sums) {
+                add(&mut out[first..first + count], scale, sums);
+            }
+        }
+    }
+
+    /// The gradients of weight and bias, `(L, F, N)` and `(L·N,)`; `delta`, `(V·B, N, gridₕ, grid_w)` or flattened, is that
+    /// of `y`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if they do not fit.
+    pub fn gradients(&self, x: &Input, delta: impl Into<OutputGradient>) -> Result<[Tensor; 2]> {
+        let delta = self.delta(x, delta.into())?;
+        let weight = match kernels::is_fast(&self.weight.1) {
+            true => optim::formed(&self.weight.1, &self.form(), &self.products(x, &delta)?)?,
+            false => self.plain(x, &delta)?,
+        };
+        Ok([weight, self.of_bias(&delta)?])
+    }
+
+    fn form(&self) -> Arc<dyn Form> {
+        self.fields.clone()
+    }
+
+    /// That of the weight by candle's operations.
+    fn plain(&self, x: &Input, delta: &OutputGradient) -> Result<Tensor> {
+        let (rows, locations, units) = self.sizes(x)?;
+        let delta = delta
+            .whole()?
+            .reshape((rows, units, locations))?
+            .permute((2, 0, 1))?
+            .contiguous()?; // (L, R, N)
+        let fields = self
+            .fields
+            .plain(&x.join()?)?
+            .transpose(1, 2)?
+            .contiguous()?;
+        Ok(fields.matmul(&delta)?)
+    }
+
+    fn of_bias(&self, delta: &OutputGradient) -> Result<Tensor> {
+        let sums = delta
+            .column_sums()?
+            .reshape(((), self.fields.locations()))?;
+        Ok(sums.t()?.contiguous()?.flatten_all()?)
+    }
+
+    /// The delta of all rows, `(V·B, N·L)`.
+    fn delta(&self, x: &Input, delta: OutputGradient) -> Result<OutputGradient> {
+        let (rows, locations, units) = self.sizes(x)?;
+        let delta = delta.flattened()?;
+        if delta.dims() != [rows, units * locations] {
+            let expected = format!(
+                "({rows}, {units}, {}, {})",
+                self.fields.grid[0], self.fields.grid[1]
+            );
+            return Err(Error::Shape {
+                place: self.weight.0.clone(),
+                found: delta.dims().to_vec(),
+                expected,
+            });
+        }
+        Ok(delta)
+    }
+
+    /// What the gradient of the weight is made of: a product for each part.
+    fn products(&self, x: &Input, delta: &OutputGradient) -> Result<Vec<Product>> {
+        let product = |part: &Part| {
+            let views = if part.values.rows()? == x.rows() {
+                1
+            } else {
+                x.views()
+            };
+            Ok(Product {
+                values: part.values.clone(),
+                delta: delta.through_scale(part.scale.as_ref(), views)?,
+            })
+        };
+        self.channels(x)?.iter().map(product).collect()
+    }
+
+    /// One step of weight and bias, `delta` being the gradient of the loss with respect to `y`, as in
+    /// [`LocallyConnected::gradients`]; see [`Linear::learn`](crate::Linear::learn) for rows of it that are zero, and for parts that
+    /// all views share.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the arguments do not fit.
+    pub fn learn(
+        &mut self,
+        x: &Input,
+        delta: impl Into<OutputGradient>,
+        optimiser: &mut Optimiser,
+        step: &Step,
+    ) -> Result<()> {
+        let delta = self.delta(x, delta.into())?;
+        let (name, weight) = &self.weight;
+        if kernels::is_fast(weight) {
+            optimiser.learn_formed(name, weight, &self.form(), &self.products(x, &delta)?, step)?;
+        } else {
+            optimiser.learn(name, weight, Gradient::Whole(&self.plain(x, &delta)?), step)?;
+        }
+        optimiser.learn(
+            &self.bias.0,
+            &self.bias.1,
+            Gradient::Whole(&self.of_bias(&delta)?),
+            step,
+        )
+    }
+}
+
+impl Form for Fields {
+    fn add_to(
+        &self,
+        gradient: &mut [f32],
+        first: usize,
+        product: &Product,
+        factor: f32,
+    ) -> Result<()> {
+        let delta = product.delta.whole()?;
+        if delta.dim(0)? == 0 {
+            return Ok(());
+        }
+        let (units, channel) = (delta.dim(1)? / self.locations(), first / self.pixels());
+        with_rows(&product.values.to_matrix(kernels::FAST)?, |x| {
+            with_rows(&delta, |delta| {
+                let form = if self.is_narrow(units) {
+                    narrow::gradient
+                } else {
+                    wide::gradient
+                };
+                form(self, &x, &delta, gradient, channel, factor);
+            })
+        })?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::input::Normalise;
+    use crate::optim::{Algorithm, OptimiserSpec, Schedule};
+    use candle_core::{DType, Device};
+
+    fn numbers(shape: &[usize], seed: u64) -> Result<Tensor> {
+        let mut rng = crate::flow::random::stream(seed, "test", 0);
+        let count = shape.iter().product();
+        let values: Vec<f32> = (0..count)
+            .map(|_| crate::flow::random::unit(&mut rng) as f32 - 0.5)
+            .collect();
+        Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+    }
+
+    fn local(dtype: DType, fields: &Fields, units: usize) -> Result<LocallyConnected> {
+        let vars = Vars::new(3, dtype, &Device::Cpu);
+        LocallyConnected::new(
+            &vars,
+            fields.clone(),
+            units,
+            Init::Randn {
+                mean: 0.,
+                stdev: 0.5,
+            },
+        )
+    }
+
+    /// With the same weights everywhere it is a convolution, and candle has one.
+    #[test]
+    fn with_shared_weights_it_is_a_convolution() -> Result<()> {
+        for (channels, height, width, field, stride, padding) in
+            [(1, 7, 6, 3, 2, 0), (2, 5, 5, 3, 1, 1), (3, 4, 9, 4, 3, 2)]
+        {
+            let fields = Fields::new([channels, height, width], field, stride, padding)?;
+            let x = numbers(&[4, channels, height, width], 1)?;
+            let local = local(DType::F32, &fields, 3)?;
+            let kernel = numbers(&[3, channels, field, field], 2)?;
+            let shared = kernel.flatten_from(1)?.t()?.unsqueeze(0)?; // (1, F, N)
+            local
+                .weight
+                .1
+                .set(&shared.broadcast_as(local.weight.1.shape())?.contiguous()?)?;
+            let expected = x.conv2d(&kernel, padding, stride, 1, 1)?.relu()?;
+            let difference = (local.forward(&Input::of(x)?)? - expected)?
+                .abs()?
+                .flatten_all()?
+                .max(0)?
+                .to_scalar::<f32>()?;
+            assert!(difference < 1e-5, "{difference}");
+        }
+        Ok(())
+    }
+
+    /// Few units, a block of them and more, more than are taken as few; rows that fill vectors, and that do not.
+    #[test]
+    fn both_forms_and_autograd_agree() -> Result<()> {
+        let fields = Fields::new([2, 9, 8], 4, 3, 1)?;
+        assert_eq!((fields.grid(), fields.numbers()), ([3, 3], 32));
+        for (rows, units) in [
+            (5, 3),
+            (1, 1),
+            (48, 4),
+            (75, 5),
+            (20, narrow::MOST_UNITS + 1),
+        ] {
+            let x = numbers(&[rows, 2, 9, 8], 1)?;
+            let double = local(DType::F64, &fields, units)?;
+            // The definition, through autograd.
+            let product = fields
+                .plain(&x.to_dtype(DType::F64)?)?
+                .matmul(&double.weight.1)?;
+            let sum = product
+                .broadcast_add(&double.bias.1.reshape((9, 1, units))?)?
+                .relu()?;
+            let activity = sum
+                .permute((1, 2, 0))?
+                .contiguous()?
+                .reshape((rows, units, 3, 3))?;
+            let gradients = (activity.sqr()?.sum_all()? * 0.5)?.backward()?;
+            for dtype in [DType::F32, DType::F64] {
+                let local = local(dtype, &fields, units)?;
+                let x = Input::of(x.to_dtype(dtype)?)?;
+                let found = local.forward(&x)?;
+                let [weight, bias] = local.gradients(&x, &found)?;
+                let expected = [&double.weight.1, &double.bias.1]
+                    .map(|var| gradients.get(var).expect("it depends on it"));
+                for (found, expected) in [
+                    (&found, &activity),
+                    (&weight, expected[0]),
+                    (&bias, expected[1]),
+                ] {
+                    assert_close(
+                        found,
+                        expected,
+                        &format!("{rows} rows, {units} units, {dtype:?}"),
+                    )?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn rows_of_zeros_and_what_rows_have_in_common_make_no_difference() -> Result<()> {
+        let fields = Fields::new([2, 9, 8], 4, 3, 1)?;
+        for units in [3, narrow::MOST_UNITS + 1] {
+            let (local, x) = (
+                local(DType::F32, &fields, units)?,
+                numbers(&[40, 2, 9, 8], 1)?,
+            );
+            for (kept, common) in [(2, true), (0, true), (2, false), (0, false)] {
+                let few = numbers(&[kept, units * 9], 2)?.pad_with_zeros(0, 40 - kept, 0)?;
+                let mut delta = OutputGradient::from(few);
+                if common {
+                    delta = delta.with_common(&numbers(&[units * 9], 3)?, 20)?;
+                }
+                let whole = delta.whole()?.to_dtype(DType::F64)?;
+                let expected = local.plain(&Input::of(x.to_dtype(DType::F64)?)?, &whole.into())?;
+                let [found, _] = local.gradients(&Input::of(x.clone())?, delta)?;
+                assert_close(
+                    &found,
+                    &expected,
+                    &format!("{units} units, {kept} rows, common: {common}"),
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Two views: a channel that they share, one of their own, columns that are no whole channel where wanted, a label.
+    fn views(dtype: DType, batch: usize, shape: [usize; 3], split: usize) -> Result<Input> {
+        let pixels = shape[1] * shape[2];
+        let part = |rows: usize, columns: usize, seed: u64| -> Result<Values> {
+            Values::dense(numbers(&[rows, columns], seed)?.to_dtype(dtype)?)
+        };
+        let mut parts = vec![part(batch, pixels, 1)?, part(2 * batch, pixels - split, 2)?];
+        if split > 0 {
+            parts.push(part(batch, split, 3)?);
+        }
+        let below =
+            Input::new(parts, batch, 2, &[2 * pixels])?.normalised(Normalise::MeanSquare)?;
+        let label: Vec<u32> = (0..2 * batch as u32).map(|row| row * 7 % 5).collect();
+        let index = Tensor::from_vec(label, (2 * batch, 1), &Device::Cpu)?;
+        let label = Values::OneHot {
+            index,
+            classes: pixels,
+            strength: 2.,
+        };
+        Input::beside(&[below, Input::new(vec![label], batch, 2, &[pixels])?])?.shaped(&shape)
+    }
+
+    fn assert_close(found: &Tensor, expected: &Tensor, what: &str) -> Result<()> {
+        let difference = (found.to_dtype(DType::F64)? - expected)?
+            .abs()?
+            .flatten_all()?
+            .max(0)?;
+        let difference = difference.to_scalar::<f64>()?;
+        assert!(difference < 1e-4, "{what}: {difference}");
+        Ok(())
+    }
+
+    /// Grids narrower and wider than a vector, and as wide; fields next to each other, and further apart than they are wide;
+    /// more rows than are taken at a time.
+    #[test]
+    fn parts_are_multiplied_as_if_they_were_joined() -> Result<()> {
+        let sizes = [
+            (21, 1, 3, 0),
+            (21, 2, 3, 0),
+            (21, 3, 3, 0),
+            (45, 5, 2, 0),
+            (5, 1, 3, 0),
+            (15, 1, 35, 0),
+            (21, 1, 3, 5),
+        ];
+        for (width, stride, batch, split) in sizes {
+            for units in [1, 3, 5, narrow::MOST_UNITS + 1] {
+                let shape = [3, 6, width];
+                let fields = Fields::new(shape, 4, stride, 2)?;
+                let (fast, plain) = (
+                    local(DType::F32, &fields, units)?,
+                    local(DType::F64, &fields, units)?,
+                );
+                let input = |dtype| views(dtype, batch, shape, split);
+                let (x, double) = (input(DType::F32)?, input(DType::F64)?);
+                let what = format!("{width} pixels, stride {stride}, {units} units, {batch} examples, {split} columns");
+                let expected = plain.forward(&double)?;
+                // Later calls find sums that are kept.
+                for _ in 0..3 {
+                    assert_close(&fast.forward(&x)?, &expected, &what)?;
+                }
+                let found = fast.gradients(&x, &expected.to_dtype(DType::F32)?)?;
+                let expected = plain.gradients(&double, &expected)?;
+                found
+                    .iter()
+                    .zip(&expected)
+                    .try_for_each(|(found, expected)| assert_close(found, expected, &what))?;
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_kept_is_made_anew_for_weights_that_were_read() -> Result<()> {
+        let fields = Fields::new([3, 6, 21], 4, 1, 2)?;
+        let (local, other) = (
+            local(DType::F32, &fields, 3)?,
+            local(DType::F32, &fields, 3)?,
+        );
+        let x = views(DType::F32, 3, [3, 6, 21], 0)?;
+        local.forward(&x)?;
+        other.weight.1.set(&(other.weight.1.as_tensor() * -1.)?)?;
+        local.vars.restore(
+            &other
+                .vars
+                .all()
+                .into_iter()
+                .map(|(name, var)| (name, var.as_detached_tensor()))
+                .collect(),
+        )?;
+        assert_close(
+            &local.forward(&x)?,
+            &other.forward(&x)?.to_dtype(DType::F64)?,
+            "after reading",
+        )
+    }
+
+    /// What is left after lessons on the same pixels, one by one or gathered, is what the 64-bit form leaves.
+    #[test]
+    fn lessons_are_gathered() -> Result<()> {
+        let shape = [3, 6, 21];
+        let fields = Fields::new(shape, 4, 1, 2)?;
+        let step = Step {
+            seed: 1,
+            index: 0,
+            epoch: 0,
+            epochs: 1,
+            train: true,
+            pass: 0,
+        };
+        for (units, gathered) in [(3, true), (3, false), (narrow::MOST_UNITS + 1, true)] {
+            let learned = |dtype: DType| -> Result<[Tensor; 2]> {
+                let vars = Vars::new(3, dtype, &Device::Cpu);
+                let mut local = LocallyConnected::new(
+                    &vars,
+                    fields.clone(),
+                    units,
+                    Init::Randn {
+                        mean: 0.,
+                        stdev: 0.5,
+                    },
+                )?;
+                let (method, schedule) = (Algorithm::Sgd, Schedule::Constant);
+                let descent = OptimiserSpec {
+                    method,
+                    rate: 0.1,
+                    decay: 0.01,
+                    momentum: 0.5,
+                    schedule,
+                };
+                let mut optimiser = Optimiser::new(vars, descent, 0..1);
+                // In the last step nothing is to be learned: what is left then is the momentum.
+                for strength in [0.1, 0.1, 0.] {
+                    let x = views(dtype, 3, shape, 0)?;
+                    let lessons = [0., 1., 2.].map(|time| -> Result<_> {
+                        let mut parts = x.parts().to_vec();
+                        parts[1] = views(dtype, 3, shape, 0)?.parts()[1].clone();
+                        let x = x.with_parts(parts)?.shaped(&shape)?;
+                        let delta = (local.forward(&x)? * (strength * time))?;
+                        Ok((x, delta))
+                    });
+                    if gathered {
+                        optimiser.gather(3);
+                    }
+                    for lesson in lessons {
+                        let (x, delta) = lesson?;
+                        local.learn(&x, delta, &mut optimiser, &step)?;
+                    }
+                    if gathered {
+                        optimiser.settle(&step)?;
+                    }
+                }
+                Ok([
+                    local.weight.1.as_tensor().copy()?,
+                    local.forward(&views(dtype, 3, shape, 0)?)?,
+                ])
+            };
+            let (found, expected) = (learned(DType::F32)?, learned(DType::F64)?);
+            for (found, expected) in found.iter().zip(&expected) {
+                assert_close(
+                    found,
+                    expected,
+                    &format!("{units} units, gathered: {gathered}"),
+                )?;
+            }
+        }
+        Ok(())
+    }
+}

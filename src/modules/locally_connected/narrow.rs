@@ -1,0 +1,494 @@
+//! Fields with few units at a place, where a matrix product would be too narrow to be fast and gathering the fields would
+//! take longer than multiplying them.
+//!
+//! Neighbouring places of a row of the grid are computed side by side, a lane of a vector each: one number of all their
+//! fields is a run of the image, and one load. A row of the grid is divided into pieces of [`LANES`] places.
+//!
+//! Every sum is formed in one order, whatever the length of a vector and the number of threads.
+
+use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
+
+use super::Fields;
+use crate::kernels::Rows;
+
+/// Up to how many units at a place are few: a matrix product would have no more columns than a vector has lanes.
+pub(super) const MOST_UNITS: usize = 16;
+
+/// Places in a piece: as many as the longest vectors have lanes.
+pub(super) const LANES: usize = 16;
+
+/// Units whose sums are in registers at a time.
+const UNITS: usize = 3;
+
+/// Examples, or numbers of a field, whose sums are in registers at a time, where there are enough registers.
+const BLOCK: usize = 6;
+
+/// Examples whose part of a gradient is formed at a time: what header to them stays in the nearest cache.
+const EXAMPLES: usize = 64;
+
+/// Weights of a place that are turned at a time: what is read of all places of a piece stays in the nearest cache.
+const TILE: usize = 64;
+
+/// The pieces that a grid is divided into.
+#[derive(Clone, Copy)]
+pub(super) struct Pieces {
+    grid: [usize; 2],
+    per_row: usize,
+}
+
+impl Pieces {
+    pub fn of(fields: &Fields) -> Self {
+        Self {
+            grid: fields.grid,
+            per_row: fields.grid[1].div_ceil(LANES),
+        }
+    }
+
+    /// Whether at least half of the places in the pieces are places of the grid.
+    pub fn are_filled(self) -> bool {
+        2 * self.grid[1] >= self.per_row * LANES
+    }
+
+    pub fn count(self) -> usize {
+        self.grid[0] * self.per_row
+    }
+
+    /// The first location of a piece, and how many it has.
+    pub fn locations(self, piece: usize) -> (usize, usize) {
+        let (row, column) = (piece / self.per_row, piece % self.per_row * LANES);
+        (
+            row * self.grid[1] + column,
+            (self.grid[1] - column).min(LANES),
+        )
+    }
+}
+
+/// Images with the zeros around them, so that one number of the fields of a piece is a run of [`LANES`] numbers.
+///
+/// Where fields are more than a pixel apart, the columns are sorted by their remainder: `(R, C, lines, stride, length)`.
+struct Framed {
+    data: Vec<f32>,
+    channels: usize,
+    lines: usize,
+    stride: usize,
+    length: usize,
+}
+
+impl Framed {
+    fn new(fields: &Fields, images: &Rows<'_>) -> Self {
+        let &Fields {
+            image: [_, height, width],
+            grid,
+            field,
+            stride,
+            padding,
+            ..
+        } = fields;
+        let channels = images.width / (height * width);
+        let lines = (grid[0] - 1) * stride + field;
+        let length = Pieces::of(fields).per_row * LANES + (field - 1) / stride;
+        let framed = Self {
+            data: Vec::new(),
+            channels,
+            lines,
+            stride,
+            length,
+        };
+        let mut data = vec![0f32; images.rows * framed.per_image()];
+        data.par_chunks_exact_mut(framed.per_image().max(1))
+            .enumerate()
+            .for_each(|(row, out)| {
+                for (line, source) in images.row(row).chunks_exact(width).enumerate() {
+                    let (channel, line) = (line / height, line % height + padding);
+                    if line >= lines {
+                        continue;
+                    }
+                    let out =
+                        &mut out[(channel * lines + line) * stride * length..][..stride * length];
+                    if stride == 1 {
+                        out[padding..][..width].copy_from_slice(source);
+                        continue;
+                    }
+                    for (column, number) in source.iter().enumerate() {
+                        let column = column + padding;
+                        if column / stride < length {
+                            out[column % stride * length + column / stride] = *number;
+                        }
+                    }
+                }
+            });
+        Self { data, ..framed }
+    }
+
+    fn per_image(&self) -> usize {
+        self.channels * self.lines * self.stride * self.length
+    }
+
+    /// What the fields of a piece see of a channel of an image begins here.
+    fn begin(&self, row: usize, channel: usize, pieces: Pieces, piece: usize) -> usize {
+        let (line, column) = (
+            piece / pieces.per_row * self.stride,
+            piece % pieces.per_row * LANES,
+        );
+        row * self.per_image() + (channel * self.lines + line) * self.stride * self.length + column
+    }
+
+    /// Where each number of a field of `field×field` pixels lies, from there on.
+    fn offsets(&self, field: usize) -> Vec<usize> {
+        let number = |number: usize| {
+            let (line, column) = (number / field, number % field);
+            (line * self.stride + column % self.stride) * self.length + column / self.stride
+        };
+        (0..field * field).map(number).collect()
+    }
+}
+
+/// The weight, `(L, F, N)`, with the places of a piece side by side: `(pieces, F, N, LANES)`.
+pub(super) fn turned(fields: &Fields, weight: &[f32], units: usize) -> Vec<f32> {
+    let (pieces, size) = (Pieces::of(fields), fields.numbers() * units);
+    let mut turned = vec![0f32; pieces.count() * size * LANES];
+    turned
+        .par_chunks_exact_mut(size * LANES)
+        .enumerate()
+        .for_each(|(piece, out)| {
+            let (first, count) = pieces.locations(piece);
+            for (tile, out) in out.chunks_mut(TILE * LANES).enumerate() {
+                for lane in 0..count {
+                    let weight = &weight[(first + lane) * size + tile * TILE..];
+                    out[lane..]
+                        .iter_mut()
+                        .step_by(LANES)
+                        .zip(weight)
+                        .for_each(|(out, weight)| *out = *weight);
+                }
+            }
+        });
+    turned
+}
+
+/// The sums of the fields over channels from `first` on, `(pieces, R, N, LANES)`; `weight` is [`turned`].
+pub(super) fn forward(
+    fields: &Fields,
+    images: &Rows<'_>,
+    weight: &[f32],
+    first: usize,
+    units: usize,
+) -> Vec<f32> {
+    let (framed, rows, pieces) = (Framed::new(fields, images), images.rows, Pieces::of(fields));
+    let offsets = framed.offsets(fields.field);
+    let mut sums = vec![0f32; pieces.count() * rows * units * LANES];
+    if sums.is_empty() {
+        return sums;
+    }
+    let per_channel = fields.area() * units * LANES;
+    let size = fields.image[0] * per_channel;
+    sums.par_chunks_exact_mut(rows * units * LANES)
+        .enumerate()
+        .for_each(|(piece, out)| {
+            let weight =
+                &weight[piece * size + first * per_channel..][..framed.channels * per_channel];
+            let (framed, offsets) = (&framed, &offsets[..]);
+            Arch::new().dispatch(Forward {
+                framed,
+                pieces,
+                piece,
+                offsets,
+                weight,
+                units,
+                rows,
+                out,
+            });
+        });
+    sums
+}
+
+/// Adds that of the weight, of channels from `first` on, to `out`, `(L, F, N)`: `factor` times what the images and `delta`,
+/// `(R, N·L)`, make.
+pub(super) fn gradient(
+    fields: &Fields,
+    images: &Rows<'_>,
+    delta: &Rows<'_>,
+    out: &mut [f32],
+    first: usize,
+    factor: f32,
+) {
+    let (framed, pieces) = (Framed::new(fields, images), Pieces::of(fields));
+    let (offsets, locations) = (framed.offsets(fields.field), fields.locations());
+    let (units, per_channel) = (delta.width / locations, fields.area());
+    let size = fields.numbers() * units;
+    out.par_chunks_exact_mut(fields.grid[1] * size)
+        .enumerate()
+        .for_each(|(line, out)| {
+            let (mut deltas, mut sums) = (Vec::new(), Vec::new());
+            for (place, piece) in (line * pieces.per_row..(line + 1) * pieces.per_row).enumerate() {
+                let (location, count) = pieces.locations(piece);
+                deltas.clear();
+                deltas.resize(delta.rows * units * LANES, 0.);
+                for (at, out) in deltas.chunks_exact_mut(LANES).enumerate() {
+                    out[..count].copy_from_slice(
+                        &delta.row(at / units)[at % units * locations + location..][..count],
+                    );
+                }
+                sums.clear();
+                sums.resize(framed.channels * per_channel * units * LANES, 0.);
+                let (framed, offsets, field) = (&framed, &offsets[..], fields.field);
+                Arch::new().dispatch(Gradient {
+                    framed,
+                    pieces,
+                    piece,
+                    offsets,
+                    field,
+                    delta: &deltas,
+                    units,
+                    out: &mut sums,
+                });
+                // Back to where the numbers of a place lie together.
+                for (tile, sums) in sums.chunks(TILE * LANES).enumerate() {
+                    for lane in 0..count {
+                        let out = &mut out[(place * LANES + lane) * size
+                            + first * per_channel * units
+                            + tile * TILE..];
+                        let sums = sums[lane..].iter().step_by(LANES);
+                        out.iter_mut()
+                            .zip(sums)
+                            .for_each(|(out, sum)| *out += factor * sum);
+                    }
+                }
+            }
+        });
+}
+
+/// The first vector of a slice.
+#[inline(always)]
+fn load<S: Simd>(slice: &[f32]) -> S::f32s {
+    S::as_simd_f32s(&slice[..S::F32_LANES]).0[0]
+}
+
+#[inline(always)]
+fn store<S: Simd>(slice: &mut [f32], vector: S::f32s) {
+    S::as_mut_simd_f32s(&mut slice[..S::F32_LANES]).0[0] = vector;
+}
+
+/// How many sums of each unit are in registers at a time.
+fn block<S: Simd>() -> usize {
+    if S::REGISTER_COUNT < 32 {
+        BLOCK / 2
+    } else {
+        BLOCK
+    }
+}
+
+/// The sums of a piece, `(R, N, LANES)`.
+struct Forward<'a> {
+    framed: &'a Framed,
+    pieces: Pieces,
+    piece: usize,
+    offsets: &'a [usize],
+    weight: &'a [f32],
+    units: usize,
+    rows: usize,
+    out: &'a mut [f32],
+}
+
+impl WithSimd for Forward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        // Channel after channel: the weights of one, and what some rows have there, are in the nearest cache.
+        for (channel, weight) in self
+            .weight
+            .chunks_exact(self.offsets.len() * self.units * LANES)
+            .enumerate()
+        {
+            for first in (0..self.rows).step_by(block::<S>()) {
+                let count = (self.rows - first).min(block::<S>());
+                for unit in (0..self.units).step_by(UNITS) {
+                    for lane in (0..LANES).step_by(S::F32_LANES) {
+                        let begin =
+                            self.framed.begin(first, channel, self.pieces, self.piece) + lane;
+                        let sums = Sums {
+                            simd,
+                            images: &self.framed.data[begin..],
+                            per_image: self.framed.per_image(),
+                            offsets: self.offsets,
+                            weight: &weight[unit * LANES + lane..],
+                            units: self.units,
+                        };
+                        let out = &mut self.out[(first * self.units + unit) * LANES + lane..];
+                        match self.units - unit {
+                            1 => sums.of_units::<1>(count, out),
+                            2 => sums.of_units::<2>(count, out),
+                            _ => sums.of_units::<UNITS>(count, out),
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What sums over a channel are made of.
+struct Sums<'a, S: Simd> {
+    simd: S,
+    /// From what the first of the rows has there.
+    images: &'a [f32],
+    per_image: usize,
+    offsets: &'a [usize],
+    /// From the first of the units on.
+    weight: &'a [f32],
+    units: usize,
+}
+
+impl<S: Simd> Sums<'_, S> {
+    #[inline(always)]
+    fn of_units<const U: usize>(&self, rows: usize, out: &mut [f32]) {
+        match rows {
+            1 => self.add_to::<U, 1>(out),
+            2 => self.add_to::<U, 2>(out),
+            3 => self.add_to::<U, 3>(out),
+            4 => self.add_to::<U, 4>(out),
+            5 => self.add_to::<U, 5>(out),
+            _ => self.add_to::<U, BLOCK>(out),
+        }
+    }
+
+    #[inline(always)]
+    fn add_to<const U: usize, const R: usize>(&self, out: &mut [f32]) {
+        let simd = self.simd;
+        let images: [&[f32]; R] = std::array::from_fn(|row| &self.images[row * self.per_image..]);
+        let at = |row: usize, unit: usize| (row * self.units + unit) * LANES;
+        let mut sums = [[simd.splat_f32s(0.); U]; R];
+        for (row, sums) in sums.iter_mut().enumerate() {
+            for (unit, sum) in sums.iter_mut().enumerate() {
+                *sum = load::<S>(&out[at(row, unit)..]);
+            }
+        }
+        for (number, &offset) in self.offsets.iter().enumerate() {
+            let weight: [_; U] = std::array::from_fn(|unit| {
+                load::<S>(&self.weight[(number * self.units + unit) * LANES..])
+            });
+            for row in 0..R {
+                let pixels = load::<S>(&images[row][offset..]);
+                for unit in 0..U {
+                    sums[row][unit] = simd.mul_add_f32s(weight[unit], pixels, sums[row][unit]);
+                }
+            }
+        }
+        for (row, sums) in sums.iter().enumerate() {
+            for (unit, sum) in sums.iter().enumerate() {
+                store::<S>(&mut out[at(row, unit)..], *sum);
+            }
+        }
+    }
+}
+
+/// The gradient of the weights of a piece, `(F, N, LANES)`, added to what is there.
+struct Gradient<'a> {
+    framed: &'a Framed,
+    pieces: Pieces,
+    piece: usize,
+    offsets: &'a [usize],
+    field: usize,
+    /// `(R, N, LANES)`.
+    delta: &'a [f32],
+    units: usize,
+    out: &'a mut [f32],
+}
+
+impl WithSimd for Gradient<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let (per_row, per_channel) = (self.units * LANES, self.offsets.len() * self.units * LANES);
+        for (chunk, delta) in self.delta.chunks(EXAMPLES * per_row).enumerate() {
+            for (channel, out) in self.out.chunks_exact_mut(per_channel).enumerate() {
+                let begin = self
+                    .framed
+                    .begin(chunk * EXAMPLES, channel, self.pieces, self.piece);
+                let lines = self
+                    .offsets
+                    .chunks_exact(self.field)
+                    .zip(out.chunks_exact_mut(self.field * per_row));
+                for (offsets, out) in lines {
+                    let numbers = offsets
+                        .chunks(block::<S>())
+                        .zip(out.chunks_mut(block::<S>() * per_row));
+                    for (offsets, out) in numbers {
+                        for unit in (0..self.units).step_by(UNITS) {
+                            for lane in (0..LANES).step_by(S::F32_LANES) {
+                                let dots = Dots {
+                                    simd,
+                                    images: &self.framed.data[begin + lane..],
+                                    per_image: self.framed.per_image(),
+                                    delta: &delta[unit * LANES + lane..],
+                                    units: self.units,
+                                };
+                                let out = &mut out[unit * LANES + lane..];
+                                match self.units - unit {
+                                    1 => dots.of_units::<1>(offsets, out),
+                                    2 => dots.of_units::<2>(offsets, out),
+                                    _ => dots.of_units::<UNITS>(offsets, out),
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What sums over examples are made of.
+struct Dots<'a, S: Simd> {
+    simd: S,
+    images: &'a [f32],
+    per_image: usize,
+    /// From the first of the units on.
+    delta: &'a [f32],
+    units: usize,
+}
+
+impl<S: Simd> Dots<'_, S> {
+    #[inline(always)]
+    fn of_units<const U: usize>(&self, offsets: &[usize], out: &mut [f32]) {
+        match *offsets {
+            [a] => self.add_to::<U, 1>([a], out),
+            [a, b] => self.add_to::<U, 2>([a, b], out),
+            [a, b, c] => self.add_to::<U, 3>([a, b, c], out),
+            [a, b, c, d] => self.add_to::<U, 4>([a, b, c, d], out),
+            [a, b, c, d, e] => self.add_to::<U, 5>([a, b, c, d, e], out),
+            [a, b, c, d, e, f, ..] => self.add_to::<U, BLOCK>([a, b, c, d, e, f], out),
+            [] => (),
+        }
+    }
+
+    #[inline(always)]
+    fn add_to<const U: usize, const G: usize>(&self, offsets: [usize; G], out: &mut [f32]) {
+        let simd = self.simd;
+        let at = |number: usize, unit: usize| (number * self.units + unit) * LANES;
+        let mut sums = [[simd.splat_f32s(0.); U]; G];
+        for (number, sums) in sums.iter_mut().enumerate() {
+            for (unit, sum) in sums.iter_mut().enumerate() {
+                *sum = load::<S>(&out[at(number, unit)..]);
+            }
+        }
+        for (row, delta) in self.delta.chunks(self.units * LANES).enumerate() {
+            let delta: [_; U] = std::array::from_fn(|unit| load::<S>(&delta[unit * LANES..]));
+            let image = &self.images[row * self.per_image..];
+            for number in 0..G {
+                let pixels = load::<S>(&image[offsets[number]..]);
+                for unit in 0..U {
+                    sums[number][unit] = simd.mul_add_f32s(pixels, delta[unit], sums[number][unit]);
+                }
+            }
+        }
+        for (number, sums) in sums.iter().enumerate() {
+            for (unit, sum) in sums.iter().enumerate() {
+                store::<S>(&mut out[at(number, unit)..], *sum);
+            }
+        }
+    }
+}

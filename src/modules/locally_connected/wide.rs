@@ -1,0 +1,70 @@
+//! Fields with many units at a place: a matrix product for each.
+
+use rayon::prelude::*;
+
+use super::Fields;
+use crate::kernels::gemm::{accumulate_here, Matrix};
+use crate::kernels::Rows;
+
+/// The sums of the fields over channels from `first` on, `(L, R, N)`; `weight` is `(L, F, N)`.
+pub(super) fn forward(
+    fields: &Fields,
+    images: &Rows<'_>,
+    weight: &[f32],
+    first: usize,
+    units: usize,
+) -> Vec<f32> {
+    let (rows, numbers) = (images.rows, fields.of_width(images.width));
+    let mut sums = vec![0f32; fields.locations() * rows * units];
+    let product = |seen: &mut Vec<f32>, (location, out): (usize, &mut [f32])| {
+        fields.at(location, images, seen);
+        let weight = &weight[location * fields.numbers() * units + first * fields.area() * units..];
+        let seen = Matrix::of_rows(seen, rows, numbers, numbers);
+        accumulate_here(
+            out,
+            0.,
+            seen,
+            Matrix::of_rows(weight, numbers, units, units),
+        );
+    };
+    sums.par_chunks_exact_mut((rows * units).max(1))
+        .enumerate()
+        .for_each_init(Vec::new, product);
+    sums
+}
+
+/// Adds that of the weight, of channels from `first` on, to `out`, `(L, F, N)`: `factor` times what the images and `delta`,
+/// `(R, N·L)`, make.
+pub(super) fn gradient(
+    fields: &Fields,
+    images: &Rows<'_>,
+    delta: &Rows<'_>,
+    out: &mut [f32],
+    first: usize,
+    factor: f32,
+) {
+    let (rows, numbers, locations) = (
+        images.rows,
+        fields.of_width(images.width),
+        fields.locations(),
+    );
+    let units = delta.width / locations;
+    let learn = |(seen, here): &mut (Vec<f32>, Vec<f32>), (location, out): (usize, &mut [f32])| {
+        fields.at(location, images, seen);
+        here.clear();
+        for row in 0..rows {
+            here.extend(
+                delta.row(row)[location..]
+                    .iter()
+                    .step_by(locations)
+                    .map(|delta| factor * delta),
+            );
+        }
+        let seen = Matrix::of_rows(seen, rows, numbers, numbers).transposed();
+        let out = &mut out[first * fields.area() * units..][..numbers * units];
+        accumulate_here(out, 1., seen, Matrix::of_rows(here, rows, units, units));
+    };
+    out.par_chunks_exact_mut(fields.numbers() * units)
+        .enumerate()
+        .for_each_init(Default::default, learn);
+}

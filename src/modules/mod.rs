@@ -1,0 +1,7 @@
+//! What layers are made of: weights that multiply an input and learn in closed form.
+
+pub mod cache;
+pub mod conv;
+pub mod linear;
+pub mod locally_connected;
+pub mod peer_norm;

@@ -1,0 +1,273 @@
+//! Gradients of several lessons, added up before anything changes.
+
+use std::sync::Arc;
+
+use candle_core::{Tensor, Var};
+
+use super::product::Packed;
+use super::{update, Form, Gradient, Product};
+use crate::error::Result;
+use crate::flow::input::Values;
+use crate::kernels;
+
+/// Packed products are added to the sum once they have so many rows: enough to be worth a pass over the sum.
+const ENOUGH: usize = 256;
+
+/// The gradients of one variable so far.
+///
+/// A product is not formed at once: the next lesson may be about the same values, a still image under another time
+/// step, say; then only the deltas are added, and there is one product for all lessons. Where few rows count, these
+/// are collected until it pays to form the product of all of them, which may be the update itself.
+pub(super) struct Sum {
+    pub var: Var,
+    sum: Tensor,
+    is_zero: bool,
+    parts: Vec<Part>,
+    /// What makes a gradient of the products, if these are not for rows of the variable.
+    own_form: Option<Arc<dyn Form>>,
+}
+
+/// Products for some rows of the variable that are not in the sum yet.
+#[derive(Default)]
+struct Part {
+    pending: Option<Product>,
+    packed: Packed,
+    width: usize,
+}
+
+impl Sum {
+    pub fn new(var: &Var) -> Result<Self> {
+        Ok(Self {
+            var: var.clone(),
+            sum: var.zeros_like()?.detach(),
+            is_zero: true,
+            parts: Vec::new(),
+            own_form: None,
+        })
+    }
+
+    /// Whether nothing was added since the sum was taken.
+    pub fn is_empty(&self) -> bool {
+        self.is_zero && self.parts.is_empty()
+    }
+
+    /// Adds `share·gradient`.
+    pub fn add(&mut self, gradient: Gradient<'_>, share: f64) -> Result<()> {
+        let products = match gradient {
+            Gradient::Whole(gradient) => {
+                self.begin()?;
+                if kernels::is_fast(&self.sum) {
+                    return update::add_whole(&self.sum, gradient, share);
+                }
+                self.sum = (&self.sum + (gradient * share)?)?.detach();
+                return Ok(());
+            }
+            Gradient::Products(products) => products,
+        };
+        self.collect(products, share)
+    }
+
+    /// Adds `share` times what `form` makes of the products; it is always the same form.
+    pub fn add_formed(
+        &mut self,
+        form: &Arc<dyn Form>,
+        products: &[Product],
+        share: f64,
+    ) -> Result<()> {
+        self.own_form.get_or_insert_with(|| form.clone());
+        self.collect(products, share)
+    }
+
+    fn collect(&mut self, products: &[Product], share: f64) -> Result<()> {
+        let widths = products
+            .iter()
+            .map(|product| product.values.width())
+            .collect::<Result<Vec<_>>>()?;
+        if !self
+            .parts
+            .iter()
+            .map(|part| part.width)
+            .eq(widths.iter().copied())
+        {
+            self.form_all(share)?;
+            self.parts = widths
+                .into_iter()
+                .map(|width| Part {
+                    width,
+                    ..Part::default()
+                })
+                .collect();
+        }
+        let mut row = 0;
+        for (index, product) in products.iter().enumerate() {
+            let part = &mut self.parts[index];
+            match &mut part.pending {
+                Some(pending) if is_same(&pending.values, &product.values) => {
+                    pending.delta.add(&product.delta)?
+                }
+                pending => {
+                    let done = pending.replace(product.clone());
+                    let done = done.map_or_else(|| Ok(None), |done| part.pack(done))?;
+                    let packed =
+                        (part.packed.rows >= ENOUGH).then(|| std::mem::take(&mut part.packed));
+                    let width = part.width;
+                    if let Some(done) = done {
+                        self.form(row, &done, share)?;
+                    }
+                    if let Some(packed) = packed {
+                        self.form_packed(row, packed, width, share)?;
+                    }
+                }
+            }
+            row += self.parts[index].width;
+        }
+        Ok(())
+    }
+
+    /// Hands over what was added, all of it; the sum starts anew.
+    pub fn take(&mut self, share: f64, f: impl FnOnce(Gradient<'_>) -> Result<()>) -> Result<()> {
+        self.pack_all()?;
+        let is_one = |part: &Part| part.pending.is_none() || part.packed.is_empty();
+        if self.is_zero && self.own_form.is_none() && self.parts.iter().all(is_one) {
+            let parts = std::mem::take(&mut self.parts).into_iter();
+            let products = parts
+                .map(|part| part.into_product(&self.var, share))
+                .collect::<Result<Vec<_>>>()?;
+            return f(Gradient::Products(&products));
+        }
+        f(Gradient::Whole(self.whole(share)?))
+    }
+
+    /// All that was added, in one tensor, which whatever is added next overwrites.
+    pub fn whole(&mut self, share: f64) -> Result<&Tensor> {
+        self.pack_all()?;
+        // Also where all that was packed is nothing: what the last step left is not to be taken again.
+        self.begin()?;
+        self.form_all(share)?;
+        self.is_zero = true;
+        Ok(&self.sum)
+    }
+
+    fn pack_all(&mut self) -> Result<()> {
+        for part in &mut self.parts {
+            if let Some(product) = part.pending.take() {
+                part.pending = part.pack(product)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets what was added.
+    pub fn reset(&mut self) {
+        self.parts.clear();
+        self.is_zero = true;
+    }
+
+    /// Adds all products that are not in the sum yet.
+    fn form_all(&mut self, share: f64) -> Result<()> {
+        let mut row = 0;
+        for part in std::mem::take(&mut self.parts) {
+            if let Some(product) = part.pending {
+                self.form(row, &product, share)?;
+            }
+            self.form_packed(row, part.packed, part.width, share)?;
+            row += part.width;
+        }
+        Ok(())
+    }
+
+    /// Adds a product to the rows of the sum from `row` on.
+    fn form(&mut self, row: usize, product: &Product, share: f64) -> Result<()> {
+        self.begin()?;
+        if let Some(form) = &self.own_form {
+            return kernels::with_values_mut(&self.sum, |sum| {
+                form.add_to(sum, row, product, share as f32)
+            })?;
+        }
+        if kernels::is_fast(&self.sum) {
+            return update::add(&self.sum, row, product, share);
+        }
+        let (above, here) = (self.sum.narrow(0, 0, row)?, product.values.width()?);
+        let below = self
+            .sum
+            .narrow(0, row + here, self.sum.dim(0)? - row - here)?;
+        let here = (self.sum.narrow(0, row, here)? + (product.whole(self.sum.dtype())? * share)?)?;
+        self.sum = Tensor::cat(&[above, here, below], 0)?.detach();
+        Ok(())
+    }
+
+    fn form_packed(&mut self, row: usize, packed: Packed, width: usize, share: f64) -> Result<()> {
+        if packed.is_empty() {
+            return Ok(());
+        }
+        if self.own_form.is_some() {
+            let units = packed.units();
+            return self.form(row, &packed.into_product(width, units)?, share);
+        }
+        self.begin()?;
+        update::add_packed(&self.sum, row, &packed, width, share)
+    }
+
+    fn begin(&mut self) -> Result<()> {
+        match std::mem::take(&mut self.is_zero) {
+            true if kernels::is_fast(&self.sum) => {
+                kernels::with_values_mut(&self.sum, |sum| sum.fill(0.))?
+            }
+            true => self.sum = self.sum.zeros_like()?,
+            false => (),
+        }
+        Ok(())
+    }
+}
+
+impl Part {
+    /// Packs a product, or gives it back if too many of its rows count.
+    fn pack(&mut self, product: Product) -> Result<Option<Product>> {
+        let is_packed = product.is_fast() && self.packed.push(&product)?;
+        Ok((!is_packed).then_some(product))
+    }
+
+    /// `share` times what is pending or packed: one of them is empty.
+    fn into_product(self, var: &Var, share: f64) -> Result<Product> {
+        if let Some(Product { values, delta }) = self.pending {
+            return Ok(Product {
+                values,
+                delta: delta.times(share)?,
+            });
+        }
+        let mut packed = self.packed;
+        packed
+            .delta
+            .iter_mut()
+            .for_each(|delta| *delta *= share as f32);
+        packed.into_product(self.width, var.dim(1)?)
+    }
+}
+
+fn is_same(a: &Values, b: &Values) -> bool {
+    match (a, b) {
+        (
+            Values::Dense {
+                matrix: a,
+                columns: of_a,
+            },
+            Values::Dense {
+                matrix: b,
+                columns: of_b,
+            },
+        ) => a.id() == b.id() && of_a == of_b,
+        (
+            Values::OneHot {
+                index: a,
+                classes: of_a,
+                strength,
+            },
+            Values::OneHot {
+                index: b,
+                classes: of_b,
+                strength: other,
+            },
+        ) => a.id() == b.id() && of_a == of_b && strength == other,
+        _ => false,
+    }
+}

@@ -1,0 +1,140 @@
+//! What a result should have been different by.
+
+use candle_core::{Device, Tensor};
+
+use crate::error::{Error, Result};
+use crate::kernels;
+
+/// The gradient of a loss with respect to the rows of a product, `(R, N)`: `own + Σₛ sharesₛ·commonₛᵀ`.
+///
+/// What rows have in common, such as the term of peer normalisation, is kept apart. The loss of a view that is far on the
+/// right side of the threshold is flat to the last bit; its own row is zero and can be left out of the gradient of a
+/// weight, to which a common row adds one row, `xᵀ·shares·commonᵀ`, however many share it.
+///
+/// LastResult from a tensor, `(R, …)`, it has no common row.
+#[derive(Clone, Debug)]
+pub struct OutputGradient {
+    own: Tensor,
+    /// Shares, `(R,)`, and the common row, `(N,)`.
+    common: Vec<(Tensor, Tensor)>,
+}
+
+impl From<Tensor> for OutputGradient {
+    fn from(own: Tensor) -> Self {
+        Self {
+            own,
+            common: Vec::new(),
+        }
+    }
+}
+
+impl From<&Tensor> for OutputGradient {
+    fn from(own: &Tensor) -> Self {
+        own.clone().into()
+    }
+}
+
+impl OutputGradient {
+    /// Adds `row`, `(N,)`, to each of the first `count` rows.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the row is not as wide as the others, or these are fewer.
+    pub fn with_common(mut self, row: &Tensor, count: usize) -> Result<Self> {
+        let (rows, units) = (
+            self.own.dim(0)?,
+            self.own.dims()[1..].iter().product::<usize>(),
+        );
+        if row.elem_count() != units || count > rows {
+            let expected = format!("{units} numbers, for at most {rows} rows; here for {count}");
+            return Err(Error::Shape {
+                place: "common row of a delta".into(),
+                found: row.dims().to_vec(),
+                expected,
+            });
+        }
+        let shares =
+            Tensor::ones(count, row.dtype(), row.device())?.pad_with_zeros(0, 0, rows - count)?;
+        self.common.push((shares, row.flatten_all()?));
+        Ok(self)
+    }
+
+    /// The same with rows of one dimension.
+    pub(crate) fn flattened(self) -> Result<Self> {
+        Ok(Self {
+            own: self.own.flatten_from(1)?,
+            ..self
+        })
+    }
+
+    /// `[R, N]`.
+    pub fn dims(&self) -> &[usize] {
+        self.own.dims()
+    }
+
+    /// As one tensor, `(R, N)`.
+    ///
+    /// # Errors
+    /// Whatever candle refuses.
+    pub fn whole(&self) -> Result<Tensor> {
+        kernels::add_common(&self.own, &self.common)
+    }
+
+    /// The sum of the rows, `(N,)`.
+    ///
+    /// # Errors
+    /// Whatever candle refuses.
+    pub fn column_sums(&self) -> Result<Tensor> {
+        let own = kernels::column_sums(&self.own)?;
+        self.common.iter().try_fold(own, |sum, (shares, row)| {
+            Ok((sum + row.broadcast_mul(&shares.sum_all()?)?)?)
+        })
+    }
+
+    /// That of the rows before each was multiplied by its factor and, if `views` is not 1, stood in that many views:
+    /// `(V·B, N)` to `(B, N)`.
+    pub(crate) fn through_scale(&self, factors: Option<&Tensor>, views: usize) -> Result<Self> {
+        let factors = factors
+            .map(|factors| factors.to_dtype(self.own.dtype()))
+            .transpose()?;
+        let factors = factors.as_ref();
+        let own = match factors {
+            _ if views != 1 => kernels::sum_views(&self.own, factors, views)?,
+            Some(factors) => kernels::scale_rows(&self.own, factors)?,
+            None => self.own.clone(),
+        };
+        let common = self.common.iter().map(|(shares, row)| {
+            let shares = factors.map_or_else(|| Ok(shares.clone()), |factors| shares * factors)?;
+            Ok((shares.reshape((views, ()))?.sum(0)?, row.clone()))
+        });
+        Ok(Self {
+            own,
+            common: common.collect::<Result<_>>()?,
+        })
+    }
+
+    pub(super) fn times(&self, factor: f64) -> Result<Self> {
+        // LastResult on the CPU: not every device has numbers of 64 bits.
+        let factors =
+            Tensor::full(factor, self.own.dim(0)?, &Device::Cpu)?.to_dtype(self.own.dtype())?;
+        self.through_scale(Some(&factors.to_device(self.own.device())?), 1)
+    }
+
+    /// Adds another one of as many rows.
+    pub(super) fn add(&mut self, other: &Self) -> Result<()> {
+        self.own = kernels::sum(&self.own, &other.own)?;
+        self.common.extend(other.common.iter().cloned());
+        Ok(())
+    }
+
+    pub(super) fn units(&self) -> usize {
+        self.own.dims().last().copied().unwrap_or_default()
+    }
+
+    pub(super) fn own(&self) -> &Tensor {
+        &self.own
+    }
+
+    pub(super) fn common(&self) -> &[(Tensor, Tensor)] {
+        &self.common
+    }
+}

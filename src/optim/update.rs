@@ -1,0 +1,279 @@
+//! The updates for `f32` on the CPU: in place, and in one pass over memory.
+
+use std::ops::Range;
+
+use candle_core::{Tensor, Var};
+use rayon::prelude::*;
+
+use super::picked_rows::Scatter;
+use super::product::{Packed, Product};
+use super::{Gradient, Update, GRAIN};
+use crate::error::Result;
+use crate::flow::input::Values;
+use crate::kernels::gemm::accumulate;
+use crate::kernels::{with_values, with_values_mut};
+
+pub(super) fn update(
+    var: &Var,
+    moments: &[Tensor],
+    gradient: Gradient<'_>,
+    update: Update,
+) -> Result<()> {
+    with_values_mut(var, |weight| match (update, moments) {
+        (
+            Update::Sgd {
+                momentum,
+                rate,
+                shrink,
+            },
+            [velocity, ..],
+        ) => {
+            let numbers = Sgd {
+                keep: momentum as f32,
+                new: (1. - momentum) as f32,
+                rate: rate as f32,
+                shrink: shrink as f32,
+            };
+            with_values_mut(velocity, |velocity| {
+                numbers.update(weight, velocity, gradient)
+            })?
+        }
+        (
+            Update::Adam {
+                beta1,
+                beta2,
+                epsilon,
+                rate,
+                root,
+                shrink,
+            },
+            [first, second, ..],
+        ) => {
+            let numbers = Adam {
+                keep: [beta1 as f32, beta2 as f32],
+                // Before rounding: 1 − 0.999 in 32 bits is off in the fifth digit.
+                new: [(1. - beta1) as f32, (1. - beta2) as f32],
+                epsilon: epsilon as f32,
+                rate: rate as f32,
+                root: root as f32,
+                shrink: shrink as f32,
+            };
+            with_values_mut(first, |first| {
+                with_values_mut(second, |second| {
+                    numbers.update(weight, [first, second], gradient)
+                })?
+            })?
+        }
+        _ => Ok(()),
+    })?
+}
+
+#[derive(Clone, Copy)]
+struct Sgd {
+    keep: f32,
+    new: f32,
+    rate: f32,
+    shrink: f32,
+}
+
+impl Sgd {
+    fn update(
+        self,
+        weight: &mut [f32],
+        velocity: &mut [f32],
+        gradient: Gradient<'_>,
+    ) -> Result<()> {
+        match gradient {
+            Gradient::Whole(gradient) => with_values(gradient, |gradient| {
+                let chunks = weight
+                    .par_chunks_mut(GRAIN)
+                    .zip(velocity.par_chunks_mut(GRAIN));
+                chunks.zip(gradient.par_chunks(GRAIN)).for_each(
+                    |((weight, velocity), gradient)| {
+                        velocity
+                            .iter_mut()
+                            .zip(gradient)
+                            .for_each(|(v, g)| *v = self.keep * *v + self.new * g);
+                        self.descend(velocity, weight);
+                    },
+                );
+            }),
+            Gradient::Products(products) => each(products, |product, range| {
+                let (velocity, weight) = (&mut velocity[range.clone()], &mut weight[range]);
+                product.add_to(velocity, weight, self.keep, self.new, |velocity, weight| {
+                    self.descend(velocity, weight);
+                })
+            }),
+        }
+    }
+
+    fn descend(self, velocity: &[f32], weight: &mut [f32]) {
+        weight
+            .iter_mut()
+            .zip(velocity)
+            .for_each(|(w, v)| *w = self.shrink * *w - self.rate * v);
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Adam {
+    keep: [f32; 2],
+    new: [f32; 2],
+    epsilon: f32,
+    rate: f32,
+    root: f32,
+    shrink: f32,
+}
+
+impl Adam {
+    /// `moments` are the first and the second one.
+    fn update(
+        self,
+        weight: &mut [f32],
+        moments: [&mut [f32]; 2],
+        gradient: Gradient<'_>,
+    ) -> Result<()> {
+        let [first, second] = moments;
+        match gradient {
+            Gradient::Whole(gradient) => with_values(gradient, |gradient| {
+                self.descend_all([weight, first, second], gradient);
+            }),
+            Gradient::Products(products) => each(products, |product, range| {
+                let here = [
+                    &mut weight[range.clone()],
+                    &mut first[range.clone()],
+                    &mut second[range.clone()],
+                ];
+                match &product.values {
+                    Values::Dense { .. } => {
+                        let mut gradient = vec![0f32; range.len()];
+                        product.add_to(&mut gradient, &mut [], 0., 1., |_, _| ())?;
+                        self.descend_all(here, &gradient);
+                        Ok(())
+                    }
+                    // Most places have nothing; their gradient is stored nowhere.
+                    Values::OneHot {
+                        index,
+                        classes,
+                        strength,
+                    } => {
+                        let nothing = vec![0f32; product.delta.units()];
+                        Scatter::with(
+                            (index, *classes),
+                            &product.delta,
+                            *strength as f32,
+                            |scatter| {
+                                scatter.each_place(here, |place, here| {
+                                    if !scatter.meets(place) {
+                                        return self.descend(here, &nothing);
+                                    }
+                                    let mut gradient = nothing.clone();
+                                    scatter.add_to(place, &mut gradient);
+                                    self.descend(here, &gradient);
+                                });
+                            },
+                        )
+                    }
+                }
+            }),
+        }
+    }
+
+    /// In pieces, each by a thread.
+    fn descend_all(self, [weight, first, second]: [&mut [f32]; 3], gradient: &[f32]) {
+        let moments = first
+            .par_chunks_mut(GRAIN)
+            .zip(second.par_chunks_mut(GRAIN));
+        let chunks = weight
+            .par_chunks_mut(GRAIN)
+            .zip(moments)
+            .zip(gradient.par_chunks(GRAIN));
+        chunks.for_each(|((weight, (first, second)), gradient)| {
+            self.descend([weight, first, second], gradient)
+        });
+    }
+
+    fn descend(self, [weight, first, second]: [&mut [f32]; 3], gradient: &[f32]) {
+        let Self {
+            keep,
+            new,
+            epsilon,
+            rate,
+            root,
+            shrink,
+        } = self;
+        for (((w, m), v), g) in weight.iter_mut().zip(first).zip(second).zip(gradient) {
+            *m = keep[0] * *m + new[0] * g;
+            *v = keep[1] * *v + new[1] * g * g;
+            *w = shrink * *w - rate * *m / (v.sqrt() / root + epsilon);
+        }
+    }
+}
+
+/// `sum ← sum + factor·gradient`.
+pub(super) fn add_whole(sum: &Tensor, gradient: &Tensor, factor: f64) -> Result<()> {
+    with_values_mut(sum, |sum| {
+        with_values(gradient, |gradient| {
+            sum.par_chunks_mut(GRAIN)
+                .zip(gradient.par_chunks(GRAIN))
+                .for_each(|(sum, gradient)| {
+                    sum.iter_mut()
+                        .zip(gradient)
+                        .for_each(|(sum, gradient)| *sum += factor as f32 * gradient);
+                });
+        })
+    })?
+}
+
+/// `sum[row..] ← sum[row..] + factor·valuesᵀ·delta`.
+pub(super) fn add(sum: &Tensor, row: usize, product: &Product, factor: f64) -> Result<()> {
+    let units = product.delta.units();
+    let count = product.values.width()? * units;
+    with_values_mut(sum, |sum| {
+        product.add_to(
+            &mut sum[row * units..][..count],
+            &mut [],
+            1.,
+            factor as f32,
+            |_, _| (),
+        )
+    })?
+}
+
+/// The same with products that are packed, of values `width` wide.
+pub(super) fn add_packed(
+    sum: &Tensor,
+    row: usize,
+    packed: &Packed,
+    width: usize,
+    factor: f64,
+) -> Result<()> {
+    let units = sum.dim(1)?;
+    let (values, delta) = packed.matrices(width, units);
+    with_values_mut(sum, |sum| {
+        let sum = &mut sum[row * units..][..width * units];
+        accumulate(
+            sum,
+            &mut [],
+            1.,
+            factor as f32,
+            values.transposed(),
+            delta,
+            |_, _| (),
+        );
+    })
+}
+
+/// Hands every product the elements of the variable that it is for.
+fn each(
+    products: &[Product],
+    mut f: impl FnMut(&Product, Range<usize>) -> Result<()>,
+) -> Result<()> {
+    let mut first = 0;
+    for product in products {
+        let count = product.values.width()? * product.delta.units();
+        f(product, first..first + count)?;
+        first += count;
+    }
+    Ok(())
+}

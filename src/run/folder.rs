@@ -1,0 +1,179 @@
+//! The folder of a run: what is written into it, and how nothing in it is ever lost.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+pub(crate) const CONFIG: &str = "config.toml";
+pub(crate) const MODEL: &str = "model.safetensors";
+pub(crate) const STATE: &str = "state.safetensors";
+pub(crate) const TOKENIZER: &str = "tokenizer.json";
+const LOCK: &str = ".lock";
+pub(crate) const SUMMARY: &str = "summary.json";
+
+/// The folder of a run, held by this process alone for as long as this lives.
+pub(crate) struct Folder {
+    path: PathBuf,
+    /// The lock goes with the handle, however the process ends.
+    _lock: File,
+}
+
+impl Folder {
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The folder of a new run; one that exists must be empty.
+    pub fn create(path: &Path) -> Result<Self> {
+        let parent = path.parent().unwrap_or(path);
+        fs::create_dir_all(parent).map_err(Error::file("create", parent))?;
+        match fs::create_dir(path) {
+            Ok(()) => Self::lock(path),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                if !path.is_dir() {
+                    let problem =
+                        "is a file; a run is a folder, name one that is new or empty".to_string();
+                    return Err(Error::Run {
+                        path: path.into(),
+                        problem,
+                    });
+                }
+                // That is what a process leaves that was killed before it could write anything.
+                let entries = fs::read_dir(path).map_err(Error::file("read", path))?;
+                let begun = format!("{CONFIG}.tmp");
+                if entries
+                    .flatten()
+                    .all(|entry| entry.file_name() == LOCK || entry.file_name() == *begun)
+                {
+                    return Self::lock(path);
+                }
+                let problem =
+                    "exists and is not empty; a run is never overwritten, name another folder"
+                        .to_string();
+                Err(Error::Run {
+                    path: path.into(),
+                    problem,
+                })
+            }
+            Err(error) => Err(Error::file("create", path)(error)),
+        }
+    }
+
+    /// The folder `<base>`, or `<base>-2` and so on if it is taken. Two processes get two folders.
+    pub fn create_numbered(base: &Path) -> Result<Self> {
+        let parent = base.parent().unwrap_or(base);
+        fs::create_dir_all(parent).map_err(Error::file("create", parent))?;
+        let mut number = 1;
+        loop {
+            let mut name = base.as_os_str().to_owned();
+            if number > 1 {
+                name.push(format!("-{number}"));
+            }
+            let path = PathBuf::from(name);
+            match fs::create_dir(&path) {
+                Ok(()) => return Self::lock(&path),
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => number += 1,
+                Err(error) => return Err(Error::file("create", &path)(error)),
+            }
+        }
+    }
+
+    /// The folder of a run that is there.
+    pub fn lock(path: &Path) -> Result<Self> {
+        let file = path.join(LOCK);
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&file);
+        let lock = lock.map_err(Error::file("write", &file))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self {
+                path: path.into(),
+                _lock: lock,
+            }),
+            Err(TryLockError::WouldBlock) => {
+                let problem =
+                    "another process is writing this run; wait for it, or stop it".to_string();
+                Err(Error::Run {
+                    path: path.into(),
+                    problem,
+                })
+            }
+            Err(TryLockError::Error(error)) => Err(Error::file("lock", &file)(error)),
+        }
+    }
+}
+
+/// Writes a file beside its place and renames it: whoever reads it sees the old or the new one, never half of it.
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".tmp");
+    let beside = path.with_file_name(name);
+    let mut file = File::create(&beside).map_err(Error::file("create", &beside))?;
+    let written = file
+        .write_all(bytes)
+        .and_then(|()| file.sync_all())
+        .and_then(|()| fs::rename(&beside, path));
+    written.map_err(|error| {
+        // A disk that is full needs the room, and nobody needs the half.
+        let _ = fs::remove_file(&beside);
+        Error::file("write", path)(error)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_is_taken_is_numbered_and_never_overwritten() -> Result<()> {
+        let base = tempfile::tempdir().unwrap();
+        let name = base.path().join("runs").join("a");
+        assert_eq!(Folder::create_numbered(&name)?.path(), name);
+        assert_eq!(
+            Folder::create_numbered(&name)?.path(),
+            base.path().join("runs").join("a-2")
+        );
+        std::fs::write(name.join("config.toml.tmp"), "arch").unwrap();
+        Folder::create(&name)?; // nothing has been written yet
+        write(&name.join(CONFIG), b"")?;
+        assert!(Folder::create(&name)
+            .err()
+            .unwrap()
+            .to_string()
+            .contains("not empty"));
+        assert!(Folder::create(&name.join(CONFIG))
+            .err()
+            .unwrap()
+            .to_string()
+            .contains("is a file"));
+        Folder::create(&base.path().join("new"))?;
+        Ok(())
+    }
+
+    #[test]
+    fn a_folder_belongs_to_one_process_at_a_time() -> Result<()> {
+        let base = tempfile::tempdir().unwrap();
+        let held = Folder::create(&base.path().join("a"))?;
+        let error = Folder::lock(held.path()).err().unwrap().to_string();
+        assert!(error.contains("another process"), "{error}");
+        let path = held.path().to_path_buf();
+        drop(held);
+        Folder::lock(&path)?;
+        Ok(())
+    }
+
+    #[test]
+    fn a_file_is_replaced_whole() -> Result<()> {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("x");
+        write(&path, b"first")?;
+        write(&path, b"2nd")?;
+        assert_eq!(fs::read(&path).unwrap(), b"2nd");
+        assert_eq!(fs::read_dir(base.path()).unwrap().count(), 1);
+        Ok(())
+    }
+}

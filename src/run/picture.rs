@@ -1,0 +1,302 @@
+//! What a run sees and what its first layer has learned, as one picture.
+
+use candle_core::{DType, Device, Tensor};
+use image::{imageops, Rgb, RgbImage};
+
+use crate::contract::architecture::Readout;
+use crate::data::{Content, Kind};
+use crate::error::{Error, Result};
+use crate::flow::batch::Batch;
+use crate::flow::step::Step;
+use crate::flow::views::Role;
+use crate::run::Run;
+
+/// Pixels between the images of a picture.
+const GAP: u32 = 2;
+/// An image is drawn at least so many pixels wide, in whole multiples of its own.
+const WIDE: u32 = 56;
+const GROUND: Rgb<u8> = Rgb([40, 44, 60]);
+
+/// Rows of `count` images: examples of the training part, their positive views, their negative views, the masks that
+/// these were made with, and `2·count` features of the first layer.
+///
+/// A mask shows what of a negative view is the example's own: the negative view of an example that is white where all
+/// others are black. A feature is the weights of a unit, black for the lowest, white for the highest, the same grey for 0
+/// in all of them. What there is none of, such as negative views of a rule without, has no rows.
+///
+/// # Errors
+/// [`Error::Mismatch`] if the data are no images of one or three channels; whatever the sampler refuses.
+pub fn sheet(run: &mut Run, count: usize) -> Result<RgbImage> {
+    let image = Shape::of(&run.data().kind)?;
+    let train = run.data().train.clone();
+    let count = count.clamp(1, train.len().max(1));
+    // Samplers may mix examples: one alone would have no other.
+    let indices: Vec<usize> = (0..count.max(2).min(train.len())).collect();
+    let batch = train.batch(&indices, None)?.to(&run.device, run.dtype)?;
+    let mut rows = vec![image.grey_or_colour(&batch.rows().narrow(0, 0, count)?)?];
+    let Seen { positive, negative } = views(run, &batch)?;
+    for views in [Some(&positive), negative.as_ref()].into_iter().flatten() {
+        rows.push(image.grey_or_colour(&views.narrow(0, 0, count)?)?);
+    }
+    if negative.is_some() {
+        rows.push(image.grey_or_colour(&masks(run, &batch, count)?)?);
+    }
+    let first = run.architecture().blocks().first();
+    if let Some(features) = first.map(|block| block.features()).transpose()?.flatten() {
+        let features = features.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
+        let units = (2 * count).min(features.dim(0)?);
+        let drawn = image.features(&features.narrow(0, 0, units)?)?;
+        rows.extend(drawn.chunks(count).map(<[RgbImage]>::to_vec));
+    }
+    Ok(composed(&rows))
+}
+
+/// How the numbers of an example are an image.
+#[derive(Clone, Copy)]
+struct Shape {
+    channels: usize,
+    height: usize,
+    width: usize,
+}
+
+impl Shape {
+    fn of(kind: &Kind) -> Result<Self> {
+        match (kind.content, &kind.shape[..]) {
+            (Content::Picture(_), &[channels @ (1 | 3), height, width]) => Ok(Self {
+                channels,
+                height,
+                width,
+            }),
+            _ => Err(Error::Mismatch {
+                place: "picture".into(),
+                problem: format!(
+                    "examples of shape {:?} are no images of one or three channels",
+                    kind.shape
+                ),
+            }),
+        }
+    }
+
+    fn numbers(self) -> usize {
+        self.channels * self.height * self.width
+    }
+
+    /// Each row of `(R, D)` as an image, 0 being black and 1 white; what stands behind the pixels is not drawn.
+    fn grey_or_colour(self, rows: &Tensor) -> Result<Vec<RgbImage>> {
+        let rows = rows
+            .narrow(1, 0, self.numbers())?
+            .to_device(&Device::Cpu)?
+            .to_dtype(DType::F32)?;
+        Ok(rows
+            .to_vec2::<f32>()?
+            .iter()
+            .map(|row| self.draw(row, |value| value))
+            .collect())
+    }
+
+    fn draw(self, values: &[f32], level: impl Fn(f32) -> f32) -> RgbImage {
+        let plane = self.height * self.width;
+        RgbImage::from_fn(self.width as u32, self.height as u32, |x, y| {
+            let at = y as usize * self.width + x as usize;
+            let channel = |index: usize| {
+                let value = values[index.min(self.channels - 1) * plane + at];
+                (level(value).clamp(0., 1.) * 255.).round() as u8
+            };
+            Rgb([channel(0), channel(1), channel(2)])
+        })
+    }
+
+    /// Each unit's weights, `(N, …)`: of the whole image, or of a square field in it.
+    fn features(self, features: &Tensor) -> Result<Vec<RgbImage>> {
+        let shape = match features.dims() {
+            &[_, channels @ (1 | 3), height, width] => Self {
+                channels,
+                height,
+                width,
+            },
+            // Of other channels the first is drawn.
+            &[_, _, height, width] => Self {
+                channels: 1,
+                height,
+                width,
+            },
+            dims if dims[1..].iter().product::<usize>() >= self.numbers() => self,
+            dims => {
+                let (found, expected) = (
+                    dims.to_vec(),
+                    format!("weights of {} numbers and more", self.numbers()),
+                );
+                return Err(Error::Shape {
+                    place: "features of the first layer".into(),
+                    found,
+                    expected,
+                });
+            }
+        };
+        let features = features.flatten_from(1)?.to_vec2::<f32>()?;
+        let used = features
+            .iter()
+            .flat_map(|feature| &feature[..shape.numbers()]);
+        let largest = used.fold(f32::MIN_POSITIVE, |largest, weight| {
+            largest.max(weight.abs())
+        });
+        let level = |weight: f32| 0.5 + 0.5 * weight / largest;
+        Ok(features
+            .iter()
+            .map(|feature| shape.draw(feature, level))
+            .collect())
+    }
+}
+
+/// The first positive and the first negative view of every example, `(B, D)`.
+struct Seen {
+    positive: Tensor,
+    negative: Option<Tensor>,
+}
+
+/// What is seen of a batch in the first step of the run.
+fn views(run: &mut Run, batch: &Batch) -> Result<Seen> {
+    let settings = &run.config.run;
+    let step = Step {
+        seed: settings.seed,
+        index: 0,
+        epoch: 0,
+        epochs: settings.epochs,
+        train: true,
+        pass: 0,
+    };
+    let hidden = run.prepare(batch)?.hidden();
+    let scores = |readout: Readout| {
+        run.architecture.scores(
+            &hidden,
+            &*run.sampler,
+            readout.name,
+            &Step::evaluation(step.seed),
+        )
+    };
+    let readout = run
+        .architecture
+        .readouts()
+        .into_iter()
+        .find(|readout| readout.cheap && readout.log_probabilities);
+    let log = readout.map(scores).transpose()?;
+    let mut predict = || {
+        log.clone().ok_or_else(|| Error::Mismatch {
+            place: "picture".into(),
+            problem: "the sampler asks for the network's own prediction, but there is no readout that is cheap".into(),
+        })
+    };
+    let views = run
+        .sampler
+        .views(&batch.shown_to(&*run.sampler), &mut predict, &step)?;
+    let rows = views.input.join()?.flatten_from(1)?;
+    let view = |index: usize| rows.narrow(0, index * batch.size(), batch.size());
+    let negative = views
+        .roles
+        .iter()
+        .position(|role| *role == Role::Negative)
+        .map(view)
+        .transpose()?;
+    Ok(Seen {
+        positive: view(0)?,
+        negative,
+    })
+}
+
+/// The negative views of examples each of which is white where all others are black, `(count, D)`.
+fn masks(run: &mut Run, batch: &Batch, count: usize) -> Result<Tensor> {
+    let mut masks = Vec::with_capacity(count);
+    for index in 0..count {
+        let white = Tensor::ones(
+            (1, batch.rows().dim(1)?),
+            batch.rows().dtype(),
+            batch.device(),
+        )?;
+        let black = batch.rows().zeros_like()?;
+        let examples = black.slice_assign(&[index..index + 1, 0..white.dim(1)?], &white)?;
+        let examples = examples.reshape(batch.examples().shape())?;
+        let lit = match batch.labels() {
+            Ok(labels) => Batch::new(examples, labels.to_vec())?,
+            Err(_) => Batch::unlabelled(examples)?,
+        };
+        masks.push(
+            views(run, &lit)?
+                .negative
+                .map(|negative| negative.narrow(0, index, 1)),
+        );
+    }
+    let masks = masks.into_iter().flatten().collect::<Result<Vec<_>, _>>()?;
+    Ok(Tensor::cat(&masks, 0)?)
+}
+
+/// Rows of images upon one ground, each enlarged by a whole number.
+fn composed(rows: &[Vec<RgbImage>]) -> RgbImage {
+    let enlarged = |image: &RgbImage| {
+        let times = (WIDE / image.width().max(1)).max(1);
+        imageops::resize(
+            image,
+            image.width() * times,
+            image.height() * times,
+            imageops::FilterType::Nearest,
+        )
+    };
+    let rows: Vec<Vec<RgbImage>> = rows
+        .iter()
+        .map(|row| row.iter().map(enlarged).collect())
+        .collect();
+    let width =
+        |row: &Vec<RgbImage>| row.iter().map(|image| image.width() + GAP).sum::<u32>() + GAP;
+    let height = |row: &Vec<RgbImage>| row.iter().map(RgbImage::height).max().unwrap_or(0) + GAP;
+    let size = (
+        rows.iter().map(width).max().unwrap_or(GAP),
+        rows.iter().map(height).sum::<u32>() + GAP,
+    );
+    let mut sheet = RgbImage::from_pixel(size.0, size.1, GROUND);
+    let mut top = GAP;
+    for row in &rows {
+        let mut left = GAP;
+        for image in row {
+            imageops::replace(&mut sheet, image, left.into(), top.into());
+            left += image.width() + GAP;
+        }
+        top += height(row);
+    }
+    sheet
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn features_are_drawn_about_one_grey() -> Result<()> {
+        let shape = Shape {
+            channels: 1,
+            height: 1,
+            width: 2,
+        };
+        let weights = Tensor::new(&[[-2f32, 0., 9.], [1., 2., 9.]], &Device::Cpu)?; // 9: of what is no pixel
+        let drawn = shape.features(&weights)?;
+        let grey = |image: &RgbImage| [image.get_pixel(0, 0)[0], image.get_pixel(1, 0)[0]];
+        assert_eq!((grey(&drawn[0]), grey(&drawn[1])), ([0, 128], [191, 255]));
+        assert!(shape
+            .features(&Tensor::new(&[[1f32]], &Device::Cpu)?)
+            .is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn rows_stand_under_one_another() {
+        let image = |side: u32| RgbImage::from_pixel(side, side, Rgb([255; 3]));
+        let sheet = composed(&[vec![image(28), image(28)], vec![image(8)]]);
+        assert_eq!((sheet.width(), sheet.height()), (2 * 58 + 2, 2 * 58 + 2));
+        assert_eq!(
+            (sheet.get_pixel(60, 2)[0], sheet.get_pixel(59, 2)),
+            (255, &GROUND)
+        );
+        assert_eq!(
+            (sheet.get_pixel(57, 115)[0], sheet.get_pixel(58, 115)),
+            (255, &GROUND)
+        );
+    }
+}

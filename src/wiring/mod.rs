@@ -1,0 +1,3 @@
+//! Wiring that several architectures share.
+
+pub mod stack;
