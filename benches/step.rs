@@ -5,7 +5,7 @@
 
 use criterion::{criterion_group, criterion_main, Criterion};
 use onward::candle_core::{DType, Device, Tensor, Var};
-use onward::optim::{Algorithm, OptimiserSpec, Schedule};
+use onward::optim::{Algorithm, OptimiserSpec, Schedule, Span};
 use onward::{Input, Linear, Optimiser, Run, Step, Vars};
 
 #[global_allocator]
@@ -28,9 +28,9 @@ fn random(shape: (usize, usize)) -> Tensor {
 fn layer(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("layer 1000x1000, 200 rows");
     let descent = OptimiserSpec {
-        method: Algorithm::Sgd,
-        rate: 1e-6,
-        decay: 0.001,
+        optimiser: Algorithm::Sgd,
+        lr: 1e-6,
+        weight_decay: 0.001,
         momentum: 0.9,
         schedule: Schedule::Constant,
     };
@@ -41,14 +41,14 @@ fn layer(criterion: &mut Criterion) {
         stdev: 0.03,
     };
     let mut linear = Linear::new(&vars, 1000, 1000, init, true).expect("a layer");
-    let mut optimiser = Optimiser::new(vars.clone(), descent, 0..1);
+    let mut optimiser = Optimiser::new(vars.clone(), descent, Span::Epochs(0..1));
     let input = Input::stacked(x.clone(), 2).expect("two views");
     group.bench_function("closed form", |bencher| {
         bencher.iter(|| {
             linear.forward(&input, true).expect("forward");
             linear
-                .learn(&input, &delta, &mut optimiser, &STEP)
-                .expect("learn");
+                .update(&input, &delta, &mut optimiser, &STEP)
+                .expect("update");
         });
     });
     // As late in a training: nine examples of ten are decided, so that their gradient is zero.
@@ -61,8 +61,8 @@ fn layer(criterion: &mut Criterion) {
         bencher.iter(|| {
             linear.forward(&input, true).expect("forward");
             linear
-                .learn(&input, &decided, &mut optimiser, &STEP)
-                .expect("learn");
+                .update(&input, &decided, &mut optimiser, &STEP)
+                .expect("update");
         });
     });
     let weight: Var = vars
@@ -76,7 +76,7 @@ fn layer(criterion: &mut Criterion) {
                 .expect("loss");
             optimiser
                 .apply(&loss.backward().expect("backward"), &STEP)
-                .expect("learn");
+                .expect("update");
         });
     });
     group.finish();

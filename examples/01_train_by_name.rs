@@ -11,7 +11,7 @@
 //! test: 2.4% wrong by head
 //! ```
 
-use onward::data::Split;
+use onward::flow::examples::Split;
 use onward::run::observe::Event;
 use onward::{Result, Run};
 

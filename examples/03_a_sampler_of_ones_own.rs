@@ -1,5 +1,5 @@
-//! Adds a source of negative views, made without labels, and trains layers by it; a softmax upon them learns the labels,
-//! of which the layers hear nothing.
+//! Adds a source of negative views that needs no labels, and trains layers with it. A softmax on top of them learns the
+//! labels; the layers never see them.
 //!
 //! ```text
 //! $ cargo run --release --example 03_a_sampler_of_ones_own
@@ -9,7 +9,9 @@
 
 use onward::candle_core::{Device, Tensor};
 use onward::flow::random::below;
-use onward::{Batch, BuildContext, Error, Input, NegativeSampler, Result, Role, Run, Step, Views};
+use onward::{
+    Batch, BuildContext, Error, Input, NegativeSampler, Prediction, Result, Role, Run, Step, Views,
+};
 
 onward::settings! {
     /// The image as the positive view; as the negative one the same with a patch of the next image of the batch in it.
@@ -24,24 +26,17 @@ impl Sampler {
     fn new(context: &BuildContext) -> Result<Self> {
         match context.example[..] {
             [_, height, width] if context.tokenizer.is_none() => Ok(Self([height, width])),
-            _ => Err(Error::Mismatch {
-                place: "patches".into(),
-                problem: format!(
-                    "it takes images (channels, height, width); {:?} are none",
-                    context.example
-                ),
-            }),
+            _ => {
+                let found = &context.example;
+                let problem = format!("expected images (channels, height, width), found {found:?}");
+                Err(Error::unfit("patches", problem))
+            }
         }
     }
 }
 
 impl NegativeSampler for Sampler {
-    fn views(
-        &mut self,
-        batch: &Batch,
-        _: &mut dyn FnMut() -> Result<Tensor>,
-        step: &Step,
-    ) -> Result<Views> {
+    fn views(&self, batch: &Batch, _: &Prediction<'_>, step: &Step) -> Result<Views> {
         let (images, size, [height, width]) = (batch.examples(), batch.size(), self.0);
         // Drawn from the step, so that a run that is repeated, or resumed, draws the same.
         let mut rng = step.stream("patches");
@@ -66,12 +61,11 @@ impl NegativeSampler for Sampler {
         Views::new(
             Input::stacked(both, 2)?,
             vec![Role::Positive, Role::Negative],
-            None,
         )
     }
 
     /// Then the labels are hidden from it.
-    fn is_supervised(&self) -> bool {
+    fn uses_labels(&self) -> bool {
         false
     }
 

@@ -1,4 +1,4 @@
-//! Adds an architecture with a wiring of its own: blocks side by side instead of one upon the other.
+//! Adds an architecture with a wiring of its own: blocks side by side instead of stacked.
 //!
 //! ```text
 //! $ cargo run --release --example 05_an_architecture_of_ones_own
@@ -7,26 +7,30 @@
 //! ```
 
 use onward::candle_core::Tensor;
-use onward::optim::{Algorithm, OptimiserSpec, Schedule};
-use onward::plugin::registry::{self, Preset};
+use onward::contract::head::HeadSpec;
+use onward::optim::{Optimiser, OptimiserSpec, Span};
+use onward::plugin;
+use onward::plugin::registry::Preset;
 use onward::settings::Pick;
 use onward::{
-    Architecture, Batch, Block, BuildContext, GoodnessFn, Head, Input, LocalLayer, Loss,
-    NegativeSampler, Normalise, Objective, Optimiser, Readout, Report, Result, Run, Step,
+    Architecture, Batch, Block, BuildContext, GoodnessFn, Head, Input, LocalLayer, NegativeSampler,
+    Net, Normalise, Objective, Prediction, Readout, Result, Run, Step, StepReport,
 };
 
 onward::settings! {
     /// Blocks that all see the same input, `aᵢ = layerᵢ(norm(x))`, and a softmax over all of them,
-    /// `log softmax(Σᵢ norm(aᵢ)·Wᵢ)`, of which no block hears.
+    /// `log softmax(Σᵢ norm(aᵢ)·Wᵢ)`, which changes no block.
     pub struct Parallel {
         /// The width of each block.
-        hidden: Vec<usize> = vec![200, 200, 200], in 1..;
+        hidden: Vec<usize> = vec![200, 200, 200], in 1..=1_000_000;
         /// The layer of all blocks.
         layer: Pick<dyn LocalLayer> = "dense".into();
         /// The goodness of all blocks.
         goodness: Pick<dyn GoodnessFn> = "sum_squares".into();
-        /// Learning rate.
-        lr: f64 = 0.02, in f64::MIN_POSITIVE..=1000.;
+        // loss, theta, temperature; optimiser, lr, …; head_lr, …
+        .. objective: Objective = Objective::default();
+        .. optimiser: OptimiserSpec = OptimiserSpec { lr: 0.02, ..OptimiserSpec::default() };
+        .. head: HeadSpec = HeadSpec::default();
     }
 }
 
@@ -42,92 +46,77 @@ const PRESETS: &[Preset] = &[Preset {
 
 const NORMALISE: Normalise = Normalise::MeanSquare;
 
-struct Net {
-    blocks: Vec<Block>,
-    heads: Vec<Head>,
+struct SideBySide {
+    net: Net,
 }
 
-impl Net {
+impl SideBySide {
     fn new(settings: &Parallel, context: &BuildContext) -> Result<Self> {
-        let (method, schedule) = (Algorithm::Sgd, Schedule::HalfLinear);
-        let descent = OptimiserSpec {
-            method,
-            rate: settings.lr,
-            decay: 0.001,
-            momentum: 0.9,
-            schedule,
+        let mut net = Net {
+            readouts: vec![Readout::new("head").cheap().with_log_probabilities()],
+            ..Net::default()
         };
-        let objective = Objective {
-            loss: Loss::Logistic,
-            theta: None,
-            temperature: 1.,
-        };
-        // An input of one row, to find out what shapes the layers give.
-        let ones = Tensor::ones(
-            [&[1], &context.input[..]].concat(),
-            context.vars.dtype(),
-            &context.vars.device(),
-        )?;
-        let (mut blocks, mut features) = (Vec::new(), 0);
+        let mut features = 0;
         for (index, &units) in settings.hidden.iter().enumerate() {
             // The variables of a block have a place of their own.
             let place = context.scope("blocks").scope(index).with_units(units);
-            let layer = registry::build(&settings.layer, &place.scope("layer"))?;
-            let activity =
-                layer.forward(&Input::of(ones.clone())?, &Step::evaluation(context.seed))?;
-            let of_goodness = place.scope("goodness").with_input(&activity.dims()[1..]);
-            let goodness = registry::build(&settings.goodness, &of_goodness)?;
-            let optimiser = Optimiser::new(place.vars, descent, 0..context.epochs);
+            let layer = plugin::build(&settings.layer, &place.scope("layer"))?;
+            let activity = layer.forward(&place.probe_input()?, &Step::evaluation(place.seed))?;
             features += activity.elem_count();
-            blocks.push(Block::new(
-                (index + 1).to_string(),
-                layer,
-                goodness,
-                objective,
-                NORMALISE,
-                optimiser,
-            ));
+            let of_goodness = place.scope("goodness").with_input(&activity.dims()[1..]);
+            let goodness = plugin::build(&settings.goodness, &of_goodness)?;
+            let (spec, span) = (settings.optimiser.clone(), Span::Epochs(0..context.epochs));
+            let optimiser = Optimiser::new(place.vars, spec, span);
+            let (name, objective) = ((index + 1).to_string(), settings.objective.clone());
+            let block = Block::new(name, layer, goodness, objective, NORMALISE, optimiser);
+            net.blocks.push(block);
         }
-        let heads = vec![Head::new(
-            &context.scope("head").vars,
+        let (vars, classes) = (context.scope("head").vars, context.classes);
+        let spec = settings.head.optimiser(&settings.optimiser);
+        let head = Head::new(
+            &vars,
             features,
-            context.classes,
-            descent,
-            0..context.epochs,
-        )?];
-        Ok(Self { blocks, heads })
+            classes,
+            spec,
+            Span::Epochs(0..context.epochs),
+        )?;
+        net.heads.push(head);
+        Ok(Self { net })
     }
 
     /// The normalised activities of the neutral view, side by side.
     fn features(&self, batch: &Batch, sampler: &dyn NegativeSampler, step: &Step) -> Result<Input> {
         let input = sampler.neutral(batch)?.normalised(NORMALISE)?;
-        let seen = |block: &Block| block.pass_on(&block.forward(&input, step)?, 1);
-        Input::beside(&self.blocks.iter().map(seen).collect::<Result<Vec<_>>>()?)
+        let passed = |block: &Block| block.pass_on(&block.forward(&input, step)?, 1);
+        Input::beside(
+            &self
+                .net
+                .blocks
+                .iter()
+                .map(passed)
+                .collect::<Result<Vec<_>>>()?,
+        )
     }
 }
 
-impl Architecture for Net {
+impl Architecture for SideBySide {
     fn learn(
         &mut self,
         batch: &Batch,
-        sampler: &mut dyn NegativeSampler,
+        sampler: &dyn NegativeSampler,
         step: &Step,
-    ) -> Result<Vec<(usize, Report)>> {
+    ) -> Result<Vec<(usize, StepReport)>> {
         let features = self.features(batch, sampler, step)?;
-        let log = self.heads[0].log_probabilities(&features)?;
-        let mut views = sampler.views(&batch.shown_to(sampler), &mut || Ok(log.clone()), step)?;
-        views.input = views.input.normalised(NORMALISE)?;
+        let log = self.net.heads[0].log_probabilities(&features)?;
+        let views = sampler.views(batch, &Prediction::of(log.clone()), step)?;
+        let input = views.input.normalised(NORMALISE)?;
         let mut reports = Vec::new();
-        for (index, block) in self
-            .blocks
-            .iter_mut()
-            .enumerate()
-            .filter(|(_, block)| block.is_learning(step))
-        {
-            let activity = block.forward(&views.input, &step.pass(1))?;
-            reports.push((index, block.learn(&views.input, &activity, &views, step)?));
+        for (index, block) in self.net.blocks.iter_mut().enumerate() {
+            let activity = block.forward(&input, &step.pass(1))?;
+            let report = block.learn(&input, &activity, &views.targets, step)?;
+            reports.push((index, report));
         }
-        self.heads[0].learn(&features, &log, batch.labels()?, step)?;
+        self.net.heads[0].learn(&features, &log, batch.labels()?, step)?;
         Ok(reports)
     }
 
@@ -135,47 +124,31 @@ impl Architecture for Net {
         &self,
         batch: &Batch,
         sampler: &dyn NegativeSampler,
-        _readout: &str,
+        _readout: &Readout,
         step: &Step,
     ) -> Result<Tensor> {
-        self.heads[0].log_probabilities(&self.features(batch, sampler, step)?)
+        self.net.heads[0].log_probabilities(&self.features(batch, sampler, step)?)
     }
 
-    fn readouts(&self) -> Vec<Readout> {
-        vec![Readout {
-            name: "head",
-            cheap: true,
-            log_probabilities: true,
-        }]
+    fn net(&self) -> &Net {
+        &self.net
     }
 
-    fn blocks(&self) -> &[Block] {
-        &self.blocks
-    }
-
-    fn blocks_mut(&mut self) -> &mut [Block] {
-        &mut self.blocks
-    }
-
-    fn heads(&self) -> &[Head] {
-        &self.heads
-    }
-
-    fn heads_mut(&mut self) -> &mut [Head] {
-        &mut self.heads
+    fn net_mut(&mut self) -> &mut Net {
+        &mut self.net
     }
 }
 
 onward::register! {
     dyn Architecture, "parallel", "blocks side by side on one input, and a softmax over them (an example, 2026)",
-    |settings: Parallel, context| Ok(Box::new(Net::new(&settings, context)?)),
+    |settings: Parallel, context| Ok(Box::new(SideBySide::new(&settings, context)?)),
     .presets(PRESETS)
 }
 
 fn main() -> Result<()> {
     let mut run = Run::builder("parallel").build()?;
     let summary = run.fit(&mut ())?;
-    let blocks = run.architecture().blocks().len();
+    let blocks = run.architecture().net().blocks.len();
     println!(
         "{blocks} blocks side by side: {:.1}% of the test part wrong",
         100. * summary.test.error

@@ -29,13 +29,12 @@ impl Goodness {
     fn new(context: &BuildContext) -> Result<Self> {
         let (classes, numbers) = (context.classes, context.input.iter().product::<usize>());
         if classes == 0 || numbers < classes {
-            let problem = format!(
+            return Err(Error::unfit(
+                "groups",
+                format!(
                 "{numbers} numbers cannot be divided among {classes} classes; choose a wider layer"
-            );
-            return Err(Error::Mismatch {
-                place: "groups".into(),
-                problem,
-            });
+            ),
+            ));
         }
         Ok(Self { classes })
     }

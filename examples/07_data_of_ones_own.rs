@@ -8,7 +8,8 @@
 use std::sync::Arc;
 
 use onward::data::images::Images;
-use onward::data::{Content, DataSet, Examples, Framing, Kind};
+use onward::data::{Content, DataSet, ExampleSpec, Framing};
+use onward::flow::examples::Examples;
 use onward::flow::random::{below, stream, unit};
 use onward::{Result, Run};
 
@@ -50,17 +51,13 @@ fn images(part: &str, size: usize) -> Result<Arc<dyn Examples>> {
 
 fn data_set(settings: &Shapes) -> Result<DataSet> {
     let classes = CLASSES.map(String::from).to_vec();
-    let kind = Kind {
-        shape: vec![1, 16, 16],
-        classes,
-        content: Content::Picture(Framing::Whole),
-    };
+    let spec = ExampleSpec::new(&[1, 16, 16], classes, Content::Picture(Framing::Whole));
     let (validation, test) = (
         images("validation", settings.size / 5)?,
         images("test", settings.size / 5)?,
     );
     Ok(DataSet {
-        kind,
+        spec,
         train: images("train", settings.size)?,
         validation,
         test,
@@ -81,7 +78,7 @@ fn main() -> Result<()> {
     let summary = run.fit(&mut ())?;
     println!(
         "{:?}: {:.1}% of the test part wrong",
-        run.data().kind.classes,
+        run.data().spec.classes,
         100. * summary.test.error
     );
     Ok(())

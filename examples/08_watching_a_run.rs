@@ -16,7 +16,7 @@
 //! 40000 examples were learned from
 //! ```
 
-use onward::data::Split;
+use onward::flow::examples::Split;
 use onward::run::observe::{Event, Observer};
 use onward::{Result, Run};
 
@@ -40,7 +40,7 @@ impl Observer for Gap {
             }
             Event::EpochEnded { epoch, reports, .. } => {
                 for (block, report) in *reports {
-                    let gap = report.positive - report.negative.unwrap_or(0.);
+                    let gap = report.positive.unwrap_or(0.) - report.negative.unwrap_or(0.);
                     let bar = "#".repeat((gap / 2.).max(0.) as usize);
                     println!(
                         "epoch {epoch} layer {} {gap:6.1} {bar}",

@@ -23,7 +23,7 @@
 //!
 //! It takes a file of plain text as its argument, where there is one.
 
-use onward::data::Split;
+use onward::flow::examples::Split;
 use onward::run::generate::{generate, Sampling};
 use onward::run::observe::Event;
 use onward::{Result, Run};
@@ -41,8 +41,8 @@ fn main() -> Result<()> {
         .build()?;
     println!(
         "{} tokens: {:?} …",
-        run.data().kind.classes.len(),
-        &run.data().kind.classes[..8]
+        run.data().spec.classes.len(),
+        &run.data().spec.classes[..8]
     );
 
     let mut watch = |event: &Event<'_>| {

@@ -38,7 +38,7 @@ fn main() -> Result<()> {
             println!(
                 "{}: {}",
                 file.display(),
-                run.data().kind.classes[best(&scores)]
+                run.data().spec.classes[best(&scores)]
             );
         }
         return Ok(());
@@ -47,7 +47,7 @@ fn main() -> Result<()> {
     let folder = tempfile::tempdir().expect("a folder for temporary files");
     let (examples, labels) = trained(folder.path())?; // (5, 1, 28, 28), numbers from 0 to 1
     let run = Run::open(folder.path())?.without_data().build()?;
-    let classes = &run.data().kind.classes;
+    let classes = &run.data().spec.classes;
     let scores = run.scores(examples, "head")?.to_vec2::<f32>()?; // (5, 10), log-probabilities
     for (scores, label) in scores.into_iter().zip(labels) {
         let scores: Vec<f64> = scores.into_iter().map(f64::from).collect();

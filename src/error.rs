@@ -1,5 +1,7 @@
 //! One error for everything: what went wrong, where, and what to do about it.
 
+use std::any::Any;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 /// The result of everything that can fail here.
@@ -73,12 +75,21 @@ pub enum Error {
         expected: String,
     },
 
-    /// Two parts of a run do not fit together, as a layer and the input it is given.
+    /// Two parts of a run that do not fit together, such as a layer and its input.
     #[error("{place}: {problem}")]
-    Mismatch {
-        /// Who noticed.
+    Unfit {
+        /// The part that found out.
         place: String,
         /// What does not fit, and what would.
+        problem: String,
+    },
+
+    /// A request that cannot be carried out, such as a prediction from a run without a model.
+    #[error("{place}: {problem}")]
+    Usage {
+        /// What was asked for.
+        place: String,
+        /// Why it cannot be done, and what can.
         problem: String,
     },
 
@@ -181,16 +192,86 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the fault lies in what was asked for (names, settings, flags) rather than in what happened then.
+    /// Whether the cause is what was asked for (names, settings, flags) rather than what happened then.
     pub fn is_usage(&self) -> bool {
         match self {
             Self::Setting { .. } | Self::UnknownSetting { .. } | Self::UnknownPlugin { .. } => true,
-            Self::Mismatch { .. } | Self::Device { .. } => true,
+            Self::Unfit { .. } | Self::Usage { .. } | Self::Device { .. } => true,
             Self::At { source, .. } => source.is_usage(),
             _ => false,
         }
     }
 
+    /// Whether parts of a run do not fit together: other parts, or other settings, may.
+    pub fn is_unfit(&self) -> bool {
+        match self {
+            Self::Unfit { .. } | Self::Setting { .. } => true,
+            Self::At { source, .. } => source.is_unfit(),
+            _ => false,
+        }
+    }
+
+    /// An [`Error::Setting`].
+    pub fn setting(
+        key: impl Into<String>,
+        value: impl Display,
+        origin: impl Into<String>,
+        expected: impl Into<String>,
+    ) -> Self {
+        Self::Setting {
+            key: key.into(),
+            value: value.to_string(),
+            origin: origin.into(),
+            expected: expected.into(),
+        }
+    }
+
+    /// An [`Error::Unfit`].
+    pub fn unfit(place: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Unfit {
+            place: place.into(),
+            problem: problem.into(),
+        }
+    }
+
+    /// An [`Error::Usage`].
+    pub fn usage(place: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Usage {
+            place: place.into(),
+            problem: problem.into(),
+        }
+    }
+
+    /// An [`Error::Shape`].
+    pub fn shape(
+        place: impl Into<String>,
+        found: impl Into<Vec<usize>>,
+        expected: impl Into<String>,
+    ) -> Self {
+        Self::Shape {
+            place: place.into(),
+            found: found.into(),
+            expected: expected.into(),
+        }
+    }
+
+    /// An [`Error::Data`].
+    pub fn data(file: impl Into<PathBuf>, problem: impl Into<String>) -> Self {
+        Self::Data {
+            file: file.into(),
+            problem: problem.into(),
+        }
+    }
+
+    /// An [`Error::Run`].
+    pub fn run(path: impl Into<PathBuf>, problem: impl Into<String>) -> Self {
+        Self::Run {
+            path: path.into(),
+            problem: problem.into(),
+        }
+    }
+
+    /// Turns an error of the system into an [`Error::File`].
     pub(crate) fn file<'a>(
         action: &'static str,
         path: &'a Path,
@@ -216,6 +297,13 @@ impl<T, E: Into<Error>> Located<T> for Result<T, E> {
             source: Box::new(source.into()),
         })
     }
+}
+
+/// The message of a panic.
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("without a message")
 }
 
 /// `, did you mean …?` if a known name is close to the one that was given, else nothing.

@@ -106,6 +106,7 @@
 // The macros name this crate.
 extern crate self as onward_core;
 
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod conformance;
 pub mod contract;
@@ -124,13 +125,15 @@ pub mod wiring;
 pub use candle_core;
 pub use candle_nn;
 
-pub use contract::architecture::{Architecture, Readout};
-pub use contract::block::{Block, Objective, Report};
+pub use contract::architecture::Architecture;
+pub use contract::block::{Block, StepReport};
 pub use contract::build_context::BuildContext;
-pub use contract::goodness::GoodnessFn;
+pub use contract::goodness::{GoodnessFn, Grade};
 pub use contract::head::Head;
 pub use contract::layer::{Lesson, LocalLayer};
-pub use contract::loss::Loss;
+pub use contract::loss::{Loss, Objective};
+pub use contract::net::{Net, Readout};
+pub use contract::prediction::Prediction;
 pub use contract::sampler::NegativeSampler;
 pub use data::text::tokenizer::Tokenizer;
 pub use error::{Error, Located, Result};
@@ -138,12 +141,11 @@ pub use flow::batch::Batch;
 pub use flow::input::{Input, Normalise, Values};
 pub use flow::step::Step;
 pub use flow::vars::Vars;
-pub use flow::views::{Role, Views};
+pub use flow::views::{Role, Targets, Views};
 pub use modules::cache::LastResult;
 pub use modules::conv::Conv;
 pub use modules::linear::Linear;
 pub use optim::Optimiser;
-pub use plugin::registry;
 pub use run::summary::Summary;
 pub use run::{Run, RunBuilder};
 

@@ -5,29 +5,30 @@
 //! ```
 
 use onward::candle_core::Tensor;
-use onward::optim::{Algorithm, OptimiserSpec, Schedule};
+use onward::contract::head::HeadSpec;
+use onward::optim::{OptimiserSpec, Span};
 use onward::plugin::registry::Preset;
 use onward::settings::Pick;
 use onward::wiring::stack::{Level, Stack};
 use onward::{
-    Architecture, Batch, Block, BuildContext, GoodnessFn, Head, Input, LocalLayer, Loss,
-    NegativeSampler, Normalise, Objective, Readout, Report, Result, Step,
+    Architecture, Batch, BuildContext, GoodnessFn, LocalLayer, NegativeSampler, Net, Normalise,
+    Objective, Readout, Result, Step, StepReport,
 };
 
 onward::settings! {
-    /// Layers one upon the other that all learn in every step, `aₗ = layerₗ(norm(aₗ₋₁))`, and a softmax over all of
-    /// them, `log softmax(Σₗ norm(aₗ)·Wₗ)`, of which no layer hears.
+    /// Stacked layers that all learn in every step, `aₗ = layerₗ(norm(aₗ₋₁))`, and a softmax over all of them,
+    /// `log softmax(Σₗ norm(aₗ)·Wₗ)`, which changes no layer.
     pub struct Settings {
         /// The width of each layer, from the first on.
-        hidden: Vec<usize> = vec![300, 300], in 1..;
+        hidden: Vec<usize> = vec![300, 300], in 1..=1_000_000;
         /// The layer of all levels.
         layer: Pick<dyn LocalLayer> = "dense".into();
         /// The goodness of all levels.
         goodness: Pick<dyn GoodnessFn> = "sum_squares".into();
-        /// What a level minimises.
-        loss: Loss = Loss::Logistic;
-        /// Learning rate.
-        lr: f64 = 0.01, in f64::MIN_POSITIVE..=1000.;
+        // Settings that every architecture of layers has: loss, theta, temperature; optimiser, lr, …; head_lr, …
+        .. objective: Objective = Objective::default();
+        .. optimiser: OptimiserSpec = OptimiserSpec::default();
+        .. head: HeadSpec = HeadSpec::default();
     }
 }
 
@@ -41,60 +42,39 @@ const PRESETS: &[Preset] = &[Preset {
     "#,
 }];
 
-struct Net {
+struct Stacked {
     stack: Stack,
 }
 
-impl Net {
+impl Stacked {
     fn new(settings: &Settings, context: &BuildContext) -> Result<Self> {
-        let (method, schedule) = (Algorithm::Sgd, Schedule::HalfLinear);
-        let descent = OptimiserSpec {
-            method,
-            rate: settings.lr,
-            decay: 0.,
-            momentum: 0.9,
-            schedule,
-        };
-        let objective = Objective {
-            loss: settings.loss,
-            theta: None,
-            temperature: 1.,
-        };
         let level = |&units: &usize| Level {
             units,
             layer: settings.layer.clone(),
             goodness: settings.goodness.clone(),
-            objective,
-            descent,
-            span: 0..context.epochs,
+            objective: settings.objective.clone(),
+            optimiser: settings.optimiser.clone(),
+            span: Span::Epochs(0..context.epochs),
+            shortcuts: Vec::new(),
         };
         let levels: Vec<Level> = settings.hidden.iter().map(level).collect();
-        let ones = Tensor::ones(
-            [&[1], &context.input[..]].concat(),
-            context.vars.dtype(),
-            &context.vars.device(),
-        )?;
-        let stack = Stack::new(
-            context,
-            Input::of(ones)?,
-            Normalise::MeanSquare,
-            &levels,
-            0..levels.len(),
-        )?;
-        Ok(Self {
-            stack: stack.with_head(context, descent, 0)?,
-        })
+        let (example, all) = (context.probe_input()?, 0..levels.len());
+        let stack = Stack::new(context, example, Normalise::MeanSquare, &levels, all)?;
+        let head = settings.head.optimiser(&settings.optimiser);
+        let mut stack = stack.with_head(context, head, 0)?;
+        stack.net.readouts = vec![Readout::new("head").cheap().with_log_probabilities()];
+        Ok(Self { stack })
     }
 }
 
-impl Architecture for Net {
-    // Who feeds whom: a stack does what most nets do. To wire blocks otherwise, keep a `Vec<Block>` instead of it.
+impl Architecture for Stacked {
+    // Who feeds whom: a stack does what most nets do. To wire blocks otherwise, fill a `Net` with them yourself.
     fn learn(
         &mut self,
         batch: &Batch,
-        sampler: &mut dyn NegativeSampler,
+        sampler: &dyn NegativeSampler,
         step: &Step,
-    ) -> Result<Vec<(usize, Report)>> {
+    ) -> Result<Vec<(usize, StepReport)>> {
         self.stack.learn(batch, sampler, step)
     }
 
@@ -102,39 +82,23 @@ impl Architecture for Net {
         &self,
         batch: &Batch,
         sampler: &dyn NegativeSampler,
-        _readout: &str,
+        _readout: &Readout,
         step: &Step,
     ) -> Result<Tensor> {
         self.stack.head(sampler.neutral(batch)?, step)
     }
 
-    fn readouts(&self) -> Vec<Readout> {
-        vec![Readout {
-            name: "head",
-            cheap: true,
-            log_probabilities: true,
-        }]
+    fn net(&self) -> &Net {
+        &self.stack.net
     }
 
-    fn blocks(&self) -> &[Block] {
-        &self.stack.blocks
-    }
-
-    fn blocks_mut(&mut self) -> &mut [Block] {
-        &mut self.stack.blocks
-    }
-
-    fn heads(&self) -> &[Head] {
-        &self.stack.heads
-    }
-
-    fn heads_mut(&mut self) -> &mut [Head] {
-        &mut self.stack.heads
+    fn net_mut(&mut self) -> &mut Net {
+        &mut self.stack.net
     }
 }
 
 onward::register! {
-    dyn Architecture, "my_plugin", "layers one upon the other (say here what it is, and the paper)",
-    |settings: Settings, context| Ok(Box::new(Net::new(&settings, context)?)),
+    dyn Architecture, "my_plugin", "stacked layers (say here what it is, and the paper)",
+    |settings: Settings, context| Ok(Box::new(Stacked::new(&settings, context)?)),
     .presets(PRESETS)
 }

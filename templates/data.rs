@@ -7,7 +7,8 @@
 use std::sync::Arc;
 
 use onward::data::images::Images;
-use onward::data::{Content, DataSet, Examples, Framing, Kind};
+use onward::data::{Content, DataSet, ExampleSpec, Framing};
+use onward::flow::examples::Examples;
 use onward::flow::random::{below, stream, unit};
 use onward::Result;
 
@@ -37,19 +38,14 @@ fn images(part: &str, size: usize) -> Result<Arc<dyn Examples>> {
 }
 
 fn data_set(settings: &Settings) -> Result<DataSet> {
-    let classes = ["top left", "top right", "bottom left", "bottom right"]
-        .map(String::from)
-        .to_vec();
-    let kind = Kind {
-        shape: vec![1, 8, 8],
-        classes,
-        content: Content::Picture(Framing::Whole),
-    };
+    let classes = ["top left", "top right", "bottom left", "bottom right"];
+    let classes = classes.map(String::from).to_vec();
+    let spec = ExampleSpec::new(&[1, 8, 8], classes, Content::Picture(Framing::Whole));
     let train = images("train", settings.size)?;
     let validation = images("validation", settings.size / 5)?;
     let test = images("test", settings.size / 5)?;
     Ok(DataSet {
-        kind,
+        spec,
         train,
         validation,
         test,

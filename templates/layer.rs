@@ -13,7 +13,7 @@ onward::settings! {
     ///
     /// `a = z·σ(z)`, `z = x·Wᵀ + b`, `W` being `(N, D)`: `(V·B, …)`, flattened to `D` columns, to `(V·B, N)`.
     pub struct Settings {
-        /// How many units; the architecture's `hidden` if it is not set here.
+        /// The number of units. Default: the width that the architecture asks for.
         units: Option<usize> = None, in 1..;
     }
 }
@@ -22,9 +22,12 @@ struct Layer(Linear);
 
 impl Layer {
     fn new(settings: &Settings, context: &BuildContext) -> Result<Self> {
-        let inputs = context.input.iter().product();
-        let units = settings.units.or(context.units).unwrap_or(100);
-        Ok(Self(linear(inputs, units, context.vars.builder())?))
+        let units = context.units_or(settings.units)?;
+        Ok(Self(linear(
+            context.inputs(),
+            units,
+            context.vars.builder(),
+        )?))
     }
 }
 

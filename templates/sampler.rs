@@ -6,7 +6,7 @@
 
 use onward::candle_core::{Device, Tensor};
 use onward::flow::random::unit;
-use onward::{Batch, Input, NegativeSampler, Result, Role, Step, Views};
+use onward::{Batch, Input, NegativeSampler, Prediction, Result, Role, Step, Views};
 
 onward::settings! {
     /// The example as the positive view; as the negative one a mixture with the next example of the batch. No label is
@@ -20,12 +20,7 @@ onward::settings! {
 }
 
 impl NegativeSampler for Sampler {
-    fn views(
-        &mut self,
-        batch: &Batch,
-        _: &mut dyn FnMut() -> Result<Tensor>,
-        step: &Step,
-    ) -> Result<Views> {
+    fn views(&self, batch: &Batch, _: &Prediction<'_>, step: &Step) -> Result<Views> {
         let (rows, size) = (batch.rows(), batch.size());
         // Everything random in a step comes from here, so that a run repeats itself.
         let mut rng = step.stream("my_plugin");
@@ -40,11 +35,10 @@ impl NegativeSampler for Sampler {
         Views::new(
             Input::stacked(both, 2)?,
             vec![Role::Positive, Role::Negative],
-            None,
         )
     }
 
-    fn is_supervised(&self) -> bool {
+    fn uses_labels(&self) -> bool {
         false
     }
 

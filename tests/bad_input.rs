@@ -114,7 +114,7 @@ fn a_checkpoint_of_another_network_is_refused() {
     for command in ["evaluate", "resume"] {
         let message = fails(1, &[command, str(&one)]);
         assert!(
-            message.contains("holds the architecture recurrent, not progressive"),
+            message.contains("holds the architecture recurrent, expected progressive"),
             "{message}"
         );
     }
@@ -305,7 +305,7 @@ fn a_state_that_was_tampered_with_is_not_resumed() {
     let cases = [
         (no_number, "not finite"),
         (longer, "safetensors"),
-        (header, "no safetensors file"),
+        (header, "not a safetensors file"),
         (weight, "checksum"),
         (
             described(r#"\"shape\":[1,28,28]"#, r#"\"shape\":[9,99,99]"#),
@@ -431,7 +431,12 @@ fn what_does_not_fit_is_refused_before_anything_is_written() {
                 "--set",
                 "batch=199",
             ],
-            &["`batch` = 199", "200 examples", "of 2 and more", "one of 1"],
+            &[
+                "`batch` = 199",
+                "200 training examples",
+                "of 2 and more",
+                "the last batch would have 1",
+            ],
         ),
         (
             &[
@@ -461,7 +466,7 @@ fn what_does_not_fit_is_refused_before_anything_is_written() {
                 "--set",
                 "goodness=[\"sum_squares\",\"sum_squares\",\"projection\"]",
             ],
-            &["a column for each class", "alike"],
+            &["a column per class", "choose one kind for all of them"],
         ),
         (
             &["nlp", "--data", &text, "--set", "flip=true"],
@@ -630,7 +635,7 @@ fn fewer_epochs_than_are_complete_are_refused() {
     let message = fails(2, &["resume", str(&run), "--epochs", "1"]);
     assert!(
         message.contains("`epochs` = 1 (from --epochs 1)")
-            && message.contains("2 that are complete"),
+            && message.contains("the 2 epochs that are complete"),
         "{message}"
     );
     assert_eq!(files(&run), before);

@@ -7,12 +7,15 @@ use std::sync::Mutex;
 use onward::candle_core::{Tensor, Var};
 use onward::candle_nn::Init;
 use onward::conformance::{self, Outcome};
-use onward::optim::{Algorithm, OptimiserSpec, Schedule};
+use onward::data::DataSet;
+use onward::optim::{Optimiser, OptimiserSpec, Span};
+use onward::plugin;
+use onward::plugin::registry::Preset;
 use onward::settings::Pick;
 use onward::{
-    registry, Architecture, Batch, Block, BuildContext, Error, GoodnessFn, Input, Lesson, Linear,
-    LocalLayer, Loss, NegativeSampler, Normalise, Objective, Optimiser, Readout, Report, Result,
-    Role, Run, Step, Views,
+    Architecture, Batch, Block, BuildContext, Error, GoodnessFn, Grade, Input, Lesson, Linear,
+    LocalLayer, NegativeSampler, Net, Normalise, Objective, Prediction, Readout, Result, Role, Run,
+    Step, StepReport, Targets, Views,
 };
 
 onward::settings! {
@@ -39,16 +42,31 @@ cheats! {
     dyn LocalLayer, "half_the_rows", |context| Ok(Box::new(HalfTheRows(Dense::new(context)?)));
     dyn LocalLayer, "no_number", |context| Ok(Box::new(NoNumber(Dense::new(context)?)));
     dyn LocalLayer, "misses_candle", |context| Ok(Box::new(MissesCandle(Dense::new(context)?)));
+    dyn LocalLayer, "wrong_below", |context| Ok(Box::new(WrongBelow(Dense::new(context)?)));
     dyn LocalLayer, "panics_at_once", |_| panic!("nothing is ready");
     dyn GoodnessFn, "looks_at_the_batch", |_| Ok(Box::new(LooksAtTheBatch));
     dyn GoodnessFn, "wrong_gradient", |_| Ok(Box::new(WrongGradient));
+    dyn GoodnessFn, "wrong_grade", |_| Ok(Box::new(WrongGrade));
+    dyn GoodnessFn, "keeps_its_map", |context| Ok(Box::new(KeepsItsMap::new(context)?));
     dyn GoodnessFn, "infinite", |_| Ok(Box::new(Infinite));
     dyn GoodnessFn, "one_too_many", |_| Ok(Box::new(OneTooMany));
     dyn NegativeSampler, "counts_itself", |_| Ok(Box::new(CountsItself));
     dyn NegativeSampler, "knows_labels", |_| Ok(Box::new(KnowsLabels(Mutex::default())));
     dyn NegativeSampler, "never_the_same", |_| Ok(Box::new(CountsItself));
     dyn NegativeSampler, "wider_views", |_| Ok(Box::new(WiderViews));
-    dyn Architecture, "reads_test_labels", |context| Ok(Box::new(Peeks::new(context)?));
+}
+
+onward::register! {
+    dyn Architecture, "shows_labels", "does not keep the rules (made for these tests, 2026)",
+    |_settings: Cheat, context| Ok(Box::new(ShowsLabels::new(context)?)),
+    .presets(&[Preset {
+        name: "digits",
+        about: "no label is in the views",
+        settings: r#"
+            data = "digits"
+            sampler = "hybrid_images"
+        "#,
+    }])
 }
 
 /// An honest layer, that the others are made of.
@@ -66,11 +84,11 @@ impl Dense {
     }
 
     fn with(context: &BuildContext, init: Init) -> Result<Self> {
-        let inputs = context.input.iter().product();
+        let units = context.units.unwrap_or(6);
         Ok(Self(Linear::new(
             &context.vars,
-            inputs,
-            context.units.unwrap_or(6),
+            context.inputs(),
+            units,
             init,
             true,
         )?))
@@ -84,7 +102,7 @@ impl LocalLayer for Dense {
 
     fn learn(&mut self, lesson: &Lesson<'_>, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
         let delta = onward::kernels::gate(lesson.gradient()?, lesson.activity, 1.)?;
-        self.0.learn(lesson.input, &delta, optimiser, step)
+        self.0.update(lesson.input, &delta, optimiser, step)
     }
 }
 
@@ -162,6 +180,23 @@ layer!(MissesCandle, forward(self, input, step) {
     Ok(activity.matmul(&activity.narrow(0, 0, 1)?)?)
 });
 
+struct WrongBelow(Dense);
+impl LocalLayer for WrongBelow {
+    fn forward(&self, input: &Input, step: &Step) -> Result<Tensor> {
+        self.0.forward(input, step)
+    }
+
+    fn learn(&mut self, lesson: &Lesson<'_>, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
+        self.0.learn(lesson, optimiser, step)
+    }
+
+    fn input_gradient(&self, lesson: &Lesson<'_>, _: &Step) -> Result<Tensor> {
+        let delta = onward::kernels::gate(lesson.gradient()?, lesson.activity, 2.)?;
+        let gradient = self.0 .0.joined_gradient(&delta)?;
+        Ok(gradient.reshape([&[lesson.input.rows()], lesson.input.shape()].concat())?)
+    }
+}
+
 fn squares(activity: &Tensor) -> Result<Tensor> {
     Ok(activity.flatten_from(1)?.sqr()?.sum(1)?)
 }
@@ -182,6 +217,52 @@ impl GoodnessFn for WrongGradient {
 
     fn gradient(&self, activity: &Tensor, _upstream: &Tensor) -> Result<Tensor> {
         Ok(activity.clone())
+    }
+}
+
+struct WrongGrade;
+impl GoodnessFn for WrongGrade {
+    fn goodness(&self, activity: &Tensor) -> Result<Tensor> {
+        squares(activity)
+    }
+
+    fn grade(&self, activity: &Tensor, _: &Targets, _: &Objective) -> Result<Grade> {
+        let grade = Grade::by_autograd(activity, |activity| Ok(squares(activity)?.mean_all()?))?;
+        let gradient = grade.gradient.map(|gradient| gradient * 2.).transpose()?;
+        Ok(Grade { gradient, ..grade })
+    }
+}
+
+/// A map to classes that never learns.
+struct KeepsItsMap(Linear);
+impl KeepsItsMap {
+    fn new(context: &BuildContext) -> Result<Self> {
+        let init = Init::Randn {
+            mean: 0.,
+            stdev: 0.3,
+        };
+        Ok(Self(Linear::new(
+            &context.vars,
+            context.inputs(),
+            1,
+            init,
+            false,
+        )?))
+    }
+}
+impl GoodnessFn for KeepsItsMap {
+    fn goodness(&self, activity: &Tensor) -> Result<Tensor> {
+        Ok(self
+            .0
+            .forward(&Input::of(activity.flatten_from(1)?)?, false)?
+            .flatten_all()?)
+    }
+
+    fn gradient(&self, activity: &Tensor, upstream: &Tensor) -> Result<Tensor> {
+        Ok(self
+            .0
+            .joined_gradient(&upstream.unsqueeze(1)?)?
+            .reshape(activity.shape())?)
     }
 }
 
@@ -209,31 +290,20 @@ impl GoodnessFn for OneTooMany {
 struct CountsItself;
 static COUNT: AtomicU64 = AtomicU64::new(0);
 impl NegativeSampler for CountsItself {
-    fn views(
-        &mut self,
-        batch: &Batch,
-        _: &mut dyn FnMut() -> Result<Tensor>,
-        _: &Step,
-    ) -> Result<Views> {
+    fn views(&self, batch: &Batch, _: &Prediction<'_>, _: &Step) -> Result<Views> {
         let noise = (COUNT.fetch_add(1, Ordering::Relaxed) as f64).sin();
         let both = Tensor::cat(&[batch.examples(), &(batch.examples() + noise)?], 0)?;
         Views::new(
             Input::stacked(both, 2)?,
             vec![Role::Positive, Role::Negative],
-            None,
         )
     }
 }
 
-/// Shows the labels of the last batch that had any, wherever they are hidden.
+/// Shows the labels of the last batch that had any.
 struct KnowsLabels(Mutex<Vec<u32>>);
 impl NegativeSampler for KnowsLabels {
-    fn views(
-        &mut self,
-        batch: &Batch,
-        _: &mut dyn FnMut() -> Result<Tensor>,
-        _: &Step,
-    ) -> Result<Views> {
+    fn views(&self, batch: &Batch, _: &Prediction<'_>, _: &Step) -> Result<Views> {
         if let Ok(labels) = batch.labels() {
             *self.0.lock().unwrap() = labels.to_vec();
         }
@@ -241,93 +311,88 @@ impl NegativeSampler for KnowsLabels {
         Views::new(
             Input::stacked(both, 2)?,
             vec![Role::Positive, Role::Negative],
-            None,
         )
     }
 
     fn neutral(&self, batch: &Batch) -> Result<Input> {
-        let label = batch
-            .labels()
-            .ok()
-            .and_then(|labels| labels.first())
-            .copied()
-            .unwrap_or(9);
+        let label = self.0.lock().unwrap().first().copied().unwrap_or(9);
         Input::of((batch.examples() + f64::from(label))?)
     }
 }
 
 struct WiderViews;
 impl NegativeSampler for WiderViews {
-    fn views(
-        &mut self,
-        batch: &Batch,
-        _: &mut dyn FnMut() -> Result<Tensor>,
-        _: &Step,
-    ) -> Result<Views> {
+    fn views(&self, batch: &Batch, _: &Prediction<'_>, _: &Step) -> Result<Views> {
         let rows = batch.rows();
         Views::new(
             Input::of(Tensor::cat(&[rows, rows], 1)?)?,
             vec![Role::Positive],
-            None,
         )
     }
 }
 
-/// Scores that are right wherever the labels can be read, and a block that learns something else.
-struct Peeks {
-    block: Block,
+/// A block that sees the labels though neither it nor the sampler says so; scores that are right wherever labels can be
+/// read.
+struct ShowsLabels {
+    net: Net,
     classes: usize,
 }
 
-impl Peeks {
+impl ShowsLabels {
     fn new(context: &BuildContext) -> Result<Self> {
         let place = context.scope("block").with_units(6);
-        let layer = Dense::new(&place)?;
-        let goodness = registry::build(&Pick::<dyn GoodnessFn>::new("sum_squares"), &place)?;
-        let descent = OptimiserSpec {
-            method: Algorithm::Sgd,
-            rate: 0.1,
-            decay: 0.,
-            momentum: 0.,
-            schedule: Schedule::Constant,
+        let layer = Box::new(Dense::new(&place)?);
+        let goodness = plugin::build(&Pick::<dyn GoodnessFn>::new("sum_squares"), &place)?;
+        let span = Span::Epochs(0..context.epochs);
+        let optimiser = Optimiser::new(place.vars, OptimiserSpec::sgd(0.1), span);
+        let objective = Objective::default();
+        let block = Block::new("1", layer, goodness, objective, Normalise::None, optimiser);
+        let readouts = vec![Readout::new("peek").cheap()];
+        let net = Net {
+            blocks: vec![block],
+            readouts,
+            ..Net::default()
         };
-        let optimiser = Optimiser::new(place.vars, descent, 0..context.epochs);
-        let objective = Objective {
-            loss: Loss::Logistic,
-            theta: None,
-            temperature: 1.,
-        };
-        let block = Block::new(
-            "1",
-            Box::new(layer),
-            goodness,
-            objective,
-            Normalise::None,
-            optimiser,
-        );
         Ok(Self {
-            block,
+            net,
             classes: context.classes,
         })
     }
 }
 
-impl Architecture for Peeks {
+impl Architecture for ShowsLabels {
     fn learn(
         &mut self,
         batch: &Batch,
-        sampler: &mut dyn NegativeSampler,
+        sampler: &dyn NegativeSampler,
         step: &Step,
-    ) -> Result<Vec<(usize, Report)>> {
-        let views = sampler.views(batch, &mut || panic!("there is no head"), step)?;
-        let activity = self.block.forward(&views.input, step)?;
+    ) -> Result<Vec<(usize, StepReport)>> {
+        let no_head = Prediction::new(|| panic!("there is no head"));
+        let views = sampler.views(batch, &no_head, step)?;
+        let labels = batch.labels()?.repeat(views.input.views());
+        let labels =
+            Tensor::from_iter(labels.into_iter().map(|label| label as f32), batch.device())?;
+        let input = views
+            .input
+            .join()?
+            .flatten_from(1)?
+            .broadcast_add(&labels.unsqueeze(1)?)?;
+        let input = Input::stacked(input, views.input.views())?;
+        let block = &mut self.net.blocks[0];
+        let activity = block.forward(&input, step)?;
         Ok(vec![(
             0,
-            self.block.learn(&views.input, &activity, &views, step)?,
+            block.learn(&input, &activity, &views.targets, step)?,
         )])
     }
 
-    fn scores(&self, batch: &Batch, _: &dyn NegativeSampler, _: &str, _: &Step) -> Result<Tensor> {
+    fn scores(
+        &self,
+        batch: &Batch,
+        _: &dyn NegativeSampler,
+        _: &Readout,
+        _: &Step,
+    ) -> Result<Tensor> {
         let labels = batch
             .labels()
             .map(<[u32]>::to_vec)
@@ -339,20 +404,12 @@ impl Architecture for Peeks {
         Ok(Tensor::from_iter(scores, batch.device())?.reshape((batch.size(), self.classes))?)
     }
 
-    fn readouts(&self) -> Vec<Readout> {
-        vec![Readout {
-            name: "peek",
-            cheap: true,
-            log_probabilities: false,
-        }]
+    fn net(&self) -> &Net {
+        &self.net
     }
 
-    fn blocks(&self) -> &[Block] {
-        std::slice::from_ref(&self.block)
-    }
-
-    fn blocks_mut(&mut self) -> &mut [Block] {
-        std::slice::from_mut(&mut self.block)
+    fn net_mut(&mut self) -> &mut Net {
+        &mut self.net
     }
 }
 
@@ -389,7 +446,7 @@ fn the_trials_find_out_who_cheats() {
             "layer",
             "half_the_rows",
             "shapes",
-            "gave an activity of shape",
+            "returned an activity of shape",
         ),
         ("layer", "no_number", "shapes", "not finite"),
         (
@@ -397,6 +454,12 @@ fn the_trials_find_out_who_cheats() {
             "misses_candle",
             "shapes",
             "layer misses_candle (package onward-core)",
+        ),
+        (
+            "layer",
+            "wrong_below",
+            "input gradient",
+            "the input gradient says",
         ),
         (
             "goodness",
@@ -410,12 +473,19 @@ fn the_trials_find_out_who_cheats() {
             "gradient",
             "its gradient says",
         ),
+        ("goodness", "wrong_grade", "grade", "its gradient says"),
+        (
+            "goodness",
+            "keeps_its_map",
+            "locality",
+            "changes none of its variables",
+        ),
         ("goodness", "infinite", "shapes", "not finite"),
         (
             "goodness",
             "one_too_many",
             "shapes",
-            "gave a goodness of shape",
+            "returned a goodness of shape",
         ),
         ("sampler", "counts_itself", "seed", "Step::stream"),
         ("sampler", "never_the_same", "repeats", "other bits"),
@@ -423,9 +493,9 @@ fn the_trials_find_out_who_cheats() {
         ("sampler", "wider_views", "shapes", "of shape"),
         (
             "architecture",
-            "reads_test_labels",
+            "shows_labels",
             "labels",
-            "where labels are not hidden",
+            "depends on labels, but neither",
         ),
     ];
     for (kind, name, trial, expected) in cheats {
@@ -459,24 +529,24 @@ fn a_run_ends_with_the_name_and_the_package_of_the_plugin_at_fault() {
         (
             "layer",
             "half_the_rows",
-            "gave an activity of shape [10, 20], expected (20, …)",
+            "returned an activity of shape [10, 20], expected (20, …)",
         ),
         ("layer", "no_number", "an activity that is not finite"),
         ("layer", "misses_candle", "shape mismatch"),
         (
             "goodness",
             "infinite",
-            "a goodness that is not finite for a finite activity",
+            "a goodness that is not finite, for a finite activity",
         ),
         (
             "goodness",
             "one_too_many",
-            "gave a goodness of shape [41], expected [40]",
+            "goodness: expected 40 rows, found shape [41]",
         ),
         (
             "sampler",
             "wider_views",
-            "gave an input of shape [32], expected [1, 4, 4]",
+            "returned an input of shape [32], expected [1, 4, 4]",
         ),
     ];
     for (kind, name, expected) in faults {
@@ -503,4 +573,38 @@ fn a_run_ends_with_the_name_and_the_package_of_the_plugin_at_fault() {
         .err()
         .unwrap();
     assert!(matches!(unknown, Error::UnknownPlugin { .. }), "{unknown}");
+}
+
+#[test]
+fn nobody_reads_the_labels_of_what_is_scored() -> Result<()> {
+    let run = Run::builder("shows_labels").data_set(conformance::images()?);
+    let mut run = run.set("epochs", 1).set("batch", 20).build()?;
+    run.fit(&mut ())?;
+    let batch = run.data().test.batch(&[0, 1, 2], None)?;
+    assert!(batch.labels()?.iter().any(|label| *label > 0));
+    let (architecture, step) = (run.architecture(), Step::evaluation(1));
+    let readout = &architecture.net().readouts[0];
+    let scores = architecture.scores(&batch, run.sampler(), readout, &step)?;
+    assert_eq!(scores.to_vec2::<f32>()?, [[1., 0., 0., 0.]; 3]);
+    Ok(())
+}
+
+#[test]
+fn nothing_learns_from_the_test_part() -> Result<()> {
+    let trained = |data| -> Result<Vec<f32>> {
+        let run = Run::builder("progressive")
+            .data_set(data)
+            .set("hidden", vec![12]);
+        let mut run = run.set("epochs", 2).set("batch", 20).build()?;
+        run.fit(&mut ())?;
+        let weight = run.vars().all().swap_remove(0).1;
+        Ok(weight.flatten_all()?.to_vec1()?)
+    };
+    let other = conformance::images()?;
+    let other = DataSet {
+        test: other.validation.clone(),
+        ..other
+    };
+    assert_eq!(trained(conformance::images()?)?, trained(other)?);
+    Ok(())
 }

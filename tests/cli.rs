@@ -532,7 +532,10 @@ fn wrong_use_is_answered_with_code_2_and_what_would_be_right() {
             &["--data", "mnits"],
             &["unknown data `mnits`", "did you mean `mnist`?"],
         ),
-        (&["--data", "digits:x"], &["nothing behind a colon"]),
+        (
+            &["--data", "digits:x"],
+            &["takes no argument after a colon"],
+        ),
         (&["--data", "idx"], &["--data idx:DIR"]),
         (&["--preset", "hintn"], &["one of hinton,", "nebuly"]),
         (&["--device", "cuda"], &["--features cuda"]),
@@ -547,7 +550,7 @@ fn wrong_use_is_answered_with_code_2_and_what_would_be_right() {
         (&["--set", &deep], &["at most 16 parts"]),
         (
             &["--config", &both],
-            &["`batch_size` = 7", "one of both", "both.toml"],
+            &["`batch_size` = 7", "expected one of the two", "both.toml"],
         ),
     ];
     for (arguments, expected) in cases {
@@ -644,9 +647,9 @@ fn a_checkpoint_that_was_damaged_or_is_not_ours_is_refused() {
     no_number[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
     refused(&no_number, "not finite");
     refused(&good[..good.len() - 1], "truncated");
-    refused(b"", "no safetensors file");
-    refused(b"\x02\0\0\0\0\0\0\0{}", "not written by this program");
-    refused(&[0xff; 100], "no safetensors file");
+    refused(b"", "not a safetensors file");
+    refused(b"\x02\0\0\0\0\0\0\0{}", "not written by onward");
+    refused(&[0xff; 100], "not a safetensors file");
     // Of another shape: the configuration says something else.
     std::fs::write(&path, &good).unwrap();
     let config = std::fs::read_to_string(run.join("config.toml")).unwrap();
@@ -763,7 +766,10 @@ fn pictures_are_predicted_without_the_data_that_were_learned_from() {
             lying,
         ],
     );
-    assert!(message.contains("there are search, head"), "{message}");
+    assert!(
+        message.contains("expected one of search, head"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -830,7 +836,7 @@ fn a_tokenizer_is_trained_reported_and_never_overwritten() {
         2,
         "a.txt",
         &["--kind", "bpe", "--vocab", "12"],
-        "N from 256 on",
+        "N at least 256",
     );
     refused(
         2,
@@ -875,7 +881,7 @@ fn text_is_refused_where_pictures_are_wanted_and_the_other_way_round() {
         let message = fails(code, &[&concat[..], &["--data", data], more].concat());
         assert!(message.contains(expected), "{data} {more:?}: {message}");
     };
-    refused(2, "fables", &[], "text needs a sampler that is made for it");
+    refused(2, "fables", &[], "choose a sampler that is made for text");
     refused(
         2,
         "fables",

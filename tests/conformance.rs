@@ -13,7 +13,7 @@ use onward::{
     Architecture, GoodnessFn, LocalLayer, NegativeSampler, Result, Run, RunBuilder, Summary,
 };
 
-fn names<T: registry::Kind + ?Sized>() -> Vec<&'static str> {
+fn names<T: registry::Registered + ?Sized>() -> Vec<&'static str> {
     registry::all::<T>()
         .unwrap()
         .iter()
@@ -118,13 +118,13 @@ fn every_layer_goodness_and_sampler_works_in_every_architecture() -> Result<()> 
                         continue;
                     };
                     assert!(summary.test.error.is_finite(), "{place}");
-                    let kind = &run.data().kind;
+                    let kind = &run.data().spec;
                     let shape = [&[3], &kind.shape[..]].concat();
                     let examples = match kind.content {
                         Content::Text => Tensor::ones(shape, DType::U32, &Device::Cpu)?,
                         _ => Tensor::rand(0f32, 1., shape, &Device::Cpu)?,
                     };
-                    for readout in run.architecture().readouts() {
+                    for readout in &run.architecture().net().readouts {
                         let scores = run.scores(examples.clone(), readout.name)?;
                         assert_eq!(scores.dims(), [3, 4], "{place}");
                         let scores = scores.flatten_all()?.to_vec1::<f32>()?;

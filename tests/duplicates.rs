@@ -2,7 +2,8 @@
 //! program is one of the two packages, and linked with the other.
 
 use onward::candle_core::Tensor;
-use onward::{conformance, registry, Error, GoodnessFn, LocalLayer, NegativeSampler, Result, Run};
+use onward::plugin::registry;
+use onward::{conformance, Error, GoodnessFn, LocalLayer, NegativeSampler, Result, Run};
 
 onward::settings! {
     /// Half of the sum of the squares, under the name of the whole.

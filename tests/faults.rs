@@ -3,12 +3,16 @@
 
 use std::sync::Arc;
 
-use onward::candle_core::{Device, Tensor};
+use onward::candle_core::{DType, Device, Tensor};
 use onward::conformance;
-use onward::data::{Augment, DataSet, Examples};
+use onward::data::DataSet;
+use onward::flow::examples::{Augment, Examples};
+use onward::optim::{Optimiser, OptimiserSpec, Span};
+use onward::plugin::registry;
 use onward::{
-    registry, Architecture, Batch, Block, Error, GoodnessFn, Input, NegativeSampler, Readout,
-    Report, Result, Role, Run, Step, Views,
+    Architecture, Batch, Error, GoodnessFn, Grade, Head, Input, Lesson, LocalLayer,
+    NegativeSampler, Net, Objective, Prediction, Readout, Result, Role, Run, Step, StepReport,
+    Targets, Vars, Views,
 };
 
 onward::settings! {
@@ -26,30 +30,70 @@ macro_rules! broken {
 }
 
 broken! {
+    dyn LocalLayer, "l_panics", Ok(Box::new(Layer::Panics));
+    dyn LocalLayer, "l_few_rows", Ok(Box::new(Layer::FewRows));
+    dyn LocalLayer, "l_nan", Ok(Box::new(Layer::Nan));
+    dyn LocalLayer, "l_learn_panics", Ok(Box::new(Layer::LearnPanics));
+    dyn LocalLayer, "l_epoch_panics", Ok(Box::new(Layer::EpochPanics));
     dyn GoodnessFn, "g_nan_gradient", Ok(Box::new(Squares::NanGradient));
     dyn GoodnessFn, "g_flat_gradient", Ok(Box::new(Squares::FlatGradient));
     dyn GoodnessFn, "g_threshold_panics", Ok(Box::new(Squares::ThresholdPanics));
     dyn GoodnessFn, "g_threshold_nan", Ok(Box::new(Squares::ThresholdNan));
     dyn GoodnessFn, "g_classes_panics", Ok(Box::new(Squares::ClassesPanics));
+    dyn GoodnessFn, "g_grade_panics", Ok(Box::new(Squares::GradePanics));
+    dyn GoodnessFn, "g_narrow_grade", Ok(Box::new(Squares::NarrowGrade));
+    dyn GoodnessFn, "g_learn_panics", Ok(Box::new(Squares::LearnPanics));
+    dyn GoodnessFn, "g_epoch_panics", Ok(Box::new(Squares::EpochPanics));
     dyn NegativeSampler, "s_panics", Ok(Box::new(Sampler::Panics));
     dyn NegativeSampler, "s_nan", Ok(Box::new(Sampler::Nan));
     dyn NegativeSampler, "s_half_the_batch", Ok(Box::new(Sampler::HalfTheBatch));
     dyn NegativeSampler, "s_few_labels", Ok(Box::new(Sampler::FewLabels));
     dyn NegativeSampler, "s_refresh_panics", Ok(Box::new(Sampler::RefreshPanics));
-    dyn NegativeSampler, "s_supervised_panics", Ok(Box::new(Sampler::SupervisedPanics));
-    dyn Architecture, "a_learn_panics", Ok(Box::new(Net::LearnPanics));
-    dyn Architecture, "a_blocks_panics", Ok(Box::new(Net::BlocksPanics));
-    dyn Architecture, "a_readouts_panics", Ok(Box::new(Net::ReadoutsPanics));
-    dyn Architecture, "a_epochs_panics", Ok(Box::new(Net::EpochsPanics));
-    dyn Architecture, "a_few_scores", Ok(Box::new(Net::FewScores));
-    dyn Architecture, "a_nan_scores", Ok(Box::new(Net::NanScores));
-    dyn Architecture, "a_no_such_block", Ok(Box::new(Net::NoSuchBlock));
+    dyn NegativeSampler, "s_labels_panics", Ok(Box::new(Sampler::LabelsPanics));
+    dyn Architecture, "a_learn_panics", net(Fault::LearnPanics);
+    dyn Architecture, "a_net_panics", net(Fault::NetPanics);
+    dyn Architecture, "a_epoch_panics", net(Fault::EpochPanics);
+    dyn Architecture, "a_few_scores", net(Fault::FewScores);
+    dyn Architecture, "a_nan_scores", net(Fault::NanScores);
+    dyn Architecture, "a_no_such_block", net(Fault::NoSuchBlock);
     DataSet, "d_panics", panic!("no disk");
     DataSet, "d_batch_panics", data(Part::Panics);
     DataSet, "d_nan", data(Part::Nan);
     DataSet, "d_wide", data(Part::Wide);
     DataSet, "d_fifth_class", data(Part::FifthClass);
     DataSet, "d_len_panics", data(Part::LenPanics);
+}
+
+/// The input itself, and one fault.
+#[derive(PartialEq)]
+enum Layer {
+    Panics,
+    FewRows,
+    Nan,
+    LearnPanics,
+    EpochPanics,
+}
+
+impl LocalLayer for Layer {
+    fn forward(&self, input: &Input, _: &Step) -> Result<Tensor> {
+        assert!(*self != Self::Panics, "a blown fuse");
+        let activity = input.join()?.flatten_from(1)?;
+        Ok(match self {
+            Self::FewRows if input.rows() > 1 => activity.narrow(0, 0, 1)?,
+            Self::Nan if input.rows() > 1 => (activity.zeros_like()? / 0.)?,
+            _ => activity,
+        })
+    }
+
+    fn learn(&mut self, _: &Lesson<'_>, _: &mut Optimiser, _: &Step) -> Result<()> {
+        assert!(*self != Self::LearnPanics, "too hard");
+        Ok(())
+    }
+
+    fn epoch_ended(&mut self, _: &Step) -> Result<()> {
+        assert!(*self != Self::EpochPanics, "the end of the world");
+        Ok(())
+    }
 }
 
 /// Sums of squares, and one fault.
@@ -60,6 +104,10 @@ enum Squares {
     ThresholdPanics,
     ThresholdNan,
     ClassesPanics,
+    GradePanics,
+    NarrowGrade,
+    LearnPanics,
+    EpochPanics,
 }
 
 impl GoodnessFn for Squares {
@@ -87,6 +135,40 @@ impl GoodnessFn for Squares {
             _ => Ok(activity.clone()),
         }
     }
+
+    fn grade(&self, activity: &Tensor, targets: &Targets, objective: &Objective) -> Result<Grade> {
+        assert!(*self != Self::GradePanics, "no marks");
+        let goodness = self.goodness(activity)?;
+        let (loss, upstream) = objective.grade(&goodness, 1., targets)?;
+        let mut gradient = self.gradient(activity, &upstream)?;
+        if *self == Self::NarrowGrade {
+            gradient = gradient.narrow(1, 0, 1)?;
+        }
+        Ok(Grade {
+            loss,
+            gradient: Some(gradient),
+            goodness: Some(goodness),
+            upstream: Some(upstream),
+            own: None,
+        })
+    }
+
+    fn learn(
+        &mut self,
+        _: &Tensor,
+        _: &Grade,
+        _: &Targets,
+        _: &mut Optimiser,
+        _: &Step,
+    ) -> Result<()> {
+        assert!(*self != Self::LearnPanics, "nothing to learn");
+        Ok(())
+    }
+
+    fn epoch_ended(&mut self, _: &Step) -> Result<()> {
+        assert!(*self != Self::EpochPanics, "all sums are off");
+        Ok(())
+    }
 }
 
 /// The examples and their halves, and one fault.
@@ -97,16 +179,11 @@ enum Sampler {
     HalfTheBatch,
     FewLabels,
     RefreshPanics,
-    SupervisedPanics,
+    LabelsPanics,
 }
 
 impl NegativeSampler for Sampler {
-    fn views(
-        &mut self,
-        batch: &Batch,
-        _: &mut dyn FnMut() -> Result<Tensor>,
-        _: &Step,
-    ) -> Result<Views> {
+    fn views(&self, batch: &Batch, _: &Prediction<'_>, _: &Step) -> Result<Views> {
         assert!(*self != Self::Panics, "a bad draw");
         let mut negative = (batch.examples() * 0.5)?;
         let mut positive = batch.examples().clone();
@@ -117,18 +194,18 @@ impl NegativeSampler for Sampler {
             positive = positive.narrow(0, 0, batch.size() / 2)?;
             negative = negative.narrow(0, 0, batch.size() / 2)?;
         }
-        let labels = (*self == Self::FewLabels).then(|| vec![0]);
         let both = Tensor::cat(&[positive, negative], 0)?;
-        Views::new(
-            Input::stacked(both, 2)?,
-            vec![Role::Positive, Role::Negative],
-            labels,
-        )
+        let roles = vec![Role::Positive, Role::Negative];
+        let mut views = Views::new(Input::stacked(both, 2)?, roles)?;
+        if *self == Self::FewLabels {
+            views.targets = views.targets.with_labels(Some(vec![0]));
+        }
+        Ok(views)
     }
 
-    fn is_supervised(&self) -> bool {
-        assert!(*self != Self::SupervisedPanics, "nobody decided");
-        false
+    fn uses_labels(&self) -> bool {
+        assert!(*self != Self::LabelsPanics, "nobody decided");
+        *self == Self::FewLabels
     }
 
     fn refresh(
@@ -136,46 +213,64 @@ impl NegativeSampler for Sampler {
         _: &dyn Examples,
         _: &dyn Fn(&Batch) -> Result<Tensor>,
         _: &Step,
-    ) -> Result<Option<std::collections::HashMap<String, Tensor>>> {
+    ) -> Result<()> {
         assert!(*self != Self::RefreshPanics, "nothing fresh");
-        Ok(None)
+        Ok(())
     }
 }
 
-/// No block at all, scores of zero, and one fault.
+/// A head that learns nothing, scores of zero, and one fault.
+struct Broke(Fault, Net);
+
 #[derive(PartialEq)]
-enum Net {
+enum Fault {
     LearnPanics,
-    BlocksPanics,
-    ReadoutsPanics,
-    EpochsPanics,
+    NetPanics,
+    EpochPanics,
     FewScores,
     NanScores,
     NoSuchBlock,
 }
 
-impl Architecture for Net {
+fn net(fault: Fault) -> Result<Box<dyn Architecture>> {
+    let vars = Vars::new(1, DType::F32, &Device::Cpu);
+    let head = Head::new(&vars, 1, 4, OptimiserSpec::sgd(0.1), Span::Epochs(0..1))?;
+    let readouts = vec![Readout::new("zero").cheap()];
+    let parts = Net {
+        heads: vec![head],
+        readouts,
+        ..Net::default()
+    };
+    Ok(Box::new(Broke(fault, parts)))
+}
+
+impl Architecture for Broke {
     fn learn(
         &mut self,
         _: &Batch,
-        _: &mut dyn NegativeSampler,
+        _: &dyn NegativeSampler,
         _: &Step,
-    ) -> Result<Vec<(usize, Report)>> {
-        assert!(*self != Self::LearnPanics, "no wires");
-        Ok(if *self == Self::NoSuchBlock {
-            vec![(3, Report::default())]
-        } else {
-            Vec::new()
+    ) -> Result<Vec<(usize, StepReport)>> {
+        assert!(self.0 != Fault::LearnPanics, "no wires");
+        Ok(match self.0 {
+            Fault::NoSuchBlock => vec![(3, StepReport::default())],
+            _ => Vec::new(),
         })
     }
 
-    fn scores(&self, batch: &Batch, _: &dyn NegativeSampler, _: &str, _: &Step) -> Result<Tensor> {
-        let score = if *self == Self::NanScores {
+    fn scores(
+        &self,
+        batch: &Batch,
+        _: &dyn NegativeSampler,
+        _: &Readout,
+        _: &Step,
+    ) -> Result<Tensor> {
+        let score = if self.0 == Fault::NanScores {
             f32::NAN
         } else {
             0.
         };
-        let classes = if *self == Self::FewScores { 3 } else { 4 };
+        let classes = if self.0 == Fault::FewScores { 3 } else { 4 };
         Ok(Tensor::full(
             score,
             (batch.size(), classes),
@@ -183,27 +278,18 @@ impl Architecture for Net {
         )?)
     }
 
-    fn readouts(&self) -> Vec<Readout> {
-        assert!(*self != Self::ReadoutsPanics, "nothing to read");
-        vec![Readout {
-            name: "zero",
-            cheap: true,
-            log_probabilities: false,
-        }]
+    fn net(&self) -> &Net {
+        assert!(self.0 != Fault::NetPanics, "not yet written");
+        &self.1
     }
 
-    fn blocks(&self) -> &[Block] {
-        assert!(*self != Self::BlocksPanics, "not yet written");
-        &[]
+    fn net_mut(&mut self) -> &mut Net {
+        &mut self.1
     }
 
-    fn blocks_mut(&mut self) -> &mut [Block] {
-        &mut []
-    }
-
-    fn epochs(&self) -> usize {
-        assert!(*self != Self::EpochsPanics, "time is up");
-        1
+    fn epoch_ended(&mut self, _: &Step) -> Result<()> {
+        assert!(self.0 != Fault::EpochPanics, "time is up");
+        Ok(())
     }
 }
 
@@ -237,9 +323,9 @@ impl Examples for Part {
 
 fn data(part: Part) -> Result<Box<DataSet>> {
     let part: Arc<dyn Examples> = Arc::new(part);
-    let kind = conformance::images()?.kind;
+    let spec = conformance::images()?.spec;
     Ok(Box::new(DataSet {
-        kind,
+        spec,
         train: part.clone(),
         validation: part.clone(),
         test: part,
@@ -250,15 +336,24 @@ fn data(part: Part) -> Result<Box<DataSet>> {
 #[test]
 fn whatever_a_plugin_does_wrong_the_error_has_its_name_and_its_package() {
     let faults = [
+        ("layer", "l_panics", "panicked: a blown fuse"),
+        (
+            "layer",
+            "l_few_rows",
+            "returned an activity of shape [1, 16], expected (20, …)",
+        ),
+        ("layer", "l_nan", "returned an activity that is not finite"),
+        ("layer", "l_learn_panics", "panicked: too hard"),
+        ("layer", "l_epoch_panics", "panicked: the end of the world"),
         (
             "goodness",
             "g_nan_gradient",
-            "gave a gradient that is not finite for a finite activity",
+            "returned a gradient that is not finite",
         ),
         (
             "goodness",
             "g_flat_gradient",
-            "gave a gradient of shape [800], expected [40, 20]",
+            "returned a gradient of shape [800], expected [40, 20]",
         ),
         (
             "goodness",
@@ -268,97 +363,87 @@ fn whatever_a_plugin_does_wrong_the_error_has_its_name_and_its_package() {
         (
             "goodness",
             "g_threshold_nan",
-            "gave a threshold of NaN for 20 units",
+            "has a threshold of NaN for 20 units",
         ),
         (
             "goodness",
             "g_classes_panics",
             "panicked: who counts classes?",
         ),
+        ("goodness", "g_grade_panics", "panicked: no marks"),
+        (
+            "goodness",
+            "g_narrow_grade",
+            "returned a gradient of shape [40, 1], expected [40, 20]",
+        ),
+        ("goodness", "g_learn_panics", "panicked: nothing to learn"),
+        ("goodness", "g_epoch_panics", "panicked: all sums are off"),
         ("sampler", "s_panics", "panicked: a bad draw"),
         (
             "sampler",
             "s_nan",
-            "made of finite examples views that are not finite",
+            "returned views that are not finite, for finite examples",
         ),
         (
             "sampler",
             "s_half_the_batch",
-            "gave 2 views of 10 examples, expected 2 views of 20",
+            "returned 2 views of 10 examples, expected 2 of 20",
         ),
-        ("sampler", "s_few_labels", "gave 1 labels for 20 examples"),
+        ("sampler", "s_few_labels", "returned 1 labels, expected 20"),
         ("sampler", "s_refresh_panics", "panicked: nothing fresh"),
-        ("sampler", "s_supervised_panics", "panicked: nobody decided"),
+        ("sampler", "s_labels_panics", "panicked: nobody decided"),
         ("architecture", "a_learn_panics", "panicked: no wires"),
-        (
-            "architecture",
-            "a_blocks_panics",
-            "panicked: not yet written",
-        ),
-        (
-            "architecture",
-            "a_readouts_panics",
-            "panicked: nothing to read",
-        ),
-        ("architecture", "a_epochs_panics", "panicked: time is up"),
+        ("architecture", "a_net_panics", "panicked: not yet written"),
+        ("architecture", "a_epoch_panics", "panicked: time is up"),
         (
             "architecture",
             "a_few_scores",
-            "gave scores of shape [20, 3], expected [20, 4]",
+            "returned scores of shape [20, 3], expected [20, 4]",
         ),
         (
             "architecture",
             "a_nan_scores",
-            "gave scores by zero that are not finite",
+            "returned scores by zero that are not finite",
         ),
         (
             "architecture",
             "a_no_such_block",
-            "reported of block 3, counted from 0, of 0",
+            "reported on block 3, counted from 0; it has 0",
         ),
         ("data", "d_panics", "panicked: no disk"),
         ("data", "d_batch_panics", "panicked: a bad sector"),
-        ("data", "d_nan", "gave examples that are not finite"),
+        ("data", "d_nan", "returned examples that are not finite"),
         (
             "data",
             "d_wide",
-            "gave examples of shape [1, 1, 4, 5], expected [1, 1, 4, 4]",
+            "returned examples of shape [1, 1, 4, 5], expected [1, 1, 4, 4]",
         ),
         (
             "data",
             "d_fifth_class",
-            "gave a label of 4, counted from 0; there are 4 classes",
+            "returned a label of 4, counted from 0; there are 4 classes",
         ),
         ("data", "d_len_panics", "panicked: lost count"),
     ];
     for (kind, name, expected) in faults {
-        let run = Run::builder(if kind == "architecture" {
-            name
-        } else {
-            "progressive"
-        });
-        let run = if kind == "data" {
-            run.data(name)
-        } else {
-            run.data_set(conformance::images().unwrap())
+        let is_architecture = kind == "architecture";
+        let run = Run::builder(if is_architecture { name } else { "progressive" });
+        let run = match kind {
+            "data" => run.data(name),
+            _ => run.data_set(conformance::images().unwrap()),
         };
         let run = match kind {
             "architecture" => run.set("sampler", "plain"),
-            "sampler" => run.set("sampler", name).set("hidden", vec![20, 20]),
             _ => run
                 .set("sampler", "label_overlay")
                 .set("hidden", vec![20, 20]),
         };
-        let run = if kind == "goodness" {
-            run.set(kind, name)
-        } else {
-            run
+        let run = match kind {
+            "layer" | "goodness" | "sampler" => run.set(kind, name),
+            _ => run,
         };
-        let outcome = run
-            .set("batch", 20)
-            .set("epochs", 1)
-            .build()
-            .and_then(|mut run| run.fit(&mut ()));
+        let run = run.set("batch", 20).set("epochs", 1);
+        let outcome = run.build().and_then(|mut run| run.fit(&mut ()));
         let error = outcome
             .err()
             .unwrap_or_else(|| panic!("{kind} {name} ends a run well"));
@@ -378,7 +463,10 @@ fn whatever_a_plugin_does_wrong_the_error_has_its_name_and_its_package() {
     let tried = |kind: &str| faults.iter().filter(|fault| fault.0 == kind).count();
     let registered = |kind: &str| {
         let infos = registry::infos(kind).unwrap();
-        infos.iter().filter(|info| info.package == "onward-core").count()
+        infos
+            .iter()
+            .filter(|info| info.package == "onward-core")
+            .count()
     };
     for kind in registry::KINDS {
         assert_eq!(

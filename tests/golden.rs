@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 
 use onward::candle_core::{DType, Device, Tensor};
-use onward::contract::goodness::Positive;
-use onward::optim::{Algorithm, OptimiserSpec, Schedule};
+use onward::contract::goodness::Polarity;
+use onward::optim::{Algorithm, Optimiser, OptimiserSpec, Schedule, Span};
+use onward::plugin;
 use onward::settings::Pick;
 use onward::{
-    registry, Batch, Block, GoodnessFn, LocalLayer, Loss, NegativeSampler, Normalise, Objective,
+    Batch, Block, BuildContext, GoodnessFn, Input, LocalLayer, NegativeSampler, Normalise,
+    Objective, Prediction, Result, Role, Step, Targets, Values, Vars,
 };
-use onward::{BuildContext, Input, Optimiser, Result, Role, Step, Values, Vars, Views};
 
 // import numpy as np
 // x = np.array([[9, 9, .2, .8], [9, 9, .5, .1]])           # pixels; the label covers the first two
@@ -57,7 +58,7 @@ fn a_full_update_of_one_layer_is_hintons() -> Result<()> {
             .with_units(3);
         let mut pick = Pick::<dyn LocalLayer>::new("dense");
         pick.settings.insert("peer".into(), 0.03.into());
-        let layer = registry::build(&pick, &context)?;
+        let layer = plugin::build(&pick, &context)?;
         let weight = [
             0.5, -0.3, 0.2, -0.4, 0.6, 0.1, 0.3, 0.2, -0.5, 0.7, -0.1, 0.4,
         ];
@@ -66,20 +67,16 @@ fn a_full_update_of_one_layer_is_hintons() -> Result<()> {
             ("bias".to_string(), tensor(&[0.1, 0., -0.1], &[3])?),
             ("means".to_string(), tensor(&[0.5; 3], &[3])?),
         ]))?;
-        let goodness = registry::build(&Pick::<dyn GoodnessFn>::new("sum_squares"), &context)?;
-        let objective = Objective {
-            loss: Loss::Logistic,
-            theta: None,
-            temperature: 1.,
-        };
+        let goodness = plugin::build(&Pick::<dyn GoodnessFn>::new("sum_squares"), &context)?;
+        let objective = Objective::default();
         let descent = OptimiserSpec {
-            method: Algorithm::Sgd,
-            rate: 0.5,
-            decay: 0.001,
+            optimiser: Algorithm::Sgd,
+            lr: 0.5,
+            weight_decay: 0.001,
             momentum: 0.9,
             schedule: Schedule::Constant,
         };
-        let optimiser = Optimiser::new(vars.clone(), descent, 0..1);
+        let optimiser = Optimiser::new(vars.clone(), descent, Span::Epochs(0..1));
         let mut block = Block::new(
             "1",
             layer,
@@ -103,11 +100,7 @@ fn a_full_update_of_one_layer_is_hintons() -> Result<()> {
             },
         ];
         let input = Input::new(parts, 2, 2, &[4])?.normalised(Normalise::MeanSquare)?;
-        let views = Views::new(
-            input.clone(),
-            vec![Role::Positive, Role::Negative],
-            Some(vec![0, 1]),
-        )?;
+        let targets = Targets::new(vec![Role::Positive, Role::Negative])?;
         for index in 0..2 {
             let step = Step {
                 seed: 1,
@@ -118,7 +111,7 @@ fn a_full_update_of_one_layer_is_hintons() -> Result<()> {
                 pass: 0,
             };
             let activity = block.forward(&input, &step)?;
-            block.learn(&input, &activity, &views, &step)?;
+            block.learn(&input, &activity, &targets, &step)?;
         }
         let tolerance = if dtype == DType::F32 { 1e-6 } else { 1e-8 };
         for (name, var) in vars.all() {
@@ -139,33 +132,30 @@ fn a_full_update_of_one_layer_is_hintons() -> Result<()> {
     Ok(())
 }
 
-/// With low activity for positive views, everything that the layer did for positive views it does for negative ones.
+/// With low activity for positive views, what a layer does for positive views it does for negative ones.
 #[test]
 fn low_activity_for_positive_views_turns_the_loss_round() -> Result<()> {
     let goodness = |positive: &str| {
         let mut pick = Pick::<dyn GoodnessFn>::new("sum_squares");
         pick.settings.insert("positive".into(), positive.into());
-        registry::build(
-            &pick,
-            &BuildContext::new(Vars::new(1, DType::F64, &Device::Cpu), 1),
-        )
+        let vars = Vars::new(1, DType::F64, &Device::Cpu);
+        plugin::build(&pick, &BuildContext::new(vars, 1).with_input(&[2]))
     };
-    let activity = Tensor::new(&[[1f64, 2.], [0., 1.]], &Device::Cpu)?;
+    // The activities of one example: the second pair is the first with the views exchanged.
+    let high = Tensor::new(&[[1f64, 2.], [0., 1.]], &Device::Cpu)?;
+    let low = Tensor::new(&[[0f64, 1.], [1., 2.]], &Device::Cpu)?;
+    let targets = Targets::new(vec![Role::Positive, Role::Negative])?;
     let mut losses = Vec::new();
-    for (positive, roles) in [
-        ("high", [Role::Positive, Role::Negative]),
-        ("low", [Role::Negative, Role::Positive]),
-    ] {
-        let goodness = goodness(positive)?;
-        let g = goodness.goodness(&activity)?;
-        losses.push(
-            Loss::Logistic
-                .grade(&g, goodness.threshold(2), 1., &roles, None)?
-                .loss,
-        );
+    for (positive, activity) in [("high", high), ("low", low)] {
+        let grade = goodness(positive)?.grade(&activity, &targets, &Objective::default())?;
+        losses.push(grade.loss);
     }
-    assert!((losses[0] - losses[1]).abs() < 1e-12, "{losses:?}");
-    assert_eq!(Positive::Low.sign(), -1.);
+    // ½·[log(1 + e^−(5 − 2)) + log(1 + e^(1 − 2))]
+    let expected = 0.5 * ((-3f64).exp().ln_1p() + (-1f64).exp().ln_1p());
+    for loss in &losses {
+        assert!((loss - expected).abs() < 1e-12, "{losses:?}");
+    }
+    assert_eq!(Polarity::Low.sign(), -1.);
     Ok(())
 }
 
@@ -174,19 +164,13 @@ fn low_activity_for_positive_views_turns_the_loss_round() -> Result<()> {
 fn hard_negatives_follow_the_prediction() -> Result<()> {
     let mut context = BuildContext::new(Vars::new(1, DType::F32, &Device::Cpu), 1);
     (context.example, context.classes) = (vec![1, 2, 2], 3);
-    let mut sampler =
-        registry::build(&Pick::<dyn NegativeSampler>::new("label_overlay"), &context)?;
+    let sampler = plugin::build(&Pick::<dyn NegativeSampler>::new("label_overlay"), &context)?;
     let batch = Batch::new(
         Tensor::zeros((2, 1, 2, 2), DType::F32, &Device::Cpu)?,
         vec![0, 1],
     )?;
     // Nearly all of what is not the true class is in class 2.
-    let mut predict = || {
-        Ok(Tensor::new(
-            &[[-0.1f32, -30., -2.], [-30., -0.1, -2.]],
-            &Device::Cpu,
-        )?)
-    };
+    let log = Tensor::new(&[[-0.1f32, -30., -2.], [-30., -0.1, -2.]], &Device::Cpu)?;
     let step = Step {
         seed: 1,
         index: 0,
@@ -195,12 +179,8 @@ fn hard_negatives_follow_the_prediction() -> Result<()> {
         train: true,
         pass: 0,
     };
-    let rows = sampler
-        .views(&batch, &mut predict, &step)?
-        .input
-        .join()?
-        .flatten_from(1)?
-        .to_vec2::<f32>()?;
+    let views = sampler.views(&batch, &Prediction::of(log), &step)?;
+    let rows = views.input.join()?.flatten_from(1)?.to_vec2::<f32>()?;
     assert_eq!(rows[2][..3], [0., 0., 1.]);
     assert_eq!(rows[3][..3], [0., 0., 1.]);
     Ok(())

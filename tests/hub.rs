@@ -11,8 +11,9 @@ use onward::candle_core::{DType, Device};
 use onward::data::hub::Hub;
 use onward::data::images::Images;
 use onward::data::{cifar, idx, DataSet, Framing};
+use onward::plugin;
 use onward::settings::Pick;
-use onward::{registry, BuildContext, Error, Result, Vars};
+use onward::{BuildContext, Error, Result, Vars};
 use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
@@ -208,9 +209,8 @@ fn rows(counts: &[usize]) -> Vec<Row> {
 
 fn provide(hub: &Hub, cache: &Path) -> Result<()> {
     server();
-    let mut context = BuildContext::new(Vars::new(1, DType::F32, &Device::Cpu), 1);
-    (context.data_dirs, context.cache) = (vec!["/nonexistent".into()], Some(cache.into()));
-    hub.provide(&context, "tiny", &idx::FILES, idx::write)
+    let looked = vec!["/nonexistent".into(), cache.join("tiny")];
+    hub.provide(looked, Some(cache), "tiny", &idx::FILES, idx::write)
 }
 
 /// What is in the cache besides the lock.
@@ -315,9 +315,8 @@ fn colours_go_channel_by_channel_to_whoever_writes_them() -> Result<()> {
         train: &[1, 1],
         test: &[0, 1],
     };
-    let mut context = BuildContext::new(Vars::new(1, DType::F32, &Device::Cpu), 1);
-    context.cache = Some(cache.path().into());
-    hub.provide(&context, "colour", &["whole.bin"], write)?;
+    let looked = vec![cache.path().join("colour")];
+    hub.provide(looked, Some(cache.path()), "colour", &["whole.bin"], write)?;
     assert_eq!(
         std::fs::read(cache.path().join("colour").join("whole.bin")).unwrap(),
         [1, 1, 2, 2, 3, 3]
@@ -341,7 +340,7 @@ fn cifar_10_is_downloaded_the_right_way_up() -> Result<()> {
     put("uoft-cs/cifar10", table(5000), table(1000));
     let mut context = BuildContext::new(Vars::new(1, DType::F32, &Device::Cpu), 1);
     context.cache = Some(cache.path().into());
-    let data = registry::build(&Pick::<DataSet>::new("cifar-10"), &context)?;
+    let data = plugin::build(&Pick::<DataSet>::new("cifar-10"), &context)?;
     assert_eq!(
         (data.train.len(), data.validation.len(), data.test.len()),
         (41_667, 8_333, 10_000)

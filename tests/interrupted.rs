@@ -116,7 +116,7 @@ fn a_run_without_a_checkpoint_starts_over_and_a_finished_one_is_left_alone() {
     std::fs::rename(run.join("state.safetensors"), base.path().join("aside")).unwrap();
     let message = fails(1, &["resume", run.to_str().unwrap()]);
     assert!(
-        message.contains("no state.safetensors to go on from"),
+        message.contains("no state.safetensors to resume from"),
         "{message}"
     );
     assert_eq!(

@@ -119,7 +119,9 @@ fn a_table_goes_between_its_marks_and_nowhere_else() {
         "before\n<!-- onward report: begin -->\n| new |\n<!-- onward report: end -->\nafter\n"
     );
     std::fs::write(&file, "no marks").unwrap();
-    let error = results_table::write(&file, "| new |\n").unwrap_err().to_string();
+    let error = results_table::write(&file, "| new |\n")
+        .unwrap_err()
+        .to_string();
     assert!(
         error.contains("README.md") && error.contains("onward report: begin"),
         "{error}"

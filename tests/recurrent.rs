@@ -1,16 +1,18 @@
 //! The architecture `recurrent`: one step against an independent program, and what hearing from above is good for.
 
 use std::collections::HashMap;
-
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use onward::candle_core::{DType, Device, Tensor};
 use onward::data::images::Images;
-use onward::data::{Augment, Content, DataSet, Examples, Framing, Kind, Split};
+use onward::data::{Content, DataSet, ExampleSpec, Framing};
 use onward::export::{Table, Value};
+use onward::flow::examples::{Augment, Examples, Split};
+use onward::plugin;
+use onward::plugin::registry;
 use onward::settings::Pick;
 use onward::{
-    registry, Architecture, Batch, BuildContext, Error, Input, NegativeSampler, Result, Run,
+    Architecture, Batch, BuildContext, Error, Input, NegativeSampler, Prediction, Result, Run,
     RunBuilder, Step, Vars, Views,
 };
 
@@ -145,8 +147,8 @@ fn a_step_of_two_layers_is_that_of_an_independent_program() -> Result<()> {
         (context.example, context.classes, context.hypotheses) = (vec![1, 1, 3], 2, true);
         let mut pick = Pick::<dyn NegativeSampler>::new("label_concat");
         pick.settings.insert("negatives".into(), "uniform".into()); // with two classes there is one wrong label
-        let mut sampler = registry::build(&pick, &context)?;
-        context.input = vec![5];
+        let sampler = plugin::build(&pick, &context)?;
+        (context.input, context.label) = (vec![5], 2);
         let settings: Table = r#"
             hidden = [2, 3]
             steps = 3
@@ -183,7 +185,8 @@ fn a_step_of_two_layers_is_that_of_an_independent_program() -> Result<()> {
             pass: 0,
         };
         let search = |net: &dyn Architecture, sampler: &dyn NegativeSampler| {
-            net.scores(&batch.hidden(), sampler, "search", &Step::evaluation(1))
+            let readout = net.net().readout("search")?;
+            net.scores(&batch.hidden(), sampler, readout, &Step::evaluation(1))
         };
         assert_close(
             "search before",
@@ -191,7 +194,7 @@ fn a_step_of_two_layers_is_that_of_an_independent_program() -> Result<()> {
             &SEARCH,
             10. * tolerance,
         )?;
-        let reports = net.learn(&batch, &mut *sampler, &step)?;
+        let reports = net.learn(&batch, &*sampler, &step)?;
         assert_eq!(reports.len(), 2);
         for ((name, _, _), expected) in WEIGHTS.iter().zip(AFTER) {
             let var = vars
@@ -218,8 +221,8 @@ fn of_four_pixels(settings: &str) -> Result<Parts> {
     let vars = Vars::new(1, DType::F64, &Device::Cpu);
     let mut context = BuildContext::new(vars.clone(), 1);
     (context.example, context.classes, context.hypotheses) = (vec![1, 2, 2], 2, true);
-    let sampler = registry::build(&Pick::<dyn NegativeSampler>::new("label_concat"), &context)?;
-    context.input = vec![6];
+    let sampler = plugin::build(&Pick::<dyn NegativeSampler>::new("label_concat"), &context)?;
+    (context.input, context.label) = (vec![6], 2);
     let settings: Table = settings.parse().expect("these settings are TOML");
     let net = (registry::named::<dyn Architecture>("recurrent")?.build)(&settings, &context)?;
     let pixels = Tensor::new(
@@ -286,12 +289,11 @@ fn maps_whose_fields_see_everything_do_what_dense_layers_do() -> Result<()> {
     of_dense.restore(&weights)?;
     let step = Step::evaluation(1);
     for readout in ["search", "head"] {
+        let readout = maps.net().readout(readout)?;
         let found = maps.scores(&batch.hidden(), &*sampler, readout, &step)?;
-        let expected = dense
-            .scores(&batch.hidden(), &*same, readout, &step)?
-            .flatten_all()?
-            .to_vec1::<f64>()?;
-        assert_close(readout, &found, &expected, 1e-6)?; // the label is scaled in single precision
+        let expected = dense.scores(&batch.hidden(), &*same, readout, &step)?;
+        let expected = expected.flatten_all()?.to_vec1::<f64>()?;
+        assert_close(readout.name, &found, &expected, 1e-6)?; // the label is scaled in single precision
     }
     Ok(())
 }
@@ -337,7 +339,7 @@ fn maps_learn_with_local_fields_and_with_kernels() -> Result<()> {
 fn the_label_is_projected_if_asked_even_to_as_many_units_as_there_are_classes() -> Result<()> {
     for (units, blocks) in [(0, 2), (2, 3), (5, 3)] {
         let (net, ..) = of_four_pixels(&format!("hidden = [4, 3]\nlabel_units = {units}"))?;
-        assert_eq!(net.blocks().len(), blocks, "{units} units");
+        assert_eq!(net.net().blocks.len(), blocks, "{units} units");
     }
     Ok(())
 }
@@ -365,19 +367,14 @@ fn maps_of_another_size_are_refused() {
 }
 
 /// Remembers what the network predicted whenever views were asked for.
-struct Listener(Box<dyn NegativeSampler>, Vec<Vec<f32>>);
+struct Listener(Box<dyn NegativeSampler>, Mutex<Vec<Vec<f32>>>);
 
 impl NegativeSampler for Listener {
-    fn views(
-        &mut self,
-        batch: &Batch,
-        predict: &mut dyn FnMut() -> Result<Tensor>,
-        step: &Step,
-    ) -> Result<Views> {
-        let log = predict()?;
-        self.1
-            .push(log.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?);
-        self.0.views(batch, &mut || Ok(log.clone()), step)
+    fn views(&self, batch: &Batch, prediction: &Prediction<'_>, step: &Step) -> Result<Views> {
+        let log = prediction.log_probabilities()?;
+        let heard = log.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+        self.1.lock().unwrap().push(heard);
+        self.0.views(batch, prediction, step)
     }
 
     fn neutral(&self, batch: &Batch) -> Result<Input> {
@@ -399,12 +396,12 @@ fn wrong_labels_are_drawn_anew_from_the_states_of_by_now() -> Result<()> {
         let (mut net, sampler, _, batch) = of_four_pixels(&format!(
             "hidden = [4, 4]\nsteps = 3\nwindow = [2, 3]\n{settings}"
         ))?;
-        let mut listener = Listener(sampler, Vec::new());
+        let listener = Listener(sampler, Mutex::default());
         // The head starts with zeros and predicts nothing before it has learned.
-        net.learn(&batch, &mut listener, &step)?;
-        listener.1.clear();
-        net.learn(&batch, &mut listener, &step)?;
-        Ok(listener.1)
+        net.learn(&batch, &listener, &step)?;
+        listener.1.lock().unwrap().clear();
+        net.learn(&batch, &listener, &step)?;
+        Ok(listener.1.into_inner().unwrap())
     };
     assert_eq!(heard("")?.len(), 1);
     let predictions = heard("redraw = true")?;
@@ -497,13 +494,9 @@ fn video(still: bool) -> Result<DataSet> {
         )))
     };
     let classes = ["a", "b"].map(String::from).to_vec();
-    let kind = Kind {
-        shape: vec![3, 1, 4, 4],
-        classes,
-        content: Content::Picture(Framing::Whole),
-    };
+    let spec = ExampleSpec::new(&[3, 1, 4, 4], classes, Content::Picture(Framing::Whole));
     Ok(DataSet {
-        kind,
+        spec,
         train: part(0)?,
         validation: part(1)?,
         test: part(2)?,

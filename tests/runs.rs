@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use onward::candle_core::{DType, Tensor};
-use onward::data::Split;
+use onward::flow::examples::Split;
 use onward::run::observe::Event;
 use onward::{Result, Run, RunBuilder};
 
@@ -90,7 +90,7 @@ fn a_run_is_saved_again_but_never_over_another_one() -> Result<()> {
         .save(&path)
         .unwrap_err()
         .to_string();
-    assert!(error.contains("had come further"), "{error}");
+    assert!(error.contains("holds this run at a later time"), "{error}");
     // A comment changes nothing, and a run that was read from there header there whatever is set besides.
     let config = path.join("config.toml");
     std::fs::write(
@@ -243,7 +243,7 @@ fn they_do_so_for_tokens() -> Result<()> {
 #[test]
 fn layers_that_learn_one_after_the_other_wait_for_each_other() -> Result<()> {
     let mut run = small().set("epochs", 2).set("order", "greedy").build()?;
-    assert_eq!(run.architecture().epochs(), 4);
+    assert_eq!(run.architecture().net().epochs(1), 4);
     let start = model(&run);
     run.train_until(2, &mut ())?;
     let middle = model(&run);
@@ -294,7 +294,8 @@ fn each_layer_may_have_a_goodness_of_its_own() -> Result<()> {
         .build()?;
     let names: Vec<_> = run
         .architecture()
-        .readouts()
+        .net()
+        .readouts
         .iter()
         .map(|readout| readout.name)
         .collect();
@@ -311,7 +312,7 @@ fn the_preset_of_the_peer_trains_with_its_own_names_of_settings() -> Result<()> 
         .set("theta", 2.)
         .set("batch_size", 2000);
     let mut run = builder.set("epochs", 3).set("lr", 0.01).build()?;
-    assert_eq!(run.architecture().blocks().len(), 2);
+    assert_eq!(run.architecture().net().blocks.len(), 2);
     let summary = run.fit(&mut ())?;
     assert_eq!(
         (summary.epochs, summary.test.readout.as_str()),

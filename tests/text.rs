@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use onward::candle_core::Tensor;
-use onward::data::{Content, Split};
-use onward::optim::{Algorithm, OptimiserSpec, Schedule};
+use onward::data::Content;
+use onward::flow::examples::Split;
+use onward::optim::{OptimiserSpec, Span};
 use onward::run::generate::{generate, Generator, Sampling};
 use onward::{
-    Architecture, Batch, Block, Error, Head, Input, NegativeSampler, Readout, Report, Result, Role,
-    Run, RunBuilder, Step, Tokenizer, Values, Views,
+    Architecture, Batch, BuildContext, Error, Head, Input, NegativeSampler, Net, Prediction,
+    Readout, Result, Role, Run, RunBuilder, Step, StepReport, Tokenizer, Values, Views,
 };
 
 onward::settings! {
@@ -22,17 +23,8 @@ struct OneHot {
 }
 
 impl NegativeSampler for OneHot {
-    fn views(
-        &mut self,
-        batch: &Batch,
-        _: &mut dyn FnMut() -> Result<Tensor>,
-        _: &Step,
-    ) -> Result<Views> {
-        Views::new(
-            self.neutral(batch)?,
-            vec![Role::Positive],
-            batch.labels().ok().map(<[u32]>::to_vec),
-        )
+    fn views(&self, batch: &Batch, _: &Prediction<'_>, _: &Step) -> Result<Views> {
+        Views::new(self.neutral(batch)?, vec![Role::Positive])
     }
 
     fn neutral(&self, batch: &Batch) -> Result<Input> {
@@ -64,21 +56,48 @@ onward::settings! {
 }
 
 struct Softmax {
-    heads: Vec<Head>,
-    epochs: usize,
+    net: Net,
     lies: bool,
+}
+
+impl Softmax {
+    fn new(settings: &Shallow, context: &BuildContext) -> Result<Self> {
+        let (vars, span) = (context.scope("head").vars, Span::Epochs(0..context.epochs));
+        let spec = OptimiserSpec {
+            lr: 0.3,
+            weight_decay: 0.,
+            ..OptimiserSpec::default()
+        };
+        let head = Head::new(&vars, context.inputs(), context.classes, spec, span)?;
+        let readout = |name| Readout::new(name).cheap();
+        let readouts = vec![
+            readout("bare"),
+            readout("flat").with_log_probabilities(),
+            readout("softmax").with_log_probabilities(),
+        ];
+        let net = Net {
+            heads: vec![head],
+            readouts,
+            ..Net::default()
+        };
+        Ok(Self {
+            net,
+            lies: settings.lies,
+        })
+    }
 }
 
 impl Architecture for Softmax {
     fn learn(
         &mut self,
         batch: &Batch,
-        sampler: &mut dyn NegativeSampler,
+        sampler: &dyn NegativeSampler,
         step: &Step,
-    ) -> Result<Vec<(usize, Report)>> {
+    ) -> Result<Vec<(usize, StepReport)>> {
         let input = sampler.neutral(batch)?;
-        let log = self.heads[0].log_probabilities(&input)?;
-        self.heads[0].learn(&input, &log, batch.labels()?, step)?;
+        let head = &mut self.net.heads[0];
+        let log = head.log_probabilities(&input)?;
+        head.learn(&input, &log, batch.labels()?, step)?;
         Ok(Vec::new())
     }
 
@@ -86,63 +105,33 @@ impl Architecture for Softmax {
         &self,
         batch: &Batch,
         sampler: &dyn NegativeSampler,
-        readout: &str,
+        readout: &Readout,
         _: &Step,
     ) -> Result<Tensor> {
-        let log = self.heads[0].log_probabilities(&sampler.neutral(batch)?)?;
-        Ok(match readout {
-            "flat" => (log.exp()? * 0.5)?
-                .affine(1., 0.5 / log.dim(1)? as f64)?
-                .log()?,
+        let log = self.net.heads[0].log_probabilities(&sampler.neutral(batch)?)?;
+        Ok(match readout.name {
+            "flat" => {
+                let half = (log.exp()? * 0.5)?;
+                half.affine(1., 0.5 / log.dim(1)? as f64)?.log()?
+            }
             "bare" => log.affine(2., 3.)?,
             _ if self.lies => log.affine(2., 0.)?,
             _ => log,
         })
     }
 
-    fn readouts(&self) -> Vec<Readout> {
-        let readout = |name, log_probabilities| Readout {
-            name,
-            cheap: true,
-            log_probabilities,
-        };
-        vec![
-            readout("bare", false),
-            readout("flat", true),
-            readout("softmax", true),
-        ]
+    fn net(&self) -> &Net {
+        &self.net
     }
 
-    fn blocks(&self) -> &[Block] {
-        &[]
-    }
-
-    fn blocks_mut(&mut self) -> &mut [Block] {
-        &mut []
-    }
-
-    fn heads(&self) -> &[Head] {
-        &self.heads
-    }
-
-    fn heads_mut(&mut self) -> &mut [Head] {
-        &mut self.heads
-    }
-
-    fn epochs(&self) -> usize {
-        self.epochs
+    fn net_mut(&mut self) -> &mut Net {
+        &mut self.net
     }
 }
 
 onward::register! {
     dyn Architecture, "shallow", "a softmax over the tokens of the window (made for these tests)",
-    |settings: Shallow, context| {
-        let descent =
-            OptimiserSpec { method: Algorithm::Sgd, rate: 0.3, decay: 0., momentum: 0.9, schedule: Schedule::HalfLinear };
-        let width = context.input.iter().product();
-        let head = Head::new(&context.scope("head").vars, width, context.classes, descent, 0..context.epochs)?;
-        Ok(Box::new(Softmax { heads: vec![head], epochs: context.epochs, lies: settings.lies }))
-    }
+    |settings: Shallow, context| Ok(Box::new(Softmax::new(&settings, context)?))
 }
 
 fn shallow(data: &str) -> RunBuilder {
@@ -177,7 +166,7 @@ fn prose(folder: &Path) -> String {
 fn text_is_evaluated_in_bits_beside_what_counting_comes_to() -> Result<()> {
     let folder = tempfile::tempdir().unwrap();
     let mut run = shallow("fables").out(folder.path().join("run")).build()?;
-    assert_eq!(run.data().kind.content, Content::Text);
+    assert_eq!(run.data().spec.content, Content::Text);
     let summary = run.fit(&mut ())?;
     let bits = |name: &str| summary.test.readouts[name].bits;
     let best = bits("softmax").unwrap();
@@ -389,7 +378,7 @@ fn pictures_and_text_are_told_apart() -> Result<()> {
         .err()
         .unwrap();
     assert!(
-        error.is_usage() && error.to_string().contains("made for it"),
+        error.is_usage() && error.to_string().contains("made for text"),
         "{error}"
     );
     for (key, value) in [
@@ -431,7 +420,7 @@ fn the_prepared_fables_are_what_they_are_known_to_be() -> Result<()> {
         [Split::Train, Split::Validation, Split::Test].map(|split| apart.data().split(split).len());
     assert_eq!(sizes, [178 * 90, 20 * 90, 4500]);
     assert_eq!(
-        apart.data().kind.classes.concat(),
+        apart.data().spec.classes.concat(),
         " !,.abcdefghijklmnopqrstuvwxyz"
     );
     let baselines = run(false)?.evaluate(Split::Test, None)?.baselines;
@@ -515,7 +504,7 @@ fn the_program_goes_on_with_a_text() -> Result<()> {
         );
     }
     let error = Run::load(run)?.predict(&["x.png"], "softmax").unwrap_err();
-    assert!(matches!(error, Error::Mismatch { .. }), "{error}");
+    assert!(matches!(error, Error::Usage { .. }), "{error}");
     Ok(())
 }
 

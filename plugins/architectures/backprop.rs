@@ -1,43 +1,38 @@
-//! Architecture `backprop`: the same nets trained by backpropagation, to measure the others by.
+//! Architecture `backprop`: the same nets trained by backpropagation, as a baseline.
 
 use onward_core::candle_core::{Tensor, Var, D};
 use onward_core::candle_nn::Init;
-use onward_core::contract::architecture::Readout;
 use onward_core::kernels::log_softmax;
-use onward_core::optim::{Algorithm, OptimiserSpec, Schedule};
+use onward_core::optim::{Algorithm, OptimiserSpec, Schedule, Span};
 use onward_core::plugin::registry::Preset;
 use onward_core::{
     Architecture, Batch, Block, BuildContext, Error, GoodnessFn, Input, LocalLayer, Loss,
-    NegativeSampler, Normalise, Objective, Optimiser, Report, Result, Role, Step, Values, Views,
+    NegativeSampler, Net, Normalise, Objective, Optimiser, Readout, Result, Role, Step, StepReport,
+    Targets, Values,
 };
 
 onward_core::settings! {
-    /// The yardstick, not a forward-only rule: rectified layers one upon the other, each output normalised, all of them
-    /// concatenated into a softmax, `log softmax(Σₗ norm(aₗ)·Wₗ)`, trained end to end by backpropagation with the
-    /// cross-entropy.
+    /// A baseline, not a forward-only rule: stacked rectified layers, each output normalised, all of them concatenated into
+    /// a softmax, `log softmax(Σₗ norm(aₗ)·Wₗ)`, trained end to end by backpropagation with the cross-entropy.
     ///
-    /// It is the net that `nlp` and `progressive` train locally, on the same data and through the same reports: examples
-    /// enter as the sampler's neutral views, without a label where it is `plain`; tokens are one-hot slots of which rows of
-    /// the weight are picked.
-    /// To the framework the whole net is one block, since a derivative crosses all of it.
+    /// It is the net that `nlp` and `progressive` train locally, on the same data and with the same reports. Examples enter
+    /// as the sampler's neutral views, without a label if it is `plain`; tokens are one-hot slots that pick rows of the
+    /// weight. To the framework the whole net is one block, since a derivative crosses all of it.
     ///
     /// # Reference
     /// Rumelhart, Hinton, Williams, "Learning representations by back-propagating errors", 1986 (Nature 323).
     pub struct Backprop {
         /// The width of each layer, from the first on.
         hidden: Vec<usize> = vec![1000; 3], in 1..=1_000_000;
-        /// What is done to the input and to every activity.
+        /// The normalisation of the input and of every activity.
         normalise: Normalise = Normalise::MeanSquare;
-        /// How gradients become updates.
-        optimiser: Algorithm = Algorithm::Adam;
-        /// Learning rate.
-        lr: f64 = 0.0001, in f64::MIN_POSITIVE..=1000.;
-        /// Weight decay; biases have none.
-        weight_decay: f64 = 0., in 0. ..=1.;
-        /// How much of the running mean of the gradients a step keeps; Adam has its own.
-        momentum: f64 = 0.9, in 0. ..1.;
-        /// How the rate changes over the epochs.
-        schedule: Schedule = Schedule::Constant;
+        .. optimiser: OptimiserSpec = OptimiserSpec {
+            optimiser: Algorithm::Adam,
+            lr: 0.0001,
+            weight_decay: 0.,
+            schedule: Schedule::Constant,
+            ..OptimiserSpec::default()
+        };
     }
 }
 
@@ -61,7 +56,7 @@ struct Whole {
 
 impl Whole {
     fn new(settings: &Backprop, context: &BuildContext) -> Result<Self> {
-        let mut inputs: usize = context.input.iter().product();
+        let mut inputs = context.inputs();
         let (mut layers, mut heads) = (Vec::new(), Vec::new());
         for (index, &units) in settings.hidden.iter().enumerate() {
             let vars = context.vars.scope(index);
@@ -69,10 +64,8 @@ impl Whole {
                 mean: 0.,
                 stdev: 1. / (inputs.max(1) as f64).sqrt(),
             };
-            layers.push([
-                vars.get("weight", (inputs, units), init)?,
-                vars.get("bias", units, Init::Const(0.))?,
-            ]);
+            let weight = vars.get("weight", (inputs, units), init)?;
+            layers.push([weight, vars.get("bias", units, Init::Const(0.))?]);
             heads.push(vars.get("head", (units, context.classes), Init::Const(0.))?);
             inputs = units;
         }
@@ -84,10 +77,8 @@ impl Whole {
     }
 
     fn normalised(&self, x: &Tensor) -> Result<Tensor> {
-        let length = match self.normalise {
-            Normalise::None => return Ok(x.clone()),
-            Normalise::MeanSquare => (x.dim(D::Minus1)? as f64).sqrt(),
-            Normalise::UnitLength => 1.,
+        let Some(length) = self.normalise.length(x.dim(D::Minus1)?) else {
+            return Ok(x.clone());
         };
         // Added, not a lower bound: its derivative is finite at zero.
         let scale = ((x.sqr()?.sum_keepdim(1)? + 1e-12)?.sqrt()?.recip()? * length)?;
@@ -113,10 +104,7 @@ impl LocalLayer for Whole {
             });
             activity = Some(above);
         }
-        logits.ok_or_else(|| Error::Mismatch {
-            place: "backprop".into(),
-            problem: "a net needs a layer".into(),
-        })
+        logits.ok_or_else(|| Error::unfit("backprop", "a net needs a layer"))
     }
 }
 
@@ -127,22 +115,18 @@ fn first(input: &Input, weight: &Var) -> Result<Tensor> {
     for part in input.parts() {
         let width = part.values.width()?;
         let rows = weight.narrow(0, row, width)?;
+        row += width;
         let product = match &part.values {
+            Values::Zeros { .. } => continue,
             Values::OneHot {
                 index,
                 classes,
                 strength,
-            } => {
-                let (batch, slots) = index.dims2()?;
-                let starts: Vec<u32> = (0..slots).map(|slot| (slot * classes) as u32).collect();
-                let starts = Tensor::new(starts.as_slice(), index.device())?;
-                let picked = rows.index_select(&index.broadcast_add(&starts)?.flatten_all()?, 0)?;
-                (picked.reshape((batch, slots, ()))?.sum(1)? * *strength)?
+            } => (picked(&rows, index, *classes)? * *strength)?,
+            dense => {
+                let matrix = dense.to_matrix(weight.dtype(), weight.device())?;
+                matrix.contiguous()?.matmul(&rows)?
             }
-            dense => dense
-                .to_matrix(weight.dtype())?
-                .contiguous()?
-                .matmul(&rows)?,
         };
         let product = match &part.scale {
             Some(scale) => {
@@ -154,12 +138,20 @@ fn first(input: &Input, weight: &Var) -> Result<Tensor> {
             None => product,
             Some(sum) => (sum + product)?,
         });
-        row += width;
     }
-    sum.ok_or_else(|| Error::Mismatch {
-        place: "backprop".into(),
-        problem: "nothing enters".into(),
-    })
+    sum.ok_or_else(|| Error::unfit("backprop", "the input is empty"))
+}
+
+/// The sum of the rows that one-hot slots pick, `(B, N)`.
+fn picked(rows: &Tensor, index: &Tensor, classes: usize) -> Result<Tensor> {
+    let (batch, slots) = index.dims2()?;
+    let starts: Vec<u32> = (0..slots).map(|slot| (slot * classes) as u32).collect();
+    let starts = Tensor::new(starts.as_slice(), index.device())?;
+    let index = index.broadcast_add(&starts)?.flatten_all()?;
+    Ok(rows
+        .index_select(&index, 0)?
+        .reshape((batch, slots, ()))?
+        .sum(1)?)
 }
 
 /// The logits themselves, a column per class.
@@ -175,89 +167,80 @@ impl GoodnessFn for Logits {
     }
 }
 
-struct Net {
-    block: Block,
+struct Baseline {
+    net: Net,
 }
 
-impl Net {
+impl Baseline {
     fn new(settings: &Backprop, context: &BuildContext) -> Result<Self> {
         let place = context.scope("net");
         let layer = Box::new(Whole::new(settings, &place)?);
-        let descent = OptimiserSpec {
-            method: settings.optimiser,
-            rate: settings.lr,
-            decay: settings.weight_decay,
-            momentum: settings.momentum,
-            schedule: settings.schedule,
-        };
+        let goodness = Box::new(Logits(context.classes));
         let objective = Objective {
             loss: Loss::CrossEntropy,
-            theta: None,
-            temperature: 1.,
+            ..Objective::default()
         };
-        let optimiser = Optimiser::new(place.vars, descent, 0..context.epochs);
+        let span = Span::Epochs(0..context.epochs);
+        let optimiser = Optimiser::new(place.vars, settings.optimiser.clone(), span);
         let block = Block::new(
             "net",
             layer,
-            Box::new(Logits(context.classes)),
+            goodness,
             objective,
             Normalise::None,
             optimiser,
         );
-        Ok(Self { block })
+        let readouts = vec![Readout::new("softmax").cheap().with_log_probabilities()];
+        Ok(Self {
+            net: Net {
+                blocks: vec![block],
+                heads: Vec::new(),
+                readouts,
+            },
+        })
     }
 }
 
-impl Architecture for Net {
+impl Architecture for Baseline {
     fn learn(
         &mut self,
         batch: &Batch,
-        sampler: &mut dyn NegativeSampler,
+        sampler: &dyn NegativeSampler,
         step: &Step,
-    ) -> Result<Vec<(usize, Report)>> {
+    ) -> Result<Vec<(usize, StepReport)>> {
+        let block = &mut self.net.blocks[0];
+        if !block.is_learning(step) {
+            return Ok(Vec::new());
+        }
         let input = sampler.neutral(batch)?;
-        let views = Views::new(
-            input.clone(),
-            vec![Role::Positive],
-            Some(batch.labels()?.to_vec()),
-        )?;
-        let logits = self.block.forward(&input, step)?;
-        Ok(vec![(0, self.block.learn(&input, &logits, &views, step)?)])
+        let targets = Targets::new(vec![Role::Positive])?;
+        let targets = targets.with_labels(Some(batch.labels()?.to_vec()));
+        let logits = block.forward(&input, step)?;
+        Ok(vec![(0, block.learn(&input, &logits, &targets, step)?)])
     }
 
     fn scores(
         &self,
         batch: &Batch,
         sampler: &dyn NegativeSampler,
-        _readout: &str,
+        _readout: &Readout,
         step: &Step,
     ) -> Result<Tensor> {
-        log_softmax(&self.block.forward(&sampler.neutral(batch)?, step)?.detach())
+        let logits = self.net.blocks[0].forward(&sampler.neutral(batch)?, step)?;
+        log_softmax(&logits.detach())
     }
 
-    fn readouts(&self) -> Vec<Readout> {
-        vec![Readout {
-            name: "softmax",
-            cheap: true,
-            log_probabilities: true,
-        }]
+    fn net(&self) -> &Net {
+        &self.net
     }
 
-    fn is_supervised(&self) -> bool {
-        true
-    }
-
-    fn blocks(&self) -> &[Block] {
-        std::slice::from_ref(&self.block)
-    }
-
-    fn blocks_mut(&mut self) -> &mut [Block] {
-        std::slice::from_mut(&mut self.block)
+    fn net_mut(&mut self) -> &mut Net {
+        &mut self.net
     }
 }
 
 onward_core::register! {
-    dyn Architecture, "backprop", "the yardstick: the same net by backpropagation (Rumelhart, Hinton, Williams 1986, Nature 323)",
-    |settings: Backprop, context| Ok(Box::new(Net::new(&settings, context)?)),
+    dyn Architecture, "backprop", "a baseline: the same net by backpropagation (Rumelhart, Hinton, Williams 1986, Nature 323)",
+    |settings: Backprop, context| Ok(Box::new(Baseline::new(&settings, context)?)),
     .presets(PRESETS)
 }

@@ -1,46 +1,38 @@
 //! Architecture `nlp`: a language model of windows of tokens.
 
 use onward_core::candle_core::{DType, Device, Tensor};
-use onward_core::contract::architecture::Readout;
-use onward_core::contract::sampler::every_class;
+use onward_core::contract::head::HeadSpec;
+use onward_core::contract::negatives::every_class;
+use onward_core::export::Table;
 use onward_core::kernels::log_softmax;
-use onward_core::optim::{Algorithm, OptimiserSpec, Schedule};
+use onward_core::optim::{Algorithm, OptimiserSpec, Schedule, Span};
 use onward_core::plugin::registry::Preset;
-use onward_core::settings::Pick;
-use onward_core::wiring::stack::{Level, Stack};
+use onward_core::settings::{Pick, Positive};
+use onward_core::wiring::stack::{no_hypotheses, Level, Order, Stack};
 use onward_core::{
-    Architecture, Batch, Block, BuildContext, Error, GoodnessFn, Head, Input, LocalLayer, Loss,
-    NegativeSampler, Normalise, Objective, Report, Result, Step, Values,
+    Architecture, Batch, BuildContext, Error, GoodnessFn, Input, LocalLayer, NegativeSampler, Net,
+    Normalise, Objective, Readout, Result, Step, StepReport, Values,
 };
 
-onward_core::choices! {
-    /// When the layers learn.
-    pub enum Order {
-        /// All of them in every step.
-        Interleaved = "interleaved",
-        /// One after the other, each for all epochs.
-        Greedy = "greedy",
-    }
-}
-
 onward_core::settings! {
-    /// A language model: layers one upon the other learn which token follows a window of tokens, and a softmax over all
-    /// their activities says which.
+    /// A language model: stacked layers learn which token follows a window of tokens, and a softmax over all their
+    /// activities predicts it.
     ///
-    /// Layer 1 sees a window of `K` tokens and a candidate for the next one, as one-hot slots of which rows of the
-    /// weight are picked, or through a table that it learns itself (`embedding`). Layer `l` sees `xₗ = norm(aₗ₋₁)`. Every
-    /// layer learns to tell the token that follows from a wrong one by its own goodness `gₗ`. The next token is
-    /// predicted in two ways, both as log-probabilities:
+    /// Layer 1 sees a window of `K` tokens and a candidate for the next one, as one-hot slots that pick rows of the weight,
+    /// or through a table that it learns itself (`embedding`). Layer `l` sees `xₗ = norm(aₗ₋₁)`. Every layer learns by its
+    /// own goodness `gₗ` to tell the token that follows from a wrong one. The next token is predicted in two ways, both as
+    /// log-probabilities:
     ///
-    /// - *head*: `log softmax(Σₗ norm(aₗ)·Wₗ)` of the window with an empty candidate: one pass;
+    /// - *head*: `log softmax(Σₗ norm(aₗ)·Wₗ)` of the window with an empty candidate, in one pass;
     /// - *search*: `log softmax_c(meanₗ (gₗ(c) − θₗ) / τₗ)` over all candidates `c`, or over the `candidates` that the head
-    ///   finds likeliest; these then share the probability that the head gives them together, the others keep theirs.
-    ///   The mean, since layers that look at the same window are no independent witnesses: their sum is too sure of itself.
+    ///   finds likeliest. These then share the probability that the head gives them together; the others keep theirs. It is
+    ///   the mean, since layers that look at the same window are not independent: their sum is overconfident.
     ///
-    /// Three things differ from images (measured on Aesop's fables): the decision is softer, `temperature` per unit, the
-    /// first layer learns ten times as fast, and the upper ones more slowly than the first (`upper_lr`), without which they
-    /// stay near chance. The defaults suit a book of fables; a corpus of a megabyte needs another descent, that of the
-    /// preset `corpus`. `tokenizer` is a shorthand for `data.tokenizer`.
+    /// Three things differ from images (measured on Aesop's fables). The decision is softer: the goodness is divided by
+    /// `temperature` times the number of units. The first layer learns ten times as fast. The upper layers learn more
+    /// slowly than the first (`upper_lr`); without that they stay near chance. The defaults suit a book of fables; a corpus
+    /// of a megabyte needs the preset `corpus`. `tokenizer` and `window` are shorthands for `data.tokenizer` and
+    /// `data.window`.
     ///
     /// # Reference
     /// Hinton, "The Forward-Forward Algorithm", 2022, its experiment with Aesop's fables
@@ -48,46 +40,35 @@ onward_core::settings! {
     pub struct Nlp {
         /// The width of each layer, from the first on.
         hidden: Vec<usize> = vec![1000; 3], in 1..=1_000_000;
-        /// The kind of the layers.
+        /// The layer, one for all.
         layer: Pick<dyn LocalLayer> = "dense".into();
-        /// The length of a token's row in the table of the first layer, which then is an `embedding`; 0 for one-hot tokens,
+        /// The length of a token's row in the table of the first layer, which is then an `embedding`; 0 for one-hot tokens,
         /// no table, and a first layer like the others.
         embedding: usize = 0, in 0..=100_000;
-        /// The goodness of all layers.
+        /// The goodness function, one for all layers.
         goodness: Pick<dyn GoodnessFn> = "sum_squares".into();
-        /// What a layer minimises.
-        loss: Loss = Loss::Logistic;
-        /// The goodness above which a view counts as positive; the goodness's own threshold if it is not set.
-        theta: Option<f64> = None, in f64::MIN..;
-        /// How soft that decision is: (goodness − theta) is divided by this times the number of units.
-        temperature: f64 = 0.1, in f64::MIN_POSITIVE..;
-        /// What is done to the input, and to every activity before the next layer sees it.
+        /// The normalisation of the input, and of every activity before the next layer sees it.
         normalise: Normalise = Normalise::MeanSquare;
         /// When the layers learn; with greedy, `epochs` is the number for each layer.
         order: Order = Order::Interleaved;
-        /// Whether the hidden layers stay as they were drawn and only the head learns: random features, a baseline.
+        /// Whether the layers keep their random weights and only the head learns: random features, a baseline.
         frozen: bool = false;
-        /// How gradients become updates.
-        optimiser: Algorithm = Algorithm::Sgd;
-        /// Learning rate of the first layer.
-        lr: f64 = 0.1, in f64::MIN_POSITIVE..=1000.;
-        /// Learning rate of the other layers, relative to the first.
-        upper_lr: f64 = 0.25, in f64::MIN_POSITIVE..=1000.;
-        /// Weight decay of the layers; biases have none.
-        weight_decay: f64 = 0.001, in 0. ..=1.;
-        /// How much of the running mean of the gradients a step keeps; Adam has its own.
-        momentum: f64 = 0.9, in 0. ..1.;
-        /// How the rates change over the epochs in which a layer learns.
-        schedule: Schedule = Schedule::Linear;
-        /// How gradients become updates of the head.
-        head_optimiser: Algorithm = Algorithm::Adam;
-        /// Learning rate of the head.
-        head_lr: f64 = 0.0002, in f64::MIN_POSITIVE..=1000.;
-        /// Weight decay of the head.
-        head_weight_decay: f64 = 0., in 0. ..=1.;
-        /// How many candidates, the likeliest by the head, the search tries; 0 for all tokens. If it is not set, all of a
-        /// vocabulary of up to 256 tokens, and 20 of a larger one.
+        /// Learning rate of all layers but the first, relative to the first.
+        upper_lr: f64 = 0.25, in Positive.up_to(1000.);
+        /// The number of candidates, the likeliest by the head, that the search tries; 0 for all tokens. Default: all tokens
+        /// of a vocabulary of up to 256, and 20 of a larger one.
         candidates: Option<usize> = None;
+        .. objective: Objective = Objective { temperature: 0.1, ..Objective::default() };
+        .. optimiser: OptimiserSpec = OptimiserSpec {
+            lr: 0.1,
+            schedule: Schedule::Linear,
+            ..OptimiserSpec::default()
+        };
+        .. head_spec: HeadSpec = HeadSpec {
+            head_optimiser: Algorithm::Adam,
+            head_lr: 0.0002,
+            head_weight_decay: 0.,
+        };
     }
 }
 
@@ -130,104 +111,45 @@ const PRESETS: &[Preset] = &[
     },
 ];
 
-struct Net {
+/// The largest vocabulary of which a search tries all tokens by default.
+const FEW: usize = 256;
+
+/// The number of windows with candidates that are looked at side by side.
+const ROWS: usize = 8192;
+
+struct LanguageModel {
     stack: Stack,
     vocabulary: usize,
-    /// How many the search tries.
+    /// The number of candidates that the search tries.
     candidates: usize,
-    readouts: Vec<Readout>,
 }
 
-impl Net {
+impl LanguageModel {
     fn new(settings: &Nlp, context: &BuildContext) -> Result<Self> {
-        let (slots, vocabulary) = (
-            context.input.iter().product::<usize>() / context.classes.max(1),
-            context.classes,
-        );
-        if context.tokenizer.is_none()
-            || slots * vocabulary != context.input.iter().product::<usize>()
-        {
-            let problem =
-                "it learns text; choose data of text, as in --data text:FILE, and a sampler for it"
-                    .to_string();
-            return Err(Error::Mismatch {
-                place: "nlp".into(),
-                problem,
-            });
+        let (inputs, vocabulary) = (context.inputs(), context.classes);
+        let slots = inputs / vocabulary.max(1);
+        if context.tokenizer.is_none() || slots * vocabulary != inputs {
+            let problem = "learns text; choose a data set of text, such as --data text:FILE, and a sampler for it";
+            return Err(Error::unfit("nlp", problem));
         }
-        let descent = OptimiserSpec {
-            method: settings.optimiser,
-            rate: settings.lr,
-            decay: settings.weight_decay,
-            momentum: settings.momentum,
-            schedule: settings.schedule,
-        };
-        let mut table = Pick::<dyn LocalLayer>::new("embedding");
-        table
-            .settings
-            .insert("dims".into(), (settings.embedding as i64).into());
-        let level = |(index, &units): (usize, &usize)| Level {
-            units,
-            layer: if index == 0 && settings.embedding > 0 {
-                table.clone()
-            } else {
-                settings.layer.clone()
-            },
-            goodness: settings.goodness.clone(),
-            objective: Objective {
-                loss: settings.loss,
-                theta: settings.theta,
-                temperature: settings.temperature * units as f64,
-            },
-            descent: OptimiserSpec {
-                rate: settings.lr * if index == 0 { 1. } else { settings.upper_lr },
-                ..descent
-            },
-            span: match (settings.frozen, settings.order) {
-                (true, _) => 0..0,
-                (_, Order::Interleaved) => 0..context.epochs,
-                (_, Order::Greedy) => index * context.epochs..(index + 1) * context.epochs,
-            },
-        };
-        let levels: Vec<Level> = settings.hidden.iter().enumerate().map(level).collect();
-        let index = Tensor::zeros((1, slots), DType::U32, &Device::Cpu)?
-            .to_device(&context.vars.device())?;
+        let levels: Vec<Level> = levels(settings, context);
+        let index = Tensor::zeros((1, slots), DType::U32, &Device::Cpu)?;
+        let index = index.to_device(&context.vars.device())?;
         let example = Values::OneHot {
             index,
             classes: vocabulary,
             strength: 1.,
         };
-        let example = Input::new(vec![example], 1, 1, &[slots * vocabulary])?;
-        let (rate, decay) = (settings.head_lr, settings.head_weight_decay);
-        let stack = Stack::new(
-            context,
-            example,
-            settings.normalise,
-            &levels,
-            0..levels.len(),
-        )?
-        .with_head(
-            context,
-            OptimiserSpec {
-                method: settings.head_optimiser,
-                rate,
-                decay,
-                ..descent
-            },
-            0,
-        )?;
-        let mut readouts = vec![Readout {
-            name: "head",
-            cheap: true,
-            log_probabilities: true,
-        }];
+        let example = Input::new([example], 1, 1, &[inputs])?;
+        let readout = 0..levels.len();
+        let stack = Stack::new(context, example, settings.normalise, &levels, readout)?;
+        let head = settings.head_spec.optimiser(&settings.optimiser);
+        let mut stack = stack.with_head(context, head, 0)?;
+        let mut readouts = vec![Readout::new("head").cheap().with_log_probabilities()];
         if context.hypotheses && stack.classes().is_none() {
-            readouts.push(Readout {
-                name: "search",
-                cheap: false,
-                log_probabilities: true,
-            });
+            readouts.push(Readout::new("search").with_log_probabilities());
         }
+        stack.net.readouts = readouts;
         let candidates = match settings.candidates {
             Some(0) => vocabulary,
             None if vocabulary <= FEW => vocabulary,
@@ -237,34 +159,30 @@ impl Net {
             stack,
             vocabulary,
             candidates,
-            readouts,
         })
     }
 
     /// Log-probabilities by the goodness of the window with each candidate in turn, `(B, T)`.
     fn search(&self, batch: &Batch, sampler: &dyn NegativeSampler, step: &Step) -> Result<Tensor> {
         if self.candidates == self.vocabulary {
-            return log_softmax(&self.logits(
-                batch,
-                &every_class(self.vocabulary, batch)?,
-                sampler,
-                step,
-            )?);
+            let all = every_class(self.vocabulary, batch)?;
+            return log_softmax(&self.logits(batch, &all, sampler, step)?);
         }
         let head = self
             .stack
             .head(sampler.neutral(batch)?, step)?
             .contiguous()?; // (B, T)
         let best = likeliest(&head, self.candidates)?; // (B, K)
-        let among = log_softmax(&self.logits(batch, &best.t()?.contiguous()?, sampler, step)?)?;
-        // What the head gives to all of them together is divided anew.
+        let logits = self.logits(batch, &best.t()?.contiguous()?, sampler, step)?;
+        let among = log_softmax(&logits)?;
+        // The probability that the head gives to all of them together is divided again.
         let theirs = head.gather(&best, 1)?;
         let together = theirs.exp()?.sum_keepdim(1)?.log()?;
         let difference = (among.broadcast_add(&together)? - theirs)?;
         Ok(head.scatter_add(&best, &difference, 1)?)
     }
 
-    /// What `candidates`, `(K, B)`, come to: `(B, K)`.
+    /// The logits of `candidates`, `(K, B)`: `(B, K)`.
     fn logits(
         &self,
         batch: &Batch,
@@ -280,26 +198,52 @@ impl Net {
             let some = candidates.narrow(0, first, beside.min(count - first))?;
             let input = sampler
                 .hypotheses(batch, &some)?
-                .ok_or_else(|| Error::Mismatch {
-                    place: "nlp".into(),
-                    problem: "the sampler makes no hypotheses, so candidates cannot be searched"
-                        .into(),
-                })?;
+                .ok_or_else(no_hypotheses)?;
             sums.push(self.stack.log_odds(input, step)?); // (K·B,)
         }
         let sum = Tensor::cat(&sums, 0)?
             .reshape((count, size))?
             .t()?
             .contiguous()?;
-        Ok((sum / self.stack.blocks.len() as f64)?)
+        Ok((sum / self.stack.net.blocks.len() as f64)?)
     }
 }
 
-/// The vocabularies of which a search tries all tokens, unless it is told otherwise.
-const FEW: usize = 256;
-
-/// How many rows of windows with candidates are looked at side by side.
-const ROWS: usize = 8192;
+fn levels(settings: &Nlp, context: &BuildContext) -> Vec<Level> {
+    let mut table = Pick::<dyn LocalLayer>::new("embedding");
+    table
+        .settings
+        .insert("dims".into(), (settings.embedding as i64).into());
+    let level = |(index, &units): (usize, &usize)| {
+        let is_first = index == 0;
+        let has_table = is_first && settings.embedding > 0;
+        let rate = if is_first { 1. } else { settings.upper_lr };
+        let temperature = settings.objective.temperature * units as f64;
+        Level {
+            units,
+            layer: if has_table {
+                table.clone()
+            } else {
+                settings.layer.clone()
+            },
+            goodness: settings.goodness.clone(),
+            objective: Objective {
+                temperature,
+                ..settings.objective.clone()
+            },
+            optimiser: OptimiserSpec {
+                lr: settings.optimiser.lr * rate,
+                ..settings.optimiser.clone()
+            },
+            span: match settings.frozen {
+                true => Span::Epochs(0..0),
+                false => settings.order.span(index, context.epochs),
+            },
+            shortcuts: Vec::new(),
+        }
+    };
+    settings.hidden.iter().enumerate().map(level).collect()
+}
 
 /// The indices of the `count` largest numbers of each row, the largest first: `(B, T)` to `(B, K)`.
 fn likeliest(rows: &Tensor, count: usize) -> Result<Tensor> {
@@ -317,18 +261,17 @@ fn likeliest(rows: &Tensor, count: usize) -> Result<Tensor> {
         indices.sort_unstable_by(order);
         indices
     });
-    Ok(Tensor::from_iter(best, &Device::Cpu)?
-        .reshape((numbers.len(), count))?
-        .to_device(rows.device())?)
+    let best = Tensor::from_iter(best, &Device::Cpu)?.reshape((numbers.len(), count))?;
+    Ok(best.to_device(rows.device())?)
 }
 
-impl Architecture for Net {
+impl Architecture for LanguageModel {
     fn learn(
         &mut self,
         batch: &Batch,
-        sampler: &mut dyn NegativeSampler,
+        sampler: &dyn NegativeSampler,
         step: &Step,
-    ) -> Result<Vec<(usize, Report)>> {
+    ) -> Result<Vec<(usize, StepReport)>> {
         self.stack.learn(batch, sampler, step)
     }
 
@@ -336,52 +279,31 @@ impl Architecture for Net {
         &self,
         batch: &Batch,
         sampler: &dyn NegativeSampler,
-        readout: &str,
+        readout: &Readout,
         step: &Step,
     ) -> Result<Tensor> {
-        match readout {
+        match readout.name {
             "search" => self.search(batch, sampler, step),
             _ => self.stack.head(sampler.neutral(batch)?, step),
         }
     }
 
-    fn readouts(&self) -> Vec<Readout> {
-        self.readouts.clone()
+    fn net(&self) -> &Net {
+        &self.stack.net
     }
 
-    fn blocks(&self) -> &[Block] {
-        &self.stack.blocks
-    }
-
-    fn blocks_mut(&mut self) -> &mut [Block] {
-        &mut self.stack.blocks
-    }
-
-    fn heads(&self) -> &[Head] {
-        &self.stack.heads
-    }
-
-    fn heads_mut(&mut self) -> &mut [Head] {
-        &mut self.stack.heads
-    }
-
-    fn epochs(&self) -> usize {
-        self.stack.epochs()
+    fn net_mut(&mut self) -> &mut Net {
+        &mut self.stack.net
     }
 }
 
 /// `tokenizer` and `window` are settings of the data.
-fn shorthand(
-    given: &mut onward_core::export::Table,
-    _before: &onward_core::export::Table,
-) -> Result<()> {
+fn shorthand(given: &mut Table, _before: &mut Table) -> Result<()> {
     for key in ["tokenizer", "window"] {
         let Some(value) = given.remove(key) else {
             continue;
         };
-        let data = given
-            .entry("data")
-            .or_insert_with(|| onward_core::export::Table::new().into());
+        let data = given.entry("data").or_insert_with(|| Table::new().into());
         if let Some(data) = data.as_table_mut() {
             data.insert(key.into(), value);
         }
@@ -391,24 +313,24 @@ fn shorthand(
 
 onward_core::register! {
     dyn Architecture, "nlp", "a language model of windows of tokens, layer by layer (Hinton 2022, arXiv 2212.13345)",
-    |settings: Nlp, context| Ok(Box::new(Net::new(&settings, context)?)),
-    .presets(PRESETS).shorthand(shorthand)
+    |settings: Nlp, context| Ok(Box::new(LanguageModel::new(&settings, context)?)),
+    .presets(PRESETS).rewrite(shorthand)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use onward_core::data::DataSet;
-    use onward_core::{registry, Vars};
+    use onward_core::{plugin, Vars};
 
     /// The place of a net for the fables, a sampler and some of their windows.
     fn of_fables(windows: &[usize]) -> Result<(BuildContext, Box<dyn NegativeSampler>, Batch)> {
         let mut context = BuildContext::new(Vars::new(1, DType::F32, &Device::Cpu), 1);
-        let data = registry::build(&Pick::<DataSet>::new("fables"), &context)?;
+        let data = plugin::build(&Pick::<DataSet>::new("fables"), &context)?;
         (context.example, context.classes, context.hypotheses) =
-            (data.kind.shape, data.kind.classes.len(), true);
+            (data.spec.shape, data.spec.classes.len(), true);
         context.tokenizer = data.text.map(|text| text.tokenizer);
-        let sampler = registry::build(&Pick::<dyn NegativeSampler>::new("next_token"), &context)?;
+        let sampler = plugin::build(&Pick::<dyn NegativeSampler>::new("next_token"), &context)?;
         let batch = data.test.batch(windows, None)?;
         context.input = sampler.neutral(&batch)?.shape().to_vec();
         Ok((context, sampler, batch))
@@ -420,14 +342,15 @@ mod tests {
         let (context, sampler, batch) = of_fables(&[0, 7])?;
         let batch = batch.hidden();
         let (widths, temperature) = ([4, 9], 0.3);
-        let net = Net::new(
-            &Nlp {
-                hidden: widths.to_vec(),
+        let settings = Nlp {
+            hidden: widths.to_vec(),
+            objective: Objective {
                 temperature,
-                ..Nlp::default()
+                ..Objective::default()
             },
-            &context,
-        )?;
+            ..Nlp::default()
+        };
+        let net = LanguageModel::new(&settings, &context)?;
         let step = Step::evaluation(1);
 
         let candidates = every_class(context.classes, &batch)?;
@@ -436,7 +359,7 @@ mod tests {
             .expect("it makes hypotheses");
         heard = heard.normalised(Normalise::MeanSquare)?;
         let mut logits = vec![0f64; context.classes * batch.size()];
-        for (block, units) in net.blocks().iter().zip(widths) {
+        for (block, units) in net.net().blocks.iter().zip(widths) {
             let activity = block.forward(&heard, &step)?;
             for (logit, activity) in logits.iter_mut().zip(activity.to_vec2::<f32>()?) {
                 let goodness: f64 = activity.iter().map(|a| f64::from(a * a)).sum();
@@ -445,8 +368,9 @@ mod tests {
             }
             heard = block.pass_on(&activity, context.classes)?;
         }
+        let readout = net.net().readout("search")?;
         let found = net
-            .scores(&batch, &*sampler, "search", &step)?
+            .scores(&batch, &*sampler, readout, &step)?
             .to_vec2::<f32>()?;
         for (example, found) in found.iter().enumerate() {
             let logit = |class: usize| logits[class * batch.size() + example];
@@ -474,11 +398,14 @@ mod tests {
             candidates: Some(5),
             ..Nlp::default()
         };
-        let (mut net, step) = (Net::new(&settings, &context)?, Step::evaluation(1));
+        let (mut net, step) = (
+            LanguageModel::new(&settings, &context)?,
+            Step::evaluation(1),
+        );
         // A head that has learned has favourites.
         let features = net.stack.features(sampler.neutral(&batch)?, &step)?;
-        let log = net.stack.heads[0].log_probabilities(&features)?;
-        net.stack.heads[0].learn(
+        let log = net.stack.net.heads[0].log_probabilities(&features)?;
+        net.stack.net.heads[0].learn(
             &features,
             &log,
             batch.labels()?,
@@ -487,8 +414,8 @@ mod tests {
                 ..step
             },
         )?;
-        let [head, found] =
-            ["head", "search"].map(|readout| net.scores(&batch, &*sampler, readout, &step));
+        let [head, found] = ["head", "search"]
+            .map(|name| net.scores(&batch, &*sampler, &Readout::new(name), &step));
         let (head, found) = (head?.to_vec2::<f32>()?, found?.to_vec2::<f32>()?);
         for (head, found) in head.iter().zip(found) {
             let mut order: Vec<usize> = (0..head.len()).collect();

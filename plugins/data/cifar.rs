@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use onward_core::data::hub::Hub;
-use onward_core::data::{cifar, Content, DataSet, Framing, Kind};
+use onward_core::data::{cifar, Content, DataSet, ExampleSpec, Framing};
 use onward_core::{BuildContext, Result};
 
 onward_core::settings! {
@@ -38,15 +38,22 @@ const HUB: Hub = Hub {
 };
 
 fn data_set(context: &BuildContext) -> Result<DataSet> {
-    HUB.provide(context, "cifar-10", &cifar::FILES, cifar::write)?;
-    let [train, test] = cifar::read(&context.folders("cifar-10"), "cifar-10")?;
+    let (name, folders) = ("cifar-10", context.folders("cifar-10"));
+    HUB.provide(
+        folders.clone(),
+        context.cache.as_deref(),
+        name,
+        &cifar::FILES,
+        cifar::write,
+    )?;
+    let [train, test] = cifar::read(&folders, name)?;
     let (train, validation) = train.split_last(train.labels().len() / 6);
     Ok(DataSet {
-        kind: Kind {
-            shape: cifar::SHAPE.to_vec(),
-            classes: CLASSES.map(String::from).to_vec(),
-            content: Content::Picture(Framing::Whole),
-        },
+        spec: ExampleSpec::new(
+            &cifar::SHAPE,
+            CLASSES.map(String::from).to_vec(),
+            Content::Picture(Framing::Whole),
+        ),
         train: Arc::new(train),
         validation: Arc::new(validation),
         test: Arc::new(test),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use onward_core::data::images::Images;
-use onward_core::data::{Content, DataSet, Framing, Kind};
+use onward_core::data::{Content, DataSet, ExampleSpec, Framing};
 use onward_core::flow::random::{stream, unit};
 use onward_core::plugin::registry::Preset;
 use rand::Rng;
@@ -239,11 +239,11 @@ fn data_set(size: usize) -> onward_core::Result<DataSet> {
     let part = size / 5;
     // The parts that are not learned from come first: they stay the same when more is drawn to train on.
     Ok(DataSet {
-        kind: Kind {
-            shape: vec![1, SIDE, SIDE],
-            classes: (0..10).map(|digit| digit.to_string()).collect(),
-            content: Content::Picture(Framing::Object(4)),
-        },
+        spec: ExampleSpec::new(
+            &[1, SIDE, SIDE],
+            (0..10).map(|digit| digit.to_string()).collect(),
+            Content::Picture(Framing::Object(4)),
+        ),
         test: Arc::new(images(0, part)?),
         validation: Arc::new(images(1_000_000, part)?),
         train: Arc::new(images(2_000_000, size)?),

@@ -51,7 +51,13 @@ fn data_set(
     classes: &[&str],
     framing: Framing,
 ) -> Result<Box<DataSet>> {
-    hub.provide(context, name, &idx::FILES, idx::write)?;
+    hub.provide(
+        context.folders(name),
+        context.cache.as_deref(),
+        name,
+        &idx::FILES,
+        idx::write,
+    )?;
     Ok(Box::new(idx::data_set(
         &context.folders(name),
         name,

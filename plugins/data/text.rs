@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use onward_core::data::text::{data_set, paragraphs, read, Parts, Text};
 use onward_core::data::DataSet;
+use onward_core::export::Table;
 use onward_core::plugin::registry::Preset;
 use onward_core::{BuildContext, Error, Located, Result, Tokenizer};
 
@@ -109,7 +110,7 @@ fn hinton(text: &str) -> Result<Parts> {
             "prepare=hinton needs 248 fables of 100 characters and more; found {}",
             train.len()
         );
-        return Err(mismatch(problem));
+        return Err(usage(problem));
     }
     let test = train.split_off(198);
     let validation = train.split_off(178);
@@ -120,11 +121,8 @@ fn hinton(text: &str) -> Result<Parts> {
     })
 }
 
-fn mismatch(problem: String) -> Error {
-    Error::Mismatch {
-        place: "data".into(),
-        problem,
-    }
+fn usage(problem: String) -> Error {
+    Error::usage("data", problem)
 }
 
 fn documents(files: &[&str], document: Document) -> Result<Vec<String>> {
@@ -141,13 +139,12 @@ fn documents(files: &[&str], document: Document) -> Result<Vec<String>> {
 
 fn of_files(settings: &TextFiles, context: &BuildContext) -> Result<DataSet> {
     if settings.file.is_empty() {
-        let (key, value, origin) = ("data.file".into(), "\"\"".into(), "the settings".into());
-        return Err(Error::Setting {
-            key,
-            value,
-            origin,
-            expected: "a file, as in --data text:FILE".into(),
-        });
+        return Err(Error::setting(
+            "data.file",
+            "\"\"",
+            "the settings",
+            "a file, as in --data text:FILE",
+        ));
     }
     let files: Vec<&str> = std::iter::once(&settings.file)
         .chain(&settings.more)
@@ -164,7 +161,7 @@ fn of_files(settings: &TextFiles, context: &BuildContext) -> Result<DataSet> {
             Parts::new(all, given(&settings.validation)?, given(&settings.test)?)
         }
         Prepare::Hinton if settings.validation.is_some() || settings.test.is_some() => {
-            return Err(mismatch(
+            return Err(usage(
                 "prepare=hinton says itself what validates and tests; name no files for it".into(),
             ));
         }
@@ -229,6 +226,16 @@ fn fables(settings: &Fables, context: &BuildContext) -> Result<DataSet> {
     )
 }
 
+/// Another file is without the further files of the one before.
+fn another_file(given: &mut Table, before: &mut Table) -> Result<()> {
+    if given.contains_key("file") {
+        for key in ["more", "validation", "test"] {
+            before.remove(key);
+        }
+    }
+    Ok(())
+}
+
 const PRESETS: &[Preset] = &[Preset {
     name: "text",
     about: "text has far more examples than pictures of the same size on disk",
@@ -238,7 +245,7 @@ const PRESETS: &[Preset] = &[Preset {
 onward_core::register! {
     DataSet, "text", "your own text in UTF-8, as text:FILE, cut into tokens (Hinton 2022, arXiv 2212.13345)",
     |settings: TextFiles, context| Ok(Box::new(of_files(&settings, context)?)),
-    .argument("file").beside(&["more", "validation", "test"]).presets(PRESETS)
+    .argument("file").rewrite(another_file).presets(PRESETS)
 }
 
 onward_core::register! {

@@ -1,7 +1,7 @@
 //! Goodness `mean_squares`.
 
 use onward_core::candle_core::Tensor;
-use onward_core::contract::goodness::Positive;
+use onward_core::contract::goodness::Polarity;
 use onward_core::{kernels, GoodnessFn, Result};
 
 onward_core::settings! {
@@ -18,7 +18,7 @@ onward_core::settings! {
     /// nebuly-ai's `forward_forward` app, whose threshold of 2 is the default here.
     pub struct MeanSquares {
         /// Which activity positive views should have.
-        positive: Positive = Positive::High;
+        positive: Polarity = Polarity::High;
     }
 }
 
@@ -68,11 +68,11 @@ mod tests {
                 .to_vec2::<f32>()?)
         };
         assert_eq!(
-            gradient(Positive::High)?,
+            gradient(Polarity::High)?,
             [[0.5, 1., 0.5, 1.], [0., 2., 0., 2.]]
         );
         assert_eq!(
-            gradient(Positive::Low)?,
+            gradient(Polarity::Low)?,
             [[-0.5, -1., -0.5, -1.], [0., -2., 0., -2.]]
         );
         Ok(())

@@ -3,7 +3,8 @@
 use onward_core::candle_core::{Tensor, D};
 use onward_core::candle_nn::Init;
 use onward_core::{
-    BuildContext, Error, GoodnessFn, Input, LastResult, Linear, Optimiser, Result, Step,
+    BuildContext, Error, GoodnessFn, Grade, Input, LastResult, Linear, Optimiser, Result, Step,
+    Targets,
 };
 
 onward_core::settings! {
@@ -17,7 +18,7 @@ onward_core::settings! {
     ///
     /// # Reference
     /// Gong, Li, Abdulla, "Mono-Forward: Backpropagation-Free Algorithm", 2025 (<https://arxiv.org/abs/2501.09238>), where
-    /// nothing is averaged; Nøkland and Eidnes, "Training Neural Networks with LocallyConnected Error Signals", 2019
+    /// nothing is averaged; Nøkland and Eidnes, "Training Neural Networks with Local Error Signals", 2019
     /// (<https://arxiv.org/abs/1901.06656>), for the average.
     pub struct Projection {
         /// Cells on each side that the activities of images are averaged over; 0 to take every number by itself.
@@ -40,11 +41,7 @@ impl Goodness {
         if let (1.., &[channels, height, width]) = (settings.grid, &context.input[..]) {
             let grid = settings.grid;
             if height % grid != 0 || width % grid != 0 {
-                let problem = format!("a `grid` of {grid}×{grid} cells does not divide activities of {height}×{width}");
-                return Err(Error::Mismatch {
-                    place: "projection".into(),
-                    problem,
-                });
+                return Err(Error::unfit("projection", format!("a `grid` of {grid}×{grid} cells does not divide activities of {height}×{width}")));
             }
             cell = Some((height / grid, width / grid));
             inputs = channels * grid * grid;
@@ -94,34 +91,32 @@ impl GoodnessFn for Goodness {
     }
 
     fn gradient(&self, activity: &Tensor, upstream: &Tensor) -> Result<Tensor> {
-        let below = self
-            .linear
-            .below(&self.averaged(activity)?, upstream)?
-            .swap_remove(0);
+        let gradient = self.linear.joined_gradient(upstream)?;
         let Some((height, width)) = self.cell else {
-            return Ok(below.reshape(activity.shape())?);
+            return Ok(gradient.reshape(activity.shape())?);
         };
         let (rows, channels, h, w) = activity.dims4()?;
-        let cells = (below / (height * width) as f64)?.reshape((
-            rows * channels * (h / height),
-            1,
-            w / width,
-            1,
-        ))?;
-        Ok(cells
-            .broadcast_as((rows * channels * (h / height), height, w / width, width))?
-            .reshape(activity.shape())?)
+        let (down, across) = (rows * channels * (h / height), w / width);
+        let cells = (gradient / (height * width) as f64)?.reshape((down, 1, across, 1))?;
+        let spread = cells.broadcast_as((down, height, across, width))?;
+        Ok(spread.reshape(activity.shape())?)
     }
 
     fn learn(
         &mut self,
         activity: &Tensor,
-        upstream: &Tensor,
+        grade: &Grade,
+        _targets: &Targets,
         optimiser: &mut Optimiser,
         step: &Step,
     ) -> Result<()> {
-        self.linear
-            .learn(&self.averaged(activity)?, upstream, optimiser, step)
+        match &grade.upstream {
+            Some(upstream) => {
+                self.linear
+                    .update(&self.averaged(activity)?, upstream, optimiser, step)
+            }
+            None => Ok(()),
+        }
     }
 }
 

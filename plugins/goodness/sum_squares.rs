@@ -1,7 +1,7 @@
 //! Goodness `sum_squares`.
 
 use onward_core::candle_core::Tensor;
-use onward_core::contract::goodness::Positive;
+use onward_core::contract::goodness::Polarity;
 use onward_core::{kernels, GoodnessFn, Result};
 
 onward_core::settings! {
@@ -22,7 +22,7 @@ onward_core::settings! {
     /// Hinton, "The Forward-Forward Algorithm", 2022, section 2 (<https://arxiv.org/abs/2212.13345>).
     pub struct SumSquares {
         /// Which activity positive views should have.
-        positive: Positive = Positive::High;
+        positive: Polarity = Polarity::High;
     }
 }
 
@@ -60,7 +60,7 @@ mod tests {
             [5., 9.]
         );
         let low = SumSquares {
-            positive: Positive::Low,
+            positive: Polarity::Low,
         };
         assert_eq!(low.goodness(&activity)?.to_vec1::<f32>()?, [-5., -9.]);
         assert_eq!(low.threshold(2), -2.);
@@ -70,8 +70,8 @@ mod tests {
                 .gradient(&activity, &upstream)?
                 .to_vec3::<f32>()?)
         };
-        assert_eq!(gradient(Positive::High)?, [[[2., 4.]], [[0., 3.]]]);
-        assert_eq!(gradient(Positive::Low)?, [[[-2., -4.]], [[0., -3.]]]);
+        assert_eq!(gradient(Polarity::High)?, [[[2., 4.]], [[0., 3.]]]);
+        assert_eq!(gradient(Polarity::Low)?, [[[-2., -4.]], [[0., -3.]]]);
         Ok(())
     }
 }

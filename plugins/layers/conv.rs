@@ -2,7 +2,7 @@
 
 use onward_core::candle_core::{Tensor, Var};
 use onward_core::candle_nn::Init;
-use onward_core::kernels::Moments;
+use onward_core::kernels::ChannelStats;
 use onward_core::modules::conv::Convolved;
 use onward_core::optim::Gradient;
 use onward_core::{
@@ -46,7 +46,7 @@ onward_core::settings! {
     /// Normalization", 2015 (<https://arxiv.org/abs/1502.03167>); for nets of local convolutions, Papachristodoulou and
     /// others, "Convolutional Channel-wise Competitive Learning", 2023 (<https://arxiv.org/abs/2312.12668>).
     pub struct Convolution {
-        /// How many channels come out; the architecture's `hidden` if it is not set here.
+        /// The number of output channels. Default: the architecture's `hidden`.
         units: Option<usize> = None, in 1..;
         /// Height and width of the field, in pixels; odd.
         field: usize = 3, in 1..=101;
@@ -54,7 +54,7 @@ onward_core::settings! {
         pool: usize = 2, in 1..=15;
         /// Over what the sums are standardised.
         norm: Norm = Norm::None;
-        /// How much of the running means a step keeps.
+        /// The share of the running means that a step keeps.
         norm_momentum: f64 = 0.9, in 0. ..1.;
     }
 }
@@ -71,67 +71,34 @@ struct Layer {
 
 impl Layer {
     fn new(settings: Convolution, context: &BuildContext) -> Result<Self> {
-        let mismatch = |problem: String| {
-            Err(Error::Mismatch {
-                place: "conv".into(),
-                problem,
-            })
-        };
-        let Some(units) = settings.units.or(context.units) else {
-            return mismatch(
-                "nobody says how many `units`; set it, or the architecture's `hidden`".into(),
-            );
-        };
-        let (channels, height, width) = match context.input[..] {
-            [channels, height, width] => (channels, height, width),
-            [height, width] => (1, height, width),
-            _ => {
-                let found = &context.input;
-                return mismatch(format!(
-                    "it takes images (channels, height, width); {found:?} are none"
-                ));
-            }
-        };
-        if height.min(width) < settings.pool {
-            let pool = settings.pool;
+        let (units, vars) = (context.units_or(settings.units)?, &context.vars);
+        let [channels, height, width] = context.image()?;
+        let (field, pool) = (settings.field, settings.pool);
+        if height.min(width) < pool {
             let problem = format!(
                 "no pool of {pool}×{pool} fits into images of {height}×{width}; set `pool = 1`"
             );
-            return mismatch(problem);
+            return Err(Error::unfit("conv", problem));
         }
-        if settings.field > 2 * height.max(width) {
+        let largest = 2 * height.max(width);
+        if field > largest {
             let problem = format!(
-                "`field = {}` is larger than the images of {height}×{width} can fill; at most {} makes sense",
-                settings.field,
-                2 * height.max(width) - 1
+                "`field = {field}` is larger than images of {height}×{width} can fill; expected at most {}",
+                largest - 1
             );
-            return mismatch(problem);
+            return Err(Error::unfit("conv", problem));
         }
-        let inputs = channels * settings.field * settings.field;
+        let inputs = channels * field * field;
         let init = Init::Randn {
             mean: 0.,
             stdev: (2. / inputs as f64).sqrt(),
         };
-        let conv = Conv::new(
-            &context.vars,
-            channels,
-            units,
-            settings.field,
-            settings.pool,
-            init,
-        )?;
-        let bias = (
-            context.vars.path("bias"),
-            context.vars.get("bias", units, Init::Const(0.))?,
-        );
+        let conv = Conv::new(vars, channels, units, field, pool, init)?;
+        let bias = (vars.path("bias"), vars.get("bias", units, Init::Const(0.))?);
         let running = match settings.norm {
             Norm::Batch => Some([
-                context
-                    .vars
-                    .buffer("running_mean", units, Init::Const(0.))?,
-                context
-                    .vars
-                    .buffer("running_variance", units, Init::Const(1.))?,
+                vars.buffer("running_mean", units, Init::Const(0.))?,
+                vars.buffer("running_variance", units, Init::Const(1.))?,
             ]),
             _ => None,
         };
@@ -155,13 +122,13 @@ impl Layer {
     }
 
     /// What `z` is standardised by, and whether that is fixed instead of being taken from `z`.
-    fn moments(&self, z: &Tensor, step: &Step) -> Result<Option<(Moments, bool)>> {
+    fn moments(&self, z: &Tensor, step: &Step) -> Result<Option<(ChannelStats, bool)>> {
         Ok(match (self.settings.norm, &self.running) {
-            (Norm::Group, _) => Some((Moments::of(z, true)?, false)),
+            (Norm::Group, _) => Some((ChannelStats::of(z, true)?, false)),
             (Norm::Batch, Some([mean, variance])) if !step.train => {
                 let [mean, variance] = [mean, variance].map(|var| var.as_detached_tensor());
                 Some((
-                    Moments {
+                    ChannelStats {
                         mean,
                         variance,
                         by_row: false,
@@ -169,7 +136,7 @@ impl Layer {
                     true,
                 ))
             }
-            (Norm::Batch, _) => Some((Moments::of(z, false)?, false)),
+            (Norm::Batch, _) => Some((ChannelStats::of(z, false)?, false)),
             (Norm::None, _) => None,
         })
     }
@@ -203,8 +170,8 @@ impl LocalLayer for Layer {
             Some((moments, fixed)) => moments.gradient(&made.output, &above, *fixed)?,
             None => above.clone(),
         };
-        self.conv.learn(&images, &made, &delta, optimiser, step)?;
-        optimiser.learn(
+        self.conv.update(&images, &made, &delta, optimiser, step)?;
+        optimiser.update(
             &self.bias.0,
             &self.bias.1,
             Gradient::Whole(&kernels::channel_sums(&above)?),
@@ -219,8 +186,8 @@ impl LocalLayer for Layer {
         Ok(())
     }
 
-    fn features(&self) -> Result<Option<Tensor>> {
-        Ok(Some(self.conv.features()))
+    fn weight_images(&self) -> Result<Option<Tensor>> {
+        Ok(Some(self.conv.weight_images()))
     }
 }
 

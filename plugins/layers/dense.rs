@@ -3,14 +3,15 @@
 use onward_core::candle_core::Tensor;
 use onward_core::candle_nn::Init;
 use onward_core::modules::peer_norm::PeerNorm;
+use onward_core::optim::OutputGradient;
 use onward_core::{
-    kernels, BuildContext, Error, Input, Lesson, Linear, LocalLayer, Optimiser, Result, Step,
+    kernels, BuildContext, Input, Lesson, Linear, LocalLayer, Optimiser, Result, Step,
 };
 
 onward_core::settings! {
     /// A fully connected layer of rectified linear units.
     ///
-    /// `a = max(0, x·W + b)`, with dropout: `a ← a·m / (1 − d)`, `m` being 0 with probability `d`.
+    /// `a = max(0, x·W + b)`, with dropout `a ← a·m / (1 − d)`, where `m` is 0 with probability `d`.
     ///
     /// | tensor   | shape      |                                             |
     /// |----------|------------|---------------------------------------------|
@@ -21,20 +22,20 @@ onward_core::settings! {
     ///
     /// Learns in closed form: with `δ` the gradient of the loss where a unit was active, `∂W = xᵀ·δ` and `∂b = Σ δ`.
     ///
-    /// PeerNorm normalisation ([`PeerNorm`]) keeps every unit about equally active.
+    /// Peer normalisation ([`PeerNorm`]) keeps every unit about equally active.
     ///
     /// # Reference
     /// Hinton's Matlab program `ffnew.m` (2022), for the initial weights and the peer normalisation.
     pub struct Dense {
-        /// How many units; the architecture's `hidden` if it is not set here.
+        /// The number of units. Default: the architecture's `hidden`.
         units: Option<usize> = None, in 1..;
         /// Whether there is a bias.
         bias: bool = true;
-        /// Probability that a unit is silenced in a training step.
+        /// The probability that a unit is silenced in a training step.
         dropout: f64 = 0., in 0. ..=0.95;
         /// Strength of the peer normalisation; Hinton's is 0.03.
         peer: f64 = 0., in 0. ..;
-        /// How much of the running mean of the activities a step keeps.
+        /// The share of the running mean of the activities that a step keeps.
         peer_momentum: f64 = 0.9, in 0. ..1.;
     }
 }
@@ -48,27 +49,36 @@ struct Layer {
 
 impl Layer {
     fn new(settings: Dense, context: &BuildContext) -> Result<Self> {
-        let units = settings
-            .units
-            .or(context.units)
-            .ok_or_else(|| Error::Mismatch {
-                place: "dense".into(),
-                problem: "nobody says how many `units`; set it, or the architecture's `hidden`"
-                    .into(),
-            })?;
-        let inputs: usize = context.input.iter().product();
+        let (inputs, units) = (context.inputs(), context.units_or(settings.units)?);
+        let vars = &context.vars;
         let init = Init::Randn {
             mean: 0.,
             stdev: 1. / (inputs.max(1) as f64).sqrt(),
         };
-        let linear = Linear::new(&context.vars, inputs, units, init, settings.bias)?;
-        let peer = PeerNorm::new(&context.vars, units, settings.peer, settings.peer_momentum)?;
+        let linear = Linear::new(vars, inputs, units, init, settings.bias)?;
+        let peer = PeerNorm::new(vars, units, settings.peer, settings.peer_momentum)?;
         Ok(Self {
             settings,
             linear,
             peer,
-            purpose: context.vars.path("dropout"),
+            purpose: vars.path("dropout"),
         })
+    }
+
+    /// The gradient with respect to the sums before the ReLU.
+    fn gate(
+        &self,
+        lesson: &Lesson<'_>,
+        peer: Option<&PeerNorm>,
+        step: &Step,
+    ) -> Result<OutputGradient> {
+        let gain = if step.train {
+            1. / (1. - self.settings.dropout)
+        } else {
+            1.
+        };
+        let (activity, gradient) = (lesson.activity, lesson.gradient()?);
+        PeerNorm::gate(peer, activity, gradient, lesson.positive_rows(), gain)
     }
 }
 
@@ -76,27 +86,25 @@ impl LocalLayer for Layer {
     fn forward(&self, input: &Input, step: &Step) -> Result<Tensor> {
         let activity = self.linear.forward(input, true)?;
         if step.train && self.settings.dropout > 0. {
-            return kernels::dropout(
-                &activity,
-                self.settings.dropout,
-                &step.stream(&self.purpose),
-            );
+            let stream = step.stream(&self.purpose);
+            return kernels::dropout(&activity, self.settings.dropout, &stream);
         }
         Ok(activity)
     }
 
     fn learn(&mut self, lesson: &Lesson<'_>, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
-        let gain = if step.train {
-            1. / (1. - self.settings.dropout)
-        } else {
-            1.
-        };
-        let delta = PeerNorm::gate(self.peer.as_ref(), lesson, gain)?;
-        self.linear.learn(lesson.input, delta, optimiser, step)
+        let gradient = self.gate(lesson, self.peer.as_ref(), step)?;
+        self.linear.update(lesson.input, gradient, optimiser, step)
     }
 
-    fn features(&self) -> Result<Option<Tensor>> {
-        Ok(Some(self.linear.features()?))
+    fn input_gradient(&self, lesson: &Lesson<'_>, step: &Step) -> Result<Tensor> {
+        let gradient = self.gate(lesson, None, step)?.whole()?;
+        let shape = [&[lesson.input.rows()], lesson.input.shape()].concat();
+        Ok(self.linear.joined_gradient(&gradient)?.reshape(shape)?)
+    }
+
+    fn weight_images(&self) -> Result<Option<Tensor>> {
+        Ok(Some(self.linear.weight_images()?))
     }
 }
 
@@ -109,8 +117,8 @@ onward_core::register! {
 mod tests {
     use super::*;
     use onward_core::candle_core::{DType, Device};
-    use onward_core::optim::{Algorithm, OptimiserSpec, Schedule};
-    use onward_core::{Role, Vars};
+    use onward_core::optim::{OptimiserSpec, Span};
+    use onward_core::{Role, Targets, Vars};
 
     /// Against differences of the loss `½·Σ a²`, whose gradient of the activity is the activity, under the same mask.
     #[test]
@@ -174,19 +182,15 @@ mod tests {
             *expected -= (loss(&up)? - loss(&down)?) / 2e-6;
         }
         loss(&before)?;
-        let descent = OptimiserSpec {
-            method: Algorithm::Sgd,
-            rate: 1.,
-            decay: 0.,
-            momentum: 0.,
-            schedule: Schedule::Constant,
-        };
-        let mut optimiser = Optimiser::new(vars, descent, 0..1);
+        let descent = OptimiserSpec::sgd(1.);
+        let mut optimiser = Optimiser::new(vars, descent, Span::Epochs(0..1));
+        let targets = Targets::new(vec![Role::Positive])?;
+        let gradient = Some(&activity);
         let lesson = Lesson {
             input: &input,
             activity: &activity,
-            gradient: Some(&activity),
-            roles: &[Role::Positive],
+            gradient,
+            targets: &targets,
         };
         layer.learn(&lesson, &mut optimiser, &step)?;
         for (found, expected) in weight

@@ -1,11 +1,11 @@
 //! Layer `embedding`: tokens through a table that all slots share, then rectified units.
 
-use onward_core::candle_core::Tensor;
+use onward_core::candle_core::{Tensor, Var};
 use onward_core::candle_nn::Init;
-use onward_core::kernels;
 use onward_core::optim::{Gradient, Product};
 use onward_core::{
-    BuildContext, Error, Input, Lesson, Linear, LocalLayer, Optimiser, Result, Step, Values,
+    kernels, BuildContext, Error, Input, Lesson, Linear, LocalLayer, Optimiser, Result, Step,
+    Values,
 };
 
 onward_core::settings! {
@@ -15,13 +15,13 @@ onward_core::settings! {
     ///
     /// | tensor | shape      |                                                           |
     /// |--------|------------|-----------------------------------------------------------|
-    /// | `t`    | `(V·B, K)` | the tokens; a slot that is silent stays zero               |
+    /// | `t`    | `(V·B, K)` | the tokens; an empty slot stays zero                       |
     /// | `E`    | `(T, D)`   | `T` tokens, `D = dims`; starts as N(0, 1)                  |
     /// | `W`    | `(K·D, N)` | starts as N(0, 1/√(K·D))                                   |
     ///
     /// Table and weight are one layer, and learn in one step from the gradient with respect to `a`, in closed form: `W`
-    /// from `δ = gradient·[a > 0]`, `E` from `δ·Wᵀ`, scattered to the rows that were gathered. Nothing outside the layer
-    /// is needed for it. How the slots were normalised before is ignored: rows of the table have a mean square near 1.
+    /// from `δ = gradient·[a > 0]`, `E` from `δ·Wᵀ`, added to the rows that were looked up. Nothing outside the layer
+    /// is needed for it. The normalisation of the slots is ignored: rows of the table have a mean square near 1.
     ///
     /// # Reference
     /// Bengio, Ducharme, Vincent, Jauvin, "A Neural Probabilistic Language Model", 2003 (JMLR 3), for the table; made
@@ -29,13 +29,13 @@ onward_core::settings! {
     pub struct Embedding {
         /// The length of a row of the table, `D`.
         dims: usize = 64, in 1..;
-        /// How many units; usually the architecture says it.
+        /// The number of units. Default: the architecture's `hidden`.
         units: Option<usize> = None, in 1..;
     }
 }
 
 struct Layer {
-    table: (String, onward_core::candle_core::Var),
+    table: (String, Var),
     linear: Linear,
     tokens: usize,
     slots: usize,
@@ -44,40 +44,30 @@ struct Layer {
 
 impl Layer {
     fn new(settings: Embedding, context: &BuildContext) -> Result<Self> {
-        let fault = |problem: String| Error::Mismatch {
-            place: "embedding".into(),
-            problem,
-        };
-        let units = settings
-            .units
-            .or(context.units)
-            .ok_or_else(|| fault("nobody says how many `units`".into()))?;
-        let (inputs, tokens, dims) = (
-            context.input.iter().product::<usize>(),
-            context.classes,
-            settings.dims,
-        );
+        let (units, vars) = (context.units_or(settings.units)?, &context.vars);
+        let (inputs, tokens, dims) = (context.inputs(), context.classes, settings.dims);
         if tokens == 0 || inputs % tokens != 0 {
-            return Err(fault(format!(
-                "an input of {inputs} numbers is not made of one-hot slots of {tokens} tokens"
-            )));
+            let problem = format!(
+                "expected one-hot slots of {tokens} tokens, found an input of {inputs} numbers"
+            );
+            return Err(Error::unfit("embedding", problem));
         }
         let slots = inputs / tokens;
-        let init = Init::Randn {
+        let of_weight = Init::Randn {
             mean: 0.,
             stdev: 1. / ((slots * dims) as f64).sqrt(),
         };
-        let linear = Linear::new(&context.vars, slots * dims, units, init, true)?;
-        let table = context.vars.get(
-            "table",
-            (tokens, dims),
-            Init::Randn {
-                mean: 0.,
-                stdev: 1.,
-            },
-        )?;
+        let linear = Linear::new(vars, slots * dims, units, of_weight, true)?;
+        let of_table = Init::Randn {
+            mean: 0.,
+            stdev: 1.,
+        };
+        let table = (
+            vars.path("table"),
+            vars.get("table", (tokens, dims), of_table)?,
+        );
         Ok(Self {
-            table: (context.vars.path("table"), table),
+            table,
             linear,
             tokens,
             slots,
@@ -85,21 +75,27 @@ impl Layer {
         })
     }
 
-    /// The slots' rows of the table, part by part: what the weight meets.
-    fn gather(&self, input: &Input) -> Result<Input> {
+    /// The rows of the table for each slot, part by part: the input of the weight.
+    fn look_up(&self, input: &Input) -> Result<Input> {
         let table = self.table.1.as_detached_tensor();
         let mut parts = Vec::with_capacity(input.parts().len());
         for part in input.parts() {
-            let (index, strength) = self.slots_of(&part.values)?;
-            let (rows, slots) = index.dims2()?;
-            let gathered = table
-                .index_select(&index.flatten_all()?, 0)?
-                .reshape((rows, slots * self.dims))?;
-            parts.push(Values::dense(if strength == 1. {
-                gathered
-            } else {
-                (gathered * strength)?
-            })?);
+            parts.push(match self.slots_of(&part.values)? {
+                Slots::Tokens(index, strength) => {
+                    let (rows, slots) = index.dims2()?;
+                    let found = table.index_select(&index.flatten_all()?, 0)?;
+                    let found = found.reshape((rows, slots * self.dims))?;
+                    Values::dense(if strength == 1. {
+                        found
+                    } else {
+                        (found * strength)?
+                    })?
+                }
+                Slots::Empty { rows, slots } => Values::Zeros {
+                    rows,
+                    width: slots * self.dims,
+                },
+            });
         }
         Input::new(
             parts,
@@ -109,66 +105,72 @@ impl Layer {
         )
     }
 
-    fn slots_of<'a>(&self, values: &'a Values) -> Result<(&'a Tensor, f64)> {
+    fn slots_of<'a>(&self, values: &'a Values) -> Result<Slots<'a>> {
         match values {
             Values::OneHot {
                 index,
                 classes,
                 strength,
-            } if *classes == self.tokens => Ok((index, *strength)),
-            _ => Err(Error::Mismatch {
-                place: "embedding".into(),
-                problem: format!(
-                    "every part of the input has to be one-hot slots of {} tokens",
-                    self.tokens
-                ),
+            } if *classes == self.tokens => Ok(Slots::Tokens(index, *strength)),
+            Values::Zeros { rows, width } if width % self.tokens == 0 => Ok(Slots::Empty {
+                rows: *rows,
+                slots: width / self.tokens,
             }),
+            _ => {
+                let problem = format!(
+                    "expected every part of the input to be one-hot slots of {} tokens",
+                    self.tokens
+                );
+                Err(Error::unfit("embedding", problem))
+            }
         }
     }
 }
 
+/// The slots of a part of the input.
+enum Slots<'a> {
+    /// The token of each slot, `(R, K)`, and the value of its entry.
+    Tokens(&'a Tensor, f64),
+    Empty {
+        rows: usize,
+        slots: usize,
+    },
+}
+
 impl LocalLayer for Layer {
     fn forward(&self, input: &Input, _step: &Step) -> Result<Tensor> {
-        self.linear.forward(&self.gather(input)?, true)
+        self.linear.forward(&self.look_up(input)?, true)
     }
 
     fn learn(&mut self, lesson: &Lesson<'_>, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
-        let delta = kernels::gate(lesson.gradient()?, lesson.activity, 1.)?;
-        let gathered = self.gather(lesson.input)?;
-        // All slots meet the same rows: their deltas stand one upon the other.
-        let (mut indices, mut deltas) = (Vec::new(), Vec::new());
-        for (part, below) in lesson
-            .input
-            .parts()
-            .iter()
-            .zip(self.linear.below(&gathered, &delta)?)
-        {
-            let (index, strength) = self.slots_of(&part.values)?;
-            if strength != 0. {
+        let gradient = kernels::gate(lesson.gradient()?, lesson.activity, 1.)?;
+        let found = self.look_up(lesson.input)?;
+        // All slots share the rows of the table: their gradients are stacked.
+        let (mut indices, mut gradients) = (Vec::new(), Vec::new());
+        let below = self.linear.input_gradients(&found, &gradient)?;
+        for (part, below) in lesson.input.parts().iter().zip(below) {
+            if let Slots::Tokens(index, strength) = self.slots_of(&part.values)? {
                 let rows = index.elem_count();
                 indices.push(index.reshape((rows, 1))?);
-                deltas.push((below.reshape((rows, self.dims))? * strength)?);
+                gradients.push((below.reshape((rows, self.dims))? * strength)?);
             }
         }
-        self.linear.learn(&gathered, &delta, optimiser, step)?;
+        self.linear.update(&found, &gradient, optimiser, step)?;
         if indices.is_empty() {
             return Ok(());
         }
+        let index = Tensor::cat(&indices, 0)?;
         let values = Values::OneHot {
-            index: Tensor::cat(&indices, 0)?,
+            index,
             classes: self.tokens,
             strength: 1.,
         };
         let products = [Product {
             values,
-            delta: Tensor::cat(&deltas, 0)?.into(),
+            delta: Tensor::cat(&gradients, 0)?.into(),
         }];
-        optimiser.learn(
-            &self.table.0,
-            &self.table.1,
-            Gradient::Products(&products),
-            step,
-        )
+        let (name, table) = &self.table;
+        optimiser.update(name, table, Gradient::Products(&products), step)
     }
 }
 

@@ -4,10 +4,10 @@ use onward_core::candle_core::Tensor;
 use onward_core::candle_nn::Init;
 use onward_core::modules::locally_connected::{Fields, LocallyConnected};
 use onward_core::modules::peer_norm::PeerNorm;
-use onward_core::{BuildContext, Error, Input, Lesson, LocalLayer, Optimiser, Result, Step};
+use onward_core::{BuildContext, Input, Lesson, LocalLayer, Optimiser, Result, Step};
 
 onward_core::settings! {
-    /// LocallyConnected receptive fields: as a convolution, but every place of the grid has weights of its own.
+    /// Local receptive fields: a convolution whose weights are not shared; every location of the grid has its own.
     ///
     /// `a[n, l] = max(0, Σ_f x[field f of l]·W[l, f, n] + b[l, n])`; a location sees all channels of its field, of images
     /// or of another layer of this kind. That costs `2·V·B·C·field²·N` operations for each location, and as many for its
@@ -25,17 +25,17 @@ onward_core::settings! {
     /// # Reference
     /// Hinton, "The Forward-Forward Algorithm", 2022, section 3.2 (<https://arxiv.org/abs/2212.13345>).
     pub struct Receptive {
-        /// How many channels at each location; the architecture's `hidden` if it is not set here.
+        /// The number of channels at each location. Default: the architecture's `hidden`.
         units: Option<usize> = None, in 1..;
         /// Height and width of a field, in pixels.
         field: usize = 3, in 1..=1024;
-        /// Pixels between the fields of neighbouring locations.
+        /// The number of pixels between the fields of neighbouring locations.
         stride: usize = 1, in 1..;
-        /// Zeros around the image.
+        /// The number of zeros around the image.
         padding: usize = 0, in 0..=1024;
         /// Strength of the peer normalisation; Hinton's is 0.03.
         peer: f64 = 0., in 0. ..;
-        /// How much of the running mean of the activities a step keeps.
+        /// The share of the running mean of the activities that a step keeps.
         peer_momentum: f64 = 0.9, in 0. ..1.;
     }
 }
@@ -47,32 +47,22 @@ struct Layer {
 
 impl Layer {
     fn new(settings: &Receptive, context: &BuildContext) -> Result<Self> {
-        let mismatch = |problem: String| Error::Mismatch {
-            place: "local".into(),
-            problem,
-        };
-        let units = settings.units.or(context.units).ok_or_else(|| {
-            mismatch("nobody says how many `units`; set it, or the architecture's `hidden`".into())
-        })?;
-        let image = match context.input[..] {
-            [channels, height, width] => [channels, height, width],
-            [height, width] => [1, height, width],
-            _ => {
-                return Err(mismatch(format!(
-                    "it takes images (channels, height, width); {:?} are none",
-                    context.input
-                )))
-            }
-        };
-        let fields = Fields::new(image, settings.field, settings.stride, settings.padding)?;
+        let (units, vars) = (context.units_or(settings.units)?, &context.vars);
+        let Receptive {
+            field,
+            stride,
+            padding,
+            ..
+        } = *settings;
+        let fields = Fields::new(context.image()?, field, stride, padding)?;
         let init = Init::Randn {
             mean: 0.,
             stdev: 1. / (fields.numbers() as f64).sqrt(),
         };
         let count = fields.grid().iter().product::<usize>() * units;
-        let peer = PeerNorm::new(&context.vars, count, settings.peer, settings.peer_momentum)?;
+        let peer = PeerNorm::new(vars, count, settings.peer, settings.peer_momentum)?;
         Ok(Self {
-            local: LocallyConnected::new(&context.vars, fields, units, init)?,
+            local: LocallyConnected::new(vars, fields, units, init)?,
             peer,
         })
     }
@@ -84,12 +74,13 @@ impl LocalLayer for Layer {
     }
 
     fn learn(&mut self, lesson: &Lesson<'_>, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
-        let delta = PeerNorm::gate(self.peer.as_ref(), lesson, 1.)?;
-        self.local.learn(lesson.input, delta, optimiser, step)
+        let (peer, rows) = (self.peer.as_ref(), lesson.positive_rows());
+        let gradient = PeerNorm::gate(peer, lesson.activity, lesson.gradient()?, rows, 1.)?;
+        self.local.update(lesson.input, gradient, optimiser, step)
     }
 
-    fn features(&self) -> Result<Option<Tensor>> {
-        Ok(Some(self.local.features()?))
+    fn weight_images(&self) -> Result<Option<Tensor>> {
+        Ok(Some(self.local.weight_images()?))
     }
 }
 

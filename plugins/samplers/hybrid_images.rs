@@ -2,28 +2,30 @@
 
 use onward_core::candle_core::{Device, Tensor};
 use onward_core::flow::random::below;
-use onward_core::{Batch, BuildContext, Error, Input, NegativeSampler, Result, Role, Step, Views};
+use onward_core::{
+    Batch, BuildContext, Error, Input, NegativeSampler, Prediction, Result, Role, Step, Views,
+};
 use rand::Rng;
 
 onward_core::settings! {
-    /// The image itself as the positive view; as the negative one a hybrid, in which large regions of two images stand
-    /// side by side: locally like an image, as a whole like none. No label is used.
+    /// The image itself as the positive view, and a hybrid of two images as the negative view: large regions of both, so that
+    /// it looks like an image locally and not as a whole. No label is used.
     ///
-    /// A mask `m` of random bits, blurred `blurs` times with `[¼, ½, ¼]` in both directions and cut at ½, says which of
-    /// the two images is seen: `x⁻ = m·a + (1 − m)·b`, `b` being another image of the batch. All channels share a mask.
+    /// A mask `m` of random bits, blurred `blurs` times with `[¼, ½, ¼]` in both directions and cut at ½, selects one of
+    /// the two images for each pixel: `x⁻ = m·a + (1 − m)·b`, with another image `b` of the batch. All channels share a mask.
     ///
     /// | tensor   | shape            |                                    |
     /// |----------|------------------|------------------------------------|
     /// | examples | `(B, C, H, W)`   | any size, any number of channels   |
     /// | `m`      | `(B, H, W)`      | 0 or 1                             |
     ///
-    /// A batch needs two images at least: a single one has no other to be mixed with.
+    /// A batch needs at least two images.
     ///
     /// # Reference
     /// Hinton, "The Forward-Forward Algorithm", 2022, section 3.2 (<https://arxiv.org/abs/2212.13345>), which does not say
     /// how often the bits are blurred.
     pub struct HybridImages {
-        /// How often the random bits are blurred: the larger, the larger the regions.
+        /// The number of times that the random bits are blurred; a larger number gives larger regions.
         blurs: usize = 6, in 1..=100;
     }
 }
@@ -42,14 +44,13 @@ impl Sampler {
                 [height, width]
             }
             _ => {
-                let problem = format!(
-                    "it mixes images of more than one pixel; examples of {:?} are none",
-                    context.example
-                );
-                return Err(Error::Mismatch {
-                    place: "hybrid_images".into(),
-                    problem,
-                });
+                return Err(Error::unfit(
+                    "hybrid_images",
+                    format!(
+                        "it mixes images of more than one pixel; examples of {:?} are none",
+                        context.example
+                    ),
+                ));
             }
         };
         Ok(Self {
@@ -101,19 +102,13 @@ fn blur(line: &mut [f32], copy: &mut [f32]) {
 }
 
 impl NegativeSampler for Sampler {
-    fn views(
-        &mut self,
-        batch: &Batch,
-        _predict: &mut dyn FnMut() -> Result<Tensor>,
-        step: &Step,
-    ) -> Result<Views> {
+    fn views(&self, batch: &Batch, _: &Prediction<'_>, step: &Step) -> Result<Views> {
         let (rows, size, [height, width]) = (batch.rows(), batch.size(), self.size);
         let mut rng = step.stream("hybrids");
-        // Everybody's other image is that of the one so many places on.
+        // The other image of an example is that many places further on.
         let distance = 1 + below(&mut rng, size - 1);
-        let others: Vec<u32> = (0..size)
-            .map(|index| ((index + distance) % size) as u32)
-            .collect();
+        let others = (0..size).map(|index| ((index + distance) % size) as u32);
+        let others: Vec<u32> = others.collect();
         let channels = rows.dim(1)? / (height * width);
         let masks = (0..size).flat_map(|_| mask(self.size, self.blurs, &mut rng).repeat(channels));
         let masks = Tensor::from_iter(masks, &Device::Cpu)?.reshape(rows.shape())?;
@@ -125,11 +120,10 @@ impl NegativeSampler for Sampler {
         Views::new(
             Input::stacked(both, 2)?,
             vec![Role::Positive, Role::Negative],
-            None,
         )
     }
 
-    fn is_supervised(&self) -> bool {
+    fn uses_labels(&self) -> bool {
         false
     }
 
@@ -147,8 +141,9 @@ onward_core::register! {
 mod tests {
     use super::*;
     use onward_core::candle_core::DType;
+    use onward_core::plugin;
     use onward_core::settings::Pick;
-    use onward_core::{registry, Vars};
+    use onward_core::Vars;
 
     fn step(index: u64) -> Step {
         Step {
@@ -161,8 +156,8 @@ mod tests {
         }
     }
 
-    fn never() -> Result<Tensor> {
-        panic!("hybrids need no prediction")
+    fn never() -> Prediction<'static> {
+        Prediction::new(|| panic!("hybrids need no prediction"))
     }
 
     #[test]
@@ -174,11 +169,11 @@ mod tests {
         });
         let images = Tensor::from_iter(values.flatten(), &Device::Cpu)?
             .reshape((count, 2, height, width))?;
-        let mut sampler = Sampler {
+        let sampler = Sampler {
             blurs: 2,
             size: [height, width],
         };
-        let views = sampler.views(&Batch::unlabelled(images)?, &mut never, &step(3))?;
+        let views = sampler.views(&Batch::unlabelled(images)?, &never(), &step(3))?;
         let rows = views.input.join()?.flatten_from(1)?.to_vec2::<f32>()?;
         let mut mixed = 0;
         for image in 0..count {
@@ -225,10 +220,9 @@ mod tests {
         let one = Batch::unlabelled(Tensor::zeros((1, 1, 4, 4), DType::F32, &Device::Cpu)?)?;
         let mut context = BuildContext::new(Vars::new(1, DType::F32, &Device::Cpu), 1);
         context.example = vec![1, 4, 4];
-        let mut sampler =
-            registry::build(&Pick::<dyn NegativeSampler>::new("hybrid_images"), &context)?;
+        let sampler = plugin::build(&Pick::<dyn NegativeSampler>::new("hybrid_images"), &context)?;
         let error = sampler
-            .views(&one, &mut never, &step(0))
+            .views(&one, &never(), &step(0))
             .unwrap_err()
             .to_string();
         assert!(

@@ -1,20 +1,23 @@
 //! Samplers `label_overlay` and `label_concat`: the label is part of the input, a wrong label makes a negative.
 
 use onward_core::candle_core::{Device, Tensor};
-use onward_core::contract::sampler::{predicted_wrong, uniform_wrong};
+use onward_core::contract::negatives::{predicted_wrong, uniform_wrong};
+use onward_core::flow::input::LABEL;
 use onward_core::flow::random::below;
+use onward_core::settings::Positive;
 use onward_core::{
-    Batch, BuildContext, Error, Input, NegativeSampler, Result, Role, Step, Values, Views,
+    Batch, BuildContext, Error, Input, NegativeSampler, Prediction, Result, Role, Step, Values,
+    Views,
 };
 
 onward_core::choices! {
-    /// How the wrong label of a negative view is chosen.
+    /// How the wrong label of a negative view is drawn.
     pub enum Negatives {
         /// In proportion to the network's own probability of each wrong class.
         Hard = "hard",
-        /// All wrong classes alike.
+        /// All wrong classes equally likely.
         Uniform = "uniform",
-        /// All classes alike, the true one among them: a fault of several programs, here to measure what it costs.
+        /// All classes equally likely, the true one included: a fault of several programs, to measure what it costs.
         Any = "any",
     }
 }
@@ -24,7 +27,7 @@ onward_core::settings! {
     /// each of the `C` classes the neutral one.
     ///
     /// `label_overlay` writes it over the first `C` pixels of an example of `D` numbers, so that an input is
-    /// `[label (C) | pixels C..D]`, as wide as the example; `label_concat` puts it behind, `[pixels (D) | label (C)]`.
+    /// `[label (C) | pixels C..D]`, as wide as the example; `label_concat` appends it, `[pixels (D) | label (C)]`.
     ///
     /// The pixels are one part for all views and hypotheses, so a layer multiplies them once.
     ///
@@ -32,10 +35,10 @@ onward_core::settings! {
     /// Hinton, "The Forward-Forward Algorithm", 2022, section 3.3 (<https://arxiv.org/abs/2212.13345>); hard negatives
     /// as in his program: the class is *sampled* from the head's softmax with the true class left out.
     pub struct Label {
-        /// How the wrong label of a negative view is chosen; it is never the true one, but with `any`.
+        /// How the wrong label of a negative view is drawn. It is never the true one, except with `any`.
         negatives: Negatives = Negatives::Hard;
         /// The value of a label's entry, where pixels are in 0 to 1.
-        strength: f64 = 1., in f64::MIN_POSITIVE..;
+        strength: f64 = 1., in Positive;
     }
 }
 
@@ -61,74 +64,57 @@ impl Sampler {
                 })
             }
         };
-        Err(Error::Mismatch {
-            place: "label in the input".into(),
-            problem,
-        })
+        Err(Error::unfit("label in the input", problem))
     }
 
-    /// `views` views, their labels given.
+    /// `views` views with these labels.
     fn input(&self, batch: &Batch, label: Values, views: usize) -> Result<Input> {
         let pixels = batch.rows().clone();
-        let width = pixels.dim(1)?;
+        let (width, label) = (pixels.dim(1)?, label.named(LABEL));
         if self.overlay {
             let rest = Values::Dense {
                 matrix: pixels,
                 columns: self.classes..width,
             };
-            return Input::new(vec![label, rest], batch.size(), views, batch.shape());
+            return Input::new([label, rest.into()], batch.size(), views, batch.shape());
         }
-        Input::new(
-            vec![Values::dense(pixels)?, label],
-            batch.size(),
-            views,
-            &[width + self.classes],
-        )
+        let parts = [Values::dense(pixels)?.into(), label];
+        Input::new(parts, batch.size(), views, &[width + self.classes])
     }
 
     fn one_hot(&self, labels: Vec<u32>, batch: &Batch) -> Result<Values> {
         let rows = labels.len();
         let index = Tensor::from_vec(labels, (rows, 1), batch.device())?;
+        let strength = self.settings.strength;
         Ok(Values::OneHot {
             index,
             classes: self.classes,
-            strength: self.settings.strength,
+            strength,
         })
     }
 }
 
 impl NegativeSampler for Sampler {
-    fn views(
-        &mut self,
-        batch: &Batch,
-        predict: &mut dyn FnMut() -> Result<Tensor>,
-        step: &Step,
-    ) -> Result<Views> {
-        let labels = batch.labels()?;
+    fn views(&self, batch: &Batch, prediction: &Prediction<'_>, step: &Step) -> Result<Views> {
+        let (labels, mut rng) = (batch.labels()?, step.stream("negatives"));
         let wrong = match self.settings.negatives {
-            Negatives::Uniform => {
-                uniform_wrong(labels, self.classes, &mut step.stream("negatives"))
-            }
-            Negatives::Hard => predicted_wrong(labels, &predict()?, &mut step.stream("negatives"))?,
+            Negatives::Uniform => uniform_wrong(labels, self.classes, &mut rng),
+            Negatives::Hard => predicted_wrong(labels, prediction.log_probabilities()?, &mut rng)?,
             Negatives::Any => {
-                let mut rng = step.stream("negatives");
-                labels
-                    .iter()
-                    .map(|_| below(&mut rng, self.classes) as u32)
-                    .collect()
+                let any = |_: &u32| below(&mut rng, self.classes) as u32;
+                labels.iter().map(any).collect()
             }
         };
         let label = self.one_hot([labels, &wrong].concat(), batch)?;
         Views::new(
             self.input(batch, label, 2)?,
             vec![Role::Positive, Role::Negative],
-            Some(labels.to_vec()),
         )
     }
 
     fn neutral(&self, batch: &Batch) -> Result<Input> {
         let share = self.settings.strength / self.classes as f64;
-        // LastResult on the CPU: not every device has numbers of 64 bits.
+        // Made on the CPU: not every device has numbers of 64 bits.
         let label = Tensor::full(share, (batch.size(), self.classes), &Device::Cpu)?;
         let label = label
             .to_dtype(batch.rows().dtype())?
@@ -138,11 +124,8 @@ impl NegativeSampler for Sampler {
 
     fn hypotheses(&self, batch: &Batch, candidates: &Tensor) -> Result<Option<Input>> {
         let labels = candidates.flatten_all()?.to_vec1::<u32>()?;
-        Ok(Some(self.input(
-            batch,
-            self.one_hot(labels, batch)?,
-            candidates.dim(0)?,
-        )?))
+        let label = self.one_hot(labels, batch)?;
+        Ok(Some(self.input(batch, label, candidates.dim(0)?)?))
     }
 }
 
@@ -160,7 +143,7 @@ onward_core::register! {
 mod tests {
     use super::*;
     use onward_core::candle_core::DType;
-    use onward_core::contract::sampler::every_class;
+    use onward_core::contract::negatives::every_class;
 
     fn step(index: u64) -> Step {
         Step {
@@ -191,8 +174,8 @@ mod tests {
         )
     }
 
-    fn never() -> Result<Tensor> {
-        panic!("uniform negatives need no prediction")
+    fn never() -> Prediction<'static> {
+        Prediction::new(|| panic!("uniform negatives need no prediction"))
     }
 
     #[test]
@@ -214,7 +197,7 @@ mod tests {
 
     #[test]
     fn the_concatenated_label_leaves_the_pixels_alone() -> Result<()> {
-        let views = sampler(Negatives::Uniform, false).views(&batch()?, &mut never, &step(0))?;
+        let views = sampler(Negatives::Uniform, false).views(&batch()?, &never(), &step(0))?;
         assert_eq!(
             views.input.join()?.to_vec2::<f32>()?[1],
             [9., 9., 9., 5., 1., 0., 0.]
@@ -227,14 +210,13 @@ mod tests {
         for negatives in [Negatives::Uniform, Negatives::Hard] {
             let mut seen = [[0; 3]; 2];
             for index in 0..300 {
-                let mut predict = || {
+                let predict = Prediction::new(|| {
                     Ok(Tensor::new(
                         &[[-2f32, -2., -0.3], [-0.1, -2.6, -4.]],
                         &Device::Cpu,
                     )?)
-                };
-                let views =
-                    sampler(negatives, true).views(&batch()?, &mut predict, &step(index))?;
+                });
+                let views = sampler(negatives, true).views(&batch()?, &predict, &step(index))?;
                 let rows = views.input.join()?.to_vec2::<f32>()?;
                 for example in 0..2 {
                     let class = (0..3)
@@ -262,7 +244,7 @@ mod tests {
     fn any_class_may_be_the_true_one() -> Result<()> {
         let mut seen = [0; 3];
         for index in 0..300 {
-            let views = sampler(Negatives::Any, true).views(&batch()?, &mut never, &step(index))?;
+            let views = sampler(Negatives::Any, true).views(&batch()?, &never(), &step(index))?;
             let rows = views.input.join()?.to_vec2::<f32>()?;
             seen[(0..3).find(|&class| rows[2][class] == 1.).expect("one-hot")] += 1;
         }
@@ -275,13 +257,13 @@ mod tests {
 
     #[test]
     fn a_certain_prediction_still_leaves_a_wrong_label() -> Result<()> {
-        let mut predict = || {
+        let predict = Prediction::new(|| {
             Ok(Tensor::new(
                 &[[-1e4f32, -2e4, 0.], [0., -1e5, -1e5]],
                 &Device::Cpu,
             )?)
-        };
-        let views = sampler(Negatives::Hard, true).views(&batch()?, &mut predict, &step(0))?;
+        });
+        let views = sampler(Negatives::Hard, true).views(&batch()?, &predict, &step(0))?;
         assert_eq!(
             views.input.join()?.to_dtype(DType::F32)?.to_vec2::<f32>()?[2],
             [1., 0., 0., 4.]

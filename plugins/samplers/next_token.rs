@@ -1,23 +1,24 @@
-//! Sampler `next_token`: the context, and a candidate for what follows it.
+//! Sampler `next_token`: the context, and a candidate for the token that follows.
 
-use std::collections::{BTreeMap, HashMap};
-
-use onward_core::candle_core::{DType, Device, Tensor};
-use onward_core::contract::sampler::{predicted_wrong, uniform_wrong};
-use onward_core::data::Examples;
+use onward_core::candle_core::{DType, Device, Tensor, Var};
+use onward_core::contract::negatives::{predicted_wrong, uniform_wrong};
+use onward_core::flow::examples::Examples;
+use onward_core::flow::input::LABEL;
 use onward_core::flow::random::{below, unit};
+use onward_core::settings::Positive;
 use onward_core::{
-    Batch, BuildContext, Error, Input, NegativeSampler, Result, Role, Step, Values, Views,
+    Batch, BuildContext, Error, Input, NegativeSampler, Prediction, Result, Role, Step, Values,
+    Views,
 };
 
 onward_core::choices! {
-    /// How the wrong token of a negative view is chosen.
+    /// How the wrong token of a negative view is drawn.
     pub enum Negatives {
         /// In proportion to the network's own probability of each wrong token.
         Predicted = "predicted",
-        /// All wrong tokens alike.
+        /// All wrong tokens equally likely.
         Uniform = "uniform",
-        /// No wrong token behind a real context, but windows of text that the network itself went on with.
+        /// Not a wrong token after a real context, but windows of text that the network itself has generated.
         RollOuts = "roll_outs",
     }
 }
@@ -25,106 +26,112 @@ onward_core::choices! {
 onward_core::settings! {
     /// A window of `K` tokens and a candidate for the next one, each a one-hot slot as wide as the vocabulary `V`: `[K·V
     /// context | V candidate]`. The token that follows makes the positive view, a wrong one the negative view, an empty
-    /// slot the neutral one.
+    /// slot the neutral view.
     ///
-    /// The context is one part for all views and candidates; rows of the weight are picked, nothing is multiplied.
+    /// The context is one part for all views and candidates. Rows of the weight are picked, nothing is multiplied.
     ///
-    /// With `roll_outs` the network goes on from `pool` random windows of the training part, `length` tokens each, drawn
-    /// from its own probabilities; a negative view is a random window of that, with the token that the network drew
-    /// next. The pool is made anew before every `refresh`-th epoch, and is part of a checkpoint.
+    /// With `roll_outs` the network continues `pool` random windows of the training part by `length` tokens each, drawn
+    /// from its own probabilities. A negative view is a random window of that text, with the token that the network drew
+    /// next. The pool is made again before every `refresh`-th epoch, and is part of a checkpoint.
     ///
     /// # Reference
     /// Hinton, "The Forward-Forward Algorithm", 2022 (<https://arxiv.org/abs/2212.13345>): negatives with a
-    /// last character that the network predicts, or made offline by letting it go on.
+    /// last character that the network predicts, or generated offline.
     pub struct NextToken {
-        /// How the wrong token of a negative view is chosen: never the true one, but for `roll_outs`, which may by chance be
-        /// as the text is.
+        /// How the wrong token of a negative view is drawn. It is never the true one; roll-outs may equal the text by chance.
         negatives: Negatives = Negatives::Predicted;
         /// The value of the candidate's entry, where those of the context are 1.
-        strength: f64 = 3., in f64::MIN_POSITIVE..;
-        /// Of roll-outs: how many are made.
+        strength: f64 = 3., in Positive;
+        /// Roll-outs: their number.
         pool: usize = 1000, in 1..=1_000_000;
-        /// Of roll-outs: how many tokens each goes on for.
+        /// Roll-outs: the number of tokens that each is continued by.
         length: usize = 50, in 1..=10_000;
-        /// Of roll-outs: epochs between two times that they are made.
+        /// Roll-outs: epochs between two times that they are made.
         refresh: usize = 1, in 1..;
     }
 }
 
+/// Roll-outs that are made side by side.
+const BESIDE: usize = 500;
+
 struct Sampler {
     settings: NextToken,
     vocabulary: usize,
-    /// Roll-outs, each after the window that it began with, `(pool, K + length)`.
-    pool: Option<Tensor>,
+    pool: Option<Pool>,
 }
 
-const POOL: &str = "pool";
-/// Roll-outs that go on side by side.
-const BESIDE: usize = 500;
+/// Roll-outs, each after the window that it began with.
+struct Pool {
+    /// `(pool, K + length)`.
+    tokens: Var,
+    /// 1 once they were made, `(1,)`.
+    made: Var,
+}
+
+impl Pool {
+    fn is_made(&self) -> Result<bool> {
+        Ok(self.made.to_vec1::<u32>()? == [1])
+    }
+}
 
 impl Sampler {
     fn new(settings: NextToken, context: &BuildContext) -> Result<Self> {
         if context.tokenizer.is_none() {
-            let problem =
-                "it makes views of text; choose data of text, or another `sampler`".to_string();
-            return Err(Error::Mismatch {
-                place: "next_token".into(),
-                problem,
-            });
+            let problem = "makes views of text; choose a data set of text, or another `sampler`";
+            return Err(Error::unfit("next_token", problem));
         }
+        let window: usize = context.example.iter().product();
+        let pool = match settings.negatives {
+            Negatives::RollOuts => {
+                let shape = (settings.pool, window + settings.length);
+                let tokens = context.vars.state("pool", shape, DType::U32)?;
+                Some(Pool {
+                    tokens,
+                    made: context.vars.state("pool_made", 1, DType::U32)?,
+                })
+            }
+            _ => None,
+        };
         Ok(Self {
             settings,
             vocabulary: context.classes,
-            pool: None,
+            pool,
         })
     }
 
-    /// `[context | candidate]`, rows of both for every view, or of the context for all of them.
-    fn input(
-        &self,
-        context: Tensor,
-        candidates: Tensor,
-        strength: f64,
-        batch: usize,
-    ) -> Result<Input> {
+    /// `[context | candidate]`: the context has rows for every view, or for all of them together.
+    fn input(&self, context: Tensor, candidate: Values, batch: usize) -> Result<Input> {
         let width = (context.dim(1)? + 1) * self.vocabulary;
-        let views = candidates.dim(0)? / batch;
+        let views = candidate.rows()? / batch;
         let context = Values::OneHot {
             index: context,
             classes: self.vocabulary,
             strength: 1.,
         };
-        let candidate = Values::OneHot {
-            index: candidates,
-            classes: self.vocabulary,
-            strength,
-        };
-        Input::new(vec![context, candidate], batch, views, &[width])
+        Input::new(
+            [context.into(), candidate.named(LABEL)],
+            batch,
+            views,
+            &[width],
+        )
     }
 
-    /// Windows of the pool, with the token after each: as many as the batch has examples.
-    fn rolled_out(&self, pool: &Tensor, batch: &Batch, step: &Step) -> Result<(Tensor, Vec<u32>)> {
-        let (window, rows) = (
-            batch.rows().dim(1)?,
-            pool.to_device(&Device::Cpu)?.to_vec2::<u32>()?,
-        );
-        if pool.dim(1)? <= window {
-            let (found, expected) = (
-                pool.dims().to_vec(),
-                format!("rows of more than {window} tokens"),
-            );
-            return Err(Error::Shape {
-                place: "roll-outs".into(),
-                found,
-                expected,
-            });
+    fn candidates(&self, index: Tensor) -> Values {
+        Values::OneHot {
+            index,
+            classes: self.vocabulary,
+            strength: self.settings.strength,
         }
+    }
+
+    /// Windows of the pool with the token after each, as many as the batch has examples.
+    fn rolled_out(&self, pool: &Pool, batch: &Batch, step: &Step) -> Result<(Tensor, Vec<u32>)> {
+        let (window, size) = (batch.rows().dim(1)?, batch.size());
+        let rows = pool.tokens.to_device(&Device::Cpu)?.to_vec2::<u32>()?;
         let mut rng = step.stream("negatives");
-        let (mut contexts, mut next) = (
-            Vec::with_capacity(window * batch.size()),
-            Vec::with_capacity(batch.size()),
-        );
-        for _ in 0..batch.size() {
+        let (mut contexts, mut next) =
+            (Vec::with_capacity(window * size), Vec::with_capacity(size));
+        for _ in 0..size {
             let row = &rows[below(&mut rng, rows.len())];
             // The first window is real, and so may be what was drawn after it.
             let start = match row.len() - window {
@@ -135,131 +142,39 @@ impl Sampler {
             next.push(row[start + window]);
         }
         Ok((
-            Tensor::from_vec(contexts, (batch.size(), window), batch.device())?,
+            Tensor::from_vec(contexts, (size, window), batch.device())?,
             next,
         ))
     }
-}
 
-impl NegativeSampler for Sampler {
-    fn views(
-        &mut self,
-        batch: &Batch,
-        predict: &mut dyn FnMut() -> Result<Tensor>,
-        step: &Step,
-    ) -> Result<Views> {
-        let labels = batch.labels()?;
-        let mut context = batch.rows().clone();
-        let wrong = match (self.settings.negatives, &self.pool) {
-            (Negatives::Uniform, _) => {
-                uniform_wrong(labels, self.vocabulary, &mut step.stream("negatives"))
-            }
-            (Negatives::RollOuts, Some(pool)) => {
-                let (rolled_out, next) = self.rolled_out(pool, batch, step)?;
-                context = Tensor::cat(&[&context, &rolled_out], 0)?;
-                next
-            }
-            // Before the first roll-outs are made there is only the prediction.
-            _ => predicted_wrong(labels, &predict()?, &mut step.stream("negatives"))?,
-        };
-        let both = Tensor::from_vec(
-            [labels, &wrong].concat(),
-            (2 * labels.len(), 1),
-            batch.device(),
-        )?;
-        let input = self.input(context, both, self.settings.strength, batch.size())?;
-        Views::new(
-            input,
-            vec![Role::Positive, Role::Negative],
-            Some(labels.to_vec()),
-        )
-    }
-
-    fn neutral(&self, batch: &Batch) -> Result<Input> {
-        let empty = Tensor::zeros((batch.size(), 1), DType::U32, batch.device())?;
-        self.input(batch.rows().clone(), empty, 0., batch.size())
-    }
-
-    fn hypotheses(&self, batch: &Batch, candidates: &Tensor) -> Result<Option<Input>> {
-        let rows = candidates.flatten_all()?.unsqueeze(1)?;
-        Ok(Some(self.input(
-            batch.rows().clone(),
-            rows,
-            self.settings.strength,
-            batch.size(),
-        )?))
-    }
-
-    fn refresh(
+    /// Continues windows of the training part: rows of tokens.
+    fn roll_out(
         &self,
         train: &dyn Examples,
         predict: &dyn Fn(&Batch) -> Result<Tensor>,
         step: &Step,
-    ) -> Result<Option<HashMap<String, Tensor>>> {
-        let due = self.pool.is_none() || step.epoch.is_multiple_of(self.settings.refresh);
-        if self.settings.negatives != Negatives::RollOuts || !due {
-            return Ok(None);
-        }
+    ) -> Result<Vec<Vec<u32>>> {
         let mut rng = step.stream("roll-outs");
-        let starts: Vec<usize> = (0..self.settings.pool)
-            .map(|_| below(&mut rng, train.len()))
-            .collect();
+        let starts = (0..self.settings.pool).map(|_| below(&mut rng, train.len()));
+        let starts: Vec<usize> = starts.collect();
         let mut pool: Vec<Vec<u32>> = Vec::with_capacity(starts.len());
         for starts in starts.chunks(BESIDE) {
             let mut rows = train.batch(starts, None)?.rows().to_vec2::<u32>()?;
             let window = rows[0].len();
             for _ in 0..self.settings.length {
-                let last: Vec<u32> = rows
-                    .iter()
-                    .flat_map(|row| &row[row.len() - window..])
-                    .copied()
-                    .collect();
-                let batch =
-                    Batch::unlabelled(Tensor::from_vec(last, (rows.len(), window), &Device::Cpu)?)?;
+                let last = rows.iter().flat_map(|row| &row[row.len() - window..]);
+                let last = Tensor::from_iter(last.copied(), &Device::Cpu)?;
+                let batch = Batch::unlabelled(last.reshape((rows.len(), window))?)?;
                 let log = predict(&batch)?
                     .to_device(&Device::Cpu)?
-                    .to_dtype(DType::F64)?
-                    .to_vec2::<f64>()?;
-                for (row, log) in rows.iter_mut().zip(log) {
+                    .to_dtype(DType::F64)?;
+                for (row, log) in rows.iter_mut().zip(log.to_vec2::<f64>()?) {
                     row.push(drawn(&log, unit(&mut rng)));
                 }
             }
             pool.extend(rows);
         }
-        let (count, width) = (pool.len(), pool[0].len());
-        let pool = Tensor::from_vec(pool.concat(), (count, width), &Device::Cpu)?;
-        Ok(Some(HashMap::from([(POOL.to_string(), pool)])))
-    }
-
-    fn save(&self) -> BTreeMap<String, Tensor> {
-        self.pool
-            .iter()
-            .map(|pool| (POOL.to_string(), pool.clone()))
-            .collect()
-    }
-
-    fn restore(&mut self, tensors: &HashMap<String, Tensor>) -> Result<()> {
-        let Some(pool) = tensors.get(POOL) else {
-            return Ok(());
-        };
-        let largest = pool
-            .to_dtype(DType::U32)?
-            .flatten_all()?
-            .max(0)?
-            .to_scalar::<u32>()?;
-        if pool.rank() != 2 || largest as usize >= self.vocabulary {
-            let (found, expected) = (
-                pool.dims().to_vec(),
-                format!("rows of tokens below {}", self.vocabulary),
-            );
-            return Err(Error::Shape {
-                place: "roll-outs".into(),
-                found,
-                expected,
-            });
-        }
-        self.pool = Some(pool.to_dtype(DType::U32)?);
-        Ok(())
+        Ok(pool)
     }
 }
 
@@ -274,6 +189,61 @@ fn drawn(log_probabilities: &[f64], uniform: f64) -> u32 {
     found.unwrap_or(log_probabilities.len().saturating_sub(1)) as u32
 }
 
+impl NegativeSampler for Sampler {
+    fn views(&self, batch: &Batch, prediction: &Prediction<'_>, step: &Step) -> Result<Views> {
+        let (labels, mut rng) = (batch.labels()?, step.stream("negatives"));
+        let mut context = batch.rows().clone();
+        let wrong = match (self.settings.negatives, &self.pool) {
+            (Negatives::Uniform, _) => uniform_wrong(labels, self.vocabulary, &mut rng),
+            (Negatives::RollOuts, Some(pool)) if pool.is_made()? => {
+                let (rolled_out, next) = self.rolled_out(pool, batch, step)?;
+                context = Tensor::cat(&[&context, &rolled_out], 0)?;
+                next
+            }
+            // Before the first roll-outs there is only the prediction.
+            _ => predicted_wrong(labels, prediction.log_probabilities()?, &mut rng)?,
+        };
+        let both = [labels, &wrong].concat();
+        let both = Tensor::from_vec(both, (2 * labels.len(), 1), batch.device())?;
+        let input = self.input(context, self.candidates(both), batch.size())?;
+        Views::new(input, vec![Role::Positive, Role::Negative])
+    }
+
+    fn neutral(&self, batch: &Batch) -> Result<Input> {
+        let (rows, width) = (batch.size(), self.vocabulary);
+        self.input(batch.rows().clone(), Values::Zeros { rows, width }, rows)
+    }
+
+    fn hypotheses(&self, batch: &Batch, candidates: &Tensor) -> Result<Option<Input>> {
+        let rows = candidates.flatten_all()?.unsqueeze(1)?;
+        let candidates = self.candidates(rows);
+        Ok(Some(self.input(
+            batch.rows().clone(),
+            candidates,
+            batch.size(),
+        )?))
+    }
+
+    fn refresh(
+        &self,
+        train: &dyn Examples,
+        predict: &dyn Fn(&Batch) -> Result<Tensor>,
+        step: &Step,
+    ) -> Result<()> {
+        let Some(pool) = &self.pool else {
+            return Ok(());
+        };
+        if pool.is_made()? && !step.epoch.is_multiple_of(self.settings.refresh) {
+            return Ok(());
+        }
+        let rows = self.roll_out(train, predict, step)?;
+        let device = pool.tokens.device();
+        let tokens = Tensor::new(rows.concat(), &Device::Cpu)?.reshape(pool.tokens.shape())?;
+        pool.tokens.set(&tokens.to_device(device)?)?;
+        Ok(pool.made.set(&Tensor::new(&[1u32], device)?)?)
+    }
+}
+
 onward_core::register! {
     dyn NegativeSampler, "next_token", "a window of text and the token after it, or a wrong one (Hinton 2022, arXiv 2212.13345)",
     |settings: NextToken, context| Ok(Box::new(Sampler::new(settings, context)?))
@@ -281,9 +251,14 @@ onward_core::register! {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use onward_core::flow::examples::Augment;
+    use onward_core::{Tokenizer, Vars};
+
     use super::*;
 
-    /// Counts up and begins again, `0 1 2 3 0 1 …`; the network below is sure that it counts down.
+    /// Counts up in a circle, `0 1 2 3 0 1 …`; the network below is sure that it counts down.
     struct Counting;
 
     impl Examples for Counting {
@@ -291,16 +266,9 @@ mod tests {
             40
         }
 
-        fn batch(
-            &self,
-            indices: &[usize],
-            _: Option<&onward_core::data::Augment<'_>>,
-        ) -> Result<Batch> {
-            let tokens: Vec<u32> = indices
-                .iter()
-                .flat_map(|&i| [i, i + 1, i + 2])
-                .map(|i| i as u32 % 4)
-                .collect();
+        fn batch(&self, indices: &[usize], _: Option<&Augment<'_>>) -> Result<Batch> {
+            let tokens = indices.iter().flat_map(|&i| [i, i + 1, i + 2]);
+            let tokens: Vec<u32> = tokens.map(|i| i as u32 % 4).collect();
             let labels = indices.iter().map(|&i| (i + 3) as u32 % 4).collect();
             Batch::new(
                 Tensor::from_vec(tokens, (indices.len(), 3), &Device::Cpu)?,
@@ -320,70 +288,67 @@ mod tests {
         Ok(Tensor::from_iter(last.into_iter().flat_map(row), &Device::Cpu)?.reshape(((), 4))?)
     }
 
-    fn sampler(negatives: Negatives) -> Sampler {
+    fn sampler(negatives: Negatives, refresh: usize) -> Result<(Sampler, Vars)> {
+        let vars = Vars::new(1, DType::F32, &Device::Cpu);
+        let mut context = BuildContext::new(vars.clone(), 1);
+        (context.example, context.classes) = (vec![3], 4);
+        context.tokenizer = Some(Arc::new(Tokenizer::characters("abcd")?));
         let settings = NextToken {
             negatives,
             pool: 7,
             length: 5,
+            refresh,
             ..NextToken::default()
         };
-        Sampler {
-            settings,
-            vocabulary: 4,
-            pool: None,
-        }
+        Ok((Sampler::new(settings, &context)?, vars))
     }
 
     fn step(epoch: usize) -> Step {
         Step {
-            seed: 1,
             index: epoch as u64,
             epoch,
-            epochs: 9,
             train: true,
-            pass: 0,
+            ..Step::evaluation(1)
         }
     }
 
+    fn never() -> Prediction<'static> {
+        Prediction::new(|| panic!("these negatives need no prediction"))
+    }
+
     #[test]
-    fn the_candidate_stands_behind_the_context() -> Result<()> {
+    fn the_candidate_follows_the_context() -> Result<()> {
         let batch = Counting.batch(&[0, 5], None)?;
-        let views = sampler(Negatives::Uniform).views(&batch, &mut || unreachable!(), &step(0))?;
+        let (sampler, _) = sampler(Negatives::Uniform, 1)?;
+        let views = sampler.views(&batch, &never(), &step(0))?;
         let rows = views.input.join()?.to_vec2::<f32>()?;
-        assert_eq!(
-            rows[0],
-            [1., 0., 0., 0., 0., 1., 0., 0., 0., 0., 1., 0., 0., 0., 0., 3.]
-        );
-        assert_eq!(
-            (rows[2][..12].to_vec(), rows[2][15]),
-            (rows[0][..12].to_vec(), 0.)
-        );
-        let neutral = sampler(Negatives::Uniform)
-            .neutral(&batch)?
-            .join()?
-            .to_vec2::<f32>()?;
+        let first = [
+            1., 0., 0., 0., 0., 1., 0., 0., 0., 0., 1., 0., 0., 0., 0., 3.,
+        ];
+        assert_eq!(rows[0], first);
+        assert_eq!((&rows[2][..12], rows[2][15]), (&first[..12], 0.));
+        let neutral = sampler.neutral(&batch)?.join()?.to_vec2::<f32>()?;
         assert_eq!(neutral[1][12..], [0.; 4]);
         Ok(())
     }
 
     #[test]
-    fn roll_outs_are_what_the_network_goes_on_with() -> Result<()> {
-        let mut sampler = sampler(Negatives::RollOuts);
-        let made = sampler
-            .refresh(&Counting, &down, &step(0))?
-            .expect("there are none yet");
-        let rows = made[POOL].to_vec2::<u32>()?;
+    fn roll_outs_are_the_text_that_the_network_generates() -> Result<()> {
+        let (sampler, vars) = sampler(Negatives::RollOuts, 1)?;
+        sampler.refresh(&Counting, &down, &step(0))?;
+        let state = vars.training_state();
+        assert!(
+            vars.model().is_empty() && state.len() == 2,
+            "roll-outs are no part of a model"
+        );
+        let rows = state[0].1.to_vec2::<u32>()?;
         assert_eq!((rows.len(), rows[0].len()), (7, 8));
         for row in &rows {
-            let steps: Vec<u32> = row
-                .windows(2)
-                .map(|pair| (pair[1] + 4 - pair[0]) % 4)
-                .collect();
-            assert_eq!(steps, [1, 1, 3, 3, 3, 3, 3]); // up twice, then down
+            let steps = row.windows(2).map(|pair| (pair[1] + 4 - pair[0]) % 4);
+            assert_eq!(steps.collect::<Vec<u32>>(), [1, 1, 3, 3, 3, 3, 3]); // up twice, then down
         }
-        sampler.restore(&made)?;
         let batch = Counting.batch(&(0..20).collect::<Vec<_>>(), None)?;
-        let views = sampler.views(&batch, &mut || unreachable!(), &step(0))?;
+        let views = sampler.views(&batch, &never(), &step(0))?;
         let all = views.input.join()?.to_vec2::<f32>()?;
         let token = |row: &[f32], slot: usize| {
             row[4 * slot..4 * slot + 4]
@@ -395,13 +360,22 @@ mod tests {
             assert_eq!(
                 (token(row, 3) + 4 - token(row, 2)) % 4,
                 3,
-                "a negative goes on downwards"
+                "negatives count down"
             );
         }
-        assert_eq!(sampler.save()[POOL].to_vec2::<u32>()?, rows);
-        sampler.settings.refresh = 2;
-        assert!(sampler.refresh(&Counting, &down, &step(1))?.is_none());
-        assert!(sampler.refresh(&Counting, &down, &step(2))?.is_some());
+        Ok(())
+    }
+
+    #[test]
+    fn roll_outs_are_made_again_when_they_are_due() -> Result<()> {
+        let (sampler, vars) = sampler(Negatives::RollOuts, 2)?;
+        let pool = |epoch: usize| -> Result<Vec<Vec<u32>>> {
+            sampler.refresh(&Counting, &down, &step(epoch))?;
+            Ok(vars.training_state()[0].1.to_vec2()?)
+        };
+        let first = pool(1)?; // not due, but there are none yet
+        assert_eq!(pool(3)?, first);
+        assert_ne!(pool(4)?, first);
         Ok(())
     }
 }

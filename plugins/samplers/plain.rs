@@ -1,35 +1,29 @@
 //! Sampler `plain`: the examples as they are, for rules that need no negatives.
 
-use onward_core::candle_core::Tensor;
-use onward_core::{Batch, Input, NegativeSampler, Result, Role, Step, Values, Views};
+use onward_core::{Batch, Input, NegativeSampler, Prediction, Result, Role, Step, Values, Views};
 
 onward_core::settings! {
-    /// One positive view, the example itself, with its class beside it for losses that need it; no label is in the
-    /// input, and there are no negatives. Windows of tokens become one-hot slots.
+    /// One positive view, the example itself. No label is in the input, and there are no negatives. Windows of tokens
+    /// become one-hot slots.
     ///
     /// # Reference
-    /// What rules with a goodness for each class are given, as Mono-Forward's
-    /// (<https://arxiv.org/abs/2501.09238>), and backpropagation.
+    /// The input of rules with a goodness for each class, such as Mono-Forward (<https://arxiv.org/abs/2501.09238>), and of
+    /// backpropagation.
     pub struct Plain {}
 }
 
 struct Sampler {
-    /// Of text, the size of the vocabulary.
+    /// The size of the vocabulary, for text.
     tokens: Option<usize>,
 }
 
 impl NegativeSampler for Sampler {
-    fn views(
-        &mut self,
-        batch: &Batch,
-        _predict: &mut dyn FnMut() -> Result<Tensor>,
-        _step: &Step,
-    ) -> Result<Views> {
-        Views::new(
-            self.neutral(batch)?,
-            vec![Role::Positive],
-            batch.labels().ok().map(<[u32]>::to_vec),
-        )
+    fn views(&self, batch: &Batch, _: &Prediction<'_>, _: &Step) -> Result<Views> {
+        Views::new(self.neutral(batch)?, vec![Role::Positive])
+    }
+
+    fn uses_labels(&self) -> bool {
+        false
     }
 
     fn neutral(&self, batch: &Batch) -> Result<Input> {
@@ -43,7 +37,7 @@ impl NegativeSampler for Sampler {
             classes: tokens,
             strength: 1.,
         };
-        Input::new(vec![slots], batch.size(), 1, &[width])
+        Input::new([slots], batch.size(), 1, &[width])
     }
 }
 

@@ -8,7 +8,7 @@ use clap::builder::PossibleValuesParser;
 use clap::Args;
 use toml::Value;
 
-use super::print;
+use super::output::print;
 use crate::error::{Error, Result};
 use crate::plugin::registry::{self, KINDS};
 
@@ -71,14 +71,10 @@ impl New {
 
         let folder = Path::new(&self.name);
         fs::create_dir(folder).map_err(|error| match error.kind() {
-            ErrorKind::AlreadyExists => {
-                let problem =
-                    "exists already and is never overwritten; choose another name".to_string();
-                Error::Run {
-                    path: folder.into(),
-                    problem,
-                }
-            }
+            ErrorKind::AlreadyExists => Error::run(
+                folder,
+                "exists already and is never overwritten; choose another name",
+            ),
             _ => Error::file("create", folder)(error),
         })?;
         let filled = |text: &str| {
@@ -114,17 +110,12 @@ impl New {
     /// The name of the plugin, if that of the crate is one.
     fn plugin(&self) -> Result<String> {
         let fault = |expected: String| {
-            let (key, value, origin) = (
-                "name".into(),
+            Err(Error::setting(
+                "name",
                 format!("{:?}", self.name),
-                "the command line".into(),
-            );
-            Err(Error::Setting {
-                key,
-                value,
-                origin,
+                "the command line",
                 expected,
-            })
+            ))
         };
         let of_a_name =
             |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
@@ -170,26 +161,18 @@ impl Source {
             None if is_clone(built_from) => built_from.into(),
             None => return Ok(Self::Registry),
             Some(path) => {
-                let (key, value, origin) =
-                    ("path".into(), path.display().to_string(), "--path".into());
-                let expected =
-                    "a clone of onward, a folder with Cargo.toml and plugins/Cargo.toml".into();
-                return Err(Error::Setting {
-                    key,
-                    value,
-                    origin,
-                    expected,
-                });
+                return Err(Error::setting(
+                    "path",
+                    path.display().to_string(),
+                    "--path",
+                    "a clone of onward, a folder with Cargo.toml and plugins/Cargo.toml",
+                ));
             }
         };
         match path.to_str() {
             Some(path) => Ok(Self::Clone(path.into())),
             None => {
-                let problem = "a manifest can name only paths that are UTF-8; move it, or name another with --path";
-                Err(Error::Run {
-                    path,
-                    problem: problem.into(),
-                })
+                Err(Error::run(path, "a manifest can name only paths that are UTF-8; move it, or name another with --path"))
             }
         }
     }
@@ -209,7 +192,10 @@ impl Source {
             }
             Self::Registry => format!("{version:?}"),
         };
-        manifest.replace("\nonward = \"VERSION\"\n", &format!("\nonward = {specified}\n"))
+        manifest.replace(
+            "\nonward = \"VERSION\"\n",
+            &format!("\nonward = {specified}\n"),
+        )
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::contract::block::Report;
+use crate::contract::block::StepReport;
 use crate::run::observe::{Event, Observer};
 use crate::run::summary::{Evaluation, Score};
 
@@ -38,23 +38,28 @@ impl Progress {
         }
     }
 
-    fn reports(&self, reports: &[(usize, Report)]) -> String {
-        let text = |(block, report): &(usize, Report)| {
+    fn reports(&self, reports: &[(usize, StepReport)]) -> String {
+        let text = |(block, report): &(usize, StepReport)| {
             let name = self.blocks.get(*block).map_or("?", String::as_str);
-            match report.negative {
-                Some(negative) => format!("{name}: {}/{}", short(report.positive), short(negative)),
-                None => format!("{name}: {}", short(report.positive)),
-            }
+            let positive = short(report.positive?);
+            let negative = report
+                .negative
+                .map_or(String::new(), |g| format!("/{}", short(g)));
+            Some(format!("{name}: {positive}{negative}"))
         };
-        if reports.is_empty() {
-            // A probe learns, or nothing does.
-            return String::new();
+        let losses: Vec<f64> = reports
+            .iter()
+            .filter_map(|(_, report)| report.loss)
+            .collect();
+        let goodness: Vec<String> = reports.iter().filter_map(text).collect();
+        let mut parts = Vec::new();
+        if !losses.is_empty() {
+            parts.push(format!("loss {:.4}", losses.iter().sum::<f64>()));
         }
-        let loss: f64 = reports.iter().map(|(_, report)| report.loss).sum();
-        format!(
-            "loss {loss:.4}  goodness +/− {}",
-            reports.iter().map(text).collect::<Vec<_>>().join("  ")
-        )
+        if !goodness.is_empty() {
+            parts.push(format!("goodness +/− {}", goodness.join("  ")));
+        }
+        parts.join("  ")
     }
 }
 
@@ -110,8 +115,7 @@ impl Observer for Progress {
             Event::Evaluated {
                 split, evaluation, ..
             } => {
-                let split = format!("{split:?}").to_lowercase();
-                self.line(format!("  {split}: {}", readouts(evaluation)));
+                self.line(format!("  {}: {}", split.word(), readouts(evaluation)));
             }
             Event::Finished { .. } => {
                 if let Some(bar) = self.bar.take() {

@@ -1,21 +1,46 @@
-//! A table of runs, with the command that repeats each.
+//! `onward report`: a Markdown table of runs, with the command that repeats each.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use clap::Args;
 use serde_json::Value as Json;
-use toml::{Table, Value};
 
-use crate::contract::architecture::Architecture;
-use crate::data::DataSet;
+use super::command_line::{configuration, data_argument, shortest};
+use super::output::print;
 use crate::error::{Error, Result};
-use crate::plugin::config::{Config, Source, NO_PRESET};
-use crate::plugin::registry::{self, Kind};
 use crate::run::folder::{self, CONFIG, SUMMARY};
 
-/// What changes nothing but when something is written.
-const SILENT: [&str; 2] = ["evaluate_every", "checkpoint_every"];
-/// Between these lines of a file a table is replaced.
+#[derive(Args)]
+pub(super) struct Report {
+    /// Folders of runs; their config.toml and summary.json are enough.
+    #[arg(required = true)]
+    runs: Vec<PathBuf>,
+    /// Write the table into this file, between its lines `<!-- onward report: begin -->` and `<!-- onward report: end -->`.
+    #[arg(long, value_name = "FILE")]
+    write: Option<PathBuf>,
+}
+
+impl Report {
+    pub(super) fn run(self) -> Result<()> {
+        let base = self.write.as_deref().and_then(Path::parent);
+        let table = table(&self.runs, base.unwrap_or(Path::new("")))?;
+        match &self.write {
+            Some(file) => write(file, &table),
+            None => print(&table),
+        }
+    }
+}
+
+/// The shortest command that gives the configuration in a file, but for settings that change the log alone.
+///
+/// # Errors
+/// As [`Config::resolve`](crate::plugin::config::Config::resolve); [`Error::Run`] if the file names no architecture.
+pub fn command(config: &Path) -> Result<String> {
+    shortest(&configuration(config)?, config)
+}
+
+/// The lines of a file between which a table is replaced.
 const MARKS: [&str; 2] = [
     "<!-- onward report: begin -->",
     "<!-- onward report: end -->",
@@ -117,10 +142,8 @@ impl Row {
     fn read(run: &Path, base: &Path) -> Result<Self> {
         let path = run.join(SUMMARY);
         let text = std::fs::read_to_string(&path).map_err(Error::file("read", &path))?;
-        let missing = |what: &str| Error::Run {
-            path: path.clone(),
-            problem: format!("no summary of a run: no {what}"),
-        };
+        let missing =
+            |what: &str| Error::run(path.clone(), format!("no summary of a run: no {what}"));
         let summary: Json = serde_json::from_str(&text).map_err(|_| missing("JSON"))?;
         let test = &summary["test"];
         let preferred = test["readout"].as_str().ok_or_else(|| missing("readout"))?;
@@ -143,7 +166,7 @@ impl Row {
                 .unwrap_or(&path)
                 .display()
                 .to_string(),
-            data: data(&wanted)?.unwrap_or_default(),
+            data: data_argument(&wanted)?.unwrap_or_default(),
             epochs: summary["epochs"].to_string(),
             seed: summary["seed"].to_string(),
             preferred: preferred.into(),
@@ -205,160 +228,14 @@ pub fn write(path: &Path, table: &str) -> Result<()> {
     let parts = text
         .split_once(begin)
         .and_then(|(before, rest)| Some((before, rest.split_once(end)?.1)));
-    let (before, after) = parts.ok_or_else(|| Error::Data {
-        file: path.into(),
-        problem: format!("expected two lines to put the table between: {begin} and {end}"),
+    let (before, after) = parts.ok_or_else(|| {
+        Error::data(
+            path,
+            format!("expected two lines to put the table between: {begin} and {end}"),
+        )
     })?;
     folder::write(
         path,
         format!("{before}{begin}\n{table}{end}{after}").as_bytes(),
     )
-}
-
-/// The shortest command that resolves to the configuration in a file, but for what changes nothing but the log; settings
-/// that are newer than the file have their defaults.
-///
-/// # Errors
-/// As [`Config::resolve`]; [`Error::Run`] if no architecture is named.
-pub fn command(config: &Path) -> Result<String> {
-    shortest(&configuration(config)?, config)
-}
-
-/// The configuration in a file, as complete as a run has it.
-fn configuration(file: &Path) -> Result<Config> {
-    let source = Source::file(file)?;
-    let Some(Value::String(architecture)) = source.table.get("architecture").cloned() else {
-        return Err(Error::Run {
-            path: file.into(),
-            problem: "names no `architecture`".into(),
-        });
-    };
-    Config::resolve(&architecture, Some(NO_PRESET), vec![source])
-}
-
-/// The data set as a command line names it: with its argument, if it has one.
-fn data(config: &Config) -> Result<Option<String>> {
-    let Some(data) = &config.run.data else {
-        return Ok(None);
-    };
-    let argument = registry::info(DataSet::KIND, &data.name)?.argument;
-    let argument = argument.and_then(|key| data.settings.get(key)?.as_str());
-    Ok(Some(argument.map_or(data.name.clone(), |argument| {
-        format!("{}:{argument}", data.name)
-    })))
-}
-
-/// The shortest command that leads to what is wanted, which stands in `file`.
-fn shortest(wanted: &Config, file: &Path) -> Result<String> {
-    let data = data(wanted)?;
-    let info = registry::info(<dyn Architecture>::KIND, &wanted.architecture)?;
-    let named = info.presets.iter().skip(1).map(|preset| Some(preset.name));
-    let commands = [None].into_iter().chain(named).chain([Some(NO_PRESET)]);
-    let commands = commands.filter_map(|preset| with_preset(wanted, preset, data.as_deref()));
-    // With no preset every setting can be written down.
-    commands.min_by_key(String::len).ok_or_else(|| Error::Run {
-        path: file.into(),
-        problem: "no command gives this configuration".into(),
-    })
-}
-
-/// The command with this preset, if it leads to what is wanted.
-fn with_preset(wanted: &Config, preset: Option<&str>, data: Option<&str>) -> Option<String> {
-    let mut sources = Vec::new();
-    let mut words = vec!["onward train".to_string(), wanted.architecture.clone()];
-    words.extend(preset.map(|preset| format!("--preset {preset}")));
-    if let Some(data) = data {
-        sources.push(Source::assignment(&format!("data={data}")).ok()?);
-        words.push(format!("--data {data}"));
-    }
-    let base = flat(
-        &Config::resolve(&wanted.architecture, preset, sources.clone())
-            .ok()?
-            .to_table(),
-        "",
-    );
-    let (mut last, mut names) = (Vec::new(), Vec::new());
-    for (key, value) in flat(&wanted.to_table(), "") {
-        if SILENT.contains(&key.as_str())
-            || base
-                .iter()
-                .any(|(known, old)| *known == key && *old == value)
-        {
-            continue;
-        }
-        let text = plain(&value);
-        let source = Source::assignment(&format!("{key}={text}")).ok()?;
-        match key.as_str() {
-            "epochs" | "seed" => last.push(format!("--{key} {text}")),
-            // A plugin first, then its settings.
-            _ if key.ends_with(".name") => {
-                let key = key.trim_end_matches(".name");
-                names.push((
-                    Source::assignment(&format!("{key}={text}")).ok()?,
-                    set(key, &text),
-                ));
-                continue;
-            }
-            _ => words.push(set(key.as_str(), &text)),
-        }
-        sources.push(source);
-    }
-    let at = usize::from(data.is_some());
-    for (source, word) in names.into_iter().rev() {
-        sources.insert(at, source);
-        words.insert(2 + usize::from(preset.is_some()) + at, word);
-    }
-    words.extend(last);
-    if !words.iter().any(|word| word.starts_with("--seed")) {
-        words.push(format!("--seed {}", wanted.run.seed));
-    }
-    let found = Config::resolve(&wanted.architecture, preset, sources).ok()?;
-    let audible = |config: &Config| {
-        let mut settings = flat(&config.to_table(), "");
-        settings.retain(|(key, _)| !SILENT.contains(&key.as_str()));
-        settings
-    };
-    (audible(&found) == audible(wanted)).then(|| words.join(" "))
-}
-
-/// In quotes where a shell would read more into it.
-fn set(key: &str, text: &str) -> String {
-    let quote = if text.contains(|c: char| "[]{}\"*? ".contains(c)) {
-        "'"
-    } else {
-        ""
-    };
-    format!("--set {quote}{key}={text}{quote}")
-}
-
-/// Every setting by its dotted path.
-fn flat(table: &Table, prefix: &str) -> Vec<(String, Value)> {
-    let mut settings = Vec::new();
-    for (key, value) in table {
-        let path = format!("{prefix}{key}");
-        match value {
-            Value::Table(inner) => settings.extend(flat(inner, &format!("{path}."))),
-            Value::String(_) if path == "architecture" => (),
-            value => settings.push((path, value.clone())),
-        }
-    }
-    settings
-}
-
-/// As it is written on a command line: words bare, lists without spaces.
-fn plain(value: &Value) -> String {
-    match value {
-        Value::String(word)
-            if word
-                .chars()
-                .all(|c| c.is_alphanumeric() || "_-./".contains(c)) =>
-        {
-            word.clone()
-        }
-        Value::Array(values) => format!(
-            "[{}]",
-            values.iter().map(plain).collect::<Vec<_>>().join(",")
-        ),
-        value => value.to_string(),
-    }
 }

@@ -1,42 +1,49 @@
-//! The trials that every plugin has to pass, this project's own and anybody else's.
+//! Trials that every plugin has to pass: this project's own, and those of other crates.
 //!
-//! A crate of plugins holds itself to them with one line in a test:
+//! A crate of plugins runs them with one line in a test:
 //!
 //! ```no_run
 //! # mod my_plugins {}
 //! # #[allow(unused_imports)]
 //! use my_plugins as _; // links them
 //!
-//! onward::conformance::of_package(env!("CARGO_PKG_NAME")).assert_passed();
+//! onward_core::conformance::of_package(env!("CARGO_PKG_NAME")).assert_passed();
 //! ```
 //!
-//! Everything that the package has registered is tried with its default settings, on random images of 4×4 pixels and on
-//! a text of four letters ([`images`], [`text`]), alone and inside whole runs with whatever else is linked:
+//! Every plugin that the package has registered is tried with its default settings, on random images of 4×4 pixels and on
+//! a text of four letters ([`images`], [`text`]): alone, and inside whole runs with the other plugins that are linked.
 //!
-//! | trial         | of                          | what is asked                                                         |
-//! |---------------|-----------------------------|-----------------------------------------------------------------------|
-//! | `description` | all                         | a name, a line about it, help for every setting                       |
-//! | `settings`    | all                         | defaults that read back equal; unknown keys are refused               |
-//! | `shapes`      | goodness, layer, sampler, data | what the trait says of the shapes, for one example and for several  |
-//! | `rows`        | goodness, layer             | a row of the result is of its own row alone                           |
-//! | `gradient`    | goodness                    | the gradient that differences along a direction give                  |
-//! | `seed`        | layer, sampler, data        | same seed, same bits; and no randomness that the seed does not change |
-//! | `locality`    | layer                       | a step changes variables of its own, and nothing else                 |
-//! | `labels`      | sampler, architecture       | labels that are hidden, or of the test part, change nothing           |
-//! | `trains`      | all but data                | in a run: finite losses and scores, every readout of the right shape  |
-//! | `repeats`     | all but data                | two runs with one seed end with the same bits; with another, not      |
-//! | `resumes`     | all but data                | so does a run that is stopped and goes on from its checkpoint         |
-//! | `local run`   | all but data                | what a block learns does not depend on whether the others learn       |
+//! | trial            | of                            | expected                                                          |
+//! |------------------|-------------------------------|-------------------------------------------------------------------|
+//! | `description`    | all                           | a name, a line about it, help for every setting                   |
+//! | `settings`       | all                           | defaults that read back equal; unknown keys refused               |
+//! | `shapes`         | goodness, layer, sampler, data | the documented shapes, for one example and for several           |
+//! | `rows`           | goodness, layer               | a row of the result depends on its own row alone                  |
+//! | `gradient`       | goodness                      | the gradient of the goodness equals differences                   |
+//! | `grade`          | goodness                      | the gradient of the loss equals differences                       |
+//! | `input gradient` | layer                         | the gradient with respect to the input equals differences         |
+//! | `seed`           | layer, sampler, data          | same seed, same bits; no randomness that the seed does not change |
+//! | `locality`       | goodness, layer               | a step changes its own variables, and no other                    |
+//! | `labels`         | sampler, architecture         | labels change nothing, unless it is declared that they do         |
+//! | `trains`         | all but data                  | in a run: finite losses and scores, every readout of its shape    |
+//! | `repeats`        | all but data                  | two runs with one seed end with the same bits; another seed, other bits |
+//! | `resumes`        | all but data                  | a run that is stopped and resumed ends with the same bits         |
+//! | `local run`      | all but data                  | a block's update does not depend on whether other blocks learn    |
 //!
-//! A plugin that needs what is not there (files, a network, another kind of data) is skipped where it needs them, and the
-//! verdict says so. It also says how long a step takes; that is never a reason to fail.
+//! A plugin that needs what is missing (files, a network, another kind of data) is skipped there, and the report says so.
+//! The report also has the time of a step; that is never a reason to fail.
 
-mod parts;
+mod data;
+mod description;
+mod goodness;
+mod layer;
 mod runs;
+mod sampler;
 mod toys;
 
 use std::fmt;
 use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::time::Instant;
 
 pub use toys::{images, text};
 
@@ -45,60 +52,62 @@ use crate::contract::goodness::GoodnessFn;
 use crate::contract::layer::LocalLayer;
 use crate::contract::sampler::NegativeSampler;
 use crate::data::DataSet;
-use crate::error::Error;
-use crate::plugin::registry::{self, Info, Kind};
+use crate::error::{Error, Result};
+use crate::plugin::registry::{self, Info, Registered};
+use crate::settings::PluginKind;
 
-/// What came of a trial.
+/// The outcome of a trial.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// All that was asked holds.
+    /// Everything was as expected.
     Passed,
-    /// It could not be held, and why.
+    /// The trial was not possible, and why.
     Skipped(String),
     /// What was found, and what was expected.
     Failed(String),
 }
 
-/// A trial of a plugin.
+/// One trial of a plugin.
 #[derive(Clone, Debug)]
 pub struct Trial {
-    /// The kind of plugin, the word that `onward list` has for it.
+    /// The kind of the plugin, the word of `onward list`.
     pub kind: &'static str,
     /// The plugin's name.
     pub plugin: &'static str,
     /// The package that registered it.
     pub package: &'static str,
-    /// What was tried: the first column of [the table](self).
+    /// The first column of [the table](self).
     pub trial: &'static str,
-    /// What came of it.
+    /// The outcome.
     pub outcome: Outcome,
 }
 
 impl fmt::Display for Trial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let place = format!("{} {}", self.kind, self.plugin);
+        write!(
+            f,
+            "{:32} {:14} ",
+            format!("{} {}", self.kind, self.plugin),
+            self.trial
+        )?;
         match &self.outcome {
-            Outcome::Passed => write!(f, "{place:32} {:12} passed", self.trial),
-            Outcome::Skipped(why) => write!(f, "{place:32} {:12} skipped: {why}", self.trial),
-            Outcome::Failed(why) => write!(
-                f,
-                "{place:32} {:12} FAILED: {why} (package {})",
-                self.trial, self.package
-            ),
+            Outcome::Passed => write!(f, "passed"),
+            Outcome::Skipped(why) => write!(f, "skipped: {why}"),
+            Outcome::Failed(why) => write!(f, "FAILED: {why} (package {})", self.package),
         }
     }
 }
 
-/// What came of all trials; printed with [`Display`](fmt::Display).
+/// The outcomes of all trials; print it with [`Display`](fmt::Display).
 #[derive(Clone, Debug, Default)]
-pub struct Verdict {
+pub struct Report {
     /// The trials, plugin after plugin.
     pub trials: Vec<Trial>,
-    /// How long things take, a line each.
+    /// Times of steps, a line each.
     pub speeds: Vec<String>,
 }
 
-impl Verdict {
+impl Report {
     /// The trials that failed.
     pub fn failures(&self) -> impl Iterator<Item = &Trial> {
         self.trials
@@ -109,25 +118,24 @@ impl Verdict {
     /// Prints everything.
     ///
     /// # Panics
-    /// If a trial failed, with all that did; or if there was none, since then nothing was linked.
+    /// If a trial failed, with all that did; or if there was no trial, since then nothing was linked.
     pub fn assert_passed(&self) {
         println!("{self}");
         let failed: Vec<String> = self.failures().map(Trial::to_string).collect();
+        let (failures, all) = (failed.len(), self.trials.len());
         assert!(
             failed.is_empty(),
-            "{} of {} trials failed:\n{}",
-            failed.len(),
-            self.trials.len(),
+            "{failures} of {all} trials failed:\n{}",
             failed.join("\n")
         );
         assert!(
-            !self.trials.is_empty(),
-            "nothing was tried: no plugin of this package is linked; a test links them with `use your_crate as _;`"
+            all > 0,
+            "nothing was tried: no plugin of this package is linked; link them in the test with `use your_crate as _;`"
         );
     }
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.trials
             .iter()
@@ -138,31 +146,31 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// Tries everything that a package has registered.
-pub fn of_package(package: &str) -> Verdict {
+/// Tries every plugin that a package has registered.
+pub fn of_package(package: &str) -> Report {
     of(|_, info| info.package == package)
 }
 
-/// Tries one plugin: the kind is the word that `onward list` has for it.
-pub fn of_plugin(kind: &str, name: &str) -> Verdict {
+/// Tries one plugin; the kind is the word of `onward list`.
+pub fn of_plugin(kind: &str, name: &str) -> Report {
     of(|of_kind, info| (of_kind, info.name) == (kind, name))
 }
 
-/// Tries everything that is linked and that `wanted` says yes to, given its kind and what is known of it.
-pub fn of(wanted: impl Fn(&str, &Info) -> bool) -> Verdict {
-    let mut verdict = Verdict::default();
-    tried::<dyn GoodnessFn>(&mut verdict, &wanted, parts::goodness);
-    tried::<dyn LocalLayer>(&mut verdict, &wanted, parts::layer);
-    tried::<dyn NegativeSampler>(&mut verdict, &wanted, parts::sampler);
-    tried::<dyn Architecture>(&mut verdict, &wanted, |_, _| ());
-    tried::<DataSet>(&mut verdict, &wanted, parts::data);
-    verdict
+/// Tries every linked plugin that `wanted` selects by its kind and its description.
+pub fn of(wanted: impl Fn(&str, &Info) -> bool) -> Report {
+    let mut report = Report::default();
+    try_kind::<dyn GoodnessFn>(&mut report, &wanted, goodness::trials);
+    try_kind::<dyn LocalLayer>(&mut report, &wanted, layer::trials);
+    try_kind::<dyn NegativeSampler>(&mut report, &wanted, sampler::trials);
+    try_kind::<dyn Architecture>(&mut report, &wanted, |_, _| ());
+    try_kind::<DataSet>(&mut report, &wanted, data::trials);
+    report
 }
 
-fn tried<T: Kind + ?Sized>(
-    verdict: &mut Verdict,
+fn try_kind<T: Registered + ?Sized>(
+    report: &mut Report,
     wanted: &impl Fn(&str, &Info) -> bool,
-    own: fn(&str, &mut Court<'_>),
+    own_trials: fn(&str, &mut Examiner<'_>),
 ) {
     let mut plugins = T::registered();
     plugins.sort_by_key(|plugin| (plugin.info.name, plugin.info.package));
@@ -171,62 +179,63 @@ fn tried<T: Kind + ?Sized>(
         if !wanted(T::KIND, info) {
             continue;
         }
-        let mut court = Court {
+        let mut examiner = Examiner {
             kind: T::KIND,
             info,
-            verdict,
+            report,
         };
-        court.hold("description", || parts::description(info));
-        court.hold("settings", || parts::settings(T::KIND, info));
-        own(info.name, &mut court);
+        examiner.check("description", || description::description(info));
+        examiner.check("settings", || description::settings(T::KIND, info));
+        own_trials(info.name, &mut examiner);
         if T::KIND != DataSet::KIND {
-            runs::of(&mut court);
+            runs::trials(&mut examiner);
         }
     }
 }
 
-/// Where the trials of a plugin are held.
-struct Court<'a> {
+/// Runs the trials of one plugin and writes them down.
+struct Examiner<'a> {
     kind: &'static str,
     info: &'static Info,
-    verdict: &'a mut Verdict,
+    report: &'a mut Report,
 }
 
-impl Court<'_> {
-    /// Holds one trial, and says whether it was passed. A panic is a failure.
-    fn hold(&mut self, trial: &'static str, work: impl FnOnce() -> Result<(), Complaint>) -> bool {
+impl Examiner<'_> {
+    /// Runs one trial. A panic is a failure.
+    fn check(&mut self, trial: &'static str, work: impl FnOnce() -> Checked) {
         let outcome = match catch_unwind(AssertUnwindSafe(work)) {
             Ok(Ok(())) => Outcome::Passed,
             Ok(Err(Complaint::Skip(why))) => Outcome::Skipped(why),
             Ok(Err(Complaint::Fail(why))) => Outcome::Failed(why),
-            Err(_) => Outcome::Failed("panicked; what it said is above".into()),
+            Err(_) => Outcome::Failed("panicked; its message is above".into()),
         };
-        let passed = outcome == Outcome::Passed;
         let (kind, plugin, package) = (self.kind, self.info.name, self.info.package);
-        self.verdict.trials.push(Trial {
+        self.report.trials.push(Trial {
             kind,
             plugin,
             package,
             trial,
             outcome,
         });
-        passed
     }
 
-    /// Notes how long something takes.
-    fn note(&mut self, line: String) {
-        self.verdict.speeds.push(format!(
-            "{:32} {line}",
-            format!("{} {}", self.kind, self.info.name)
-        ));
+    /// Writes down a time, unless it could not be measured.
+    fn note(&mut self, line: Result<String>) {
+        if let Ok(line) = line {
+            let plugin = format!("{} {}", self.kind, self.info.name);
+            self.report.speeds.push(format!("{plugin:32} {line}"));
+        }
     }
 }
 
+/// The result of a trial.
+type Checked = Result<(), Complaint>;
+
 /// Why a trial was not passed.
 enum Complaint {
-    /// It could not be held.
+    /// It was not possible.
     Skip(String),
-    /// What was asked does not hold.
+    /// Something was not as expected.
     Fail(String),
 }
 
@@ -253,9 +262,19 @@ macro_rules! ensure {
 }
 use ensure;
 
-/// The names of all that is registered of a kind; nothing if two have one name, since then no name can be looked up.
-fn names<T: Kind + ?Sized>() -> Vec<&'static str> {
-    registry::all::<T>()
-        .map(|all| all.iter().map(|plugin| plugin.info.name).collect())
-        .unwrap_or_default()
+/// The names of all registered plugins of a kind; none if two have one name, since then no name can be looked up.
+fn names<T: Registered + ?Sized>() -> Vec<&'static str> {
+    let all = registry::all::<T>().unwrap_or_default();
+    all.iter().map(|plugin| plugin.info.name).collect()
+}
+
+/// The time of `work` in milliseconds, the best of a few.
+fn milliseconds(mut work: impl FnMut() -> Result<()>) -> Result<f64> {
+    let mut best = f64::INFINITY;
+    for _ in 0..3 {
+        let start = Instant::now();
+        work()?;
+        best = best.min(1e3 * start.elapsed().as_secs_f64());
+    }
+    Ok(best)
 }

@@ -1,26 +1,48 @@
 //! Trials of a plugin inside whole runs.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 
 use toml::Value;
 
-use super::toys::{self, all_finite, bits, values, Toy};
-use super::{ensure, names, Complaint, Court};
+use super::toys::{self, all_finite, values, Toy};
+use super::{ensure, names, Checked, Complaint, Examiner};
 use crate::contract::architecture::Architecture;
 use crate::contract::sampler::NegativeSampler;
 use crate::data::{DataSet, Split};
 use crate::error::{Error, Result};
-use crate::flow::step::Step;
-use crate::plugin::config::{Config, Source};
+use crate::optim::Span;
+use crate::plugin::config::{Config, NO_PRESET};
 use crate::plugin::registry;
+use crate::plugin::run_settings::RunSettings;
+use crate::plugin::source::Source;
 use crate::run::observe::Event;
 use crate::run::{Run, RunBuilder};
+use crate::settings::Settings;
+
+pub(super) fn trials(examiner: &mut Examiner<'_>) {
+    let (kind, name) = (examiner.kind, examiner.info.name);
+    let mut found = None;
+    examiner.check("trains", || trains(found.insert(subject(kind, name)?)));
+    let Some(subject) = found else { return };
+    examiner.check("repeats", || repeats(&subject));
+    examiner.check("resumes", || resumes_after_an_epoch(&subject));
+    examiner.check("resumes", || resumes_within_an_epoch(&subject));
+    examiner.check("local run", || local(&subject));
+    if kind == "architecture" || kind == "sampler" {
+        examiner.check("labels", || labels(kind, &subject));
+    }
+    if kind == "architecture" {
+        examiner.check("settings", || round_trip(&subject));
+    }
+    examiner.note(speed(&subject));
+}
 
 type Variables = BTreeMap<String, Vec<u32>>;
 
-/// A run that the plugin on trial takes part in.
+/// A run that the plugin takes part in.
+#[derive(Clone)]
 struct Subject {
     architecture: &'static str,
     settings: Vec<(&'static str, Value)>,
@@ -29,13 +51,18 @@ struct Subject {
 
 impl Subject {
     fn on(&self, data: DataSet) -> RunBuilder {
-        let run = Run::builder(self.architecture)
-            .data_set(data)
-            .set("epochs", 2)
-            .set("batch", 20);
+        let run = Run::builder(self.architecture).data_set(data);
+        let run = run.set("epochs", 2).set("batch", 20);
         self.settings
             .iter()
             .fold(run, |run, (key, value)| run.set(key, value.clone()))
+    }
+
+    fn with(&self, key: &'static str, value: Value) -> Self {
+        let mut changed = self.clone();
+        changed.settings.retain(|(other, _)| *other != key);
+        changed.settings.push((key, value));
+        changed
     }
 
     fn run(&self) -> Result<RunBuilder> {
@@ -43,10 +70,9 @@ impl Subject {
     }
 
     fn data(&self) -> Result<DataSet> {
-        if self.toy == Toy::Text {
-            toys::text()
-        } else {
-            toys::images()
+        match self.toy {
+            Toy::Text => toys::text(),
+            Toy::Images(_) => toys::images(),
         }
     }
 
@@ -57,47 +83,46 @@ impl Subject {
     }
 }
 
-/// The first run in which the plugin works: an architecture in itself, anything else in whatever architecture has a
-/// setting for it. A run that refuses it as a wrong use is not the right one; any other error is a fault.
-fn subject(kind: &'static str, name: &'static str) -> Result<Subject, Complaint> {
-    let has = |architecture: &str, key: &str| {
-        let info = registry::info("architecture", architecture);
-        info.is_ok_and(|info| (info.settings)().iter().any(|setting| setting.key == key))
-    };
-    let architectures: Vec<&'static str> = match kind {
+/// Whether an architecture has a setting.
+fn has(architecture: &str, key: &str) -> bool {
+    let info = registry::info("architecture", architecture);
+    info.is_ok_and(|info| (info.settings)().iter().any(|setting| setting.key == key))
+}
+
+/// The architectures that a plugin can be tried in, the best ones first.
+fn architectures(kind: &str, name: &'static str) -> Vec<&'static str> {
+    let all = names::<dyn Architecture>().into_iter();
+    match kind {
         "architecture" => vec![name],
         // One that contrasts views comes first: another may look at the positive ones alone.
         "sampler" => {
-            let (contrasts, others): (Vec<_>, Vec<_>) = names::<dyn Architecture>()
-                .into_iter()
-                .partition(|architecture| has(architecture, "goodness"));
+            let (contrasts, others): (Vec<_>, Vec<_>) = all.partition(|a| has(a, "goodness"));
             [contrasts, others].concat()
         }
-        _ => names::<dyn Architecture>()
-            .into_iter()
-            .filter(|architecture| has(architecture, kind))
-            .collect(),
-    };
-    // The sampler that the architecture would take first; that of a text is another one than that of images.
-    let samplers = if kind == "sampler" {
-        Vec::new()
+        _ => all.filter(|architecture| has(architecture, kind)).collect(),
+    }
+}
+
+/// The runs that a plugin can be tried in. An architecture is tried as it is, anything else in a small net.
+fn candidates(kind: &'static str, name: &'static str) -> Vec<Subject> {
+    let mut samplers = vec![None];
+    if kind != "sampler" {
+        samplers.extend(names::<dyn NegativeSampler>().into_iter().map(Some));
+    }
+    // Some layers can only be the first.
+    let depths = if kind == "architecture" {
+        [0, 2, 1]
     } else {
-        names::<dyn NegativeSampler>()
+        [2, 1, 0]
     };
-    let mut why = "no architecture that is linked has a setting for it".to_string();
-    for sampler in std::iter::once(None).chain(samplers.into_iter().map(Some)) {
+    let architectures = architectures(kind, name);
+    let mut candidates = Vec::new();
+    for sampler in samplers {
         for &architecture in &architectures {
             for loss in [None, Some("cross_entropy"), Some("none")] {
-                // An architecture is tried as it is, all else in a small one; some layers can only be the first.
-                let depths = if kind == "architecture" {
-                    [0, 2, 1]
-                } else {
-                    [2, 1, 0]
-                };
                 for depth in depths {
-                    if loss.is_some() && !has(architecture, "loss")
-                        || depth > 0 && !has(architecture, "hidden")
-                    {
+                    let has_loss = loss.is_none() || has(architecture, "loss");
+                    if !has_loss || depth > 0 && !has(architecture, "hidden") {
                         continue;
                     }
                     let mut settings: Vec<(&str, Value)> = Vec::new();
@@ -106,73 +131,42 @@ fn subject(kind: &'static str, name: &'static str) -> Result<Subject, Complaint>
                     settings.extend((depth > 0).then(|| ("hidden", vec![12; depth].into())));
                     settings.extend(loss.map(|loss| ("loss", loss.into())));
                     for toy in Toy::ALL {
-                        let subject = Subject {
+                        let settings = settings.clone();
+                        candidates.push(Subject {
                             architecture,
-                            settings: settings.clone(),
+                            settings,
                             toy,
-                        };
-                        match subject.trained(1) {
-                            Ok(_) => return Ok(subject),
-                            Err(error) if error.is_usage() => why = error.to_string(),
-                            Err(error) => return Err(error.into()),
-                        }
+                        });
                     }
                 }
             }
         }
     }
+    candidates
+}
+
+/// The first run in which the plugin works. A run in which it does not fit is not the right one; any other error is a
+/// fault.
+fn subject(kind: &'static str, name: &'static str) -> Result<Subject, Complaint> {
+    let mut why = "no architecture that is linked has a setting for it".to_string();
+    for subject in candidates(kind, name) {
+        match subject.trained(1) {
+            Ok(_) => return Ok(subject),
+            Err(error) if error.is_unfit() => why = error.to_string(),
+            Err(error) => return Err(error.into()),
+        }
+    }
     Err(Complaint::Skip(format!(
-        "it takes part in no run that is at hand: {why}"
+        "it fits into no run that is at hand: {why}"
     )))
 }
 
-pub(super) fn of(court: &mut Court<'_>) {
-    let (kind, name) = (court.kind, court.info.name);
-    let mut found = None;
-    court.hold("trains", || {
-        let subject = found.insert(subject(kind, name)?);
-        trains(subject)
-    });
-    let Some(subject) = found else { return };
-    court.hold("repeats", || {
-        let trained = |seed: u32| values(subject.trained(seed)?.vars());
-        let first = trained(1)?;
-        ensure!(
-            first == trained(1)?,
-            "two runs with one seed end with other bits"
-        );
-        ensure!(
-            first != trained(2)?,
-            "runs with other seeds end with the same bits: the seed is ignored"
-        );
-        Ok(())
-    });
-    court.hold("resumes", || resumes(&subject));
-    court.hold("local run", || local(&subject));
-    if kind == "architecture" || kind == "sampler" {
-        court.hold("labels", || labels(&subject));
-    }
-    if kind == "architecture" {
-        court.hold("settings", || round_trip(&subject));
-    }
-    if let Ok(mut run) = subject.run().and_then(RunBuilder::build) {
-        if let Ok(summary) = run.fit(&mut ()) {
-            let (examples, of) = (run.data().train.len(), subject.architecture);
-            court.note(format!(
-                "{:.1} ms for an epoch of {examples} examples in {of}",
-                1e3 * summary.seconds_per_epoch
-            ));
-        }
-    }
-}
-
-fn trains(subject: &Subject) -> Result<(), Complaint> {
+fn trains(subject: &Subject) -> Checked {
     let run = subject.trained(1)?;
     let test = run.evaluate(Split::Test, None)?;
     ensure!(test.error.is_finite(), "a test error of {}", test.error);
-    let indices: Vec<usize> = (0..3).collect();
-    let examples = run.data().test.batch(&indices, None)?.examples().clone();
-    let readouts = run.architecture().readouts();
+    let examples = run.data().test.batch(&[0, 1, 2], None)?.examples().clone();
+    let readouts = &run.architecture().net().readouts;
     ensure!(!readouts.is_empty(), "it has no readout");
     for readout in readouts {
         let scores = run.scores(examples.clone(), readout.name)?;
@@ -185,26 +179,42 @@ fn trains(subject: &Subject) -> Result<(), Complaint> {
     Ok(())
 }
 
-fn resumes(subject: &Subject) -> Result<(), Complaint> {
+fn repeats(subject: &Subject) -> Checked {
+    let trained = |seed: u32| values(subject.trained(seed)?.vars());
+    let first = trained(1)?;
+    ensure!(
+        first == trained(1)?,
+        "two runs with one seed end with other bits"
+    );
+    ensure!(
+        first != trained(2)?,
+        "runs with other seeds end with the same bits: the seed is ignored"
+    );
+    Ok(())
+}
+
+fn resumes_after_an_epoch(subject: &Subject) -> Checked {
     let whole = values(subject.trained(1)?.vars())?;
-    let folder = tempdir()?;
+    let folder = TempDir::new()?;
     let mut half = subject.run()?.seed(1).build()?;
     half.train_until(1, &mut ())?;
     let saved = folder.0.join("saved");
     half.save(&saved)?;
     let mut resumed = Run::open(&saved)?.data_set(subject.data()?).build()?;
-    ensure!(
-        values(resumed.vars())? == values(half.vars())?,
-        "variables that were saved are not what is loaded"
-    );
+    let same = values(resumed.vars())? == values(half.vars())?;
+    ensure!(same, "variables that were saved are not what is loaded");
     resumed.fit(&mut ())?;
     ensure!(
         values(resumed.vars())? == whole,
-        "a run that was saved after an epoch ends with other bits than one that was not; all that the next step \
-         depends on header into `BuildContext::vars`, or into `save` of a sampler"
+        "a run that was saved after an epoch ends with other bits than one that was not; everything that the next step \
+         depends on belongs in `BuildContext::vars`"
     );
+    Ok(())
+}
 
-    // Stopped in the middle of an epoch.
+fn resumes_within_an_epoch(subject: &Subject) -> Checked {
+    let whole = values(subject.trained(1)?.vars())?;
+    let folder = TempDir::new()?;
     let (stop, out) = (Arc::new(AtomicBool::new(false)), folder.0.join("stopped"));
     let mut stopped = subject
         .run()?
@@ -235,40 +245,22 @@ fn resumes(subject: &Subject) -> Result<(), Complaint> {
     Ok(())
 }
 
-/// The point of the field. What a block learns in a step is the same, bit for bit, whether the others learn in it or
-/// not; and its step changes no variable of another block.
-fn local(subject: &Subject) -> Result<(), Complaint> {
-    let one_step = |only: Option<usize>| -> Result<(Run, Variables)> {
-        let mut run = subject
-            .run()?
-            .set("epochs", 1)
-            .set("batch", 60)
-            .seed(1)
-            .build()?;
-        let before = values(run.vars())?;
-        for (index, block) in run.architecture_mut().blocks_mut().iter_mut().enumerate() {
-            let span = if only.is_none_or(|only| only == index) {
-                0..1
-            } else {
-                0..0
-            };
-            block.optimiser_mut().set_span(span);
-        }
-        run.train_until(1, &mut ())?;
-        Ok((run, before))
-    };
-    let (together, before) = one_step(None)?;
+/// The point of the field: the update of a block is the same, bit for bit, whether the other blocks learn at that step or
+/// not; and it changes no variable of another block.
+fn local(subject: &Subject) -> Checked {
+    let (together, before) = one_step(subject, None)?;
     let after_all = values(together.vars())?;
-    let blocks = together.architecture().blocks();
+    let blocks = &together.architecture().net().blocks;
     ensure!(!blocks.is_empty(), "it has no block");
     let places: Vec<String> = blocks
         .iter()
         .map(|block| block.optimiser().vars().path(""))
         .collect();
     for (index, place) in places.iter().enumerate() {
-        let (alone, _) = one_step(Some(index))?;
+        let (alone, _) = one_step(subject, Some(index))?;
         let (mut changed, mut has_variables) = (false, false);
         for (variable, after) in values(alone.vars())? {
+            let number = index + 1;
             if variable.starts_with(place) {
                 ensure!(
                     after == after_all[&variable],
@@ -277,11 +269,8 @@ fn local(subject: &Subject) -> Result<(), Complaint> {
                 has_variables = true;
                 changed |= after != before[&variable];
             } else if places.iter().any(|place| variable.starts_with(place)) {
-                ensure!(
-                    after == before[&variable],
-                    "a step of block {} changes {variable}",
-                    index + 1
-                );
+                let untouched = after == before[&variable];
+                ensure!(untouched, "a step of block {number} changes {variable}");
             }
         }
         ensure!(
@@ -293,109 +282,120 @@ fn local(subject: &Subject) -> Result<(), Complaint> {
     Ok(())
 }
 
-/// No label that is hidden, or of the test part, may reach a variable or a score.
-fn labels(subject: &Subject) -> Result<(), Complaint> {
-    let run = subject.trained(1)?;
-    let batch = run.data().test.batch(&[0, 1, 2], None)?;
-    let step = Step::evaluation(1);
-    for readout in run.architecture().readouts() {
-        let scores = |batch| {
-            run.architecture()
-                .scores(batch, &*run.sampler, readout.name, &step)
-        };
-        let same = bits(&scores(&batch)?)? == bits(&scores(&batch.hidden())?)?;
-        ensure!(
-            same,
-            "scores of the readout {} are others where labels are not hidden",
-            readout.name
-        );
+/// A run after one step in which all blocks learn, or only one; and its variables before.
+fn one_step(subject: &Subject, only: Option<usize>) -> Result<(Run, Variables)> {
+    let run = subject.run()?.set("epochs", 1).set("batch", 60);
+    let mut run = run.seed(1).build()?;
+    let before = values(run.vars())?;
+    let net = run.architecture_mut().net_mut();
+    for (index, block) in net.blocks.iter_mut().enumerate() {
+        let learns = only.is_none_or(|only| only == index);
+        block
+            .optimiser_mut()
+            .set_span(Span::Epochs(0..usize::from(learns)));
     }
+    run.train_until(1, &mut ())?;
+    Ok((run, before))
+}
+
+/// No label may reach a variable of a block unless that is declared.
+///
+/// An architecture is tried with the first sampler that uses no labels.
+fn labels(kind: &str, subject: &Subject) -> Checked {
     if subject.toy == Toy::Text {
-        return Ok(()); // whose labels are in its examples
+        return Err(Complaint::Skip(
+            "the labels of a text are in its examples".into(),
+        ));
     }
-    let trained_on = |data: DataSet| -> Result<(Run, Variables)> {
-        let mut run = subject.on(data).seed(1).build()?;
-        run.fit(&mut ())?;
-        let variables = values(run.vars())?;
-        Ok((run, variables))
+    let samplers = match kind {
+        "architecture" => names::<dyn NegativeSampler>(),
+        _ => Vec::new(),
+    };
+    let with = |sampler: &'static str| subject.with("sampler", sampler.into());
+    let subjects = samplers.into_iter().map(with);
+    let blind = [subject.clone()]
+        .into_iter()
+        .chain(subjects)
+        .find_map(|subject| {
+            let run = subject.trained(1).ok()?;
+            let declared = run.sampler().uses_labels() || run.architecture().net().uses_labels();
+            (!declared).then_some((subject, run))
+        });
+    let Some((subject, run)) = blind else {
+        let why = "it is declared that the sampler or a block uses labels";
+        return Err(Complaint::Skip(why.into()));
     };
     let honest = values(run.vars())?;
-    let (_, untested) = trained_on(toys::mislabelled(true)?)?;
-    ensure!(
-        untested == honest,
-        "with other labels of the test part the training ends with other variables"
-    );
-    if !run.sampler.is_supervised() && !run.architecture().is_supervised() {
-        let (run, others) = trained_on(toys::mislabelled(false)?)?;
-        for block in run.architecture().blocks() {
-            let place = block.optimiser().vars().path("");
-            let differs = others
-                .iter()
-                .find(|(path, value)| path.starts_with(&place) && honest[*path] != **value);
-            ensure!(
-                differs.is_none(),
-                "{} depends on labels, but both sampler and architecture say that they are not supervised",
-                differs.map_or("", |(path, _)| path)
-            );
+    let mut run = subject.on(toys::mislabelled()?).seed(1).build()?;
+    run.fit(&mut ())?;
+    let others = values(run.vars())?;
+    for block in &run.architecture().net().blocks {
+        let place = block.optimiser().vars().path("");
+        let differs = others
+            .iter()
+            .find(|(path, value)| path.starts_with(&place) && honest[*path] != **value);
+        if let Some((path, _)) = differs {
+            return Err(Complaint::Fail(format!(
+                "{path} depends on labels, but neither the sampler nor the block declares that it uses them"
+            )));
         }
     }
     Ok(())
 }
 
-fn round_trip(subject: &Subject) -> Result<(), Complaint> {
+fn round_trip(subject: &Subject) -> Checked {
     let config = subject.run()?.config()?;
-    let table = config
-        .to_toml()
-        .parse()
-        .map_err(|error: toml::de::Error| Complaint::Fail(error.to_string()))?;
+    let table = config.to_toml().parse();
+    let table = table.map_err(|error: toml::de::Error| Complaint::Fail(error.to_string()))?;
     let written = Source {
         origin: "config.toml".into(),
         table,
     };
-    let read = Config::resolve(
-        subject.architecture,
-        Some(crate::plugin::config::NO_PRESET),
-        vec![written],
-    )?;
+    let read = Config::resolve(subject.architecture, Some(NO_PRESET), vec![written])?;
     ensure!(
         read == config,
         "a configuration that is written and read again is another one"
     );
     let error = subject.run()?.set("no_such_key", 1).config();
-    ensure!(
-        matches!(error, Err(Error::UnknownSetting { .. })),
-        "a setting `no_such_key` is not refused"
-    );
+    let refused = matches!(error, Err(Error::UnknownSetting { .. }));
+    ensure!(refused, "a setting `no_such_key` is not refused");
     let own = (registry::info("architecture", subject.architecture)?.settings)();
-    let of_the_trainer =
-        <crate::plugin::config::RunSettings as crate::settings::Settings>::describe();
-    for setting in of_the_trainer {
+    for setting in RunSettings::describe() {
+        let key = setting.key;
         ensure!(
-            own.iter().all(|own| own.key != setting.key),
-            "the trainer has a setting `{}` already",
-            setting.key
+            own.iter().all(|own| own.key != key),
+            "the trainer has a setting `{key}` already"
         );
     }
     Ok(())
 }
 
-/// A folder that is gone at the end.
+fn speed(subject: &Subject) -> Result<String> {
+    let mut run = subject.run()?.build()?;
+    let summary = run.fit(&mut ())?;
+    let (examples, of) = (run.data().train.len(), subject.architecture);
+    let milliseconds = 1e3 * summary.seconds_per_epoch;
+    Ok(format!(
+        "{milliseconds:.1} ms for an epoch of {examples} examples in {of}"
+    ))
+}
+
+/// A folder that is removed at the end.
 struct TempDir(std::path::PathBuf);
+
+impl TempDir {
+    fn new() -> Result<Self> {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("onward-conformance-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&path).map_err(Error::file("create", &path))?;
+        Ok(Self(path))
+    }
+}
 
 impl Drop for TempDir {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
-}
-
-fn tempdir() -> Result<TempDir> {
-    use std::sync::atomic::AtomicUsize;
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let path = std::env::temp_dir().join(format!(
-        "onward-conformance-{}-{number}",
-        std::process::id()
-    ));
-    std::fs::create_dir_all(&path).map_err(Error::file("create", &path))?;
-    Ok(TempDir(path))
 }

@@ -9,39 +9,34 @@ use crate::contract::build_context::BuildContext;
 use crate::data::images::Images;
 use crate::data::text::tokenizer::Tokenizer;
 use crate::data::text::{self, Parts, Text};
-use crate::data::{Content, DataSet, Framing, Kind};
+use crate::data::{Content, DataSet, ExampleSpec, Framing};
 use crate::error::Result;
 use crate::flow::input::{Input, Values};
 use crate::flow::random::{below, stream, unit};
 use crate::flow::step::Step;
 use crate::flow::vars::Vars;
+use crate::optim::{Optimiser, OptimiserSpec, Span};
 
 /// Random images of 4×4 pixels whose brightest row says the class, one of four: 60 to train, 20 to validate, 20 to test.
 ///
 /// # Errors
 /// None that is known.
 pub fn images() -> Result<DataSet> {
-    labelled(|class, _| class)
+    labelled(|class| class)
 }
 
-/// The same images, every training label, or every one of the test part, being another one than before.
-pub(super) fn mislabelled(test: bool) -> Result<DataSet> {
-    labelled(|class, of_test| {
-        if of_test == test {
-            (class + 1) % 4
-        } else {
-            class
-        }
-    })
+/// The same images, every label being another one than before.
+pub(super) fn mislabelled() -> Result<DataSet> {
+    labelled(|class| (class + 1) % 4)
 }
 
-fn labelled(label: impl Fn(usize, bool) -> usize) -> Result<DataSet> {
+fn labelled(label: impl Fn(usize) -> usize) -> Result<DataSet> {
     let part = |first: usize, count: usize| {
         let (mut pixels, mut labels) = (Vec::new(), Vec::new());
         for index in first..first + count {
             let mut rng = stream(7, "toy", index as u64);
             let class = below(&mut rng, 4);
-            labels.push(label(class, first == 20_000) as u8);
+            labels.push(label(class) as u8);
             pixels.extend((0..16).map(|pixel| {
                 let bright = if pixel / 4 == class { 120. } else { 0. };
                 (bright + 100. * unit(&mut rng)) as u8
@@ -50,11 +45,11 @@ fn labelled(label: impl Fn(usize, bool) -> usize) -> Result<DataSet> {
         Images::new(pixels, labels, [1, 4, 4])
     };
     Ok(DataSet {
-        kind: Kind {
-            shape: vec![1, 4, 4],
-            classes: ["a", "b", "c", "d"].map(String::from).to_vec(),
-            content: Content::Picture(Framing::Whole),
-        },
+        spec: ExampleSpec::new(
+            &[1, 4, 4],
+            ["a", "b", "c", "d"].map(String::from).to_vec(),
+            Content::Picture(Framing::Whole),
+        ),
         train: Arc::new(part(0, 60)?),
         validation: Arc::new(part(10_000, 20)?),
         test: Arc::new(part(20_000, 20)?),
@@ -87,24 +82,21 @@ pub fn text() -> Result<DataSet> {
 /// A step of training.
 pub(super) fn step(seed: u64, index: u64) -> Step {
     Step {
-        seed,
         index,
-        epoch: 0,
-        epochs: 1,
         train: true,
-        pass: 0,
+        ..Step::evaluation(seed)
     }
 }
 
 /// Numbers from 0 to 1.
 pub(super) fn random(shape: &[usize], seed: u64) -> Result<Tensor> {
     let mut rng = stream(seed, "trial", 0);
-    let values: Vec<f32> = (0..shape.iter().product())
-        .map(|_| unit(&mut rng) as f32)
-        .collect();
+    let count = shape.iter().product();
+    let values: Vec<f32> = (0..count).map(|_| unit(&mut rng) as f32).collect();
     Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
 }
 
+/// The bits of a tensor's numbers, as `f32`.
 pub(super) fn bits(tensor: &Tensor) -> Result<Vec<u32>> {
     let values = tensor
         .flatten_all()?
@@ -127,7 +119,16 @@ pub(super) fn values(vars: &Vars) -> Result<BTreeMap<String, Vec<u32>>> {
         .collect()
 }
 
-/// What a layer or a sampler can be given: images of this size, or windows of three letters.
+/// An optimiser of the variables at `place`.
+pub(super) fn optimiser(context: &BuildContext, place: &str) -> Optimiser {
+    Optimiser::new(
+        context.vars.scope(place),
+        OptimiserSpec::sgd(0.1),
+        Span::Epochs(0..1),
+    )
+}
+
+/// What plugins are tried on: images of this size, or windows of three letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Toy {
     Images(usize),
@@ -137,14 +138,15 @@ pub(super) enum Toy {
 impl Toy {
     pub(super) const ALL: [Self; 2] = [Self::Images(4), Self::Text];
 
-    /// A place for a plugin that asks for `units`.
+    /// The context of a plugin that is asked for `units`.
     pub(super) fn context(self, seed: u64, units: usize) -> Result<BuildContext> {
         let vars = Vars::new(seed, DType::F32, &Device::Cpu);
         let mut context = BuildContext::new(vars, seed).with_units(units);
         (context.classes, context.hypotheses) = (4, true);
         match self {
             Self::Images(size) => {
-                (context.example, context.input) = (vec![1, size, size], vec![1, size, size])
+                let image = vec![1, size, size];
+                (context.example, context.input) = (image.clone(), image);
             }
             Self::Text => {
                 (context.example, context.input) = (vec![3], vec![12]);
@@ -154,7 +156,7 @@ impl Toy {
         Ok(context)
     }
 
-    /// So many examples.
+    /// Some examples.
     pub(super) fn rows(self, rows: usize) -> Result<Tensor> {
         match self {
             Self::Images(size) => random(&[rows, 1, size, size], 4),
@@ -175,6 +177,6 @@ impl Toy {
             classes: 4,
             strength: 1.,
         };
-        Input::new(vec![slots], rows.dim(0)? / views, views, &[12])
+        Input::new([slots], rows.dim(0)? / views, views, &[12])
     }
 }

@@ -2,93 +2,110 @@
 
 use candle_core::Tensor;
 
-use crate::contract::block::{Block, Report};
-use crate::contract::head::Head;
+use crate::contract::block::StepReport;
+use crate::contract::net::{Net, Readout};
 use crate::contract::sampler::NegativeSampler;
 use crate::error::Result;
 use crate::flow::batch::Batch;
 use crate::flow::step::Step;
 
-/// A way of reading a prediction off a network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Readout {
-    /// Its name in reports: `search`, `head`, `probe`.
-    pub name: &'static str,
-    /// Whether it costs little enough to be used after every epoch; the others are used at the end.
-    pub cheap: bool,
-    /// Whether its scores are log-probabilities, natural logarithms: they then count in bits and can be drawn from.
-    pub log_probabilities: bool,
-}
-
-/// Who feeds whom, in what order and how often, and what is read out.
+/// The wiring of a network: which block feeds which, in what order and how often, and what is read out.
+///
+/// A stack of blocks needs no wiring of its own: [`Stack`](crate::wiring::stack::Stack) has it.
+///
+/// ```
+/// use onward::candle_core::{DType, Device, Tensor};
+/// use onward::{Architecture, Batch, Input, Net, NegativeSampler, Prediction};
+/// use onward::{Readout, Result, Role, Step, StepReport, Views};
+///
+/// /// No block: every class is as good as any other.
+/// struct Nothing(Net);
+///
+/// impl Architecture for Nothing {
+///     fn learn(
+///         &mut self,
+///         _batch: &Batch,
+///         _sampler: &dyn NegativeSampler,
+///         _step: &Step,
+///     ) -> Result<Vec<(usize, StepReport)>> {
+///         Ok(Vec::new())
+///     }
+///
+///     fn scores(
+///         &self,
+///         batch: &Batch,
+///         _sampler: &dyn NegativeSampler,
+///         _readout: &Readout,
+///         _step: &Step,
+///     ) -> Result<Tensor> {
+///         Ok(Tensor::zeros((batch.size(), 10), DType::F32, batch.device())?)
+///     }
+///
+///     fn net(&self) -> &Net {
+///         &self.0
+///     }
+///
+///     fn net_mut(&mut self) -> &mut Net {
+///         &mut self.0
+///     }
+/// }
+///
+/// let readouts = vec![Readout::new("nothing").cheap()];
+/// let net = Nothing(Net { readouts, ..Net::default() });
+/// assert_eq!(net.net().epochs(500), 0); // nothing learns
+/// # struct Plain;
+/// # impl NegativeSampler for Plain {
+/// #     fn views(&self, batch: &Batch, _: &Prediction<'_>, _: &Step) -> Result<Views> {
+/// #         Views::new(Input::of(batch.examples().clone())?, vec![Role::Positive])
+/// #     }
+/// # }
+/// # let batch = Batch::unlabelled(Tensor::zeros((3, 4), DType::F32, &Device::Cpu)?)?;
+/// # let scores = net.scores(&batch, &Plain, &net.net().readouts[0], &Step::evaluation(1))?;
+/// # assert_eq!(scores.dims(), [3, 10]);
+/// # Ok::<(), onward::Error>(())
+/// ```
 ///
 /// # For implementors
-/// You are guaranteed that training batches carry their labels where the data have any, and that batches to be scored
-/// never do. You guarantee that all variables were made through [`BuildContext::vars`](crate::BuildContext::vars), those of block `b`
-/// below a place of its own that was also given to [`Block::new`]; that all views of a step see the weights from before
-/// the step's updates; and that what one block computes reaches another only as an activity, detached.
-pub trait Architecture: Send {
-    /// One step of everything that learns in this epoch; a report for each block that did, with the block's index.
+/// Guaranteed to you: training batches have their labels where the data have any; batches to be scored never do.
+///
+/// Expected of you: all variables are made through [`BuildContext::vars`](crate::BuildContext::vars), those of each block
+/// below a place of its own that was also given to [`Block::new`](crate::Block::new); all views of a step see the weights
+/// from before the step's updates; the computation of one block reaches another only as an activity, detached.
+pub trait Architecture: Send + Sync {
+    /// One step of everything that learns at this step; a report for each block that did, with the block's index.
     ///
     /// # Errors
-    /// [`Error::Diverged`](crate::Error::Diverged); whatever a part refuses.
+    /// [`Error::Diverged`](crate::Error::Diverged) if a loss is not finite; errors of the parts.
     fn learn(
         &mut self,
         batch: &Batch,
-        sampler: &mut dyn NegativeSampler,
+        sampler: &dyn NegativeSampler,
         step: &Step,
-    ) -> Result<Vec<(usize, Report)>>;
+    ) -> Result<Vec<(usize, StepReport)>>;
 
-    /// How good each class is for each example by one of the [`readouts`](Self::readouts), `(B, C)`: log-probabilities
-    /// or goodness, higher being better.
+    /// The score of each class for each example, `(B, C)`, or at each position, `(B, P, C)`; higher is better.
     ///
     /// # Errors
-    /// Whatever a part refuses.
+    /// Errors of the parts.
     fn scores(
         &self,
         batch: &Batch,
         sampler: &dyn NegativeSampler,
-        readout: &str,
+        readout: &Readout,
         step: &Step,
     ) -> Result<Tensor>;
 
-    /// The ways of reading out a prediction; at least one.
-    fn readouts(&self) -> Vec<Readout>;
+    /// The parts: blocks, heads, readouts.
+    fn net(&self) -> &Net;
 
-    /// Whether a readout has anything to say when so many epochs are complete; by default it always has. A probe has not
-    /// before it learns, and is not evaluated until then.
-    fn is_ready(&self, readout: &Readout, epochs: usize) -> bool {
-        let _ = (readout, epochs);
-        true
-    }
+    /// The parts, to restore their state.
+    fn net_mut(&mut self) -> &mut Net;
 
-    /// Whether blocks learn from labels that the sampler's views do not carry; by default they do not.
-    fn is_supervised(&self) -> bool {
-        false
-    }
-
-    /// The blocks, from the input on.
-    fn blocks(&self) -> &[Block];
-
-    /// The blocks, to restore their state.
-    fn blocks_mut(&mut self) -> &mut [Block];
-
-    /// The readouts that are trained; by default none.
-    fn heads(&self) -> &[Head] {
-        &[]
-    }
-
-    /// The heads, to restore their state.
-    fn heads_mut(&mut self) -> &mut [Head] {
-        &mut []
-    }
-
-    /// How many epochs there are in all: by default up to the end of the last block's span.
-    fn epochs(&self) -> usize {
-        self.blocks()
-            .iter()
-            .map(|block| block.span().end)
-            .max()
-            .unwrap_or(0)
+    /// Called once after the last step of every epoch; by default it tells the blocks that learned in it.
+    ///
+    /// # Errors
+    /// Errors of the parts.
+    fn epoch_ended(&mut self, step: &Step) -> Result<()> {
+        self.net_mut().epoch_ended(step)
     }
 }

@@ -1,31 +1,83 @@
-//! The unit of locality: a layer with its goodness, loss and optimiser.
-
-use std::ops::Range;
+//! A block: a layer with its goodness, objective and optimiser. It is the unit of locality.
 
 use candle_core::Tensor;
 
-use crate::contract::goodness::GoodnessFn;
+use crate::contract::goodness::{GoodnessFn, Grade};
 use crate::contract::layer::{Lesson, LocalLayer};
-use crate::contract::loss::{scalar, Loss};
+use crate::contract::loss::{Loss, Objective};
 use crate::error::{Error, Located, Result};
 use crate::flow::input::{Input, Normalise};
 use crate::flow::step::Step;
-use crate::flow::views::{Role, Views};
-use crate::optim::Optimiser;
+use crate::flow::views::{Role, Targets};
+use crate::kernels::scalar;
+use crate::optim::{Optimiser, Span};
 
-/// What a block minimises.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Objective {
+/// The result of a block's step: its loss, and the mean goodness of the views of each role.
+///
+/// A value is `None` if the rule has no such thing, such as a goodness where there is no loss.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct StepReport {
     /// The loss.
-    pub loss: Loss,
-    /// The goodness above which a view counts as positive; `None` leaves it to the goodness.
-    pub theta: Option<f64>,
-    /// How soft the decision is: goodness is divided by it.
-    pub temperature: f64,
+    pub loss: Option<f64>,
+    /// The mean goodness of the positive views; of a goodness with classes, over all classes.
+    pub positive: Option<f64>,
+    /// The mean goodness of the negative views.
+    pub negative: Option<f64>,
 }
 
-/// A layer with its goodness, its loss, what is done to its activity before the next layer sees it, its optimiser, and
-/// the span of epochs in which it learns. A step of one block changes no variable of another.
+impl StepReport {
+    /// Adds `weight` times another report, value by value.
+    pub fn add(&mut self, other: &Self, weight: f64) {
+        let add = |sum: &mut Option<f64>, value: Option<f64>| {
+            if let Some(value) = value {
+                *sum = Some(sum.unwrap_or(0.) + weight * value);
+            }
+        };
+        add(&mut self.loss, other.loss);
+        add(&mut self.positive, other.positive);
+        add(&mut self.negative, other.negative);
+    }
+}
+
+/// A layer that learns by itself: its goodness, its objective, its optimiser.
+///
+/// One step of a block is [`forward`](Self::forward), then [`grade`](Self::grade), then [`follow`](Self::follow).
+/// [`learn`](Self::learn) does the last two. An architecture that has to put something in between, such as the goodness of
+/// other blocks, calls them one by one.
+///
+/// ```
+/// use onward::candle_core::{DType, Device, Tensor};
+/// use onward::optim::{Optimiser, OptimiserSpec, Span};
+/// use onward::settings::Pick;
+/// use onward::{plugin, Block, BuildContext, GoodnessFn, Input, LocalLayer, Normalise, Objective};
+/// use onward::{Result, Role, Step, Targets, Vars};
+///
+/// let vars = Vars::new(1, DType::F32, &Device::Cpu);
+/// let context = BuildContext::new(vars.clone(), 1).with_input(&[2]).with_units(3);
+/// let layer = plugin::build(&Pick::<dyn LocalLayer>::new("dense"), &context)?;
+/// let goodness = plugin::build(&Pick::<dyn GoodnessFn>::new("sum_squares"), &context)?;
+/// let optimiser = Optimiser::new(vars, OptimiserSpec::default(), Span::Epochs(0..1));
+/// let mut block =
+///     Block::new("1", layer, goodness, Objective::default(), Normalise::MeanSquare, optimiser);
+///
+/// // One example in two views.
+/// let views = Tensor::new(&[[1f32, 0.], [0., 1.]], &Device::Cpu)?;
+/// let input = Input::stacked(views, 2)?;
+/// let targets = Targets::new(vec![Role::Positive, Role::Negative])?;
+/// let step = Step { train: true, ..Step::evaluation(1) };
+///
+/// let goodness = |block: &Block| -> Result<Vec<f32>> {
+///     Ok(block.goodness(&block.forward(&input, &step)?)?.to_vec1()?)
+/// };
+/// let before = goodness(&block)?;
+/// for _ in 0..10 {
+///     let activity = block.forward(&input, &step)?;
+///     block.learn(&input, &activity, &targets, &step)?;
+/// }
+/// let after = goodness(&block)?;
+/// assert!(after[0] - after[1] > before[0] - before[1]); // the views are further apart
+/// # Ok::<(), onward::Error>(())
+/// ```
 pub struct Block {
     name: String,
     layer: Box<dyn LocalLayer>,
@@ -35,32 +87,12 @@ pub struct Block {
     optimiser: Optimiser,
 }
 
-/// What a step of a block came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Report {
-    /// The loss.
-    pub loss: f64,
-    /// The mean goodness of the positive views.
-    pub positive: f64,
-    /// The mean goodness of the negative views, where there are any.
-    pub negative: Option<f64>,
-}
-
-impl Report {
-    /// Adds `share` of another report: means over the lessons of a step.
-    pub fn add(&mut self, other: &Report, share: f64) {
-        self.loss += share * other.loss;
-        self.positive += share * other.positive;
-        self.negative = other
-            .negative
-            .map(|negative| self.negative.unwrap_or(0.) + share * negative)
-            .or(self.negative);
-    }
-}
-
 impl Block {
-    /// A block called `name`, learning when and how its optimiser says; the variables of layer and goodness have to be
-    /// those of the optimiser.
+    /// A block. `name` is that of reports: `1`, `label`; `normalise` is what happens to its activity before the next
+    /// block sees it.
+    ///
+    /// The optimiser updates the variables below its place alone, so the variables of layer and goodness have to be made
+    /// at or below that place.
     pub fn new(
         name: impl Into<String>,
         layer: Box<dyn LocalLayer>,
@@ -79,22 +111,28 @@ impl Block {
         }
     }
 
-    /// The block's name in reports and messages.
+    /// The name in reports.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Whether the block learns in the epoch of `step`.
-    pub fn is_learning(&self, step: &Step) -> bool {
-        self.optimiser.span().contains(&step.epoch)
-    }
-
-    /// The epochs in which the block learns.
-    pub fn span(&self) -> &Range<usize> {
+    /// The epochs or steps in which the block learns.
+    pub fn span(&self) -> &Span {
         self.optimiser.span()
     }
 
-    /// The optimiser, whose state a checkpoint holds.
+    /// Whether the block learns at this step.
+    pub fn is_learning(&self, step: &Step) -> bool {
+        self.span().contains(step)
+    }
+
+    /// Whether the block looks at labels while it learns.
+    pub fn uses_labels(&self) -> bool {
+        let has_goodness = self.objective.loss != Loss::None;
+        self.layer.uses_labels() || has_goodness && self.goodness.uses_labels(&self.objective)
+    }
+
+    /// The optimiser, whose state is part of a checkpoint.
     pub fn optimiser(&self) -> &Optimiser {
         &self.optimiser
     }
@@ -104,15 +142,15 @@ impl Block {
         &mut self.optimiser
     }
 
-    /// What each unit of its layer responds to: [`LocalLayer::features`].
+    /// The weights of each unit of its layer: [`LocalLayer::weight_images`].
     ///
     /// # Errors
-    /// Whatever the layer refuses.
-    pub fn features(&self) -> Result<Option<Tensor>> {
-        self.layer.features()
+    /// Errors of the layer.
+    pub fn weight_images(&self) -> Result<Option<Tensor>> {
+        self.layer.weight_images()
     }
 
-    /// How many columns the goodness has, if one for each class.
+    /// The number of columns of the goodness, if there is one per class.
     pub fn classes(&self) -> Option<usize> {
         self.goodness.classes()
     }
@@ -120,148 +158,187 @@ impl Block {
     /// The layer's activity, `(V·B, …)`.
     ///
     /// # Errors
-    /// Whatever the layer refuses; [`Error::Shape`] if it gives another number of rows.
+    /// Errors of the layer.
     pub fn forward(&self, input: &Input, step: &Step) -> Result<Tensor> {
-        let activity = self.layer.forward(input, step).at(|| self.place())?;
-        if activity.rank() < 2 || activity.dim(0)? != input.rows() {
-            let (found, expected) = (
-                activity.dims().to_vec(),
-                format!("an activity ({}, …)", input.rows()),
-            );
-            return Err(Error::Shape {
-                place: self.place(),
-                found,
-                expected,
-            });
-        }
-        Ok(activity)
+        self.layer.forward(input, step).at(|| self.place())
     }
 
-    /// What the next block sees of an activity: detached and normalised.
+    /// The input of the next block: the activity, detached and normalised.
     ///
     /// # Errors
-    /// Whatever candle refuses.
+    /// Errors of candle.
     pub fn pass_on(&self, activity: &Tensor, views: usize) -> Result<Input> {
         Input::stacked(activity.detach(), views)?.normalised(self.normalise)
     }
 
-    /// The goodness of every row of an activity, `(V·B,)` or `(V·B, C)`.
+    /// The goodness of every row of an activity: `(V·B,)`, `(V·B, C)` or `(V·B, P, C)`.
     ///
     /// # Errors
-    /// Whatever the goodness refuses; [`Error::Shape`] if it gives another shape than documented.
+    /// Errors of the goodness.
     pub fn goodness(&self, activity: &Tensor) -> Result<Tensor> {
-        let goodness = self
-            .goodness
+        self.goodness
             .goodness(&activity.detach())
-            .at(|| self.place())?;
-        let rows = activity.dim(0)?;
-        let expected = self
-            .goodness
-            .classes()
-            .map_or(vec![rows], |classes| vec![rows, classes]);
-        if goodness.dims() != expected {
-            let (found, expected) = (
-                goodness.dims().to_vec(),
-                format!("a goodness of shape {expected:?}"),
-            );
-            return Err(Error::Shape {
-                place: self.place(),
-                found,
-                expected,
-            });
-        }
-        Ok(goodness)
+            .at(|| self.place())
     }
 
-    /// The log-odds of every row being that of a positive view, `(g − θ) / T`: `(V·B,)` or `(V·B, C)`.
+    /// The log-odds of every row being that of a positive view, `(g − θ) / T`, of the goodness's shape.
     ///
     /// # Errors
     /// As [`Block::goodness`].
     pub fn log_odds(&self, activity: &Tensor) -> Result<Tensor> {
-        let theta = self.theta(activity)?;
+        let units = activity.elem_count() / activity.dim(0)?.max(1);
+        let theta = self.objective.theta;
+        let theta = theta.unwrap_or_else(|| self.goodness.threshold(units));
         Ok(((self.goodness(activity)? - theta)? / self.objective.temperature)?)
     }
 
-    /// The threshold for an activity.
-    fn theta(&self, activity: &Tensor) -> Result<f64> {
-        let units = activity.elem_count() / activity.dim(0)?.max(1);
-        Ok(self
-            .objective
-            .theta
-            .unwrap_or_else(|| self.goodness.threshold(units)))
-    }
-
-    /// One step: the goodness of the activity is graded, and the layer learns from the gradient.
-    ///
-    /// `activity` is what [`Block::forward`] gave for `input`.
+    /// The loss of an activity and its gradient; `None` if the block has no loss. No variable changes.
     ///
     /// # Errors
-    /// [`Error::Diverged`] if the loss is not finite; whatever layer, goodness and loss refuse.
+    /// [`Error::Diverged`] if the loss is not finite; errors of the goodness and the loss.
+    pub fn grade(
+        &self,
+        activity: &Tensor,
+        targets: &Targets,
+        step: &Step,
+    ) -> Result<Option<Grade>> {
+        if self.objective.loss == Loss::None {
+            return Ok(None);
+        }
+        let hidden;
+        let targets = match self.goodness.uses_labels(&self.objective) {
+            true => targets,
+            false => {
+                hidden = targets.hidden();
+                &hidden
+            }
+        };
+        let grade = self
+            .goodness
+            .grade(&activity.detach(), targets, &self.objective);
+        let grade = grade.at(|| self.place())?;
+        if !grade.loss.is_finite() {
+            return Err(self.diverged("loss", grade.loss, step));
+        }
+        Ok(Some(grade))
+    }
+
+    /// Updates the variables of layer and goodness from what [`Block::grade`] returned for this activity.
+    ///
+    /// # Errors
+    /// [`Error::Diverged`] if the goodness is not finite; errors of layer and goodness.
+    pub fn follow(
+        &mut self,
+        input: &Input,
+        activity: &Tensor,
+        targets: &Targets,
+        grade: Option<&Grade>,
+        step: &Step,
+    ) -> Result<StepReport> {
+        let report = report(grade, targets.roles())?;
+        let values = [report.positive, report.negative].into_iter().flatten();
+        if let Some(value) = values.into_iter().find(|value| !value.is_finite()) {
+            return Err(self.diverged("goodness", value, step));
+        }
+        let place = self.place();
+        let of_layer;
+        let lesson = Lesson {
+            input,
+            activity,
+            gradient: grade.and_then(|grade| grade.gradient.as_ref()),
+            targets: match self.layer.uses_labels() {
+                true => targets,
+                false => {
+                    of_layer = targets.hidden();
+                    &of_layer
+                }
+            },
+        };
+        // A grade without a gradient teaches the goodness alone.
+        if grade.is_none() || lesson.gradient.is_some() {
+            let learned = self.layer.learn(&lesson, &mut self.optimiser, step);
+            learned.at(|| place.clone())?;
+        }
+        if let Some(grade) = grade {
+            let shown = self.goodness.uses_labels(&self.objective);
+            let targets = if shown {
+                targets.clone()
+            } else {
+                targets.hidden()
+            };
+            let activity = activity.detach();
+            let optimiser = &mut self.optimiser;
+            let learned = self
+                .goodness
+                .learn(&activity, grade, &targets, optimiser, step);
+            learned.at(|| place)?;
+        }
+        Ok(report)
+    }
+
+    /// One step: [`Block::grade`], then [`Block::follow`]. `activity` is what [`Block::forward`] returned for `input`.
+    ///
+    /// # Errors
+    /// As the two.
     pub fn learn(
         &mut self,
         input: &Input,
         activity: &Tensor,
-        views: &Views,
+        targets: &Targets,
         step: &Step,
-    ) -> Result<Report> {
-        let place = self.place();
+    ) -> Result<StepReport> {
+        let grade = self.grade(activity, targets, step)?;
+        self.follow(input, activity, targets, grade.as_ref(), step)
+    }
+
+    /// The gradient with respect to the joined input, `(V·B, …)`, given that with respect to the activity; for rules in
+    /// which a gradient crosses a few blocks.
+    ///
+    /// # Errors
+    /// As [`LocalLayer::input_gradient`].
+    pub fn input_gradient(
+        &self,
+        input: &Input,
+        activity: &Tensor,
+        targets: &Targets,
+        gradient: &Tensor,
+        step: &Step,
+    ) -> Result<Tensor> {
+        let targets = &targets.hidden();
         let lesson = Lesson {
             input,
             activity,
-            gradient: None,
-            roles: &views.roles,
+            gradient: Some(gradient),
+            targets,
         };
-        let goodness = self.goodness(activity)?;
-        let mut report = report(&goodness, &views.roles)?;
-        if self.objective.loss == Loss::None {
-            self.layer
-                .learn(&lesson, &mut self.optimiser, step)
-                .at(|| place)?;
-            return Ok(report);
+        self.layer.input_gradient(&lesson, step).at(|| self.place())
+    }
+
+    /// The gradient with respect to the activity, given that with respect to what [`Block::pass_on`] made of it.
+    ///
+    /// # Errors
+    /// Errors of candle.
+    pub fn pass_on_gradient(&self, activity: &Tensor, gradient: &Tensor) -> Result<Tensor> {
+        self.normalise.gradient(&activity.detach(), gradient)
+    }
+
+    /// Tells layer and goodness that an epoch has ended in which they learned.
+    ///
+    /// # Errors
+    /// Errors of layer and goodness.
+    pub fn epoch_ended(&mut self, step: &Step) -> Result<()> {
+        let place = self.place();
+        self.layer.epoch_ended(step).at(|| place.clone())?;
+        self.goodness.epoch_ended(step).at(|| place)
+    }
+
+    fn diverged(&self, what: &'static str, value: f64, step: &Step) -> Error {
+        Error::Diverged {
+            block: self.name.clone(),
+            what,
+            value,
+            step: step.index,
         }
-        let detached = activity.detach();
-        let (
-            Objective {
-                loss, temperature, ..
-            },
-            theta,
-        ) = (self.objective, self.theta(&detached)?);
-        let grade = loss.grade(
-            &goodness,
-            theta,
-            temperature,
-            &views.roles,
-            views.labels.as_deref(),
-        );
-        let grade = grade.at(|| place.clone())?;
-        report.loss = grade.loss;
-        let values = [
-            ("loss", report.loss),
-            ("goodness", report.positive + report.negative.unwrap_or(0.)),
-        ];
-        if let Some((what, value)) = values.into_iter().find(|(_, value)| !value.is_finite()) {
-            return Err(Error::Diverged {
-                block: self.name.clone(),
-                what,
-                value,
-                step: step.index,
-            });
-        }
-        let gradient = self
-            .goodness
-            .gradient(&detached, &grade.gradient)
-            .at(|| place.clone())?;
-        let lesson = Lesson {
-            gradient: Some(&gradient),
-            ..lesson
-        };
-        self.layer
-            .learn(&lesson, &mut self.optimiser, step)
-            .at(|| place.clone())?;
-        self.goodness
-            .learn(&detached, &grade.gradient, &mut self.optimiser, step)
-            .at(|| place)?;
-        Ok(report)
     }
 
     fn place(&self) -> String {
@@ -269,23 +346,33 @@ impl Block {
     }
 }
 
-/// The mean goodness of the views of either role; of a goodness with classes, the mean over all of them.
-fn report(goodness: &Tensor, roles: &[Role]) -> Result<Report> {
-    let rows = goodness.dim(0)? / roles.len().max(1);
-    let mean = |wanted: Role| -> Result<Option<f64>> {
-        let mut sum = 0.;
-        let mut count = 0;
-        for (view, role) in roles.iter().enumerate() {
-            if *role == wanted {
-                sum += scalar(&goodness.narrow(0, view * rows, rows)?.mean_all()?)?;
-                count += 1;
-            }
-        }
-        Ok((count > 0).then(|| sum / count as f64))
+fn report(grade: Option<&Grade>, roles: &[Role]) -> Result<StepReport> {
+    let Some(grade) = grade else {
+        return Ok(StepReport::default());
     };
-    Ok(Report {
-        loss: 0.,
-        positive: mean(Role::Positive)?.unwrap_or(0.),
-        negative: mean(Role::Negative)?,
-    })
+    let mut report = StepReport {
+        loss: Some(grade.loss),
+        ..StepReport::default()
+    };
+    if let Some(goodness) = &grade.goodness {
+        report.positive = mean(goodness, roles, Role::Positive)?;
+        report.negative = mean(goodness, roles, Role::Negative)?;
+    }
+    Ok(report)
+}
+
+/// The mean goodness of the views of a role.
+fn mean(goodness: &Tensor, roles: &[Role], wanted: Role) -> Result<Option<f64>> {
+    let rows = goodness.dim(0)? / roles.len().max(1);
+    let mut sum = 0.;
+    let mut count = 0;
+    for (view, _) in roles
+        .iter()
+        .enumerate()
+        .filter(|(_, role)| **role == wanted)
+    {
+        sum += scalar(&goodness.narrow(0, view * rows, rows)?.mean_all()?)?;
+        count += 1;
+    }
+    Ok((count > 0).then(|| sum / f64::from(count)))
 }

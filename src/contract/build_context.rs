@@ -1,42 +1,50 @@
-//! What a plugin is told about the run it is built into.
+//! What a plugin is told about the run it is built for.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use candle_core::Tensor;
+
 use crate::data::text::tokenizer::Tokenizer;
+use crate::error::{Error, Result};
+use crate::flow::input::Input;
 use crate::flow::vars::Vars;
 
-/// The place in a run at which a plugin is built.
+/// What a plugin is told about the run it is built for, and its place in it.
 ///
 /// An architecture gives each of its parts a context of its own: `context.scope("blocks.0").with_input(&[784])`.
 #[derive(Clone)]
 pub struct BuildContext {
-    /// Where the plugin's variables live.
+    /// The tree of the run's variables, at the plugin's place.
     pub vars: Vars,
     /// The seed of the run.
     pub seed: u64,
-    /// How many epochs were asked for, of each layer where layers learn one after the other.
+    /// The number of epochs, for each layer where layers learn one after the other.
     pub epochs: usize,
     /// The shape of one example of the data, `[1, 28, 28]`.
     pub example: Vec<usize>,
-    /// How many classes the data have.
+    /// The number of classes of the data.
     pub classes: usize,
-    /// The shape of what enters: of the sampler's views for an architecture, of the layer below for a layer.
+    /// The number of labels of an example: 1, or the number of its positions.
+    pub positions: usize,
+    /// The shape of the input: of the sampler's views for an architecture, of the activity below for a layer.
     pub input: Vec<usize>,
+    /// The number of columns of the sampler's views that are the label; 0 if there is no label in the input.
+    pub label: usize,
     /// Whether the sampler can write a hypothesised class into the input.
     pub hypotheses: bool,
-    /// The width that the architecture asks its layer to have: units, channels.
+    /// The width that the architecture asks its layer for: units, channels.
     pub units: Option<usize>,
     /// The folders in which data files are looked for, in this order, before the cache.
     pub data_dirs: Vec<PathBuf>,
-    /// The user's cache, where what was downloaded is kept.
+    /// The user's cache folder, for downloads.
     pub cache: Option<PathBuf>,
-    /// What text is cut with: that of the run which is opened, for its data to use, and that of the data from then on.
+    /// The tokenizer: that of the run which is opened, for its data to use; after that, that of the data.
     pub tokenizer: Option<Arc<Tokenizer>>,
 }
 
 impl BuildContext {
-    /// A context that knows of no data yet.
+    /// A context without data.
     pub fn new(vars: Vars, seed: u64) -> Self {
         Self {
             vars,
@@ -44,7 +52,9 @@ impl BuildContext {
             epochs: 1,
             example: Vec::new(),
             classes: 0,
+            positions: 1,
             input: Vec::new(),
+            label: 0,
             hypotheses: false,
             units: None,
             data_dirs: Vec::new(),
@@ -53,7 +63,7 @@ impl BuildContext {
         }
     }
 
-    /// The same, its variables below `name`.
+    /// The same with the variables below `name`.
     pub fn scope(&self, name: impl std::fmt::Display) -> Self {
         Self {
             vars: self.vars.scope(name),
@@ -61,7 +71,7 @@ impl BuildContext {
         }
     }
 
-    /// The same, with inputs of this shape.
+    /// The same with inputs of this shape.
     pub fn with_input(self, shape: &[usize]) -> Self {
         Self {
             input: shape.to_vec(),
@@ -69,7 +79,7 @@ impl BuildContext {
         }
     }
 
-    /// The same, asking for this width.
+    /// The same with this width for the layer.
     pub fn with_units(self, units: usize) -> Self {
         Self {
             units: Some(units),
@@ -77,7 +87,49 @@ impl BuildContext {
         }
     }
 
-    /// Where the files of the data set with this name may be: `<data-dir>/<name>`, `<cache>/<name>`.
+    /// The width of a layer: its own setting, or the one that the architecture asks for.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`] if there is neither.
+    pub fn units_or(&self, setting: Option<usize>) -> Result<usize> {
+        setting.or(self.units).ok_or_else(|| {
+            let problem = "no number of units is given; set the layer's `units`, or the architecture's `hidden`";
+            Error::unfit("layer", problem)
+        })
+    }
+
+    /// The number of columns of the input.
+    pub fn inputs(&self) -> usize {
+        self.input.iter().product()
+    }
+
+    /// The input as an image, `[channels, height, width]`; `[height, width]` is one channel.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`] if it is not one.
+    pub fn image(&self) -> Result<[usize; 3]> {
+        match self.input[..] {
+            [channels, height, width] => Ok([channels, height, width]),
+            [height, width] => Ok([1, height, width]),
+            _ => {
+                let found = &self.input;
+                let problem =
+                    format!("expected images (channels, height, width), found shape {found:?}");
+                Err(Error::unfit("layer", problem))
+            }
+        }
+    }
+
+    /// One row of ones of the input's shape, to find the shape of a layer's activity.
+    ///
+    /// # Errors
+    /// Errors of candle.
+    pub fn probe_input(&self) -> Result<Input> {
+        let shape = [&[1], &self.input[..]].concat();
+        Input::of(Tensor::ones(shape, self.vars.dtype(), &self.vars.device())?)
+    }
+
+    /// The folders that may hold the files of the data set with this name: `<data-dir>/<name>`, `<cache>/<name>`.
     pub fn folders(&self, name: &str) -> Vec<PathBuf> {
         self.data_dirs
             .iter()

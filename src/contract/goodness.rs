@@ -1,14 +1,19 @@
 //! The contract of a goodness function.
 
+use std::sync::Arc;
+
+use candle_core::backprop::GradStore;
 use candle_core::{Tensor, Var};
 
-use crate::error::Result;
+use crate::contract::loss::Objective;
+use crate::error::{Error, Result};
 use crate::flow::step::Step;
+use crate::flow::views::Targets;
 use crate::optim::Optimiser;
 
 crate::choices! {
-    /// Which activity counts as good.
-    pub enum Positive {
+    /// The activity that counts as good.
+    pub enum Polarity {
         /// High activity for positive views.
         High = "high",
         /// Low activity for positive views: the goodness and its threshold change their sign.
@@ -16,7 +21,7 @@ crate::choices! {
     }
 }
 
-impl Positive {
+impl Polarity {
     /// 1 or −1.
     pub fn sign(self) -> f64 {
         match self {
@@ -26,37 +31,67 @@ impl Positive {
     }
 }
 
-/// How good a layer finds its activity: high for what it should accept, low for what it should reject.
+/// A layer's score of its activity: high for what it should accept, low for what it should reject.
+///
+/// ```
+/// use onward_core::candle_core::{Device, Tensor};
+/// use onward_core::{GoodnessFn, Loss, Objective, Result, Role, Targets};
+///
+/// /// The sum of the activities.
+/// struct Total;
+///
+/// impl GoodnessFn for Total {
+///     fn goodness(&self, activity: &Tensor) -> Result<Tensor> {
+///         Ok(activity.flatten_from(1)?.sum(1)?)
+///     }
+/// }
+///
+/// // One example: the positive view has the activity [1, 2], the negative view [0, 1].
+/// let activity = Tensor::new(&[[1f32, 2.], [0., 1.]], &Device::Cpu)?;
+/// assert_eq!(Total.goodness(&activity)?.to_vec1::<f32>()?, [3., 1.]);
+///
+/// // The loss ½·[−(g⁺ − θ) + (g⁻ − θ)]: its gradient lowers the positive view's activity by ½, and so on.
+/// let objective = Objective { loss: Loss::Unbounded, ..Objective::default() };
+/// let targets = Targets::new(vec![Role::Positive, Role::Negative])?;
+/// let grade = Total.grade(&activity, &targets, &objective)?;
+/// assert_eq!(grade.loss, -1.);
+/// assert_eq!(grade.gradient.unwrap().to_vec2::<f32>()?, [[-0.5, -0.5], [0.5, 0.5]]);
+/// # Ok::<(), onward_core::Error>(())
+/// ```
 ///
 /// # For implementors
-/// Only [`goodness`](Self::goodness) has to be written. You are guaranteed an activity of at least two dimensions whose
-/// length has not been normalised. You guarantee finite values for finite activities, one per example (or one per
-/// example and class), each computed from its own row alone.
+/// Only [`goodness`](Self::goodness) has to be written.
+///
+/// Guaranteed to you: an activity of at least two dimensions, its length not normalised.
+///
+/// Expected of you: finite values for finite activities; a row's goodness computed from that row alone; variables made
+/// through [`BuildContext::vars`](crate::BuildContext::vars).
 pub trait GoodnessFn: Send + Sync {
-    /// The goodness of every row: `(R, …)` to `(R,)`, or to `(R, C)` when there is a column per class.
+    /// The goodness of every row of an activity `(R, …)`: `(R,)`; `(R, C)` with a column per class; or `(R, P, C)` with
+    /// a column per class at each of `P` positions of a sequence.
     ///
     /// # Errors
-    /// Whatever candle refuses.
+    /// Errors of candle.
     fn goodness(&self, activity: &Tensor) -> Result<Tensor>;
 
-    /// How many columns the goodness has, if one for each class; by default it has one value per row.
+    /// The number of columns `C` if there is one per class; by default the goodness has one value per row.
     fn classes(&self) -> Option<usize> {
         None
     }
 
-    /// The goodness above which an activity of `units` numbers counts as positive, unless a setting says otherwise;
-    /// by default 0.
+    /// The goodness above which an activity of `units` numbers counts as positive, unless a setting overrides it; by
+    /// default 0.
     fn threshold(&self, _units: usize) -> f64 {
         0.
     }
 
     /// The gradient of `Σ upstream·goodness` with respect to the activity, of the activity's shape.
     ///
-    /// `upstream` has the shape of the goodness. The default lets candle's autograd find it; a closed form saves a
-    /// pass or two over the activity.
+    /// `upstream` has the shape of the goodness. The default finds the gradient with candle's autograd; a closed form
+    /// saves a pass or two over the activity.
     ///
     /// # Errors
-    /// Whatever candle refuses.
+    /// Errors of candle.
     fn gradient(&self, activity: &Tensor, upstream: &Tensor) -> Result<Tensor> {
         let activity = Var::from_tensor(activity)?;
         let total = (self.goodness(&activity)? * upstream.detach())?.sum_all()?;
@@ -66,26 +101,118 @@ pub trait GoodnessFn: Send + Sync {
         }
     }
 
-    /// One step of the goodness's own variables, where it has any, such as a projection to classes; by default it
-    /// has none. They have to be made through [`BuildContext::vars`](crate::BuildContext::vars).
+    /// The loss of an activity, and its gradient with respect to the activity.
+    ///
+    /// The default takes the objective's loss of the goodness. Override it for a loss that is not a function of each
+    /// row's goodness: a threshold per role, a similarity of pairs of rows. [`Grade::by_autograd`] helps.
     ///
     /// # Errors
-    /// Whatever the update refuses.
+    /// [`Error::Unfit`] if the loss cannot be taken of this goodness or these targets.
+    fn grade(&self, activity: &Tensor, targets: &Targets, objective: &Objective) -> Result<Grade> {
+        let (goodness, rows) = (self.goodness(activity)?, activity.dim(0)?);
+        if goodness.dims().first() != Some(&rows) {
+            return Err(Error::shape(
+                "goodness",
+                goodness.dims(),
+                format!("{rows} rows"),
+            ));
+        }
+        let units = activity.elem_count() / rows.max(1);
+        let theta = objective.theta.unwrap_or_else(|| self.threshold(units));
+        let (loss, upstream) = objective.grade(&goodness, theta, targets)?;
+        Ok(Grade {
+            loss,
+            gradient: Some(self.gradient(activity, &upstream)?),
+            goodness: Some(goodness),
+            upstream: Some(upstream),
+            own: None,
+        })
+    }
+
+    /// Whether [`grade`](Self::grade) or [`learn`](Self::learn) looks at labels; by default if the loss does. Where they
+    /// do not, the framework hides the labels.
+    fn uses_labels(&self, objective: &Objective) -> bool {
+        objective.loss.uses_labels()
+    }
+
+    /// Updates the goodness's own variables, such as a projection to classes. The default follows the gradients that
+    /// [`Grade::by_autograd`] found, if there are any.
+    ///
+    /// # Errors
+    /// Errors of the update.
     fn learn(
         &mut self,
         _activity: &Tensor,
-        _upstream: &Tensor,
-        _optimiser: &mut Optimiser,
-        _step: &Step,
+        grade: &Grade,
+        _targets: &Targets,
+        optimiser: &mut Optimiser,
+        step: &Step,
     ) -> Result<()> {
+        match &grade.own {
+            Some(gradients) => optimiser.apply(gradients, step),
+            None => Ok(()),
+        }
+    }
+
+    /// Called once after the last step of every epoch in which the block learns; does nothing by default. Rules in
+    /// closed form solve here for what they have summed up in [`learn`](Self::learn).
+    ///
+    /// # Errors
+    /// Errors of the solution.
+    fn epoch_ended(&mut self, _step: &Step) -> Result<()> {
         Ok(())
+    }
+}
+
+/// The loss of an activity, and its gradients.
+#[derive(Clone, Debug)]
+pub struct Grade {
+    /// The loss.
+    pub loss: f64,
+    /// Its gradient with respect to the activity, of the activity's shape. `None`: the layer does not learn.
+    pub gradient: Option<Tensor>,
+    /// The goodness of every row, for reports; `None` if the loss is not one of a goodness.
+    pub goodness: Option<Tensor>,
+    /// The gradient with respect to the goodness, of its shape.
+    pub upstream: Option<Tensor>,
+    /// Gradients with respect to the goodness's own variables.
+    pub own: Option<Arc<GradStore>>,
+}
+
+impl Grade {
+    /// A loss that candle can differentiate: `loss` computes it from the activity, as a tensor of one number.
+    ///
+    /// The gradients with respect to the activity and to all variables that the loss is computed with are found in one
+    /// backward pass, which ends at the activity.
+    ///
+    /// # Errors
+    /// Errors of `loss` and of candle.
+    pub fn by_autograd(
+        activity: &Tensor,
+        loss: impl FnOnce(&Tensor) -> Result<Tensor>,
+    ) -> Result<Self> {
+        let activity = Var::from_tensor(&activity.detach())?;
+        let loss = loss(activity.as_tensor())?;
+        let mut gradients = loss.backward()?;
+        let gradient = match gradients.remove(&activity) {
+            Some(gradient) => gradient.detach(),
+            None => activity.zeros_like()?.detach(),
+        };
+        Ok(Self {
+            loss: crate::kernels::scalar(&loss)?,
+            gradient: Some(gradient),
+            goodness: None,
+            upstream: None,
+            own: Some(Arc::new(gradients)),
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use candle_core::Device;
+
+    use super::*;
 
     struct Cubes;
 
@@ -101,6 +228,19 @@ mod tests {
         let upstream = Tensor::new(&[1f64, -1.], &Device::Cpu)?;
         let gradient = Cubes.gradient(&activity, &upstream)?.to_vec2::<f64>()?;
         assert_eq!(gradient, [[3., 12.], [-27., 0.]]); // ±3·a²
+        Ok(())
+    }
+
+    #[test]
+    fn a_loss_by_autograd_has_gradients_of_activity_and_variables() -> Result<()> {
+        let activity = Tensor::new(&[[1f64, 2.]], &Device::Cpu)?;
+        let map = Var::new(&[[3f64], [4.]], &Device::Cpu)?;
+        // L = (a·M)² with a·M = 11: ∂a = 22·Mᵀ, ∂M = 22·aᵀ.
+        let grade = Grade::by_autograd(&activity, |a| Ok(a.matmul(&map)?.sqr()?.sum_all()?))?;
+        assert_eq!(grade.loss, 121.);
+        assert_eq!(grade.gradient.unwrap().to_vec2::<f64>()?, [[66., 88.]]);
+        let own = grade.own.unwrap();
+        assert_eq!(own.get(&map).unwrap().to_vec2::<f64>()?, [[22.], [44.]]);
         Ok(())
     }
 }

@@ -1,31 +1,32 @@
 //! The contract of a layer.
 
-use candle_core::Tensor;
+use candle_core::{Tensor, Var};
 
 use crate::error::{Error, Result};
 use crate::flow::input::Input;
 use crate::flow::step::Step;
-use crate::flow::views::Role;
+use crate::flow::views::Targets;
 use crate::optim::Optimiser;
 
-/// One level of a network, that learns from its own input and output alone.
+/// One level of a network. It learns from its own input and output alone.
 ///
-/// The activity of an input of `V` views of `B` examples is a tensor `(V·B, …)`, row `v·B + b` being that of view `v`
-/// of example `b`. It is what comes out of the non-linearity, before any normalisation.
+/// The activity of an input of `V` views of `B` examples is a tensor `(V·B, …)`; row `v·B + b` is that of view `v` of
+/// example `b`. It is the output of the non-linearity, before any normalisation.
 ///
 /// A layer made of candle's modules needs [`forward`](Self::forward) alone:
 ///
 /// ```
-/// use onward::candle_core::Tensor;
-/// use onward::candle_nn::{self, Module};
-/// use onward::{Input, LocalLayer, Result, BuildContext, Step};
+/// use onward_core::candle_core::{Device, DType, Tensor};
+/// use onward_core::candle_nn::{self, Module};
+/// use onward_core::{BuildContext, Input, LocalLayer, Result, Step, Vars};
 ///
 /// struct Tanh(candle_nn::Linear);
 ///
 /// impl Tanh {
 ///     fn new(context: &BuildContext) -> Result<Self> {
 ///         let inputs = context.input.iter().product();
-///         Ok(Self(candle_nn::linear(inputs, context.units.unwrap_or(100), context.vars.builder())?))
+///         let units = context.units_or(None)?;
+///         Ok(Self(candle_nn::linear(inputs, units, context.vars.builder())?))
 ///     }
 /// }
 ///
@@ -34,42 +35,89 @@ use crate::optim::Optimiser;
 ///         Ok(self.0.forward(&input.join()?.flatten_from(1)?)?.tanh()?)
 ///     }
 /// }
+///
+/// let vars = Vars::new(1, DType::F32, &Device::Cpu);
+/// let context = BuildContext::new(vars.clone(), 1).with_input(&[2]).with_units(3);
+/// let layer = Tanh::new(&context)?;
+/// for (_, var) in vars.learned() {
+///     var.set(&(var.ones_like()? * 0.5)?)?; // weights and biases ½
+/// }
+/// let input = Input::of(Tensor::new(&[[1f32, 2.]], &Device::Cpu)?)?;
+/// let activity = layer.forward(&input, &Step::evaluation(1))?;
+/// assert_eq!(activity.to_vec2::<f32>()?, [[2f32.tanh(); 3]]); // ½·1 + ½·2 + ½
+/// # Ok::<(), onward_core::Error>(())
 /// ```
 ///
 /// # For implementors
-/// You are guaranteed that [`learn`](Self::learn) gets the very activity that `forward` returned for that input, and
-/// that no variable of the layer has changed in between. Other layers may learn at the same time, on other threads. You
-/// guarantee that `forward` changes nothing, that the same input and step give the same bits, that everything random is
-/// drawn from [`Step::stream`], and that every variable was made through [`BuildContext::vars`](crate::BuildContext::vars): then it is
-/// saved, restored and seeded without your doing.
-pub trait LocalLayer: Send {
+/// Guaranteed to you: [`learn`](Self::learn) gets the very activity that `forward` returned for that input, and no
+/// variable of the layer has changed in between. Other layers may learn at the same time, on other threads.
+///
+/// Expected of you: `forward` changes nothing; the same input and step give the same bits; everything random is drawn
+/// from [`Step::stream`]; every variable is made through [`BuildContext::vars`](crate::BuildContext::vars). Variables are
+/// then saved, restored and seeded for you.
+pub trait LocalLayer: Send + Sync {
     /// The activity of an input, `(V·B, …)`.
     ///
     /// # Errors
     /// [`Error::Shape`] if the input is not what the layer was built for.
     fn forward(&self, input: &Input, step: &Step) -> Result<Tensor>;
 
-    /// One step of the layer's variables.
+    /// Updates the layer's variables.
     ///
-    /// The default follows the gradient through this layer alone with candle's autograd, so the activity must still
-    /// be attached to the variables. Override it with a closed form, which is several times faster, or with a rule
-    /// that follows no gradient; then `forward` may return a detached activity.
+    /// The default follows the gradient through this layer alone with candle's autograd, so the activity must still be
+    /// attached to the variables. Override it with a closed form, which is several times faster, or with a rule that
+    /// follows no gradient; `forward` may then return a detached activity.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if the lesson has no gradient, or the activity is detached.
+    /// [`Error::Unfit`] if the lesson has no gradient; [`Error::Usage`] if the activity is detached.
     fn learn(&mut self, lesson: &Lesson<'_>, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
-        let gradients = (lesson.activity * lesson.gradient()?.detach())?
-            .sum_all()?
-            .backward()?;
-        optimiser.apply(&gradients, step)
+        let total = (lesson.activity * lesson.gradient()?.detach())?.sum_all()?;
+        optimiser.apply(&total.backward()?, step)
     }
 
-    /// What each unit responds to: its weights, `(N, …)`, for an input of the shape that the layer was built for or for a
-    /// field `(C, H, W)` of it. Pictures show them; by default there is nothing to be shown.
+    /// The gradient of the loss with respect to the joined input, `(V·B, …)`.
+    ///
+    /// Layers pass no gradient on, so this is not part of learning. Rules in which a gradient crosses a few layers ask
+    /// for it, such as Trifecta's pairs of blocks. The default finds it with candle's autograd; override it if `forward`
+    /// does not let a gradient pass.
     ///
     /// # Errors
-    /// Whatever candle refuses.
-    fn features(&self) -> Result<Option<Tensor>> {
+    /// [`Error::Unfit`] if the lesson has no gradient; [`Error::Usage`] if none reaches the input.
+    fn input_gradient(&self, lesson: &Lesson<'_>, step: &Step) -> Result<Tensor> {
+        let var = Var::from_tensor(&lesson.input.join()?.detach())?;
+        let input = Input::stacked(var.as_tensor().clone(), lesson.input.views())?;
+        let activity = self.forward(&input.shaped(lesson.input.shape())?, step)?;
+        let total = (activity * lesson.gradient()?.detach())?.sum_all()?;
+        let found = total.backward()?.remove(&var);
+        found.map(|gradient| gradient.detach()).ok_or_else(|| {
+            let problem = "no gradient reaches the input through `forward`; a layer that detaches has to override \
+                           `input_gradient`";
+            Error::usage("layer", problem)
+        })
+    }
+
+    /// Whether [`learn`](Self::learn) looks at labels; by default it does not, and the framework hides them.
+    fn uses_labels(&self) -> bool {
+        false
+    }
+
+    /// Called once after the last step of every epoch in which the layer learns; does nothing by default.
+    ///
+    /// Rules in closed form solve here for what they have summed up in [`learn`](Self::learn). Sums belong in
+    /// [`Vars::state`](crate::Vars::state), so that a run can be resumed.
+    ///
+    /// # Errors
+    /// Errors of the solution.
+    fn epoch_ended(&mut self, _step: &Step) -> Result<()> {
+        Ok(())
+    }
+
+    /// The weights of each unit, `(N, …)`, for an input of the shape that the layer was built for or for a field
+    /// `(C, H, W)` of it. They are shown as pictures; by default there are none.
+    ///
+    /// # Errors
+    /// Errors of candle.
+    fn weight_images(&self) -> Result<Option<Tensor>> {
         Ok(None)
     }
 }
@@ -77,26 +125,33 @@ pub trait LocalLayer: Send {
 /// What a layer learns from in one step.
 #[derive(Clone, Copy, Debug)]
 pub struct Lesson<'a> {
-    /// What entered.
+    /// The input.
     pub input: &'a Input,
-    /// What the layer made of it, `(V·B, …)`.
+    /// The layer's activity for it, `(V·B, …)`.
     pub activity: &'a Tensor,
-    /// The gradient of the block's loss with respect to the activity, of the same shape; means over the batch are
-    /// taken already. `None` if the block has no loss.
+    /// The gradient of the block's loss with respect to the activity, of the same shape. It is that of the mean over the
+    /// batch. `None` if the block has no loss.
     pub gradient: Option<&'a Tensor>,
-    /// What each view is.
-    pub roles: &'a [Role],
+    /// The role of every view, and the labels for a layer that uses them.
+    pub targets: &'a Targets,
 }
 
 impl<'a> Lesson<'a> {
+    /// The number of rows of the positive views, which come first, and the number of examples.
+    pub fn positive_rows(&self) -> [usize; 2] {
+        let batch = self.input.batch();
+        [self.targets.positive() * batch, batch]
+    }
+
     /// The gradient, for layers that cannot learn without one.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if the block has no loss.
+    /// [`Error::Unfit`] if the block has no loss.
     pub fn gradient(&self) -> Result<&'a Tensor> {
-        self.gradient.ok_or_else(|| Error::Mismatch {
-            place: "layer".into(),
-            problem: "it learns from a gradient, but its block has no loss; choose a `loss`".into(),
+        self.gradient.ok_or_else(|| {
+            let problem =
+                "this layer learns from a gradient, but its block has no loss; choose a `loss`";
+            Error::unfit("layer", problem)
         })
     }
 }

@@ -1,10 +1,12 @@
-//! The losses: a closed set, as data. What they are taken of is open: see [`crate::GoodnessFn`].
+//! The losses of a goodness: a closed set, as data. A rule with another loss overrides
+//! [`GoodnessFn::grade`](crate::GoodnessFn::grade).
 
 use candle_core::Tensor;
 
 use crate::error::{Error, Result};
-use crate::flow::views::Role;
-use crate::kernels;
+use crate::flow::views::{Role, Targets};
+use crate::kernels::{self, scalar};
+use crate::settings::{Finite, Positive};
 
 crate::choices! {
     /// What a block minimises; `g` is its goodness, `θ` its threshold, `T` its temperature, `z = (g − θ) / T`.
@@ -24,141 +26,168 @@ crate::choices! {
         Symmetric = "symmetric",
         /// `−T·log softmax(g/T)[label]`, for a goodness with a column per class; needs labels and no negatives.
         CrossEntropy = "cross_entropy",
-        /// None: the layer has an update of its own, and what it passes on is all that the block does.
+        /// No loss: the layer has an update rule of its own, and its block computes no goodness while it learns.
         None = "none",
     }
 }
 
-/// What a loss says of the goodness of all views.
-#[derive(Clone, Debug)]
-pub struct Grade {
-    /// The loss itself.
-    pub loss: f64,
-    /// Its gradient with respect to the goodness, of the same shape.
-    pub gradient: Tensor,
+impl Loss {
+    /// Whether the loss is one of the labels.
+    pub fn uses_labels(self) -> bool {
+        self == Self::CrossEntropy
+    }
 }
 
-impl Loss {
+crate::settings! {
+    /// What a block minimises: a loss, its threshold and its temperature.
+    pub struct Objective {
+        /// What a layer minimises.
+        loss: Loss = Loss::Logistic;
+        /// The goodness above which a view counts as positive. Default: the threshold of the goodness function.
+        theta: Option<f64> = None, in Finite;
+        /// The softness of that decision: (goodness − theta) is divided by it.
+        temperature: f64 = 1., in Positive;
+    }
+}
+
+impl Objective {
     /// The loss of all views together, and its gradient with respect to their goodness.
     ///
-    /// | tensor   | shape                                                              |
-    /// |----------|--------------------------------------------------------------------|
-    /// | goodness | `(V·B,)`, view by view; `(V·B, C)` for a loss that needs the class |
+    /// | tensor   | shape                                                                                      |
+    /// |----------|--------------------------------------------------------------------------------------------|
+    /// | goodness | `(V·B,)`, view by view; for the cross-entropy `(V·B, C)`, or `(V·B, P, C)` with positions   |
+    ///
+    /// `theta` is the threshold in force. The offset of the targets is added to the goodness first.
+    ///
+    /// ```
+    /// use onward_core::candle_core::{Device, Tensor};
+    /// use onward_core::{Loss, Objective, Role, Targets};
+    ///
+    /// let goodness = Tensor::new(&[3f64, 1.], &Device::Cpu)?; // one example, two views
+    /// let targets = Targets::new(vec![Role::Positive, Role::Negative])?;
+    /// let (loss, gradient) = Objective::default().grade(&goodness, 2., &targets)?;
+    /// assert!((loss - (1. + (-1f64).exp()).ln()).abs() < 1e-12); // ½·2·log(1 + e⁻¹)
+    /// let slope = 0.5 / (1. + 1f64.exp()); // ½·σ(−1)
+    /// for (found, expected) in gradient.to_vec1::<f64>()?.into_iter().zip([-slope, slope]) {
+    ///     assert!((found - expected).abs() < 1e-12);
+    /// }
+    /// # Ok::<(), onward_core::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if the loss cannot be taken of this goodness or these views.
-    pub fn grade(
-        self,
-        goodness: &Tensor,
-        theta: f64,
-        temperature: f64,
-        roles: &[Role],
-        labels: Option<&[u32]>,
-    ) -> Result<Grade> {
-        let expected_rank = if self == Self::CrossEntropy { 2 } else { 1 };
-        if goodness.rank() != expected_rank {
-            let problem = match self {
-                Self::CrossEntropy => "needs a goodness with a column per class, (B, C)",
-                _ => "needs a goodness with one value per example, (B,)",
-            };
-            return Err(self.fault(format!("{problem}; found {:?}", goodness.dims())));
-        }
+    /// [`Error::Unfit`] if the loss cannot be taken of this goodness or these targets.
+    pub fn grade(&self, goodness: &Tensor, theta: f64, targets: &Targets) -> Result<(f64, Tensor)> {
+        self.check(goodness)?;
+        let goodness = match targets.offset() {
+            Some(offset) => (goodness + offset)?,
+            None => goodness.clone(),
+        };
+        let roles = targets.roles();
         let batch = goodness.dim(0)? / roles.len().max(1);
-        let mean = 1. / batch.max(1) as f64;
-        let view = |index: usize| goodness.narrow(0, index * batch, batch);
-        match self {
-            Self::Logistic | Self::LogSigmoid | Self::Unbounded => {
-                let mut loss = 0.;
-                let mut gradients = Vec::with_capacity(roles.len());
-                for (index, role) in roles.iter().enumerate() {
-                    let z = ((view(index)? - theta)? / temperature)?;
-                    let (value, slope) = self.contrast(&z, *role)?;
-                    loss += 0.5 * temperature * scalar(&value.mean_all()?)?;
-                    gradients.push((slope * (0.5 * mean))?);
-                }
-                Ok(Grade {
-                    loss,
-                    gradient: Tensor::cat(&gradients, 0)?,
-                })
+        let views = (0..roles.len()).map(|view| goodness.narrow(0, view * batch, batch));
+        let views = views.collect::<Result<Vec<_>, _>>()?;
+        match self.loss {
+            Loss::Logistic | Loss::LogSigmoid | Loss::Unbounded => {
+                self.contrast(&views, theta, roles)
             }
-            Self::Symmetric => {
-                if roles != [Role::Positive, Role::Negative] {
-                    return Err(self
-                        .fault("needs one positive and one negative view of each example".into()));
-                }
-                let difference = ((view(0)? - view(1)?)? / temperature)?;
-                let loss = 0.5
-                    * temperature
-                    * scalar(&kernels::softplus(&difference.neg()?)?.mean_all()?)?;
-                let slope = (kernels::sigmoid(&difference.neg()?)? * (-0.5 * mean))?;
-                Ok(Grade {
-                    loss,
-                    gradient: Tensor::cat(&[slope.clone(), slope.neg()?], 0)?,
-                })
-            }
-            Self::CrossEntropy => {
-                let labels =
-                    labels.ok_or_else(|| self.fault("needs the labels of the examples".into()))?;
-                let classes = goodness.dim(1)?;
-                let mut loss = 0.;
-                let mut gradients = Vec::with_capacity(roles.len());
-                for (index, role) in roles.iter().enumerate() {
-                    let log = kernels::log_softmax(&(view(index)? / temperature)?)?;
-                    if *role == Role::Positive {
-                        let (value, gradient) = cross_entropy(&log, labels, classes)?;
-                        loss += temperature * value;
-                        gradients.push(gradient);
-                    } else {
-                        gradients.push(log.zeros_like()?);
-                    }
-                }
-                Ok(Grade {
-                    loss,
-                    gradient: Tensor::cat(&gradients, 0)?,
-                })
-            }
-            Self::None => Err(self.fault("there is none to take".into())),
+            Loss::Symmetric => self.symmetric(&views, roles),
+            Loss::CrossEntropy => self.cross_entropy(&views, targets),
+            Loss::None => Err(self.unfit("there is none to take")),
         }
     }
 
+    fn check(&self, goodness: &Tensor) -> Result<()> {
+        let (fits, expected) = match self.loss {
+            Loss::CrossEntropy => (goodness.rank() >= 2, "a column per class, (B, C)"),
+            _ => (goodness.rank() == 1, "one value per example, (B,)"),
+        };
+        if fits {
+            return Ok(());
+        }
+        let found = goodness.dims();
+        Err(self.unfit(format!(
+            "expected a goodness with {expected}, found {found:?}"
+        )))
+    }
+
+    /// The sum over the views, each against the threshold.
+    fn contrast(&self, views: &[Tensor], theta: f64, roles: &[Role]) -> Result<(f64, Tensor)> {
+        let temperature = self.temperature;
+        let mut loss = 0.;
+        let mut gradients = Vec::with_capacity(views.len());
+        for (view, role) in views.iter().zip(roles) {
+            let z = ((view - theta)? / temperature)?;
+            let (value, slope) = self.contrast_view(&z, *role)?;
+            loss += 0.5 * temperature * scalar(&value.mean_all()?)?;
+            gradients.push((slope * (0.5 * mean_factor(view)))?);
+        }
+        Ok((loss, Tensor::cat(&gradients, 0)?))
+    }
+
     /// The terms of one view and their derivatives by `g`, without the factors `T/2` and `½`.
-    fn contrast(self, z: &Tensor, role: Role) -> Result<(Tensor, Tensor)> {
+    fn contrast_view(&self, z: &Tensor, role: Role) -> Result<(Tensor, Tensor)> {
         let positive = role == Role::Positive;
-        Ok(match self {
-            Self::Unbounded if positive => (z.neg()?, z.ones_like()?.neg()?),
-            Self::Unbounded => (z.clone(), z.ones_like()?),
-            _ if positive => (
-                kernels::softplus(&z.neg()?)?,
-                kernels::sigmoid(&z.neg()?)?.neg()?,
-            ),
-            Self::LogSigmoid => (
-                kernels::softplus(&z.neg()?)?.neg()?,
-                kernels::sigmoid(&z.neg()?)?,
-            ),
+        let down = z.neg()?;
+        Ok(match self.loss {
+            Loss::Unbounded if positive => (down, z.ones_like()?.neg()?),
+            Loss::Unbounded => (z.clone(), z.ones_like()?),
+            _ if positive => (kernels::softplus(&down)?, kernels::sigmoid(&down)?.neg()?),
+            Loss::LogSigmoid => (kernels::softplus(&down)?.neg()?, kernels::sigmoid(&down)?),
             _ => (kernels::softplus(z)?, kernels::sigmoid(z)?),
         })
     }
 
-    fn fault(self, problem: String) -> Error {
-        Error::Mismatch {
-            place: format!("loss {self:?}"),
-            problem,
+    fn symmetric(&self, views: &[Tensor], roles: &[Role]) -> Result<(f64, Tensor)> {
+        let ([positive, negative], [Role::Positive, Role::Negative]) = (views, roles) else {
+            return Err(self.unfit("expected one positive and one negative view of each example"));
+        };
+        let down = ((positive - negative)? / self.temperature)?.neg()?;
+        let loss = 0.5 * self.temperature * scalar(&kernels::softplus(&down)?.mean_all()?)?;
+        let slope = (kernels::sigmoid(&down)? * (-0.5 * mean_factor(positive)))?;
+        Ok((loss, Tensor::cat(&[slope.clone(), slope.neg()?], 0)?))
+    }
+
+    fn cross_entropy(&self, views: &[Tensor], targets: &Targets) -> Result<(f64, Tensor)> {
+        let labels = targets
+            .labels()
+            .map_err(|_| self.unfit("needs the labels of the examples"))?;
+        let mut loss = 0.;
+        let mut gradients = Vec::with_capacity(views.len());
+        for (view, role) in views.iter().zip(targets.roles()) {
+            // (B, C) or (B, P, C): a row per label.
+            let rows = view.flatten_to(view.rank() - 2)?;
+            let log = kernels::log_softmax(&(rows / self.temperature)?)?;
+            if *role == Role::Positive {
+                let (value, gradient) = cross_entropy(&log, labels)?;
+                loss += self.temperature * value;
+                gradients.push(gradient.reshape(view.shape())?);
+            } else {
+                gradients.push(view.zeros_like()?);
+            }
         }
+        Ok((loss, Tensor::cat(&gradients, 0)?))
+    }
+
+    fn unfit(&self, problem: impl Into<String>) -> Error {
+        Error::unfit(format!("loss {}", self.loss.word()), problem)
     }
 }
 
-/// The mean cross-entropy of log-probabilities `(B, C)`, and its gradient with respect to what they were made from.
-pub(crate) fn cross_entropy(log: &Tensor, labels: &[u32], classes: usize) -> Result<(f64, Tensor)> {
-    if labels.len() != log.dim(0)? || labels.iter().any(|&label| label as usize >= classes) {
+/// 1 / B.
+fn mean_factor(view: &Tensor) -> f64 {
+    1. / view.dims()[0].max(1) as f64
+}
+
+/// The mean cross-entropy of log-probabilities `(B, C)`, and its gradient with respect to the logits.
+pub(crate) fn cross_entropy(log: &Tensor, labels: &[u32]) -> Result<(f64, Tensor)> {
+    let (rows, classes) = log.dims2()?;
+    if labels.len() != rows || labels.iter().any(|&label| label as usize >= classes) {
         let problem = format!(
-            "{} labels below {classes} for {} examples",
+            "expected {rows} labels below {classes}, found {} labels up to {:?}",
             labels.len(),
-            log.dim(0)?
+            labels.iter().max()
         );
-        return Err(Error::Mismatch {
-            place: "cross-entropy".into(),
-            problem,
-        });
+        return Err(Error::unfit("cross-entropy", problem));
     }
     let mean = 1. / labels.len().max(1) as f64;
     let loss = -scalar(&kernels::entries(log, labels)?.mean_all()?)?;
@@ -166,57 +195,86 @@ pub(crate) fn cross_entropy(log: &Tensor, labels: &[u32], classes: usize) -> Res
     Ok((loss, gradient))
 }
 
-pub(crate) fn scalar(x: &Tensor) -> Result<f64> {
-    Ok(x.to_device(&candle_core::Device::Cpu)?
-        .to_dtype(candle_core::DType::F64)?
-        .to_scalar()?)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
     use candle_core::Device;
 
-    const ROLES: [Role; 2] = [Role::Positive, Role::Negative];
+    use super::*;
 
-    fn grade(loss: Loss, goodness: &Tensor) -> Grade {
-        loss.grade(goodness, 1.5, 0.7, &ROLES, Some(&[2, 0]))
+    const ALL: [Loss; 5] = [
+        Loss::Logistic,
+        Loss::LogSigmoid,
+        Loss::Unbounded,
+        Loss::Symmetric,
+        Loss::CrossEntropy,
+    ];
+
+    fn targets(labels: &[u32]) -> Targets {
+        let roles = vec![Role::Positive, Role::Negative];
+        Targets::new(roles)
             .unwrap()
+            .with_labels(Some(labels.to_vec()))
+    }
+
+    fn objective(loss: Loss, temperature: f64) -> Objective {
+        Objective {
+            loss,
+            temperature,
+            ..Objective::default()
+        }
     }
 
     /// Every gradient against central differences.
+    fn assert_gradient(loss: Loss, shape: &[usize], targets: &Targets) -> Result<()> {
+        let count: usize = shape.iter().product();
+        let values: Vec<f64> = (0..count).map(|i| (i * 5 % 7) as f64 / 2.).collect();
+        let grade = |values: Vec<f64>| -> Result<(f64, Tensor)> {
+            let goodness = Tensor::from_vec(values, shape, &Device::Cpu)?;
+            objective(loss, 0.7).grade(&goodness, 1.5, targets)
+        };
+        let gradient = grade(values.clone())?.1.flatten_all()?.to_vec1::<f64>()?;
+        for (i, found) in gradient.into_iter().enumerate() {
+            let (mut up, mut down) = (values.clone(), values.clone());
+            up[i] += 1e-5;
+            down[i] -= 1e-5;
+            let slope = (grade(up)?.0 - grade(down)?.0) / 2e-5;
+            assert!(
+                (slope - found).abs() < 1e-8,
+                "{loss:?} {i}: {slope} {found}"
+            );
+        }
+        Ok(())
+    }
+
     #[test]
     fn gradients_are_those_of_the_loss() -> Result<()> {
-        for loss in [
-            Loss::Logistic,
-            Loss::LogSigmoid,
-            Loss::Unbounded,
-            Loss::Symmetric,
-            Loss::CrossEntropy,
-        ] {
-            let shape = if loss == Loss::CrossEntropy {
-                vec![4, 3]
+        for loss in ALL {
+            let shape: &[usize] = if loss == Loss::CrossEntropy {
+                &[4, 3]
             } else {
-                vec![4]
+                &[4]
             };
-            let count: usize = shape.iter().product();
-            let values: Vec<f64> = (0..count).map(|i| (i * 5 % 7) as f64 / 2.).collect();
-            let at = |values: Vec<f64>| Tensor::from_vec(values, &shape[..], &Device::Cpu).unwrap();
-            let gradient = grade(loss, &at(values.clone()))
-                .gradient
-                .flatten_all()?
-                .to_vec1::<f64>()?;
-            for i in 0..count {
-                let (mut up, mut down) = (values.clone(), values.clone());
-                up[i] += 1e-5;
-                down[i] -= 1e-5;
-                let slope = (grade(loss, &at(up)).loss - grade(loss, &at(down)).loss) / 2e-5;
-                assert!(
-                    (slope - gradient[i]).abs() < 1e-8,
-                    "{loss:?} {i}: {slope} {}",
-                    gradient[i]
-                );
-            }
+            assert_gradient(loss, shape, &targets(&[2, 0]))?;
+        }
+        // Two positions in each of two examples.
+        assert_gradient(Loss::CrossEntropy, &[4, 2, 3], &targets(&[2, 0, 1, 1]))
+    }
+
+    #[test]
+    fn an_offset_is_added_to_the_goodness() -> Result<()> {
+        let goodness = Tensor::new(&[1f64, 2., 0.5, 3.], &Device::Cpu)?;
+        let offset = Tensor::new(&[0.5f64, -1., 2., 0.], &Device::Cpu)?;
+        for loss in [Loss::Logistic, Loss::Symmetric] {
+            let objective = objective(loss, 1.);
+            let with = targets(&[0, 0]).with_offset(&offset);
+            let found = objective.grade(&goodness, 1., &with)?;
+            let expected = objective.grade(&(&goodness + &offset)?, 1., &targets(&[0, 0]))?;
+            assert_eq!(found.0, expected.0);
+            assert_eq!(found.1.to_vec1::<f64>()?, expected.1.to_vec1::<f64>()?);
+            assert_ne!(
+                found.0,
+                objective.grade(&goodness, 1., &targets(&[0, 0]))?.0
+            );
         }
         Ok(())
     }
@@ -225,15 +283,13 @@ mod tests {
     fn extreme_goodness_gives_finite_losses() -> Result<()> {
         let goodness = Tensor::new(&[-1e30f32, 1e30, 1e30, -1e30], &Device::Cpu)?;
         for loss in [Loss::Logistic, Loss::LogSigmoid, Loss::Symmetric] {
-            let grade = loss.grade(&goodness, 1000., 1., &ROLES, None)?;
-            assert!(grade.loss.is_finite(), "{loss:?}");
+            let (value, gradient) =
+                objective(loss, 1.).grade(&goodness, 1000., &targets(&[0, 0]))?;
+            assert!(value.is_finite(), "{loss:?}");
+            let gradient = gradient.to_vec1::<f32>()?;
             assert!(
-                grade
-                    .gradient
-                    .to_vec1::<f32>()?
-                    .iter()
-                    .all(|g| g.abs() <= 0.5),
-                "{loss:?}"
+                gradient.iter().all(|g| g.abs() <= 0.5),
+                "{loss:?} {gradient:?}"
             );
         }
         Ok(())
@@ -242,14 +298,24 @@ mod tests {
     #[test]
     fn a_loss_says_what_it_needs() -> Result<()> {
         let goodness = Tensor::new(&[1f32, 2.], &Device::Cpu)?;
-        let error = Loss::CrossEntropy
-            .grade(&goodness, 0., 1., &[Role::Positive], Some(&[0, 1]))
+        let one_view = Targets::new(vec![Role::Positive])?;
+        for (loss, expected) in [
+            (Loss::CrossEntropy, "column per class"),
+            (Loss::Symmetric, "one negative view"),
+        ] {
+            let error = objective(loss, 1.)
+                .grade(&goodness, 0., &one_view)
+                .unwrap_err();
+            assert!(
+                error.is_unfit() && error.to_string().contains(expected),
+                "{error}"
+            );
+        }
+        let columns = Tensor::new(&[[1f32, 2.]], &Device::Cpu)?;
+        let error = objective(Loss::CrossEntropy, 1.)
+            .grade(&columns, 0., &one_view)
             .unwrap_err();
-        assert!(error.to_string().contains("column per class"), "{error}");
-        let error = Loss::Symmetric
-            .grade(&goodness, 0., 1., &[Role::Positive], None)
-            .unwrap_err();
-        assert!(error.to_string().contains("one negative view"), "{error}");
+        assert!(error.to_string().contains("needs the labels"), "{error}");
         Ok(())
     }
 }

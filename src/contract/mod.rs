@@ -1,4 +1,11 @@
-//! The contract: the four traits that a plugin can implement, and what holds their parts.
+//! The contract: the four traits that a plugin can implement, and the types that hold their parts.
+//!
+//! | trait                                      | its question                                             |
+//! |--------------------------------------------|----------------------------------------------------------|
+//! | [`LocalLayer`](layer::LocalLayer)          | the activity of an input, and how to learn               |
+//! | [`GoodnessFn`](goodness::GoodnessFn)       | the score of an activity, and the loss                   |
+//! | [`NegativeSampler`](sampler::NegativeSampler) | the views to learn from                               |
+//! | [`Architecture`](architecture::Architecture) | which block feeds which, and what is read out          |
 
 pub mod architecture;
 pub mod block;
@@ -7,4 +14,7 @@ pub mod goodness;
 pub mod head;
 pub mod layer;
 pub mod loss;
+pub mod negatives;
+pub mod net;
+pub mod prediction;
 pub mod sampler;

@@ -7,7 +7,7 @@ use std::path::Path;
 use flate2::read::MultiGzDecoder;
 
 use crate::error::{Error, Result};
-use crate::flow::vars;
+use crate::kernels::memory;
 
 /// A file that is read from its beginning.
 pub(super) struct Reader<'a> {
@@ -30,10 +30,7 @@ impl<'a> Reader<'a> {
     }
 
     pub fn fault(&self, problem: impl Into<String>) -> Error {
-        Error::Data {
-            file: self.path.into(),
-            problem: problem.into(),
-        }
+        Error::data(self.path, problem)
     }
 
     /// The next four bytes, big-endian.
@@ -54,7 +51,7 @@ impl<'a> Reader<'a> {
             return Err(self.fault(format!("{promise}, which is impossible")));
         };
         // A small file may unpack to more than there is room for.
-        let room = vars::available().unwrap_or(u64::MAX) / 2;
+        let room = memory::available().unwrap_or(u64::MAX) / 2;
         let mut bytes = Vec::new();
         let read = self
             .bytes

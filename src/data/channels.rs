@@ -22,16 +22,15 @@ const AT_MOST: usize = 10_000;
 impl Channels {
     /// Those of the training part of `data`; if that is not at hand, as they are restored later.
     pub fn new(vars: &Vars, data: &DataSet) -> Result<Self> {
-        let (&[channels, _, _], Content::Picture(_)) = (&data.kind.shape[..], data.kind.content)
+        let (&[channels, _, _], Content::Picture(_)) = (&data.spec.shape[..], data.spec.content)
         else {
-            let problem = format!(
-                "`standardise` is for images (channels, height, width), not {:?}",
-                data.kind.shape
-            );
-            return Err(Error::Mismatch {
-                place: "data".into(),
-                problem,
-            });
+            return Err(Error::usage(
+                "data",
+                format!(
+                    "`standardise` is for images (channels, height, width), not {:?}",
+                    data.spec.shape
+                ),
+            ));
         };
         let this = Self {
             mean: vars.buffer("mean", channels, Init::Const(0.))?,

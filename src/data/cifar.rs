@@ -69,18 +69,17 @@ fn append(path: &Path, pixels: &mut Vec<u8>, labels: &mut Vec<u8>) -> Result<()>
 /// Writes the six files that [`read`] reads, plain, into a folder.
 ///
 /// # Errors
-/// [`Error::Mismatch`] for other images than CIFAR-10 has; [`Error::File`].
+/// [`Error::Unfit`] for other images than CIFAR-10 has; [`Error::File`].
 pub fn write(folder: &Path, train: &Images, test: &Images) -> Result<()> {
     let counts = [train.labels().len(), test.labels().len()];
     if [train.shape(), test.shape()] != [&SHAPE; 2] || counts != [5 * COUNT, COUNT] {
-        let problem = format!(
-            "{counts:?} images of {:?} cannot be written as CIFAR-10",
-            train.shape()
-        );
-        return Err(Error::Mismatch {
-            place: "CIFAR-10".into(),
-            problem,
-        });
+        return Err(Error::usage(
+            "CIFAR-10",
+            format!(
+                "{counts:?} images of {:?} cannot be written as CIFAR-10",
+                train.shape()
+            ),
+        ));
     }
     let images = [train, test]
         .into_iter()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::data::bytes::Reader;
 use crate::data::images::Images;
-use crate::data::{find, Content, DataSet, Framing, Kind};
+use crate::data::{find, Content, DataSet, ExampleSpec, Framing};
 use crate::error::{Error, Result};
 use crate::run::folder;
 
@@ -38,20 +38,24 @@ pub fn data_set(
     let test = pair(folders, name, "t10k")?;
     let file = find(folders, name, "t10k-images-idx3-ubyte")?;
     if train.shape() != test.shape() {
-        let problem = format!(
-            "images of {:?}, where those to train on are {:?}",
-            test.shape(),
-            train.shape()
-        );
-        return Err(Error::Data { file, problem });
+        return Err(Error::data(
+            file,
+            format!(
+                "images of {:?}, where those to train on are {:?}",
+                test.shape(),
+                train.shape()
+            ),
+        ));
     }
     if train.labels().len() < 6 || test.labels().is_empty() {
-        let problem = format!(
-            "{} images to train and {} to test on are too few",
-            train.labels().len(),
-            test.labels().len()
-        );
-        return Err(Error::Data { file, problem });
+        return Err(Error::data(
+            file,
+            format!(
+                "{} images to train and {} to test on are too few",
+                train.labels().len(),
+                test.labels().len()
+            ),
+        ));
     }
     let found = train
         .labels()
@@ -69,19 +73,17 @@ pub fn data_set(
         .find(|&&label| usize::from(label) >= classes.len())
     {
         let file = find(folders, name, "t10k-labels-idx1-ubyte")?;
-        let problem = format!(
-            "label {label} in it or beside it; expected 0 to {}",
-            classes.len() - 1
-        );
-        return Err(Error::Data { file, problem });
+        return Err(Error::data(
+            file,
+            format!(
+                "label {label} in it or beside it; expected 0 to {}",
+                classes.len() - 1
+            ),
+        ));
     }
     let (train, validation) = train.split_last(train.labels().len() / 6);
     Ok(DataSet {
-        kind: Kind {
-            shape: train.shape().to_vec(),
-            classes,
-            content: Content::Picture(framing),
-        },
+        spec: ExampleSpec::new(train.shape(), classes, Content::Picture(framing)),
         train: Arc::new(train),
         validation: Arc::new(validation),
         test: Arc::new(test),
@@ -95,15 +97,14 @@ fn pair(folders: &[PathBuf], name: &str, part: &str) -> Result<Images> {
     let (pixels, count, [height, width]) = read_images(&images)?;
     let classes = read_labels(&labels)?;
     if classes.len() != count {
-        let problem = format!(
-            "{} labels for the {count} images of {}",
-            classes.len(),
-            images.display()
-        );
-        return Err(Error::Data {
-            file: labels,
-            problem,
-        });
+        return Err(Error::data(
+            labels,
+            format!(
+                "{} labels for the {count} images of {}",
+                classes.len(),
+                images.display()
+            ),
+        ));
     }
     Images::new(pixels, classes, [1, height, width])
 }
@@ -144,18 +145,17 @@ pub fn read_labels(path: &Path) -> Result<Vec<u8>> {
 /// Writes the four files that [`data_set`] reads, plain, into a folder.
 ///
 /// # Errors
-/// [`Error::Mismatch`] for images of more than one channel, which this format does not have; [`Error::File`].
+/// [`Error::Unfit`] for images of more than one channel, which this format does not have; [`Error::File`].
 pub fn write(folder: &Path, train: &Images, test: &Images) -> Result<()> {
     for (part, files) in [train, test].into_iter().zip(FILES.chunks_exact(2)) {
         let &[1, height, width] = part.shape() else {
-            let problem = format!(
-                "images of shape {:?} cannot be written: expected one channel",
-                part.shape()
-            );
-            return Err(Error::Mismatch {
-                place: "IDX".into(),
-                problem,
-            });
+            return Err(Error::usage(
+                "IDX",
+                format!(
+                    "images of shape {:?} cannot be written: expected one channel",
+                    part.shape()
+                ),
+            ));
         };
         let header = |numbers: &[usize]| -> Vec<u8> {
             // No array that fits into memory has a side that does not fit into 32 bits, but one of empty images.
@@ -253,7 +253,7 @@ mod tests {
             (5, 1, 2)
         );
         assert_eq!(
-            (data.kind.shape, data.kind.classes.len()),
+            (data.spec.shape, data.spec.classes.len()),
             (vec![1, 2, 2], 3)
         );
         Ok(())

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use rand::Rng;
 
-use crate::data::{Augment, Examples};
 use crate::error::{Error, Result};
 use crate::flow::batch::Batch;
+use crate::flow::examples::{Augment, Examples};
 use crate::flow::random::below;
 
 /// Images of one shape `[C, H, W]` with a class each; cheap to cut into parts.
@@ -24,19 +24,18 @@ impl Images {
     /// Images one after the other, each channel by channel and row by row, 0 being the background.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if there is not one label for each image.
+    /// [`Error::Unfit`] if there is not one label for each image.
     pub fn new(pixels: Vec<u8>, labels: Vec<u8>, shape: [usize; 3]) -> Result<Self> {
         let size: usize = shape.iter().product();
         if size == 0 || pixels.len() != labels.len() * size {
-            let problem = format!(
-                "{} bytes are not {} images of shape {shape:?}",
-                pixels.len(),
-                labels.len()
-            );
-            return Err(Error::Mismatch {
-                place: "images".into(),
-                problem,
-            });
+            return Err(Error::usage(
+                "images",
+                format!(
+                    "{} bytes are not {} images of shape {shape:?}",
+                    pixels.len(),
+                    labels.len()
+                ),
+            ));
         }
         let range = 0..labels.len();
         Ok(Self {

@@ -11,7 +11,7 @@ use image::{
 };
 
 use crate::data::images::Images;
-use crate::data::{Content, DataSet, Framing, Kind};
+use crate::data::{Content, DataSet, ExampleSpec, Framing};
 use crate::error::{Error, Result};
 use crate::flow::random::{shuffled, stream};
 
@@ -34,10 +34,7 @@ crate::choices! {
 /// [`Error::File`] if it cannot be read, [`Error::Data`] if it is no such picture, is damaged, or is absurdly large.
 pub fn open(path: &Path) -> Result<DynamicImage> {
     let file = BufReader::new(File::open(path).map_err(Error::file("read", path))?);
-    let image = decode(file).map_err(|problem| Error::Data {
-        file: path.into(),
-        problem,
-    })?;
+    let image = decode(file).map_err(|problem| Error::data(path, problem))?;
     if !image.color().has_alpha() {
         return Ok(image);
     }
@@ -72,20 +69,19 @@ pub(crate) fn decode(bytes: impl BufRead + Seek) -> Result<DynamicImage, String>
 /// A picture as the bytes of an example of this kind, channel by channel.
 ///
 /// # Errors
-/// [`Error::Mismatch`] if the examples are no images of one or three channels.
-pub fn example(image: &DynamicImage, kind: &Kind) -> Result<Vec<u8>> {
-    let &[channels @ (1 | 3), height, width] = &kind.shape[..] else {
-        let problem = format!(
-            "examples of shape {:?} are no pictures of one or three channels",
-            kind.shape
-        );
-        return Err(Error::Mismatch {
-            place: "picture".into(),
-            problem,
-        });
+/// [`Error::Unfit`] if the examples are no images of one or three channels.
+pub fn example(image: &DynamicImage, spec: &ExampleSpec) -> Result<Vec<u8>> {
+    let &[channels @ (1 | 3), height, width] = &spec.shape[..] else {
+        return Err(Error::usage(
+            "picture",
+            format!(
+                "examples of shape {:?} are no pictures of one or three channels",
+                spec.shape
+            ),
+        ));
     };
     let (tall, wide) = (height as u32, width as u32);
-    if let (Content::Picture(Framing::Object(margin)), 1) = (kind.content, channels) {
+    if let (Content::Picture(Framing::Object(margin)), 1) = (spec.content, channels) {
         return Ok(object(&image.to_luma8(), wide, tall, margin as u32).into_raw());
     }
     let resized = image.resize_exact(wide, tall, FilterType::Triangle);
@@ -185,35 +181,29 @@ pub fn data_set(dir: &Path, shape: [usize; 3], broken: Broken) -> Result<DataSet
         dir.to_path_buf()
     })?;
     if classes.len() < 2 || classes.len() > 256 {
-        let problem = format!(
-            "holds {} folders; expected one for each class, 2 to 256",
-            classes.len()
-        );
-        return Err(Error::Data {
-            file: dir.into(),
-            problem,
-        });
+        return Err(Error::data(
+            dir,
+            format!(
+                "holds {} folders; expected one for each class, 2 to 256",
+                classes.len()
+            ),
+        ));
     }
-    let kind = Kind {
-        shape: shape.to_vec(),
-        classes,
-        content: Content::Picture(Framing::Whole),
-    };
+    let spec = ExampleSpec::new(&shape, classes, Content::Picture(Framing::Whole));
     let (train, test) = if parted {
-        if folders_in(&dir.join("test"))? != kind.classes {
-            let problem = "does not hold the same folders as the one to train on".to_string();
-            return Err(Error::Data {
-                file: dir.join("test"),
-                problem,
-            });
+        if folders_in(&dir.join("test"))? != spec.classes {
+            return Err(Error::data(
+                dir.join("test"),
+                "does not hold the same folders as the one to train on",
+            ));
         }
         (
-            listed(&dir.join("train"), &kind)?,
-            listed(&dir.join("test"), &kind)?,
+            listed(&dir.join("train"), &spec)?,
+            listed(&dir.join("test"), &spec)?,
         )
     } else {
         let every_sixth = |(index, _): &(usize, (PathBuf, u8))| index % 6 == 5;
-        let all = listed(dir, &kind)?.into_iter().enumerate();
+        let all = listed(dir, &spec)?.into_iter().enumerate();
         let (test, train): (Vec<_>, Vec<_>) = all.partition(every_sixth);
         let bare = |files: Vec<(usize, (PathBuf, u8))>| {
             files.into_iter().map(|(_, file)| file).collect::<Vec<_>>()
@@ -221,22 +211,21 @@ pub fn data_set(dir: &Path, shape: [usize; 3], broken: Broken) -> Result<DataSet
         (bare(train), bare(test))
     };
     let (train, test) = (
-        read(dir, train, &kind, broken)?,
-        read(dir, test, &kind, broken)?,
+        read(dir, train, &spec, broken)?,
+        read(dir, test, &spec, broken)?,
     );
     if train.labels().len() < 6 || test.labels().is_empty() {
-        let problem = format!(
-            "{} pictures are too few",
-            train.labels().len() + test.labels().len()
-        );
-        return Err(Error::Data {
-            file: dir.into(),
-            problem,
-        });
+        return Err(Error::data(
+            dir,
+            format!(
+                "{} pictures are too few",
+                train.labels().len() + test.labels().len()
+            ),
+        ));
     }
     let (train, validation) = train.split_last(train.labels().len() / 6);
     Ok(DataSet {
-        kind,
+        spec,
         train: Arc::new(train),
         validation: Arc::new(validation),
         test: Arc::new(test),
@@ -269,9 +258,9 @@ fn folders_in(dir: &Path) -> Result<Vec<String>> {
 }
 
 /// All pictures with their classes, in an order that is random but always the same.
-fn listed(dir: &Path, kind: &Kind) -> Result<Vec<(PathBuf, u8)>> {
+fn listed(dir: &Path, spec: &ExampleSpec) -> Result<Vec<(PathBuf, u8)>> {
     let mut files = Vec::new();
-    for (class, name) in kind.classes.iter().enumerate() {
+    for (class, name) in spec.classes.iter().enumerate() {
         let is_picture = |path: &PathBuf| {
             let ending = path
                 .extension()
@@ -283,11 +272,7 @@ fn listed(dir: &Path, kind: &Kind) -> Result<Vec<(PathBuf, u8)>> {
             .filter(is_picture)
             .collect();
         if pictures.is_empty() {
-            let problem = "holds no .png, .jpg or .jpeg".to_string();
-            return Err(Error::Data {
-                file: dir.join(name),
-                problem,
-            });
+            return Err(Error::data(dir.join(name), "holds no .png, .jpg or .jpeg"));
         }
         files.extend(pictures.into_iter().map(|path| (path, class as u8)));
     }
@@ -298,12 +283,17 @@ fn listed(dir: &Path, kind: &Kind) -> Result<Vec<(PathBuf, u8)>> {
         .collect())
 }
 
-fn read(dir: &Path, files: Vec<(PathBuf, u8)>, kind: &Kind, broken: Broken) -> Result<Images> {
+fn read(
+    dir: &Path,
+    files: Vec<(PathBuf, u8)>,
+    spec: &ExampleSpec,
+    broken: Broken,
+) -> Result<Images> {
     use rayon::prelude::*;
     let all = files.len();
     let decoded: Vec<Result<Vec<u8>>> = files
         .par_iter()
-        .map(|(path, _)| example(&open(path)?, kind))
+        .map(|(path, _)| example(&open(path)?, spec))
         .collect();
     let (mut pixels, mut labels, mut faults) = (Vec::new(), Vec::new(), Vec::new());
     for (decoded, (_, class)) in decoded.into_iter().zip(&files) {
@@ -321,18 +311,17 @@ fn read(dir: &Path, files: Vec<(PathBuf, u8)>, kind: &Kind, broken: Broken) -> R
             faults.len()
         );
         if broken == Broken::Refuse {
-            let problem = format!("{problem}; mend them, or leave them out with broken=skip");
-            return Err(Error::Data {
-                file: dir.into(),
-                problem,
-            });
+            return Err(Error::data(
+                dir,
+                format!("{problem}; mend them, or leave them out with broken=skip"),
+            ));
         }
         eprintln!("warning: {}: {problem}; they are left out", dir.display());
     }
     Images::new(
         pixels,
         labels,
-        [kind.shape[0], kind.shape[1], kind.shape[2]],
+        [spec.shape[0], spec.shape[1], spec.shape[2]],
     )
 }
 
@@ -340,12 +329,9 @@ fn read(dir: &Path, files: Vec<(PathBuf, u8)>, kind: &Kind, broken: Broken) -> R
 mod tests {
     use super::*;
 
-    fn kind(framing: Framing) -> Kind {
-        Kind {
-            shape: vec![1, 28, 28],
-            classes: vec!["a".into(), "b".into()],
-            content: Content::Picture(framing),
-        }
+    fn spec(framing: Framing) -> ExampleSpec {
+        let classes = vec!["a".into(), "b".into()];
+        ExampleSpec::new(&[1, 28, 28], classes, Content::Picture(framing))
     }
 
     /// A bar of ink in a corner of a large picture.
@@ -358,9 +344,9 @@ mod tests {
 
     #[test]
     fn ink_on_paper_and_chalk_on_slate_are_framed_alike() -> Result<()> {
-        let kind = kind(Framing::Object(4));
-        let ink = example(&bar(250, 10), &kind)?;
-        assert_eq!(ink, example(&bar(5, 240), &kind)?);
+        let spec = spec(Framing::Object(4));
+        let ink = example(&bar(250, 10), &spec)?;
+        assert_eq!(ink, example(&bar(5, 240), &spec)?);
         let rows: Vec<usize> = (0..28)
             .filter(|row| ink[row * 28..][..28].iter().any(|&v| v > 128))
             .collect();
@@ -375,7 +361,7 @@ mod tests {
     #[test]
     fn an_empty_page_is_an_empty_example() -> Result<()> {
         assert_eq!(
-            example(&bar(200, 200), &kind(Framing::Object(4)))?,
+            example(&bar(200, 200), &spec(Framing::Object(4)))?,
             vec![0; 784]
         );
         Ok(())
@@ -420,7 +406,7 @@ mod tests {
     fn pictures_of_any_size_become_examples() -> Result<()> {
         let folder = folder(&[(5, 9), (40, 30), (28, 28), (1, 1), (60, 7), (8, 8)]);
         let data = data_set(folder.path(), [3, 4, 6], Broken::Refuse)?;
-        assert_eq!(data.kind.classes, ["dark", "light"]);
+        assert_eq!(data.spec.classes, ["dark", "light"]);
         assert_eq!(
             (data.train.len(), data.validation.len(), data.test.len()),
             (9, 1, 2)

@@ -1,13 +1,13 @@
-//! A batch of examples, and the passes that a layer learns from.
+//! A batch of examples.
 
 use candle_core::{DType, Device, Tensor};
 
-use crate::contract::sampler::NegativeSampler;
 use crate::error::{Error, Result};
 
 /// `B` examples, and their labels where these may be seen.
 ///
-/// The trainer hides the labels of every batch that it predicts, so nothing that makes views or scores can use them.
+/// The trainer hides the labels of every batch that is predicted, and the framework hides them from every sampler that
+/// does not declare that it uses them. So nothing can look at a label by accident.
 #[derive(Clone, Debug)]
 pub struct Batch {
     examples: Tensor,
@@ -16,37 +16,37 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Examples `(B, …)` with a class each.
+    /// Examples `(B, …)` with a label each, or with `P` labels each, one for every position: `B·P` labels, example by
+    /// example.
     ///
     /// # Errors
-    /// [`Error::Shape`] if there is not one label for each example.
+    /// [`Error::Shape`] if the number of labels is not a multiple of the number of examples.
     pub fn new(examples: Tensor, labels: Vec<u32>) -> Result<Self> {
-        if examples.rank() < 2 || examples.dim(0)? != labels.len() {
-            let expected = format!("(B, …) with B = {}, the number of labels", labels.len());
-            return Err(Error::Shape {
-                place: "batch".into(),
-                found: examples.dims().to_vec(),
-                expected,
-            });
+        let batch = Self::unlabelled(examples)?;
+        let fits = match batch.size() {
+            0 => labels.is_empty(),
+            size => labels.len() >= size && labels.len().is_multiple_of(size),
+        };
+        if !fits {
+            let expected = format!(
+                "(B, …) with B labels, or B·P; found {} labels",
+                labels.len()
+            );
+            return Err(Error::shape("batch", batch.examples.dims(), expected));
         }
         Ok(Self {
             labels: Some(labels),
-            ..Self::unlabelled(examples)?
+            ..batch
         })
     }
 
-    /// Examples `(B, …)` of which nothing else is known.
+    /// Examples `(B, …)` without labels.
     ///
     /// # Errors
     /// [`Error::Shape`] if there is no dimension besides the batch.
     pub fn unlabelled(examples: Tensor) -> Result<Self> {
         if examples.rank() < 2 {
-            let found = examples.dims().to_vec();
-            return Err(Error::Shape {
-                place: "batch".into(),
-                found,
-                expected: "(B, …)".into(),
-            });
+            return Err(Error::shape("batch", examples.dims(), "(B, …)"));
         }
         Ok(Self {
             flat: examples.flatten_from(1)?,
@@ -55,16 +55,13 @@ impl Batch {
         })
     }
 
-    /// The same on another device, numbers that are not whole being of this element type.
+    /// The same batch on another device. Floating-point examples get this element type; tokens keep theirs.
     ///
     /// # Errors
-    /// Whatever candle refuses.
+    /// Errors of candle.
     pub fn to(&self, device: &Device, dtype: DType) -> Result<Self> {
-        let dtype = if self.examples.dtype().is_float() {
-            dtype
-        } else {
-            self.examples.dtype()
-        };
+        let found = self.examples.dtype();
+        let dtype = if found.is_float() { dtype } else { found };
         let examples = self.examples.to_dtype(dtype)?.to_device(device)?;
         Ok(Self {
             labels: self.labels.clone(),
@@ -72,7 +69,7 @@ impl Batch {
         })
     }
 
-    /// The same examples, their labels hidden.
+    /// The same examples without their labels.
     pub fn hidden(&self) -> Self {
         Self {
             labels: None,
@@ -80,20 +77,12 @@ impl Batch {
         }
     }
 
-    /// What a sampler gets to see of it: the labels as well only if it is supervised.
-    pub fn shown_to(&self, sampler: &dyn NegativeSampler) -> Self {
-        if sampler.is_supervised() {
-            return self.clone();
-        }
-        self.hidden()
-    }
-
     /// The examples, `(B, …)`.
     pub fn examples(&self) -> &Tensor {
         &self.examples
     }
 
-    /// The examples as rows, `(B, D)`; always the same tensor, so that products with it can be shared.
+    /// The examples as rows, `(B, D)`. It is always the same tensor, so that products with it can be shared.
     pub fn rows(&self) -> &Tensor {
         &self.flat
     }
@@ -103,25 +92,45 @@ impl Batch {
         &self.examples.dims()[1..]
     }
 
-    /// How many: `B`.
+    /// The number of examples, `B`.
     pub fn size(&self) -> usize {
         self.examples.dims()[0]
     }
 
-    /// Where the examples lie.
+    /// The device of the examples.
     pub fn device(&self) -> &Device {
         self.examples.device()
     }
 
-    /// The class of each example.
+    /// The label of each example, `(B,)`, or of each position of each example, `(B·P,)`.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if the labels are hidden: in evaluation and prediction, or for data without labels.
+    /// [`Error::Unfit`] if the labels are hidden: in evaluation and prediction, and for data without labels.
     pub fn labels(&self) -> Result<&[u32]> {
-        self.labels.as_deref().ok_or_else(|| Error::Mismatch {
-            place: "batch".into(),
-            problem: "its labels are hidden here; only training batches of labelled data show them"
-                .into(),
+        self.labels.as_deref().ok_or_else(|| {
+            let problem =
+                "labels are hidden here; only training batches of labelled data show them";
+            Error::unfit("batch", problem)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_one_or_several_for_each_example() -> Result<()> {
+        let examples = Tensor::zeros((2, 3), DType::F32, &Device::Cpu)?;
+        assert_eq!(Batch::new(examples.clone(), vec![0, 1])?.labels()?, [0, 1]);
+        assert_eq!(Batch::new(examples.clone(), vec![0; 6])?.labels()?.len(), 6);
+        for labels in [vec![], vec![0], vec![0; 3]] {
+            let error = Batch::new(examples.clone(), labels)
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains("found"), "{error}");
+        }
+        assert!(Batch::new(examples, vec![0, 1])?.hidden().labels().is_err());
+        Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! What enters a layer: several views of the same examples, in parts that stand side by side.
+//! The input of a layer: several views of the same examples, in parts that stand side by side.
 
 use std::ops::Range;
 
@@ -8,22 +8,77 @@ use crate::error::{Error, Result};
 use crate::kernels;
 
 crate::choices! {
-    /// How an input or activity is normalised before the next layer sees it; no mean is subtracted.
+    /// How an input or activity is normalised before the next layer sees it. No mean is subtracted.
     pub enum Normalise {
         /// Scaled so that the mean of the squares is 1, as in Hinton's program.
         MeanSquare = "mean_square",
         /// Scaled to unit length.
         UnitLength = "unit_length",
-        /// Left alone: the next layer can read this one's goodness off the length.
+        /// Left as it is: the next layer can read this layer's goodness off the length.
         None = "none",
     }
 }
 
+impl Normalise {
+    /// The length of a normalised row of `width` numbers; `None` if rows are left as they are.
+    pub fn length(self, width: usize) -> Option<f64> {
+        match self {
+            Self::MeanSquare => Some((width as f64).sqrt()),
+            Self::UnitLength => Some(1.),
+            Self::None => None,
+        }
+    }
+
+    /// The gradient with respect to rows `x`, `(R, …)`, given that with respect to the normalised rows.
+    ///
+    /// With `ŷ = x / ‖x‖` and the length `c` of a normalised row: `∂x = c / ‖x‖ · (∂y − ŷ·(ŷ·∂y))`.
+    ///
+    /// # Errors
+    /// Errors of candle, such as for gradients of another shape.
+    pub fn gradient(self, x: &Tensor, gradient: &Tensor) -> Result<Tensor> {
+        let rows = x.flatten_from(1)?;
+        let Some(length) = self.length(rows.dim(1)?) else {
+            return Ok(gradient.clone());
+        };
+        let above = gradient.reshape(rows.shape())?;
+        let inverse = kernels::sum_squares(&rows)?
+            .sqrt()?
+            .maximum(SHORTEST)?
+            .recip()?;
+        let unit = kernels::scale_rows(&rows, &inverse)?;
+        let along = kernels::scale_rows(&unit, &(&unit * &above)?.sum(1)?)?;
+        let below = kernels::scale_rows(&(above - along)?, &(inverse * length)?)?;
+        Ok(below.reshape(x.shape())?)
+    }
+}
+
+/// The length below which a row counts as zero: far below any that matters, so that a row of zeros stays zero.
+const SHORTEST: f64 = 1e-8;
+
+/// The name of the part that holds the label; a recurrent net clamps it above its last layer.
+pub const LABEL: &str = "label";
+
 /// `V` views of the same `B` examples, stacked: row `v·B + b` is view `v` of example `b`.
 ///
-/// An input consists of parts that stand side by side: pixels and label, below and above, context and candidate. A
-/// part that all views have in common has `B` rows instead of `V·B` and is multiplied once for all of them. Who does
-/// not care calls [`Input::join`] and has one tensor.
+/// An input consists of parts side by side: pixels and label, below and above, context and candidate. A part that all
+/// views share has `B` rows instead of `V·B` and is multiplied once for all of them. [`Input::join`] gives one tensor.
+///
+/// ```
+/// use onward_core::candle_core::{Device, Tensor};
+/// use onward_core::flow::input::{Input, Values, LABEL};
+///
+/// let pixels = Tensor::new(&[[3f32, 4.], [0., 2.]], &Device::Cpu)?; // 2 examples
+/// let classes = Tensor::new(&[[0u32], [1], [1], [0]], &Device::Cpu)?; // 2 views of each
+/// let label = Values::OneHot { index: classes, classes: 2, strength: 1. };
+/// let parts = [Values::dense(pixels)?.into(), label.named(LABEL)];
+/// let input = Input::new(parts, 2, 2, &[4])?;
+///
+/// let rows = input.join()?.to_vec2::<f32>()?;
+/// assert_eq!(rows[0], [3., 4., 1., 0.]); // view 0 of example 0
+/// assert_eq!(rows[2], [3., 4., 0., 1.]); // view 1 of example 0
+/// assert_eq!(input.part(LABEL).unwrap().values.width()?, 2);
+/// # Ok::<(), onward_core::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Input {
     parts: Vec<Part>,
@@ -35,13 +90,25 @@ pub struct Input {
 /// Some of the columns of an input.
 #[derive(Clone, Debug)]
 pub struct Part {
+    /// The name, if it has one, such as [`LABEL`].
+    pub name: Option<&'static str>,
     /// The values before scaling.
     pub values: Values,
     /// Factors of the rows, `(V·B,)`: the normalisation, kept apart so that a shared part stays shared.
     pub scale: Option<Tensor>,
 }
 
-/// The values of a part; `R` is `V·B`, or `B` if all views share the part.
+impl From<Values> for Part {
+    fn from(values: Values) -> Self {
+        Self {
+            name: None,
+            values,
+            scale: None,
+        }
+    }
+}
+
+/// The values of a part; the number of rows `R` is `V·B`, or `B` if all views share the part.
 #[derive(Clone, Debug)]
 pub enum Values {
     /// Some columns of a matrix.
@@ -53,57 +120,73 @@ pub enum Values {
     },
     /// `K` slots side by side, each with a single entry that is not zero.
     OneHot {
-        /// Which entry of each slot, `(R, K)`, `u32`.
+        /// The entry of each slot, `(R, K)`, `u32`.
         index: Tensor,
         /// The width of a slot.
         classes: usize,
         /// The value of the entry.
         strength: f64,
     },
+    /// Zeros: columns that exist and say nothing. They are not multiplied.
+    Zeros {
+        /// `R`.
+        rows: usize,
+        /// The number of columns.
+        width: usize,
+    },
 }
 
 impl Values {
-    /// All columns of a matrix; more dimensions than two are flattened into columns.
+    /// All columns of a matrix; dimensions after the first are flattened into columns.
     ///
     /// # Errors
     /// [`Error::Shape`] if there is no dimension besides the batch.
     pub fn dense(matrix: Tensor) -> Result<Self> {
         if matrix.rank() < 2 {
-            let found = matrix.dims().to_vec();
-            return Err(Error::Shape {
-                place: "input".into(),
-                found,
-                expected: "(B, …)".into(),
-            });
+            return Err(Error::shape("input", matrix.dims(), "(B, …)"));
         }
         let matrix = matrix.flatten_from(1)?;
         let columns = 0..matrix.dim(1)?;
         Ok(Self::Dense { matrix, columns })
     }
 
-    /// How many columns.
+    /// These values as a part with a name.
+    pub fn named(self, name: &'static str) -> Part {
+        Part {
+            name: Some(name),
+            ..self.into()
+        }
+    }
+
+    /// The number of columns.
     pub fn width(&self) -> Result<usize> {
         Ok(match self {
             Self::Dense { columns, .. } => columns.len(),
             Self::OneHot { index, classes, .. } => index.dim(1)? * classes,
+            Self::Zeros { width, .. } => *width,
         })
     }
 
-    /// Whether they are one-hot and nothing but zeros, which need not be multiplied.
-    pub(crate) fn is_silent(&self) -> bool {
-        matches!(self, Self::OneHot { strength, .. } if *strength == 0.)
-    }
-
-    /// How many rows.
+    /// The number of rows.
     pub fn rows(&self) -> Result<usize> {
         Ok(match self {
             Self::Dense { matrix, .. } => matrix.dim(0)?,
             Self::OneHot { index, .. } => index.dim(0)?,
+            Self::Zeros { rows, .. } => *rows,
         })
     }
 
-    /// The values as a matrix, `(R, width)`.
-    pub fn to_matrix(&self, dtype: DType) -> Result<Tensor> {
+    /// The device of the values; `None` for zeros.
+    pub fn device(&self) -> Option<&Device> {
+        match self {
+            Self::Dense { matrix, .. } => Some(matrix.device()),
+            Self::OneHot { index, .. } => Some(index.device()),
+            Self::Zeros { .. } => None,
+        }
+    }
+
+    /// The values as a matrix, `(R, width)`; `device` is where zeros are made.
+    pub fn to_matrix(&self, dtype: DType, device: &Device) -> Result<Tensor> {
         match self {
             Self::Dense { matrix, columns } => {
                 Ok(matrix.narrow(1, columns.start, columns.len())?)
@@ -116,15 +199,15 @@ impl Values {
                 let (rows, slots) = index.dims2()?;
                 let on = filled(*strength, (rows, slots, 1), dtype, index.device())?;
                 let zeros = Tensor::zeros((rows, slots, *classes), dtype, index.device())?;
-                Ok(zeros
-                    .scatter_add(&index.unsqueeze(2)?.contiguous()?, &on, 2)?
-                    .flatten_from(1)?)
+                let index = index.unsqueeze(2)?.contiguous()?;
+                Ok(zeros.scatter_add(&index, &on, 2)?.flatten_from(1)?)
             }
+            Self::Zeros { rows, width } => Ok(Tensor::zeros((*rows, *width), dtype, device)?),
         }
     }
 
     /// The sum of the squares of every row, `(R,)`.
-    fn sum_squares(&self, dtype: DType) -> Result<Tensor> {
+    fn sum_squares(&self, dtype: DType, device: &Device) -> Result<Tensor> {
         match self {
             Self::Dense { matrix, columns } => {
                 kernels::sum_squares(&matrix.narrow(1, columns.start, columns.len())?)
@@ -136,6 +219,7 @@ impl Values {
                 let sum = strength * strength * slots as f64;
                 filled(sum, rows, dtype, index.device())
             }
+            Self::Zeros { rows, .. } => Ok(Tensor::zeros(*rows, dtype, device)?),
         }
     }
 }
@@ -143,15 +227,13 @@ impl Values {
 /// The entries of one-hot slots, slot after slot and row after row, each below `classes`.
 pub(crate) fn indices(index: &Tensor, classes: usize) -> Result<Vec<u32>> {
     let index = index.flatten_all()?.to_vec1::<u32>()?;
-    if let Some(&class) = index.iter().find(|&&class| class as usize >= classes) {
-        let (found, expected) = (vec![class as usize], format!("an index below {classes}"));
-        return Err(Error::Shape {
-            place: "one-hot part".into(),
-            found,
-            expected,
-        });
+    match index.iter().find(|&&class| class as usize >= classes) {
+        None => Ok(index),
+        Some(&class) => {
+            let expected = format!("an index below {classes}");
+            Err(Error::shape("one-hot part", [class as usize], expected))
+        }
     }
-    Ok(index)
 }
 
 /// A tensor of one value, made on the CPU: not every device has numbers of 64 bits.
@@ -162,39 +244,30 @@ fn filled(value: f64, shape: impl Into<Shape>, dtype: DType, device: &Device) ->
 }
 
 impl Input {
-    /// `parts` side by side, `views` views of `batch` examples, each of `shape` once the parts are joined.
+    /// `parts` side by side: `views` views of `batch` examples, each of `shape` once the parts are joined.
     ///
     /// # Errors
     /// [`Error::Shape`] if a part has neither `B` nor `V·B` rows, or the widths do not add up to `shape`.
-    pub fn new(parts: Vec<Values>, batch: usize, views: usize, shape: &[usize]) -> Result<Self> {
+    pub fn new<P: Into<Part>>(
+        parts: impl IntoIterator<Item = P>,
+        batch: usize,
+        views: usize,
+        shape: &[usize],
+    ) -> Result<Self> {
+        let parts: Vec<Part> = parts.into_iter().map(Into::into).collect();
         let mut width = 0;
         for part in &parts {
-            let rows = part.rows()?;
+            let rows = part.values.rows()?;
             if rows != batch && rows != batch * views {
                 let expected = format!("{batch} rows (shared) or {views}·{batch}");
-                return Err(Error::Shape {
-                    place: "part of an input".into(),
-                    found: vec![rows],
-                    expected,
-                });
+                return Err(Error::shape("part of an input", [rows], expected));
             }
-            width += part.width()?;
+            width += part.values.width()?;
         }
         if width != shape.iter().product::<usize>() {
             let expected = format!("{shape:?} in all");
-            return Err(Error::Shape {
-                place: "width of an input".into(),
-                found: vec![width],
-                expected,
-            });
+            return Err(Error::shape("width of an input", [width], expected));
         }
-        let parts = parts
-            .into_iter()
-            .map(|values| Part {
-                values,
-                scale: None,
-            })
-            .collect();
         Ok(Self {
             parts,
             batch,
@@ -208,17 +281,16 @@ impl Input {
     /// # Errors
     /// [`Error::Shape`] if there is no dimension besides the batch.
     pub fn of(tensor: Tensor) -> Result<Self> {
-        let (batch, shape) = (tensor.dim(0)?, tensor.dims()[1..].to_vec());
-        Self::new(vec![Values::dense(tensor)?], batch, 1, &shape)
+        Self::shared(tensor, 1)
     }
 
-    /// `views` views that are all alike, `(B, …)`; one part, that all of them share.
+    /// `views` equal views of a tensor `(B, …)`: one part that all of them share.
     ///
     /// # Errors
     /// [`Error::Shape`] if there is no dimension besides the batch.
     pub fn shared(tensor: Tensor, views: usize) -> Result<Self> {
         let (batch, shape) = (tensor.dim(0)?, tensor.dims()[1..].to_vec());
-        Self::new(vec![Values::dense(tensor)?], batch, views, &shape)
+        Self::new([Values::dense(tensor)?], batch, views, &shape)
     }
 
     /// `views` stacked views, `(V·B, …)`.
@@ -228,46 +300,44 @@ impl Input {
     pub fn stacked(tensor: Tensor, views: usize) -> Result<Self> {
         let (rows, shape) = (tensor.dim(0)?, tensor.dims()[1..].to_vec());
         if views == 0 || rows % views != 0 {
-            let expected = format!("a multiple of {views} rows");
-            return Err(Error::Shape {
-                place: "input".into(),
-                found: vec![rows],
-                expected,
-            });
+            return Err(Error::shape(
+                "input",
+                [rows],
+                format!("a multiple of {views} rows"),
+            ));
         }
-        Self::new(vec![Values::dense(tensor)?], rows / views, views, &shape)
+        Self::new([Values::dense(tensor)?], rows / views, views, &shape)
     }
 
-    /// The inputs side by side; all must have the same views of the same examples.
+    /// Inputs side by side, as rows of one dimension; all must have the same views of the same examples.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if they do not, or if there are none.
+    /// [`Error::Usage`] if they do not, or if there are none.
     pub fn beside(inputs: &[Input]) -> Result<Self> {
-        let first = inputs.first();
-        if !first.is_some_and(|first| {
-            inputs
-                .iter()
-                .all(|i| (i.batch, i.views) == (first.batch, first.views))
-        }) {
-            let problem = "inputs that stand side by side need the same views of the same examples"
-                .to_string();
-            return Err(Error::Mismatch {
-                place: "input".into(),
-                problem,
-            });
+        let problem =
+            "inputs side by side need the same views of the same examples, and at least one input";
+        let Some(first) = inputs.first() else {
+            return Err(Error::usage("input", problem));
+        };
+        let (batch, views) = (first.batch, first.views);
+        if inputs
+            .iter()
+            .any(|input| (input.batch, input.views) != (batch, views))
+        {
+            return Err(Error::usage("input", problem));
         }
-        let parts: Vec<_> = inputs
+        let parts = inputs
             .iter()
             .flat_map(|input| input.parts.iter().cloned())
             .collect();
         let width = inputs.iter().map(Input::width).sum();
         let mut joined = Self {
             parts,
-            batch: inputs[0].batch,
-            views: inputs[0].views,
+            batch,
+            views,
             shape: vec![width],
         };
-        // One-hot parts alone cannot know the element type that those beside them have.
+        // One-hot parts alone cannot know the element type of those beside them.
         let (dtype, device) = joined.dtype_and_device();
         for scale in joined
             .parts
@@ -279,18 +349,14 @@ impl Input {
         Ok(joined)
     }
 
-    /// The same columns, read as rows of another shape: images, `(C, H, W)`.
+    /// The same columns with another shape of a row, such as images, `(C, H, W)`.
     ///
     /// # Errors
-    /// [`Error::Shape`] if that has another number of columns.
+    /// [`Error::Shape`] if the shape has another number of columns.
     pub fn shaped(self, shape: &[usize]) -> Result<Self> {
         if shape.iter().product::<usize>() != self.width() {
             let expected = format!("{} columns", self.width());
-            return Err(Error::Shape {
-                place: "shape of an input".into(),
-                found: shape.to_vec(),
-                expected,
-            });
+            return Err(Error::shape("shape of an input", shape, expected));
         }
         Ok(Self {
             shape: shape.to_vec(),
@@ -298,7 +364,7 @@ impl Input {
         })
     }
 
-    /// The same views, of these parts alone.
+    /// The same views with these parts alone.
     pub(crate) fn with_parts(&self, parts: Vec<Part>) -> Result<Self> {
         let width = parts
             .iter()
@@ -317,17 +383,22 @@ impl Input {
         &self.parts
     }
 
-    /// How many examples: `B`.
+    /// The part with this name.
+    pub fn part(&self, name: &str) -> Option<&Part> {
+        self.parts.iter().find(|part| part.name == Some(name))
+    }
+
+    /// The number of examples, `B`.
     pub fn batch(&self) -> usize {
         self.batch
     }
 
-    /// How many views of each: `V`.
+    /// The number of views of each example, `V`.
     pub fn views(&self) -> usize {
         self.views
     }
 
-    /// `V·B`.
+    /// The number of rows, `V·B`.
     pub fn rows(&self) -> usize {
         self.batch * self.views
     }
@@ -337,54 +408,42 @@ impl Input {
         &self.shape
     }
 
-    /// How many columns the parts have together.
+    /// The number of columns of all parts together.
     pub fn width(&self) -> usize {
         self.shape.iter().product()
     }
 
-    /// The element type and device of the values; `f32` on the CPU if all parts are one-hot.
+    /// The element type and device of the values; `f32` if no part is dense.
     pub fn dtype_and_device(&self) -> (DType, Device) {
         for part in &self.parts {
             if let Values::Dense { matrix, .. } = &part.values {
                 return (matrix.dtype(), matrix.device().clone());
             }
         }
-        let device = match self.parts.first() {
-            Some(Part {
-                values: Values::OneHot { index, .. },
-                ..
-            }) => index.device().clone(),
-            _ => Device::Cpu,
-        };
-        (DType::F32, device)
+        let device = self.parts.iter().find_map(|part| part.values.device());
+        (DType::F32, device.cloned().unwrap_or(Device::Cpu))
     }
 
     /// Everything in one tensor, `(V·B, …)`: shared parts repeated, scales applied.
     pub fn join(&self) -> Result<Tensor> {
         let (dtype, device) = self.dtype_and_device();
         let shape = [&[self.rows()], &self.shape[..]].concat();
-        let is_one = matches!(
+        let is_plain = matches!(
             &self.parts[..],
             [Part {
                 values: Values::Dense { .. },
-                scale: None
+                scale: None,
+                ..
             }]
         );
-        // What a gradient is to go through is left to candle.
-        let is_attached = |part: &Part| {
-            let scale = part.scale.as_ref().is_some_and(Tensor::track_op);
-            scale || matches!(&part.values, Values::Dense { matrix, .. } if matrix.track_op())
-        };
-        if !is_one
-            && dtype == kernels::FAST
-            && device.is_cpu()
-            && !self.parts.iter().any(is_attached)
-        {
+        let is_fast = dtype == kernels::FAST && device.is_cpu();
+        // candle's operations are needed where a gradient is to pass.
+        if !is_plain && is_fast && !self.parts.iter().any(is_attached) {
             return Ok(Tensor::from_vec(self.joined()?, shape, &device)?);
         }
         let mut columns = Vec::with_capacity(self.parts.len());
         for part in &self.parts {
-            let mut matrix = part.values.to_matrix(dtype)?;
+            let mut matrix = part.values.to_matrix(dtype, &device)?;
             if matrix.dim(0)? != self.rows() {
                 matrix = matrix.repeat((self.views, 1))?;
             }
@@ -393,18 +452,17 @@ impl Input {
             }
             columns.push(matrix);
         }
-        let joined = if columns.len() == 1 {
-            columns.remove(0)
-        } else {
-            Tensor::cat(&columns, 1)?
+        let joined = match columns.len() {
+            1 => columns.remove(0),
+            _ => Tensor::cat(&columns, 1)?,
         };
         Ok(joined.reshape(shape)?)
     }
 
-    /// The fast form: every part is written where it header, in one pass.
+    /// The fast form of [`Input::join`]: every part is written to its columns in one pass.
     fn joined(&self) -> Result<Vec<f32>> {
-        let (rows, whole) = (self.rows(), self.width());
-        let mut joined = vec![0f32; rows * whole];
+        let whole = self.width();
+        let mut joined = vec![0f32; self.rows() * whole];
         let mut first = 0;
         for part in &self.parts {
             let (count, width) = (part.values.rows()?, part.values.width()?);
@@ -416,18 +474,15 @@ impl Input {
             let factor = |row: usize| scale.as_ref().map_or(1., |scale| scale[row]);
             match &part.values {
                 Values::Dense { matrix, columns } => {
-                    kernels::with_rows(
-                        &matrix.narrow(1, columns.start, columns.len())?,
-                        |values| {
-                            kernels::for_rows(&mut joined, whole, |row, out| {
-                                let (out, factor) = (&mut out[first..first + width], factor(row));
-                                let values = values.row(row % count);
-                                out.iter_mut()
-                                    .zip(values)
-                                    .for_each(|(out, value)| *out = factor * value);
-                            });
-                        },
-                    )?;
+                    let matrix = matrix.narrow(1, columns.start, columns.len())?;
+                    kernels::with_rows(&matrix, |values| {
+                        kernels::for_rows(&mut joined, whole, |row, out| {
+                            let (out, factor) = (&mut out[first..first + width], factor(row));
+                            for (out, value) in out.iter_mut().zip(values.row(row % count)) {
+                                *out = factor * value;
+                            }
+                        });
+                    })?;
                 }
                 Values::OneHot {
                     index,
@@ -438,47 +493,45 @@ impl Input {
                     for (row, out) in joined.chunks_exact_mut(whole).enumerate() {
                         let index = &index[row % count * slots..][..slots];
                         for (slot, &class) in index.iter().enumerate() {
-                            out[first + slot * classes + class as usize] =
-                                factor(row) * *strength as f32;
+                            let column = first + slot * classes + class as usize;
+                            out[column] = factor(row) * *strength as f32;
                         }
                     }
                 }
+                Values::Zeros { .. } => (),
             }
             first += width;
         }
         Ok(joined)
     }
 
-    /// The same, every row times `factor`; nothing is multiplied yet, only [`Part::scale`] changes.
+    /// The same with every row times `factor`. Nothing is multiplied yet, only [`Part::scale`] changes.
     ///
     /// # Errors
-    /// Whatever candle refuses.
+    /// Errors of candle.
     pub fn scaled(mut self, factor: f64) -> Result<Self> {
         let (dtype, device) = self.dtype_and_device();
+        let rows = self.rows();
         for part in &mut self.parts {
             part.scale = Some(match &part.scale {
                 Some(scale) => (scale * factor)?,
-                None => Tensor::full(factor, self.batch * self.views, &Device::Cpu)?
-                    .to_dtype(dtype)?
-                    .to_device(&device)?,
+                None => filled(factor, rows, dtype, &device)?,
             });
         }
         Ok(self)
     }
 
-    /// The same, every row scaled over all parts together; nothing is multiplied yet, only [`Part::scale`] changes.
+    /// The same with every row scaled over all parts together. Nothing is multiplied yet, only [`Part::scale`] changes.
     ///
     /// `MeanSquare`: `x·√(D / Σᵢ xᵢ²)`; `UnitLength`: `x / √(Σᵢ xᵢ²)`. A row of zeros stays zero.
     pub fn normalised(mut self, how: Normalise) -> Result<Self> {
-        let length = match how {
-            Normalise::None => return Ok(self),
-            Normalise::MeanSquare => (self.width() as f64).sqrt(),
-            Normalise::UnitLength => 1.,
+        let Some(length) = how.length(self.width()) else {
+            return Ok(self);
         };
-        let (dtype, _) = self.dtype_and_device();
+        let (dtype, device) = self.dtype_and_device();
         let mut sum: Option<Tensor> = None;
         for part in &self.parts {
-            let mut squares = part.values.sum_squares(dtype)?;
+            let mut squares = part.values.sum_squares(dtype, &device)?;
             if squares.dim(0)? != self.rows() {
                 squares = squares.repeat(self.views)?;
             }
@@ -491,8 +544,7 @@ impl Input {
             });
         }
         let Some(sum) = sum else { return Ok(self) };
-        // The smallest length is far below any that matters and keeps a row of zeros at zero.
-        let factor = (sum.sqrt()?.maximum(1e-8)?.recip()? * length)?;
+        let factor = (sum.sqrt()?.maximum(SHORTEST)?.recip()? * length)?;
         for part in &mut self.parts {
             part.scale = Some(match &part.scale {
                 None => factor.clone(),
@@ -501,6 +553,12 @@ impl Input {
         }
         Ok(self)
     }
+}
+
+/// Whether a gradient may pass through a part.
+fn is_attached(part: &Part) -> bool {
+    let scale = part.scale.as_ref().is_some_and(Tensor::track_op);
+    scale || matches!(&part.values, Values::Dense { matrix, .. } if matrix.track_op())
 }
 
 #[cfg(test)]
@@ -619,6 +677,56 @@ mod tests {
         let matrix = Tensor::zeros((2, 3), DType::F32, &Device::Cpu)?;
         assert!(Input::new(vec![Values::dense(matrix.clone())?], 2, 1, &[4]).is_err());
         assert!(Input::new(vec![Values::dense(matrix)?], 3, 1, &[3]).is_err());
+        Ok(())
+    }
+
+    /// Against differences of `Σ upstream·normalised(x)`.
+    #[test]
+    fn the_gradient_of_a_normalisation_is_that_of_differences() -> Result<()> {
+        let x = Tensor::new(&[[1f64, -2., 0.5], [0.3, 0.1, 4.]], &Device::Cpu)?;
+        let upstream = Tensor::new(&[[0.2f64, 1., -1.], [0.5, -0.4, 0.1]], &Device::Cpu)?;
+        for how in [
+            Normalise::MeanSquare,
+            Normalise::UnitLength,
+            Normalise::None,
+        ] {
+            let total = |x: &Tensor| -> Result<f64> {
+                let normalised = Input::of(x.clone())?.normalised(how)?.join()?;
+                Ok((normalised * &upstream)?.sum_all()?.to_scalar()?)
+            };
+            let gradient = how
+                .gradient(&x, &upstream)?
+                .flatten_all()?
+                .to_vec1::<f64>()?;
+            for (index, found) in gradient.into_iter().enumerate() {
+                let mut step = vec![0f64; 6];
+                step[index] = 1e-6;
+                let step = Tensor::from_vec(step, (2, 3), &Device::Cpu)?;
+                let slope = (total(&(&x + &step)?)? - total(&(&x - &step)?)?) / 2e-6;
+                assert!(
+                    (slope - found).abs() < 1e-7,
+                    "{how:?} {index}: {slope} {found}"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn zeros_are_columns_like_others() -> Result<()> {
+        let pixels = Tensor::new(&[[3f32, 4.], [0., 2.]], &Device::Cpu)?;
+        let zeros = Values::Zeros { rows: 2, width: 1 };
+        let input = Input::new([Values::dense(pixels)?, zeros], 2, 1, &[3])?;
+        let joined = input
+            .normalised(Normalise::UnitLength)?
+            .join()?
+            .to_vec2::<f32>()?;
+        for (found, expected) in joined.concat().into_iter().zip([0.6, 0.8, 0., 0., 1., 0.]) {
+            assert!(
+                (found - expected).abs() < 1e-6,
+                "{found} instead of {expected}"
+            );
+        }
         Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! What flows through a network: batches, inputs, views, steps, variables.
 
 pub mod batch;
+pub mod examples;
 pub mod input;
 pub mod random;
 pub mod step;

@@ -10,6 +10,7 @@ use rand_distr::{Distribution, StandardNormal, StandardUniform};
 
 use crate::error::{Error, Result};
 use crate::flow::random;
+use crate::kernels::memory;
 
 /// A place in the tree of a run's variables, `blocks.0.layer`; cheap to clone.
 ///
@@ -35,7 +36,18 @@ struct Tree {
 #[derive(Clone)]
 struct Entry {
     var: Var,
-    learned: bool,
+    role: VarRole,
+}
+
+/// What a variable is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum VarRole {
+    /// It learns from gradients.
+    Learned,
+    /// It is part of the model, and no gradient changes it.
+    Buffer,
+    /// It is needed to go on training, and not part of the model.
+    State,
 }
 
 /// No single variable may have more elements: a width with a few zeros too many is a slip, not a wish.
@@ -94,83 +106,69 @@ impl Vars {
     /// The learned variable `name`, drawn by `init` if it is new.
     ///
     /// # Errors
-    /// [`Error::Shape`] if it exists with another shape; [`Error::Mismatch`] if it would be absurdly large.
+    /// [`Error::Shape`] if it exists with another shape; [`Error::Usage`] if it is too large for memory.
     pub fn get(&self, name: &str, shape: impl Into<Shape>, init: Init) -> Result<Var> {
-        self.entry(name, shape.into(), init, true)
+        self.entry(name, shape.into(), init, self.dtype(), VarRole::Learned)
     }
 
-    /// A variable that no gradient changes, such as a running mean; saved with the others.
+    /// A variable that no gradient changes, such as a running mean. It is part of the model.
     ///
     /// # Errors
     /// As [`Vars::get`].
     pub fn buffer(&self, name: &str, shape: impl Into<Shape>, init: Init) -> Result<Var> {
-        self.entry(name, shape.into(), init, false)
+        self.entry(name, shape.into(), init, self.dtype(), VarRole::Buffer)
     }
 
-    fn entry(&self, name: &str, shape: Shape, init: Init, learned: bool) -> Result<Var> {
+    /// A variable that only training needs, such as a sum over an epoch or a pool of samples: zeros of any element type.
+    /// It is saved for a run to be resumed, and is not part of the model.
+    ///
+    /// # Errors
+    /// As [`Vars::get`].
+    pub fn state(&self, name: &str, shape: impl Into<Shape>, dtype: DType) -> Result<Var> {
+        self.entry(name, shape.into(), Init::Const(0.), dtype, VarRole::State)
+    }
+
+    fn entry(
+        &self,
+        name: &str,
+        shape: Shape,
+        init: Init,
+        dtype: DType,
+        role: VarRole,
+    ) -> Result<Var> {
         let path = self.path(name);
         let mut tree = self.tree();
         if let Some(entry) = tree.entries.get(&path) {
             if entry.var.shape() != &shape {
-                let found = entry.var.dims().to_vec();
-                return Err(Error::Shape {
-                    place: path,
-                    found,
-                    expected: format!("{:?}", shape.dims()),
-                });
+                let expected = format!("{:?}", shape.dims());
+                return Err(Error::shape(path, entry.var.dims(), expected));
             }
             return Ok(entry.var.clone());
         }
-        let count = shape
-            .dims()
+        let dims = shape.dims();
+        let count = dims
             .iter()
             .try_fold(1usize, |count, &dim| count.checked_mul(dim));
         let Some(count) = count.filter(|&count| count <= LARGEST) else {
-            let problem = format!(
-                "a variable of shape {:?} is too large; the limit is 2^31 elements",
-                shape.dims()
-            );
-            return Err(Error::Mismatch {
-                place: path,
-                problem,
-            });
+            let problem =
+                format!("a variable of shape {dims:?} is too large; the limit is 2^31 elements");
+            return Err(Error::usage(path, problem));
         };
-        let bytes = tree
-            .entries
-            .values()
-            .map(|entry| entry.var.elem_count())
-            .sum::<usize>()
-            .saturating_add(count);
-        let bytes = bytes.saturating_mul(tree.dtype.size_in_bytes());
-        // The optimiser keeps as much again. What is not to be had would end the process, without a word of where.
-        let needed = bytes.saturating_mul(2);
-        let free = available().is_none_or(|free| needed as u64 <= free);
-        if !free || Vec::<u8>::new().try_reserve_exact(needed).is_err() {
-            let problem = format!(
-                "with a variable of shape {:?} the network and its optimiser need {} MB, more memory than is free",
-                shape.dims(),
-                needed >> 20
-            );
-            return Err(Error::Mismatch {
-                place: path,
-                problem,
-            });
-        }
+        tree.check_memory(&path, dims, count)?;
         let values = draw(tree.seed, &path, &shape, count, init);
-        let var = Var::from_tensor(
-            &Tensor::from_vec(values, shape, &tree.device)?.to_dtype(tree.dtype)?,
-        )?;
+        let tensor = Tensor::from_vec(values, shape, &tree.device)?.to_dtype(dtype)?;
+        let var = Var::from_tensor(&tensor)?;
         tree.entries.insert(
             path,
             Entry {
                 var: var.clone(),
-                learned,
+                role,
             },
         );
         Ok(var)
     }
 
-    /// Candle's view of this place; what `candle_nn` makes with it is seeded, saved and learned like everything else.
+    /// A builder of candle at this place. Everything that `candle_nn` makes with it is seeded, saved and learned.
     pub fn builder(&self) -> VarBuilder<'static> {
         let backend: Box<dyn SimpleBackend> = Box::new(self.clone());
         VarBuilder::from_backend(backend, self.dtype(), self.device())
@@ -181,72 +179,93 @@ impl Vars {
         self.entries(|_| true)
     }
 
-    /// Those that learn.
+    /// The variables that learn from gradients.
     pub fn learned(&self) -> Vec<(String, Var)> {
-        self.entries(|entry| entry.learned)
+        self.entries(|role| role == VarRole::Learned)
     }
 
-    fn entries(&self, keep: impl Fn(&Entry) -> bool) -> Vec<(String, Var)> {
-        let below = if self.prefix.is_empty() {
-            String::new()
-        } else {
-            format!("{}.", self.prefix)
-        };
+    /// The variables of the model: those that learn, and buffers.
+    pub fn model(&self) -> Vec<(String, Var)> {
+        self.entries(|role| role != VarRole::State)
+    }
+
+    /// The variables that only training needs: see [`Vars::state`].
+    pub fn training_state(&self) -> Vec<(String, Var)> {
+        self.entries(|role| role == VarRole::State)
+    }
+
+    fn entries(&self, keep: impl Fn(VarRole) -> bool) -> Vec<(String, Var)> {
         let tree = self.tree();
-        let entries = tree
-            .entries
-            .iter()
-            .filter(|(path, entry)| path.starts_with(&below) && keep(entry));
-        entries
-            .map(|(path, entry)| (path.clone(), entry.var.clone()))
+        let entries = tree.entries.iter();
+        let own = entries.filter(|(path, entry)| self.is_above(path) && keep(entry.role));
+        own.map(|(path, entry)| (path.clone(), entry.var.clone()))
             .collect()
     }
 
-    /// How often variables of the tree were changed; whoever keeps something computed from them compares. Whoever sets a
-    /// variable without an optimiser says so by [`Vars::changed`].
+    /// Whether a full name is at or below this place.
+    fn is_above(&self, path: &str) -> bool {
+        let rest = path.strip_prefix(&self.prefix);
+        self.prefix.is_empty() || rest.is_some_and(|rest| rest.starts_with('.'))
+    }
+
+    /// Whether `var` is the variable with this full name, and at or below this place.
+    pub fn owns(&self, path: &str, var: &Var) -> bool {
+        let tree = self.tree();
+        let entry = tree.entries.get(path);
+        self.is_above(path) && entry.is_some_and(|entry| entry.var.id() == var.id())
+    }
+
+    /// A number that grows with every change of a variable of the tree. Caches compare it.
     pub fn version(&self) -> u64 {
         self.tree().version
     }
 
-    /// Says that a variable was changed in place, by something else than an [`Optimiser`](crate::Optimiser).
+    /// Reports that a variable was changed in place by something else than an [`Optimiser`](crate::Optimiser).
     pub fn changed(&self) {
         self.tree().version += 1;
     }
 
-    /// Gives every variable at and below this place the value in `tensors`.
+    /// Sets every variable of the model at and below this place to its value in `tensors`.
     ///
     /// Nothing is changed unless everything fits.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if one is missing or superfluous, [`Error::Shape`] if one has another shape.
+    /// [`Error::Usage`] if one is missing or superfluous, [`Error::Shape`] if one has another shape.
     pub fn restore(&self, tensors: &HashMap<String, Tensor>) -> Result<()> {
-        let variables = self.all();
+        self.set_all(self.model(), tensors)
+    }
+
+    /// Sets every variable that only training needs to its value in `tensors`, as [`Vars::restore`] does.
+    ///
+    /// # Errors
+    /// As [`Vars::restore`].
+    pub fn restore_training_state(&self, tensors: &HashMap<String, Tensor>) -> Result<()> {
+        self.set_all(self.training_state(), tensors)
+    }
+
+    fn set_all(
+        &self,
+        variables: Vec<(String, Var)>,
+        tensors: &HashMap<String, Tensor>,
+    ) -> Result<()> {
         for (path, var) in &variables {
             let Some(tensor) = tensors.get(path) else {
-                return Err(Error::Mismatch {
-                    place: path.clone(),
-                    problem: "missing from what was saved".into(),
-                });
+                return Err(Error::usage(path, "missing from what was saved"));
             };
             if tensor.dims() != var.dims() {
-                let expected = format!("shape {:?}", var.dims());
-                return Err(Error::Shape {
-                    place: path.clone(),
-                    found: tensor.dims().to_vec(),
-                    expected,
-                });
+                return Err(Error::shape(
+                    path,
+                    tensor.dims(),
+                    format!("shape {:?}", var.dims()),
+                ));
             }
         }
-        let foreign = tensors
-            .keys()
-            .filter(|path| !variables.iter().any(|(known, _)| known == *path))
-            .min();
-        if let Some(path) = foreign {
-            let problem = "saved, but this architecture has no such variable".into();
-            return Err(Error::Mismatch {
-                place: path.clone(),
-                problem,
-            });
+        let is_known = |path: &String| variables.iter().any(|(known, _)| known == path);
+        if let Some(path) = tensors.keys().filter(|path| !is_known(path)).min() {
+            return Err(Error::usage(
+                path,
+                "saved, but this architecture has no such variable",
+            ));
         }
         for (path, var) in &variables {
             var.set(
@@ -257,6 +276,31 @@ impl Vars {
         }
         self.changed();
         Ok(())
+    }
+}
+
+impl Tree {
+    /// Refuses a variable for which there is no memory: the process would end without a word.
+    fn check_memory(&self, path: &str, dims: &[usize], count: usize) -> Result<()> {
+        let known: usize = self
+            .entries
+            .values()
+            .map(|entry| entry.var.elem_count())
+            .sum();
+        let bytes = known
+            .saturating_add(count)
+            .saturating_mul(self.dtype.size_in_bytes());
+        // The optimiser keeps as much again.
+        let needed = bytes.saturating_mul(2);
+        let is_free = memory::available().is_none_or(|free| needed as u64 <= free);
+        if is_free && Vec::<u8>::new().try_reserve_exact(needed).is_ok() {
+            return Ok(());
+        }
+        let problem = format!(
+            "with a variable of shape {dims:?} the network and its optimiser need {} MB, more memory than is free",
+            needed >> 20
+        );
+        Err(Error::usage(path, problem))
     }
 }
 
@@ -329,19 +373,6 @@ impl SimpleBackend for Vars {
     fn contains_tensor(&self, name: &str) -> bool {
         self.tree().entries.contains_key(&self.path(name))
     }
-}
-
-/// The bytes of memory that are free, where the system tells (Linux).
-pub(crate) fn available() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    line.trim()
-        .strip_suffix(" kB")?
-        .parse::<u64>()
-        .ok()?
-        .checked_mul(1024)
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
-//! The passes that a layer learns from.
+//! The passes that layers learn from, and what is known of them.
+
+use candle_core::Tensor;
 
 use crate::error::{Error, Result};
 use crate::flow::input::Input;
 
-/// What a view is to a layer that learns from it.
+/// The role of a view for a layer that learns from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Its goodness should be high.
@@ -12,46 +14,121 @@ pub enum Role {
     Negative,
 }
 
-/// The passes to learn from: the views of [`Views::input`], each with a role.
+/// What a block learns towards: the role of every view, and the labels where it may see them.
 #[derive(Clone, Debug)]
-pub struct Views {
-    /// All views of the batch.
-    pub input: Input,
-    /// What each view is, the positive ones first; a rule without negatives has one view, which is positive.
-    pub roles: Vec<Role>,
-    /// The class of each example, for losses that need it.
-    pub labels: Option<Vec<u32>>,
+pub struct Targets {
+    roles: Vec<Role>,
+    labels: Option<Vec<u32>>,
+    offset: Option<Tensor>,
 }
 
-impl Views {
-    /// Views with their roles.
+impl Targets {
+    /// Targets of views with these roles, positive views first. A rule without negatives has one positive view.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if there is not one role for each view, or the positive views do not come first.
-    pub fn new(input: Input, roles: Vec<Role>, labels: Option<Vec<u32>>) -> Result<Self> {
-        if input.views() != roles.len() {
-            let problem = format!("{} views with {} roles", input.views(), roles.len());
-            return Err(Error::Mismatch {
-                place: "views".into(),
-                problem,
-            });
-        }
-        // Layers find the positive rows by it.
+    /// [`Error::Usage`] if there is no positive view, or one follows a negative view.
+    pub fn new(roles: Vec<Role>) -> Result<Self> {
         let positive = roles
             .iter()
             .take_while(|role| **role == Role::Positive)
             .count();
         if positive == 0 || roles[positive..].contains(&Role::Positive) {
-            let problem = format!("the positive views, at least one, come first; found {roles:?}");
-            return Err(Error::Mismatch {
-                place: "views".into(),
-                problem,
-            });
+            let problem = format!("expected one or more positive views first, found {roles:?}");
+            return Err(Error::usage("views", problem));
+        }
+        Ok(Self {
+            roles,
+            labels: None,
+            offset: None,
+        })
+    }
+
+    /// The same with labels: one per example, or one per position of each example.
+    pub fn with_labels(self, labels: Option<Vec<u32>>) -> Self {
+        Self { labels, ..self }
+    }
+
+    /// The same with numbers that are added to the goodness before the loss is taken, of the goodness's shape.
+    ///
+    /// An architecture in which layers consult each other passes the goodness of other layers here. It is detached.
+    pub fn with_offset(self, offset: &Tensor) -> Self {
+        Self {
+            offset: Some(offset.detach()),
+            ..self
+        }
+    }
+
+    /// The same without labels.
+    pub fn hidden(&self) -> Self {
+        Self {
+            roles: self.roles.clone(),
+            labels: None,
+            offset: self.offset.clone(),
+        }
+    }
+
+    /// The role of every view; positive views come first.
+    pub fn roles(&self) -> &[Role] {
+        &self.roles
+    }
+
+    /// The number of positive views.
+    pub fn positive(&self) -> usize {
+        let is_positive = |role: &&Role| **role == Role::Positive;
+        self.roles.iter().filter(is_positive).count()
+    }
+
+    /// The label of every example, `(B,)`, or of every position of every example, `(B·P,)`.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if there are none, or they are hidden.
+    pub fn labels(&self) -> Result<&[u32]> {
+        self.labels.as_deref().ok_or_else(|| {
+            let problem = "labels are needed, and hidden here; a layer or goodness that learns from labels declares \
+                           it with `uses_labels`, and the data need labels";
+            Error::usage("targets", problem)
+        })
+    }
+
+    /// Whether there are labels.
+    pub fn has_labels(&self) -> bool {
+        self.labels.is_some()
+    }
+
+    /// What is added to the goodness before the loss is taken.
+    pub fn offset(&self) -> Option<&Tensor> {
+        self.offset.as_ref()
+    }
+}
+
+/// The passes to learn from: the views of [`Views::input`], and the targets of each.
+#[derive(Clone, Debug)]
+pub struct Views {
+    /// All views of the batch.
+    pub input: Input,
+    /// What the views are to be learned as.
+    pub targets: Targets,
+}
+
+impl Views {
+    /// Views with their roles, positive views first.
+    ///
+    /// Samplers need not pass labels on: the framework adds those of the batch to the targets.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if there is not one role for each view; as [`Targets::new`].
+    pub fn new(input: Input, roles: Vec<Role>) -> Result<Self> {
+        if input.views() != roles.len() {
+            let problem = format!(
+                "expected a role for each of {} views, found {}",
+                input.views(),
+                roles.len()
+            );
+            return Err(Error::usage("views", problem));
         }
         Ok(Self {
             input,
-            roles,
-            labels,
+            targets: Targets::new(roles)?,
         })
     }
 }
@@ -76,19 +153,30 @@ mod tests {
             vec![Positive, Negative],
             vec![Positive, Positive, Negative],
         ] {
-            Views::new(input(roles.len())?, roles, None)?;
+            let positive = roles.iter().filter(|role| **role == Positive).count();
+            let views = Views::new(input(roles.len())?, roles)?;
+            assert_eq!(views.targets.positive(), positive);
         }
         for roles in [
             vec![Negative],
             vec![Negative, Positive],
             vec![Positive, Negative, Positive],
         ] {
-            let error = Views::new(input(roles.len())?, roles, None)
-                .unwrap_err()
-                .to_string();
-            assert!(error.contains("come first"), "{error}");
+            let error = Views::new(input(roles.len())?, roles).unwrap_err();
+            assert!(
+                error.to_string().contains("positive views first"),
+                "{error}"
+            );
         }
-        assert!(Views::new(input(2)?, vec![Positive], None).is_err());
+        assert!(Views::new(input(2)?, vec![Positive]).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn hidden_targets_have_no_labels() -> Result<()> {
+        let targets = Targets::new(vec![Role::Positive])?.with_labels(Some(vec![1, 0]));
+        assert_eq!(targets.labels()?, [1, 0]);
+        assert!(targets.hidden().labels().is_err());
         Ok(())
     }
 }

@@ -65,13 +65,13 @@
 //! onward::register! {
 //!     dyn LocalLayer, "smooth", "dense, smooth units (an example)",
 //!     |settings: Smooth, context| {
-//!         let (inputs, units) = (context.input.iter().product(), settings.units.or(context.units).unwrap_or(100));
-//!         Ok(Box::new(Layer(linear(inputs, units, context.vars.builder())?)))
+//!         let units = context.units_or(settings.units)?;
+//!         Ok(Box::new(Layer(linear(context.inputs(), units, context.vars.builder())?)))
 //!     }
 //! }
 //!
 //! let run = Run::builder("progressive").set("layer", "smooth").set("hidden", vec![50, 50]);
-//! assert_eq!(run.build()?.architecture().blocks().len(), 2);
+//! assert_eq!(run.build()?.architecture().net().blocks.len(), 2);
 //! conformance::of_plugin("layer", "smooth").assert_passed();
 //! # Ok::<(), onward::Error>(())
 //! ```
@@ -81,7 +81,7 @@
 //! A plugin is somebody else's code to whoever uses it. If it panics, or gives a tensor of another shape than its trait
 //! says, or numbers that are not finite for some that are, then the run ends with an [`Error`](crate::Error) that has
 //! the kind, the name and the package of the plugin. What a user can set wrongly is yours to refuse, with
-//! [`Error::Mismatch`](crate::Error::Mismatch): what was found, what was expected, what to do.
+//! [`Error::Unfit`](crate::Error::Unfit): what was found, what was expected, what to do.
 //!
 //! # Names and versions
 //!

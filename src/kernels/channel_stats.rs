@@ -8,7 +8,7 @@ use crate::error::Result;
 
 /// Means and variances of what is standardised together, each `(R,)` by rows or `(N,)` by channels.
 #[derive(Clone, Debug)]
-pub struct Moments {
+pub struct ChannelStats {
     /// The means.
     pub mean: Tensor,
     /// The variances, of the whole: divided by the count.
@@ -79,7 +79,7 @@ fn sums<const K: usize>(
         .collect()
 }
 
-impl Moments {
+impl ChannelStats {
     /// Those of `x`, `(R, N, …)`.
     ///
     /// # Errors
@@ -229,7 +229,11 @@ impl Moments {
 ///
 /// # Errors
 /// Whatever candle refuses.
-pub fn standardised_relu(x: &Tensor, moments: Option<&Moments>, bias: &Tensor) -> Result<Tensor> {
+pub fn standardised_relu(
+    x: &Tensor,
+    moments: Option<&ChannelStats>,
+    bias: &Tensor,
+) -> Result<Tensor> {
     let (_, channels, size) = sizes(x)?;
     if !is_fast(x) {
         let mut sum = planes(x)?;
@@ -245,7 +249,7 @@ pub fn standardised_relu(x: &Tensor, moments: Option<&Moments>, bias: &Tensor) -
             .reshape(x.shape())?);
     }
     let bias = bias.to_vec1::<f32>()?;
-    let values = |moments: &Moments| -> Result<_> {
+    let values = |moments: &ChannelStats| -> Result<_> {
         Ok((
             moments.mean.to_vec1::<f32>()?,
             moments.scale()?.to_vec1::<f32>()?,
@@ -342,7 +346,7 @@ mod tests {
             let gradient = gradients.get(&x).expect("it depends on x");
             for dtype in [DType::F32, DType::F64] {
                 let (x, bias) = (numbers(1, dtype)?, bias.to_dtype(dtype)?);
-                let moments = Moments::of(&x, by_row)?;
+                let moments = ChannelStats::of(&x, by_row)?;
                 let found = standardised_relu(&x, Some(&moments), &bias)?;
                 assert_close(&found, &expected)?;
                 let delta = crate::kernels::gate(&numbers(2, dtype)?, &found, 1.)?;

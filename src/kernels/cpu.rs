@@ -96,10 +96,10 @@ impl<T, F: FnOnce(&mut [f32]) -> T> InplaceOp1 for Change<F, T> {
 }
 
 fn not_fast(x: &Tensor) -> Error {
-    Error::Mismatch {
-        place: "fast path".into(),
-        problem: format!("{:?} on {:?}", x.dtype(), x.device().location()),
-    }
+    Error::usage(
+        "fast path",
+        format!("{:?} on {:?}", x.dtype(), x.device().location()),
+    )
 }
 
 /// Calls `f(row index, row)` for all rows, several threads side by side.
@@ -344,9 +344,9 @@ pub(super) fn dropout_mask(count: usize, rate: f64, rng: &ChaCha8Rng) -> Vec<f32
 
 #[cfg(test)]
 mod tests {
-    use crate::kernels;
     use super::*;
     use crate::flow::random::stream;
+    use crate::kernels;
     use candle_core::{DType, Device};
     use rand_distr::{Distribution, StandardNormal};
 

@@ -8,15 +8,23 @@
 mod channel_stats;
 mod cpu;
 pub(crate) mod gemm;
+pub(crate) mod memory;
 
-use candle_core::{DType, Tensor, D};
+use candle_core::{DType, Device, Tensor, D};
 use rand_chacha::ChaCha8Rng;
 
-pub use channel_stats::{channel_sums, standardised_relu, Moments};
+pub use channel_stats::{channel_sums, standardised_relu, ChannelStats};
 
 pub(crate) use cpu::{add, for_rows, is_fast, with_rows, with_values, with_values_mut, Rows};
 
 use crate::error::{Error, Result};
+
+/// The value of a tensor of one number.
+pub(crate) fn scalar(x: &Tensor) -> Result<f64> {
+    Ok(x.to_device(&Device::Cpu)?
+        .to_dtype(DType::F64)?
+        .to_scalar()?)
+}
 
 /// The logistic function `1 / (1 + e⁻ˣ)`, exact at both ends.
 pub fn sigmoid(x: &Tensor) -> Result<Tensor> {
@@ -107,12 +115,11 @@ pub(crate) fn add_common(x: &Tensor, common: &[(Tensor, Tensor)]) -> Result<Tens
 pub fn damp(old: &Tensor, new: &Tensor, keep: f64) -> Result<Tensor> {
     let (rows, of_new) = (old.dim(0)?, new.dim(0)?);
     if old.dims()[1..] != new.dims()[1..] || rows == 0 || of_new % rows != 0 {
-        let expected = format!("a multiple of {rows} rows like {:?}", old.dims());
-        return Err(Error::Shape {
-            place: "damping".into(),
-            found: new.dims().to_vec(),
-            expected,
-        });
+        return Err(Error::shape(
+            "damping",
+            new.dims().to_vec(),
+            format!("a multiple of {rows} rows like {:?}", old.dims()),
+        ));
     }
     if is_fast(old) && is_fast(new) {
         let keep = keep as f32;
@@ -164,7 +171,7 @@ pub(crate) fn matmul_transposed(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 }
 
 /// Class indices as a tensor, `(B,)`.
-pub(crate) fn index(labels: &[u32], device: &candle_core::Device) -> Result<Tensor> {
+pub(crate) fn index(labels: &[u32], device: &Device) -> Result<Tensor> {
     Ok(Tensor::from_slice(labels, labels.len(), device)?)
 }
 
@@ -182,7 +189,7 @@ pub(crate) fn one_hot(labels: &[u32], classes: usize, like: &Tensor) -> Result<T
         row[label as usize] = 1.;
     }
     Ok(
-        Tensor::from_vec(values, (labels.len(), classes), &candle_core::Device::Cpu)?
+        Tensor::from_vec(values, (labels.len(), classes), &Device::Cpu)?
             .to_dtype(like.dtype())?
             .to_device(like.device())?,
     )

@@ -219,7 +219,7 @@ impl Conv {
     /// A new one: `units` kernels of `field` by `field` pixels on `inputs` channels, drawn by `init`.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if `field` is even or `pool` is not 1 to 15; as [`Vars::get`].
+    /// [`Error::Unfit`] if `field` is even or `pool` is not 1 to 15; as [`Vars::get`].
     pub fn new(
         vars: &Vars,
         inputs: usize,
@@ -241,25 +241,22 @@ impl Conv {
                 return Ok(Self { weight, pool });
             }
         };
-        Err(Error::Mismatch {
-            place: vars.path("weight"),
-            problem,
-        })
+        Err(Error::unfit(vars.path("weight"), problem))
     }
 
     /// The weights of each unit, `(N, C, K, K)`.
-    pub fn features(&self) -> Tensor {
+    pub fn weight_images(&self) -> Tensor {
         self.weight.1.as_detached_tensor()
     }
 
     fn sizes(&self, x: &Tensor) -> Result<Sizes> {
         let (units, inputs, field, _) = self.weight.1.dims4()?;
         let fault = |expected: String| {
-            Err(Error::Shape {
-                place: self.weight.0.clone(),
-                found: x.dims().to_vec(),
+            Err(Error::shape(
+                self.weight.0.clone(),
+                x.dims().to_vec(),
                 expected,
-            })
+            ))
         };
         let &[rows, channels, height, width] = x.dims() else {
             return fault(format!("images (R, {inputs}, H, W)"));
@@ -352,12 +349,11 @@ impl Conv {
     pub fn gradient(&self, x: &Tensor, made: &Convolved, delta: &Tensor) -> Result<Tensor> {
         let sizes = self.sizes(x)?;
         if delta.dims() != made.output.dims() || delta.dim(0)? != sizes.rows {
-            let (found, expected) = (delta.dims().to_vec(), format!("{:?}", made.output.dims()));
-            return Err(Error::Shape {
-                place: self.weight.0.clone(),
-                found,
-                expected,
-            });
+            return Err(Error::shape(
+                self.weight.0.clone(),
+                delta.dims().to_vec(),
+                format!("{:?}", made.output.dims()),
+            ));
         }
         if !(kernels::is_fast(x) && kernels::is_fast(delta)) {
             let delta = plain_spread(delta, &made.choice, &sizes)?
@@ -416,7 +412,7 @@ impl Conv {
     ///
     /// # Errors
     /// [`Error::Shape`] if the arguments do not fit.
-    pub fn learn(
+    pub fn update(
         &mut self,
         x: &Tensor,
         made: &Convolved,
@@ -425,7 +421,7 @@ impl Conv {
         step: &Step,
     ) -> Result<()> {
         let gradient = self.gradient(x, made, delta)?;
-        optimiser.learn(
+        optimiser.update(
             &self.weight.0,
             &self.weight.1,
             Gradient::Whole(&gradient),

@@ -5,3 +5,4 @@ pub mod conv;
 pub mod linear;
 pub mod locally_connected;
 pub mod peer_norm;
+mod terms;

@@ -1,4 +1,4 @@
-//! Gradients of several lessons, added up before anything changes.
+//! Gradients of several lessons, added up before a variable changes.
 
 use std::sync::Arc;
 
@@ -13,18 +13,18 @@ use crate::kernels;
 /// Packed products are added to the sum once they have so many rows: enough to be worth a pass over the sum.
 const ENOUGH: usize = 256;
 
-/// The gradients of one variable so far.
+/// The sum of the gradients of one variable.
 ///
-/// A product is not formed at once: the next lesson may be about the same values, a still image under another time
-/// step, say; then only the deltas are added, and there is one product for all lessons. Where few rows count, these
-/// are collected until it pays to form the product of all of them, which may be the update itself.
-pub(super) struct Sum {
+/// A product is not computed at once. The next lesson may be about the same values, such as a still image at another time
+/// step: then only the output gradients are added, and there is one product for all lessons. Where few rows are not
+/// zero, these are collected until a product of all of them is worth a pass; it may be the update itself.
+pub(super) struct Accumulator {
     pub var: Var,
     sum: Tensor,
     is_zero: bool,
     parts: Vec<Part>,
-    /// What makes a gradient of the products, if these are not for rows of the variable.
-    own_form: Option<Arc<dyn Form>>,
+    /// How products become a gradient, if they are not for rows of the variable.
+    form: Option<Arc<dyn Form>>,
 }
 
 /// Products for some rows of the variable that are not in the sum yet.
@@ -35,14 +35,14 @@ struct Part {
     width: usize,
 }
 
-impl Sum {
+impl Accumulator {
     pub fn new(var: &Var) -> Result<Self> {
         Ok(Self {
             var: var.clone(),
             sum: var.zeros_like()?.detach(),
             is_zero: true,
             parts: Vec::new(),
-            own_form: None,
+            form: None,
         })
     }
 
@@ -53,29 +53,23 @@ impl Sum {
 
     /// Adds `share·gradient`.
     pub fn add(&mut self, gradient: Gradient<'_>, share: f64) -> Result<()> {
-        let products = match gradient {
-            Gradient::Whole(gradient) => {
-                self.begin()?;
-                if kernels::is_fast(&self.sum) {
-                    return update::add_whole(&self.sum, gradient, share);
-                }
-                self.sum = (&self.sum + (gradient * share)?)?.detach();
-                return Ok(());
+        match gradient {
+            Gradient::Whole(gradient) => self.add_whole(gradient, share),
+            Gradient::Products(products) => self.collect(products, share),
+            Gradient::Formed(form, products) => {
+                self.form.get_or_insert_with(|| form.clone());
+                self.collect(products, share)
             }
-            Gradient::Products(products) => products,
-        };
-        self.collect(products, share)
+        }
     }
 
-    /// Adds `share` times what `form` makes of the products; it is always the same form.
-    pub fn add_formed(
-        &mut self,
-        form: &Arc<dyn Form>,
-        products: &[Product],
-        share: f64,
-    ) -> Result<()> {
-        self.own_form.get_or_insert_with(|| form.clone());
-        self.collect(products, share)
+    fn add_whole(&mut self, gradient: &Tensor, share: f64) -> Result<()> {
+        self.begin()?;
+        if kernels::is_fast(&self.sum) {
+            return update::add_whole(&self.sum, gradient, share);
+        }
+        self.sum = (&self.sum + (gradient * share)?)?.detach();
+        Ok(())
     }
 
     fn collect(&mut self, products: &[Product], share: f64) -> Result<()> {
@@ -83,12 +77,8 @@ impl Sum {
             .iter()
             .map(|product| product.values.width())
             .collect::<Result<Vec<_>>>()?;
-        if !self
-            .parts
-            .iter()
-            .map(|part| part.width)
-            .eq(widths.iter().copied())
-        {
+        let known = self.parts.iter().map(|part| part.width);
+        if !known.eq(widths.iter().copied()) {
             self.form_all(share)?;
             self.parts = widths
                 .into_iter()
@@ -112,7 +102,7 @@ impl Sum {
                         (part.packed.rows >= ENOUGH).then(|| std::mem::take(&mut part.packed));
                     let width = part.width;
                     if let Some(done) = done {
-                        self.form(row, &done, share)?;
+                        self.form_product(row, &done, share)?;
                     }
                     if let Some(packed) = packed {
                         self.form_packed(row, packed, width, share)?;
@@ -124,11 +114,11 @@ impl Sum {
         Ok(())
     }
 
-    /// Hands over what was added, all of it; the sum starts anew.
+    /// Calls `f` with the sum, which is empty afterwards.
     pub fn take(&mut self, share: f64, f: impl FnOnce(Gradient<'_>) -> Result<()>) -> Result<()> {
         self.pack_all()?;
         let is_one = |part: &Part| part.pending.is_none() || part.packed.is_empty();
-        if self.is_zero && self.own_form.is_none() && self.parts.iter().all(is_one) {
+        if self.is_zero && self.form.is_none() && self.parts.iter().all(is_one) {
             let parts = std::mem::take(&mut self.parts).into_iter();
             let products = parts
                 .map(|part| part.into_product(&self.var, share))
@@ -138,10 +128,10 @@ impl Sum {
         f(Gradient::Whole(self.whole(share)?))
     }
 
-    /// All that was added, in one tensor, which whatever is added next overwrites.
+    /// The sum as one tensor; the next addition overwrites it.
     pub fn whole(&mut self, share: f64) -> Result<&Tensor> {
         self.pack_all()?;
-        // Also where all that was packed is nothing: what the last step left is not to be taken again.
+        // Also where all packed rows are zero: the sum of the last step must not be taken again.
         self.begin()?;
         self.form_all(share)?;
         self.is_zero = true;
@@ -168,7 +158,7 @@ impl Sum {
         let mut row = 0;
         for part in std::mem::take(&mut self.parts) {
             if let Some(product) = part.pending {
-                self.form(row, &product, share)?;
+                self.form_product(row, &product, share)?;
             }
             self.form_packed(row, part.packed, part.width, share)?;
             row += part.width;
@@ -177,9 +167,9 @@ impl Sum {
     }
 
     /// Adds a product to the rows of the sum from `row` on.
-    fn form(&mut self, row: usize, product: &Product, share: f64) -> Result<()> {
+    fn form_product(&mut self, row: usize, product: &Product, share: f64) -> Result<()> {
         self.begin()?;
-        if let Some(form) = &self.own_form {
+        if let Some(form) = &self.form {
             return kernels::with_values_mut(&self.sum, |sum| {
                 form.add_to(sum, row, product, share as f32)
             })?;
@@ -200,9 +190,9 @@ impl Sum {
         if packed.is_empty() {
             return Ok(());
         }
-        if self.own_form.is_some() {
+        if self.form.is_some() {
             let units = packed.units();
-            return self.form(row, &packed.into_product(width, units)?, share);
+            return self.form_product(row, &packed.into_product(width, units)?, share);
         }
         self.begin()?;
         update::add_packed(&self.sum, row, &packed, width, share)
@@ -221,7 +211,7 @@ impl Sum {
 }
 
 impl Part {
-    /// Packs a product, or gives it back if too many of its rows count.
+    /// Packs a product, or returns it if too many of its rows are not zero.
     fn pack(&mut self, product: Product) -> Result<Option<Product>> {
         let is_packed = product.is_fast() && self.packed.push(&product)?;
         Ok((!is_packed).then_some(product))
@@ -268,6 +258,9 @@ fn is_same(a: &Values, b: &Values) -> bool {
                 strength: other,
             },
         ) => a.id() == b.id() && of_a == of_b && strength == other,
+        (Values::Zeros { rows, width }, Values::Zeros { rows: r, width: w }) => {
+            (rows, width) == (r, w)
+        }
         _ => false,
     }
 }

@@ -4,28 +4,32 @@ use std::sync::Arc;
 
 use candle_core::{Tensor, Var};
 
-use super::accumulate::Sum;
+use super::accumulate::Accumulator;
 use super::Product;
 use crate::error::{Error, Result};
 
 /// The gradient of a loss with respect to a variable.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub enum Gradient<'a> {
     /// As a tensor of the variable's shape.
     Whole(&'a Tensor),
     /// As products, one for each range of the variable's rows, from the first row to the last.
     Products(&'a [Product]),
+    /// As products that a [`Form`] makes a gradient of: one for each range of the columns of an input, from the first to
+    /// the last. A variable always has the same form. Only for `f32` on the CPU.
+    Formed(&'a Arc<dyn Form>, &'a [Product]),
 }
 
-/// Makes the gradient of a variable of values and deltas, where it is no plain matrix product.
+/// Makes the gradient of a variable of values and output gradients, where it is not a plain matrix product.
 ///
-/// It is linear in both, so that lessons on the same values can be added up before anything is formed.
-pub(crate) trait Form: Send + Sync {
-    /// Adds `factor` times what `product` makes to `gradient`, that of the whole variable; the values of the product
-    /// are the columns of the input from `first` on.
+/// It is linear in both, so that lessons on the same values can be added up before anything is formed. The weights of
+/// local receptive fields have such a gradient.
+pub trait Form: Send + Sync {
+    /// Adds `factor` times what `product` makes to `gradient`, the gradient of the whole variable. The values of the
+    /// product are the columns of the input from `first` on.
     ///
     /// # Errors
-    /// Whatever candle refuses.
+    /// Errors of candle.
     fn add_to(
         &self,
         gradient: &mut [f32],
@@ -37,38 +41,23 @@ pub(crate) trait Form: Send + Sync {
 
 impl Gradient<'_> {
     pub(super) fn check(&self, var: &Var) -> Result<()> {
-        let fits = match self {
-            Self::Whole(gradient) => gradient.dims() == var.dims(),
+        let (found, fits) = match self {
+            Self::Whole(gradient) => (gradient.dims().to_vec(), gradient.dims() == var.dims()),
             Self::Products(products) => {
-                let mut rows = 0;
-                for product in *products {
-                    let found = product.delta.dims().to_vec();
-                    if var.rank() != 2 || found != [product.values.rows()?, var.dim(1)?] {
-                        let expected =
-                            format!("({}, N) for {:?}", product.values.rows()?, var.dims());
-                        return Err(Error::Shape {
-                            place: "product of a gradient".into(),
-                            found,
-                            expected,
-                        });
-                    }
-                    rows += product.values.width()?;
-                }
-                rows == var.dim(0)?
+                let rows = rows_of(products, var)?;
+                (vec![rows], rows == var.dim(0)?)
             }
+            // The form knows the shape.
+            Self::Formed(..) => return Ok(()),
         };
-        if fits {
-            return Ok(());
+        match fits {
+            true => Ok(()),
+            false => Err(Error::shape(
+                "gradient",
+                found,
+                format!("that of {:?}", var.dims()),
+            )),
         }
-        let found = match self {
-            Self::Whole(gradient) => gradient.dims().to_vec(),
-            Self::Products(products) => vec![products.len()],
-        };
-        Err(Error::Shape {
-            place: "gradient".into(),
-            found,
-            expected: format!("that of {:?}", var.dims()),
-        })
     }
 
     /// As a tensor, by candle's operations.
@@ -79,13 +68,28 @@ impl Gradient<'_> {
                 let rows = products.iter().map(|product| product.whole(var.dtype()));
                 Ok(Tensor::cat(&rows.collect::<Result<Vec<_>>>()?, 0)?)
             }
+            Self::Formed(form, products) => formed(var, form, products),
         }
     }
 }
 
+/// The number of rows of a variable that products are for.
+fn rows_of(products: &[Product], var: &Var) -> Result<usize> {
+    let mut rows = 0;
+    for product in products {
+        let found = product.delta.dims();
+        if var.rank() != 2 || found != [product.values.rows()?, var.dim(1)?] {
+            let expected = format!("({}, N) for {:?}", product.values.rows()?, var.dims());
+            return Err(Error::shape("product of a gradient", found, expected));
+        }
+        rows += product.values.width()?;
+    }
+    Ok(rows)
+}
+
 /// The gradient of a variable that `form` makes of `products`, of the variable's shape.
 pub(crate) fn formed(var: &Var, form: &Arc<dyn Form>, products: &[Product]) -> Result<Tensor> {
-    let mut sum = Sum::new(var)?;
-    sum.add_formed(form, products, 1.)?;
+    let mut sum = Accumulator::new(var)?;
+    sum.add(Gradient::Formed(form, products), 1.)?;
     Ok(sum.whole(1.)?.clone())
 }

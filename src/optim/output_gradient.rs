@@ -45,12 +45,11 @@ impl OutputGradient {
             self.own.dims()[1..].iter().product::<usize>(),
         );
         if row.elem_count() != units || count > rows {
-            let expected = format!("{units} numbers, for at most {rows} rows; here for {count}");
-            return Err(Error::Shape {
-                place: "common row of a delta".into(),
-                found: row.dims().to_vec(),
-                expected,
-            });
+            return Err(Error::shape(
+                "common row of a delta",
+                row.dims().to_vec(),
+                format!("{units} numbers, for at most {rows} rows; here for {count}"),
+            ));
         }
         let shares =
             Tensor::ones(count, row.dtype(), row.device())?.pad_with_zeros(0, 0, rows - count)?;

@@ -25,7 +25,11 @@ impl Product {
 
     /// As a tensor, by candle's operations.
     pub(super) fn whole(&self, dtype: DType) -> Result<Tensor> {
-        let matrix = self.values.to_matrix(dtype)?.t()?.contiguous()?;
+        let matrix = self
+            .values
+            .to_matrix(dtype, self.delta.own().device())?
+            .t()?
+            .contiguous()?;
         Ok(matrix.matmul(&self.delta.whole()?.contiguous()?)?)
     }
 
@@ -63,7 +67,8 @@ impl Product {
                 classes,
                 strength,
             } => {
-                let change = |scatter: &Scatter<'_>| {
+                let factor = factor * *strength as f32;
+                Scatter::with((index, *classes), &self.delta, factor, |scatter| {
                     let work = |place: usize, dst: &mut [f32], beside: &mut [f32]| {
                         dst.iter_mut().for_each(|dst| *dst *= keep);
                         scatter.add_to(place, dst);
@@ -73,16 +78,15 @@ impl Product {
                         scatter.each_place([dst], |place, [dst]| work(place, dst, &mut []));
                     } else {
                         scatter.each_place([dst, beside], |place, [dst, beside]| {
-                            work(place, dst, beside)
+                            work(place, dst, beside);
                         });
                     }
-                };
-                Scatter::with(
-                    (index, *classes),
-                    &self.delta,
-                    factor * *strength as f32,
-                    change,
-                )
+                })
+            }
+            Values::Zeros { .. } => {
+                dst.iter_mut().for_each(|dst| *dst *= keep);
+                finish(dst, beside);
+                Ok(())
             }
         }
     }
@@ -188,7 +192,7 @@ mod tests {
     use super::*;
     use crate::flow::step::Step;
     use crate::flow::vars::Vars;
-    use crate::optim::{Algorithm, Gradient, Optimiser, OptimiserSpec, Schedule};
+    use crate::optim::{Algorithm, Gradient, Optimiser, OptimiserSpec, Schedule, Span};
     use candle_nn::Init;
 
     const STEP: Step = Step {
@@ -234,13 +238,13 @@ mod tests {
     fn both(lessons: &[Vec<Product>], method: Algorithm, gathered: bool) -> Result<[Tensor; 2]> {
         let vars = Vars::new(1, DType::F32, &Device::Cpu);
         let descent = OptimiserSpec {
-            method,
-            rate: 0.1,
-            decay: 0.01,
+            optimiser: method,
+            lr: 0.1,
+            weight_decay: 0.01,
             momentum: 0.5,
             schedule: Schedule::Constant,
         };
-        let mut optimiser = Optimiser::new(vars.clone(), descent, 0..1);
+        let mut optimiser = Optimiser::new(vars.clone(), descent, Span::Epochs(0..1));
         let rows = lessons[0]
             .iter()
             .map(|product| product.values.width())
@@ -250,15 +254,15 @@ mod tests {
         // Twice, so that what a step leaves behind is seen.
         for _ in 0..2 {
             if gathered {
-                optimiser.gather(lessons.len());
+                optimiser.accumulate(lessons.len());
             }
             for products in lessons {
-                optimiser.learn("found", &found, Gradient::Products(products), &STEP)?;
+                optimiser.update("found", &found, Gradient::Products(products), &STEP)?;
                 let whole = products
                     .iter()
                     .map(|product| product.whole(DType::F32))
                     .collect::<Result<Vec<_>>>()?;
-                optimiser.learn(
+                optimiser.update(
                     "expected",
                     &expected,
                     Gradient::Whole(&Tensor::cat(&whole, 0)?),
@@ -266,7 +270,7 @@ mod tests {
                 )?;
             }
             if gathered {
-                optimiser.settle(&STEP)?;
+                optimiser.apply_accumulated(&STEP)?;
             }
         }
         Ok([found.as_detached_tensor(), expected.as_detached_tensor()])
@@ -391,13 +395,13 @@ mod tests {
         let vars = Vars::new(1, DType::F32, &Device::Cpu);
         let (method, schedule) = (Algorithm::Sgd, Schedule::Constant);
         let descent = OptimiserSpec {
-            method,
-            rate: 0.1,
-            decay: 0.,
+            optimiser: method,
+            lr: 0.1,
+            weight_decay: 0.,
             momentum: 0.,
             schedule,
         };
-        let mut optimiser = Optimiser::new(vars.clone(), descent, 0..1);
+        let mut optimiser = Optimiser::new(vars.clone(), descent, Span::Epochs(0..1));
         let var = vars.get("w", (5, 3), Init::Const(1.))?;
         for nth in [1, 3] {
             let before = var.as_tensor().copy()?;
@@ -406,15 +410,15 @@ mod tests {
                 delta: delta(9, nth, true)?,
             };
             for _ in 0..2 {
-                optimiser.gather(1);
-                optimiser.learn(
+                optimiser.accumulate(1);
+                optimiser.update(
                     "w",
                     &var,
                     Gradient::Products(std::slice::from_ref(&product)),
                     &STEP,
                 )?;
             }
-            optimiser.settle(&STEP)?;
+            optimiser.apply_accumulated(&STEP)?;
             assert_same(
                 [
                     var.as_detached_tensor(),

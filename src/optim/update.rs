@@ -1,4 +1,4 @@
-//! The updates for `f32` on the CPU: in place, and in one pass over memory.
+//! The update of one variable, in two forms: by candle's operations, and for `f32` on the CPU.
 
 use std::ops::Range;
 
@@ -7,65 +7,142 @@ use rayon::prelude::*;
 
 use super::picked_rows::Scatter;
 use super::product::{Packed, Product};
-use super::{Gradient, Update, GRAIN};
+use super::{formed, Gradient, GRAIN};
 use crate::error::Result;
 use crate::flow::input::Values;
 use crate::kernels::gemm::accumulate;
-use crate::kernels::{with_values, with_values_mut};
+use crate::kernels::{self, with_values, with_values_mut};
 
-pub(super) fn update(
-    var: &Var,
-    moments: &[Tensor],
-    gradient: Gradient<'_>,
-    update: Update,
-) -> Result<()> {
-    with_values_mut(var, |weight| match (update, moments) {
-        (
-            Update::Sgd {
-                momentum,
-                rate,
-                shrink,
-            },
-            [velocity, ..],
-        ) => {
-            let numbers = Sgd {
-                keep: momentum as f32,
-                new: (1. - momentum) as f32,
-                rate: rate as f32,
-                shrink: shrink as f32,
-            };
-            with_values_mut(velocity, |velocity| {
-                numbers.update(weight, velocity, gradient)
-            })?
+/// A gradient that an update can be made of in one pass.
+#[derive(Clone, Copy)]
+enum Direct<'a> {
+    Whole(&'a Tensor),
+    Products(&'a [Product]),
+}
+
+/// One step of one variable, in numbers.
+#[derive(Clone, Copy)]
+pub(super) enum Update {
+    /// `v ← μ·v + (1 − μ)·g`, `w ← shrink·w − rate·v`.
+    Sgd {
+        momentum: f64,
+        rate: f64,
+        shrink: f64,
+    },
+    /// `w ← shrink·w − rate·m / (√v / root + ε)`; the corrections of the bias are in `rate` and `root`.
+    Adam {
+        beta1: f64,
+        beta2: f64,
+        epsilon: f64,
+        rate: f64,
+        root: f64,
+        shrink: f64,
+    },
+}
+
+impl Update {
+    /// Updates a variable and its moments.
+    pub fn apply(self, var: &Var, moments: &mut [Tensor], gradient: Gradient<'_>) -> Result<()> {
+        if !kernels::is_fast(var) {
+            return self.plain(var, moments, &gradient.whole(var)?);
         }
-        (
-            Update::Adam {
-                beta1,
-                beta2,
-                epsilon,
-                rate,
-                root,
-                shrink,
-            },
-            [first, second, ..],
-        ) => {
-            let numbers = Adam {
-                keep: [beta1 as f32, beta2 as f32],
-                // Before rounding: 1 − 0.999 in 32 bits is off in the fifth digit.
-                new: [(1. - beta1) as f32, (1. - beta2) as f32],
-                epsilon: epsilon as f32,
-                rate: rate as f32,
-                root: root as f32,
-                shrink: shrink as f32,
-            };
-            with_values_mut(first, |first| {
-                with_values_mut(second, |second| {
-                    numbers.update(weight, [first, second], gradient)
+        match gradient {
+            Gradient::Whole(gradient) => self.fast(var, moments, Direct::Whole(gradient)),
+            Gradient::Products(products) => self.fast(var, moments, Direct::Products(products)),
+            Gradient::Formed(form, products) => {
+                self.fast(var, moments, Direct::Whole(&formed(var, form, products)?))
+            }
+        }
+    }
+
+    /// By candle's operations, on any device.
+    fn plain(self, var: &Var, moments: &mut [Tensor], gradient: &Tensor) -> Result<()> {
+        let blend = |old: &Tensor, new: &Tensor, keep: f64| -> Result<Tensor> {
+            Ok(((old * keep)? + (new * (1. - keep))?)?.detach())
+        };
+        let (change, shrink) = match (self, moments) {
+            (
+                Self::Sgd {
+                    momentum,
+                    rate,
+                    shrink,
+                },
+                [velocity, ..],
+            ) => {
+                *velocity = blend(velocity, gradient, momentum)?;
+                ((&*velocity * rate)?, shrink)
+            }
+            (
+                Self::Adam {
+                    beta1,
+                    beta2,
+                    epsilon,
+                    rate,
+                    root,
+                    shrink,
+                },
+                [first, second, ..],
+            ) => {
+                *first = blend(first, gradient, beta1)?;
+                *second = blend(second, &gradient.sqr()?, beta2)?;
+                let scale = ((second.sqrt()? / root)? + epsilon)?;
+                (((&*first * rate)? / scale)?, shrink)
+            }
+            _ => return Ok(()),
+        };
+        Ok(var.set(&((var.as_tensor() * shrink)? - change)?.detach())?)
+    }
+
+    /// For `f32` on the CPU: in place, in one pass over memory.
+    fn fast(self, var: &Var, moments: &[Tensor], gradient: Direct<'_>) -> Result<()> {
+        with_values_mut(var, |weight| match (self, moments) {
+            (
+                Self::Sgd {
+                    momentum,
+                    rate,
+                    shrink,
+                },
+                [velocity, ..],
+            ) => {
+                let numbers = Sgd {
+                    keep: momentum as f32,
+                    new: (1. - momentum) as f32,
+                    rate: rate as f32,
+                    shrink: shrink as f32,
+                };
+                with_values_mut(velocity, |velocity| {
+                    numbers.update(weight, velocity, gradient)
                 })?
-            })?
-        }
-        _ => Ok(()),
-    })?
+            }
+            (
+                Self::Adam {
+                    beta1,
+                    beta2,
+                    epsilon,
+                    rate,
+                    root,
+                    shrink,
+                },
+                [first, second, ..],
+            ) => {
+                let numbers = Adam {
+                    keep: [beta1 as f32, beta2 as f32],
+                    // Before rounding: 1 − 0.999 in 32 bits is off in the fifth digit.
+                    new: [(1. - beta1) as f32, (1. - beta2) as f32],
+                    epsilon: epsilon as f32,
+                    rate: rate as f32,
+                    root: root as f32,
+                    shrink: shrink as f32,
+                };
+                with_values_mut(first, |first| {
+                    with_values_mut(second, |second| {
+                        numbers.update(weight, [first, second], gradient)
+                    })?
+                })?
+            }
+            _ => Ok(()),
+        })?
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -77,14 +154,9 @@ struct Sgd {
 }
 
 impl Sgd {
-    fn update(
-        self,
-        weight: &mut [f32],
-        velocity: &mut [f32],
-        gradient: Gradient<'_>,
-    ) -> Result<()> {
+    fn update(self, weight: &mut [f32], velocity: &mut [f32], gradient: Direct<'_>) -> Result<()> {
         match gradient {
-            Gradient::Whole(gradient) => with_values(gradient, |gradient| {
+            Direct::Whole(gradient) => with_values(gradient, |gradient| {
                 let chunks = weight
                     .par_chunks_mut(GRAIN)
                     .zip(velocity.par_chunks_mut(GRAIN));
@@ -98,7 +170,7 @@ impl Sgd {
                     },
                 );
             }),
-            Gradient::Products(products) => each(products, |product, range| {
+            Direct::Products(products) => each(products, |product, range| {
                 let (velocity, weight) = (&mut velocity[range.clone()], &mut weight[range]);
                 product.add_to(velocity, weight, self.keep, self.new, |velocity, weight| {
                     self.descend(velocity, weight);
@@ -131,21 +203,21 @@ impl Adam {
         self,
         weight: &mut [f32],
         moments: [&mut [f32]; 2],
-        gradient: Gradient<'_>,
+        gradient: Direct<'_>,
     ) -> Result<()> {
         let [first, second] = moments;
         match gradient {
-            Gradient::Whole(gradient) => with_values(gradient, |gradient| {
+            Direct::Whole(gradient) => with_values(gradient, |gradient| {
                 self.descend_all([weight, first, second], gradient);
             }),
-            Gradient::Products(products) => each(products, |product, range| {
+            Direct::Products(products) => each(products, |product, range| {
                 let here = [
                     &mut weight[range.clone()],
                     &mut first[range.clone()],
                     &mut second[range.clone()],
                 ];
                 match &product.values {
-                    Values::Dense { .. } => {
+                    Values::Dense { .. } | Values::Zeros { .. } => {
                         let mut gradient = vec![0f32; range.len()];
                         product.add_to(&mut gradient, &mut [], 0., 1., |_, _| ())?;
                         self.descend_all(here, &gradient);

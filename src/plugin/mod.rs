@@ -1,5 +1,11 @@
-//! Plugins by name: registration, configuration, and the wrapper that checks them.
+//! Plugins by name: registration, configuration, building, and the wrapper that checks them.
 
+mod build;
 pub(crate) mod checked;
 pub mod config;
 pub mod registry;
+pub mod run_settings;
+pub mod source;
+
+pub use self::build::build;
+pub(crate) use self::build::build_complete;

@@ -1,8 +1,8 @@
 //! Plugins by name: registration, listing, look-up.
 //!
-//! Registration runs before `main` and costs its author one [`register!`](crate::register). `inventory` promises no
-//! order and accepts two plugins of one name; so everything here is sorted by name, and a duplicate is refused with
-//! both packages named. A crate that nobody mentions is not linked: a program writes `use the_plugins as _;`.
+//! Registration runs before `main`; a plugin needs one call of [`register!`](crate::register). `inventory` promises no
+//! order and accepts two plugins of one name. So lists are sorted by name here, and duplicates are refused with both
+//! packages named. A crate that a program does not mention is not linked: the program writes `use the_plugins as _;`.
 
 use toml::Table;
 
@@ -12,25 +12,25 @@ use crate::contract::goodness::GoodnessFn;
 use crate::contract::layer::LocalLayer;
 use crate::contract::sampler::NegativeSampler;
 use crate::data::DataSet;
-use crate::error::{Error, Located, Result};
-use crate::plugin::checked;
-use crate::settings::{Pick, Setting};
+use crate::error::{Error, Result};
+use crate::plugin::checked::Checkable;
+use crate::settings::{PluginKind, Setting};
 
-/// A named set of settings that belong together, as a paper's.
+/// A named set of settings that belong together, such as those of a paper.
 #[derive(Clone, Copy, Debug)]
 pub struct Preset {
     /// The name, as in `--preset nebuly`.
     pub name: &'static str,
-    /// Whose settings these are.
+    /// The paper or program that the settings are from.
     pub about: &'static str,
     /// The settings, as TOML.
     pub settings: &'static str,
 }
 
-/// What is known about a plugin without building it.
+/// A plugin's description; the plugin need not be built for it.
 #[derive(Clone, Copy)]
 pub struct Info {
-    /// What the configuration calls it, in `snake_case`.
+    /// The name in the configuration, in `snake_case`.
     pub name: &'static str,
     /// One line: what it is and where it was published.
     pub about: &'static str,
@@ -38,23 +38,24 @@ pub struct Info {
     pub package: &'static str,
     /// Its settings.
     pub settings: fn() -> Vec<Setting>,
-    /// Reads a table of its settings and finds fault with it.
+    /// Reads a table of its settings and reports errors.
     pub check: fn(&Table) -> Result<()>,
     /// Named sets of settings; the first is the default.
     pub presets: &'static [Preset],
     /// For `name:ARGUMENT`: the setting that the argument is for.
     pub argument: Option<&'static str>,
-    /// Settings that belong to that argument: another argument is without them.
-    pub beside: &'static [&'static str],
-    /// Rewrites shorthands in what one source gives, knowing what the sources before it gave.
-    pub shorthand: fn(given: &mut Table, before: &Table) -> Result<()>,
+    /// Adjusts what a source of settings gives before it is merged: see [`Plugin::rewrite`].
+    pub rewrite: Rewrite,
 }
 
-/// What a name in the configuration stands for.
+/// Adjusts the settings `given` by one source, and those merged from the sources `before` it.
+pub type Rewrite = fn(given: &mut Table, before: &mut Table) -> Result<()>;
+
+/// A registered plugin: its description, and how it is built.
 pub struct Plugin<T: ?Sized + 'static> {
-    /// What is known without building it.
+    /// Its description.
     pub info: Info,
-    /// Makes one from its settings, at its place in the run.
+    /// Builds it from its settings, for its place in a run.
     pub build: fn(&Table, &BuildContext) -> Result<Box<T>>,
 }
 
@@ -65,55 +66,36 @@ impl<T: ?Sized> Plugin<T> {
         self
     }
 
-    /// Says which setting `name:ARGUMENT` sets.
+    /// Names the setting that `name:ARGUMENT` sets.
     pub const fn argument(mut self, key: &'static str) -> Self {
         self.info.argument = Some(key);
         self
     }
 
-    /// Says which settings belong to the argument of `name:ARGUMENT`, as further files do to a file: who names another
-    /// argument leaves them.
-    pub const fn beside(mut self, keys: &'static [&'static str]) -> Self {
-        self.info.beside = keys;
-        self
-    }
-
-    /// Adds shorthands: see [`Info::shorthand`].
-    pub const fn shorthand(mut self, rewrite: fn(&mut Table, &Table) -> Result<()>) -> Self {
-        self.info.shorthand = rewrite;
+    /// Adjusts what a source gives before it is merged: replaces shorthands by the settings that they stand for, or
+    /// removes settings from `before` that no longer apply.
+    pub const fn rewrite(mut self, rewrite: Rewrite) -> Self {
+        self.info.rewrite = rewrite;
         self
     }
 }
 
-/// What puts a guard before a plugin that was built: see [`build`].
-pub(crate) trait Checkable {
-    /// The same plugin, called `plugin` in messages, its faults being errors.
-    fn guard(built: Box<Self>, plugin: String, context: &BuildContext) -> Box<Self>;
-}
-
-/// The kinds of plugin there are: the four traits, and data sets.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` is no kind of plugin",
-    label = "this is no kind of plugin",
-    note = "the kinds are dyn GoodnessFn, dyn LocalLayer, dyn NegativeSampler, dyn Architecture, and DataSet"
-)]
-#[allow(private_bounds)] // nobody else adds a kind
-pub trait Kind: Checkable + 'static {
-    /// The word for it in messages and in `onward list`.
-    const KIND: &'static str;
-
+/// A kind of plugin that is collected from all linked crates.
+pub trait Registered: PluginKind + Checkable {
     /// All registered plugins of this kind, in no order.
     fn registered() -> Vec<&'static Plugin<Self>>;
 }
 
 macro_rules! kinds {
-    ($($kind:ty = $word:literal),*) => {
+    ($($kind:ty = $word:literal),* $(,)?) => {
         $(
             inventory::collect!(Plugin<$kind>);
 
-            impl Kind for $kind {
+            impl PluginKind for $kind {
                 const KIND: &'static str = $word;
+            }
 
+            impl Registered for $kind {
                 fn registered() -> Vec<&'static Plugin<Self>> {
                     inventory::iter::<Plugin<$kind>>().collect()
                 }
@@ -123,13 +105,13 @@ macro_rules! kinds {
         /// The words for the kinds of plugin.
         pub const KINDS: &[&str] = &[$($word),*];
 
-        /// What is registered of the kind with this word, sorted by name.
+        /// The descriptions of all plugins of a kind, sorted by name.
         ///
         /// # Errors
-        /// [`Error::DuplicatePlugin`] if two have one name.
+        /// [`Error::DuplicatePlugin`] if two have the same name.
         pub fn infos(kind: &str) -> Result<Vec<&'static Info>> {
             match kind {
-                $($word => Ok(all::<$kind>()?.into_iter().map(|plugin| &plugin.info).collect()),)*
+                $($word => Ok(all::<$kind>()?.iter().map(|plugin| &plugin.info).collect()),)*
                 _ => Ok(Vec::new()),
             }
         }
@@ -140,14 +122,14 @@ kinds!(
     dyn LocalLayer = "layer",
     dyn GoodnessFn = "goodness",
     dyn NegativeSampler = "sampler",
-    DataSet = "data"
+    DataSet = "data",
 );
 
 /// All plugins of a kind, sorted by name.
 ///
 /// # Errors
-/// [`Error::DuplicatePlugin`] if two have one name.
-pub fn all<T: Kind + ?Sized>() -> Result<Vec<&'static Plugin<T>>> {
+/// [`Error::DuplicatePlugin`] if two have the same name.
+pub fn all<T: Registered + ?Sized>() -> Result<Vec<&'static Plugin<T>>> {
     sorted(T::KIND, T::registered())
 }
 
@@ -156,78 +138,51 @@ fn sorted<T: ?Sized>(
     mut plugins: Vec<&'static Plugin<T>>,
 ) -> Result<Vec<&'static Plugin<T>>> {
     plugins.sort_by_key(|plugin| (plugin.info.name, plugin.info.package));
-    match plugins
-        .windows(2)
-        .find(|pair| pair[0].info.name == pair[1].info.name)
-    {
-        Some(pair) => Err(Error::DuplicatePlugin {
-            kind,
-            name: pair[0].info.name.into(),
-            first: pair[0].info.package.into(),
-            second: pair[1].info.package.into(),
-        }),
-        None => Ok(plugins),
+    for pair in plugins.windows(2) {
+        let [first, second] = [&pair[0].info, &pair[1].info];
+        if first.name == second.name {
+            return Err(Error::DuplicatePlugin {
+                kind,
+                name: first.name.into(),
+                first: first.package.into(),
+                second: second.package.into(),
+            });
+        }
     }
+    Ok(plugins)
 }
 
 /// The plugin of a kind with this name.
 ///
 /// # Errors
-/// [`Error::UnknownPlugin`] with the names there are; [`Error::DuplicatePlugin`].
-pub fn named<T: Kind + ?Sized>(name: &str) -> Result<&'static Plugin<T>> {
-    let plugins = all::<T>()?;
-    let found = plugins.iter().find(|plugin| plugin.info.name == name);
-    found
-        .copied()
-        .ok_or_else(|| unknown(T::KIND, name, plugins.iter().map(|plugin| plugin.info.name)))
+/// [`Error::UnknownPlugin`] with the known names; [`Error::DuplicatePlugin`].
+pub fn named<T: Registered + ?Sized>(name: &str) -> Result<&'static Plugin<T>> {
+    find(T::KIND, name, all::<T>()?, |plugin| plugin.info.name)
 }
 
-/// What is known of the plugin with this name, of the kind with this word.
+/// The description of the plugin with this name, of the kind with this word.
 ///
 /// # Errors
 /// As [`named`].
 pub fn info(kind: &'static str, name: &str) -> Result<&'static Info> {
-    let infos = infos(kind)?;
-    let found = infos.iter().find(|info| info.name == name);
-    found
-        .copied()
-        .ok_or_else(|| unknown(kind, name, infos.iter().map(|info| info.name)))
+    find(kind, name, infos(kind)?, |info| info.name)
 }
 
-fn unknown(kind: &'static str, name: &str, known: impl Iterator<Item = &'static str>) -> Error {
-    Error::UnknownPlugin {
+fn find<P: Copy>(
+    kind: &'static str,
+    name: &str,
+    among: Vec<P>,
+    name_of: impl Fn(&P) -> &'static str,
+) -> Result<P> {
+    let found = among.iter().find(|plugin| name_of(plugin) == name);
+    found.copied().ok_or_else(|| Error::UnknownPlugin {
         kind,
         name: name.into(),
-        known: known.map(String::from).collect(),
-    }
-}
-
-/// Builds what `pick` names, at `context`.
-///
-/// What is built stands behind a guard: if it panics, or gives something of another shape than its trait says, or
-/// something that is not finite for what is, then that is an [`Error::Plugin`] with its name and package.
-///
-/// # Errors
-/// As [`named`], and whatever the plugin says, with its name and package in front.
-pub fn build<T: Kind + ?Sized>(pick: &Pick<T>, context: &BuildContext) -> Result<Box<T>> {
-    let plugin = named::<T>(&pick.name)?;
-    let settings = crate::plugin::config::complete(T::KIND, &plugin.info, pick.settings.clone())?;
-    plugin.at(&settings, context)
-}
-
-impl<T: Kind + ?Sized> Plugin<T> {
-    /// Builds one from all of its settings, as [`build`] does.
-    ///
-    /// # Errors
-    /// Whatever the plugin says, with its name and package in front.
-    pub fn at(&self, settings: &Table, context: &BuildContext) -> Result<Box<T>> {
-        let called = checked::called(T::KIND, &self.info);
-        let built = match checked::attempt(&called, || (self.build)(settings, context)) {
-            Err(error @ Error::Plugin { .. }) => return Err(error),
-            built => built.at(|| called.clone())?,
-        };
-        Ok(T::guard(built, called, context))
-    }
+        known: among
+            .iter()
+            .map(|plugin| name_of(plugin).to_string())
+            .collect(),
+    })
 }
 
 /// Registers a plugin: kind, name, one line about it, and how to build it from its settings.
@@ -274,8 +229,7 @@ macro_rules! register {
                     check: |table| <$type as $crate::settings::Settings>::read(table).map(|_| ()),
                     presets: &[],
                     argument: None,
-                    beside: &[],
-                    shorthand: |_, _| Ok(()),
+                    rewrite: |_, _| Ok(()),
                 },
                 build: |table, $context| {
                     let $settings = <$type as $crate::settings::Settings>::read(table)?;
@@ -294,7 +248,7 @@ macro_rules! register {
 }
 
 #[doc(hidden)]
-pub const fn is_a_kind<T: Kind + ?Sized>() {}
+pub const fn is_a_kind<T: PluginKind + ?Sized>() {}
 
 #[doc(hidden)]
 pub const fn is_a_name(name: &'static str) -> &'static str {
@@ -333,17 +287,11 @@ mod tests {
             check: |_| Ok(()),
             presets: &[],
             argument: None,
-            beside: &[],
-            shorthand: |_, _| Ok(()),
+            rewrite: |_, _| Ok(()),
         };
         Plugin {
             info,
-            build: |_, _| {
-                Err(Error::Mismatch {
-                    place: "test".into(),
-                    problem: "not built".into(),
-                })
-            },
+            build: |_, _| Err(Error::unfit("test", "not built")),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Tensors in safetensors files, with what they belong to written beside them.
+//! Checkpoints: tensors in safetensors files, with a description of the run that they are from.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -11,27 +11,29 @@ use safetensors::tensor::{TensorView, View};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
+use super::folder::{self, TOKENIZER};
 use crate::data::text::tokenizer::Tokenizer;
-use crate::data::Kind;
+use crate::data::ExampleSpec;
 use crate::error::{Error, Result};
-use crate::run::folder::{self, TOKENIZER};
+use crate::kernels::scalar;
 
-/// What a file header to. No paths, no times: the same run gives the same bytes.
+/// The description of a checkpoint. It has no paths and no times: the same run gives the same bytes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Header {
     /// The version of this format.
     pub format: u32,
     /// The architecture's name.
     pub architecture: String,
-    /// What the network was made for.
-    pub kind: Kind,
-    /// The fingerprint of what the text was cut with that the network was made for.
+    /// The examples that the network was made for.
+    #[serde(rename = "kind")]
+    pub spec: ExampleSpec,
+    /// The fingerprint of the tokenizer that the network was made for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokenizer: Option<String>,
-    /// How many examples it is trained on; none in files from before this was written.
+    /// The number of training examples; absent in older files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub examples: Option<usize>,
-    /// Epochs completed.
+    /// Complete epochs.
     pub epoch: usize,
     /// Steps taken.
     pub step: u64,
@@ -39,163 +41,60 @@ pub(crate) struct Header {
     pub checksum: u32,
 }
 
+/// The version of the format.
 pub(crate) const FORMAT: u32 = 2;
+
+/// The metadata key of the header.
 const KEY: &str = "onward";
 
-pub(crate) fn write(
-    path: &Path,
-    tensors: &BTreeMap<String, Tensor>,
-    header: &Header,
-) -> Result<()> {
-    let checksum = checksum(header, tensors.iter());
-    let text = json(&Header {
-        checksum,
-        ..header.clone()
-    });
-    // One key: several would be written in the order of their hashes.
-    let metadata = HashMap::from([(KEY.to_string(), text)]);
-    let bytes = safetensors::serialize(tensors, Some(metadata)).map_err(|error| Error::Run {
-        path: path.into(),
-        problem: format!("cannot be written: {error}"),
-    })?;
-    folder::write(path, &bytes)
-}
-
-fn json(header: &Header) -> String {
-    serde_json::to_string(header).expect("plain values can always be written")
-}
-
-/// Of a description, whatever it says of its checksum, and of tensors in the order of their names.
-fn checksum<'a, V: View>(header: &Header, tensors: impl Iterator<Item = (&'a String, V)>) -> u32 {
-    let mut crc = flate2::Crc::new();
-    crc.update(
-        json(&Header {
-            checksum: 0,
-            ..header.clone()
-        })
-        .as_bytes(),
-    );
-    for (name, tensor) in tensors {
-        crc.update(format!("{name} {:?} {:?}", tensor.dtype(), tensor.shape()).as_bytes());
-        crc.update(&tensor.data());
-    }
-    crc.sum()
-}
-
-/// Refuses a file in which anything has changed since it was written.
-fn verify(path: &Path, bytes: &[u8], header: &Header) -> Result<()> {
-    let fault = |problem: String| Error::Run {
-        path: path.into(),
-        problem,
-    };
-    let tensors = SafeTensors::deserialize(bytes)
-        .map_err(|error| fault(format!("truncated or damaged: {error}")))?;
-    let tensors: BTreeMap<String, TensorView> = tensors.tensors().into_iter().collect();
-    if checksum(header, tensors.iter()) == header.checksum {
-        return Ok(());
-    }
-    Err(fault(
-        "damaged: it is not what was written, its checksum says; put back a copy, or train anew"
-            .into(),
-    ))
-}
-
-/// The tokenizer of the run in `folder`, if it has one; it must be the one that its network was made for.
-pub(crate) fn tokenizer(folder: &Path, header: &Header) -> Result<Option<Arc<Tokenizer>>> {
-    let path = folder.join(TOKENIZER);
-    if !path.is_file() {
-        let problem = "is missing; the network was trained with it, put it back".to_string();
-        return header
-            .tokenizer
-            .as_ref()
-            .map_or(Ok(None), |_| Err(Error::Run { path, problem }));
-    }
-    let tokenizer = Tokenizer::open(&path)?;
-    let (found, wanted) = (
-        tokenizer.fingerprint(),
-        header.tokenizer.as_deref().unwrap_or("none"),
-    );
-    if found != wanted {
-        let problem = format!(
-            "is not the tokenizer that the network was trained with (fingerprint {found}; the checkpoint says {wanted}); \
-             put that one back"
-        );
-        return Err(Error::Run { path, problem });
-    }
-    Ok(Some(Arc::new(tokenizer)))
-}
-
-fn described(path: &Path, bytes: &[u8]) -> Result<Header> {
-    let fault = |problem: String| Error::Run {
-        path: path.into(),
-        problem,
-    };
-    let (_, header) = SafeTensors::read_metadata(bytes)
-        .map_err(|error| fault(format!("no safetensors file, or a truncated one: {error}")))?;
-    let text = header
-        .metadata()
-        .as_ref()
-        .and_then(|metadata| metadata.get(KEY));
-    let text =
-        text.ok_or_else(|| fault("holds tensors, but was not written by this program".into()))?;
-    let header: Header =
-        serde_json::from_str(text).map_err(|error| fault(format!("its description: {error}")))?;
-    if header.format != FORMAT {
-        return Err(fault(format!(
-            "has format {}; this program reads format {FORMAT}",
-            header.format
-        )));
-    }
-    let Kind { shape, classes, .. } = &header.kind;
-    let size = shape
-        .iter()
-        .try_fold(1usize, |size, &side| size.checked_mul(side));
-    if classes.is_empty() || size.is_none_or(|size| !(1..=1 << 31).contains(&size)) {
-        let found = format!("examples of shape {shape:?} in {} classes", classes.len());
-        return Err(fault(format!(
-            "was made for {found}; there are no such data"
-        )));
-    }
-    Ok(header)
-}
-
-/// How far a file's training had come, epochs and steps, by its header alone; none if that cannot be read.
-pub(crate) fn standing(path: &Path) -> Option<(usize, u64)> {
-    let mut file = File::open(path).ok()?;
-    let mut length = [0; 8];
-    file.read_exact(&mut length).ok()?;
-    let mut header = Vec::new();
-    file.take(u64::from_le_bytes(length).min(LONGEST))
-        .read_to_end(&mut header)
-        .ok()?;
-    let header: serde_json::Value = serde_json::from_slice(&header).ok()?;
-    let header: Header = serde_json::from_str(header["__metadata__"][KEY].as_str()?).ok()?;
-    Some((header.epoch, header.step))
-}
-
-/// No header of the format is longer, in bytes.
+/// The longest header that the format allows, in bytes.
 const LONGEST: u64 = 100_000_000;
 
-/// What a file holds.
+impl Header {
+    fn with_checksum(&self, checksum: u32) -> Self {
+        Self {
+            checksum,
+            ..self.clone()
+        }
+    }
+
+    fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("plain values can be written")
+    }
+}
+
+/// A checkpoint that was read.
 pub(crate) struct Saved {
     pub path: PathBuf,
     pub tensors: HashMap<String, Tensor>,
     pub header: Header,
 }
 
+/// Writes a checkpoint.
+pub(crate) fn write(
+    path: &Path,
+    tensors: &BTreeMap<String, Tensor>,
+    header: &Header,
+) -> Result<()> {
+    let header = header.with_checksum(checksum(header, tensors.iter()));
+    // One key: several would be written in the order of their hashes.
+    let metadata = HashMap::from([(KEY.to_string(), header.to_json())]);
+    let bytes = safetensors::serialize(tensors, Some(metadata));
+    let bytes = bytes.map_err(|error| Error::run(path, format!("cannot be written: {error}")))?;
+    folder::write(path, &bytes)
+}
+
+/// Reads a checkpoint, and refuses one that has changed since it was written.
 pub(crate) fn read(path: &Path) -> Result<Saved> {
-    let fault = |problem: String| Error::Run {
-        path: path.into(),
-        problem,
-    };
     let bytes = std::fs::read(path).map_err(Error::file("read", path))?;
-    let header = described(path, &bytes)?;
-    let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
-        .map_err(|error| fault(format!("truncated or damaged: {error}")))?;
+    let header = read_header(path, &bytes)?;
+    let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu);
+    let tensors = tensors.map_err(|error| truncated(path, error))?;
     if let Some(name) = not_finite(&tensors)? {
-        return Err(fault(format!(
-            "{name} holds values that are not finite numbers"
-        )));
+        return Err(Error::run(
+            path,
+            format!("{name} holds values that are not finite numbers"),
+        ));
     }
     verify(path, &bytes, &header)?;
     Ok(Saved {
@@ -205,14 +104,105 @@ pub(crate) fn read(path: &Path) -> Result<Saved> {
     })
 }
 
+fn truncated(path: &Path, error: impl std::fmt::Display) -> Error {
+    Error::run(path, format!("truncated or damaged: {error}"))
+}
+
+/// The checksum of a header, whatever its own checksum, and of tensors in the order of their names.
+fn checksum<'a, V: View>(header: &Header, tensors: impl Iterator<Item = (&'a String, V)>) -> u32 {
+    let mut crc = flate2::Crc::new();
+    crc.update(header.with_checksum(0).to_json().as_bytes());
+    for (name, tensor) in tensors {
+        crc.update(format!("{name} {:?} {:?}", tensor.dtype(), tensor.shape()).as_bytes());
+        crc.update(&tensor.data());
+    }
+    crc.sum()
+}
+
+fn verify(path: &Path, bytes: &[u8], header: &Header) -> Result<()> {
+    let tensors = SafeTensors::deserialize(bytes).map_err(|error| truncated(path, error))?;
+    let tensors: BTreeMap<String, TensorView> = tensors.tensors().into_iter().collect();
+    if checksum(header, tensors.iter()) == header.checksum {
+        return Ok(());
+    }
+    let problem =
+        "checksum mismatch: the file changed after it was written; restore a copy, or train again";
+    Err(Error::run(path, problem))
+}
+
+fn read_header(path: &Path, bytes: &[u8]) -> Result<Header> {
+    let fault = |problem: String| Error::run(path, problem);
+    let (_, metadata) = SafeTensors::read_metadata(bytes)
+        .map_err(|error| fault(format!("not a safetensors file, or truncated: {error}")))?;
+    let text = metadata
+        .metadata()
+        .as_ref()
+        .and_then(|metadata| metadata.get(KEY));
+    let text = text.ok_or_else(|| fault("holds tensors, but was not written by onward".into()))?;
+    let header: Header = serde_json::from_str(text)
+        .map_err(|error| fault(format!("its description cannot be read: {error}")))?;
+    if header.format != FORMAT {
+        let found = header.format;
+        return Err(fault(format!(
+            "has format {found}; this program reads format {FORMAT}"
+        )));
+    }
+    let ExampleSpec { shape, classes, .. } = &header.spec;
+    let size = shape
+        .iter()
+        .try_fold(1usize, |size, &side| size.checked_mul(side));
+    if classes.is_empty() || size.is_none_or(|size| !(1..=1 << 31).contains(&size)) {
+        let found = format!("examples of shape {shape:?} in {} classes", classes.len());
+        return Err(fault(format!("was made for {found}, which cannot exist")));
+    }
+    Ok(header)
+}
+
+/// The progress of a checkpoint, epochs and steps, by its header alone; `None` if that cannot be read.
+pub(crate) fn progress(path: &Path) -> Option<(usize, u64)> {
+    let mut file = File::open(path).ok()?;
+    let mut length = [0; 8];
+    file.read_exact(&mut length).ok()?;
+    let mut header = Vec::new();
+    let length = u64::from_le_bytes(length).min(LONGEST);
+    file.take(length).read_to_end(&mut header).ok()?;
+    let header: serde_json::Value = serde_json::from_slice(&header).ok()?;
+    let text = header["__metadata__"][KEY].as_str()?;
+    let header: Header = serde_json::from_str(text).ok()?;
+    Some((header.epoch, header.step))
+}
+
+/// The tokenizer of the run in `folder`, if it has one; it must be the one that its network was made for.
+pub(crate) fn tokenizer(folder: &Path, header: &Header) -> Result<Option<Arc<Tokenizer>>> {
+    let path = folder.join(TOKENIZER);
+    if !path.is_file() {
+        return match &header.tokenizer {
+            None => Ok(None),
+            Some(_) => {
+                let problem = "is missing; the network was trained with it, put it back";
+                Err(Error::run(path, problem))
+            }
+        };
+    }
+    let tokenizer = Tokenizer::open(&path)?;
+    let found = tokenizer.fingerprint();
+    let wanted = header.tokenizer.as_deref().unwrap_or("none");
+    if found == wanted {
+        return Ok(Some(Arc::new(tokenizer)));
+    }
+    let problem = format!(
+        "is not the tokenizer that the network was trained with: expected fingerprint {wanted}, found {found}; put that one \
+         back"
+    );
+    Err(Error::run(path, problem))
+}
+
 /// The name of a tensor with values that are not finite numbers, if there is one.
 pub(crate) fn not_finite<'a>(
     tensors: impl IntoIterator<Item = (&'a String, &'a Tensor)>,
 ) -> Result<Option<&'a String>> {
     for (name, tensor) in tensors {
-        if tensor.dtype().is_float()
-            && !crate::contract::loss::scalar(&tensor.abs()?.sum_all()?)?.is_finite()
-        {
+        if tensor.dtype().is_float() && !scalar(&tensor.abs()?.sum_all()?)?.is_finite() {
             return Ok(Some(name));
         }
     }

@@ -33,12 +33,10 @@ impl Folder {
             Ok(()) => Self::lock(path),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 if !path.is_dir() {
-                    let problem =
-                        "is a file; a run is a folder, name one that is new or empty".to_string();
-                    return Err(Error::Run {
-                        path: path.into(),
-                        problem,
-                    });
+                    return Err(Error::run(
+                        path,
+                        "is a file; a run is a folder, name one that is new or empty",
+                    ));
                 }
                 // That is what a process leaves that was killed before it could write anything.
                 let entries = fs::read_dir(path).map_err(Error::file("read", path))?;
@@ -49,13 +47,11 @@ impl Folder {
                 {
                     return Self::lock(path);
                 }
-                let problem =
+                Err(Error::run(
+                    path,
                     "exists and is not empty; a run is never overwritten, name another folder"
-                        .to_string();
-                Err(Error::Run {
-                    path: path.into(),
-                    problem,
-                })
+                        .to_string(),
+                ))
             }
             Err(error) => Err(Error::file("create", path)(error)),
         }
@@ -94,14 +90,10 @@ impl Folder {
                 path: path.into(),
                 _lock: lock,
             }),
-            Err(TryLockError::WouldBlock) => {
-                let problem =
-                    "another process is writing this run; wait for it, or stop it".to_string();
-                Err(Error::Run {
-                    path: path.into(),
-                    problem,
-                })
-            }
+            Err(TryLockError::WouldBlock) => Err(Error::run(
+                path,
+                "another process is writing this run; wait for it, or stop it",
+            )),
             Err(TryLockError::Error(error)) => Err(Error::file("lock", &file)(error)),
         }
     }

@@ -42,29 +42,19 @@ impl Sampling {
     /// # Errors
     /// [`Error::Setting`] for the first one that is not.
     pub fn check(&self) -> Result<()> {
-        let fault = |key: &str, value: String, expected: &str| {
-            let (key, expected) = (key.to_string(), expected.to_string());
-            Err(Error::Setting {
-                origin: format!("--{key}"),
-                key,
-                value,
-                expected,
-            })
+        let refused = |key: &str, value: &dyn std::fmt::Display, expected: &str| {
+            Err(Error::setting(key, value, format!("--{key}"), expected))
         };
         if !self.temperature.is_finite() || self.temperature < 0. {
-            return fault(
-                "temperature",
-                self.temperature.to_string(),
-                "a number, at least 0",
-            );
+            return refused("temperature", &self.temperature, "a number, at least 0");
         }
         if self.top_k == Some(0) {
-            return fault("top-k", "0".into(), "a whole number, at least 1");
+            return refused("top-k", &0, "a whole number, at least 1");
         }
         if !(self.top_p > 0. && self.top_p <= 1.) {
-            return fault(
+            return refused(
                 "top-p",
-                self.top_p.to_string(),
+                &self.top_p,
                 "a number, greater than 0 and at most 1",
             );
         }
@@ -120,7 +110,7 @@ impl<'a> Generator<'a> {
     /// Goes on from `prompt`, predicting by `readout`, or by the first one that gives probabilities.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if the run is not one of text, or if the readout gives no probabilities; as
+    /// [`Error::Unfit`] if the run is not one of text, or if the readout gives no probabilities; as
     /// [`Sampling::check`].
     pub fn new(
         run: &'a Run,
@@ -129,38 +119,32 @@ impl<'a> Generator<'a> {
         sampling: Sampling,
     ) -> Result<Self> {
         sampling.check()?;
-        let refused = |problem: String| Error::Mismatch {
-            place: run.config().architecture.clone(),
-            problem,
-        };
+        let refused = |problem: String| Error::usage(&run.config().architecture, problem);
         let data = run.data();
-        let (Content::Text, Some(text)) = (data.kind.content, &data.text) else {
+        let (Content::Text, Some(text)) = (data.spec.content, &data.text) else {
             let problem =
-                "its examples are pictures, not text; name what is on a picture by: onward predict";
+                "the examples are pictures, not text; classify a picture with: onward predict";
             return Err(refused(problem.into()));
         };
-        let readouts = run.architecture().readouts();
-        let able = readouts.iter().filter(|known| known.log_probabilities);
-        let Some(found) = able
-            .clone()
-            .find(|known| readout.is_none_or(|name| name == known.name))
-        else {
-            let names: Vec<_> = able.map(|readout| readout.name).collect();
+        let able = run.architecture().net().readouts.iter();
+        let able: Vec<_> = able.filter(|known| known.log_probabilities).collect();
+        let is_wanted = |name: &str| readout.is_none_or(|wanted| wanted == name);
+        let Some(found) = able.iter().find(|known| is_wanted(known.name)) else {
+            let names: Vec<_> = able.iter().map(|readout| readout.name).collect();
             return Err(refused(match readout {
-                Some(name) => format!(
-                    "no readout {name} gives probabilities; those that do: {}",
-                    names.join(", ")
-                ),
-                None => {
-                    "none of its readouts gives probabilities, so nothing can be drawn from them"
-                        .into()
+                Some(name) => {
+                    format!(
+                        "expected a readout with probabilities ({}), found {name}",
+                        names.join(", ")
+                    )
                 }
+                None => "no readout gives probabilities, so no token can be sampled".into(),
             }));
         };
         let tokenizer = &*text.tokenizer;
         let mut notes = Vec::new();
         let known = known(tokenizer, prompt, &mut notes)?;
-        let window = data.kind.shape[0];
+        let window = data.spec.shape[0];
         let mut tokens = known.clone();
         if tokens.len() < window {
             let (name, filler) = filler(tokenizer);
@@ -202,9 +186,9 @@ impl<'a> Generator<'a> {
     /// Draws one more token, and gives what the text goes on with: nothing while a character is not complete.
     ///
     /// # Errors
-    /// Whatever the network refuses; [`Error::Mismatch`] if it predicts nothing that can be drawn.
+    /// Whatever the network refuses; [`Error::Unfit`] if it predicts nothing that can be drawn.
     pub fn step(&mut self) -> Result<String> {
-        let window = self.run.data().kind.shape[0];
+        let window = self.run.data().spec.shape[0];
         let context = self.tokens.split_off(self.tokens.len() - window);
         let scores = self.run.scores(
             Tensor::from_slice(&context, (1, window), &Device::Cpu)?,
@@ -226,13 +210,12 @@ impl<'a> Generator<'a> {
             .iter_mut()
             .filter(|score| score.is_nan())
             .for_each(|score| *score = f64::NEG_INFINITY);
-        let token = self
-            .sampling
-            .draw(&scores, self.drawn)
-            .ok_or_else(|| Error::Mismatch {
-                place: format!("readout {}", self.readout),
-                problem: "no token has a probability that is a number".into(),
-            })? as u32;
+        let token = self.sampling.draw(&scores, self.drawn).ok_or_else(|| {
+            Error::usage(
+                format!("readout {}", self.readout),
+                "no token has a probability that is a number",
+            )
+        })? as u32;
         self.drawn += 1;
         self.tokens = [context, vec![token]].concat();
         self.stream.push(token)

@@ -1,13 +1,16 @@
-//! A run: a configuration, the data, the network, and how far it has come.
+//! A run: a configuration, the data, the network, and the progress of its training.
 
+mod assemble;
 mod builder;
 mod checkpoint;
+mod device;
+mod evaluate;
 pub(crate) mod folder;
 pub mod generate;
 pub mod observe;
 pub mod picture;
 pub mod summary;
-pub(crate) mod trainer;
+mod trainer;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -17,38 +20,39 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 
 pub use self::builder::RunBuilder;
-use crate::contract::architecture::{Architecture, Readout};
+use self::checkpoint::{Header, Saved, FORMAT};
+use self::folder::{Folder, CONFIG, MODEL, STATE, SUMMARY, TOKENIZER};
+use self::observe::metrics::Metrics;
+use self::observe::{Event, Observer};
+use self::summary::Summary;
+use crate::contract::architecture::Architecture;
 use crate::contract::sampler::NegativeSampler;
 use crate::data::channels::Channels;
-use crate::data::{pictures, Content, DataSet, Split};
+use crate::data::{pictures, Content, DataSet};
 use crate::error::{Error, Result};
 use crate::flow::batch::Batch;
 use crate::flow::step::Step;
 use crate::flow::vars::Vars;
-use crate::plugin::checked;
 use crate::plugin::config::Config;
-use crate::run::checkpoint::{Header, Saved, FORMAT};
-use crate::run::folder::{Folder, CONFIG, MODEL, STATE, SUMMARY, TOKENIZER};
-use crate::run::observe::metrics::Metrics;
-use crate::run::observe::{Event, Observer};
-use crate::run::summary::{Evaluation, Summary};
 
-/// A network on its data, and how far it has come.
+/// A network on its data, and the progress of its training.
 pub struct Run {
-    pub(crate) config: Config,
-    pub(crate) data: DataSet,
-    pub(crate) sampler: Box<dyn NegativeSampler>,
-    pub(crate) architecture: Box<dyn Architecture>,
-    pub(crate) vars: Vars,
-    pub(crate) device: Device,
-    pub(crate) dtype: DType,
+    config: Config,
+    data: DataSet,
+    sampler: Box<dyn NegativeSampler>,
+    architecture: Box<dyn Architecture>,
+    vars: Vars,
+    device: Device,
+    dtype: DType,
     channels: Option<Channels>,
-    pub(crate) epoch: usize,
-    pub(crate) step: u64,
+    /// Complete epochs.
+    epoch: usize,
+    /// Steps taken.
+    step: u64,
     /// The folder that it was read from.
-    pub(crate) origin: Option<PathBuf>,
-    pub(crate) folder: Option<Folder>,
-    pub(crate) stop: Arc<AtomicBool>,
+    origin: Option<PathBuf>,
+    folder: Option<Folder>,
+    stop: Arc<AtomicBool>,
 }
 
 impl Run {
@@ -62,12 +66,17 @@ impl Run {
         &self.data
     }
 
+    /// The sampler.
+    pub fn sampler(&self) -> &dyn NegativeSampler {
+        &*self.sampler
+    }
+
     /// The network.
     pub fn architecture(&self) -> &dyn Architecture {
         &*self.architecture
     }
 
-    /// The network, to change the spans of its blocks, say.
+    /// The network, for example to change the spans of its blocks.
     pub fn architecture_mut(&mut self) -> &mut dyn Architecture {
         &mut *self.architecture
     }
@@ -82,27 +91,50 @@ impl Run {
         self.folder.as_ref().map(|folder| folder.path())
     }
 
-    /// Whether nothing is left to be done: all epochs are complete, and what came of them is written.
-    pub fn is_finished(&self) -> bool {
-        // A summary may be of a run that was shorter then.
-        let is_mine = |folder: &Path| {
-            summary::of_folder(folder).is_some_and(|summary| summary["epochs"] == self.epoch)
-        };
-        self.epoch >= self.architecture.epochs() && self.folder().is_none_or(is_mine)
+    /// Writes to the folder `base`, or to `base-2` and so on if it exists.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn write_to_numbered(&mut self, base: &Path) -> Result<()> {
+        self.folder = Some(Folder::create_numbered(base)?);
+        Ok(())
     }
 
-    /// Epochs completed.
+    /// The number of steps of an epoch.
+    pub fn steps_per_epoch(&self) -> usize {
+        let examples = self.data.train.len();
+        examples
+            .div_ceil(self.config.run.batch.min(examples).max(1))
+            .max(1)
+    }
+
+    /// The number of epochs of the whole training.
+    pub fn epochs(&self) -> usize {
+        self.architecture.net().epochs(self.steps_per_epoch())
+    }
+
+    /// The number of complete epochs.
     pub fn epoch(&self) -> usize {
         self.epoch
     }
 
-    /// Trains to the end, evaluates, and writes what a run's folder holds if there is one.
+    /// Whether nothing is left to do: all epochs are complete, and the summary is written.
+    pub fn is_finished(&self) -> bool {
+        // A summary may be that of a shorter run.
+        let is_current = |folder: &Path| {
+            let summary = summary::of_folder(folder);
+            summary.is_some_and(|summary| summary["epochs"] == self.epoch)
+        };
+        self.epoch >= self.epochs() && self.folder().is_none_or(is_current)
+    }
+
+    /// Trains to the end, evaluates, and writes the files of a run if there is a folder.
     ///
     /// # Errors
-    /// [`Error::Diverged`]; [`Error::File`]; whatever a plugin refuses.
+    /// [`Error::Diverged`]; [`Error::File`]; errors of the plugins.
     pub fn fit(&mut self, observer: &mut dyn Observer) -> Result<Summary> {
         let Some(folder) = self.folder().map(PathBuf::from) else {
-            return trainer::fit(self, observer);
+            return self.train_and_evaluate(observer);
         };
         self.describe_in(&folder)?;
         let mut metrics = Metrics::after(&folder, self.epoch)?;
@@ -110,88 +142,65 @@ impl Run {
             metrics.on(event);
             observer.on(event);
         };
-        let summary = trainer::fit(self, &mut both)?;
-        let text =
-            serde_json::to_string_pretty(&summary).expect("plain values can always be written");
+        let summary = self.train_and_evaluate(&mut both)?;
+        let text = serde_json::to_string_pretty(&summary).expect("plain values can be written");
         folder::write(&folder.join(SUMMARY), format!("{text}\n").as_bytes())?;
         Ok(summary)
     }
 
-    /// Trains until `epochs` epochs are complete, and no further than the configuration says; evaluates nothing at the
-    /// end. What [`Run::save`] then writes can be loaded and trained on as if it had not stopped.
+    /// Trains until `epochs` epochs are complete, at most those of the configuration; evaluates nothing at the end. What
+    /// [`Run::save`] then writes can be loaded and trained on as if it had not stopped.
     ///
     /// # Errors
     /// As [`Run::fit`].
     pub fn train_until(&mut self, epochs: usize, observer: &mut dyn Observer) -> Result<()> {
-        trainer::train(self, epochs, observer).map(|_| ())
+        self.train(epochs, observer).map(|_| ())
     }
 
-    /// How well a part of the data is predicted, by every readout; `preferred` is the one that the result is of, the
-    /// first if it is not named.
+    /// Examples as the network takes them: on its device, of its element type, standardised if that is set.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if the part is empty; whatever a plugin refuses.
-    pub fn evaluate(&self, split: Split, preferred: Option<&str>) -> Result<Evaluation> {
-        checked::caught(|| trainer::evaluate(self, split, &self.architecture.readouts(), preferred))
-    }
-
-    /// Examples as the network takes them: on its device, of its element type, standardised where it was set.
-    ///
-    /// # Errors
-    /// Whatever candle refuses.
+    /// Errors of candle.
     pub fn prepare(&self, batch: &Batch) -> Result<Batch> {
         let batch = batch.to(&self.device, self.dtype)?;
-        self.channels
-            .as_ref()
-            .map_or(Ok(batch.clone()), |channels| channels.standardise(&batch))
+        match &self.channels {
+            Some(channels) => channels.standardise(&batch),
+            None => Ok(batch),
+        }
     }
 
-    /// How good each class is for each of `examples`, `(B, …)`, by one readout, `(B, C)`: higher is better.
+    /// The score of each class for each of `examples`, `(B, …)`, by one readout: `(B, C)`, or `(B, P, C)` with positions.
+    /// Higher is better.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] for an unknown readout; whatever a plugin refuses.
+    /// [`Error::Usage`] for an unknown readout; errors of the plugins.
     pub fn scores(&self, examples: Tensor, readout: &str) -> Result<Tensor> {
-        let known: Vec<Readout> = checked::caught(|| Ok(self.architecture.readouts()))?;
-        if !known.iter().any(|known| known.name == readout) {
-            let names: Vec<_> = known.iter().map(|known| known.name).collect();
-            let problem = format!(
-                "there is no readout {readout}; there are {}",
-                names.join(", ")
-            );
-            return Err(Error::Mismatch {
-                place: self.config.architecture.clone(),
-                problem,
-            });
-        }
+        let readout = self.architecture.net().readout(readout)?;
         let batch = self.prepare(&Batch::unlabelled(examples)?)?;
         let step = Step::evaluation(self.config.run.seed);
         self.architecture
             .scores(&batch, &*self.sampler, readout, &step)
     }
 
-    /// How good each class is for the pictures in some files, PNG or JPEG, by one readout: a list of as many scores as
-    /// there are classes for each, higher being better.
+    /// The score of each class for the pictures in some files, PNG or JPEG, by one readout: a list with one score per
+    /// class for each file. Higher is better.
     ///
     /// # Errors
-    /// [`Error::File`] and [`Error::Data`] for files that are no pictures; [`Error::Mismatch`] if the network's examples
-    /// are no pictures, or for an unknown readout.
+    /// [`Error::File`] and [`Error::Data`] for files that are not pictures; [`Error::Usage`] if the network's examples are
+    /// not pictures, or for an unknown readout.
     pub fn predict(&self, files: &[impl AsRef<Path>], readout: &str) -> Result<Vec<Vec<f64>>> {
-        let kind = &self.data.kind;
-        if kind.content == Content::Text {
+        let spec = &self.data.spec;
+        if spec.content == Content::Text {
             let problem =
-                "its examples are text, not pictures; go on with a text by: onward generate"
-                    .to_string();
-            return Err(Error::Mismatch {
-                place: self.config.architecture.clone(),
-                problem,
-            });
+                "the examples are text, not pictures; continue a text with: onward generate";
+            return Err(Error::usage(&self.config.architecture, problem));
         }
         let mut values = Vec::new();
         for file in files {
-            let bytes = pictures::example(&pictures::open(file.as_ref())?, kind)?;
+            let bytes = pictures::example(&pictures::open(file.as_ref())?, spec)?;
             values.extend(bytes.into_iter().map(|byte| f32::from(byte) / 255.));
         }
-        let shape = [&[files.len()], &kind.shape[..]].concat();
+        let shape = [&[files.len()], &spec.shape[..]].concat();
         let scores = self.scores(Tensor::from_vec(values, shape, &Device::Cpu)?, readout)?;
         Ok(scores
             .to_device(&Device::Cpu)?
@@ -200,91 +209,76 @@ impl Run {
     }
 
     fn header(&self) -> Header {
-        let (architecture, kind) = (self.config.architecture.clone(), self.data.kind.clone());
-        let tokenizer = self
-            .data
-            .text
-            .as_ref()
-            .map(|text| text.tokenizer.fingerprint());
-        let (examples, epoch, step) = (Some(self.data.train.len()), self.epoch, self.step);
+        let text = self.data.text.as_ref();
         Header {
             format: FORMAT,
-            architecture,
-            kind,
-            tokenizer,
-            examples,
-            epoch,
-            step,
+            architecture: self.config.architecture.clone(),
+            spec: self.data.spec.clone(),
+            tokenizer: text.map(|text| text.tokenizer.fingerprint()),
+            examples: Some(self.data.train.len()),
+            epoch: self.epoch,
+            step: self.step,
             checksum: 0,
         }
     }
 
-    pub(crate) fn model(&self) -> BTreeMap<String, Tensor> {
-        self.vars
-            .all()
-            .into_iter()
-            .map(|(name, var)| (name, var.as_detached_tensor()))
-            .collect()
+    fn model(&self) -> BTreeMap<String, Tensor> {
+        named(
+            "",
+            self.vars
+                .model()
+                .into_iter()
+                .map(|(name, var)| (name, var.as_detached_tensor())),
+        )
     }
 
-    /// Writes what the weights are of no use without: the configuration and, for text, the tokenizer.
+    /// Everything that the next step depends on.
+    fn state(&self) -> Result<BTreeMap<String, Tensor>> {
+        let mut state = named("model.", self.model());
+        let net = self.architecture.net();
+        let blocks = net.blocks.iter().map(|block| block.optimiser());
+        for optimiser in blocks.chain(net.heads.iter().map(|head| head.optimiser())) {
+            state.extend(named("optimiser.", optimiser.save()?));
+        }
+        let training = self.vars.training_state().into_iter();
+        let training = training.map(|(name, var)| (name, var.as_detached_tensor()));
+        state.extend(named("training.", training));
+        Ok(state)
+    }
+
+    /// Writes what the weights need to be of use: the configuration and, for text, the tokenizer.
     fn describe_in(&self, folder: &Path) -> Result<()> {
         folder::write(&folder.join(CONFIG), self.config.to_toml().as_bytes())?;
-        let Some(text) = &self.data.text else {
-            return Ok(());
-        };
-        folder::write(&folder.join(TOKENIZER), text.tokenizer.to_json().as_bytes())
+        match &self.data.text {
+            Some(text) => {
+                folder::write(&folder.join(TOKENIZER), text.tokenizer.to_json().as_bytes())
+            }
+            None => Ok(()),
+        }
     }
 
-    /// Writes configuration, the state of training and the model to a folder, which is made if it is not there.
+    /// Writes configuration, training state and model to a folder, which is created if needed.
     ///
     /// # Errors
-    /// [`Error::Run`] for the folder of another run, or of this one that has come further: neither is overwritten.
-    /// [`Error::Mismatch`] for a run that was opened without its data, and so without its optimisers.
-    /// [`Error::Diverged`] if they hold values that are not finite: what could not be read again replaces nothing.
+    /// [`Error::Run`] for the folder of another run, or of this one at a later time: neither is overwritten.
+    /// [`Error::Usage`] for a run that was opened without its data, and so without its optimisers.
+    /// [`Error::Diverged`] for values that are not finite: a checkpoint that could not be read replaces nothing.
     /// [`Error::File`].
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
         let folder = folder.as_ref();
         if self.data.train.is_empty() {
-            let problem =
-                "it was opened without its data, to predict; copy its folder instead".to_string();
-            return Err(Error::Mismatch {
-                place: "saving a run".into(),
-                problem,
-            });
+            let problem = "it was opened without its data, to predict; copy its folder instead";
+            return Err(Error::usage("saving a run", problem));
         }
         self.check_free(folder)?;
         // The state holds the weights as well: one file is replaced at once, two are not.
-        let mut state: BTreeMap<String, Tensor> = self
-            .model()
-            .into_iter()
-            .map(|(name, tensor)| (format!("model.{name}"), tensor))
-            .collect();
-        let optimisers = self
-            .architecture
-            .blocks()
-            .iter()
-            .map(|block| block.optimiser());
-        for optimiser in optimisers.chain(
-            self.architecture
-                .heads()
-                .iter()
-                .map(|head| head.optimiser()),
-        ) {
-            let saved = optimiser.save()?.into_iter();
-            state.extend(saved.map(|(name, tensor)| (format!("optimiser.{name}"), tensor)));
-        }
-        state.extend(
-            self.sampler
-                .save()
-                .into_iter()
-                .map(|(name, tensor)| (format!("sampler.{name}"), tensor)),
-        );
+        let state = self.state()?;
         if let Some(name) = checkpoint::not_finite(&state)? {
+            let (block, value) = (name.clone(), f64::NAN);
             return Err(Error::Diverged {
-                block: name.clone(),
+                block,
                 what: "variable",
-                value: f64::NAN,
+                value,
                 step: self.step,
             });
         }
@@ -297,34 +291,29 @@ impl Run {
     /// Refuses a folder in which something would be lost.
     fn check_free(&self, folder: &Path) -> Result<()> {
         let real = |path: &Path| std::fs::canonicalize(path).ok();
-        let is_own = [self.folder(), self.origin.as_deref()]
+        let own = [self.folder(), self.origin.as_deref()];
+        let is_own = own
             .into_iter()
             .flatten()
             .any(|own| real(own) == real(folder));
         let Ok(config) = std::fs::read_to_string(folder.join(CONFIG)) else {
             return Ok(());
         };
-        let refused = |problem: &str| {
-            Err(Error::Run {
-                path: folder.into(),
-                problem: format!("{problem}; it is not overwritten, name another folder"),
-            })
-        };
         // Not byte by byte: somebody may have written a comment into it.
         let read = |text: &str| text.parse::<toml::Table>().ok();
-        if !is_own && read(&config) != read(&self.config.to_toml()) {
-            return refused("holds another run");
-        }
-        if checkpoint::standing(&folder.join(STATE))
-            .is_some_and(|there| there > (self.epoch, self.step))
-        {
-            return refused("holds this run when it had come further");
-        }
-        Ok(())
+        let problem = if !is_own && read(&config) != read(&self.config.to_toml()) {
+            "holds another run"
+        } else if checkpoint::progress(&folder.join(STATE)) > Some((self.epoch, self.step)) {
+            "holds this run at a later time"
+        } else {
+            return Ok(());
+        };
+        let problem = format!("{problem}; it is not overwritten, choose another folder");
+        Err(Error::run(folder, problem))
     }
 
-    /// Takes what was saved; `go_on` if the training is to go on from it, for which the very same classes are needed.
-    fn restore_from(&mut self, saved: Saved, go_on: bool) -> Result<()> {
+    /// Restores what was saved. To resume, the very same classes and as many examples are needed.
+    fn restore_from(&mut self, saved: Saved, resumes: bool) -> Result<()> {
         let Saved {
             path,
             tensors,
@@ -332,27 +321,34 @@ impl Run {
         } = saved;
         if header.architecture != self.config.architecture {
             let (found, wanted) = (&header.architecture, &self.config.architecture);
-            return Err(Error::Run {
-                path,
-                problem: format!("holds the architecture {found}, not {wanted}"),
-            });
+            let problem = format!("holds the architecture {found}, expected {wanted}");
+            return Err(Error::run(path, problem));
         }
-        let tokenizer = self.header().tokenizer;
-        if header.tokenizer != tokenizer {
-            let [wanted, found] = [&header.tokenizer, &tokenizer].map(|cut| match cut {
-                Some(fingerprint) => format!("text cut by the tokenizer {fingerprint}"),
-                None => "no text".to_string(),
-            });
-            return Err(Error::Run {
-                path,
-                problem: format!("was trained on {wanted}; these data are {found}"),
-            });
+        self.check_data(&path, &header, resumes)?;
+        // The file does not fit the configuration beside it; nothing on the command line is wrong.
+        let restored = self.restore(tensors);
+        restored.map_err(|error| Error::run(path, error.to_string()))?;
+        (self.epoch, self.step) = (header.epoch, header.step);
+        Ok(())
+    }
+
+    /// Refuses data that are not those of a checkpoint.
+    fn check_data(&self, path: &Path, header: &Header, resumes: bool) -> Result<()> {
+        let own = self.header();
+        if header.tokenizer != own.tokenizer {
+            let [wanted, found] =
+                [&header.tokenizer, &own.tokenizer].map(|tokenizer| match tokenizer {
+                    Some(fingerprint) => format!("text cut by the tokenizer {fingerprint}"),
+                    None => "no text".to_string(),
+                });
+            let problem = format!("was trained on {wanted}; these data are {found}");
+            return Err(Error::run(path, problem));
         }
-        let [wanted, found] = [&header.kind, &self.data.kind].map(|kind| {
+        let [wanted, found] = [&header.spec, &own.spec].map(|spec| {
             format!(
                 "examples of shape {:?} in {} classes",
-                kind.shape,
-                kind.classes.len()
+                spec.shape,
+                spec.classes.len()
             )
         });
         if wanted != found {
@@ -360,62 +356,67 @@ impl Run {
                 "{} was trained on {wanted}; these are {found}",
                 path.display()
             );
-            return Err(Error::Mismatch {
-                place: "data".into(),
-                problem,
-            });
+            return Err(Error::usage("data", problem));
         }
-        let mut both = header.kind.classes.iter().zip(&self.data.kind.classes);
-        if let Some((wanted, found)) = both.find(|(wanted, found)| go_on && wanted != found) {
+        if !resumes {
+            return Ok(());
+        }
+        let mut classes = header.spec.classes.iter().zip(&own.spec.classes);
+        if let Some((wanted, found)) = classes.find(|(wanted, found)| wanted != found) {
             let problem =
-                format!("the class that was {wanted:?} when the run began is now {found:?}; name it as it was");
-            return Err(Error::Mismatch {
-                place: "data".into(),
-                problem,
-            });
+                format!("the class {wanted:?} of the run is now {found:?}; restore its name");
+            return Err(Error::usage("data", problem));
         }
-        let found = self.data.train.len();
-        if let Some(wanted) = header.examples.filter(|wanted| go_on && *wanted != found) {
-            let problem = format!(
-                "the training part had {wanted} examples when the run began and has {found} now; put the data and their \
-                 settings back as they were, or train anew"
-            );
-            return Err(Error::Mismatch {
-                place: "data".into(),
-                problem,
-            });
+        match (header.examples, own.examples) {
+            (Some(wanted), Some(found)) if wanted != found => {
+                let problem = format!(
+                    "the training part had {wanted} examples when the run began and has {found} now; restore the data and \
+                     their settings, or start a new run"
+                );
+                Err(Error::usage("data", problem))
+            }
+            _ => Ok(()),
         }
-        // It is the file that does not fit the configuration beside it, not what somebody wrote on the command line.
-        self.restore(tensors).map_err(|error| Error::Run {
-            path,
-            problem: error.to_string(),
-        })?;
-        (self.epoch, self.step) = (header.epoch, header.step);
-        Ok(())
     }
 
-    /// Takes a model alone, or the state of a training with the model in it.
+    /// Restores a model alone, or a training state with the model in it.
     fn restore(&mut self, tensors: HashMap<String, Tensor>) -> Result<()> {
         let below = |prefix: &str| -> HashMap<String, Tensor> {
-            let inside = tensors
-                .iter()
-                .filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?, tensor)));
-            inside
-                .map(|(name, tensor)| (name.to_string(), tensor.clone()))
-                .collect()
+            let own = tensors.iter().filter_map(|(name, tensor)| {
+                Some((name.strip_prefix(prefix)?.to_string(), tensor.clone()))
+            });
+            own.collect()
         };
         let model = below("model.");
         if model.is_empty() {
             return self.vars.restore(&tensors);
         }
+        if !below("sampler.").is_empty() {
+            let problem = "has the roll-outs of its sampler in the format of an older version, which cannot be resumed; \
+                           its model can still be used";
+            return Err(Error::usage("training state", problem));
+        }
         self.vars.restore(&model)?;
+        self.vars.restore_training_state(&below("training."))?;
         let moments = below("optimiser.");
-        for block in self.architecture.blocks_mut() {
+        let net = self.architecture.net_mut();
+        for block in &mut net.blocks {
             block.optimiser_mut().restore(&moments)?;
         }
-        for head in self.architecture.heads_mut() {
+        for head in &mut net.heads {
             head.optimiser_mut().restore(&moments)?;
         }
-        self.sampler.restore(&below("sampler."))
+        Ok(())
     }
+}
+
+/// Tensors by name, with a prefix.
+fn named(
+    prefix: &str,
+    tensors: impl IntoIterator<Item = (String, Tensor)>,
+) -> BTreeMap<String, Tensor> {
+    let tensors = tensors.into_iter();
+    tensors
+        .map(|(name, tensor)| (format!("{prefix}{name}"), tensor))
+        .collect()
 }

@@ -3,8 +3,8 @@
 use candle_core::{DType, Device, Tensor};
 use image::{imageops, Rgb, RgbImage};
 
-use crate::contract::architecture::Readout;
-use crate::data::{Content, Kind};
+use crate::contract::prediction::Prediction;
+use crate::data::{Content, ExampleSpec};
 use crate::error::{Error, Result};
 use crate::flow::batch::Batch;
 use crate::flow::step::Step;
@@ -25,9 +25,9 @@ const GROUND: Rgb<u8> = Rgb([40, 44, 60]);
 /// in all of them. What there is none of, such as negative views of a rule without, has no rows.
 ///
 /// # Errors
-/// [`Error::Mismatch`] if the data are no images of one or three channels; whatever the sampler refuses.
-pub fn sheet(run: &mut Run, count: usize) -> Result<RgbImage> {
-    let image = Shape::of(&run.data().kind)?;
+/// [`Error::Unfit`] if the data are no images of one or three channels; whatever the sampler refuses.
+pub fn sheet(run: &Run, count: usize) -> Result<RgbImage> {
+    let image = Shape::of(&run.data().spec)?;
     let train = run.data().train.clone();
     let count = count.clamp(1, train.len().max(1));
     // Samplers may mix examples: one alone would have no other.
@@ -41,8 +41,12 @@ pub fn sheet(run: &mut Run, count: usize) -> Result<RgbImage> {
     if negative.is_some() {
         rows.push(image.grey_or_colour(&masks(run, &batch, count)?)?);
     }
-    let first = run.architecture().blocks().first();
-    if let Some(features) = first.map(|block| block.features()).transpose()?.flatten() {
+    let first = run.architecture().net().blocks.first();
+    if let Some(features) = first
+        .map(|block| block.weight_images())
+        .transpose()?
+        .flatten()
+    {
         let features = features.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
         let units = (2 * count).min(features.dim(0)?);
         let drawn = image.features(&features.narrow(0, 0, units)?)?;
@@ -60,20 +64,20 @@ struct Shape {
 }
 
 impl Shape {
-    fn of(kind: &Kind) -> Result<Self> {
+    fn of(kind: &ExampleSpec) -> Result<Self> {
         match (kind.content, &kind.shape[..]) {
             (Content::Picture(_), &[channels @ (1 | 3), height, width]) => Ok(Self {
                 channels,
                 height,
                 width,
             }),
-            _ => Err(Error::Mismatch {
-                place: "picture".into(),
-                problem: format!(
+            _ => Err(Error::usage(
+                "picture",
+                format!(
                     "examples of shape {:?} are no images of one or three channels",
                     kind.shape
                 ),
-            }),
+            )),
         }
     }
 
@@ -122,15 +126,11 @@ impl Shape {
             },
             dims if dims[1..].iter().product::<usize>() >= self.numbers() => self,
             dims => {
-                let (found, expected) = (
+                return Err(Error::shape(
+                    "features of the first layer",
                     dims.to_vec(),
                     format!("weights of {} numbers and more", self.numbers()),
-                );
-                return Err(Error::Shape {
-                    place: "features of the first layer".into(),
-                    found,
-                    expected,
-                });
+                ));
             }
         };
         let features = features.flatten_from(1)?.to_vec2::<f32>()?;
@@ -154,57 +154,45 @@ struct Seen {
     negative: Option<Tensor>,
 }
 
-/// What is seen of a batch in the first step of the run.
-fn views(run: &mut Run, batch: &Batch) -> Result<Seen> {
-    let settings = &run.config.run;
+/// The views of a batch in the first step of the run.
+fn views(run: &Run, batch: &Batch) -> Result<Seen> {
+    let seed = run.config.run.seed;
     let step = Step {
-        seed: settings.seed,
-        index: 0,
-        epoch: 0,
-        epochs: settings.epochs,
+        epochs: run.epochs(),
         train: true,
-        pass: 0,
+        ..Step::evaluation(seed)
     };
-    let hidden = run.prepare(batch)?.hidden();
-    let scores = |readout: Readout| {
-        run.architecture.scores(
-            &hidden,
-            &*run.sampler,
-            readout.name,
-            &Step::evaluation(step.seed),
-        )
-    };
-    let readout = run
-        .architecture
-        .readouts()
-        .into_iter()
+    let net = run.architecture.net();
+    let readout = net
+        .readouts
+        .iter()
         .find(|readout| readout.cheap && readout.log_probabilities);
-    let log = readout.map(scores).transpose()?;
-    let mut predict = || {
-        log.clone().ok_or_else(|| Error::Mismatch {
-            place: "picture".into(),
-            problem: "the sampler asks for the network's own prediction, but there is no readout that is cheap".into(),
-        })
-    };
-    let views = run
-        .sampler
-        .views(&batch.shown_to(&*run.sampler), &mut predict, &step)?;
+    let prediction = Prediction::new(|| {
+        let readout = readout.ok_or_else(|| {
+            let problem = "the sampler asks for the network's own prediction, but no readout is cheap and gives \
+                           probabilities";
+            Error::unfit("picture", problem)
+        })?;
+        let hidden = run.prepare(batch)?.hidden();
+        run.architecture
+            .scores(&hidden, &*run.sampler, readout, &Step::evaluation(seed))
+    });
+    let views = run.sampler.views(batch, &prediction, &step)?;
     let rows = views.input.join()?.flatten_from(1)?;
     let view = |index: usize| rows.narrow(0, index * batch.size(), batch.size());
     let negative = views
-        .roles
+        .targets
+        .roles()
         .iter()
-        .position(|role| *role == Role::Negative)
-        .map(view)
-        .transpose()?;
+        .position(|role| *role == Role::Negative);
     Ok(Seen {
         positive: view(0)?,
-        negative,
+        negative: negative.map(view).transpose()?,
     })
 }
 
 /// The negative views of examples each of which is white where all others are black, `(count, D)`.
-fn masks(run: &mut Run, batch: &Batch, count: usize) -> Result<Tensor> {
+fn masks(run: &Run, batch: &Batch, count: usize) -> Result<Tensor> {
     let mut masks = Vec::with_capacity(count);
     for index in 0..count {
         let white = Tensor::ones(

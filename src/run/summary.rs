@@ -1,98 +1,93 @@
-//! What a run came to.
+//! The result of a run.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde::Serialize;
 
-/// How well a part of the data was predicted by one readout.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Score {
-    /// The fraction that was predicted wrongly.
-    pub error: f64,
-    /// The fraction that was predicted rightly.
-    pub accuracy: f64,
-    /// How many were predicted wrongly.
-    pub wrong: usize,
-    /// How well text was predicted by a readout that gives probabilities.
-    #[serde(flatten)]
-    pub bits: Option<Bits>,
-}
+use super::folder::SUMMARY;
+pub use crate::data::score::{Bits, Score};
 
-impl Score {
-    pub(crate) fn new(wrong: usize, examples: usize, bits: Option<Bits>) -> Self {
-        let error = wrong as f64 / examples as f64;
-        Self {
-            error,
-            accuracy: 1. - error,
-            wrong,
-            bits,
-        }
-    }
-}
-
-/// How many bits the labels of some text take if they are coded by the probabilities they were predicted with.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Bits {
-    /// Per character of the labels that are known: comparable between tokenizers. What is unknown costs its bits and
-    /// stands for no character.
-    pub bits_per_char: f64,
-    /// Per token: `−Σ log₂ p / n`.
-    pub bits_per_token: f64,
-    /// Between how many equally probable tokens the prediction is as uncertain as it was: 2 to the power of
-    /// `bits_per_token`.
-    pub perplexity: f64,
-}
-
-impl Bits {
-    /// Of so many tokens, which stand for so many characters, from `−Σ ln p`.
-    pub fn new(nats: f64, tokens: usize, characters: usize) -> Self {
-        let bits = nats / std::f64::consts::LN_2;
-        let bits_per_token = bits / tokens as f64;
-        Self {
-            bits_per_char: bits / characters as f64,
-            bits_per_token,
-            perplexity: bits_per_token.exp2(),
-        }
-    }
-}
-
-/// How well a part of the data was predicted.
+/// The result of predicting a part of the data.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Evaluation {
-    /// The readout that `error` and `accuracy` are of: the one that validation prefers.
+    /// The readout that `error` and `accuracy` are those of: the best one on the validation part.
     pub readout: String,
-    /// The fraction that was predicted wrongly.
+    /// The fraction of wrong predictions.
     pub error: f64,
-    /// The fraction that was predicted rightly.
+    /// The fraction of right predictions.
     pub accuracy: f64,
-    /// Of text, what that readout came to in bits, if it gives probabilities.
+    /// For text and a readout that gives probabilities: bits.
     #[serde(flatten)]
     pub bits: Option<Bits>,
-    /// How many examples there were.
+    /// The number of examples.
     pub examples: usize,
     /// All readouts that were used.
     pub readouts: BTreeMap<String, Score>,
-    /// Of text, what counting on the training part of the same data comes to on the test part.
+    /// For text and the test part: n-grams counted on the training part of the same data.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub baselines: BTreeMap<String, Score>,
 }
 
-/// The summary in the folder of a run, if there is one that can be read.
-pub(crate) fn of_folder(folder: &std::path::Path) -> Option<serde_json::Value> {
-    serde_json::from_str(&std::fs::read_to_string(folder.join(crate::run::folder::SUMMARY)).ok()?)
-        .ok()
+impl Evaluation {
+    /// An evaluation for which no readout is chosen yet.
+    pub(super) fn of(
+        readouts: BTreeMap<String, Score>,
+        examples: usize,
+        baselines: BTreeMap<String, Score>,
+    ) -> Self {
+        Self {
+            readout: String::new(),
+            error: f64::NAN,
+            accuracy: f64::NAN,
+            bits: None,
+            examples,
+            readouts,
+            baselines,
+        }
+    }
+
+    /// The same, reported for another readout; for the one before if there is no such readout.
+    pub(super) fn by(mut self, readout: &str) -> Self {
+        let found = self.readouts.get_key_value(readout);
+        let first = self
+            .readouts
+            .first_key_value()
+            .filter(|_| self.readout.is_empty());
+        if let Some((name, score)) = found.or(first) {
+            self.readout = name.clone();
+            (self.error, self.accuracy, self.bits) = (score.error, score.accuracy, score.bits);
+        }
+        self
+    }
+
+    /// The best readout: for text the one with the fewest bits, otherwise the one with the fewest errors.
+    pub(super) fn best(&self) -> Option<String> {
+        let bits = |score: &Score| score.bits.map_or(f64::INFINITY, |bits| bits.bits_per_token);
+        let best = self
+            .readouts
+            .iter()
+            .min_by(|(_, a), (_, b)| bits(a).total_cmp(&bits(b)).then(a.wrong.cmp(&b.wrong)));
+        best.map(|(name, _)| name.clone())
+    }
 }
 
-/// Who has learned from labels.
+/// The summary in the folder of a run, if there is one that can be read.
+pub(crate) fn of_folder(folder: &Path) -> Option<serde_json::Value> {
+    let text = std::fs::read_to_string(folder.join(SUMMARY)).ok()?;
+    serde_json::from_str(&text).ok()
+}
+
+/// What labels were used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Labels {
-    /// The blocks: false if they have learned from the examples alone.
+    /// Blocks learned from labels; false if they learned from the examples alone.
     pub blocks: bool,
-    /// Readouts that are trained.
+    /// Heads learned from labels.
     pub heads: bool,
 }
 
-/// What a run came to; `summary.json`.
+/// The result of a run: `summary.json`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Summary {
     /// The architecture's name.
@@ -101,17 +96,17 @@ pub struct Summary {
     pub data: String,
     /// The seed.
     pub seed: u64,
-    /// Epochs completed.
+    /// The number of complete epochs.
     pub epochs: usize,
-    /// How many numbers can learn, those of frozen layers as well.
+    /// The number of parameters, those of frozen layers included.
     pub parameters: usize,
-    /// Wall-clock time of the training, evaluation and writing included; of a resumed run, since it was resumed.
+    /// Wall-clock time of the training, evaluation and writing included; for a resumed run, since it was resumed.
     pub seconds: f64,
     /// Mean wall-clock time of an epoch's training alone.
     pub seconds_per_epoch: f64,
-    /// The most memory that the process has held, where the system tells (Linux).
+    /// The largest memory that the process has held, where the system tells (Linux).
     pub peak_memory_mb: Option<f64>,
-    /// Threads that the arithmetic may use.
+    /// The number of threads of the arithmetic.
     pub threads: usize,
     /// What the labels of the training part were used for.
     pub labels: Labels,

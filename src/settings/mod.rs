@@ -1,68 +1,90 @@
 //! Settings: one struct per plugin, every field with its default, range and line of help.
+//!
+//! [`settings!`](macro@crate::settings) declares such a struct, [`choices!`](crate::choices) an enumeration that a
+//! setting can have as its type. A struct of settings is a plugin's configuration: it is listed by `onward show`,
+//! read from TOML, and written back with every default filled in.
 
-use std::fmt::Display;
-use std::marker::PhantomData;
-use std::ops::{Bound, RangeBounds};
+pub mod choices;
+pub mod pick;
+pub mod range;
 
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::Serialize;
 use toml::{Table, Value};
 
+pub use self::pick::{Each, Pick, PluginKind};
+pub use self::range::{Allowed, Bounded, Finite, Positive};
 use crate::error::{Error, Result};
 
 /// One setting, as `onward show` prints it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Setting {
-    /// The word in the configuration.
+    /// The key in the configuration.
     pub key: &'static str,
-    /// Another word for the same, accepted and never written.
+    /// A second key with the same meaning; it is accepted, and never written.
     pub alias: Option<&'static str>,
-    /// The value it has if nobody sets it; `None` where it is then derived from other settings.
+    /// The default; `None` if the value is then derived from other settings.
     pub default: Option<Value>,
-    /// What is allowed, in words.
+    /// The values that are allowed, in words.
     pub allowed: String,
-    /// What it does, its unit, and whose number the default is.
+    /// What it does, its unit, and where the default comes from.
     pub help: String,
-    /// For a setting that names a plugin: of which kind.
+    /// For a setting that names a plugin: the kind of the plugin.
     pub kind: Option<&'static str>,
 }
 
 /// A struct of settings, made by [`settings!`](macro@crate::settings).
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no struct of settings",
+    message = "`{Self}` is not a struct of settings",
     label = "this was not made by `onward::settings!`",
     note = "declare it within `onward::settings! {{ … }}`"
 )]
-pub trait Settings: Sized + Default + Serialize {
-    /// All settings, in the order in which they were declared.
-    fn describe() -> Vec<Setting>;
+pub trait Settings: Sized + Default {
+    /// All settings in the order of their declaration, with the values of `self` as defaults.
+    fn list(&self) -> Vec<Setting>;
 
-    /// The settings in a table; keys that are missing get their defaults.
+    /// Replaces the values that a table gives.
     ///
     /// # Errors
     /// [`Error::Setting`] for a value of another type or out of range.
-    fn read(table: &Table) -> Result<Self>;
+    fn updated(self, table: &Table) -> Result<Self>;
+
+    /// Writes all values to a table.
+    fn write_to(&self, table: &mut Table);
+
+    /// All settings with their defaults.
+    fn describe() -> Vec<Setting> {
+        Self::default().list()
+    }
+
+    /// Reads settings from a table; missing keys get their defaults.
+    ///
+    /// # Errors
+    /// As [`Settings::updated`].
+    fn read(table: &Table) -> Result<Self> {
+        Self::default().updated(table)
+    }
 }
 
 /// A type that a setting can have.
 #[diagnostic::on_unimplemented(
     message = "a setting cannot be a `{Self}`",
-    label = "this is no type of a setting",
-    note = "a setting is a f64, usize, u64, bool or String, a Pick of a plugin, an enum made by `onward::choices!`, or an \
-            Option, Vec or Each of one"
+    label = "a setting cannot have this type",
+    note = "a setting is a f64, usize, u64, bool or String, a Pick of a plugin, an enum made by `onward::choices!`, \
+            or an Option, Vec or Each of one"
 )]
 pub trait SettingValue: Serialize + DeserializeOwned {
-    /// What is allowed, in words: `a whole number`.
+    /// The values that are allowed, in words: `a whole number`.
     fn describe() -> String;
 
-    /// For a name of a plugin: of which kind.
+    /// For the name of a plugin: the kind of the plugin.
     fn kind() -> Option<&'static str> {
         None
     }
 }
 
-macro_rules! setting_value {
-    ($($type:ty: $words:literal),*) => {$(
+macro_rules! setting_values {
+    ($($type:ty: $words:literal),* $(,)?) => {$(
         impl SettingValue for $type {
             fn describe() -> String {
                 $words.to_string()
@@ -70,7 +92,13 @@ macro_rules! setting_value {
         }
     )*};
 }
-setting_value!(f64: "a number", usize: "a whole number", u64: "a whole number", bool: "true or false", String: "some text");
+setting_values!(
+    f64: "a number",
+    usize: "a whole number",
+    u64: "a whole number",
+    bool: "true or false",
+    String: "text",
+);
 
 impl<T: SettingValue> SettingValue for Vec<T> {
     fn describe() -> String {
@@ -88,304 +116,118 @@ impl<T: SettingValue> SettingValue for Option<T> {
     }
 }
 
-/// Values that a range can be asked about; a list has to be within it element by element, and not empty.
-pub trait Within<S> {
-    /// Whether `bounds` contain the value.
-    fn within(&self, bounds: &impl RangeBounds<S>) -> bool;
-}
-
-impl Within<f64> for f64 {
-    fn within(&self, bounds: &impl RangeBounds<f64>) -> bool {
-        self.is_finite() && bounds.contains(self)
-    }
-}
-
-impl Within<usize> for usize {
-    fn within(&self, bounds: &impl RangeBounds<usize>) -> bool {
-        bounds.contains(self)
-    }
-}
-
-impl<S, T: Within<S>> Within<S> for Vec<T> {
-    fn within(&self, bounds: &impl RangeBounds<S>) -> bool {
-        !self.is_empty() && self.iter().all(|value| value.within(bounds))
-    }
-}
-
-impl<S, T: Within<S>> Within<S> for Option<T> {
-    fn within(&self, bounds: &impl RangeBounds<S>) -> bool {
-        self.as_ref().is_none_or(|value| value.within(bounds))
-    }
-}
-
-/// A plugin chosen by name, with settings of its own: `"sum_squares"`, or `{ name = "sum_squares", positive = "low" }`,
-/// or `"idx:DIR"` where the plugin says which setting stands behind the colon.
-pub struct Pick<T: ?Sized> {
-    /// The registered name.
-    pub name: String,
-    /// The settings that were given to it.
-    pub settings: Table,
-    kind: PhantomData<fn() -> Box<T>>,
-}
-
-impl<T: ?Sized> Pick<T> {
-    /// The plugin called `name`, as it comes.
-    pub fn new(name: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            settings: Table::new(),
-            kind: PhantomData,
-        }
-    }
-}
-
-impl<T: ?Sized> From<&str> for Pick<T> {
-    fn from(name: &str) -> Self {
-        Self::new(name)
-    }
-}
-
-impl<T: ?Sized> Clone for Pick<T> {
-    fn clone(&self) -> Self {
-        Self {
-            name: self.name.clone(),
-            settings: self.settings.clone(),
-            kind: PhantomData,
-        }
-    }
-}
-
-impl<T: ?Sized> PartialEq for Pick<T> {
-    fn eq(&self, other: &Self) -> bool {
-        self.name == other.name && self.settings == other.settings
-    }
-}
-
-impl<T: ?Sized> std::fmt::Debug for Pick<T> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {}", self.name, self.settings)
-    }
-}
-
-impl<T: ?Sized> Serialize for Pick<T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if self.settings.is_empty() {
-            return self.name.serialize(serializer);
-        }
-        let mut table = self.settings.clone();
-        table.insert("name".into(), Value::String(self.name.clone()));
-        table.serialize(serializer)
-    }
-}
-
-impl<'de, T: ?Sized> Deserialize<'de> for Pick<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        use serde::de::Error;
-        let mut settings = match Value::deserialize(deserializer)? {
-            Value::String(name) => return Ok(Self::new(name)),
-            Value::Table(table) => table,
-            _ => {
-                return Err(D::Error::custom(
-                    "expected a name, or a table with a `name`",
-                ))
-            }
-        };
-        match settings.remove("name") {
-            Some(Value::String(name)) => Ok(Self {
-                name,
-                settings,
-                kind: PhantomData,
-            }),
-            _ => Err(D::Error::custom("expected a table with a `name`")),
-        }
-    }
-}
-
-impl<T: crate::plugin::registry::Kind + ?Sized> SettingValue for Pick<T> {
-    fn describe() -> String {
-        format!("the name of a registered {0} (`onward list {0}`), or a table with `name` and its settings", T::KIND)
-    }
-
-    fn kind() -> Option<&'static str> {
-        Some(T::KIND)
-    }
-}
-
-/// One value for all layers, or a list with one for each of them.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Each<T> {
-    /// The same for all.
-    All(T),
-    /// One for each, from the first on.
-    List(Vec<T>),
-}
-
-impl<T> Each<T> {
-    /// That of layer `index` of `count`, counted from 0.
-    ///
-    /// # Errors
-    /// [`Error::Setting`] for `key` if there is a list, and not of `count`.
-    pub fn of(&self, key: &str, index: usize, count: usize) -> Result<&T>
-    where
-        T: Serialize,
-    {
-        match self {
-            Self::All(value) => Ok(value),
-            Self::List(values) if values.len() == count => Ok(&values[index]),
-            Self::List(values) => {
-                let found = Value::try_from(values).unwrap_or(Value::Array(Vec::new()));
-                let expected = format!(
-                    "one for all layers, or a list of {count}, one for each; found {}",
-                    values.len()
-                );
-                Err(unfit(key, &found, expected))
-            }
-        }
-    }
-}
-
-impl<T> From<&str> for Each<T>
-where
-    T: for<'a> From<&'a str>,
-{
-    fn from(name: &str) -> Self {
-        Self::All(name.into())
-    }
-}
-
-impl<T: SettingValue> SettingValue for Each<T> {
-    fn describe() -> String {
-        format!("{}; or a list of them, one for each layer", T::describe())
-    }
-
-    fn kind() -> Option<&'static str> {
-        T::kind()
-    }
-}
-
 /// Declares a struct of [`Settings`]: for every field a line of help, a type, a default and, after `in`, a range.
 ///
+/// A range is one of Rust's (`1..`, `0. ..=1.`), [`Positive`] or [`Finite`]. Fields after `..` are groups: structs of
+/// settings whose keys stand beside the others. Several plugins share a group, each with defaults of its own.
+///
 /// ```
-/// onward::settings! {
-///     /// Settings of a dense layer.
-///     pub struct Dense {
-///         /// How many units.
-///         units: usize = 1000, in 1..;
-///         /// Probability that a unit is silenced in a step.
-///         dropout: f64 = 0., in 0. ..1.;
-///         /// `rate` is accepted as well.
-///         lr | rate: f64 = 0.01, in f64::MIN_POSITIVE..;
+/// onward_core::settings! {
+///     /// How gradients become updates.
+///     pub struct Descent {
+///         /// The learning rate; `rate` is accepted as well.
+///         lr | rate: f64 = 0.01, in onward_core::settings::Positive;
 ///     }
 /// }
-/// use onward::settings::Settings;
-/// assert_eq!(Dense::default().units, 1000);
+///
+/// onward_core::settings! {
+///     /// Settings of a dense layer.
+///     pub struct Dense {
+///         /// The number of units.
+///         units: usize = 1000, in 1..;
+///         /// The probability that a unit is silenced in a step.
+///         dropout: f64 = 0., in 0. ..1.;
+///         .. descent: Descent = Descent { lr: 0.1 };
+///     }
+/// }
+/// use onward_core::settings::Settings;
+///
+/// assert_eq!(Dense::default().descent.lr, 0.1);
 /// assert_eq!(Dense::describe()[1].allowed, "a number, at least 0 and less than 1");
+/// assert_eq!(Dense::read(&toml::toml! { lr = 0.5 })?.descent.lr, 0.5);
 /// let error = Dense::read(&toml::toml! { dropout = 1.5 }).unwrap_err();
 /// assert!(error.to_string().contains("less than 1"));
+/// # Ok::<(), onward_core::Error>(())
 /// ```
 #[macro_export]
 macro_rules! settings {
     (
         $(#[$meta:meta])*
-        $vis:vis struct $name:ident {$(
-            $(#[doc = $help:literal])+
-            $field:ident $(| $alias:ident)? : $type:ty = $default:expr $(, in $range:expr)?;
-        )*}
+        $vis:vis struct $name:ident {
+            $(
+                $(#[doc = $help:literal])+
+                $field:ident $(| $alias:ident)? : $type:ty = $default:expr $(, in $range:expr)?;
+            )*
+            $(.. $group:ident : $group_type:ty = $group_default:expr;)*
+        }
     ) => {
         $(#[$meta])*
-        #[derive(Clone, Debug, PartialEq, $crate::export::serde::Serialize, $crate::export::serde::Deserialize)]
-        #[serde(crate = "onward_core::export::serde", default, deny_unknown_fields)]
-        $vis struct $name {$(
-            $(#[doc = $help])+
-            pub $field: $type,
-        )*}
+        #[derive(Clone, Debug, PartialEq)]
+        $vis struct $name {
+            $(
+                $(#[doc = $help])+
+                pub $field: $type,
+            )*
+            $(
+                #[doc = concat!("Settings that are shared: see [`", stringify!($group_type), "`].")]
+                pub $group: $group_type,
+            )*
+        }
 
         impl Default for $name {
             fn default() -> Self {
-                Self { $($field: $default),* }
+                Self {
+                    $($field: $default,)*
+                    $($group: $group_default,)*
+                }
             }
         }
 
         impl $crate::settings::Settings for $name {
-            fn describe() -> Vec<$crate::settings::Setting> {
-                let defaults = Self::default();
-                let _ = &defaults;
-                vec![$(
+            fn list(&self) -> Vec<$crate::settings::Setting> {
+                #[allow(unused_mut)]
+                let mut list: Vec<$crate::settings::Setting> = vec![$(
                     $crate::settings::setting(
                         stringify!($field),
                         $crate::settings!(@alias $($alias)?),
-                        &defaults.$field,
-                        $crate::settings!(@range $($range)?),
+                        &self.$field,
+                        $crate::settings!(@words $type $(, $range)?),
                         concat!($($help),+),
                     ),
-                )*]
+                )*];
+                $(list.extend($crate::settings::Settings::list(&self.$group));)*
+                list
             }
 
-            fn read(table: &$crate::export::Table) -> $crate::Result<Self> {
-                let defaults = Self::default();
-                let _ = (table, &defaults);
-                Ok(Self {$(
-                    $field: {
-                        let value = $crate::settings::value(table, stringify!($field), defaults.$field)?;
+            #[allow(unused_variables)]
+            fn updated(self, table: &$crate::export::Table) -> $crate::Result<Self> {
+                Ok(Self {
+                    $($field: {
+                        let value = $crate::settings::value(table, stringify!($field), self.$field)?;
                         $($crate::settings::check(stringify!($field), &value, &($range))?;)?
                         value
-                    },
-                )*})
+                    },)*
+                    $($group: $crate::settings::Settings::updated(self.$group, table)?,)*
+                })
+            }
+
+            #[allow(unused_variables)]
+            fn write_to(&self, table: &mut $crate::export::Table) {
+                $($crate::settings::write(table, stringify!($field), &self.$field);)*
+                $($crate::settings::Settings::write_to(&self.$group, table);)*
             }
         }
     };
     (@alias) => { None };
     (@alias $alias:ident) => { Some(stringify!($alias)) };
-    (@range) => { None };
-    (@range $range:expr) => { Some($crate::settings::words(&($range))) };
+    (@words $type:ty) => { <$type as $crate::settings::SettingValue>::describe() };
+    (@words $type:ty, $range:expr) => { $crate::settings::in_words::<_, $type>(&($range)) };
     ($($other:tt)*) => {
         compile_error!(
-            "`settings!` takes a struct; every setting has a line of help, a type, a default, and a range if need be:\n\
+            "`settings!` takes a struct; each setting has a line of help, a type, a default, and, if needed, a range:\n\
              \n    /// What it does.\
              \n    rate: f64 = 0.01, in 0. ..=1.;"
         );
-    };
-}
-
-/// Declares an enumeration whose names are the values of a setting, in `snake_case`.
-///
-/// ```
-/// onward::choices! {
-///     /// In what order the layers learn.
-///     pub enum Order {
-///         /// All of them in every step.
-///         Interleaved = "interleaved",
-///         /// One after the other.
-///         Greedy = "greedy",
-///     }
-/// }
-/// use onward::settings::SettingValue;
-/// assert_eq!(Order::describe(), "one of interleaved, greedy");
-/// ```
-#[macro_export]
-macro_rules! choices {
-    (
-        $(#[$meta:meta])*
-        $vis:vis enum $name:ident { $($(#[$doc:meta])* $variant:ident = $word:literal),* $(,)? }
-    ) => {
-        $(#[$meta])*
-        #[derive(
-            Clone, Copy, Debug, PartialEq, Eq,
-            $crate::export::serde::Serialize, $crate::export::serde::Deserialize,
-        )]
-        #[serde(crate = "onward_core::export::serde")]
-        $vis enum $name {$(
-            $(#[$doc])*
-            #[serde(rename = $word)]
-            $variant,
-        )*}
-
-        impl $crate::settings::SettingValue for $name {
-            fn describe() -> String {
-                format!("one of {}", [$($word),*].join(", "))
-            }
-        }
     };
 }
 
@@ -394,14 +236,9 @@ pub fn setting<T: SettingValue>(
     key: &'static str,
     alias: Option<&'static str>,
     default: &T,
-    range: Option<String>,
+    allowed: String,
     help: &str,
 ) -> Setting {
-    let allowed = [Some(T::describe()), range]
-        .into_iter()
-        .flatten()
-        .collect::<Vec<_>>()
-        .join(", ");
     Setting {
         key,
         alias,
@@ -413,83 +250,104 @@ pub fn setting<T: SettingValue>(
 }
 
 #[doc(hidden)]
-pub fn value<T: SettingValue>(table: &Table, key: &str, default: T) -> Result<T> {
-    match table.get(key) {
-        None => Ok(default),
-        Some(value) => value
-            .clone()
-            .try_into()
-            .map_err(|_| unfit(key, value, T::describe())),
-    }
+pub fn in_words<S, T: SettingValue + Bounded<S>>(range: &impl Allowed<S>) -> String {
+    format!("{}, {}", T::describe(), range.describe())
 }
 
 #[doc(hidden)]
-pub fn check<S: Display + PartialOrd + Into<Number> + Copy, T: Within<S> + SettingValue>(
+pub fn value<T: SettingValue>(table: &Table, key: &str, default: T) -> Result<T> {
+    let Some(value) = table.get(key) else {
+        return Ok(default);
+    };
+    let read = value.clone().try_into();
+    read.map_err(|_| refused(key, value, T::describe()))
+}
+
+#[doc(hidden)]
+pub fn check<S, T: SettingValue + Bounded<S>>(
     key: &str,
     value: &T,
-    range: &impl RangeBounds<S>,
+    range: &impl Allowed<S>,
 ) -> Result<()> {
-    if value.within(range) {
+    if value.is_within(range) {
         return Ok(());
     }
     let found = Value::try_from(value).unwrap_or(Value::String(String::new()));
-    Err(unfit(
-        key,
-        &found,
-        format!("{}, {}", T::describe(), words(range)),
-    ))
-}
-
-fn unfit(key: &str, found: &Value, expected: String) -> Error {
-    Error::Setting {
-        key: key.into(),
-        value: found.to_string(),
-        origin: "the settings".into(),
-        expected,
-    }
+    Err(refused(key, &found, in_words::<S, T>(range)))
 }
 
 #[doc(hidden)]
-#[derive(Clone, Copy)]
-pub enum Number {
-    Whole(usize),
-    Real(f64),
-}
-
-impl From<usize> for Number {
-    fn from(number: usize) -> Self {
-        Self::Whole(number)
+pub fn write<T: SettingValue>(table: &mut Table, key: &str, value: &T) {
+    // Nothing is written for a setting without a value.
+    if let Ok(value) = Value::try_from(value) {
+        table.insert(key.into(), value);
     }
 }
 
-impl From<f64> for Number {
-    fn from(number: f64) -> Self {
-        Self::Real(number)
-    }
+fn refused(key: &str, found: &Value, expected: String) -> Error {
+    Error::setting(key, found, "the settings", expected)
 }
 
-/// A range in words: the smallest positive number as a bound reads "greater than 0", the lowest of all "finite".
-#[doc(hidden)]
-pub fn words<S: Display + Into<Number> + Copy>(range: &impl RangeBounds<S>) -> String {
-    let start = match range.start_bound() {
-        Bound::Included(&start) if matches!(start.into(), Number::Real(f64::MIN_POSITIVE)) => {
-            Some("greater than 0".to_string())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    crate::settings! {
+        /// Settings that two structs share.
+        struct Group {
+            /// A rate.
+            lr | rate: f64 = 0.01, in Positive;
+            /// A bound.
+            theta: Option<f64> = None, in Finite;
         }
-        Bound::Included(&start) if matches!(start.into(), Number::Real(f64::MIN)) => {
-            Some("finite".to_string())
+    }
+
+    crate::settings! {
+        /// Settings of a test.
+        struct Example {
+            /// Some widths.
+            hidden: Vec<usize> = vec![3], in 1..=10;
+            /// A flag.
+            flag: bool = true;
+            .. group: Group = Group { lr: 0.5, ..Group::default() };
         }
-        Bound::Included(start) => Some(format!("at least {start}")),
-        Bound::Excluded(start) => Some(format!("greater than {start}")),
-        Bound::Unbounded => None,
-    };
-    let end = match range.end_bound() {
-        Bound::Included(end) => Some(format!("at most {end}")),
-        Bound::Excluded(end) => Some(format!("less than {end}")),
-        Bound::Unbounded => None,
-    };
-    [start, end]
-        .into_iter()
-        .flatten()
-        .collect::<Vec<_>>()
-        .join(" and ")
+    }
+
+    #[test]
+    fn groups_are_listed_read_and_written_beside_the_others() {
+        let keys: Vec<_> = Example::describe().iter().map(|s| s.key).collect();
+        assert_eq!(keys, ["hidden", "flag", "lr", "theta"]);
+        assert_eq!(Example::describe()[2].default, Some(Value::Float(0.5)));
+        assert_eq!(Group::describe()[0].default, Some(Value::Float(0.01)));
+
+        let read = Example::read(&toml::toml! { hidden = [1, 2] theta = 2.0 }).unwrap();
+        assert_eq!((read.group.lr, read.group.theta), (0.5, Some(2.)));
+        let mut table = Table::new();
+        read.write_to(&mut table);
+        let expected = toml::toml! { hidden = [1, 2] flag = true lr = 0.5 theta = 2.0 };
+        assert_eq!(table, expected);
+    }
+
+    #[test]
+    fn values_out_of_range_or_of_another_type_are_refused() {
+        let refused = |table: Table| Example::read(&table).unwrap_err().to_string();
+        for (table, expected) in [
+            (toml::toml! { hidden = [] }, "at least 1 and at most 10"),
+            (
+                toml::toml! { hidden = [1, 11] },
+                "at least 1 and at most 10",
+            ),
+            (
+                toml::toml! { hidden = "wide" },
+                "a list, each a whole number",
+            ),
+            (toml::toml! { lr = 0.0 }, "greater than 0"),
+            (toml::toml! { lr = inf }, "greater than 0"),
+            (toml::toml! { theta = nan }, "finite"),
+            (toml::toml! { flag = 1 }, "true or false"),
+        ] {
+            let error = refused(table);
+            assert!(error.contains(expected), "{error}");
+        }
+    }
 }

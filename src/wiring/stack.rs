@@ -1,30 +1,54 @@
-//! Layers one upon the other: the wiring that several architectures share.
+//! Stacked blocks: the wiring that several architectures share.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-#[cfg(doc)]
-use crate::contract::architecture::Architecture;
-use crate::contract::block::{Block, Objective, Report};
+use crate::contract::block::{Block, StepReport};
 use crate::contract::build_context::BuildContext;
 use crate::contract::goodness::GoodnessFn;
 use crate::contract::head::Head;
 use crate::contract::layer::LocalLayer;
+use crate::contract::loss::Objective;
+use crate::contract::net::Net;
+use crate::contract::prediction::Prediction;
 use crate::contract::sampler::NegativeSampler;
 use crate::error::{Error, Result};
 use crate::flow::batch::Batch;
 use crate::flow::input::{Input, Normalise};
 use crate::flow::step::Step;
-use crate::optim::{Optimiser, OptimiserSpec};
-use crate::plugin::registry;
+use crate::flow::views::Targets;
+use crate::kernels;
+use crate::optim::{Optimiser, OptimiserSpec, Span};
+use crate::plugin;
 use crate::settings::Pick;
+
+crate::choices! {
+    /// When the layers learn.
+    pub enum Order {
+        /// All of them in every step.
+        Interleaved = "interleaved",
+        /// One after the other, each for all epochs.
+        Greedy = "greedy",
+    }
+}
+
+impl Order {
+    /// The epochs in which layer `layer`, counted from 0, learns.
+    pub fn span(self, layer: usize, epochs: usize) -> Span {
+        match self {
+            Self::Interleaved => Span::Epochs(0..epochs),
+            Self::Greedy => Span::Epochs(layer * epochs..(layer + 1) * epochs),
+        }
+    }
+}
 
 /// One level of a [`Stack`].
 #[derive(Clone)]
 pub struct Level {
-    /// How wide its layer is asked to be.
+    /// The width that its layer is asked for.
     pub units: usize,
     /// Its layer.
     pub layer: Pick<dyn LocalLayer>,
@@ -33,33 +57,65 @@ pub struct Level {
     /// What it minimises.
     pub objective: Objective,
     /// How its gradients become updates.
-    pub descent: OptimiserSpec,
-    /// The epochs in which it learns.
-    pub span: Range<usize>,
+    pub optimiser: OptimiserSpec,
+    /// The epochs or steps in which it learns.
+    pub span: Span,
+    /// Lower levels, counted from 0, whose activities are added to the activity below it: shortcuts. They are detached
+    /// like everything that a level sees, and need the shape of the activity below.
+    pub shortcuts: Vec<usize>,
 }
 
-/// Layers one upon the other, each learning from the normalised activity of the one below, and a head upon them.
+/// Stacked blocks, each learning from the normalised activity of the block below, and a head over them.
 ///
-/// Layer `l` sees `xₗ = norm(aₗ₋₁)`, `x₁ = norm(input)`, for every view; its activity is `aₗ`, its goodness `gₗ`.
-/// Nothing else passes between layers. The head, if there is one, is a softmax over the normalised activities of the
-/// neutral input, `log softmax(Σₗ norm(aₗ)·Wₗ)`. All views of a step see the weights from before the step.
+/// Level `l` sees `xₗ = norm(aₗ₋₁ + Σₛ aₛ)` for every view, with `x₁ = norm(input)` and the levels `s` of its shortcuts.
+/// Its activity is `aₗ`, its goodness `gₗ`. Nothing else passes between levels. The head, if there is one, is a softmax
+/// over the normalised activities of the neutral input, `log softmax(Σₗ norm(aₗ)·Wₗ)`. All views of a step see the
+/// weights from before the step.
+///
+/// ```
+/// use onward::candle_core::{DType, Device, Tensor};
+/// use onward::optim::{OptimiserSpec, Span};
+/// use onward::wiring::stack::{Level, Stack};
+/// use onward::{BuildContext, Input, Normalise, Objective, Step, Vars};
+///
+/// let vars = Vars::new(1, DType::F32, &Device::Cpu);
+/// let context = BuildContext::new(vars, 1).with_input(&[4]);
+/// let level = Level {
+///     units: 3,
+///     layer: "dense".into(),
+///     goodness: "sum_squares".into(),
+///     objective: Objective::default(),
+///     optimiser: OptimiserSpec::default(),
+///     span: Span::Epochs(0..1),
+///     shortcuts: Vec::new(),
+/// };
+/// // Two levels; both are read out.
+/// let levels = vec![level.clone(), level];
+/// let stack = Stack::new(&context, context.probe_input()?, Normalise::MeanSquare, &levels, 0..2)?;
+///
+/// let input = Input::of(Tensor::ones((5, 4), DType::F32, &Device::Cpu)?)?;
+/// let goodness = stack.goodness(input, &Step::evaluation(1))?;
+/// assert_eq!(goodness.dims(), [5]); // the sum of both levels for each example
+/// # Ok::<(), onward::Error>(())
+/// ```
 pub struct Stack {
-    /// The levels, from the input on.
-    pub blocks: Vec<Block>,
-    /// The head: one, or none.
-    pub heads: Vec<Head>,
+    /// The blocks, and the head if there is one. The architecture adds its readouts.
+    pub net: Net,
     normalise: Normalise,
+    /// The levels that are read out.
     readout: Range<usize>,
+    /// The number of columns that a head sees.
     features: usize,
+    shortcuts: Vec<Vec<usize>>,
 }
 
 impl Stack {
-    /// Builds the levels at `context`, from the input on; `example` is an input of one row, to find the shapes with. What
-    /// is read out are the levels of `readout`, counted from 0.
+    /// Builds the levels, from the input on. `example` is an input of one row, to find the shapes with; `readout` are the
+    /// levels that are read out, counted from 0.
     ///
     /// # Errors
-    /// As [`registry::build`]; whatever a layer says of the input that it gets; [`Error::Mismatch`] if some levels that
-    /// are read out have a goodness for each class and others have not.
+    /// As [`plugin::build`]; errors of a layer about its input; [`Error::Unfit`] if some of the levels that are read out
+    /// have a goodness for each class and others do not.
     pub fn new(
         context: &BuildContext,
         example: Input,
@@ -68,146 +124,146 @@ impl Stack {
         readout: Range<usize>,
     ) -> Result<Self> {
         let mut stack = Self {
-            blocks: Vec::new(),
-            heads: Vec::new(),
+            net: Net::default(),
             normalise,
             readout,
             features: 0,
+            shortcuts: levels.iter().map(|level| level.shortcuts.clone()).collect(),
         };
+        stack.check_shortcuts()?;
+        let step = Step::evaluation(context.seed);
+        let mut kept = Kept::default();
         let mut input = example.normalised(normalise)?;
         for (index, level) in levels.iter().enumerate() {
-            let place = context
-                .scope("blocks")
-                .scope(index)
-                .with_input(input.shape())
-                .with_units(level.units);
-            let layer = registry::build(&level.layer, &place.scope("layer"))?;
-            let activity = layer.forward(&input, &Step::evaluation(context.seed))?;
+            let place = context.scope("blocks").scope(index);
+            let place = place.with_input(input.shape()).with_units(level.units);
+            let layer = plugin::build(&level.layer, &place.scope("layer"))?;
+            let activity = layer.forward(&input, &step)?;
             let of_goodness = place.scope("goodness").with_input(&activity.dims()[1..]);
-            let goodness = registry::build(&level.goodness, &of_goodness)?;
-            let optimiser = Optimiser::new(place.vars.clone(), level.descent, level.span.clone());
-            let block = Block::new(
-                (index + 1).to_string(),
-                layer,
-                goodness,
-                level.objective,
-                normalise,
-                optimiser,
-            );
-            input = block.pass_on(&activity, 1)?;
+            let goodness = plugin::build(&level.goodness, &of_goodness)?;
+            let spec = level.optimiser.clone();
+            let optimiser = Optimiser::new(place.vars.clone(), spec, level.span.clone());
+            let name = (index + 1).to_string();
+            let objective = level.objective.clone();
+            let block = Block::new(name, layer, goodness, objective, normalise, optimiser);
             if stack.readout.contains(&index) {
-                stack.features += input.width();
+                stack.features += activity.elem_count();
             }
-            stack.blocks.push(block);
+            stack.net.blocks.push(block);
+            kept.add(&stack, index, &activity);
+            input = stack.input_above(index, &activity, &kept, 1)?;
         }
-        let columns: Vec<_> = stack.blocks[stack.readout.clone()]
-            .iter()
-            .map(Block::classes)
-            .collect();
+        let read_out = &stack.net.blocks[stack.readout.clone()];
+        let columns: Vec<_> = read_out.iter().map(Block::classes).collect();
         if columns.windows(2).any(|pair| pair[0] != pair[1]) {
-            let problem = "the goodness of some layers has a column for each class, that of others has one value; \
-                           what is read out is their sum, so they have to be alike";
-            return Err(Error::Mismatch {
-                place: "goodness".into(),
-                problem: problem.into(),
-            });
+            let problem = "the goodness of some layers has a column per class, that of others one value; the layers that are \
+                           read out are summed, so choose one kind for all of them";
+            return Err(Error::unfit("goodness", problem));
         }
         Ok(stack)
     }
 
-    /// Puts a head upon the levels that are read out, at `context`. It learns in all epochs of theirs; or, as a probe, in so
-    /// many epochs after theirs, if that is not 0.
+    /// Adds a head over the levels that are read out. It learns in the same epochs as the levels; or, as a probe, in
+    /// `probe_epochs` epochs after them, if that is not 0.
     ///
     /// # Errors
     /// As [`Head::new`].
     pub fn with_head(
         mut self,
         context: &BuildContext,
-        descent: OptimiserSpec,
+        spec: OptimiserSpec,
         probe_epochs: usize,
     ) -> Result<Self> {
-        let span = match (self.epochs(), probe_epochs) {
-            (epochs, 0) => 0..epochs.max(context.epochs),
-            (epochs, more) => epochs..epochs + more,
+        let epochs = self.net.epochs(1);
+        let span = match probe_epochs {
+            0 => Span::Epochs(0..epochs.max(context.epochs)),
+            more => Span::Epochs(epochs..epochs + more),
         };
-        self.heads = vec![Head::new(
-            &context.scope("head").vars,
-            self.features,
-            context.classes,
-            descent,
-            span,
-        )?];
+        let vars = &context.scope("head").vars;
+        let head = Head::new(vars, self.features, context.classes, spec, span)?;
+        self.net.heads = vec![head];
         Ok(self)
     }
 
-    /// How many epochs there are in all: up to the end of the last span, of levels and head.
-    pub fn epochs(&self) -> usize {
-        let heads = self.heads.iter().map(|head| head.optimiser().span().end);
-        self.blocks
-            .iter()
-            .map(|block| block.span().end)
-            .chain(heads)
-            .max()
-            .unwrap_or(0)
-    }
-
-    /// How many columns the goodness of the levels that are read out has, if one for each class.
+    /// The number of columns of the goodness of the levels that are read out, if there is one per class.
     pub fn classes(&self) -> Option<usize> {
-        self.blocks[self.readout.clone()]
+        self.net.blocks[self.readout.clone()]
             .last()
             .and_then(Block::classes)
     }
 
-    /// What the head sees of the neutral view: normalised activities of the levels that are read out, side by side.
+    /// The input of the head: the normalised activities of the levels that are read out, side by side.
     ///
     /// # Errors
-    /// Whatever a layer refuses.
+    /// Errors of a layer.
     pub fn features(&self, neutral: Input, step: &Step) -> Result<Input> {
-        let mut input = neutral.normalised(self.normalise)?;
         let mut features = Vec::with_capacity(self.readout.len());
-        for (index, block) in self.blocks.iter().enumerate().take(self.readout.end) {
-            // A level that no longer learns is as it will be found later, for a probe upon it, say.
-            let step = Step {
-                train: step.train && block.is_learning(step),
-                ..*step
-            };
-            input = block.pass_on(&block.forward(&input, &step)?, input.views())?;
+        let mut kept = Kept::default();
+        let mut input = neutral.normalised(self.normalise)?;
+        for (index, block) in self.net.blocks[..self.readout.end].iter().enumerate() {
+            let activity = self.forward_level(index, &input, step)?;
+            let passed = block.pass_on(&activity, input.views())?;
             if self.readout.contains(&index) {
-                features.push(input.clone());
+                features.push(passed.clone());
             }
+            kept.add(self, index, &activity);
+            input = match self.has_shortcut(index + 1) {
+                true => self.input_above(index, &activity, &kept, input.views())?,
+                false => passed,
+            };
         }
         Input::beside(&features)
     }
 
-    /// The goodness of an input, summed over the levels that are read out: `(V·B,)`, or `(V·B, C)`.
+    /// The goodness of an input, summed over the levels that are read out: `(V·B,)`, `(V·B, C)` or `(V·B, P, C)`.
     ///
     /// # Errors
-    /// Whatever a layer or goodness refuses.
+    /// Errors of a layer or goodness.
     pub fn goodness(&self, input: Input, step: &Step) -> Result<Tensor> {
         self.sum(input, step, Block::goodness)
     }
 
-    /// The log-odds of an input being positive, summed over the levels that are read out: `(V·B,)`, or `(V·B, C)`.
+    /// The log-odds of an input being positive, summed over the levels that are read out; as [`Stack::goodness`].
     ///
     /// # Errors
-    /// Whatever a layer or goodness refuses.
+    /// Errors of a layer or goodness.
     pub fn log_odds(&self, input: Input, step: &Step) -> Result<Tensor> {
         self.sum(input, step, Block::log_odds)
     }
 
-    /// The sum of something of every level that is read out; one activity at a time is kept.
+    /// The goodness of each example under each of `candidates`, `(K, B)`, summed over the levels that are read out: `(B, K)`.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`] if the sampler makes no hypotheses; errors of a layer or goodness.
+    pub fn search(
+        &self,
+        batch: &Batch,
+        sampler: &dyn NegativeSampler,
+        candidates: &Tensor,
+        step: &Step,
+    ) -> Result<Tensor> {
+        let (count, size) = candidates.dims2()?;
+        let input = sampler
+            .hypotheses(batch, candidates)?
+            .ok_or_else(no_hypotheses)?;
+        let goodness = self.goodness(input, step)?; // (K·B,)
+        Ok(goodness.reshape((count, size))?.t()?.contiguous()?)
+    }
+
     fn sum(
         &self,
         input: Input,
         step: &Step,
         of: impl Fn(&Block, &Tensor) -> Result<Tensor>,
     ) -> Result<Tensor> {
-        let mut input = input.normalised(self.normalise)?;
         let mut sum: Option<Tensor> = None;
-        for (index, block) in self.blocks.iter().enumerate().take(self.readout.end) {
-            let activity = block.forward(&input, step)?;
+        let mut kept = Kept::default();
+        let mut input = input.normalised(self.normalise)?;
+        for (index, block) in self.net.blocks[..self.readout.end].iter().enumerate() {
+            let activity = self.forward_level(index, &input, step)?;
             if index + 1 < self.readout.end {
-                input = block.pass_on(&activity, input.views())?;
+                kept.add(self, index, &activity);
+                input = self.input_above(index, &activity, &kept, input.views())?;
             }
             if self.readout.contains(&index) {
                 let value = of(block, &activity)?;
@@ -217,127 +273,240 @@ impl Stack {
                 });
             }
         }
-        sum.ok_or_else(|| Error::Mismatch {
-            place: "stack".into(),
-            problem: "no level is read out".into(),
-        })
+        sum.ok_or_else(|| Error::usage("stack", "no level is read out"))
+    }
+
+    /// The activity of a level. A level that no longer learns is passed as it will be found later, by a probe, for example.
+    fn forward_level(&self, index: usize, input: &Input, step: &Step) -> Result<Tensor> {
+        let block = &self.net.blocks[index];
+        let train = step.train && block.is_learning(step);
+        block.forward(input, &Step { train, ..*step })
+    }
+
+    fn has_shortcut(&self, index: usize) -> bool {
+        self.shortcuts
+            .get(index)
+            .is_some_and(|shortcuts| !shortcuts.is_empty())
     }
 
     /// Log-probabilities by the head, `(B, C)`.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if there is no head; whatever a layer refuses.
+    /// [`Error::Unfit`] if there is no head; errors of a layer.
     pub fn head(&self, neutral: Input, step: &Step) -> Result<Tensor> {
-        let head = self.heads.first().ok_or_else(no_head)?;
+        let head = self.net.heads.first().ok_or_else(no_prediction)?;
         head.log_probabilities(&self.features(neutral, step)?)
     }
 
-    /// One step of all levels that learn in this epoch, and of the head, as [`Architecture::learn`] asks for it. The
-    /// sampler gets the head's prediction of the neutral view where it wants the network's own.
+    /// The network's own log-probabilities of the classes on the neutral view, `(B, C)`: by the head; without one, by a
+    /// goodness with a column per class.
     ///
     /// # Errors
-    /// As [`Architecture::learn`].
+    /// [`Error::Unfit`] if there is neither, or the head is a probe that has not begun to learn.
+    pub fn prediction(
+        &self,
+        batch: &Batch,
+        sampler: &dyn NegativeSampler,
+        step: &Step,
+    ) -> Result<Tensor> {
+        match self.net.heads.first() {
+            Some(head) if head.optimiser().span().has_begun(step) => {
+                self.head(sampler.neutral(batch)?, step)
+            }
+            Some(_) => Err(not_yet()),
+            None if self.classes().is_some() => {
+                kernels::log_softmax(&self.goodness(sampler.neutral(batch)?, step)?)
+            }
+            None => Err(no_prediction()),
+        }
+    }
+
+    /// One step of all levels that learn at this step, and of the head:
+    /// [`Architecture::learn`](crate::Architecture::learn).
+    ///
+    /// # Errors
+    /// As [`Architecture::learn`](crate::Architecture::learn).
     pub fn learn(
         &mut self,
         batch: &Batch,
-        sampler: &mut dyn NegativeSampler,
+        sampler: &dyn NegativeSampler,
         step: &Step,
-    ) -> Result<Vec<(usize, Report)>> {
-        let mut neutral: Option<(Input, Tensor)> = None;
-        // Before it learns, a head has nothing to say.
-        if let Some(head) = self
-            .heads
-            .first()
-            .filter(|head| step.epoch >= head.optimiser().span().start)
-        {
-            let features = self.features(sampler.neutral(batch)?, step)?;
-            let log = head.log_probabilities(&features)?;
-            neutral = Some((features, log));
-        }
-        let is_probe = !self.heads.is_empty();
-        let none = || {
-            if is_probe {
-                no_prediction_yet()
-            } else {
-                no_head()
-            }
-        };
-        let mut predict = || {
-            neutral
-                .as_ref()
-                .map(|(_, log)| log.clone())
-                .ok_or_else(none)
-        };
-        let mut learned = Vec::new();
+    ) -> Result<Vec<(usize, StepReport)>> {
+        let neutral = self.neutral(batch, sampler, step)?;
+        let mut reports = Vec::new();
         // Epochs in which only the head learns need no views.
-        if let Some(last) = self
-            .blocks
-            .iter()
-            .rposition(|block| block.is_learning(step))
-        {
-            let mut views = sampler.views(&batch.shown_to(sampler), &mut predict, step)?;
-            views.input = views.input.normalised(self.normalise)?;
-            let mut input = views.input.clone();
-            let step = &step.pass(1);
-            // Nobody's lesson depends on what another one learns, so several learn side by side; not all, so that memory
-            // does not grow with the depth.
-            for levels in self.blocks[..=last].chunks_mut(rayon::current_num_threads()) {
-                let mut lessons = Vec::with_capacity(levels.len());
-                for block in levels.iter() {
-                    let is_learning = block.is_learning(step);
-                    let activity = block.forward(
-                        &input,
-                        &Step {
-                            train: is_learning,
-                            ..*step
-                        },
-                    )?;
-                    let is_last = learned.len() + lessons.len() == last;
-                    let above = if is_last {
-                        input.clone()
-                    } else {
-                        block.pass_on(&activity, input.views())?
-                    };
-                    lessons.push(is_learning.then_some((input, activity)));
-                    input = above;
-                }
-                let learn = |(block, lesson): (&mut Block, Option<(Input, Tensor)>)| -> Option<Result<Report>> {
-                    lesson.map(|(input, activity)| block.learn(&input, &activity, &views, step))
-                };
-                let reports: Vec<_> = levels.par_iter_mut().zip(lessons).map(learn).collect();
-                for report in reports {
-                    learned.push(report.transpose()?);
-                }
-            }
+        if self.net.blocks.iter().any(|block| block.is_learning(step)) {
+            let prediction = match &neutral {
+                Some((_, log)) => Prediction::of(log.clone()),
+                None => Prediction::new(|| self.prediction(batch, sampler, step)),
+            };
+            let views = sampler.views(batch, &prediction, step)?;
+            drop(prediction);
+            reports = self.learn_levels(views.input, &views.targets, &step.pass(1))?;
         }
-        let head = self
-            .heads
-            .first_mut()
-            .filter(|head| head.optimiser().span().contains(&step.epoch));
-        if let (Some(head), Some((features, log))) = (head, &neutral) {
+        if let (Some(head), Some((features, log))) = (self.net.heads.first_mut(), &neutral) {
             head.learn(features, log, batch.labels()?, step)?;
         }
-        Ok(learned
-            .into_iter()
-            .enumerate()
-            .filter_map(|(index, report)| Some((index, report?)))
-            .collect())
+        Ok(reports)
+    }
+
+    /// The head's features of the neutral view and its log-probabilities, if it learns at this step.
+    fn neutral(
+        &self,
+        batch: &Batch,
+        sampler: &dyn NegativeSampler,
+        step: &Step,
+    ) -> Result<Option<(Input, Tensor)>> {
+        let head = self.net.heads.first();
+        let Some(head) = head.filter(|head| head.is_learning(step)) else {
+            return Ok(None);
+        };
+        let features = self.features(sampler.neutral(batch)?, step)?;
+        let log = head.log_probabilities(&features)?;
+        Ok(Some((features, log)))
+    }
+
+    /// One step of all levels that learn.
+    ///
+    /// No level's lesson depends on what another level learns, so several learn side by side. It is not all of them at
+    /// once, so that memory does not grow with the depth.
+    fn learn_levels(
+        &mut self,
+        input: Input,
+        targets: &Targets,
+        step: &Step,
+    ) -> Result<Vec<(usize, StepReport)>> {
+        let mut reports = Vec::new();
+        let mut kept = Kept::default();
+        let mut input = input.normalised(self.normalise)?;
+        let is_learning = |block: &Block| block.is_learning(step);
+        let end = self
+            .net
+            .blocks
+            .iter()
+            .rposition(is_learning)
+            .map_or(0, |last| last + 1);
+        let width = rayon::current_num_threads();
+        for first in (0..end).step_by(width) {
+            let levels = first..(first + width).min(end);
+            let (lessons, above) =
+                self.forward_some(levels.clone(), input, end, &mut kept, step)?;
+            input = above;
+            let blocks = self.net.blocks[levels].par_iter_mut().zip(lessons);
+            let learned: Vec<_> = blocks
+                .map(|(block, lesson)| {
+                    let (input, activity) = lesson?;
+                    Some(block.learn(&input, &activity, targets, step))
+                })
+                .collect();
+            for (index, report) in learned.into_iter().enumerate() {
+                if let Some(report) = report {
+                    reports.push((first + index, report?));
+                }
+            }
+        }
+        Ok(reports)
+    }
+
+    /// Passes an input through some levels. Returns the input and activity of each that learns, and the input of the
+    /// level above them; there is none above the level before `end`.
+    fn forward_some(
+        &self,
+        levels: Range<usize>,
+        mut input: Input,
+        end: usize,
+        kept: &mut Kept,
+        step: &Step,
+    ) -> Result<(Vec<Option<Passed>>, Input)> {
+        let mut lessons = Vec::with_capacity(levels.len());
+        for index in levels {
+            let block = &self.net.blocks[index];
+            let activity = self.forward_level(index, &input, step)?;
+            let above = if index + 1 < end {
+                kept.add(self, index, &activity);
+                self.input_above(index, &activity, kept, input.views())?
+            } else {
+                input.clone()
+            };
+            lessons.push(block.is_learning(step).then_some((input, activity)));
+            input = above;
+        }
+        Ok((lessons, input))
+    }
+
+    /// The input of the level above `index`: its activity, and those of the shortcuts, summed, detached and normalised.
+    fn input_above(
+        &self,
+        index: usize,
+        activity: &Tensor,
+        kept: &Kept,
+        views: usize,
+    ) -> Result<Input> {
+        let mut sum = activity.detach();
+        for shortcut in self.shortcuts.get(index + 1).into_iter().flatten() {
+            let other = &kept.0[shortcut];
+            if other.dims() != sum.dims() {
+                let expected =
+                    format!("{:?}, since it is added to layer {}", sum.dims(), index + 1);
+                let place = format!("shortcut from layer {}", shortcut + 1);
+                return Err(Error::shape(place, other.dims(), expected));
+            }
+            sum = (sum + other)?;
+        }
+        self.net.blocks[index].pass_on(&sum, views)
+    }
+
+    fn check_shortcuts(&self) -> Result<()> {
+        for (index, shortcuts) in self.shortcuts.iter().enumerate() {
+            // The level right below is seen anyway.
+            if let Some(from) = shortcuts.iter().find(|from| **from + 1 >= index) {
+                let problem = format!(
+                    "layer {} cannot have a shortcut from layer {}; expected a layer below layer {index}",
+                    index + 1,
+                    from + 1
+                );
+                return Err(Error::unfit("shortcuts", problem));
+            }
+        }
+        Ok(())
     }
 }
 
-fn no_prediction_yet() -> Error {
-    Error::Mismatch {
-        place: "stack of layers".into(),
-        problem:
-            "the network's own prediction is asked for, but its head is a probe that learns after the layers; set \
-                  `probe_epochs = 0`, or choose a sampler that asks for none"
-                .into(),
+/// The input and the activity of a level.
+type Passed = (Input, Tensor);
+
+/// The activities that shortcuts still need, by level.
+#[derive(Default)]
+struct Kept(BTreeMap<usize, Tensor>);
+
+impl Kept {
+    /// Keeps the activity of a level if a shortcut needs it later, and drops those that none needs any more.
+    fn add(&mut self, stack: &Stack, index: usize, activity: &Tensor) {
+        let is_needed = |level: &usize, by: usize| {
+            let above = stack.shortcuts.iter().skip(by);
+            above.flatten().any(|shortcut| shortcut == level)
+        };
+        if is_needed(&index, index + 2) {
+            self.0.insert(index, activity.detach());
+        }
+        self.0.retain(|level, _| is_needed(level, index + 1));
     }
 }
 
-fn no_head() -> Error {
-    Error::Mismatch {
-        place: "stack of layers".into(),
-        problem: "the network's own prediction is asked for; set `head = true`".into(),
-    }
+/// The error of a search with a sampler that puts no label into the input.
+pub fn no_hypotheses() -> Error {
+    let problem = "the sampler makes no hypotheses, so classes cannot be searched; choose one that puts the label into the input";
+    Error::unfit("search", problem)
+}
+
+fn not_yet() -> Error {
+    let problem = "the sampler asks for the network's own prediction, but the head is a probe that learns after the layers; \
+                   choose a sampler that needs none, or a head that learns with the layers (`probe_epochs = 0`)";
+    Error::unfit("stacked layers", problem)
+}
+
+fn no_prediction() -> Error {
+    let problem = "the network's own prediction is asked for, but it has no head and no goodness with a column per class; \
+                   add a head (`head = true`)";
+    Error::unfit("stacked layers", problem)
 }

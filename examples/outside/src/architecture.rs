@@ -7,7 +7,7 @@ use onward::settings::Pick;
 use onward::wiring::stack::{Level, Stack};
 use onward::{
     Architecture, Batch, Block, GoodnessFn, Head, Input, LocalLayer, Loss, NegativeSampler, Normalise, Objective,
-    Readout, Report, Result, BuildContext, Step,
+    Readout, StepReport, Result, BuildContext, Step,
 };
 
 onward::settings! {
@@ -41,7 +41,7 @@ struct Net(Stack);
 impl Net {
     fn new(settings: &Staggered, context: &BuildContext) -> Result<Self> {
         let (method, schedule) = (Algorithm::Sgd, Schedule::HalfLinear);
-        let descent = OptimiserSpec { method, rate: settings.lr, decay: 0., momentum: 0.9, schedule };
+        let descent = OptimiserSpec { optimiser: method, lr: settings.lr, weight_decay: 0., momentum: 0.9, schedule };
         let objective = Objective { loss: Loss::Logistic, theta: None, temperature: 1. };
         let level = |(index, &units): (usize, &usize)| {
             let (layer, goodness) = (settings.layer.clone(), settings.goodness.clone());
@@ -54,7 +54,7 @@ impl Net {
 }
 
 impl Architecture for Net {
-    fn learn(&mut self, batch: &Batch, sampler: &mut dyn NegativeSampler, step: &Step) -> Result<Vec<(usize, Report)>> {
+    fn learn(&mut self, batch: &Batch, sampler: &mut dyn NegativeSampler, step: &Step) -> Result<Vec<(usize, StepReport)>> {
         self.0.learn(batch, sampler, step)
     }
 

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use onward::data::images::Images;
-use onward::data::{Content, DataSet, Examples, Framing, Kind};
+use onward::flow::examples::{Examples};
+use onward::data::{Content, DataSet, Framing, ExampleSpec};
 use onward::flow::random::{below, stream, unit};
 use onward::Result;
 
@@ -34,7 +35,7 @@ fn images(part: &str, size: usize) -> Result<Arc<dyn Examples>> {
 
 fn data_set(size: usize) -> Result<DataSet> {
     let classes = CLASSES.map(String::from).to_vec();
-    let kind = Kind { shape: vec![1, 8, 8], classes, content: Content::Picture(Framing::Whole) };
+    let let spec = ExampleSpec::new(&[1, 8, 8], classes, Content::Picture(Framing::Whole));
     let (train, validation, test) =
         (images("train", size)?, images("validation", size / 5)?, images("test", size / 5)?);
     Ok(DataSet { kind, train, validation, test, text: None })

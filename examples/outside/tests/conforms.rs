@@ -1,6 +1,6 @@
 //! The trials that onward holds its own plugins to, and what this crate promises besides.
 
-use onward::data::Split;
+use onward::flow::examples::Split;
 use onward::{Result, Run};
 use onward_outside as _;
 

@@ -1,5 +1,6 @@
 //! What is clamped below and above the layers of a recurrent net, taken from a sampler's views.
 
+use onward_core::flow::input::LABEL;
 use onward_core::{BuildContext, Error, Input, Result, Values};
 
 use super::Recurrent;
@@ -28,15 +29,10 @@ pub(super) struct Clamped {
 impl Clamps {
     pub fn new(settings: &Recurrent, context: &BuildContext) -> Result<Self> {
         let (steps, jitter) = (settings.steps, settings.jitter);
-        let (input, example): (usize, usize) = (
-            context.input.iter().product(),
-            context.example.iter().product(),
-        );
-        let label = if input == example + context.classes {
-            context.classes
-        } else {
-            0
-        };
+        let (input, example) = (context.inputs(), context.example.iter().product::<usize>());
+        // A label that covers pixels stays below, with the pixels around it.
+        let is_beside = input == example + context.label;
+        let label = if is_beside { context.label } else { 0 };
         let frames = if context.example.len() == 4 {
             context.example[0]
         } else {
@@ -59,7 +55,7 @@ impl Clamps {
                 return Ok(Self { label, below, frames, map });
             }
         };
-        Err(mismatch(problem))
+        Err(unfit(problem))
     }
 
     /// How many columns stand above the last layer: the label, or a map that is dealt to the classes, or none.
@@ -86,46 +82,38 @@ impl Clamps {
     pub fn take(self, input: &Input) -> Result<Clamped> {
         let (batch, views) = (input.batch(), input.views());
         if input.parts().iter().any(|part| part.scale.is_some()) {
-            return Err(mismatch("the parts of a sampler's views must not be scaled or normalised: this is done here"));
+            let problem = "the parts of a sampler's views must not be scaled or normalised: this is done here";
+            return Err(unfit(problem));
         }
-        let mut below: Vec<Values> = input
-            .parts()
-            .iter()
-            .map(|part| part.values.clone())
-            .collect();
-        if self.label == 0 {
-            return Ok(Clamped {
-                below,
-                label: None,
-                batch,
-                views,
-            });
+        let is_above = |name: Option<&str>| self.label > 0 && name == Some(LABEL);
+        let parts = input.parts().iter().filter(|part| !is_above(part.name));
+        let below = parts.map(|part| part.values.clone()).collect();
+        let mut label = None;
+        if self.label > 0 {
+            let part = input.part(LABEL).ok_or_else(|| {
+                let problem = "a view has no part named LABEL, and the neutral view has one; all views of a sampler need the same parts";
+                unfit(problem)
+            })?;
+            let above = self.label_above(&part.values, input)?;
+            label = Some(Input::new([above], batch, views, &[self.above()])?);
         }
-        let label = below.pop().map_or_else(
-            || Ok(None),
-            |part| {
-                part.width()
-                    .map(|width| (width == self.label).then_some(part))
-            },
-        )?;
-        let mut label = label.ok_or_else(|| {
-            mismatch(format!(
-                "the label has to be the last part of a view, {} columns",
-                self.label
-            ))
-        })?;
-        if self.map.is_some() {
-            let matrix = label.to_matrix(input.dtype_and_device().0)?;
-            let (times, rest) = (self.places() / self.label, self.places() % self.label);
-            label = Values::dense(matrix.repeat((1, times))?.pad_with_zeros(1, 0, rest)?)?;
-        }
-        let label = Some(Input::new(vec![label], batch, views, &[self.above()])?);
         Ok(Clamped {
             below,
             label,
             batch,
             views,
         })
+    }
+
+    /// What stands above: the label, or a map that is dealt to the classes.
+    fn label_above(self, label: &Values, input: &Input) -> Result<Values> {
+        if self.map.is_none() {
+            return Ok(label.clone());
+        }
+        let (dtype, device) = input.dtype_and_device();
+        let (times, rest) = (self.places() / self.label, self.places() % self.label);
+        let dealt = label.to_matrix(dtype, &device)?.repeat((1, times))?;
+        Values::dense(dealt.pad_with_zeros(1, 0, rest)?)
     }
 }
 
@@ -141,12 +129,9 @@ fn map(settings: &Recurrent, example: &[usize], below: usize, label: usize) -> R
         [.., channels, height, width] if channels * height * width == below => return Ok([height, width]),
         _ => format!("`maps` need images (channels, height, width); {example:?}, {below} numbers below, are none"),
     };
-    Err(mismatch(problem))
+    Err(unfit(problem))
 }
 
-pub(super) fn mismatch(problem: impl Into<String>) -> Error {
-    Error::Mismatch {
-        place: "recurrent".into(),
-        problem: problem.into(),
-    }
+pub(super) fn unfit(problem: impl Into<String>) -> Error {
+    Error::unfit("recurrent", problem)
 }

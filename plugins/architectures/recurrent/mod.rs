@@ -3,12 +3,13 @@
 mod clamps;
 mod net;
 
-use onward_core::optim::{Algorithm, Schedule};
+use onward_core::contract::head::HeadSpec;
+use onward_core::optim::OptimiserSpec;
 use onward_core::plugin::registry::Preset;
-use onward_core::settings::Pick;
-use onward_core::{Architecture, GoodnessFn, LocalLayer, Loss, Normalise};
+use onward_core::settings::{Pick, Positive};
+use onward_core::{Architecture, GoodnessFn, LocalLayer, Normalise, Objective};
 
-use self::net::Net;
+use self::net::RecurrentNet;
 
 onward_core::settings! {
     /// Layers that hear, at every time step, from the layer below and from the layer above at the step before: a still
@@ -32,9 +33,8 @@ onward_core::settings! {
     /// averaged into one update at the end, so all steps see the weights from before. Memory does not grow with `steps`:
     /// what the pixels and the label are multiplied by is summed over the steps first.
     ///
-    /// The sampler says what is clamped. If its views are wider than an example by one number for each class, as those
-    /// of `label_concat` are, these are the label, and stand above. Otherwise the whole view is clamped below, and
-    /// nothing stands above. A class is predicted in two ways:
+    /// The sampler says what is clamped. A label beside the example, as `label_concat` puts it, stands above the last
+    /// layer. Otherwise the whole view is clamped below, and nothing stands above. A class is predicted in two ways:
     ///
     /// - *search*: `argmax_c Σₜ Σₗ gₗ(aₗ[t] under class c)`, `t` within `window`;
     /// - *head*: a softmax over the normalised states of all layers at the start, `log softmax(Σₗ norm(sₗ[0])·Wₗ)`: one
@@ -61,12 +61,6 @@ onward_core::settings! {
         layer: Pick<dyn LocalLayer> = "dense".into();
         /// The goodness of all layers.
         goodness: Pick<dyn GoodnessFn> = "sum_squares".into();
-        /// What a layer minimises.
-        loss: Loss = Loss::Logistic;
-        /// The goodness above which a view counts as positive; the goodness's own threshold if it is not set.
-        theta: Option<f64> = None, in f64::MIN..;
-        /// How soft that decision is: (goodness − theta) is divided by it.
-        temperature: f64 = 10., in f64::MIN_POSITIVE..;
         /// What is done to the pixels, and to every state before a neighbour hears it.
         normalise: Normalise = Normalise::MeanSquare;
         /// Time steps of training, T.
@@ -80,26 +74,14 @@ onward_core::settings! {
         redraw: bool = false;
         /// How loud the label is: the length of what stands above the last layer, relative to what that hears from below; the
         /// sampler's `strength` is normalised away.
-        label_weight: f64 = 1., in f64::MIN_POSITIVE..=1e6;
+        label_weight: f64 = 1., in Positive.up_to(1e6);
         /// The units of a layer that the label goes through on its way down, with a rule of its own; 0 for the label itself.
         label_units: usize = 0;
         /// Training images are moved by up to this many pixels at every time step, each step another way.
         jitter: usize = 0, in 0..=64;
-        /// How gradients become updates.
-        optimiser: Algorithm = Algorithm::Sgd;
-        /// Learning rate of the layers. What an update changes grows with the width, so wider layers want less: 2000 units
-        /// a third of the default.
-        lr: f64 = 0.02, in f64::MIN_POSITIVE..=1000.;
-        /// Weight decay of the layers; biases have none.
-        weight_decay: f64 = 0.001, in 0. ..=1.;
-        /// How much of the running mean of the gradients a step keeps; Adam has its own.
-        momentum: f64 = 0.9, in 0. ..1.;
-        /// How the rates change over the epochs.
-        schedule: Schedule = Schedule::HalfLinear;
-        /// Learning rate of the head.
-        head_lr: f64 = 0.1, in f64::MIN_POSITIVE..=1000.;
-        /// Weight decay of the head.
-        head_weight_decay: f64 = 0.003, in 0. ..=1.;
+        .. objective: Objective = Objective { temperature: 10., ..Objective::default() };
+        .. optimiser: OptimiserSpec = OptimiserSpec { lr: 0.02, ..OptimiserSpec::default() };
+        .. head_spec: HeadSpec = HeadSpec::default();
     }
 }
 
@@ -180,6 +162,6 @@ const PRESETS: &[Preset] = &[
 
 onward_core::register! {
     dyn Architecture, "recurrent", "layers that hear from above and below, a still image as a video (Hinton 2022, arXiv 2212.13345)",
-    |settings: Recurrent, context| Ok(Box::new(Net::new(settings, context)?)),
+    |settings: Recurrent, context| Ok(Box::new(RecurrentNet::new(&settings, context)?)),
     .presets(PRESETS)
 }

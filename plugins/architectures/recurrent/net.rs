@@ -2,27 +2,25 @@
 
 use std::ops::RangeInclusive;
 
-use onward_core::candle_core::{DType, Device, Tensor};
-use onward_core::contract::architecture::Readout;
-use onward_core::contract::sampler::every_class;
+use onward_core::candle_core::Tensor;
+use onward_core::contract::negatives::every_class;
 use onward_core::data::images::moved;
 use onward_core::kernels::damp;
-use onward_core::optim::{Algorithm, OptimiserSpec};
-use onward_core::plugin::registry;
+use onward_core::optim::{Optimiser, Span};
+use onward_core::plugin;
+use onward_core::wiring::stack::no_hypotheses;
 use onward_core::{
-    Architecture, Batch, Block, BuildContext, Error, Head, Input, NegativeSampler, Normalise,
-    Objective, Optimiser, Report, Result, Role, Step, Values,
+    Architecture, Batch, Block, BuildContext, Error, Head, Input, NegativeSampler, Net, Normalise,
+    Prediction, Readout, Result, Role, Step, StepReport, Targets, Values,
 };
 use rayon::prelude::*;
 
-use super::clamps::{mismatch, Clamped, Clamps};
+use super::clamps::{unfit, Clamped, Clamps};
 use super::Recurrent;
 
-pub(super) struct Net {
-    /// The hidden layers, from the pixels up; behind them the projection of the label, if there is one.
-    blocks: Vec<Block>,
-    heads: [Head; 1],
-    readouts: Vec<Readout>,
+pub(super) struct RecurrentNet {
+    /// Its blocks are the hidden layers, from the pixels up; behind them the projection of the label, if there is one.
+    net: Net,
     classes: usize,
     /// The widths of the hidden layers.
     hidden: Vec<usize>,
@@ -38,20 +36,19 @@ pub(super) struct Net {
     jitter: usize,
 }
 
-impl Net {
-    pub fn new(settings: Recurrent, context: &BuildContext) -> Result<Self> {
-        let clamps = Clamps::new(&settings, context)?;
-        let top = if settings.label_units > 0 {
-            settings.label_units
-        } else {
-            clamps.above()
+impl RecurrentNet {
+    pub fn new(settings: &Recurrent, context: &BuildContext) -> Result<Self> {
+        let clamps = Clamps::new(settings, context)?;
+        let top = match settings.label_units {
+            0 => clamps.above(),
+            units => units,
         };
         let places = clamps.places();
-        let hidden: Vec<usize> = settings
+        let hidden = settings
             .hidden
             .iter()
-            .map(|units| units.saturating_mul(places))
-            .collect();
+            .map(|units| units.saturating_mul(places));
+        let hidden: Vec<usize> = hidden.collect();
         let mut blocks = Vec::with_capacity(hidden.len() + 1);
         for (index, &units) in settings.hidden.iter().enumerate() {
             let below = if index == 0 {
@@ -62,63 +59,46 @@ impl Net {
             let above = hidden.get(index + 1).copied().unwrap_or(top);
             let place = context.scope("blocks").scope(index).with_units(units);
             let place = place.with_input(&clamps.shape(below.saturating_add(above)));
-            blocks.push(block(&settings, (index + 1).to_string(), &place)?);
+            blocks.push(block(settings, (index + 1).to_string(), &place)?);
         }
         if settings.label_units > 0 {
             let place = context
                 .scope("label")
                 .with_input(&[clamps.above()])
                 .with_units(top);
-            blocks.push(block(&settings, "label".into(), &place)?);
+            blocks.push(block(settings, "label".into(), &place)?);
         }
-        let by_class = blocks.iter().any(|block| block.classes().is_some());
-        let of_head = OptimiserSpec {
-            method: Algorithm::Sgd,
-            rate: settings.head_lr,
-            decay: settings.head_weight_decay,
-            ..descent(&settings)
-        };
-        let head = Head::new(
-            &context.scope("head").vars,
-            hidden.iter().sum(),
-            context.classes,
-            of_head,
-            0..context.epochs,
-        )?;
-        let mut readouts = vec![Readout {
-            name: "head",
-            cheap: true,
-            log_probabilities: true,
-        }];
-        match (by_class, context.hypotheses) {
-            (true, _) => readouts.push(Readout {
-                name: "goodness",
-                cheap: false,
-                log_probabilities: false,
-            }),
-            (false, true) => readouts.push(Readout {
-                name: "search",
-                cheap: false,
-                log_probabilities: false,
-            }),
-            (false, false) => (),
+        let spec = settings.head_spec.optimiser(&settings.optimiser);
+        let (vars, span) = (context.scope("head").vars, Span::Epochs(0..context.epochs));
+        let head = Head::new(&vars, hidden.iter().sum(), context.classes, spec, span)?;
+        let mut readouts = vec![Readout::new("head").cheap().with_log_probabilities()];
+        if blocks.iter().any(|block| block.classes().is_some()) {
+            readouts.push(Readout::new("goodness"));
+        } else if context.hypotheses {
+            readouts.push(Readout::new("search"));
         }
         Ok(Self {
-            blocks,
-            heads: [head],
-            readouts,
+            net: Net {
+                blocks,
+                heads: vec![head],
+                readouts,
+            },
             classes: context.classes,
             hidden,
             top,
             clamps,
             normalise: settings.normalise,
             steps: settings.steps,
-            window: window(&settings)?,
+            window: window(settings)?,
             damping: settings.damping,
             label_weight: settings.label_weight,
             redraw: settings.redraw,
             jitter: settings.jitter,
         })
+    }
+
+    fn layers(&self) -> &[Block] {
+        &self.net.blocks[..self.hidden.len()]
     }
 
     /// What is below at time step `t`; `t = 0` is the start.
@@ -155,11 +135,15 @@ impl Net {
     fn start(&self, below: Input, step: &Step) -> Result<Vec<Tensor>> {
         let mut states = Vec::with_capacity(self.hidden.len());
         let mut lower = below;
-        for (index, block) in self.blocks[..self.hidden.len()].iter().enumerate() {
+        for (index, block) in self.layers().iter().enumerate() {
             let (batch, views) = (lower.batch(), lower.views());
             let above = self.hidden.get(index + 1).copied().unwrap_or(self.top);
-            let silence = silence(above, batch, views, &lower.dtype_and_device().1)?;
-            let heard = self.beside(lower, silence.as_ref())?;
+            let silence = Values::Zeros {
+                rows: batch,
+                width: above,
+            };
+            let silence = Input::new([silence], batch, views, &[above])?;
+            let heard = self.beside(lower, (above > 0).then_some(&silence))?;
             let state = block.forward(&heard, step)?.detach();
             lower = self.listen(&state, batch, views)?;
             states.push(state);
@@ -198,7 +182,7 @@ impl Net {
     /// What stands above the last layer, as loud as what that hears from below, times `label_weight`.
     fn above(&self, label: Option<&Input>, step: &Step) -> Result<Option<Input>> {
         let Some(label) = label else { return Ok(None) };
-        let above = match self.blocks.get(self.hidden.len()) {
+        let above = match self.net.blocks.get(self.hidden.len()) {
             Some(projection) => self.listen(
                 &projection.forward(label, step)?,
                 label.batch(),
@@ -251,7 +235,39 @@ impl Net {
             })
         };
         let states = states.iter().map(of_view).collect::<Result<Vec<_>>>()?;
-        self.heads[0].log_probabilities(&self.features(&states, batch)?)
+        self.net.heads[0].log_probabilities(&self.features(&states, batch)?)
+    }
+
+    /// One time step of all blocks, side by side: all of them hear what was before this step, so that none waits for
+    /// another.
+    fn learn_step(
+        &mut self,
+        heard: &[Input],
+        states: &mut [Tensor],
+        targets: &Targets,
+        step: &Step,
+    ) -> Vec<Result<Option<StepReport>>> {
+        let damping = self.damping;
+        let states = states.iter_mut().map(Some).chain([None]);
+        let places: Vec<_> = self.net.blocks.iter_mut().zip(heard).zip(states).collect();
+        let learned = places.into_par_iter().map(|((block, heard), state)| {
+            let is_learning = block.is_learning(step);
+            let activity = block.forward(
+                heard,
+                &Step {
+                    train: is_learning,
+                    ..*step
+                },
+            )?;
+            let report = is_learning
+                .then(|| block.learn(heard, &activity, targets, step))
+                .transpose()?;
+            if let Some(state) = state {
+                *state = damp(state, &activity.detach(), damping)?;
+            }
+            Ok(report)
+        });
+        learned.collect()
     }
 
     /// The states that views start from: those of the neutral view, unless they differ below.
@@ -286,7 +302,7 @@ impl Net {
                 &states,
                 above.clone(),
             )?;
-            for ((block, heard), state) in self.blocks.iter().zip(&heard).zip(&mut states) {
+            for ((block, heard), state) in self.layers().iter().zip(&heard).zip(&mut states) {
                 let activity = block.forward(heard, step)?;
                 if self.window.contains(&t) {
                     let goodness = block.goodness(&activity)?;
@@ -298,31 +314,23 @@ impl Net {
                 *state = damp(state, &activity, self.damping)?;
             }
         }
-        sum.ok_or_else(|| mismatch("the window holds no time step"))
+        sum.ok_or_else(|| unfit("the window holds no time step"))
     }
 }
 
 /// A block at a place that says how much enters it and how many units it has.
 fn block(settings: &Recurrent, name: String, place: &BuildContext) -> Result<Block> {
-    let layer = registry::build(&settings.layer, &place.scope("layer"))?;
-    // One row is enough to see what comes out.
-    let row = Tensor::ones(
-        [&[1], &place.input[..]].concat(),
-        place.vars.dtype(),
-        &place.vars.device(),
-    )?;
-    let activity = layer.forward(&Input::of(row)?, &Step::evaluation(place.seed))?;
-    let (found, units) = (
-        activity.dims()[1..].to_vec(),
-        place.units.unwrap_or_default(),
-    );
+    let layer = plugin::build(&settings.layer, &place.scope("layer"))?;
+    let activity = layer.forward(&place.probe_input()?, &Step::evaluation(place.seed))?;
+    let found = &activity.dims()[1..];
+    let units = place.units.unwrap_or_default();
     let (is_right, expected) = match place.input[..] {
         [_, height, width] => {
             let expected = format!(
                 "[{units}, {height}, {width}], since `maps` keep their size: fields that are odd, with \
                  `padding = (field - 1) / 2` and no stride, do"
             );
-            (found == [units, height, width], expected)
+            (*found == [units, height, width], expected)
         }
         _ => (
             activity.elem_count() == units,
@@ -330,18 +338,17 @@ fn block(settings: &Recurrent, name: String, place: &BuildContext) -> Result<Blo
         ),
     };
     if !is_right {
-        return Err(mismatch(format!(
+        return Err(unfit(format!(
             "layer {name} gives {found:?} instead of {expected}"
         )));
     }
-    let of_goodness = place.scope("goodness").with_input(&activity.dims()[1..]);
-    let goodness = registry::build(&settings.goodness, &of_goodness)?;
-    let objective = Objective {
-        loss: settings.loss,
-        theta: settings.theta,
-        temperature: settings.temperature,
-    };
-    let optimiser = Optimiser::new(place.vars.clone(), descent(settings), 0..place.epochs);
+    let goodness = plugin::build(
+        &settings.goodness,
+        &place.scope("goodness").with_input(found),
+    )?;
+    let span = Span::Epochs(0..place.epochs);
+    let optimiser = Optimiser::new(place.vars.clone(), settings.optimiser.clone(), span);
+    let objective = settings.objective.clone();
     Ok(Block::new(
         name,
         layer,
@@ -352,158 +359,97 @@ fn block(settings: &Recurrent, name: String, place: &BuildContext) -> Result<Blo
     ))
 }
 
-fn descent(settings: &Recurrent) -> OptimiserSpec {
-    OptimiserSpec {
-        method: settings.optimiser,
-        rate: settings.lr,
-        decay: settings.weight_decay,
-        momentum: settings.momentum,
-        schedule: settings.schedule,
-    }
-}
-
 fn window(settings: &Recurrent) -> Result<RangeInclusive<usize>> {
     match settings.window[..] {
         [first, last] if first <= last && last <= settings.steps => Ok(first..=last),
-        _ => Err(Error::Setting {
-            key: "window".into(),
-            value: format!("{:?}", settings.window),
-            origin: "the settings".into(),
-            expected: format!(
+        _ => Err(Error::setting(
+            "window",
+            format!("{:?}", settings.window),
+            "the settings",
+            format!(
                 "[first, last], two time steps with 1 <= first <= last <= steps = {}",
                 settings.steps
             ),
-        }),
+        )),
     }
 }
 
-/// Nothing to be heard from `width` units: a part that costs nothing to multiply.
-fn silence(width: usize, batch: usize, views: usize, device: &Device) -> Result<Option<Input>> {
-    if width == 0 {
-        return Ok(None);
-    }
-    let index = Tensor::zeros((batch, 1), DType::U32, device)?;
-    let nothing = Values::OneHot {
-        index,
-        classes: width,
-        strength: 0.,
-    };
-    Ok(Some(Input::new(vec![nothing], batch, views, &[width])?))
-}
-
-impl Architecture for Net {
+impl Architecture for RecurrentNet {
     fn learn(
         &mut self,
         batch: &Batch,
-        sampler: &mut dyn NegativeSampler,
+        sampler: &dyn NegativeSampler,
         step: &Step,
-    ) -> Result<Vec<(usize, Report)>> {
+    ) -> Result<Vec<(usize, StepReport)>> {
         let (_, neutral, features) = self.neutral(batch, sampler, step)?;
-        let log = self.heads[0].log_probabilities(&features)?;
-        let mut views = sampler.views(&batch.shown_to(sampler), &mut || Ok(log.clone()), step)?;
+        let log = self.net.heads[0].log_probabilities(&features)?;
+        let mut views = sampler.views(batch, &Prediction::of(log.clone()), step)?;
         let mut clamped = self.clamps.take(&views.input)?;
         let mut states = self.start_of(&clamped, &neutral, batch, step)?;
-        let mut reports = vec![Report::default(); self.blocks.len()];
-        for block in &mut self.blocks {
-            block.optimiser_mut().gather(self.steps);
+        let mut reports = vec![StepReport::default(); self.net.blocks.len()];
+        for block in &mut self.net.blocks {
+            block.optimiser_mut().accumulate(self.steps);
         }
         for t in 1..=self.steps {
             let step = &step.pass(t as u32);
             if self.redraw && t > 1 {
-                let mut predict = || self.prediction(&states, &views.roles, batch.size());
-                views = sampler.views(&batch.shown_to(sampler), &mut predict, step)?;
+                let roles = views.targets.roles();
+                let prediction = Prediction::new(|| self.prediction(&states, roles, batch.size()));
+                let redrawn = sampler.views(batch, &prediction, step)?;
+                drop(prediction);
+                views = redrawn;
                 clamped = self.clamps.take(&views.input)?;
             }
             let above = self.above(clamped.label.as_ref(), step)?;
             let mut heard = self.heard(self.below(&clamped, t, batch, step)?, &states, above)?;
             // The projection of the label is a block like the others, only that it hears nothing but the label.
             heard.extend(clamped.label.iter().cloned());
-            // All of them hear what was before this step, so that none waits for another.
-            let places = self
-                .blocks
-                .iter_mut()
-                .zip(&heard)
-                .zip(states.iter_mut().map(Some).chain([None]));
-            let learned: Vec<_> = places
-                .collect::<Vec<_>>()
-                .into_par_iter()
-                .map(|((block, heard), state)| -> Result<Option<Report>> {
-                    let is_learning = block.is_learning(step);
-                    let activity = block.forward(
-                        heard,
-                        &Step {
-                            train: is_learning,
-                            ..*step
-                        },
-                    )?;
-                    let report = is_learning
-                        .then(|| block.learn(heard, &activity, &views, step))
-                        .transpose()?;
-                    if let Some(state) = state {
-                        *state = damp(state, &activity.detach(), self.damping)?;
-                    }
-                    Ok(report)
-                })
-                .collect();
+            let learned = self.learn_step(&heard, &mut states, &views.targets, step);
             for (sum, report) in reports.iter_mut().zip(learned) {
                 if let Some(report) = report? {
                     sum.add(&report, 1. / self.steps as f64);
                 }
             }
         }
-        for block in &mut self.blocks {
-            block.optimiser_mut().settle(step)?;
+        for block in &mut self.net.blocks {
+            block.optimiser_mut().apply_accumulated(step)?;
         }
-        self.heads[0].learn(&features, &log, batch.labels()?, step)?;
-        let learning = self.blocks.iter().zip(reports).enumerate();
-        Ok(learning
-            .filter(|(_, (block, _))| block.is_learning(step))
-            .map(|(index, (_, report))| (index, report))
-            .collect())
+        self.net.heads[0].learn(&features, &log, batch.labels()?, step)?;
+        let is_learning = |index: &usize| self.net.blocks[*index].is_learning(step);
+        let reports = reports.into_iter().enumerate();
+        Ok(reports.filter(|(index, _)| is_learning(index)).collect())
     }
 
     fn scores(
         &self,
         batch: &Batch,
         sampler: &dyn NegativeSampler,
-        readout: &str,
+        readout: &Readout,
         step: &Step,
     ) -> Result<Tensor> {
         let (_, states, features) = self.neutral(batch, sampler, step)?;
-        match readout {
-            "head" => self.heads[0].log_probabilities(&features),
+        match readout.name {
+            "head" => self.net.heads[0].log_probabilities(&features),
             "goodness" => self.goodness(&sampler.neutral(batch)?, &states, batch, step),
             _ => {
-                let input = sampler.hypotheses(batch, &every_class(self.classes, batch)?)?;
-                let input = input.ok_or_else(|| {
-                    mismatch("the sampler makes no hypotheses, so labels cannot be searched")
-                })?;
+                let candidates = every_class(self.classes, batch)?;
+                let input = sampler
+                    .hypotheses(batch, &candidates)?
+                    .ok_or_else(no_hypotheses)?;
                 let goodness = self.goodness(&input, &states, batch, step)?; // (C·B,)
                 Ok(goodness
-                    .reshape((input.views(), batch.size()))?
+                    .reshape((self.classes, batch.size()))?
                     .t()?
                     .contiguous()?)
             }
         }
     }
 
-    fn readouts(&self) -> Vec<Readout> {
-        self.readouts.clone()
+    fn net(&self) -> &Net {
+        &self.net
     }
 
-    fn blocks(&self) -> &[Block] {
-        &self.blocks
-    }
-
-    fn blocks_mut(&mut self) -> &mut [Block] {
-        &mut self.blocks
-    }
-
-    fn heads(&self) -> &[Head] {
-        &self.heads
-    }
-
-    fn heads_mut(&mut self) -> &mut [Head] {
-        &mut self.heads
+    fn net_mut(&mut self) -> &mut Net {
+        &mut self.net
     }
 }

@@ -98,20 +98,18 @@ fn fetch_into(hub: &Hub, part: &Path, name: &str) -> Result<[Images; 2]> {
         let mut fitting = tables.iter().filter(|table| rows(*table) == size);
         let (Some(table), None) = (fitting.next(), fitting.next()) else {
             let found: Vec<usize> = tables.iter().map(|table| rows(table)).collect();
-            let problem = format!(
-                "expected one table of {size} images to {name}, found tables of {found:?} rows"
-            );
-            return Err(Error::Data {
-                file: repository.into(),
-                problem,
-            });
+            return Err(Error::data(
+                repository,
+                format!(
+                    "expected one table of {size} images to {name}, found tables of {found:?} rows"
+                ),
+            ));
         };
         table::images(table, hub, counts).map_err(|problem| {
-            let problem = format!("the table of {size} images to {name}: {problem}");
-            Error::Data {
-                file: repository.into(),
-                problem,
-            }
+            Error::data(
+                repository,
+                format!("the table of {size} images to {name}: {problem}"),
+            )
         })
     };
     Ok([part("train on", hub.train)?, part("test on", hub.test)?])

@@ -1,8 +1,7 @@
 //! Data sets that are downloaded where their files are missing: what is known of them, and how they are checked.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::contract::build_context::BuildContext;
 use crate::data::find;
 use crate::data::images::Images;
 use crate::error::{Error, Result};
@@ -31,35 +30,35 @@ pub struct Hub {
 pub type Writer = fn(folder: &Path, train: &Images, test: &Images) -> Result<()>;
 
 impl Hub {
-    /// Sees to it that the files of the data set `name` are where they are looked for: if none of them is there, the
-    /// images are downloaded and checked, and `write` puts the files into the user's cache, all or none.
+    /// Provides the files of the data set `name`. If none of them is in a folder of `looked`, the images are downloaded
+    /// and checked, and `write` puts the files into the cache, all or none.
     ///
     /// # Errors
     /// [`Error::MissingData`] with the reason why the data set could not be downloaded: no network, no cache, other
-    /// images than are known to be there, or a program that was built without the feature `hub`.
+    /// images than expected, or a program that was built without the feature `hub`.
     pub fn provide(
         &self,
-        context: &BuildContext,
+        looked: Vec<PathBuf>,
+        cache: Option<&Path>,
         name: &str,
         files: &[&str],
         write: Writer,
     ) -> Result<()> {
-        let looked = context.folders(name);
         if files.iter().any(|file| find(&looked, name, file).is_ok()) {
             return Ok(());
         }
-        let fetched = match &context.cache {
+        let no_cache =
+            "there is no cache to download it to: neither $XDG_CACHE_HOME nor $HOME is set";
+        let fetched = match cache {
             Some(cache) => self
                 .fetch(cache, name, files, write)
                 .map_err(|error| error.to_string()),
-            None => Err(
-                "there is no cache to download it to: neither $XDG_CACHE_HOME nor $HOME is set"
-                    .into(),
-            ),
+            None => Err(no_cache.into()),
         };
+        let file = files.join(", ");
         fetched.map_err(|why| Error::MissingData {
             name: name.into(),
-            file: files.join(", "),
+            file,
             looked,
             why,
         })
@@ -67,7 +66,7 @@ impl Hub {
 
     #[cfg(not(feature = "hub"))]
     fn fetch(&self, _: &Path, _: &str, _: &[&str], _: Writer) -> Result<()> {
-        let why = "this program was built without the feature `hub`, which downloads";
+        let why = "this program was built without downloads; install it with `--features hub`";
         let source = std::io::Error::new(std::io::ErrorKind::Unsupported, why);
         Err(Error::File {
             action: "download",

@@ -10,9 +10,10 @@ use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
 use crate::data::text::tokenizer::Tokenizer;
-use crate::data::{Augment, Content, DataSet, Examples, Kind};
+use crate::data::{Content, DataSet, ExampleSpec};
 use crate::error::{Error, Result};
 use crate::flow::batch::Batch;
+use crate::flow::examples::{Augment, Examples, Passages};
 
 /// From so many documents on whole documents are dealt to the parts; fewer are cut.
 const DEALT: usize = 20;
@@ -26,26 +27,12 @@ pub struct Text {
     pub ngram: usize,
 }
 
-/// The text behind examples that are windows of it: what characters are counted and n-grams fitted on.
-#[derive(Clone, Debug)]
-pub struct Passages<'a> {
-    /// The tokens of each passage; the first `window` of them are never labels.
-    pub documents: Vec<&'a [u32]>,
-    /// How many tokens an example has.
-    pub window: usize,
-    /// How many characters the labels of all examples stand for.
-    pub characters: usize,
-}
-
 /// The text in a file.
 ///
 /// # Errors
 /// [`Error::File`] if it cannot be read; [`Error::Data`] if it is empty, or not UTF-8: with the place.
 pub fn read(path: &Path) -> Result<String> {
-    let fault = |problem: String| Error::Data {
-        file: path.into(),
-        problem,
-    };
+    let fault = |problem: String| Error::data(path, problem);
     let bytes = std::fs::read(path).map_err(Error::file("read", path))?;
     let text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
@@ -196,7 +183,7 @@ fn behind_space(text: &str, wanted: usize) -> usize {
 /// A data set of windows: an example is `window` tokens, `(B, K)` of `u32`, and its class the token that follows.
 ///
 /// # Errors
-/// [`Error::Mismatch`] if a part has no passage longer than the window; as [`Tokenizer::encode`].
+/// [`Error::Unfit`] if a part has no passage longer than the window; as [`Tokenizer::encode`].
 pub fn data_set(parts: &Parts, text: Text, window: usize) -> Result<DataSet> {
     let part = |name: &str, documents: &[String]| -> Result<Arc<dyn Examples>> {
         let windows = Windows::new(documents, &text.tokenizer, window)?;
@@ -206,26 +193,18 @@ pub fn data_set(parts: &Parts, text: Text, window: usize) -> Result<DataSet> {
                 .map(|document| document.chars().count())
                 .max()
                 .unwrap_or(0);
-            let problem = format!(
+            return Err(Error::usage("data", format!(
                 "the {name} part has no passage of more than {window} tokens, the longest of {} having {longest} \
                  characters; a shorter window or more text is needed",
                 documents.len()
-            );
-            return Err(Error::Mismatch {
-                place: "data".into(),
-                problem,
-            });
+            )));
         }
         let all: usize = windows.tokens.len();
         if windows.characters == 0 {
-            let problem = format!(
+            return Err(Error::usage("data", format!(
                 "every token to predict in the {name} part is unknown to the tokenizer; one that was made for such text, or \
                  a larger vocabulary, is needed"
-            );
-            return Err(Error::Mismatch {
-                place: "data".into(),
-                problem,
-            });
+            )));
         }
         if windows.short > 0 {
             let (short, count) = (windows.short, documents.len());
@@ -252,13 +231,13 @@ pub fn data_set(parts: &Parts, text: Text, window: usize) -> Result<DataSet> {
         part("validation", &parts.validation)?,
     );
     let test = part("test", &parts.test)?;
-    let kind = Kind {
-        shape: vec![window],
-        classes: text.tokenizer.vocabulary().to_vec(),
-        content: Content::Text,
-    };
+    let spec = ExampleSpec::new(
+        &[window],
+        text.tokenizer.vocabulary().to_vec(),
+        Content::Text,
+    );
     Ok(DataSet {
-        kind,
+        spec,
         train,
         validation,
         test,
@@ -296,15 +275,13 @@ impl Windows {
     /// All windows of some documents; documents that are not longer than the window have none.
     ///
     /// # Errors
-    /// As [`Tokenizer::encode`]; [`Error::Mismatch`] for a window of no tokens.
+    /// As [`Tokenizer::encode`]; [`Error::Unfit`] for a window of no tokens.
     pub fn new(documents: &[String], tokenizer: &Tokenizer, window: usize) -> Result<Self> {
         if window == 0 {
-            let problem =
-                "a window of no tokens predicts nothing; at least 1 is needed".to_string();
-            return Err(Error::Mismatch {
-                place: "data".into(),
-                problem,
-            });
+            return Err(Error::usage(
+                "data",
+                "a window of no tokens predicts nothing; at least 1 is needed",
+            ));
         }
         let (mut tokens, mut ends): (Vec<u32>, Vec<(usize, usize)>) = (Vec::new(), Vec::new());
         let (mut characters, mut short, mut windows) = (0, 0, 0);
@@ -369,13 +346,11 @@ impl Examples for Windows {
 
     fn batch(&self, indices: &[usize], augment: Option<&Augment<'_>>) -> Result<Batch> {
         if augment.is_some_and(|augment| augment.shift > 0 || augment.flip) {
-            let problem =
+            return Err(Error::usage(
+                "data",
                 "`shift` and `flip` move pictures; text has none, leave them at 0 and false"
-                    .to_string();
-            return Err(Error::Mismatch {
-                place: "data".into(),
-                problem,
-            });
+                    .to_string(),
+            ));
         }
         let (mut tokens, mut labels) =
             (Vec::with_capacity(indices.len() * self.window), Vec::new());

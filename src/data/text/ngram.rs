@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 
-use crate::data::text::Passages;
-use crate::run::summary::{Bits, Score};
+use crate::data::score::{Bits, Score};
+use crate::flow::examples::Passages;
 
 /// No n-gram: there is no text before it.
 const NONE: u32 = u32::MAX;

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::narrow;
+use super::simd;
 use crate::error::{Error, Result};
 use crate::kernels::Rows;
 
@@ -31,21 +31,17 @@ impl Fields {
     /// Fields of `field×field` pixels, `stride` pixels apart, over images `[C, H, W]` with `padding` zeros around them.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if a field is larger than the image with its padding, or not larger than the padding; if the
+    /// [`Error::Unfit`] if a field is larger than the image with its padding, or not larger than the padding; if the
     /// stride is 0, or if the fields have absurdly many numbers in all.
     pub fn new(image: [usize; 3], field: usize, stride: usize, padding: usize) -> Result<Self> {
         let [channels, height, width] = image;
         // A field that could lie beyond the border as a whole would see nothing.
         let most = height.min(width).saturating_add(padding.saturating_mul(2));
         if stride == 0 || image.contains(&0) || !(1..=most).contains(&field) || padding >= field {
-            let problem = format!(
+            return Err(Error::unfit("local receptive fields", format!(
                 "fields of {field}×{field} pixels, {stride} apart, have no place in images of {height}×{width} with \
                  {padding} zeros around them: `field` at most {most}, `padding` less than `field`, `stride` at least 1"
-            );
-            return Err(Error::Mismatch {
-                place: "local receptive fields".into(),
-                problem,
-            });
+            )));
         }
         // Where there is but one place, how far the next would be does not matter.
         let stride = stride.min(height.max(width).saturating_add(padding.saturating_mul(2)));
@@ -60,16 +56,12 @@ impl Fields {
             .saturating_mul(channels)
             .saturating_mul(grid[0].saturating_mul(grid[1]));
         if entries.max(height.saturating_mul(width)) > LARGEST {
-            let problem = format!(
+            return Err(Error::unfit("local receptive fields", format!(
                 "{}×{} fields of {} numbers are too many; a smaller `field` or a larger `stride` is needed",
                 grid[0],
                 grid[1],
                 area.saturating_mul(channels)
-            );
-            return Err(Error::Mismatch {
-                place: "local receptive fields".into(),
-                problem,
-            });
+            )));
         }
         let mut index = Vec::with_capacity(area * grid[0] * grid[1]);
         for location in 0..grid[0] * grid[1] {
@@ -124,7 +116,7 @@ impl Fields {
 
     /// Whether fields of so many units are computed with neighbouring places side by side.
     pub(super) fn is_narrow(&self, units: usize) -> bool {
-        units <= narrow::MOST_UNITS && narrow::Pieces::of(self).are_filled()
+        units <= simd::MOST_UNITS && simd::Pieces::of(self).are_filled()
     }
 
     pub(super) fn locations(&self) -> usize {

@@ -1,15 +1,16 @@
-//! Fields that are moved over images, each place with weights of its own: local receptive fields.
+//! Local receptive fields: fields that are moved over images, each location with weights of its own.
 
 mod fields;
-mod narrow;
-mod wide;
+mod per_location;
+mod simd;
 
 use std::sync::Arc;
 
-use candle_core::{Tensor, Var};
+use candle_core::{Device, Tensor, Var};
 use candle_nn::Init;
 
 pub use self::fields::Fields;
+use super::terms::numbers;
 use crate::error::{Error, Result};
 use crate::flow::input::{Input, Part, Values};
 use crate::flow::step::Step;
@@ -18,10 +19,10 @@ use crate::kernels::{self, add, with_rows, with_values};
 use crate::modules::cache::PartCache;
 use crate::optim::{self, Form, Gradient, Optimiser, OutputGradient, Product};
 
-/// The building block of layers with local receptive fields: as a convolution, but weights are not shared.
+/// A convolution whose weights are not shared: every location of the grid has its own.
 ///
-/// `y[r, n, l] = Σ_f field(x)[r, l, f]·W[l, f, n] + b[l, n]`, location `l` of `L = gridₕ·grid_w` seeing all channels of
-/// the `field×field` pixels that begin at `stride` times its place in the grid; zeros beyond the border.
+/// `y[r, n, l] = Σ_f field(x)[r, l, f]·W[l, f, n] + b[l, n]`. Location `l` of `L = gridₕ·grid_w` sees all channels of the
+/// `field×field` pixels that begin at `stride` times its position in the grid; there are zeros beyond the border.
 ///
 /// | tensor | shape                    |                                                  |
 /// |--------|--------------------------|--------------------------------------------------|
@@ -30,39 +31,36 @@ use crate::optim::{self, Form, Gradient, Optimiser, OutputGradient, Product};
 /// | `b`    | `(L·N,)`                 | the variable `bias`, location after location     |
 /// | `y`    | `(V·B, N, gridₕ, grid_w)`| not attached to the variables                    |
 ///
-/// A location costs `2·V·B·C·field²·N` operations forward and as many for its weight's gradient, with nothing multiplied
-/// that is not in its field: matrix products, or sums over vectors where there are few units at a place.
+/// A location costs `2·V·B·C·field²·N` operations forward and as many for its weight's gradient. It is computed by matrix
+/// products, or by sums over vectors if there are few units at a location.
 ///
-/// Parts of the input that are whole channels are multiplied one by one, as by [`Linear`](crate::Linear): one that all
-/// views share only once for all of them. Sums over a part that comes again are kept until a variable changes.
+/// Parts of the input that are whole channels are multiplied one by one, as by [`Linear`](crate::Linear); a part that all
+/// views share is multiplied once for all of them. Sums over a part that is seen again are cached until a variable changes.
 pub struct LocallyConnected {
     vars: Vars,
     weight: (String, Var),
     bias: (String, Var),
     fields: Arc<Fields>,
-    kept: PartCache<Vec<f32>>,
+    sums: PartCache<Vec<f32>>,
     turned: PartCache<Vec<f32>>,
 }
 
 impl LocallyConnected {
-    /// A new one: `units` channels at each location, weights drawn by `init`, biases of zero.
+    /// A new map: `units` channels at each location, weights drawn by `init`, biases of zero.
     ///
     /// # Errors
     /// As [`Vars::get`].
     pub fn new(vars: &Vars, fields: Fields, units: usize, init: Init) -> Result<Self> {
         let shape = (fields.locations(), fields.numbers(), units);
         let weight = (vars.path("weight"), vars.get("weight", shape, init)?);
-        let bias = (
-            vars.path("bias"),
-            vars.get("bias", fields.locations() * units, Init::Const(0.))?,
-        );
-        let (vars, fields) = (vars.clone(), Arc::new(fields));
+        let count = fields.locations() * units;
+        let bias = (vars.path("bias"), vars.get("bias", count, Init::Const(0.))?);
         Ok(Self {
-            vars,
+            vars: vars.clone(),
             weight,
             bias,
-            fields,
-            kept: PartCache::default(),
+            fields: Arc::new(fields),
+            sums: PartCache::default(),
             turned: PartCache::default(),
         })
     }
@@ -70,8 +68,8 @@ impl LocallyConnected {
     /// The weights of each unit of each location, `(L·N, C, field, field)`, unit after unit.
     ///
     /// # Errors
-    /// Whatever candle refuses.
-    pub fn features(&self) -> Result<Tensor> {
+    /// Errors of candle.
+    pub fn weight_images(&self) -> Result<Tensor> {
         let (locations, _, units) = self.weight.1.dims3()?;
         let (channels, field) = (self.fields.image[0], self.fields.field);
         let rows = self
@@ -83,27 +81,20 @@ impl LocallyConnected {
         Ok(rows.reshape((locations * units, channels, field, field))?)
     }
 
-    /// How many rows, locations and units.
+    /// The number of rows, locations and units.
     fn sizes(&self, x: &Input) -> Result<(usize, usize, usize)> {
         let [channels, height, width] = self.fields.image;
         if x.width() != channels * height * width {
-            let (found, expected) = (
-                x.shape().to_vec(),
-                format!("images ({channels}, {height}, {width})"),
-            );
-            return Err(Error::Shape {
-                place: self.weight.0.clone(),
-                found,
-                expected,
-            });
+            let expected = format!("images ({channels}, {height}, {width})");
+            return Err(Error::shape(&self.weight.0, x.shape(), expected));
         }
         Ok((x.rows(), self.fields.locations(), self.weight.1.dim(2)?))
     }
 
-    /// The parts of an input, those that are no whole channels joined with their neighbours; all are dense, but for silent
-    /// ones.
+    /// The parts of an input, dense or zeros; parts that are not whole channels are joined with their neighbours.
     fn channels(&self, x: &Input) -> Result<Vec<Part>> {
-        let (mut whole, mut open, mut width) = (Vec::with_capacity(x.parts().len()), Vec::new(), 0);
+        let mut whole = Vec::with_capacity(x.parts().len());
+        let (mut open, mut width) = (Vec::new(), 0);
         for part in x.parts() {
             width += part.values.width()?;
             open.push(part.clone());
@@ -112,15 +103,8 @@ impl LocallyConnected {
             }
             let parts = std::mem::take(&mut open);
             whole.push(match &parts[..] {
-                [part]
-                    if matches!(part.values, Values::Dense { .. }) || part.values.is_silent() =>
-                {
-                    part.clone()
-                }
-                _ => Part {
-                    values: Values::dense(x.with_parts(parts)?.join()?)?,
-                    scale: None,
-                },
+                [part] if !matches!(part.values, Values::OneHot { .. }) => part.clone(),
+                _ => Values::dense(x.with_parts(parts)?.join()?)?.into(),
             });
         }
         Ok(whole)
@@ -134,10 +118,8 @@ impl LocallyConnected {
         let (rows, locations, units) = self.sizes(x)?;
         let shape = (rows, units, self.fields.grid[0], self.fields.grid[1]);
         if !kernels::is_fast(&self.weight.1) {
-            let product = self
-                .fields
-                .plain(&x.join()?)?
-                .matmul(&self.weight.1.as_detached_tensor())?; // (L, R, N)
+            let fields = self.fields.plain(&x.join()?)?;
+            let product = fields.matmul(&self.weight.1.as_detached_tensor())?; // (L, R, N)
             let bias = self
                 .bias
                 .1
@@ -151,101 +133,101 @@ impl LocallyConnected {
             .1
             .reshape((locations, units))?
             .t()?
-            .flatten_all()?
-            .to_vec1::<f32>()?;
+            .flatten_all()?;
+        let bias = bias.to_vec1::<f32>()?;
+        let terms = self.terms(x)?;
+        let mut out = vec![0f32; rows * units * locations];
+        kernels::for_rows(&mut out, units * locations, |row, out| {
+            for term in &terms {
+                let scale = term.scale.as_ref().map_or(1., |scale| scale[row]);
+                self.add_row(term, row % term.rows, units, scale, out);
+            }
+            for (out, bias) in out.iter_mut().zip(&bias) {
+                // Not `max`, which would hide NaN.
+                *out = if *out + bias < 0. { 0. } else { *out + bias };
+            }
+        });
+        Ok(Tensor::from_vec(out, shape, self.weight.1.device())?)
+    }
+
+    /// The sums of the fields of each part.
+    fn terms(&self, x: &Input) -> Result<Vec<Term>> {
         let mut terms = Vec::with_capacity(x.parts().len());
         let mut first = 0;
         for part in self.channels(x)? {
             if let Values::Dense { matrix, columns } = &part.values {
-                let count = part.values.rows()?;
-                let (of, is_shared) = ((matrix, columns), count == x.batch());
+                let rows = part.values.rows()?;
+                let is_shared = rows == x.batch();
+                let (key, version) = ((matrix, columns), self.vars.version());
                 let multiply = || self.multiply(&part.values, first);
-                let sums = self
-                    .kept
-                    .get(first, of, self.vars.version(), is_shared, multiply)?;
-                let scale = part
-                    .scale
-                    .as_ref()
-                    .map(Tensor::to_vec1::<f32>)
-                    .transpose()?;
-                terms.push((sums, count, scale));
+                let sums = self.sums.get(first, key, version, is_shared, multiply)?;
+                terms.push(Term {
+                    sums,
+                    rows,
+                    scale: numbers(part.scale.as_ref())?,
+                });
             }
             first += part.values.width()?;
         }
-        let mut out = vec![0f32; rows * units * locations];
-        kernels::for_rows(&mut out, units * locations, |row, out| {
-            for (sums, count, scale) in &terms {
-                let scale = scale.as_ref().map_or(1., |scale| scale[row]);
-                self.add_row(sums, (row % count, *count, units), scale, out);
-            }
-            // Not `max`, which would hide what is no number.
-            out.iter_mut()
-                .zip(&bias)
-                .for_each(|(out, bias)| *out = if *out + bias < 0. { 0. } else { *out + bias });
-        });
-        Ok(Tensor::from_vec(out, shape, self.weight.1.device())?)
+        Ok(terms)
     }
 
     /// The sums of the fields of some channels, from column `first` on, in the order that they are computed in.
     fn multiply(&self, values: &Values, first: usize) -> Result<Vec<f32>> {
         let (fields, units) = (&*self.fields, self.weight.1.dim(2)?);
         let channel = first / fields.pixels();
-        let turned = if fields.is_narrow(units) {
-            Some(self.turned()?)
-        } else {
-            None
+        let turned = match fields.is_narrow(units) {
+            true => Some(self.turned()?),
+            false => None,
         };
-        with_rows(&values.to_matrix(kernels::FAST)?, |x| match &turned {
-            Some(weight) => Ok(narrow::forward(fields, &x, weight, channel, units)),
+        let matrix = values.to_matrix(kernels::FAST, &Device::Cpu)?;
+        with_rows(&matrix, |x| match &turned {
+            Some(weight) => Ok(simd::forward(fields, &x, weight, channel, units)),
             None => with_values(&self.weight.1, |weight| {
-                wide::forward(fields, &x, weight, channel, units)
+                per_location::forward(fields, &x, weight, channel, units)
             }),
         })?
     }
 
-    /// The weight with neighbouring places side by side; kept until a variable changes, as if it were part of an input.
+    /// The weight with neighbouring locations side by side; cached until a variable changes, like a part of an input.
     fn turned(&self) -> Result<Arc<Vec<f32>>> {
         let (weight, units) = (self.weight.1.as_tensor(), self.weight.1.dim(2)?);
-        self.turned
-            .get(0, (weight, &(0..units)), self.vars.version(), true, || {
-                with_values(weight, |weight| narrow::turned(&self.fields, weight, units))
-            })
+        let key = (weight, &(0..units));
+        self.turned.get(0, key, self.vars.version(), true, || {
+            with_values(weight, |weight| simd::turned(&self.fields, weight, units))
+        })
     }
 
-    /// Adds one of the rows of [`LocallyConnected::multiply`], times its scale, to a row of the output, `(N, L)`.
-    fn add_row(
-        &self,
-        sums: &[f32],
-        (row, rows, units): (usize, usize, usize),
-        scale: f32,
-        out: &mut [f32],
-    ) {
-        let locations = self.fields.locations();
+    /// Adds a row of the sums of a part, times a scale, to a row of the output, `(N, L)`.
+    fn add_row(&self, term: &Term, row: usize, units: usize, scale: f32, out: &mut [f32]) {
+        let (locations, rows) = (self.fields.locations(), term.rows);
         if !self.fields.is_narrow(units) {
-            for (location, sums) in sums.chunks_exact(rows * units).enumerate() {
+            for (location, sums) in term.sums.chunks_exact(rows * units).enumerate() {
                 let out = out[location..].iter_mut().step_by(locations);
-                out.zip(&sums[row * units..][..units])
-                    .for_each(|(out, sum)| *out += scale * sum);
+                for (out, sum) in out.zip(&sums[row * units..][..units]) {
+                    *out += scale * sum;
+                }
             }
             return;
         }
-        let pieces = narrow::Pieces::of(&self.fields);
-        for (piece, sums) in sums.chunks_exact(rows * units * narrow::LANES).enumerate() {
+        let pieces = simd::Pieces::of(&self.fields);
+        let sums = term.sums.chunks_exact(rows * units * simd::LANES);
+        for (piece, sums) in sums.enumerate() {
             let (first, count) = pieces.locations(piece);
-            let sums = sums[row * units * narrow::LANES..].chunks_exact(narrow::LANES);
+            let sums = sums[row * units * simd::LANES..].chunks_exact(simd::LANES);
             for (out, sums) in out.chunks_exact_mut(locations).zip(sums) {
                 add(&mut out[first..first + count], scale, sums);
             }
         }
     }
 
-    /// The gradients of weight and bias, `(L, F, N)` and `(L·N,)`; `delta`, `(V·B, N, gridₕ, grid_w)` or flattened, is that
-    /// of `y`.
+    /// The gradients of weight and bias, `(L, F, N)` and `(L·N,)`, given the gradient of the loss with respect to `y`,
+    /// `(V·B, N, gridₕ, grid_w)` or flattened.
     ///
     /// # Errors
     /// [`Error::Shape`] if they do not fit.
-    pub fn gradients(&self, x: &Input, delta: impl Into<OutputGradient>) -> Result<[Tensor; 2]> {
-        let delta = self.delta(x, delta.into())?;
+    pub fn gradients(&self, x: &Input, gradient: impl Into<OutputGradient>) -> Result<[Tensor; 2]> {
+        let delta = self.checked(x, gradient.into())?;
         let weight = match kernels::is_fast(&self.weight.1) {
             true => optim::formed(&self.weight.1, &self.form(), &self.products(x, &delta)?)?,
             false => self.plain(x, &delta)?,
@@ -257,20 +239,13 @@ impl LocallyConnected {
         self.fields.clone()
     }
 
-    /// That of the weight by candle's operations.
+    /// The gradient of the weight by candle's operations.
     fn plain(&self, x: &Input, delta: &OutputGradient) -> Result<Tensor> {
         let (rows, locations, units) = self.sizes(x)?;
-        let delta = delta
-            .whole()?
-            .reshape((rows, units, locations))?
-            .permute((2, 0, 1))?
-            .contiguous()?; // (L, R, N)
-        let fields = self
-            .fields
-            .plain(&x.join()?)?
-            .transpose(1, 2)?
-            .contiguous()?;
-        Ok(fields.matmul(&delta)?)
+        let delta = delta.whole()?.reshape((rows, units, locations))?;
+        let delta = delta.permute((2, 0, 1))?.contiguous()?; // (L, R, N)
+        let fields = self.fields.plain(&x.join()?)?.transpose(1, 2)?;
+        Ok(fields.contiguous()?.matmul(&delta)?)
     }
 
     fn of_bias(&self, delta: &OutputGradient) -> Result<Tensor> {
@@ -280,67 +255,65 @@ impl LocallyConnected {
         Ok(sums.t()?.contiguous()?.flatten_all()?)
     }
 
-    /// The delta of all rows, `(V·B, N·L)`.
-    fn delta(&self, x: &Input, delta: OutputGradient) -> Result<OutputGradient> {
+    /// The output gradient of all rows, `(V·B, N·L)`.
+    fn checked(&self, x: &Input, gradient: OutputGradient) -> Result<OutputGradient> {
         let (rows, locations, units) = self.sizes(x)?;
-        let delta = delta.flattened()?;
-        if delta.dims() != [rows, units * locations] {
-            let expected = format!(
-                "({rows}, {units}, {}, {})",
-                self.fields.grid[0], self.fields.grid[1]
-            );
-            return Err(Error::Shape {
-                place: self.weight.0.clone(),
-                found: delta.dims().to_vec(),
-                expected,
-            });
+        let gradient = gradient.flattened()?;
+        if gradient.dims() == [rows, units * locations] {
+            return Ok(gradient);
         }
-        Ok(delta)
+        let [height, width] = self.fields.grid;
+        let expected = format!("({rows}, {units}, {height}, {width})");
+        Err(Error::shape(&self.weight.0, gradient.dims(), expected))
     }
 
-    /// What the gradient of the weight is made of: a product for each part.
+    /// The products that the gradient of the weight is made of, one for each part.
     fn products(&self, x: &Input, delta: &OutputGradient) -> Result<Vec<Product>> {
         let product = |part: &Part| {
-            let views = if part.values.rows()? == x.rows() {
-                1
-            } else {
-                x.views()
-            };
+            let is_shared = part.values.rows()? != x.rows();
+            let views = if is_shared { x.views() } else { 1 };
+            let delta = delta.through_scale(part.scale.as_ref(), views)?;
             Ok(Product {
                 values: part.values.clone(),
-                delta: delta.through_scale(part.scale.as_ref(), views)?,
+                delta,
             })
         };
         self.channels(x)?.iter().map(product).collect()
     }
 
-    /// One step of weight and bias, `delta` being the gradient of the loss with respect to `y`, as in
-    /// [`LocallyConnected::gradients`]; see [`Linear::learn`](crate::Linear::learn) for rows of it that are zero, and for parts that
-    /// all views share.
+    /// Updates weight and bias, given the gradient of the loss with respect to `y`: see [`LocallyConnected::gradients`].
+    /// Rows of zeros and shared parts are treated as by [`Linear::update`](crate::Linear::update).
     ///
     /// # Errors
     /// [`Error::Shape`] if the arguments do not fit.
-    pub fn learn(
+    pub fn update(
         &mut self,
         x: &Input,
-        delta: impl Into<OutputGradient>,
+        gradient: impl Into<OutputGradient>,
         optimiser: &mut Optimiser,
         step: &Step,
     ) -> Result<()> {
-        let delta = self.delta(x, delta.into())?;
+        let delta = self.checked(x, gradient.into())?;
         let (name, weight) = &self.weight;
         if kernels::is_fast(weight) {
-            optimiser.learn_formed(name, weight, &self.form(), &self.products(x, &delta)?, step)?;
+            let products = self.products(x, &delta)?;
+            let gradient = Gradient::Formed(&self.form(), &products);
+            optimiser.update(name, weight, gradient, step)?;
         } else {
-            optimiser.learn(name, weight, Gradient::Whole(&self.plain(x, &delta)?), step)?;
+            let gradient = self.plain(x, &delta)?;
+            optimiser.update(name, weight, Gradient::Whole(&gradient), step)?;
         }
-        optimiser.learn(
-            &self.bias.0,
-            &self.bias.1,
-            Gradient::Whole(&self.of_bias(&delta)?),
-            step,
-        )
+        let (name, bias) = &self.bias;
+        optimiser.update(name, bias, Gradient::Whole(&self.of_bias(&delta)?), step)
     }
+}
+
+/// The sums of the fields over a part of the input.
+struct Term {
+    sums: Arc<Vec<f32>>,
+    /// The number of rows of the part: `V·B`, or `B` if all views share it.
+    rows: usize,
+    scale: Option<Vec<f32>>,
 }
 
 impl Form for Fields {
@@ -352,18 +325,18 @@ impl Form for Fields {
         factor: f32,
     ) -> Result<()> {
         let delta = product.delta.whole()?;
-        if delta.dim(0)? == 0 {
+        if delta.dim(0)? == 0 || matches!(product.values, Values::Zeros { .. }) {
             return Ok(());
         }
         let (units, channel) = (delta.dim(1)? / self.locations(), first / self.pixels());
-        with_rows(&product.values.to_matrix(kernels::FAST)?, |x| {
+        let matrix = product.values.to_matrix(kernels::FAST, &Device::Cpu)?;
+        with_rows(&matrix, |x| {
             with_rows(&delta, |delta| {
-                let form = if self.is_narrow(units) {
-                    narrow::gradient
-                } else {
-                    wide::gradient
+                let add = match self.is_narrow(units) {
+                    true => simd::gradient,
+                    false => per_location::gradient,
                 };
-                form(self, &x, &delta, gradient, channel, factor);
+                add(self, &x, &delta, gradient, channel, factor);
             })
         })?
     }
@@ -373,7 +346,7 @@ impl Form for Fields {
 mod tests {
     use super::*;
     use crate::flow::input::Normalise;
-    use crate::optim::{Algorithm, OptimiserSpec, Schedule};
+    use crate::optim::{Algorithm, OptimiserSpec, Schedule, Span};
     use candle_core::{DType, Device};
 
     fn numbers(shape: &[usize], seed: u64) -> Result<Tensor> {
@@ -429,13 +402,7 @@ mod tests {
     fn both_forms_and_autograd_agree() -> Result<()> {
         let fields = Fields::new([2, 9, 8], 4, 3, 1)?;
         assert_eq!((fields.grid(), fields.numbers()), ([3, 3], 32));
-        for (rows, units) in [
-            (5, 3),
-            (1, 1),
-            (48, 4),
-            (75, 5),
-            (20, narrow::MOST_UNITS + 1),
-        ] {
+        for (rows, units) in [(5, 3), (1, 1), (48, 4), (75, 5), (20, simd::MOST_UNITS + 1)] {
             let x = numbers(&[rows, 2, 9, 8], 1)?;
             let double = local(DType::F64, &fields, units)?;
             // The definition, through autograd.
@@ -476,7 +443,7 @@ mod tests {
     #[test]
     fn rows_of_zeros_and_what_rows_have_in_common_make_no_difference() -> Result<()> {
         let fields = Fields::new([2, 9, 8], 4, 3, 1)?;
-        for units in [3, narrow::MOST_UNITS + 1] {
+        for units in [3, simd::MOST_UNITS + 1] {
             let (local, x) = (
                 local(DType::F32, &fields, units)?,
                 numbers(&[40, 2, 9, 8], 1)?,
@@ -546,7 +513,7 @@ mod tests {
             (21, 1, 3, 5),
         ];
         for (width, stride, batch, split) in sizes {
-            for units in [1, 3, 5, narrow::MOST_UNITS + 1] {
+            for units in [1, 3, 5, simd::MOST_UNITS + 1] {
                 let shape = [3, 6, width];
                 let fields = Fields::new(shape, 4, stride, 2)?;
                 let (fast, plain) = (
@@ -610,7 +577,7 @@ mod tests {
             train: true,
             pass: 0,
         };
-        for (units, gathered) in [(3, true), (3, false), (narrow::MOST_UNITS + 1, true)] {
+        for (units, gathered) in [(3, true), (3, false), (simd::MOST_UNITS + 1, true)] {
             let learned = |dtype: DType| -> Result<[Tensor; 2]> {
                 let vars = Vars::new(3, dtype, &Device::Cpu);
                 let mut local = LocallyConnected::new(
@@ -624,13 +591,13 @@ mod tests {
                 )?;
                 let (method, schedule) = (Algorithm::Sgd, Schedule::Constant);
                 let descent = OptimiserSpec {
-                    method,
-                    rate: 0.1,
-                    decay: 0.01,
+                    optimiser: method,
+                    lr: 0.1,
+                    weight_decay: 0.01,
                     momentum: 0.5,
                     schedule,
                 };
-                let mut optimiser = Optimiser::new(vars, descent, 0..1);
+                let mut optimiser = Optimiser::new(vars, descent, Span::Epochs(0..1));
                 // In the last step nothing is to be learned: what is left then is the momentum.
                 for strength in [0.1, 0.1, 0.] {
                     let x = views(dtype, 3, shape, 0)?;
@@ -642,14 +609,14 @@ mod tests {
                         Ok((x, delta))
                     });
                     if gathered {
-                        optimiser.gather(3);
+                        optimiser.accumulate(3);
                     }
                     for lesson in lessons {
                         let (x, delta) = lesson?;
-                        local.learn(&x, delta, &mut optimiser, &step)?;
+                        local.update(&x, delta, &mut optimiser, &step)?;
                     }
                     if gathered {
-                        optimiser.settle(&step)?;
+                        optimiser.apply_accumulated(&step)?;
                     }
                 }
                 Ok([

@@ -1,84 +1,91 @@
-//! The guard of data sets.
+//! The wrapper around data sets.
 
 use std::sync::Arc;
 
 use candle_core::DType;
 
-use super::{attempt, certain, fault, has_shape, is_finite};
+use super::{attempt, fault, has_shape, is_finite, Checkable};
 use crate::contract::build_context::BuildContext;
-use crate::data::text::Passages;
-use crate::data::{Augment, Content, DataSet, Examples, Kind};
+use crate::data::{Content, DataSet, ExampleSpec};
 use crate::error::Result;
 use crate::flow::batch::Batch;
-use crate::plugin::registry::Checkable;
+use crate::flow::examples::{Augment, Examples, Passages};
 
 impl Checkable for DataSet {
-    fn guard(built: Box<Self>, plugin: String, _context: &BuildContext) -> Box<Self> {
-        let guard = |part: Arc<dyn Examples>| -> Arc<dyn Examples> {
-            Arc::new(CheckedExamples {
-                plugin: plugin.clone(),
-                kind: built.kind.clone(),
-                inner: part,
-            })
+    fn checked(built: Box<Self>, called: String, _: &BuildContext) -> Result<Box<Self>> {
+        let checked = |part: &Arc<dyn Examples>| -> Result<Arc<dyn Examples>> {
+            let count = attempt(&called, || Ok(part.len()))?;
+            let (called, spec) = (called.clone(), built.spec.clone());
+            Ok(Arc::new(CheckedExamples {
+                called,
+                spec,
+                count,
+                inner: part.clone(),
+            }))
         };
-        let (train, validation, test) = (
-            guard(built.train),
-            guard(built.validation),
-            guard(built.test),
-        );
-        Box::new(Self {
-            kind: built.kind.clone(),
-            train,
-            validation,
-            test,
-            text: built.text,
-        })
+        Ok(Box::new(Self {
+            train: checked(&built.train)?,
+            validation: checked(&built.validation)?,
+            test: checked(&built.test)?,
+            spec: built.spec.clone(),
+            text: built.text.clone(),
+        }))
     }
 }
 
 /// A part of a data set, and what is known of its examples.
 struct CheckedExamples {
-    plugin: String,
-    kind: Kind,
+    called: String,
+    spec: ExampleSpec,
+    count: usize,
     inner: Arc<dyn Examples>,
+}
+
+impl CheckedExamples {
+    fn check(&self, batch: &Batch, count: usize) -> Result<(), String> {
+        let dtype = batch.examples().dtype();
+        if (self.spec.content == Content::Text) != (dtype == DType::U32) {
+            return Err(format!(
+                "returned examples of {dtype:?}, expected tokens as U32 and all else as F32"
+            ));
+        }
+        if !is_finite(batch.examples()) {
+            return Err("returned examples that are not finite".into());
+        }
+        let Ok(labels) = batch.labels() else {
+            return Ok(());
+        };
+        let (found, expected) = (labels.len(), count * self.spec.positions);
+        if found != expected {
+            return Err(format!(
+                "returned {found} labels for {count} examples, expected {expected}"
+            ));
+        }
+        let classes = self.spec.classes.len();
+        match labels.iter().find(|&&label| label as usize >= classes) {
+            Some(label) => Err(format!(
+                "returned a label of {label}, counted from 0; there are {classes} classes"
+            )),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Examples for CheckedExamples {
     fn len(&self) -> usize {
-        certain(&self.plugin, || self.inner.len())
+        self.count
     }
 
     fn batch(&self, indices: &[usize], augment: Option<&Augment<'_>>) -> Result<Batch> {
-        let batch = attempt(&self.plugin, || self.inner.batch(indices, augment))?;
-        let expected = [&[indices.len()], &self.kind.shape[..]].concat();
-        has_shape(&self.plugin, "examples", batch.examples().dims(), &expected)?;
-        let dtype = batch.examples().dtype();
-        if (self.kind.content == Content::Text) != (dtype == DType::U32) {
-            let problem =
-                format!("gave examples of {dtype:?}, expected tokens as U32 and all else as F32");
-            return Err(fault(&self.plugin, problem));
-        }
-        if !is_finite(batch.examples()) {
-            return Err(fault(
-                &self.plugin,
-                "gave examples that are not finite".into(),
-            ));
-        }
-        let classes = self.kind.classes.len();
-        match batch
-            .labels()
-            .ok()
-            .and_then(|labels| labels.iter().find(|&&label| label as usize >= classes))
-        {
-            Some(label) => Err(fault(
-                &self.plugin,
-                format!("gave a label of {label}, counted from 0; there are {classes} classes"),
-            )),
-            None => Ok(batch),
-        }
+        let batch = attempt(&self.called, || self.inner.batch(indices, augment))?;
+        let expected = [&[indices.len()], &self.spec.shape[..]].concat();
+        has_shape(&self.called, "examples", batch.examples().dims(), &expected)?;
+        let checked = self.check(&batch, indices.len());
+        checked.map_err(|problem| fault(&self.called, problem))?;
+        Ok(batch)
     }
 
     fn passages(&self) -> Option<Passages<'_>> {
-        certain(&self.plugin, || self.inner.passages())
+        self.inner.passages()
     }
 }

@@ -4,8 +4,8 @@ pub mod metrics;
 
 use std::path::Path;
 
-use crate::contract::block::Report;
-use crate::data::Split;
+use crate::contract::block::StepReport;
+use crate::flow::examples::Split;
 use crate::flow::step::Step;
 use crate::plugin::config::Config;
 use crate::run::summary::{Evaluation, Summary};
@@ -34,7 +34,7 @@ pub enum Event<'a> {
         /// How many examples it had.
         examples: usize,
         /// What it came to, by the index of the block.
-        reports: &'a [(usize, Report)],
+        reports: &'a [(usize, StepReport)],
     },
     /// An epoch is complete.
     EpochEnded {
@@ -45,7 +45,7 @@ pub enum Event<'a> {
         /// How long its training took, evaluation not included.
         seconds: f64,
         /// Means over the epoch, by the index of the block.
-        reports: &'a [(usize, Report)],
+        reports: &'a [(usize, StepReport)],
     },
     /// A part of the data was predicted.
     Evaluated {

@@ -14,9 +14,9 @@ use tokenizers::{
 
 pub use train::Units;
 
+use crate::error::panic_message;
 use crate::error::{Error, Result};
 use crate::flow::random::fnv1a;
-use crate::plugin::checked::said;
 use train::pieces;
 
 /// Cuts text into tokens, whose numbers are the classes of a language model, and makes text of them again.
@@ -61,12 +61,12 @@ impl Tokenizer {
     /// tokens around a text, of cutting texts short and of filling them up is left out.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if it is none, if the numbers of its tokens have gaps, or if it would lose symbols in
+    /// [`Error::Unfit`] if it is none, if the numbers of its tokens have gaps, or if it would lose symbols in
     /// silence.
     pub fn from_json(json: String) -> Result<Self> {
         // First of all: the library takes it for granted, in places, that this is JSON.
         let description: serde_json::Value =
-            serde_json::from_str(&json).map_err(|error| mismatch(format!("is none: {error}")))?;
+            serde_json::from_str(&json).map_err(|error| usage(format!("is none: {error}")))?;
         let mut without = description.clone();
         // Random merges are for training; here a text has to be the same tokens every time.
         let dropout = without
@@ -81,7 +81,7 @@ impl Tokenizer {
             json.clone()
         };
         let parsed = unless_it_panics(|| tokenizers::Tokenizer::from_str(&text))?;
-        let mut inner = parsed.map_err(|error| mismatch(format!("is none: {error}")))?;
+        let mut inner = parsed.map_err(|error| usage(format!("is none: {error}")))?;
         inner
             .with_post_processor(None::<PostProcessorWrapper>)
             .with_padding(None);
@@ -97,12 +97,12 @@ impl Tokenizer {
             .enumerate()
             .find(|(place, (id, _))| *place != *id as usize)
         {
-            return Err(mismatch(format!(
+            return Err(usage(format!(
                 "the numbers of its tokens have a gap or a double: {id} is number {place}"
             )));
         }
         if named.len() < 2 {
-            return Err(mismatch(format!(
+            return Err(usage(format!(
                 "a vocabulary of {} leaves nothing to predict",
                 named.len()
             )));
@@ -135,7 +135,7 @@ impl Tokenizer {
             && (!bytes || is_lost)
         {
             let problem = "symbols that it does not know would be lost: it has no unknown token and not all bytes";
-            return Err(mismatch(problem.into()));
+            return Err(usage(problem.into()));
         }
         Ok(Self {
             inner,
@@ -151,10 +151,7 @@ impl Tokenizer {
     /// [`Error::File`] if it cannot be read; [`Error::Data`] if it holds no tokenizer that can be used.
     pub fn open(path: &Path) -> Result<Self> {
         let json = std::fs::read_to_string(path).map_err(Error::file("read", path))?;
-        Self::from_json(json).map_err(|error| Error::Data {
-            file: path.into(),
-            problem: error.to_string(),
-        })
+        Self::from_json(json).map_err(|error| Error::data(path, error.to_string()))
     }
 
     /// The text of `tokenizer.json`: of one that was trained the same bytes every time, of one that was read those
@@ -189,7 +186,7 @@ impl Tokenizer {
     /// The tokens of a text; a long one is cut between words or lines, and the pieces are encoded side by side.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] for a symbol that is not known, if there is no unknown token.
+    /// [`Error::Unfit`] for a symbol that is not known, if there is no unknown token.
     pub fn encode(&self, text: &str) -> Result<Encoded> {
         let encoded: Vec<(Encoded, usize)> = pieces(text)
             .into_par_iter()
@@ -214,7 +211,7 @@ impl Tokenizer {
             let strange = strange.map_or(error.to_string(), |symbol| {
                 format!("{symbol:?} is not in its vocabulary")
             });
-            mismatch(format!("{strange}, and it has no unknown token"))
+            usage(format!("{strange}, and it has no unknown token"))
         })?;
         // From bytes to characters; no token starts before the one before it.
         let (mut at, mut characters) = (0, 0);
@@ -235,10 +232,10 @@ impl Tokenizer {
     /// The text that some tokens stand for.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] for a number that is none of a token.
+    /// [`Error::Unfit`] for a number that is none of a token.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
         if let Some(id) = ids.iter().find(|id| **id as usize >= self.vocabulary.len()) {
-            return Err(mismatch(format!(
+            return Err(usage(format!(
                 "{id} is no token; there are {}",
                 self.vocabulary.len()
             )));
@@ -309,22 +306,19 @@ impl Stream<'_> {
 /// What the library makes of a file; it takes some of what a file says for granted, and panics where that is not so.
 fn unless_it_panics<R>(work: impl FnOnce() -> R) -> Result<R> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
-        mismatch(format!(
+        usage(format!(
             "cannot be worked with: the library that reads it panicked: {}",
-            said(&*panic)
+            panic_message(&*panic)
         ))
     })
 }
 
-fn mismatch(problem: String) -> Error {
-    Error::Mismatch {
-        place: "tokenizer".into(),
-        problem,
-    }
+fn usage(problem: String) -> Error {
+    Error::usage("tokenizer", problem)
 }
 
 fn refused(error: impl std::fmt::Display) -> Error {
-    mismatch(error.to_string())
+    usage(error.to_string())
 }
 
 #[cfg(test)]
@@ -405,7 +399,7 @@ mod tests {
             "model":{"type":"WordLevel","unk_token":"?","vocab":{"?":0,"a":1}}}"#;
         for json in [long, precompiled.into()] {
             let error = Tokenizer::from_json(json).unwrap_err();
-            assert!(matches!(error, Error::Mismatch { .. }), "{error}");
+            assert!(matches!(error, Error::Usage { .. }), "{error}");
         }
         // This one can be read, and encodes.
         let strip = r#"{"version":"1.0","decoder":{"type":"Strip","content":"a","start":0,"stop":2},
@@ -415,7 +409,7 @@ mod tests {
             tokenizer.decode(&[1]).unwrap_err(),
             tokenizer.stream().push(1).unwrap_err(),
         ] {
-            assert!(matches!(error, Error::Mismatch { .. }), "{error}");
+            assert!(matches!(error, Error::Usage { .. }), "{error}");
         }
     }
 

@@ -15,7 +15,7 @@ use tokenizers::{
     PreTokenizedString, PreTokenizer, PreTokenizerWrapper, SplitDelimiterBehavior, TokenizerImpl,
 };
 
-use super::{mismatch, refused, Tokenizer};
+use super::{refused, usage, Tokenizer};
 use crate::error::{Error, Result};
 
 /// What stands for a symbol that the vocabulary does not have.
@@ -65,19 +65,14 @@ impl FromStr for Units {
 }
 
 fn unfit(value: &str, expected: String) -> Error {
-    Error::Setting {
-        key: "tokenizer".into(),
-        value: format!("{value:?}"),
-        origin: "the settings".into(),
-        expected,
-    }
+    Error::setting("tokenizer", format!("{value:?}"), "the settings", expected)
 }
 
 impl Tokenizer {
     /// Learns a vocabulary from some texts: the same one every time.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if the texts are too short for a vocabulary of that size.
+    /// [`Error::Unfit`] if the texts are too short for a vocabulary of that size.
     pub fn train(units: Units, texts: &[&str]) -> Result<Self> {
         match units {
             Units::Char => {
@@ -87,7 +82,7 @@ impl Tokenizer {
                     .flat_map(|text| text.chars())
                     .for_each(|symbol| *counts.entry(symbol).or_default() += 1);
                 if counts.is_empty() {
-                    return Err(mismatch("no text to train on".into()));
+                    return Err(usage("no text to train on".into()));
                 }
                 Self::of_words(counts.into_keys().map(String::from), Some(UNKNOWN), "(?s).")
             }
@@ -99,7 +94,7 @@ impl Tokenizer {
                         "{wanted} words wanted; the text has {} and <unk>",
                         counts.len()
                     );
-                    return Err(mismatch(problem));
+                    return Err(usage(problem));
                 }
                 // The most frequent first; of equally frequent ones the first in the alphabet.
                 let mut order: Vec<(String, usize)> = counts.into_iter().collect();
@@ -114,10 +109,10 @@ impl Tokenizer {
     /// Knows these characters, in this order, and nothing else; there is no unknown token.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if there are none.
+    /// [`Error::Unfit`] if there are none.
     pub fn characters(alphabet: &str) -> Result<Self> {
         if alphabet.is_empty() {
-            return Err(mismatch("an alphabet without characters".into()));
+            return Err(usage("an alphabet without characters".into()));
         }
         Self::of_words(alphabet.chars().map(String::from), None, "(?s).")
     }
@@ -172,7 +167,7 @@ impl Tokenizer {
                 "bpe:{size} wants {size} pieces; the text to train on gives {reached}, 256 bytes and what occurs twice \
                  among it; use bpe:{reached} or less, or more text"
             );
-            return Err(mismatch(problem));
+            return Err(usage(problem));
         }
         Self::from_json(inner.to_string(true).map_err(refused)?)
     }

@@ -1,4 +1,4 @@
-//! Fields with many units at a place: a matrix product for each.
+//! Fields with many units at a location: a matrix product for each location.
 
 use rayon::prelude::*;
 

@@ -1,0 +1,148 @@
+//! The shortest command line that gives a configuration.
+
+use std::path::Path;
+
+use toml::{Table, Value};
+
+use crate::contract::architecture::Architecture;
+use crate::data::DataSet;
+use crate::error::{Error, Result};
+use crate::plugin::config::{Config, NO_PRESET};
+use crate::plugin::registry;
+use crate::plugin::source::Source;
+use crate::settings::PluginKind;
+
+/// Settings that do not change a result, only when something is written.
+const SILENT: [&str; 2] = ["evaluate_every", "checkpoint_every"];
+
+/// The configuration in a file, completed as that of a run; settings that are newer than the file get their defaults.
+///
+/// # Errors
+/// As [`Config::resolve`]; [`Error::Run`] if the file names no architecture.
+pub(super) fn configuration(file: &Path) -> Result<Config> {
+    let source = Source::file(file)?;
+    match source.table.get("architecture").cloned() {
+        Some(Value::String(architecture)) => {
+            Config::resolve(&architecture, Some(NO_PRESET), vec![source])
+        }
+        _ => Err(Error::run(
+            file,
+            "has no `architecture`; it is not the configuration of a run",
+        )),
+    }
+}
+
+/// The data set as a command line names it: with its argument, if it has one.
+pub(super) fn data_argument(config: &Config) -> Result<Option<String>> {
+    let Some(data) = &config.run.data else {
+        return Ok(None);
+    };
+    let argument = registry::info(DataSet::KIND, &data.name)?.argument;
+    let argument = argument.and_then(|key| data.settings.get(key)?.as_str());
+    Ok(Some(match argument {
+        Some(argument) => format!("{}:{argument}", data.name),
+        None => data.name.clone(),
+    }))
+}
+
+/// The shortest command that gives a configuration, which was read from `file`.
+pub(super) fn shortest(wanted: &Config, file: &Path) -> Result<String> {
+    let data = data_argument(wanted)?;
+    let info = registry::info(<dyn Architecture>::KIND, &wanted.architecture)?;
+    let named = info.presets.iter().skip(1).map(|preset| Some(preset.name));
+    let presets = [None].into_iter().chain(named).chain([Some(NO_PRESET)]);
+    let mut commands: Vec<String> = Vec::new();
+    for preset in presets {
+        commands.extend(command(wanted, preset, data.as_deref()));
+    }
+    // Without a preset every setting can be written down.
+    let shortest = commands.into_iter().min_by_key(String::len);
+    shortest.ok_or_else(|| Error::run(file, "no command gives this configuration"))
+}
+
+/// The command with this preset, if it gives the configuration.
+fn command(wanted: &Config, preset: Option<&str>, data: Option<&str>) -> Option<String> {
+    let resolve = |sources: Vec<Source>| Config::resolve(&wanted.architecture, preset, sources);
+    let data_source = match data {
+        Some(data) => vec![Source::assignment(&format!("data={data}")).ok()?],
+        None => Vec::new(),
+    };
+    let base = flat(&resolve(data_source.clone()).ok()?.to_table(), "");
+    let mut changed = flat(&wanted.to_table(), "");
+    changed.retain(|setting| is_loud(&setting.0) && !base.contains(setting));
+    // A plugin's name goes before its settings.
+    let (plugins, settings): (Vec<_>, Vec<_>) = changed
+        .into_iter()
+        .partition(|(key, _)| key.ends_with(".name"));
+    let plugins = plugins.into_iter().map(|(key, value)| {
+        let key = key.trim_end_matches(".name").to_string();
+        (key, value)
+    });
+
+    let (mut sources, mut words, mut last) = (data_source, Vec::new(), Vec::new());
+    for (key, value) in plugins.chain(settings) {
+        let text = plain(&value);
+        sources.push(Source::assignment(&format!("{key}={text}")).ok()?);
+        match key.as_str() {
+            "epochs" | "seed" => last.push(format!("--{key} {text}")),
+            _ => words.push(set_flag(&key, &text)),
+        }
+    }
+    if !last.iter().any(|word| word.starts_with("--seed")) {
+        last.push(format!("--seed {}", wanted.run.seed));
+    }
+    let found = resolve(sources).ok()?;
+    let loud = |config: &Config| {
+        let mut settings = flat(&config.to_table(), "");
+        settings.retain(|(key, _)| is_loud(key));
+        settings
+    };
+    if loud(&found) != loud(wanted) {
+        return None;
+    }
+    let mut all = vec![format!("onward train {}", wanted.architecture)];
+    all.extend(preset.map(|preset| format!("--preset {preset}")));
+    all.extend(data.map(|data| format!("--data {data}")));
+    Some([all, words, last].concat().join(" "))
+}
+
+fn is_loud(key: &str) -> bool {
+    !SILENT.contains(&key)
+}
+
+/// A setting as a flag, in quotes if a shell would change it.
+fn set_flag(key: &str, text: &str) -> String {
+    match text.contains(|c: char| "[]{}\"*? ".contains(c)) {
+        true => format!("--set '{key}={text}'"),
+        false => format!("--set {key}={text}"),
+    }
+}
+
+/// Every setting by its path.
+fn flat(table: &Table, prefix: &str) -> Vec<(String, Value)> {
+    let mut settings = Vec::new();
+    for (key, value) in table {
+        let path = format!("{prefix}{key}");
+        match value {
+            Value::Table(inner) => settings.extend(flat(inner, &format!("{path}."))),
+            Value::String(_) if path == "architecture" => (),
+            value => settings.push((path, value.clone())),
+        }
+    }
+    settings
+}
+
+/// A value as it is written on a command line: words bare, lists without spaces.
+fn plain(value: &Value) -> String {
+    let is_bare = |c: char| c.is_alphanumeric() || "_-./".contains(c);
+    match value {
+        Value::String(word) if word.chars().all(is_bare) => word.clone(),
+        Value::Array(values) => {
+            format!(
+                "[{}]",
+                values.iter().map(plain).collect::<Vec<_>>().join(",")
+            )
+        }
+        value => value.to_string(),
+    }
+}

@@ -1,0 +1,48 @@
+//! `onward evaluate`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::flags::{preferred_readout, DataDir, Device};
+use super::output::print_json;
+use crate::data::Split;
+use crate::error::{Error, Result};
+use crate::run::Run;
+
+#[derive(Args)]
+pub(super) struct Evaluate {
+    /// Folder of a run.
+    run: PathBuf,
+    /// Another data set of the same shape.
+    #[arg(long, value_name = "NAME")]
+    data: Option<String>,
+    #[command(flatten)]
+    data_dir: DataDir,
+    /// Part of the data: train, validation or test.
+    #[arg(long, default_value = "test", value_name = "PART")]
+    split: String,
+    #[command(flatten)]
+    device: Device,
+}
+
+impl Evaluate {
+    pub(super) fn run(self) -> Result<()> {
+        let split = self.split()?;
+        let mut builder = Run::open(&self.run)?.device(&self.device.device);
+        if let Some(data) = &self.data {
+            builder = builder.data(data);
+        }
+        let run = self.data_dir.add_to(builder).build()?;
+        let preferred = preferred_readout(&self.run, &run);
+        print_json(&run.evaluate(split, preferred.as_deref())?)
+    }
+
+    fn split(&self) -> Result<Split> {
+        let all = [Split::Train, Split::Validation, Split::Test];
+        let found = all.into_iter().find(|split| split.word() == self.split);
+        found.ok_or_else(|| {
+            Error::setting("split", &self.split, "--split", "train, validation or test")
+        })
+    }
+}

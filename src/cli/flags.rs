@@ -1,0 +1,57 @@
+//! Flags that several commands share.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use crate::error::Result;
+use crate::run::summary::of_folder;
+use crate::run::{Run, RunBuilder};
+
+/// The device.
+#[derive(Args)]
+pub(super) struct Device {
+    /// Device: cpu, cuda, cuda:N or metal.
+    #[arg(long, default_value = "cpu", value_name = "NAME")]
+    pub device: String,
+}
+
+/// The folder of data files.
+#[derive(Args)]
+pub(super) struct DataDir {
+    /// Folder in which data files are looked for first, as <DIR>/<data>/; before $ONWARD_DATA and the cache.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+}
+
+impl DataDir {
+    pub fn add_to(&self, builder: RunBuilder) -> RunBuilder {
+        match &self.data_dir {
+            Some(folder) => builder.data_dir(folder),
+            None => builder,
+        }
+    }
+}
+
+/// A readout by name.
+#[derive(Args)]
+pub(super) struct ReadoutName {
+    /// Readout: search, head, …; by default the best one on the validation part.
+    #[arg(long, value_name = "NAME")]
+    pub readout: Option<String>,
+}
+
+/// Opens a run to predict with, without its data.
+pub(super) fn open_to_predict(folder: &Path, device: &Device) -> Result<Run> {
+    Run::open(folder)?
+        .without_data()
+        .device(&device.device)
+        .build()
+}
+
+/// The readout that validation chose when the run was finished; before that the one that is set.
+pub(super) fn preferred_readout(folder: &Path, run: &Run) -> Option<String> {
+    let summary = of_folder(folder);
+    let preferred = summary.and_then(|summary| Some(summary["test"]["readout"].as_str()?.into()));
+    preferred.or_else(|| run.config().run.readout.clone())
+}

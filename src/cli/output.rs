@@ -1,0 +1,30 @@
+//! Writing results to stdout.
+
+use std::io::{ErrorKind, Write};
+
+use crate::error::{Error, Result};
+
+/// Prints text. A reader that has gone away is not an error.
+pub(super) fn print(text: &str) -> Result<()> {
+    stream(text).map(drop)
+}
+
+/// Prints text at once, not line by line; returns whether there is still a reader.
+pub(super) fn stream(text: &str) -> Result<bool> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(source) => Err(Error::File {
+            action: "write",
+            path: "stdout".into(),
+            source,
+        }),
+    }
+}
+
+/// Prints a value as indented JSON.
+pub(super) fn print_json(value: &impl serde::Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value).expect("plain values can be written");
+    print(&format!("{text}\n"))
+}

@@ -1,0 +1,40 @@
+//! `onward picture`.
+
+use std::io::Cursor;
+use std::path::PathBuf;
+
+use clap::Args;
+use image::ImageFormat;
+
+use super::flags::DataDir;
+use crate::error::{Error, Result};
+use crate::run::{folder, picture, Run};
+
+#[derive(Args)]
+pub(super) struct Picture {
+    /// Folder of a run.
+    run: PathBuf,
+    /// PNG file to write; it must not exist.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Number of images in a row.
+    #[arg(long, default_value_t = 12, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=100))]
+    count: u16,
+    #[command(flatten)]
+    data_dir: DataDir,
+}
+
+impl Picture {
+    pub(super) fn run(self) -> Result<()> {
+        if self.out.exists() {
+            let problem = "exists; a picture is never overwritten, choose another file";
+            return Err(Error::run(self.out, problem));
+        }
+        let run = self.data_dir.add_to(Run::open(&self.run)?).build()?;
+        let sheet = picture::sheet(&run, self.count.into())?;
+        let mut bytes = Cursor::new(Vec::new());
+        let written = sheet.write_to(&mut bytes, ImageFormat::Png);
+        written.map_err(|error| Error::run(&self.out, format!("cannot be drawn: {error}")))?;
+        folder::write(&self.out, &bytes.into_inner())
+    }
+}

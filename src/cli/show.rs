@@ -1,0 +1,106 @@
+//! `onward show`.
+
+use clap::Args;
+
+use super::output::print;
+use crate::contract::architecture::Architecture;
+use crate::error::{Error, Result};
+use crate::guide::glossary;
+use crate::plugin::registry::{self, Info, Preset, KINDS};
+use crate::plugin::run_settings::RunSettings;
+use crate::settings::{PluginKind, Setting, Settings};
+
+/// The longest line.
+const WIDTH: usize = 100;
+
+#[derive(Args)]
+pub(super) struct Show {
+    /// Name of a plugin, or a word of the glossary: view, head, search, …
+    name: String,
+}
+
+impl Show {
+    pub(super) fn run(self) -> Result<()> {
+        let mut text = String::new();
+        let mut known: Vec<String> = Vec::new();
+        for kind in KINDS {
+            for info in registry::infos(kind)? {
+                if info.name == self.name {
+                    text += &plugin(kind, info);
+                }
+                known.push(info.name.into());
+            }
+        }
+        if let Some(meaning) = glossary::meaning(&self.name) {
+            text += &format!("{}\n{}", self.name, wrap(meaning, "  "));
+        }
+        if !text.is_empty() {
+            return print(&text);
+        }
+        known.extend(glossary::words().map(|(word, _)| word.to_string()));
+        Err(Error::UnknownPlugin {
+            kind: "plugin",
+            name: self.name,
+            known,
+        })
+    }
+}
+
+fn plugin(kind: &str, info: &Info) -> String {
+    let mut text = format!("{kind} {} (package {})\n", info.name, info.package);
+    text += &wrap(info.about, "");
+    text += &settings("settings", (info.settings)());
+    if kind == <dyn Architecture>::KIND {
+        text += &settings("settings of every run", RunSettings::describe());
+    }
+    text += &info.presets.iter().map(preset).collect::<String>();
+    text + "\n"
+}
+
+fn settings(heading: &str, settings: Vec<Setting>) -> String {
+    if settings.is_empty() {
+        return String::new();
+    }
+    let mut text = format!("\n{heading}\n");
+    for setting in settings {
+        let default = setting
+            .default
+            .map_or("not set".into(), |default| default.to_string());
+        let alias = setting
+            .alias
+            .map_or(String::new(), |alias| format!(" (or {alias})"));
+        text += &format!("  {}{alias} = {default}\n", setting.key);
+        text += &wrap(&setting.help, "      ");
+        text += &wrap(&format!("Allowed: {}.", setting.allowed), "      ");
+    }
+    text
+}
+
+fn preset(preset: &Preset) -> String {
+    let mut text = format!("\npreset {}\n{}", preset.name, wrap(preset.about, "  "));
+    let lines = preset
+        .settings
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty());
+    for line in lines {
+        text += &format!("      {line}\n");
+    }
+    text
+}
+
+/// Indented lines of at most [`WIDTH`] characters.
+fn wrap(text: &str, indent: &str) -> String {
+    let mut lines = String::new();
+    let mut line = String::from(indent);
+    for word in text.split_whitespace() {
+        let length = line.chars().count() + word.chars().count();
+        if length > WIDTH && !line.trim().is_empty() {
+            lines += &format!("{}\n", line.trim_end());
+            line = String::from(indent);
+        }
+        line += word;
+        line.push(' ');
+    }
+    lines + &format!("{}\n", line.trim_end())
+}

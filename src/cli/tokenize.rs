@@ -1,0 +1,112 @@
+//! `onward tokenize`.
+
+use std::fs::File;
+use std::io::{ErrorKind, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+
+use super::output::print_json;
+use crate::data::text::tokenizer::{Tokenizer, Units};
+use crate::data::text::{hold_out, read};
+use crate::error::{Error, Result};
+
+#[derive(Args)]
+pub(super) struct Tokenize {
+    /// Plain text in UTF-8. The last tenth of every file is held out.
+    #[arg(required = true)]
+    corpus: Vec<PathBuf>,
+    /// Kind of token: char, word or bpe (pieces of bytes).
+    #[arg(long, value_name = "KIND")]
+    kind: String,
+    /// Number of tokens: the most frequent words, or pieces.
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    vocab: Option<String>,
+    /// File to write; it must not exist.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+impl Tokenize {
+    pub(super) fn run(self) -> Result<()> {
+        let units = self.units()?;
+        if self.out.exists() {
+            return Err(self.exists());
+        }
+        let texts = self
+            .corpus
+            .iter()
+            .map(|file| read(file))
+            .collect::<Result<Vec<_>>>()?;
+        let (train, held_out) = hold_out(texts, false);
+        let train: Vec<&str> = train.iter().map(String::as_str).collect();
+        let held_out: Vec<&str> = held_out.iter().map(String::as_str).collect();
+        let tokenizer = Tokenizer::train(units, &train)?;
+        // All numbers are known before anything is written.
+        let (seen, unseen) = (counts(&tokenizer, &train)?, counts(&tokenizer, &held_out)?);
+        self.write(&tokenizer)?;
+        print_json(&json!({
+            "out": self.out.to_string_lossy(),
+            "vocabulary": tokenizer.vocabulary().len(),
+            "train": seen,
+            "held_out": unseen,
+        }))
+    }
+
+    fn units(&self) -> Result<Units> {
+        let size = self
+            .vocab
+            .as_ref()
+            .map_or(String::new(), |size| format!(":{size}"));
+        let units = format!("{}{size}", self.kind).parse();
+        units.map_err(|error| match error {
+            Error::Setting { .. } => {
+                let vocab = self.vocab.as_ref().map_or(String::new(), |n| format!(" --vocab {n}"));
+                let expected = "char; word, with or without --vocab N, N at least 2; bpe with --vocab N, N at least 256";
+                let origin = format!("--kind {}{vocab}", self.kind);
+                Error::setting("kind", format!("{:?}", self.kind), origin, expected)
+            }
+            other => other,
+        })
+    }
+
+    fn exists(&self) -> Error {
+        Error::run(&self.out, "exists; a tokenizer is never overwritten")
+    }
+
+    fn write(&self, tokenizer: &Tokenizer) -> Result<()> {
+        let mut file = File::create_new(&self.out).map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists => self.exists(),
+            _ => Error::file("create", &self.out)(error),
+        })?;
+        let written = file.write_all(tokenizer.to_json().as_bytes());
+        written.and_then(|()| file.sync_all()).map_err(|error| {
+            // Half a file would be in the way of the next try.
+            let _ = std::fs::remove_file(&self.out);
+            Error::file("write", &self.out)(error)
+        })
+    }
+}
+
+/// Characters and tokens of some texts.
+fn counts(tokenizer: &Tokenizer, texts: &[&str]) -> Result<serde_json::Value> {
+    let (mut characters, mut tokens, mut unknown) = (0, 0, 0);
+    for text in texts {
+        let ids = tokenizer.encode(text)?.ids;
+        characters += text.chars().count();
+        tokens += ids.len();
+        unknown += ids
+            .iter()
+            .filter(|id| Some(**id) == tokenizer.unknown())
+            .count();
+    }
+    // A text of a few characters has no last tenth.
+    let share = |part: usize, whole: usize| (whole > 0).then(|| part as f64 / whole as f64);
+    Ok(json!({
+        "characters": characters,
+        "tokens": tokens,
+        "tokens_per_char": share(tokens, characters),
+        "unknown": share(unknown, tokens),
+    }))
+}

@@ -1,0 +1,104 @@
+//! The parts of a network.
+
+use crate::contract::block::Block;
+use crate::contract::head::Head;
+use crate::error::{Error, Result};
+use crate::flow::step::Step;
+
+/// A way of reading a prediction off a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Readout {
+    /// Its name in reports: `search`, `head`, `goodness`.
+    pub name: &'static str,
+    /// Whether it is cheap enough to be used after every epoch; the others are used at the end.
+    pub cheap: bool,
+    /// Whether its scores are log-probabilities (natural logarithms). They then count in bits and can be sampled from.
+    pub log_probabilities: bool,
+    /// The number of epochs after which it first means something; 0 for a readout that learns from the start.
+    pub from_epoch: usize,
+}
+
+impl Readout {
+    /// A readout that means something from the start, is not cheap, and whose scores are not probabilities.
+    pub fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            cheap: false,
+            log_probabilities: false,
+            from_epoch: 0,
+        }
+    }
+
+    /// The same, used after every epoch.
+    pub fn cheap(self) -> Self {
+        Self {
+            cheap: true,
+            ..self
+        }
+    }
+
+    /// The same, with scores that are log-probabilities.
+    pub fn with_log_probabilities(self) -> Self {
+        Self {
+            log_probabilities: true,
+            ..self
+        }
+    }
+}
+
+/// The parts of a network: what learns, and what can be read out.
+#[derive(Default)]
+pub struct Net {
+    /// The blocks, from the input on.
+    pub blocks: Vec<Block>,
+    /// Readouts that are trained on activities. They never change a block.
+    pub heads: Vec<Head>,
+    /// What can be read out, the preferred one first.
+    pub readouts: Vec<Readout>,
+}
+
+impl Net {
+    /// The number of epochs of a training: up to the end of the last span of a block or head.
+    pub fn epochs(&self, steps_per_epoch: usize) -> usize {
+        let heads = self.heads.iter().map(|head| head.optimiser().span());
+        let spans = self.blocks.iter().map(Block::span).chain(heads);
+        spans
+            .map(|span| span.last_epoch(steps_per_epoch))
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// Whether a block looks at labels while it learns.
+    pub fn uses_labels(&self) -> bool {
+        let mut learning = self.blocks.iter().filter(|block| !block.span().is_empty());
+        learning.any(Block::uses_labels)
+    }
+
+    /// The readout with this name.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] with the names of those there are.
+    pub fn readout(&self, name: &str) -> Result<&Readout> {
+        let found = self.readouts.iter().find(|readout| readout.name == name);
+        found.ok_or_else(|| {
+            let names: Vec<_> = self.readouts.iter().map(|readout| readout.name).collect();
+            let problem = format!("expected one of {}, found {name:?}", names.join(", "));
+            Error::usage("readout", problem)
+        })
+    }
+
+    /// Tells every block that learned in an epoch that the epoch has ended.
+    ///
+    /// # Errors
+    /// Errors of a block.
+    pub fn epoch_ended(&mut self, step: &Step) -> Result<()> {
+        let learning = self
+            .blocks
+            .iter_mut()
+            .filter(|block| block.is_learning(step));
+        for block in learning {
+            block.epoch_ended(step)?;
+        }
+        Ok(())
+    }
+}

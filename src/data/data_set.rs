@@ -1,0 +1,234 @@
+//! A data set: three parts of examples, and what an example is.
+
+use std::sync::Arc;
+
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+use crate::data::text::Text;
+use crate::error::{Error, Result};
+use crate::flow::batch::Batch;
+use crate::flow::examples::{Augment, Examples, Passages, Split};
+
+/// What one example of a data set is. A trained network remembers it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExampleSpec {
+    /// The shape of one example, `[1, 28, 28]`.
+    pub shape: Vec<usize>,
+    /// The names of the classes.
+    pub classes: Vec<String>,
+    /// What an example shows.
+    #[serde(alias = "framing")]
+    pub content: Content,
+    /// The number of labels of an example: 1, or one for each position of a sequence.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub positions: usize,
+}
+
+fn one() -> usize {
+    1
+}
+
+fn is_one(number: &usize) -> bool {
+    *number == 1
+}
+
+impl ExampleSpec {
+    /// Examples of this shape with one label each.
+    pub fn new(shape: &[usize], classes: Vec<String>, content: Content) -> Self {
+        Self {
+            shape: shape.to_vec(),
+            classes,
+            content,
+            positions: 1,
+        }
+    }
+}
+
+/// What the examples of a data set show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Content {
+    /// Tokens of a text; the class is the token that follows. The shape is `[K]`, the length of the window.
+    Text,
+    /// A picture. A picture from elsewhere has to be framed like this to look like an example.
+    #[serde(untagged)]
+    Picture(Framing),
+}
+
+/// How pictures of a data set are framed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Framing {
+    /// The whole picture, resized.
+    Whole,
+    /// One light object on a dark background: cut out, scaled to leave this margin, in pixels, on its longest side, and
+    /// moved so that its centre of mass is in the middle. MNIST's margin is 4.
+    Object(usize),
+}
+
+/// A data set in three parts. A copy shares the examples, so that several runs can be trained on one.
+#[derive(Clone)]
+pub struct DataSet {
+    /// What its examples are.
+    pub spec: ExampleSpec,
+    /// The part that is learned from.
+    pub train: Arc<dyn Examples>,
+    /// The part that choices are made by; may be empty.
+    pub validation: Arc<dyn Examples>,
+    /// The part that is looked at once.
+    pub test: Arc<dyn Examples>,
+    /// The tokenizer and n-gram settings, for text.
+    pub text: Option<Text>,
+}
+
+impl DataSet {
+    /// A data set without examples, for a network that only predicts.
+    pub fn empty(spec: ExampleSpec, text: Option<Text>) -> Self {
+        let nothing: Arc<dyn Examples> = Arc::new(Nothing);
+        Self {
+            spec,
+            train: nothing.clone(),
+            validation: nothing.clone(),
+            test: nothing,
+            text,
+        }
+    }
+
+    /// The same without a validation part: it is trained on as well.
+    pub fn without_validation(self) -> Self {
+        let train = Arc::new(Joined {
+            first: self.train,
+            second: self.validation,
+        });
+        Self {
+            train,
+            validation: Arc::new(Nothing),
+            ..self
+        }
+    }
+
+    /// One of the parts.
+    pub fn split(&self, split: Split) -> &dyn Examples {
+        match split {
+            Split::Train => &*self.train,
+            Split::Validation => &*self.validation,
+            Split::Test => &*self.test,
+        }
+    }
+}
+
+impl std::fmt::Debug for DataSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let splits = [Split::Train, Split::Validation, Split::Test];
+        let sizes = splits.map(|split| self.split(split).len());
+        let mut debug = f.debug_struct("DataSet");
+        debug
+            .field("spec", &self.spec)
+            .field("sizes", &sizes)
+            .finish_non_exhaustive()
+    }
+}
+
+struct Nothing;
+
+impl Examples for Nothing {
+    fn len(&self) -> usize {
+        0
+    }
+
+    fn batch(&self, _: &[usize], _: Option<&Augment<'_>>) -> Result<Batch> {
+        Err(Error::usage("data", "the run was opened without its data"))
+    }
+}
+
+/// Two parts, one after the other.
+struct Joined {
+    first: Arc<dyn Examples>,
+    second: Arc<dyn Examples>,
+}
+
+impl Examples for Joined {
+    fn len(&self) -> usize {
+        self.first.len() + self.second.len()
+    }
+
+    fn batch(&self, indices: &[usize], augment: Option<&Augment<'_>>) -> Result<Batch> {
+        let middle = self.first.len();
+        let (first, second): (Vec<usize>, Vec<usize>) =
+            indices.iter().partition(|&&index| index < middle);
+        let second: Vec<usize> = second.into_iter().map(|index| index - middle).collect();
+        if second.is_empty() {
+            return self.first.batch(&first, augment);
+        }
+        // Otherwise the examples of the two parts would be varied alike.
+        let step = augment.map(|augment| augment.step.pass(1));
+        let other = augment
+            .zip(step.as_ref())
+            .map(|(augment, step)| Augment { step, ..*augment });
+        let second = self.second.batch(&second, other.as_ref())?;
+        if first.is_empty() {
+            return Ok(second);
+        }
+        let first = self.first.batch(&first, augment)?;
+        let (mut next, mut next_second) = (0u32, first.size() as u32);
+        let order: Vec<u32> = indices
+            .iter()
+            .map(|&index| {
+                let next = if index < middle {
+                    &mut next
+                } else {
+                    &mut next_second
+                };
+                *next += 1;
+                *next - 1
+            })
+            .collect();
+        let both = Tensor::cat(&[first.examples(), second.examples()], 0)?;
+        let examples = both.index_select(&Tensor::new(order.as_slice(), both.device())?, 0)?;
+        let (Ok(first), Ok(second)) = (first.labels(), second.labels()) else {
+            return Batch::unlabelled(examples);
+        };
+        let labels = [first, second].concat();
+        Batch::new(
+            examples,
+            order.iter().map(|&row| labels[row as usize]).collect(),
+        )
+    }
+
+    fn passages(&self) -> Option<Passages<'_>> {
+        let (first, second) = (self.first.passages()?, self.second.passages()?);
+        let documents = [first.documents, second.documents].concat();
+        Some(Passages {
+            documents,
+            characters: first.characters + second.characters,
+            ..first
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::images::Images;
+
+    #[test]
+    fn joined_parts_are_one_part() -> Result<()> {
+        let images = Images::new((0..14).collect(), (0..7).collect(), [1, 1, 2])?;
+        let (first, second) = images.split_last(3);
+        let joined = Joined {
+            first: Arc::new(first),
+            second: Arc::new(second),
+        };
+        assert_eq!(joined.len(), images.len());
+        for indices in [&[6, 0, 5, 1, 4][..], &[0, 3], &[6, 4]] {
+            let (found, expected) = (joined.batch(indices, None)?, images.batch(indices, None)?);
+            assert_eq!(found.labels()?, expected.labels()?);
+            assert_eq!(
+                found.rows().to_vec2::<f32>()?,
+                expected.rows().to_vec2::<f32>()?
+            );
+        }
+        Ok(())
+    }
+}

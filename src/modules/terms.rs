@@ -1,0 +1,192 @@
+//! The terms of a product, part by part: the fast form of [`Linear`](super::linear::Linear), for `f32` on the CPU.
+
+use std::sync::Arc;
+
+use candle_core::Tensor;
+
+use crate::error::Result;
+use crate::flow::input::{indices, Input, Part, Values};
+use crate::kernels::gemm::{product, Matrix};
+use crate::kernels::{self, add, with_rows, with_values};
+use crate::modules::cache::PartCache;
+
+/// A weight matrix `(D, N)` as numbers, and what happens to a row of its product.
+pub(super) struct Affine<'a> {
+    /// The weight, row by row.
+    pub weight: &'a [f32],
+    /// `N`.
+    pub units: usize,
+    pub bias: Option<&'a [f32]>,
+    pub relu: bool,
+}
+
+/// The products of shared parts, and the version of the variables that they were made with.
+pub(super) struct Cache<'a> {
+    pub products: &'a PartCache<Vec<f32>>,
+    pub version: u64,
+}
+
+/// What a part adds to each row of the output.
+struct Term {
+    kind: Kind,
+    /// The number of rows of the part: `V·B`, or `B` if all views share it.
+    rows: usize,
+    /// Factors of the rows of the output.
+    scale: Option<Vec<f32>>,
+}
+
+enum Kind {
+    /// A row of a product, `(R, N)`.
+    Product(Arc<Vec<f32>>),
+    /// Rows of the weight, picked by the entries of one-hot slots.
+    Picked {
+        index: Vec<u32>,
+        slots: usize,
+        classes: usize,
+        first: usize,
+        strength: f32,
+    },
+    /// Nothing.
+    Zeros,
+}
+
+impl Affine<'_> {
+    /// `x·W + b` for all views of an input, `(V·B, N)`, row by row.
+    pub fn forward(&self, input: &Input, cache: &Cache<'_>) -> Result<Vec<f32>> {
+        if let [part @ Part {
+            values: Values::Dense { .. },
+            ..
+        }] = input.parts()
+        {
+            if part.values.rows()? == input.rows() {
+                return self.single(part);
+            }
+        }
+        let mut terms = Vec::with_capacity(input.parts().len());
+        let mut first = 0;
+        for part in input.parts() {
+            terms.push(self.term(part, first, input.batch(), cache)?);
+            first += part.values.width()?;
+        }
+        let mut out = vec![0f32; input.rows() * self.units];
+        kernels::for_rows(&mut out, self.units, |row, out| {
+            for term in &terms {
+                term.add_to(row, out, self);
+            }
+            self.finish(0, out);
+        });
+        Ok(out)
+    }
+
+    /// The output of an input of one part: a row is finished while it is in the cache.
+    fn single(&self, part: &Part) -> Result<Vec<f32>> {
+        let scale = numbers(part.scale.as_ref())?;
+        self.multiply(&part.values, 0, |row, first, out| {
+            if let Some(scale) = &scale {
+                out.iter_mut().for_each(|out| *out *= scale[row]);
+            }
+            self.finish(first, out);
+        })
+    }
+
+    fn term(&self, part: &Part, first: usize, batch: usize, cache: &Cache<'_>) -> Result<Term> {
+        let rows = part.values.rows()?;
+        let kind = match &part.values {
+            Values::Dense { matrix, columns } => {
+                let multiply = || self.multiply(&part.values, first, |_, _, _| ());
+                Kind::Product(match rows == batch {
+                    true => {
+                        let key = (matrix, columns);
+                        cache
+                            .products
+                            .get(first, key, cache.version, true, multiply)?
+                    }
+                    false => Arc::new(multiply()?),
+                })
+            }
+            Values::OneHot {
+                index,
+                classes,
+                strength,
+            } => Kind::Picked {
+                slots: index.dim(1)?,
+                index: indices(index, *classes)?,
+                classes: *classes,
+                first,
+                strength: *strength as f32,
+            },
+            Values::Zeros { .. } => Kind::Zeros,
+        };
+        Ok(Term {
+            kind,
+            rows,
+            scale: numbers(part.scale.as_ref())?,
+        })
+    }
+
+    /// `values·W` with the rows of the weight from `first` on; each piece of a row is then passed to `finish`, with its
+    /// row and first column.
+    fn multiply(
+        &self,
+        values: &Values,
+        first: usize,
+        finish: impl Fn(usize, usize, &mut [f32]) + Sync,
+    ) -> Result<Vec<f32>> {
+        let matrix = values.to_matrix(kernels::FAST, &candle_core::Device::Cpu)?;
+        with_rows(&matrix, |x| {
+            let weight = &self.weight[first * self.units..];
+            let weight = Matrix::of_rows(weight, x.width, self.units, self.units);
+            product(
+                Matrix::of_rows(x.data, x.rows, x.width, x.stride),
+                weight,
+                finish,
+            )
+        })
+    }
+
+    /// Bias and ReLU of a piece of a row that begins at column `first`.
+    fn finish(&self, first: usize, out: &mut [f32]) {
+        if let Some(bias) = self.bias {
+            add(out, 1., &bias[first..]);
+        }
+        if self.relu {
+            // Not `max`, which would turn NaN into an inactive unit and hide it.
+            out.iter_mut()
+                .for_each(|out| *out = if *out < 0. { 0. } else { *out });
+        }
+    }
+}
+
+impl Term {
+    fn add_to(&self, row: usize, out: &mut [f32], affine: &Affine<'_>) {
+        let scale = self.scale.as_ref().map_or(1., |scale| scale[row]);
+        let (row, units) = (row % self.rows, affine.units);
+        match &self.kind {
+            Kind::Product(product) => add(out, scale, &product[row * units..]),
+            Kind::Picked {
+                index,
+                slots,
+                classes,
+                first,
+                strength,
+            } => {
+                let index = index[row * slots..][..*slots].iter();
+                for (slot, &class) in index.enumerate() {
+                    let picked = first + slot * classes + class as usize;
+                    add(out, scale * strength, &affine.weight[picked * units..]);
+                }
+            }
+            Kind::Zeros => (),
+        }
+    }
+}
+
+/// The numbers of a vector.
+pub(super) fn numbers(vector: Option<&Tensor>) -> Result<Option<Vec<f32>>> {
+    Ok(vector.map(Tensor::to_vec1::<f32>).transpose()?)
+}
+
+/// Calls `f` with the numbers of a weight.
+pub(super) fn with_weight<R>(weight: &Tensor, f: impl FnOnce(&[f32]) -> Result<R>) -> Result<R> {
+    with_values(&weight.flatten_all()?, f)?
+}

@@ -1,0 +1,190 @@
+//! When a block learns, and at what rate.
+
+use std::fmt;
+use std::ops::Range;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::flow::step::Step;
+use crate::settings::SettingValue;
+
+crate::choices! {
+    /// How the rate changes over the epochs in which a block learns; `e` of `E`, counted from 1.
+    pub enum Schedule {
+        /// The rate stays as it is.
+        Constant = "constant",
+        /// 1 in the first half, then `(1 + 2·(E − e)) / E`, as in Hinton's program.
+        HalfLinear = "half_linear",
+        /// From 1 down to `1 / E`.
+        Linear = "linear",
+        /// `½·(1 + cos(π·(e − 1) / E))`.
+        Cosine = "cosine",
+    }
+}
+
+impl Schedule {
+    /// The factor of the rate in epoch `epoch` (from 0) of `epochs`.
+    pub fn factor(self, epoch: usize, epochs: usize) -> f64 {
+        let (e, last) = (epoch as f64 + 1., epochs as f64);
+        match self {
+            Self::Constant => 1.,
+            Self::HalfLinear if 2. * e < last => 1.,
+            Self::HalfLinear => ((1. + 2. * (last - e)) / last).min(1.),
+            Self::Linear => (last - e + 1.) / last,
+            Self::Cosine => 0.5 * (1. + (std::f64::consts::PI * (e - 1.) / last).cos()),
+        }
+    }
+}
+
+/// When a block learns: in some epochs, or in some steps, counted from 0 from the start of the run.
+///
+/// In the configuration it is a text, `"0..5ep"` for epochs or `"0..2000it"` for steps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Span {
+    /// Whole epochs.
+    Epochs(Range<usize>),
+    /// Single steps.
+    Steps(Range<u64>),
+}
+
+impl Span {
+    /// Whether a step is within the span.
+    pub fn contains(&self, step: &Step) -> bool {
+        match self {
+            Self::Epochs(epochs) => epochs.contains(&step.epoch),
+            Self::Steps(steps) => steps.contains(&step.index),
+        }
+    }
+
+    /// Whether no step is within the span.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Epochs(epochs) => epochs.is_empty(),
+            Self::Steps(steps) => steps.is_empty(),
+        }
+    }
+
+    /// Whether the span begins at this step or before.
+    pub fn has_begun(&self, step: &Step) -> bool {
+        match self {
+            Self::Epochs(epochs) => step.epoch >= epochs.start,
+            Self::Steps(steps) => step.index >= steps.start,
+        }
+    }
+
+    /// The number of epochs until the span has ended.
+    pub fn last_epoch(&self, steps_per_epoch: usize) -> usize {
+        match self {
+            Self::Epochs(epochs) => epochs.end,
+            Self::Steps(steps) => (steps.end as usize).div_ceil(steps_per_epoch.max(1)),
+        }
+    }
+
+    /// How far a step is in the span, and how long the span is, in its unit; a step after its end counts as the last.
+    pub(super) fn progress(&self, step: &Step) -> (usize, usize) {
+        let (done, length) = match self {
+            Self::Epochs(epochs) => (step.epoch.saturating_sub(epochs.start), epochs.len()),
+            Self::Steps(steps) => {
+                let length = steps.end.saturating_sub(steps.start) as usize;
+                (step.index.saturating_sub(steps.start) as usize, length)
+            }
+        };
+        let length = length.max(1);
+        (done.min(length - 1), length)
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Epochs(epochs) => write!(f, "{}..{}ep", epochs.start, epochs.end),
+            Self::Steps(steps) => write!(f, "{}..{}it", steps.start, steps.end),
+        }
+    }
+}
+
+impl FromStr for Span {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (start, end) = text.split_once("..").ok_or(())?;
+        let (end, in_epochs) = match end.strip_suffix("ep") {
+            Some(end) => (end, true),
+            None => (end.strip_suffix("it").ok_or(())?, false),
+        };
+        let number = |text: &str| text.parse::<u32>().map_err(|_| ());
+        let (start, end) = (number(start)?, number(end)?);
+        Ok(match in_epochs {
+            true => Self::Epochs(start as usize..end as usize),
+            false => Self::Steps(start.into()..end.into()),
+        })
+    }
+}
+
+impl Serialize for Span {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse()
+            .map_err(|()| serde::de::Error::custom(Self::describe()))
+    }
+}
+
+impl SettingValue for Span {
+    fn describe() -> String {
+        "epochs, as in \"0..5ep\", or steps, as in \"0..2000it\"".into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hintons_schedule_falls_in_the_second_half() {
+        let factors = [0, 1, 2, 3].map(|epoch| Schedule::HalfLinear.factor(epoch, 4));
+        assert_eq!(factors, [1., 1., 0.75, 0.25]);
+        assert_eq!(Schedule::HalfLinear.factor(0, 1), 1.);
+        assert_eq!(Schedule::Linear.factor(3, 4), 0.25);
+        assert_eq!(Schedule::Cosine.factor(0, 4), 1.);
+    }
+
+    #[test]
+    fn a_span_counts_in_epochs_or_in_steps() {
+        let at = |epoch, index| Step {
+            epoch,
+            index,
+            ..Step::evaluation(1)
+        };
+        let epochs: Span = "2..5ep".parse().unwrap();
+        assert!(epochs.contains(&at(2, 7)) && !epochs.contains(&at(5, 7)));
+        assert_eq!(
+            (epochs.progress(&at(3, 0)), epochs.last_epoch(10)),
+            ((1, 3), 5)
+        );
+        assert_eq!(epochs.progress(&at(9, 0)), (2, 3));
+
+        let steps: Span = "100..250it".parse().unwrap();
+        assert!(steps.contains(&at(0, 100)) && !steps.contains(&at(0, 250)));
+        assert!(!steps.has_begun(&at(3, 99)) && steps.has_begun(&at(0, 300)));
+        assert_eq!(
+            (steps.progress(&at(0, 130)), steps.last_epoch(100)),
+            ((30, 150), 3)
+        );
+
+        assert!(Span::Epochs(0..0).is_empty());
+        assert_eq!(
+            [epochs.to_string(), steps.to_string()],
+            ["2..5ep", "100..250it"]
+        );
+        for wrong in ["2..5", "5ep", "a..5ep", "-1..5it"] {
+            assert!(wrong.parse::<Span>().is_err(), "{wrong}");
+        }
+    }
+}

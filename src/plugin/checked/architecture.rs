@@ -1,0 +1,85 @@
+//! The wrapper around architectures.
+
+use candle_core::Tensor;
+
+use super::{has_shape, is_finite, is_tame, Checkable, Checked};
+use crate::contract::architecture::Architecture;
+use crate::contract::block::StepReport;
+use crate::contract::build_context::BuildContext;
+use crate::contract::net::{Net, Readout};
+use crate::contract::sampler::NegativeSampler;
+use crate::error::Result;
+use crate::flow::batch::Batch;
+use crate::flow::step::Step;
+
+struct Facts {
+    /// The number of blocks.
+    blocks: usize,
+    /// The shape of the scores of an example: `[C]`, or `[P, C]` with positions.
+    scores: Vec<usize>,
+}
+
+impl Checkable for dyn Architecture {
+    fn checked(built: Box<Self>, called: String, context: &BuildContext) -> Result<Box<Self>> {
+        let scores = match context.positions {
+            1 => vec![context.classes],
+            positions => vec![positions, context.classes],
+        };
+        let facts = |net: &Self| {
+            Ok(Facts {
+                blocks: net.net().blocks.len(),
+                scores,
+            })
+        };
+        Ok(Box::new(Checked::new(built, called, context, facts)?))
+    }
+}
+
+impl Architecture for Checked<dyn Architecture, Facts> {
+    fn learn(
+        &mut self,
+        batch: &Batch,
+        sampler: &dyn NegativeSampler,
+        step: &Step,
+    ) -> Result<Vec<(usize, StepReport)>> {
+        let reports = self.attempt_mut(|net| net.learn(batch, sampler, step))?;
+        let blocks = self.facts.blocks;
+        match reports.iter().find(|(index, _)| *index >= blocks) {
+            Some((index, _)) => {
+                let problem = format!("reported on block {index}, counted from 0; it has {blocks}");
+                Err(self.fault(problem))
+            }
+            None => Ok(reports),
+        }
+    }
+
+    fn scores(
+        &self,
+        batch: &Batch,
+        sampler: &dyn NegativeSampler,
+        readout: &Readout,
+        step: &Step,
+    ) -> Result<Tensor> {
+        let batch = batch.hidden();
+        let scores = self.attempt(|net| net.scores(&batch, sampler, readout, step))?;
+        let expected = [&[batch.size()], &self.facts.scores[..]].concat();
+        has_shape(&self.called, "scores", scores.dims(), &expected)?;
+        if !is_finite(&scores) && is_tame(batch.examples()) && self.has_tame_variables() {
+            let problem = format!("returned scores by {} that are not finite", readout.name);
+            return Err(self.fault(problem));
+        }
+        Ok(scores)
+    }
+
+    fn net(&self) -> &Net {
+        self.inner.net()
+    }
+
+    fn net_mut(&mut self) -> &mut Net {
+        self.inner.net_mut()
+    }
+
+    fn epoch_ended(&mut self, step: &Step) -> Result<()> {
+        self.attempt_mut(|net| net.epoch_ended(step))
+    }
+}

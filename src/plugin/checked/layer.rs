@@ -1,0 +1,73 @@
+//! The wrapper around layers.
+
+use candle_core::Tensor;
+
+use super::{has_shape, is_finite, is_tame_input, Checkable, Checked};
+use crate::contract::build_context::BuildContext;
+use crate::contract::layer::{Lesson, LocalLayer};
+use crate::error::Result;
+use crate::flow::input::Input;
+use crate::flow::step::Step;
+use crate::optim::Optimiser;
+
+struct Facts {
+    uses_labels: bool,
+}
+
+impl Checkable for dyn LocalLayer {
+    fn checked(built: Box<Self>, called: String, context: &BuildContext) -> Result<Box<Self>> {
+        let facts = |layer: &Self| {
+            Ok(Facts {
+                uses_labels: layer.uses_labels(),
+            })
+        };
+        Ok(Box::new(Checked::new(built, called, context, facts)?))
+    }
+}
+
+impl LocalLayer for Checked<dyn LocalLayer, Facts> {
+    fn forward(&self, input: &Input, step: &Step) -> Result<Tensor> {
+        let activity = self.attempt(|layer| layer.forward(input, step))?;
+        let (found, rows) = (activity.dims(), input.rows());
+        if activity.rank() < 2 || found[0] != rows {
+            let problem = format!("returned an activity of shape {found:?}, expected ({rows}, …)");
+            return Err(self.fault(problem));
+        }
+        // A net that diverges is a matter of its settings.
+        let is_finite = || is_finite(&activity) || !is_tame_input(input);
+        if step.train && !is_finite() && self.has_tame_variables() {
+            let problem =
+                "returned an activity that is not finite, for a finite input and finite variables";
+            return Err(self.fault(problem.into()));
+        }
+        Ok(activity)
+    }
+
+    fn learn(&mut self, lesson: &Lesson<'_>, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
+        self.attempt_mut(|layer| layer.learn(lesson, optimiser, step))
+    }
+
+    fn input_gradient(&self, lesson: &Lesson<'_>, step: &Step) -> Result<Tensor> {
+        let gradient = self.attempt(|layer| layer.input_gradient(lesson, step))?;
+        let expected = [&[lesson.input.rows()], lesson.input.shape()].concat();
+        has_shape(
+            &self.called,
+            "an input gradient",
+            gradient.dims(),
+            &expected,
+        )?;
+        Ok(gradient)
+    }
+
+    fn uses_labels(&self) -> bool {
+        self.facts.uses_labels
+    }
+
+    fn epoch_ended(&mut self, step: &Step) -> Result<()> {
+        self.attempt_mut(|layer| layer.epoch_ended(step))
+    }
+
+    fn weight_images(&self) -> Result<Option<Tensor>> {
+        self.attempt(|layer| layer.weight_images())
+    }
+}

@@ -1,0 +1,126 @@
+//! Sources of settings: presets, files, the command line.
+
+use std::path::Path;
+
+use toml::{Table, Value};
+
+use crate::error::{Error, Result};
+
+/// Settings, and where they were written.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The name in messages: `--set lr=2`, `preset nebuly`, the path of a file.
+    pub origin: String,
+    /// The settings.
+    pub table: Table,
+}
+
+/// The largest number of parts of a key with dots.
+const DEEPEST: usize = 16;
+
+impl Source {
+    /// The settings in a TOML file.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it cannot be read, [`Error::Data`] if it is not TOML.
+    pub fn file(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(Error::file("read", path))?;
+        let table = text.parse::<Table>();
+        let table = table
+            .map_err(|error| Error::data(path, format!("not a configuration in TOML: {error}")))?;
+        Ok(Self {
+            origin: path.display().to_string(),
+            table,
+        })
+    }
+
+    /// The setting in `key=value`. The value is TOML, a bare word is a string; dots in the key nest.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if there is no `=`.
+    pub fn assignment(text: &str) -> Result<Self> {
+        let origin = format!("--set {text}");
+        let parts = text.split_once('=');
+        let Some((key, value)) = parts.filter(|(key, _)| !key.trim().is_empty()) else {
+            return Err(Error::setting(
+                text,
+                "",
+                origin,
+                "key=value, as in --set lr=0.01",
+            ));
+        };
+        // A value is parsed inside a document, since TOML has no value alone.
+        let parsed = format!("value = {value}").parse::<Table>().ok();
+        let parsed = parsed.filter(|table| table.len() == 1);
+        let value = parsed
+            .and_then(|mut table| table.remove("value"))
+            .unwrap_or_else(|| Value::String(value.trim().to_string()));
+        let keys: Vec<_> = key.trim().split('.').collect();
+        if keys.len() > DEEPEST {
+            let key = format!("{}…", keys[..4].join("."));
+            let expected =
+                format!("a key of at most {DEEPEST} parts, as in --set layer.dropout=0.1");
+            return Err(Error::setting(key, value, origin, expected));
+        }
+        Ok(Self {
+            origin,
+            table: nested(key.trim(), value),
+        })
+    }
+
+    /// One setting by its key, with dots for nesting, and its value.
+    pub(crate) fn setting(key: &str, value: impl Into<Value>) -> Self {
+        Self {
+            origin: format!("set({key})"),
+            table: nested(key, value.into()),
+        }
+    }
+}
+
+/// The nested tables that a key with dots stands for.
+fn nested(key: &str, value: Value) -> Table {
+    let keys: Vec<_> = key.splitn(DEEPEST, '.').collect();
+    let mut keys = keys.into_iter().rev();
+    let last = keys.next().unwrap_or_default();
+    let table = Table::from_iter([(last.to_string(), value)]);
+    keys.fold(table, |table, key| {
+        Table::from_iter([(key.to_string(), Value::Table(table))])
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn assigned(text: &str) -> Table {
+        Source::assignment(text).unwrap().table
+    }
+
+    #[test]
+    fn an_assignment_takes_toml_values_bare_words_and_dots() {
+        assert_eq!(assigned("lr=0.5"), toml::toml! { lr = 0.5 });
+        assert_eq!(
+            assigned("hidden=[10, 20]"),
+            toml::toml! { hidden = [10, 20] }
+        );
+        assert_eq!(
+            assigned("sampler=label_overlay"),
+            toml::toml! { sampler = "label_overlay" }
+        );
+        assert_eq!(
+            assigned("sampler.strength=2"),
+            toml::toml! { sampler.strength = 2 }
+        );
+        assert_eq!(
+            assigned("data=idx:/tmp/a=b"),
+            toml::toml! { data = "idx:/tmp/a=b" }
+        );
+        assert_eq!(assigned("a=1\nb=2"), toml::toml! { a = "1\nb=2" });
+    }
+
+    #[test]
+    fn an_assignment_without_a_value_says_how_it_is_written() {
+        let error = Source::assignment("lr").unwrap_err().to_string();
+        assert!(error.contains("key=value"), "{error}");
+    }
+}

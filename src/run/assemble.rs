@@ -1,0 +1,240 @@
+//! From a configuration to a run: data, sampler, network.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use candle_core::{DType, Tensor};
+
+use super::evaluate::EVALUATION_BATCH;
+use super::{device, Run};
+use crate::contract::architecture::Architecture;
+use crate::contract::build_context::BuildContext;
+use crate::contract::negatives::every_class;
+use crate::contract::sampler::NegativeSampler;
+use crate::data::channels::Channels;
+use crate::data::text::tokenizer::Tokenizer;
+use crate::data::{Content, DataSet};
+use crate::error::{Error, Result};
+use crate::flow::batch::Batch;
+use crate::flow::input::{Values, LABEL};
+use crate::flow::vars::Vars;
+use crate::kernels::memory;
+use crate::plugin::checked::Checkable;
+use crate::plugin::config::Config;
+use crate::plugin::registry;
+use crate::plugin::run_settings::{Precision, RunSettings};
+use crate::plugin::{build, build_complete};
+
+/// Where the data of a run come from.
+pub(super) enum Source {
+    /// The data set that the configuration names.
+    Named,
+    /// Data that the program has already.
+    Given(DataSet),
+    /// No examples: the network predicts, and nothing else.
+    Empty(DataSet),
+}
+
+/// The folders and the device of a run; they are not part of its configuration.
+pub(super) struct Surroundings {
+    pub data_dirs: Vec<PathBuf>,
+    pub device: String,
+    /// The tokenizer of the run that is opened.
+    pub tokenizer: Option<Arc<Tokenizer>>,
+}
+
+/// Builds a run.
+///
+/// # Errors
+/// Errors of the data and the plugins; [`Error::Setting`] for settings that do not fit the data.
+pub(super) fn assemble(config: Config, source: Source, around: Surroundings) -> Result<Run> {
+    let device = device::open(&around.device)?;
+    let dtype = match config.run.precision {
+        Precision::F32 => DType::F32,
+        Precision::F64 => DType::F64,
+    };
+    let vars = Vars::new(config.run.seed, dtype, &device);
+    let mut context = BuildContext::new(vars.clone(), config.run.seed);
+    context.epochs = config.run.epochs;
+    context.data_dirs = around.data_dirs;
+    context.cache = device::cache();
+    context.tokenizer = around.tokenizer;
+
+    let trains = !matches!(source, Source::Empty(_));
+    let data = open_data(source, &config, &context)?;
+    describe_data(&data, &mut context);
+    let sampler = build_sampler(&config, &context)?;
+    if trains {
+        check_batches(&config.run, &data, &*sampler)?;
+    }
+    let example = example(&data, trains)?.to(&device, dtype)?;
+    describe_views(&*sampler, &example, &config, &mut context)?;
+    let plugin = registry::named::<dyn Architecture>(&config.architecture)?;
+    let architecture = build_complete(plugin, &config.settings, &context)?;
+    if let Some(readout) = &config.run.readout {
+        architecture.net().readout(readout).map_err(|error| {
+            Error::setting(
+                "readout",
+                format!("{readout:?}"),
+                "the settings",
+                error.to_string(),
+            )
+        })?;
+    }
+    let channels = match config.run.standardise {
+        true => Some(Channels::new(&vars.scope("data"), &data)?),
+        false => None,
+    };
+    Ok(Run {
+        config,
+        data,
+        sampler,
+        architecture,
+        vars,
+        device,
+        dtype,
+        channels,
+        epoch: 0,
+        step: 0,
+        origin: None,
+        folder: None,
+        stop: Arc::default(),
+    })
+}
+
+fn open_data(source: Source, config: &Config, context: &BuildContext) -> Result<DataSet> {
+    let data = match (source, &config.run.data) {
+        (Source::Empty(data), _) => return Ok(data),
+        (Source::Given(data), _) => {
+            DataSet::checked(Box::new(data), "the program's own data".into(), context)?
+        }
+        (Source::Named, Some(data)) => build(data, context)?,
+        (Source::Named, None) => return Err(missing(config, "data")),
+    };
+    if data.train.is_empty() {
+        return Err(Error::usage("data", "the training part is empty"));
+    }
+    match config.run.validate {
+        true => Ok(*data),
+        false => Ok(data.without_validation()),
+    }
+}
+
+fn missing(config: &Config, key: &str) -> Error {
+    let expected = format!("a name, since no preset of {} has one", config.architecture);
+    Error::setting(key, "nothing", "the defaults", expected)
+}
+
+/// Tells the plugins what the data are.
+fn describe_data(data: &DataSet, context: &mut BuildContext) {
+    context.example = data.spec.shape.clone();
+    context.classes = data.spec.classes.len();
+    context.positions = data.spec.positions;
+    context.tokenizer = data.text.as_ref().map(|text| text.tokenizer.clone());
+}
+
+fn build_sampler(config: &Config, context: &BuildContext) -> Result<Box<dyn NegativeSampler>> {
+    let sampler = config.run.sampler.as_ref();
+    build(
+        sampler.ok_or_else(|| missing(config, "sampler"))?,
+        &context.scope("sampler"),
+    )
+}
+
+/// One example, from which the shapes of the sampler's inputs are found.
+fn example(data: &DataSet, trains: bool) -> Result<Batch> {
+    if trains {
+        return Ok(data.train.batch(&[0], None)?.hidden());
+    }
+    let shape = [&[1], &data.spec.shape[..]].concat();
+    let is_text = data.spec.content == Content::Text;
+    let dtype = if is_text { DType::U32 } else { DType::F32 };
+    Batch::unlabelled(Tensor::zeros(shape, dtype, &candle_core::Device::Cpu)?)
+}
+
+/// Tells the architecture what the sampler's views are.
+fn describe_views(
+    sampler: &dyn NegativeSampler,
+    example: &Batch,
+    config: &Config,
+    context: &mut BuildContext,
+) -> Result<()> {
+    let neutral = sampler.neutral(example)?;
+    let is_token = |values: &Values| matches!(values, Values::Dense { matrix, .. } if !matrix.dtype().is_float());
+    if neutral.parts().iter().any(|part| is_token(&part.values)) {
+        let name = config
+            .run
+            .sampler
+            .as_ref()
+            .map_or("", |sampler| &sampler.name);
+        let problem = "takes token numbers for values; choose a sampler that is made for text";
+        return Err(Error::unfit(format!("sampler {name}"), problem));
+    }
+    let label = neutral.part(LABEL).map(|part| part.values.width());
+    context.label = label.transpose()?.unwrap_or(0);
+    context.input = neutral.shape().to_vec();
+    let candidates = every_class(1, example)?;
+    context.hypotheses = sampler.hypotheses(example, &candidates)?.is_some();
+    Ok(())
+}
+
+/// Refuses batches that would fail in the middle of an epoch.
+fn check_batches(
+    settings: &RunSettings,
+    data: &DataSet,
+    sampler: &dyn NegativeSampler,
+) -> Result<()> {
+    if data.spec.content == Content::Text {
+        let refused = |key: &str, value: String, expected: &str| {
+            let expected =
+                format!("{expected}, since text cannot be moved or mirrored like pictures");
+            Err(Error::setting(key, value, "the settings", expected))
+        };
+        if settings.shift > 0 {
+            return refused("shift", settings.shift.to_string(), "0");
+        }
+        if settings.flip {
+            return refused("flip", "true".into(), "false");
+        }
+    }
+    let (examples, least) = (data.train.len(), sampler.smallest_batch());
+    let batch = settings.batch.min(examples);
+    let last = if examples % batch == 0 {
+        batch
+    } else {
+        examples % batch
+    };
+    if last < least {
+        let name = settings
+            .sampler
+            .as_ref()
+            .map_or("", |sampler| &sampler.name);
+        let expected = format!(
+            "a number that cuts the {examples} training examples into batches of {least} and more, for the sampler {name}; \
+             the last batch would have {last}"
+        );
+        return Err(Error::setting(
+            "batch",
+            settings.batch,
+            "the settings",
+            expected,
+        ));
+    }
+    check_memory(batch, data.spec.classes.len())
+}
+
+/// Refuses predictions for which there is no memory: the process would end without a word.
+fn check_memory(batch: usize, classes: usize) -> Result<()> {
+    // Predictions, their logarithms, and targets.
+    let scores = batch.max(EVALUATION_BATCH).saturating_mul(classes);
+    let needed = scores.saturating_mul(4 * std::mem::size_of::<f32>());
+    if memory::available().is_none_or(|free| needed as u64 <= free) {
+        return Ok(());
+    }
+    let problem = format!(
+        "predictions of {classes} classes for batches of {batch} need {} MB, more memory than is free; fewer classes (for \
+         text, a smaller vocabulary) or a smaller `batch` would fit",
+        needed >> 20
+    );
+    Err(Error::usage("data", problem))
+}
