@@ -1,8 +1,10 @@
-//! Forward-only learning: the core, the built-in methods and data sets, and the program `onward`.
+//! Forward-only learning: the core, the built-in methods and data sets, and the program
+//! `onward`.
 
 pub use onward_core::*;
 
-/// The built-in methods and data sets, one file each. Nothing here is used by name: the registry finds it.
+/// The built-in methods and data sets, one file each. Nothing here is used by name: the
+/// registry finds it.
 #[path = "."]
 mod methods {
     mod architectures;

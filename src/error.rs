@@ -1,13 +1,13 @@
-//! One error for everything: what went wrong, where, and what to do about it.
+//! The error type of the crate: what went wrong, where, and what to do.
 
 use std::any::Any;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
-/// The result of everything that can fail here.
+/// The result type of the crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, and the place in it: a setting's key and source, a file, a block, a plugin's name.
+/// An error with its place: a setting's key and origin, a file, a block, a plugin's name.
 #[non_exhaustive]
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -20,16 +20,19 @@ pub enum Error {
         value: String,
         /// Where the value came from: the defaults, a preset, a file, the command line.
         origin: String,
-        /// What is allowed.
+        /// The allowed values.
         expected: String,
     },
 
-    /// A setting that nobody reads.
-    #[error("unknown setting `{key}` (from {origin}){}; known here: {}", nearest(key, known), known.join(", "))]
+    /// A setting that does not exist.
+    #[error(
+        "unknown setting `{key}` (from {origin}){}; known here: {}",
+        nearest(key, known), known.join(", ")
+    )]
     UnknownSetting {
         /// The dotted path that was given.
         key: String,
-        /// Where it came from.
+        /// Where the setting came from.
         origin: String,
         /// The settings that exist at this place.
         known: Vec<String>,
@@ -37,26 +40,28 @@ pub enum Error {
 
     /// A name that no linked plugin has registered.
     #[error(
-        "unknown {kind} `{name}`{}; known: {}; a plugin of another crate must be linked into the program: `use your_crate as _;`",
+        "unknown {kind} `{name}`{}; known: {}; a plugin of another crate must be linked \
+         into the program: `use your_crate as _;`",
         nearest(name, known), known.join(", ")
     )]
     UnknownPlugin {
-        /// What was looked for: architecture, layer, goodness, sampler, data.
+        /// The kind of plugin: architecture, layer, goodness, sampler, data.
         kind: &'static str,
-        /// The name that was asked for.
+        /// The requested name.
         name: String,
-        /// The names that there are.
+        /// The known names.
         known: Vec<String>,
     },
 
     /// Two plugins of one kind have the same name.
     #[error(
-        "two plugins are called {kind} `{name}`: one in package {first}, one in package {second}; rename one of them"
+        "two plugins are called {kind} `{name}`: one in package {first}, one in package \
+         {second}; rename one of them"
     )]
     DuplicatePlugin {
         /// The kind of plugin.
         kind: &'static str,
-        /// The name both have.
+        /// The name of both.
         name: String,
         /// The package of one of them.
         first: String,
@@ -67,82 +72,89 @@ pub enum Error {
     /// A tensor of another shape than documented.
     #[error("{place}: expected {expected}, found shape {found:?}")]
     Shape {
-        /// Who found it.
+        /// The place where it was found.
         place: String,
-        /// The shape it had.
+        /// The shape that was found.
         found: Vec<usize>,
-        /// What was expected.
+        /// The expected shape, in words.
         expected: String,
     },
 
     /// Two parts of a run that do not fit together, such as a layer and its input.
     #[error("{place}: {problem}")]
     Unfit {
-        /// The part that found out.
+        /// The part that reports the problem.
         place: String,
-        /// What does not fit, and what would.
+        /// The problem, and what would fit.
         problem: String,
     },
 
-    /// A request that cannot be carried out, such as a prediction from a run without a model.
+    /// A request that cannot be carried out, such as a prediction from a run without a
+    /// model.
     #[error("{place}: {problem}")]
     Usage {
-        /// What was asked for.
+        /// The request.
         place: String,
-        /// Why it cannot be done, and what can.
+        /// The problem, and what to do.
         problem: String,
     },
 
-    /// A data file that cannot be what it is taken for.
+    /// A data file with unexpected contents.
     #[error("{}: {problem}", file.display())]
     Data {
         /// The file.
         file: PathBuf,
-        /// What was found, and what was expected.
+        /// The problem: found and expected contents.
         problem: String,
     },
 
-    /// A data set whose files are not where they were looked for.
-    #[error("data set `{name}`: {file}, plain or .gz, is in none of: {}{}; put the original files there, or name another place with --data-dir or $ONWARD_DATA", places(looked), also(why))]
+    /// A data set whose files were not found.
+    #[error(
+        "data set `{name}`: {file}, plain or .gz, is in none of: {}{}; put the original \
+         files there, or choose another folder with --data-dir or $ONWARD_DATA",
+        places(looked),
+        also(why)
+    )]
     MissingData {
         /// The data set.
         name: String,
-        /// The file that is missing, or all of them.
+        /// The missing file, or all missing files.
         file: String,
-        /// The folders it was looked for in.
+        /// The folders that were searched.
         looked: Vec<PathBuf>,
-        /// Why it was not downloaded either; empty for data sets that cannot be.
+        /// Why the download failed; empty for data sets without a download.
         why: String,
     },
 
     /// A file or folder that cannot be read or written.
     #[error("cannot {action} {}: {source}", path.display())]
     File {
-        /// What was tried: `read`, `write`, `create`.
+        /// The operation: `read`, `write`, `create`.
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
 
-    /// A run folder or checkpoint that cannot be what it is taken for.
+    /// A run folder or checkpoint with unexpected contents.
     #[error("{}: {problem}", path.display())]
     Run {
         /// The folder or file.
         path: PathBuf,
-        /// What was found, and what was expected.
+        /// The problem: found and expected contents.
         problem: String,
     },
 
-    /// A loss or goodness that is no longer a finite number.
+    /// A loss, goodness or variable that is no longer finite.
     #[error(
-        "block {block}: the {what} became {value} at step {step}; a lower `lr` or a higher `temperature` usually helps"
+        "block {block}: the {what} became {value} at step {step}; a lower `lr` or a \
+         higher `temperature` usually helps"
     )]
     Diverged {
-        /// The block, counted from 1.
+        /// The name of the block or variable.
         block: String,
-        /// Loss or goodness.
+        /// `loss`, `goodness` or `variable`.
         what: &'static str,
         /// NaN or an infinity.
         value: f64,
@@ -150,37 +162,38 @@ pub enum Error {
         step: u64,
     },
 
-    /// Somebody asked the run to stop; it can be resumed.
-    #[error("stopped after step {step}{}", folder.as_ref().map_or(String::new(), |folder| format!("; go on with: onward resume {}", folder.display())))]
+    /// The run was asked to stop; it can be resumed.
+    #[error("stopped after step {step}{}", resumption(folder.as_deref()))]
     Stopped {
-        /// Steps taken.
+        /// The number of steps taken.
         step: u64,
         /// The folder of the run, if it has one.
         folder: Option<PathBuf>,
     },
 
-    /// Something that went wrong inside a block or a plugin.
+    /// An error inside a block or a plugin.
     #[error("{place}: {source}")]
     At {
         /// The block or plugin.
         place: String,
-        /// What went wrong there.
+        /// The error.
         source: Box<Error>,
     },
 
-    /// A plugin that does not keep what its trait asks of it; a fault of its code, not of what it was given.
+    /// A plugin that violates the contract of its trait: a fault in its code, not in its
+    /// input.
     #[error("{plugin} {problem}")]
     Plugin {
         /// Kind, name and package.
         plugin: String,
-        /// What it did, and what was expected.
+        /// The problem, and what was expected.
         problem: String,
     },
 
-    /// The device that was asked for is not to be had.
+    /// The requested device is not available.
     #[error("device `{name}`: {problem}")]
     Device {
-        /// The name that was given.
+        /// The requested name.
         name: String,
         /// Why it cannot be used.
         problem: String,
@@ -192,7 +205,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the cause is what was asked for (names, settings, flags) rather than what happened then.
+    /// Whether the cause is the request (names, settings, flags), not an event during the
+    /// run.
     pub fn is_usage(&self) -> bool {
         match self {
             Self::Setting { .. } | Self::UnknownSetting { .. } | Self::UnknownPlugin { .. } => true,
@@ -202,7 +216,7 @@ impl Error {
         }
     }
 
-    /// Whether parts of a run do not fit together: other parts, or other settings, may.
+    /// Whether parts of a run do not fit together. Other parts or settings may fit.
     pub fn is_unfit(&self) -> bool {
         match self {
             Self::Unfit { .. } | Self::Setting { .. } => true,
@@ -284,7 +298,7 @@ impl Error {
     }
 }
 
-/// Adds the place to whatever went wrong there.
+/// Adds a place to an error.
 pub trait Located<T> {
     /// Names the place: `block 2`, `layer conv of package my-plugins`.
     fn at(self, place: impl FnOnce() -> String) -> Result<T>;
@@ -299,6 +313,13 @@ impl<T, E: Into<Error>> Located<T> for Result<T, E> {
     }
 }
 
+/// How to resume a stopped run.
+fn resumption(folder: Option<&Path>) -> String {
+    folder.map_or(String::new(), |folder| {
+        format!("; continue with: onward resume {}", folder.display())
+    })
+}
+
 /// The message of a panic.
 pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
@@ -306,7 +327,7 @@ pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> &str {
     text.unwrap_or("without a message")
 }
 
-/// `, did you mean …?` if a known name is close to the one that was given, else nothing.
+/// `, did you mean …?` if a known name is close to the given name, else nothing.
 fn nearest(given: &str, known: &[String]) -> String {
     let last = given.rsplit('.').next().unwrap_or(given);
     known
@@ -339,7 +360,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unknown_name_is_answered_with_the_nearest_known_one() {
+    fn an_unknown_name_is_refused_with_the_nearest_known_name() {
         let known = vec!["mean_squares".to_string(), "sum_squares".to_string()];
         let error = Error::UnknownPlugin {
             kind: "goodness",
@@ -352,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_suggested_for_a_name_unlike_all_others() {
+    fn nothing_is_suggested_for_a_name_far_from_all_others() {
         assert_eq!(nearest("sampler.banana", &["strength".to_string()]), "");
     }
 }

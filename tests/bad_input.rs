@@ -187,7 +187,7 @@ fn what_would_need_more_memory_than_there_is_is_refused() {
         let output = Command::new("sh").args(["-c", &command]).output().unwrap();
         let message = text(&output.stderr);
         assert!(
-            output.status.code() == Some(2) && message.contains("more memory than is free"),
+            output.status.code() == Some(2) && message.contains("more than the free memory"),
             "{message}"
         );
     }
@@ -226,12 +226,12 @@ fn idx_files_that_cannot_be_right_are_named() {
         (
             "train-images-idx3-ubyte",
             Some(images(12, 47)),
-            "it has only 47",
+            "found only 47",
         ),
         (
             "train-images-idx3-ubyte",
             Some(huge),
-            "784000000000 bytes; it has only 100",
+            "784000000000 bytes; found only 100",
         ),
         (
             "t10k-labels-idx1-ubyte",
@@ -246,7 +246,7 @@ fn idx_files_that_cannot_be_right_are_named() {
         (
             "train-images-idx3-ubyte",
             Some(b"\x1f\x8bnot gzip at all".to_vec()),
-            "cannot be unpacked",
+            "cannot be decompressed",
         ),
     ];
     for (name, bytes, expected) in cases {
@@ -434,7 +434,7 @@ fn what_does_not_fit_is_refused_before_anything_is_written() {
             &[
                 "`batch` = 199",
                 "200 training examples",
-                "of 2 and more",
+                "of at least 2",
                 "the last batch would have 1",
             ],
         ),
@@ -623,7 +623,10 @@ fn a_run_is_drawn_once() {
             str(&base.path().join("text.png")),
         ],
     );
-    assert!(message.contains("no images"), "{message}");
+    assert!(
+        message.contains("expected images (channels, height, width)"),
+        "{message}"
+    );
 }
 
 #[test]

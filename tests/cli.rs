@@ -881,7 +881,7 @@ fn text_is_refused_where_pictures_are_wanted_and_the_other_way_round() {
         let message = fails(code, &[&concat[..], &["--data", data], more].concat());
         assert!(message.contains(expected), "{data} {more:?}: {message}");
     };
-    refused(2, "fables", &[], "choose a sampler that is made for text");
+    refused(2, "fables", &[], "choose a sampler for text");
     refused(
         2,
         "fables",

@@ -144,7 +144,7 @@ fn nothing_is_overwritten_and_wrong_use_leaves_nothing() {
         (&["onward"], "reserved"),
         (
             &["sum-squares"],
-            "the package onward has a goodness `sum_squares` already",
+            "the package onward already has a goodness `sum_squares`",
         ),
         (&["rule", "--kind", "goodnes"], "goodness"),
         (&["rule", "--path", "."], "plugins/Cargo.toml"),

@@ -280,7 +280,7 @@ fn a_run_keeps_its_tokenizer_and_refuses_another() -> Result<()> {
     std::fs::write(path.join("tokenizer.json"), &json).unwrap();
     refused(
         Run::open(&path).map(|builder| builder.data("digits")),
-        "these data are no text",
+        "found data with no text",
     );
     Run::load(&path)?;
     Ok(())
@@ -378,7 +378,7 @@ fn pictures_and_text_are_told_apart() -> Result<()> {
         .err()
         .unwrap();
     assert!(
-        error.is_usage() && error.to_string().contains("made for text"),
+        error.is_usage() && error.to_string().contains("choose a sampler for text"),
         "{error}"
     );
     for (key, value) in [
@@ -387,7 +387,7 @@ fn pictures_and_text_are_told_apart() -> Result<()> {
     ] {
         let error = shallow("fables").set(key, value).build().err().unwrap();
         assert!(
-            error.is_usage() && error.to_string().contains("text cannot be moved"),
+            error.is_usage() && error.to_string().contains("text cannot be shifted"),
             "{error}"
         );
     }

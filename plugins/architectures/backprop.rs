@@ -1,4 +1,4 @@
-//! Architecture `backprop`: the same nets trained by backpropagation, as a baseline.
+//! Architecture `backprop`: the same networks trained by backpropagation, as a baseline.
 
 use onward_core::candle_core::{Tensor, Var, D};
 use onward_core::candle_nn::Init;
@@ -12,17 +12,21 @@ use onward_core::{
 };
 
 onward_core::settings! {
-    /// A baseline, not a forward-only rule: stacked rectified layers, each output normalised, all of them concatenated into
-    /// a softmax, `log softmax(Σₗ norm(aₗ)·Wₗ)`, trained end to end by backpropagation with the cross-entropy.
+    /// A baseline, not a forward-only rule: stacked rectified layers, each output
+    /// normalised, all of them concatenated into a softmax,
+    /// `log softmax(Σₗ norm(aₗ)·Wₗ)`, trained end to end by backpropagation with the
+    /// cross-entropy.
     ///
-    /// It is the net that `nlp` and `progressive` train locally, on the same data and with the same reports. Examples enter
-    /// as the sampler's neutral views, without a label if it is `plain`; tokens are one-hot slots that pick rows of the
-    /// weight. To the framework the whole net is one block, since a derivative crosses all of it.
+    /// It is the network that `nlp` and `progressive` train locally. The inputs are the
+    /// sampler's neutral views, which contain no label with the sampler `plain`; tokens
+    /// are one-hot slots that pick rows of the weight. The whole network is one block,
+    /// since gradients cross all layers.
     ///
     /// # Reference
-    /// Rumelhart, Hinton, Williams, "Learning representations by back-propagating errors", 1986 (Nature 323).
+    /// Rumelhart, Hinton, Williams, "Learning representations by back-propagating
+    /// errors", 1986 (Nature 323).
     pub struct Backprop {
-        /// The width of each layer, from the first on.
+        /// The width of each layer, starting at the first.
         hidden: Vec<usize> = vec![1000; 3], in 1..=1_000_000;
         /// The normalisation of the input and of every activity.
         normalise: Normalise = Normalise::MeanSquare;
@@ -38,7 +42,7 @@ onward_core::settings! {
 
 const PRESETS: &[Preset] = &[Preset {
     name: "adam",
-    about: "three layers of 1000 units, Adam at a constant rate",
+    about: "three layers of 1000 units, Adam with a constant learning rate",
     settings: r#"
         data = "digits"
         sampler = "plain"
@@ -47,7 +51,7 @@ const PRESETS: &[Preset] = &[Preset {
     "#,
 }];
 
-/// The whole net; its activity are the logits, `(B, C)`.
+/// The whole network as one layer; its activity is the logits, `(B, C)`.
 struct Whole {
     layers: Vec<[Var; 2]>,
     heads: Vec<Var>,
@@ -80,7 +84,7 @@ impl Whole {
         let Some(length) = self.normalise.length(x.dim(D::Minus1)?) else {
             return Ok(x.clone());
         };
-        // Added, not a lower bound: its derivative is finite at zero.
+        // Added instead of clamped, so that the derivative at zero is finite.
         let scale = ((x.sqr()?.sum_keepdim(1)? + 1e-12)?.sqrt()?.recip()? * length)?;
         Ok(x.broadcast_mul(&scale)?)
     }
@@ -104,7 +108,12 @@ impl LocalLayer for Whole {
             });
             activity = Some(above);
         }
-        logits.ok_or_else(|| Error::unfit("backprop", "a net needs a layer"))
+        logits.ok_or_else(|| {
+            Error::unfit(
+                "backprop",
+                "found no layer in `hidden`, expected at least one",
+            )
+        })
     }
 }
 
@@ -154,7 +163,7 @@ fn picked(rows: &Tensor, index: &Tensor, classes: usize) -> Result<Tensor> {
         .sum(1)?)
 }
 
-/// The logits themselves, a column per class.
+/// The logits as a goodness, with a column per class.
 struct Logits(usize);
 
 impl GoodnessFn for Logits {
@@ -240,7 +249,9 @@ impl Architecture for Baseline {
 }
 
 onward_core::register! {
-    dyn Architecture, "backprop", "a baseline: the same net by backpropagation (Rumelhart, Hinton, Williams 1986, Nature 323)",
+    dyn Architecture, "backprop",
+    "baseline: the same network trained by backpropagation \
+     (Rumelhart, Hinton, Williams 1986, Nature 323)",
     |settings: Backprop, context| Ok(Box::new(Baseline::new(&settings, context)?)),
     .presets(PRESETS)
 }

@@ -1,4 +1,4 @@
-//! Architectures: who feeds whom, and what is read out.
+//! Architectures: the wiring of blocks and the readouts.
 
 mod backprop;
 mod nlp;

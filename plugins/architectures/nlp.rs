@@ -1,4 +1,4 @@
-//! Architecture `nlp`: a language model of windows of tokens.
+//! Architecture `nlp`: a language model on windows of tokens.
 
 use onward_core::candle_core::{DType, Device, Tensor};
 use onward_core::contract::head::HeadSpec;
@@ -15,48 +15,57 @@ use onward_core::{
 };
 
 onward_core::settings! {
-    /// A language model: stacked layers learn which token follows a window of tokens, and a softmax over all their
-    /// activities predicts it.
+    /// A language model: stacked layers learn which token follows a window of tokens, and
+    /// a softmax over all activities predicts it.
     ///
-    /// Layer 1 sees a window of `K` tokens and a candidate for the next one, as one-hot slots that pick rows of the weight,
-    /// or through a table that it learns itself (`embedding`). Layer `l` sees `xₗ = norm(aₗ₋₁)`. Every layer learns by its
-    /// own goodness `gₗ` to tell the token that follows from a wrong one. The next token is predicted in two ways, both as
-    /// log-probabilities:
+    /// Layer 1 sees a window of `K` tokens and a candidate for the next one, as one-hot
+    /// slots that pick rows of the weight, or through a table that it learns itself
+    /// (`embedding`). Layer `l` sees `xₗ = norm(aₗ₋₁)`. Every layer learns with its own
+    /// goodness `gₗ` to tell the next token from a wrong one. The next token is predicted
+    /// in two ways, both as log-probabilities:
     ///
-    /// - *head*: `log softmax(Σₗ norm(aₗ)·Wₗ)` of the window with an empty candidate, in one pass;
-    /// - *search*: `log softmax_c(meanₗ (gₗ(c) − θₗ) / τₗ)` over all candidates `c`, or over the `candidates` that the head
-    ///   finds likeliest. These then share the probability that the head gives them together; the others keep theirs. It is
-    ///   the mean, since layers that look at the same window are not independent: their sum is overconfident.
+    /// - *head*: `log softmax(Σₗ norm(aₗ)·Wₗ)` of the window with an empty candidate, in
+    ///   one pass;
+    /// - *search*: `log softmax_c(meanₗ (gₗ(c) − θₗ) / τₗ)` over all candidates `c`, or
+    ///   over the `candidates` most probable tokens of the head. These then share the
+    ///   probability that the head gives them together; the others keep theirs. It is the
+    ///   mean, since layers that see the same window are not independent: their sum is
+    ///   overconfident.
     ///
-    /// Three things differ from images (measured on Aesop's fables). The decision is softer: the goodness is divided by
-    /// `temperature` times the number of units. The first layer learns ten times as fast. The upper layers learn more
-    /// slowly than the first (`upper_lr`); without that they stay near chance. The defaults suit a book of fables; a corpus
-    /// of a megabyte needs the preset `corpus`. `tokenizer` and `window` are shorthands for `data.tokenizer` and
-    /// `data.window`.
+    /// Three defaults differ from those for images (measured on Aesop's fables). The
+    /// decision is softer: the goodness is divided by `temperature` times the number of
+    /// units. The first layer learns ten times as fast. The upper layers learn more
+    /// slowly than the first (`upper_lr`); without that they stay near chance. The
+    /// defaults suit a book of fables; a corpus of a megabyte needs the preset `corpus`.
+    /// `tokenizer` and `window` are shorthands for `data.tokenizer` and `data.window`.
     ///
     /// # Reference
     /// Hinton, "The Forward-Forward Algorithm", 2022, its experiment with Aesop's fables
     /// (<https://arxiv.org/abs/2212.13345>).
     pub struct Nlp {
-        /// The width of each layer, from the first on.
+        /// The width of each layer, starting at the first.
         hidden: Vec<usize> = vec![1000; 3], in 1..=1_000_000;
         /// The layer, one for all.
         layer: Pick<dyn LocalLayer> = "dense".into();
-        /// The length of a token's row in the table of the first layer, which is then an `embedding`; 0 for one-hot tokens,
-        /// no table, and a first layer like the others.
+        /// The size of the token embeddings of the first layer, which is then an
+        /// `embedding`; 0 for one-hot tokens and a first layer like the others.
         embedding: usize = 0, in 0..=100_000;
         /// The goodness function, one for all layers.
         goodness: Pick<dyn GoodnessFn> = "sum_squares".into();
-        /// The normalisation of the input, and of every activity before the next layer sees it.
+        /// The normalisation of the input, and of every activity before the next layer
+        /// sees it.
         normalise: Normalise = Normalise::MeanSquare;
-        /// When the layers learn; with greedy, `epochs` is the number for each layer.
+        /// The order in which layers learn; with greedy, `epochs` is the number per
+        /// layer.
         order: Order = Order::Interleaved;
-        /// Whether the layers keep their random weights and only the head learns: random features, a baseline.
+        /// Whether the layers keep their random weights and only the head learns: a
+        /// baseline of random features.
         frozen: bool = false;
-        /// Learning rate of all layers but the first, relative to the first.
+        /// The learning rate of all layers except the first, relative to the first.
         upper_lr: f64 = 0.25, in Positive.up_to(1000.);
-        /// The number of candidates, the likeliest by the head, that the search tries; 0 for all tokens. Default: all tokens
-        /// of a vocabulary of up to 256, and 20 of a larger one.
+        /// The number of candidates of the search, the most probable tokens of the head;
+        /// 0 for all tokens. Default: all tokens of a vocabulary of up to 256, otherwise
+        /// 20 tokens.
         candidates: Option<usize> = None;
         .. objective: Objective = Objective { temperature: 0.1, ..Objective::default() };
         .. optimiser: OptimiserSpec = OptimiserSpec {
@@ -75,7 +84,8 @@ onward_core::settings! {
 const PRESETS: &[Preset] = &[
     Preset {
         name: "window",
-        about: "three layers of 1000 units on a window of 10 characters, negatives from the model's own prediction",
+        about: "three layers of 1000 units on a window of 10 characters, negatives from \
+                the model's own prediction",
         settings: r#"
             data = "fables"
             epochs = 10
@@ -85,7 +95,8 @@ const PRESETS: &[Preset] = &[
     },
     Preset {
         name: "hinton",
-        about: "as in Hinton 2022: strings of 100 characters of Aesop's fables, of which you name the file, three layers of 2000 units",
+        about: "as in Hinton 2022: strings of 100 characters of Aesop's fables \
+                (--data text:FILE), three layers of 2000 units",
         settings: r#"
             data = { name = "text", prepare = "hinton" }
             epochs = 10
@@ -97,7 +108,7 @@ const PRESETS: &[Preset] = &[
     },
     Preset {
         name: "corpus",
-        about: "for texts of a megabyte and more, of which you name the file: few epochs, by Adam",
+        about: "for texts of a megabyte and more (--data text:FILE): few epochs, Adam",
         settings: r#"
             data = "text"
             epochs = 4
@@ -111,10 +122,10 @@ const PRESETS: &[Preset] = &[
     },
 ];
 
-/// The largest vocabulary of which a search tries all tokens by default.
+/// The largest vocabulary for which the search tries all tokens by default.
 const FEW: usize = 256;
 
-/// The number of windows with candidates that are looked at side by side.
+/// The number of windows with candidates that are computed at once.
 const ROWS: usize = 8192;
 
 struct LanguageModel {
@@ -129,7 +140,8 @@ impl LanguageModel {
         let (inputs, vocabulary) = (context.inputs(), context.classes);
         let slots = inputs / vocabulary.max(1);
         if context.tokenizer.is_none() || slots * vocabulary != inputs {
-            let problem = "learns text; choose a data set of text, such as --data text:FILE, and a sampler for it";
+            let problem = "expected text; choose a text data set, such \
+                           as --data text:FILE, and a sampler for text";
             return Err(Error::unfit("nlp", problem));
         }
         let levels: Vec<Level> = levels(settings, context);
@@ -162,7 +174,7 @@ impl LanguageModel {
         })
     }
 
-    /// Log-probabilities by the goodness of the window with each candidate in turn, `(B, T)`.
+    /// Log-probabilities from the goodness of the window with each candidate, `(B, T)`.
     fn search(&self, batch: &Batch, sampler: &dyn NegativeSampler, step: &Step) -> Result<Tensor> {
         if self.candidates == self.vocabulary {
             let all = every_class(self.vocabulary, batch)?;
@@ -175,7 +187,7 @@ impl LanguageModel {
         let best = likeliest(&head, self.candidates)?; // (B, K)
         let logits = self.logits(batch, &best.t()?.contiguous()?, sampler, step)?;
         let among = log_softmax(&logits)?;
-        // The probability that the head gives to all of them together is divided again.
+        // The candidates share the probability that the head gives them together.
         let theirs = head.gather(&best, 1)?;
         let together = theirs.exp()?.sum_keepdim(1)?.log()?;
         let difference = (among.broadcast_add(&together)? - theirs)?;
@@ -191,7 +203,7 @@ impl LanguageModel {
         step: &Step,
     ) -> Result<Tensor> {
         let (count, size) = candidates.dims2()?;
-        // Some at a time, so that memory does not grow with the vocabulary.
+        // Some candidates at a time, so that memory does not grow with the vocabulary.
         let beside = (ROWS / size.max(1)).max(1);
         let mut sums = Vec::with_capacity(count.div_ceil(beside));
         for first in (0..count).step_by(beside) {
@@ -245,7 +257,8 @@ fn levels(settings: &Nlp, context: &BuildContext) -> Vec<Level> {
     settings.hidden.iter().enumerate().map(level).collect()
 }
 
-/// The indices of the `count` largest numbers of each row, the largest first: `(B, T)` to `(B, K)`.
+/// The indices of the `count` largest numbers of each row, the largest first: `(B, T)` to
+/// `(B, K)`.
 fn likeliest(rows: &Tensor, count: usize) -> Result<Tensor> {
     let numbers = rows
         .to_device(&Device::Cpu)?
@@ -297,7 +310,7 @@ impl Architecture for LanguageModel {
     }
 }
 
-/// `tokenizer` and `window` are settings of the data.
+/// Moves `tokenizer` and `window` to the settings of the data.
 fn shorthand(given: &mut Table, _before: &mut Table) -> Result<()> {
     for key in ["tokenizer", "window"] {
         let Some(value) = given.remove(key) else {
@@ -312,7 +325,8 @@ fn shorthand(given: &mut Table, _before: &mut Table) -> Result<()> {
 }
 
 onward_core::register! {
-    dyn Architecture, "nlp", "a language model of windows of tokens, layer by layer (Hinton 2022, arXiv 2212.13345)",
+    dyn Architecture, "nlp",
+    "language model on windows of tokens, layer by layer (Hinton 2022, arXiv 2212.13345)",
     |settings: Nlp, context| Ok(Box::new(LanguageModel::new(&settings, context)?)),
     .presets(PRESETS).rewrite(shorthand)
 }
@@ -323,7 +337,7 @@ mod tests {
     use onward_core::data::DataSet;
     use onward_core::{plugin, Vars};
 
-    /// The place of a net for the fables, a sampler and some of their windows.
+    /// The context of a network for the fables, a sampler and some windows.
     fn of_fables(windows: &[usize]) -> Result<(BuildContext, Box<dyn NegativeSampler>, Batch)> {
         let mut context = BuildContext::new(Vars::new(1, DType::F32, &Device::Cpu), 1);
         let data = plugin::build(&Pick::<DataSet>::new("fables"), &context)?;
@@ -336,7 +350,8 @@ mod tests {
         Ok((context, sampler, batch))
     }
 
-    /// The goodness of each layer by hand, as log-odds; a candidate's logit is their mean.
+    /// Computes the log-odds of each layer by hand; the logit of a candidate is their
+    /// mean.
     #[test]
     fn the_search_weighs_candidates_by_the_mean_of_the_layers() -> Result<()> {
         let (context, sampler, batch) = of_fables(&[0, 7])?;
@@ -389,9 +404,10 @@ mod tests {
         Ok(())
     }
 
-    /// Those that are tried share what the head gives them together; the others keep theirs.
+    /// The candidates share the probability that the head gives them together; other
+    /// tokens keep theirs.
     #[test]
-    fn the_likeliest_candidates_are_tried_and_nobody_else_loses() -> Result<()> {
+    fn the_search_changes_only_the_most_probable_candidates() -> Result<()> {
         let (context, sampler, batch) = of_fables(&[0, 7, 30])?;
         let settings = Nlp {
             hidden: vec![6],
@@ -402,7 +418,7 @@ mod tests {
             LanguageModel::new(&settings, &context)?,
             Step::evaluation(1),
         );
-        // A head that has learned has favourites.
+        // After a step, the head no longer predicts all tokens equally.
         let features = net.stack.features(sampler.neutral(&batch)?, &step)?;
         let log = net.stack.net.heads[0].log_probabilities(&features)?;
         net.stack.net.heads[0].learn(
@@ -431,7 +447,7 @@ mod tests {
                 order[..5]
                     .iter()
                     .any(|&token| (head[token] - found[token]).abs() > 1e-3),
-                "nothing was tried"
+                "no candidate was tried"
             );
             assert!(order[5..].iter().all(|&token| head[token] == found[token]));
             assert!((found.iter().map(|log| f64::from(*log).exp()).sum::<f64>() - 1.).abs() < 1e-5);

@@ -18,38 +18,47 @@ use onward_core::{
 onward_core::settings! {
     /// Stacked layers, each learning from the normalised activity of the layer below.
     ///
-    /// Layer `l` sees `xₗ = norm(aₗ₋₁)`, `x₁ = norm(input)`, for every view; its activity is `aₗ`, its goodness `gₗ`.
-    /// Nothing else passes between layers. With the labels in the input a class is predicted in two ways:
+    /// Layer `l` sees `xₗ = norm(aₗ₋₁)`, `x₁ = norm(input)`, for every view; its activity
+    /// is `aₗ`, its goodness `gₗ`. Nothing else passes between layers. With the labels in
+    /// the input a class is predicted in two ways:
     ///
     /// - *search*: `argmax_c Σₗ gₗ(input under class c)`;
-    /// - *head*: a softmax over the normalised activities of the neutral input, `log softmax(Σₗ norm(aₗ)·Wₗ)`. It
-    ///   learns beside the layers, from the same pass that gives the network's own prediction to a sampler.
+    /// - *head*: a softmax over the normalised activities of the neutral input,
+    ///   `log softmax(Σₗ norm(aₗ)·Wₗ)`. It learns beside the layers, from the same pass
+    ///   that gives the network's own prediction to a sampler.
     ///
-    /// Both sums are over the layers from `readout_from` to `readout_to`. A goodness with a column per class is read out as
-    /// *goodness*: `argmax_c Σₗ gₗ[c]` of the neutral input.
+    /// Both sums are over the layers from `readout_from` to `readout_to`. A goodness with
+    /// a column per class is read out as *goodness*: `argmax_c Σₗ gₗ[c]` of the neutral
+    /// input.
     ///
     /// All views of a step see the weights from before the step.
     ///
     /// # Reference
-    /// Hinton, "The Forward-Forward Algorithm", 2022, section 3 (<https://arxiv.org/abs/2212.13345>).
+    /// Hinton, "The Forward-Forward Algorithm", 2022, section 3
+    /// (<https://arxiv.org/abs/2212.13345>).
     pub struct Progressive {
-        /// The width of each layer, from the first on; `n_layers` and `hidden_size` are a shorthand.
+        /// The width of each layer, starting at the first; `n_layers` and `hidden_size`
+        /// are a shorthand.
         hidden: Vec<usize> = vec![1000; 3], in 1..=1_000_000;
-        /// The layer: one for all, or a list with one for each.
+        /// The layer: one for all, or a list with one per layer.
         layer: Each<Pick<dyn LocalLayer>> = "dense".into();
-        /// The goodness function: one for all layers, or a list with one for each.
+        /// The goodness function: one for all layers, or a list with one per layer.
         goodness: Each<Pick<dyn GoodnessFn>> = "sum_squares".into();
-        /// The normalisation of the input, and of every activity before the next layer sees it.
+        /// The normalisation of the input, and of every activity before the next layer
+        /// sees it.
         normalise: Normalise = Normalise::MeanSquare;
-        /// When the layers learn; with greedy, `epochs` is the number for each layer.
+        /// The order in which layers learn; with greedy, `epochs` is the number per
+        /// layer.
         order: Order = Order::Interleaved;
-        /// The first layer, counted from 1, that readouts see; the last one if there are fewer.
+        /// The first layer that is read out, counted from 1; the last layer if there are
+        /// fewer.
         readout_from: usize = 2, in 1..;
-        /// The last layer that readouts see. Default: the last layer.
+        /// The last layer that is read out. Default: the last layer of the network.
         readout_to: Option<usize> = None, in 1..;
         /// Whether there is a head.
         head: bool = true;
-        /// Epochs, after those of the layers, in which a head alone learns, as a probe; 0 for a head that learns beside them.
+        /// Epochs after those of the layers in which only the head learns, as a probe; 0
+        /// for a head that learns with the layers.
         probe_epochs: usize = 0;
         .. objective: Objective = Objective::default();
         .. optimiser: OptimiserSpec = OptimiserSpec::default();
@@ -60,7 +69,8 @@ onward_core::settings! {
 const PRESETS: &[Preset] = &[
     Preset {
         name: "hinton",
-        about: "Hinton's Matlab program of 2022: hard negatives, peer normalisation, all layers in every step",
+        about: "Hinton's Matlab program of 2022: hard negatives, peer normalisation, all \
+                layers in every step",
         settings: r#"
             data = "digits"
             epochs = 100
@@ -71,7 +81,8 @@ const PRESETS: &[Preset] = &[
     },
     Preset {
         name: "unsupervised",
-        about: "Hinton's unsupervised net of 2022, section 3.2: hybrid images, then a softmax on the layers from the second on",
+        about: "as in Hinton 2022, section 3.2, without labels: hybrid images, then a \
+                softmax on all layers except the first",
         settings: r#"
             data = "digits"
             epochs = 100
@@ -85,7 +96,8 @@ const PRESETS: &[Preset] = &[
     },
     Preset {
         name: "unsupervised_local",
-        about: "the same with local receptive fields, as Hinton's of 2022: grids of 4×4, 3×3 and 2×2 places, 60 epochs",
+        about: "as `unsupervised`, with the local receptive fields of Hinton 2022: grids \
+                of 4×4, 3×3 and 2×2 locations, 60 epochs",
         settings: r#"
             data = "digits"
             epochs = 60
@@ -102,7 +114,8 @@ const PRESETS: &[Preset] = &[
     },
     Preset {
         name: "convolutional",
-        about: "four local convolutions, each with a classifier of its own (Mono-Forward 2025; local errors, Nøkland 2019)",
+        about: "four convolutions, each with a local classifier (Mono-Forward 2025; \
+                local errors, Nøkland 2019)",
         settings: r#"
             data = "cifar-10"
             epochs = 20
@@ -130,7 +143,8 @@ const PRESETS: &[Preset] = &[
     },
     Preset {
         name: "nebuly",
-        about: "nebuly-ai's forward_forward app: label behind the pixels, mean squares, Adam, layer after layer",
+        about: "as nebuly-ai's forward_forward app: label after the pixels, mean \
+                squares, Adam, one layer after the other",
         settings: r#"
             data = "mnist"
             epochs = 100
@@ -168,7 +182,8 @@ impl Stacked {
         }
         stack.net.readouts = readouts(settings, context, &stack);
         if stack.net.readouts.is_empty() {
-            let problem = "nothing can be read out: the sampler puts no label into the input; set `head = true`";
+            let problem = "no readout: the sampler puts no label into the input; \
+                           set `head = true`";
             return Err(Error::unfit("progressive", problem));
         }
         Ok(Self {
@@ -217,7 +232,7 @@ fn readouts(settings: &Progressive, context: &BuildContext, stack: &Stack) -> Ve
     }
     if settings.head {
         let head = Readout::new("head").cheap().with_log_probabilities();
-        // A probe begins after the layers.
+        // A probe starts after the layers.
         let layers = stack
             .net
             .blocks
@@ -270,8 +285,8 @@ impl Architecture for Stacked {
     }
 }
 
-/// The settings of nebuly-ai's app: `n_layers` and `hidden_size` stand for `hidden`; what is missing of the two is taken
-/// from the `hidden` of before.
+/// Replaces `n_layers` and `hidden_size`, the settings of nebuly-ai's app, by `hidden`.
+/// If one of the two is missing, it is taken from the previous `hidden`.
 fn shorthand(given: &mut Table, before: &mut Table) -> Result<()> {
     let (layers, size) = (given.remove("n_layers"), given.remove("hidden_size"));
     if layers.is_none() && size.is_none() {
@@ -304,7 +319,8 @@ fn shorthand(given: &mut Table, before: &mut Table) -> Result<()> {
 }
 
 onward_core::register! {
-    dyn Architecture, "progressive", "stacked layers, all at once or one by one (Hinton 2022, arXiv 2212.13345)",
+    dyn Architecture, "progressive",
+    "stacked layers, all at once or one by one (Hinton 2022, arXiv 2212.13345)",
     |settings: Progressive, context| Ok(Box::new(Stacked::new(&settings, context)?)),
     .presets(PRESETS).rewrite(shorthand)
 }

@@ -7,9 +7,10 @@ use onward_core::data::{cifar, Content, DataSet, ExampleSpec, Framing};
 use onward_core::{BuildContext, Result};
 
 onward_core::settings! {
-    /// Colour photographs of 32×32 pixels in ten classes: 41,667 to train, 8,333 to validate (the last sixth of the 50,000
-    /// that come to train), 10,000 to test. Read from the six files of the binary version, plain or `.gz`; where there
-    /// are none, they are downloaded, once.
+    /// Colour photographs of 32×32 pixels in ten classes: 41,667 to train, 8,333 to
+    /// validate (the last sixth of the 50,000 training images), 10,000 to test. Read from
+    /// the six files of the binary version, plain or `.gz`; missing files are downloaded
+    /// once.
     ///
     /// # Reference
     /// Krizhevsky, "Learning multiple layers of features from tiny images", 2009.
@@ -62,6 +63,6 @@ fn data_set(context: &BuildContext) -> Result<DataSet> {
 }
 
 onward_core::register! {
-    DataSet, "cifar-10", "photographs, 32×32 colour, 10 classes (Krizhevsky 2009)",
+    DataSet, "cifar-10", "colour photographs, 32×32, 10 classes (Krizhevsky 2009)",
     |_settings: Cifar, context| Ok(Box::new(data_set(context)?))
 }

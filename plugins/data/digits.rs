@@ -1,4 +1,4 @@
-//! Data set `digits`: drawn here, from strokes.
+//! Data set `digits`: digits drawn from strokes.
 
 use std::sync::Arc;
 
@@ -10,15 +10,18 @@ use rand::Rng;
 use rayon::prelude::*;
 
 onward_core::settings! {
-    /// Digits of 28×28 grey pixels, drawn from strokes by the program itself, so that it can be tried without a file.
+    /// Digits of 28×28 grey pixels, drawn from strokes by the program, so that no files
+    /// are needed.
     ///
-    /// Every digit is a few curves, of several ways of writing it; they are bent by a smooth random displacement, then
-    /// turned, slanted, scaled and moved, and drawn with a pen of random width. The same numbers on every run, whatever
-    /// the seed of the run.
+    /// Every digit consists of a few curves, in one of several styles. The curves are
+    /// bent by a smooth random displacement, then rotated, sheared, scaled and shifted,
+    /// and drawn with a pen of random width. The images do not depend on the seed of the
+    /// run.
     ///
-    /// This is not MNIST: it is easier, and results on it say nothing about results there.
+    /// This is not MNIST: it is easier, and results on it do not transfer to MNIST.
     pub struct Digits {
-        /// How many examples to train on; a fifth of it validates, and as many test.
+        /// The number of training examples; validation and test part have a fifth of it
+        /// each.
         size: usize = 10_000, in 100..=1_000_000;
     }
 }
@@ -50,7 +53,7 @@ fn line(points: &[(f64, f64)]) -> Stroke {
     stroke
 }
 
-/// The ways of writing a digit.
+/// The styles of a digit.
 fn glyphs(digit: usize) -> Vec<Vec<Stroke>> {
     match digit {
         0 => vec![
@@ -150,7 +153,7 @@ fn glyphs(digit: usize) -> Vec<Vec<Stroke>> {
     }
 }
 
-/// A random number about 0, roughly normal with this deviation.
+/// A random number, roughly normal with mean 0 and this standard deviation.
 fn around(rng: &mut impl Rng, deviation: f64) -> f64 {
     (0..4).map(|_| unit(rng) - 0.5).sum::<f64>() * deviation * 3f64.sqrt()
 }
@@ -171,7 +174,7 @@ fn draw(digit: usize, rng: &mut impl Rng) -> [u8; SIDE * SIDE] {
             ]
         })
         .collect();
-    // Affine: turned, slanted, scaled, moved.
+    // Affine: rotated, sheared, scaled, shifted.
     let (turn, slant) = (around(rng, 0.13), around(rng, 0.16));
     let (wide, high) = (
         0.72 * (1. + around(rng, 0.1)),
@@ -192,7 +195,8 @@ fn draw(digit: usize, rng: &mut impl Rng) -> [u8; SIDE * SIDE] {
     render(&strokes, pen)
 }
 
-/// Ink by the distance to the nearest stroke, fading over a pixel.
+/// Draws strokes: the ink depends on the distance to the nearest stroke and fades over
+/// one pixel.
 fn render(strokes: &[Stroke], pen: f64) -> [u8; SIDE * SIDE] {
     let mut ink = [0f64; SIDE * SIDE];
     let side = SIDE as f64;
@@ -219,7 +223,7 @@ fn render(strokes: &[Stroke], pen: f64) -> [u8; SIDE * SIDE] {
     ink.map(|value| (255. * value).round() as u8)
 }
 
-/// `count` images from `first` on; the classes take turns.
+/// `count` images starting at index `first`; the classes alternate.
 fn images(first: usize, count: usize) -> onward_core::Result<Images> {
     let mut pixels = vec![0u8; count * SIDE * SIDE];
     pixels
@@ -237,7 +241,7 @@ fn images(first: usize, count: usize) -> onward_core::Result<Images> {
 
 fn data_set(size: usize) -> onward_core::Result<DataSet> {
     let part = size / 5;
-    // The parts that are not learned from come first: they stay the same when more is drawn to train on.
+    // Each part has its own range of indices, so that images do not change with `size`.
     Ok(DataSet {
         spec: ExampleSpec::new(
             &[1, SIDE, SIDE],
@@ -253,12 +257,13 @@ fn data_set(size: usize) -> onward_core::Result<DataSet> {
 
 const PRESETS: &[Preset] = &[Preset {
     name: "digits",
-    about: "a first run should end within two minutes",
+    about: "a short first run, within two minutes",
     settings: "epochs = 12",
 }];
 
 onward_core::register! {
-    DataSet, "digits", "digits drawn from distorted strokes, 28×28 grey, embedded (made for onward; not MNIST)",
+    DataSet, "digits",
+    "digits drawn from distorted strokes, 28×28 grey, built in, not MNIST (onward, 2026)",
     |settings: Digits, _context| Ok(Box::new(data_set(settings.size)?)),
     .presets(PRESETS)
 }

@@ -1,33 +1,37 @@
-//! Data set `folder`: pictures in folders.
+//! Data set `folder`: images in one folder per class.
 
 use onward_core::data::pictures::{data_set, Broken};
 use onward_core::data::{folder, DataSet};
 
 onward_core::settings! {
-    /// PNG and JPEG files of any size, grey or colour, in one folder for each class: `<dir>/<class>/<picture>`.
+    /// PNG and JPEG images of any size, grey or colour, in one folder per class:
+    /// `<dir>/<class>/<image>`.
     ///
-    /// With `<dir>/train/` and `<dir>/test/` these are the parts; otherwise a sixth of the pictures, always the same,
-    /// is the test part. A sixth of what is left validates. Every picture is resized whole.
+    /// If there are `<dir>/train/` and `<dir>/test/`, they are the parts; otherwise a
+    /// sixth of the images, always the same, is the test part. A sixth of the rest is the
+    /// validation part. Images are resized without cropping.
     pub struct Folder {
-        /// The folder of the classes' folders; `folder:DIR` for short.
+        /// The folder that contains one folder per class; short form: `folder:DIR`.
         dir: String = String::new();
-        /// The height that pictures are resized to, in pixels.
+        /// The height of the resized images, in pixels.
         height: usize = 28, in 1..=1024;
-        /// The width that pictures are resized to, in pixels.
+        /// The width of the resized images, in pixels.
         width: usize = 28, in 1..=1024;
-        /// Whether the colours are kept; otherwise pictures are made grey.
+        /// Whether colours are kept; otherwise images are converted to grey.
         colour: bool = false;
-        /// What to do with a picture that cannot be read.
+        /// The handling of images that cannot be read.
         broken: Broken = Broken::Refuse;
     }
 }
 
 onward_core::register! {
-    DataSet, "folder", "your own pictures, PNG or JPEG, in a folder for each class, as folder:DIR (made for onward)",
+    DataSet, "folder",
+    "your own PNG or JPEG images in one folder per class, as folder:DIR (onward, 2026)",
     |settings: Folder, _context| {
         let channels = if settings.colour { 3 } else { 1 };
         let shape = [channels, settings.height, settings.width];
-        Ok(Box::new(data_set(folder(&settings.dir, "--data folder:DIR")?, shape, settings.broken)?))
+        let dir = folder(&settings.dir, "--data folder:DIR")?;
+        Ok(Box::new(data_set(dir, shape, settings.broken)?))
     },
     .argument("dir")
 }

@@ -19,13 +19,13 @@ const CLOTHES: [&str; 10] = [
 ];
 
 onward_core::settings! {
-    /// Grey images of 28×28 pixels in ten classes: 50,000 to train, 10,000 to validate (the last of the 60,000 that
-    /// come to train), 10,000 to test. Read from the original four files, plain or `.gz`; where there are none, they are
-    /// downloaded, once.
+    /// Grey images of 28×28 pixels in ten classes: 50,000 to train, 10,000 to validate
+    /// (the last of the 60,000 training images), 10,000 to test. Read from the original
+    /// four files, plain or `.gz`; missing files are downloaded once.
     ///
     /// # Reference
-    /// LeCun, Cortes, Burges, "The MNIST database of handwritten digits"; Xiao, Rasul, Vollgraf, "Fashion-MNIST", 2017
-    /// (<https://arxiv.org/abs/1708.07747>).
+    /// LeCun, Cortes, Burges, "The MNIST database of handwritten digits"; Xiao, Rasul,
+    /// Vollgraf, "Fashion-MNIST", 2017 (<https://arxiv.org/abs/1708.07747>).
     pub struct Mnist {}
 }
 
@@ -67,11 +67,17 @@ fn data_set(
 }
 
 onward_core::register! {
-    DataSet, "mnist", "handwritten digits, 28×28 grey, 10 classes (LeCun, Cortes, Burges 1998)",
-    |_settings: Mnist, context| data_set(context, "mnist", &MNIST, &DIGITS, Framing::Object(4))
+    DataSet, "mnist",
+    "handwritten digits, 28×28 grey, 10 classes (LeCun, Cortes, Burges 1998)",
+    |_settings: Mnist, context| data_set(
+        context, "mnist", &MNIST, &DIGITS, Framing::Object(4),
+    )
 }
 
 onward_core::register! {
-    DataSet, "fashion-mnist", "clothing, 28×28 grey, 10 classes (Xiao, Rasul, Vollgraf 2017, arXiv 1708.07747)",
-    |_settings: Mnist, context| data_set(context, "fashion-mnist", &FASHION, &CLOTHES, Framing::Object(0))
+    DataSet, "fashion-mnist",
+    "clothing, 28×28 grey, 10 classes (Xiao, Rasul, Vollgraf 2017, arXiv 1708.07747)",
+    |_settings: Mnist, context| data_set(
+        context, "fashion-mnist", &FASHION, &CLOTHES, Framing::Object(0),
+    )
 }

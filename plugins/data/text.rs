@@ -1,4 +1,4 @@
-//! Data sets `text` and `fables`: windows of text, the class being the token that follows.
+//! Data sets `text` and `fables`: windows of text, with the next token as the class.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,81 +9,90 @@ use onward_core::export::Table;
 use onward_core::plugin::registry::Preset;
 use onward_core::{BuildContext, Error, Located, Result, Tokenizer};
 
-/// Fables written for this project, one to a paragraph.
+/// Fables written for this project, one per paragraph.
 const FABLES: &str = include_str!("fables.txt");
 
 onward_core::choices! {
-    /// What a document is: no window crosses from one to the next.
+    /// The unit of a document. No window crosses the border of a document.
     pub enum Document {
         /// A file.
         File = "file",
-        /// What stands between blank lines.
+        /// A paragraph between blank lines.
         Paragraph = "paragraph",
     }
 }
 
 onward_core::choices! {
-    /// What is done to a text before it is divided.
+    /// The preparation of a text before it is divided.
     pub enum Prepare {
-        /// Nothing.
+        /// No preparation.
         None = "none",
-        /// What Hinton did to Aesop's fables: short strings of 30 symbols.
+        /// Hinton's preparation of Aesop's fables: short strings of 30 symbols.
         Hinton = "hinton",
     }
 }
 
 onward_core::settings! {
-    /// Your own plain text, in UTF-8: an example is a window of tokens, its class the token that follows.
+    /// Your own plain text in UTF-8. An example is a window of tokens; its class is the
+    /// next token.
     ///
-    /// Where no files are given for them, the test part is the last tenth of the text, and a tenth of the rest,
-    /// scattered over it, validates; of 20 documents and more whole ones are taken. The tokenizer is trained on the
-    /// training part alone, and what it does not know in the others is counted as unknown.
+    /// By default the test part is the last tenth of the text, and the validation part is
+    /// a tenth of the rest, scattered over it. If there are 20 documents or more, whole
+    /// documents are held out. The tokenizer is trained only on the training part;
+    /// unknown symbols in the other parts are counted as unknown.
     ///
-    /// `prepare = "hinton"` makes the strings of Hinton's paper of a file of fables: parted at blank lines, the title's
-    /// line dropped, in lower case, white space made one space, characters outside `[a-z !,.]` deleted, the first 100
-    /// characters kept, what is shorter left out. Of the first 248 strings 198 are to train, of which the last 20
-    /// validate, and 50 to test; the tokenizer `char` then has the 30 symbols and none for the unknown.
+    /// `prepare = "hinton"` makes the strings of Hinton's paper from a file of fables:
+    /// split at blank lines, without the title line, in lower case, white space reduced
+    /// to one space, characters outside `[a-z !,.]` deleted, cut after 100 characters,
+    /// shorter strings left out. Of the first 248 strings, 198 are to train, of which the
+    /// last 20 validate, and 50 to test. The tokenizer `char` then has the 30 symbols and
+    /// no unknown token.
     ///
     /// # Reference
-    /// Hinton, "The Forward-Forward Algorithm", 2022 (<https://arxiv.org/abs/2212.13345>), for `prepare`.
+    /// Hinton, "The Forward-Forward Algorithm", 2022
+    /// (<https://arxiv.org/abs/2212.13345>), for `prepare`.
     pub struct TextFiles {
-        /// The file; `text:FILE` for short.
+        /// The file; short form: `text:FILE`.
         file: String = String::new();
-        /// More files of the same text.
+        /// Additional files of the same text.
         more: Vec<String> = Vec::new();
-        /// What a document is.
+        /// The unit of a document.
         document: Document = Document::File;
-        /// A file that validates, instead of a part of the text.
+        /// A file for validation, instead of a part of the text.
         validation: Option<String> = None;
-        /// A file to test on, instead of a part of the text.
+        /// A file for the test, instead of a part of the text.
         test: Option<String> = None;
-        /// What is done to the text before it is divided.
+        /// The preparation of the text before it is divided.
         prepare: Prepare = Prepare::None;
-        /// How many tokens an example has.
+        /// The number of tokens in an example.
         window: usize = 10, in 1..=100_000;
-        /// What text is cut into: char, word, word:N for the N most frequent, bpe:N for N pieces, or a tokenizer.json.
+        /// The tokenizer: char, word, word:N for the N most frequent words, bpe:N for N
+        /// byte-pair tokens, or a tokenizer.json.
         tokenizer: String = "char".to_string();
-        /// How many tokens the n-grams have that a test is compared with.
+        /// The number of tokens in the n-grams of the baseline.
         ngram: usize = 6, in 1..=12;
     }
 }
 
 onward_core::settings! {
-    /// Short fables in plain English, written for this project: about 23,000 characters, so that a language model can
-    /// be tried without a file. Whole fables are dealt to the parts, and no window crosses from one to the next.
+    /// Short fables in plain English, written for this project: about 23,000 characters,
+    /// so that a language model needs no file. The parts consist of whole fables, and no
+    /// window crosses the border of a fable.
     ///
-    /// It is far too little text to learn English from, and results on it say nothing about other texts.
+    /// This is far too little text to learn English, and results on it do not transfer to
+    /// other texts.
     pub struct Fables {
-        /// How many tokens an example has.
+        /// The number of tokens in an example.
         window: usize = 10, in 1..=100;
-        /// What text is cut into: char, word, word:N for the N most frequent, bpe:N for N pieces, or a tokenizer.json.
+        /// The tokenizer: char, word, word:N for the N most frequent words, bpe:N for N
+        /// byte-pair tokens, or a tokenizer.json.
         tokenizer: String = "char".to_string();
-        /// How many tokens the n-grams have that a test is compared with.
+        /// The number of tokens in the n-grams of the baseline.
         ngram: usize = 6, in 1..=12;
     }
 }
 
-/// The symbols that Hinton's strings are made of.
+/// The symbols of Hinton's strings.
 const SYMBOLS: &str = " !,.abcdefghijklmnopqrstuvwxyz";
 
 /// The strings of Hinton's paper.
@@ -107,7 +116,7 @@ fn hinton(text: &str) -> Result<Parts> {
         .collect();
     if train.len() < 248 {
         let problem = format!(
-            "prepare=hinton needs 248 fables of 100 characters and more; found {}",
+            "prepare=hinton: expected 248 fables of at least 100 characters, found {}",
             train.len()
         );
         return Err(usage(problem));
@@ -162,7 +171,7 @@ fn of_files(settings: &TextFiles, context: &BuildContext) -> Result<DataSet> {
         }
         Prepare::Hinton if settings.validation.is_some() || settings.test.is_some() => {
             return Err(usage(
-                "prepare=hinton says itself what validates and tests; name no files for it".into(),
+                "prepare=hinton has fixed parts; remove `data.validation` and `data.test`".into(),
             ));
         }
         Prepare::Hinton => hinton(&documents(&files, Document::File)?.join("\n\n"))?,
@@ -192,7 +201,8 @@ fn of_files(settings: &TextFiles, context: &BuildContext) -> Result<DataSet> {
     .at(named)
 }
 
-/// Cuts text with the tokenizer of the run that is opened, if there is one, else with a new one.
+/// Tokenizes text with the tokenizer of the opened run, if there is one, else with a new
+/// one.
 fn text(
     parts: &Parts,
     alphabet: Option<&str>,
@@ -226,7 +236,7 @@ fn fables(settings: &Fables, context: &BuildContext) -> Result<DataSet> {
     )
 }
 
-/// Another file is without the further files of the one before.
+/// Resets the settings of additional files when the file changes.
 fn another_file(given: &mut Table, before: &mut Table) -> Result<()> {
     if given.contains_key("file") {
         for key in ["more", "validation", "test"] {
@@ -238,18 +248,21 @@ fn another_file(given: &mut Table, before: &mut Table) -> Result<()> {
 
 const PRESETS: &[Preset] = &[Preset {
     name: "text",
-    about: "text has far more examples than pictures of the same size on disk",
+    about: "fewer epochs and larger batches, since text has many examples",
     settings: "epochs = 10\nbatch = 128",
 }];
 
 onward_core::register! {
-    DataSet, "text", "your own text in UTF-8, as text:FILE, cut into tokens (Hinton 2022, arXiv 2212.13345)",
+    DataSet, "text",
+    "your own text in UTF-8 as windows of tokens, as text:FILE \
+     (Hinton 2022, arXiv 2212.13345)",
     |settings: TextFiles, context| Ok(Box::new(of_files(&settings, context)?)),
     .argument("file").rewrite(another_file).presets(PRESETS)
 }
 
 onward_core::register! {
-    DataSet, "fables", "short fables in English, about 23,000 characters, embedded (made for onward)",
+    DataSet, "fables",
+    "short fables in English, about 23,000 characters, built in (onward, 2026)",
     |settings: Fables, context| Ok(Box::new(fables(&settings, context)?)),
     .presets(PRESETS)
 }
@@ -259,7 +272,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_fables_are_plain_text_of_the_promised_size() {
+    fn the_fables_are_plain_text_of_the_documented_size() {
         assert!((23_000..26_000).contains(&FABLES.len()), "{}", FABLES.len());
         assert!(FABLES
             .bytes()
@@ -272,7 +285,7 @@ mod tests {
         let mut openings: Vec<&str> = fables.iter().map(|fable| &fable[..40]).collect();
         openings.sort();
         openings.dedup();
-        assert_eq!(openings.len(), fables.len(), "a fable is there twice");
+        assert_eq!(openings.len(), fables.len(), "a fable appears twice");
     }
 
     #[test]

@@ -7,17 +7,18 @@ use onward_core::{kernels, GoodnessFn, Result};
 onward_core::settings! {
     /// Goodness of an example as the mean of its squared activities.
     ///
-    /// `g[b] = (1/N)·Σᵢ a[b, i]²`, with `i` over the `N` numbers of every dimension but the first; its negative where
-    /// low activity is what positive views should have. `(B, …)` to `(B,)`.
+    /// `g[b] = (1/N)·Σᵢ a[b, i]²`, with `i` over the `N` numbers of every dimension but
+    /// the first; with `positive = "low"` its negative. `(B, …)` to `(B,)`.
     ///
-    /// The width of a layer does not matter to it. With threshold 1 and temperature `1/N` it decides exactly as
-    /// `sum_squares` does with threshold `N` and temperature 1; its gradient is `N` times as small, so that it wants Adam,
-    /// or a rate `N` times as large and a peer normalisation `N` times as weak.
+    /// It does not depend on the width of the layer. With threshold 1 and temperature
+    /// `1/N` it decides exactly as `sum_squares` with threshold `N` and temperature 1.
+    /// Its gradient is `1/N` of that, so use Adam, or a learning rate `N` times as large
+    /// and a peer normalisation of `1/N` of the strength.
     ///
     /// # Reference
-    /// nebuly-ai's `forward_forward` app, whose threshold of 2 is the default here.
+    /// nebuly-ai's `forward_forward` app, which also has the threshold 2.
     pub struct MeanSquares {
-        /// Which activity positive views should have.
+        /// The activity that positive views should have: high or low.
         positive: Polarity = Polarity::High;
     }
 }
@@ -42,7 +43,9 @@ impl GoodnessFn for MeanSquares {
 }
 
 onward_core::register! {
-    dyn GoodnessFn, "mean_squares", "mean of squared activities, threshold 2 (nebuly-ai forward_forward; Hinton 2022, arXiv 2212.13345)",
+    dyn GoodnessFn, "mean_squares",
+    "mean of squared activities, threshold 2 \
+     (nebuly-ai forward_forward; Hinton 2022, arXiv 2212.13345)",
     |settings: MeanSquares, _context| Ok(Box::new(settings))
 }
 
@@ -60,7 +63,7 @@ mod tests {
                 .to_vec1::<f32>()?,
             [2.5, 2.]
         );
-        // 2·a/N times what is upstream, and the other way round where low activity is good.
+        // 2·a/N times the upstream gradient; negative if low activity is good.
         let upstream = Tensor::new(&[1f32, 2.], &Device::Cpu)?;
         let gradient = |positive| -> Result<_> {
             Ok(MeanSquares { positive }

@@ -1,4 +1,5 @@
-//! Goodness `projection`: a trained map from the activity to a goodness for each class.
+//! Goodness `projection`: a learned linear map from the activity to a goodness for each
+//! class.
 
 use onward_core::candle_core::{Tensor, D};
 use onward_core::candle_nn::Init;
@@ -8,20 +9,25 @@ use onward_core::{
 };
 
 onward_core::settings! {
-    /// A goodness for each class by a matrix that learns with the layer.
+    /// A goodness for each class: a linear map of the activity that learns with the
+    /// layer.
     ///
-    /// `g[b, c] = Σᵢ cell(a)[b, i]·M[i, c]`, `M` being `(D, C)` and learning from the same loss; the activities of images,
-    /// `(B, N, H, W)`, are averaged over a grid of `grid×grid` cells first if `grid` is not 0. `(B, …)` to `(B, C)`.
+    /// `g[b, c] = Σᵢ cell(a)[b, i]·M[i, c]`, where `M` is `(D, C)` and learns from the
+    /// same loss. If `grid` is not 0, activities of images, `(B, N, H, W)`, are first
+    /// averaged over a grid of `grid×grid` cells. `(B, …)` to `(B, C)`.
     ///
-    /// With the loss `cross_entropy` every block is a layer with a classifier of its own: local, but nearer to deep
-    /// supervision than to contrast, and without negatives. The net's prediction is the sum of the blocks' goodness.
+    /// With the loss `cross_entropy` every block is a layer with a local classifier,
+    /// without negatives. This is closer to deep supervision than to contrastive
+    /// learning. The prediction of the network is the sum of the blocks' goodness.
     ///
     /// # Reference
-    /// Gong, Li, Abdulla, "Mono-Forward: Backpropagation-Free Algorithm", 2025 (<https://arxiv.org/abs/2501.09238>), where
-    /// nothing is averaged; Nøkland and Eidnes, "Training Neural Networks with Local Error Signals", 2019
+    /// Gong, Li, Abdulla, "Mono-Forward: Backpropagation-Free Algorithm", 2025
+    /// (<https://arxiv.org/abs/2501.09238>), without averages; Nøkland and Eidnes,
+    /// "Training Neural Networks with Local Error Signals", 2019
     /// (<https://arxiv.org/abs/1901.06656>), for the average.
     pub struct Projection {
-        /// Cells on each side that the activities of images are averaged over; 0 to take every number by itself.
+        /// The number of cells per side for averaging the activities of images; 0 for no
+        /// averages.
         grid: usize = 0;
     }
 }
@@ -29,9 +35,9 @@ onward_core::settings! {
 struct Goodness {
     linear: Linear,
     classes: usize,
-    /// Height and width of a cell, if there are cells.
+    /// The height and width of a cell, if `grid` is not 0.
     cell: Option<(usize, usize)>,
-    /// The averages of the last activity, which a lesson asks for three times.
+    /// The averages of the last activity, which are needed three times per step.
     kept: LastResult<Input>,
 }
 
@@ -41,7 +47,11 @@ impl Goodness {
         if let (1.., &[channels, height, width]) = (settings.grid, &context.input[..]) {
             let grid = settings.grid;
             if height % grid != 0 || width % grid != 0 {
-                return Err(Error::unfit("projection", format!("a `grid` of {grid}×{grid} cells does not divide activities of {height}×{width}")));
+                let problem = format!(
+                    "found activities of {height}×{width}, expected a `grid` that \
+                     divides them, not {grid}"
+                );
+                return Err(Error::unfit("projection", problem));
             }
             cell = Some((height / grid, width / grid));
             inputs = channels * grid * grid;
@@ -121,7 +131,9 @@ impl GoodnessFn for Goodness {
 }
 
 onward_core::register! {
-    dyn GoodnessFn, "projection", "a trained map to a goodness for each class, loss: cross_entropy (Mono-Forward 2025, arXiv 2501.09238)",
+    dyn GoodnessFn, "projection",
+    "linear map to a goodness for each class, for the loss cross_entropy \
+     (Mono-Forward 2025, arXiv 2501.09238)",
     |settings: Projection, context| Ok(Box::new(Goodness::new(&settings, context)?))
 }
 

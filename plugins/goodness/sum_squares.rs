@@ -7,21 +7,22 @@ use onward_core::{kernels, GoodnessFn, Result};
 onward_core::settings! {
     /// Goodness of an example as the sum of its squared activities.
     ///
-    /// `g[b] = Σᵢ a[b, i]²`, with `i` over every dimension but the first; its negative where low activity is what
-    /// positive views should have.
+    /// `g[b] = Σᵢ a[b, i]²`, with `i` over every dimension but the first; with
+    /// `positive = "low"` its negative.
     ///
-    /// | tensor   | shape    |                                               |
-    /// |----------|----------|-----------------------------------------------|
-    /// | activity | `(B, …)` | non-linear output, its length still untouched |
-    /// | goodness | `(B,)`   |                                               |
+    /// | tensor   | shape    |                                         |
+    /// |----------|----------|-----------------------------------------|
+    /// | activity | `(B, …)` | non-linear output, before normalisation       |
+    /// | goodness | `(B,)`   |                                         |
     ///
-    /// A layer twice as wide is about twice as good under this measure, so the threshold is the number of units unless
-    /// `theta` is set.
+    /// The goodness of a layer grows with its width, so the threshold is the number of
+    /// units unless `theta` is set.
     ///
     /// # Reference
-    /// Hinton, "The Forward-Forward Algorithm", 2022, section 2 (<https://arxiv.org/abs/2212.13345>).
+    /// Hinton, "The Forward-Forward Algorithm", 2022, section 2
+    /// (<https://arxiv.org/abs/2212.13345>).
     pub struct SumSquares {
-        /// Which activity positive views should have.
+        /// The activity that positive views should have: high or low.
         positive: Polarity = Polarity::High;
     }
 }
@@ -41,7 +42,9 @@ impl GoodnessFn for SumSquares {
 }
 
 onward_core::register! {
-    dyn GoodnessFn, "sum_squares", "sum of squared activities, threshold: the number of units (Hinton 2022, arXiv 2212.13345)",
+    dyn GoodnessFn, "sum_squares",
+    "sum of squared activities, threshold: the number of units \
+     (Hinton 2022, arXiv 2212.13345)",
     |settings: SumSquares, _context| Ok(Box::new(settings))
 }
 

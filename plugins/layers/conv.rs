@@ -11,13 +11,14 @@ use onward_core::{
 };
 
 onward_core::choices! {
-    /// Over what the sums of a convolution are standardised before the non-linearity.
+    /// The standardisation of the sums of a convolution before the non-linearity.
     pub enum Norm {
-        /// Not at all.
+        /// No standardisation.
         None = "none",
-        /// Each channel over the batch; in evaluation by running means.
+        /// Each channel over the batch; in evaluation with running means.
         Batch = "batch",
-        /// All channels of an example together. A goodness that is the length of the activity then tells little.
+        /// All channels of an example together. The length of the activity, and a
+        /// goodness of it, then carries little information.
         Group = "group",
     }
 }
@@ -27,24 +28,27 @@ onward_core::settings! {
     ///
     /// `z = pool(x ∗ W)`, `a = max(0, norm(z) + b)`.
     ///
-    /// | tensor   | shape                        |                                                                 |
-    /// |----------|------------------------------|-----------------------------------------------------------------|
-    /// | input    | `(V·B, C, H, W)`             | `(V·B, H, W)` is one channel                                     |
-    /// | `W`      | `(N, C, field, field)`       | drawn from `N(0, √(2/(C·field²)))`; zeros beyond the border         |
-    /// | `z`      | `(V·B, N, ⌊H/P⌋, ⌊W/P⌋)`     | the largest of every `P×P` pixels                                |
-    /// | `b`      | `(N,)`                       | starts at 0                                                      |
-    /// | activity | `(V·B, N, ⌊H/P⌋, ⌊W/P⌋)`     |                                                                 |
+    /// | tensor   | shape                    |                                       |
+    /// |----------|--------------------------|---------------------------------------|
+    /// | input    | `(V·B, C, H, W)`         | `(V·B, H, W)` is one channel          |
+    /// | `W`      | `(N, C, field, field)`   | `N(0, √(2/(C·field²)))`; zero padding |
+    /// | `z`      | `(V·B, N, ⌊H/P⌋, ⌊W/P⌋)` | the largest of each `P×P` pixels      |
+    /// | `b`      | `(N,)`                   | starts at 0                           |
+    /// | activity | `(V·B, N, ⌊H/P⌋, ⌊W/P⌋)` |                                       |
     ///
-    /// `norm(z) = (z − mean) / √(variance + 10⁻⁵)`, over the batch and all places of a channel (`batch`), or over all of
-    /// an example (`group`). Pooling comes first: it costs least there, and it is the same but for what is averaged.
+    /// `norm(z) = (z − mean) / √(variance + 10⁻⁵)`, over the batch and all pixels of a
+    /// channel (`batch`), or over a whole example (`group`). Pooling comes first, since
+    /// it is cheapest there; mean and variance are those of the pooled values.
     ///
-    /// Learns in closed form, from the gradient of the activity through `norm` and pool to the kernel; the gradient of
-    /// the input is never computed.
+    /// Learns in closed form, from the gradient of the activity through `norm` and pool
+    /// to the kernel; the gradient of the input is never computed.
     ///
     /// # Reference
-    /// LeCun and others, "Gradient-based learning applied to document recognition", 1998; Ioffe and Szegedy, "Batch
-    /// Normalization", 2015 (<https://arxiv.org/abs/1502.03167>); for nets of local convolutions, Papachristodoulou and
-    /// others, "Convolutional Channel-wise Competitive Learning", 2023 (<https://arxiv.org/abs/2312.12668>).
+    /// LeCun and others, "Gradient-based learning applied to document recognition", 1998;
+    /// Ioffe and Szegedy, "Batch Normalization", 2015
+    /// (<https://arxiv.org/abs/1502.03167>); for networks of local convolutions,
+    /// Papachristodoulou and others, "Convolutional Channel-wise Competitive Learning",
+    /// 2023 (<https://arxiv.org/abs/2312.12668>).
     pub struct Convolution {
         /// The number of output channels. Default: the architecture's `hidden`.
         units: Option<usize> = None, in 1..;
@@ -52,9 +56,9 @@ onward_core::settings! {
         field: usize = 3, in 1..=101;
         /// Height and width of a pool, in pixels; 1 for none.
         pool: usize = 2, in 1..=15;
-        /// Over what the sums are standardised.
+        /// The standardisation of `z`.
         norm: Norm = Norm::None;
-        /// The share of the running means that a step keeps.
+        /// The fraction of the running means that a step keeps.
         norm_momentum: f64 = 0.9, in 0. ..1.;
     }
 }
@@ -65,7 +69,7 @@ struct Layer {
     bias: (String, Var),
     /// Running means and variances of the channels, for `batch`.
     running: Option<[Var; 2]>,
-    /// What the last pass of training made, for the update that follows it.
+    /// The result of the last forward pass in training, for the update after it.
     made: LastResult<Convolved>,
 }
 
@@ -76,14 +80,16 @@ impl Layer {
         let (field, pool) = (settings.field, settings.pool);
         if height.min(width) < pool {
             let problem = format!(
-                "no pool of {pool}×{pool} fits into images of {height}×{width}; set `pool = 1`"
+                "no pool of {pool}×{pool} fits into \
+                 {height}×{width} images; set `pool = 1`"
             );
             return Err(Error::unfit("conv", problem));
         }
         let largest = 2 * height.max(width);
         if field > largest {
             let problem = format!(
-                "`field = {field}` is larger than images of {height}×{width} can fill; expected at most {}",
+                "`field = {field}` is too large for \
+                 {height}×{width} images; expected at most {}",
                 largest - 1
             );
             return Err(Error::unfit("conv", problem));
@@ -121,7 +127,8 @@ impl Layer {
         })
     }
 
-    /// What `z` is standardised by, and whether that is fixed instead of being taken from `z`.
+    /// The mean and variance for standardising `z`, and whether they are fixed instead of
+    /// computed from `z`.
     fn moments(&self, z: &Tensor, step: &Step) -> Result<Option<(ChannelStats, bool)>> {
         Ok(match (self.settings.norm, &self.running) {
             (Norm::Group, _) => Some((ChannelStats::of(z, true)?, false)),
@@ -192,6 +199,8 @@ impl LocalLayer for Layer {
 }
 
 onward_core::register! {
-    dyn LocalLayer, "conv", "convolution, pooling, rectified linear units (LeCun 1998; locally: CwComp 2023, arXiv 2312.12668)",
+    dyn LocalLayer, "conv",
+    "convolution, pooling, rectified linear units \
+     (LeCun 1998; local learning: CwComp 2023, arXiv 2312.12668)",
     |settings: Convolution, context| Ok(Box::new(Layer::new(settings, context)?))
 }

@@ -11,7 +11,8 @@ use onward_core::{
 onward_core::settings! {
     /// A fully connected layer of rectified linear units.
     ///
-    /// `a = max(0, x·W + b)`, with dropout `a ← a·m / (1 − d)`, where `m` is 0 with probability `d`.
+    /// `a = max(0, x·W + b)`, with dropout `a ← a·m / (1 − d)`, where `m` is 0 with
+    /// probability `d`.
     ///
     /// | tensor   | shape      |                                             |
     /// |----------|------------|---------------------------------------------|
@@ -20,22 +21,24 @@ onward_core::settings! {
     /// | `b`      | `(N,)`     | starts at 0                                 |
     /// | activity | `(V·B, N)` |                                             |
     ///
-    /// Learns in closed form: with `δ` the gradient of the loss where a unit was active, `∂W = xᵀ·δ` and `∂b = Σ δ`.
+    /// Learns in closed form: with `δ` the gradient of the loss where a unit was active,
+    /// `∂W = xᵀ·δ` and `∂b = Σ δ`.
     ///
     /// Peer normalisation ([`PeerNorm`]) keeps every unit about equally active.
     ///
     /// # Reference
-    /// Hinton's Matlab program `ffnew.m` (2022), for the initial weights and the peer normalisation.
+    /// Hinton's Matlab program `ffnew.m` (2022), for the initial weights and the peer
+    /// normalisation.
     pub struct Dense {
         /// The number of units. Default: the architecture's `hidden`.
         units: Option<usize> = None, in 1..;
         /// Whether there is a bias.
         bias: bool = true;
-        /// The probability that a unit is silenced in a training step.
+        /// The probability that a unit is dropped in a training step.
         dropout: f64 = 0., in 0. ..=0.95;
-        /// Strength of the peer normalisation; Hinton's is 0.03.
+        /// Strength of the peer normalisation; Hinton uses 0.03.
         peer: f64 = 0., in 0. ..;
-        /// The share of the running mean of the activities that a step keeps.
+        /// The fraction of the running mean of the activities that a step keeps.
         peer_momentum: f64 = 0.9, in 0. ..1.;
     }
 }
@@ -109,7 +112,9 @@ impl LocalLayer for Layer {
 }
 
 onward_core::register! {
-    dyn LocalLayer, "dense", "fully connected rectified linear units, peer normalisation, dropout (Hinton 2022, arXiv 2212.13345)",
+    dyn LocalLayer, "dense",
+    "fully connected rectified linear units, peer normalisation, dropout \
+     (Hinton 2022, arXiv 2212.13345)",
     |settings: Dense, context| Ok(Box::new(Layer::new(settings, context)?))
 }
 
@@ -120,9 +125,10 @@ mod tests {
     use onward_core::optim::{OptimiserSpec, Span};
     use onward_core::{Role, Targets, Vars};
 
-    /// Against differences of the loss `½·Σ a²`, whose gradient of the activity is the activity, under the same mask.
+    /// Compares with finite differences of the loss `½·Σ a²`, whose gradient with respect
+    /// to the activity is the activity, under the same mask.
     #[test]
-    fn dropout_silences_the_gradient_as_well_and_has_its_gain() -> Result<()> {
+    fn dropout_masks_and_scales_the_gradient_like_the_activity() -> Result<()> {
         let vars = Vars::new(1, DType::F64, &Device::Cpu);
         let context = BuildContext::new(vars.clone(), 1)
             .with_input(&[3])

@@ -1,4 +1,4 @@
-//! Layer `embedding`: tokens through a table that all slots share, then rectified units.
+//! Layer `embedding`: a table of token embeddings, then rectified units.
 
 use onward_core::candle_core::{Tensor, Var};
 use onward_core::candle_nn::Init;
@@ -9,25 +9,28 @@ use onward_core::{
 };
 
 onward_core::settings! {
-    /// One-hot slots, each replaced by a row of a table `E`, side by side, then rectified units:
+    /// Token embeddings, then rectified units. Each one-hot slot picks a row of a table
+    /// `E`:
     ///
     /// `a = max(0, (E[t₁] | … | E[t_K])·W + b)`
     ///
-    /// | tensor | shape      |                                                           |
-    /// |--------|------------|-----------------------------------------------------------|
-    /// | `t`    | `(V·B, K)` | the tokens; an empty slot stays zero                       |
-    /// | `E`    | `(T, D)`   | `T` tokens, `D = dims`; starts as N(0, 1)                  |
-    /// | `W`    | `(K·D, N)` | starts as N(0, 1/√(K·D))                                   |
+    /// | tensor | shape      |                                           |
+    /// |--------|------------|-------------------------------------------|
+    /// | `t`    | `(V·B, K)` | the tokens; an empty slot stays zero      |
+    /// | `E`    | `(T, D)`   | `T` tokens, `D = dims`; starts as N(0, 1) |
+    /// | `W`    | `(K·D, N)` | starts as N(0, 1/√(K·D))                  |
     ///
-    /// Table and weight are one layer, and learn in one step from the gradient with respect to `a`, in closed form: `W`
-    /// from `δ = gradient·[a > 0]`, `E` from `δ·Wᵀ`, added to the rows that were looked up. Nothing outside the layer
-    /// is needed for it. The normalisation of the slots is ignored: rows of the table have a mean square near 1.
+    /// Table and weight are one layer and learn in one step from the gradient with
+    /// respect to `a`, in closed form: `W` from `δ = gradient·[a > 0]`, `E` from `δ·Wᵀ`,
+    /// added to the rows that were looked up. All of this is local to the layer. The
+    /// normalisation of the slots is ignored, since rows of the table have a mean square
+    /// near 1.
     ///
     /// # Reference
-    /// Bengio, Ducharme, Vincent, Jauvin, "A Neural Probabilistic Language Model", 2003 (JMLR 3), for the table; made
-    /// for onward as a layer that learns by itself.
+    /// Bengio, Ducharme, Vincent, Jauvin, "A Neural Probabilistic Language Model", 2003
+    /// (JMLR 3), for the table. The local learning rule is from onward.
     pub struct Embedding {
-        /// The length of a row of the table, `D`.
+        /// The size of an embedding, `D`.
         dims: usize = 64, in 1..;
         /// The number of units. Default: the architecture's `hidden`.
         units: Option<usize> = None, in 1..;
@@ -48,7 +51,8 @@ impl Layer {
         let (inputs, tokens, dims) = (context.inputs(), context.classes, settings.dims);
         if tokens == 0 || inputs % tokens != 0 {
             let problem = format!(
-                "expected one-hot slots of {tokens} tokens, found an input of {inputs} numbers"
+                "expected one-hot slots of {tokens} tokens, \
+                 found an input of {inputs} numbers"
             );
             return Err(Error::unfit("embedding", problem));
         }
@@ -145,7 +149,7 @@ impl LocalLayer for Layer {
     fn learn(&mut self, lesson: &Lesson<'_>, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
         let gradient = kernels::gate(lesson.gradient()?, lesson.activity, 1.)?;
         let found = self.look_up(lesson.input)?;
-        // All slots share the rows of the table: their gradients are stacked.
+        // All slots share the table, so their gradients are stacked.
         let (mut indices, mut gradients) = (Vec::new(), Vec::new());
         let below = self.linear.input_gradients(&found, &gradient)?;
         for (part, below) in lesson.input.parts().iter().zip(below) {
@@ -175,6 +179,8 @@ impl LocalLayer for Layer {
 }
 
 onward_core::register! {
-    dyn LocalLayer, "embedding", "tokens through a shared table, then rectified units (Bengio et al. 2003, JMLR 3; made for onward)",
+    dyn LocalLayer, "embedding",
+    "token embeddings, then rectified units \
+     (Bengio et al. 2003, JMLR 3; local rule: onward)",
     |settings: Embedding, context| Ok(Box::new(Layer::new(settings, context)?))
 }

@@ -7,23 +7,26 @@ use onward_core::modules::peer_norm::PeerNorm;
 use onward_core::{BuildContext, Input, Lesson, LocalLayer, Optimiser, Result, Step};
 
 onward_core::settings! {
-    /// Local receptive fields: a convolution whose weights are not shared; every location of the grid has its own.
+    /// Local receptive fields: a convolution without weight sharing; every location of
+    /// the grid has its own weights.
     ///
-    /// `a[n, l] = max(0, Σ_f x[field f of l]·W[l, f, n] + b[l, n])`; a location sees all channels of its field, of images
-    /// or of another layer of this kind. That costs `2·V·B·C·field²·N` operations for each location, and as many for its
-    /// gradient.
+    /// `a[n, l] = max(0, Σ_f x[field f of l]·W[l, f, n] + b[l, n])`; a location sees all
+    /// channels of its field, in images or in another layer of this kind. The cost is
+    /// `2·V·B·C·field²·N` operations per location, and the same for its gradient.
     ///
-    /// | tensor   | shape                     |                                                       |
-    /// |----------|---------------------------|-------------------------------------------------------|
-    /// | input    | `(V·B, C, H, W)`          | `(V·B, H, W)` is one channel                          |
-    /// | `W`      | `(L, C·field², N)`        | drawn from `N(0, 1/√(C·field²))`                      |
-    /// | `b`      | `(L·N,)`                  | starts at 0                                           |
-    /// | activity | `(V·B, N, gridₕ, grid_w)` | `grid = ⌊(H + 2·padding − field) / stride⌋ + 1`       |
+    /// | tensor   | shape                     |                                                 |
+    /// |----------|---------------------------|-------------------------------------------------|
+    /// | input    | `(V·B, C, H, W)`          | `(V·B, H, W)` is one channel                    |
+    /// | `W`      | `(L, C·field², N)`        | drawn from `N(0, 1/√(C·field²))`                |
+    /// | `b`      | `(L·N,)`                  | starts at 0                                     |
+    /// | activity | `(V·B, N, gridₕ, grid_w)` | `grid = ⌊(H + 2·padding − field) / stride⌋ + 1` |
     ///
-    /// Hinton's net for MNIST, with a 4×4, a 3×3 and a 2×2 grid, is the preset `unsupervised_local` of `progressive`.
+    /// Hinton's network for MNIST, with grids of 4×4, 3×3 and 2×2 locations, is the
+    /// preset `unsupervised_local` of `progressive`.
     ///
     /// # Reference
-    /// Hinton, "The Forward-Forward Algorithm", 2022, section 3.2 (<https://arxiv.org/abs/2212.13345>).
+    /// Hinton, "The Forward-Forward Algorithm", 2022, section 3.2
+    /// (<https://arxiv.org/abs/2212.13345>).
     pub struct Receptive {
         /// The number of channels at each location. Default: the architecture's `hidden`.
         units: Option<usize> = None, in 1..;
@@ -33,9 +36,9 @@ onward_core::settings! {
         stride: usize = 1, in 1..;
         /// The number of zeros around the image.
         padding: usize = 0, in 0..=1024;
-        /// Strength of the peer normalisation; Hinton's is 0.03.
+        /// Strength of the peer normalisation; Hinton uses 0.03.
         peer: f64 = 0., in 0. ..;
-        /// The share of the running mean of the activities that a step keeps.
+        /// The fraction of the running mean of the activities that a step keeps.
         peer_momentum: f64 = 0.9, in 0. ..1.;
     }
 }
@@ -85,6 +88,8 @@ impl LocalLayer for Layer {
 }
 
 onward_core::register! {
-    dyn LocalLayer, "local", "local receptive fields, weights not shared, peer normalisation (Hinton 2022, arXiv 2212.13345)",
+    dyn LocalLayer, "local",
+    "local receptive fields, weights not shared, peer normalisation \
+     (Hinton 2022, arXiv 2212.13345)",
     |settings: Receptive, context| Ok(Box::new(Layer::new(&settings, context)?))
 }

@@ -1,4 +1,4 @@
-//! Sampler `hybrid_images`: negatives without labels, mixed of two images.
+//! Sampler `hybrid_images`: negatives without labels, mixed from two images.
 
 use onward_core::candle_core::{Device, Tensor};
 use onward_core::flow::random::below;
@@ -8,11 +8,14 @@ use onward_core::{
 use rand::Rng;
 
 onward_core::settings! {
-    /// The image itself as the positive view, and a hybrid of two images as the negative view: large regions of both, so that
-    /// it looks like an image locally and not as a whole. No label is used.
+    /// The image itself as the positive view, and a hybrid of two images as the negative
+    /// view: large regions of both, so that it looks like an image locally but not
+    /// globally. No label is used.
     ///
-    /// A mask `m` of random bits, blurred `blurs` times with `[¼, ½, ¼]` in both directions and cut at ½, selects one of
-    /// the two images for each pixel: `x⁻ = m·a + (1 − m)·b`, with another image `b` of the batch. All channels share a mask.
+    /// A mask `m` of random bits, blurred `blurs` times with `[¼, ½, ¼]` in both
+    /// directions and thresholded at ½, selects one of the two images for each pixel:
+    /// `x⁻ = m·a + (1 − m)·b`, with another image `b` of the batch. All channels share a
+    /// mask.
     ///
     /// | tensor   | shape            |                                    |
     /// |----------|------------------|------------------------------------|
@@ -22,10 +25,11 @@ onward_core::settings! {
     /// A batch needs at least two images.
     ///
     /// # Reference
-    /// Hinton, "The Forward-Forward Algorithm", 2022, section 3.2 (<https://arxiv.org/abs/2212.13345>), which does not say
-    /// how often the bits are blurred.
+    /// Hinton, "The Forward-Forward Algorithm", 2022, section 3.2
+    /// (<https://arxiv.org/abs/2212.13345>), which does not say how often the bits are
+    /// blurred.
     pub struct HybridImages {
-        /// The number of times that the random bits are blurred; a larger number gives larger regions.
+        /// The number of blurs of the random bits; more blurs give larger regions.
         blurs: usize = 6, in 1..=100;
     }
 }
@@ -47,7 +51,7 @@ impl Sampler {
                 return Err(Error::unfit(
                     "hybrid_images",
                     format!(
-                        "it mixes images of more than one pixel; examples of {:?} are none",
+                        "expected images of more than one pixel, found shape {:?}",
                         context.example
                     ),
                 ));
@@ -88,7 +92,7 @@ fn mask([height, width]: [usize; 2], blurs: usize, rng: &mut impl Rng) -> Vec<f3
     mask
 }
 
-/// `[¼, ½, ¼]`; beyond the ends the last values go on.
+/// Blurs with `[¼, ½, ¼]`; the values at the ends are repeated beyond them.
 fn blur(line: &mut [f32], copy: &mut [f32]) {
     let copy = &mut copy[..line.len()];
     copy.copy_from_slice(line);
@@ -105,7 +109,7 @@ impl NegativeSampler for Sampler {
     fn views(&self, batch: &Batch, _: &Prediction<'_>, step: &Step) -> Result<Views> {
         let (rows, size, [height, width]) = (batch.rows(), batch.size(), self.size);
         let mut rng = step.stream("hybrids");
-        // The other image of an example is that many places further on.
+        // The other image of an example is `distance` places after it in the batch.
         let distance = 1 + below(&mut rng, size - 1);
         let others = (0..size).map(|index| ((index + distance) % size) as u32);
         let others: Vec<u32> = others.collect();
@@ -133,7 +137,9 @@ impl NegativeSampler for Sampler {
 }
 
 onward_core::register! {
-    dyn NegativeSampler, "hybrid_images", "two images mixed through a smooth random mask, no labels (Hinton 2022, arXiv 2212.13345)",
+    dyn NegativeSampler, "hybrid_images",
+    "two images mixed through a smooth random mask, no labels \
+     (Hinton 2022, arXiv 2212.13345)",
     |settings: HybridImages, context| Ok(Box::new(Sampler::new(&settings, context)?))
 }
 
@@ -161,9 +167,9 @@ mod tests {
     }
 
     #[test]
-    fn every_pixel_of_a_hybrid_is_of_one_of_two_images_in_all_channels() -> Result<()> {
+    fn every_pixel_of_a_hybrid_is_from_one_of_two_images_in_all_channels() -> Result<()> {
         let (count, height, width) = (5, 8, 6);
-        // Image i is i everywhere, but for the channels: the second is 10 more.
+        // Image i has the value i in the first channel and i + 10 in the second.
         let values = (0..count).flat_map(|image| {
             [0., 10.].map(|channel| vec![image as f32 + channel; height * width])
         });
@@ -186,7 +192,7 @@ mod tests {
                 .collect();
             assert!(
                 others.windows(2).all(|pair| pair[0] == pair[1]),
-                "more than two images in one"
+                "more than two images in a hybrid"
             );
             assert!(first
                 .iter()

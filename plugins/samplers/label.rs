@@ -1,4 +1,5 @@
-//! Samplers `label_overlay` and `label_concat`: the label is part of the input, a wrong label makes a negative.
+//! Samplers `label_overlay` and `label_concat`: the label is in the input, and a wrong
+//! label makes a negative view.
 
 use onward_core::candle_core::{Device, Tensor};
 use onward_core::contract::negatives::{predicted_wrong, uniform_wrong};
@@ -17,27 +18,32 @@ onward_core::choices! {
         Hard = "hard",
         /// All wrong classes equally likely.
         Uniform = "uniform",
-        /// All classes equally likely, the true one included: a fault of several programs, to measure what it costs.
+        /// All classes equally likely, including the true one: a fault of several
+        /// programs, to measure its cost.
         Any = "any",
     }
 }
 
 onward_core::settings! {
-    /// A label in the input: the true one makes the positive view, a wrong one the negative view, `strength / C` for
-    /// each of the `C` classes the neutral one.
+    /// A label in the input: the true label makes the positive view, a wrong label the
+    /// negative view, and `strength / C` for each of the `C` classes the neutral view.
     ///
-    /// `label_overlay` writes it over the first `C` pixels of an example of `D` numbers, so that an input is
-    /// `[label (C) | pixels C..D]`, as wide as the example; `label_concat` appends it, `[pixels (D) | label (C)]`.
+    /// `label_overlay` writes it over the first `C` pixels of an example of `D` numbers,
+    /// so that an input is `[label (C) | pixels C..D]`, as wide as the example;
+    /// `label_concat` appends it, `[pixels (D) | label (C)]`.
     ///
-    /// The pixels are one part for all views and hypotheses, so a layer multiplies them once.
+    /// The pixels are one part for all views and hypotheses, so a layer multiplies them
+    /// once.
     ///
     /// # Reference
-    /// Hinton, "The Forward-Forward Algorithm", 2022, section 3.3 (<https://arxiv.org/abs/2212.13345>); hard negatives
-    /// as in his program: the class is *sampled* from the head's softmax with the true class left out.
+    /// Hinton, "The Forward-Forward Algorithm", 2022, section 3.3
+    /// (<https://arxiv.org/abs/2212.13345>); hard negatives as in his program: the class
+    /// is *sampled* from the head's softmax with the true class left out.
     pub struct Label {
-        /// How the wrong label of a negative view is drawn. It is never the true one, except with `any`.
+        /// How the wrong label of a negative view is drawn. It is never the true one,
+        /// except with `any`.
         negatives: Negatives = Negatives::Hard;
-        /// The value of a label's entry, where pixels are in 0 to 1.
+        /// The value of the label's entry; pixels are between 0 and 1.
         strength: f64 = 1., in Positive;
     }
 }
@@ -52,10 +58,11 @@ impl Sampler {
     fn new(settings: Label, context: &BuildContext, overlay: bool) -> Result<Self> {
         let (classes, width) = (context.classes, context.example.iter().product::<usize>());
         let problem = match classes {
-            0 | 1 => format!("{classes} classes leave no wrong label; at least 2 are needed"),
-            _ if overlay && width <= classes => {
-                format!("examples of {width} numbers have no room for {classes} classes; use label_concat")
-            }
+            0 | 1 => format!("expected at least 2 classes, found {classes}"),
+            _ if overlay && width <= classes => format!(
+                "expected examples of more than {classes} numbers, one per class, found \
+                 {width}; use label_concat"
+            ),
             _ => {
                 return Ok(Self {
                     settings,
@@ -114,7 +121,7 @@ impl NegativeSampler for Sampler {
 
     fn neutral(&self, batch: &Batch) -> Result<Input> {
         let share = self.settings.strength / self.classes as f64;
-        // Made on the CPU: not every device has numbers of 64 bits.
+        // Made on the CPU, since not every device has 64-bit numbers.
         let label = Tensor::full(share, (batch.size(), self.classes), &Device::Cpu)?;
         let label = label
             .to_dtype(batch.rows().dtype())?
@@ -130,12 +137,16 @@ impl NegativeSampler for Sampler {
 }
 
 onward_core::register! {
-    dyn NegativeSampler, "label_overlay", "label over the first pixels, wrong labels as negatives (Hinton 2022, arXiv 2212.13345)",
+    dyn NegativeSampler, "label_overlay",
+    "label over the first pixels, wrong labels as negatives \
+     (Hinton 2022, arXiv 2212.13345)",
     |settings: Label, context| Ok(Box::new(Sampler::new(settings, context, true)?))
 }
 
 onward_core::register! {
-    dyn NegativeSampler, "label_concat", "label behind the pixels, wrong labels as negatives (nebuly-ai forward_forward; arXiv 2212.13345)",
+    dyn NegativeSampler, "label_concat",
+    "label after the pixels, wrong labels as negatives \
+     (nebuly-ai forward_forward; arXiv 2212.13345)",
     |settings: Label, context| Ok(Box::new(Sampler::new(settings, context, false)?))
 }
 
@@ -235,7 +246,8 @@ mod tests {
             } else {
                 120..180
             };
-            assert!(expected.contains(&seen[1][1]), "{negatives:?} {seen:?}"); // e^−2.6 against e^−4: 241 of 300
+            // e^−2.6 against e^−4: 241 of 300
+            assert!(expected.contains(&seen[1][1]), "{negatives:?} {seen:?}");
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Samplers: the views that layers learn from.
+//! Samplers: the sources of positive and negative views.
 
 mod hybrid_images;
 mod label;

@@ -1,4 +1,4 @@
-//! Sampler `next_token`: the context, and a candidate for the token that follows.
+//! Sampler `next_token`: a context, and a candidate for the next token.
 
 use onward_core::candle_core::{DType, Device, Tensor, Var};
 use onward_core::contract::negatives::{predicted_wrong, uniform_wrong};
@@ -18,40 +18,46 @@ onward_core::choices! {
         Predicted = "predicted",
         /// All wrong tokens equally likely.
         Uniform = "uniform",
-        /// Not a wrong token after a real context, but windows of text that the network itself has generated.
+        /// Windows of text that the network has generated, instead of a wrong token after
+        /// a real context.
         RollOuts = "roll_outs",
     }
 }
 
 onward_core::settings! {
-    /// A window of `K` tokens and a candidate for the next one, each a one-hot slot as wide as the vocabulary `V`: `[K·V
-    /// context | V candidate]`. The token that follows makes the positive view, a wrong one the negative view, an empty
-    /// slot the neutral view.
+    /// A window of `K` tokens and a candidate for the next one, each a one-hot slot as
+    /// wide as the vocabulary `V`: `[K·V context | V candidate]`. The next token makes
+    /// the positive view, a wrong token the negative view, and an empty slot the neutral
+    /// view.
     ///
-    /// The context is one part for all views and candidates. Rows of the weight are picked, nothing is multiplied.
+    /// The context is one part for all views and candidates. One-hot slots pick rows of
+    /// the weight, without a multiplication.
     ///
-    /// With `roll_outs` the network continues `pool` random windows of the training part by `length` tokens each, drawn
-    /// from its own probabilities. A negative view is a random window of that text, with the token that the network drew
-    /// next. The pool is made again before every `refresh`-th epoch, and is part of a checkpoint.
+    /// With `roll_outs` the network continues `pool` random windows of the training part
+    /// by `length` tokens each, drawn from its own probabilities. A negative view is a
+    /// random window of that text, with the token that the network drew next. The pool is
+    /// generated again before every `refresh`-th epoch, and is part of a checkpoint.
     ///
     /// # Reference
-    /// Hinton, "The Forward-Forward Algorithm", 2022 (<https://arxiv.org/abs/2212.13345>): negatives with a
-    /// last character that the network predicts, or generated offline.
+    /// Hinton, "The Forward-Forward Algorithm", 2022
+    /// (<https://arxiv.org/abs/2212.13345>): negatives with a last character that the
+    /// network predicts, or generated offline.
     pub struct NextToken {
-        /// How the wrong token of a negative view is drawn. It is never the true one; roll-outs may equal the text by chance.
+        /// How the wrong token of a negative view is drawn. It is never the true one;
+        /// roll-outs may equal the text by chance.
         negatives: Negatives = Negatives::Predicted;
-        /// The value of the candidate's entry, where those of the context are 1.
+        /// The value of the candidate's entry; those of the context are 1.
         strength: f64 = 3., in Positive;
-        /// Roll-outs: their number.
+        /// The number of roll-outs.
         pool: usize = 1000, in 1..=1_000_000;
-        /// Roll-outs: the number of tokens that each is continued by.
+        /// The number of generated tokens in a roll-out.
         length: usize = 50, in 1..=10_000;
-        /// Roll-outs: epochs between two times that they are made.
+        /// The number of epochs after which roll-outs are generated again.
         refresh: usize = 1, in 1..;
     }
 }
 
-/// Roll-outs that are made side by side.
+/// The number of roll-outs that are generated at once.
 const BESIDE: usize = 500;
 
 struct Sampler {
@@ -60,11 +66,11 @@ struct Sampler {
     pool: Option<Pool>,
 }
 
-/// Roll-outs, each after the window that it began with.
+/// Roll-outs, each with its initial window.
 struct Pool {
     /// `(pool, K + length)`.
     tokens: Var,
-    /// 1 once they were made, `(1,)`.
+    /// 1 if the roll-outs were generated, `(1,)`.
     made: Var,
 }
 
@@ -77,7 +83,7 @@ impl Pool {
 impl Sampler {
     fn new(settings: NextToken, context: &BuildContext) -> Result<Self> {
         if context.tokenizer.is_none() {
-            let problem = "makes views of text; choose a data set of text, or another `sampler`";
+            let problem = "expected text; choose a text data set, or another `sampler`";
             return Err(Error::unfit("next_token", problem));
         }
         let window: usize = context.example.iter().product();
@@ -99,7 +105,8 @@ impl Sampler {
         })
     }
 
-    /// `[context | candidate]`: the context has rows for every view, or for all of them together.
+    /// The input `[context | candidate]`. The context has rows for every view, or shared
+    /// rows for all views.
     fn input(&self, context: Tensor, candidate: Values, batch: usize) -> Result<Input> {
         let width = (context.dim(1)? + 1) * self.vocabulary;
         let views = candidate.rows()? / batch;
@@ -124,7 +131,8 @@ impl Sampler {
         }
     }
 
-    /// Windows of the pool with the token after each, as many as the batch has examples.
+    /// Windows of the pool with the next token of each, one for each example of the
+    /// batch.
     fn rolled_out(&self, pool: &Pool, batch: &Batch, step: &Step) -> Result<(Tensor, Vec<u32>)> {
         let (window, size) = (batch.rows().dim(1)?, batch.size());
         let rows = pool.tokens.to_device(&Device::Cpu)?.to_vec2::<u32>()?;
@@ -133,7 +141,7 @@ impl Sampler {
             (Vec::with_capacity(window * size), Vec::with_capacity(size));
         for _ in 0..size {
             let row = &rows[below(&mut rng, rows.len())];
-            // The first window is real, and so may be what was drawn after it.
+            // The first window is real text, and so may be the token after it.
             let start = match row.len() - window {
                 1 => 0,
                 more => 1 + below(&mut rng, more - 1),
@@ -147,7 +155,7 @@ impl Sampler {
         ))
     }
 
-    /// Continues windows of the training part: rows of tokens.
+    /// Continues random windows of the training part; returns rows of tokens.
     fn roll_out(
         &self,
         train: &dyn Examples,
@@ -178,14 +186,14 @@ impl Sampler {
     }
 }
 
-/// The token that `uniform`, in `[0, 1)`, falls on.
+/// Samples a token with a uniform random number in `[0, 1)`.
 fn drawn(log_probabilities: &[f64], uniform: f64) -> u32 {
     let mut left = uniform;
     let found = log_probabilities.iter().position(|log| {
         left -= log.exp();
         left < 0.
     });
-    // What rounding leaves over goes to the last token.
+    // The last token gets the remainder due to rounding.
     found.unwrap_or(log_probabilities.len().saturating_sub(1)) as u32
 }
 
@@ -245,7 +253,9 @@ impl NegativeSampler for Sampler {
 }
 
 onward_core::register! {
-    dyn NegativeSampler, "next_token", "a window of text and the token after it, or a wrong one (Hinton 2022, arXiv 2212.13345)",
+    dyn NegativeSampler, "next_token",
+    "a window of text with the next token, or a wrong one \
+     (Hinton 2022, arXiv 2212.13345)",
     |settings: NextToken, context| Ok(Box::new(Sampler::new(settings, context)?))
 }
 
@@ -258,7 +268,8 @@ mod tests {
 
     use super::*;
 
-    /// Counts up in a circle, `0 1 2 3 0 1 …`; the network below is sure that it counts down.
+    /// Counts up cyclically, `0 1 2 3 0 1 …`; the network `down` predicts that it counts
+    /// down.
     struct Counting;
 
     impl Examples for Counting {
@@ -339,13 +350,14 @@ mod tests {
         let state = vars.training_state();
         assert!(
             vars.model().is_empty() && state.len() == 2,
-            "roll-outs are no part of a model"
+            "roll-outs are not part of a model"
         );
         let rows = state[0].1.to_vec2::<u32>()?;
         assert_eq!((rows.len(), rows[0].len()), (7, 8));
         for row in &rows {
             let steps = row.windows(2).map(|pair| (pair[1] + 4 - pair[0]) % 4);
-            assert_eq!(steps.collect::<Vec<u32>>(), [1, 1, 3, 3, 3, 3, 3]); // up twice, then down
+            // Up twice, then down.
+            assert_eq!(steps.collect::<Vec<u32>>(), [1, 1, 3, 3, 3, 3, 3]);
         }
         let batch = Counting.batch(&(0..20).collect::<Vec<_>>(), None)?;
         let views = sampler.views(&batch, &never(), &step(0))?;
@@ -367,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn roll_outs_are_made_again_when_they_are_due() -> Result<()> {
+    fn roll_outs_are_generated_again_when_they_are_due() -> Result<()> {
         let (sampler, vars) = sampler(Negatives::RollOuts, 2)?;
         let pool = |epoch: usize| -> Result<Vec<Vec<u32>>> {
             sampler.refresh(&Counting, &down, &step(epoch))?;

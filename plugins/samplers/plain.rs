@@ -3,12 +3,12 @@
 use onward_core::{Batch, Input, NegativeSampler, Prediction, Result, Role, Step, Values, Views};
 
 onward_core::settings! {
-    /// One positive view, the example itself. No label is in the input, and there are no negatives. Windows of tokens
-    /// become one-hot slots.
+    /// One positive view, the example itself, without a label in the input and without
+    /// negatives. Windows of tokens become one-hot slots.
     ///
     /// # Reference
-    /// The input of rules with a goodness for each class, such as Mono-Forward (<https://arxiv.org/abs/2501.09238>), and of
-    /// backpropagation.
+    /// The input of rules with a goodness for each class, such as Mono-Forward
+    /// (<https://arxiv.org/abs/2501.09238>), and of backpropagation.
     pub struct Plain {}
 }
 
@@ -42,6 +42,10 @@ impl NegativeSampler for Sampler {
 }
 
 onward_core::register! {
-    dyn NegativeSampler, "plain", "the examples as they are, no negatives (as for Mono-Forward 2025, arXiv 2501.09238)",
-    |_settings: Plain, context| Ok(Box::new(Sampler { tokens: context.tokenizer.as_ref().map(|_| context.classes) }))
+    dyn NegativeSampler, "plain",
+    "the examples as they are, no negatives (as in Mono-Forward 2025, arXiv 2501.09238)",
+    |_settings: Plain, context| {
+        let tokens = context.tokenizer.as_ref().map(|_| context.classes);
+        Ok(Box::new(Sampler { tokens }))
+    }
 }

@@ -12,10 +12,11 @@ use crate::plugin::registry;
 use crate::plugin::source::Source;
 use crate::settings::PluginKind;
 
-/// Settings that do not change a result, only when something is written.
+/// Settings that change when files are written, but not the result.
 const SILENT: [&str; 2] = ["evaluate_every", "checkpoint_every"];
 
-/// The configuration in a file, completed as that of a run; settings that are newer than the file get their defaults.
+/// Reads the configuration of a run; settings that are newer than the file get their
+/// defaults.
 ///
 /// # Errors
 /// As [`Config::resolve`]; [`Error::Run`] if the file names no architecture.
@@ -32,7 +33,7 @@ pub(super) fn configuration(file: &Path) -> Result<Config> {
     }
 }
 
-/// The data set as a command line names it: with its argument, if it has one.
+/// The data set as an argument of `--data`: `name`, or `name:ARGUMENT`.
 pub(super) fn data_argument(config: &Config) -> Result<Option<String>> {
     let Some(data) = &config.run.data else {
         return Ok(None);
@@ -55,7 +56,7 @@ pub(super) fn shortest(wanted: &Config, file: &Path) -> Result<String> {
     for preset in presets {
         commands.extend(command(wanted, preset, data.as_deref()));
     }
-    // Without a preset every setting can be written down.
+    // Without a preset every setting can be given.
     let shortest = commands.into_iter().min_by_key(String::len);
     shortest.ok_or_else(|| Error::run(file, "no command gives this configuration"))
 }
@@ -110,7 +111,7 @@ fn is_loud(key: &str) -> bool {
     !SILENT.contains(&key)
 }
 
-/// A setting as a flag, in quotes if a shell would change it.
+/// A setting as a flag, in quotes if the shell would change it.
 fn set_flag(key: &str, text: &str) -> String {
     match text.contains(|c: char| "[]{}\"*? ".contains(c)) {
         true => format!("--set '{key}={text}'"),
@@ -118,7 +119,7 @@ fn set_flag(key: &str, text: &str) -> String {
     }
 }
 
-/// Every setting by its path.
+/// All settings with their paths.
 fn flat(table: &Table, prefix: &str) -> Vec<(String, Value)> {
     let mut settings = Vec::new();
     for (key, value) in table {
@@ -132,7 +133,8 @@ fn flat(table: &Table, prefix: &str) -> Vec<(String, Value)> {
     settings
 }
 
-/// A value as it is written on a command line: words bare, lists without spaces.
+/// A value as it is written on a command line: words without quotes, lists without
+/// spaces.
 fn plain(value: &Value) -> String {
     let is_bare = |c: char| c.is_alphanumeric() || "_-./".contains(c);
     match value {

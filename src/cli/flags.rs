@@ -19,7 +19,8 @@ pub(super) struct Device {
 /// The folder of data files.
 #[derive(Args)]
 pub(super) struct DataDir {
-    /// Folder in which data files are looked for first, as <DIR>/<data>/; before $ONWARD_DATA and the cache.
+    /// Folder to search first for data files, as <DIR>/<data>/; before $ONWARD_DATA and
+    /// the cache.
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 }
@@ -41,7 +42,7 @@ pub(super) struct ReadoutName {
     pub readout: Option<String>,
 }
 
-/// Opens a run to predict with, without its data.
+/// Opens a run without its data, to predict.
 pub(super) fn open_to_predict(folder: &Path, device: &Device) -> Result<Run> {
     Run::open(folder)?
         .without_data()
@@ -49,7 +50,7 @@ pub(super) fn open_to_predict(folder: &Path, device: &Device) -> Result<Run> {
         .build()
 }
 
-/// The readout that validation chose when the run was finished; before that the one that is set.
+/// The readout that validation chose in a finished run; otherwise the setting `readout`.
 pub(super) fn preferred_readout(folder: &Path, run: &Run) -> Option<String> {
     let summary = of_folder(folder);
     let preferred = summary.and_then(|summary| Some(summary["test"]["readout"].as_str()?.into()));

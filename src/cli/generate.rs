@@ -19,7 +19,8 @@ pub(super) struct Generate {
     /// Number of tokens to generate.
     #[arg(long, value_name = "N", default_value_t = 200)]
     tokens: usize,
-    /// Temperature: below 1 likely tokens become likelier; 0 always takes the likeliest.
+    /// Temperature: below 1 probable tokens become more probable; 0 takes the most
+    /// probable token.
     #[arg(
         long,
         value_name = "T",
@@ -27,10 +28,10 @@ pub(super) struct Generate {
         allow_hyphen_values = true
     )]
     temperature: f64,
-    /// Sample from the K likeliest tokens.
+    /// Sample from the K most probable tokens.
     #[arg(long, value_name = "K")]
     top_k: Option<usize>,
-    /// Sample from the likeliest tokens that together have the probability P.
+    /// Sample from the most probable tokens that together have the probability P.
     #[arg(
         long,
         value_name = "P",

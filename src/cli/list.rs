@@ -18,7 +18,7 @@ pub(super) struct List {
 
 impl List {
     pub(super) fn run(self) -> Result<()> {
-        // In the singular or plural; "goodness" itself ends in s.
+        // Singular or plural; "goodness" itself ends in s.
         let wanted = self.kind.as_deref().map(|kind| kind.trim_end_matches('s'));
         let is_wanted = |kind: &&str| wanted.is_none_or(|w| w == kind.trim_end_matches('s'));
         let kinds: Vec<&str> = KINDS.iter().copied().filter(is_wanted).collect();

@@ -1,4 +1,4 @@
-//! The command line of every program made of onward and some plugins.
+//! The command line of `onward` and of every program that links plugins to it.
 
 mod command_line;
 mod evaluate;
@@ -20,14 +20,20 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Forward-only learning: every layer learns from what reaches it on the forward pass.
+/// Forward-only learning: every layer learns from its own input and output, without
+/// backpropagation.
 #[derive(Parser)]
 #[command(name = "onward", version, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
     /// Number of threads; all cores by default. The results do not depend on it.
-    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(
+        long,
+        global = true,
+        value_name = "N",
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
     threads: Option<u16>,
 }
 
@@ -35,7 +41,7 @@ struct Cli {
 enum Command {
     /// Train an architecture on a data set, and write a run folder.
     Train(train::Train),
-    /// Continue a run exactly where it stopped or was stopped.
+    /// Continue a run exactly where it stopped.
     Resume(train::Resume),
     /// Evaluate a run's model on the test part of its data, or of another data set.
     Evaluate(evaluate::Evaluate),
@@ -49,27 +55,28 @@ enum Command {
     Tokenize(tokenize::Tokenize),
     /// Write a Markdown table of finished runs, with the command that repeats each.
     Report(results_table::Report),
-    /// List what is registered: architectures, layers, goodness functions, samplers, data sets.
+    /// List plugins: architectures, layers, goodness functions, samplers, data sets.
     List(list::List),
     /// Show a plugin: its settings with defaults and ranges, its presets, its paper.
     Show(show::Show),
-    /// Write a crate with a plugin of your own, its program and its test.
+    /// Write a new crate with a plugin, a program and a test.
     New(new::New),
 }
 
 /// Runs the command line, and reports errors on stderr.
 ///
-/// Exit code 0 for success; 2 for wrong use: flags, names, settings; 1 for every other failure.
+/// The exit code is 0 for success, 2 for wrong flags, names or settings, and 1 for every
+/// other failure.
 pub fn main() -> ExitCode {
     main_with(std::env::args_os())
 }
 
-/// As [`main`] with these arguments; the first is the program's name.
+/// As [`main`], with these arguments; the first is the name of the program.
 pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version are no errors. If printing fails, there is no reader.
+            // Help and version are not failures. If printing fails, the pipe is closed.
             let _ = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }

@@ -1,4 +1,4 @@
-//! `onward new`: a crate with one plugin, to start from.
+//! `onward new`: writes a crate with one plugin.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -12,7 +12,8 @@ use super::output::print;
 use crate::error::{Error, Result};
 use crate::plugin::registry::{self, KINDS};
 
-/// What is written for each kind: its `src/lib.rs`, whose documentation has the command that tries it.
+/// The `src/lib.rs` of each kind of plugin. Its documentation has the command that tries
+/// the plugin.
 const TEMPLATES: [(&str, &str); 5] = [
     ("goodness", include_str!("../../templates/goodness.rs")),
     ("sampler", include_str!("../../templates/sampler.rs")),
@@ -24,7 +25,7 @@ const TEMPLATES: [(&str, &str); 5] = [
     ("data", include_str!("../../templates/data.rs")),
 ];
 
-/// What is written for all of them.
+/// The files that all kinds share.
 const FILES: [(&str, &str); 5] = [
     ("Cargo.toml", include_str!("../../templates/manifest.toml")),
     (".gitignore", include_str!("../../templates/gitignore")),
@@ -36,21 +37,28 @@ const FILES: [(&str, &str); 5] = [
     ),
 ];
 
-/// Names that cargo or the compiler keep for themselves, and those of the crates that the new one depends on.
-const RESERVED: &str = "alloc build core deps examples incremental onward onward_core proc_macro std test \
-    aux con nul prn \
-    abstract as async await become box break const continue crate do dyn else enum extern false final fn for gen if \
-    impl in let loop macro match mod move mut override priv pub ref return self static struct super trait true try \
-    type typeof unsafe unsized use virtual where while yield";
+/// Names that are reserved by cargo or the compiler, and the names of the dependencies.
+const RESERVED: &str =
+    "alloc build core deps examples incremental onward onward_core proc_macro std test \
+     aux con nul prn abstract as async await become box break const continue crate do \
+     dyn else enum extern false final fn for gen if impl in let loop macro match mod \
+     move mut override priv pub ref return self static struct super trait true try type \
+     typeof unsafe unsized use virtual where while yield";
 
 #[derive(Args)]
 pub(super) struct New {
-    /// The name of the crate and its folder; the plugin has the same, _ standing for -.
+    /// Name of the crate and its folder; the plugin gets the same name, with _ for -.
     name: String,
-    /// What the crate adds.
-    #[arg(long, default_value = "goodness", value_name = "KIND", value_parser = PossibleValuesParser::new(KINDS.iter().copied()))]
+    /// Kind of plugin to write.
+    #[arg(
+        long,
+        default_value = "goodness",
+        value_name = "KIND",
+        value_parser = PossibleValuesParser::new(KINDS.iter().copied())
+    )]
     kind: String,
-    /// A clone of onward to depend on; by default the one that this program was built from, or else the registry.
+    /// Clone of onward to depend on; by default the source of this program, or else the
+    /// registry.
     #[arg(long, value_name = "DIR")]
     path: Option<PathBuf>,
 }
@@ -73,12 +81,12 @@ impl New {
         fs::create_dir(folder).map_err(|error| match error.kind() {
             ErrorKind::AlreadyExists => Error::run(
                 folder,
-                "exists already and is never overwritten; choose another name",
+                "already exists and is never overwritten; choose another name",
             ),
             _ => Error::file("create", folder)(error),
         })?;
         let filled = |text: &str| {
-            // By way of marks: the name may itself have a part that stands for it in a template.
+            // Two steps, since the name itself may contain a placeholder.
             let text = text
                 .replace("my-plugin", "\u{1}")
                 .replace("my_plugin", "\u{2}");
@@ -95,7 +103,7 @@ impl New {
                 fs::write(&path, filled(text)).map_err(Error::file("write", &path))
             });
         if let Err(error) = written {
-            // Half a crate is of no use, and nothing but ours is in the folder.
+            // Remove the incomplete crate; the folder contains only new files.
             let _ = fs::remove_dir_all(folder);
             return Err(error);
         }
@@ -107,7 +115,7 @@ impl New {
         ))
     }
 
-    /// The name of the plugin, if that of the crate is one.
+    /// The name of the plugin, if the name of the crate is valid.
     fn plugin(&self) -> Result<String> {
         let fault = |expected: String| {
             Err(Error::setting(
@@ -121,7 +129,11 @@ impl New {
             |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
         let begins = self.name.starts_with(|c: char| c.is_ascii_lowercase());
         if !begins || !self.name.chars().all(of_a_name) || self.name.len() > 64 {
-            return fault("a name for a crate: a letter, then letters, digits, - and _, all small, 64 at most".into());
+            return fault(
+                "a crate name: a letter, then letters, digits, - and _, all lower case, \
+                 at most 64 characters"
+                    .into(),
+            );
         }
         let plugin = self.name.replace('-', "_");
         if RESERVED.split(' ').any(|reserved| reserved == plugin) {
@@ -132,7 +144,7 @@ impl New {
             .find(|info| info.name == plugin)
         {
             Some(info) => fault(format!(
-                "another name: the package {} has a {} `{plugin}` already",
+                "another name: the package {} already has a {} `{plugin}`",
                 info.package, self.kind
             )),
             None => Ok(plugin),
@@ -140,11 +152,11 @@ impl New {
     }
 }
 
-/// Where the new crate finds onward.
+/// The source of the dependency on onward.
 enum Source {
-    /// In a clone of its repository.
+    /// A clone of the repository.
     Clone(String),
-    /// In the registry.
+    /// The package registry.
     Registry,
 }
 
@@ -171,13 +183,14 @@ impl Source {
         };
         match path.to_str() {
             Some(path) => Ok(Self::Clone(path.into())),
-            None => {
-                Err(Error::run(path, "a manifest can name only paths that are UTF-8; move it, or name another with --path"))
-            }
+            None => Err(Error::run(
+                path,
+                "not UTF-8, as a manifest requires; choose another folder with --path",
+            )),
         }
     }
 
-    /// The manifest with these as its dependencies.
+    /// Fills in the dependency on onward.
     fn depended_on(&self, manifest: &str) -> String {
         let version = concat!(
             env!("CARGO_PKG_VERSION_MAJOR"),
@@ -221,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_one_that_cargo_and_the_registry_of_plugins_take() {
+    fn a_name_is_valid_for_cargo_and_the_plugin_registry() {
         assert_eq!(new("my-2nd_rule").plugin().unwrap(), "my_2nd_rule");
         let long = "a".repeat(65);
         for name in [
@@ -280,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_clone_is_refused() {
+    fn a_folder_that_is_not_a_clone_is_refused() {
         let empty = tempfile::tempdir().unwrap();
         let error = Source::of(Some(empty.path())).err().unwrap();
         assert!(

@@ -4,12 +4,12 @@ use std::io::{ErrorKind, Write};
 
 use crate::error::{Error, Result};
 
-/// Prints text. A reader that has gone away is not an error.
+/// Prints text. A closed pipe is not an error.
 pub(super) fn print(text: &str) -> Result<()> {
     stream(text).map(drop)
 }
 
-/// Prints text at once, not line by line; returns whether there is still a reader.
+/// Prints text and flushes it; returns `false` if the pipe is closed.
 pub(super) fn stream(text: &str) -> Result<bool> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

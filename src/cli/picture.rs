@@ -18,7 +18,12 @@ pub(super) struct Picture {
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// Number of images in a row.
-    #[arg(long, default_value_t = 12, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=100))]
+    #[arg(
+        long,
+        default_value_t = 12,
+        value_name = "N",
+        value_parser = clap::value_parser!(u16).range(1..=100)
+    )]
     count: u16,
     #[command(flatten)]
     data_dir: DataDir,

@@ -13,7 +13,7 @@ use crate::error::{Located, Result};
 pub(super) struct Predict {
     /// Folder of a run.
     run: PathBuf,
-    /// Pictures of any size, grey or colour; for a net of digits, dark on light or light on dark.
+    /// Images of any size, grey or colour; digits may be dark on light or light on dark.
     #[arg(required = true)]
     files: Vec<PathBuf>,
     #[command(flatten)]
@@ -25,7 +25,7 @@ pub(super) struct Predict {
     device: Device,
 }
 
-/// The scores of the classes for a picture.
+/// The scores of the classes for an image.
 struct Answer<'a> {
     file: &'a PathBuf,
     scores: Vec<f64>,
@@ -48,7 +48,7 @@ impl Predict {
                     file,
                     scores: scores.remove(0),
                 }),
-                // The other pictures are classified all the same.
+                // The remaining images are still classified.
                 Err(error) if self.files.len() > 1 && !error.is_usage() => {
                     eprintln!("error: {error}");
                     failed = Some(error);
@@ -73,12 +73,12 @@ impl Predict {
         }
         let Some(error) = failed else { return Ok(()) };
         let (unread, all) = (self.files.len() - answers.len(), self.files.len());
-        Err(error).at(|| format!("{unread} of {all} pictures could not be read"))
+        Err(error).at(|| format!("{unread} of {all} images could not be read"))
     }
 }
 
 impl Answer<'_> {
-    /// The classes, the best first.
+    /// The classes in order of their scores, the best first.
     fn order(&self) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.scores.len()).collect();
         order.sort_by(|&a, &b| self.scores[b].total_cmp(&self.scores[a]));

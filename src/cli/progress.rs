@@ -9,7 +9,8 @@ use crate::contract::block::StepReport;
 use crate::run::observe::{Event, Observer};
 use crate::run::summary::{Evaluation, Score};
 
-/// Rate, time left, loss, and the goodness of both views in every block.
+/// Shows the rate, the remaining time, the loss, and the goodness of both views in every
+/// block.
 pub struct Progress {
     bar: Option<ProgressBar>,
     blocks: Vec<String>,
@@ -127,7 +128,8 @@ impl Observer for Progress {
     }
 }
 
-/// About four digits, whatever the size: a mean of squares is near 1, a sum near the number of units.
+/// Formats a number with about four digits: a mean of squares is near 1, a sum of squares
+/// near the number of units.
 fn short(value: f64) -> String {
     let decimals = match value.abs() {
         size if size < 10. => 3,
@@ -137,7 +139,8 @@ fn short(value: f64) -> String {
     format!("{value:.decimals$}")
 }
 
-/// `error 1.52% (search), 1.61% (head)`; of text `bits/char 2.546 (head), error 51.20% (head)`.
+/// Formats the scores of all readouts: `error 1.52% (search), 1.61% (head)`, or for text
+/// `bits/char 2.546 (head), error 51.20% (head)`.
 pub(crate) fn readouts(evaluation: &Evaluation) -> String {
     let text = |(name, score): (&String, &Score)| format!("{:.2}% ({name})", 100. * score.error);
     let error = format!(

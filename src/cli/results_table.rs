@@ -16,7 +16,8 @@ pub(super) struct Report {
     /// Folders of runs; their config.toml and summary.json are enough.
     #[arg(required = true)]
     runs: Vec<PathBuf>,
-    /// Write the table into this file, between its lines `<!-- onward report: begin -->` and `<!-- onward report: end -->`.
+    /// Write the table into this file, between the lines `<!-- onward report: begin -->`
+    /// and `<!-- onward report: end -->`.
     #[arg(long, value_name = "FILE")]
     write: Option<PathBuf>,
 }
@@ -32,28 +33,33 @@ impl Report {
     }
 }
 
-/// The shortest command that gives the configuration in a file, but for settings that change the log alone.
+/// The shortest command that gives the configuration in a file, except for settings that
+/// change only the log.
 ///
 /// # Errors
-/// As [`Config::resolve`](crate::plugin::config::Config::resolve); [`Error::Run`] if the file names no architecture.
+/// As [`Config::resolve`](crate::plugin::config::Config::resolve); [`Error::Run`] if the
+/// file names no architecture.
 pub fn command(config: &Path) -> Result<String> {
     shortest(&configuration(config)?, config)
 }
 
-/// The lines of a file between which a table is replaced.
+/// The lines before and after the table in a file.
 const MARKS: [&str; 2] = [
     "<!-- onward report: begin -->",
     "<!-- onward report: end -->",
 ];
 
-/// A Markdown table of the runs in these folders, linked to from a file in `base`.
+/// A Markdown table of the runs in these folders, with links relative to `base`.
 ///
-/// A row has the run, its data, epochs and seed, the test part's result by the readout that it is of, then by the others
-/// (errors in per cent; of text bits per character, and what counting comes to), and [`command`]. Runs that differ in
-/// their seed alone share a row: the mean of their results, the results, then the mean by every readout.
+/// A row has the run, its data, epochs and seed, the test result of the preferred
+/// readout, then of the others, and [`command`]. Results are errors in per cent or, for
+/// text, bits per character, with those of the n-gram baselines. Runs that differ only in
+/// their seed share a row: the mean of their results, the results, then the mean of every
+/// other readout.
 ///
 /// # Errors
-/// [`Error::File`] and [`Error::Run`] for folders without the configuration and summary of a finished run.
+/// [`Error::File`] and [`Error::Run`] for folders without the configuration and summary
+/// of a finished run.
 pub fn table(runs: &[PathBuf], base: &Path) -> Result<String> {
     let mut table =
         String::from("| run | data | epochs | seed | test | the command |\n|-|-|-|-|-|-|\n");
@@ -61,7 +67,7 @@ pub fn table(runs: &[PathBuf], base: &Path) -> Result<String> {
         .iter()
         .map(|run| Row::read(run, base))
         .collect::<Result<Vec<_>>>()?;
-    // One after the other as they were named, but for those that belong together.
+    // In the given order, except that runs that differ only in their seed share a row.
     let mut left: Vec<&Row> = rows.iter().collect();
     while let Some(first) = left.first().copied() {
         let (alike, others): (Vec<&Row>, Vec<&Row>) = left
@@ -73,7 +79,7 @@ pub fn table(runs: &[PathBuf], base: &Path) -> Result<String> {
     Ok(table)
 }
 
-/// The line of runs that are alike, of which `first` is one.
+/// The row of runs that differ only in their seed; `first` is one of them.
 fn line(first: &Row, alike: &[&Row]) -> String {
     let joined = |words: &dyn Fn(&Row) -> String| {
         alike
@@ -97,7 +103,7 @@ fn line(first: &Row, alike: &[&Row]) -> String {
         .chain(results)
         .collect::<Vec<_>>()
         .join("; ");
-    // By a readout that one of them lacks there is no mean.
+    // There is no mean for a readout that one of the runs lacks.
     let of_all = |name: &str| {
         alike
             .iter()
@@ -123,17 +129,17 @@ fn mean(measures: impl ExactSizeIterator<Item = Measure> + Clone) -> Measure {
     }
 }
 
-/// What the table says of a run.
+/// The entries of a run in the table.
 struct Row {
     name: String,
     link: String,
     data: String,
     epochs: String,
     seed: String,
-    /// The readout that the result is of.
+    /// The readout of `result`.
     preferred: String,
     result: Measure,
-    /// By every readout, and by counting.
+    /// The results of all readouts and n-gram baselines.
     scores: Vec<(String, Measure)>,
     command: String,
 }
@@ -142,8 +148,12 @@ impl Row {
     fn read(run: &Path, base: &Path) -> Result<Self> {
         let path = run.join(SUMMARY);
         let text = std::fs::read_to_string(&path).map_err(Error::file("read", &path))?;
-        let missing =
-            |what: &str| Error::run(path.clone(), format!("no summary of a run: no {what}"));
+        let missing = |what: &str| {
+            Error::run(
+                path.clone(),
+                format!("expected the summary of a run, found no {what}"),
+            )
+        };
         let summary: Json = serde_json::from_str(&text).map_err(|_| missing("JSON"))?;
         let test = &summary["test"];
         let preferred = test["readout"].as_str().ok_or_else(|| missing("readout"))?;
@@ -190,7 +200,7 @@ impl Row {
     }
 }
 
-/// A share of errors, or bits per character.
+/// An error rate, or bits per character.
 #[derive(Clone, Copy)]
 struct Measure {
     value: f64,
@@ -218,10 +228,10 @@ impl fmt::Display for Measure {
     }
 }
 
-/// Puts a table into a file, between the two lines that are there for it.
+/// Replaces the table between the two marker lines of a file.
 ///
 /// # Errors
-/// [`Error::File`]; [`Error::Data`] if the lines are not there.
+/// [`Error::File`]; [`Error::Data`] if the marker lines are missing.
 pub fn write(path: &Path, table: &str) -> Result<()> {
     let text = std::fs::read_to_string(path).map_err(Error::file("read", path))?;
     let [begin, end] = MARKS;
@@ -231,7 +241,7 @@ pub fn write(path: &Path, table: &str) -> Result<()> {
     let (before, after) = parts.ok_or_else(|| {
         Error::data(
             path,
-            format!("expected two lines to put the table between: {begin} and {end}"),
+            format!("expected two lines around the table: {begin} and {end}"),
         )
     })?;
     folder::write(

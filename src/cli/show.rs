@@ -10,7 +10,7 @@ use crate::plugin::registry::{self, Info, Preset, KINDS};
 use crate::plugin::run_settings::RunSettings;
 use crate::settings::{PluginKind, Setting, Settings};
 
-/// The longest line.
+/// The maximum length of a line.
 const WIDTH: usize = 100;
 
 #[derive(Args)]
@@ -89,7 +89,7 @@ fn preset(preset: &Preset) -> String {
     text
 }
 
-/// Indented lines of at most [`WIDTH`] characters.
+/// Wraps text into indented lines of at most [`WIDTH`] characters.
 fn wrap(text: &str, indent: &str) -> String {
     let mut lines = String::new();
     let mut line = String::from(indent);

@@ -14,13 +14,13 @@ use crate::error::{Error, Result};
 
 #[derive(Args)]
 pub(super) struct Tokenize {
-    /// Plain text in UTF-8. The last tenth of every file is held out.
+    /// Text files in UTF-8. The last tenth of every file is held out.
     #[arg(required = true)]
     corpus: Vec<PathBuf>,
-    /// Kind of token: char, word or bpe (pieces of bytes).
+    /// Kind of token: char, word or bpe (byte-pair encoding).
     #[arg(long, value_name = "KIND")]
     kind: String,
-    /// Number of tokens: the most frequent words, or pieces.
+    /// Vocabulary size: the number of words or byte-pair tokens.
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     vocab: Option<String>,
     /// File to write; it must not exist.
@@ -43,7 +43,7 @@ impl Tokenize {
         let train: Vec<&str> = train.iter().map(String::as_str).collect();
         let held_out: Vec<&str> = held_out.iter().map(String::as_str).collect();
         let tokenizer = Tokenizer::train(units, &train)?;
-        // All numbers are known before anything is written.
+        // Count first: on an error nothing is written.
         let (seen, unseen) = (counts(&tokenizer, &train)?, counts(&tokenizer, &held_out)?);
         self.write(&tokenizer)?;
         print_json(&json!({
@@ -62,8 +62,12 @@ impl Tokenize {
         let units = format!("{}{size}", self.kind).parse();
         units.map_err(|error| match error {
             Error::Setting { .. } => {
-                let vocab = self.vocab.as_ref().map_or(String::new(), |n| format!(" --vocab {n}"));
-                let expected = "char; word, with or without --vocab N, N at least 2; bpe with --vocab N, N at least 256";
+                let vocab = self
+                    .vocab
+                    .as_ref()
+                    .map_or(String::new(), |n| format!(" --vocab {n}"));
+                let expected = "char; word, with or without --vocab N, N at least 2; \
+                                bpe with --vocab N, N at least 256";
                 let origin = format!("--kind {}{vocab}", self.kind);
                 Error::setting("kind", format!("{:?}", self.kind), origin, expected)
             }
@@ -72,7 +76,10 @@ impl Tokenize {
     }
 
     fn exists(&self) -> Error {
-        Error::run(&self.out, "exists; a tokenizer is never overwritten")
+        Error::run(
+            &self.out,
+            "exists; a tokenizer is never overwritten, choose another file",
+        )
     }
 
     fn write(&self, tokenizer: &Tokenizer) -> Result<()> {
@@ -82,14 +89,14 @@ impl Tokenize {
         })?;
         let written = file.write_all(tokenizer.to_json().as_bytes());
         written.and_then(|()| file.sync_all()).map_err(|error| {
-            // Half a file would be in the way of the next try.
+            // Remove the incomplete file, which would block the next attempt.
             let _ = std::fs::remove_file(&self.out);
             Error::file("write", &self.out)(error)
         })
     }
 }
 
-/// Characters and tokens of some texts.
+/// Counts the characters and tokens of texts.
 fn counts(tokenizer: &Tokenizer, texts: &[&str]) -> Result<serde_json::Value> {
     let (mut characters, mut tokens, mut unknown) = (0, 0, 0);
     for text in texts {
@@ -101,7 +108,7 @@ fn counts(tokenizer: &Tokenizer, texts: &[&str]) -> Result<serde_json::Value> {
             .filter(|id| Some(**id) == tokenizer.unknown())
             .count();
     }
-    // A text of a few characters has no last tenth.
+    // The held-out part of a very short text is empty.
     let share = |part: usize, whole: usize| (whole > 0).then(|| part as f64 / whole as f64);
     Ok(json!({
         "characters": characters,

@@ -25,24 +25,27 @@ pub(super) struct Train {
     data: Option<String>,
     #[command(flatten)]
     data_dir: DataDir,
-    /// Named set of settings: see `onward show <architecture>`. The first is the default; `none` disables it.
+    /// Named set of settings: see `onward show <architecture>`. The first is the default;
+    /// `none` disables it.
     #[arg(long, value_name = "NAME")]
     preset: Option<String>,
     /// File of settings, such as the config.toml of a run.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// One setting: a TOML value or a word; dots nest, as in layer.dropout=0.1. Can be repeated; the last one wins.
+    /// One setting: a TOML value or a word; dots nest, as in layer.dropout=0.1. Can be
+    /// repeated; the last one wins.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Passes over the training part.
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     epochs: Option<String>,
-    /// Seed of everything random.
+    /// Seed of all random numbers.
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     seed: Option<String>,
     #[command(flatten)]
     device: Device,
-    /// Folder to write; by default runs/<architecture>-<data>-<seed>, with a number if it exists.
+    /// Folder to write; by default runs/<architecture>-<data>-<seed>, with a number if it
+    /// exists.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Show no progress on stderr.
@@ -84,7 +87,7 @@ impl Train {
                 builder = builder.source(flag(key, value)?);
             }
         }
-        // Plugins first, then their settings, in whatever order they were given.
+        // Plugins first, then their settings, regardless of the given order.
         let is_nested = |assignment: &&String| {
             let key = assignment.split('=').next().unwrap_or_default();
             key.contains('.')
@@ -122,7 +125,7 @@ impl Resume {
         }
         let run = builder.resume()?;
         if let Some(epochs) = self.epochs.filter(|_| run.epochs() < run.epoch()) {
-            let expected = format!("more than the {} epochs that are complete", run.epoch());
+            let expected = format!("at least the {} epochs that are complete", run.epoch());
             let origin = format!("--epochs {epochs}");
             return Err(Error::setting("epochs", epochs, origin, expected));
         }
@@ -134,7 +137,7 @@ impl Resume {
     }
 }
 
-/// The setting of a flag of its own.
+/// The setting of a dedicated flag, such as `--seed`.
 fn flag(key: &str, value: &str) -> Result<Source> {
     let assignment = Source::assignment(&format!("{key}={value}"))?;
     Ok(Source {
@@ -143,7 +146,8 @@ fn flag(key: &str, value: &str) -> Result<Source> {
     })
 }
 
-/// A flag that Ctrl-C and SIGTERM set. A second signal ends the program at once; only the last steps are then lost.
+/// Returns a flag that Ctrl-C and SIGTERM set. A second signal ends the program
+/// immediately; the steps since the last checkpoint are then lost.
 fn stop_on_signals() -> Arc<AtomicBool> {
     let flag = Arc::new(AtomicBool::new(false));
     let handler = flag.clone();
@@ -151,7 +155,7 @@ fn stop_on_signals() -> Arc<AtomicBool> {
         if handler.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
-        eprintln!("stopping after this batch; repeat to stop at once");
+        eprintln!("stopping after this batch; repeat to stop immediately");
     });
     if let Err(error) = installed {
         eprintln!("warning: Ctrl-C will not save the run: {error}");

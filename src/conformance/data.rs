@@ -1,4 +1,4 @@
-//! Trials of a data set by itself.
+//! Trials of a data set alone.
 
 use candle_core::{DType, Device};
 
@@ -16,7 +16,8 @@ pub(super) fn trials(name: &str, examiner: &mut Examiner<'_>) {
     examiner.check("seed", || seed(name));
 }
 
-/// Without folders and cache: nothing is downloaded, and what needs files is skipped.
+/// Builds without folders and cache: nothing is downloaded, and data sets that need files
+/// are skipped.
 fn build(name: &str) -> Result<Box<DataSet>, Complaint> {
     let vars = Vars::new(1, DType::F32, &Device::Cpu);
     let built = plugin::build(&Pick::<DataSet>::new(name), &BuildContext::new(vars, 1));
@@ -65,7 +66,7 @@ fn seed(name: &str) -> Checked {
             && first.labels().ok() == second.labels().ok();
         ensure!(
             same,
-            "asked twice for the same examples at the same step, it gives others"
+            "two requests for the same examples at the same step give different examples"
         );
     }
     let forth: Vec<usize> = (0..indices.len()).collect();
@@ -74,7 +75,7 @@ fn seed(name: &str) -> Checked {
     let last = back.examples().narrow(0, indices.len() - 1, 1)?;
     ensure!(
         bits(&first)? == bits(&last)?,
-        "an example depends on its position in the batch that is asked for"
+        "an example depends on its position in the requested batch"
     );
     Ok(())
 }

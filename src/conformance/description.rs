@@ -6,7 +6,7 @@ use super::{ensure, Checked};
 use crate::plugin::config::complete;
 use crate::plugin::registry::Info;
 
-/// The longest line that `onward list` shows of a plugin.
+/// The maximum length of a description in `onward list`.
 const LINE: usize = 140;
 
 pub(super) fn description(info: &Info) -> Checked {
@@ -19,7 +19,7 @@ pub(super) fn description(info: &Info) -> Checked {
     let length = info.about.chars().count();
     ensure!(
         (1..=LINE).contains(&length),
-        "the line about it has {length} characters, expected 1 to {LINE}"
+        "the description has {length} characters, expected 1 to {LINE}"
     );
     for setting in (info.settings)() {
         let (key, help) = (setting.key, &setting.help);
@@ -39,7 +39,7 @@ pub(super) fn settings(kind: &'static str, info: &Info) -> Checked {
     let again = complete(kind, info, first.clone())?;
     ensure!(
         first == again,
-        "defaults that are written and read are {again:?}, expected {first:?}"
+        "defaults that are written and read again are {again:?}, expected {first:?}"
     );
     let unknown = Table::from_iter([("no_such_key".to_string(), true.into())]);
     ensure!(

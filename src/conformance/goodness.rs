@@ -1,4 +1,4 @@
-//! Trials of a goodness function by itself.
+//! Trials of a goodness function alone.
 
 use candle_core::Tensor;
 use candle_nn::Init;
@@ -40,14 +40,11 @@ fn shapes(name: &str) -> Checked {
         ensure!(all_finite(&found)?, "a goodness that is not finite");
         let gradient = goodness.gradient(&activity, &random(found.dims(), 2)?)?;
         ensure!(all_finite(&gradient)?, "a gradient that is not finite");
-        ensure!(
-            bits(&activity)? == before,
-            "it changes the activity that it is given"
-        );
+        ensure!(bits(&activity)? == before, "it changes the given activity");
         let again = goodness.goodness(&activity)?;
         ensure!(
             bits(&found)? == bits(&again)?,
-            "the same activity, another goodness"
+            "the same activity gives a different goodness"
         );
     }
     Ok(())
@@ -61,7 +58,7 @@ fn rows(name: &str) -> Checked {
     let apart = scalar(&(all - last)?.abs()?.flatten_all()?.max(0)?)?;
     ensure!(
         apart < 1e-5,
-        "the goodness of a row changes by {apart} with the rows beside it"
+        "the goodness of a row changes by {apart} with the other rows"
     );
     Ok(())
 }
@@ -77,7 +74,7 @@ fn gradient(name: &str) -> Checked {
     agree("the goodness", &activity, &gradient, total)
 }
 
-/// The losses that a goodness can be graded by, and the roles of the views.
+/// The losses for grading a goodness, and the roles of the views.
 fn objectives() -> Vec<(Objective, Vec<Role>)> {
     let pair = vec![Role::Positive, Role::Negative];
     let of = |loss: Loss, roles: &[Role]| {
@@ -96,7 +93,7 @@ fn objectives() -> Vec<(Objective, Vec<Role>)> {
     ]
 }
 
-/// An objective that the goodness takes, the targets, an activity, and what the goodness makes of them.
+/// An objective that the goodness accepts, targets, an activity, and their grade.
 fn graded(goodness: &dyn GoodnessFn) -> Result<(Objective, Targets, Tensor, Grade), Complaint> {
     let mut why = String::new();
     for (objective, roles) in objectives() {
@@ -113,7 +110,7 @@ fn graded(goodness: &dyn GoodnessFn) -> Result<(Objective, Targets, Tensor, Grad
         }
     }
     Err(Complaint::Skip(format!(
-        "it takes no loss and targets that are at hand: {why}"
+        "it accepts none of the trial losses and targets: {why}"
     )))
 }
 
@@ -134,7 +131,7 @@ fn grade(name: &str) -> Checked {
     agree("the loss", &activity, &gradient, loss)
 }
 
-/// Compares a gradient with differences along a direction.
+/// Compares a gradient with finite differences along a direction.
 fn agree(
     what: &str,
     activity: &Tensor,
@@ -147,7 +144,8 @@ fn agree(
     let predicted = scalar(&(gradient * &direction)?.sum_all()?)?;
     ensure!(
         (slope - predicted).abs() < 1e-2 * (0.1 + slope.abs()),
-        "along a direction {what} grows by {slope}, its gradient says {predicted}"
+        "along a direction, finite differences of {what} give {slope}, its gradient \
+         gives {predicted}"
     );
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Trials of a layer by itself.
+//! Trials of a layer alone.
 
 use candle_core::{DType, Tensor};
 use candle_nn::Init;
@@ -29,7 +29,7 @@ pub(super) fn trials(name: &str, examiner: &mut Examiner<'_>) {
     examiner.note(subject.speed());
 }
 
-/// The first toy that the layer takes.
+/// The first kind of trial input that the layer accepts.
 fn toy(name: &str) -> Result<Toy, Complaint> {
     let takes = |toy: Toy| -> Result<()> {
         let layer = Subject { name, toy }.build(1)?;
@@ -46,11 +46,11 @@ fn toy(name: &str) -> Result<Toy, Complaint> {
         }
     }
     Err(Complaint::Skip(format!(
-        "it takes no input that is at hand:{why}"
+        "it accepts none of the trial inputs:{why}"
     )))
 }
 
-/// A layer, and the input that it takes.
+/// A layer, and the kind of input that it accepts.
 struct Subject<'a> {
     name: &'a str,
     toy: Toy,
@@ -79,7 +79,7 @@ impl Subject<'_> {
             let again = layer.forward(&input, &step)?;
             ensure!(
                 bits(&activity)? == bits(&again)?,
-                "the same input and step, other bits"
+                "the same input and step give different bits"
             );
         }
         Ok(())
@@ -97,7 +97,7 @@ impl Subject<'_> {
         let apart = scalar(&(all - last)?.abs()?.flatten_all()?.max(0)?)?;
         ensure!(
             apart < 1e-5,
-            "in evaluation, the activity of a row changes by {apart} with the rows beside it"
+            "in evaluation, the activity of a row changes by {apart} with the other rows"
         );
         Ok(())
     }
@@ -107,18 +107,19 @@ impl Subject<'_> {
         let activity = |seed: u64| bits(&self.build(seed)?.forward(&input, &step(1, 0))?);
         ensure!(
             activity(1)? == activity(1)?,
-            "two layers of one seed give other bits; draw from `BuildContext::vars` and `Step`"
+            "two layers of one seed give different bits; draw from `BuildContext::vars` \
+             and `Step`"
         );
         let context = self.toy.context(1, 6)?;
         self.build_in(&context)?;
         ensure!(
             context.vars.learned().is_empty() || activity(1)? != activity(2)?,
-            "two layers of other seeds are the same: the seed is ignored"
+            "two layers of different seeds are the same: the seed is ignored"
         );
         Ok(())
     }
 
-    /// Against differences along a direction.
+    /// Compares the input gradient with finite differences along a direction.
     fn input_gradient(&self) -> Checked {
         if self.toy == Toy::Text {
             return Err(Complaint::Skip("its input is tokens".into()));
@@ -149,7 +150,8 @@ impl Subject<'_> {
         let predicted = scalar(&(gradient * &direction)?.sum_all()?)?;
         ensure!(
             (slope - predicted).abs() < 2e-2 * (0.1 + slope.abs()),
-            "along a direction of the input the activity grows by {slope}, the input gradient says {predicted}"
+            "along a direction of the input, finite differences give {slope}, the input \
+             gradient gives {predicted}"
         );
         Ok(())
     }
@@ -194,12 +196,13 @@ impl Subject<'_> {
         let both = milliseconds(|| learn(&mut *layer, &input, &context).map(|_| ()))?;
         let shape = input.shape();
         Ok(format!(
-            "forward {forward:.2} ms, with learning {both:.2} ms, of 200 inputs of {shape:?} to 100 units"
+            "forward {forward:.2} ms, with learning {both:.2} ms, of 200 inputs of \
+             {shape:?} to 100 units"
         ))
     }
 }
 
-/// One step of a layer, with its activity as the gradient.
+/// Takes one step of a layer, with its activity as the gradient.
 fn learn(layer: &mut dyn LocalLayer, input: &Input, context: &BuildContext) -> Result<Tensor> {
     let step = step(1, 0);
     let activity = layer.forward(input, &step)?;

@@ -1,4 +1,4 @@
-//! Trials that every plugin has to pass: this project's own, and those of other crates.
+//! Conformance trials for all plugins, of this project and of other crates.
 //!
 //! A crate of plugins runs them with one line in a test:
 //!
@@ -10,28 +10,30 @@
 //! onward_core::conformance::of_package(env!("CARGO_PKG_NAME")).assert_passed();
 //! ```
 //!
-//! Every plugin that the package has registered is tried with its default settings, on random images of 4×4 pixels and on
-//! a text of four letters ([`images`], [`text`]): alone, and inside whole runs with the other plugins that are linked.
+//! Every plugin that the package has registered is tested with its default settings, on
+//! random images of 4×4 pixels and on a text of four letters ([`images`], [`text`]):
+//! alone, and in complete runs with the other linked plugins.
 //!
-//! | trial            | of                            | expected                                                          |
-//! |------------------|-------------------------------|-------------------------------------------------------------------|
-//! | `description`    | all                           | a name, a line about it, help for every setting                   |
-//! | `settings`       | all                           | defaults that read back equal; unknown keys refused               |
-//! | `shapes`         | goodness, layer, sampler, data | the documented shapes, for one example and for several           |
-//! | `rows`           | goodness, layer               | a row of the result depends on its own row alone                  |
-//! | `gradient`       | goodness                      | the gradient of the goodness equals differences                   |
-//! | `grade`          | goodness                      | the gradient of the loss equals differences                       |
-//! | `input gradient` | layer                         | the gradient with respect to the input equals differences         |
-//! | `seed`           | layer, sampler, data          | same seed, same bits; no randomness that the seed does not change |
-//! | `locality`       | goodness, layer               | a step changes its own variables, and no other                    |
-//! | `labels`         | sampler, architecture         | labels change nothing, unless it is declared that they do         |
-//! | `trains`         | all but data                  | in a run: finite losses and scores, every readout of its shape    |
-//! | `repeats`        | all but data                  | two runs with one seed end with the same bits; another seed, other bits |
-//! | `resumes`        | all but data                  | a run that is stopped and resumed ends with the same bits         |
-//! | `local run`      | all but data                  | a block's update does not depend on whether other blocks learn    |
+//! | trial            | of                             | expected                                                           |
+//! |------------------|--------------------------------|--------------------------------------------------------------------|
+//! | `description`    | all                            | a name, a description, help for every setting                      |
+//! | `settings`       | all                            | defaults that read back equal; unknown keys refused                |
+//! | `shapes`         | goodness, layer, sampler, data | the documented shapes, for one example and for several             |
+//! | `rows`           | goodness, layer                | a row of the result depends only on the same row of the input      |
+//! | `gradient`       | goodness                       | the gradient of the goodness equals finite differences             |
+//! | `grade`          | goodness                       | the gradient of the loss equals finite differences                 |
+//! | `input gradient` | layer                          | the gradient with respect to the input equals finite differences   |
+//! | `seed`           | layer, sampler, data           | same seed, same bits; all randomness depends on the seed           |
+//! | `locality`       | goodness, layer                | a step changes its own variables, and no other                     |
+//! | `labels`         | sampler, architecture          | labels change nothing, unless the use of labels is declared        |
+//! | `trains`         | all but data                   | in a run: finite losses, and finite scores of the documented shape |
+//! | `repeats`        | all but data                   | same seed, same bits at the end of a run; other seed, other bits   |
+//! | `resumes`        | all but data                   | a run that is stopped and resumed ends with the same bits          |
+//! | `local run`      | all but data                   | a block's update does not depend on whether other blocks learn     |
 //!
-//! A plugin that needs what is missing (files, a network, another kind of data) is skipped there, and the report says so.
-//! The report also has the time of a step; that is never a reason to fail.
+//! A trial that needs missing files, a network or another kind of data is skipped, and
+//! the report says why. The report also contains the time of a step, which never fails a
+//! trial.
 
 mod data;
 mod description;
@@ -59,18 +61,18 @@ use crate::settings::PluginKind;
 /// The outcome of a trial.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Everything was as expected.
+    /// The plugin behaved as expected.
     Passed,
-    /// The trial was not possible, and why.
+    /// The trial was not possible, for this reason.
     Skipped(String),
-    /// What was found, and what was expected.
+    /// The trial failed: found and expected results.
     Failed(String),
 }
 
 /// One trial of a plugin.
 #[derive(Clone, Debug)]
 pub struct Trial {
-    /// The kind of the plugin, the word of `onward list`.
+    /// The kind of the plugin, as in `onward list`.
     pub kind: &'static str,
     /// The plugin's name.
     pub plugin: &'static str,
@@ -101,9 +103,9 @@ impl fmt::Display for Trial {
 /// The outcomes of all trials; print it with [`Display`](fmt::Display).
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// The trials, plugin after plugin.
+    /// The trials, ordered by plugin.
     pub trials: Vec<Trial>,
-    /// Times of steps, a line each.
+    /// The times of steps, one line per plugin and trial.
     pub speeds: Vec<String>,
 }
 
@@ -115,10 +117,11 @@ impl Report {
             .filter(|trial| matches!(trial.outcome, Outcome::Failed(_)))
     }
 
-    /// Prints everything.
+    /// Prints the report.
     ///
     /// # Panics
-    /// If a trial failed, with all that did; or if there was no trial, since then nothing was linked.
+    /// If a trial failed, with a list of the failures; or if there was no trial, since
+    /// then no plugin was linked.
     pub fn assert_passed(&self) {
         println!("{self}");
         let failed: Vec<String> = self.failures().map(Trial::to_string).collect();
@@ -130,7 +133,8 @@ impl Report {
         );
         assert!(
             all > 0,
-            "nothing was tried: no plugin of this package is linked; link them in the test with `use your_crate as _;`"
+            "no trials: no plugin of this package is linked; link them in the test with \
+             `use your_crate as _;`"
         );
     }
 }
@@ -146,17 +150,17 @@ impl fmt::Display for Report {
     }
 }
 
-/// Tries every plugin that a package has registered.
+/// Runs the trials of every plugin of a package.
 pub fn of_package(package: &str) -> Report {
     of(|_, info| info.package == package)
 }
 
-/// Tries one plugin; the kind is the word of `onward list`.
+/// Runs the trials of one plugin; `kind` is as in `onward list`.
 pub fn of_plugin(kind: &str, name: &str) -> Report {
     of(|of_kind, info| (of_kind, info.name) == (kind, name))
 }
 
-/// Tries every linked plugin that `wanted` selects by its kind and its description.
+/// Runs the trials of every linked plugin that `wanted` selects by kind and description.
 pub fn of(wanted: impl Fn(&str, &Info) -> bool) -> Report {
     let mut report = Report::default();
     try_kind::<dyn GoodnessFn>(&mut report, &wanted, goodness::trials);
@@ -193,7 +197,7 @@ fn try_kind<T: Registered + ?Sized>(
     }
 }
 
-/// Runs the trials of one plugin and writes them down.
+/// Runs the trials of one plugin and records the outcomes.
 struct Examiner<'a> {
     kind: &'static str,
     info: &'static Info,
@@ -207,7 +211,7 @@ impl Examiner<'_> {
             Ok(Ok(())) => Outcome::Passed,
             Ok(Err(Complaint::Skip(why))) => Outcome::Skipped(why),
             Ok(Err(Complaint::Fail(why))) => Outcome::Failed(why),
-            Err(_) => Outcome::Failed("panicked; its message is above".into()),
+            Err(_) => Outcome::Failed("panicked; the message is above".into()),
         };
         let (kind, plugin, package) = (self.kind, self.info.name, self.info.package);
         self.report.trials.push(Trial {
@@ -219,7 +223,7 @@ impl Examiner<'_> {
         });
     }
 
-    /// Writes down a time, unless it could not be measured.
+    /// Records a time, if it could be measured.
     fn note(&mut self, line: Result<String>) {
         if let Ok(line) = line {
             let plugin = format!("{} {}", self.kind, self.info.name);
@@ -231,9 +235,9 @@ impl Examiner<'_> {
 /// The result of a trial.
 type Checked = Result<(), Complaint>;
 
-/// Why a trial was not passed.
+/// The reason why a trial did not pass.
 enum Complaint {
-    /// It was not possible.
+    /// The trial was not possible.
     Skip(String),
     /// Something was not as expected.
     Fail(String),
@@ -251,7 +255,7 @@ impl From<candle_core::Error> for Complaint {
     }
 }
 
-/// Complains unless the condition holds.
+/// Returns a failure unless the condition holds.
 macro_rules! ensure {
     ($condition:expr, $($words:tt)+) => {{
         let holds: bool = $condition;
@@ -262,13 +266,14 @@ macro_rules! ensure {
 }
 use ensure;
 
-/// The names of all registered plugins of a kind; none if two have one name, since then no name can be looked up.
+/// The names of all registered plugins of a kind; empty if two share a name, since then
+/// no name can be looked up.
 fn names<T: Registered + ?Sized>() -> Vec<&'static str> {
     let all = registry::all::<T>().unwrap_or_default();
     all.iter().map(|plugin| plugin.info.name).collect()
 }
 
-/// The time of `work` in milliseconds, the best of a few.
+/// The time of `work` in milliseconds, the best of three.
 fn milliseconds(mut work: impl FnMut() -> Result<()>) -> Result<f64> {
     let mut best = f64::INFINITY;
     for _ in 0..3 {

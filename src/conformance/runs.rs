@@ -41,7 +41,7 @@ pub(super) fn trials(examiner: &mut Examiner<'_>) {
 
 type Variables = BTreeMap<String, Vec<u32>>;
 
-/// A run that the plugin takes part in.
+/// A run with the plugin.
 #[derive(Clone)]
 struct Subject {
     architecture: &'static str,
@@ -89,12 +89,13 @@ fn has(architecture: &str, key: &str) -> bool {
     info.is_ok_and(|info| (info.settings)().iter().any(|setting| setting.key == key))
 }
 
-/// The architectures that a plugin can be tried in, the best ones first.
+/// The architectures for trials of a plugin, the best ones first.
 fn architectures(kind: &str, name: &'static str) -> Vec<&'static str> {
     let all = names::<dyn Architecture>().into_iter();
     match kind {
         "architecture" => vec![name],
-        // One that contrasts views comes first: another may look at the positive ones alone.
+        // Architectures that contrast views come first: others may use only positive
+        // views.
         "sampler" => {
             let (contrasts, others): (Vec<_>, Vec<_>) = all.partition(|a| has(a, "goodness"));
             [contrasts, others].concat()
@@ -103,13 +104,14 @@ fn architectures(kind: &str, name: &'static str) -> Vec<&'static str> {
     }
 }
 
-/// The runs that a plugin can be tried in. An architecture is tried as it is, anything else in a small net.
+/// The runs for trials of a plugin: an architecture as it is, any other plugin in a small
+/// network.
 fn candidates(kind: &'static str, name: &'static str) -> Vec<Subject> {
     let mut samplers = vec![None];
     if kind != "sampler" {
         samplers.extend(names::<dyn NegativeSampler>().into_iter().map(Some));
     }
-    // Some layers can only be the first.
+    // Some layers work only as the first layer.
     let depths = if kind == "architecture" {
         [0, 2, 1]
     } else {
@@ -145,10 +147,10 @@ fn candidates(kind: &'static str, name: &'static str) -> Vec<Subject> {
     candidates
 }
 
-/// The first run in which the plugin works. A run in which it does not fit is not the right one; any other error is a
-/// fault.
+/// The first run in which the plugin works. Runs in which it does not fit are skipped;
+/// any other error is a fault.
 fn subject(kind: &'static str, name: &'static str) -> Result<Subject, Complaint> {
-    let mut why = "no architecture that is linked has a setting for it".to_string();
+    let mut why = "no linked architecture has a setting for it".to_string();
     for subject in candidates(kind, name) {
         match subject.trained(1) {
             Ok(_) => return Ok(subject),
@@ -157,7 +159,7 @@ fn subject(kind: &'static str, name: &'static str) -> Result<Subject, Complaint>
         }
     }
     Err(Complaint::Skip(format!(
-        "it fits into no run that is at hand: {why}"
+        "it fits into none of the trial runs: {why}"
     )))
 }
 
@@ -184,11 +186,11 @@ fn repeats(subject: &Subject) -> Checked {
     let first = trained(1)?;
     ensure!(
         first == trained(1)?,
-        "two runs with one seed end with other bits"
+        "two runs with one seed end with different bits"
     );
     ensure!(
         first != trained(2)?,
-        "runs with other seeds end with the same bits: the seed is ignored"
+        "runs with different seeds end with the same bits: the seed is ignored"
     );
     Ok(())
 }
@@ -202,12 +204,13 @@ fn resumes_after_an_epoch(subject: &Subject) -> Checked {
     half.save(&saved)?;
     let mut resumed = Run::open(&saved)?.data_set(subject.data()?).build()?;
     let same = values(resumed.vars())? == values(half.vars())?;
-    ensure!(same, "variables that were saved are not what is loaded");
+    ensure!(same, "the loaded variables differ from the saved variables");
     resumed.fit(&mut ())?;
     ensure!(
         values(resumed.vars())? == whole,
-        "a run that was saved after an epoch ends with other bits than one that was not; everything that the next step \
-         depends on belongs in `BuildContext::vars`"
+        "a run that was saved after an epoch ends with different bits than an \
+         uninterrupted run; all state that the next step needs belongs in \
+         `BuildContext::vars`"
     );
     Ok(())
 }
@@ -232,7 +235,7 @@ fn resumes_within_an_epoch(subject: &Subject) -> Checked {
         Err(error) => return Err(error.into()),
         Ok(_) => {
             return Err(Complaint::Skip(
-                "its epochs are too short to be stopped in".into(),
+                "its epochs are too short to stop within one".into(),
             ))
         }
     }
@@ -240,13 +243,13 @@ fn resumes_within_an_epoch(subject: &Subject) -> Checked {
     resumed.fit(&mut ())?;
     ensure!(
         values(resumed.vars())? == whole,
-        "a run that was stopped within an epoch ends with other bits"
+        "a run that was stopped within an epoch ends with different bits"
     );
     Ok(())
 }
 
-/// The point of the field: the update of a block is the same, bit for bit, whether the other blocks learn at that step or
-/// not; and it changes no variable of another block.
+/// Checks locality: the update of a block is the same, bit for bit, whether or not other
+/// blocks learn at that step, and it changes no variable of another block.
 fn local(subject: &Subject) -> Checked {
     let (together, before) = one_step(subject, None)?;
     let after_all = values(together.vars())?;
@@ -264,7 +267,8 @@ fn local(subject: &Subject) -> Checked {
             if variable.starts_with(place) {
                 ensure!(
                     after == after_all[&variable],
-                    "{variable} is another one if other blocks learn in the same step"
+                    "{variable} changes differently if \
+                     other blocks learn in the same step"
                 );
                 has_variables = true;
                 changed |= after != before[&variable];
@@ -282,7 +286,8 @@ fn local(subject: &Subject) -> Checked {
     Ok(())
 }
 
-/// A run after one step in which all blocks learn, or only one; and its variables before.
+/// A run after one step in which all blocks learn, or only one, and its variables before
+/// the step.
 fn one_step(subject: &Subject, only: Option<usize>) -> Result<(Run, Variables)> {
     let run = subject.run()?.set("epochs", 1).set("batch", 60);
     let mut run = run.seed(1).build()?;
@@ -298,9 +303,9 @@ fn one_step(subject: &Subject, only: Option<usize>) -> Result<(Run, Variables)> 
     Ok((run, before))
 }
 
-/// No label may reach a variable of a block unless that is declared.
+/// Checks that no label reaches a variable of a block unless that is declared.
 ///
-/// An architecture is tried with the first sampler that uses no labels.
+/// An architecture is tested with the first sampler that uses no labels.
 fn labels(kind: &str, subject: &Subject) -> Checked {
     if subject.toy == Toy::Text {
         return Err(Complaint::Skip(
@@ -322,7 +327,7 @@ fn labels(kind: &str, subject: &Subject) -> Checked {
             (!declared).then_some((subject, run))
         });
     let Some((subject, run)) = blind else {
-        let why = "it is declared that the sampler or a block uses labels";
+        let why = "the sampler or a block declares that it uses labels";
         return Err(Complaint::Skip(why.into()));
     };
     let honest = values(run.vars())?;
@@ -336,7 +341,8 @@ fn labels(kind: &str, subject: &Subject) -> Checked {
             .find(|(path, value)| path.starts_with(&place) && honest[*path] != **value);
         if let Some((path, _)) = differs {
             return Err(Complaint::Fail(format!(
-                "{path} depends on labels, but neither the sampler nor the block declares that it uses them"
+                "{path} depends on labels, but neither the sampler nor the block \
+                 declares that it uses them"
             )));
         }
     }
@@ -354,7 +360,7 @@ fn round_trip(subject: &Subject) -> Checked {
     let read = Config::resolve(subject.architecture, Some(NO_PRESET), vec![written])?;
     ensure!(
         read == config,
-        "a configuration that is written and read again is another one"
+        "a configuration that is written and read again has changed"
     );
     let error = subject.run()?.set("no_such_key", 1).config();
     let refused = matches!(error, Err(Error::UnknownSetting { .. }));
@@ -364,7 +370,7 @@ fn round_trip(subject: &Subject) -> Checked {
         let key = setting.key;
         ensure!(
             own.iter().all(|own| own.key != key),
-            "the trainer has a setting `{key}` already"
+            "the trainer already has a setting `{key}`"
         );
     }
     Ok(())
@@ -380,7 +386,7 @@ fn speed(subject: &Subject) -> Result<String> {
     ))
 }
 
-/// A folder that is removed at the end.
+/// A temporary folder that is removed when dropped.
 struct TempDir(std::path::PathBuf);
 
 impl TempDir {

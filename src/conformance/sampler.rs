@@ -1,4 +1,4 @@
-//! Trials of a sampler by itself.
+//! Trials of a sampler alone.
 
 use candle_core::{Device, Tensor};
 
@@ -25,14 +25,14 @@ pub(super) fn trials(name: &str, examiner: &mut Examiner<'_>) {
     examiner.note(subject.speed());
 }
 
-/// A sampler, the examples that it takes, and the smallest batch of them.
+/// A sampler, the kind of examples that it accepts, and its smallest batch.
 struct Subject<'a> {
     name: &'a str,
     toy: Toy,
     least: usize,
 }
 
-/// The first toy that the sampler takes.
+/// The first kind of trial examples that the sampler accepts.
 fn subject(name: &str) -> Result<Subject<'_>, Complaint> {
     let mut why = String::new();
     for toy in Toy::ALL {
@@ -51,7 +51,7 @@ fn subject(name: &str) -> Result<Subject<'_>, Complaint> {
         }
     }
     Err(Complaint::Skip(format!(
-        "it takes no examples that are at hand:{why}"
+        "it accepts none of the trial examples:{why}"
     )))
 }
 
@@ -76,7 +76,7 @@ impl Subject<'_> {
             let found = views.input.shape();
             ensure!(
                 found == expected,
-                "views of shape {found:?}, but neutral ones of {expected:?}"
+                "views of shape {found:?}, but neutral views of shape {expected:?}"
             );
             let candidates = every_class(4, &batch)?;
             if let Some(hypotheses) = sampler.hypotheses(&batch.hidden(), &candidates)? {
@@ -100,20 +100,24 @@ impl Subject<'_> {
             input.map(|input| bits(&input.join()?)).transpose()
         };
         let before = (neutral()?, hypotheses()?);
-        views(&*sampler, &shown, &step(1, 0))?; // what it may remember
+        views(&*sampler, &shown, &step(1, 0))?; // a chance to remember labels
         ensure!(
             neutral()? == before.0,
             "the neutral view depends on the labels"
         );
         ensure!(hypotheses()? == before.1, "hypotheses depend on the labels");
-        // Without labels it either does without them or says that it needs them.
+        // Without labels a sampler either works or reports that it needs them.
         match views(&*sampler, &hidden, &step(1, 0)) {
             Ok(blind) => {
-                ensure!(!blind.targets.has_labels(), "it knows labels that were hidden");
+                ensure!(
+                    !blind.targets.has_labels(),
+                    "it returns labels that were hidden"
+                );
             }
             Err(error) if sampler.uses_labels() => ensure!(
                 error.is_unfit(),
-                "without labels it fails with: {error}; expected Error::Unfit, as from `Batch::labels`"
+                "without labels it fails with: {error}; expected Error::Unfit, as from \
+                 `Batch::labels`"
             ),
             Err(error) => return Err(error.into()),
         }
@@ -128,7 +132,7 @@ impl Subject<'_> {
         let first = seen(&step(1, 0))?;
         ensure!(
             first == seen(&step(1, 0))?,
-            "the same seed and step, other views; draw from `Step::stream`"
+            "the same seed and step give different views; draw from `Step::stream`"
         );
         let sampler = self.build(self.toy)?;
         let again = || -> Result<Vec<u32>> {
@@ -140,7 +144,7 @@ impl Subject<'_> {
         };
         ensure!(
             again()? == again()?,
-            "asked twice at the same step it gives other views; draw from `Step::stream`"
+            "two calls at the same step give different views; draw from `Step::stream`"
         );
         let differs = |steps: Vec<Step>| -> Result<bool> {
             let others = steps.iter().map(seen).collect::<Result<Vec<_>>>()?;
@@ -150,7 +154,8 @@ impl Subject<'_> {
         let seeded = differs((2..6).map(|seed| step(seed, 0)).collect())?;
         ensure!(
             !varies || seeded,
-            "views change from step to step, but not with the seed; draw from `Step::stream`"
+            "views change from step to step, but not with the seed; draw from \
+             `Step::stream`"
         );
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! What plugins are tried on.
+//! Small data sets and helpers of the trials.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,15 +17,16 @@ use crate::flow::step::Step;
 use crate::flow::vars::Vars;
 use crate::optim::{Optimiser, OptimiserSpec, Span};
 
-/// Random images of 4×4 pixels whose brightest row says the class, one of four: 60 to train, 20 to validate, 20 to test.
+/// Random images of 4×4 pixels in four classes, the class being the brightest row: 60 to
+/// train, 20 to validate, 20 to test.
 ///
 /// # Errors
-/// None that is known.
+/// No known errors.
 pub fn images() -> Result<DataSet> {
     labelled(|class| class)
 }
 
-/// The same images, every label being another one than before.
+/// The same images with every label changed.
 pub(super) fn mislabelled() -> Result<DataSet> {
     labelled(|class| (class + 1) % 4)
 }
@@ -57,10 +58,10 @@ fn labelled(label: impl Fn(usize) -> usize) -> Result<DataSet> {
     })
 }
 
-/// A text in which every letter, one of four, says which one follows it, in windows of three.
+/// A text of four letters in windows of three. Each letter determines the next one.
 ///
 /// # Errors
-/// None that is known.
+/// No known errors.
 pub fn text() -> Result<DataSet> {
     let tokenizer = Arc::new(Tokenizer::characters("abcd")?);
     let part = |count: usize| vec!["abcd".repeat(count)];
@@ -119,7 +120,7 @@ pub(super) fn values(vars: &Vars) -> Result<BTreeMap<String, Vec<u32>>> {
         .collect()
 }
 
-/// An optimiser of the variables at `place`.
+/// An optimiser of the variables in the scope `place`.
 pub(super) fn optimiser(context: &BuildContext, place: &str) -> Optimiser {
     Optimiser::new(
         context.vars.scope(place),
@@ -128,7 +129,7 @@ pub(super) fn optimiser(context: &BuildContext, place: &str) -> Optimiser {
     )
 }
 
-/// What plugins are tried on: images of this size, or windows of three letters.
+/// The examples of a trial: images of this size, or windows of three letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Toy {
     Images(usize),
@@ -138,7 +139,7 @@ pub(super) enum Toy {
 impl Toy {
     pub(super) const ALL: [Self; 2] = [Self::Images(4), Self::Text];
 
-    /// The context of a plugin that is asked for `units`.
+    /// The context of a plugin with `units` units.
     pub(super) fn context(self, seed: u64, units: usize) -> Result<BuildContext> {
         let vars = Vars::new(seed, DType::F32, &Device::Cpu);
         let mut context = BuildContext::new(vars, seed).with_units(units);
@@ -156,7 +157,7 @@ impl Toy {
         Ok(context)
     }
 
-    /// Some examples.
+    /// A number of examples.
     pub(super) fn rows(self, rows: usize) -> Result<Tensor> {
         match self {
             Self::Images(size) => random(&[rows, 1, size, size], 4),

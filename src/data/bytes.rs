@@ -1,4 +1,4 @@
-//! Files of bytes, plain or gzipped, of which no more is read than they have.
+//! Binary files, plain or gzipped, read with a limit on their size.
 
 use std::fs::File;
 use std::io::{BufReader, Cursor, Read};
@@ -9,7 +9,7 @@ use flate2::read::MultiGzDecoder;
 use crate::error::{Error, Result};
 use crate::kernels::memory;
 
-/// A file that is read from its beginning.
+/// A reader of a file from its beginning.
 pub(super) struct Reader<'a> {
     path: &'a Path,
     bytes: Box<dyn Read>,
@@ -21,7 +21,8 @@ impl<'a> Reader<'a> {
         let mut start = [0u8; 2];
         let read = file.read(&mut start).map_err(Error::file("read", path))?;
         let file = Cursor::new(start).take(read as u64).chain(file);
-        // By what is in it, not by its name: browsers unpack and keep the name.
+        // Detected by content, not by name: browsers may decompress a file and keep its
+        // name.
         let bytes: Box<dyn Read> = match start {
             [0x1f, 0x8b] => Box::new(BufReader::with_capacity(1 << 16, MultiGzDecoder::new(file))),
             _ => Box::new(BufReader::with_capacity(1 << 16, file)),
@@ -38,19 +39,21 @@ impl<'a> Reader<'a> {
         let mut bytes = [0u8; 4];
         match self.bytes.read_exact(&mut bytes) {
             Ok(()) => Ok(u32::from_be_bytes(bytes)),
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-                Err(self.fault("ends within its header; it is truncated or no IDX file"))
-            }
-            Err(error) => Err(self.fault(format!("cannot be unpacked: {error}"))),
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Err(self.fault(
+                "expected an IDX header, found the end of the file; it is truncated or \
+                 not an IDX file",
+            )),
+            Err(error) => Err(self.fault(format!("cannot be decompressed: {error}"))),
         }
     }
 
-    /// The rest, which has to be `count` bytes, as `promise` says; no more memory is taken than there are bytes.
+    /// The rest of the file, which must have `count` bytes; `promise` explains the number
+    /// in messages. Memory is allocated only for bytes that exist.
     pub fn exactly(&mut self, count: Option<u64>, promise: &str) -> Result<Vec<u8>> {
         let Some(count) = count.filter(|&count| count < u64::MAX) else {
-            return Err(self.fault(format!("{promise}, which is impossible")));
+            return Err(self.fault(format!("{promise}, an impossible size")));
         };
-        // A small file may unpack to more than there is room for.
+        // A small file may decompress to more than fits into memory.
         let room = memory::available().unwrap_or(u64::MAX) / 2;
         let mut bytes = Vec::new();
         let read = self
@@ -58,16 +61,16 @@ impl<'a> Reader<'a> {
             .by_ref()
             .take((count + 1).min(room))
             .read_to_end(&mut bytes);
-        read.map_err(|error| self.fault(format!("cannot be unpacked: {error}")))?;
+        read.map_err(|error| self.fault(format!("cannot be decompressed: {error}")))?;
         match bytes.len() as u64 {
             found if found == room => Err(self.fault(format!(
-                "{promise}, {count} bytes: more than half of the memory that is free"
+                "{promise}, {count} bytes; that is more than half of the free memory"
             ))),
             found if found == count => Ok(bytes),
             found if found < count => {
-                Err(self.fault(format!("{promise}, {count} bytes; it has only {found}")))
+                Err(self.fault(format!("{promise}, {count} bytes; found only {found}")))
             }
-            _ => Err(self.fault(format!("{promise}, {count} bytes; it has more"))),
+            _ => Err(self.fault(format!("{promise}, {count} bytes; found more"))),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The channels of images, standardised by what they are in the training part.
+//! Standardisation of image channels with the statistics of the training part.
 
 use candle_core::{Tensor, Var, D};
 use candle_nn::Init;
@@ -8,26 +8,29 @@ use crate::error::{Error, Result};
 use crate::flow::batch::Batch;
 use crate::flow::vars::Vars;
 
-/// Mean and standard deviation of every channel over the training part; saved with the network, which without them would
-/// take the same images for others.
+/// Mean and standard deviation of every channel over the training part. They are saved
+/// with the network, which needs them for every prediction.
 pub(crate) struct Channels {
     mean: Var,
     deviation: Var,
 }
 
-/// Images that are looked at at once, and at most in all: their means are known to a thousandth by then.
+/// The number of images that are read at a time, and in total. With these the means are
+/// known to one part in a thousand.
 const AT_ONCE: usize = 500;
 const AT_MOST: usize = 10_000;
 
 impl Channels {
-    /// Those of the training part of `data`; if that is not at hand, as they are restored later.
+    /// The channels of the training part of `data`. Without data they are restored from a
+    /// checkpoint later.
     pub fn new(vars: &Vars, data: &DataSet) -> Result<Self> {
         let (&[channels, _, _], Content::Picture(_)) = (&data.spec.shape[..], data.spec.content)
         else {
             return Err(Error::usage(
                 "data",
                 format!(
-                    "`standardise` is for images (channels, height, width), not {:?}",
+                    "`standardise` expects images (channels, height, width), found shape \
+                     {:?}",
                     data.spec.shape
                 ),
             ));
@@ -41,7 +44,7 @@ impl Channels {
             return Ok(this);
         }
         let (mut sum, mut squares) = (vec![0f64; channels], vec![0f64; channels]);
-        // Evenly from all of them: files may be sorted by class.
+        // Evenly spaced: files may be sorted by class.
         let indices: Vec<usize> = (0..count)
             .map(|index| index * data.train.len() / count)
             .collect();
@@ -65,7 +68,7 @@ impl Channels {
             .iter()
             .zip(&mean)
             .map(|(square, mean)| square / count as f64 - mean * mean);
-        // A channel that never changes stays at zero.
+        // A constant channel becomes zero.
         let deviation: Vec<f64> = variance.map(|variance| variance.max(1e-8).sqrt()).collect();
         for (var, values) in [(&this.mean, mean), (&this.deviation, deviation)] {
             let values = Tensor::from_vec(values, channels, &candle_core::Device::Cpu)?;
@@ -74,7 +77,7 @@ impl Channels {
         Ok(this)
     }
 
-    /// `(x − mean) / deviation`, channel by channel.
+    /// Computes `(x − mean) / deviation` for each channel.
     pub fn standardise(&self, batch: &Batch) -> Result<Batch> {
         let spread =
             |var: &Var| -> Result<Tensor> { Ok(var.as_detached_tensor().reshape((1, (), 1, 1))?) };

@@ -1,4 +1,5 @@
-//! The binary format of CIFAR-10: for every image a byte that says the class, then its bytes, channel by channel.
+//! The binary format of CIFAR-10: for every image one byte for the class, then its
+//! pixels, channel by channel.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +9,7 @@ use crate::data::images::Images;
 use crate::error::{Error, Result};
 use crate::run::folder;
 
-/// The six files of CIFAR-10: five to train on, one to test on.
+/// The six files of CIFAR-10: five for training, one for testing.
 pub const FILES: [&str; 6] = [
     "data_batch_1.bin",
     "data_batch_2.bin",
@@ -22,14 +23,15 @@ pub const FILES: [&str; 6] = [
 pub const SHAPE: [usize; 3] = [3, 32, 32];
 
 const IMAGE: usize = SHAPE[0] * SHAPE[1] * SHAPE[2];
-/// Images in a file.
+/// The number of images in a file.
 const COUNT: usize = 10_000;
 
-/// The images to train on and those to test on, from [`FILES`] in one of `folders`, plain or `.gz`.
+/// Reads the training and test images from [`FILES`] in one of `folders`, plain or `.gz`.
 ///
 /// # Errors
-/// [`Error::MissingData`] and [`Error::File`] for files that cannot be found or read; [`Error::Data`] for files that have
-/// not 10,000 images of 32×32 pixels in three colours, or a class beyond 9.
+/// [`Error::MissingData`] and [`Error::File`] for files that cannot be found or read;
+/// [`Error::Data`] for files without exactly 10,000 images of 32×32 pixels in three
+/// colours, or with a class above 9.
 pub fn read(folders: &[PathBuf], name: &str) -> Result<[Images; 2]> {
     let files = FILES
         .map(|file| find(folders, name, file))
@@ -51,12 +53,12 @@ fn append(path: &Path, pixels: &mut Vec<u8>, labels: &mut Vec<u8>) -> Result<()>
     let size = COUNT * (IMAGE + 1);
     let bytes = file.exactly(
         Some(size as u64),
-        "a file of CIFAR-10 has 10000 images of 3 by 32 by 32",
+        "expected 10000 images of 3 by 32 by 32, as in CIFAR-10",
     )?;
     for (index, record) in bytes.chunks_exact(IMAGE + 1).enumerate() {
         if record[0] > 9 {
             return Err(file.fault(format!(
-                "image {index} is of class {}; expected 0 to 9",
+                "found class {} for image {index}, expected 0 to 9",
                 record[0]
             )));
         }
@@ -66,17 +68,18 @@ fn append(path: &Path, pixels: &mut Vec<u8>, labels: &mut Vec<u8>) -> Result<()>
     Ok(())
 }
 
-/// Writes the six files that [`read`] reads, plain, into a folder.
+/// Writes the six files that [`read`] reads into a folder, uncompressed.
 ///
 /// # Errors
-/// [`Error::Unfit`] for other images than CIFAR-10 has; [`Error::File`].
+/// [`Error::Usage`] if the images do not have the number and shape of CIFAR-10;
+/// [`Error::File`].
 pub fn write(folder: &Path, train: &Images, test: &Images) -> Result<()> {
     let counts = [train.labels().len(), test.labels().len()];
     if [train.shape(), test.shape()] != [&SHAPE; 2] || counts != [5 * COUNT, COUNT] {
         return Err(Error::usage(
             "CIFAR-10",
             format!(
-                "{counts:?} images of {:?} cannot be written as CIFAR-10",
+                "expected [50000, 10000] images of [3, 32, 32], found {counts:?} of {:?}",
                 train.shape()
             ),
         ));
@@ -108,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_and_what_is_damaged_is_refused() -> Result<()> {
+    fn written_files_can_be_read_and_damaged_files_are_refused() -> Result<()> {
         let folder = tempfile::tempdir().expect("a folder");
         let folders = [folder.path().to_path_buf()];
         let error = read(&folders, "cifar-10")
@@ -129,8 +132,8 @@ mod tests {
         let longer = [&good[..], &[0]].concat();
         for (bytes, says) in [
             (&foreign, "class 10"),
-            (&good[..100].to_vec(), "only 100"),
-            (&longer, "it has more"),
+            (&good[..100].to_vec(), "found only 100"),
+            (&longer, "found more"),
         ] {
             std::fs::write(&path, bytes).expect("a file");
             let error = read(&folders, "cifar-10")

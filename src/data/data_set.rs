@@ -1,4 +1,4 @@
-//! A data set: three parts of examples, and what an example is.
+//! A data set: three parts of examples, and the description of an example.
 
 use std::sync::Arc;
 
@@ -10,14 +10,14 @@ use crate::error::{Error, Result};
 use crate::flow::batch::Batch;
 use crate::flow::examples::{Augment, Examples, Passages, Split};
 
-/// What one example of a data set is. A trained network remembers it.
+/// The description of one example of a data set. It is saved with a trained network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExampleSpec {
     /// The shape of one example, `[1, 28, 28]`.
     pub shape: Vec<usize>,
     /// The names of the classes.
     pub classes: Vec<String>,
-    /// What an example shows.
+    /// The kind of content of an example.
     #[serde(alias = "framing")]
     pub content: Content,
     /// The number of labels of an example: 1, or one for each position of a sequence.
@@ -45,38 +45,41 @@ impl ExampleSpec {
     }
 }
 
-/// What the examples of a data set show.
+/// The kind of content of the examples of a data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Content {
-    /// Tokens of a text; the class is the token that follows. The shape is `[K]`, the length of the window.
+    /// Tokens of a text; the class is the next token. The shape is `[K]`, the length of
+    /// the window.
     Text,
-    /// A picture. A picture from elsewhere has to be framed like this to look like an example.
+    /// An image, with the framing that other images need before they are classified.
     #[serde(untagged)]
     Picture(Framing),
 }
 
-/// How pictures of a data set are framed.
+/// The framing of the images of a data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Framing {
-    /// The whole picture, resized.
+    /// The whole image, resized.
     Whole,
-    /// One light object on a dark background: cut out, scaled to leave this margin, in pixels, on its longest side, and
-    /// moved so that its centre of mass is in the middle. MNIST's margin is 4.
+    /// One light object on a dark background: cut out, scaled so that its longest side
+    /// leaves this margin in pixels, and shifted so that its centre of mass is in the
+    /// middle. MNIST's margin is 4.
     Object(usize),
 }
 
-/// A data set in three parts. A copy shares the examples, so that several runs can be trained on one.
+/// A data set in three parts. A clone shares the examples, so that several runs can train
+/// on one copy.
 #[derive(Clone)]
 pub struct DataSet {
-    /// What its examples are.
+    /// The description of its examples.
     pub spec: ExampleSpec,
-    /// The part that is learned from.
+    /// The part for training.
     pub train: Arc<dyn Examples>,
-    /// The part that choices are made by; may be empty.
+    /// The part for choosing between settings; may be empty.
     pub validation: Arc<dyn Examples>,
-    /// The part that is looked at once.
+    /// The part for the final evaluation, used once.
     pub test: Arc<dyn Examples>,
     /// The tokenizer and n-gram settings, for text.
     pub text: Option<Text>,
@@ -95,7 +98,7 @@ impl DataSet {
         }
     }
 
-    /// The same without a validation part: it is trained on as well.
+    /// The same with the validation part merged into the training part.
     pub fn without_validation(self) -> Self {
         let train = Arc::new(Joined {
             first: self.train,
@@ -142,7 +145,7 @@ impl Examples for Nothing {
     }
 }
 
-/// Two parts, one after the other.
+/// The concatenation of two parts.
 struct Joined {
     first: Arc<dyn Examples>,
     second: Arc<dyn Examples>,
@@ -161,7 +164,7 @@ impl Examples for Joined {
         if second.is_empty() {
             return self.first.batch(&first, augment);
         }
-        // Otherwise the examples of the two parts would be varied alike.
+        // Otherwise the examples of both parts would have the same augmentation.
         let step = augment.map(|augment| augment.step.pass(1));
         let other = augment
             .zip(step.as_ref())

@@ -1,13 +1,14 @@
-//! Where the files of a data set are.
+//! Search for the files of a data set.
 
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// The folder that a data set's setting `dir` names; `usage` says how it is given, `--data idx:DIR`.
+/// The folder in a data set's setting `dir`. `usage` shows how to give it, such as
+/// `--data idx:DIR`.
 ///
 /// # Errors
-/// [`Error::Setting`] if it names none.
+/// [`Error::Setting`] if the setting is empty.
 pub fn folder<'a>(dir: &'a str, usage: &str) -> Result<&'a Path> {
     if !dir.is_empty() {
         return Ok(Path::new(dir));
@@ -20,10 +21,11 @@ pub fn folder<'a>(dir: &'a str, usage: &str) -> Result<&'a Path> {
     ))
 }
 
-/// Looks in each of `folders` for `file`, then for `file.gz`; `name` is the data set's, for messages.
+/// Finds `file` or `file.gz` in one of `folders`. `name` is that of the data set, for
+/// messages.
 ///
 /// # Errors
-/// [`Error::MissingData`] with the folders that were looked in.
+/// [`Error::MissingData`] with the searched folders.
 pub fn find(folders: &[PathBuf], name: &str, file: &str) -> Result<PathBuf> {
     let places = folders
         .iter()

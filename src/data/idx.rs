@@ -20,14 +20,17 @@ pub const FILES: [&str; 4] = [
     "t10k-labels-idx1-ubyte",
 ];
 
-/// A data set in the four files of MNIST, `train-images-idx3-ubyte` and so on, plain or `.gz`, of any height and width.
+/// Reads a data set from four files named as for MNIST (`train-images-idx3-ubyte`, …),
+/// plain or `.gz`, with images of any height and width.
 ///
-/// The last sixth of the training part is the validation part: 10,000 of MNIST's 60,000. `classes` are their names; if
-/// there are none, there are as many classes as the largest label of the training part says, called by their numbers.
+/// The last sixth of the training part is the validation part: 10,000 of MNIST's 60,000.
+/// `classes` are the names of the classes. If it is empty, classes are named by number,
+/// up to the largest label of the training part.
 ///
 /// # Errors
-/// [`Error::MissingData`] and [`Error::File`] for files that cannot be found or read; [`Error::Data`] for files that
-/// are no IDX, are too short or too long, or do not fit each other.
+/// [`Error::MissingData`] and [`Error::File`] for files that cannot be found or read;
+/// [`Error::Data`] for files that are not in IDX format, are too short or too long, or do
+/// not match each other.
 pub fn data_set(
     folders: &[PathBuf],
     name: &str,
@@ -41,7 +44,7 @@ pub fn data_set(
         return Err(Error::data(
             file,
             format!(
-                "images of {:?}, where those to train on are {:?}",
+                "found test images of shape {:?}, expected {:?} as in the training part",
                 test.shape(),
                 train.shape()
             ),
@@ -51,7 +54,7 @@ pub fn data_set(
         return Err(Error::data(
             file,
             format!(
-                "{} images to train and {} to test on are too few",
+                "found {} training and {} test images, expected at least 6 and 1",
                 train.labels().len(),
                 test.labels().len()
             ),
@@ -76,7 +79,7 @@ pub fn data_set(
         return Err(Error::data(
             file,
             format!(
-                "label {label} in it or beside it; expected 0 to {}",
+                "found label {label} in the training or test part, expected 0 to {}",
                 classes.len() - 1
             ),
         ));
@@ -100,7 +103,7 @@ fn pair(folders: &[PathBuf], name: &str, part: &str) -> Result<Images> {
         return Err(Error::data(
             labels,
             format!(
-                "{} labels for the {count} images of {}",
+                "found {} labels for the {count} images of {}",
                 classes.len(),
                 images.display()
             ),
@@ -109,7 +112,7 @@ fn pair(folders: &[PathBuf], name: &str, part: &str) -> Result<Images> {
     Images::new(pixels, classes, [1, height, width])
 }
 
-/// The bytes of all images, their number, and their height and width.
+/// Reads the bytes of all images, their number, and their height and width.
 ///
 /// # Errors
 /// As [`data_set`].
@@ -118,17 +121,19 @@ pub fn read_images(path: &Path) -> Result<(Vec<u8>, usize, [usize; 2])> {
     magic(&mut file, IMAGES, "images")?;
     let [count, height, width] = [number(&mut file)?, number(&mut file)?, number(&mut file)?];
     if height == 0 || width == 0 {
-        return Err(file.fault(format!("images of {height} by {width} pixels")));
+        return Err(file.fault(format!(
+            "found images of {height} by {width} pixels, expected at least 1 by 1"
+        )));
     }
     let size = count as u64 * height as u64;
     let pixels = file.exactly(
         size.checked_mul(width as u64),
-        &format!("its header promises {count} images of {height} by {width}"),
+        &format!("the header states {count} images of {height} by {width}"),
     )?;
     Ok((pixels, count, [height, width]))
 }
 
-/// The labels, one byte each.
+/// Reads the labels, one byte each.
 ///
 /// # Errors
 /// As [`data_set`].
@@ -138,27 +143,29 @@ pub fn read_labels(path: &Path) -> Result<Vec<u8>> {
     let count = number(&mut file)?;
     file.exactly(
         Some(count as u64),
-        &format!("its header promises {count} labels"),
+        &format!("the header states {count} labels"),
     )
 }
 
-/// Writes the four files that [`data_set`] reads, plain, into a folder.
+/// Writes the four files that [`data_set`] reads into a folder, uncompressed.
 ///
 /// # Errors
-/// [`Error::Unfit`] for images of more than one channel, which this format does not have; [`Error::File`].
+/// [`Error::Usage`] for images of more than one channel, which the format does not
+/// support; [`Error::File`].
 pub fn write(folder: &Path, train: &Images, test: &Images) -> Result<()> {
     for (part, files) in [train, test].into_iter().zip(FILES.chunks_exact(2)) {
         let &[1, height, width] = part.shape() else {
             return Err(Error::usage(
                 "IDX",
                 format!(
-                    "images of shape {:?} cannot be written: expected one channel",
+                    "expected images of one channel, found shape {:?}",
                     part.shape()
                 ),
             ));
         };
         let header = |numbers: &[usize]| -> Vec<u8> {
-            // No array that fits into memory has a side that does not fit into 32 bits, but one of empty images.
+            // Every side fits into 32 bits if the array fits into memory, except for
+            // empty images.
             numbers
                 .iter()
                 .flat_map(|&number| u32::try_from(number).unwrap_or(u32::MAX).to_be_bytes())
@@ -183,7 +190,7 @@ fn magic(file: &mut Reader<'_>, expected: u32, what: &str) -> Result<()> {
         return Ok(());
     }
     Err(file.fault(format!(
-        "begins with {found}, where an IDX file of {what} begins with {expected}"
+        "begins with {found}; an IDX file of {what} begins with {expected}"
     )))
 }
 
@@ -208,7 +215,7 @@ mod tests {
         [&[LABELS, count].map(u32::to_be_bytes).concat(), labels].concat()
     }
 
-    /// Six images of 2×2 pixels to train on, two to test on.
+    /// A folder with six training and two test images of 2×2 pixels.
     fn folder() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         for (part, count) in [("train", 6), ("t10k", 2)] {
@@ -260,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn packed_files_are_unpacked_whatever_they_are_called() -> Result<()> {
+    fn compressed_files_are_recognised_by_content() -> Result<()> {
         let folder = folder();
         for name in ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"] {
             let plain = folder.path().join(name);
@@ -280,23 +287,23 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_right_is_refused_with_what_is_wrong() {
+    fn an_invalid_file_is_refused_with_the_reason() {
         let huge = images(1_000_000_000, 28, 28, &[0; 100]);
         let cases: [(&str, Vec<u8>, &str); 9] = [
             (
                 "train-images-idx3-ubyte",
                 images(6, 2, 2, &[0; 23]),
-                "24 bytes; it has only 23",
+                "24 bytes; found only 23",
             ),
             (
                 "train-images-idx3-ubyte",
                 images(6, 2, 2, &[0; 25]),
-                "24 bytes; it has more",
+                "24 bytes; found more",
             ),
             (
                 "train-images-idx3-ubyte",
                 huge,
-                "784000000000 bytes; it has only 100",
+                "784000000000 bytes; found only 100",
             ),
             (
                 "train-images-idx3-ubyte",
@@ -307,7 +314,7 @@ mod tests {
             (
                 "train-images-idx3-ubyte",
                 b"PK".to_vec(),
-                "within its header",
+                "found the end of the file",
             ),
             (
                 "train-images-idx3-ubyte",
@@ -346,7 +353,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever a byte is changed to, wherever a file is cut: an answer, never a panic.
+        /// Reading never panics, whichever byte is changed and wherever the file is cut.
         #[test]
         fn a_damaged_file_is_read_or_refused(
             file in 0..4usize, place in 0..40usize, byte in any::<u8>(), cut in proptest::option::of(0..40usize),

@@ -1,4 +1,4 @@
-//! Images kept as bytes, decoded by the batch.
+//! Images stored as bytes and decoded batch by batch.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::flow::batch::Batch;
 use crate::flow::examples::{Augment, Examples};
 use crate::flow::random::below;
 
-/// Images of one shape `[C, H, W]` with a class each; cheap to cut into parts.
+/// Images of one shape `[C, H, W]`, each with a class. Splitting is cheap.
 #[derive(Clone)]
 pub struct Images {
     pixels: Arc<[u8]>,
@@ -21,17 +21,17 @@ pub struct Images {
 }
 
 impl Images {
-    /// Images one after the other, each channel by channel and row by row, 0 being the background.
+    /// Images in one array, each channel by channel and row by row. 0 is the background.
     ///
     /// # Errors
-    /// [`Error::Unfit`] if there is not one label for each image.
+    /// [`Error::Usage`] if there is not one label for each image.
     pub fn new(pixels: Vec<u8>, labels: Vec<u8>, shape: [usize; 3]) -> Result<Self> {
         let size: usize = shape.iter().product();
         if size == 0 || pixels.len() != labels.len() * size {
             return Err(Error::usage(
                 "images",
                 format!(
-                    "{} bytes are not {} images of shape {shape:?}",
+                    "found {} bytes for {} images of shape {shape:?}",
                     pixels.len(),
                     labels.len()
                 ),
@@ -56,7 +56,7 @@ impl Images {
         &self.labels[self.range.clone()]
     }
 
-    /// The bytes of the images, one after the other.
+    /// The bytes of all images.
     pub fn pixels(&self) -> &[u8] {
         let size: usize = self.shape.iter().product();
         &self.pixels[self.range.start * size..self.range.end * size]
@@ -130,10 +130,11 @@ impl Examples for Images {
     }
 }
 
-/// Images `(B, C, H, W)`, each moved by up to `by` pixels in both directions, the border being filled with zeros.
+/// Shifts each of the images `(B, C, H, W)` by up to `by` pixels in both directions. The
+/// border is filled with zeros.
 ///
 /// # Errors
-/// Whatever candle refuses.
+/// Errors of candle.
 pub fn moved(images: &Tensor, by: usize, rng: &mut impl Rng) -> Result<Tensor> {
     let (count, channels, height, width) = images.dims4()?;
     let mut moved = Vec::with_capacity(count);
@@ -159,7 +160,8 @@ fn decode(bytes: &[u8], values: &mut [f32]) {
         .for_each(|(value, &byte)| *value = f32::from(byte) / 255.);
 }
 
-/// Where a line of `size` pixels lies after being moved by `by`, and the first pixel of it that is still to be seen.
+/// The range that a line of `size` pixels covers after a shift by `by`, and its first
+/// pixel that stays visible.
 fn overlap(size: usize, by: isize) -> (Range<usize>, usize) {
     let by_abs = by.unsigned_abs().min(size);
     if by >= 0 {

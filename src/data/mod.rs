@@ -1,4 +1,4 @@
-//! Data sets, and the formats they are read from. Data sets with a name are plugins.
+//! Data sets and their file formats. Named data sets are plugins.
 
 mod bytes;
 pub(crate) mod channels;

@@ -1,4 +1,4 @@
-//! Pictures as people have them: PNG and JPEG files of any size, grey or colour.
+//! PNG and JPEG images of any size, grey or colour.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Seek};
@@ -15,23 +15,24 @@ use crate::data::{Content, DataSet, ExampleSpec, Framing};
 use crate::error::{Error, Result};
 use crate::flow::random::{shuffled, stream};
 
-/// No side may be longer: a header that claims more is broken, or means harm.
+/// The largest width and height in pixels. A header with more is damaged or malicious.
 const LONGEST: u32 = 20_000;
 
 crate::choices! {
-    /// What to do with a picture that cannot be read.
+    /// The handling of images that cannot be read.
     pub enum Broken {
-        /// Refuse the whole data set, and say which pictures and how many.
+        /// Refuse the data set, with the number of broken images and the first of them.
         Refuse = "refuse",
-        /// Leave it out, with a warning that says how many.
+        /// Skip broken images, with a warning that states their number.
         Skip = "skip",
     }
 }
 
-/// The picture in a PNG or JPEG file, known by what is in it; what is transparent is taken to lie on white.
+/// Reads a PNG or JPEG file, recognised by its content. Transparent parts become white.
 ///
 /// # Errors
-/// [`Error::File`] if it cannot be read, [`Error::Data`] if it is no such picture, is damaged, or is absurdly large.
+/// [`Error::File`] if it cannot be read; [`Error::Data`] if it is neither PNG nor JPEG,
+/// damaged or too large.
 pub fn open(path: &Path) -> Result<DynamicImage> {
     let file = BufReader::new(File::open(path).map_err(Error::file("read", path))?);
     let image = decode(file).map_err(|problem| Error::data(path, problem))?;
@@ -43,7 +44,7 @@ pub fn open(path: &Path) -> Result<DynamicImage> {
     Ok(DynamicImage::ImageRgba8(white))
 }
 
-/// The picture in these bytes, PNG or JPEG; else what is wrong with them.
+/// Decodes an image from the bytes of a PNG or JPEG file, or returns a message.
 pub(crate) fn decode(bytes: impl BufRead + Seek) -> Result<DynamicImage, String> {
     let mut reader = ImageReader::new(bytes)
         .with_guessed_format()
@@ -57,7 +58,7 @@ pub(crate) fn decode(bytes: impl BufRead + Seek) -> Result<DynamicImage, String>
     let decoded = || {
         let mut decoder = reader.into_decoder()?;
         limits.reserve(decoder.total_bytes())?;
-        // Cameras say which side is up instead of turning the picture.
+        // Cameras store the orientation instead of rotating the image.
         let orientation = decoder.orientation()?;
         let mut image = DynamicImage::from_decoder(decoder)?;
         image.apply_orientation(orientation);
@@ -66,16 +67,17 @@ pub(crate) fn decode(bytes: impl BufRead + Seek) -> Result<DynamicImage, String>
     decoded().map_err(|error: ImageError| format!("cannot be decoded: {error}"))
 }
 
-/// A picture as the bytes of an example of this kind, channel by channel.
+/// Converts an image to the bytes of an example, channel by channel.
 ///
 /// # Errors
-/// [`Error::Unfit`] if the examples are no images of one or three channels.
+/// [`Error::Usage`] if the examples are not images of one or three channels.
 pub fn example(image: &DynamicImage, spec: &ExampleSpec) -> Result<Vec<u8>> {
     let &[channels @ (1 | 3), height, width] = &spec.shape[..] else {
         return Err(Error::usage(
             "picture",
             format!(
-                "examples of shape {:?} are no pictures of one or three channels",
+                "expected images (channels, height, width) of 1 or 3 channels, found \
+                 shape {:?}",
                 spec.shape
             ),
         ));
@@ -94,7 +96,8 @@ pub fn example(image: &DynamicImage, spec: &ExampleSpec) -> Result<Vec<u8>> {
         .collect())
 }
 
-/// The object in a picture, light on dark, within a margin, its centre of mass in the middle.
+/// Frames the object in an image: light on dark, within a margin, with its centre of mass
+/// in the middle.
 fn object(image: &GrayImage, width: u32, height: u32, margin: u32) -> GrayImage {
     let mut image = image.clone();
     if light_border(&image) {
@@ -105,7 +108,7 @@ fn object(image: &GrayImage, width: u32, height: u32, margin: u32) -> GrayImage 
     });
     let mut canvas = GrayImage::new(width, height);
     if high - low < 16 {
-        return canvas; // nothing to be seen
+        return canvas; // no visible object
     }
     image.pixels_mut().for_each(|pixel| {
         pixel.0[0] = (u32::from(pixel.0[0] - low) * 255 / u32::from(high - low)) as u8;
@@ -151,7 +154,7 @@ fn object(image: &GrayImage, width: u32, height: u32, margin: u32) -> GrayImage 
     canvas
 }
 
-/// Whether most of the border is light, as of ink on paper.
+/// Whether most of the border is light, as with ink on paper.
 fn light_border(image: &GrayImage) -> bool {
     let (width, height) = image.dimensions();
     let on_border = |x: u32, y: u32| x == 0 || y == 0 || x + 1 == width || y + 1 == height;
@@ -165,14 +168,16 @@ fn light_border(image: &GrayImage) -> bool {
     2 * light > all
 }
 
-/// A data set of pictures in folders, one for each class, named for it: `<dir>/<class>/<picture>`, resized to `shape`.
+/// Reads a data set from folders, one per class: `<dir>/<class>/<image>`, resized to
+/// `shape`.
 ///
-/// With `<dir>/train/` and `<dir>/test/` the parts are these; otherwise a sixth of all pictures, chosen at random but the
-/// same as long as the files are the same, is the test part. A sixth of what is left to train on is the validation part.
+/// If `<dir>/train/` and `<dir>/test/` exist, these are the parts. Otherwise a random
+/// sixth of all images is the test part; it stays the same as long as the files do. A
+/// sixth of the remaining training images is the validation part.
 ///
 /// # Errors
-/// [`Error::File`] and [`Error::Data`] for folders that cannot be read or hold no classes or pictures; and for broken
-/// pictures, unless they are to be skipped.
+/// [`Error::File`] and [`Error::Data`] for folders that cannot be read or have no classes
+/// or images, and for broken images, unless `broken` is `skip`.
 pub fn data_set(dir: &Path, shape: [usize; 3], broken: Broken) -> Result<DataSet> {
     let parted = dir.join("train").is_dir() && dir.join("test").is_dir();
     let classes = folders_in(&if parted {
@@ -184,7 +189,7 @@ pub fn data_set(dir: &Path, shape: [usize; 3], broken: Broken) -> Result<DataSet
         return Err(Error::data(
             dir,
             format!(
-                "holds {} folders; expected one for each class, 2 to 256",
+                "found {} folders, expected one for each class, 2 to 256",
                 classes.len()
             ),
         ));
@@ -194,7 +199,7 @@ pub fn data_set(dir: &Path, shape: [usize; 3], broken: Broken) -> Result<DataSet
         if folders_in(&dir.join("test"))? != spec.classes {
             return Err(Error::data(
                 dir.join("test"),
-                "does not hold the same folders as the one to train on",
+                "expected the same class folders as in the training part",
             ));
         }
         (
@@ -218,7 +223,7 @@ pub fn data_set(dir: &Path, shape: [usize; 3], broken: Broken) -> Result<DataSet
         return Err(Error::data(
             dir,
             format!(
-                "{} pictures are too few",
+                "found {} images, expected at least 6 for training and 1 for testing",
                 train.labels().len() + test.labels().len()
             ),
         ));
@@ -257,7 +262,7 @@ fn folders_in(dir: &Path) -> Result<Vec<String>> {
         .collect())
 }
 
-/// All pictures with their classes, in an order that is random but always the same.
+/// All images with their classes, in a fixed random order.
 fn listed(dir: &Path, spec: &ExampleSpec) -> Result<Vec<(PathBuf, u8)>> {
     let mut files = Vec::new();
     for (class, name) in spec.classes.iter().enumerate() {
@@ -272,7 +277,10 @@ fn listed(dir: &Path, spec: &ExampleSpec) -> Result<Vec<(PathBuf, u8)>> {
             .filter(is_picture)
             .collect();
         if pictures.is_empty() {
-            return Err(Error::data(dir.join(name), "holds no .png, .jpg or .jpeg"));
+            return Err(Error::data(
+                dir.join(name),
+                "found no .png, .jpg or .jpeg files",
+            ));
         }
         files.extend(pictures.into_iter().map(|path| (path, class as u8)));
     }
@@ -307,16 +315,16 @@ fn read(
     }
     if let Some(first) = faults.first() {
         let problem = format!(
-            "{} of {all} pictures cannot be read; the first is {first}",
+            "{} of {all} images cannot be read; the first error: {first}",
             faults.len()
         );
         if broken == Broken::Refuse {
             return Err(Error::data(
                 dir,
-                format!("{problem}; mend them, or leave them out with broken=skip"),
+                format!("{problem}; repair them, or skip them with broken=skip"),
             ));
         }
-        eprintln!("warning: {}: {problem}; they are left out", dir.display());
+        eprintln!("warning: {}: {problem}; they are skipped", dir.display());
     }
     Images::new(
         pixels,
@@ -334,7 +342,7 @@ mod tests {
         ExampleSpec::new(&[1, 28, 28], classes, Content::Picture(framing))
     }
 
-    /// A bar of ink in a corner of a large picture.
+    /// A bar in a corner of a large image.
     fn bar(paper: u8, ink: u8) -> DynamicImage {
         let inside = |x: u32, y: u32| (20..40).contains(&x) && (30..130).contains(&y);
         DynamicImage::ImageLuma8(GrayImage::from_fn(300, 200, |x, y| {
@@ -343,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn ink_on_paper_and_chalk_on_slate_are_framed_alike() -> Result<()> {
+    fn dark_on_light_and_light_on_dark_are_framed_alike() -> Result<()> {
         let spec = spec(Framing::Object(4));
         let ink = example(&bar(250, 10), &spec)?;
         assert_eq!(ink, example(&bar(5, 240), &spec)?);
@@ -383,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_is_turned_as_its_camera_says() {
+    fn an_image_is_rotated_by_its_exif_orientation() {
         let mut bytes = Vec::new();
         let image = GrayImage::from_fn(40, 20, |x, _| Luma([if x < 20 { 0 } else { 255 }]));
         image
@@ -392,7 +400,7 @@ mod tests {
                 image::ImageFormat::Jpeg,
             )
             .unwrap();
-        // Behind the mark of the beginning: one tag, the orientation, a quarter turn to the right.
+        // After the start marker: one tag, the orientation, a quarter turn to the right.
         let tag = [0x12, 0x01, 3, 0, 1, 0, 0, 0, 6, 0, 0, 0];
         let exif = [b"Exif\0\0II*\0\x08\0\0\0\x01\0".as_slice(), &tag, &[0; 4]].concat();
         let header = [0xff, 0xe1, 0, exif.len() as u8 + 2];
@@ -424,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_picture_is_named_and_counted_and_left_out_only_if_asked() -> Result<()> {
+    fn a_broken_picture_is_an_error_unless_skipping_is_set() -> Result<()> {
         let folder = folder(&[(8, 8); 8]);
         std::fs::write(
             folder.path().join("dark").join("0.png"),
@@ -437,7 +445,7 @@ mod tests {
             .unwrap()
             .to_string();
         assert!(
-            error.contains("pictures cannot be read") && error.contains("broken=skip"),
+            error.contains("images cannot be read") && error.contains("broken=skip"),
             "{error}"
         );
         let data = data_set(folder.path(), [1, 4, 4], Broken::Skip)?;
@@ -449,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_without_classes_or_pictures_says_so() {
+    fn a_folder_without_classes_or_pictures_is_refused() {
         let empty = tempfile::tempdir().unwrap();
         let error = data_set(empty.path(), [1, 4, 4], Broken::Refuse)
             .err()
@@ -462,6 +470,6 @@ mod tests {
             .err()
             .unwrap()
             .to_string();
-        assert!(error.contains("holds no .png"), "{error}");
+        assert!(error.contains("found no .png"), "{error}");
     }
 }

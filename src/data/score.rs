@@ -1,8 +1,8 @@
-//! Scores of predictions: errors, and for text bits.
+//! Scores of predictions: error rates, and bits for text.
 
 use serde::Serialize;
 
-/// The result of predicting a part of the data by one readout.
+/// The score of one readout on a part of the data.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Score {
     /// The fraction of wrong predictions.
@@ -11,7 +11,7 @@ pub struct Score {
     pub accuracy: f64,
     /// The number of wrong predictions.
     pub wrong: usize,
-    /// For text and a readout that gives probabilities: bits.
+    /// The bits, for text and readouts that give probabilities.
     #[serde(flatten)]
     pub bits: Option<Bits>,
 }
@@ -28,20 +28,22 @@ impl Score {
     }
 }
 
-/// The bits that the labels of a text take if they are coded by the probabilities that were predicted.
+/// The bits needed to encode the labels of a text with the predicted probabilities.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Bits {
-    /// Bits per character of the known labels; comparable between tokenizers. An unknown token costs its bits and stands
-    /// for no character.
+    /// Bits per character of the known labels; comparable between tokenizers. An unknown
+    /// token costs its bits and counts as no character.
     pub bits_per_char: f64,
     /// Bits per token: `−Σ log₂ p / n`.
     pub bits_per_token: f64,
-    /// The number of equally likely tokens with the same uncertainty: 2 to the power of `bits_per_token`.
+    /// The perplexity, `2^bits_per_token`: the number of equally likely tokens with the
+    /// same uncertainty.
     pub perplexity: f64,
 }
 
 impl Bits {
-    /// The bits of `tokens` tokens that stand for `characters` characters, from `nats = −Σ ln p`.
+    /// The bits of `tokens` tokens that cover `characters` characters, from
+    /// `nats = −Σ ln p`.
     pub fn new(nats: f64, tokens: usize, characters: usize) -> Self {
         let bits = nats / std::f64::consts::LN_2;
         let bits_per_token = bits / tokens as f64;

@@ -4,10 +4,11 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::error::{Error, Result};
 
-/// `B` examples, and their labels where these may be seen.
+/// `B` examples, with their labels unless these are hidden.
 ///
-/// The trainer hides the labels of every batch that is predicted, and the framework hides them from every sampler that
-/// does not declare that it uses them. So nothing can look at a label by accident.
+/// The trainer hides the labels of every batch to be predicted. The framework hides them
+/// from every sampler that does not declare that it uses labels. So no code reads a label
+/// by accident.
 #[derive(Clone, Debug)]
 pub struct Batch {
     examples: Tensor,
@@ -16,11 +17,12 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Examples `(B, …)` with a label each, or with `P` labels each, one for every position: `B·P` labels, example by
-    /// example.
+    /// Examples `(B, …)` with one label each, or with `P` labels each, one per position.
+    /// The `B·P` labels are ordered by example.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the number of labels is not a multiple of the number of examples.
+    /// [`Error::Shape`] if the number of labels is not a multiple of the number of
+    /// examples.
     pub fn new(examples: Tensor, labels: Vec<u32>) -> Result<Self> {
         let batch = Self::unlabelled(examples)?;
         let fits = match batch.size() {
@@ -55,7 +57,8 @@ impl Batch {
         })
     }
 
-    /// The same batch on another device. Floating-point examples get this element type; tokens keep theirs.
+    /// The same batch on another device. Floating-point examples get this element type;
+    /// tokens keep theirs.
     ///
     /// # Errors
     /// Errors of candle.
@@ -82,7 +85,8 @@ impl Batch {
         &self.examples
     }
 
-    /// The examples as rows, `(B, D)`. It is always the same tensor, so that products with it can be shared.
+    /// The examples as rows, `(B, D)`. This is always the same tensor, so that products
+    /// with it can be shared.
     pub fn rows(&self) -> &Tensor {
         &self.flat
     }
@@ -105,11 +109,12 @@ impl Batch {
     /// The label of each example, `(B,)`, or of each position of each example, `(B·P,)`.
     ///
     /// # Errors
-    /// [`Error::Unfit`] if the labels are hidden: in evaluation and prediction, and for data without labels.
+    /// [`Error::Unfit`] if the labels are hidden: in evaluation and prediction, and for
+    /// data without labels.
     pub fn labels(&self) -> Result<&[u32]> {
         self.labels.as_deref().ok_or_else(|| {
-            let problem =
-                "labels are hidden here; only training batches of labelled data show them";
+            let problem = "labels are hidden here; only training batches of labelled \
+                           data have labels";
             Error::unfit("batch", problem)
         })
     }
@@ -120,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_are_one_or_several_for_each_example() -> Result<()> {
+    fn an_example_has_one_or_several_labels() -> Result<()> {
         let examples = Tensor::zeros((2, 3), DType::F32, &Device::Cpu)?;
         assert_eq!(Batch::new(examples.clone(), vec![0, 1])?.labels()?, [0, 1]);
         assert_eq!(Batch::new(examples.clone(), vec![0; 6])?.labels()?.len(), 6);

@@ -1,4 +1,4 @@
-//! Examples: what a data set is asked for.
+//! The contract of examples: batches of a data set.
 
 use crate::error::Result;
 use crate::flow::batch::Batch;
@@ -7,16 +7,16 @@ use crate::flow::step::Step;
 crate::choices! {
     /// A part of a data set.
     pub enum Split {
-        /// The part that is learned from.
+        /// The part for training.
         Train = "train",
-        /// The part that choices are made by.
+        /// The part for choosing between settings.
         Validation = "validation",
-        /// The part that is looked at once.
+        /// The part for the final evaluation, used once.
         Test = "test",
     }
 }
 
-/// Labelled examples, by the batch.
+/// Labelled examples, read in batches.
 ///
 /// # For implementors
 /// Guaranteed to you: indices below [`len`](Self::len).
@@ -26,42 +26,43 @@ pub trait Examples: Send + Sync {
     /// The number of examples.
     fn len(&self) -> usize;
 
-    /// Whether there are none.
+    /// Whether there are no examples.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The examples at `indices`, varied by `augment` if it is given. They are on the CPU: images as `f32` in `[0, 1]`,
-    /// tokens as `u32`.
+    /// The examples at `indices`, augmented if `augment` is given. They are on the CPU:
+    /// images as `f32` in `[0, 1]`, tokens as `u32`.
     ///
     /// # Errors
     /// Errors of candle.
     fn batch(&self, indices: &[usize], augment: Option<&Augment<'_>>) -> Result<Batch>;
 
-    /// The text behind the examples, if they are windows of text; by default there is none.
+    /// The text behind the examples, if they are windows of text; `None` by default.
     fn passages(&self) -> Option<Passages<'_>> {
         None
     }
 }
 
-/// How training examples are varied.
+/// The augmentation of training examples.
 #[derive(Clone, Copy, Debug)]
 pub struct Augment<'a> {
-    /// Images are shifted by up to this many pixels in both directions; the border is filled with zeros.
+    /// The largest shift of an image in pixels, in both directions. The border is filled
+    /// with zeros.
     pub shift: usize,
-    /// Half of the images, drawn at random, are mirrored left to right.
+    /// Whether to mirror half of the images, drawn at random, left to right.
     pub flip: bool,
-    /// The step that random numbers are drawn for.
+    /// The step, from which the random numbers are drawn.
     pub step: &'a Step,
 }
 
-/// The text behind examples that are windows of it.
+/// The text behind examples that are windows of text.
 #[derive(Clone, Debug)]
 pub struct Passages<'a> {
     /// The tokens of each passage; the first `window` of them are never labels.
     pub documents: Vec<&'a [u32]>,
     /// The number of tokens of an example.
     pub window: usize,
-    /// The number of characters that the labels of all examples stand for.
+    /// The number of characters that the labels of all examples cover.
     pub characters: usize,
 }

@@ -1,4 +1,4 @@
-//! The input of a layer: several views of the same examples, in parts that stand side by side.
+//! The input of a layer: several views of the same examples, in parts side by side.
 
 use std::ops::Range;
 
@@ -8,19 +8,20 @@ use crate::error::{Error, Result};
 use crate::kernels;
 
 crate::choices! {
-    /// How an input or activity is normalised before the next layer sees it. No mean is subtracted.
+    /// How an input or activity is normalised before the next layer sees it. No mean is
+    /// subtracted.
     pub enum Normalise {
         /// Scaled so that the mean of the squares is 1, as in Hinton's program.
         MeanSquare = "mean_square",
         /// Scaled to unit length.
         UnitLength = "unit_length",
-        /// Left as it is: the next layer can read this layer's goodness off the length.
+        /// Not normalised: the next layer can read this layer's goodness off the length.
         None = "none",
     }
 }
 
 impl Normalise {
-    /// The length of a normalised row of `width` numbers; `None` if rows are left as they are.
+    /// The length of a normalised row of `width` numbers; `None` without normalisation.
     pub fn length(self, width: usize) -> Option<f64> {
         match self {
             Self::MeanSquare => Some((width as f64).sqrt()),
@@ -29,12 +30,14 @@ impl Normalise {
         }
     }
 
-    /// The gradient with respect to rows `x`, `(R, …)`, given that with respect to the normalised rows.
+    /// The gradient with respect to rows `x`, `(R, …)`, given the gradient with respect
+    /// to the normalised rows.
     ///
-    /// With `ŷ = x / ‖x‖` and the length `c` of a normalised row: `∂x = c / ‖x‖ · (∂y − ŷ·(ŷ·∂y))`.
+    /// `∂x = c / ‖x‖ · (∂y − ŷ·(ŷ·∂y))`, with `ŷ = x / ‖x‖` and `c` the length of a
+    /// normalised row.
     ///
     /// # Errors
-    /// Errors of candle, such as for gradients of another shape.
+    /// Errors of candle, for example if the gradient has another shape.
     pub fn gradient(self, x: &Tensor, gradient: &Tensor) -> Result<Tensor> {
         let rows = x.flatten_from(1)?;
         let Some(length) = self.length(rows.dim(1)?) else {
@@ -52,16 +55,19 @@ impl Normalise {
     }
 }
 
-/// The length below which a row counts as zero: far below any that matters, so that a row of zeros stays zero.
+/// The smallest divisor of a row. It is far below any relevant length, and keeps rows of
+/// zeros at zero.
 const SHORTEST: f64 = 1e-8;
 
-/// The name of the part that holds the label; a recurrent net clamps it above its last layer.
+/// The name of the part that holds the label. A recurrent network clamps it above its
+/// last layer.
 pub const LABEL: &str = "label";
 
 /// `V` views of the same `B` examples, stacked: row `v·B + b` is view `v` of example `b`.
 ///
-/// An input consists of parts side by side: pixels and label, below and above, context and candidate. A part that all
-/// views share has `B` rows instead of `V·B` and is multiplied once for all of them. [`Input::join`] gives one tensor.
+/// An input consists of parts side by side: pixels and label, below and above, context
+/// and candidate. A part that all views share has `B` rows instead of `V·B` and is
+/// multiplied once for all of them. [`Input::join`] gives one tensor.
 ///
 /// ```
 /// use onward_core::candle_core::{Device, Tensor};
@@ -94,7 +100,8 @@ pub struct Part {
     pub name: Option<&'static str>,
     /// The values before scaling.
     pub values: Values,
-    /// Factors of the rows, `(V·B,)`: the normalisation, kept apart so that a shared part stays shared.
+    /// Factors of the rows, `(V·B,)`: the normalisation, stored separately so that a
+    /// shared part stays shared.
     pub scale: Option<Tensor>,
 }
 
@@ -108,17 +115,18 @@ impl From<Values> for Part {
     }
 }
 
-/// The values of a part; the number of rows `R` is `V·B`, or `B` if all views share the part.
+/// The values of a part; the number of rows `R` is `V·B`, or `B` if all views share the
+/// part.
 #[derive(Clone, Debug)]
 pub enum Values {
     /// Some columns of a matrix.
     Dense {
         /// `(R, …)`, read as `(R, D)`.
         matrix: Tensor,
-        /// Which of the `D` columns.
+        /// The range of the `D` columns.
         columns: Range<usize>,
     },
-    /// `K` slots side by side, each with a single entry that is not zero.
+    /// `K` one-hot slots side by side, each with a single non-zero entry.
     OneHot {
         /// The entry of each slot, `(R, K)`, `u32`.
         index: Tensor,
@@ -127,9 +135,9 @@ pub enum Values {
         /// The value of the entry.
         strength: f64,
     },
-    /// Zeros: columns that exist and say nothing. They are not multiplied.
+    /// Columns of zeros. They are left out of products.
     Zeros {
-        /// `R`.
+        /// The number of rows, `R`.
         rows: usize,
         /// The number of columns.
         width: usize,
@@ -150,7 +158,7 @@ impl Values {
         Ok(Self::Dense { matrix, columns })
     }
 
-    /// These values as a part with a name.
+    /// A named part of these values.
     pub fn named(self, name: &'static str) -> Part {
         Part {
             name: Some(name),
@@ -185,7 +193,7 @@ impl Values {
         }
     }
 
-    /// The values as a matrix, `(R, width)`; `device` is where zeros are made.
+    /// The values as a matrix, `(R, width)`. Zeros are made on `device`.
     pub fn to_matrix(&self, dtype: DType, device: &Device) -> Result<Tensor> {
         match self {
             Self::Dense { matrix, columns } => {
@@ -224,7 +232,7 @@ impl Values {
     }
 }
 
-/// The entries of one-hot slots, slot after slot and row after row, each below `classes`.
+/// The indices of one-hot slots, row by row, each checked to be below `classes`.
 pub(crate) fn indices(index: &Tensor, classes: usize) -> Result<Vec<u32>> {
     let index = index.flatten_all()?.to_vec1::<u32>()?;
     match index.iter().find(|&&class| class as usize >= classes) {
@@ -236,7 +244,8 @@ pub(crate) fn indices(index: &Tensor, classes: usize) -> Result<Vec<u32>> {
     }
 }
 
-/// A tensor of one value, made on the CPU: not every device has numbers of 64 bits.
+/// A tensor filled with one value. It is made on the CPU, because not every device has
+/// 64-bit numbers.
 fn filled(value: f64, shape: impl Into<Shape>, dtype: DType, device: &Device) -> Result<Tensor> {
     Ok(Tensor::full(value, shape, &Device::Cpu)?
         .to_dtype(dtype)?
@@ -244,10 +253,12 @@ fn filled(value: f64, shape: impl Into<Shape>, dtype: DType, device: &Device) ->
 }
 
 impl Input {
-    /// `parts` side by side: `views` views of `batch` examples, each of `shape` once the parts are joined.
+    /// An input of `parts` side by side: `views` views of `batch` examples, each of shape
+    /// `shape` after joining.
     ///
     /// # Errors
-    /// [`Error::Shape`] if a part has neither `B` nor `V·B` rows, or the widths do not add up to `shape`.
+    /// [`Error::Shape`] if a part has neither `B` nor `V·B` rows, or the widths do not
+    /// add up to `shape`.
     pub fn new<P: Into<Part>>(
         parts: impl IntoIterator<Item = P>,
         batch: usize,
@@ -265,7 +276,7 @@ impl Input {
             width += part.values.width()?;
         }
         if width != shape.iter().product::<usize>() {
-            let expected = format!("{shape:?} in all");
+            let expected = format!("parts of {shape:?} in total");
             return Err(Error::shape("width of an input", [width], expected));
         }
         Ok(Self {
@@ -276,7 +287,7 @@ impl Input {
         })
     }
 
-    /// One view of a tensor `(B, …)`.
+    /// An input of one view, a tensor `(B, …)`.
     ///
     /// # Errors
     /// [`Error::Shape`] if there is no dimension besides the batch.
@@ -284,7 +295,7 @@ impl Input {
         Self::shared(tensor, 1)
     }
 
-    /// `views` equal views of a tensor `(B, …)`: one part that all of them share.
+    /// An input of `views` equal views of a tensor `(B, …)`, as one shared part.
     ///
     /// # Errors
     /// [`Error::Shape`] if there is no dimension besides the batch.
@@ -293,7 +304,7 @@ impl Input {
         Self::new([Values::dense(tensor)?], batch, views, &shape)
     }
 
-    /// `views` stacked views, `(V·B, …)`.
+    /// An input of `views` stacked views, a tensor `(V·B, …)`.
     ///
     /// # Errors
     /// [`Error::Shape`] if the rows cannot be divided among the views.
@@ -309,13 +320,14 @@ impl Input {
         Self::new([Values::dense(tensor)?], rows / views, views, &shape)
     }
 
-    /// Inputs side by side, as rows of one dimension; all must have the same views of the same examples.
+    /// Joins inputs side by side into flat rows. All must have the same views of the same
+    /// examples.
     ///
     /// # Errors
-    /// [`Error::Usage`] if they do not, or if there are none.
+    /// [`Error::Usage`] if the numbers of views or examples differ, or `inputs` is empty.
     pub fn beside(inputs: &[Input]) -> Result<Self> {
-        let problem =
-            "inputs side by side need the same views of the same examples, and at least one input";
+        let problem = "expected one or more inputs with equal numbers of views and \
+                       examples";
         let Some(first) = inputs.first() else {
             return Err(Error::usage("input", problem));
         };
@@ -337,7 +349,8 @@ impl Input {
             views,
             shape: vec![width],
         };
-        // One-hot parts alone cannot know the element type of those beside them.
+        // An input of one-hot parts only does not know the element type of the dense
+        // parts beside it.
         let (dtype, device) = joined.dtype_and_device();
         for scale in joined
             .parts
@@ -349,10 +362,10 @@ impl Input {
         Ok(joined)
     }
 
-    /// The same columns with another shape of a row, such as images, `(C, H, W)`.
+    /// The same columns with another row shape, such as images, `(C, H, W)`.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the shape has another number of columns.
+    /// [`Error::Shape`] if the shape has a different number of columns.
     pub fn shaped(self, shape: &[usize]) -> Result<Self> {
         if shape.iter().product::<usize>() != self.width() {
             let expected = format!("{} columns", self.width());
@@ -364,7 +377,7 @@ impl Input {
         })
     }
 
-    /// The same views with these parts alone.
+    /// The same views with only these parts.
     pub(crate) fn with_parts(&self, parts: Vec<Part>) -> Result<Self> {
         let width = parts
             .iter()
@@ -424,7 +437,7 @@ impl Input {
         (DType::F32, device.cloned().unwrap_or(Device::Cpu))
     }
 
-    /// Everything in one tensor, `(V·B, …)`: shared parts repeated, scales applied.
+    /// The input as one tensor, `(V·B, …)`: shared parts are repeated and scales applied.
     pub fn join(&self) -> Result<Tensor> {
         let (dtype, device) = self.dtype_and_device();
         let shape = [&[self.rows()], &self.shape[..]].concat();
@@ -437,7 +450,7 @@ impl Input {
             }]
         );
         let is_fast = dtype == kernels::FAST && device.is_cpu();
-        // candle's operations are needed where a gradient is to pass.
+        // Autograd needs candle's operations.
         if !is_plain && is_fast && !self.parts.iter().any(is_attached) {
             return Ok(Tensor::from_vec(self.joined()?, shape, &device)?);
         }
@@ -459,7 +472,7 @@ impl Input {
         Ok(joined.reshape(shape)?)
     }
 
-    /// The fast form of [`Input::join`]: every part is written to its columns in one pass.
+    /// The fast form of [`Input::join`]: writes each part to its columns in one pass.
     fn joined(&self) -> Result<Vec<f32>> {
         let whole = self.width();
         let mut joined = vec![0f32; self.rows() * whole];
@@ -505,7 +518,8 @@ impl Input {
         Ok(joined)
     }
 
-    /// The same with every row times `factor`. Nothing is multiplied yet, only [`Part::scale`] changes.
+    /// The same with every row multiplied by `factor`. Only [`Part::scale`] changes; the
+    /// product is deferred.
     ///
     /// # Errors
     /// Errors of candle.
@@ -521,9 +535,11 @@ impl Input {
         Ok(self)
     }
 
-    /// The same with every row scaled over all parts together. Nothing is multiplied yet, only [`Part::scale`] changes.
+    /// The same with every row normalised over all parts together. Only [`Part::scale`]
+    /// changes; the product is deferred.
     ///
-    /// `MeanSquare`: `x·√(D / Σᵢ xᵢ²)`; `UnitLength`: `x / √(Σᵢ xᵢ²)`. A row of zeros stays zero.
+    /// `MeanSquare`: `x·√(D / Σᵢ xᵢ²)`; `UnitLength`: `x / √(Σᵢ xᵢ²)`. A row of zeros
+    /// stays zero.
     pub fn normalised(mut self, how: Normalise) -> Result<Self> {
         let Some(length) = how.length(self.width()) else {
             return Ok(self);
@@ -587,7 +603,7 @@ mod tests {
         )
     }
 
-    /// The fast form against candle's, scales and all.
+    /// Compares the fast form with candle's, including scales.
     #[test]
     fn both_forms_of_joining_agree() -> Result<()> {
         let matrix = Tensor::from_iter((0..30).map(|i| i as f32 / 7. - 2.), &Device::Cpu)?
@@ -623,7 +639,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shared_part_stands_in_every_view() -> Result<()> {
+    fn a_shared_part_is_in_every_view() -> Result<()> {
         let joined = pixels_and_label()?.join()?.to_vec2::<f32>()?;
         assert_eq!(
             joined,
@@ -680,9 +696,9 @@ mod tests {
         Ok(())
     }
 
-    /// Against differences of `Σ upstream·normalised(x)`.
+    /// Compares with finite differences of `Σ upstream·normalised(x)`.
     #[test]
-    fn the_gradient_of_a_normalisation_is_that_of_differences() -> Result<()> {
+    fn the_gradient_of_a_normalisation_equals_finite_differences() -> Result<()> {
         let x = Tensor::new(&[[1f64, -2., 0.5], [0.3, 0.1, 4.]], &Device::Cpu)?;
         let upstream = Tensor::new(&[[0.2f64, 1., -1.], [0.5, -0.4, 0.1]], &Device::Cpu)?;
         for how in [
@@ -713,7 +729,7 @@ mod tests {
     }
 
     #[test]
-    fn zeros_are_columns_like_others() -> Result<()> {
+    fn zeros_count_as_columns() -> Result<()> {
         let pixels = Tensor::new(&[[3f32, 4.], [0., 2.]], &Device::Cpu)?;
         let zeros = Values::Zeros { rows: 2, width: 1 };
         let input = Input::new([Values::dense(pixels)?, zeros], 2, 1, &[3])?;

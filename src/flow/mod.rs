@@ -1,4 +1,4 @@
-//! What flows through a network: batches, inputs, views, steps, variables.
+//! Data types that pass through a network: batches, inputs, views, steps, variables.
 
 pub mod batch;
 pub mod examples;

@@ -1,14 +1,17 @@
-//! Random numbers drawn from a seed, a purpose and an index. The only file that makes a generator.
+//! Random numbers drawn from a seed, a purpose and an index. All generators are made in
+//! this file.
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// The generator for `(seed, purpose, index)`: ChaCha with 8 rounds, the same numbers on every machine.
+/// The generator for `(seed, purpose, index)`: ChaCha with 8 rounds, the same numbers on
+/// every machine.
 pub fn stream(seed: u64, purpose: &str, index: u64) -> ChaCha8Rng {
     keyed(seed, purpose, index, 0)
 }
 
-/// A number in `0..n`, `n` being at least 1; the bias is below 2⁻³² for any `n` that counts something here.
+/// A number in `0..n`; `n` must be at least 1. The bias is below 2⁻³² for every `n` used
+/// here.
 pub fn below(rng: &mut impl Rng, n: usize) -> usize {
     ((u128::from(rng.next_u64()) * n as u128) >> 64) as usize
 }
@@ -18,7 +21,7 @@ pub fn unit(rng: &mut impl Rng) -> f64 {
     (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64
 }
 
-/// The numbers `0..n` in random order (Fisher and Yates).
+/// The numbers `0..n` in random order (Fisher–Yates shuffle).
 pub fn shuffled(rng: &mut impl Rng, n: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..n).collect();
     for last in (1..n).rev() {
@@ -36,7 +39,7 @@ pub(super) fn keyed(seed: u64, purpose: &str, index: u64, pass: u32) -> ChaCha8R
     ChaCha8Rng::from_seed(key)
 }
 
-/// The FNV-1a hash: fixed for ever, unlike the standard library's.
+/// The FNV-1a hash. Unlike the standard library's hash it never changes.
 pub(crate) fn fnv1a(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)

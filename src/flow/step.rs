@@ -1,31 +1,34 @@
-//! Where a run stands.
+//! The position of a run: seed, step and epoch.
 
 use rand_chacha::ChaCha8Rng;
 
 use super::random::keyed;
 
-/// Where the run stands.
+/// The position of a run: its seed, step and epoch.
 ///
-/// Everything random in a step is drawn from `(seed, purpose, index)` with [`Step::stream`]. There is no generator
-/// whose state would have to be saved: a resumed run draws what an uninterrupted one would have drawn.
+/// Everything random in a step is drawn from `(seed, purpose, index)` with
+/// [`Step::stream`]. No generator state has to be saved: a resumed run draws the same
+/// numbers as an uninterrupted run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
     /// The seed of the run.
     pub seed: u64,
-    /// Steps (batches) taken since the start of the run.
+    /// The number of steps (batches) since the start of the run.
     pub index: u64,
-    /// Epochs completed, from 0.
+    /// The number of completed epochs.
     pub epoch: usize,
-    /// Epochs that the run will have in all.
+    /// The total number of epochs of the run.
     pub epochs: usize,
-    /// Whether the pass is one to learn from; dropout and augmentation happen only then.
+    /// Whether this is a training pass. Dropout and augmentation are active only in
+    /// training.
     pub train: bool,
-    /// Which forward pass of the step this is: several passes of one step draw different dropout masks.
+    /// The index of the forward pass within the step: each pass draws its own dropout
+    /// masks.
     pub pass: u32,
 }
 
 impl Step {
-    /// A step outside training: evaluation and prediction.
+    /// A step outside training, for evaluation and prediction.
     pub fn evaluation(seed: u64) -> Self {
         Self {
             seed,
@@ -37,7 +40,7 @@ impl Step {
         }
     }
 
-    /// The same step, its forward passes told apart by `pass`.
+    /// The same step with this index of the forward pass.
     pub fn pass(self, pass: u32) -> Self {
         Self { pass, ..self }
     }

@@ -1,4 +1,4 @@
-//! The variables of a run: named, ordered, drawn from the seed.
+//! The variables of a run: named, ordered and initialised from the seed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -12,13 +12,14 @@ use crate::error::{Error, Result};
 use crate::flow::random;
 use crate::kernels::memory;
 
-/// A place in the tree of a run's variables, `blocks.0.layer`; cheap to clone.
+/// A scope in the tree of a run's variables, such as `blocks.0.layer`. Cheap to clone.
 ///
-/// What is made here has a name, is listed in the order of the names, and is saved, restored, counted and checked for
-/// locality without its owner doing anything. A value depends on the seed, the name and the shape alone, not on the
-/// order in which variables are made.
+/// Every variable made here has a name. It is listed in the order of the names, and
+/// saved, restored, counted and checked for locality automatically. Its initial value
+/// depends on the seed, the name and the shape, not on the order of creation.
 ///
-/// Layers written with candle use [`Vars::builder`]: `candle_nn::linear(inputs, units, vars.builder())`.
+/// Layers written with candle use [`Vars::builder`]:
+/// `candle_nn::linear(inputs, units, vars.builder())`.
 #[derive(Clone)]
 pub struct Vars {
     tree: Arc<Mutex<Tree>>,
@@ -39,18 +40,19 @@ struct Entry {
     role: VarRole,
 }
 
-/// What a variable is for.
+/// The purpose of a variable.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum VarRole {
-    /// It learns from gradients.
+    /// Learns from gradients.
     Learned,
-    /// It is part of the model, and no gradient changes it.
+    /// Part of the model, but not changed by gradients.
     Buffer,
-    /// It is needed to go on training, and not part of the model.
+    /// Needed to resume training, but not part of the model.
     State,
 }
 
-/// No single variable may have more elements: a width with a few zeros too many is a slip, not a wish.
+/// The largest number of elements of a variable. A larger width is assumed to be a typing
+/// error.
 const LARGEST: usize = 1 << 31;
 
 impl Vars {
@@ -70,13 +72,14 @@ impl Vars {
     }
 
     fn tree(&self) -> MutexGuard<'_, Tree> {
-        // A panic elsewhere cannot leave the map half-changed: every change is one insertion.
+        // A panic in another thread cannot leave the map in an invalid state: every
+        // change is one insertion.
         self.tree
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// The place called `name` below this one.
+    /// The scope `name` below this one.
     pub fn scope(&self, name: impl std::fmt::Display) -> Self {
         Self {
             tree: self.tree.clone(),
@@ -84,7 +87,7 @@ impl Vars {
         }
     }
 
-    /// The full name of `name` at this place.
+    /// The full name of `name` in this scope.
     pub fn path(&self, name: &str) -> String {
         if self.prefix.is_empty() {
             name.to_string()
@@ -103,15 +106,17 @@ impl Vars {
         self.tree().device.clone()
     }
 
-    /// The learned variable `name`, drawn by `init` if it is new.
+    /// The learned variable `name`, initialised with `init` if it is new.
     ///
     /// # Errors
-    /// [`Error::Shape`] if it exists with another shape; [`Error::Usage`] if it is too large for memory.
+    /// [`Error::Shape`] if it exists with another shape; [`Error::Usage`] if it is too
+    /// large for memory.
     pub fn get(&self, name: &str, shape: impl Into<Shape>, init: Init) -> Result<Var> {
         self.entry(name, shape.into(), init, self.dtype(), VarRole::Learned)
     }
 
-    /// A variable that no gradient changes, such as a running mean. It is part of the model.
+    /// A variable that gradients do not change, such as a running mean. It is part of the
+    /// model.
     ///
     /// # Errors
     /// As [`Vars::get`].
@@ -119,8 +124,9 @@ impl Vars {
         self.entry(name, shape.into(), init, self.dtype(), VarRole::Buffer)
     }
 
-    /// A variable that only training needs, such as a sum over an epoch or a pool of samples: zeros of any element type.
-    /// It is saved for a run to be resumed, and is not part of the model.
+    /// A variable that only training needs, such as a sum over an epoch or a pool of
+    /// samples. It starts at zero and can have any element type. It is saved for
+    /// resuming, and is not part of the model.
     ///
     /// # Errors
     /// As [`Vars::get`].
@@ -168,13 +174,14 @@ impl Vars {
         Ok(var)
     }
 
-    /// A builder of candle at this place. Everything that `candle_nn` makes with it is seeded, saved and learned.
+    /// A candle `VarBuilder` for this scope. Everything that `candle_nn` makes with it is
+    /// seeded, saved and learned.
     pub fn builder(&self) -> VarBuilder<'static> {
         let backend: Box<dyn SimpleBackend> = Box::new(self.clone());
         VarBuilder::from_backend(backend, self.dtype(), self.device())
     }
 
-    /// All variables at and below this place, by full name, in the order of the names.
+    /// All variables in and below this scope, by full name, in the order of the names.
     pub fn all(&self) -> Vec<(String, Var)> {
         self.entries(|_| true)
     }
@@ -184,12 +191,12 @@ impl Vars {
         self.entries(|role| role == VarRole::Learned)
     }
 
-    /// The variables of the model: those that learn, and buffers.
+    /// The variables of the model: learned variables and buffers.
     pub fn model(&self) -> Vec<(String, Var)> {
         self.entries(|role| role != VarRole::State)
     }
 
-    /// The variables that only training needs: see [`Vars::state`].
+    /// The variables that only training needs; see [`Vars::state`].
     pub fn training_state(&self) -> Vec<(String, Var)> {
         self.entries(|role| role == VarRole::State)
     }
@@ -202,40 +209,44 @@ impl Vars {
             .collect()
     }
 
-    /// Whether a full name is at or below this place.
+    /// Whether a full name is in or below this scope.
     fn is_above(&self, path: &str) -> bool {
         let rest = path.strip_prefix(&self.prefix);
         self.prefix.is_empty() || rest.is_some_and(|rest| rest.starts_with('.'))
     }
 
-    /// Whether `var` is the variable with this full name, and at or below this place.
+    /// Whether `var` is the variable with this full name, in or below this scope.
     pub fn owns(&self, path: &str, var: &Var) -> bool {
         let tree = self.tree();
         let entry = tree.entries.get(path);
         self.is_above(path) && entry.is_some_and(|entry| entry.var.id() == var.id())
     }
 
-    /// A number that grows with every change of a variable of the tree. Caches compare it.
+    /// A counter of the changes of the tree's variables. Caches compare it.
     pub fn version(&self) -> u64 {
         self.tree().version
     }
 
-    /// Reports that a variable was changed in place by something else than an [`Optimiser`](crate::Optimiser).
+    /// Reports that a variable was changed in place without an
+    /// [`Optimiser`](crate::Optimiser).
     pub fn changed(&self) {
         self.tree().version += 1;
     }
 
-    /// Sets every variable of the model at and below this place to its value in `tensors`.
+    /// Sets every variable of the model in and below this scope to its value in
+    /// `tensors`.
     ///
-    /// Nothing is changed unless everything fits.
+    /// No variable is changed unless all of them fit.
     ///
     /// # Errors
-    /// [`Error::Usage`] if one is missing or superfluous, [`Error::Shape`] if one has another shape.
+    /// [`Error::Usage`] if a variable is missing or unknown; [`Error::Shape`] if the
+    /// shapes differ.
     pub fn restore(&self, tensors: &HashMap<String, Tensor>) -> Result<()> {
         self.set_all(self.model(), tensors)
     }
 
-    /// Sets every variable that only training needs to its value in `tensors`, as [`Vars::restore`] does.
+    /// Sets every variable that only training needs to its value in `tensors`; see
+    /// [`Vars::restore`].
     ///
     /// # Errors
     /// As [`Vars::restore`].
@@ -250,7 +261,7 @@ impl Vars {
     ) -> Result<()> {
         for (path, var) in &variables {
             let Some(tensor) = tensors.get(path) else {
-                return Err(Error::usage(path, "missing from what was saved"));
+                return Err(Error::usage(path, "missing from the saved state"));
             };
             if tensor.dims() != var.dims() {
                 return Err(Error::shape(
@@ -280,7 +291,8 @@ impl Vars {
 }
 
 impl Tree {
-    /// Refuses a variable for which there is no memory: the process would end without a word.
+    /// Refuses a variable that does not fit into memory: the system would kill the
+    /// process without a message.
     fn check_memory(&self, path: &str, dims: &[usize], count: usize) -> Result<()> {
         let known: usize = self
             .entries
@@ -290,14 +302,15 @@ impl Tree {
         let bytes = known
             .saturating_add(count)
             .saturating_mul(self.dtype.size_in_bytes());
-        // The optimiser keeps as much again.
+        // The optimiser needs the same amount again.
         let needed = bytes.saturating_mul(2);
         let is_free = memory::available().is_none_or(|free| needed as u64 <= free);
         if is_free && Vec::<u8>::new().try_reserve_exact(needed).is_ok() {
             return Ok(());
         }
         let problem = format!(
-            "with a variable of shape {dims:?} the network and its optimiser need {} MB, more memory than is free",
+            "with a variable of shape {dims:?} the network and its optimiser need {} MB, \
+             more than the free memory",
             needed >> 20
         );
         Err(Error::usage(path, problem))
@@ -357,7 +370,7 @@ impl SimpleBackend for Vars {
             return Ok(var.as_tensor().clone());
         }
         candle_core::bail!(
-            "{}: variables are {:?} here, not {dtype:?}",
+            "{}: expected element type {:?}, found {dtype:?}",
             self.path(name),
             var.dtype()
         )
@@ -389,7 +402,7 @@ mod tests {
     };
 
     #[test]
-    fn values_depend_on_seed_and_name_and_not_on_the_order_of_making() -> Result<()> {
+    fn values_depend_on_seed_and_name_but_not_on_the_order_of_creation() -> Result<()> {
         let (one, two, other) = (vars(1), vars(1), vars(2));
         let a = one.get("a", 5, NORMAL)?.to_vec1::<f32>()?;
         one.get("b", 5, NORMAL)?;
@@ -401,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn what_candle_makes_is_listed_and_can_be_learned() -> Result<()> {
+    fn variables_made_by_candle_are_listed_and_can_be_learned() -> Result<()> {
         let vars = vars(1);
         let scope = vars.scope("blocks").scope(0);
         let linear = candle_nn::linear(3, 2, scope.builder())?;
@@ -414,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restoration_that_does_not_fit_changes_nothing() -> Result<()> {
+    fn a_failed_restore_changes_nothing() -> Result<()> {
         let vars = vars(1);
         let a = vars.get("a", 2, Init::Const(1.))?;
         vars.get("b", 2, Init::Const(1.))?;
@@ -437,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn an_absurd_size_is_refused_before_memory_is_taken() {
+    fn an_oversized_variable_is_refused_before_memory_is_allocated() {
         let error = vars(1)
             .get("weight", (1_000_000_000, 1_000_000_000_000), NORMAL)
             .unwrap_err();

@@ -1,4 +1,4 @@
-//! The passes that layers learn from, and what is known of them.
+//! Views of a batch with their roles and labels: the passes from which layers learn.
 
 use candle_core::Tensor;
 
@@ -8,13 +8,15 @@ use crate::flow::input::Input;
 /// The role of a view for a layer that learns from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Its goodness should be high.
+    /// A view whose goodness should be high.
     Positive,
-    /// Its goodness should be low; or, for a rule without goodness, the second, modulated pass.
+    /// A view whose goodness should be low. In a rule without goodness: the second,
+    /// modulated pass.
     Negative,
 }
 
-/// What a block learns towards: the role of every view, and the labels where it may see them.
+/// The targets of a block: the role of every view, and the labels if the block may see
+/// them.
 #[derive(Clone, Debug)]
 pub struct Targets {
     roles: Vec<Role>,
@@ -23,7 +25,8 @@ pub struct Targets {
 }
 
 impl Targets {
-    /// Targets of views with these roles, positive views first. A rule without negatives has one positive view.
+    /// Targets of views with these roles, positive views first. A rule without negatives
+    /// has one positive view.
     ///
     /// # Errors
     /// [`Error::Usage`] if there is no positive view, or one follows a negative view.
@@ -48,9 +51,11 @@ impl Targets {
         Self { labels, ..self }
     }
 
-    /// The same with numbers that are added to the goodness before the loss is taken, of the goodness's shape.
+    /// The same with an offset that is added to the goodness before the loss is computed.
+    /// It has the shape of the goodness.
     ///
-    /// An architecture in which layers consult each other passes the goodness of other layers here. It is detached.
+    /// An architecture in which layers cooperate passes the goodness of other layers
+    /// here. It is detached.
     pub fn with_offset(self, offset: &Tensor) -> Self {
         Self {
             offset: Some(offset.detach()),
@@ -78,14 +83,16 @@ impl Targets {
         self.roles.iter().filter(is_positive).count()
     }
 
-    /// The label of every example, `(B,)`, or of every position of every example, `(B·P,)`.
+    /// The label of every example, `(B,)`, or of every position of every example,
+    /// `(B·P,)`.
     ///
     /// # Errors
-    /// [`Error::Usage`] if there are none, or they are hidden.
+    /// [`Error::Usage`] if the labels are hidden or absent.
     pub fn labels(&self) -> Result<&[u32]> {
         self.labels.as_deref().ok_or_else(|| {
-            let problem = "labels are needed, and hidden here; a layer or goodness that learns from labels declares \
-                           it with `uses_labels`, and the data need labels";
+            let problem = "labels are needed, but hidden or absent here; a layer or \
+                           goodness that learns from labels must declare it with \
+                           `uses_labels`, and the data must have labels";
             Error::usage("targets", problem)
         })
     }
@@ -95,28 +102,30 @@ impl Targets {
         self.labels.is_some()
     }
 
-    /// What is added to the goodness before the loss is taken.
+    /// The offset that is added to the goodness before the loss is computed.
     pub fn offset(&self) -> Option<&Tensor> {
         self.offset.as_ref()
     }
 }
 
-/// The passes to learn from: the views of [`Views::input`], and the targets of each.
+/// The passes from which layers learn: the views in [`Views::input`], and their targets.
 #[derive(Clone, Debug)]
 pub struct Views {
     /// All views of the batch.
     pub input: Input,
-    /// What the views are to be learned as.
+    /// The targets of the views.
     pub targets: Targets,
 }
 
 impl Views {
     /// Views with their roles, positive views first.
     ///
-    /// Samplers need not pass labels on: the framework adds those of the batch to the targets.
+    /// Samplers need not pass labels on: the framework adds the labels of the batch to
+    /// the targets.
     ///
     /// # Errors
-    /// [`Error::Usage`] if there is not one role for each view; as [`Targets::new`].
+    /// [`Error::Usage`] if there is not one role for each view; errors of
+    /// [`Targets::new`].
     pub fn new(input: Input, roles: Vec<Role>) -> Result<Self> {
         if input.views() != roles.len() {
             let problem = format!(

@@ -6,33 +6,33 @@ use rayon::prelude::*;
 use super::cpu::{for_rows, is_fast, with_values};
 use crate::error::Result;
 
-/// Means and variances of what is standardised together, each `(R,)` by rows or `(N,)` by channels.
+/// Means and variances for standardisation, each `(R,)` by row or `(N,)` by channel.
 #[derive(Clone, Debug)]
 pub struct ChannelStats {
     /// The means.
     pub mean: Tensor,
-    /// The variances, of the whole: divided by the count.
+    /// The population variances: divided by the count.
     pub variance: Tensor,
-    /// Whether they are of the rows; otherwise of the channels.
+    /// Whether the statistics are by row; otherwise by channel.
     pub by_row: bool,
 }
 
-/// What is added to a variance before its root is taken.
+/// The constant added to a variance before its root is taken.
 const EPSILON: f64 = 1e-5;
 
-/// Rows, channels, and numbers in a plane of `(R, N, …)`.
+/// The numbers of rows, channels and elements per plane of `(R, N, …)`.
 fn sizes(x: &Tensor) -> Result<(usize, usize, usize)> {
     let (rows, channels) = (x.dim(0)?, x.dim(1)?);
     Ok((rows, channels, x.elem_count() / (rows * channels).max(1)))
 }
 
-/// As `(R, N, P)`.
+/// Reshapes `x` to `(R, N, P)`.
 fn planes(x: &Tensor) -> Result<Tensor> {
     let (rows, channels, plane) = sizes(x)?;
     Ok(x.contiguous()?.reshape((rows, channels, plane))?)
 }
 
-/// `Σ f(x)` over a plane: 16 sums side by side, always in the same order.
+/// `Σ f(x)` over a plane, in 16 lanes in a fixed order.
 fn lanes(plane: &[f32], f: impl Fn(usize, f32) -> f32) -> f64 {
     let mut lanes = [0f32; 16];
     let whole = plane.len() / 16 * 16;
@@ -47,7 +47,8 @@ fn lanes(plane: &[f32], f: impl Fn(usize, f32) -> f32) -> f64 {
     f64::from(lanes.iter().sum::<f32>() + rest)
 }
 
-/// Sums over what header together of what `plane` gives for plane `r·N + n`; one sum is one thread's.
+/// The sum of `plane(r·N + n)` over each row or over each channel. Each sum is computed
+/// by one thread.
 fn sums<const K: usize>(
     (rows, channels): (usize, usize),
     by_row: bool,
@@ -80,10 +81,10 @@ fn sums<const K: usize>(
 }
 
 impl ChannelStats {
-    /// Those of `x`, `(R, N, …)`.
+    /// The statistics of `x`, `(R, N, …)`.
     ///
     /// # Errors
-    /// Whatever candle refuses.
+    /// Errors of candle.
     pub fn of(x: &Tensor, by_row: bool) -> Result<Self> {
         let (rows, channels, size) = sizes(x)?;
         if !is_fast(x) {
@@ -146,7 +147,7 @@ impl ChannelStats {
         Ok((&self.variance + EPSILON)?.sqrt()?.recip()?)
     }
 
-    /// As `(R, 1, 1)` or `(1, N, 1)`.
+    /// Reshapes `x` to `(R, 1, 1)` or `(1, N, 1)` for broadcasting.
     fn spread(&self, x: &Tensor) -> Result<Tensor> {
         let count = x.dim(0)?;
         Ok(if self.by_row {
@@ -156,14 +157,16 @@ impl ChannelStats {
         })
     }
 
-    /// The gradient with respect to `x` below `(x − mean) / √(variance + 10⁻⁵)`, `delta` being that above it; `fixed`
-    /// says that the moments are not those of `x` but given.
+    /// The gradient with respect to `x`, given `delta`, the gradient with respect to
+    /// `n = (x − mean) / √(variance + 10⁻⁵)`. `fixed` means that the moments are
+    /// constants instead of the moments of `x`.
     ///
-    /// With `n` what came out and `s` what it was multiplied by, `s·(delta − mean(delta) − n·mean(n·delta))`, the means
-    /// being over what is standardised together; `s·delta` if the moments are fixed.
+    /// It is `s·(delta − mean(delta) − n·mean(n·delta))` with
+    /// `s = 1 / √(variance + 10⁻⁵)` and means over one row or channel; `s·delta` if the
+    /// moments are fixed.
     ///
     /// # Errors
-    /// Whatever candle refuses.
+    /// Errors of candle.
     pub fn gradient(&self, x: &Tensor, delta: &Tensor, fixed: bool) -> Result<Tensor> {
         let (rows, channels, size) = sizes(x)?;
         let scale = self.scale()?;
@@ -224,11 +227,11 @@ impl ChannelStats {
     }
 }
 
-/// `max(0, (x − mean) / √(variance + 10⁻⁵) + bias)` of `(R, N, …)`, `bias` being `(N,)`; without moments
-/// `max(0, x + bias)`.
+/// `max(0, (x − mean) / √(variance + 10⁻⁵) + bias)` with `x` of `(R, N, …)` and `bias` of
+/// `(N,)`. Without moments: `max(0, x + bias)`.
 ///
 /// # Errors
-/// Whatever candle refuses.
+/// Errors of candle.
 pub fn standardised_relu(
     x: &Tensor,
     moments: Option<&ChannelStats>,
@@ -271,7 +274,7 @@ pub fn standardised_relu(
             });
             for (out, x) in out.iter_mut().zip(&x[index * size..][..size]) {
                 let sum = (x - mean) * scale + bias;
-                // Not `max`, which would hide what is no number.
+                // Not `max`, which would hide NaN.
                 *out = if sum < 0. { 0. } else { sum };
             }
         });
@@ -280,10 +283,10 @@ pub fn standardised_relu(
     Ok(Tensor::from_vec(out, x.shape(), x.device())?)
 }
 
-/// The sum of each channel over all rows and places: `(R, N, …)` to `(N,)`.
+/// The sum of each channel over all rows and positions: `(R, N, …)` to `(N,)`.
 ///
 /// # Errors
-/// Whatever candle refuses.
+/// Errors of candle.
 pub fn channel_sums(x: &Tensor) -> Result<Tensor> {
     let (rows, channels, size) = sizes(x)?;
     if !is_fast(x) {
@@ -325,7 +328,7 @@ mod tests {
         for by_row in [true, false] {
             let x = Var::from_tensor(&numbers(1, DType::F64)?)?;
             let bias = Tensor::new(&[0.3f64, -0.2, 0.1], &Device::Cpu)?;
-            // The definition, through autograd.
+            // The definition, differentiated by autograd.
             let groups = if by_row {
                 x.flatten_from(1)?
             } else {

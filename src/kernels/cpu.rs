@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 
-/// Fewer elements than this are not worth waking a thread for.
+/// The number of elements below which waking another thread does not pay off.
 const GRAIN: usize = 1 << 15;
 
 pub(crate) fn is_fast(x: &Tensor) -> bool {
@@ -30,7 +30,8 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Lends the rows of `x`, `(B, …)` read as `(B, D)`; copies only if the columns are not side by side in memory.
+/// Calls `f` with the rows of `x`, `(B, …)` read as `(B, D)`. Copies only if the columns
+/// are not contiguous.
 pub(crate) fn with_rows<T>(x: &Tensor, f: impl FnOnce(Rows<'_>) -> T) -> Result<T> {
     let matrix = if x.rank() == 2 {
         x.clone()
@@ -55,7 +56,7 @@ pub(crate) fn with_rows<T>(x: &Tensor, f: impl FnOnce(Rows<'_>) -> T) -> Result<
     }))
 }
 
-/// Lends the values of a contiguous vector.
+/// Calls `f` with the values of a tensor; copies only if it is not contiguous.
 pub(crate) fn with_values<T>(x: &Tensor, f: impl FnOnce(&[f32]) -> T) -> Result<T> {
     let x = x.contiguous()?;
     let (storage, layout) = x.storage_and_layout();
@@ -65,7 +66,7 @@ pub(crate) fn with_values<T>(x: &Tensor, f: impl FnOnce(&[f32]) -> T) -> Result<
     Ok(f(&data[layout.start_offset()..][..x.elem_count()]))
 }
 
-/// Lends the values of a contiguous tensor to be changed in place.
+/// Calls `f` with the values of a contiguous tensor, to change them in place.
 pub(crate) fn with_values_mut<T>(x: &Tensor, f: impl FnOnce(&mut [f32]) -> T) -> Result<T> {
     let change = Change {
         f: Cell::new(Some(f)),
@@ -98,11 +99,15 @@ impl<T, F: FnOnce(&mut [f32]) -> T> InplaceOp1 for Change<F, T> {
 fn not_fast(x: &Tensor) -> Error {
     Error::usage(
         "fast path",
-        format!("{:?} on {:?}", x.dtype(), x.device().location()),
+        format!(
+            "expected contiguous f32 on the CPU, found {:?} on {:?}",
+            x.dtype(),
+            x.device().location()
+        ),
     )
 }
 
-/// Calls `f(row index, row)` for all rows, several threads side by side.
+/// Calls `f(row index, row)` for all rows, in parallel if there are many elements.
 pub(crate) fn for_rows(out: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
     if width == 0 {
         return;
@@ -123,14 +128,14 @@ pub(crate) fn for_rows(out: &mut [f32], width: usize, f: impl Fn(usize, &mut [f3
         });
 }
 
-/// `out ← out + factor·row`.
+/// Computes `out ← out + factor·row`.
 pub(crate) fn add(out: &mut [f32], factor: f32, row: &[f32]) {
     out.iter_mut()
         .zip(row)
         .for_each(|(out, x)| *out += factor * x);
 }
 
-/// Sums in 16 lanes, always in the same order.
+/// The dot product, summed in 16 lanes in a fixed order.
 fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut lanes = [0f32; 16];
     let (a16, b16) = (a.chunks_exact(16), b.chunks_exact(16));
@@ -215,7 +220,8 @@ pub(super) fn column_sums(x: &Tensor, rows: usize) -> Result<Tensor> {
         if rows * x.width < 2 * GRAIN {
             strip(0, &mut sums);
         } else {
-            // Columns are divided, so that every sum runs over the rows in order.
+            // Columns are divided among threads, so that every sum runs over the rows in
+            // order.
             let columns = (x.width.div_ceil(8)).max(64);
             sums.par_chunks_mut(columns)
                 .enumerate()
@@ -227,7 +233,8 @@ pub(super) fn column_sums(x: &Tensor, rows: usize) -> Result<Tensor> {
     Ok(Tensor::from_vec(sums, width, x.device())?)
 }
 
-/// Without a branch, and with lengths that the compiler knows to be equal, so that it is vectorised.
+/// Gates one row. It has no branch, and lengths that the compiler knows to be equal, so
+/// that it is vectorised.
 fn gate_row(out: &mut [f32], gradient: &[f32], activity: &[f32], gain: f32) {
     let (gradient, activity) = (&gradient[..out.len()], &activity[..out.len()]);
     for i in 0..out.len() {
@@ -271,7 +278,7 @@ pub(super) fn log_softmax(x: &Tensor) -> Result<Tensor> {
         let mut out = vec![0f32; x.rows * x.width];
         for_rows(&mut out, x.width, |row, out| {
             let row = x.row(row);
-            // Not a number if one of them is none, as in the plain form.
+            // NaN if one of them is NaN, as in the plain form.
             let top = row.iter().fold(f32::NEG_INFINITY, |top, &x| {
                 if x > top || x.is_nan() {
                     x
@@ -290,7 +297,7 @@ pub(super) fn log_softmax(x: &Tensor) -> Result<Tensor> {
     Ok(Tensor::from_vec(out, x.shape(), x.device())?)
 }
 
-/// `f` of every two elements; the rows of `a` are repeated if it has fewer.
+/// Applies `f` to pairs of elements. If `a` has fewer rows, they are repeated.
 pub(super) fn pairs(a: &Tensor, b: &Tensor, f: impl Fn(f32, f32) -> f32 + Sync) -> Result<Tensor> {
     let out = with_rows(a, |a| {
         with_rows(b, |b| {
@@ -320,8 +327,8 @@ pub(super) fn multiply(x: &Tensor, factors: &[f32]) -> Result<Tensor> {
     Ok(Tensor::from_vec(out, x.shape(), x.device())?)
 }
 
-/// 0 with probability `rate`, else `1 / (1 − rate)`; chunk `c` is drawn from stream `c` of the generator, so that
-/// the mask is the same at any number of threads.
+/// A mask of 0 with probability `rate`, else `1 / (1 − rate)`. Chunk `c` is drawn from
+/// stream `c` of the generator, so that the mask is the same with any number of threads.
 pub(super) fn dropout_mask(count: usize, rate: f64, rng: &ChaCha8Rng) -> Vec<f32> {
     let limit = (rate * 65536.).round() as u32;
     let kept = (1. / (1. - f64::from(limit) / 65536.)) as f32;
@@ -381,7 +388,8 @@ mod tests {
         assert!(worst < 1e-5 * (1. + largest), "{worst} of {largest}");
     }
 
-    /// Small and large enough for several threads; the plain form runs in 64 bits.
+    /// Compares both forms on small matrices and on one large enough for several threads;
+    /// the plain form uses 64 bits.
     fn both(f: impl Fn(&Tensor) -> Result<Tensor>) {
         for (rows, width) in [(3, 5), (1, 1), (200, 1003)] {
             let x = random(rows, width);
@@ -428,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn dropout_keeps_the_mean_and_silences_the_share() -> Result<()> {
+    fn dropout_keeps_the_mean_and_zeroes_the_share() -> Result<()> {
         let ones = Tensor::ones((500, 1000), DType::F32, &Device::Cpu)?;
         let dropped = kernels::dropout(&ones, 0.25, &stream(3, "dropout", 0))?;
         let silenced = dropped
@@ -443,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn the_stable_functions_are_right_at_both_ends() -> Result<()> {
+    fn sigmoid_and_softplus_are_right_at_both_ends() -> Result<()> {
         let x = Tensor::new(&[-200f32, -1., 0., 1., 200.], &Device::Cpu)?;
         let sigmoid = kernels::sigmoid(&x)?.to_vec1::<f32>()?;
         // numpy: 1 / (1 + exp(-x)); log1p(exp(x))

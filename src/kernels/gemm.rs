@@ -1,6 +1,7 @@
-//! Matrix products that go on with their result while it is in the cache.
+//! Matrix products that process their result further while it is in the cache.
 //!
-//! The one place that calls the `gemm` crate, and with it the one place with unsafe code: the bounds are checked here.
+//! The only file that calls the `gemm` crate, and the only one with unsafe code. The
+//! bounds are checked here.
 #![allow(unsafe_code)]
 
 use rayon::prelude::*;
@@ -45,13 +46,15 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// Into how many panels the result is cut. A constant, so that the bits do not depend on the number of threads.
+/// The number of panels of a result. It is constant, so that the bits do not depend on
+/// the number of threads.
 const PANELS: usize = 8;
 
-/// Products of fewer multiplications are not worth dividing.
+/// Products with fewer multiplications are not divided among threads.
 const SMALL: usize = 1 << 20;
 
-/// `a·b`, each piece of a row of it then handed to `finish(row, first column, piece)` while it is in the cache.
+/// Computes `a·b`, then calls `finish(row, first column, piece)` for each piece of a row
+/// while it is in the cache.
 ///
 /// # Panics
 /// As [`accumulate`].
@@ -79,19 +82,22 @@ pub(crate) fn product(
         b,
         |row, first, piece, _| finish(row, first, piece),
     );
-    // SAFETY: the product has written every one of the `count` elements that were reserved; it read none of them.
+    // SAFETY: the product has written every one of the `count` elements that were
+    // reserved; it read none of them.
     unsafe { dst.set_len(count) };
     dst
 }
 
-/// `dst ← keep·dst + factor·a·b`; `dst` has contiguous rows. Each piece of a row is then handed to `finish`, with the
-/// same piece of `beside`, a matrix of the same shape or nothing: `finish(piece of dst, piece of beside)`.
+/// Computes `dst ← keep·dst + factor·a·b`, with contiguous rows in `dst`. Then calls
+/// `finish(piece of dst, piece of beside)` for each piece of a row. `beside` is a matrix
+/// of the same shape, or empty.
 ///
-/// The result is cut into panels of rows, or of columns if it is wider than high, each computed by one thread: the
-/// threads meet once, not once for every block of the sum.
+/// The result is divided into panels of rows, or of columns if it is wider than high.
+/// Each panel is computed by one thread. So the threads synchronise once, not once per
+/// block of the sum.
 ///
 /// # Panics
-/// If the sizes do not fit each other or the slices; callers have checked the shapes by then.
+/// If the sizes do not match each other or the slices. Callers check the shapes first.
 pub(crate) fn accumulate(
     dst: &mut [f32],
     beside: &mut [f32],
@@ -101,10 +107,13 @@ pub(crate) fn accumulate(
     b: Matrix<'_>,
     finish: impl Fn(&mut [f32], &mut [f32]) + Sync,
 ) {
-    assert!(dst.len() == a.rows * b.columns, "sizes of a matrix product");
+    assert!(
+        dst.len() == a.rows * b.columns,
+        "the sizes of a matrix product must match"
+    );
     assert!(
         beside.is_empty() || beside.len() == dst.len(),
-        "sizes of a matrix product and what is beside it"
+        "a matrix product and `beside` must have the same size"
     );
     let beside = if beside.is_empty() {
         std::ptr::null_mut()
@@ -122,16 +131,17 @@ pub(crate) fn accumulate(
     );
 }
 
-/// `dst ← keep·dst + a·b` on this thread, `dst` being all of the result, row by row; `keep` is 0 or 1.
+/// Computes `dst ← keep·dst + a·b` on this thread. `dst` is the whole result, row by row;
+/// `keep` is 0 or 1.
 ///
 /// # Panics
 /// As [`accumulate`].
 pub(crate) fn accumulate_here(dst: &mut [f32], keep: f32, a: Matrix<'_>, b: Matrix<'_>) {
     assert!(
         a.columns == b.rows && dst.len() == a.rows * b.columns,
-        "sizes of a matrix product"
+        "the sizes of a matrix product must match"
     );
-    assert!(a.fits() && b.fits(), "a matrix reaches beyond its memory");
+    assert!(a.fits() && b.fits(), "a matrix must fit its slice");
     let (height, width) = (a.rows, b.columns);
     let (dst, beside) = (Place(dst.as_mut_ptr()), Place(std::ptr::null_mut()));
     let panel = Panel {
@@ -145,20 +155,22 @@ pub(crate) fn accumulate_here(dst: &mut [f32], keep: f32, a: Matrix<'_>, b: Matr
         a,
         b,
     };
-    // SAFETY: the panel is the whole of `dst`, which is lent to this function alone, and the matrices fit.
+    // SAFETY: the panel is the whole of `dst`, which is lent to this function alone, and
+    // the matrices fit.
     unsafe { panel.work(keep, 1., &|_, _, _: &mut [f32], _: &mut [f32]| ()) };
 }
 
-/// Where a matrix begins.
+/// The address of a matrix's first element.
 #[derive(Clone, Copy)]
 struct Place(*mut f32);
 
-// SAFETY: a place is only a number; the elements that threads reach from it are disjoint.
+// SAFETY: a place is only an address; threads access disjoint elements through it.
 unsafe impl Send for Place {}
 // SAFETY: as above.
 unsafe impl Sync for Place {}
 
-/// `dst` must have room for the product; `beside` too, unless it is null: then `finish` gets nothing of it.
+/// Computes a product in panels. `dst` must have room for it, and `beside` too, unless it
+/// is null: then `finish` gets an empty slice.
 fn run(
     dst: Place,
     beside: Place,
@@ -169,8 +181,11 @@ fn run(
     finish: impl Fn(usize, usize, &mut [f32], &mut [f32]) + Sync,
 ) {
     let (rows, columns) = (a.rows, b.columns);
-    assert!(a.columns == b.rows, "sizes of a matrix product");
-    assert!(a.fits() && b.fits(), "a matrix reaches beyond its memory");
+    assert!(
+        a.columns == b.rows,
+        "the sizes of a matrix product must match"
+    );
+    assert!(a.fits() && b.fits(), "a matrix must fit its slice");
     let panel = |first_row: usize, first_column: usize, height: usize, width: usize| {
         let a = Matrix {
             data: a.data.get(first_row * a.row..).unwrap_or(&[]),
@@ -194,13 +209,14 @@ fn run(
             b,
         }
     };
-    // SAFETY: the panels below are disjoint and lie within the result, for which the callers, both in this file, have
-    // reserved room in `dst` and `beside`; the matrices fit their slices, as asserted above.
+    // SAFETY: the panels below are disjoint and lie within the result. The callers, both
+    // in this file, have reserved room for it in `dst` and `beside`. The matrices fit
+    // their slices, as asserted above.
     let work = |panel: Panel<'_>| unsafe { panel.work(keep, factor, &finish) };
     if rows == 0 || columns == 0 {
         return;
     }
-    // Where the sums are short, what is done to the result counts for as much as 16 of their terms.
+    // For short sums, `finish` costs as much as about 16 terms.
     if rows * columns * a.columns.max(16) < SMALL {
         return work(panel(0, 0, rows, columns));
     }
@@ -211,7 +227,7 @@ fn run(
             .map(|index| index * height);
         firsts.for_each(|first| work(panel(first, 0, height.min(rows - first), columns)));
     } else {
-        // Whole registers of the kernel, wherever the result is wide enough.
+        // Multiples of the kernel's registers, if the result is wide enough.
         let width = columns.div_ceil(PANELS).next_multiple_of(64);
         let firsts = (0..columns.div_ceil(width))
             .into_par_iter()
@@ -220,7 +236,7 @@ fn run(
     }
 }
 
-/// Some rows and columns of the result, and what they are the product of.
+/// Some rows and columns of the result, with the matrices to multiply.
 struct Panel<'a> {
     dst: Place,
     beside: Place,
@@ -234,11 +250,13 @@ struct Panel<'a> {
 }
 
 impl Panel<'_> {
-    /// `panel ← keep·panel + factor·a·b` on this thread, then `finish` for each of its rows.
+    /// Computes `panel ← keep·panel + factor·a·b` on this thread, then calls `finish` for
+    /// each row.
     ///
     /// # Safety
-    /// Nobody else may use the panel's elements meanwhile; it must lie within the room of `dst`, and of `beside` unless
-    /// that is null; `a` and `b` must fit their slices and the panel.
+    /// No other code may access the panel's elements during the call. The panel must lie
+    /// within `dst`, and within `beside` unless that is null. `a` and `b` must fit their
+    /// slices and the panel.
     unsafe fn work(
         self,
         keep: f32,
@@ -249,8 +267,8 @@ impl Panel<'_> {
         let (a, b) = (self.a, self.b);
         let offset = self.first_row * self.stride + self.first_column;
         if keep != 0. && keep != 1. {
-            // Scaled first, row after row: that brings the panel into the cache, where the product, which reads it in
-            // small tiles, would wait for every one of them.
+            // Scaled first, row by row, which brings the panel into the cache. The
+            // product reads it in small tiles and would otherwise wait for each of them.
             for row in 0..self.height {
                 // SAFETY: as the caller promises.
                 let piece = unsafe { self.piece(self.dst, row) };
@@ -296,7 +314,8 @@ impl Panel<'_> {
     /// A row of the panel.
     ///
     /// # Safety
-    /// The row must lie within the room of `matrix`, be initialised, and not be used by anybody else meanwhile.
+    /// The row must lie within `matrix`, be initialised, and not be accessed by other
+    /// code during the borrow.
     unsafe fn piece<'b>(&self, matrix: Place, row: usize) -> &'b mut [f32] {
         let start = (self.first_row + row) * self.stride + self.first_column;
         // SAFETY: promised by the caller.
@@ -325,7 +344,7 @@ mod tests {
         );
         assert_eq!(dst, [13., 20., 35., 42.]);
         assert_eq!(beside, [1., 21., 1., 43.]);
-        // A sum of nothing.
+        // An empty sum.
         let (left, right) = (Matrix::of_rows(&[], 2, 0, 0), Matrix::of_rows(&[], 0, 2, 2));
         accumulate(&mut dst, &mut beside, 0.5, 2., left, right, |_, _| ());
         assert_eq!(dst, [6.5, 10., 17.5, 21.]);
@@ -339,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bits_are_the_same_at_any_number_of_threads() {
+    fn the_bits_are_the_same_with_any_number_of_threads() {
         let numbers: Vec<f32> = (0..300 * 200)
             .map(|i| ((i * 7919 % 1009) as f32).sin())
             .collect();

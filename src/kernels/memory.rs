@@ -1,6 +1,7 @@
-//! The memory of the machine and of this process, where the system tells (Linux).
+//! Memory statistics of the machine and of this process, where the system reports them
+//! (Linux).
 
-/// The bytes of memory that are free.
+/// The free memory in bytes.
 pub(crate) fn available() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text
@@ -13,7 +14,7 @@ pub(crate) fn available() -> Option<u64> {
         .checked_mul(1024)
 }
 
-/// The largest memory that this process has held, in units of 10⁶ bytes.
+/// The peak memory of this process in units of 10⁶ bytes.
 pub(crate) fn peak_mb() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status

@@ -1,9 +1,10 @@
-//! The arithmetic that the hot paths share.
+//! Arithmetic kernels of the hot paths.
 //!
-//! Every function has a plain form made of candle's operations, which runs on any device and with any element type,
-//! and a fast form for `f32` on the CPU, which does in one pass over memory what candle does in several. Both give the
-//! same numbers within rounding. The fast forms give the same bits at any number of threads: work is divided among
-//! rows or columns, never within a sum.
+//! Every function has two forms. The plain form uses candle's operations and runs on any
+//! device, with any element type. The fast form is for `f32` on the CPU and needs one
+//! pass over memory instead of several. Both give the same numbers within rounding. The
+//! fast forms give the same bits with any number of threads: work is divided among rows
+//! or columns, never within a sum.
 
 mod channel_stats;
 mod cpu;
@@ -19,7 +20,7 @@ pub(crate) use cpu::{add, for_rows, is_fast, with_rows, with_values, with_values
 
 use crate::error::{Error, Result};
 
-/// The value of a tensor of one number.
+/// The value of a tensor with one element.
 pub(crate) fn scalar(x: &Tensor) -> Result<f64> {
     Ok(x.to_device(&Device::Cpu)?
         .to_dtype(DType::F64)?
@@ -53,7 +54,7 @@ pub fn sum_squares(x: &Tensor) -> Result<Tensor> {
     Ok(x.flatten_from(1)?.sqr()?.sum(1)?)
 }
 
-/// Every row times its factor: `(B, …)` and `(B,)` to `(B, …)`.
+/// Rows multiplied by their factors: `(B, …)` and `(B,)` to `(B, …)`.
 pub fn scale_rows(x: &Tensor, factors: &Tensor) -> Result<Tensor> {
     if is_fast(x) {
         return cpu::scale_rows(x, factors);
@@ -62,7 +63,8 @@ pub fn scale_rows(x: &Tensor, factors: &Tensor) -> Result<Tensor> {
     Ok(x.broadcast_mul(&factors.reshape(shape)?)?)
 }
 
-/// Every row times its factor, then summed over the views: `(V·B, D)` and `(V·B,)` to `(B, D)`.
+/// The sum over the views of rows multiplied by their factors: `(V·B, D)` and `(V·B,)` to
+/// `(B, D)`.
 pub fn sum_views(x: &Tensor, factors: Option<&Tensor>, views: usize) -> Result<Tensor> {
     if is_fast(x) {
         return cpu::sum_views(x, factors, views);
@@ -87,8 +89,8 @@ pub fn column_sums(x: &Tensor) -> Result<Tensor> {
     Ok(x.sum(0)?)
 }
 
-/// The gradient below a ReLU whose output was `activity`: `gradient` where a unit was active, else 0; times `gain`. All
-/// `(B, …)`.
+/// The gradient with respect to the input of a ReLU with output `activity`:
+/// `gain·gradient` where a unit was active, else 0. All are `(B, …)`.
 pub fn gate(gradient: &Tensor, activity: &Tensor, gain: f64) -> Result<Tensor> {
     if is_fast(gradient) && is_fast(activity) {
         return cpu::gate(gradient, activity, gain as f32);
@@ -97,7 +99,8 @@ pub fn gate(gradient: &Tensor, activity: &Tensor, gain: f64) -> Result<Tensor> {
     Ok(((gradient * active)? * gain)?)
 }
 
-/// `x[r] + Σₛ sharesₛ[r]·rowₛ` for every row: `(R, N)`, and each `(R,)` and `(N,)`, to `(R, N)`.
+/// `x[r] + Σₛ sharesₛ[r]·rowₛ` for every row `r`: `x` is `(R, N)`, `sharesₛ` `(R,)` and
+/// `rowₛ` `(N,)`.
 pub(crate) fn add_common(x: &Tensor, common: &[(Tensor, Tensor)]) -> Result<Tensor> {
     if is_fast(x) && !common.is_empty() {
         return cpu::add_common(x, common);
@@ -108,17 +111,18 @@ pub(crate) fn add_common(x: &Tensor, common: &[(Tensor, Tensor)]) -> Result<Tens
     common.iter().try_fold(x.clone(), add)
 }
 
-/// `keep·old + (1 − keep)·new`, all `(R, …)`; the rows of `old` are repeated if it has fewer.
+/// `keep·old + (1 − keep)·new`, all `(R, …)`. If `old` has fewer rows, they are repeated.
 ///
 /// # Errors
-/// [`Error::Shape`] if the rows of `new` are not a multiple of those of `old`, of the same length.
+/// [`Error::Shape`] if the number of rows of `new` is not a multiple of that of `old`, or
+/// the rows differ in shape.
 pub fn damp(old: &Tensor, new: &Tensor, keep: f64) -> Result<Tensor> {
     let (rows, of_new) = (old.dim(0)?, new.dim(0)?);
     if old.dims()[1..] != new.dims()[1..] || rows == 0 || of_new % rows != 0 {
         return Err(Error::shape(
             "damping",
             new.dims().to_vec(),
-            format!("a multiple of {rows} rows like {:?}", old.dims()),
+            format!("a multiple of {rows} rows, each as in {:?}", old.dims()),
         ));
     }
     if is_fast(old) && is_fast(new) {
@@ -129,7 +133,8 @@ pub fn damp(old: &Tensor, new: &Tensor, keep: f64) -> Result<Tensor> {
     Ok(((old.repeat(repeats)? * keep)? + (new * (1. - keep))?)?)
 }
 
-/// `a + b`, both `(R, …)`. Candle's own sum would wake its pool of threads, which waits busily beside those here.
+/// `a + b`, both `(R, …)`. candle's own sum would wake its thread pool, which busy-waits
+/// and slows the threads used here.
 pub(crate) fn sum(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     if is_fast(a) && is_fast(b) && a.shape() == b.shape() {
         return cpu::pairs(a, b, |a, b| a + b);
@@ -137,9 +142,10 @@ pub(crate) fn sum(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     Ok((a + b)?)
 }
 
-/// Every element silenced with probability `rate` (rounded to 1/65536), the others divided by `1 − rate`.
+/// Dropout: each element is zeroed with probability `rate` (rounded to 1/65536), the
+/// others are divided by `1 − rate`.
 ///
-/// The mask depends on the generator and the number of elements alone.
+/// The mask depends only on the generator and the number of elements.
 pub fn dropout(x: &Tensor, rate: f64, rng: &ChaCha8Rng) -> Result<Tensor> {
     let mask = cpu::dropout_mask(x.elem_count(), rate, rng);
     if is_fast(x) {
@@ -175,14 +181,14 @@ pub(crate) fn index(labels: &[u32], device: &Device) -> Result<Tensor> {
     Ok(Tensor::from_slice(labels, labels.len(), device)?)
 }
 
-/// The entries of `x`, `(B, C)`, that `labels` point to, `(B,)`.
+/// The entry of each row of `x`, `(B, C)`, at the row's label: `(B,)`.
 pub(crate) fn entries(x: &Tensor, labels: &[u32]) -> Result<Tensor> {
     Ok(x.contiguous()?
         .gather(&index(labels, x.device())?.unsqueeze(1)?, 1)?
         .squeeze(1)?)
 }
 
-/// One row of `one` and zeros for each label, `(B, C)`.
+/// One-hot rows for labels, `(B, C)`, of the type and device of `like`.
 pub(crate) fn one_hot(labels: &[u32], classes: usize, like: &Tensor) -> Result<Tensor> {
     let mut values = vec![0f32; labels.len() * classes];
     for (row, &label) in values.chunks_exact_mut(classes).zip(labels) {
@@ -195,5 +201,5 @@ pub(crate) fn one_hot(labels: &[u32], classes: usize, like: &Tensor) -> Result<T
     )
 }
 
-/// Whether the fast forms are made for this element type; the plain ones do everything else.
+/// The element type of the fast forms; the plain forms handle all others.
 pub(crate) const FAST: DType = DType::F32;

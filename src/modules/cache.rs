@@ -1,4 +1,4 @@
-//! What was made of a tensor, kept for whoever asks for it again.
+//! One-slot caches keyed by tensor identity.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -8,9 +8,10 @@ use candle_core::{Tensor, TensorId};
 
 use crate::error::Result;
 
-/// Something that was made of a tensor, or on the way to it, and is needed again in the same lesson: the last one alone.
+/// The last result that was computed from a tensor, or together with it, for reuse in the
+/// same lesson.
 ///
-/// It only saves work: whoever does not find it makes it anew.
+/// It only saves work: on a cache miss the caller computes the result again.
 pub struct LastResult<T>(Mutex<Option<(TensorId, T)>>);
 
 impl<T> Default for LastResult<T> {
@@ -20,12 +21,12 @@ impl<T> Default for LastResult<T> {
 }
 
 impl<T> LastResult<T> {
-    /// Keeps what header to this very tensor, and nothing else.
+    /// Stores the result for exactly this tensor, and replaces the previous one.
     pub fn put(&self, of: &Tensor, made: T) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((of.id(), made));
     }
 
-    /// What was kept for this very tensor; nothing is kept any longer.
+    /// Takes the result for exactly this tensor; the cache is empty afterwards.
     pub fn take(&self, of: &Tensor) -> Option<T> {
         let made = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         made.filter(|(id, _)| *id == of.id()).map(|(_, made)| made)
@@ -33,7 +34,7 @@ impl<T> LastResult<T> {
 }
 
 impl<T: Clone> LastResult<T> {
-    /// What was kept for this very tensor, which may be asked for again.
+    /// The result for exactly this tensor; it stays in the cache.
     pub fn get(&self, of: &Tensor) -> Option<T> {
         let made = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         made.as_ref()
@@ -42,13 +43,13 @@ impl<T: Clone> LastResult<T> {
     }
 }
 
-/// What was last made of each part of an input and of variables: of which columns of which matrix, at which version of
-/// the variables.
+/// The last result for each part of an input. The key is the matrix, its columns and the
+/// version of the variables.
 pub(crate) struct PartCache<T>(Mutex<Entries<T>>);
 
 type Key = (TensorId, Range<usize>, u64);
 
-/// By the first column; without a value where something was made and not kept.
+/// Entries by first column; `None` if a result was computed but not stored.
 type Entries<T> = BTreeMap<usize, (Key, Option<Arc<T>>)>;
 
 impl<T> Default for PartCache<T> {
@@ -58,8 +59,11 @@ impl<T> Default for PartCache<T> {
 }
 
 impl<T> PartCache<T> {
-    /// That of the part that begins at column `first`, from memory if it is still the same. What is made is kept `at_once`,
-    /// or else from the second time on that the same is asked for: most parts never come again.
+    /// The result for the part that begins at column `first`, from the cache if the key
+    /// is equal.
+    ///
+    /// A new result is stored immediately if `at_once` is set, else from the second
+    /// request with the same key on: most parts are used only once.
     pub fn get(
         &self,
         first: usize,
@@ -94,7 +98,7 @@ mod tests {
     use candle_core::{DType, Device};
 
     #[test]
-    fn what_was_made_of_another_tensor_is_not_found() -> Result<()> {
+    fn results_of_another_tensor_are_not_found() -> Result<()> {
         let (one, other) = (
             Tensor::zeros(2, DType::F32, &Device::Cpu)?,
             Tensor::zeros(2, DType::F32, &Device::Cpu)?,
@@ -112,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_of_this_part_at_this_version() -> Result<()> {
+    fn a_result_belongs_to_one_part_and_one_version() -> Result<()> {
         let (one, other) = (
             Tensor::zeros(2, DType::F32, &Device::Cpu)?,
             Tensor::zeros(2, DType::F32, &Device::Cpu)?,
@@ -136,7 +140,7 @@ mod tests {
             (get(0, &one, 0..1, 7, true)?, get(0, &one, 0..1, 8, true)?),
             (3, 4)
         );
-        // Only what comes again is kept.
+        // Stored only from the second request on.
         assert_eq!(
             [5, 6, 6],
             [0, 1, 2].map(|_| get(0, &other, 0..1, 8, false).unwrap_or_default())

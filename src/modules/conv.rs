@@ -1,4 +1,4 @@
-//! A kernel that is moved over images and learns in closed form.
+//! A convolution with optional max pooling that learns in closed form.
 
 use candle_core::{Tensor, Var};
 use candle_nn::Init;
@@ -11,36 +11,40 @@ use crate::kernels::gemm::{accumulate_here, Matrix};
 use crate::kernels::{self, with_values};
 use crate::optim::{Gradient, Optimiser};
 
-/// The building block of convolutional layers: `y = pool(x ∗ W)`, the field moved by one pixel at a time, zeros beyond
-/// the border, so that `x ∗ W` is as high and wide as `x`.
+/// A convolution with max pooling, `y = pool(x ∗ W)`: stride 1, padded with zeros so that
+/// `x ∗ W` has the height and width of `x`.
 ///
-/// | tensor   | shape                      |                                                                   |
-/// |----------|----------------------------|-------------------------------------------------------------------|
-/// | `x`      | `(R, C, H, W)`             |                                                                   |
-/// | `W`      | `(N, C, K, K)`             | the variable `weight`; `K` is odd                                 |
-/// | `y`      | `(R, N, ⌊H/P⌋, ⌊W/P⌋)`     | the largest of every `P×P` pixels; not attached to the variables  |
+/// | tensor | shape                  | meaning                           |
+/// |--------|------------------------|-----------------------------------|
+/// | `x`    | `(R, C, H, W)`         | images                            |
+/// | `W`    | `(N, C, K, K)`         | the variable `weight`; `K` is odd |
+/// | `y`    | `(R, N, ⌊H/P⌋, ⌊W/P⌋)` | maxima of `P×P` pixels, detached  |
 ///
-/// Forward and the kernel's gradient are matrix products of the kernel with the fields of some hundred pixels at a time,
-/// gathered where they stay in the cache. The gradient of `x` is never computed. Where a pool found its largest value
-/// is remembered until the next call.
+/// The output and the gradient of the kernel are computed as matrix products with the
+/// fields of a few hundred pixels at a time, which fit into the cache (im2col). The
+/// gradient of `x` is never computed. [`Convolved`] stores the position of each pool's
+/// maximum.
 pub struct Conv {
     weight: (String, Var),
     pool: usize,
 }
 
-/// What [`Conv::forward`] gave, and what [`Conv::learn`] needs of it.
+/// The output of [`Conv::forward`], with the data that [`Conv::update`] needs.
 #[derive(Clone, Debug)]
 pub struct Convolved {
-    /// `(R, N, ⌊H/P⌋, ⌊W/P⌋)`.
+    /// The output, `(R, N, ⌊H/P⌋, ⌊W/P⌋)`.
     pub output: Tensor,
-    /// For every output, which of the `P·P` pixels was the largest, row by row; empty if there is no pool.
+    /// For every output, the index of the largest of its `P·P` pixels, row by row; empty
+    /// without a pool.
     choice: std::sync::Arc<[u8]>,
 }
 
-/// Pixels whose fields are gathered at a time: enough for the product to run at full speed.
+/// The number of pixels whose fields are gathered at a time: enough for the product to
+/// run at full speed.
 const TILE: usize = 512;
-/// Into how many parts, at most, the images are divided whose gradients are added up one after the other. A constant,
-/// so that the bits do not depend on the number of threads.
+/// The largest number of parts of a batch whose gradients are computed separately and
+/// added in order. It is constant, so that the bits do not depend on the number of
+/// threads.
 const PARTS: usize = 8;
 
 /// The sizes of one convolution.
@@ -56,28 +60,28 @@ struct Sizes {
 }
 
 impl Sizes {
-    /// The numbers in a field: `C·K·K`.
+    /// The size of a field, `C·K·K`.
     fn numbers(&self) -> usize {
         self.inputs * self.field * self.field
     }
 
-    /// Height and width of what comes out.
+    /// The height and width of the output.
     fn out(&self) -> (usize, usize) {
         (self.height / self.pool, self.width / self.pool)
     }
 
-    /// The numbers of one image that come out.
+    /// The number of outputs of one image.
     fn out_image(&self) -> usize {
         let (height, width) = self.out();
         self.units * height * width
     }
 
-    /// Images that are worked on together.
+    /// The number of images that are processed together.
     fn together(&self) -> usize {
         (TILE / (self.height * self.width).max(1)).clamp(1, self.rows.max(1))
     }
 
-    /// Rows of pixels of an image that are worked on together, whole pools of them.
+    /// The number of pixel rows that are processed together, a multiple of the pool.
     fn band(&self) -> usize {
         let (rows, _) = self.out();
         let bands = (self.height * self.width)
@@ -86,13 +90,14 @@ impl Sizes {
         rows.div_ceil(bands).max(1) * self.pool
     }
 
-    /// The bands of rows that are worked on; what no pool reaches is left out.
+    /// The bands of pixel rows, as first row and count. Rows beyond the last whole pool
+    /// are left out.
     fn bands(&self) -> impl Iterator<Item = (usize, usize)> {
         let (band, end) = (self.band(), self.height / self.pool * self.pool);
         (0..end.div_ceil(band)).map(move |index| (index * band, band.min(end - index * band)))
     }
 
-    /// Writes the fields about the pixels of some rows of `images`, `(C·K·K, pixels)`.
+    /// Writes the fields around the pixels of some rows of `images`, `(C·K·K, pixels)`.
     fn gather(&self, images: &[f32], (first, count): (usize, usize), fields: &mut Vec<f32>) {
         let (plane, reach) = (self.height * self.width, self.field as isize / 2);
         let (image, width) = (self.inputs * plane, self.width);
@@ -108,7 +113,7 @@ impl Sizes {
                 (place / self.field) as isize - reach,
                 (place % self.field) as isize - reach,
             );
-            // Of a line, what is to be seen after it was moved.
+            // The part of a line that stays visible after the shift.
             let (from, to) = (right.max(0) as usize, (-right).max(0) as usize);
             let length = width.saturating_sub(right.unsigned_abs());
             for (line, out) in out.chunks_exact_mut(width).enumerate() {
@@ -125,7 +130,8 @@ impl Sizes {
         }
     }
 
-    /// Copies the largest values of a tile `(N, pixels)` of some rows to where they belong in `out`, `(images, N, …)`.
+    /// Writes the maxima of a tile `(N, pixels)` of some rows to their positions in
+    /// `out`, `(images, N, …)`.
     fn pool(
         &self,
         tile: &[f32],
@@ -161,7 +167,7 @@ impl Sizes {
                         for ((out, choice), &value) in
                             out.iter_mut().zip(choice.iter_mut()).zip(line)
                         {
-                            // What is no number wins, and is found out.
+                            // NaN wins, so that it is detected later.
                             let larger = value > *out || value.is_nan();
                             *out = if larger { value } else { *out };
                             *choice = if larger { index as u8 } else { *choice };
@@ -172,7 +178,8 @@ impl Sizes {
         }
     }
 
-    /// The opposite: `delta` of what came out, at the pixels that were the largest, zero elsewhere.
+    /// The reverse of `pool`: the gradient `delta` of the output at the pixels that were
+    /// the largest, zero elsewhere.
     fn spread(
         &self,
         delta: &[f32],
@@ -216,10 +223,12 @@ impl Sizes {
 }
 
 impl Conv {
-    /// A new one: `units` kernels of `field` by `field` pixels on `inputs` channels, drawn by `init`.
+    /// A convolution with `units` kernels of `field` by `field` pixels on `inputs`
+    /// channels, initialised with `init`.
     ///
     /// # Errors
-    /// [`Error::Unfit`] if `field` is even or `pool` is not 1 to 15; as [`Vars::get`].
+    /// [`Error::Unfit`] if `field` is even or `pool` is not 1 to 15; errors of
+    /// [`Vars::get`].
     pub fn new(
         vars: &Vars,
         inputs: usize,
@@ -229,10 +238,8 @@ impl Conv {
         init: Init,
     ) -> Result<Self> {
         let problem = match (field % 2, pool) {
-            (0, _) => format!(
-                "fields of {field} pixels have no middle; `field` has to be odd: 1, 3, 5, …"
-            ),
-            (_, 0 | 16..) => format!("a pool of {pool} by {pool} pixels; expected 1 to 15"),
+            (0, _) => format!("expected an odd `field` (1, 3, 5, …), found {field}"),
+            (_, 0 | 16..) => format!("expected a `pool` of 1 to 15 pixels, found {pool}"),
             _ => {
                 let weight = (
                     vars.path("weight"),
@@ -278,7 +285,7 @@ impl Conv {
         })
     }
 
-    /// `pool(x ∗ W)`.
+    /// Computes `pool(x ∗ W)`.
     ///
     /// # Errors
     /// [`Error::Shape`] if `x` is not `(R, C, H, W)`, or smaller than a pool.
@@ -300,7 +307,7 @@ impl Conv {
         let mut choice = vec![0u8; if sizes.pool > 1 { out.len() } else { 0 }];
         let together = sizes.together();
         let (image, out_image) = (x.elem_count() / sizes.rows.max(1), sizes.out_image());
-        // One choice for each output; none at all without a pool.
+        // One choice for each output; none without a pool.
         let choices = if sizes.pool > 1 {
             together * out_image
         } else {
@@ -341,11 +348,11 @@ impl Conv {
         })
     }
 
-    /// The gradient of the kernel, `(N, C, K, K)`: `delta` is that of the loss with respect to the output that
-    /// [`Conv::forward`] gave for `x`.
+    /// The gradient of the kernel, `(N, C, K, K)`, given `delta`, the gradient with
+    /// respect to the output `made` of [`Conv::forward`] for `x`.
     ///
     /// # Errors
-    /// [`Error::Shape`] if they do not fit.
+    /// [`Error::Shape`] if the shapes do not match.
     pub fn gradient(&self, x: &Tensor, made: &Convolved, delta: &Tensor) -> Result<Tensor> {
         let sizes = self.sizes(x)?;
         if delta.dims() != made.output.dims() || delta.dim(0)? != sizes.rows {
@@ -408,10 +415,10 @@ impl Conv {
         Ok(Tensor::from_vec(sum, self.weight.1.shape(), x.device())?)
     }
 
-    /// One step of the kernel; see [`Conv::gradient`].
+    /// Updates the kernel; see [`Conv::gradient`].
     ///
     /// # Errors
-    /// [`Error::Shape`] if the arguments do not fit.
+    /// [`Error::Shape`] if the shapes do not match.
     pub fn update(
         &mut self,
         x: &Tensor,
@@ -430,7 +437,8 @@ impl Conv {
     }
 }
 
-/// The pixels that the pools reach, `(R, N, H/P, P, W/P, P)` as `(R, N, H/P, W/P, P·P)`.
+/// The pixels of each pool, `(R, N, H/P, W/P, P·P)`; pixels beyond the last whole pool
+/// are left out.
 fn pools(full: &Tensor, sizes: &Sizes) -> Result<Tensor> {
     let ((height, width), pool) = (sizes.out(), sizes.pool);
     let reached = full
@@ -447,7 +455,7 @@ fn pools(full: &Tensor, sizes: &Sizes) -> Result<Tensor> {
     ))?)
 }
 
-/// The pool by candle's operations.
+/// The plain form of `pool`, with candle's operations.
 fn plain_pool(full: &Tensor, sizes: &Sizes) -> Result<(Tensor, std::sync::Arc<[u8]>)> {
     if sizes.pool == 1 {
         return Ok((full.clone(), [].into()));
@@ -460,7 +468,7 @@ fn plain_pool(full: &Tensor, sizes: &Sizes) -> Result<(Tensor, std::sync::Arc<[u
     ))
 }
 
-/// Its opposite.
+/// The plain form of `spread`, with candle's operations.
 fn plain_spread(delta: &Tensor, choice: &[u8], sizes: &Sizes) -> Result<Tensor> {
     if sizes.pool == 1 {
         return Ok(delta.contiguous()?);
@@ -523,9 +531,9 @@ mod tests {
         )
     }
 
-    /// Candle's own convolution, and autograd through it, against both forms.
+    /// Compares both forms with candle's own convolution and its autograd.
     #[test]
-    fn output_and_gradient_are_those_of_candle() -> Result<()> {
+    fn output_and_gradient_agree_with_candle() -> Result<()> {
         for (rows, inputs, height, width, units, field, pool) in [
             (2, 1, 5, 4, 3, 3, 1),
             (3, 2, 7, 6, 4, 5, 2),
@@ -567,7 +575,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bits_are_the_same_at_any_number_of_threads() -> Result<()> {
+    fn the_bits_are_the_same_with_any_number_of_threads() -> Result<()> {
         let conv = conv(DType::F32, 3, 8, 3, 2)?;
         let x = numbers(&[37, 3, 16, 16], 1)?;
         let with = |threads: usize| -> Result<Vec<u32>> {
@@ -592,7 +600,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused() -> Result<()> {
+    fn wrong_shapes_are_refused() -> Result<()> {
         let vars = Vars::new(1, DType::F32, &Device::Cpu);
         assert!(Conv::new(&vars, 1, 1, 2, 1, Init::Const(0.)).is_err());
         assert!(Conv::new(&vars, 1, 1, 3, 0, Init::Const(0.)).is_err());

@@ -12,7 +12,8 @@ use crate::kernels;
 use crate::modules::cache::PartCache;
 use crate::optim::{Gradient, Optimiser, OutputGradient, Product};
 
-/// A linear map of an input, `y = x·W + b`, for all views at once; dense layers and readouts are made of it.
+/// A linear map of an input, `y = x·W + b`, for all views at once. Dense layers and
+/// readouts use it.
 ///
 /// | tensor   | shape      |                                             |
 /// |----------|------------|---------------------------------------------|
@@ -21,12 +22,14 @@ use crate::optim::{Gradient, Optimiser, OutputGradient, Product};
 /// | `b`      | `(N,)`     | the variable `bias`, if there is one        |
 /// | `y`      | `(V·B, N)` | not attached to the variables               |
 ///
-/// Part `p` of the input is multiplied by its own rows of the weight. A part that all views share is multiplied once, a
-/// one-hot part picks rows, and the scale of a row is applied to its product: `y[r] = Σₚ scaleₚ[r]·(xₚ[r]·Wₚ) + b`. The
-/// product of a shared part is cached until a variable changes, so that a later pass over the same examples finds it.
+/// Part `p` of the input is multiplied by its own rows of the weight:
+/// `y[r] = Σₚ scaleₚ[r]·(xₚ[r]·Wₚ) + b`. A part that all views share is multiplied once.
+/// A one-hot part selects rows. The scale of a row is applied to its product. The product
+/// of a shared part is cached until a variable changes, for later passes over the same
+/// examples.
 ///
-/// It differs from `candle_nn::Linear` in these ways: it takes an [`Input`], its weight is not transposed, and its
-/// gradient is computed in closed form.
+/// Differences from `candle_nn::Linear`: it takes an [`Input`], its weight is not
+/// transposed, and its gradient is computed in closed form.
 pub struct Linear {
     vars: Vars,
     weight: (String, Var),
@@ -35,7 +38,8 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// A new map: `inputs` rows drawn by `init`, and a bias of zeros if `bias` is set.
+    /// A new map with a weight of `inputs` rows, initialised with `init`, and a zero bias
+    /// if `bias` is set.
     ///
     /// # Errors
     /// As [`Vars::get`].
@@ -72,7 +76,8 @@ impl Linear {
     /// `x·W + b`, or `max(0, x·W + b)` if `relu` is set.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the input is not as wide as the weight is high.
+    /// [`Error::Shape`] if the width of the input is not the number of rows of the
+    /// weight.
     pub fn forward(&self, input: &Input, relu: bool) -> Result<Tensor> {
         let weight = &self.weight.1;
         let (inputs, units) = weight.dims2()?;
@@ -104,7 +109,7 @@ impl Linear {
         )?)
     }
 
-    /// By candle's operations, on any device.
+    /// The plain form with candle's operations, on any device.
     fn plain(&self, input: &Input, relu: bool) -> Result<Tensor> {
         let weight = self.weight.1.as_detached_tensor();
         let (dtype, device) = (weight.dtype(), weight.device());
@@ -119,7 +124,7 @@ impl Linear {
                 product = product.repeat((input.views(), 1))?;
             }
             if let Some(scale) = &part.scale {
-                // One-hot parts have no element type of their own.
+                // One-hot parts have no element type.
                 product = product.broadcast_mul(&scale.unsqueeze(1)?.to_dtype(dtype)?)?;
             }
             sum = (sum + product)?;
@@ -131,13 +136,15 @@ impl Linear {
         Ok(if relu { sum.relu()? } else { sum })
     }
 
-    /// The gradient of the loss with respect to each part of `x`, `(R, D)`, given that with respect to `y`, `(V·B, N)`;
-    /// for layers with variables below this weight.
+    /// The gradient of the loss with respect to each part of `x`, `(R, D)`, given that
+    /// with respect to `y`, `(V·B, N)`. It is for layers with variables below this
+    /// weight.
     ///
-    /// `∂xₚ = (scaleₚ·∂y)·Wₚᵀ`; for a shared part the gradients of its views are added before they are multiplied.
+    /// `∂xₚ = (scaleₚ·∂y)·Wₚᵀ`; for a shared part the gradients of its views are added
+    /// before they are multiplied.
     ///
     /// # Errors
-    /// [`Error::Shape`] if `gradient` does not fit.
+    /// [`Error::Shape`] if `gradient` does not have the shape of `y`.
     pub fn input_gradients(&self, input: &Input, gradient: &Tensor) -> Result<Vec<Tensor>> {
         let weight = self.weight.1.as_detached_tensor();
         let mut first = 0;
@@ -155,10 +162,11 @@ impl Linear {
         Ok(found)
     }
 
-    /// The gradient of the loss with respect to the joined input, `(V·B, D)`, given that with respect to `y`.
+    /// The gradient of the loss with respect to the joined input, `(V·B, D)`, given that
+    /// with respect to `y`.
     ///
     /// # Errors
-    /// [`Error::Shape`] if `gradient` does not fit.
+    /// [`Error::Shape`] if `gradient` does not have the shape of `y`.
     pub fn joined_gradient(&self, gradient: &Tensor) -> Result<Tensor> {
         kernels::matmul_transposed(gradient, &self.weight.1.as_detached_tensor())
     }
@@ -178,13 +186,15 @@ impl Linear {
         input.parts().iter().map(of_part).collect()
     }
 
-    /// Updates weight and bias, given the gradient of the loss with respect to `y`, `(V·B, N)`.
+    /// Updates weight and bias, given the gradient of the loss with respect to `y`,
+    /// `(V·B, N)`.
     ///
-    /// `∂Wₚ = xₚᵀ·(scaleₚ·∂y)`; for a shared part the gradients of its views are added before they are multiplied. On the
-    /// fast path rows of the gradient that are zero are left out if at least half of them are.
+    /// `∂Wₚ = xₚᵀ·(scaleₚ·∂y)`; for a shared part the gradients of its views are added
+    /// before they are multiplied. On the fast path, zero rows of the gradient are left
+    /// out if at least half of the rows are zero.
     ///
     /// # Errors
-    /// [`Error::Shape`] if `gradient` does not fit.
+    /// [`Error::Shape`] if `gradient` does not have the shape of `y`.
     pub fn update(
         &mut self,
         input: &Input,
@@ -268,20 +278,20 @@ mod tests {
             let joined = input.join()?.matmul(linear.weight.1.as_tensor())?;
             assert!(difference(&linear.forward(&input, false)?, &joined)? < 1e-5);
             assert!(difference(&linear.forward(&input, true)?, &joined.relu()?)? < 1e-5);
-            // The second call finds the product of the pixels.
+            // The second call uses the cached product of the pixels.
             assert!(difference(&linear.forward(&input, false)?, &joined)? < 1e-5);
         }
         Ok(())
     }
 
     #[test]
-    fn the_gradient_below_is_that_of_every_part() -> Result<()> {
+    fn input_gradients_are_right_for_every_part() -> Result<()> {
         for dtype in [DType::F32, DType::F64] {
             let (linear, _) = linear(dtype)?;
             let input = pixels_and_label(dtype)?;
             let delta = linear.forward(&input, false)?;
             let below = linear.input_gradients(&input, &delta)?;
-            // By hand: of the joined input, whose rows were scaled.
+            // By hand: the gradient of the joined input, with scaled rows.
             let weight = linear.weight.1.as_tensor();
             let joined = delta.matmul(&weight.t()?.contiguous()?)?;
             let scale = input.parts()[0]
@@ -303,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn the_closed_form_is_the_gradient_that_autograd_finds() -> Result<()> {
+    fn the_closed_form_agrees_with_autograd() -> Result<()> {
         let step = Step {
             seed: 1,
             index: 0,

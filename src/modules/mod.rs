@@ -1,4 +1,4 @@
-//! What layers are made of: weights that multiply an input and learn in closed form.
+//! Building blocks of layers: weights that multiply an input and learn in closed form.
 
 pub mod cache;
 pub mod conv;

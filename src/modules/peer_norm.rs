@@ -8,14 +8,17 @@ use crate::flow::vars::Vars;
 use crate::kernels;
 use crate::optim::OutputGradient;
 
-/// The running means of the activities of a layer's units, and the strength with which they are drawn together.
+/// Peer normalisation: running means of the activities of a layer's units, and the
+/// strength that draws them together.
 ///
-/// With `m ← momentum·m + (1 − momentum)·(batch mean of a)`, taken over the positive views, it adds
-/// `strength·(m_j − mean(m))` to the gradient of unit `j` in every positive example, *whether the unit was active or
-/// not*: a unit that is never active would otherwise never learn.
+/// The means are `m ← momentum·m + (1 − momentum)·(batch mean of a)` over the positive
+/// views. The term `strength·(m_j − mean(m))` is added to the gradient of unit `j` in
+/// every positive example, *whether the unit was active or not*: a unit that is never
+/// active would otherwise never learn.
 ///
 /// # Reference
-/// Hinton's Matlab program `ffnew.m`, 2022; there the momentum is 0.9, the strength 0.03, the start ½.
+/// Hinton's Matlab program `ffnew.m`, 2022; it uses momentum 0.9, strength 0.03 and
+/// initial means of ½.
 pub struct PeerNorm {
     means: Var,
     strength: f64,
@@ -23,7 +26,8 @@ pub struct PeerNorm {
 }
 
 impl PeerNorm {
-    /// The peer normalisation of `units` units, with its means in the buffer `means` at `vars`; none if the strength is 0.
+    /// The peer normalisation of `units` units, with its means in the buffer `means` of
+    /// `vars`; `None` if the strength is 0.
     ///
     /// # Errors
     /// As [`Vars::buffer`].
@@ -39,12 +43,14 @@ impl PeerNorm {
         }))
     }
 
-    /// The gradient with respect to the sums of rectified units, `(V·B, N)`: `gradient` where a unit was active, times
-    /// `gain`; and the term of `peer`, if there is one, in the first `rows` rows, those of the positive views of `batch`
+    /// The gradient with respect to the inputs of the ReLU, `(V·B, N)`.
+    ///
+    /// It is `gain·gradient` where a unit was active, else 0. If there is a `peer`, its
+    /// term is added to the first `rows` rows, those of the positive views of `batch`
     /// examples.
     ///
     /// # Errors
-    /// Errors of candle, such as for shapes that do not fit.
+    /// Errors of candle, for example if shapes do not match.
     pub fn gate(
         peer: Option<&Self>,
         activity: &Tensor,
@@ -62,7 +68,7 @@ impl PeerNorm {
         gated.with_common(&excess, rows)
     }
 
-    /// The term of each unit, from the first `rows` rows.
+    /// Updates the means from the first `rows` rows, and returns the term of each unit.
     fn excess(&self, activity: &Tensor, rows: usize, batch: usize) -> Result<Tensor> {
         let now = kernels::column_means(activity, rows)?;
         let means = ((self.means.as_tensor() * self.momentum)? + (now * (1. - self.momentum))?)?;

@@ -1,4 +1,5 @@
-//! The terms of a product, part by part: the fast form of [`Linear`](super::linear::Linear), for `f32` on the CPU.
+//! The fast form of [`Linear`](super::linear::Linear) for `f32` on the CPU: a product as
+//! a sum of terms, one per part.
 
 use std::sync::Arc;
 
@@ -10,23 +11,24 @@ use crate::kernels::gemm::{product, Matrix};
 use crate::kernels::{self, add, with_rows, with_values};
 use crate::modules::cache::PartCache;
 
-/// A weight matrix `(D, N)` as numbers, and what happens to a row of its product.
+/// A weight matrix `(D, N)` as a slice, with the optional bias and ReLU of each row of
+/// the product.
 pub(super) struct Affine<'a> {
     /// The weight, row by row.
     pub weight: &'a [f32],
-    /// `N`.
+    /// The number of units, `N`.
     pub units: usize,
     pub bias: Option<&'a [f32]>,
     pub relu: bool,
 }
 
-/// The products of shared parts, and the version of the variables that they were made with.
+/// The cached products of shared parts, and the current version of the variables.
 pub(super) struct Cache<'a> {
     pub products: &'a PartCache<Vec<f32>>,
     pub version: u64,
 }
 
-/// What a part adds to each row of the output.
+/// The contribution of a part to each row of the output.
 struct Term {
     kind: Kind,
     /// The number of rows of the part: `V·B`, or `B` if all views share it.
@@ -36,9 +38,9 @@ struct Term {
 }
 
 enum Kind {
-    /// A row of a product, `(R, N)`.
+    /// Rows of a product, `(R, N)`.
     Product(Arc<Vec<f32>>),
-    /// Rows of the weight, picked by the entries of one-hot slots.
+    /// Rows of the weight, selected by the indices of one-hot slots.
     Picked {
         index: Vec<u32>,
         slots: usize,
@@ -46,7 +48,7 @@ enum Kind {
         first: usize,
         strength: f32,
     },
-    /// Nothing.
+    /// No contribution.
     Zeros,
 }
 
@@ -78,7 +80,8 @@ impl Affine<'_> {
         Ok(out)
     }
 
-    /// The output of an input of one part: a row is finished while it is in the cache.
+    /// The output for an input of one part. Bias and ReLU are applied to a row while it
+    /// is in the cache.
     fn single(&self, part: &Part) -> Result<Vec<f32>> {
         let scale = numbers(part.scale.as_ref())?;
         self.multiply(&part.values, 0, |row, first, out| {
@@ -124,8 +127,8 @@ impl Affine<'_> {
         })
     }
 
-    /// `values·W` with the rows of the weight from `first` on; each piece of a row is then passed to `finish`, with its
-    /// row and first column.
+    /// Computes `values·W` with the rows of the weight from `first` on, then calls
+    /// `finish(row, first column, piece)` for each piece of a row.
     fn multiply(
         &self,
         values: &Values,
@@ -144,13 +147,13 @@ impl Affine<'_> {
         })
     }
 
-    /// Bias and ReLU of a piece of a row that begins at column `first`.
+    /// Applies bias and ReLU to a piece of a row that begins at column `first`.
     fn finish(&self, first: usize, out: &mut [f32]) {
         if let Some(bias) = self.bias {
             add(out, 1., &bias[first..]);
         }
         if self.relu {
-            // Not `max`, which would turn NaN into an inactive unit and hide it.
+            // Not `max`, which would hide NaN as an inactive unit.
             out.iter_mut()
                 .for_each(|out| *out = if *out < 0. { 0. } else { *out });
         }

@@ -1,4 +1,4 @@
-//! Gradients of several lessons, added up before a variable changes.
+//! Accumulation of the gradients of several lessons before an update.
 
 use std::sync::Arc;
 
@@ -10,20 +10,22 @@ use crate::error::Result;
 use crate::flow::input::Values;
 use crate::kernels;
 
-/// Packed products are added to the sum once they have so many rows: enough to be worth a pass over the sum.
+/// The number of packed rows at which they are added to the sum: enough for a pass over
+/// it to pay off.
 const ENOUGH: usize = 256;
 
 /// The sum of the gradients of one variable.
 ///
-/// A product is not computed at once. The next lesson may be about the same values, such as a still image at another time
-/// step: then only the output gradients are added, and there is one product for all lessons. Where few rows are not
-/// zero, these are collected until a product of all of them is worth a pass; it may be the update itself.
+/// A product is not computed immediately. The next lesson may have the same values, such
+/// as a still image at another time step. Then only the output gradients are added, and
+/// one product serves all lessons. If few rows are non-zero, they are packed until one
+/// product of all of them pays off. It may be part of the update itself.
 pub(super) struct Accumulator {
     pub var: Var,
     sum: Tensor,
     is_zero: bool,
     parts: Vec<Part>,
-    /// How products become a gradient, if they are not for rows of the variable.
+    /// The form of the gradient, if products are not for rows of the variable.
     form: Option<Arc<dyn Form>>,
 }
 
@@ -114,7 +116,7 @@ impl Accumulator {
         Ok(())
     }
 
-    /// Calls `f` with the sum, which is empty afterwards.
+    /// Calls `f` with the sum, then empties it.
     pub fn take(&mut self, share: f64, f: impl FnOnce(Gradient<'_>) -> Result<()>) -> Result<()> {
         self.pack_all()?;
         let is_one = |part: &Part| part.pending.is_none() || part.packed.is_empty();
@@ -131,7 +133,7 @@ impl Accumulator {
     /// The sum as one tensor; the next addition overwrites it.
     pub fn whole(&mut self, share: f64) -> Result<&Tensor> {
         self.pack_all()?;
-        // Also where all packed rows are zero: the sum of the last step must not be taken again.
+        // Also if all packed rows are zero: the sum of the last step must not be reused.
         self.begin()?;
         self.form_all(share)?;
         self.is_zero = true;
@@ -147,13 +149,13 @@ impl Accumulator {
         Ok(())
     }
 
-    /// Forgets what was added.
+    /// Discards all gradients.
     pub fn reset(&mut self) {
         self.parts.clear();
         self.is_zero = true;
     }
 
-    /// Adds all products that are not in the sum yet.
+    /// Adds all pending and packed products to the sum.
     fn form_all(&mut self, share: f64) -> Result<()> {
         let mut row = 0;
         for part in std::mem::take(&mut self.parts) {
@@ -211,13 +213,13 @@ impl Accumulator {
 }
 
 impl Part {
-    /// Packs a product, or returns it if too many of its rows are not zero.
+    /// Packs a product, or returns it if too many of its rows are non-zero.
     fn pack(&mut self, product: Product) -> Result<Option<Product>> {
         let is_packed = product.is_fast() && self.packed.push(&product)?;
         Ok((!is_packed).then_some(product))
     }
 
-    /// `share` times what is pending or packed: one of them is empty.
+    /// `share` times the pending or the packed product; one of them is empty.
     fn into_product(self, var: &Var, share: f64) -> Result<Product> {
         if let Some(Product { values, delta }) = self.pending {
             return Ok(Product {

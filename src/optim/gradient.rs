@@ -1,4 +1,4 @@
-//! Gradients, in the forms that an optimiser takes them in.
+//! Gradients, in the forms that an optimiser accepts.
 
 use std::sync::Arc;
 
@@ -11,22 +11,26 @@ use crate::error::{Error, Result};
 /// The gradient of a loss with respect to a variable.
 #[derive(Clone, Copy)]
 pub enum Gradient<'a> {
-    /// As a tensor of the variable's shape.
+    /// A tensor of the variable's shape.
     Whole(&'a Tensor),
-    /// As products, one for each range of the variable's rows, from the first row to the last.
+    /// Products, one for each range of the variable's rows, from the first row to the
+    /// last.
     Products(&'a [Product]),
-    /// As products that a [`Form`] makes a gradient of: one for each range of the columns of an input, from the first to
-    /// the last. A variable always has the same form. Only for `f32` on the CPU.
+    /// Products and the [`Form`] that makes the gradient from them: one product for each
+    /// range of the columns of an input, from the first to the last. A variable always
+    /// has the same form. Only for `f32` on the CPU.
     Formed(&'a Arc<dyn Form>, &'a [Product]),
 }
 
-/// Makes the gradient of a variable of values and output gradients, where it is not a plain matrix product.
+/// Makes the gradient of a variable from values and output gradients, if it is not a
+/// plain matrix product.
 ///
-/// It is linear in both, so that lessons on the same values can be added up before anything is formed. The weights of
-/// local receptive fields have such a gradient.
+/// The gradient is linear in both. So the output gradients of lessons on the same values
+/// can be added before the gradient is formed. The weights of local receptive fields have
+/// such a gradient.
 pub trait Form: Send + Sync {
-    /// Adds `factor` times what `product` makes to `gradient`, the gradient of the whole variable. The values of the
-    /// product are the columns of the input from `first` on.
+    /// Adds `factor` times the gradient of `product` to `gradient`, that of the whole
+    /// variable. The values of the product are the columns of the input from `first` on.
     ///
     /// # Errors
     /// Errors of candle.
@@ -47,7 +51,7 @@ impl Gradient<'_> {
                 let rows = rows_of(products, var)?;
                 (vec![rows], rows == var.dim(0)?)
             }
-            // The form knows the shape.
+            // The form determines the shape.
             Self::Formed(..) => return Ok(()),
         };
         match fits {
@@ -55,12 +59,12 @@ impl Gradient<'_> {
             false => Err(Error::shape(
                 "gradient",
                 found,
-                format!("that of {:?}", var.dims()),
+                format!("shape {:?}", var.dims()),
             )),
         }
     }
 
-    /// As a tensor, by candle's operations.
+    /// The gradient as a tensor, computed with candle's operations.
     pub(super) fn whole(&self, var: &Var) -> Result<Tensor> {
         match self {
             Self::Whole(gradient) => Ok((*gradient).clone()),
@@ -73,13 +77,17 @@ impl Gradient<'_> {
     }
 }
 
-/// The number of rows of a variable that products are for.
+/// The number of rows of a variable that products cover.
 fn rows_of(products: &[Product], var: &Var) -> Result<usize> {
     let mut rows = 0;
     for product in products {
         let found = product.delta.dims();
         if var.rank() != 2 || found != [product.values.rows()?, var.dim(1)?] {
-            let expected = format!("({}, N) for {:?}", product.values.rows()?, var.dims());
+            let expected = format!(
+                "({}, N) for a variable of shape {:?}",
+                product.values.rows()?,
+                var.dims()
+            );
             return Err(Error::shape("product of a gradient", found, expected));
         }
         rows += product.values.width()?;
@@ -87,7 +95,7 @@ fn rows_of(products: &[Product], var: &Var) -> Result<usize> {
     Ok(rows)
 }
 
-/// The gradient of a variable that `form` makes of `products`, of the variable's shape.
+/// The gradient of a variable that `form` makes from `products`, in the variable's shape.
 pub(crate) fn formed(var: &Var, form: &Arc<dyn Form>, products: &[Product]) -> Result<Tensor> {
     let mut sum = Accumulator::new(var)?;
     sum.add(Gradient::Formed(form, products), 1.)?;

@@ -1,7 +1,7 @@
-//! The update of one block's variables: stochastic gradient descent with momentum, and Adam.
+//! Optimisers of one block's variables: SGD with momentum, and Adam.
 //!
-//! Unlike candle's optimisers these can be boxed, their state can be saved and restored, and a gradient can be given as
-//! the matrix products it is made of.
+//! Unlike candle's optimisers these can be boxed, and their state can be saved and
+//! restored. A gradient can be given as matrix products that are not computed yet.
 
 mod accumulate;
 mod gradient;
@@ -19,5 +19,5 @@ pub use self::output_gradient::OutputGradient;
 pub use self::product::Product;
 pub use self::schedule::{Schedule, Span};
 
-/// Elements that one thread takes at a time.
+/// The number of elements that one thread processes at a time.
 const GRAIN: usize = 1 << 16;

@@ -16,11 +16,12 @@ use crate::flow::vars::Vars;
 use crate::settings::Positive;
 
 crate::choices! {
-    /// How gradients become updates.
+    /// The update rule of an optimiser.
     pub enum Algorithm {
-        /// `v ← μ·v + (1 − μ)·g`, `w ← w − η·(v + λ·w)`.
+        /// SGD with momentum: `v ← μ·v + (1 − μ)·g`, `w ← w − η·(v + λ·w)`.
         Sgd = "sgd",
-        /// Adam with decoupled weight decay (Kingma and Ba 2014, Loshchilov and Hutter 2017).
+        /// Adam with decoupled weight decay (Kingma and Ba 2014, Loshchilov and Hutter
+        /// 2017).
         Adam = "adam",
     }
 }
@@ -36,7 +37,7 @@ impl Algorithm {
 }
 
 crate::settings! {
-    /// How gradients become updates of the layers.
+    /// The optimiser of the layers.
     pub struct OptimiserSpec {
         /// The update rule of the layers.
         optimiser: Algorithm = Algorithm::Sgd;
@@ -44,15 +45,16 @@ crate::settings! {
         lr: f64 = 0.01, in Positive.up_to(1000.);
         /// Weight decay of the layers, `λ`; biases have none.
         weight_decay: f64 = 0.001, in 0. ..=1.;
-        /// The share `μ` of the running mean of the gradients that a step keeps; Adam has its own 0.9 and 0.999.
+        /// Momentum `μ`: the share of the running mean of gradients that a step keeps.
+        /// Adam uses 0.9 and 0.999 instead.
         momentum: f64 = 0.9, in 0. ..1.;
-        /// How the rates change over the epochs in which a layer learns.
+        /// Schedule of the learning rates over the epochs in which a layer learns.
         schedule: Schedule = Schedule::HalfLinear;
     }
 }
 
 impl OptimiserSpec {
-    /// Descent at a constant rate, without momentum or weight decay.
+    /// SGD at a constant rate, without momentum or weight decay.
     pub fn sgd(lr: f64) -> Self {
         Self {
             optimiser: Algorithm::Sgd,
@@ -67,10 +69,10 @@ impl OptimiserSpec {
 /// Adam's `β₁`, `β₂` and `ε`.
 const ADAM: (f64, f64, f64) = (0.9, 0.999, 1e-8);
 
-/// Updates the variables of one block, and refuses all others.
+/// Updates the variables of one block and refuses all others.
 ///
-/// A gradient can be given as the matrix products that it is made of (see [`Gradient`]). Descent with momentum then adds
-/// the products to the velocity, and no gradient is ever stored.
+/// A gradient can be given as matrix products (see [`Gradient`]). SGD with momentum then
+/// adds the products to the velocity and never stores the gradient.
 pub struct Optimiser {
     vars: Vars,
     spec: OptimiserSpec,
@@ -81,7 +83,8 @@ pub struct Optimiser {
     accumulators: BTreeMap<String, Accumulator>,
 }
 
-/// The state of one variable: the velocity, or the first and second moments; and the number of steps.
+/// The state of one variable: the velocity, or the first and second moments; and the
+/// number of steps.
 #[derive(Default)]
 struct Moments {
     tensors: Vec<Tensor>,
@@ -89,7 +92,8 @@ struct Moments {
 }
 
 impl Optimiser {
-    /// An optimiser of the variables at and below `vars`, for the epochs or steps of `span`.
+    /// An optimiser of the variables at and below `vars`, for the epochs or steps of
+    /// `span`.
     pub fn new(vars: Vars, spec: OptimiserSpec, span: Span) -> Self {
         Self {
             vars,
@@ -101,31 +105,32 @@ impl Optimiser {
         }
     }
 
-    /// When it runs; rates and schedules are relative to this span.
+    /// The span in which it runs. The schedule is relative to this span.
     pub fn span(&self) -> &Span {
         &self.span
     }
 
-    /// Changes when it runs; with an empty span it never does.
+    /// Changes the span in which it runs. With an empty span it never runs.
     pub fn set_span(&mut self, span: Span) {
         self.span = span;
     }
 
-    /// The place of the variables that it may update.
+    /// The scope of the variables that it may update.
     pub fn vars(&self) -> &Vars {
         &self.vars
     }
 
-    /// The rate at `step`.
+    /// The learning rate at `step`.
     pub fn rate(&self, step: &Step) -> f64 {
         let (done, length) = self.span.progress(step);
         self.spec.lr * self.spec.schedule.factor(done, length)
     }
 
-    /// Updates every variable that `gradients` has one for: the result of autograd.
+    /// Updates every variable that has a gradient in `gradients`, the result of autograd.
     ///
     /// # Errors
-    /// [`Error::Usage`] if there is none: the activity was detached from the variables.
+    /// [`Error::Usage`] if there is no gradient: the activity was detached from the
+    /// variables.
     pub fn apply(&mut self, gradients: &GradStore, step: &Step) -> Result<()> {
         let mut met = false;
         for (name, var) in self.vars.learned() {
@@ -137,15 +142,17 @@ impl Optimiser {
         if met {
             return Ok(());
         }
-        let problem = "no gradient reached a variable; `forward` must not detach, or the layer must override `learn`";
+        let problem = "no gradient reached a variable; `forward` must not detach, or the \
+                       layer must override `learn`";
         Err(Error::usage(self.vars.path("*"), problem))
     }
 
-    /// Updates one variable, by its full name; while gradients are accumulated, adds to them.
+    /// Updates one variable, given its full name. During accumulation the gradient is
+    /// only added to the sum.
     ///
     /// # Errors
-    /// [`Error::Usage`] if the variable is not one of this optimiser's; [`Error::Shape`] if the gradient does not have
-    /// the variable's shape.
+    /// [`Error::Usage`] if the variable does not belong to this optimiser;
+    /// [`Error::Shape`] if the gradient does not have the variable's shape.
     pub fn update(
         &mut self,
         name: &str,
@@ -155,7 +162,8 @@ impl Optimiser {
     ) -> Result<()> {
         if !self.vars.owns(name, var) {
             let own = self.vars.path("*");
-            let problem = format!("expected a variable of its own ({own}), found one that is not");
+            let problem =
+                format!("expected a variable of this optimiser ({own}), found another variable");
             return Err(Error::usage(format!("update of {name}"), problem));
         }
         gradient.check(var)?;
@@ -169,18 +177,19 @@ impl Optimiser {
         }
     }
 
-    /// From now on gradients change nothing; [`Optimiser::apply_accumulated`] makes one step of their mean over `lessons`
-    /// lessons.
+    /// Starts to accumulate gradients. [`Optimiser::apply_accumulated`] makes one step
+    /// with their mean over `lessons` lessons.
     ///
-    /// For layers that learn from several passes over one batch, such as time steps. All passes see the weights from
-    /// before the step, and values that the passes share are multiplied once for all of them.
+    /// It is for layers that learn from several passes over one batch, such as time
+    /// steps. All passes see the weights from before the step. Values that the passes
+    /// share are multiplied once for all of them.
     pub fn accumulate(&mut self, lessons: usize) {
         self.share = Some(1. / lessons.max(1) as f64);
-        // Gradients of a step that failed half-way may be left.
+        // A step that failed may have left gradients.
         self.accumulators.values_mut().for_each(Accumulator::reset);
     }
 
-    /// One step of every variable for which gradients were accumulated.
+    /// Makes one step for every variable with accumulated gradients.
     ///
     /// # Errors
     /// Errors of candle.
@@ -241,7 +250,7 @@ impl Optimiser {
         update.apply(var, &mut moments.tensors, gradient)
     }
 
-    /// The state that the next step depends on besides the variables, by name.
+    /// The state of the optimiser, by name, for a checkpoint.
     ///
     /// # Errors
     /// Errors of candle.
@@ -258,10 +267,11 @@ impl Optimiser {
         Ok(saved)
     }
 
-    /// Restores a saved state: those of `tensors` whose names begin with a variable of this optimiser.
+    /// Restores a saved state from the entries of `tensors` that belong to this
+    /// optimiser's variables.
     ///
     /// # Errors
-    /// [`Error::Shape`] if one does not have the shape of its variable.
+    /// [`Error::Shape`] if an entry does not have the shape of its variable.
     pub fn restore(&mut self, tensors: &HashMap<String, Tensor>) -> Result<()> {
         let mut restored = BTreeMap::new();
         for (name, var) in self.vars.learned() {
@@ -277,7 +287,7 @@ impl Optimiser {
                 let Some(tensor) = saved(tensors, &name, moment, var.dims())? else {
                     break;
                 };
-                // A copy of its own: it will be changed in place.
+                // Copied, because it will be changed in place.
                 let tensor = tensor.to_dtype(var.dtype())?.to_device(var.device())?;
                 moments.tensors.push(tensor.copy()?);
             }
@@ -288,7 +298,7 @@ impl Optimiser {
     }
 }
 
-/// The tensor that was saved for a variable under this name.
+/// The tensor that was saved for this moment of a variable.
 fn saved<'a>(
     tensors: &'a HashMap<String, Tensor>,
     variable: &str,
@@ -361,7 +371,8 @@ mod tests {
         Ok(var.flatten_all()?.to_dtype(DType::F32)?.to_vec1()?)
     }
 
-    // By hand: v₁ = 0.1·g₁; w₁ = 1 − 0.1·(v₁ + 0.01); v₂ = 0.9·v₁ + 0.1·g₂; w₂ = w₁ − 0.1·(v₂ + 0.01·w₁).
+    // By hand: v₁ = 0.1·g₁; w₁ = 1 − 0.1·(v₁ + 0.01);
+    // v₂ = 0.9·v₁ + 0.1·g₂; w₂ = w₁ − 0.1·(v₂ + 0.01·w₁).
     #[test]
     fn momentum_is_a_running_mean_of_gradients() -> Result<()> {
         let expected = [0.974_011, 1.025_981, 0.988_506];
@@ -397,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_of_another_block_is_refused_and_stays_as_it_is() -> Result<()> {
+    fn a_variable_of_another_block_is_refused_and_does_not_change() -> Result<()> {
         let vars = Vars::new(1, DType::F32, &Device::Cpu);
         let other = vars
             .scope("blocks.1")
@@ -407,12 +418,12 @@ mod tests {
             .get("weight", (2, 2), Init::Const(1.))?;
         let mut optimiser = optimiser(&vars.scope("blocks.0"), Algorithm::Sgd);
         let gradient = Tensor::ones((2, 2), DType::F32, &Device::Cpu)?;
-        // By its name, and under the name of one of its own.
+        // Under its own name, and under the name of one of the optimiser's variables.
         for name in ["blocks.1.weight", "blocks.0.weight"] {
             let error = optimiser.update(name, &other, Gradient::Whole(&gradient), &step(0));
             let error = error.unwrap_err().to_string();
             assert!(
-                error.contains("a variable of its own (blocks.0.*)"),
+                error.contains("expected a variable of this optimiser (blocks.0.*)"),
                 "{error}"
             );
         }
@@ -460,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn accumulated_gradients_make_one_step_of_their_mean() -> Result<()> {
+    fn accumulated_gradients_make_one_step_with_their_mean() -> Result<()> {
         for dtype in [DType::F32, DType::F64] {
             let vars = Vars::new(1, dtype, &Device::Cpu);
             let mean = vars.get("a", (3, 2), Init::Const(1.))?;

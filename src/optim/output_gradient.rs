@@ -1,17 +1,20 @@
-//! What a result should have been different by.
+//! The gradient of the loss with respect to a layer's output.
 
 use candle_core::{Device, Tensor};
 
 use crate::error::{Error, Result};
 use crate::kernels;
 
-/// The gradient of a loss with respect to the rows of a product, `(R, N)`: `own + Σₛ sharesₛ·commonₛᵀ`.
+/// The gradient of a loss with respect to the rows of a product, `(R, N)`:
+/// `own + Σₛ sharesₛ·commonₛᵀ`.
 ///
-/// What rows have in common, such as the term of peer normalisation, is kept apart. The loss of a view that is far on the
-/// right side of the threshold is flat to the last bit; its own row is zero and can be left out of the gradient of a
-/// weight, to which a common row adds one row, `xᵀ·shares·commonᵀ`, however many share it.
+/// Terms that rows have in common, such as that of peer normalisation, are stored
+/// separately. The loss of a view far on the right side of the threshold is flat to the
+/// last bit. Its own row is then zero and can be left out of the gradient of a weight. A
+/// common row adds one term to that gradient, `xᵀ·shares·commonᵀ`, for any number of rows
+/// that share it.
 ///
-/// LastResult from a tensor, `(R, …)`, it has no common row.
+/// Made from a tensor, `(R, …)`, it has no common rows.
 #[derive(Clone, Debug)]
 pub struct OutputGradient {
     own: Tensor,
@@ -38,7 +41,8 @@ impl OutputGradient {
     /// Adds `row`, `(N,)`, to each of the first `count` rows.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the row is not as wide as the others, or these are fewer.
+    /// [`Error::Shape`] if the row has another width, or there are fewer than `count`
+    /// rows.
     pub fn with_common(mut self, row: &Tensor, count: usize) -> Result<Self> {
         let (rows, units) = (
             self.own.dim(0)?,
@@ -46,9 +50,9 @@ impl OutputGradient {
         );
         if row.elem_count() != units || count > rows {
             return Err(Error::shape(
-                "common row of a delta",
+                "common row of a gradient",
                 row.dims().to_vec(),
-                format!("{units} numbers, for at most {rows} rows; here for {count}"),
+                format!("{units} numbers, added to at most {rows} rows, not {count}"),
             ));
         }
         let shares =
@@ -65,15 +69,15 @@ impl OutputGradient {
         })
     }
 
-    /// `[R, N]`.
+    /// The shape, `[R, N]`.
     pub fn dims(&self) -> &[usize] {
         self.own.dims()
     }
 
-    /// As one tensor, `(R, N)`.
+    /// The gradient as one tensor, `(R, N)`.
     ///
     /// # Errors
-    /// Whatever candle refuses.
+    /// Errors of candle.
     pub fn whole(&self) -> Result<Tensor> {
         kernels::add_common(&self.own, &self.common)
     }
@@ -81,7 +85,7 @@ impl OutputGradient {
     /// The sum of the rows, `(N,)`.
     ///
     /// # Errors
-    /// Whatever candle refuses.
+    /// Errors of candle.
     pub fn column_sums(&self) -> Result<Tensor> {
         let own = kernels::column_sums(&self.own)?;
         self.common.iter().try_fold(own, |sum, (shares, row)| {
@@ -89,8 +93,8 @@ impl OutputGradient {
         })
     }
 
-    /// That of the rows before each was multiplied by its factor and, if `views` is not 1, stood in that many views:
-    /// `(V·B, N)` to `(B, N)`.
+    /// The gradient with respect to the rows before they were repeated over `views` and
+    /// multiplied by `factors`: `(V·B, N)` to `(B, N)`.
     pub(crate) fn through_scale(&self, factors: Option<&Tensor>, views: usize) -> Result<Self> {
         let factors = factors
             .map(|factors| factors.to_dtype(self.own.dtype()))
@@ -112,13 +116,13 @@ impl OutputGradient {
     }
 
     pub(super) fn times(&self, factor: f64) -> Result<Self> {
-        // LastResult on the CPU: not every device has numbers of 64 bits.
+        // Made on the CPU: not every device has 64-bit numbers.
         let factors =
             Tensor::full(factor, self.own.dim(0)?, &Device::Cpu)?.to_dtype(self.own.dtype())?;
         self.through_scale(Some(&factors.to_device(self.own.device())?), 1)
     }
 
-    /// Adds another one of as many rows.
+    /// Adds another gradient with the same number of rows.
     pub(super) fn add(&mut self, other: &Self) -> Result<()> {
         self.own = kernels::sum(&self.own, &other.own)?;
         self.common.extend(other.common.iter().cloned());

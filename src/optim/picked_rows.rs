@@ -1,4 +1,5 @@
-//! The gradient of rows that were picked: sums of deltas, each in the places that its row of the values met.
+//! Gradients with respect to the rows that one-hot values select: sums of deltas by
+//! index.
 
 use candle_core::Tensor;
 use rayon::prelude::*;
@@ -9,21 +10,24 @@ use crate::error::Result;
 use crate::flow::input::indices;
 use crate::kernels::{add, with_rows, Rows};
 
-/// `valuesᵀ · delta` of one-hot values, place by place, in the order of the rows: places are independent of each other,
-/// so that threads may divide them among themselves, and most of them may have nothing.
+/// `valuesᵀ · delta` of one-hot values, grouped by place; a place is a row of the result.
+///
+/// The deltas of a place are added in the order of their rows. Places are independent, so
+/// that threads can divide them. Most places may be empty.
 pub(super) struct Scatter<'a> {
-    /// For each place where its rows begin in `rows`, and at last where they end.
+    /// The start of each place in `rows`, followed by the end of the last place.
     starts: Vec<usize>,
-    /// Rows of the delta, those of each place in their order.
+    /// Row indices of the delta, grouped by place and in ascending order.
     rows: Vec<u32>,
     delta: Rows<'a>,
-    /// What rows have in common, and how much of it each place has.
+    /// Common rows, each with its factor for every place.
     common: Vec<(Vec<f32>, Vec<f32>)>,
     factor: f32,
 }
 
 impl Scatter<'_> {
-    /// Hands `f` the sums of the rows of `delta` by the classes in `index`, `(R, K)`, times `factor`.
+    /// Calls `f` with the rows of `delta` grouped by the classes in `index`, `(R, K)`,
+    /// times `factor`.
     pub fn with<R>(
         (index, classes): (&Tensor, usize),
         delta: &OutputGradient,
@@ -74,13 +78,13 @@ impl Scatter<'_> {
         })
     }
 
-    /// Whether a place has anything.
+    /// Whether a place has any deltas.
     pub fn meets(&self, place: usize) -> bool {
         self.starts[place] < self.starts[place + 1]
             || self.common.iter().any(|(_, counts)| counts[place] != 0.)
     }
 
-    /// Adds what a place has to `sum`.
+    /// Adds the deltas of a place to `sum`.
     pub fn add_to(&self, place: usize, sum: &mut [f32]) {
         let rows = &self.rows[self.starts[place]..self.starts[place + 1]];
         rows.iter()
@@ -89,7 +93,8 @@ impl Scatter<'_> {
         shared.for_each(|(row, counts)| add(sum, self.factor * counts[place], row));
     }
 
-    /// Hands `f` every place with its row of each of `values`, which have a row for each place.
+    /// Calls `f` with every place and its row of each of `values`, which have one row per
+    /// place.
     pub fn each_place<const N: usize>(
         &self,
         values: [&mut [f32]; N],
@@ -114,7 +119,7 @@ impl Scatter<'_> {
     }
 }
 
-/// The next item of each, until one has no more.
+/// The next item of each iterator; `None` once one is exhausted.
 fn next<I: Iterator, const N: usize>(iterators: &mut [I; N]) -> Option<[I::Item; N]> {
     let items = iterators.each_mut().map(Iterator::next);
     items

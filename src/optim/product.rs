@@ -1,4 +1,5 @@
-//! The matrix products that gradients are made of, in two forms: by candle's operations, and packed for the fast path.
+//! Matrix products as parts of a gradient, in two forms: computed with candle's
+//! operations, and packed for the fast path.
 
 use candle_core::{DType, Device, Tensor};
 
@@ -9,12 +10,13 @@ use crate::flow::input::Values;
 use crate::kernels::gemm::{accumulate, Matrix};
 use crate::kernels::{add, is_fast, with_rows};
 
-/// A matrix product that a gradient is made of: `valuesᵀ · delta`, for the rows of the weight that `values` met.
+/// A matrix product in a gradient: `valuesᵀ · delta`, for the rows of the weight by which
+/// `values` were multiplied.
 #[derive(Clone, Debug)]
 pub struct Product {
-    /// What was multiplied by these rows of the weight, `(R, D)`.
+    /// The input columns that were multiplied by these rows of the weight, `(R, D)`.
     pub values: Values,
-    /// What the result should have been different by, `(R, N)`.
+    /// The gradient of the loss with respect to the output, `(R, N)`.
     pub delta: OutputGradient,
 }
 
@@ -23,7 +25,7 @@ impl Product {
         is_fast(self.delta.own())
     }
 
-    /// As a tensor, by candle's operations.
+    /// The product as a tensor, computed with candle's operations.
     pub(super) fn whole(&self, dtype: DType) -> Result<Tensor> {
         let matrix = self
             .values
@@ -33,9 +35,11 @@ impl Product {
         Ok(matrix.matmul(&self.delta.whole()?.contiguous()?)?)
     }
 
-    /// `dst ← keep·dst + factor·valuesᵀ·delta`, each row then handed to `finish` with what stands beside it.
+    /// Computes `dst ← keep·dst + factor·valuesᵀ·delta`, then calls `finish` with each
+    /// row and the same row of `beside`.
     ///
-    /// Rows of the delta that are zero are left out, of dense values where half of them are.
+    /// Zero rows of the delta are left out; for dense values only if at least half of the
+    /// rows are zero.
     pub(super) fn add_to(
         &self,
         dst: &mut [f32],
@@ -92,8 +96,8 @@ impl Product {
     }
 }
 
-/// Products of dense values one after the other, of which only the rows that count are kept: those whose delta is not
-/// zero, and for what rows have in common a single one.
+/// Concatenated products of dense values, without the rows that do not count. Kept are
+/// the rows with a non-zero delta, and one row for each common row.
 #[derive(Default)]
 pub(super) struct Packed {
     /// `(rows, D)`.
@@ -104,7 +108,8 @@ pub(super) struct Packed {
 }
 
 impl Packed {
-    /// Adds a product, unless it is of one-hot values, or so many of its rows count that it is better formed as it is.
+    /// Adds a product and returns true. Products of one-hot values, and those with more
+    /// than half of the rows counting, are not added: they are faster unpacked.
     pub fn push(&mut self, product: &Product) -> Result<bool> {
         let Values::Dense { matrix, columns } = &product.values else {
             return Ok(false);
@@ -155,7 +160,7 @@ impl Packed {
         self.rows == 0
     }
 
-    /// How many columns the deltas have.
+    /// The number of columns of the deltas.
     pub fn units(&self) -> usize {
         self.delta.len() / self.rows.max(1)
     }
@@ -173,16 +178,16 @@ impl Packed {
         })
     }
 
-    /// Values and deltas, `width` and `units` columns.
+    /// The values and the deltas, with `width` and `units` columns.
     pub fn matrices(&self, width: usize, units: usize) -> (Matrix<'_>, Matrix<'_>) {
         let of = |data, columns| Matrix::of_rows(data, self.rows, columns, columns);
         (of(&self.values, width), of(&self.delta, units))
     }
 }
 
-/// Whether all numbers are zero; what is no number is not.
+/// Whether all numbers are zero; NaN is not zero.
 pub(super) fn is_zero(row: &[f32]) -> bool {
-    // In pieces, each without a branch.
+    // Pieces without branches inside, so that they are vectorised.
     row.chunks(64)
         .all(|piece| piece.iter().fold(0, |bits, x| bits | x.to_bits() << 1) == 0)
 }
@@ -211,7 +216,8 @@ mod tests {
         Ok(Tensor::from_vec(numbers, (rows, columns), &Device::Cpu)?)
     }
 
-    /// Every `nth` row is kept, none if that is 0, the others are zero; a row in common to the first half, if wanted.
+    /// A delta in which every `nth` row is non-zero, or none if `nth` is 0; optionally
+    /// with a common row for the first half.
     fn delta(rows: usize, nth: usize, common: bool) -> Result<OutputGradient> {
         let kept: Vec<f32> = (0..rows)
             .map(|row| if nth > 0 && row % nth == 0 { 1. } else { 0. })
@@ -233,8 +239,8 @@ mod tests {
         })
     }
 
-    /// What is left of a variable after lessons about these products, one by one or gathered; and if they are given as
-    /// tensors.
+    /// A variable after lessons on these products, one by one or accumulated, and the
+    /// same with gradients given as tensors.
     fn both(lessons: &[Vec<Product>], method: Algorithm, gathered: bool) -> Result<[Tensor; 2]> {
         let vars = Vars::new(1, DType::F32, &Device::Cpu);
         let descent = OptimiserSpec {
@@ -251,7 +257,7 @@ mod tests {
             .sum::<Result<usize>>()?;
         let found = vars.get("found", (rows, 3), Init::Const(1.))?;
         let expected = vars.get("expected", (rows, 3), Init::Const(1.))?;
-        // Twice, so that what a step leaves behind is seen.
+        // Two steps, so that state left by the first one is detected.
         for _ in 0..2 {
             if gathered {
                 optimiser.accumulate(lessons.len());
@@ -286,8 +292,9 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_zeros_may_be_left_out_and_common_rows_added_up() -> Result<()> {
-        // All, some or none of the rows count; several lessons fill what is packed, or fit into it.
+    fn zero_rows_are_left_out_and_common_rows_are_added() -> Result<()> {
+        // All, some or none of the rows count. Several lessons exceed the limit of packed
+        // rows, or do not.
         for (nth, common) in [(1, true), (3, true), (0, true), (3, false), (0, false)] {
             for sizes in [vec![8], vec![300, 40], vec![400, 400, 400]] {
                 let lesson = |&rows: &usize| -> Result<Vec<Product>> {
@@ -311,7 +318,8 @@ mod tests {
                     (Algorithm::Adam, true),
                 ] {
                     let what = format!(
-                        "1 of {nth}, common: {common}, {sizes:?}, {method:?}, gathered: {gathered}"
+                        "1 of {nth}, common: {common}, {sizes:?}, {method:?}, gathered: \
+                         {gathered}"
                     );
                     assert_same(both(&lessons, method, gathered)?, &what)?;
                 }
@@ -320,9 +328,9 @@ mod tests {
         Ok(())
     }
 
-    /// More places than one thread takes at a time.
+    /// More places than one thread processes at a time.
     #[test]
-    fn picked_rows_of_a_large_table_are_added_where_they_belong() -> Result<()> {
+    fn gradients_of_a_large_table_are_added_to_the_selected_rows() -> Result<()> {
         let (rows, slots, classes) = (50, 3, 20_000);
         let index: Vec<u32> = (0..rows * slots)
             .map(|i| (i * i * 7919 % classes) as u32)
@@ -344,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn lessons_on_the_same_values_have_rows_in_common_each() -> Result<()> {
+    fn lessons_on_the_same_values_keep_their_common_rows() -> Result<()> {
         for nth in [0, 1] {
             let values = [Values::dense(random(8, 5, 0)?)?, one_hot(8)?];
             let lesson = |shift: usize| -> Result<Vec<Product>> {
@@ -367,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn lessons_may_divide_the_rows_of_a_variable_in_their_own_ways() -> Result<()> {
+    fn lessons_may_divide_the_rows_of_a_variable_differently() -> Result<()> {
         for nth in [1, 3] {
             let part = |width: usize| -> Result<Product> {
                 let values = Values::dense(random(9, width, width)?)?;
@@ -391,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_step_that_failed_has_gathered_is_forgotten() -> Result<()> {
+    fn gradients_of_a_failed_step_are_discarded() -> Result<()> {
         let vars = Vars::new(1, DType::F32, &Device::Cpu);
         let (method, schedule) = (Algorithm::Sgd, Schedule::Constant);
         let descent = OptimiserSpec {
@@ -444,7 +452,7 @@ mod tests {
         assert_eq!(packed(delta(9, 3, true)?, 9)?, Some(3 + 1));
         assert_eq!(packed(delta(9, 0, false)?, 9)?, Some(0));
         assert_eq!(packed(delta(9, 1, false)?, 9)?, None);
-        // What is no number is not left out.
+        // NaN is not left out.
         let nan = Tensor::from_vec(vec![0., 0., 0., 0., f32::NAN, 0.], (2, 3), &Device::Cpu)?;
         assert_eq!(packed(nan.into(), 2)?, Some(1));
         Ok(())

@@ -1,4 +1,4 @@
-//! When a block learns, and at what rate.
+//! The span in which a block learns, and the schedule of its learning rate.
 
 use std::fmt;
 use std::ops::Range;
@@ -10,9 +10,10 @@ use crate::flow::step::Step;
 use crate::settings::SettingValue;
 
 crate::choices! {
-    /// How the rate changes over the epochs in which a block learns; `e` of `E`, counted from 1.
+    /// The factor of the learning rate in epoch `e` of the `E` epochs in which a block
+    /// learns, counted from 1.
     pub enum Schedule {
-        /// The rate stays as it is.
+        /// 1 in all epochs.
         Constant = "constant",
         /// 1 in the first half, then `(1 + 2·(E − e)) / E`, as in Hinton's program.
         HalfLinear = "half_linear",
@@ -37,9 +38,9 @@ impl Schedule {
     }
 }
 
-/// When a block learns: in some epochs, or in some steps, counted from 0 from the start of the run.
+/// The epochs or steps in which a block learns, counted from 0 from the start of the run.
 ///
-/// In the configuration it is a text, `"0..5ep"` for epochs or `"0..2000it"` for steps.
+/// In the configuration it is a string: `"0..5ep"` for epochs, `"0..2000it"` for steps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Span {
     /// Whole epochs.
@@ -81,7 +82,8 @@ impl Span {
         }
     }
 
-    /// How far a step is in the span, and how long the span is, in its unit; a step after its end counts as the last.
+    /// The position of a step in the span, and the length of the span, in its unit. A
+    /// step after the end counts as the last one.
     pub(super) fn progress(&self, step: &Step) -> (usize, usize) {
         let (done, length) = match self {
             Self::Epochs(epochs) => (step.epoch.saturating_sub(epochs.start), epochs.len()),

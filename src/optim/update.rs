@@ -1,4 +1,5 @@
-//! The update of one variable, in two forms: by candle's operations, and for `f32` on the CPU.
+//! The update of one variable, in two forms: with candle's operations, and for `f32` on
+//! the CPU.
 
 use std::ops::Range;
 
@@ -13,14 +14,14 @@ use crate::flow::input::Values;
 use crate::kernels::gemm::accumulate;
 use crate::kernels::{self, with_values, with_values_mut};
 
-/// A gradient that an update can be made of in one pass.
+/// A gradient in a form that can be applied in one pass.
 #[derive(Clone, Copy)]
 enum Direct<'a> {
     Whole(&'a Tensor),
     Products(&'a [Product]),
 }
 
-/// One step of one variable, in numbers.
+/// One step of one variable with its coefficients.
 #[derive(Clone, Copy)]
 pub(super) enum Update {
     /// `v ← μ·v + (1 − μ)·g`, `w ← shrink·w − rate·v`.
@@ -29,7 +30,8 @@ pub(super) enum Update {
         rate: f64,
         shrink: f64,
     },
-    /// `w ← shrink·w − rate·m / (√v / root + ε)`; the corrections of the bias are in `rate` and `root`.
+    /// `w ← shrink·w − rate·m / (√v / root + ε)`; `rate` and `root` include the bias
+    /// corrections.
     Adam {
         beta1: f64,
         beta2: f64,
@@ -55,7 +57,7 @@ impl Update {
         }
     }
 
-    /// By candle's operations, on any device.
+    /// Updates with candle's operations, on any device.
     fn plain(self, var: &Var, moments: &mut [Tensor], gradient: &Tensor) -> Result<()> {
         let blend = |old: &Tensor, new: &Tensor, keep: f64| -> Result<Tensor> {
             Ok(((old * keep)? + (new * (1. - keep))?)?.detach())
@@ -93,7 +95,7 @@ impl Update {
         Ok(var.set(&((var.as_tensor() * shrink)? - change)?.detach())?)
     }
 
-    /// For `f32` on the CPU: in place, in one pass over memory.
+    /// Updates `f32` on the CPU in place, in one pass over memory.
     fn fast(self, var: &Var, moments: &[Tensor], gradient: Direct<'_>) -> Result<()> {
         with_values_mut(var, |weight| match (self, moments) {
             (
@@ -127,7 +129,8 @@ impl Update {
             ) => {
                 let numbers = Adam {
                     keep: [beta1 as f32, beta2 as f32],
-                    // Before rounding: 1 − 0.999 in 32 bits is off in the fifth digit.
+                    // Computed before rounding: in 32 bits, 1 − 0.999 is wrong in the
+                    // fifth digit.
                     new: [(1. - beta1) as f32, (1. - beta2) as f32],
                     epsilon: epsilon as f32,
                     rate: rate as f32,
@@ -198,7 +201,7 @@ struct Adam {
 }
 
 impl Adam {
-    /// `moments` are the first and the second one.
+    /// Updates with `moments`, the first and the second.
     fn update(
         self,
         weight: &mut [f32],
@@ -223,7 +226,7 @@ impl Adam {
                         self.descend_all(here, &gradient);
                         Ok(())
                     }
-                    // Most places have nothing; their gradient is stored nowhere.
+                    // Most places have a zero gradient, which is not stored.
                     Values::OneHot {
                         index,
                         classes,
@@ -251,7 +254,7 @@ impl Adam {
         }
     }
 
-    /// In pieces, each by a thread.
+    /// Updates in pieces, in parallel.
     fn descend_all(self, [weight, first, second]: [&mut [f32]; 3], gradient: &[f32]) {
         let moments = first
             .par_chunks_mut(GRAIN)
@@ -312,7 +315,7 @@ pub(super) fn add(sum: &Tensor, row: usize, product: &Product, factor: f64) -> R
     })?
 }
 
-/// The same with products that are packed, of values `width` wide.
+/// The same with packed products, whose values have `width` columns.
 pub(super) fn add_packed(
     sum: &Tensor,
     row: usize,
@@ -336,7 +339,7 @@ pub(super) fn add_packed(
     })
 }
 
-/// Hands every product the elements of the variable that it is for.
+/// Calls `f` with each product and the range of its elements in the variable.
 fn each(
     products: &[Product],
     mut f: impl FnMut(&Product, Range<usize>) -> Result<()>,

@@ -11,12 +11,13 @@ use crate::settings::Pick;
 
 /// Builds the plugin that `pick` names.
 ///
-/// The result is wrapped so that its faults become errors. If it panics, or returns a tensor of another shape than its
-/// trait documents, or values that are not finite for finite input, the result is an [`Error::Plugin`] with its name
-/// and package.
+/// The result is wrapped so that its faults become errors. If it panics, or returns a
+/// tensor of another shape than its trait documents, or values that are not finite for
+/// finite input, the result is an [`Error::Plugin`] with its name and package.
 ///
 /// # Errors
-/// As [`registry::named`], and any error of the plugin itself, with its name and package in front.
+/// As [`registry::named`]; errors of the plugin itself, with its name and package in
+/// front.
 pub fn build<T>(pick: &Pick<T>, context: &BuildContext) -> Result<Box<T>>
 where
     T: Registered + ?Sized,

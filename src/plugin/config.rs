@@ -1,10 +1,12 @@
-//! From sources of settings to a complete configuration.
+//! Merging of settings from several sources into a complete configuration.
 //!
-//! Sources are merged in this order, later ones winning: defaults, the architecture's preset, the settings that the data
-//! set suggests, files, the command line. A preset that was asked for by name wins over the data set's suggestion.
+//! Sources are merged in this order, and later sources win: defaults, the architecture's
+//! preset, the settings that the data set suggests, files, the command line. A preset
+//! that is requested by name wins over the data set's suggestion.
 //!
-//! A complete configuration has every default written out. It is the `config.toml` of a run; read again, it repeats the
-//! run. Mistakes are found here, before any work, and reported with the key and where it was written.
+//! A complete configuration has every default written out. It is the `config.toml` of a
+//! run; read again, it repeats the run. Mistakes are found here, before any work, and
+//! reported with the key and its origin.
 
 use toml::{Table, Value};
 
@@ -27,11 +29,12 @@ pub struct Config {
     pub settings: Table,
 }
 
-/// The name that stands for no preset: for configurations that are complete.
+/// The name for no preset, used for complete configurations.
 pub(crate) const NO_PRESET: &str = "none";
 
 impl Config {
-    /// Completes the settings of `sources` for the architecture of this name; later sources win.
+    /// Completes the settings of `sources` for the architecture of this name; later
+    /// sources win.
     ///
     /// # Errors
     /// [`Error::UnknownPlugin`], [`Error::UnknownSetting`], [`Error::Setting`].
@@ -39,8 +42,8 @@ impl Config {
         Self::resolve_for(architecture, preset, sources, true)
     }
 
-    /// As [`Config::resolve`]; `by_name` is whether the data are those that the settings name, so that the data set's
-    /// suggestion counts.
+    /// As [`Config::resolve`]; `by_name` says whether the data set is chosen by the
+    /// settings, so that its suggestion applies.
     pub(crate) fn resolve_for(
         architecture: &str,
         preset: Option<&str>,
@@ -94,7 +97,7 @@ impl Config {
     }
 }
 
-/// The settings of a plugin with every default written out.
+/// Completes the settings of a plugin with every default.
 ///
 /// # Errors
 /// [`Error::UnknownSetting`], [`Error::UnknownPlugin`], [`Error::Setting`].
@@ -111,7 +114,7 @@ pub(crate) fn complete(kind: &'static str, info: &Info, given: Table) -> Result<
     Ok(table)
 }
 
-/// Settings that were merged, and where each was written.
+/// Merged settings and the origin of each.
 #[derive(Default)]
 struct Merged {
     table: Table,
@@ -132,7 +135,8 @@ impl Merged {
         Ok(())
     }
 
-    /// Lets the architecture, and the plugins that the source has settings for, adjust the source.
+    /// Lets the architecture, and every plugin with settings in the source, adjust the
+    /// source.
     fn rewrite(&mut self, table: &mut Table, architecture: &Info, known: &[Setting]) -> Result<()> {
         (architecture.rewrite)(table, &mut self.table)?;
         for setting in known {
@@ -153,7 +157,7 @@ impl Merged {
         Ok(())
     }
 
-    /// Where a setting was written last, or the table or list that it is in.
+    /// The last origin of a setting, or of the table or list that contains it.
     fn origin(&self, key: &str) -> String {
         let is_within = |inner: &str, outer: &str| {
             let rest = inner.strip_prefix(outer);
@@ -179,20 +183,20 @@ fn list_paths(table: &Table, prefix: &str, paths: &mut Vec<String>) {
 }
 
 impl Source {
-    /// A file may name the architecture that it is for; it has to be this one.
+    /// Refuses a file that names another architecture.
     fn is_for(&mut self, architecture: &str) -> Result<()> {
         match self.table.remove("architecture") {
             Some(Value::String(name)) if name != architecture => Err(Error::setting(
                 "architecture",
                 name,
                 &self.origin,
-                format!("{architecture}, the architecture that was asked for"),
+                format!("{architecture}, the requested architecture"),
             )),
             _ => Ok(()),
         }
     }
 
-    /// Writes every alias as its key and every plugin's name as a table.
+    /// Replaces every alias by its key and every plugin's name by a table.
     fn canonical(&mut self, known: &[Setting]) -> Result<()> {
         let written = canonical(known, &mut self.table);
         written.map_err(|error| located(error, "", &|_| self.origin.clone()))
@@ -227,13 +231,13 @@ fn rename(table: &mut Table, alias: &str, key: &str) -> Result<()> {
     match table.insert(key.into(), value.clone()) {
         None => Ok(()),
         Some(other) => {
-            let expected = format!("one of the two: `{key}` is set to {other} already");
+            let expected = format!("one of the two: `{key}` is already set to {other}");
             Err(Error::setting(alias, value, "", expected))
         }
     }
 }
 
-/// `name`, or `name:argument`, as a table.
+/// Parses `name`, or `name:argument`, into a table.
 fn pick(kind: &'static str, text: &str) -> Result<Table> {
     let (name, argument) = match text.split_once(':') {
         Some((name, argument)) => (name, Some(argument)),
@@ -308,8 +312,8 @@ fn suggestion(sources: &[Source]) -> Result<Option<Source>> {
 
 /// Merges `later` into a table.
 ///
-/// `later` wins. Two tables are merged unless they name different plugins. Settings without a plugin's name reach all
-/// plugins of a list.
+/// `later` wins. Two tables are merged unless they name different plugins. Settings
+/// without a plugin's name apply to all plugins of a list.
 fn merge(into: &mut Table, later: Table) {
     for (key, value) in later {
         match (into.get_mut(&key), value) {
@@ -332,7 +336,7 @@ fn same_name(old: &Table, new: &Table) -> bool {
     new.get("name").is_none() || new.get("name") == old.get("name")
 }
 
-/// Where a setting was written, by its key.
+/// The origin of a setting, by its key.
 type OriginOf<'a> = &'a dyn Fn(&str) -> String;
 
 /// Fills in the defaults of all settings in `known`.
@@ -369,7 +373,7 @@ fn fill(known: &[Setting], given: Table, prefix: &str, origin: OriginOf<'_>) -> 
     Ok(table)
 }
 
-/// The plugin that a default names, with other settings.
+/// The default plugin with other settings.
 fn on_default(kind: &'static str, default: &Value, given: Table) -> Result<Value> {
     let mut table = match default {
         Value::String(text) => pick(kind, text)?,
@@ -409,7 +413,7 @@ fn unnamed(kind: &str, path: &str, value: &Value, origin: OriginOf<'_>) -> Error
     Error::setting(path, value, origin(path), expected)
 }
 
-/// Gives an error about a setting its full key and its origin.
+/// Adds the full key and the origin to an error about a setting.
 fn located(error: Error, prefix: &str, origin: OriginOf<'_>) -> Error {
     match error {
         Error::Setting {

@@ -1,4 +1,5 @@
-//! Plugins by name: registration, configuration, building, and the wrapper that checks them.
+//! Plugins by name: registration, configuration, building, and the wrapper that checks
+//! them.
 
 mod build;
 pub(crate) mod checked;

@@ -1,8 +1,10 @@
 //! Plugins by name: registration, listing, look-up.
 //!
-//! Registration runs before `main`; a plugin needs one call of [`register!`](crate::register). `inventory` promises no
-//! order and accepts two plugins of one name. So lists are sorted by name here, and duplicates are refused with both
-//! packages named. A crate that a program does not mention is not linked: the program writes `use the_plugins as _;`.
+//! Registration runs before `main`; a plugin needs one call of
+//! [`register!`](crate::register). `inventory` promises no order and accepts two plugins
+//! of one name. Therefore lists are sorted by name here, and duplicates are refused with
+//! both packages named. A crate that a program does not mention is not linked: the
+//! program writes `use the_plugins as _;`.
 
 use toml::Table;
 
@@ -21,46 +23,47 @@ use crate::settings::{PluginKind, Setting};
 pub struct Preset {
     /// The name, as in `--preset nebuly`.
     pub name: &'static str,
-    /// The paper or program that the settings are from.
+    /// The paper or program of these settings.
     pub about: &'static str,
     /// The settings, as TOML.
     pub settings: &'static str,
 }
 
-/// A plugin's description; the plugin need not be built for it.
+/// The description of a plugin, available without building it.
 #[derive(Clone, Copy)]
 pub struct Info {
     /// The name in the configuration, in `snake_case`.
     pub name: &'static str,
-    /// One line: what it is and where it was published.
+    /// One line: what the plugin is and where it was published.
     pub about: &'static str,
     /// The package that registered it.
     pub package: &'static str,
-    /// Its settings.
+    /// The settings.
     pub settings: fn() -> Vec<Setting>,
-    /// Reads a table of its settings and reports errors.
+    /// Reads a table of settings and reports errors.
     pub check: fn(&Table) -> Result<()>,
     /// Named sets of settings; the first is the default.
     pub presets: &'static [Preset],
-    /// For `name:ARGUMENT`: the setting that the argument is for.
+    /// The setting that `name:ARGUMENT` sets.
     pub argument: Option<&'static str>,
-    /// Adjusts what a source of settings gives before it is merged: see [`Plugin::rewrite`].
+    /// Adjusts the settings of a source before they are merged: see [`Plugin::rewrite`].
     pub rewrite: Rewrite,
 }
 
-/// Adjusts the settings `given` by one source, and those merged from the sources `before` it.
+/// Adjusts the settings `given` by one source, and those merged from the sources `before`
+/// it.
 pub type Rewrite = fn(given: &mut Table, before: &mut Table) -> Result<()>;
 
-/// A registered plugin: its description, and how it is built.
+/// A registered plugin: its description and its constructor.
 pub struct Plugin<T: ?Sized + 'static> {
-    /// Its description.
+    /// The description.
     pub info: Info,
-    /// Builds it from its settings, for its place in a run.
+    /// Builds the plugin from its settings and its context.
     pub build: fn(&Table, &BuildContext) -> Result<Box<T>>,
 }
 
 impl<T: ?Sized> Plugin<T> {
-    /// Adds named sets of settings; the first is the default.
+    /// Adds presets; the first is the default.
     pub const fn presets(mut self, presets: &'static [Preset]) -> Self {
         self.info.presets = presets;
         self
@@ -72,8 +75,8 @@ impl<T: ?Sized> Plugin<T> {
         self
     }
 
-    /// Adjusts what a source gives before it is merged: replaces shorthands by the settings that they stand for, or
-    /// removes settings from `before` that no longer apply.
+    /// Adjusts the settings of a source before they are merged: replaces shorthands by
+    /// settings, or removes settings from `before` that no longer apply.
     pub const fn rewrite(mut self, rewrite: Rewrite) -> Self {
         self.info.rewrite = rewrite;
         self
@@ -82,7 +85,7 @@ impl<T: ?Sized> Plugin<T> {
 
 /// A kind of plugin that is collected from all linked crates.
 pub trait Registered: PluginKind + Checkable {
-    /// All registered plugins of this kind, in no order.
+    /// All registered plugins of this kind, in no particular order.
     fn registered() -> Vec<&'static Plugin<Self>>;
 }
 
@@ -185,7 +188,7 @@ fn find<P: Copy>(
     })
 }
 
-/// Registers a plugin: kind, name, one line about it, and how to build it from its settings.
+/// Registers a plugin: its kind, name, one-line description, and constructor.
 ///
 /// ```
 /// use onward::{GoodnessFn, Result};
@@ -206,12 +209,13 @@ fn find<P: Copy>(
 ///     dyn GoodnessFn, "max", "largest activity (an example)",
 ///     |settings: Max, _context| Ok(Box::new(settings))
 /// }
-/// assert_eq!(onward::plugin::registry::named::<dyn GoodnessFn>("max")?.info.name, "max");
+/// let plugin = onward::plugin::registry::named::<dyn GoodnessFn>("max")?;
+/// assert_eq!(plugin.info.name, "max");
 /// # Ok::<(), onward::Error>(())
 /// ```
 ///
-/// More can be said of it behind the closure: `, .presets(&[…]).argument("dir")`, see [`Plugin`]. A name that the
-/// configuration could not use, or no line about the plugin, is an error of the compiler's.
+/// Options follow the closure: `, .presets(&[…]).argument("dir")`, see [`Plugin`]. An
+/// invalid name or an empty description is a compile error.
 #[macro_export]
 macro_rules! register {
     (
@@ -240,7 +244,8 @@ macro_rules! register {
     };
     ($($other:tt)*) => {
         compile_error!(
-            "`register!` takes the kind of plugin, its name, a line about it, and how it is built from its settings:\n\
+            "`register!` takes the kind of plugin, its name, a line about it, and how \
+             it is built from its settings:\n\
              \n    dyn GoodnessFn, \"name\", \"what it is, and the paper\",\
              \n    |settings: MySettings, context| Ok(Box::new(MyGoodness::new(settings, context)?))"
         );
@@ -300,7 +305,7 @@ mod tests {
     static THREE: Plugin<dyn GoodnessFn> = plugin("a", "three");
     static FOUR: Plugin<dyn GoodnessFn> = plugin("c", "four");
 
-    /// Three plugins in every order in which they may be linked.
+    /// Three plugins in every possible order of linking.
     fn orders(
         of: [&'static Plugin<dyn GoodnessFn>; 3],
     ) -> Vec<Vec<&'static Plugin<dyn GoodnessFn>>> {
@@ -317,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn plugins_are_sorted_by_name_in_whatever_order_they_are_linked() {
+    fn plugins_are_sorted_by_name_in_any_order_of_linking() {
         for order in orders([&FOUR, &TWO, &ONE]) {
             let names: Vec<_> = sorted("goodness", order)
                 .unwrap()
@@ -329,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_duplicate_is_refused_with_both_packages_named_in_whatever_order_they_are_linked() {
+    fn a_duplicate_is_refused_with_both_packages_in_any_order_of_linking() {
         for order in orders([&THREE, &TWO, &ONE]) {
             let error = sorted("goodness", order).err().unwrap().to_string();
             assert!(

@@ -6,20 +6,20 @@ use toml::{Table, Value};
 
 use crate::error::{Error, Result};
 
-/// Settings, and where they were written.
+/// Settings and their origin.
 #[derive(Clone, Debug)]
 pub struct Source {
-    /// The name in messages: `--set lr=2`, `preset nebuly`, the path of a file.
+    /// The origin in messages: `--set lr=2`, `preset nebuly`, the path of a file.
     pub origin: String,
     /// The settings.
     pub table: Table,
 }
 
-/// The largest number of parts of a key with dots.
+/// The maximum number of parts of a dotted key.
 const DEEPEST: usize = 16;
 
 impl Source {
-    /// The settings in a TOML file.
+    /// Reads the settings in a TOML file.
     ///
     /// # Errors
     /// [`Error::File`] if it cannot be read, [`Error::Data`] if it is not TOML.
@@ -34,7 +34,8 @@ impl Source {
         })
     }
 
-    /// The setting in `key=value`. The value is TOML, a bare word is a string; dots in the key nest.
+    /// Parses a setting `key=value`. The value is TOML; a bare word is a string. Dots in
+    /// the key nest.
     ///
     /// # Errors
     /// [`Error::Setting`] if there is no `=`.
@@ -68,7 +69,7 @@ impl Source {
         })
     }
 
-    /// One setting by its key, with dots for nesting, and its value.
+    /// A setting with a dotted key and a value.
     pub(crate) fn setting(key: &str, value: impl Into<Value>) -> Self {
         Self {
             origin: format!("set({key})"),
@@ -77,7 +78,7 @@ impl Source {
     }
 }
 
-/// The nested tables that a key with dots stands for.
+/// The nested tables of a dotted key.
 fn nested(key: &str, value: Value) -> Table {
     let keys: Vec<_> = key.splitn(DEEPEST, '.').collect();
     let mut keys = keys.into_iter().rev();
@@ -119,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn an_assignment_without_a_value_says_how_it_is_written() {
+    fn an_assignment_without_a_value_is_refused_with_an_example() {
         let error = Source::assignment("lr").unwrap_err().to_string();
         assert!(error.contains("key=value"), "{error}");
     }

@@ -1,4 +1,4 @@
-//! From a configuration to a run: data, sampler, network.
+//! Assembly of a run from its configuration: data, sampler, network.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,13 +25,13 @@ use crate::plugin::registry;
 use crate::plugin::run_settings::{Precision, RunSettings};
 use crate::plugin::{build, build_complete};
 
-/// Where the data of a run come from.
+/// The source of a run's data.
 pub(super) enum Source {
     /// The data set that the configuration names.
     Named,
-    /// Data that the program has already.
+    /// Data that are already in memory.
     Given(DataSet),
-    /// No examples: the network predicts, and nothing else.
+    /// No examples, only to predict.
     Empty(DataSet),
 }
 
@@ -39,14 +39,15 @@ pub(super) enum Source {
 pub(super) struct Surroundings {
     pub data_dirs: Vec<PathBuf>,
     pub device: String,
-    /// The tokenizer of the run that is opened.
+    /// The tokenizer of the opened run.
     pub tokenizer: Option<Arc<Tokenizer>>,
 }
 
 /// Builds a run.
 ///
 /// # Errors
-/// Errors of the data and the plugins; [`Error::Setting`] for settings that do not fit the data.
+/// Errors of the data and the plugins; [`Error::Setting`] for settings that do not fit
+/// the data.
 pub(super) fn assemble(config: Config, source: Source, around: Surroundings) -> Result<Run> {
     let device = device::open(&around.device)?;
     let dtype = match config.run.precision {
@@ -125,7 +126,7 @@ fn missing(config: &Config, key: &str) -> Error {
     Error::setting(key, "nothing", "the defaults", expected)
 }
 
-/// Tells the plugins what the data are.
+/// Describes the data to the plugins.
 fn describe_data(data: &DataSet, context: &mut BuildContext) {
     context.example = data.spec.shape.clone();
     context.classes = data.spec.classes.len();
@@ -141,7 +142,7 @@ fn build_sampler(config: &Config, context: &BuildContext) -> Result<Box<dyn Nega
     )
 }
 
-/// One example, from which the shapes of the sampler's inputs are found.
+/// One example that determines the shapes of the sampler's inputs.
 fn example(data: &DataSet, trains: bool) -> Result<Batch> {
     if trains {
         return Ok(data.train.batch(&[0], None)?.hidden());
@@ -152,7 +153,7 @@ fn example(data: &DataSet, trains: bool) -> Result<Batch> {
     Batch::unlabelled(Tensor::zeros(shape, dtype, &candle_core::Device::Cpu)?)
 }
 
-/// Tells the architecture what the sampler's views are.
+/// Describes the sampler's views to the architecture.
 fn describe_views(
     sampler: &dyn NegativeSampler,
     example: &Batch,
@@ -160,14 +161,17 @@ fn describe_views(
     context: &mut BuildContext,
 ) -> Result<()> {
     let neutral = sampler.neutral(example)?;
-    let is_token = |values: &Values| matches!(values, Values::Dense { matrix, .. } if !matrix.dtype().is_float());
+    let is_token = |values: &Values| match values {
+        Values::Dense { matrix, .. } => !matrix.dtype().is_float(),
+        _ => false,
+    };
     if neutral.parts().iter().any(|part| is_token(&part.values)) {
         let name = config
             .run
             .sampler
             .as_ref()
             .map_or("", |sampler| &sampler.name);
-        let problem = "takes token numbers for values; choose a sampler that is made for text";
+        let problem = "takes token indices for values; choose a sampler for text";
         return Err(Error::unfit(format!("sampler {name}"), problem));
     }
     let label = neutral.part(LABEL).map(|part| part.values.width());
@@ -186,8 +190,7 @@ fn check_batches(
 ) -> Result<()> {
     if data.spec.content == Content::Text {
         let refused = |key: &str, value: String, expected: &str| {
-            let expected =
-                format!("{expected}, since text cannot be moved or mirrored like pictures");
+            let expected = format!("{expected}, since text cannot be shifted or mirrored");
             Err(Error::setting(key, value, "the settings", expected))
         };
         if settings.shift > 0 {
@@ -210,8 +213,8 @@ fn check_batches(
             .as_ref()
             .map_or("", |sampler| &sampler.name);
         let expected = format!(
-            "a number that cuts the {examples} training examples into batches of {least} and more, for the sampler {name}; \
-             the last batch would have {last}"
+            "a number that divides the {examples} training examples into batches of at \
+             least {least}, for the sampler {name}; the last batch would have {last}"
         );
         return Err(Error::setting(
             "batch",
@@ -223,7 +226,8 @@ fn check_batches(
     check_memory(batch, data.spec.classes.len())
 }
 
-/// Refuses predictions for which there is no memory: the process would end without a word.
+/// Refuses predictions that do not fit into memory: the system would kill the process
+/// without a message.
 fn check_memory(batch: usize, classes: usize) -> Result<()> {
     // Predictions, their logarithms, and targets.
     let scores = batch.max(EVALUATION_BATCH).saturating_mul(classes);
@@ -232,8 +236,9 @@ fn check_memory(batch: usize, classes: usize) -> Result<()> {
         return Ok(());
     }
     let problem = format!(
-        "predictions of {classes} classes for batches of {batch} need {} MB, more memory than is free; fewer classes (for \
-         text, a smaller vocabulary) or a smaller `batch` would fit",
+        "predictions of {classes} classes for batches of {batch} need {} MB, more than \
+         the free memory; use fewer classes (for text, a smaller vocabulary) or a \
+         smaller `batch`",
         needed >> 20
     );
     Err(Error::usage("data", problem))

@@ -1,4 +1,4 @@
-//! The description of a run, piece by piece.
+//! The builder of a run.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::plugin::config::{Config, NO_PRESET};
 use crate::plugin::source::Source;
 
-/// The description of a run; begun by [`Run::builder`] or [`Run::open`].
+/// A builder of runs, made by [`Run::builder`] or [`Run::open`].
 #[derive(Clone, Debug)]
 pub struct RunBuilder {
     architecture: String,
@@ -32,73 +32,75 @@ pub struct RunBuilder {
 }
 
 impl RunBuilder {
-    /// The data set: a registered name, or `idx:DIR`, `folder:DIR`, `text:FILE`.
+    /// Sets the data set: a registered name, or `idx:DIR`, `folder:DIR`, `text:FILE`.
     pub fn data(self, name: &str) -> Self {
         self.set("data", name)
     }
 
-    /// Data that the program has already: made in memory, or shared by several runs. They have no name to be found by,
-    /// so they have to be given again when the run is opened.
+    /// Uses data that are already in memory, for example shared by several runs. They
+    /// have no name, so they have to be given again when the run is opened.
     pub fn data_set(mut self, data: DataSet) -> Self {
         self.given = Some(data);
         self
     }
 
-    /// The seed of everything random.
+    /// Sets the seed of all random numbers.
     pub fn seed(self, seed: u32) -> Self {
         self.set("seed", i64::from(seed))
     }
 
-    /// One setting: a number, a word, a list, or a table. Dots in the key nest, as in `set("layer.dropout", 0.1)`. The
-    /// last value wins. Another plugin starts without the settings of the one before, so name it first.
+    /// Sets one setting to a number, a word, a list, or a table. Dots in the key nest, as
+    /// in `set("layer.dropout", 0.1)`. The last value wins. Choosing another plugin
+    /// resets the settings of the previous one, so choose plugins first.
     pub fn set(self, key: &str, value: impl Into<Value>) -> Self {
         self.source(Source::setting(key, value))
     }
 
-    /// Several settings at once, from a file or a command line.
+    /// Adds several settings at once, from a file or a command line.
     pub fn source(mut self, source: Source) -> Self {
         self.sources.push(source);
         self
     }
 
-    /// A named set of the architecture's settings; other settings win over it.
+    /// Chooses a preset of the architecture; other settings override it.
     pub fn preset(mut self, name: &str) -> Self {
         self.preset = Some(name.into());
         self
     }
 
-    /// A folder in which data files are looked for first.
+    /// Adds a folder that is searched first for data files.
     pub fn data_dir(mut self, folder: impl Into<PathBuf>) -> Self {
         self.data_dirs.insert(0, folder.into());
         self
     }
 
-    /// `cpu`, `cuda`, `cuda:1` or `metal`.
+    /// Sets the device: `cpu`, `cuda`, `cuda:1` or `metal`.
     pub fn device(mut self, name: &str) -> Self {
         self.device = name.into();
         self
     }
 
-    /// The folder that [`Run::fit`] writes to; it must be new or empty. Without one nothing is written.
+    /// Sets the output folder of [`Run::fit`]; it must be new or empty. By default
+    /// nothing is written.
     pub fn out(mut self, folder: impl Into<PathBuf>) -> Self {
         self.out = Some(folder.into());
         self
     }
 
-    /// For a run that was opened: does not read its data. The network can then predict, and nothing else.
+    /// Skips reading the data of an opened run. The run can then only predict.
     pub fn without_data(mut self) -> Self {
         self.with_data = false;
         self
     }
 
-    /// A flag that stops the training after the current batch once it is set, for example by a signal. The run then saves
-    /// its state and ends with [`Error::Stopped`].
+    /// Stops the training after the current batch once `flag` is set, for example by a
+    /// signal. The run then saves its state and ends with [`Error::Stopped`].
     pub fn stop_when(mut self, flag: Arc<AtomicBool>) -> Self {
         self.stop = flag;
         self
     }
 
-    /// The complete configuration, before anything is built.
+    /// Returns the complete configuration, before anything is built.
     ///
     /// # Errors
     /// As [`Config::resolve`].
@@ -112,11 +114,12 @@ impl RunBuilder {
         Ok(config)
     }
 
-    /// Loads the data and builds the network; for a run that was opened, restores its weights and its progress as well.
+    /// Loads the data and builds the network; for an opened run, also restores its
+    /// weights and progress.
     ///
     /// # Errors
-    /// As [`Config::resolve`]; errors of the data and the plugins; [`Error::Run`] for a checkpoint that is damaged or of
-    /// another run.
+    /// As [`Config::resolve`]; errors of the data and the plugins; [`Error::Run`] for a
+    /// checkpoint that is damaged or belongs to another run.
     pub fn build(self) -> Result<Run> {
         self.build_for(Purpose::Use)
     }
@@ -159,25 +162,29 @@ impl RunBuilder {
         Ok(run)
     }
 
-    /// Continues in the folder that was opened, exactly where the run in it stopped or was stopped. A run without a
-    /// checkpoint starts from the beginning. [`Run::fit`] then writes there.
+    /// Builds the opened run so that it continues in its folder, exactly where it
+    /// stopped. A run without a checkpoint starts from the beginning. [`Run::fit`] then
+    /// writes to that folder.
     ///
     /// # Errors
-    /// As [`RunBuilder::build`]; [`Error::Run`] if another process is writing there, or if no run was opened.
+    /// As [`RunBuilder::build`]; [`Error::Run`] if another process is writing there;
+    /// [`Error::Usage`] if no run was opened.
     pub fn resume(mut self) -> Result<Run> {
         let Some(path) = self.saved.take() else {
             return Err(Error::usage(
                 "resume",
-                "no run was opened; begin with Run::open",
+                "no run was opened; start with Run::open",
             ));
         };
         let folder = Folder::lock(&path)?;
         if path.join(STATE).is_file() {
             self.saved = Some(path);
         } else if path.join(MODEL).is_file() {
-            // The state is written first, so it was there.
-            let problem =
-                format!("has a model but no {STATE} to resume from; put it back, or remove {MODEL} to start over");
+            // The state is written before the model, so it has been removed.
+            let problem = format!(
+                "has a model but no {STATE} to resume from; put it back, \
+                 or remove {MODEL} to start over"
+            );
             return Err(Error::run(path, problem));
         }
         let mut run = self.build_for(Purpose::Resume)?;
@@ -186,14 +193,15 @@ impl RunBuilder {
     }
 }
 
-/// What a run is opened for. To resume, the data have to be exactly those of before.
+/// The purpose of opening a run. Resuming requires exactly the same data as before.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Purpose {
     Use,
     Resume,
 }
 
-/// The checkpoint to load: the model if only weights are needed and it is current, otherwise the training state.
+/// The checkpoint to load: the model if only the weights are needed and it is current,
+/// otherwise the training state.
 fn saved_in(folder: &Path, with_state: bool) -> PathBuf {
     let (state, model) = (folder.join(STATE), folder.join(MODEL));
     let progress = checkpoint::progress(&model);
@@ -206,7 +214,7 @@ fn saved_in(folder: &Path, with_state: bool) -> PathBuf {
 }
 
 impl Run {
-    /// Begins the description of a run of the architecture with this name.
+    /// Starts a builder for a run of this architecture.
     pub fn builder(architecture: &str) -> RunBuilder {
         let data_dir = std::env::var_os("ONWARD_DATA").map(PathBuf::from);
         RunBuilder {
@@ -223,8 +231,8 @@ impl Run {
         }
     }
 
-    /// Begins the description of a run that continues from what [`Run::save`] or [`Run::fit`] left in a folder. It is the
-    /// same run, unless other data or another device are named.
+    /// Starts a builder for the run that [`Run::save`] or [`Run::fit`] wrote to a folder.
+    /// It is the same run unless other data or another device are chosen.
     ///
     /// # Errors
     /// [`Error::File`] and [`Error::Run`] if the folder holds no configuration.
@@ -236,7 +244,7 @@ impl Run {
             let problem = "has no `architecture`; it is not the configuration of a run";
             return Err(Error::run(path, problem));
         };
-        // It is complete: no preset adds to it.
+        // The saved configuration is complete, so no preset is added.
         let builder = Self::builder(&architecture)
             .preset(NO_PRESET)
             .source(source);
@@ -246,7 +254,8 @@ impl Run {
         })
     }
 
-    /// The run in a folder, as [`Run::save`] or [`Run::fit`] left it: weights, optimisers, progress.
+    /// Loads the run that [`Run::save`] or [`Run::fit`] wrote to a folder: weights,
+    /// optimisers, progress.
     ///
     /// # Errors
     /// As [`Run::open`] and [`RunBuilder::build`].

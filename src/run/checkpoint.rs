@@ -1,4 +1,4 @@
-//! Checkpoints: tensors in safetensors files, with a description of the run that they are from.
+//! Checkpoints: safetensors files with a header that describes their run.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -17,27 +17,28 @@ use crate::data::ExampleSpec;
 use crate::error::{Error, Result};
 use crate::kernels::scalar;
 
-/// The description of a checkpoint. It has no paths and no times: the same run gives the same bytes.
+/// The header of a checkpoint. It contains no paths and no times, so that the same run
+/// gives the same bytes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Header {
     /// The version of this format.
     pub format: u32,
     /// The architecture's name.
     pub architecture: String,
-    /// The examples that the network was made for.
+    /// The examples for which the network was built.
     #[serde(rename = "kind")]
     pub spec: ExampleSpec,
-    /// The fingerprint of the tokenizer that the network was made for.
+    /// The fingerprint of the tokenizer with which the network was trained.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokenizer: Option<String>,
     /// The number of training examples; absent in older files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub examples: Option<usize>,
-    /// Complete epochs.
+    /// The number of complete epochs.
     pub epoch: usize,
-    /// Steps taken.
+    /// The number of steps taken.
     pub step: u64,
-    /// The checksum (CRC-32) of all this and of the tensors; [`write`] fills it in.
+    /// The checksum (CRC-32) of the other fields and of the tensors; set by [`write`].
     pub checksum: u32,
 }
 
@@ -63,7 +64,7 @@ impl Header {
     }
 }
 
-/// A checkpoint that was read.
+/// A loaded checkpoint.
 pub(crate) struct Saved {
     pub path: PathBuf,
     pub tensors: HashMap<String, Tensor>,
@@ -77,14 +78,14 @@ pub(crate) fn write(
     header: &Header,
 ) -> Result<()> {
     let header = header.with_checksum(checksum(header, tensors.iter()));
-    // One key: several would be written in the order of their hashes.
+    // A single key, since several keys would be written in hash order.
     let metadata = HashMap::from([(KEY.to_string(), header.to_json())]);
     let bytes = safetensors::serialize(tensors, Some(metadata));
     let bytes = bytes.map_err(|error| Error::run(path, format!("cannot be written: {error}")))?;
     folder::write(path, &bytes)
 }
 
-/// Reads a checkpoint, and refuses one that has changed since it was written.
+/// Reads a checkpoint and verifies its checksum.
 pub(crate) fn read(path: &Path) -> Result<Saved> {
     let bytes = std::fs::read(path).map_err(Error::file("read", path))?;
     let header = read_header(path, &bytes)?;
@@ -108,7 +109,8 @@ fn truncated(path: &Path, error: impl std::fmt::Display) -> Error {
     Error::run(path, format!("truncated or damaged: {error}"))
 }
 
-/// The checksum of a header, whatever its own checksum, and of tensors in the order of their names.
+/// The checksum of a header without its checksum, and of tensors in the order of their
+/// names.
 fn checksum<'a, V: View>(header: &Header, tensors: impl Iterator<Item = (&'a String, V)>) -> u32 {
     let mut crc = flate2::Crc::new();
     crc.update(header.with_checksum(0).to_json().as_bytes());
@@ -125,8 +127,8 @@ fn verify(path: &Path, bytes: &[u8], header: &Header) -> Result<()> {
     if checksum(header, tensors.iter()) == header.checksum {
         return Ok(());
     }
-    let problem =
-        "checksum mismatch: the file changed after it was written; restore a copy, or train again";
+    let problem = "checksum mismatch: the file changed after it was written; \
+                   restore a copy, or train again";
     Err(Error::run(path, problem))
 }
 
@@ -138,9 +140,9 @@ fn read_header(path: &Path, bytes: &[u8]) -> Result<Header> {
         .metadata()
         .as_ref()
         .and_then(|metadata| metadata.get(KEY));
-    let text = text.ok_or_else(|| fault("holds tensors, but was not written by onward".into()))?;
+    let text = text.ok_or_else(|| fault("has tensors, but was not written by onward".into()))?;
     let header: Header = serde_json::from_str(text)
-        .map_err(|error| fault(format!("its description cannot be read: {error}")))?;
+        .map_err(|error| fault(format!("its header cannot be read: {error}")))?;
     if header.format != FORMAT {
         let found = header.format;
         return Err(fault(format!(
@@ -153,12 +155,15 @@ fn read_header(path: &Path, bytes: &[u8]) -> Result<Header> {
         .try_fold(1usize, |size, &side| size.checked_mul(side));
     if classes.is_empty() || size.is_none_or(|size| !(1..=1 << 31).contains(&size)) {
         let found = format!("examples of shape {shape:?} in {} classes", classes.len());
-        return Err(fault(format!("was made for {found}, which cannot exist")));
+        return Err(fault(format!(
+            "describes {found}, expected at least one class and 1 to 2^31 numbers"
+        )));
     }
     Ok(header)
 }
 
-/// The progress of a checkpoint, epochs and steps, by its header alone; `None` if that cannot be read.
+/// The progress of a checkpoint, epochs and steps, read from its header; `None` if that
+/// cannot be read.
 pub(crate) fn progress(path: &Path) -> Option<(usize, u64)> {
     let mut file = File::open(path).ok()?;
     let mut length = [0; 8];
@@ -172,7 +177,8 @@ pub(crate) fn progress(path: &Path) -> Option<(usize, u64)> {
     Some((header.epoch, header.step))
 }
 
-/// The tokenizer of the run in `folder`, if it has one; it must be the one that its network was made for.
+/// The tokenizer of the run in `folder`, if it has one. Its fingerprint must be that in
+/// the header.
 pub(crate) fn tokenizer(folder: &Path, header: &Header) -> Result<Option<Arc<Tokenizer>>> {
     let path = folder.join(TOKENIZER);
     if !path.is_file() {
@@ -191,8 +197,8 @@ pub(crate) fn tokenizer(folder: &Path, header: &Header) -> Result<Option<Arc<Tok
         return Ok(Some(Arc::new(tokenizer)));
     }
     let problem = format!(
-        "is not the tokenizer that the network was trained with: expected fingerprint {wanted}, found {found}; put that one \
-         back"
+        "is not the tokenizer that the network was trained with: expected fingerprint \
+         {wanted}, found {found}; put that one back"
     );
     Err(Error::run(path, problem))
 }

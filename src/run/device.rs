@@ -7,10 +7,11 @@ use candle_core::Device;
 
 use crate::error::{Error, Result};
 
-/// The device with this name: `cpu`, `cuda`, `cuda:1`, `metal`.
+/// Opens the device with this name: `cpu`, `cuda`, `cuda:1`, `metal`.
 ///
 /// # Errors
-/// [`Error::Device`] if there is no such device, or the program was built without it.
+/// [`Error::Device`] if there is no such device, or the program was built without support
+/// for it.
 pub(super) fn open(name: &str) -> Result<Device> {
     let fault = |problem: String| Error::Device {
         name: name.into(),
@@ -22,14 +23,15 @@ pub(super) fn open(name: &str) -> Result<Device> {
         number.map_err(|_| fault("expected a number after the colon, as in cuda:1".into()))?;
     let missing = || {
         fault(format!(
-            "this program was built without it; build with --features {kind}"
+            "this program was built without {kind}; build with --features {kind}"
         ))
     };
     match kind {
         "cpu" if name == "cpu" => Ok(Device::Cpu),
         "cuda" if !cuda_is_available() => Err(missing()),
         "metal" if !metal_is_available() => Err(missing()),
-        // One stream for all threads: blocks learn on several, and candle's default is a stream for each.
+        // One stream for all threads: blocks learn on several threads, and candle's
+        // default is one stream per thread.
         "cuda" => Device::new_cuda_with_stream(number).map_err(|error| fault(error.to_string())),
         "metal" => Device::new_metal(number).map_err(|error| fault(error.to_string())),
         _ => Err(fault("expected cpu, cuda, cuda:N or metal".into())),

@@ -1,4 +1,4 @@
-//! Evaluation: how well a part of the data is predicted.
+//! Evaluation of a run on a part of its data.
 
 use std::collections::BTreeMap;
 
@@ -14,10 +14,10 @@ use crate::flow::examples::{Examples, Split};
 use crate::flow::step::Step;
 use crate::kernels::entries;
 
-/// Examples that are predicted at once.
+/// The number of examples in a batch of an evaluation.
 pub(crate) const EVALUATION_BATCH: usize = 500;
 
-/// Wrong predictions and, for text, `−Σ ln p`.
+/// Counts of wrong predictions and labels and, for text, `−Σ ln p`.
 #[derive(Default)]
 struct Sums {
     wrong: usize,
@@ -26,8 +26,8 @@ struct Sums {
 }
 
 impl Run {
-    /// Predicts a part of the data by every readout; `preferred` is the one that the result is reported for, the first if
-    /// it is not given.
+    /// Evaluates every readout on a part of the data. The result is reported for the
+    /// readout `preferred`, by default the first one.
     ///
     /// # Errors
     /// [`Error::Usage`] if the part is empty; errors of the plugins.
@@ -35,7 +35,7 @@ impl Run {
         self.evaluate_by(&self.architecture.net().readouts, split, preferred)
     }
 
-    /// As [`Run::evaluate`], by these readouts alone.
+    /// As [`Run::evaluate`], with these readouts only.
     pub(super) fn evaluate_by(
         &self,
         readouts: &[Readout],
@@ -72,7 +72,7 @@ impl Run {
         let Some(first) = scores.keys().next().cloned() else {
             return Err(Error::usage(
                 place(),
-                "cannot be predicted; the network has no readout",
+                "cannot be evaluated; the network has no readout",
             ));
         };
         let evaluation = Evaluation::of(scores, examples.len(), self.baselines(split));
@@ -107,7 +107,7 @@ impl Run {
         Ok(())
     }
 
-    /// The scores of counting on the training part of text.
+    /// The scores of the n-gram baselines, counted on the training part of text.
     fn baselines(&self, split: Split) -> BTreeMap<String, Score> {
         let parts = (
             self.data.train.passages(),
@@ -122,7 +122,8 @@ impl Run {
     }
 }
 
-/// `−Σ ln p` of the labels by log-probabilities `(B, C)`; refuses numbers that are not log-probabilities.
+/// Returns `−Σ ln p` of the labels under log-probabilities `(B, C)`; refuses scores that
+/// are not log-probabilities.
 fn surprise(scores: &Tensor, labels: &[u32], readout: &str) -> Result<f64> {
     let scores = scores.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
     let sums = scores.exp()?.sum(D::Minus1)?.to_vec1::<f64>()?;
@@ -130,7 +131,7 @@ fn surprise(scores: &Tensor, labels: &[u32], readout: &str) -> Result<f64> {
         .iter()
         .find(|sum| (**sum - 1.).abs() > 1e-3 || sum.is_nan())
     {
-        let problem = format!("declares log-probabilities, but the probabilities add up to {sum}");
+        let problem = format!("expected log-probabilities, found scores that add up to {sum}");
         return Err(Error::usage(format!("readout {readout}"), problem));
     }
     Ok(-entries(&scores, labels)?.sum_all()?.to_scalar::<f64>()?)

@@ -1,4 +1,4 @@
-//! The folder of a run: what is written into it, and how nothing in it is ever lost.
+//! The folder of a run: locking and atomic writes.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{ErrorKind, Write};
@@ -13,10 +13,11 @@ pub(crate) const TOKENIZER: &str = "tokenizer.json";
 const LOCK: &str = ".lock";
 pub(crate) const SUMMARY: &str = "summary.json";
 
-/// The folder of a run, held by this process alone for as long as this lives.
+/// The folder of a run, locked by this process until the value is dropped.
 pub(crate) struct Folder {
     path: PathBuf,
-    /// The lock goes with the handle, however the process ends.
+    /// The operating system releases the lock with the handle, even if the process is
+    /// killed.
     _lock: File,
 }
 
@@ -25,7 +26,7 @@ impl Folder {
         &self.path
     }
 
-    /// The folder of a new run; one that exists must be empty.
+    /// Creates and locks the folder of a new run; an existing folder must be empty.
     pub fn create(path: &Path) -> Result<Self> {
         let parent = path.parent().unwrap_or(path);
         fs::create_dir_all(parent).map_err(Error::file("create", parent))?;
@@ -35,10 +36,11 @@ impl Folder {
                 if !path.is_dir() {
                     return Err(Error::run(
                         path,
-                        "is a file; a run is a folder, name one that is new or empty",
+                        "is a file; a run needs a folder, choose a new or empty one",
                     ));
                 }
-                // That is what a process leaves that was killed before it could write anything.
+                // A process that was killed before it wrote a configuration leaves only
+                // these.
                 let entries = fs::read_dir(path).map_err(Error::file("read", path))?;
                 let begun = format!("{CONFIG}.tmp");
                 if entries
@@ -49,7 +51,8 @@ impl Folder {
                 }
                 Err(Error::run(
                     path,
-                    "exists and is not empty; a run is never overwritten, name another folder"
+                    "exists and is not empty; a run is never overwritten, \
+                     choose another folder"
                         .to_string(),
                 ))
             }
@@ -57,7 +60,8 @@ impl Folder {
         }
     }
 
-    /// The folder `<base>`, or `<base>-2` and so on if it is taken. Two processes get two folders.
+    /// Creates the folder `<base>`, or `<base>-2` and so on if it exists. Two processes
+    /// never get the same folder.
     pub fn create_numbered(base: &Path) -> Result<Self> {
         let parent = base.parent().unwrap_or(base);
         fs::create_dir_all(parent).map_err(Error::file("create", parent))?;
@@ -76,7 +80,7 @@ impl Folder {
         }
     }
 
-    /// The folder of a run that is there.
+    /// Locks the folder of an existing run.
     pub fn lock(path: &Path) -> Result<Self> {
         let file = path.join(LOCK);
         let lock = File::options()
@@ -92,14 +96,15 @@ impl Folder {
             }),
             Err(TryLockError::WouldBlock) => Err(Error::run(
                 path,
-                "another process is writing this run; wait for it, or stop it",
+                "another process is writing to this run; wait for it, or stop it",
             )),
             Err(TryLockError::Error(error)) => Err(Error::file("lock", &file)(error)),
         }
     }
 }
 
-/// Writes a file beside its place and renames it: whoever reads it sees the old or the new one, never half of it.
+/// Writes a file atomically: a temporary file is written and renamed. A reader sees the
+/// old or the new file, never a part of it.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".tmp");
@@ -110,7 +115,7 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
         .and_then(|()| file.sync_all())
         .and_then(|()| fs::rename(&beside, path));
     written.map_err(|error| {
-        // A disk that is full needs the room, and nobody needs the half.
+        // Remove the incomplete file, since the disk may be full.
         let _ = fs::remove_file(&beside);
         Error::file("write", path)(error)
     })
@@ -121,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_that_is_taken_is_numbered_and_never_overwritten() -> Result<()> {
+    fn an_existing_folder_is_numbered_and_never_overwritten() -> Result<()> {
         let base = tempfile::tempdir().unwrap();
         let name = base.path().join("runs").join("a");
         assert_eq!(Folder::create_numbered(&name)?.path(), name);
@@ -159,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_replaced_whole() -> Result<()> {
+    fn a_replaced_file_leaves_no_temporary_file() -> Result<()> {
         let base = tempfile::tempdir().unwrap();
         let path = base.path().join("x");
         write(&path, b"first")?;

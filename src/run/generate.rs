@@ -1,4 +1,4 @@
-//! Text that goes on: token by token, each drawn from what a network predicts behind the window before it.
+//! Text generation: tokens are sampled one by one from the predictions of a network.
 
 use candle_core::{DType, Device, Tensor};
 
@@ -8,20 +8,21 @@ use crate::error::{Error, Result};
 use crate::flow::random::{stream, unit};
 use crate::run::Run;
 
-/// How the next token is drawn from log-probabilities `log p`.
+/// The sampling of the next token from log-probabilities `log p`.
 ///
-/// Of the tokens in the order of their probability the first `top_k` are kept, and of these the fewest that together
-/// have `top_p` of the probability `∝ exp(log p / temperature)`, by which one of them is drawn. Temperature 0 takes
-/// the most probable one. The unknown token is never drawn.
+/// The `top_k` most probable tokens are kept, with probabilities
+/// `∝ exp(log p / temperature)`. Of these, the fewest tokens that together have the
+/// probability `top_p` are kept, and one of them is sampled. Temperature 0 takes the most
+/// probable token. The unknown token is never sampled.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
-    /// At least 0; below 1 the probable becomes more so.
+    /// The temperature, at least 0; below 1 probable tokens become more probable.
     pub temperature: f64,
-    /// How many tokens to choose among, at least 1; all of them if it is not set.
+    /// The number of tokens to sample from, at least 1; all tokens if it is not set.
     pub top_k: Option<usize>,
-    /// How much of the probability to choose among, above 0 and at most 1.
+    /// The total probability of the tokens to sample from, above 0 and at most 1.
     pub top_p: f64,
-    /// What is drawn is a function of it.
+    /// The seed of the sampling.
     pub seed: u64,
 }
 
@@ -37,10 +38,10 @@ impl Default for Sampling {
 }
 
 impl Sampling {
-    /// Whether every number is in its range.
+    /// Checks that every number is in its range.
     ///
     /// # Errors
-    /// [`Error::Setting`] for the first one that is not.
+    /// [`Error::Setting`] for the first number that is not.
     pub fn check(&self) -> Result<()> {
         let refused = |key: &str, value: &dyn std::fmt::Display, expected: &str| {
             Err(Error::setting(key, value, format!("--{key}"), expected))
@@ -61,7 +62,7 @@ impl Sampling {
         Ok(())
     }
 
-    /// A token by its log-probability; `place` tells the draws of one text apart.
+    /// Samples a token from log-probabilities; `place` is the index of the draw.
     fn draw(&self, scores: &[f64], place: u64) -> Option<usize> {
         let mut order: Vec<usize> = (0..scores.len())
             .filter(|&token| scores[token] > f64::NEG_INFINITY)
@@ -90,9 +91,10 @@ impl Sampling {
     }
 }
 
-/// Goes on with a text.
+/// Generates text from a prompt.
 ///
-/// A prompt that is shorter than the window is filled up on the left, with line ends or else with spaces.
+/// A prompt that is shorter than the window is padded on the left, with line ends or else
+/// with spaces.
 pub struct Generator<'a> {
     run: &'a Run,
     tokenizer: &'a Tokenizer,
@@ -100,18 +102,19 @@ pub struct Generator<'a> {
     sampling: Sampling,
     prompt: String,
     notes: Vec<String>,
-    /// The window, and what came before it.
+    /// The last tokens: at least a window.
     tokens: Vec<u32>,
     drawn: u64,
     stream: Stream<'a>,
 }
 
 impl<'a> Generator<'a> {
-    /// Goes on from `prompt`, predicting by `readout`, or by the first one that gives probabilities.
+    /// A generator that starts from `prompt` and samples from `readout`, by default the
+    /// first readout with probabilities.
     ///
     /// # Errors
-    /// [`Error::Unfit`] if the run is not one of text, or if the readout gives no probabilities; as
-    /// [`Sampling::check`].
+    /// [`Error::Usage`] if the run is not on text, or if the readout gives no
+    /// probabilities; as [`Sampling::check`].
     pub fn new(
         run: &'a Run,
         prompt: &str,
@@ -122,8 +125,8 @@ impl<'a> Generator<'a> {
         let refused = |problem: String| Error::usage(&run.config().architecture, problem);
         let data = run.data();
         let (Content::Text, Some(text)) = (data.spec.content, &data.text) else {
-            let problem =
-                "the examples are pictures, not text; classify a picture with: onward predict";
+            let problem = "expected a run on text, found one on images; \
+                           classify an image with: onward predict";
             return Err(refused(problem.into()));
         };
         let able = run.architecture().net().readouts.iter();
@@ -138,7 +141,7 @@ impl<'a> Generator<'a> {
                         names.join(", ")
                     )
                 }
-                None => "no readout gives probabilities, so no token can be sampled".into(),
+                None => "expected a readout with probabilities, found none".into(),
             }));
         };
         let tokenizer = &*text.tokenizer;
@@ -149,12 +152,12 @@ impl<'a> Generator<'a> {
         if tokens.len() < window {
             let (name, filler) = filler(tokenizer);
             notes.push(format!(
-                "the prompt has {} tokens of {window}: {name} stand before it",
+                "the prompt has {} tokens of {window}: {name} are added before it",
                 tokens.len()
             ));
             tokens = [vec![filler; window - tokens.len()], tokens].concat();
         }
-        // What a token is written as may depend on the one before it.
+        // The text of a token may depend on the token before it.
         let mut stream = tokenizer.stream();
         for token in &known {
             stream.push(*token)?;
@@ -173,20 +176,20 @@ impl<'a> Generator<'a> {
         })
     }
 
-    /// The prompt as it was understood.
+    /// The prompt as it was tokenized.
     pub fn prompt(&self) -> &str {
         &self.prompt
     }
 
-    /// What had to be done to the prompt: symbols that were replaced or left out, tokens that were put before it.
+    /// Notes on the prompt: symbols that were replaced or left out, and padding.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
 
-    /// Draws one more token, and gives what the text goes on with: nothing while a character is not complete.
+    /// Samples one token and returns the new text; empty while a character is incomplete.
     ///
     /// # Errors
-    /// Whatever the network refuses; [`Error::Unfit`] if it predicts nothing that can be drawn.
+    /// Errors of the network; [`Error::Usage`] if no token can be sampled.
     pub fn step(&mut self) -> Result<String> {
         let window = self.run.data().spec.shape[0];
         let context = self.tokens.split_off(self.tokens.len() - window);
@@ -213,7 +216,7 @@ impl<'a> Generator<'a> {
         let token = self.sampling.draw(&scores, self.drawn).ok_or_else(|| {
             Error::usage(
                 format!("readout {}", self.readout),
-                "no token has a probability that is a number",
+                "no token can be sampled, every probability is 0 or NaN",
             )
         })? as u32;
         self.drawn += 1;
@@ -221,7 +224,7 @@ impl<'a> Generator<'a> {
         self.stream.push(token)
     }
 
-    /// What is left at the end, of a character that was not completed.
+    /// Returns the rest of the text: the bytes of an incomplete character.
     ///
     /// # Errors
     /// As [`Tokenizer::decode`].
@@ -230,7 +233,7 @@ impl<'a> Generator<'a> {
     }
 }
 
-/// What `run` goes on with behind `prompt`, by so many tokens.
+/// Generates `tokens` tokens of text from a prompt.
 ///
 /// # Errors
 /// As [`Generator::new`] and [`Generator::step`].
@@ -242,7 +245,7 @@ pub fn generate(run: &Run, prompt: &str, tokens: usize, sampling: Sampling) -> R
     Ok(text + &generator.finish()?)
 }
 
-/// The tokens of a prompt, with a note of what is not in the vocabulary.
+/// The tokens of a prompt. Symbols that are not in the vocabulary are noted.
 fn known(tokenizer: &Tokenizer, prompt: &str, notes: &mut Vec<String>) -> Result<Vec<u32>> {
     let quoted = |mut strange: Vec<String>| {
         strange.sort();
@@ -291,7 +294,7 @@ fn known(tokenizer: &Tokenizer, prompt: &str, notes: &mut Vec<String>) -> Result
     Ok(encoded.ids)
 }
 
-/// What stands before a prompt that is too short, and its name.
+/// The name and the token of the padding before a short prompt.
 fn filler(tokenizer: &Tokenizer) -> (String, u32) {
     let named = [("line ends", "\n"), ("spaces", " ")].into_iter();
     let mut found =
@@ -320,13 +323,13 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_drawn_as_often_as_they_are_probable() {
+    fn tokens_are_sampled_in_proportion_to_their_probability() {
         let near = |found: [usize; 4], expected: [f64; 4]| {
             let close = found
                 .iter()
                 .zip(expected)
                 .all(|(found, p)| (*found as f64 - 4000. * p).abs() < 100.);
-            assert!(close, "{found:?}, not {expected:?}");
+            assert!(close, "{found:?}, expected {expected:?}");
         };
         let all = Sampling::default();
         near(drawn(all), [0.1, 0.2, 0., 0.7]);
@@ -406,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_replaced_or_left_out_and_said() -> Result<()> {
+    fn unknown_symbols_are_replaced_or_left_out_with_a_note() -> Result<()> {
         let mut notes = Vec::new();
         assert_eq!(
             known(
@@ -437,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_prompt_is_filled_with_what_there_is() -> Result<()> {
+    fn a_short_prompt_is_padded_with_a_known_token() -> Result<()> {
         assert_eq!(
             filler(&Tokenizer::characters("ab\n ")?),
             ("line ends".into(), 2)

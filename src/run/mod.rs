@@ -35,7 +35,7 @@ use crate::flow::step::Step;
 use crate::flow::vars::Vars;
 use crate::plugin::config::Config;
 
-/// A network on its data, and the progress of its training.
+/// A network with its data, and the progress of its training.
 pub struct Run {
     config: Config,
     data: DataSet,
@@ -45,11 +45,11 @@ pub struct Run {
     device: Device,
     dtype: DType,
     channels: Option<Channels>,
-    /// Complete epochs.
+    /// The number of complete epochs.
     epoch: usize,
-    /// Steps taken.
+    /// The number of steps taken.
     step: u64,
-    /// The folder that it was read from.
+    /// The folder from which the run was loaded.
     origin: Option<PathBuf>,
     folder: Option<Folder>,
     stop: Arc<AtomicBool>,
@@ -86,12 +86,12 @@ impl Run {
         &self.vars
     }
 
-    /// The folder that is written to, if there is one.
+    /// The output folder, if there is one.
     pub fn folder(&self) -> Option<&Path> {
         self.folder.as_ref().map(|folder| folder.path())
     }
 
-    /// Writes to the folder `base`, or to `base-2` and so on if it exists.
+    /// Sets the output folder to `base`, or to `base-2` and so on if it exists.
     ///
     /// # Errors
     /// [`Error::File`].
@@ -108,7 +108,7 @@ impl Run {
             .max(1)
     }
 
-    /// The number of epochs of the whole training.
+    /// The total number of epochs.
     pub fn epochs(&self) -> usize {
         self.architecture.net().epochs(self.steps_per_epoch())
     }
@@ -118,9 +118,10 @@ impl Run {
         self.epoch
     }
 
-    /// Whether nothing is left to do: all epochs are complete, and the summary is written.
+    /// Whether nothing is left to do: all epochs are complete, and the summary is
+    /// written.
     pub fn is_finished(&self) -> bool {
-        // A summary may be that of a shorter run.
+        // The summary may be older, if the number of epochs was increased.
         let is_current = |folder: &Path| {
             let summary = summary::of_folder(folder);
             summary.is_some_and(|summary| summary["epochs"] == self.epoch)
@@ -148,8 +149,9 @@ impl Run {
         Ok(summary)
     }
 
-    /// Trains until `epochs` epochs are complete, at most those of the configuration; evaluates nothing at the end. What
-    /// [`Run::save`] then writes can be loaded and trained on as if it had not stopped.
+    /// Trains until `epochs` epochs are complete, at most those of the configuration,
+    /// without the final evaluation. After [`Run::save`] the run can be loaded and
+    /// continued as if it had not stopped.
     ///
     /// # Errors
     /// As [`Run::fit`].
@@ -157,7 +159,8 @@ impl Run {
         self.train(epochs, observer).map(|_| ())
     }
 
-    /// Examples as the network takes them: on its device, of its element type, standardised if that is set.
+    /// Converts a batch for the network: to its device and element type, standardised if
+    /// that is set.
     ///
     /// # Errors
     /// Errors of candle.
@@ -169,8 +172,8 @@ impl Run {
         }
     }
 
-    /// The score of each class for each of `examples`, `(B, …)`, by one readout: `(B, C)`, or `(B, P, C)` with positions.
-    /// Higher is better.
+    /// The score of each class for each of `examples`, `(B, …)`, by one readout:
+    /// `(B, C)`, or `(B, P, C)` with positions. Higher is better.
     ///
     /// # Errors
     /// [`Error::Usage`] for an unknown readout; errors of the plugins.
@@ -182,17 +185,18 @@ impl Run {
             .scores(&batch, &*self.sampler, readout, &step)
     }
 
-    /// The score of each class for the pictures in some files, PNG or JPEG, by one readout: a list with one score per
-    /// class for each file. Higher is better.
+    /// The score of each class for PNG or JPEG images, by one readout: for each file a
+    /// list with one score per class. Higher is better.
     ///
     /// # Errors
-    /// [`Error::File`] and [`Error::Data`] for files that are not pictures; [`Error::Usage`] if the network's examples are
-    /// not pictures, or for an unknown readout.
+    /// [`Error::File`] and [`Error::Data`] for files that are not images;
+    /// [`Error::Usage`] if the network's examples are not images, or for an unknown
+    /// readout.
     pub fn predict(&self, files: &[impl AsRef<Path>], readout: &str) -> Result<Vec<Vec<f64>>> {
         let spec = &self.data.spec;
         if spec.content == Content::Text {
-            let problem =
-                "the examples are text, not pictures; continue a text with: onward generate";
+            let problem = "expected a run on images, found one on text; \
+                           generate text with: onward generate";
             return Err(Error::usage(&self.config.architecture, problem));
         }
         let mut values = Vec::new();
@@ -246,7 +250,8 @@ impl Run {
         Ok(state)
     }
 
-    /// Writes what the weights need to be of use: the configuration and, for text, the tokenizer.
+    /// Writes the files that the weights depend on: the configuration and, for text, the
+    /// tokenizer.
     fn describe_in(&self, folder: &Path) -> Result<()> {
         folder::write(&folder.join(CONFIG), self.config.to_toml().as_bytes())?;
         match &self.data.text {
@@ -257,21 +262,22 @@ impl Run {
         }
     }
 
-    /// Writes configuration, training state and model to a folder, which is created if needed.
+    /// Writes configuration, training state and model to a folder, which is created if
+    /// needed.
     ///
     /// # Errors
-    /// [`Error::Run`] for the folder of another run, or of this one at a later time: neither is overwritten.
-    /// [`Error::Usage`] for a run that was opened without its data, and so without its optimisers.
-    /// [`Error::Diverged`] for values that are not finite: a checkpoint that could not be read replaces nothing.
-    /// [`Error::File`].
+    /// [`Error::Run`] for the folder of another run, or of this one at a later time:
+    /// neither is overwritten. [`Error::Usage`] for a run that was opened without its
+    /// data, and so without its optimisers. [`Error::Diverged`] for values that are not
+    /// finite; existing files are then kept. [`Error::File`].
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
         let folder = folder.as_ref();
         if self.data.train.is_empty() {
-            let problem = "it was opened without its data, to predict; copy its folder instead";
+            let problem = "opened without its data, to predict; copy its folder instead";
             return Err(Error::usage("saving a run", problem));
         }
         self.check_free(folder)?;
-        // The state holds the weights as well: one file is replaced at once, two are not.
+        // The state includes the weights: one file is replaced atomically, two are not.
         let state = self.state()?;
         if let Some(name) = checkpoint::not_finite(&state)? {
             let (block, value) = (name.clone(), f64::NAN);
@@ -288,7 +294,7 @@ impl Run {
         checkpoint::write(&folder.join(MODEL), &self.model(), &self.header())
     }
 
-    /// Refuses a folder in which something would be lost.
+    /// Refuses a folder with contents that would be lost.
     fn check_free(&self, folder: &Path) -> Result<()> {
         let real = |path: &Path| std::fs::canonicalize(path).ok();
         let own = [self.folder(), self.origin.as_deref()];
@@ -299,7 +305,7 @@ impl Run {
         let Ok(config) = std::fs::read_to_string(folder.join(CONFIG)) else {
             return Ok(());
         };
-        // Not byte by byte: somebody may have written a comment into it.
+        // Compared as TOML, since comments may have been added.
         let read = |text: &str| text.parse::<toml::Table>().ok();
         let problem = if !is_own && read(&config) != read(&self.config.to_toml()) {
             "holds another run"
@@ -312,7 +318,8 @@ impl Run {
         Err(Error::run(folder, problem))
     }
 
-    /// Restores what was saved. To resume, the very same classes and as many examples are needed.
+    /// Restores a checkpoint. Resuming requires the same classes and the same number of
+    /// examples.
     fn restore_from(&mut self, saved: Saved, resumes: bool) -> Result<()> {
         let Saved {
             path,
@@ -325,23 +332,24 @@ impl Run {
             return Err(Error::run(path, problem));
         }
         self.check_data(&path, &header, resumes)?;
-        // The file does not fit the configuration beside it; nothing on the command line is wrong.
+        // The file does not fit the configuration beside it, so this is not a usage
+        // error.
         let restored = self.restore(tensors);
         restored.map_err(|error| Error::run(path, error.to_string()))?;
         (self.epoch, self.step) = (header.epoch, header.step);
         Ok(())
     }
 
-    /// Refuses data that are not those of a checkpoint.
+    /// Refuses data that differ from those of a checkpoint.
     fn check_data(&self, path: &Path, header: &Header, resumes: bool) -> Result<()> {
         let own = self.header();
         if header.tokenizer != own.tokenizer {
             let [wanted, found] =
                 [&header.tokenizer, &own.tokenizer].map(|tokenizer| match tokenizer {
-                    Some(fingerprint) => format!("text cut by the tokenizer {fingerprint}"),
+                    Some(fingerprint) => format!("text with the tokenizer {fingerprint}"),
                     None => "no text".to_string(),
                 });
-            let problem = format!("was trained on {wanted}; these data are {found}");
+            let problem = format!("was trained on {wanted}; found data with {found}");
             return Err(Error::run(path, problem));
         }
         let [wanted, found] = [&header.spec, &own.spec].map(|spec| {
@@ -352,10 +360,7 @@ impl Run {
             )
         });
         if wanted != found {
-            let problem = format!(
-                "{} was trained on {wanted}; these are {found}",
-                path.display()
-            );
+            let problem = format!("{} was trained on {wanted}; found {found}", path.display());
             return Err(Error::usage("data", problem));
         }
         if !resumes {
@@ -370,8 +375,8 @@ impl Run {
         match (header.examples, own.examples) {
             (Some(wanted), Some(found)) if wanted != found => {
                 let problem = format!(
-                    "the training part had {wanted} examples when the run began and has {found} now; restore the data and \
-                     their settings, or start a new run"
+                    "the training part had {wanted} examples when the run began and has \
+                     {found} now; restore the data and their settings, or start a new run"
                 );
                 Err(Error::usage("data", problem))
             }
@@ -379,7 +384,7 @@ impl Run {
         }
     }
 
-    /// Restores a model alone, or a training state with the model in it.
+    /// Restores a model, or a training state that includes the model.
     fn restore(&mut self, tensors: HashMap<String, Tensor>) -> Result<()> {
         let below = |prefix: &str| -> HashMap<String, Tensor> {
             let own = tensors.iter().filter_map(|(name, tensor)| {
@@ -392,8 +397,8 @@ impl Run {
             return self.vars.restore(&tensors);
         }
         if !below("sampler.").is_empty() {
-            let problem = "has the roll-outs of its sampler in the format of an older version, which cannot be resumed; \
-                           its model can still be used";
+            let problem = "has roll-outs in the format of an older version, which cannot \
+                           be resumed; its model can still be used";
             return Err(Error::usage("training state", problem));
         }
         self.vars.restore(&model)?;
@@ -410,7 +415,7 @@ impl Run {
     }
 }
 
-/// Tensors by name, with a prefix.
+/// Tensors with a prefix before each name.
 fn named(
     prefix: &str,
     tensors: impl IntoIterator<Item = (String, Tensor)>,

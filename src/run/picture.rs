@@ -1,4 +1,4 @@
-//! What a run sees and what its first layer has learned, as one picture.
+//! Pictures of a run: examples, their views, and the weights of the first layer.
 
 use candle_core::{DType, Device, Tensor};
 use image::{imageops, Rgb, RgbImage};
@@ -11,26 +11,30 @@ use crate::flow::step::Step;
 use crate::flow::views::Role;
 use crate::run::Run;
 
-/// Pixels between the images of a picture.
+/// Pixels between images.
 const GAP: u32 = 2;
-/// An image is drawn at least so many pixels wide, in whole multiples of its own.
+/// Small images are enlarged by a whole factor, up to this width in pixels.
 const WIDE: u32 = 56;
 const GROUND: Rgb<u8> = Rgb([40, 44, 60]);
 
-/// Rows of `count` images: examples of the training part, their positive views, their negative views, the masks that
-/// these were made with, and `2·count` features of the first layer.
+/// Draws rows of `count` images: training examples, their positive views, their negative
+/// views, the masks of the negative views, and `2·count` weight images of the first
+/// layer.
 ///
-/// A mask shows what of a negative view is the example's own: the negative view of an example that is white where all
-/// others are black. A feature is the weights of a unit, black for the lowest, white for the highest, the same grey for 0
-/// in all of them. What there is none of, such as negative views of a rule without, has no rows.
+/// A mask shows the pixels that a negative view takes from its example. It is the
+/// negative view of a white example among black ones. A weight image shows the weights of
+/// a unit, from black for the lowest to white for the highest, with the same grey for 0
+/// in all units. Rows without content, such as negative views of a rule without
+/// negatives, are left out.
 ///
 /// # Errors
-/// [`Error::Unfit`] if the data are no images of one or three channels; whatever the sampler refuses.
+/// [`Error::Usage`] if the data are not images of one or three channels; errors of the
+/// sampler.
 pub fn sheet(run: &Run, count: usize) -> Result<RgbImage> {
     let image = Shape::of(&run.data().spec)?;
     let train = run.data().train.clone();
     let count = count.clamp(1, train.len().max(1));
-    // Samplers may mix examples: one alone would have no other.
+    // At least two examples, since a sampler may mix them.
     let indices: Vec<usize> = (0..count.max(2).min(train.len())).collect();
     let batch = train.batch(&indices, None)?.to(&run.device, run.dtype)?;
     let mut rows = vec![image.grey_or_colour(&batch.rows().narrow(0, 0, count)?)?];
@@ -55,7 +59,7 @@ pub fn sheet(run: &Run, count: usize) -> Result<RgbImage> {
     Ok(composed(&rows))
 }
 
-/// How the numbers of an example are an image.
+/// The shape of an example as an image.
 #[derive(Clone, Copy)]
 struct Shape {
     channels: usize,
@@ -74,7 +78,8 @@ impl Shape {
             _ => Err(Error::usage(
                 "picture",
                 format!(
-                    "examples of shape {:?} are no images of one or three channels",
+                    "expected images (channels, height, width) of 1 or 3 channels, \
+                     found shape {:?}",
                     kind.shape
                 ),
             )),
@@ -85,7 +90,8 @@ impl Shape {
         self.channels * self.height * self.width
     }
 
-    /// Each row of `(R, D)` as an image, 0 being black and 1 white; what stands behind the pixels is not drawn.
+    /// Draws each row of `(R, D)`, from black for 0 to white for 1. Columns after the
+    /// pixels are left out.
     fn grey_or_colour(self, rows: &Tensor) -> Result<Vec<RgbImage>> {
         let rows = rows
             .narrow(1, 0, self.numbers())?
@@ -110,7 +116,8 @@ impl Shape {
         })
     }
 
-    /// Each unit's weights, `(N, …)`: of the whole image, or of a square field in it.
+    /// Draws the weights of each unit, `(N, …)`, for the whole image or for a field of
+    /// it.
     fn features(self, features: &Tensor) -> Result<Vec<RgbImage>> {
         let shape = match features.dims() {
             &[_, channels @ (1 | 3), height, width] => Self {
@@ -118,7 +125,7 @@ impl Shape {
                 height,
                 width,
             },
-            // Of other channels the first is drawn.
+            // Of another number of channels, only the first is drawn.
             &[_, _, height, width] => Self {
                 channels: 1,
                 height,
@@ -127,9 +134,9 @@ impl Shape {
             dims if dims[1..].iter().product::<usize>() >= self.numbers() => self,
             dims => {
                 return Err(Error::shape(
-                    "features of the first layer",
+                    "weights of the first layer",
                     dims.to_vec(),
-                    format!("weights of {} numbers and more", self.numbers()),
+                    format!("at least {} weights per unit", self.numbers()),
                 ));
             }
         };
@@ -169,8 +176,8 @@ fn views(run: &Run, batch: &Batch) -> Result<Seen> {
         .find(|readout| readout.cheap && readout.log_probabilities);
     let prediction = Prediction::new(|| {
         let readout = readout.ok_or_else(|| {
-            let problem = "the sampler asks for the network's own prediction, but no readout is cheap and gives \
-                           probabilities";
+            let problem = "the sampler needs the network's prediction, but the network \
+                           has no cheap readout with probabilities";
             Error::unfit("picture", problem)
         })?;
         let hidden = run.prepare(batch)?.hidden();
@@ -191,7 +198,8 @@ fn views(run: &Run, batch: &Batch) -> Result<Seen> {
     })
 }
 
-/// The negative views of examples each of which is white where all others are black, `(count, D)`.
+/// The masks of the negative views, `(count, D)`: view `i` is made from a batch in which
+/// only example `i` is white.
 fn masks(run: &Run, batch: &Batch, count: usize) -> Result<Tensor> {
     let mut masks = Vec::with_capacity(count);
     for index in 0..count {
@@ -217,7 +225,7 @@ fn masks(run: &Run, batch: &Batch, count: usize) -> Result<Tensor> {
     Ok(Tensor::cat(&masks, 0)?)
 }
 
-/// Rows of images upon one ground, each enlarged by a whole number.
+/// Composes rows of images on one background, each enlarged by a whole factor.
 fn composed(rows: &[Vec<RgbImage>]) -> RgbImage {
     let enlarged = |image: &RgbImage| {
         let times = (WIDE / image.width().max(1)).max(1);
@@ -257,13 +265,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn features_are_drawn_about_one_grey() -> Result<()> {
+    fn zero_weights_have_the_same_grey_in_all_units() -> Result<()> {
         let shape = Shape {
             channels: 1,
             height: 1,
             width: 2,
         };
-        let weights = Tensor::new(&[[-2f32, 0., 9.], [1., 2., 9.]], &Device::Cpu)?; // 9: of what is no pixel
+        // The column of 9 is not a pixel.
+        let weights = Tensor::new(&[[-2f32, 0., 9.], [1., 2., 9.]], &Device::Cpu)?;
         let drawn = shape.features(&weights)?;
         let grey = |image: &RgbImage| [image.get_pixel(0, 0)[0], image.get_pixel(1, 0)[0]];
         assert_eq!((grey(&drawn[0]), grey(&drawn[1])), ([0, 128], [191, 255]));
@@ -274,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_stand_under_one_another() {
+    fn rows_are_placed_below_each_other() {
         let image = |side: u32| RgbImage::from_pixel(side, side, Rgb([255; 3]));
         let sheet = composed(&[vec![image(28), image(28)], vec![image(8)]]);
         assert_eq!((sheet.width(), sheet.height()), (2 * 58 + 2, 2 * 58 + 2));

@@ -8,29 +8,29 @@ use serde::Serialize;
 use super::folder::SUMMARY;
 pub use crate::data::score::{Bits, Score};
 
-/// The result of predicting a part of the data.
+/// The result of an evaluation on a part of the data.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Evaluation {
-    /// The readout that `error` and `accuracy` are those of: the best one on the validation part.
+    /// The readout of `error` and `accuracy`: the best one on the validation part.
     pub readout: String,
     /// The fraction of wrong predictions.
     pub error: f64,
     /// The fraction of right predictions.
     pub accuracy: f64,
-    /// For text and a readout that gives probabilities: bits.
+    /// The bits per token and character, for text and a readout with probabilities.
     #[serde(flatten)]
     pub bits: Option<Bits>,
     /// The number of examples.
     pub examples: usize,
-    /// All readouts that were used.
+    /// The scores of all readouts.
     pub readouts: BTreeMap<String, Score>,
-    /// For text and the test part: n-grams counted on the training part of the same data.
+    /// The scores of n-grams counted on the training part, for the test part of text.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub baselines: BTreeMap<String, Score>,
 }
 
 impl Evaluation {
-    /// An evaluation for which no readout is chosen yet.
+    /// An evaluation without a chosen readout.
     pub(super) fn of(
         readouts: BTreeMap<String, Score>,
         examples: usize,
@@ -47,7 +47,7 @@ impl Evaluation {
         }
     }
 
-    /// The same, reported for another readout; for the one before if there is no such readout.
+    /// The same, reported for another readout; unchanged if there is no such readout.
     pub(super) fn by(mut self, readout: &str) -> Self {
         let found = self.readouts.get_key_value(readout);
         let first = self
@@ -61,7 +61,8 @@ impl Evaluation {
         self
     }
 
-    /// The best readout: for text the one with the fewest bits, otherwise the one with the fewest errors.
+    /// The best readout: for text the one with the fewest bits, otherwise the one with
+    /// the fewest errors.
     pub(super) fn best(&self) -> Option<String> {
         let bits = |score: &Score| score.bits.map_or(f64::INFINITY, |bits| bits.bits_per_token);
         let best = self
@@ -78,12 +79,12 @@ pub(crate) fn of_folder(folder: &Path) -> Option<serde_json::Value> {
     serde_json::from_str(&text).ok()
 }
 
-/// What labels were used for.
+/// The use of labels in training.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Labels {
-    /// Blocks learned from labels; false if they learned from the examples alone.
+    /// Whether blocks learned from labels; false if they learned only from the examples.
     pub blocks: bool,
-    /// Heads learned from labels.
+    /// Whether heads learned from labels.
     pub heads: bool,
 }
 
@@ -100,15 +101,16 @@ pub struct Summary {
     pub epochs: usize,
     /// The number of parameters, those of frozen layers included.
     pub parameters: usize,
-    /// Wall-clock time of the training, evaluation and writing included; for a resumed run, since it was resumed.
+    /// Wall-clock time of training, evaluation and writing; for a resumed run, since it
+    /// was resumed.
     pub seconds: f64,
-    /// Mean wall-clock time of an epoch's training alone.
+    /// Mean wall-clock time of an epoch, without evaluation.
     pub seconds_per_epoch: f64,
-    /// The largest memory that the process has held, where the system tells (Linux).
+    /// The peak memory of the process, where the system reports it (Linux).
     pub peak_memory_mb: Option<f64>,
-    /// The number of threads of the arithmetic.
+    /// The number of threads.
     pub threads: usize,
-    /// What the labels of the training part were used for.
+    /// The use of the labels of the training part.
     pub labels: Labels,
     /// The validation part.
     pub validation: Option<Evaluation>,

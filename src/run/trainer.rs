@@ -1,4 +1,5 @@
-//! The training loop: batches, steps, events, checkpoints. It knows no rule, no layer and no data set.
+//! The training loop: batches, steps, events, checkpoints. It does not depend on a rule,
+//! layer or data set.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -60,14 +61,14 @@ impl Run {
 
     /// Trains until `last` epochs are complete; returns the seconds that the steps took.
     ///
-    /// The loop runs on a thread of the pool that does the arithmetic: from outside, every one of its many small
-    /// operations would put this thread to sleep and wake another.
+    /// The loop runs on a thread of the pool that does the arithmetic. Called from
+    /// another thread, each of the many small operations would cost a switch of threads.
     pub(super) fn train(&mut self, last: usize, observer: &mut dyn Observer) -> Result<f64> {
         rayon::scope(|_| {
             let epochs = self.epochs();
             let steps = self.steps_per_epoch();
             if self.data.train.is_empty() {
-                let problem = "there are no examples to train on; open the run with its data";
+                let problem = "no training examples; open the run with its data";
                 return Err(Error::usage("data", problem));
             }
             let blocks = self.architecture.net().blocks.iter();
@@ -89,7 +90,7 @@ impl Run {
         })
     }
 
-    /// One epoch, or what is left of it; returns the seconds that the steps took.
+    /// Trains one epoch, or the rest of it; returns the seconds that the steps took.
     fn train_epoch(&mut self, epoch: usize, observer: &mut dyn Observer) -> Result<f64> {
         let settings = self.config.run.clone();
         let (epochs, steps) = (self.epochs(), self.steps_per_epoch());
@@ -97,7 +98,7 @@ impl Run {
         let mut rng = random::stream(settings.seed, "shuffle", epoch as u64);
         let order = random::shuffled(&mut rng, examples);
         let done = self.done_in(epoch, steps)?;
-        // Within an epoch the sampler keeps what it prepared.
+        // Within an epoch, a resumed sampler keeps what it has prepared.
         if done == 0 {
             self.refresh_sampler(epoch)?;
         }
@@ -145,7 +146,7 @@ impl Run {
         Ok(seconds)
     }
 
-    /// The step that comes next.
+    /// The next step.
     fn step_of(&self, epoch: usize) -> Step {
         Step {
             seed: self.config.run.seed,
@@ -157,21 +158,24 @@ impl Run {
         }
     }
 
-    /// The number of steps of an epoch that are done already: a run may have been stopped within it.
+    /// The number of steps already taken in an epoch, in which the run may have been
+    /// stopped.
     fn done_in(&self, epoch: usize, steps: usize) -> Result<usize> {
         let done = self.step.checked_sub((epoch * steps) as u64);
         match done.filter(|&done| done <= steps as u64) {
             Some(done) => Ok(done as usize),
             None => {
                 let (step, epoch) = (self.step, epoch + 1);
-                let problem =
-                    format!("step {step} is not in epoch {epoch} of {steps} steps; are data and `batch` the same?");
+                let problem = format!(
+                    "step {step} is not in epoch {epoch} of {steps} steps; \
+                     resume with the same data and `batch`"
+                );
                 Err(Error::usage("checkpoint", problem))
             }
         }
     }
 
-    /// Lets the sampler prepare an epoch, from the network's own predictions.
+    /// Lets the sampler prepare an epoch from the network's own predictions.
     fn refresh_sampler(&self, epoch: usize) -> Result<()> {
         let step = self.step_of(epoch);
         let readout = self
@@ -183,8 +187,8 @@ impl Run {
         let predict = |batch: &Batch| {
             self.stop_if_asked()?;
             let readout = readout.ok_or_else(|| {
-                let problem = "the sampler asks for the network's own prediction, but the network has no readout that is \
-                               cheap, such as a head";
+                let problem = "the sampler needs the network's prediction, but the \
+                               network has no cheap readout, such as a head";
                 Error::unfit("sampler", problem)
             })?;
             let batch = self.prepare(batch)?.hidden();
@@ -195,7 +199,7 @@ impl Run {
         self.sampler.refresh(&*self.data.train, &predict, &step)
     }
 
-    /// Evaluates the cheap readouts on the validation part, where it is time.
+    /// Evaluates the cheap readouts on the validation part, if an evaluation is due.
     fn evaluate_after(&self, epoch: usize, observer: &mut dyn Observer) -> Result<()> {
         let is_due = epoch.is_multiple_of(self.config.run.evaluate_every) && epoch < self.epochs();
         let readouts = self.architecture.net().readouts.iter().copied();
@@ -214,7 +218,8 @@ impl Run {
         Ok(())
     }
 
-    /// Evaluates the validation part, chooses the readout by it, and looks at the test part once.
+    /// Evaluates the validation part, chooses the readout by it, and evaluates the test
+    /// part once.
     fn final_evaluation(
         &self,
         observer: &mut dyn Observer,
@@ -250,7 +255,8 @@ impl Run {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// An error if the run was asked to stop. Work in progress is repeated when it is resumed.
+    /// Returns [`Error::Stopped`] if the run was asked to stop. Unsaved work is repeated
+    /// when the run is resumed.
     pub(super) fn stop_if_asked(&self) -> Result<()> {
         if self.is_stopped() {
             let folder = self.folder().map(PathBuf::from);
@@ -276,7 +282,7 @@ impl Run {
 /// Means of the reports of an epoch.
 #[derive(Default)]
 struct Tally {
-    /// For each block, the sum of its reports and their number.
+    /// The sum and the number of the reports of each block.
     sums: BTreeMap<usize, (StepReport, f64)>,
 }
 

@@ -2,15 +2,15 @@
 
 use serde::de::{Deserialize, Deserializer, Error};
 
-/// Declares an enumeration whose words are the values of a setting, in `snake_case`.
+/// Declares an enumeration for a setting; its values are words in `snake_case`.
 ///
 /// ```
 /// onward_core::choices! {
 ///     /// The order in which layers learn.
 ///     pub enum Order {
-///         /// All of them in every step.
+///         /// All layers in every step.
 ///         Interleaved = "interleaved",
-///         /// One after the other.
+///         /// One layer after the other.
 ///         Greedy = "greedy",
 ///     }
 /// }

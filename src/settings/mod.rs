@@ -1,8 +1,9 @@
-//! Settings: one struct per plugin, every field with its default, range and line of help.
+//! Settings: one struct per plugin, every field with its default, range and help text.
 //!
-//! [`settings!`](macro@crate::settings) declares such a struct, [`choices!`](crate::choices) an enumeration that a
-//! setting can have as its type. A struct of settings is a plugin's configuration: it is listed by `onward show`,
-//! read from TOML, and written back with every default filled in.
+//! [`settings!`](macro@crate::settings) declares such a struct,
+//! [`choices!`](crate::choices) an enumeration that a setting can have as its type. A
+//! struct of settings is a plugin's configuration: it is listed by `onward show`, read
+//! from TOML, and written back with every default filled in.
 
 pub mod choices;
 pub mod pick;
@@ -23,13 +24,13 @@ pub struct Setting {
     pub key: &'static str,
     /// A second key with the same meaning; it is accepted, and never written.
     pub alias: Option<&'static str>,
-    /// The default; `None` if the value is then derived from other settings.
+    /// The default; `None` if the default is derived from other settings.
     pub default: Option<Value>,
-    /// The values that are allowed, in words.
+    /// The allowed values, in words.
     pub allowed: String,
-    /// What it does, its unit, and where the default comes from.
+    /// The help text: what the setting does, its unit, and the source of its default.
     pub help: String,
-    /// For a setting that names a plugin: the kind of the plugin.
+    /// The kind of plugin, for a setting that names a plugin.
     pub kind: Option<&'static str>,
 }
 
@@ -40,10 +41,11 @@ pub struct Setting {
     note = "declare it within `onward::settings! {{ … }}`"
 )]
 pub trait Settings: Sized + Default {
-    /// All settings in the order of their declaration, with the values of `self` as defaults.
+    /// All settings in the order of their declaration, with the values of `self` as
+    /// defaults.
     fn list(&self) -> Vec<Setting>;
 
-    /// Replaces the values that a table gives.
+    /// Updates the values that are in a table.
     ///
     /// # Errors
     /// [`Error::Setting`] for a value of another type or out of range.
@@ -70,14 +72,14 @@ pub trait Settings: Sized + Default {
 #[diagnostic::on_unimplemented(
     message = "a setting cannot be a `{Self}`",
     label = "a setting cannot have this type",
-    note = "a setting is a f64, usize, u64, bool or String, a Pick of a plugin, an enum made by `onward::choices!`, \
-            or an Option, Vec or Each of one"
+    note = "a setting is a f64, usize, u64, bool or String, a Pick of a plugin, an enum \
+            made by `onward::choices!`, or an Option, Vec or Each of one"
 )]
 pub trait SettingValue: Serialize + DeserializeOwned {
-    /// The values that are allowed, in words: `a whole number`.
+    /// The allowed values, in words: `a whole number`.
     fn describe() -> String;
 
-    /// For the name of a plugin: the kind of the plugin.
+    /// The kind of plugin, for a type that names a plugin.
     fn kind() -> Option<&'static str> {
         None
     }
@@ -116,14 +118,16 @@ impl<T: SettingValue> SettingValue for Option<T> {
     }
 }
 
-/// Declares a struct of [`Settings`]: for every field a line of help, a type, a default and, after `in`, a range.
+/// Declares a struct of [`Settings`]: every field has a help text, a type, a default and,
+/// after `in`, a range.
 ///
-/// A range is one of Rust's (`1..`, `0. ..=1.`), [`Positive`] or [`Finite`]. Fields after `..` are groups: structs of
-/// settings whose keys stand beside the others. Several plugins share a group, each with defaults of its own.
+/// A range is a Rust range (`1..`, `0. ..=1.`), [`Positive`] or [`Finite`]. Fields after
+/// `..` are groups: structs of settings whose keys are added to the others. Several
+/// plugins can share a group, each with its own defaults.
 ///
 /// ```
 /// onward_core::settings! {
-///     /// How gradients become updates.
+///     /// Settings of an optimiser.
 ///     pub struct Descent {
 ///         /// The learning rate; `rate` is accepted as well.
 ///         lr | rate: f64 = 0.01, in onward_core::settings::Positive;
@@ -135,7 +139,7 @@ impl<T: SettingValue> SettingValue for Option<T> {
 ///     pub struct Dense {
 ///         /// The number of units.
 ///         units: usize = 1000, in 1..;
-///         /// The probability that a unit is silenced in a step.
+///         /// The probability that a unit is dropped in a step.
 ///         dropout: f64 = 0., in 0. ..1.;
 ///         .. descent: Descent = Descent { lr: 0.1 };
 ///     }
@@ -169,7 +173,7 @@ macro_rules! settings {
                 pub $field: $type,
             )*
             $(
-                #[doc = concat!("Settings that are shared: see [`", stringify!($group_type), "`].")]
+                #[doc = concat!("Shared settings: see [`", stringify!($group_type), "`].")]
                 pub $group: $group_type,
             )*
         }
@@ -224,7 +228,8 @@ macro_rules! settings {
     (@words $type:ty, $range:expr) => { $crate::settings::in_words::<_, $type>(&($range)) };
     ($($other:tt)*) => {
         compile_error!(
-            "`settings!` takes a struct; each setting has a line of help, a type, a default, and, if needed, a range:\n\
+            "`settings!` takes a struct; each setting has a line of help, a type, \
+             a default, and, if needed, a range:\n\
              \n    /// What it does.\
              \n    rate: f64 = 0.01, in 0. ..=1.;"
         );
@@ -305,7 +310,7 @@ mod tests {
     crate::settings! {
         /// Settings of a test.
         struct Example {
-            /// Some widths.
+            /// Widths of layers.
             hidden: Vec<usize> = vec![3], in 1..=10;
             /// A flag.
             flag: bool = true;
@@ -314,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_are_listed_read_and_written_beside_the_others() {
+    fn groups_are_listed_read_and_written_with_the_other_settings() {
         let keys: Vec<_> = Example::describe().iter().map(|s| s.key).collect();
         assert_eq!(keys, ["hidden", "flag", "lr", "theta"]);
         assert_eq!(Example::describe()[2].default, Some(Value::Float(0.5)));

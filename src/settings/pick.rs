@@ -1,4 +1,4 @@
-//! Plugins chosen by name, for all layers or for each of them.
+//! Plugins chosen by name, for all layers or for each layer.
 
 use std::marker::PhantomData;
 
@@ -12,21 +12,23 @@ use crate::error::{Error, Result};
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a kind of plugin",
     label = "this is not a kind of plugin",
-    note = "the kinds are dyn GoodnessFn, dyn LocalLayer, dyn NegativeSampler, dyn Architecture, and DataSet"
+    note = "the kinds are dyn GoodnessFn, dyn LocalLayer, dyn NegativeSampler, dyn \
+            Architecture, and DataSet"
 )]
 pub trait PluginKind: 'static {
     /// The word for it in messages and in `onward list`.
     const KIND: &'static str;
 }
 
-/// A plugin chosen by name, with settings of its own.
+/// A plugin chosen by name, with its settings.
 ///
-/// In the configuration it is a name, `"sum_squares"`; a table, `{ name = "sum_squares", positive = "low" }`; or
-/// `"idx:DIR"` for a plugin that declares the setting that stands behind the colon.
+/// In the configuration it is a name, `"sum_squares"`; a table,
+/// `{ name = "sum_squares", positive = "low" }`; or `"idx:DIR"` for a plugin with an
+/// argument.
 pub struct Pick<T: ?Sized> {
     /// The registered name.
     pub name: String,
-    /// The settings that were given to it.
+    /// The given settings.
     pub settings: Table,
     kind: PhantomData<fn() -> Box<T>>,
 }
@@ -106,7 +108,11 @@ impl<'de, T: ?Sized> Deserialize<'de> for Pick<T> {
 
 impl<T: PluginKind + ?Sized> SettingValue for Pick<T> {
     fn describe() -> String {
-        format!("the name of a registered {0} (`onward list {0}`), or a table with `name` and its settings", T::KIND)
+        format!(
+            "the name of a registered {0} (`onward list {0}`), or a table with `name` \
+             and its settings",
+            T::KIND
+        )
     }
 
     fn kind() -> Option<&'static str> {
@@ -114,13 +120,13 @@ impl<T: PluginKind + ?Sized> SettingValue for Pick<T> {
     }
 }
 
-/// One value for all layers, or a list with one for each of them.
+/// One value for all layers, or a list with one value per layer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Each<T> {
-    /// The same for all.
+    /// One value for all layers.
     All(T),
-    /// One for each, from the first on.
+    /// One value per layer, starting at the first layer.
     List(Vec<T>),
 }
 
@@ -140,7 +146,10 @@ impl<T> Each<T> {
                 key,
                 Value::try_from(values).unwrap_or(Value::Array(Vec::new())),
                 "the settings",
-                format!("one for all layers, or a list of {count}; found {}", values.len()),
+                format!(
+                    "one for all layers, or a list of {count}; found {}",
+                    values.len()
+                ),
             )),
         }
     }

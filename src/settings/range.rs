@@ -1,9 +1,9 @@
-//! The ranges that settings are checked against.
+//! Ranges of settings.
 
 use std::fmt::Display;
 use std::ops::{Range, RangeFrom, RangeInclusive};
 
-/// A range of values: one of Rust's, [`Positive`] or [`Finite`].
+/// A range of values: a Rust range, [`Positive`] or [`Finite`].
 pub trait Allowed<T> {
     /// Whether a value is in the range.
     fn contains(&self, value: &T) -> bool;
@@ -42,7 +42,8 @@ impl<T: PartialOrd + Display> Allowed<T> for RangeInclusive<T> {
     }
 }
 
-/// Numbers greater than 0, up to a limit if one is given: `Positive`, `Positive.up_to(1000.)`.
+/// Numbers greater than 0, up to a limit if one is given: `Positive`,
+/// `Positive.up_to(1000.)`.
 #[derive(Clone, Copy, Debug)]
 pub struct Positive;
 
@@ -77,7 +78,7 @@ impl Allowed<f64> for PositiveUpTo {
     }
 }
 
-/// All numbers but infinities and NaN.
+/// All numbers except infinities and NaN.
 #[derive(Clone, Copy, Debug)]
 pub struct Finite;
 
@@ -91,9 +92,11 @@ impl Allowed<f64> for Finite {
     }
 }
 
-/// A type whose values can be held against a range of `S`: a number, or a list or option of numbers.
+/// A type whose values can be checked against a range of `S`: a number, or a list or
+/// option of numbers.
 ///
-/// A list has to be within the range element by element, and must not be empty. A number has to be finite.
+/// A list must not be empty, and each element must be within the range. A number must be
+/// finite.
 pub trait Bounded<S> {
     /// Whether the value is within the range.
     fn is_within(&self, range: &impl Allowed<S>) -> bool;

@@ -26,11 +26,11 @@ use crate::plugin;
 use crate::settings::Pick;
 
 crate::choices! {
-    /// When the layers learn.
+    /// The order in which layers learn.
     pub enum Order {
-        /// All of them in every step.
+        /// All layers in every step.
         Interleaved = "interleaved",
-        /// One after the other, each for all epochs.
+        /// One layer after the other, each for all epochs.
         Greedy = "greedy",
     }
 }
@@ -48,29 +48,32 @@ impl Order {
 /// One level of a [`Stack`].
 #[derive(Clone)]
 pub struct Level {
-    /// The width that its layer is asked for.
+    /// The number of units of the layer.
     pub units: usize,
-    /// Its layer.
+    /// The layer.
     pub layer: Pick<dyn LocalLayer>,
-    /// Its goodness.
+    /// The goodness.
     pub goodness: Pick<dyn GoodnessFn>,
-    /// What it minimises.
+    /// The objective.
     pub objective: Objective,
-    /// How its gradients become updates.
+    /// The optimiser.
     pub optimiser: OptimiserSpec,
-    /// The epochs or steps in which it learns.
+    /// The epochs or steps in which the level learns.
     pub span: Span,
-    /// Lower levels, counted from 0, whose activities are added to the activity below it: shortcuts. They are detached
-    /// like everything that a level sees, and need the shape of the activity below.
+    /// Shortcuts: lower levels, counted from 0, whose activities are added to the
+    /// activity of the level below. They are detached, like all inputs of a level, and
+    /// must have the shape of that activity.
     pub shortcuts: Vec<usize>,
 }
 
-/// Stacked blocks, each learning from the normalised activity of the block below, and a head over them.
+/// Stacked blocks, each learning from the normalised activity of the block below, with an
+/// optional head.
 ///
-/// Level `l` sees `xₗ = norm(aₗ₋₁ + Σₛ aₛ)` for every view, with `x₁ = norm(input)` and the levels `s` of its shortcuts.
-/// Its activity is `aₗ`, its goodness `gₗ`. Nothing else passes between levels. The head, if there is one, is a softmax
-/// over the normalised activities of the neutral input, `log softmax(Σₗ norm(aₗ)·Wₗ)`. All views of a step see the
-/// weights from before the step.
+/// Level `l` sees `xₗ = norm(aₗ₋₁ + Σₛ aₛ)` for every view, with `x₁ = norm(input)` and
+/// the levels `s` of its shortcuts. Its activity is `aₗ`, its goodness `gₗ`. Nothing else
+/// passes between levels. The head is a softmax over the normalised activities of the
+/// neutral input, `log softmax(Σₗ norm(aₗ)·Wₗ)`. All views of a step see the weights from
+/// before the step.
 ///
 /// ```
 /// use onward::candle_core::{DType, Device, Tensor};
@@ -91,7 +94,8 @@ pub struct Level {
 /// };
 /// // Two levels; both are read out.
 /// let levels = vec![level.clone(), level];
-/// let stack = Stack::new(&context, context.probe_input()?, Normalise::MeanSquare, &levels, 0..2)?;
+/// let example = context.probe_input()?;
+/// let stack = Stack::new(&context, example, Normalise::MeanSquare, &levels, 0..2)?;
 ///
 /// let input = Input::of(Tensor::ones((5, 4), DType::F32, &Device::Cpu)?)?;
 /// let goodness = stack.goodness(input, &Step::evaluation(1))?;
@@ -104,18 +108,18 @@ pub struct Stack {
     normalise: Normalise,
     /// The levels that are read out.
     readout: Range<usize>,
-    /// The number of columns that a head sees.
+    /// The number of input columns of a head.
     features: usize,
     shortcuts: Vec<Vec<usize>>,
 }
 
 impl Stack {
-    /// Builds the levels, from the input on. `example` is an input of one row, to find the shapes with; `readout` are the
-    /// levels that are read out, counted from 0.
+    /// Builds the levels, starting at the input. `example` is an input of one row that
+    /// determines the shapes; `readout` are the levels that are read out, counted from 0.
     ///
     /// # Errors
-    /// As [`plugin::build`]; errors of a layer about its input; [`Error::Unfit`] if some of the levels that are read out
-    /// have a goodness for each class and others do not.
+    /// As [`plugin::build`]; errors of a layer about its input; [`Error::Unfit`] if some
+    /// of the levels that are read out have a goodness for each class and others do not.
     pub fn new(
         context: &BuildContext,
         example: Input,
@@ -156,15 +160,16 @@ impl Stack {
         let read_out = &stack.net.blocks[stack.readout.clone()];
         let columns: Vec<_> = read_out.iter().map(Block::classes).collect();
         if columns.windows(2).any(|pair| pair[0] != pair[1]) {
-            let problem = "the goodness of some layers has a column per class, that of others one value; the layers that are \
-                           read out are summed, so choose one kind for all of them";
+            let problem = "the goodness of some layers has a column per class, that of \
+                           others one value; the layers that are read out are summed, so \
+                           choose one kind for all of them";
             return Err(Error::unfit("goodness", problem));
         }
         Ok(stack)
     }
 
-    /// Adds a head over the levels that are read out. It learns in the same epochs as the levels; or, as a probe, in
-    /// `probe_epochs` epochs after them, if that is not 0.
+    /// Adds a head over the levels that are read out. It learns in the same epochs as the
+    /// levels or, if `probe_epochs` is not 0, as a probe in that many epochs after them.
     ///
     /// # Errors
     /// As [`Head::new`].
@@ -185,14 +190,16 @@ impl Stack {
         Ok(self)
     }
 
-    /// The number of columns of the goodness of the levels that are read out, if there is one per class.
+    /// The number of columns of the goodness of the levels that are read out, if there is
+    /// one per class.
     pub fn classes(&self) -> Option<usize> {
         self.net.blocks[self.readout.clone()]
             .last()
             .and_then(Block::classes)
     }
 
-    /// The input of the head: the normalised activities of the levels that are read out, side by side.
+    /// The input of the head: the normalised activities of the levels that are read out,
+    /// side by side.
     ///
     /// # Errors
     /// Errors of a layer.
@@ -215,7 +222,8 @@ impl Stack {
         Input::beside(&features)
     }
 
-    /// The goodness of an input, summed over the levels that are read out: `(V·B,)`, `(V·B, C)` or `(V·B, P, C)`.
+    /// The goodness of an input, summed over the levels that are read out: `(V·B,)`,
+    /// `(V·B, C)` or `(V·B, P, C)`.
     ///
     /// # Errors
     /// Errors of a layer or goodness.
@@ -223,7 +231,8 @@ impl Stack {
         self.sum(input, step, Block::goodness)
     }
 
-    /// The log-odds of an input being positive, summed over the levels that are read out; as [`Stack::goodness`].
+    /// The log-odds of an input being positive, summed over the levels that are read out;
+    /// as [`Stack::goodness`].
     ///
     /// # Errors
     /// Errors of a layer or goodness.
@@ -231,10 +240,12 @@ impl Stack {
         self.sum(input, step, Block::log_odds)
     }
 
-    /// The goodness of each example under each of `candidates`, `(K, B)`, summed over the levels that are read out: `(B, K)`.
+    /// The goodness of each example under each of `candidates`, `(K, B)`, summed over the
+    /// levels that are read out: `(B, K)`.
     ///
     /// # Errors
-    /// [`Error::Unfit`] if the sampler makes no hypotheses; errors of a layer or goodness.
+    /// [`Error::Unfit`] if the sampler makes no hypotheses; errors of a layer or
+    /// goodness.
     pub fn search(
         &self,
         batch: &Batch,
@@ -276,7 +287,8 @@ impl Stack {
         sum.ok_or_else(|| Error::usage("stack", "no level is read out"))
     }
 
-    /// The activity of a level. A level that no longer learns is passed as it will be found later, by a probe, for example.
+    /// The activity of a level. A level that is not learning runs in evaluation mode, as
+    /// a probe will see it later.
     fn forward_level(&self, index: usize, input: &Input, step: &Step) -> Result<Tensor> {
         let block = &self.net.blocks[index];
         let train = step.train && block.is_learning(step);
@@ -289,7 +301,7 @@ impl Stack {
             .is_some_and(|shortcuts| !shortcuts.is_empty())
     }
 
-    /// Log-probabilities by the head, `(B, C)`.
+    /// Log-probabilities of the head, `(B, C)`.
     ///
     /// # Errors
     /// [`Error::Unfit`] if there is no head; errors of a layer.
@@ -298,11 +310,12 @@ impl Stack {
         head.log_probabilities(&self.features(neutral, step)?)
     }
 
-    /// The network's own log-probabilities of the classes on the neutral view, `(B, C)`: by the head; without one, by a
-    /// goodness with a column per class.
+    /// The network's own log-probabilities of the classes on the neutral view, `(B, C)`:
+    /// of the head or, without a head, of a goodness with a column per class.
     ///
     /// # Errors
-    /// [`Error::Unfit`] if there is neither, or the head is a probe that has not begun to learn.
+    /// [`Error::Unfit`] if there is neither, or the head is a probe that has not started
+    /// to learn.
     pub fn prediction(
         &self,
         batch: &Batch,
@@ -334,7 +347,7 @@ impl Stack {
     ) -> Result<Vec<(usize, StepReport)>> {
         let neutral = self.neutral(batch, sampler, step)?;
         let mut reports = Vec::new();
-        // Epochs in which only the head learns need no views.
+        // No views are needed in epochs in which only the head learns.
         if self.net.blocks.iter().any(|block| block.is_learning(step)) {
             let prediction = match &neutral {
                 Some((_, log)) => Prediction::of(log.clone()),
@@ -350,7 +363,8 @@ impl Stack {
         Ok(reports)
     }
 
-    /// The head's features of the neutral view and its log-probabilities, if it learns at this step.
+    /// The head's features of the neutral view and its log-probabilities, if it learns at
+    /// this step.
     fn neutral(
         &self,
         batch: &Batch,
@@ -368,8 +382,8 @@ impl Stack {
 
     /// One step of all levels that learn.
     ///
-    /// No level's lesson depends on what another level learns, so several learn side by side. It is not all of them at
-    /// once, so that memory does not grow with the depth.
+    /// Levels do not depend on each other's updates, so several learn in parallel: one
+    /// per thread, so that memory does not grow with the depth.
     fn learn_levels(
         &mut self,
         input: Input,
@@ -408,8 +422,9 @@ impl Stack {
         Ok(reports)
     }
 
-    /// Passes an input through some levels. Returns the input and activity of each that learns, and the input of the
-    /// level above them; there is none above the level before `end`.
+    /// Passes an input through some levels. Returns the input and activity of each level
+    /// that learns, and the input of the next level, which is not computed for the level
+    /// `end`.
     fn forward_some(
         &self,
         levels: Range<usize>,
@@ -434,7 +449,8 @@ impl Stack {
         Ok((lessons, input))
     }
 
-    /// The input of the level above `index`: its activity, and those of the shortcuts, summed, detached and normalised.
+    /// The input of the level above `index`: its activity, and those of the shortcuts,
+    /// summed, detached and normalised.
     fn input_above(
         &self,
         index: usize,
@@ -458,10 +474,11 @@ impl Stack {
 
     fn check_shortcuts(&self) -> Result<()> {
         for (index, shortcuts) in self.shortcuts.iter().enumerate() {
-            // The level right below is seen anyway.
+            // The level directly below is part of the input anyway.
             if let Some(from) = shortcuts.iter().find(|from| **from + 1 >= index) {
                 let problem = format!(
-                    "layer {} cannot have a shortcut from layer {}; expected a layer below layer {index}",
+                    "layer {} cannot have a shortcut from layer {}; expected a layer \
+                     below layer {index}",
                     index + 1,
                     from + 1
                 );
@@ -480,7 +497,8 @@ type Passed = (Input, Tensor);
 struct Kept(BTreeMap<usize, Tensor>);
 
 impl Kept {
-    /// Keeps the activity of a level if a shortcut needs it later, and drops those that none needs any more.
+    /// Keeps the activity of a level if a shortcut needs it later, and drops activities
+    /// that no shortcut needs any more.
     fn add(&mut self, stack: &Stack, index: usize, activity: &Tensor) {
         let is_needed = |level: &usize, by: usize| {
             let above = stack.shortcuts.iter().skip(by);
@@ -493,20 +511,23 @@ impl Kept {
     }
 }
 
-/// The error of a search with a sampler that puts no label into the input.
+/// The error of a search if the sampler puts no label into the input.
 pub fn no_hypotheses() -> Error {
-    let problem = "the sampler makes no hypotheses, so classes cannot be searched; choose one that puts the label into the input";
+    let problem = "the sampler makes no hypotheses, so classes cannot be searched; \
+                   choose a sampler that puts the label into the input";
     Error::unfit("search", problem)
 }
 
 fn not_yet() -> Error {
-    let problem = "the sampler asks for the network's own prediction, but the head is a probe that learns after the layers; \
-                   choose a sampler that needs none, or a head that learns with the layers (`probe_epochs = 0`)";
+    let problem = "the sampler needs the network's prediction, but the \
+                   head is a probe that learns after the layers; choose \
+                   a sampler that needs no prediction, or a head that \
+                   learns with the layers (`probe_epochs = 0`)";
     Error::unfit("stacked layers", problem)
 }
 
 fn no_prediction() -> Error {
-    let problem = "the network's own prediction is asked for, but it has no head and no goodness with a column per class; \
-                   add a head (`head = true`)";
+    let problem = "the network's prediction is needed, but the network has no head and \
+                   no goodness with a column per class; add a head (`head = true`)";
     Error::unfit("stacked layers", problem)
 }

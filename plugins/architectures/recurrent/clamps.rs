@@ -1,24 +1,25 @@
-//! What is clamped below and above the layers of a recurrent net, taken from a sampler's views.
+//! The inputs of a recurrent network that are clamped below and above its layers: parts
+//! of a sampler's views.
 
 use onward_core::flow::input::LABEL;
 use onward_core::{BuildContext, Error, Input, Result, Values};
 
 use super::Recurrent;
 
-/// Which columns of a sampler's views are clamped where.
+/// The division of a sampler's views into the columns below and above.
 #[derive(Clone, Copy)]
 pub(super) struct Clamps {
-    /// How many columns of the views are the label, or none.
+    /// The number of label columns in the views; 0 without a label.
     label: usize,
-    /// How many columns are below at a time.
+    /// The number of columns below at each time step.
     pub below: usize,
-    /// How many frames there are.
+    /// The number of frames.
     pub frames: usize,
-    /// Height and width of the maps, if layers hear each other pixel by pixel.
+    /// The height and width of the maps, with the setting `maps`.
     map: Option<[usize; 2]>,
 }
 
-/// Views taken apart.
+/// Views divided into the parts below and above.
 pub(super) struct Clamped {
     pub below: Vec<Values>,
     pub label: Option<Input>,
@@ -30,7 +31,7 @@ impl Clamps {
     pub fn new(settings: &Recurrent, context: &BuildContext) -> Result<Self> {
         let (steps, jitter) = (settings.steps, settings.jitter);
         let (input, example) = (context.inputs(), context.example.iter().product::<usize>());
-        // A label that covers pixels stays below, with the pixels around it.
+        // A label that replaces pixels is clamped below, with the other pixels.
         let is_beside = input == example + context.label;
         let label = if is_beside { context.label } else { 0 };
         let frames = if context.example.len() == 4 {
@@ -39,26 +40,37 @@ impl Clamps {
             1
         };
         let problem = match (frames, label) {
-            (2.., 0) => "videos need a sampler that puts the label behind them, as label_concat does".to_string(),
-            (2.., _) if frames != steps => format!("videos of {frames} frames need `steps = {frames}`"),
+            (2.., 0) => "videos need an appended label, as from label_concat".to_string(),
+            (2.., _) if frames != steps => {
+                format!("videos of {frames} frames need `steps = {frames}`")
+            }
             _ if jitter > 0 && (frames > 1 || label == 0 || context.example.len() != 3) => {
-                "only still images with the label behind them can be moved at every step; set `jitter = 0`".to_string()
+                "`jitter` needs images with an appended label; set `jitter = 0`".to_string()
             }
             (_, 0) if settings.label_units > 0 => {
-                "`label_units` projects the label, and the sampler puts none behind the example, as label_concat does; set \
-                 `label_units = 0`"
+                "`label_units` needs an appended label, as from label_concat; \
+                 or set `label_units = 0`"
                     .to_string()
             }
             _ => {
                 let below = (input - label) / frames.max(1);
-                let map = settings.maps.then(|| map(settings, &context.example, below, label)).transpose()?;
-                return Ok(Self { label, below, frames, map });
+                let map = settings
+                    .maps
+                    .then(|| map(settings, &context.example, below, label))
+                    .transpose()?;
+                return Ok(Self {
+                    label,
+                    below,
+                    frames,
+                    map,
+                });
             }
         };
         Err(unfit(problem))
     }
 
-    /// How many columns stand above the last layer: the label, or a map that is dealt to the classes, or none.
+    /// The number of columns above the last layer: those of the label or of a label map;
+    /// 0 without a label.
     pub fn above(self) -> usize {
         if self.label > 0 && self.map.is_some() {
             return self.places();
@@ -66,12 +78,12 @@ impl Clamps {
         self.label
     }
 
-    /// How many columns a unit has: one, or the pixels of a map.
+    /// The number of columns per unit: 1, or the pixels of a map.
     pub fn places(self) -> usize {
         self.map.map_or(1, |[height, width]| height * width)
     }
 
-    /// The shape of what has this many columns, as columns or as channels of maps.
+    /// The shape of an input with this many columns: flat, or the channels of maps.
     pub fn shape(self, columns: usize) -> Vec<usize> {
         match self.map {
             Some([height, width]) => vec![columns / (height * width), height, width],
@@ -82,7 +94,8 @@ impl Clamps {
     pub fn take(self, input: &Input) -> Result<Clamped> {
         let (batch, views) = (input.batch(), input.views());
         if input.parts().iter().any(|part| part.scale.is_some()) {
-            let problem = "the parts of a sampler's views must not be scaled or normalised: this is done here";
+            let problem = "found views with scaled or normalised parts, expected them \
+                           unscaled: the architecture normalises them";
             return Err(unfit(problem));
         }
         let is_above = |name: Option<&str>| self.label > 0 && name == Some(LABEL);
@@ -91,7 +104,8 @@ impl Clamps {
         let mut label = None;
         if self.label > 0 {
             let part = input.part(LABEL).ok_or_else(|| {
-                let problem = "a view has no part named LABEL, and the neutral view has one; all views of a sampler need the same parts";
+                let problem = "a view has no part named LABEL, but the neutral view has \
+                               one; all views of a sampler need the same parts";
                 unfit(problem)
             })?;
             let above = self.label_above(&part.values, input)?;
@@ -105,7 +119,7 @@ impl Clamps {
         })
     }
 
-    /// What stands above: the label, or a map that is dealt to the classes.
+    /// The input above the last layer: the label, or a label map.
     fn label_above(self, label: &Values, input: &Input) -> Result<Values> {
         if self.map.is_none() {
             return Ok(label.clone());
@@ -117,17 +131,25 @@ impl Clamps {
     }
 }
 
-/// Height and width of the maps: those of the images below.
+/// The height and width of the maps: those of the images below.
 fn map(settings: &Recurrent, example: &[usize], below: usize, label: usize) -> Result<[usize; 2]> {
     let problem = match example[..] {
-        _ if settings.label_units > 0 => {
-            "with `maps` the label is a map, and not projected; set `label_units = 0`".to_string()
-        }
+        _ if settings.label_units > 0 => "with `maps` the label is a map and is \
+                                          not projected; set `label_units = 0`"
+            .to_string(),
         [.., height, width] if label > height * width => {
-            format!("{label} classes do not fit into maps of {height}×{width}; set `maps = false`")
+            format!(
+                "{label} classes do not fit into \
+                 {height}×{width} maps; set `maps = false`"
+            )
         }
-        [.., channels, height, width] if channels * height * width == below => return Ok([height, width]),
-        _ => format!("`maps` need images (channels, height, width); {example:?}, {below} numbers below, are none"),
+        [.., channels, height, width] if channels * height * width == below => {
+            return Ok([height, width])
+        }
+        _ => format!(
+            "`maps`: expected images (channels, height, width), found shape {example:?} \
+             with {below} numbers below the first layer"
+        ),
     };
     Err(unfit(problem))
 }

@@ -1,4 +1,4 @@
-//! Architecture `recurrent`: layers that hear from above as well as from below.
+//! Architecture `recurrent`: layers with bottom-up and top-down input.
 
 mod clamps;
 mod net;
@@ -12,72 +12,88 @@ use onward_core::{Architecture, GoodnessFn, LocalLayer, Normalise, Objective};
 use self::net::RecurrentNet;
 
 onward_core::settings! {
-    /// Layers that hear, at every time step, from the layer below and from the layer above at the step before: a still
-    /// image is treated as a video that does not change, so that a layer learns from what follows it as well, with no
-    /// derivative crossing a layer.
+    /// Layers with bottom-up and top-down input: at every time step a layer sees the
+    /// layers below and above at the previous step. A still image is treated as a video
+    /// that does not change. Thus a layer also learns from the layers above it, although
+    /// no derivative crosses a layer.
     ///
-    /// With the state `sₗ[t]` of layer `l` of `L`, `norm(s₀)` being the normalised pixels and the label `y` standing
-    /// above the last layer, all layers step at once:
+    /// `sₗ[t]` is the state of layer `l` of `L`, `norm(s₀)` are the normalised pixels,
+    /// and `y` is the label above the last layer. All layers are updated at the same
+    /// time:
     ///
-    /// - `aₗ[t] = layer(norm(sₗ₋₁[t−1]) | norm(sₗ₊₁[t−1]))`, above the last layer `layer(norm(s_{L−1}[t−1]) | y)`;
+    /// - `aₗ[t] = layer(norm(sₗ₋₁[t−1]) | norm(sₗ₊₁[t−1]))`, for the last layer
+    ///   `layer(norm(s_{L−1}[t−1]) | y)`;
     /// - `sₗ[t] = damping·sₗ[t−1] + (1 − damping)·aₗ[t]`;
-    /// - start: one pass from the bottom up in which nothing is heard from above, `sₗ[0] = layer(norm(sₗ₋₁[0]) | 0)`.
+    /// - start: one bottom-up pass without top-down input,
+    ///   `sₗ[0] = layer(norm(sₗ₋₁[0]) | 0)`.
     ///
-    /// | tensor  | shape        |                                                          |
-    /// |---------|--------------|----------------------------------------------------------|
-    /// | `aₗ`    | `(V·B, Nₗ)`  | activity; its goodness is what layer `l` learns from      |
-    /// | `sₗ`    | `(V·B, Nₗ)`  | state; what the neighbours hear, `(B, Nₗ)` at the start   |
-    /// | `y`     | `(V·B, C)`   | one-hot, or `(V·B, label_units)` projected                |
+    /// | tensor | shape       |                                                        |
+    /// |--------|-------------|--------------------------------------------------------|
+    /// | `aₗ`   | `(V·B, Nₗ)` | activity; layer `l` learns from its goodness           |
+    /// | `sₗ`   | `(V·B, Nₗ)` | state; input of the neighbours, `(B, Nₗ)` at the start |
+    /// | `y`    | `(V·B, C)`  | one-hot, or `(V·B, label_units)` projected             |
     ///
-    /// Every layer learns at every step `t = 1 … steps` from its own input and activity; the gradients of all steps are
-    /// averaged into one update at the end, so all steps see the weights from before. Memory does not grow with `steps`:
-    /// what the pixels and the label are multiplied by is summed over the steps first.
+    /// Every layer learns at every step `t = 1 … steps` from its own input and activity;
+    /// the gradients of all steps are averaged into one update at the end, so all steps
+    /// see the same weights. Memory does not grow with `steps`: the factors of the pixels
+    /// and of the label are summed over the steps first.
     ///
-    /// The sampler says what is clamped. A label beside the example, as `label_concat` puts it, stands above the last
-    /// layer. Otherwise the whole view is clamped below, and nothing stands above. A class is predicted in two ways:
+    /// The sampler determines the clamped inputs. An appended label, as from
+    /// `label_concat`, is clamped above the last layer. Otherwise the whole view is
+    /// clamped below, and there is no input from above. A class is predicted in two ways:
     ///
     /// - *search*: `argmax_c Σₜ Σₗ gₗ(aₗ[t] under class c)`, `t` within `window`;
-    /// - *head*: a softmax over the normalised states of all layers at the start, `log softmax(Σₗ norm(sₗ[0])·Wₗ)`: one
-    ///   pass. It learns beside the layers and is what samplers hear as the network's own prediction.
+    /// - *head*: a softmax over the normalised states of all layers at the start,
+    ///   `log softmax(Σₗ norm(sₗ[0])·Wₗ)`, in one pass. It learns beside the layers and
+    ///   gives samplers the network's own prediction.
     ///
-    /// Examples `(T, C, H, W)` are videos of `T = steps` frames: frame `t` is below at step `t`, the first one at the
-    /// start too.
+    /// Examples `(T, C, H, W)` are videos of `T = steps` frames: frame `t` is clamped
+    /// below at step `t`, and the first frame also at the start.
     ///
-    /// With `maps` the pixels and all states are maps of one height and width, `sₗ` being `(V·B, hiddenₗ, H, W)`: a layer
-    /// hears below and above as the channels of one image, which is what layers of local fields need. The label is one
-    /// channel more, whose pixels are dealt to the classes, pixel `p` to class `p mod C`, so that every field of more
-    /// pixels than classes sees all of it.
+    /// With `maps` the pixels and all states are maps of one height and width, `sₗ` of
+    /// shape `(V·B, hiddenₗ, H, W)`. The inputs from below and above are the channels of
+    /// one image, as layers with local receptive fields need. The label is one more
+    /// channel. Its pixel `p` belongs to class `p mod C`, so that a large enough field
+    /// sees all classes.
     ///
     /// # Reference
-    /// Hinton, "The Forward-Forward Algorithm", 2022, section 3.4 (<https://arxiv.org/abs/2212.13345>); Hinton, "How to
-    /// represent part-whole hierarchies in a neural network", 2021 (<https://arxiv.org/abs/2102.12627>). The paper does
-    /// not say whether goodness is that of the activity or of the damped state: here it is the activity's.
+    /// Hinton, "The Forward-Forward Algorithm", 2022, section 3.4
+    /// (<https://arxiv.org/abs/2212.13345>); Hinton, "How to represent part-whole
+    /// hierarchies in a neural network", 2021 (<https://arxiv.org/abs/2102.12627>). The
+    /// paper does not say whether goodness is computed from the activity or from the
+    /// damped state; here it is the activity.
     pub struct Recurrent {
-        /// The width of each layer, from the first on; with `maps`, its channels.
+        /// The width of each layer, starting at the first; with `maps`, its number of
+        /// channels.
         hidden: Vec<usize> = vec![1000; 2], in 1..=1_000_000;
-        /// Whether every layer keeps the height and the width of the images, and hears its neighbours pixel by pixel.
+        /// Whether inputs and states are maps with the height and width of the images,
+        /// for layers with local receptive fields.
         maps: bool = false;
-        /// The kind of all layers.
+        /// The layer, one for all.
         layer: Pick<dyn LocalLayer> = "dense".into();
-        /// The goodness of all layers.
+        /// The goodness function, one for all layers.
         goodness: Pick<dyn GoodnessFn> = "sum_squares".into();
-        /// What is done to the pixels, and to every state before a neighbour hears it.
+        /// The normalisation of the pixels, and of every state before a neighbour sees
+        /// it.
         normalise: Normalise = Normalise::MeanSquare;
-        /// Time steps of training, T.
+        /// The number of time steps in training, T.
         steps: usize = 8, in 1..=1000;
-        /// The first and the last time step whose goodness the search sums up.
+        /// The first and the last time step over which the search sums the goodness.
         window: Vec<usize> = vec![3, 5], in 1..;
-        /// How much of its old state a layer keeps.
+        /// The fraction of its old state that a layer keeps.
         damping: f64 = 0.3, in 0. ..1.;
-        /// Whether a wrong label is drawn anew at every time step, from what the head makes of the negative view by then;
-        /// otherwise once for all of them, from the prediction at the start.
+        /// Whether a new wrong label is drawn at every time step, from the head's current
+        /// prediction for the negative view; otherwise one label for all steps, from the
+        /// prediction at the start.
         redraw: bool = false;
-        /// How loud the label is: the length of what stands above the last layer, relative to what that hears from below; the
-        /// sampler's `strength` is normalised away.
+        /// Norm of the top-down label input relative to the bottom-up input of the last
+        /// layer; the sampler's `strength` has no effect.
         label_weight: f64 = 1., in Positive.up_to(1e6);
-        /// The units of a layer that the label goes through on its way down, with a rule of its own; 0 for the label itself.
+        /// The number of units of a layer that projects the label and learns like the
+        /// others; 0 for no projection.
         label_units: usize = 0;
-        /// Training images are moved by up to this many pixels at every time step, each step another way.
+        /// Augmentation: training images are shifted by up to this many pixels,
+        /// differently at every time step.
         jitter: usize = 0, in 0..=64;
         .. objective: Objective = Objective { temperature: 10., ..Objective::default() };
         .. optimiser: OptimiserSpec = OptimiserSpec { lr: 0.02, ..OptimiserSpec::default() };
@@ -88,7 +104,8 @@ onward_core::settings! {
 const PRESETS: &[Preset] = &[
     Preset {
         name: "glom",
-        about: "two layers of 1000 units, hard negatives, peer normalisation: Hinton's of 2022, half as wide",
+        about: "as in Hinton 2022, with half the width: two layers of 1000 units, hard \
+                negatives, peer normalisation",
         settings: r#"
             data = "digits"
             epochs = 20
@@ -99,7 +116,8 @@ const PRESETS: &[Preset] = &[
     },
     Preset {
         name: "hinton",
-        about: "as in Hinton 2022, section 3.4: two layers of 2000 units, 60 epochs; with dropout, and rate and temperature for that width",
+        about: "as in Hinton 2022, section 3.4: two layers of 2000 units, 60 epochs; \
+                with dropout, and learning rate and temperature for that width",
         settings: r#"
             data = "mnist"
             epochs = 60
@@ -113,8 +131,9 @@ const PRESETS: &[Preset] = &[
     },
     Preset {
         name: "nebuly",
-        about:
-            "as nebuly-ai's forward_forward app: label projected, wrong labels drawn at every step, mean squares, Adam; but the activity is graded, not the damped state, and all steps make one update",
+        about: "as nebuly-ai's forward_forward app: projected label, wrong labels drawn \
+                at every step, mean squares, Adam; but with the goodness of the \
+                activity, not of the damped state, and one update for all steps",
         settings: r#"
             data = "mnist"
             epochs = 100
@@ -137,8 +156,9 @@ const PRESETS: &[Preset] = &[
     },
     Preset {
         name: "cifar",
-        about:
-            "Hinton's of 2022 for CIFAR-10: two layers of 3072 units with local fields of 11×11, low activity is good; but the views of an image are weighed against each other, in six time steps, and images are flipped",
+        about: "as in Hinton 2022 for CIFAR-10: two layers of 3072 units with local \
+                receptive fields of 11×11, low activity is good; but with a symmetric \
+                loss, six time steps, and flipped images",
         settings: r#"
             data = "cifar-10"
             epochs = 60
@@ -161,7 +181,9 @@ const PRESETS: &[Preset] = &[
 ];
 
 onward_core::register! {
-    dyn Architecture, "recurrent", "layers that hear from above and below, a still image as a video (Hinton 2022, arXiv 2212.13345)",
+    dyn Architecture, "recurrent",
+    "layers with bottom-up and top-down input, a still image as a video \
+     (Hinton 2022, arXiv 2212.13345)",
     |settings: Recurrent, context| Ok(Box::new(RecurrentNet::new(&settings, context)?)),
     .presets(PRESETS)
 }

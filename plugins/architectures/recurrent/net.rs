@@ -1,4 +1,4 @@
-//! The net itself: how its layers step, learn and predict.
+//! The recurrent network: time steps, learning and prediction.
 
 use std::ops::RangeInclusive;
 
@@ -19,12 +19,13 @@ use super::clamps::{unfit, Clamped, Clamps};
 use super::Recurrent;
 
 pub(super) struct RecurrentNet {
-    /// Its blocks are the hidden layers, from the pixels up; behind them the projection of the label, if there is one.
+    /// The blocks are the hidden layers, from the pixels up, and then the projection of
+    /// the label, if there is one.
     net: Net,
     classes: usize,
     /// The widths of the hidden layers.
     hidden: Vec<usize>,
-    /// How wide that is what stands above the last one; 0 if nothing does.
+    /// The width of the input from above the last layer; 0 without one.
     top: usize,
     clamps: Clamps,
     normalise: Normalise,
@@ -101,7 +102,7 @@ impl RecurrentNet {
         &self.net.blocks[..self.hidden.len()]
     }
 
-    /// What is below at time step `t`; `t = 0` is the start.
+    /// The input from below at time step `t`; `t = 0` is the start.
     fn below(&self, clamped: &Clamped, t: usize, batch: &Batch, step: &Step) -> Result<Input> {
         let mut values = clamped.below.clone();
         if let (2.., [Values::Dense { matrix, columns }]) = (self.clamps.frames, &values[..]) {
@@ -121,7 +122,8 @@ impl RecurrentNet {
             .normalised(self.normalise)
     }
 
-    /// What the neighbours hear of a state, `(V·B, …)`, or `(B, …)` if it is the same in all views.
+    /// A state, `(V·B, …)`, or `(B, …)` if it is the same in all views, as the input of
+    /// its neighbours.
     fn listen(&self, state: &Tensor, batch: usize, views: usize) -> Result<Input> {
         let rows = state.dim(0)?;
         let heard = match rows == batch {
@@ -131,7 +133,7 @@ impl RecurrentNet {
         heard.normalised(self.normalise)
     }
 
-    /// The states at the start: one pass from the bottom up, nothing being heard from above.
+    /// The states at the start: one bottom-up pass without top-down input.
     fn start(&self, below: Input, step: &Step) -> Result<Vec<Tensor>> {
         let mut states = Vec::with_capacity(self.hidden.len());
         let mut lower = below;
@@ -151,7 +153,7 @@ impl RecurrentNet {
         Ok(states)
     }
 
-    /// What every hidden layer hears at the next time step, `(below | above)`.
+    /// The input of every hidden layer at the next time step, `(below | above)`.
     fn heard(&self, below: Input, states: &[Tensor], above: Option<Input>) -> Result<Vec<Input>> {
         let (batch, views) = (below.batch(), below.views());
         let states = states.iter().map(|state| self.listen(state, batch, views));
@@ -169,7 +171,7 @@ impl RecurrentNet {
             .collect()
     }
 
-    /// What a layer hears from below and above, side by side: columns, or the channels of maps.
+    /// The inputs from below and above, side by side: columns, or the channels of maps.
     fn beside(&self, lower: Input, upper: Option<&Input>) -> Result<Input> {
         let heard = match upper {
             Some(upper) => Input::beside(&[lower, upper.clone()])?,
@@ -179,7 +181,8 @@ impl RecurrentNet {
         heard.shaped(&self.clamps.shape(columns))
     }
 
-    /// What stands above the last layer, as loud as what that hears from below, times `label_weight`.
+    /// The input from above the last layer. Its norm is that of the input from below,
+    /// times `label_weight`.
     fn above(&self, label: Option<&Input>, step: &Step) -> Result<Option<Input>> {
         let Some(label) = label else { return Ok(None) };
         let above = match self.net.blocks.get(self.hidden.len()) {
@@ -202,7 +205,7 @@ impl RecurrentNet {
         Ok(Some(above.scaled(self.label_weight * length)?))
     }
 
-    /// The neutral view, the states at its start, and what the head sees of them.
+    /// The neutral view, its states at the start, and the input of the head.
     fn neutral(
         &self,
         batch: &Batch,
@@ -215,13 +218,14 @@ impl RecurrentNet {
         Ok((clamped, states, features))
     }
 
-    /// What the head sees of the states of one view, `(B, …)` each.
+    /// The input of the head: the states of one view, `(B, …)` each.
     fn features(&self, states: &[Tensor], batch: usize) -> Result<Input> {
         let features = states.iter().map(|state| self.listen(state, batch, 1));
         Input::beside(&features.collect::<Result<Vec<_>>>()?)
     }
 
-    /// What the head makes of the first negative view's states by now, `(B, C)`.
+    /// The head's prediction from the current states of the first negative view,
+    /// `(B, C)`.
     fn prediction(&self, states: &[Tensor], roles: &[Role], batch: usize) -> Result<Tensor> {
         let view = roles
             .iter()
@@ -238,8 +242,8 @@ impl RecurrentNet {
         self.net.heads[0].log_probabilities(&self.features(&states, batch)?)
     }
 
-    /// One time step of all blocks, side by side: all of them hear what was before this step, so that none waits for
-    /// another.
+    /// Takes one time step of all blocks in parallel. All inputs are from before the
+    /// step, so that no block waits for another.
     fn learn_step(
         &mut self,
         heard: &[Input],
@@ -270,7 +274,8 @@ impl RecurrentNet {
         learned.collect()
     }
 
-    /// The states that views start from: those of the neutral view, unless they differ below.
+    /// The states at the start of views: those of the neutral view, unless the views
+    /// differ below.
     fn start_of(
         &self,
         clamped: &Clamped,
@@ -284,7 +289,8 @@ impl RecurrentNet {
         }
     }
 
-    /// The goodness of views, summed over the hidden layers and the time steps of the window, `(V·B,)` or `(V·B, C)`.
+    /// The goodness of views, summed over the hidden layers and the time steps of the
+    /// window, `(V·B,)` or `(V·B, C)`.
     fn goodness(
         &self,
         input: &Input,
@@ -314,11 +320,11 @@ impl RecurrentNet {
                 *state = damp(state, &activity, self.damping)?;
             }
         }
-        sum.ok_or_else(|| unfit("the window holds no time step"))
+        sum.ok_or_else(|| unfit("the window contains no time step"))
     }
 }
 
-/// A block at a place that says how much enters it and how many units it has.
+/// Builds a block; `place` has the shape of its input and its number of units.
 fn block(settings: &Recurrent, name: String, place: &BuildContext) -> Result<Block> {
     let layer = plugin::build(&settings.layer, &place.scope("layer"))?;
     let activity = layer.forward(&place.probe_input()?, &Step::evaluation(place.seed))?;
@@ -327,19 +333,19 @@ fn block(settings: &Recurrent, name: String, place: &BuildContext) -> Result<Blo
     let (is_right, expected) = match place.input[..] {
         [_, height, width] => {
             let expected = format!(
-                "[{units}, {height}, {width}], since `maps` keep their size: fields that are odd, with \
-                 `padding = (field - 1) / 2` and no stride, do"
+                "[{units}, {height}, {width}], since `maps` keep their size; use an odd \
+                 `field`, `padding = (field - 1) / 2` and `stride = 1`"
             );
             (*found == [units, height, width], expected)
         }
         _ => (
             activity.elem_count() == units,
-            format!("{units} units in all"),
+            format!("{units} units in total"),
         ),
     };
     if !is_right {
         return Err(unfit(format!(
-            "layer {name} gives {found:?} instead of {expected}"
+            "layer {name}: found shape {found:?}, expected {expected}"
         )));
     }
     let goodness = plugin::build(
@@ -402,7 +408,8 @@ impl Architecture for RecurrentNet {
             }
             let above = self.above(clamped.label.as_ref(), step)?;
             let mut heard = self.heard(self.below(&clamped, t, batch, step)?, &states, above)?;
-            // The projection of the label is a block like the others, only that it hears nothing but the label.
+            // The projection of the label is a block like the others, but its only input
+            // is the label.
             heard.extend(clamped.label.iter().cloned());
             let learned = self.learn_step(&heard, &mut states, &views.targets, step);
             for (sum, report) in reports.iter_mut().zip(learned) {

@@ -1,4 +1,4 @@
-//! The download, through candle-datasets, into a cache that holds whole data sets or nothing.
+//! The download through candle-datasets into a cache, which has complete data sets only.
 
 use std::fs::{self, File};
 use std::io::IsTerminal;
@@ -16,9 +16,11 @@ use super::{table, Hub, Writer};
 use crate::data::images::Images;
 use crate::error::{Error, Result};
 
-/// How long nothing may come before it is given up; the client itself would wait for ever.
+/// The time without new data after which a download is stopped. The client itself has no
+/// such limit.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Where the hub keeps every data set as tables; candle-datasets takes them from there.
+/// The revision with the parquet tables of every data set on the hub, which
+/// candle-datasets reads.
 const REVISION: &str = "refs/convert/parquet";
 
 pub(super) fn fetch(
@@ -32,11 +34,12 @@ pub(super) fn fetch(
     let target = cache.join(name);
     let _lock = lock(cache, name)?;
     if files.iter().all(|file| target.join(file).is_file()) {
-        return Ok(()); // by the process that was waited for
+        return Ok(()); // downloaded by the other process
     }
     let part = cache.join(format!(".{name}.part"));
     if part.exists() {
-        fs::remove_dir_all(&part).map_err(Error::file("remove", &part))?; // of a process that was killed
+        // Left by a killed process.
+        fs::remove_dir_all(&part).map_err(Error::file("remove", &part))?;
     }
     let done = fetch_into(hub, &part, name).and_then(|[train, test]| {
         let whole = part.join("whole");
@@ -44,12 +47,12 @@ pub(super) fn fetch(
         write(&whole, &train, &test)?;
         fs::rename(&whole, &target).map_err(Error::file("write", &target))
     });
-    // What cannot be removed now is removed next time.
+    // If this fails, the next download removes it.
     let _ = fs::remove_dir_all(&part);
     done
 }
 
-/// Of several processes that miss the same data one downloads them, and the others wait for it.
+/// Locks the download of a data set: one process downloads it, and others wait.
 fn lock(cache: &Path, name: &str) -> Result<File> {
     let path = cache.join(format!(".{name}.lock"));
     let file = File::create(&path).map_err(Error::file("create", &path))?;
@@ -63,7 +66,8 @@ fn lock(cache: &Path, name: &str) -> Result<File> {
 fn fetch_into(hub: &Hub, part: &Path, name: &str) -> Result<[Images; 2]> {
     let (repository, folder) = (hub.repository, part.join("hub"));
     fs::create_dir_all(&folder).map_err(Error::file("create", &folder))?;
-    // The client's second cache can be moved in no other way; it would hold the same bytes in the user's home.
+    // The only way to move the client's second cache, which would store the same bytes in
+    // the user's home.
     std::env::set_var("HF_XET_CACHE", folder.join("xet"));
     let client = HFClientBuilder::new()
         .cache_dir(&folder)
@@ -76,7 +80,7 @@ fn fetch_into(hub: &Hub, part: &Path, name: &str) -> Result<[Images; 2]> {
     );
     let client = HFClientSync::from_inner(client).map_err(|error| fault(repository, &error))?;
     let tables = patiently(&folder, PATIENCE, move |total| {
-        // For the bar alone; whatever is wrong here is found below, and said there.
+        // Only for the progress bar; errors are reported by the download below.
         total.store(
             size_on_hub(&client, repository).unwrap_or(0),
             Ordering::Relaxed,
@@ -89,7 +93,7 @@ fn fetch_into(hub: &Hub, part: &Path, name: &str) -> Result<[Images; 2]> {
         source,
     })?;
     let tables = tables.map_err(|error| fault(repository, &error))?;
-    // The parts are known by their sizes: candle-datasets gives no names.
+    // Parts are recognised by their sizes: candle-datasets gives no names.
     let rows = |table: &dyn FileReader| {
         usize::try_from(table.metadata().file_metadata().num_rows()).unwrap_or(0)
     };
@@ -101,21 +105,22 @@ fn fetch_into(hub: &Hub, part: &Path, name: &str) -> Result<[Images; 2]> {
             return Err(Error::data(
                 repository,
                 format!(
-                    "expected one table of {size} images to {name}, found tables of {found:?} rows"
+                    "expected one table of {size} {name} images, found tables of \
+                     {found:?} rows"
                 ),
             ));
         };
         table::images(table, hub, counts).map_err(|problem| {
             Error::data(
                 repository,
-                format!("the table of {size} images to {name}: {problem}"),
+                format!("the table of {size} {name} images: {problem}"),
             )
         })
     };
-    Ok([part("train on", hub.train)?, part("test on", hub.test)?])
+    Ok([part("training", hub.train)?, part("test", hub.test)?])
 }
 
-/// The outermost and the innermost cause: the one says what was done, the other why it failed.
+/// An error with the outermost and the innermost cause: the failed action and the reason.
 fn fault(repository: &str, error: &dyn std::error::Error) -> Error {
     let mut text = error.to_string();
     let inner = std::iter::successors(error.source(), |error| error.source())
@@ -131,7 +136,7 @@ fn fault(repository: &str, error: &dyn std::error::Error) -> Error {
     }
 }
 
-/// How many bytes the tables of a repository have.
+/// The size of the tables of a repository in bytes.
 fn size_on_hub(client: &HFClientSync, repository: &str) -> HFResult<u64> {
     let (owner, name) = hf_hub::split_id(repository);
     let repository = client.dataset(owner, name);
@@ -156,8 +161,11 @@ fn size_on_hub(client: &HFClientSync, repository: &str) -> HFResult<u64> {
     tables.map(size).sum()
 }
 
-/// What `work` comes to, unless the folder that it writes to stops growing for as long as `patience`; shown on a
-/// terminal, as a share of how many bytes `work` says there will be. Work that is given up is left to itself.
+/// The result of `work`, or an error if the folder that it writes does not grow during
+/// `patience`.
+///
+/// Progress is shown on a terminal, relative to the total size that `work` reports. After
+/// an error, `work` keeps running in its thread.
 fn patiently<T: Send + 'static>(
     folder: &Path,
     patience: Duration,
@@ -185,14 +193,17 @@ fn patiently<T: Send + 'static>(
                 return Ok(done);
             }
             Err(RecvTimeoutError::Disconnected) => {
-                return Err(std::io::Error::other("the download broke down"))
+                return Err(std::io::Error::other("the download thread panicked"))
             }
             Err(RecvTimeoutError::Timeout) => bar.tick(),
         }
         let expected = expected.load(Ordering::Relaxed);
         if expected > 0 && bar.length().is_none() {
             bar.set_length(expected);
-            show("{spinner} {bar:30} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left");
+            show(
+                "{spinner} {bar:30} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} \
+                 left",
+            );
         }
         let now = size_of(folder);
         if now != size {
@@ -200,19 +211,19 @@ fn patiently<T: Send + 'static>(
             bar.set_position(size);
         }
         if grown.elapsed() > patience {
-            let why = format!("nothing came for {} seconds", patience.as_secs());
+            let why = format!("no data received for {} seconds", patience.as_secs());
             return Err(std::io::Error::new(std::io::ErrorKind::TimedOut, why));
         }
     }
 }
 
-/// The bytes of all files in and below a folder.
+/// The size in bytes of all files in and below a folder.
 fn size_of(folder: &Path) -> u64 {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let size = |entry: fs::DirEntry| match entry.metadata() {
         Ok(metadata) if metadata.is_dir() => size_of(&entry.path()),
         Ok(metadata) => metadata.len(),
-        Err(_) => 0, // renamed meanwhile
+        Err(_) => 0, // renamed in the meantime
     };
     entries.map(size).sum()
 }
@@ -222,7 +233,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_download_that_stands_still_or_breaks_down_is_given_up() {
+    fn a_stalled_download_is_stopped() {
         let folder = tempfile::tempdir().unwrap();
         let patience = Duration::from_millis(300);
         assert_eq!(patiently(folder.path(), patience, |_| 3).unwrap(), 3);

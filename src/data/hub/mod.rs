@@ -1,4 +1,4 @@
-//! Data sets that are downloaded where their files are missing: what is known of them, and how they are checked.
+//! Download of data sets whose files are missing, with a check of their contents.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ mod fetch;
 #[cfg(feature = "hub")]
 mod table;
 
-/// Images on the Hugging Face hub, and what they are known to be.
+/// Images on the Hugging Face hub, with their expected contents.
 #[derive(Clone, Copy, Debug)]
 pub struct Hub {
     /// The repository, `owner/name`.
@@ -20,22 +20,24 @@ pub struct Hub {
     pub columns: [&'static str; 2],
     /// The shape of an image, `[channels, height, width]`; grey or colour.
     pub shape: [usize; 3],
-    /// How many images of each class there are to train on.
+    /// The number of training images of each class.
     pub train: &'static [usize],
-    /// How many images of each class there are to test on; another number of them in all.
+    /// The number of test images of each class. The total must differ from that of the
+    /// training images.
     pub test: &'static [usize],
 }
 
-/// Writes the files of a data set into a folder: the part to train on, the part to test on.
+/// Writes the files of a data set into a folder, given the training and the test part.
 pub type Writer = fn(folder: &Path, train: &Images, test: &Images) -> Result<()>;
 
 impl Hub {
-    /// Provides the files of the data set `name`. If none of them is in a folder of `looked`, the images are downloaded
-    /// and checked, and `write` puts the files into the cache, all or none.
+    /// Provides the files of the data set `name`. If no folder of `looked` has one of
+    /// them, the images are downloaded and checked, and `write` writes all files into the
+    /// cache, or none.
     ///
     /// # Errors
-    /// [`Error::MissingData`] with the reason why the data set could not be downloaded: no network, no cache, other
-    /// images than expected, or a program that was built without the feature `hub`.
+    /// [`Error::MissingData`] with the reason why the download failed: no network, no
+    /// cache, unexpected images, or a program built without the feature `hub`.
     pub fn provide(
         &self,
         looked: Vec<PathBuf>,
@@ -47,8 +49,8 @@ impl Hub {
         if files.iter().any(|file| find(&looked, name, file).is_ok()) {
             return Ok(());
         }
-        let no_cache =
-            "there is no cache to download it to: neither $XDG_CACHE_HOME nor $HOME is set";
+        let no_cache = "there is no cache folder for the download: set $XDG_CACHE_HOME \
+                        or $HOME";
         let fetched = match cache {
             Some(cache) => self
                 .fetch(cache, name, files, write)
@@ -66,7 +68,8 @@ impl Hub {
 
     #[cfg(not(feature = "hub"))]
     fn fetch(&self, _: &Path, _: &str, _: &[&str], _: Writer) -> Result<()> {
-        let why = "this program was built without downloads; install it with `--features hub`";
+        let why = "this program was built without downloads; install it with `--features \
+                   hub`";
         let source = std::io::Error::new(std::io::ErrorKind::Unsupported, why);
         Err(Error::File {
             action: "download",

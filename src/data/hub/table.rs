@@ -1,4 +1,4 @@
-//! Images in a parquet file: checked before they are used.
+//! Images in a parquet file, checked before use.
 
 use parquet::basic::Type;
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
@@ -12,13 +12,14 @@ use super::Hub;
 use crate::data::images::Images;
 use crate::data::pictures;
 
-/// The images of a table, if they are what is known of them; `counts` are of each class. Else what is wrong.
+/// The images of a table, or a message if they are not as expected. `counts` has the
+/// number of images of each class.
 pub(super) fn images(
     table: &dyn FileReader,
     hub: &Hub,
     counts: &[usize],
 ) -> Result<Images, String> {
-    // The library asserts what a damaged file may break; what is known of that is looked at first.
+    // The library panics on some damaged files. Known cases are checked first.
     let chunks = table
         .metadata()
         .row_groups()
@@ -33,12 +34,13 @@ pub(super) fn images(
     };
     if let Some(negative) = chunks.flat_map(places).flatten().find(|number| *number < 0) {
         return Err(format!(
-            "a column that begins at or is as long as {negative} bytes"
+            "the file is damaged: found a column with a negative offset or length, \
+             {negative}"
         ));
     }
     let read = std::panic::AssertUnwindSafe(|| read(table, hub, counts));
     std::panic::catch_unwind(read)
-        .unwrap_or_else(|_| Err("it is damaged: its reader broke off".into()))
+        .unwrap_or_else(|_| Err("the file is damaged: its reader panicked".into()))
 }
 
 fn read(table: &dyn FileReader, hub: &Hub, counts: &[usize]) -> Result<Images, String> {
@@ -62,7 +64,7 @@ fn read(table: &dyn FileReader, hub: &Hub, counts: &[usize]) -> Result<Images, S
                     Ok(ColumnReader::Int64ColumnReader(labels)),
                 ) => (values(pictures, expected)?, values(labels, expected)?),
                 (Err(error), _) | (_, Err(error)) => return Err(error.to_string()),
-                _ => return Err("a column is not of the type that the file says".into()),
+                _ => return Err("a column does not have the stated type".into()),
             };
         for (row, label) in (first..).zip(labels) {
             let class = usize::try_from(label)
@@ -121,7 +123,7 @@ fn column(table: &dyn FileReader, path: &str, kind: Type) -> Result<usize, Strin
         })
 }
 
-/// The values of a column in as many rows, none of which may be missing.
+/// The values of a column of `expected` rows, none of which may be missing.
 fn values<T: DataType>(
     mut reader: ColumnReaderImpl<T>,
     expected: usize,
@@ -137,7 +139,8 @@ fn values<T: DataType>(
     }
 }
 
-/// The bytes of a picture that has to have this shape, channel by channel.
+/// The bytes of an image, channel by channel, or a message if it does not have this
+/// shape.
 fn exactly(picture: &[u8], shape: [usize; 3]) -> Result<Vec<u8>, String> {
     let image = pictures::decode(std::io::Cursor::new(picture))?;
     let [channels, height, width] = shape;
@@ -149,7 +152,8 @@ fn exactly(picture: &[u8], shape: [usize; 3]) -> Result<Vec<u8>, String> {
     ];
     if found != shape || color.bytes_per_pixel() != color.channel_count() {
         return Err(format!(
-            "an image of shape {found:?}, {color:?}, expected {shape:?} of 8 bits each"
+            "an image of shape {found:?}, {color:?}, expected {shape:?} with 8 bits per \
+             channel"
         ));
     }
     let interleaved = image.into_bytes();

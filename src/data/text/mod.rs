@@ -1,4 +1,5 @@
-//! Text: documents, their division into parts, and windows of tokens with the token that follows each.
+//! Text: documents, their division into parts, and windows of tokens with the next token
+//! as label.
 
 pub mod ngram;
 pub mod tokenizer;
@@ -15,22 +16,24 @@ use crate::error::{Error, Result};
 use crate::flow::batch::Batch;
 use crate::flow::examples::{Augment, Examples, Passages};
 
-/// From so many documents on whole documents are dealt to the parts; fewer are cut.
+/// The number of documents from which whole documents are assigned to the parts. Fewer
+/// documents are cut.
 const DEALT: usize = 20;
 
-/// What a data set of text has besides its examples.
+/// The data of a text data set besides its examples.
 #[derive(Clone, Debug)]
 pub struct Text {
-    /// What the text was cut with.
+    /// The tokenizer of the text.
     pub tokenizer: Arc<Tokenizer>,
-    /// How many tokens the n-grams have that the test evaluation is compared with.
+    /// The length in tokens of the n-gram baseline in the test evaluation.
     pub ngram: usize,
 }
 
-/// The text in a file.
+/// Reads the text in a file.
 ///
 /// # Errors
-/// [`Error::File`] if it cannot be read; [`Error::Data`] if it is empty, or not UTF-8: with the place.
+/// [`Error::File`] if it cannot be read; [`Error::Data`] if it is empty, or not UTF-8,
+/// with the position.
 pub fn read(path: &Path) -> Result<String> {
     let fault = |problem: String| Error::data(path, problem);
     let bytes = std::fs::read(path).map_err(Error::file("read", path))?;
@@ -51,7 +54,7 @@ pub fn read(path: &Path) -> Result<String> {
     Ok(text)
 }
 
-/// The parts of a text that blank lines divide, each with its lines as they were.
+/// Splits a text at blank lines. Other lines are unchanged.
 pub fn paragraphs(text: &str) -> Vec<String> {
     let lines: Vec<&str> = text.lines().collect();
     let groups = lines
@@ -60,23 +63,25 @@ pub fn paragraphs(text: &str) -> Vec<String> {
     groups.map(|group| group.join("\n")).collect()
 }
 
-/// A text in three parts. No window crosses from one of their passages to the next.
+/// A text in three parts, each with passages. No window crosses the border of a passage.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Parts {
-    /// What is learned from, the tokenizer too.
+    /// The passages for training, also of the tokenizer.
     pub train: Vec<String>,
-    /// What choices are made by.
+    /// The passages for choosing between settings.
     pub validation: Vec<String>,
-    /// What is looked at once.
+    /// The passages for the final evaluation, used once.
     pub test: Vec<String>,
 }
 
 impl Parts {
-    /// Divides documents; where nothing is given, the test part is their last tenth and the validation part a tenth of
-    /// the rest, in stretches scattered over it: the tail of a text is often unlike the rest.
+    /// Divides documents. If no test part is given, it is their last tenth. If no
+    /// validation part is given, it is a tenth of the rest, in stretches spread over it:
+    /// the end of a text is often unlike the rest.
     ///
-    /// Of 20 documents and more whole ones are dealt; fewer are cut, each in the same proportions, behind white space.
-    /// The same documents are always divided in the same way.
+    /// From 20 documents on, whole documents are assigned. Fewer are each cut in the same
+    /// proportions, after white space. The division of the same documents is always the
+    /// same.
     pub fn new(
         documents: Vec<String>,
         validation: Option<Vec<String>>,
@@ -98,13 +103,13 @@ impl Parts {
         }
     }
 
-    /// The texts to train on.
+    /// The texts for training.
     pub fn to_train(&self) -> Vec<&str> {
         self.train.iter().map(String::as_str).collect()
     }
 }
 
-/// All but the last tenth of some documents, and the last tenth.
+/// Splits off the last tenth of some documents.
 pub(crate) fn hold_out(mut documents: Vec<String>, dealt: bool) -> (Vec<String>, Vec<String>) {
     if dealt {
         let test = documents.split_off(documents.len() - documents.len() / 10);
@@ -119,7 +124,7 @@ pub(crate) fn hold_out(mut documents: Vec<String>, dealt: bool) -> (Vec<String>,
     (rest, test)
 }
 
-/// What is left of some documents, and every tenth stretch of them, beginning with the sixth.
+/// Splits off every tenth stretch of some documents, beginning with the sixth.
 fn scatter(documents: Vec<String>, dealt: bool) -> (Vec<String>, Vec<String>) {
     let is_taken = |place: usize| place % 10 == 5;
     if dealt {
@@ -133,7 +138,8 @@ fn scatter(documents: Vec<String>, dealt: bool) -> (Vec<String>, Vec<String>) {
     }
     let (mut left, mut taken) = (Vec::new(), Vec::new());
     for text in &documents {
-        // Many stretches, but none so short that its first windows, which nothing predicts, are much of it.
+        // Many stretches, but long ones: the first window of a stretch is never
+        // predicted.
         let stretch = (text.len() / 200)
             .clamp(500, 20_000)
             .min(text.len() / 10)
@@ -146,7 +152,7 @@ fn scatter(documents: Vec<String>, dealt: bool) -> (Vec<String>, Vec<String>) {
                 (0..10).find(|&more| is_taken(place + more)).unwrap_or(1)
             };
             place += count;
-            // What is left over at the end header to the last stretch.
+            // The remainder at the end belongs to the last stretch.
             let wanted = if (place + 1) * stretch > text.len() {
                 text.len()
             } else {
@@ -165,7 +171,8 @@ fn scatter(documents: Vec<String>, dealt: bool) -> (Vec<String>, Vec<String>) {
     (left, taken)
 }
 
-/// The first place from byte `wanted` on that is behind white space, if there is one near.
+/// The first position from byte `wanted` on that follows white space, if there is one
+/// nearby; else `wanted`.
 fn behind_space(text: &str, wanted: usize) -> usize {
     let wanted = (wanted.min(text.len())..=text.len())
         .find(|&at| text.is_char_boundary(at))
@@ -180,10 +187,12 @@ fn behind_space(text: &str, wanted: usize) -> usize {
     space.map_or(wanted, |(at, symbol)| wanted + at + symbol.len_utf8())
 }
 
-/// A data set of windows: an example is `window` tokens, `(B, K)` of `u32`, and its class the token that follows.
+/// Makes a data set of windows: an example is `window` tokens, `(B, K)` of `u32`, and its
+/// class the next token.
 ///
 /// # Errors
-/// [`Error::Unfit`] if a part has no passage longer than the window; as [`Tokenizer::encode`].
+/// [`Error::Usage`] if a part has no passage longer than the window, or only unknown
+/// tokens to predict; errors of [`Tokenizer::encode`].
 pub fn data_set(parts: &Parts, text: Text, window: usize) -> Result<DataSet> {
     let part = |name: &str, documents: &[String]| -> Result<Arc<dyn Examples>> {
         let windows = Windows::new(documents, &text.tokenizer, window)?;
@@ -193,35 +202,46 @@ pub fn data_set(parts: &Parts, text: Text, window: usize) -> Result<DataSet> {
                 .map(|document| document.chars().count())
                 .max()
                 .unwrap_or(0);
-            return Err(Error::usage("data", format!(
-                "the {name} part has no passage of more than {window} tokens, the longest of {} having {longest} \
-                 characters; a shorter window or more text is needed",
-                documents.len()
-            )));
+            return Err(Error::usage(
+                "data",
+                format!(
+                    "the {name} part has no passage of more than {window} tokens, the \
+                     longest of {} has {longest} characters; use a shorter window or \
+                     more text",
+                    documents.len()
+                ),
+            ));
         }
         let all: usize = windows.tokens.len();
         if windows.characters == 0 {
-            return Err(Error::usage("data", format!(
-                "every token to predict in the {name} part is unknown to the tokenizer; one that was made for such text, or \
-                 a larger vocabulary, is needed"
-            )));
+            return Err(Error::usage(
+                "data",
+                format!(
+                    "every token to predict in the {name} part is unknown to the \
+                     tokenizer; use a tokenizer trained on similar text, or a larger \
+                     vocabulary"
+                ),
+            ));
         }
         if windows.short > 0 {
             let (short, count) = (windows.short, documents.len());
             eprintln!(
-                "warning: {short} of {count} passages of the {name} part are not longer than the window; left out"
+                "warning: {short} of {count} passages of the {name} part are not longer \
+                 than the window; they are skipped"
             );
         }
         if windows.unknown > 0 {
             eprintln!(
-                "warning: {} of {all} tokens of the {name} part are unknown to the tokenizer",
+                "warning: {} of {all} tokens of the {name} part are unknown to the \
+                 tokenizer",
                 windows.unknown
             );
         }
         if is_lossy(documents, &text.tokenizer)? {
             eprintln!(
-                "warning: the tokenizer does not give the text of the {name} part back as it was; bits per character are \
-                 of what it keeps, and too few"
+                "warning: the tokenizer does not preserve the text of the {name} part; \
+                 bits per character are too low, because they cover only the preserved \
+                 text"
             );
         }
         Ok(Arc::new(windows))
@@ -245,9 +265,10 @@ pub fn data_set(parts: &Parts, text: Text, window: usize) -> Result<DataSet> {
     })
 }
 
-/// Whether a tokenizer drops or changes something of what it knows: white space, case or accents, say.
+/// Whether decoding changes text without unknown tokens, such as white space, case or
+/// accents.
 fn is_lossy(documents: &[String], tokenizer: &Tokenizer) -> Result<bool> {
-    // The beginning will do.
+    // The beginning is enough.
     for document in documents.iter().take(100) {
         let text: String = document.chars().take(1000).collect();
         let ids = tokenizer.encode(&text)?.ids;
@@ -259,11 +280,13 @@ fn is_lossy(documents: &[String], tokenizer: &Tokenizer) -> Result<bool> {
     Ok(false)
 }
 
-/// Windows of the same number of tokens, each with the token that follows as its label; cut on demand.
+/// Windows of equally many tokens, each with the next token as its label. They are cut on
+/// demand.
 #[derive(Clone)]
 pub struct Windows {
     tokens: Arc<[u32]>,
-    /// For each passage its end among the tokens, and the number of windows in it and all before it.
+    /// For each passage, its end in `tokens`, and the number of windows in it and all
+    /// earlier passages.
     ends: Arc<[(usize, usize)]>,
     window: usize,
     characters: usize,
@@ -272,20 +295,21 @@ pub struct Windows {
 }
 
 impl Windows {
-    /// All windows of some documents; documents that are not longer than the window have none.
+    /// All windows of some documents. Documents that are not longer than the window have
+    /// none.
     ///
     /// # Errors
-    /// As [`Tokenizer::encode`]; [`Error::Unfit`] for a window of no tokens.
+    /// Errors of [`Tokenizer::encode`]; [`Error::Usage`] for a window of 0 tokens.
     pub fn new(documents: &[String], tokenizer: &Tokenizer, window: usize) -> Result<Self> {
         if window == 0 {
             return Err(Error::usage(
                 "data",
-                "a window of no tokens predicts nothing; at least 1 is needed",
+                "expected a window of at least 1 token, found 0",
             ));
         }
         let (mut tokens, mut ends): (Vec<u32>, Vec<(usize, usize)>) = (Vec::new(), Vec::new());
         let (mut characters, mut short, mut windows) = (0, 0, 0);
-        // Short ones side by side, a long one in pieces; not all at once, for the sake of memory.
+        // Documents are encoded in parallel, in chunks that limit the memory.
         for documents in documents.chunks(256) {
             let encoded: Vec<_> = documents
                 .par_iter()
@@ -297,7 +321,8 @@ impl Windows {
                     short += 1;
                     continue;
                 }
-                // An unknown token costs its bits and tells no character: whoever knows it cannot write the text down.
+                // An unknown token costs its bits but counts as no character, because it
+                // does not determine the text.
                 let behind = encoded.starts[1..]
                     .iter()
                     .copied()
@@ -331,7 +356,7 @@ impl Windows {
         })
     }
 
-    /// The window with this index and the token behind it.
+    /// The window with this index and the next token.
     fn at(&self, index: usize) -> &[u32] {
         let passage = self.ends.partition_point(|(_, windows)| *windows <= index);
         let (end, windows) = self.ends[passage];
@@ -348,8 +373,7 @@ impl Examples for Windows {
         if augment.is_some_and(|augment| augment.shift > 0 || augment.flip) {
             return Err(Error::usage(
                 "data",
-                "`shift` and `flip` move pictures; text has none, leave them at 0 and false"
-                    .to_string(),
+                "`shift` and `flip` are for images; use 0 and false for text".to_string(),
             ));
         }
         let (mut tokens, mut labels) =
@@ -388,7 +412,7 @@ mod tests {
         texts.iter().map(|text| text.to_string()).collect()
     }
 
-    /// So many different words.
+    /// A text of different words.
     fn prose(words: usize) -> String {
         (0..words)
             .map(|word| format!("word{word}{}", if word % 7 == 0 { "\n" } else { " " }))
@@ -429,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_stand_for_the_characters_behind_the_first_window() -> Result<()> {
+    fn labels_cover_the_characters_after_the_first_window() -> Result<()> {
         let text = "The fox — said nobody — sang 狐狸 songs. ".repeat(3);
         for units in [
             Units::Char,
@@ -451,9 +475,10 @@ mod tests {
     }
 
     #[test]
-    fn unknown_tokens_stand_for_no_characters() -> Result<()> {
+    fn unknown_tokens_cover_no_characters() -> Result<()> {
         let tokenizer = Tokenizer::train(Units::Word(Some(3)), &["the fox, the fox, the crow"])?;
-        // the| fox|, the| fox|, the| crow, of which ` fox` and ` the` are known, and `the` at the beginning is not.
+        // The words are the| fox|,| the| fox|,| the| crow; ` fox` and ` the` are known,
+        // `the` at the beginning is not.
         let windows = Windows::new(&strings(&["the fox, the fox, the crow"]), &tokenizer, 1)?;
         assert_eq!((windows.len(), windows.characters), (7, 4 + 4 + 4 + 4));
         assert!(!is_lossy(&strings(&["the fox", " the fox"]), &tokenizer)?);
@@ -461,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_is_cut_behind_white_space_and_nothing_is_lost() {
+    fn a_text_is_cut_after_white_space_and_nothing_is_lost() {
         let (parts, text) = (Parts::new(vec![prose(20_000)], None, None), prose(20_000));
         let size = |part: &[String]| {
             part.iter().map(String::len).sum::<usize>() as f64 / text.len() as f64
@@ -479,7 +504,7 @@ mod tests {
         assert_eq!(parts.validation.len(), 20);
         let all = [&parts.train[..], &parts.validation, &parts.test].concat();
         assert!(all.iter().all(|part| part.ends_with(char::is_whitespace)));
-        // In their order they are the text.
+        // In order of position they form the text.
         let mut places: Vec<(usize, &String)> = all
             .iter()
             .map(|part| (text.find(part.as_str()).unwrap(), part))
@@ -509,7 +534,7 @@ mod tests {
     }
 
     #[test]
-    fn many_documents_are_dealt_whole() {
+    fn many_documents_are_assigned_whole() {
         let documents: Vec<String> = (0..40).map(|number| format!("document {number}")).collect();
         let parts = Parts::new(documents.clone(), None, None);
         assert_eq!(parts.test, documents[36..]);
@@ -535,7 +560,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_text_is_refused_with_the_place() {
+    fn invalid_text_is_refused_with_the_position() {
         let folder = tempfile::tempdir().unwrap();
         let refused = |bytes: &[u8], expected: &str| {
             let path = folder.path().join("a.txt");

@@ -1,4 +1,4 @@
-//! What counting comes to: n-grams, which a language model is compared with.
+//! n-gram models as baselines for language models.
 
 use std::collections::BTreeMap;
 
@@ -7,31 +7,35 @@ use rayon::prelude::*;
 use crate::data::score::{Bits, Score};
 use crate::flow::examples::Passages;
 
-/// No n-gram: there is no text before it.
+/// No n-gram: its passage has too few tokens before this position.
 const NONE: u32 = u32::MAX;
 
-/// Interpolated modified Kneser-Ney.
+/// Interpolated modified Kneser–Ney smoothing of n-grams.
 ///
-/// With `c` the counts of n-grams `h·w`, a context `h` of `n − 1` tokens and the token `w` behind it,
+/// With `c` the counts of n-grams `h·w`, a context `h` of `n − 1` tokens and the next
+/// token `w`,
 ///
 /// ```text
-/// pₙ(w|h) = (max(c(hw) − D(c(hw)), 0) + γ(h)·pₙ₋₁(w|h′)) / Σᵥ c(hv),    γ(h) = Σᵥ D(c(hv)),    p₀(w) = 1/V
+/// pₙ(w|h) = (max(c(hw) − D(c(hw)), 0) + γ(h)·pₙ₋₁(w|h′)) / Σᵥ c(hv)
+/// γ(h) = Σᵥ D(c(hv)),    p₀(w) = 1/V
 /// ```
 ///
-/// where `h′` is `h` without its first token. `c` is how often the n-gram occurs for the longest ones, and in how many
-/// different tokens' company, `|{u : c(uhw) > 0}|`, for all shorter ones. A context that was never seen leaves
-/// `pₙ = pₙ₋₁`. The discounts of each length are `D(0) = 0` and, with `nₖ` n-grams that have `c = k`,
+/// where `h′` is `h` without its first token. For the longest n-grams `c` is the number
+/// of occurrences. For shorter ones it is the number of different preceding tokens,
+/// `|{u : c(uhw) > 0}|`. An unseen context has `pₙ = pₙ₋₁`. The discounts of each length
+/// are `D(0) = 0` and, with `nₖ` n-grams that have `c = k`,
 ///
 /// ```text
 /// D(k) = k − (k + 1)·Y·nₖ₊₁/nₖ,  Y = n₁/(n₁ + 2n₂),    k = 1, 2, and 3 for all c ≥ 3
 /// ```
 ///
-/// An estimate that is not in `(0, k]`, as small or closed vocabularies give, is replaced by `k/2`. No n-gram crosses
-/// from one passage to the next, and nothing stands before a passage.
+/// Estimates outside `(0, k]`, which occur with small or closed vocabularies, are
+/// replaced by `k/2`. No n-gram crosses the border of a passage, and a passage has no
+/// preceding context.
 ///
 /// # Reference
-/// Chen and Goodman, "An empirical study of smoothing techniques for language modeling", Computer Speech and Language
-/// 13, 1999, section 3.
+/// Chen and Goodman, "An empirical study of smoothing techniques for language modeling",
+/// Computer Speech and Language 13, 1999, section 3.
 pub struct KneserNey {
     levels: Vec<Level>,
     vocabulary: usize,
@@ -39,10 +43,12 @@ pub struct KneserNey {
 
 /// The n-grams of one length.
 struct Level {
-    /// The number of the context among the n-grams that are one shorter, then the token; sorted.
+    /// The index of the context among the n-grams that are one shorter, then the token;
+    /// sorted.
     keys: Vec<u64>,
     counts: Vec<u32>,
-    /// For each context, and the end: its first n-gram, the sum of its counts, `γ`.
+    /// For each context, and one past the last: its first n-gram, the sum of its counts,
+    /// `γ`.
     contexts: Vec<(u32, u32, f64)>,
     /// `D(1)`, `D(2)`, `D(3)`.
     discounts: [f64; 3],
@@ -53,7 +59,7 @@ fn key(context: u32, token: u32) -> u64 {
 }
 
 impl Level {
-    /// The number of the n-gram, if it was seen.
+    /// The index of the n-gram, if it was seen.
     fn find(&self, context: u32, token: u32) -> Option<u32> {
         let (first, last) = (
             self.contexts[context as usize].0,
@@ -73,7 +79,7 @@ impl Level {
         }
     }
 
-    /// Estimates the discounts from the counts, and adds up each context.
+    /// Estimates the discounts from the counts, and sums the counts of each context.
     fn finish(&mut self) {
         let mut of = [0f64; 5];
         self.counts
@@ -106,7 +112,8 @@ impl Level {
 }
 
 impl KneserNey {
-    /// Counts the n-grams of up to `order` tokens in some passages of tokens below `vocabulary`.
+    /// Counts the n-grams of up to `order` tokens in passages of tokens below
+    /// `vocabulary`.
     pub fn fit(passages: &[&[u32]], order: usize, vocabulary: usize) -> Self {
         let tokens: Vec<u32> = passages.concat();
         let mut starts = vec![false; tokens.len()];
@@ -116,7 +123,8 @@ impl KneserNey {
             start += passage.len();
         }
         let mut levels: Vec<Level> = Vec::with_capacity(order);
-        // The number of the n-gram that ends at each place; at first of that of no tokens.
+        // The index of the n-gram that ends at each position; at first that of the empty
+        // n-gram.
         let mut ending = vec![0; tokens.len()];
         for length in 1..=order {
             let at = |place: usize| match length {
@@ -127,7 +135,8 @@ impl KneserNey {
             let mut keys: Vec<u64> = (0..tokens.len()).filter_map(at).collect();
             keys.par_sort_unstable();
             keys.dedup();
-            // There are as many places as tokens, but far fewer different n-grams, of short ones above all.
+            // There are as many positions as tokens, but far fewer different n-grams,
+            // especially short ones.
             keys.shrink_to_fit();
             let number = |place| {
                 at(place).map_or(NONE, |key| {
@@ -175,13 +184,13 @@ impl KneserNey {
         Self { levels, vocabulary }
     }
 
-    /// The contexts at the beginning of a passage: for every length the number of the one that was seen, the empty one
-    /// first.
+    /// The contexts at the beginning of a passage: for every length the index of the seen
+    /// context, the empty one first.
     fn beginning(&self) -> Vec<u32> {
         vec![0]
     }
 
-    /// The contexts behind one more token.
+    /// The contexts after one more token.
     fn behind(&self, contexts: &[u32], token: u32) -> Vec<u32> {
         let longer = self
             .levels
@@ -194,7 +203,7 @@ impl KneserNey {
             .collect()
     }
 
-    /// The probability of a token behind these contexts.
+    /// The probability of a token after these contexts.
     fn probability(&self, contexts: &[u32], token: u32) -> f64 {
         let mut p = 1. / self.vocabulary as f64;
         for (level, &context) in self.levels.iter().zip(contexts) {
@@ -210,8 +219,9 @@ impl KneserNey {
         p
     }
 
-    /// The most probable token. It was seen behind the longest context, or is the most probable behind a shorter one:
-    /// being seen only adds to what a token has from there.
+    /// The most probable token. It was seen after the longest context, or is the most
+    /// probable after a shorter one: being seen only increases the probability of a
+    /// token.
     fn best(&self, contexts: &[u32], known: &mut BTreeMap<(usize, u32), u32>) -> u32 {
         let Some((&context, shorter)) = contexts.split_last() else {
             return 0;
@@ -236,7 +246,7 @@ impl KneserNey {
         best
     }
 
-    /// How well the labels of some passages are predicted.
+    /// The score of predicting the labels of some passages.
     pub fn score(&self, passages: &Passages<'_>) -> Score {
         let (mut nats, mut wrong, mut tokens) = (0., 0, 0);
         let mut known = BTreeMap::new();
@@ -259,7 +269,7 @@ impl KneserNey {
     }
 }
 
-/// How well the frequencies of single tokens predict, each counted once more than it occurs.
+/// The score of predicting by token frequency, with add-one smoothing.
 fn unigram(train: &Passages<'_>, test: &Passages<'_>, vocabulary: usize) -> Score {
     let mut counts = vec![1u32; vocabulary];
     train
@@ -286,7 +296,8 @@ fn unigram(train: &Passages<'_>, test: &Passages<'_>, vocabulary: usize) -> Scor
     )
 }
 
-/// What counting comes to on `test` if it is done on `train`: single tokens, and [`KneserNey`] of this order.
+/// The scores on `test` of models fitted to `train`: unigrams, and [`KneserNey`] of this
+/// order.
 pub fn baselines(
     train: &Passages<'_>,
     test: &Passages<'_>,
@@ -312,19 +323,21 @@ mod tests {
             .collect()
     }
 
-    // The numbers are from this program:
+    // The numbers are from this Python program:
     //
     // from collections import Counter, defaultdict
     // from math import log
     //
-    // train, test, V, N = ["abracadabra", "a cad, a bar", "cabaca rac bra"], ["bra cadabar, d", "crab"], 8, 3
-    // gram = {n: Counter(t[i - n:i] for t in train for i in range(n, len(t) + 1)) for n in range(1, N + 1)}
-    // count = {n: Counter(g[1:] for g in gram[n + 1]) for n in range(1, N)} | {N: gram[N]}
+    // train = ["abracadabra", "a cad, a bar", "cabaca rac bra"] test, V, N =
+    // ["bra cadabar, d", "crab"], 8, 3 gram = {n: Counter(t[i - n:i] for t in train for i
+    // in range(n, len(t) + 1)) for n in range(1, N + 1)} count = {n: Counter(g[1:] for g
+    // in gram[n + 1]) for n in range(1, N)} | {N: gram[N]}
     //
     // def discount(n):
     //     n1, n2, n3, n4 = (list(count[n].values()).count(k) for k in (1, 2, 3, 4))
     //     y = n1 / (n1 + 2 * n2) if n1 else 0
-    //     d = [k - (k + 1) * y * b / a if a else 0 for k, a, b in ((1, n1, n2), (2, n2, n3), (3, n3, n4))]
+    //     d = [k - (k + 1) * y * b / a if a else 0
+    //          for k, a, b in ((1, n1, n2), (2, n2, n3), (3, n3, n4))]
     //     return [x if 0 < x <= k else k / 2 for k, x in enumerate(d, 1)]
     //
     // D = {n: discount(n) for n in count}
@@ -350,7 +363,8 @@ mod tests {
     //         scores = {w: p(w, h, len(h) + 1) for w in " ,abcdr?"}
     //         nats -= log(scores[t[i]])
     //         right += t[i] == max(scores, key=scores.get)
-    // print(nats, right, {n: [round(x, 6) for x in D[n]] for n in D}, sum(scores.values()))
+    // print(nats, right, {n: [round(x, 6) for x in D[n]] for n in D})
+    // print(sum(scores.values()))
     #[test]
     fn kneser_ney_agrees_with_the_equations() {
         let train = ["abracadabra", "a cad, a bar", "cabaca rac bra"].map(tokens);
@@ -381,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn probabilities_add_up_to_one_behind_every_context() {
+    fn probabilities_sum_to_one_after_every_context() {
         let mut rng = crate::flow::random::stream(1, "ngram", 0);
         let text: Vec<u32> = (0..400)
             .map(|i| ((i % 7) * crate::flow::random::below(&mut rng, 3)) as u32 % 9)
@@ -405,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn single_tokens_are_counted_once_more_than_they_occur() {
+    fn unigrams_use_add_one_smoothing() {
         let (train, test) = (tokens("aab"), tokens("ab?"));
         let passages = |tokens| Passages {
             documents: vec![tokens],
@@ -416,7 +430,7 @@ mod tests {
         let nats = -[3f64, 2., 1.]
             .map(|count| (count / 11.).ln())
             .iter()
-            .sum::<f64>(); // 8 + 3 counts in all
+            .sum::<f64>(); // 8 + 3 counts in total
         assert!(
             (score.bits.unwrap().bits_per_char - nats / 3. / std::f64::consts::LN_2).abs() < 1e-12
         );

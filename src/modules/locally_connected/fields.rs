@@ -1,4 +1,4 @@
-//! Where fields lie.
+//! The positions of local receptive fields in an image.
 
 use candle_core::Tensor;
 
@@ -6,44 +6,51 @@ use super::simd;
 use crate::error::{Error, Result};
 use crate::kernels::Rows;
 
-/// No fields have more numbers in all: a size with a few zeros too many is a slip, not a wish.
+/// The largest total size of all fields. A larger size is assumed to be a typing error.
 const LARGEST: usize = 1 << 28;
 
-/// What each location sees.
+/// The receptive field of each location.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fields {
-    /// Which pixel of an image is number `f` of the field of location `l`, in every channel: entry `l·field² + f`; one
-    /// beyond the last stands for the zeros beyond the border.
+    /// Pixel indices within a channel: entry `l·field² + f` is pixel `f` of the field of
+    /// location `l`. The index after the last pixel means a zero beyond the border.
     index: Vec<u32>,
-    /// Channels, height and width of the images.
+    /// The channels, height and width of the images.
     pub(super) image: [usize; 3],
     /// Height and width of the grid of locations.
     pub(super) grid: [usize; 2],
-    /// Height and width of a field.
+    /// The height and width of a field.
     pub(super) field: usize,
-    /// Pixels between neighbouring fields.
+    /// The distance of neighbouring fields in pixels.
     pub(super) stride: usize,
-    /// Zeros around the images.
+    /// The number of zeros around the images.
     pub(super) padding: usize,
 }
 
 impl Fields {
-    /// Fields of `field×field` pixels, `stride` pixels apart, over images `[C, H, W]` with `padding` zeros around them.
+    /// Fields of `field×field` pixels, `stride` pixels apart, over images `[C, H, W]`
+    /// with `padding` zeros around them.
     ///
     /// # Errors
-    /// [`Error::Unfit`] if a field is larger than the image with its padding, or not larger than the padding; if the
-    /// stride is 0, or if the fields have absurdly many numbers in all.
+    /// [`Error::Unfit`] if a field is larger than the image with its padding, or not
+    /// larger than the padding; if the stride or the image size is 0; if there are too
+    /// many fields.
     pub fn new(image: [usize; 3], field: usize, stride: usize, padding: usize) -> Result<Self> {
         let [channels, height, width] = image;
-        // A field that could lie beyond the border as a whole would see nothing.
+        // A field must not lie completely beyond the border.
         let most = height.min(width).saturating_add(padding.saturating_mul(2));
         if stride == 0 || image.contains(&0) || !(1..=most).contains(&field) || padding >= field {
-            return Err(Error::unfit("local receptive fields", format!(
-                "fields of {field}×{field} pixels, {stride} apart, have no place in images of {height}×{width} with \
-                 {padding} zeros around them: `field` at most {most}, `padding` less than `field`, `stride` at least 1"
-            )));
+            return Err(Error::unfit(
+                "local receptive fields",
+                format!(
+                    "found fields of {field}×{field} pixels, {stride} apart, for images \
+                     of {height}×{width} with {padding} zeros around them; expected \
+                     `field` at most {most}, `padding` less than `field`, `stride` at \
+                     least 1"
+                ),
+            ));
         }
-        // Where there is but one place, how far the next would be does not matter.
+        // With a single location, a larger stride makes no difference.
         let stride = stride.min(height.max(width).saturating_add(padding.saturating_mul(2)));
         let places = |size: usize| {
             size.saturating_add(padding.saturating_mul(2))
@@ -56,12 +63,16 @@ impl Fields {
             .saturating_mul(channels)
             .saturating_mul(grid[0].saturating_mul(grid[1]));
         if entries.max(height.saturating_mul(width)) > LARGEST {
-            return Err(Error::unfit("local receptive fields", format!(
-                "{}×{} fields of {} numbers are too many; a smaller `field` or a larger `stride` is needed",
-                grid[0],
-                grid[1],
-                area.saturating_mul(channels)
-            )));
+            return Err(Error::unfit(
+                "local receptive fields",
+                format!(
+                    "{}×{} fields of {} numbers are too many; choose a smaller `field` \
+                     or a larger `stride`",
+                    grid[0],
+                    grid[1],
+                    area.saturating_mul(channels)
+                ),
+            ));
         }
         let mut index = Vec::with_capacity(area * grid[0] * grid[1]);
         for location in 0..grid[0] * grid[1] {
@@ -94,27 +105,28 @@ impl Fields {
         self.grid
     }
 
-    /// The numbers in a field: `C·field²`.
+    /// The size of a field, `C·field²`.
     pub fn numbers(&self) -> usize {
         self.image[0] * self.area()
     }
 
-    /// The numbers in a field of one channel.
+    /// The size of a field in one channel.
     pub(super) fn area(&self) -> usize {
         self.field * self.field
     }
 
-    /// The pixels of an image: the columns of a channel.
+    /// The number of pixels of an image, which is the number of columns of a channel.
     pub(super) fn pixels(&self) -> usize {
         self.image[1] * self.image[2]
     }
 
-    /// The numbers in a field of so many channels as have this many columns.
+    /// The size of a field in as many channels as these columns make.
     pub(super) fn of_width(&self, columns: usize) -> usize {
         columns / self.pixels() * self.area()
     }
 
-    /// Whether fields of so many units are computed with neighbouring places side by side.
+    /// Whether fields with this number of units use the form for few units (see
+    /// [`simd`]).
     pub(super) fn is_narrow(&self, units: usize) -> bool {
         units <= simd::MOST_UNITS && simd::Pieces::of(self).are_filled()
     }
@@ -123,7 +135,8 @@ impl Fields {
         self.grid[0] * self.grid[1]
     }
 
-    /// The fields of all rows at a location, `(R, F)`, of as many channels as the rows have.
+    /// Writes the fields of all rows at a location, `(R, F)`. `F` depends on the channels
+    /// of the rows.
     pub(super) fn at(&self, location: usize, images: &Rows<'_>, out: &mut Vec<f32>) {
         let (area, pixels) = (self.area(), self.pixels());
         out.resize(images.rows * self.of_width(images.width), 0.);
@@ -136,7 +149,7 @@ impl Fields {
         }
     }
 
-    /// All fields by candle's operations, `(L, R, F)`.
+    /// All fields, `(L, R, F)`, with candle's operations.
     pub(super) fn plain(&self, images: &Tensor) -> Result<Tensor> {
         let (rows, channels) = (images.dim(0)?, self.image[0]);
         let index = Tensor::from_slice(&self.index, self.index.len(), images.device())?;
@@ -162,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_without_a_place_are_refused() {
+    fn fields_that_do_not_fit_the_image_are_refused() {
         for (field, stride, padding) in [
             (10, 1, 0),
             (3, 0, 0),

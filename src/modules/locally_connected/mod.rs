@@ -1,4 +1,4 @@
-//! Local receptive fields: fields that are moved over images, each location with weights of its own.
+//! Local receptive fields: like a convolution, but each location has its own weights.
 
 mod fields;
 mod per_location;
@@ -19,23 +19,27 @@ use crate::kernels::{self, add, with_rows, with_values};
 use crate::modules::cache::PartCache;
 use crate::optim::{self, Form, Gradient, Optimiser, OutputGradient, Product};
 
-/// A convolution whose weights are not shared: every location of the grid has its own.
+/// A convolution whose weights are not shared: every location of the grid has its own
+/// weights.
 ///
-/// `y[r, n, l] = Σ_f field(x)[r, l, f]·W[l, f, n] + b[l, n]`. Location `l` of `L = gridₕ·grid_w` sees all channels of the
-/// `field×field` pixels that begin at `stride` times its position in the grid; there are zeros beyond the border.
+/// `y[r, n, l] = Σ_f field(x)[r, l, f]·W[l, f, n] + b[l, n]`. Location `l` of
+/// `L = gridₕ·grid_w` sees all channels of the `field×field` pixels that begin at
+/// `stride` times its position in the grid. Pixels beyond the border are zero.
 ///
-/// | tensor | shape                    |                                                  |
-/// |--------|--------------------------|--------------------------------------------------|
-/// | `x`    | `(V·B, C, H, W)`         | an [`Input`]                                     |
-/// | `W`    | `(L, C·field², N)`       | the variable `weight`                            |
-/// | `b`    | `(L·N,)`                 | the variable `bias`, location after location     |
-/// | `y`    | `(V·B, N, gridₕ, grid_w)`| not attached to the variables                    |
+/// | tensor | shape                     | meaning                                  |
+/// |--------|---------------------------|------------------------------------------|
+/// | `x`    | `(V·B, C, H, W)`          | an [`Input`]                             |
+/// | `W`    | `(L, C·field², N)`        | the variable `weight`                    |
+/// | `b`    | `(L·N,)`                  | the variable `bias`, ordered by location |
+/// | `y`    | `(V·B, N, gridₕ, grid_w)` | not attached to the variables            |
 ///
-/// A location costs `2·V·B·C·field²·N` operations forward and as many for its weight's gradient. It is computed by matrix
-/// products, or by sums over vectors if there are few units at a location.
+/// A location costs `2·V·B·C·field²·N` operations in the forward pass and as many for the
+/// gradient of its weight. It is computed by matrix products, or by sums over vectors if
+/// a location has few units.
 ///
-/// Parts of the input that are whole channels are multiplied one by one, as by [`Linear`](crate::Linear); a part that all
-/// views share is multiplied once for all of them. Sums over a part that is seen again are cached until a variable changes.
+/// Parts of the input that are whole channels are multiplied one by one, as in
+/// [`Linear`](crate::Linear). A part that all views share is multiplied once for all of
+/// them. Sums over a part that is used again are cached until a variable changes.
 pub struct LocallyConnected {
     vars: Vars,
     weight: (String, Var),
@@ -46,7 +50,8 @@ pub struct LocallyConnected {
 }
 
 impl LocallyConnected {
-    /// A new map: `units` channels at each location, weights drawn by `init`, biases of zero.
+    /// A new map with `units` units at each location, weights initialised with `init`,
+    /// and zero biases.
     ///
     /// # Errors
     /// As [`Vars::get`].
@@ -65,7 +70,8 @@ impl LocallyConnected {
         })
     }
 
-    /// The weights of each unit of each location, `(L·N, C, field, field)`, unit after unit.
+    /// The weights of each unit of each location, `(L·N, C, field, field)`, ordered by
+    /// location.
     ///
     /// # Errors
     /// Errors of candle.
@@ -91,7 +97,8 @@ impl LocallyConnected {
         Ok((x.rows(), self.fields.locations(), self.weight.1.dim(2)?))
     }
 
-    /// The parts of an input, dense or zeros; parts that are not whole channels are joined with their neighbours.
+    /// The parts of an input, all dense or zeros. Parts that are not whole channels are
+    /// joined with their neighbours.
     fn channels(&self, x: &Input) -> Result<Vec<Part>> {
         let mut whole = Vec::with_capacity(x.parts().len());
         let (mut open, mut width) = (Vec::new(), 0);
@@ -113,7 +120,7 @@ impl LocallyConnected {
     /// `max(0, y)`, `(V·B, N, gridₕ, grid_w)`.
     ///
     /// # Errors
-    /// [`Error::Shape`] if `x` is not what the fields were made for.
+    /// [`Error::Shape`] if the size of `x` is not that of the images of the fields.
     pub fn forward(&self, x: &Input) -> Result<Tensor> {
         let (rows, locations, units) = self.sizes(x)?;
         let shape = (rows, units, self.fields.grid[0], self.fields.grid[1]);
@@ -172,7 +179,8 @@ impl LocallyConnected {
         Ok(terms)
     }
 
-    /// The sums of the fields of some channels, from column `first` on, in the order that they are computed in.
+    /// The sums of the fields of some channels, from column `first` on, in the memory
+    /// layout of the form used.
     fn multiply(&self, values: &Values, first: usize) -> Result<Vec<f32>> {
         let (fields, units) = (&*self.fields, self.weight.1.dim(2)?);
         let channel = first / fields.pixels();
@@ -189,7 +197,7 @@ impl LocallyConnected {
         })?
     }
 
-    /// The weight with neighbouring locations side by side; cached until a variable changes, like a part of an input.
+    /// The weight in the layout for few units; cached until a variable changes.
     fn turned(&self) -> Result<Arc<Vec<f32>>> {
         let (weight, units) = (self.weight.1.as_tensor(), self.weight.1.dim(2)?);
         let key = (weight, &(0..units));
@@ -221,11 +229,11 @@ impl LocallyConnected {
         }
     }
 
-    /// The gradients of weight and bias, `(L, F, N)` and `(L·N,)`, given the gradient of the loss with respect to `y`,
-    /// `(V·B, N, gridₕ, grid_w)` or flattened.
+    /// The gradients of weight and bias, `(L, F, N)` and `(L·N,)`, given the gradient of
+    /// the loss with respect to `y`, `(V·B, N, gridₕ, grid_w)` or flattened.
     ///
     /// # Errors
-    /// [`Error::Shape`] if they do not fit.
+    /// [`Error::Shape`] if the shapes do not match.
     pub fn gradients(&self, x: &Input, gradient: impl Into<OutputGradient>) -> Result<[Tensor; 2]> {
         let delta = self.checked(x, gradient.into())?;
         let weight = match kernels::is_fast(&self.weight.1) {
@@ -239,7 +247,7 @@ impl LocallyConnected {
         self.fields.clone()
     }
 
-    /// The gradient of the weight by candle's operations.
+    /// The gradient of the weight, with candle's operations.
     fn plain(&self, x: &Input, delta: &OutputGradient) -> Result<Tensor> {
         let (rows, locations, units) = self.sizes(x)?;
         let delta = delta.whole()?.reshape((rows, units, locations))?;
@@ -255,7 +263,7 @@ impl LocallyConnected {
         Ok(sums.t()?.contiguous()?.flatten_all()?)
     }
 
-    /// The output gradient of all rows, `(V·B, N·L)`.
+    /// The output gradient of all rows, `(V·B, N·L)`, after a check of its shape.
     fn checked(&self, x: &Input, gradient: OutputGradient) -> Result<OutputGradient> {
         let (rows, locations, units) = self.sizes(x)?;
         let gradient = gradient.flattened()?;
@@ -267,7 +275,7 @@ impl LocallyConnected {
         Err(Error::shape(&self.weight.0, gradient.dims(), expected))
     }
 
-    /// The products that the gradient of the weight is made of, one for each part.
+    /// The products of the gradient of the weight, one for each part.
     fn products(&self, x: &Input, delta: &OutputGradient) -> Result<Vec<Product>> {
         let product = |part: &Part| {
             let is_shared = part.values.rows()? != x.rows();
@@ -281,11 +289,12 @@ impl LocallyConnected {
         self.channels(x)?.iter().map(product).collect()
     }
 
-    /// Updates weight and bias, given the gradient of the loss with respect to `y`: see [`LocallyConnected::gradients`].
-    /// Rows of zeros and shared parts are treated as by [`Linear::update`](crate::Linear::update).
+    /// Updates weight and bias, given the gradient of the loss with respect to `y`. See
+    /// [`LocallyConnected::gradients`]. Zero rows and shared parts are treated as in
+    /// [`Linear::update`](crate::Linear::update).
     ///
     /// # Errors
-    /// [`Error::Shape`] if the arguments do not fit.
+    /// [`Error::Shape`] if the shapes do not match.
     pub fn update(
         &mut self,
         x: &Input,
@@ -371,7 +380,7 @@ mod tests {
         )
     }
 
-    /// With the same weights everywhere it is a convolution, and candle has one.
+    /// With the same weights at every location it equals candle's convolution.
     #[test]
     fn with_shared_weights_it_is_a_convolution() -> Result<()> {
         for (channels, height, width, field, stride, padding) in
@@ -397,7 +406,8 @@ mod tests {
         Ok(())
     }
 
-    /// Few units, a block of them and more, more than are taken as few; rows that fill vectors, and that do not.
+    /// Tests few units, a full block, more than a block, and more than `MOST_UNITS`; rows
+    /// that fill vectors or not.
     #[test]
     fn both_forms_and_autograd_agree() -> Result<()> {
         let fields = Fields::new([2, 9, 8], 4, 3, 1)?;
@@ -405,7 +415,7 @@ mod tests {
         for (rows, units) in [(5, 3), (1, 1), (48, 4), (75, 5), (20, simd::MOST_UNITS + 1)] {
             let x = numbers(&[rows, 2, 9, 8], 1)?;
             let double = local(DType::F64, &fields, units)?;
-            // The definition, through autograd.
+            // The definition, differentiated by autograd.
             let product = fields
                 .plain(&x.to_dtype(DType::F64)?)?
                 .matmul(&double.weight.1)?;
@@ -441,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_zeros_and_what_rows_have_in_common_make_no_difference() -> Result<()> {
+    fn zero_rows_and_common_rows_make_no_difference() -> Result<()> {
         let fields = Fields::new([2, 9, 8], 4, 3, 1)?;
         for units in [3, simd::MOST_UNITS + 1] {
             let (local, x) = (
@@ -467,7 +477,8 @@ mod tests {
         Ok(())
     }
 
-    /// Two views: a channel that they share, one of their own, columns that are no whole channel where wanted, a label.
+    /// An input of two views: a shared channel, a separate one in two parts if `split` >
+    /// 0, a label.
     fn views(dtype: DType, batch: usize, shape: [usize; 3], split: usize) -> Result<Input> {
         let pixels = shape[1] * shape[2];
         let part = |rows: usize, columns: usize, seed: u64| -> Result<Values> {
@@ -499,8 +510,8 @@ mod tests {
         Ok(())
     }
 
-    /// Grids narrower and wider than a vector, and as wide; fields next to each other, and further apart than they are wide;
-    /// more rows than are taken at a time.
+    /// Tests grids narrower and wider than a vector, and as wide; adjacent fields, and
+    /// strides larger than a field; more rows than one block.
     #[test]
     fn parts_are_multiplied_as_if_they_were_joined() -> Result<()> {
         let sizes = [
@@ -522,9 +533,12 @@ mod tests {
                 );
                 let input = |dtype| views(dtype, batch, shape, split);
                 let (x, double) = (input(DType::F32)?, input(DType::F64)?);
-                let what = format!("{width} pixels, stride {stride}, {units} units, {batch} examples, {split} columns");
+                let what = format!(
+                    "{width} pixels, stride {stride}, {units} units, {batch} examples, \
+                     {split} columns"
+                );
                 let expected = plain.forward(&double)?;
-                // Later calls find sums that are kept.
+                // Later calls use cached sums.
                 for _ in 0..3 {
                     assert_close(&fast.forward(&x)?, &expected, &what)?;
                 }
@@ -540,7 +554,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_made_anew_for_weights_that_were_read() -> Result<()> {
+    fn cached_sums_are_recomputed_after_weights_were_restored() -> Result<()> {
         let fields = Fields::new([3, 6, 21], 4, 1, 2)?;
         let (local, other) = (
             local(DType::F32, &fields, 3)?,
@@ -564,9 +578,10 @@ mod tests {
         )
     }
 
-    /// What is left after lessons on the same pixels, one by one or gathered, is what the 64-bit form leaves.
+    /// Compares the fast and the 64-bit form after lessons on the same pixels, one by one
+    /// or accumulated.
     #[test]
-    fn lessons_are_gathered() -> Result<()> {
+    fn lessons_are_accumulated() -> Result<()> {
         let shape = [3, 6, 21];
         let fields = Fields::new(shape, 4, 1, 2)?;
         let step = Step {
@@ -598,7 +613,7 @@ mod tests {
                     schedule,
                 };
                 let mut optimiser = Optimiser::new(vars, descent, Span::Epochs(0..1));
-                // In the last step nothing is to be learned: what is left then is the momentum.
+                // The last step has zero gradients, so that only the momentum acts.
                 for strength in [0.1, 0.1, 0.] {
                     let x = views(dtype, 3, shape, 0)?;
                     let lessons = [0., 1., 2.].map(|time| -> Result<_> {

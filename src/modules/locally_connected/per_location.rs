@@ -6,7 +6,8 @@ use super::Fields;
 use crate::kernels::gemm::{accumulate_here, Matrix};
 use crate::kernels::Rows;
 
-/// The sums of the fields over channels from `first` on, `(L, R, N)`; `weight` is `(L, F, N)`.
+/// The sums of the fields over channels from `first` on, `(L, R, N)`; `weight` is
+/// `(L, F, N)`.
 pub(super) fn forward(
     fields: &Fields,
     images: &Rows<'_>,
@@ -33,8 +34,8 @@ pub(super) fn forward(
     sums
 }
 
-/// Adds that of the weight, of channels from `first` on, to `out`, `(L, F, N)`: `factor` times what the images and `delta`,
-/// `(R, N·L)`, make.
+/// Adds `factor` times the gradient of the weight to `out`, `(L, F, N)`, for the channels
+/// from `first` on; `delta` is `(R, N·L)`.
 pub(super) fn gradient(
     fields: &Fields,
     images: &Rows<'_>,

@@ -1,11 +1,15 @@
-//! Fields with few units at a location, for which a matrix product would be too narrow to be fast: gathering the fields
-//! would take longer than multiplying them. For Hinton's net for CIFAR-10, three units at a location, this takes 2.8 times
-//! as long as one wide matrix product of as many operations; a narrow product takes several times longer.
+//! Fields with few units at a location. A matrix product would be too narrow to be fast:
+//! gathering the fields would take longer than multiplying them. For Hinton's network for
+//! CIFAR-10, with three units at a location, this form takes 2.8 times as long as one
+//! wide matrix product with as many operations. A narrow product takes several times
+//! longer.
 //!
-//! Neighbouring locations of a row of the grid are computed side by side, each in a lane of a vector: one number of all
-//! their fields is a run of the image, and one load. A row of the grid is divided into pieces of [`LANES`] locations.
+//! Neighbouring locations of a grid row are computed together, each in a lane of a
+//! vector. The same element of all their fields is contiguous in the image, so that it is
+//! one load. A row of the grid is divided into pieces of [`LANES`] locations.
 //!
-//! Every sum is formed in one order, whatever the length of a vector and the number of threads.
+//! Every sum has a fixed order, independent of the vector length and of the number of
+//! threads.
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
@@ -13,25 +17,29 @@ use rayon::prelude::*;
 use super::Fields;
 use crate::kernels::Rows;
 
-/// Up to how many units at a place are few: a matrix product would have no more columns than a vector has lanes.
+/// The largest number of units at a location for this form: a matrix product would not
+/// have more columns than a vector has lanes.
 pub(super) const MOST_UNITS: usize = 16;
 
-/// Places in a piece: as many as the longest vectors have lanes.
+/// The number of locations in a piece: as many as the longest vectors have lanes.
 pub(super) const LANES: usize = 16;
 
-/// Units whose sums are in registers at a time.
+/// The number of units whose sums are in registers at a time.
 const UNITS: usize = 3;
 
-/// Examples, or numbers of a field, whose sums are in registers at a time, where there are enough registers.
+/// The number of examples, or of elements of a field, whose sums are in registers at a
+/// time, if there are enough registers.
 const BLOCK: usize = 6;
 
-/// Examples whose part of a gradient is formed at a time: what belongs to them stays in the nearest cache.
+/// The number of examples per pass over a gradient, so that their data stay in the L1
+/// cache.
 const EXAMPLES: usize = 64;
 
-/// Weights of a place that are turned at a time: what is read of all places of a piece stays in the nearest cache.
+/// The number of weights of a location that are reordered at a time, so that those of all
+/// locations of a piece stay in the L1 cache.
 const TILE: usize = 64;
 
-/// The pieces that a grid is divided into.
+/// The division of a grid into pieces.
 #[derive(Clone, Copy)]
 pub(super) struct Pieces {
     grid: [usize; 2],
@@ -46,7 +54,7 @@ impl Pieces {
         }
     }
 
-    /// Whether at least half of the places in the pieces are places of the grid.
+    /// Whether at least half of the lanes of the pieces are locations of the grid.
     pub fn are_filled(self) -> bool {
         2 * self.grid[1] >= self.per_row * LANES
     }
@@ -55,7 +63,7 @@ impl Pieces {
         self.grid[0] * self.per_row
     }
 
-    /// The first location of a piece, and how many it has.
+    /// The first location of a piece, and the number of its locations.
     pub fn locations(self, piece: usize) -> (usize, usize) {
         let (row, column) = (piece / self.per_row, piece % self.per_row * LANES);
         (
@@ -65,9 +73,11 @@ impl Pieces {
     }
 }
 
-/// Images with the zeros around them, so that one number of the fields of a piece is a run of [`LANES`] numbers.
+/// Images with padding, laid out so that the same element of all fields of a piece is
+/// [`LANES`] contiguous numbers.
 ///
-/// Where fields are more than a pixel apart, the columns are sorted by their remainder: `(R, C, lines, stride, length)`.
+/// Columns are grouped by their remainder modulo the stride:
+/// `(R, C, lines, stride, length)`.
 struct Framed {
     data: Vec<f32>,
     channels: usize,
@@ -126,7 +136,7 @@ impl Framed {
         self.channels * self.lines * self.stride * self.length
     }
 
-    /// What the fields of a piece see of a channel of an image begins here.
+    /// The position at which the fields of a piece begin in a channel of an image.
     fn begin(&self, row: usize, channel: usize, pieces: Pieces, piece: usize) -> usize {
         let (line, column) = (
             piece / pieces.per_row * self.stride,
@@ -135,7 +145,7 @@ impl Framed {
         row * self.per_image() + (channel * self.lines + line) * self.stride * self.length + column
     }
 
-    /// Where each number of a field of `field×field` pixels lies, from there on.
+    /// The offset of each element of a field of `field×field` pixels from that position.
     fn offsets(&self, field: usize) -> Vec<usize> {
         let number = |number: usize| {
             let (line, column) = (number / field, number % field);
@@ -145,7 +155,8 @@ impl Framed {
     }
 }
 
-/// The weight, `(L, F, N)`, with the places of a piece side by side: `(pieces, F, N, LANES)`.
+/// The weight, `(L, F, N)`, reordered with the locations of a piece side by side:
+/// `(pieces, F, N, LANES)`.
 pub(super) fn turned(fields: &Fields, weight: &[f32], units: usize) -> Vec<f32> {
     let (pieces, size) = (Pieces::of(fields), fields.numbers() * units);
     let mut turned = vec![0f32; pieces.count() * size * LANES];
@@ -168,7 +179,8 @@ pub(super) fn turned(fields: &Fields, weight: &[f32], units: usize) -> Vec<f32> 
     turned
 }
 
-/// The sums of the fields over channels from `first` on, `(pieces, R, N, LANES)`; `weight` is [`turned`].
+/// The sums of the fields over channels from `first` on, `(pieces, R, N, LANES)`;
+/// `weight` is [`turned`].
 pub(super) fn forward(
     fields: &Fields,
     images: &Rows<'_>,
@@ -204,8 +216,8 @@ pub(super) fn forward(
     sums
 }
 
-/// Adds that of the weight, of channels from `first` on, to `out`, `(L, F, N)`: `factor` times what the images and `delta`,
-/// `(R, N·L)`, make.
+/// Adds `factor` times the gradient of the weight to `out`, `(L, F, N)`, for the channels
+/// from `first` on; `delta` is `(R, N·L)`.
 pub(super) fn gradient(
     fields: &Fields,
     images: &Rows<'_>,
@@ -244,7 +256,7 @@ pub(super) fn gradient(
                     units,
                     out: &mut sums,
                 });
-                // Back to where the numbers of a place lie together.
+                // Back to the order in which the weights of a location are contiguous.
                 for (tile, sums) in sums.chunks(TILE * LANES).enumerate() {
                     for lane in 0..count {
                         let out = &mut out[(place * LANES + lane) * size
@@ -271,7 +283,7 @@ fn store<S: Simd>(slice: &mut [f32], vector: S::f32s) {
     S::as_mut_simd_f32s(&mut slice[..S::F32_LANES]).0[0] = vector;
 }
 
-/// How many sums of each unit are in registers at a time.
+/// The number of sums of each unit that are in registers at a time.
 fn block<S: Simd>() -> usize {
     if S::REGISTER_COUNT < 32 {
         BLOCK / 2
@@ -297,7 +309,8 @@ impl WithSimd for Forward<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        // Channel after channel: the weights of one, and what some rows have there, are in the nearest cache.
+        // Channel by channel: its weights, and its pixels of a few rows, stay in the L1
+        // cache.
         for (channel, weight) in self
             .weight
             .chunks_exact(self.offsets.len() * self.units * LANES)
@@ -330,14 +343,14 @@ impl WithSimd for Forward<'_> {
     }
 }
 
-/// What sums over a channel are made of.
+/// The operands of sums over a channel.
 struct Sums<'a, S: Simd> {
     simd: S,
-    /// From what the first of the rows has there.
+    /// Pixels, from the first of the rows on.
     images: &'a [f32],
     per_image: usize,
     offsets: &'a [usize],
-    /// From the first of the units on.
+    /// Weights, from the first of the units on.
     weight: &'a [f32],
     units: usize,
 }
@@ -385,14 +398,14 @@ impl<S: Simd> Sums<'_, S> {
     }
 }
 
-/// The gradient of the weights of a piece, `(F, N, LANES)`, added to what is there.
+/// The gradient of the weights of a piece, `(F, N, LANES)`, added to `out`.
 struct Gradient<'a> {
     framed: &'a Framed,
     pieces: Pieces,
     piece: usize,
     offsets: &'a [usize],
     field: usize,
-    /// `(R, N, LANES)`.
+    /// The output gradient, `(R, N, LANES)`.
     delta: &'a [f32],
     units: usize,
     out: &'a mut [f32],
@@ -442,12 +455,12 @@ impl WithSimd for Gradient<'_> {
     }
 }
 
-/// What sums over examples are made of.
+/// The operands of sums over examples.
 struct Dots<'a, S: Simd> {
     simd: S,
     images: &'a [f32],
     per_image: usize,
-    /// From the first of the units on.
+    /// Output gradients, from the first of the units on.
     delta: &'a [f32],
     units: usize,
 }

@@ -33,7 +33,7 @@ impl Checkable for DataSet {
     }
 }
 
-/// A part of a data set, and what is known of its examples.
+/// A part of a data set, with the facts for checking its examples.
 struct CheckedExamples {
     called: String,
     spec: ExampleSpec,
@@ -46,7 +46,7 @@ impl CheckedExamples {
         let dtype = batch.examples().dtype();
         if (self.spec.content == Content::Text) != (dtype == DType::U32) {
             return Err(format!(
-                "returned examples of {dtype:?}, expected tokens as U32 and all else as F32"
+                "returned examples of {dtype:?}, expected U32 for tokens, else F32"
             ));
         }
         if !is_finite(batch.examples()) {

@@ -13,7 +13,7 @@ use crate::optim::Optimiser;
 
 struct Facts {
     classes: Option<usize>,
-    /// The number of units that the threshold was read for.
+    /// The number of units for `threshold`.
     units: usize,
     threshold: f64,
 }
@@ -25,9 +25,8 @@ impl Checkable for dyn GoodnessFn {
         let facts = |goodness: &Self| {
             let threshold = goodness.threshold(units);
             if !threshold.is_finite() {
-                let problem = format!(
-                    "has a threshold of {threshold} for {units} units, expected a finite one"
-                );
+                let problem =
+                    format!("has a threshold of {threshold} for {units} units, expected finite");
                 return Err(fault(&name, problem));
             }
             Ok(Facts {
@@ -58,7 +57,8 @@ impl Checked<dyn GoodnessFn, Facts> {
         )))
     }
 
-    /// Refuses numbers that are not finite, if those that they were made from are tame.
+    /// Refuses numbers that are not finite, unless they were computed from numbers beyond
+    /// [`LARGE`](super::LARGE).
     fn check_finite(&self, what: &str, found: &Tensor, from: &[&Tensor]) -> Result<()> {
         if is_finite(found) || !from.iter().all(|from| is_tame(from)) || !self.has_tame_variables()
         {

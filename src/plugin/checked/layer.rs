@@ -33,11 +33,11 @@ impl LocalLayer for Checked<dyn LocalLayer, Facts> {
             let problem = format!("returned an activity of shape {found:?}, expected ({rows}, …)");
             return Err(self.fault(problem));
         }
-        // A net that diverges is a matter of its settings.
+        // A network that diverges because of its settings is not a fault of the layer.
         let is_finite = || is_finite(&activity) || !is_tame_input(input);
         if step.train && !is_finite() && self.has_tame_variables() {
-            let problem =
-                "returned an activity that is not finite, for a finite input and finite variables";
+            let problem = "returned an activity that is not finite, for a finite input \
+                           and finite variables";
             return Err(self.fault(problem.into()));
         }
         Ok(activity)

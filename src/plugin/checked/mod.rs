@@ -1,10 +1,12 @@
-//! The wrapper around every plugin: its faults become errors with its name and its package.
+//! The wrapper around every plugin: faults become errors with the plugin's name and
+//! package.
 //!
-//! If a plugin panics, or returns a tensor of another shape than documented, or values that are not finite for finite
-//! input, the error says which plugin it was. [`plugin::build`](crate::plugin::build) wraps everything that it builds.
-//! Facts about a plugin, such as the number of its classes, are read once when it is built.
+//! If a plugin panics, or returns a tensor of another shape than documented, or values
+//! that are not finite for finite input, the error names the plugin.
+//! [`plugin::build`](crate::plugin::build) wraps everything that it builds. Facts about a
+//! plugin, such as the number of its classes, are read once when it is built.
 //!
-//! The wrapper also keeps labels from a sampler that does not declare that it uses them.
+//! The wrapper also hides labels from a sampler that does not declare that it uses them.
 
 mod architecture;
 mod examples;
@@ -24,10 +26,11 @@ use crate::plugin::registry::Info;
 
 /// A kind of plugin that can be wrapped.
 pub trait Checkable {
-    /// The same plugin, called `called` in messages, with its faults as errors.
+    /// Wraps a plugin, so that its faults become errors. `called` is its name in
+    /// messages.
     ///
     /// # Errors
-    /// [`Error::Plugin`] for facts that cannot be, or a panic.
+    /// [`Error::Plugin`] for invalid facts or a panic.
     fn checked(built: Box<Self>, called: String, context: &BuildContext) -> Result<Box<Self>>;
 }
 
@@ -36,7 +39,8 @@ pub(crate) fn called(kind: &str, info: &Info) -> String {
     format!("{kind} {} (package {})", info.name, info.package)
 }
 
-/// Runs a method of a plugin. A panic is an error, and an error about tensors gets the plugin's name.
+/// Runs a method of a plugin. A panic is an error, and an error about tensors gets the
+/// plugin's name.
 pub(crate) fn attempt<R>(called: &str, work: impl FnOnce() -> Result<R>) -> Result<R> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Err(error @ (Error::Tensor(_) | Error::Shape { .. }))) => {
@@ -57,10 +61,11 @@ fn fault(called: &str, problem: String) -> Error {
     }
 }
 
-/// A plugin, its name in messages, and the facts about it that were read when it was built.
+/// A plugin, its name in messages, and the facts about it that were read when it was
+/// built.
 struct Checked<T: ?Sized, F> {
     called: String,
-    /// The place of the variables that it may have made.
+    /// The scope of the plugin's variables.
     vars: Vars,
     facts: F,
     inner: Box<T>,
@@ -94,7 +99,7 @@ impl<T: ?Sized, F> Checked<T, F> {
         fault(&self.called, problem)
     }
 
-    /// Whether the plugin can compute with its variables: none of them is beyond [`LARGE`].
+    /// Whether no variable of the plugin is beyond [`LARGE`].
     fn has_tame_variables(&self) -> bool {
         self.vars.all().iter().all(|(_, var)| is_tame(var))
     }
@@ -111,7 +116,7 @@ fn has_shape(called: &str, what: &str, found: &[usize], expected: &[usize]) -> R
     ))
 }
 
-/// Numbers beyond this overflow soon; the plugin is not to blame for what it makes of them.
+/// Numbers beyond this limit soon overflow, which is not a fault of the plugin.
 const LARGE: f64 = 1e15;
 
 /// Whether no number of a tensor is beyond [`LARGE`].
@@ -123,8 +128,8 @@ fn is_finite(tensor: &Tensor) -> bool {
     is_within(tensor, f32::MAX)
 }
 
-/// Whether all numbers are between `−limit` and `limit`. Only a contiguous tensor of `f32` on the CPU is looked at; that
-/// costs as much as reading it.
+/// Whether all numbers are between `−limit` and `limit`. Only contiguous `f32` tensors on
+/// the CPU are checked, at the cost of reading them once.
 fn is_within(tensor: &Tensor, limit: f32) -> bool {
     let (storage, layout) = tensor.storage_and_layout();
     let (Storage::Cpu(CpuStorage::F32(values)), Some((start, end))) =
@@ -132,7 +137,7 @@ fn is_within(tensor: &Tensor, limit: f32) -> bool {
     else {
         return true;
     };
-    // No early end within a piece, so that the compiler can look at many numbers at a time.
+    // No early exit within a chunk, so that the compiler can vectorise the loop.
     let is_within = |piece: &[f32]| {
         piece
             .iter()
@@ -141,7 +146,7 @@ fn is_within(tensor: &Tensor, limit: f32) -> bool {
     values[start..end].chunks(4096).all(is_within)
 }
 
-/// Whether the parts of an input are tame, and their scales.
+/// Whether no number of an input's parts and scales is beyond [`LARGE`].
 fn is_tame_input(input: &Input) -> bool {
     input.parts().iter().all(|part| {
         let values = match &part.values {

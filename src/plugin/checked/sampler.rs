@@ -18,7 +18,7 @@ use crate::flow::views::Views;
 struct Facts {
     uses_labels: bool,
     smallest_batch: usize,
-    /// The shape of its inputs, once it has made one.
+    /// The shape of its inputs, known after the first one.
     shape: OnceLock<Vec<usize>>,
 }
 
@@ -36,7 +36,8 @@ impl Checkable for dyn NegativeSampler {
 }
 
 impl Checked<dyn NegativeSampler, Facts> {
-    /// Refuses an input of other examples or views than expected, or of another shape than the inputs before it.
+    /// Refuses an input with another number of examples or views than expected, or with
+    /// another shape than the first input.
     fn check(&self, input: Input, batch: &Batch, views: usize) -> Result<Input> {
         let (found, expected) = ((input.batch(), input.views()), (batch.size(), views));
         if found != expected {
@@ -51,7 +52,7 @@ impl Checked<dyn NegativeSampler, Facts> {
         Ok(input)
     }
 
-    /// The batch as the sampler sees it.
+    /// The batch for the sampler: without labels, unless it uses them.
     fn shown(&self, batch: &Batch) -> Batch {
         match self.facts.uses_labels {
             true => batch.clone(),

@@ -9,15 +9,17 @@ use serde_json::{json, Value};
 use crate::error::{Error, Result};
 use crate::run::observe::{Event, Observer};
 
-/// Appends to a file; should writing fail, it says so once and the run goes on.
+/// Appends metrics to a file. If writing fails, one warning is printed and the run
+/// continues.
 pub struct Metrics {
     file: Option<File>,
     blocks: Vec<String>,
 }
 
 impl Metrics {
-    /// Appends to `metrics.jsonl` in a folder, for a run that has completed this many epochs: what an interrupted run
-    /// had written about later ones, or only half, is dropped, and so are damaged lines.
+    /// Opens `metrics.jsonl` in a folder, for a run that has completed `epoch` epochs.
+    /// Lines about later epochs, left by an interrupted run, are removed, and so are
+    /// damaged lines.
     ///
     /// # Errors
     /// [`Error::File`] if it cannot be read or written.
@@ -28,7 +30,7 @@ impl Metrics {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(Error::file("read", &path)(error)),
         };
-        // Lines that are damaged are dropped; they are no reason not to go on.
+        // Damaged lines are dropped; they do not prevent the run from resuming.
         let old = String::from_utf8_lossy(&old);
         let kept = |line: &&str| {
             let value: Option<Value> = serde_json::from_str(line).ok();
@@ -57,9 +59,9 @@ impl Metrics {
 
     fn write(&mut self, value: &Value) {
         let Some(file) = &mut self.file else { return };
-        // One call for the whole line, so that an interruption leaves no half of one.
+        // One call for the whole line, so that an interruption leaves no incomplete line.
         if let Err(error) = file.write_all(format!("{value}\n").as_bytes()) {
-            eprintln!("warning: cannot write metrics.jsonl any more: {error}");
+            eprintln!("warning: cannot write metrics.jsonl, metrics are lost: {error}");
             self.file = None;
         }
     }
@@ -86,14 +88,24 @@ impl Observer for Metrics {
                         })
                     })
                     .collect();
-                self.write(&json!({ "event": "epoch", "epoch": epoch, "seconds": seconds, "blocks": blocks }));
+                self.write(&json!({
+                    "event": "epoch",
+                    "epoch": epoch,
+                    "seconds": seconds,
+                    "blocks": blocks,
+                }));
             }
             Event::Evaluated {
                 epoch,
                 split,
                 evaluation,
             } => {
-                self.write(&json!({ "event": "evaluation", "epoch": epoch, "split": split, "result": evaluation }));
+                self.write(&json!({
+                    "event": "evaluation",
+                    "epoch": epoch,
+                    "split": split,
+                    "result": evaluation,
+                }));
             }
             _ => {}
         }

@@ -1,4 +1,4 @@
-//! Watching a run.
+//! Observers of a run.
 
 pub mod metrics;
 
@@ -10,50 +10,50 @@ use crate::flow::step::Step;
 use crate::plugin::config::Config;
 use crate::run::summary::{Evaluation, Summary};
 
-/// Something that happened in a run.
+/// An event in a run.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'a> {
-    /// Training begins or goes on.
+    /// Training starts or resumes.
     Started {
         /// The complete configuration.
         config: &'a Config,
-        /// The names of the blocks, from the input on.
+        /// The names of the blocks, starting at the input.
         blocks: &'a [String],
-        /// Epochs that are completed already.
+        /// The number of epochs already completed.
         epoch: usize,
-        /// Epochs in all.
+        /// The total number of epochs.
         epochs: usize,
-        /// Steps in an epoch.
+        /// The number of steps in an epoch.
         steps: usize,
     },
-    /// A batch was learned from.
+    /// A training step was taken.
     Stepped {
-        /// Which step it was.
+        /// The step.
         step: &'a Step,
-        /// How many examples it had.
+        /// The number of examples in its batch.
         examples: usize,
-        /// What it came to, by the index of the block.
+        /// The reports of the blocks that learned, with the index of each block.
         reports: &'a [(usize, StepReport)],
     },
     /// An epoch is complete.
     EpochEnded {
-        /// Which one, counted from 1.
+        /// The epoch, counted from 1.
         epoch: usize,
-        /// Epochs in all.
+        /// The total number of epochs.
         epochs: usize,
-        /// How long its training took, evaluation not included.
+        /// The duration of its training, without evaluation.
         seconds: f64,
-        /// Means over the epoch, by the index of the block.
+        /// The means over the epoch, with the index of each block.
         reports: &'a [(usize, StepReport)],
     },
-    /// A part of the data was predicted.
+    /// A part of the data was evaluated.
     Evaluated {
-        /// Epochs completed.
+        /// The number of completed epochs.
         epoch: usize,
-        /// Which part.
+        /// The part.
         split: Split,
-        /// How well.
+        /// The result.
         evaluation: &'a Evaluation,
     },
     /// Files were written.
@@ -63,24 +63,28 @@ pub enum Event<'a> {
     },
     /// The run is complete.
     Finished {
-        /// What it came to.
+        /// The result.
         summary: &'a Summary,
     },
 }
 
-/// Watches a run; it cannot fail it, change it, or rely on being told everything.
+/// Receives the events of a run. An observer cannot fail or change the run, and must not
+/// rely on receiving every event.
 ///
-/// A closure is an observer, `()` is one that does not look, and several in a vector are one.
+/// A closure is an observer, `()` ignores all events, and a vector of observers passes
+/// every event to each of them.
 ///
 /// ```
 /// use onward::run::observe::{Event, Observer};
 /// let mut epochs = 0;
-/// let mut count = |event: &Event<'_>| epochs += usize::from(matches!(event, Event::EpochEnded { .. }));
-/// # let summary = onward::run::observe::Event::Saved { folder: std::path::Path::new("r") };
-/// count.on(&summary);
+/// let mut count = |event: &Event<'_>| {
+///     epochs += usize::from(matches!(event, Event::EpochEnded { .. }));
+/// };
+/// # let event = Event::Saved { folder: std::path::Path::new("r") };
+/// count.on(&event);
 /// ```
 pub trait Observer: Send {
-    /// Something happened.
+    /// Receives an event.
     fn on(&mut self, event: &Event<'_>);
 }
 

@@ -1,4 +1,5 @@
-//! Text to tokens and back: a thin wrapper of the crate `tokenizers` that loses nothing in silence.
+//! Tokenizers: a thin wrapper of the crate `tokenizers` that never drops symbols
+//! silently.
 
 mod train;
 
@@ -19,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::flow::random::fnv1a;
 use train::pieces;
 
-/// Cuts text into tokens, whose numbers are the classes of a language model, and makes text of them again.
+/// Converts text to tokens and back. Token ids are the classes of a language model.
 ///
 /// ```
 /// use onward::data::text::tokenizer::{Tokenizer, Units};
@@ -41,7 +42,7 @@ pub struct Tokenizer {
 pub struct Encoded {
     /// The tokens.
     pub ids: Vec<u32>,
-    /// For each token how many characters of the text stand before it.
+    /// For each token, the number of characters of the text before it.
     pub starts: Vec<u32>,
 }
 
@@ -57,18 +58,18 @@ impl std::fmt::Debug for Tokenizer {
 }
 
 impl Tokenizer {
-    /// The tokenizer in the text of a `tokenizer.json`, made here or by any other program. What it says of special
-    /// tokens around a text, of cutting texts short and of filling them up is left out.
+    /// Reads a tokenizer from the contents of a `tokenizer.json`, made here or by another
+    /// program. Post-processing with special tokens, truncation and padding are ignored.
     ///
     /// # Errors
-    /// [`Error::Unfit`] if it is none, if the numbers of its tokens have gaps, or if it would lose symbols in
-    /// silence.
+    /// [`Error::Usage`] if it is not a tokenizer, if its token ids have gaps, or if it
+    /// would drop symbols silently.
     pub fn from_json(json: String) -> Result<Self> {
-        // First of all: the library takes it for granted, in places, that this is JSON.
-        let description: serde_json::Value =
-            serde_json::from_str(&json).map_err(|error| usage(format!("is none: {error}")))?;
+        // Checked first, because the library assumes valid JSON in some places.
+        let description: serde_json::Value = serde_json::from_str(&json)
+            .map_err(|error| usage(format!("not a valid tokenizer.json: {error}")))?;
         let mut without = description.clone();
-        // Random merges are for training; here a text has to be the same tokens every time.
+        // Random merges are for training. Here a text must always give the same tokens.
         let dropout = without
             .get_mut("model")
             .and_then(|model| model.get_mut("dropout"));
@@ -81,7 +82,8 @@ impl Tokenizer {
             json.clone()
         };
         let parsed = unless_it_panics(|| tokenizers::Tokenizer::from_str(&text))?;
-        let mut inner = parsed.map_err(|error| usage(format!("is none: {error}")))?;
+        let mut inner =
+            parsed.map_err(|error| usage(format!("not a valid tokenizer.json: {error}")))?;
         inner
             .with_post_processor(None::<PostProcessorWrapper>)
             .with_padding(None);
@@ -98,12 +100,12 @@ impl Tokenizer {
             .find(|(place, (id, _))| *place != *id as usize)
         {
             return Err(usage(format!(
-                "the numbers of its tokens have a gap or a double: {id} is number {place}"
+                "token ids have a gap or a duplicate: expected id {place}, found {id}"
             )));
         }
         if named.len() < 2 {
             return Err(usage(format!(
-                "a vocabulary of {} leaves nothing to predict",
+                "expected a vocabulary of at least 2 tokens, found {}",
                 named.len()
             )));
         }
@@ -127,14 +129,16 @@ impl Tokenizer {
         } else {
             alphabet()
         };
-        // With all bytes there it may still not look at bytes: a symbol that nobody has tells.
+        // A vocabulary with all bytes may still not be used for bytes. An unassigned
+        // symbol shows it.
         let strange = unless_it_panics(|| inner.encode("\u{10fffd}", false))?;
         let is_lost = strange.is_ok_and(|encoding| encoding.get_ids().is_empty());
         if matches!(inner.get_model(), ModelWrapper::BPE(_))
             && unknown.is_none()
             && (!bytes || is_lost)
         {
-            let problem = "symbols that it does not know would be lost: it has no unknown token and not all bytes";
+            let problem = "unknown symbols would be lost: the tokenizer has no unknown \
+                           token and does not encode all bytes";
             return Err(usage(problem.into()));
         }
         Ok(Self {
@@ -145,37 +149,38 @@ impl Tokenizer {
         })
     }
 
-    /// The tokenizer in a file `tokenizer.json`.
+    /// Reads a tokenizer from a file `tokenizer.json`.
     ///
     /// # Errors
-    /// [`Error::File`] if it cannot be read; [`Error::Data`] if it holds no tokenizer that can be used.
+    /// [`Error::File`] if it cannot be read; [`Error::Data`] if it has no usable
+    /// tokenizer.
     pub fn open(path: &Path) -> Result<Self> {
         let json = std::fs::read_to_string(path).map_err(Error::file("read", path))?;
         Self::from_json(json).map_err(|error| Error::data(path, error.to_string()))
     }
 
-    /// The text of `tokenizer.json`: of one that was trained the same bytes every time, of one that was read those
-    /// that were read.
+    /// The contents of `tokenizer.json`. A trained tokenizer always gives the same bytes;
+    /// one from a file gives the bytes of that file.
     pub fn to_json(&self) -> &str {
         &self.json
     }
 
-    /// What tells this tokenizer from others: a hash of [`to_json`](Self::to_json).
+    /// The fingerprint of the tokenizer: a hash of [`to_json`](Self::to_json).
     pub fn fingerprint(&self) -> String {
         format!("{:016x}", fnv1a(&self.json))
     }
 
-    /// All tokens as the file writes them, by their numbers.
+    /// All tokens as written in the file, in the order of their ids.
     pub fn vocabulary(&self) -> &[String] {
         &self.vocabulary
     }
 
-    /// The token of symbols that the vocabulary does not have, if there is one.
+    /// The token for symbols that are not in the vocabulary, if there is one.
     pub fn unknown(&self) -> Option<u32> {
         self.unknown
     }
 
-    /// The token that a text is, if it is just one.
+    /// The token of a text that is exactly one known token.
     pub fn token(&self, text: &str) -> Option<u32> {
         match self.encode(text).ok()?.ids[..] {
             [token] if Some(token) != self.unknown => Some(token),
@@ -183,10 +188,11 @@ impl Tokenizer {
         }
     }
 
-    /// The tokens of a text; a long one is cut between words or lines, and the pieces are encoded side by side.
+    /// Encodes a text. A long text is cut between words or lines, and the pieces are
+    /// encoded in parallel.
     ///
     /// # Errors
-    /// [`Error::Unfit`] for a symbol that is not known, if there is no unknown token.
+    /// [`Error::Usage`] for an unknown symbol, if there is no unknown token.
     pub fn encode(&self, text: &str) -> Result<Encoded> {
         let encoded: Vec<(Encoded, usize)> = pieces(text)
             .into_par_iter()
@@ -213,7 +219,7 @@ impl Tokenizer {
             });
             usage(format!("{strange}, and it has no unknown token"))
         })?;
-        // From bytes to characters; no token starts before the one before it.
+        // From bytes to characters. No token starts before the previous one.
         let (mut at, mut characters) = (0, 0);
         let starts = encoding.get_offsets().iter().map(|&(start, _)| {
             if let Some(passed) = text.get(at..start) {
@@ -229,14 +235,14 @@ impl Tokenizer {
         ))
     }
 
-    /// The text that some tokens stand for.
+    /// Decodes tokens to text.
     ///
     /// # Errors
-    /// [`Error::Unfit`] for a number that is none of a token.
+    /// [`Error::Usage`] for an id that is not a token.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
         if let Some(id) = ids.iter().find(|id| **id as usize >= self.vocabulary.len()) {
             return Err(usage(format!(
-                "{id} is no token; there are {}",
+                "expected a token id below {}, found {id}",
                 self.vocabulary.len()
             )));
         }
@@ -253,7 +259,8 @@ impl Tokenizer {
     }
 }
 
-/// Decodes token by token, each character as soon as all of its bytes are there.
+/// A streaming decoder. It returns each character as soon as all of its bytes are
+/// complete.
 pub struct Stream<'a> {
     tokenizer: &'a Tokenizer,
     inner: tokenizers::DecodeStream<
@@ -268,7 +275,7 @@ pub struct Stream<'a> {
 }
 
 impl Stream<'_> {
-    /// What the text goes on with after one more token; nothing while a character is not complete.
+    /// The text added by one more token; empty while a character is incomplete.
     ///
     /// # Errors
     /// As [`Tokenizer::decode`].
@@ -285,7 +292,8 @@ impl Stream<'_> {
                 self.held.push(id);
                 Ok(String::new())
             }
-            // What was given out has come to read otherwise, as bytes do that turn out to be no character: it stands.
+            // The new token changes text that was already returned, such as bytes that
+            // form no character. Returned text is kept.
             Err(_) => {
                 let held = [std::mem::take(&mut self.held), vec![id]].concat();
                 self.inner = self.tokenizer.inner.decode_stream(false);
@@ -294,7 +302,7 @@ impl Stream<'_> {
         }
     }
 
-    /// What is left at the end: of a character that was not completed, `�`.
+    /// The remaining text at the end: `�` for an incomplete character.
     ///
     /// # Errors
     /// As [`Tokenizer::decode`].
@@ -303,11 +311,11 @@ impl Stream<'_> {
     }
 }
 
-/// What the library makes of a file; it takes some of what a file says for granted, and panics where that is not so.
+/// Calls the library and turns its panics into errors. It panics on some invalid files.
 fn unless_it_panics<R>(work: impl FnOnce() -> R) -> Result<R> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
         usage(format!(
-            "cannot be worked with: the library that reads it panicked: {}",
+            "cannot be used: the tokenizers library panicked: {}",
             panic_message(&*panic)
         ))
     })
@@ -326,9 +334,10 @@ mod tests {
     use super::*;
 
     const TEXT: &str =
-        "The fox, the crow;\n\n  and the cheese: \"don't sing!\" said nobody.\tNaïve — crow’s 狐狸 🦊\r\n";
+        "The fox, the crow;\n\n  and the cheese: \"don't sing!\" said nobody.\tNaïve — \
+         crow’s 狐狸 🦊\r\n";
 
-    /// Many lines, so that it is cut into pieces.
+    /// A text of many lines, so that it is cut into pieces.
     fn long() -> String {
         let numbers = (0..20_000).map(|i| {
             format!(
@@ -341,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_gives_back_a_text_that_it_was_trained_on() -> Result<()> {
+    fn every_kind_restores_its_training_text() -> Result<()> {
         for units in [
             Units::Char,
             Units::Word(None),
@@ -359,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_text_is_cut_where_no_token_notices() -> Result<()> {
+    fn cutting_a_long_text_does_not_change_its_tokens() -> Result<()> {
         let kinds = [Units::Char, Units::Word(None), Units::Bpe(300)];
         let bare = long().replace(' ', "_");
         let ends = [" \n ", "\r\n", "\n\u{3000}", "\t\t"].map(|end| bare.replace('\n', end));
@@ -388,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_the_library_stumbles_over_is_refused() {
+    fn a_file_on_which_the_library_panics_is_refused() {
         let bpe = |vocab: &str, merges: &str| {
             format!(
                 r#"{{"version":"1.0","model":{{"type":"BPE","unk_token":"?","vocab":{vocab},"merges":{merges}}}}}"#
@@ -401,7 +410,7 @@ mod tests {
             let error = Tokenizer::from_json(json).unwrap_err();
             assert!(matches!(error, Error::Usage { .. }), "{error}");
         }
-        // This one can be read, and encodes.
+        // This file can be read and encodes, but does not decode.
         let strip = r#"{"version":"1.0","decoder":{"type":"Strip","content":"a","start":0,"stop":2},
             "model":{"type":"WordLevel","unk_token":"?","vocab":{"?":0,"a":1}}}"#;
         let tokenizer = Tokenizer::from_json(strip.into()).unwrap();
@@ -413,7 +422,8 @@ mod tests {
         }
     }
 
-    // Many merges are equally frequent here, so that an order of hashes would show.
+    // Many merges are equally frequent here, so that a dependence on hash order is
+    // detected.
     #[test]
     fn training_gives_the_same_bytes_every_time() -> Result<()> {
         let mut rng = crate::flow::random::stream(1, "words", 0);
@@ -437,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unknown_becomes_the_unknown_token_and_nothing_vanishes() -> Result<()> {
+    fn unknown_symbols_become_the_unknown_token() -> Result<()> {
         let tokenizer = Tokenizer::train(Units::Char, &["abc"])?;
         assert_eq!(
             tokenizer.encode("a?\nc")?,
@@ -468,7 +478,7 @@ mod tests {
     }
 
     #[test]
-    fn a_character_is_streamed_when_its_last_byte_is_there() -> Result<()> {
+    fn a_character_is_streamed_with_its_last_byte() -> Result<()> {
         let tokenizer = Tokenizer::train(Units::Bpe(256), &[TEXT])?;
         let ids = tokenizer.encode("狐!")?.ids;
         let mut stream = tokenizer.stream();
@@ -492,10 +502,10 @@ mod tests {
         Ok(())
     }
 
-    /// Bytes that fall back, as in the files of Llama: a run of them that is no text turns into marks, and with it what was
-    /// given out already.
+    /// Byte fallback, as in the files of Llama: a run of invalid bytes turns into
+    /// replacement characters, including bytes that were already returned.
     #[test]
-    fn bytes_that_turn_out_to_be_no_text_do_not_end_a_stream() -> Result<()> {
+    fn invalid_bytes_do_not_end_a_stream() -> Result<()> {
         let mut vocab: serde_json::Map<_, _> = (0..256usize)
             .map(|byte| (format!("<0x{byte:02X}>"), byte.into()))
             .collect();
@@ -520,7 +530,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused_with_what_could() {
+    fn invalid_settings_are_refused_with_the_expected_values() {
         for (name, expected) in [
             ("bpe:255", "N from 256"),
             ("bpe", "bpe:N"),
@@ -529,7 +539,7 @@ mod tests {
             ("bpe:99999999999", "at most 1000000"),
             ("chr", "path of a tokenizer.json"),
             ("bpe:1000", "use bpe:2"),
-            ("word:1000", "1000 words wanted"),
+            ("word:1000", "a vocabulary of 1000 words"),
         ] {
             let error = Tokenizer::named(name, &[TEXT]).unwrap_err();
             assert!(
@@ -545,7 +555,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_another_program_is_read_and_one_that_would_lose_symbols_refused() {
+    fn files_of_other_programs_are_read_unless_they_would_lose_symbols() {
         let open = |model: &str| {
             let json = format!(
                 r#"{{"version":"1.0","truncation":{{"direction":"Right","max_length":2,"strategy":"LongestFirst","stride":0}},
@@ -560,7 +570,7 @@ mod tests {
         assert_eq!(
             tokenizer.unwrap().encode("abxaba").unwrap().ids,
             [3, 0, 3, 1]
-        ); // and is not cut short
+        ); // not truncated
         let random = r#"{"type":"BPE","dropout":0.5,"unk_token":"?","vocab":{"?":0,"a":1,"b":2,"ab":3},"merges":["a b"]}"#;
         let ids = open(random).unwrap().encode(&"ab".repeat(50)).unwrap().ids;
         assert_eq!(ids, [3; 50]);
@@ -589,9 +599,9 @@ mod tests {
             ),
             (
                 r#"{"type":"WordLevel","unk_token":"?","vocab":{"?":0}}"#,
-                "nothing to predict",
+                "at least 2 tokens",
             ),
-            (r#"{"type":"Telepathy"}"#, "is none"),
+            (r#"{"type":"Telepathy"}"#, "not a valid tokenizer.json"),
         ] {
             let error = open(model).unwrap_err().to_string();
             assert!(error.contains(expected), "{model}: {error}");
@@ -599,6 +609,6 @@ mod tests {
         assert!(Tokenizer::from_json("fox".into())
             .unwrap_err()
             .to_string()
-            .contains("is none"));
+            .contains("not a valid tokenizer.json"));
     }
 }

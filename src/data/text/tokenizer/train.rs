@@ -1,4 +1,4 @@
-//! Learning a vocabulary from text.
+//! Training of tokenizers.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,29 +18,32 @@ use tokenizers::{
 use super::{refused, usage, Tokenizer};
 use crate::error::{Error, Result};
 
-/// What stands for a symbol that the vocabulary does not have.
+/// The token for symbols that are not in the vocabulary.
 const UNKNOWN: &str = "<unk>";
 
-/// A word with the space before it, or a single other character, with the space before it unless it is white space.
-/// Texts that write [`UNKNOWN`] themselves, as WikiText does, mean one word by it.
+/// The pattern of a word with the space before it, or of a single other character. The
+/// latter includes the space before it unless it is white space. [`UNKNOWN`] in a text,
+/// as in WikiText, is one word.
 const WORDS: &str = r"(?s) ?<unk>| ?\w+(?:['’]\w+)*| ?[^\w\s]|.";
 
-/// A text is cut into pieces of about this many bytes to be encoded: what is needed for each is large.
+/// The approximate size in bytes of the pieces of a text for encoding, which limits the
+/// memory per piece.
 const PIECE: usize = 1 << 16;
 
-/// The largest vocabulary that can be asked for.
+/// The largest size of a vocabulary.
 const LARGEST: usize = 1_000_000;
 
-/// What a text is cut into by a tokenizer that is trained here: `char`, `word`, `word:N` or `bpe:N`.
+/// The units of a tokenizer that is trained here: `char`, `word`, `word:N` or `bpe:N`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Units {
-    /// Characters. A character that was not trained on is unknown.
+    /// Characters. Characters that are not in the training text are unknown.
     Char,
-    /// Words, each with the space before it, and all other characters one by one: all of them, or this many of the
-    /// most frequent. Any other word is unknown, and decoding gives `<unk>` for it; the rest is given back as it was.
+    /// Words, each with the space before it, and all other characters one by one: all of
+    /// them, or this many of the most frequent. All other words are unknown and are
+    /// decoded as `<unk>`. The rest is decoded exactly.
     Word(Option<usize>),
-    /// So many pieces of UTF-8 bytes, each but the 256 bytes made of two others (byte-level BPE, as GPT-2's). Nothing
-    /// is unknown, and decoding gives back every text.
+    /// Byte-level BPE, as in GPT-2, with this many tokens: the 256 bytes, and merges of
+    /// two tokens. Nothing is unknown, and every text is decoded exactly.
     Bpe(usize),
 }
 
@@ -48,9 +51,8 @@ impl FromStr for Units {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let expected = format!(
-            "char, word, word:N (N from 2 on) or bpe:N (N from 256 on), N at most {LARGEST}"
-        );
+        let expected =
+            format!("char, word, word:N (N from 2) or bpe:N (N from 256), N at most {LARGEST}");
         let (kind, size) = text.split_once(':').map_or((text, None), |(kind, size)| {
             (kind, Some(size.parse::<usize>()))
         });
@@ -69,10 +71,10 @@ fn unfit(value: &str, expected: String) -> Error {
 }
 
 impl Tokenizer {
-    /// Learns a vocabulary from some texts: the same one every time.
+    /// Trains a tokenizer on some texts. The result is always the same.
     ///
     /// # Errors
-    /// [`Error::Unfit`] if the texts are too short for a vocabulary of that size.
+    /// [`Error::Usage`] if the texts are too short for a vocabulary of that size.
     pub fn train(units: Units, texts: &[&str]) -> Result<Self> {
         match units {
             Units::Char => {
@@ -82,7 +84,7 @@ impl Tokenizer {
                     .flat_map(|text| text.chars())
                     .for_each(|symbol| *counts.entry(symbol).or_default() += 1);
                 if counts.is_empty() {
-                    return Err(usage("no text to train on".into()));
+                    return Err(usage("expected text for training, found none".into()));
                 }
                 Self::of_words(counts.into_keys().map(String::from), Some(UNKNOWN), "(?s).")
             }
@@ -91,12 +93,13 @@ impl Tokenizer {
                 let wanted = most.unwrap_or(counts.len() + 1);
                 if counts.is_empty() || wanted > counts.len() + 1 {
                     let problem = format!(
-                        "{wanted} words wanted; the text has {} and <unk>",
+                        "expected text for a vocabulary of {wanted} words, found {} \
+                         words and <unk>",
                         counts.len()
                     );
                     return Err(usage(problem));
                 }
-                // The most frequent first; of equally frequent ones the first in the alphabet.
+                // Sorted by frequency, then alphabetically.
                 let mut order: Vec<(String, usize)> = counts.into_iter().collect();
                 order.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
                 let kept = order.into_iter().map(|(word, _)| word).take(wanted - 1);
@@ -106,13 +109,15 @@ impl Tokenizer {
         }
     }
 
-    /// Knows these characters, in this order, and nothing else; there is no unknown token.
+    /// A tokenizer of exactly these characters, in this order, without an unknown token.
     ///
     /// # Errors
-    /// [`Error::Unfit`] if there are none.
+    /// [`Error::Usage`] if `alphabet` is empty.
     pub fn characters(alphabet: &str) -> Result<Self> {
         if alphabet.is_empty() {
-            return Err(usage("an alphabet without characters".into()));
+            return Err(usage(
+                "expected an alphabet of at least one character, found none".into(),
+            ));
         }
         Self::of_words(alphabet.chars().map(String::from), None, "(?s).")
     }
@@ -164,25 +169,28 @@ impl Tokenizer {
         let reached = inner.get_vocab_size(true);
         if reached < size {
             let problem = format!(
-                "bpe:{size} wants {size} pieces; the text to train on gives {reached}, 256 bytes and what occurs twice \
-                 among it; use bpe:{reached} or less, or more text"
+                "bpe:{size} needs {size} tokens, but the training text gives {reached}: \
+                 256 bytes, and merges that occur at least twice; use bpe:{reached} or \
+                 less, or more text"
             );
             return Err(usage(problem));
         }
         Self::from_json(inner.to_string(true).map_err(refused)?)
     }
 
-    /// What a setting `tokenizer` asks for: [`Units`], trained on some texts, or the path of a `tokenizer.json`.
+    /// The tokenizer of a setting `tokenizer`: [`Units`], trained on some texts, or the
+    /// path of a `tokenizer.json`.
     ///
     /// # Errors
-    /// [`Error::Setting`] if it is neither; as [`Tokenizer::train`] and [`Tokenizer::open`].
+    /// [`Error::Setting`] if it is neither; errors of [`Tokenizer::train`] and
+    /// [`Tokenizer::open`].
     pub fn named(name: &str, texts: &[&str]) -> Result<Self> {
         match name.parse() {
             Ok(units) => Self::train(units, texts),
             Err(_) if Path::new(name).is_file() => Self::open(Path::new(name)),
             Err(Error::Setting { expected, .. }) => Err(unfit(
                 name,
-                format!("{expected}; or the path of a tokenizer.json that is there"),
+                format!("{expected}; or the path of a tokenizer.json that exists"),
             )),
             Err(error) => Err(error),
         }
@@ -198,7 +206,7 @@ fn split(pattern: &str) -> Result<Split> {
     .map_err(refused)
 }
 
-/// How often each word occurs.
+/// The number of occurrences of each word.
 fn words(texts: &[&str]) -> Result<BTreeMap<String, usize>> {
     let split = split(WORDS)?;
     let pieces: Vec<&str> = texts.iter().flat_map(|text| pieces(text)).collect();
@@ -219,10 +227,13 @@ fn words(texts: &[&str]) -> Result<BTreeMap<String, usize>> {
     })
 }
 
-/// A text in pieces that begin with a space before a word, or behind the end of a line that has other characters than
-/// white space on both sides; where there is no such place, with whatever white space stands before another character. No
-/// tokenizer made here looks across such places: white space header to what follows, if to anything, and no more than one
-/// character of it. Others may join white space to what comes before, but hardly over the places of the first kind.
+/// Splits a text into pieces at positions where no token can cross.
+///
+/// A piece begins with a space before a word, or after a line break with non-white
+/// characters on both sides. If there is no such position, it begins with any white space
+/// before another character. Tokenizers trained here never cross such positions: they
+/// join at most one white-space character, to the following text. Other tokenizers may
+/// join white space to the preceding text, but rarely across positions of the first kind.
 pub(super) fn pieces(text: &str) -> Vec<&str> {
     let bytes = text.as_bytes();
     let is_black = |symbol: Option<char>| symbol.is_some_and(|symbol| !symbol.is_whitespace());
