@@ -58,6 +58,10 @@ impl Sampler {
     fn new(settings: Label, context: &BuildContext, overlay: bool) -> Result<Self> {
         let (classes, width) = (context.classes, context.example.iter().product::<usize>());
         let problem = match classes {
+            _ if context.positions > 1 => {
+                let positions = context.positions;
+                format!("expected one label per example, found {positions}; choose another sampler")
+            }
             0 | 1 => format!("expected at least 2 classes, found {classes}"),
             _ if overlay && width <= classes => format!(
                 "expected examples of more than {classes} numbers, one per class, found \

@@ -157,29 +157,39 @@ impl Subject<'_> {
     }
 
     fn locality(&self) -> Checked {
-        for (batch, views) in [(1, 1), (3, 2)] {
-            let context = self.toy.context(1, 6)?;
-            let other = context
-                .vars
-                .get("another.weight", (2, 2), Init::Const(1.))?;
-            let mut layer = self.build_in(&context)?;
-            let rows = self.toy.rows(batch * views)?;
-            let before = rows.copy()?;
-            let variables = values(&context.vars)?;
-            let input = self.toy.input(&rows, views)?;
-            learn(&mut *layer, &input, &context)?;
-            layer.epoch_ended(&step(1, 0))?;
-            let after = values(&context.vars)?;
-            let learns = variables.iter().any(|(path, value)| after[path] != *value);
-            ensure!(
-                learns || variables.len() == 1,
-                "a step with a gradient changes none of its variables"
-            );
-            let untouched = bits(&other)? == bits(&other.ones_like()?)?;
-            ensure!(untouched, "a step changes a variable that is not its own");
-            let changed = scalar(&rows.ne(&before)?.to_dtype(DType::F32)?.sum_all()?)?;
-            ensure!(changed == 0., "a step changes the input");
+        match (self.locality_of(1, 1), self.locality_of(3, 2)) {
+            // Some rules need two passes.
+            (Err(Complaint::Skip(_)), two) => two,
+            (one, Err(Complaint::Skip(_))) => one,
+            (one, two) => one.and(two),
         }
+    }
+
+    fn locality_of(&self, batch: usize, views: usize) -> Checked {
+        let context = self.toy.context(1, 6)?;
+        let other = context
+            .vars
+            .get("another.weight", (2, 2), Init::Const(1.))?;
+        let mut layer = self.build_in(&context)?;
+        let rows = self.toy.rows(batch * views)?;
+        let before = rows.copy()?;
+        let variables = values(&context.vars)?;
+        let input = self.toy.input(&rows, views)?;
+        match learn(&mut *layer, &input, &context) {
+            Err(error @ Error::Unfit { .. }) => return Err(Complaint::Skip(error.to_string())),
+            learned => learned?,
+        };
+        layer.epoch_ended(&step(1, 0))?;
+        let after = values(&context.vars)?;
+        let learns = variables.iter().any(|(path, value)| after[path] != *value);
+        ensure!(
+            learns || variables.len() == 1,
+            "a step with a gradient changes none of its variables"
+        );
+        let untouched = bits(&other)? == bits(&other.ones_like()?)?;
+        ensure!(untouched, "a step changes a variable that is not its own");
+        let changed = scalar(&rows.ne(&before)?.to_dtype(DType::F32)?.sum_all()?)?;
+        ensure!(changed == 0., "a step changes the input");
         Ok(())
     }
 

@@ -10,9 +10,10 @@
 //! onward_core::conformance::of_package(env!("CARGO_PKG_NAME")).assert_passed();
 //! ```
 //!
-//! Every plugin that the package has registered is tested with its default settings, on
-//! random images of 4×4 pixels and on a text of four letters ([`images`], [`text`]):
-//! alone, and in complete runs with the other linked plugins.
+//! Every plugin that the package has registered is tested with its default settings,
+//! alone and in complete runs with the other linked plugins. The data are random images
+//! of 4×4 pixels ([`images`]), a text of four letters ([`text`]), and images with a label
+//! for each row ([`sequences`]).
 //!
 //! | trial            | of                             | expected                                                           |
 //! |------------------|--------------------------------|--------------------------------------------------------------------|
@@ -47,7 +48,7 @@ use std::fmt;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::time::Instant;
 
-pub use toys::{images, text};
+pub use toys::{images, sequences, text};
 
 use crate::contract::architecture::Architecture;
 use crate::contract::goodness::GoodnessFn;

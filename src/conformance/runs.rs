@@ -73,6 +73,7 @@ impl Subject {
         match self.toy {
             Toy::Text => toys::text(),
             Toy::Images(_) => toys::images(),
+            Toy::Sequences => toys::sequences(),
         }
     }
 
@@ -132,19 +133,20 @@ fn candidates(kind: &'static str, name: &'static str) -> Vec<Subject> {
                     settings.extend(sampler.map(|sampler| ("sampler", sampler.into())));
                     settings.extend((depth > 0).then(|| ("hidden", vec![12; depth].into())));
                     settings.extend(loss.map(|loss| ("loss", loss.into())));
-                    for toy in Toy::ALL {
-                        let settings = settings.clone();
-                        candidates.push(Subject {
-                            architecture,
-                            settings,
-                            toy,
-                        });
-                    }
+                    candidates.push((architecture, settings));
                 }
             }
         }
     }
-    candidates
+    let mut subjects = Vec::new();
+    for toy in Toy::ALL {
+        subjects.extend(candidates.iter().map(|(architecture, settings)| Subject {
+            architecture,
+            settings: settings.clone(),
+            toy,
+        }));
+    }
+    subjects
 }
 
 /// The first run in which the plugin works. Runs in which it does not fit are skipped;

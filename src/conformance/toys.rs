@@ -11,6 +11,8 @@ use crate::data::text::tokenizer::Tokenizer;
 use crate::data::text::{self, Parts, Text};
 use crate::data::{Content, DataSet, ExampleSpec, Framing};
 use crate::error::Result;
+use crate::flow::batch::Batch;
+use crate::flow::examples::{Augment, Examples};
 use crate::flow::input::{Input, Values};
 use crate::flow::random::{below, stream, unit};
 use crate::flow::step::Step;
@@ -46,16 +48,69 @@ fn labelled(label: impl Fn(usize) -> usize) -> Result<DataSet> {
         Images::new(pixels, labels, [1, 4, 4])
     };
     Ok(DataSet {
-        spec: ExampleSpec::new(
-            &[1, 4, 4],
-            ["a", "b", "c", "d"].map(String::from).to_vec(),
-            Content::Picture(Framing::Whole),
-        ),
+        spec: spec(),
         train: Arc::new(part(0, 60)?),
         validation: Arc::new(part(10_000, 20)?),
         test: Arc::new(part(20_000, 20)?),
         text: None,
     })
+}
+
+fn spec() -> ExampleSpec {
+    let classes = ["a", "b", "c", "d"].map(String::from).to_vec();
+    ExampleSpec::new(&[1, 4, 4], classes, Content::Picture(Framing::Whole))
+}
+
+/// Random images of 4×4 pixels with a class for each row: the brightest pixel of the row.
+///
+/// # Errors
+/// None that is known.
+pub fn sequences() -> Result<DataSet> {
+    Ok(DataSet {
+        spec: ExampleSpec {
+            positions: 4,
+            ..spec()
+        },
+        train: Arc::new(Rows {
+            first: 0,
+            count: 60,
+        }),
+        validation: Arc::new(Rows {
+            first: 10_000,
+            count: 20,
+        }),
+        test: Arc::new(Rows {
+            first: 20_000,
+            count: 20,
+        }),
+        text: None,
+    })
+}
+
+struct Rows {
+    first: usize,
+    count: usize,
+}
+
+impl Examples for Rows {
+    fn len(&self) -> usize {
+        self.count
+    }
+
+    fn batch(&self, indices: &[usize], _: Option<&Augment<'_>>) -> Result<Batch> {
+        let (mut pixels, mut labels) = (Vec::new(), Vec::new());
+        for index in indices {
+            let mut rng = stream(7, "rows", (self.first + index) as u64);
+            for _ in 0..4 {
+                let class = below(&mut rng, 4);
+                let bright = |pixel: usize| if pixel == class { 0.5f32 } else { 0. };
+                pixels.extend((0..4).map(|pixel| bright(pixel) + unit(&mut rng) as f32 / 2.));
+                labels.push(class as u32);
+            }
+        }
+        let pixels = Tensor::from_vec(pixels, (indices.len(), 1, 4, 4), &Device::Cpu)?;
+        Batch::new(pixels, labels)
+    }
 }
 
 /// A text of four letters in windows of three. Each letter determines the next one.
@@ -129,15 +184,17 @@ pub(super) fn optimiser(context: &BuildContext, place: &str) -> Optimiser {
     )
 }
 
-/// The examples of a trial: images of this size, or windows of three letters.
+/// The examples of a trial: images of this size, windows of three letters, or images
+/// with a label for each row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Toy {
     Images(usize),
     Text,
+    Sequences,
 }
 
 impl Toy {
-    pub(super) const ALL: [Self; 2] = [Self::Images(4), Self::Text];
+    pub(super) const ALL: [Self; 3] = [Self::Images(4), Self::Text, Self::Sequences];
 
     /// The context of a plugin with `units` units.
     pub(super) fn context(self, seed: u64, units: usize) -> Result<BuildContext> {
@@ -148,6 +205,10 @@ impl Toy {
             Self::Images(size) => {
                 let image = vec![1, size, size];
                 (context.example, context.input) = (image.clone(), image);
+            }
+            Self::Sequences => {
+                (context.example, context.input) = (vec![1, 4, 4], vec![1, 4, 4]);
+                context.positions = 4;
             }
             Self::Text => {
                 (context.example, context.input) = (vec![3], vec![12]);
@@ -161,6 +222,7 @@ impl Toy {
     pub(super) fn rows(self, rows: usize) -> Result<Tensor> {
         match self {
             Self::Images(size) => random(&[rows, 1, size, size], 4),
+            Self::Sequences => random(&[rows, 1, 4, 4], 4),
             Self::Text => {
                 let letters = (0..3 * rows as u32).map(|index| index % 4);
                 Ok(Tensor::from_iter(letters, &Device::Cpu)?.reshape((rows, 3))?)

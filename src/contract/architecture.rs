@@ -70,7 +70,8 @@ use crate::flow::step::Step;
 ///
 /// Expected of you: all variables are made through [`BuildContext::vars`](crate::BuildContext::vars), those of each block
 /// below a place of its own that was also given to [`Block::new`](crate::Block::new); all views of a step see the weights
-/// from before the step's updates; the computation of one block reaches another only as an activity, detached.
+/// from before the step's updates; the computation of one block reaches another only as an activity, detached. A rule in which a gradient crosses a block
+/// asks for it with [`Block::input_gradient`](crate::Block::input_gradient).
 pub trait Architecture: Send + Sync {
     /// One step of everything that learns at this step; a report for each block that did, with the block's index.
     ///
@@ -107,5 +108,39 @@ pub trait Architecture: Send + Sync {
     /// Errors of the parts.
     fn epoch_ended(&mut self, step: &Step) -> Result<()> {
         self.net_mut().epoch_ended(step)
+    }
+}
+
+/// An architecture that holds another one passes its calls on.
+impl<T: Architecture + ?Sized> Architecture for Box<T> {
+    fn learn(
+        &mut self,
+        batch: &Batch,
+        sampler: &dyn NegativeSampler,
+        step: &Step,
+    ) -> Result<Vec<(usize, StepReport)>> {
+        (**self).learn(batch, sampler, step)
+    }
+
+    fn scores(
+        &self,
+        batch: &Batch,
+        sampler: &dyn NegativeSampler,
+        readout: &Readout,
+        step: &Step,
+    ) -> Result<Tensor> {
+        (**self).scores(batch, sampler, readout, step)
+    }
+
+    fn net(&self) -> &Net {
+        (**self).net()
+    }
+
+    fn net_mut(&mut self) -> &mut Net {
+        (**self).net_mut()
+    }
+
+    fn epoch_ended(&mut self, step: &Step) -> Result<()> {
+        (**self).epoch_ended(step)
     }
 }

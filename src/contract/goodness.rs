@@ -148,10 +148,11 @@ pub trait GoodnessFn: Send + Sync {
         optimiser: &mut Optimiser,
         step: &Step,
     ) -> Result<()> {
-        match &grade.own {
-            Some(gradients) => optimiser.apply(gradients, step),
-            None => Ok(()),
+        if let Some(gradients) = &grade.own {
+            // A goodness without variables has none to update.
+            optimiser.apply_found(gradients, step)?;
         }
+        Ok(())
     }
 
     /// Called once after the last step of every epoch in which the block learns; does nothing by default. Rules in
@@ -161,6 +162,48 @@ pub trait GoodnessFn: Send + Sync {
     /// Errors of the solution.
     fn epoch_ended(&mut self, _step: &Step) -> Result<()> {
         Ok(())
+    }
+}
+
+/// A goodness that holds another one passes its calls on.
+impl<T: GoodnessFn + ?Sized> GoodnessFn for Box<T> {
+    fn goodness(&self, activity: &Tensor) -> Result<Tensor> {
+        (**self).goodness(activity)
+    }
+
+    fn classes(&self) -> Option<usize> {
+        (**self).classes()
+    }
+
+    fn threshold(&self, units: usize) -> f64 {
+        (**self).threshold(units)
+    }
+
+    fn gradient(&self, activity: &Tensor, upstream: &Tensor) -> Result<Tensor> {
+        (**self).gradient(activity, upstream)
+    }
+
+    fn grade(&self, activity: &Tensor, targets: &Targets, objective: &Objective) -> Result<Grade> {
+        (**self).grade(activity, targets, objective)
+    }
+
+    fn uses_labels(&self, objective: &Objective) -> bool {
+        (**self).uses_labels(objective)
+    }
+
+    fn learn(
+        &mut self,
+        activity: &Tensor,
+        grade: &Grade,
+        targets: &Targets,
+        optimiser: &mut Optimiser,
+        step: &Step,
+    ) -> Result<()> {
+        (**self).learn(activity, grade, targets, optimiser, step)
+    }
+
+    fn epoch_ended(&mut self, step: &Step) -> Result<()> {
+        (**self).epoch_ended(step)
     }
 }
 

@@ -122,6 +122,33 @@ pub trait LocalLayer: Send + Sync {
     }
 }
 
+/// A layer that holds another one passes its calls on.
+impl<T: LocalLayer + ?Sized> LocalLayer for Box<T> {
+    fn forward(&self, input: &Input, step: &Step) -> Result<Tensor> {
+        (**self).forward(input, step)
+    }
+
+    fn learn(&mut self, lesson: &Lesson<'_>, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
+        (**self).learn(lesson, optimiser, step)
+    }
+
+    fn input_gradient(&self, lesson: &Lesson<'_>, step: &Step) -> Result<Tensor> {
+        (**self).input_gradient(lesson, step)
+    }
+
+    fn uses_labels(&self) -> bool {
+        (**self).uses_labels()
+    }
+
+    fn epoch_ended(&mut self, step: &Step) -> Result<()> {
+        (**self).epoch_ended(step)
+    }
+
+    fn weight_images(&self) -> Result<Option<Tensor>> {
+        (**self).weight_images()
+    }
+}
+
 /// What a layer learns from in one step.
 #[derive(Clone, Copy, Debug)]
 pub struct Lesson<'a> {

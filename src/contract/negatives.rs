@@ -32,7 +32,8 @@ const MANY: usize = 1 << 15;
 /// A hard negative for each label: a wrong class, drawn in proportion to the probability that the network gives it.
 ///
 /// # Errors
-/// [`Error::Unfit`] if there is no other class than the label.
+/// [`Error::Unfit`] if there is no other class than the label; [`Error::Shape`] if there is not one prediction
+/// for each label.
 pub fn predicted_wrong(
     labels: &[u32],
     log_probabilities: &Tensor,
@@ -42,6 +43,14 @@ pub fn predicted_wrong(
         .to_device(&Device::Cpu)?
         .to_dtype(DType::F64)?;
     let rows = rows.to_vec2::<f64>()?;
+    if rows.len() != labels.len() {
+        let expected = format!("a row for each of {} labels", labels.len());
+        return Err(Error::shape(
+            "prediction",
+            log_probabilities.dims(),
+            expected,
+        ));
+    }
     let draws: Vec<f64> = labels.iter().map(|_| unit(rng)).collect();
     let wrong = |((row, &label), draw): ((&Vec<f64>, &u32), f64)| wrong_class(row, label, draw);
     if log_probabilities.elem_count() < MANY {

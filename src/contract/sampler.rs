@@ -102,3 +102,35 @@ pub trait NegativeSampler: Send + Sync {
         Ok(())
     }
 }
+
+/// A sampler that holds another one passes its calls on.
+impl<T: NegativeSampler + ?Sized> NegativeSampler for Box<T> {
+    fn views(&self, batch: &Batch, prediction: &Prediction<'_>, step: &Step) -> Result<Views> {
+        (**self).views(batch, prediction, step)
+    }
+
+    fn uses_labels(&self) -> bool {
+        (**self).uses_labels()
+    }
+
+    fn smallest_batch(&self) -> usize {
+        (**self).smallest_batch()
+    }
+
+    fn neutral(&self, batch: &Batch) -> Result<Input> {
+        (**self).neutral(batch)
+    }
+
+    fn hypotheses(&self, batch: &Batch, candidates: &Tensor) -> Result<Option<Input>> {
+        (**self).hypotheses(batch, candidates)
+    }
+
+    fn refresh(
+        &self,
+        train: &dyn Examples,
+        predict: &dyn Fn(&Batch) -> Result<Tensor>,
+        step: &Step,
+    ) -> Result<()> {
+        (**self).refresh(train, predict, step)
+    }
+}

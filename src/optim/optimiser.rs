@@ -132,6 +132,15 @@ impl Optimiser {
     /// [`Error::Usage`] if there is no gradient: the activity was detached from the
     /// variables.
     pub fn apply(&mut self, gradients: &GradStore, step: &Step) -> Result<()> {
+        if self.apply_found(gradients, step)? {
+            return Ok(());
+        }
+        let problem = "no gradient reached a variable; `forward` must not detach, or the layer must override `learn`";
+        Err(Error::usage(self.vars.path("*"), problem))
+    }
+
+    /// Updates every variable that `gradients` has one for; returns whether there was any.
+    pub(crate) fn apply_found(&mut self, gradients: &GradStore, step: &Step) -> Result<bool> {
         let mut met = false;
         for (name, var) in self.vars.learned() {
             if let Some(gradient) = gradients.get(&var) {
@@ -139,12 +148,7 @@ impl Optimiser {
                 self.update(&name, &var, Gradient::Whole(gradient), step)?;
             }
         }
-        if met {
-            return Ok(());
-        }
-        let problem = "no gradient reached a variable; `forward` must not detach, or the \
-                       layer must override `learn`";
-        Err(Error::usage(self.vars.path("*"), problem))
+        Ok(met)
     }
 
     /// Updates one variable, given its full name. During accumulation the gradient is

@@ -222,6 +222,24 @@ impl Stack {
         Input::beside(&features)
     }
 
+    /// A forward pass: the input and the activity of every level, for architectures that call
+    /// [`Block::grade`] and [`Block::follow`] themselves.
+    ///
+    /// # Errors
+    /// Errors of a layer.
+    pub fn activities(&self, input: Input, step: &Step) -> Result<Vec<(Input, Tensor)>> {
+        let (mut passed, mut kept) = (Vec::new(), Kept::default());
+        let mut input = input.normalised(self.normalise)?;
+        for index in 0..self.net.blocks.len() {
+            let activity = self.forward_level(index, &input, step)?;
+            kept.add(self, index, &activity);
+            let above = self.input_above(index, &activity, &kept, input.views())?;
+            passed.push((input, activity));
+            input = above;
+        }
+        Ok(passed)
+    }
+
     /// The goodness of an input, summed over the levels that are read out: `(V·B,)`,
     /// `(V·B, C)` or `(V·B, P, C)`.
     ///
