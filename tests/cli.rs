@@ -665,7 +665,7 @@ fn a_checkpoint_that_was_damaged_or_is_not_ours_is_refused() {
     );
     std::fs::write(run.join("config.toml"), "hidden = [40, 40]").unwrap();
     let message = fails(1, &["evaluate", run.to_str().unwrap()]);
-    assert!(message.contains("names no `architecture`"), "{message}");
+    assert!(message.contains("has no `architecture`"), "{message}");
     #[cfg(target_os = "linux")]
     fails(1, &["train", "progressive", "--out", "/proc/nowhere/run"]);
 }

@@ -7,8 +7,9 @@ use clap::Args;
 use image::ImageFormat;
 
 use super::flags::DataDir;
+use crate::data::files::write_atomically;
 use crate::error::{Error, Result};
-use crate::run::{folder, picture, Run};
+use crate::run::{picture, Run};
 
 #[derive(Args)]
 pub(super) struct Picture {
@@ -40,6 +41,6 @@ impl Picture {
         let mut bytes = Cursor::new(Vec::new());
         let written = sheet.write_to(&mut bytes, ImageFormat::Png);
         written.map_err(|error| Error::run(&self.out, format!("cannot be drawn: {error}")))?;
-        folder::write(&self.out, &bytes.into_inner())
+        write_atomically(&self.out, &bytes.into_inner())
     }
 }

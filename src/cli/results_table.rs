@@ -8,8 +8,9 @@ use serde_json::Value as Json;
 
 use super::command_line::{configuration, data_argument, shortest};
 use super::output::print;
+use crate::data::files::write_atomically;
 use crate::error::{Error, Result};
-use crate::run::folder::{self, CONFIG, SUMMARY};
+use crate::run::folder::{CONFIG, SUMMARY};
 
 #[derive(Args)]
 pub(super) struct Report {
@@ -244,7 +245,7 @@ pub fn write(path: &Path, table: &str) -> Result<()> {
             format!("expected two lines around the table: {begin} and {end}"),
         )
     })?;
-    folder::write(
+    write_atomically(
         path,
         format!("{before}{begin}\n{table}{end}{after}").as_bytes(),
     )

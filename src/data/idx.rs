@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::data::bytes::Reader;
+use crate::data::files::write_atomically;
 use crate::data::images::Images;
 use crate::data::{find, Content, DataSet, ExampleSpec, Framing};
 use crate::error::{Error, Result};
-use crate::run::folder;
 
 const IMAGES: u32 = 2051;
 const LABELS: u32 = 2049;
@@ -178,8 +178,8 @@ pub fn write(folder: &Path, train: &Images, test: &Images) -> Result<()> {
         ]
         .concat();
         let labels = [&header(&[LABELS as usize, count]), part.labels()].concat();
-        folder::write(&folder.join(files[0]), &images)?;
-        folder::write(&folder.join(files[1]), &labels)?;
+        write_atomically(&folder.join(files[0]), &images)?;
+        write_atomically(&folder.join(files[1]), &labels)?;
     }
     Ok(())
 }

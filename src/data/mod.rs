@@ -4,7 +4,7 @@ mod bytes;
 pub(crate) mod channels;
 pub mod cifar;
 mod data_set;
-mod files;
+pub(crate) mod files;
 pub mod hub;
 pub mod idx;
 pub mod images;

@@ -11,7 +11,8 @@ use safetensors::tensor::{TensorView, View};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
-use super::folder::{self, TOKENIZER};
+use super::folder::TOKENIZER;
+use crate::data::files::write_atomically;
 use crate::data::text::tokenizer::Tokenizer;
 use crate::data::ExampleSpec;
 use crate::error::{Error, Result};
@@ -82,7 +83,7 @@ pub(crate) fn write(
     let metadata = HashMap::from([(KEY.to_string(), header.to_json())]);
     let bytes = safetensors::serialize(tensors, Some(metadata));
     let bytes = bytes.map_err(|error| Error::run(path, format!("cannot be written: {error}")))?;
-    folder::write(path, &bytes)
+    write_atomically(path, &bytes)
 }
 
 /// Reads a checkpoint and verifies its checksum.

@@ -1,7 +1,7 @@
 //! The folder of a run: locking and atomic writes.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -103,24 +103,6 @@ impl Folder {
     }
 }
 
-/// Writes a file atomically: a temporary file is written and renamed. A reader sees the
-/// old or the new file, never a part of it.
-pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".tmp");
-    let beside = path.with_file_name(name);
-    let mut file = File::create(&beside).map_err(Error::file("create", &beside))?;
-    let written = file
-        .write_all(bytes)
-        .and_then(|()| file.sync_all())
-        .and_then(|()| fs::rename(&beside, path));
-    written.map_err(|error| {
-        // Remove the incomplete file, since the disk may be full.
-        let _ = fs::remove_file(&beside);
-        Error::file("write", path)(error)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,7 +118,7 @@ mod tests {
         );
         std::fs::write(name.join("config.toml.tmp"), "arch").unwrap();
         Folder::create(&name)?; // nothing has been written yet
-        write(&name.join(CONFIG), b"")?;
+        std::fs::write(name.join(CONFIG), b"").unwrap();
         assert!(Folder::create(&name)
             .err()
             .unwrap()
@@ -160,17 +142,6 @@ mod tests {
         let path = held.path().to_path_buf();
         drop(held);
         Folder::lock(&path)?;
-        Ok(())
-    }
-
-    #[test]
-    fn a_replaced_file_leaves_no_temporary_file() -> Result<()> {
-        let base = tempfile::tempdir().unwrap();
-        let path = base.path().join("x");
-        write(&path, b"first")?;
-        write(&path, b"2nd")?;
-        assert_eq!(fs::read(&path).unwrap(), b"2nd");
-        assert_eq!(fs::read_dir(base.path()).unwrap().count(), 1);
         Ok(())
     }
 }

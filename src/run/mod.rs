@@ -28,6 +28,7 @@ use self::summary::Summary;
 use crate::contract::architecture::Architecture;
 use crate::contract::sampler::NegativeSampler;
 use crate::data::channels::Channels;
+use crate::data::files::write_atomically;
 use crate::data::{pictures, Content, DataSet};
 use crate::error::{Error, Result};
 use crate::flow::batch::Batch;
@@ -145,7 +146,7 @@ impl Run {
         };
         let summary = self.train_and_evaluate(&mut both)?;
         let text = serde_json::to_string_pretty(&summary).expect("plain values can be written");
-        folder::write(&folder.join(SUMMARY), format!("{text}\n").as_bytes())?;
+        write_atomically(&folder.join(SUMMARY), format!("{text}\n").as_bytes())?;
         Ok(summary)
     }
 
@@ -253,10 +254,10 @@ impl Run {
     /// Writes the files that the weights depend on: the configuration and, for text, the
     /// tokenizer.
     fn describe_in(&self, folder: &Path) -> Result<()> {
-        folder::write(&folder.join(CONFIG), self.config.to_toml().as_bytes())?;
+        write_atomically(&folder.join(CONFIG), self.config.to_toml().as_bytes())?;
         match &self.data.text {
             Some(text) => {
-                folder::write(&folder.join(TOKENIZER), text.tokenizer.to_json().as_bytes())
+                write_atomically(&folder.join(TOKENIZER), text.tokenizer.to_json().as_bytes())
             }
             None => Ok(()),
         }

@@ -134,11 +134,10 @@ fn solved(mut a: Vec<Vec<f64>>, mut b: Vec<Vec<f64>>) -> Result<Vec<Vec<f64>>> {
         }
         for row in (0..size).filter(|row| *row != pivot) {
             let factor = a[row][pivot] / a[pivot][pivot];
-            for column in pivot..size {
-                a[row][column] -= factor * a[pivot][column];
-            }
-            for column in 0..b[row].len() {
-                b[row][column] -= factor * b[pivot][column];
+            for matrix in [&mut a, &mut b] {
+                let of_pivot = matrix[pivot].clone();
+                let pairs = matrix[row].iter_mut().zip(of_pivot);
+                pairs.for_each(|(value, of_pivot)| *value -= factor * of_pivot);
             }
         }
     }

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde_json::{json, Value};
 
+use crate::data::files::write_atomically;
 use crate::error::{Error, Result};
 use crate::run::observe::{Event, Observer};
 
@@ -44,7 +45,7 @@ impl Metrics {
             .map(|line| format!("{line}\n"))
             .collect();
         if kept != old {
-            crate::run::folder::write(&path, kept.as_bytes())?;
+            write_atomically(&path, kept.as_bytes())?;
         }
         let file = OpenOptions::new()
             .create(true)
