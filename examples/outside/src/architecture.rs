@@ -1,34 +1,46 @@
 //! Architecture `staggered`.
 
 use onward::candle_core::Tensor;
-use onward::optim::{OptimiserSpec, Algorithm, Schedule};
+use onward::contract::head::HeadSpec;
+use onward::optim::{OptimiserSpec, Span};
 use onward::plugin::registry::Preset;
 use onward::settings::Pick;
 use onward::wiring::stack::{Level, Stack};
 use onward::{
-    Architecture, Batch, Block, GoodnessFn, Head, Input, LocalLayer, Loss, NegativeSampler, Normalise, Objective,
-    Readout, StepReport, Result, BuildContext, Step,
+    Architecture, Batch, BuildContext, GoodnessFn, LocalLayer, NegativeSampler, Net, Normalise,
+    Objective, Readout, Result, Step, StepReport,
 };
 
 onward::settings! {
-    /// Layers one upon the other, each of which begins to learn an epoch after the one below; then all learn in every
-    /// step, `aₗ = layerₗ(norm(aₗ₋₁))`. What they are is read out by a softmax over all of them,
-    /// `log softmax(Σₗ norm(aₗ)·Wₗ)`, of which no layer hears.
+    /// Stacked layers that start to learn one after the other, each an epoch after the
+    /// layer below.
+    ///
+    /// `aₗ = layerₗ(norm(aₗ₋₁))`; a softmax over all layers reads the class out,
+    /// `log softmax(Σₗ norm(aₗ)·Wₗ)`, and changes no layer.
     pub struct Staggered {
         /// The width of each layer.
-        hidden: Vec<usize> = vec![100, 200], in 1..;
+        hidden: Vec<usize> = vec![100, 200], in 1..=1_000_000;
         /// The layer of all levels.
         layer: Pick<dyn LocalLayer> = "softplus".into();
         /// The goodness of all levels.
         goodness: Pick<dyn GoodnessFn> = "excess".into();
-        /// Learning rate.
-        lr: f64 = 0.02, in f64::MIN_POSITIVE..=1000.;
+        .. objective: Objective = Objective::default();
+        .. optimiser: OptimiserSpec = OptimiserSpec {
+            lr: 0.02,
+            weight_decay: 0.,
+            ..OptimiserSpec::default()
+        };
+        .. head: HeadSpec = HeadSpec {
+            head_lr: 0.02,
+            head_weight_decay: 0.,
+            ..HeadSpec::default()
+        };
     }
 }
 
 const PRESETS: &[Preset] = &[Preset {
     name: "stripes",
-    about: "what these plugins were made for",
+    about: "the data and the sampler of this crate",
     settings: r#"
         data = "stripes"
         sampler = "halves"
@@ -36,55 +48,60 @@ const PRESETS: &[Preset] = &[Preset {
     "#,
 }];
 
-struct Net(Stack);
+struct Stacked(Stack);
 
-impl Net {
+impl Stacked {
     fn new(settings: &Staggered, context: &BuildContext) -> Result<Self> {
-        let (method, schedule) = (Algorithm::Sgd, Schedule::HalfLinear);
-        let descent = OptimiserSpec { optimiser: method, lr: settings.lr, weight_decay: 0., momentum: 0.9, schedule };
-        let objective = Objective { loss: Loss::Logistic, theta: None, temperature: 1. };
-        let level = |(index, &units): (usize, &usize)| {
-            let (layer, goodness) = (settings.layer.clone(), settings.goodness.clone());
-            Level { units, layer, goodness, objective, descent, span: index.min(context.epochs - 1)..context.epochs }
+        let level = |(index, &units): (usize, &usize)| Level {
+            units,
+            layer: settings.layer.clone(),
+            goodness: settings.goodness.clone(),
+            objective: settings.objective.clone(),
+            optimiser: settings.optimiser.clone(),
+            span: Span::Epochs(index.min(context.epochs - 1)..context.epochs),
+            shortcuts: Vec::new(),
         };
         let levels: Vec<Level> = settings.hidden.iter().enumerate().map(level).collect();
-        let ones = Input::of(Tensor::ones([&[1], &context.input[..]].concat(), context.vars.dtype(), &context.vars.device())?)?;
-        Ok(Self(Stack::new(context, ones, Normalise::MeanSquare, &levels, 0..levels.len())?.with_head(context, descent, 0)?))
+        let (example, all) = (context.probe_input()?, 0..levels.len());
+        let stack = Stack::new(context, example, Normalise::MeanSquare, &levels, all)?;
+        let head = settings.head.optimiser(&settings.optimiser);
+        let mut stack = stack.with_head(context, head, 0)?;
+        stack.net.readouts = vec![Readout::new("head").cheap().with_log_probabilities()];
+        Ok(Self(stack))
     }
 }
 
-impl Architecture for Net {
-    fn learn(&mut self, batch: &Batch, sampler: &mut dyn NegativeSampler, step: &Step) -> Result<Vec<(usize, StepReport)>> {
+impl Architecture for Stacked {
+    fn learn(
+        &mut self,
+        batch: &Batch,
+        sampler: &dyn NegativeSampler,
+        step: &Step,
+    ) -> Result<Vec<(usize, StepReport)>> {
         self.0.learn(batch, sampler, step)
     }
 
-    fn scores(&self, batch: &Batch, sampler: &dyn NegativeSampler, _readout: &str, step: &Step) -> Result<Tensor> {
+    fn scores(
+        &self,
+        batch: &Batch,
+        sampler: &dyn NegativeSampler,
+        _readout: &Readout,
+        step: &Step,
+    ) -> Result<Tensor> {
         self.0.head(sampler.neutral(batch)?, step)
     }
 
-    fn readouts(&self) -> Vec<Readout> {
-        vec![Readout { name: "head", cheap: true, log_probabilities: true }]
+    fn net(&self) -> &Net {
+        &self.0.net
     }
 
-    fn blocks(&self) -> &[Block] {
-        &self.0.blocks
-    }
-
-    fn blocks_mut(&mut self) -> &mut [Block] {
-        &mut self.0.blocks
-    }
-
-    fn heads(&self) -> &[Head] {
-        &self.0.heads
-    }
-
-    fn heads_mut(&mut self) -> &mut [Head] {
-        &mut self.0.heads
+    fn net_mut(&mut self) -> &mut Net {
+        &mut self.0.net
     }
 }
 
 onward::register! {
-    dyn Architecture, "staggered", "layers that begin to learn one after the other (an example, 2026)",
-    |settings: Staggered, context| Ok(Box::new(Net::new(&settings, context)?)),
+    dyn Architecture, "staggered", "layers that start to learn one after the other (an example, 2026)",
+    |settings: Staggered, context| Ok(Box::new(Stacked::new(&settings, context)?)),
     .presets(PRESETS)
 }

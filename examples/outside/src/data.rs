@@ -3,20 +3,20 @@
 use std::sync::Arc;
 
 use onward::data::images::Images;
-use onward::flow::examples::{Examples};
-use onward::data::{Content, DataSet, Framing, ExampleSpec};
+use onward::data::{Content, DataSet, ExampleSpec, Framing};
+use onward::flow::examples::Examples;
 use onward::flow::random::{below, stream, unit};
 use onward::Result;
 
 onward::settings! {
     /// Grey images of 8×8 pixels with noisy stripes in one of four directions.
     pub struct Stripes {
-        /// Images to train on; a fifth of them to validate, and as many to test.
+        /// Number of training images; a fifth of it to validate, and as many to test.
         size: usize = 1000, in 5..=100_000;
     }
 }
 
-const CLASSES: [&str; 4] = ["lying", "standing", "rising", "falling"];
+const CLASSES: [&str; 4] = ["horizontal", "vertical", "rising", "falling"];
 
 fn images(part: &str, size: usize) -> Result<Arc<dyn Examples>> {
     let (mut pixels, mut labels) = (Vec::new(), Vec::new());
@@ -35,13 +35,17 @@ fn images(part: &str, size: usize) -> Result<Arc<dyn Examples>> {
 
 fn data_set(size: usize) -> Result<DataSet> {
     let classes = CLASSES.map(String::from).to_vec();
-    let let spec = ExampleSpec::new(&[1, 8, 8], classes, Content::Picture(Framing::Whole));
-    let (train, validation, test) =
-        (images("train", size)?, images("validation", size / 5)?, images("test", size / 5)?);
-    Ok(DataSet { kind, train, validation, test, text: None })
+    let spec = ExampleSpec::new(&[1, 8, 8], classes, Content::Picture(Framing::Whole));
+    Ok(DataSet {
+        spec,
+        train: images("train", size)?,
+        validation: images("validation", size / 5)?,
+        test: images("test", size / 5)?,
+        text: None,
+    })
 }
 
 onward::register! {
-    DataSet, "stripes", "noisy stripes in four directions, 8×8 grey (made for this example, 2026)",
+    DataSet, "stripes", "noisy stripes in four directions, 8×8 grey (an example, 2026)",
     |settings: Stripes, _context| Ok(Box::new(data_set(settings.size)?))
 }

@@ -4,9 +4,11 @@ use onward::candle_core::Tensor;
 use onward::{GoodnessFn, Result};
 
 onward::settings! {
-    /// By how much the activities of an example exceed a margin: `g[b] = Σᵢ (|a[b, i]| − margin)`, `(B, …)` to `(B,)`.
+    /// Sum of the activities of an example above a margin.
+    ///
+    /// `g[b] = Σᵢ (|a[b, i]| − margin)`, `(B, …)` to `(B,)`.
     pub struct Excess {
-        /// What an activity has to exceed to add to the goodness.
+        /// The margin that is subtracted from each activity.
         margin: f64 = 0.7, in 0. ..;
     }
 }
@@ -18,6 +20,6 @@ impl GoodnessFn for Excess {
 }
 
 onward::register! {
-    dyn GoodnessFn, "excess", "by how much activities exceed a margin, summed (an example, 2026)",
+    dyn GoodnessFn, "excess", "sum of activities above a margin (an example, 2026)",
     |settings: Excess, _context| Ok(Box::new(settings))
 }

@@ -2,14 +2,16 @@
 
 use onward::candle_core::Tensor;
 use onward::candle_nn::Init;
-use onward::{kernels, Input, Lesson, Linear, LocalLayer, Optimiser, Result, BuildContext, Step};
+use onward::optim::Optimiser;
+use onward::{kernels, BuildContext, Input, Lesson, Linear, LocalLayer, Result, Step};
 
 onward::settings! {
-    /// A dense layer with a smooth non-linearity, `a = log(1 + e^z)`, `z = x·W + b`: `(V·B, D)` to `(V·B, N)`.
+    /// A dense layer with a smooth non-linearity.
     ///
-    /// Learns in closed form: with `δ = ∂L/∂a·σ(z)` and `σ(z) = 1 − e^−a`, `∂W = xᵀ·δ` and `∂b = Σ δ`.
+    /// `a = log(1 + e^z)`, `z = x·W + b`: `(V·B, D)` to `(V·B, N)`. Learns in closed form:
+    /// with `δ = ∂L/∂a·σ(z)` and `σ(z) = 1 − e^−a`, `∂W = xᵀ·δ` and `∂b = Σ δ`.
     pub struct Softplus {
-        /// How many units; the architecture's width if it is not set here.
+        /// The number of units. Default: the width that the architecture asks for.
         units: Option<usize> = None, in 1..;
     }
 }
@@ -18,9 +20,9 @@ struct Layer(Linear);
 
 impl Layer {
     fn new(settings: &Softplus, context: &BuildContext) -> Result<Self> {
-        let inputs: usize = context.input.iter().product();
-        let units = settings.units.or(context.units).unwrap_or(100);
-        let init = Init::Randn { mean: 0., stdev: 1. / (inputs.max(1) as f64).sqrt() };
+        let (inputs, units) = (context.inputs(), context.units_or(settings.units)?);
+        let stdev = 1. / (inputs.max(1) as f64).sqrt();
+        let init = Init::Randn { mean: 0., stdev };
         Ok(Self(Linear::new(&context.vars, inputs, units, init, true)?))
     }
 }
@@ -32,11 +34,12 @@ impl LocalLayer for Layer {
 
     fn learn(&mut self, lesson: &Lesson<'_>, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
         let slope = (1. - lesson.activity.neg()?.exp()?)?;
-        self.0.learn(lesson.input, &(lesson.gradient()? * slope)?, optimiser, step)
+        let gradient = (lesson.gradient()? * slope)?;
+        self.0.update(lesson.input, &gradient, optimiser, step)
     }
 }
 
 onward::register! {
-    dyn LocalLayer, "softplus", "dense, log(1 + e^z) (Dugas and others 2000)",
+    dyn LocalLayer, "softplus", "dense, log(1 + e^z) (Dugas et al. 2000)",
     |settings: Softplus, context| Ok(Box::new(Layer::new(&settings, context)?))
 }

@@ -2,7 +2,7 @@
 //! alone.
 //!
 //! ```text
-//! $ cargo run --release --example 04_a_layer_of_ones_own
+//! $ cargo run --release --example 04_a_new_layer
 //! dense: 4.7% of the test part wrong
 //! gated: 5.7% of the test part wrong
 //! ```

@@ -1,7 +1,7 @@
 //! Adds an architecture with a wiring of its own: blocks side by side instead of stacked.
 //!
 //! ```text
-//! $ cargo run --release --example 05_an_architecture_of_ones_own
+//! $ cargo run --release --example 05_a_new_architecture
 //! 3 blocks side by side: 2.1% of the test part wrong
 //! on hybrid images, no label in a block: 5.5% of the test part wrong
 //! ```

@@ -2,7 +2,7 @@
 //! labels; the layers never see them.
 //!
 //! ```text
-//! $ cargo run --release --example 03_a_sampler_of_ones_own
+//! $ cargo run --release --example 03_a_new_sampler
 //! hybrid_images: 3.3% of the test part wrong
 //! patches: 3.8% of the test part wrong
 //! ```

@@ -1,7 +1,7 @@
 //! Adds a goodness function and trains with it by name; nothing else has to know of it.
 //!
 //! ```text
-//! $ cargo run --release --example 02_a_goodness_of_ones_own
+//! $ cargo run --release --example 02_a_new_goodness
 //! mean_squares: 12.6% of the test part wrong
 //! mean_power: 13.5% of the test part wrong
 //! ```

@@ -1,7 +1,7 @@
 //! Adds a data set by a name, and trains on it as on any other.
 //!
 //! ```text
-//! $ cargo run --release --example 07_data_of_ones_own
+//! $ cargo run --release --example 07_new_data
 //! ["disc", "ring", "cross"]: 3.5% of the test part wrong
 //! ```
 
