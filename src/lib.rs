@@ -1,13 +1,14 @@
-//! Forward-only learning: every layer of a network learns from what reaches it on the way forward; nothing is handed
-//! back.
+//! Forward-only learning: every layer of a network learns from its own input and output.
+//! No error signal is sent back through the network.
 //!
-//! Hinton's Forward-Forward algorithm (<https://arxiv.org/abs/2212.13345>) is the first such rule carried here. This
-//! crate is the framework and knows no method by name; the built-in methods, data sets and the program `onward` are in
-//! the package `onward-plugins`.
+//! Hinton's Forward-Forward algorithm (<https://arxiv.org/abs/2212.13345>) is the first
+//! such rule here. This crate, `onward-core`, is what plugins are written against. It
+//! knows no method by name. The package `onward` is this crate, the built-in methods and
+//! data sets, and the program; most users want that one.
 //!
-//! # I want to train
+//! # Training
 //!
-//! Name an architecture, set what you want, fit, evaluate, save, load:
+//! Name an architecture, change settings, fit, evaluate, save, load:
 //!
 //! ```
 //! use onward::data::Split;
@@ -19,8 +20,8 @@
 //!     .set("epochs", 2)
 //!     .seed(1)
 //!     .build()?;
-//! let summary = run.fit(&mut ())?; // () does not watch; see `observe`
-//! println!("test error {:.1}% by {}", 100. * summary.test.error, summary.test.readout);
+//! let summary = run.fit(&mut ())?; // (): no observer; see `run::observe`
+//! println!("test error {:.1}% ({})", 100. * summary.test.error, summary.test.readout);
 //! # assert!(summary.test.error < 0.5);
 //!
 //! # let folder = tempfile::tempdir().unwrap();
@@ -31,20 +32,21 @@
 //! # Ok::<(), onward::Error>(())
 //! ```
 //!
-//! Settings, their defaults and ranges are shown by `onward show progressive`, names by `onward list`. More of it in
-//! [the guide to training](guide::training).
+//! `onward list` prints all names, `onward show progressive` the settings with their
+//! defaults and ranges. More in [the guide to training](guide::training).
 //!
-//! # I want to extend
+//! # Extending
 //!
-//! Four traits, one required method each but for an architecture, which also shows its parts; a plugin is one file that
-//! implements one of them and registers it by name with [`register!`]. The trainer need not be touched.
+//! There are four traits. Three of them have one required method. A plugin is one file
+//! that implements one of them and registers it under a name with [`register!`]. The
+//! trainer does not change.
 //!
-//! | trait               | is asked for                                             | required              |
-//! |---------------------|----------------------------------------------------------|-----------------------|
-//! | [`GoodnessFn`]      | how good an activity is                                  | `goodness`            |
-//! | [`LocalLayer`]      | the activity of an input; how to learn from a gradient   | `forward`             |
-//! | [`NegativeSampler`] | the passes to learn from                                 | `views`               |
-//! | [`Architecture`]    | who feeds whom, and what is read out                     | `learn`, `scores`, …  |
+//! | trait               | its question                            | required methods              |
+//! |---------------------|-----------------------------------------|-------------------------------|
+//! | [`GoodnessFn`]      | How good is an activity?                | `goodness`                    |
+//! | [`LocalLayer`]      | What is the activity of an input?       | `forward`                     |
+//! | [`NegativeSampler`] | Which views does the network learn from? | `views`                      |
+//! | [`Architecture`]    | Which block feeds which?                | `learn`, `scores`, `net`, `net_mut` |
 //!
 //! ```
 //! use onward::candle_core::Tensor;
@@ -70,38 +72,42 @@
 //!     |settings: MeanAbsolute, _context| Ok(Box::new(settings))
 //! }
 //!
-//! let run = Run::builder("progressive").set("goodness", "mean_absolute").set("hidden", vec![50]).build()?;
+//! let run = Run::builder("progressive").set("goodness", "mean_absolute").set("hidden", vec![50]);
+//! assert_eq!(run.build()?.architecture().net().blocks.len(), 1);
 //! # Ok::<(), onward::Error>(())
 //! ```
 //!
-//! `onward new my-rule` writes a crate to start from. More of it in [the guide to extending](guide::extending); the
-//! trials that every plugin has to pass are in [`conformance`].
+//! `onward new my-rule` writes a crate to start from. More in
+//! [the guide to extending](guide::extending). [`conformance`] has the trials that every
+//! plugin has to pass.
 //!
-//! # I want to understand
+//! # How it works
 //!
 //! ```text
-//! data set ─▶ Batch ─▶ NegativeSampler ─▶ Views ─▶ block 1 ─▶ block 2 ─▶ … ─▶ readout ─▶ scores
-//!                                                  │
-//!                                                  a block: LocalLayer + GoodnessFn + Loss + Optimiser
+//! data set → Batch → NegativeSampler → Views → block 1 → block 2 → … → readout → scores
+//!                                              │
+//!                                              a block: LocalLayer + GoodnessFn + Loss + Optimiser
 //! ```
 //!
-//! One direction. A [`Block`] receives [`Views`] of the examples, learns from them, and passes its activity on,
-//! detached and normalised. The trainer owns the loop and knows no rule, no layer and no data set; an architecture owns
-//! the wiring. What all views share ([`Input`]) is multiplied once. More of it in
-//! [the guide to understanding](guide::understanding).
+//! A [`Block`] receives [`Views`] of the examples, learns from them, and passes its
+//! activity on, detached and normalised. The trainer owns the loop over epochs and
+//! batches, and knows no rule, layer or data set. An architecture owns the wiring. More
+//! in [the guide to understanding](guide::understanding).
 //!
-//! A run is a function of its configuration: everything random is drawn from `(seed, purpose, step)` (see [`seed`]),
-//! and the arithmetic gives the same bits at any number of threads. It need not give the same bits on another kind of
-//! processor or device, or in another version of this crate.
+//! A run is a function of its configuration: everything random is drawn from
+//! `(seed, purpose, step)` (see [`Step::stream`]), and the arithmetic gives the same bits
+//! at any number of threads. Another version of this crate, another kind of processor or
+//! another device may give other bits.
 //!
 //! # Features
 //!
-//! | feature                | what it adds                                                                  |
-//! |------------------------|-------------------------------------------------------------------------------|
-//! | `cuda`, `cudnn`        | `--device cuda`; needs the CUDA toolkit at build time                         |
-//! | `metal`                | `--device metal`                                                              |
-//! | `accelerate`, `mkl`    | candle's products through these libraries, where no fast path of ours is used |
-//! | `hub`                  | downloads data sets whose files are missing; on in `onward-plugins`           |
+//! | feature             | adds                                                                   |
+//! |---------------------|------------------------------------------------------------------------|
+//! | `cli`               | the command line, for programs that link plugins; on in `onward`        |
+//! | `hub`               | downloads of data sets whose files are missing                          |
+//! | `cuda`, `cudnn`     | `--device cuda`; needs the CUDA toolkit to build                        |
+//! | `metal`             | `--device metal`                                                        |
+//! | `accelerate`, `mkl` | candle's matrix products by these libraries, where no own kernel is used |
 
 // The macros name this crate.
 extern crate self as onward_core;

@@ -1,4 +1,4 @@
-//! I want to extend: one file, in a crate of one's own, and nothing of the trainer touched.
+//! Extending: a new rule is one file in your own crate. The trainer does not change.
 //!
 //! # In ten minutes
 //!
@@ -8,47 +8,57 @@
 //! cargo run --release -- train progressive --set layer=my_rule --epochs 5
 //! ```
 //!
-//! The new crate has the plugin in `src/lib.rs`, a program of three lines that is `onward` with the plugin in it, and a
-//! test that holds the plugin to the trials of [`conformance`](crate::conformance).
+//! The new crate has the plugin in `src/lib.rs`, the program `onward` with this plugin in
+//! it, and a test that runs the trials of [`conformance`](crate::conformance).
 //!
-//! # Which of the traits
+//! # Which trait
 //!
-//! | what is new                                      | the trait                                   | copy                        |
-//! |--------------------------------------------------|---------------------------------------------|-----------------------------|
-//! | how good an activity is                          | [`GoodnessFn`](crate::GoodnessFn)           | `sum_squares`, `projection` |
-//! | what a layer computes, how its weights change    | [`LocalLayer`](crate::LocalLayer)           | `dense`, `conv`             |
-//! | negative views, or labels in the input           | [`NegativeSampler`](crate::NegativeSampler) | `label`, `hybrid_images`    |
-//! | who feeds whom, how often, and what is read out  | [`Architecture`](crate::Architecture)       | `progressive`, `recurrent`  |
-//! | examples                                         | none: build a [`DataSet`](crate::data::DataSet) | `digits`, `folder`      |
+//! | what is new                                 | trait                                           | start from a copy of            |
+//! |---------------------------------------------|-------------------------------------------------|---------------------------------|
+//! | a score of an activity, or a loss           | [`GoodnessFn`](crate::GoodnessFn)               | `goodness/sum_squares.rs`       |
+//! | a score per class, from labels              | [`GoodnessFn`](crate::GoodnessFn)               | `goodness/projection.rs`        |
+//! | a layer, or how its weights change          | [`LocalLayer`](crate::LocalLayer)               | `layers/dense.rs`               |
+//! | negative views, or labels in the input      | [`NegativeSampler`](crate::NegativeSampler)     | `samplers/label.rs`             |
+//! | the wiring of blocks, their order, readouts | [`Architecture`](crate::Architecture)           | `architectures/progressive.rs`  |
+//! | a data set                                  | none: return a [`DataSet`](crate::data::DataSet) | `data/digits.rs`               |
 //!
-//! The smallest one that will do is the right one: a rule that updates weights without a gradient is a layer with a
-//! `learn` of its own, not an architecture; one without negatives is a layer or a goodness, and the sampler `plain`. An
-//! architecture of stacked layers is a [`Stack`](crate::wiring::stack::Stack) with some sixty lines around it, most of them the same
-//! everywhere: `onward new --kind architecture` writes them.
+//! The files are in `plugins/`. Choose the smallest trait that is enough:
 //!
-//! # Four things to keep to
+//! - Weights change without a gradient, or by a closed form at the end of an epoch: a
+//!   layer with its own `learn` or `epoch_ended`.
+//! - The loss is not a function of each row's goodness (two thresholds, pairs of rows):
+//!   a goodness with its own [`grade`](crate::GoodnessFn::grade). It gets the labels in
+//!   [`Targets`](crate::Targets), and says so by
+//!   [`uses_labels`](crate::GoodnessFn::uses_labels).
+//! - No negative views: any of these, with the sampler `plain`.
+//! - Stacked layers with another order of learning: an architecture around a
+//!   [`Stack`](crate::wiring::stack::Stack). `onward new --kind architecture` writes one.
 //!
-//! - Make every variable through [`BuildContext::vars`](crate::BuildContext::vars): then it is seeded, saved, restored and listed.
-//! - Draw everything random from [`Step::stream`](crate::Step::stream): then a run repeats itself, and one that was
-//!   stopped goes on as if it had not been.
-//! - Change variables in `learn` alone, and through the [`Optimiser`](crate::Optimiser) that you are given; `forward` and
-//!   `scores` change nothing.
-//! - Do not look at labels that a batch hides, and say by `is_supervised` whether you look at all.
+//! # Four rules
 //!
-//! The trials find out who does not. What they cannot find out is whether the rule is the paper's: compute a few numbers
-//! by hand, or by the authors' program, and assert them.
+//! 1. Make every variable with [`BuildContext::vars`](crate::BuildContext::vars). It is
+//!    then seeded, saved and restored.
+//! 2. Draw all random numbers from [`Step::stream`](crate::Step::stream). A run then
+//!    repeats itself, and a resumed run ends as if it had not stopped.
+//! 3. Change variables in `learn` and `epoch_ended` only, with the
+//!    [`Optimiser`](crate::Optimiser) that you are given.
+//! 4. Say by `uses_labels` whether the plugin reads labels. If it does not, it gets none.
+//!
+//! The trials find plugins that break these rules. They cannot find out whether a rule is
+//! that of the paper: compute a few numbers by hand, or with the authors' program, and
+//! assert them.
 //!
 //! # A layer, from nothing to a run
 //!
 //! ```
 //! use onward::candle_core::Tensor;
 //! use onward::candle_nn::{linear, Linear, Module};
-//! use onward::{conformance, Input, LocalLayer, Result, Run, BuildContext, Step};
+//! use onward::{conformance, Input, LocalLayer, Result, Run, Step};
 //!
 //! onward::settings! {
 //!     /// A dense layer of smooth units, `a = z·σ(z)`, `z = x·Wᵀ + b`: `(V·B, …)` to `(V·B, N)`.
 //!     pub struct Smooth {
-//!         /// How many units; the architecture's `hidden` if it is not set here.
+//!         /// Number of units; default: from `hidden` of the architecture.
 //!         units: Option<usize> = None, in 1..;
 //!     }
 //! }
@@ -56,7 +66,7 @@
 //! struct Layer(Linear);
 //!
 //! impl LocalLayer for Layer {
-//!     // Enough: it learns by the gradient through itself alone. A closed form in `learn` is faster.
+//!     // This is enough: the default `learn` uses autograd within this layer.
 //!     fn forward(&self, input: &Input, _step: &Step) -> Result<Tensor> {
 //!         Ok(self.0.forward(&input.join()?.flatten_from(1)?)?.silu()?)
 //!     }
@@ -76,15 +86,18 @@
 //! # Ok::<(), onward::Error>(())
 //! ```
 //!
-//! # When it breaks
+//! Once a layer is right, a closed form in `learn` makes it several times faster. The same
+//! trials check it.
 //!
-//! A plugin is somebody else's code to whoever uses it. If it panics, or gives a tensor of another shape than its trait
-//! says, or numbers that are not finite for some that are, then the run ends with an [`Error`](crate::Error) that has
-//! the kind, the name and the package of the plugin. What a user can set wrongly is yours to refuse, with
+//! # When a plugin fails
+//!
+//! If a plugin panics, returns a tensor of a wrong shape, or returns numbers that are not
+//! finite, the run ends with an [`Error`](crate::Error) that has the kind, name and
+//! package of the plugin. Refuse settings that do not fit together with
 //! [`Error::Unfit`](crate::Error::Unfit): what was found, what was expected, what to do.
 //!
 //! # Names and versions
 //!
-//! Two crates with a plugin of one name and kind cannot be linked together, and the error names both. A crate that no
-//! program mentions is not linked at all: `use my_plugins as _;`. What a new version of onward may change of the traits
-//! is said in `UPDATING.md`.
+//! Two linked crates cannot register one name and kind; the error names both crates. A
+//! crate that no program mentions is not linked: write `use my_plugins as _;`.
+//! `UPDATING.md` says what a new version may change in the traits.

@@ -1,4 +1,5 @@
-//! Guides: [to train](training), [to extend](extending), [to understand](understanding).
+//! Guides: [training](training), [extending](extending), [understanding](understanding),
+//! and a [glossary](glossary).
 
 pub mod extending;
 pub mod glossary;

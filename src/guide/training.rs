@@ -1,15 +1,15 @@
-//! I want to train: name what there is, set what differs, look at what came of it.
+//! Training: choose an architecture, change settings, read the result.
 //!
-//! # By the program
+//! # From the command line
 //!
 //! ```sh
-//! onward list                                    # what can be named
-//! onward show progressive                        # its settings, their defaults and ranges
+//! onward list                             # all names
+//! onward show progressive                 # its settings, their defaults and ranges
 //! onward train progressive --data mnist --set 'hidden=[2000,2000]' --seed 1 --out my-run
-//! onward resume my-run                           # if it was stopped, or killed
+//! onward resume my-run                    # after Ctrl-C or a crash
 //! onward evaluate my-run
 //! onward predict my-run photo-of-a-seven.jpg
-//! onward picture my-run --out my-run.png         # examples, their views, features of the first layer
+//! onward picture my-run --out my-run.png  # examples, views, features of the first layer
 //! onward tokenize book.txt --kind bpe --vocab 1000 --out tokenizer.json
 //! onward train nlp --data text:book.txt --set tokenizer=tokenizer.json --out my-text
 //! onward generate my-text --prompt "The fox " --tokens 200
@@ -17,8 +17,9 @@
 //!
 //! # From Rust
 //!
-//! A [`Run`](crate::Run) is the same thing; the keys that `--set` takes, [`set`](crate::RunBuilder::set) takes. A program
-//! links the plugins that it names with `use the_plugins as _;`.
+//! A [`Run`](crate::Run) does the same. [`set`](crate::RunBuilder::set) takes the keys
+//! that `--set` takes. Plugins of another crate are found once the program has
+//! `use that_crate as _;`.
 //!
 //! ```
 //! use onward::run::observe::Event;
@@ -32,7 +33,7 @@
 //!     .set("epochs", 2)
 //!     .build()?;
 //!
-//! // Any closure can watch; it cannot disturb.
+//! // Any closure can watch a run. It cannot change it.
 //! let mut losses = Vec::new();
 //! let mut watch = |event: &Event<'_>| {
 //!     if let Event::EpochEnded { reports, .. } = event {
@@ -43,34 +44,43 @@
 //! assert_eq!(losses.len(), 2);
 //! assert!(losses[1] < losses[0]);
 //!
-//! // Scores of examples that nobody has seen: here the first two of the test part.
+//! // Scores of new examples: here the first two of the test part.
 //! let batch = run.data().test.batch(&[0, 1], None)?;
 //! let scores = run.scores(batch.examples().clone(), &summary.test.readout)?;
 //! assert_eq!(scores.dims(), [2, 10]);
 //! # Ok::<(), onward::Error>(())
 //! ```
 //!
-//! # What wins
+//! # Which value of a setting is used
 //!
-//! A setting has its default. Above it stands the architecture's first preset, then what the data set suggests for itself
-//! (`onward show digits`: 12 epochs); or, above both, the preset that `--preset NAME` asks for, `none` for no preset.
-//! Then come a file (`--config`) and what is set by itself (`--data`, `--epochs`, `--set`), the last one first. All of it is
-//! checked before anything is built: a value out of its range, or a setting that does not exist, is an
-//! [`Error`](crate::Error) with the key, where it came from, and what would be right. The complete result is written to
-//! the run's `config.toml`, which repeats the run.
+//! Every setting has a default. The sources below override it, each one the sources
+//! before it:
 //!
-//! # What a number is worth
+//! 1. the first preset of the architecture;
+//! 2. what the data set suggests (`onward show digits`: 12 epochs);
+//! 3. the preset of `--preset NAME`, instead of 1 and above 2; `none` is no preset;
+//! 4. a file (`--config`);
+//! 5. `--data`, `--epochs` and `--set`, the last one first.
 //!
-//! The readout that the validation part prefers is the one whose test error is reported; the test part is looked at once.
-//! The same seed gives the same bits, at any number of threads, on the same kind of processor and by the same version; so
-//! a difference between two runs is one of their settings, and a difference between two settings is to be seen over
-//! several seeds. [`Summary::labels`](crate::Summary) says whether any label has reached a layer.
+//! All settings are checked before anything is built. A value out of its range, or a
+//! setting that does not exist, is an [`Error`](crate::Error) with the key, its source,
+//! and the values that are allowed. The result is written to `config.toml` in the folder
+//! of the run, and repeats the run.
+//!
+//! # How to read a result
+//!
+//! The readout with the lowest validation error is the one whose test error is reported.
+//! The test part is used once, at the end. Results repeat bit for bit with the same seed,
+//! version and kind of processor, at any number of threads. So a difference between two
+//! runs comes from their settings; whether a setting helps needs several seeds.
+//! [`Summary::labels`](crate::Summary) says whether labels reached a layer.
 //!
 //! # If it does not learn
 //!
-//! - *The loss stays where it began, or the goodness of both kinds of views stays the same.* The threshold is far from
-//!   the goodness: leave `theta` unset, or raise `temperature`.
-//! - *`the loss became NaN`.* Lower `lr`, or raise `temperature`.
-//! - *The head is good, the search is bad.* The layers find features, but not labels: is a label in the input at all
-//!   (`sampler = "label_overlay"`), and are the negatives hard?
-//! - *It learns, then stops.* `schedule` falls with the epochs: give it more of them, rather than resuming at the end.
+//! - *The loss does not fall, or positive and negative goodness stay equal.* The
+//!   threshold is far from the goodness. Leave `theta` unset, or raise `temperature`.
+//! - *The loss became NaN.* Lower `lr`, or raise `temperature`.
+//! - *The head is good, the search is bad.* The layers find features but no labels. Check
+//!   that the input has a label (`sampler = "label_overlay"`).
+//! - *The error stops falling.* `schedule` lowers the rate towards the last epoch. Train
+//!   again with more epochs; resuming a run that has ended does nothing.

@@ -1,60 +1,76 @@
-//! I want to understand: the way of the data, what is local about it, and where to read on.
+//! Understanding: the path of a batch, what local means, and where the code is.
 //!
-//! # The way of the data
+//! # The path of a batch
 //!
 //! ```text
-//! data set ─▶ Batch ─▶ NegativeSampler ─▶ Views ─▶ block 1 ─▶ Input ─▶ block 2 ─▶ … ─▶ readout ─▶ scores
-//!                                         positive, negative   │
-//!                                         (neutral: for heads) a block: LocalLayer + GoodnessFn + Loss + Optimiser
+//! data set → Batch → NegativeSampler → Views → block 1 → Input → block 2 → … → readout → scores
+//!                                              │
+//!                                              a block: LocalLayer + GoodnessFn + Loss + Optimiser
 //! ```
 //!
-//! One direction. A sampler makes several *views* of every example: a positive one that a layer should find good, a
-//! negative one that it should not. A [`Block`](crate::Block) lets its layer compute an *activity* `a`, asks its goodness
-//! function how good that is, `g(a)`, grades that with its loss, say `log(1 + e^−(g − θ))` for a positive view, and gives
-//! the layer the gradient of the loss with respect to `a`. There it ends: the layer changes its own variables, and passes
-//! `a` on, detached and normalised, so that the next layer cannot read the goodness off its length.
+//! 1. The trainer cuts a [`Batch`](crate::Batch) from the data set.
+//! 2. The sampler makes *views* of every example: positive views, which a layer should
+//!    find good, and negative views, which it should not. They are one
+//!    [`Input`](crate::Input) with [`Targets`](crate::Targets), together
+//!    [`Views`](crate::Views).
+//! 3. The layer of block 1 computes the *activity* `a` of all views. The goodness
+//!    function measures its goodness `g(a)`, and the loss grades that, for example
+//!    `log(1 + e^(θ − g))` for a positive view ([`Block::grade`](crate::Block::grade)).
+//! 4. The layer gets the gradient of the loss with respect to `a` and changes its own
+//!    variables with its own optimiser ([`Block::follow`](crate::Block::follow)).
+//! 5. The activity, detached and normalised, is the input of block 2
+//!    ([`Block::pass_on`](crate::Block::pass_on)). Normalised, because block 2 could
+//!    otherwise read the goodness from the length of its input.
 //!
-//! A prediction is read out by trying every label and summing the goodness (*search*), or by a softmax upon the activities
-//! (*head*), which reaches no block.
+//! A [`Stack`](crate::wiring::stack::Stack) does 3 to 5 for each block in turn.
 //!
-//! # What is local, and how one knows
+//! A prediction is read out in one of two ways. *Search* puts every label into the input
+//! and sums the goodness. A *head* is a softmax of the activities; it reaches no block.
 //!
-//! A step of one block changes no variable of another, and what it learns does not depend on whether the others learn in
-//! the same step. That is not left to good will: what a block passes on is detached, its optimiser may change the
-//! variables below its own place only, all views of a step see the weights from before the step, and the trial `local
-//! run` of [`conformance`](crate::conformance) compares bits, for every architecture, layer, goodness and sampler.
+//! # What local means here
 //!
-//! # Who owns what
+//! A step of one block changes no variable of another block. What a block learns does not
+//! depend on whether other blocks learn in the same step. This holds by construction: the
+//! input of a block is detached, and an optimiser refuses variables of another block. The
+//! trial `local run` of [`conformance`](crate::conformance) also compares the bits, for
+//! every architecture, layer, goodness and sampler.
 //!
-//! | file                                                                    | owns                                      |
-//! |-------------------------------------------------------------------------|-------------------------------------------|
-//! | [`config`](crate::plugin::config)                                               | defaults, then preset, file, `key=value`  |
-//! | [`registry`](crate::plugin::registry), [`settings`](mod@crate::settings)        | names, and what can be set                |
-//! | [`run`](crate::run) and the trainer                                     | epochs, batches, events, checkpoints      |
-//! | [`architecture`](crate::contract::architecture), [`stack`](crate::wiring::stack)          | who feeds whom                            |
-//! | [`block`](crate::contract::block), [`loss`](crate::contract::loss), [`optim`](crate::optim) | one step of one layer                     |
-//! | [`views`](crate::flow::views), [`input`](crate::flow::input)                        | what enters; shared parts are multiplied once |
-//! | [`seed`](crate::flow::step), [`vars`](crate::flow::vars)                            | everything random, everything learned     |
-//! | [`ops`](crate::kernels), [`linear`](crate::modules::linear)                          | candle's operations, and the same in one pass |
+//! # Where the code is
 //!
-//! The trainer knows no rule, no layer and no data set; an architecture knows no rule. Methods are an open set, of
-//! plugins; losses and optimisers are a closed one, of data.
+//! | room                               | owns                                                    |
+//! |------------------------------------|---------------------------------------------------------|
+//! | [`contract`](crate::contract)      | the four traits; block, head, loss                      |
+//! | [`flow`](crate::flow)              | batch, input, views, targets, step, variables           |
+//! | [`wiring`](crate::wiring)          | the stack: chains of blocks, shortcuts, order           |
+//! | [`modules`](crate::modules)        | parts of layers: linear, convolution, local fields      |
+//! | [`optim`](crate::optim)            | optimisers, schedules, the update of a variable         |
+//! | [`kernels`](crate::kernels)        | matrix products and element-wise passes                 |
+//! | [`settings`](mod@crate::settings)  | the settings of a plugin                                |
+//! | [`plugin`](crate::plugin)          | registry, configuration, checks around plugins          |
+//! | [`data`](crate::data)              | data sets, file formats, text and tokenizers            |
+//! | [`run`](crate::run)                | trainer, evaluation, checkpoints, observers             |
+//! | [`conformance`](crate::conformance) | trials for plugins                                     |
+//!
+//! Rules are an open set: any crate adds some. Losses and optimisers are a closed set.
 //!
 //! # Why a run repeats itself
 //!
-//! There is no generator whose state would have to be saved. Everything random is drawn from `(seed, purpose, step)`, so
-//! that a run which goes on from a checkpoint draws what it would have drawn; work is divided among threads by rows and
-//! never within a sum, so that their number does not matter.
+//! There is no generator whose state has to be saved. All random numbers are drawn from
+//! `(seed, purpose, step)`, so a resumed run draws the numbers that it would have drawn.
+//! Work is divided among threads by rows, never within a sum, so the number of threads
+//! changes no bit.
 //!
 //! # Why it is fast
 //!
-//! Autograd finds the gradient of the input as well, only for it to be thrown away. The built-in layers take the gradient
-//! with respect to the activity, which is cheap, and form that of their weights in closed form: one product forward, one
-//! for the update, and the momentum is part of it. The loss of a view that is far on the right side of the threshold is flat
-//! to the last bit; its row of the gradient is zero, and the product leaves it out, which late in a training may be most rows.
-//! No layer waits for the lesson of another, so several learn at a time.
+//! - Autograd also computes the gradient of the input, which no other layer needs. The
+//!   built-in layers compute the gradient of their weights in closed form: one product
+//!   forward, one product for the update, which includes the momentum.
+//! - Views share their pixels, so the product of layer 1 is computed once for all views.
+//! - Late in training the loss of most views is flat, and their rows of the gradient are
+//!   zero. The product skips such rows.
+//! - Layers do not wait for each other's update, so several learn at the same time.
 //!
-//! # To read on
+//! # Further reading
 //!
-//! Hinton, "The Forward-Forward Algorithm: Some Preliminary Investigations", 2022 (<https://arxiv.org/abs/2212.13345>).
-//! Every plugin cites its paper: `onward list`.
+//! Hinton, "The Forward-Forward Algorithm: Some Preliminary Investigations", 2022
+//! (<https://arxiv.org/abs/2212.13345>). `onward list` cites the paper of every plugin.

@@ -1,9 +1,14 @@
-//! Starts the program, for the tests that look at it from outside.
+//! The program `onward`, seen from outside.
 
 use std::path::Path;
 use std::process::{Command, Output};
 
-pub fn onward(arguments: &[&str]) -> Output {
+mod bad_input;
+mod command_line;
+mod interrupted;
+mod new;
+
+pub(crate) fn onward(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_onward"));
     command
         .args(arguments)
@@ -17,12 +22,12 @@ pub fn onward(arguments: &[&str]) -> Output {
     command.output().expect("the program can be started")
 }
 
-pub fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// Runs and must succeed; what it printed.
-pub fn succeeds(arguments: &[&str]) -> String {
+pub(crate) fn succeeds(arguments: &[&str]) -> String {
     let output = onward(arguments);
     assert!(
         output.status.success(),
@@ -33,7 +38,7 @@ pub fn succeeds(arguments: &[&str]) -> String {
 }
 
 /// Runs and must fail with this code; what it said.
-pub fn fails(code: i32, arguments: &[&str]) -> String {
+pub(crate) fn fails(code: i32, arguments: &[&str]) -> String {
     let output = onward(arguments);
     let message = text(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{arguments:?}: {message}");
@@ -41,7 +46,7 @@ pub fn fails(code: i32, arguments: &[&str]) -> String {
     message
 }
 
-pub fn train<'a>(out: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
+pub(crate) fn train<'a>(out: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
     let small = [
         "--epochs",
         "2",

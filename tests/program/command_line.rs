@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-mod program;
-use program::*;
+use crate::*;
 
 #[test]
 fn a_run_writes_its_folder_and_repeats_byte_for_byte_at_any_number_of_threads() {

@@ -5,8 +5,7 @@ use std::process::Command;
 
 use proptest::prelude::*;
 
-mod program;
-use program::*;
+use crate::*;
 
 fn str(path: &Path) -> &str {
     path.to_str().expect("a plain path")

@@ -8,15 +8,15 @@ use onward::export::Table;
 use onward::plugin::registry::KINDS;
 
 // Each of them is the `src/lib.rs` of a new crate.
-#[path = "../templates/architecture.rs"]
+#[path = "../../templates/architecture.rs"]
 mod architecture;
-#[path = "../templates/data.rs"]
+#[path = "../../templates/data.rs"]
 mod data;
-#[path = "../templates/goodness.rs"]
+#[path = "../../templates/goodness.rs"]
 mod goodness;
-#[path = "../templates/layer.rs"]
+#[path = "../../templates/layer.rs"]
 mod layer;
-#[path = "../templates/sampler.rs"]
+#[path = "../../templates/sampler.rs"]
 mod sampler;
 
 #[test]
@@ -103,9 +103,9 @@ fn a_crate_is_written_whole_and_says_how_to_go_on() {
 fn the_readme_shows_the_commands_that_are_printed() {
     let base = tempfile::tempdir().unwrap();
     let (_, printed, _) = new_in(base.path(), &["my-rule"]);
-    let readme = include_str!("../README.md");
+    let readme = include_str!("../../README.md");
     assert!(
-        readme.contains("\nonward new my-rule --kind goodness "),
+        readme.contains("\ncargo run --release -- new my-rule --kind goodness "),
         "the README begins otherwise"
     );
     let commands: Vec<&str> = printed

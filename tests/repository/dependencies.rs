@@ -49,6 +49,21 @@ fn rules() -> Table {
     std::fs::read_to_string(path).unwrap().parse().unwrap()
 }
 
+/// The core knows no method: whoever depends on it alone gets no plugin.
+#[test]
+fn the_core_does_not_depend_on_the_plugins() {
+    let packages = packages();
+    let core = packages
+        .iter()
+        .find(|package| package["name"] == "onward-core");
+    let dependencies = core.unwrap()["dependencies"].as_array().unwrap();
+    let plugins = dependencies
+        .iter()
+        .filter(|crate_| crate_["name"] == "onward");
+    let kinds: Vec<_> = plugins.map(|crate_| &crate_["kind"]).collect();
+    assert_eq!(kinds, ["dev"]);
+}
+
 #[test]
 fn every_crate_has_a_licence_that_is_allowed() {
     let rules = rules();

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use onward::plugin::registry;
+
 /// The rooms of `src/`, the lowest first. A room imports itself and rooms before it.
 const ROOMS: [&str; 14] = [
     "error",
@@ -109,6 +111,25 @@ fn no_room_imports_a_room_above_it() {
         ROOMS.len(),
         "a room of the list is gone: {seen:?}"
     );
+}
+
+/// The core knows no method by name. Names of data sets, such as `text`, are words of other things.
+#[test]
+fn no_room_names_a_plugin() {
+    let mut names = BTreeSet::new();
+    for kind in registry::KINDS.iter().filter(|kind| **kind != "data") {
+        let infos = registry::infos(kind).unwrap();
+        names.extend(infos.iter().map(|info| info.name));
+    }
+    assert!(names.len() >= 15, "{names:?}");
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for path in files(&src) {
+        let code = code(&path);
+        for name in &names {
+            let quoted = format!("\"{name}\"");
+            assert!(!code.contains(&quoted), "{}: {quoted}", path.display());
+        }
+    }
 }
 
 /// The methods in the braces after `start`.

@@ -450,7 +450,7 @@ fn as_the_program() {
 
 fn program(arguments: &[&str]) -> Output {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "as_the_program", "--nocapture", "--quiet"]);
+    command.args(["--exact", "text::as_the_program", "--nocapture", "--quiet"]);
     command
         .env("ONWARD_TEST_ARGUMENTS", arguments.join("\n"))
         .output()

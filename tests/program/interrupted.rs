@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-mod program;
-use program::*;
+use crate::*;
 
 const LONG: [&str; 10] = [
     "train",

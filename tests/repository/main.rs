@@ -1,0 +1,5 @@
+//! The repository: its rooms, its dependencies, its documents.
+
+mod dependencies;
+mod documents;
+mod structure;
