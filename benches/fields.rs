@@ -1,7 +1,9 @@
-//! Layers that look at fields of an image: forward and the weight's gradient, beside the matrix products they are made
-//! of, and beside candle's own convolution with its backward pass.
+//! Layers that look at fields of an image: forward and the weight's gradient, beside
+//! the matrix products they are made of, and beside candle's own convolution with its
+//! backward pass.
 //!
-//! `cargo bench --bench fields`; the binary's allocator is used, since it is part of the speed.
+//! `cargo bench --bench fields`; the binary's allocator is used, since it is part of
+//! the speed.
 #![allow(missing_docs)] // criterion's macros make public functions
 
 use criterion::{criterion_group, criterion_main, Criterion};
@@ -66,7 +68,8 @@ fn conv(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// The second layer of Hinton's net of local receptive fields: 4×4 places of 128 channels, fields of 2×2.
+/// The second layer of Hinton's net of local receptive fields: 4×4 places of 128
+/// channels, fields of 2×2.
 fn local(criterion: &mut Criterion) {
     let (rows, channels, side, units, field) = (200, 128, 4, 220, 2);
     let mut group = criterion.benchmark_group("local 200x128x4x4, 2x2, 220 units");
@@ -102,7 +105,8 @@ fn local(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A layer of Hinton's net for CIFAR-10: three channels below and three above, fields of 11×11, three units at a place.
+/// A layer of Hinton's net for CIFAR-10: three channels below and three above, fields
+/// of 11×11, three units at a place.
 fn narrow(criterion: &mut Criterion) {
     let (rows, channels, side, units, field) = (200, 6, 32, 3, 11);
     let mut group = criterion.benchmark_group("local 200x6x32x32, 11x11, 3 units");

@@ -24,7 +24,8 @@ fn random(shape: (usize, usize)) -> Tensor {
     Tensor::rand(0f32, 1f32, shape, &Device::Cpu).expect("a tensor on the CPU")
 }
 
-/// Forward and update of one weight matrix: in closed form, and by candle's autograd with the same update.
+/// Forward and update of one weight matrix: in closed form, and by candle's autograd
+/// with the same update.
 fn layer(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("layer 1000x1000, 200 rows");
     let descent = OptimiserSpec {
@@ -51,7 +52,8 @@ fn layer(criterion: &mut Criterion) {
                 .expect("update");
         });
     });
-    // As late in a training: nine examples of ten are decided, so that their gradient is zero.
+    // As late in a training: nine examples of ten are decided, so that their gradient
+    // is zero.
     let open: Vec<f32> = (0..200)
         .map(|row| if row % 10 == 0 { 1. } else { 0. })
         .collect();
@@ -82,7 +84,8 @@ fn layer(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// An epoch of the default net on 1000 digits, ten steps: neutral pass, head, hard negatives, three layers.
+/// An epoch of the default net on 1000 digits, ten steps: neutral pass, head, hard
+/// negatives, three layers.
 fn ten_steps(criterion: &mut Criterion) {
     let size = onward::export::Value::Integer(1000);
     let data = [

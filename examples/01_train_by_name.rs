@@ -1,4 +1,5 @@
-//! Trains a built-in architecture by its name, evaluates it, saves it, and finds it again.
+//! Trains a built-in architecture by its name, evaluates it, saves it, and finds it
+//! again.
 //!
 //! ```text
 //! $ cargo run --release --example 01_train_by_name

@@ -10,7 +10,8 @@ use onward::candle_core::Tensor;
 use onward::{GoodnessFn, Result, Run};
 
 onward::settings! {
-    /// Goodness of an example as the mean of the absolute values of its activities, each to a power.
+    /// Goodness of an example as the mean of the absolute values of its activities,
+    /// each to a power.
     ///
     /// `g[b] = (1/N)·Σᵢ |a[b, i]|^p`, `(B, …)` to `(B,)`.
     pub struct MeanPower {
@@ -42,7 +43,8 @@ fn main() -> Result<()> {
         let builder = Run::builder("progressive")
             .set("goodness", goodness)
             .set("theta", 1.);
-        // With a mean instead of a sum, gradients are smaller by the number of units: Adam does not mind.
+        // With a mean instead of a sum, gradients are smaller by the number of units:
+        // Adam does not mind.
         let builder = builder
             .set("temperature", 0.01)
             .set("optimiser", "adam")

@@ -1,5 +1,5 @@
-//! Adds a source of negative views that needs no labels, and trains layers with it. A softmax on top of them learns the
-//! labels; the layers never see them.
+//! Adds a source of negative views that needs no labels, and trains layers with it. A
+//! softmax on top of them learns the labels; the layers never see them.
 //!
 //! ```text
 //! $ cargo run --release --example 03_a_new_sampler
@@ -14,9 +14,11 @@ use onward::{
 };
 
 onward::settings! {
-    /// The image as the positive view; as the negative one the same with a patch of the next image of the batch in it.
+    /// The image as the positive view; as the negative one the same with a patch of the
+    /// next image of the batch in it.
     ///
-    /// The patch is half as high and half as wide as the image, and somewhere in it: `(B, C, H, W)` to `(B, C, H, W)`.
+    /// The patch is half as high and half as wide as the image, and somewhere in it:
+    /// `(B, C, H, W)` to `(B, C, H, W)`.
     pub struct Patches {}
 }
 
@@ -38,7 +40,8 @@ impl Sampler {
 impl NegativeSampler for Sampler {
     fn views(&self, batch: &Batch, _: &Prediction<'_>, step: &Step) -> Result<Views> {
         let (images, size, [height, width]) = (batch.examples(), batch.size(), self.0);
-        // Drawn from the step, so that a run that is repeated, or resumed, draws the same.
+        // Drawn from the step, so that a run that is repeated, or resumed, draws the
+        // same.
         let mut rng = step.stream("patches");
         let mut mask = vec![0f32; size * height * width];
         for image in mask.chunks_exact_mut(height * width) {

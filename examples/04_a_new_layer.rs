@@ -1,5 +1,5 @@
-//! Adds a layer made of candle's modules. It only says what its activity is, and learns by the gradient through itself
-//! alone.
+//! Adds a layer made of candle's modules. It only says what its activity is, and learns
+//! by the gradient through itself alone.
 //!
 //! ```text
 //! $ cargo run --release --example 04_a_new_layer

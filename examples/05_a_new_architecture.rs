@@ -18,8 +18,8 @@ use onward::{
 };
 
 onward::settings! {
-    /// Blocks that all see the same input, `aᵢ = layerᵢ(norm(x))`, and a softmax over all of them,
-    /// `log softmax(Σᵢ norm(aᵢ)·Wᵢ)`, which changes no block.
+    /// Blocks that all see the same input, `aᵢ = layerᵢ(norm(x))`, and a softmax over
+    /// all of them, `log softmax(Σᵢ norm(aᵢ)·Wᵢ)`, which changes no block.
     pub struct Parallel {
         /// The width of each block.
         hidden: Vec<usize> = vec![200, 200, 200], in 1..=1_000_000;

@@ -1,5 +1,6 @@
-//! Adds a rule that knows no negative views: the units of a layer are divided among the classes, and in every layer those
-//! of the right class have to be the most active. Nothing is compared with anything that is wrong.
+//! Adds a rule that knows no negative views: the units of a layer are divided among the
+//! classes, and in every layer those of the right class have to be the most active.
+//! Nothing is compared with anything that is wrong.
 //!
 //! ```text
 //! $ cargo run --release --example 06_without_negatives
@@ -10,14 +11,16 @@ use onward::candle_core::Tensor;
 use onward::{BuildContext, Error, GoodnessFn, Result, Run};
 
 onward::settings! {
-    /// A goodness for each class: the mean of the squares of the activities that are its own.
+    /// A goodness for each class: the mean of the squares of the activities that are
+    /// its own.
     ///
-    /// `g[b, c] = (1/M)·Σⱼ a[b, c·M + j]²`, `M = ⌊N / C⌋` numbers for each of the `C` classes, the rest being nobody's:
-    /// `(B, …)` to `(B, C)`.
+    /// `g[b, c] = (1/M)·Σⱼ a[b, c·M + j]²`, `M = ⌊N / C⌋` numbers for each of the `C`
+    /// classes, the rest being nobody's: `(B, …)` to `(B, C)`.
     ///
     /// # Reference
-    /// After the class groups of Papachristodoulou and others, "Convolutional Channel-wise Competitive Learning for the
-    /// Forward-Forward Algorithm", 2023 (<https://arxiv.org/abs/2312.12668>).
+    /// After the class groups of Papachristodoulou and others, "Convolutional
+    /// Channel-wise Competitive Learning for the Forward-Forward Algorithm", 2023
+    /// (<https://arxiv.org/abs/2312.12668>).
     pub struct Groups {}
 }
 
@@ -61,7 +64,8 @@ onward::register! {
 }
 
 fn main() -> Result<()> {
-    // One positive view, without a label in it; the loss compares the goodness of the classes.
+    // One positive view, without a label in it; the loss compares the goodness of the
+    // classes.
     let builder = Run::builder("progressive")
         .set("sampler", "plain")
         .set("loss", "cross_entropy");

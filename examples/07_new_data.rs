@@ -14,10 +14,12 @@ use onward::flow::random::{below, stream, unit};
 use onward::{Result, Run};
 
 onward::settings! {
-    /// Discs, rings and crosses of many sizes, at random places of noisy grey images of 16×16 pixels.
+    /// Discs, rings and crosses of many sizes, at random places of noisy grey images of
+    /// 16×16 pixels.
     ///
-    /// For data in files see `idx:DIR` and `folder:DIR`, which need no code; for data that the program has already, and
-    /// that nobody need find by a name, [`RunBuilder::data_set`](onward::RunBuilder::data_set).
+    /// For data in files see `idx:DIR` and `folder:DIR`, which need no code; for data
+    /// that the program has already, and that nobody need find by a name,
+    /// [`RunBuilder::data_set`](onward::RunBuilder::data_set).
     pub struct Shapes {
         /// Images to train on; a fifth of them to validate, and as many to test.
         size: usize = 3000, in 5..=1_000_000;

@@ -1,5 +1,6 @@
-//! Watches a run: one observer draws how far the goodness of positive and negative views is apart in every layer,
-//! another one, a closure, counts. Neither can change the run.
+//! Watches a run: one observer draws how far the goodness of positive and negative
+//! views is apart in every layer, another one, a closure, counts. Neither can change
+//! the run.
 //!
 //! ```text
 //! $ cargo run --release --example 08_watching_a_run

@@ -1,5 +1,6 @@
-//! From a corpus to text: cuts it into tokens, trains a language model on it, measures it in bits per character of text
-//! that it has not seen, and lets it go on with a sentence.
+//! From a corpus to text: cuts it into tokens, trains a language model on it, measures
+//! it in bits per character of text that it has not seen, and lets it go on with a
+//! sentence.
 //!
 //! ```text
 //! $ cargo run --release --example 09_a_language_model
@@ -29,7 +30,8 @@ use onward::run::observe::Event;
 use onward::{Result, Run};
 
 fn main() -> Result<()> {
-    // A data set of text cuts it into tokens by itself; `char` could be `word`, `bpe:500`, or a tokenizer.json.
+    // A data set of text cuts it into tokens by itself; `char` could be `word`,
+    // `bpe:500`, or a tokenizer.json.
     let data = std::env::args()
         .nth(1)
         .map_or("fables".into(), |file| format!("text:{file}"));

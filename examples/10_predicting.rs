@@ -16,7 +16,8 @@ use std::path::{Path, PathBuf};
 use onward::candle_core::Tensor;
 use onward::{Result, Run};
 
-/// Trains a small model, as `onward train` would: its folder, and some examples of the test part with their labels.
+/// Trains a small model, as `onward train` would: its folder, and some examples of the
+/// test part with their labels.
 fn trained(folder: &Path) -> Result<(Tensor, Vec<u32>)> {
     let mut run = Run::builder("progressive")
         .data("digits")

@@ -13,3 +13,8 @@ mod methods {
     mod layers;
     mod samplers;
 }
+
+/// The programs of the README, as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

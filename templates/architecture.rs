@@ -16,8 +16,8 @@ use onward::{
 };
 
 onward::settings! {
-    /// Stacked layers that all learn in every step, `aₗ = layerₗ(norm(aₗ₋₁))`, and a softmax over all of them,
-    /// `log softmax(Σₗ norm(aₗ)·Wₗ)`, which changes no layer.
+    /// Stacked layers that all learn in every step, `aₗ = layerₗ(norm(aₗ₋₁))`, and a
+    /// softmax over all of them, `log softmax(Σₗ norm(aₗ)·Wₗ)`, which changes no layer.
     pub struct Settings {
         /// The width of each layer, from the first on.
         hidden: Vec<usize> = vec![300, 300], in 1..=1_000_000;
@@ -25,7 +25,8 @@ onward::settings! {
         layer: Pick<dyn LocalLayer> = "dense".into();
         /// The goodness of all levels.
         goodness: Pick<dyn GoodnessFn> = "sum_squares".into();
-        // Settings that every architecture of layers has: loss, theta, temperature; optimiser, lr, …; head_lr, …
+        // Settings that every architecture of layers has: loss, theta, temperature;
+        // optimiser, lr, …; head_lr, …
         .. objective: Objective = Objective::default();
         .. optimiser: OptimiserSpec = OptimiserSpec::default();
         .. head: HeadSpec = HeadSpec::default();
@@ -68,7 +69,8 @@ impl Stacked {
 }
 
 impl Architecture for Stacked {
-    // Who feeds whom: a stack does what most nets do. To wire blocks otherwise, fill a `Net` with them yourself.
+    // Who feeds whom: a stack does what most nets do. To wire blocks otherwise, fill a
+    // `Net` with them yourself.
     fn learn(
         &mut self,
         batch: &Batch,

@@ -13,14 +13,16 @@ use onward::flow::random::{below, stream, unit};
 use onward::Result;
 
 onward::settings! {
-    /// Grey images of 8×8 pixels, all noise but for a quarter that is brighter: which one is the class.
+    /// Grey images of 8×8 pixels, all noise but for a quarter that is brighter: which
+    /// one is the class.
     pub struct Settings {
         /// Images to train on; a fifth of them to validate, and as many to test.
         size: usize = 1000, in 5..=1_000_000;
     }
 }
 
-/// One part of the data. From files, see `onward::data::idx` and `onward::data::pictures`.
+/// One part of the data. From files, see `onward::data::idx` and
+/// `onward::data::pictures`.
 fn images(part: &str, size: usize) -> Result<Arc<dyn Examples>> {
     let (mut pixels, mut labels) = (Vec::new(), Vec::new());
     for index in 0..size {

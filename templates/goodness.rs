@@ -10,9 +10,11 @@ use onward::{GoodnessFn, Result};
 onward::settings! {
     /// Goodness of an example as the sum of its absolute activities.
     ///
-    /// `g[b] = Σᵢ |a[b, i]|`, with `i` over every dimension but the first: `(B, …)` to `(B,)`.
+    /// `g[b] = Σᵢ |a[b, i]|`, with `i` over every dimension but the first: `(B, …)` to
+    /// `(B,)`.
     pub struct Goodness {
-        /// The threshold for each unit; the goodness counts as positive above it, unless `theta` is set.
+        /// The threshold for each unit; the goodness counts as positive above it,
+        /// unless `theta` is set.
         threshold: f64 = 0.5, in 0. ..;
     }
 }

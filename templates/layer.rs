@@ -11,7 +11,8 @@ use onward::{BuildContext, Input, LocalLayer, Result, Step};
 onward::settings! {
     /// A dense layer of smooth units.
     ///
-    /// `a = z·σ(z)`, `z = x·Wᵀ + b`, `W` being `(N, D)`: `(V·B, …)`, flattened to `D` columns, to `(V·B, N)`.
+    /// `a = z·σ(z)`, `z = x·Wᵀ + b`, `W` being `(N, D)`: `(V·B, …)`, flattened to `D`
+    /// columns, to `(V·B, N)`.
     pub struct Settings {
         /// The number of units. Default: the width that the architecture asks for.
         units: Option<usize> = None, in 1..;
@@ -32,7 +33,8 @@ impl Layer {
 }
 
 impl LocalLayer for Layer {
-    // It learns by candle's autograd, through this layer alone. Once it is right, a closed form in `learn` is faster.
+    // It learns by candle's autograd, through this layer alone. Once it is right, a
+    // closed form in `learn` is faster.
     fn forward(&self, input: &Input, _step: &Step) -> Result<Tensor> {
         Ok(self.0.forward(&input.join()?.flatten_from(1)?)?.silu()?)
     }

@@ -9,10 +9,11 @@ use onward::flow::random::unit;
 use onward::{Batch, Input, NegativeSampler, Prediction, Result, Role, Step, Views};
 
 onward::settings! {
-    /// The example as the positive view; as the negative one a mixture with the next example of the batch. No label is
-    /// used.
+    /// The example as the positive view; as the negative one a mixture with the next
+    /// example of the batch. No label is used.
     ///
-    /// `x⁻[i] = m[i]·x[i] + (1 − m[i])·x′[i]`, `m[i]` being 1 with probability `keep` and else 0: `(B, …)` to `(B, …)`.
+    /// `x⁻[i] = m[i]·x[i] + (1 − m[i])·x′[i]`, `m[i]` being 1 with probability `keep`
+    /// and else 0: `(B, …)` to `(B, …)`.
     pub struct Sampler {
         /// The probability that a number is the example's own.
         keep: f64 = 0.5, in 0. ..1.;

@@ -1,5 +1,6 @@
-//! Plugins that do not keep the rules, or that break: each is found out by the trials, or ends a run with an error that
-//! names it and its package. All of them are made for these tests.
+//! Plugins that do not keep the rules, or that break: each is found out by the trials,
+//! or ends a run with an error that names it and its package. All of them are made for
+//! these tests.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Mutex;
@@ -331,8 +332,8 @@ impl NegativeSampler for WiderViews {
     }
 }
 
-/// A block that sees the labels though neither it nor the sampler says so; scores that are right wherever labels can be
-/// read.
+/// A block that sees the labels though neither it nor the sampler says so; scores that
+/// are right wherever labels can be read.
 struct ShowsLabels {
     net: Net,
     classes: usize,

@@ -115,9 +115,9 @@ fn assert_scores_are_finite(place: &str, run: &Run) -> Result<()> {
     Ok(())
 }
 
-/// All combinations train, or are refused as settings that do not fit together. Those that train
-/// are recorded in `combinations.txt`, with `-` where an architecture has no such setting;
-/// `RECORD=1 cargo test --test conformance` records them.
+/// All combinations train, or are refused as settings that do not fit together. Those
+/// that train are recorded in `combinations.txt`, with `-` where an architecture has no
+/// such setting; `RECORD=1 cargo test --test conformance` records them.
 #[test]
 fn every_combination_trains_or_is_refused_as_recorded() -> Result<()> {
     let (layers, goodnesses) = (names::<dyn LocalLayer>(), names::<dyn GoodnessFn>());

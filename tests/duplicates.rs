@@ -1,5 +1,6 @@
-//! Two packages with a plugin of one name: nothing of that kind can be used, and who reads the message knows why. This
-//! program is one of the two packages, and linked with the other.
+//! Two packages with a plugin of one name: nothing of that kind can be used, and who
+//! reads the message knows why. This program is one of the two packages, and linked
+//! with the other.
 
 use onward::candle_core::Tensor;
 use onward::plugin::registry;

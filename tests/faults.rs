@@ -1,5 +1,6 @@
-//! Plugins that break, one for every way of breaking: each ends a run with an error that names it and its package, and
-//! none brings down the program. All of them are made for these tests.
+//! Plugins that break, one for every way of breaking: each ends a run with an error
+//! that names it and its package, and none brings down the program. All of them are
+//! made for these tests.
 
 use std::sync::Arc;
 

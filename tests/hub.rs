@@ -1,4 +1,5 @@
-//! Data sets that are downloaded, from a server on this machine that answers as the hub does.
+//! Data sets that are downloaded, from a server on this machine that answers as the hub
+//! does.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Cursor, Write};
@@ -42,7 +43,8 @@ struct Server {
     sent: Arc<Mutex<HashMap<String, usize>>>,
 }
 
-/// One server for all tests: where it is has to be told through the environment of the process.
+/// One server for all tests: where it is has to be told through the environment of the
+/// process.
 fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
     SERVER.get_or_init(|| {
@@ -66,7 +68,8 @@ fn server() -> &'static Server {
     })
 }
 
-/// Answers one request: for the list of a repository's files, for the head of a file, for a file.
+/// Answers one request: for the list of a repository's files, for the head of a file,
+/// for a file.
 fn answer(
     mut stream: TcpStream,
     files: &Mutex<Files>,
@@ -324,7 +327,8 @@ fn colours_go_channel_by_channel_to_whoever_writes_them() -> Result<()> {
     Ok(())
 }
 
-/// The whole of CIFAR-10, every picture alike: the rows are not its columns, and red is the first channel.
+/// The whole of CIFAR-10, every picture alike: the rows are not its columns, and red is
+/// the first channel.
 #[test]
 fn cifar_10_is_downloaded_the_right_way_up() -> Result<()> {
     let cache = tempfile::tempdir().unwrap();
@@ -560,7 +564,8 @@ fn the_program_downloads_once_and_says_what_to_do_if_it_cannot() {
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(400) })]
-    /// Whatever bytes are changed, wherever the file is cut: images as they are known to be, or an error.
+    /// Whatever bytes are changed, wherever the file is cut: images as they are known
+    /// to be, or an error.
     #[test]
     fn a_changed_table_is_read_or_refused(
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),

@@ -1,6 +1,8 @@
-//! What the compiler says of plugins that are declared wrongly, recorded beside each of them in `tests/ui`.
+//! What the compiler says of plugins that are declared wrongly, recorded beside each of
+//! them in `tests/ui`.
 //!
-//! `RECORD=1 cargo test --test misuse` records it anew. The words are one compiler's: another one only has to refuse.
+//! `RECORD=1 cargo test --test misuse` records it anew. The words are one compiler's:
+//! another one only has to refuse.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -52,8 +54,8 @@ fn library(root: &Path) -> (PathBuf, PathBuf) {
     (metadata, dependencies)
 }
 
-/// The errors, each with its places in the file and its notes; what the compiler says of other files is left out, since
-/// it changes with every line that is added there.
+/// The errors, each with its places in the file and its notes; what the compiler says
+/// of other files is left out, since it changes with every line that is added there.
 fn errors(diagnostics: &str, file: &str) -> String {
     let mut said = String::new();
     for diagnostic in diagnostics

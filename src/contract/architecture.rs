@@ -9,9 +9,11 @@ use crate::error::Result;
 use crate::flow::batch::Batch;
 use crate::flow::step::Step;
 
-/// The wiring of a network: which block feeds which, in what order and how often, and what is read out.
+/// The wiring of a network: which block feeds which, in what order and how often, and
+/// what is read out.
 ///
-/// A stack of blocks needs no wiring of its own: [`Stack`](crate::wiring::stack::Stack) has it.
+/// A stack of blocks needs no wiring of its own: [`Stack`](crate::wiring::stack::Stack)
+/// has it.
 ///
 /// ```
 /// use onward::candle_core::{DType, Device, Tensor};
@@ -66,17 +68,22 @@ use crate::flow::step::Step;
 /// ```
 ///
 /// # For implementors
-/// Guaranteed to you: training batches have their labels where the data have any; batches to be scored never do.
+/// Guaranteed to you: training batches have their labels where the data have any;
+/// batches to be scored never do.
 ///
-/// Expected of you: all variables are made through [`BuildContext::vars`](crate::BuildContext::vars), those of each block
-/// below a place of its own that was also given to [`Block::new`](crate::Block::new); all views of a step see the weights
-/// from before the step's updates; the computation of one block reaches another only as an activity, detached. A rule in which a gradient crosses a block
-/// asks for it with [`Block::input_gradient`](crate::Block::input_gradient).
+/// Expected of you: all variables are made through
+/// [`BuildContext::vars`](crate::BuildContext::vars), those of each block below a place
+/// of its own that was also given to [`Block::new`](crate::Block::new); all views of a
+/// step see the weights from before the step's updates; the computation of one block
+/// reaches another only as an activity, detached. A rule in which a gradient crosses a
+/// block asks for it with [`Block::input_gradient`](crate::Block::input_gradient).
 pub trait Architecture: Send + Sync {
-    /// One step of everything that learns at this step; a report for each block that did, with the block's index.
+    /// One step of everything that learns at this step; a report for each block that
+    /// did, with the block's index.
     ///
     /// # Errors
-    /// [`Error::Diverged`](crate::Error::Diverged) if a loss is not finite; errors of the parts.
+    /// [`Error::Diverged`](crate::Error::Diverged) if a loss is not finite; errors of
+    /// the parts.
     fn learn(
         &mut self,
         batch: &Batch,
@@ -84,7 +91,8 @@ pub trait Architecture: Send + Sync {
         step: &Step,
     ) -> Result<Vec<(usize, StepReport)>>;
 
-    /// The score of each class for each example, `(B, C)`, or at each position, `(B, P, C)`; higher is better.
+    /// The score of each class for each example, `(B, C)`, or at each position, `(B, P,
+    /// C)`; higher is better.
     ///
     /// # Errors
     /// Errors of the parts.
@@ -102,7 +110,8 @@ pub trait Architecture: Send + Sync {
     /// The parts, to restore their state.
     fn net_mut(&mut self) -> &mut Net;
 
-    /// Called once after the last step of every epoch; by default it tells the blocks that learned in it.
+    /// Called once after the last step of every epoch; by default it tells the blocks
+    /// that learned in it.
     ///
     /// # Errors
     /// Errors of the parts.

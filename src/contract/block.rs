@@ -1,4 +1,5 @@
-//! A block: a layer with its goodness, objective and optimiser. It is the unit of locality.
+//! A block: a layer with its goodness, objective and optimiser. It is the unit of
+//! locality.
 
 use candle_core::Tensor;
 
@@ -12,14 +13,17 @@ use crate::flow::views::{Role, Targets};
 use crate::kernels::scalar;
 use crate::optim::{Optimiser, Span};
 
-/// The result of a block's step: its loss, and the mean goodness of the views of each role.
+/// The result of a block's step: its loss, and the mean goodness of the views of each
+/// role.
 ///
-/// A value is `None` if the rule has no such thing, such as a goodness where there is no loss.
+/// A value is `None` if the rule has no such thing, such as a goodness where there is
+/// no loss.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct StepReport {
     /// The loss.
     pub loss: Option<f64>,
-    /// The mean goodness of the positive views; of a goodness with classes, over all classes.
+    /// The mean goodness of the positive views; of a goodness with classes, over all
+    /// classes.
     pub positive: Option<f64>,
     /// The mean goodness of the negative views.
     pub negative: Option<f64>,
@@ -41,9 +45,10 @@ impl StepReport {
 
 /// A layer that learns by itself: its goodness, its objective, its optimiser.
 ///
-/// One step of a block is [`forward`](Self::forward), then [`grade`](Self::grade), then [`follow`](Self::follow).
-/// [`learn`](Self::learn) does the last two. An architecture that has to put something in between, such as the goodness of
-/// other blocks, calls them one by one.
+/// One step of a block is [`forward`](Self::forward), then [`grade`](Self::grade), then
+/// [`follow`](Self::follow). [`learn`](Self::learn) does the last two. An architecture
+/// that has to put something in between, such as the goodness of other blocks, calls
+/// them one by one.
 ///
 /// ```
 /// use onward::candle_core::{DType, Device, Tensor};
@@ -88,11 +93,11 @@ pub struct Block {
 }
 
 impl Block {
-    /// A block. `name` is that of reports: `1`, `label`; `normalise` is what happens to its activity before the next
-    /// block sees it.
+    /// A block. `name` is that of reports: `1`, `label`; `normalise` is what happens to
+    /// its activity before the next block sees it.
     ///
-    /// The optimiser updates the variables below its place alone, so the variables of layer and goodness have to be made
-    /// at or below that place.
+    /// The optimiser updates the variables below its place alone, so the variables of
+    /// layer and goodness have to be made at or below that place.
     pub fn new(
         name: impl Into<String>,
         layer: Box<dyn LocalLayer>,
@@ -181,7 +186,8 @@ impl Block {
             .at(|| self.place())
     }
 
-    /// The log-odds of every row being that of a positive view, `(g − θ) / T`, of the goodness's shape.
+    /// The log-odds of every row being that of a positive view, `(g − θ) / T`, of the
+    /// goodness's shape.
     ///
     /// # Errors
     /// As [`Block::goodness`].
@@ -192,10 +198,12 @@ impl Block {
         Ok(((self.goodness(activity)? - theta)? / self.objective.temperature)?)
     }
 
-    /// The loss of an activity and its gradient; `None` if the block has no loss. No variable changes.
+    /// The loss of an activity and its gradient; `None` if the block has no loss. No
+    /// variable changes.
     ///
     /// # Errors
-    /// [`Error::Diverged`] if the loss is not finite; errors of the goodness and the loss.
+    /// [`Error::Diverged`] if the loss is not finite; errors of the goodness and the
+    /// loss.
     pub fn grade(
         &self,
         activity: &Tensor,
@@ -223,7 +231,8 @@ impl Block {
         Ok(Some(grade))
     }
 
-    /// Updates the variables of layer and goodness from what [`Block::grade`] returned for this activity.
+    /// Updates the variables of layer and goodness from what [`Block::grade`] returned
+    /// for this activity.
     ///
     /// # Errors
     /// [`Error::Diverged`] if the goodness is not finite; errors of layer and goodness.
@@ -276,7 +285,8 @@ impl Block {
         Ok(report)
     }
 
-    /// One step: [`Block::grade`], then [`Block::follow`]. `activity` is what [`Block::forward`] returned for `input`.
+    /// One step: [`Block::grade`], then [`Block::follow`]. `activity` is what
+    /// [`Block::forward`] returned for `input`.
     ///
     /// # Errors
     /// As the two.
@@ -291,8 +301,8 @@ impl Block {
         self.follow(input, activity, targets, grade.as_ref(), step)
     }
 
-    /// The gradient with respect to the joined input, `(V·B, …)`, given that with respect to the activity; for rules in
-    /// which a gradient crosses a few blocks.
+    /// The gradient with respect to the joined input, `(V·B, …)`, given that with
+    /// respect to the activity; for rules in which a gradient crosses a few blocks.
     ///
     /// # Errors
     /// As [`LocalLayer::input_gradient`].
@@ -314,7 +324,8 @@ impl Block {
         self.layer.input_gradient(&lesson, step).at(|| self.place())
     }
 
-    /// The gradient with respect to the activity, given that with respect to what [`Block::pass_on`] made of it.
+    /// The gradient with respect to the activity, given that with respect to what
+    /// [`Block::pass_on`] made of it.
     ///
     /// # Errors
     /// Errors of candle.

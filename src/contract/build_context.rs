@@ -12,7 +12,8 @@ use crate::flow::vars::Vars;
 
 /// What a plugin is told about the run it is built for, and its place in it.
 ///
-/// An architecture gives each of its parts a context of its own: `context.scope("blocks.0").with_input(&[784])`.
+/// An architecture gives each of its parts a context of its own:
+/// `context.scope("blocks.0").with_input(&[784])`.
 #[derive(Clone)]
 pub struct BuildContext {
     /// The tree of the run's variables, at the plugin's place.
@@ -27,9 +28,11 @@ pub struct BuildContext {
     pub classes: usize,
     /// The number of labels of an example: 1, or the number of its positions.
     pub positions: usize,
-    /// The shape of the input: of the sampler's views for an architecture, of the activity below for a layer.
+    /// The shape of the input: of the sampler's views for an architecture, of the
+    /// activity below for a layer.
     pub input: Vec<usize>,
-    /// The number of columns of the sampler's views that are the label; 0 if there is no label in the input.
+    /// The number of columns of the sampler's views that are the label; 0 if there is
+    /// no label in the input.
     pub label: usize,
     /// Whether the sampler can write a hypothesised class into the input.
     pub hypotheses: bool,
@@ -39,7 +42,8 @@ pub struct BuildContext {
     pub data_dirs: Vec<PathBuf>,
     /// The user's cache folder, for downloads.
     pub cache: Option<PathBuf>,
-    /// The tokenizer: that of the run which is opened, for its data to use; after that, that of the data.
+    /// The tokenizer: that of the run which is opened, for its data to use; after that,
+    /// that of the data.
     pub tokenizer: Option<Arc<Tokenizer>>,
 }
 
@@ -103,7 +107,8 @@ impl BuildContext {
         self.input.iter().product()
     }
 
-    /// The input as an image, `[channels, height, width]`; `[height, width]` is one channel.
+    /// The input as an image, `[channels, height, width]`; `[height, width]` is one
+    /// channel.
     ///
     /// # Errors
     /// [`Error::Unfit`] if it is not one.
@@ -129,7 +134,8 @@ impl BuildContext {
         Input::of(Tensor::ones(shape, self.vars.dtype(), &self.vars.device())?)
     }
 
-    /// The folders that may hold the files of the data set with this name: `<data-dir>/<name>`, `<cache>/<name>`.
+    /// The folders that may hold the files of the data set with this name:
+    /// `<data-dir>/<name>`, `<cache>/<name>`.
     pub fn folders(&self, name: &str) -> Vec<PathBuf> {
         self.data_dirs
             .iter()

@@ -16,7 +16,8 @@ crate::choices! {
     pub enum Polarity {
         /// High activity for positive views.
         High = "high",
-        /// Low activity for positive views: the goodness and its threshold change their sign.
+        /// Low activity for positive views: the goodness and its threshold change their
+        /// sign.
         Low = "low",
     }
 }
@@ -31,7 +32,8 @@ impl Polarity {
     }
 }
 
-/// A layer's score of its activity: high for what it should accept, low for what it should reject.
+/// A layer's score of its activity: high for what it should accept, low for what it
+/// should reject.
 ///
 /// ```
 /// use onward_core::candle_core::{Device, Tensor};
@@ -64,31 +66,35 @@ impl Polarity {
 ///
 /// Guaranteed to you: an activity of at least two dimensions, its length not normalised.
 ///
-/// Expected of you: finite values for finite activities; a row's goodness computed from that row alone; variables made
-/// through [`BuildContext::vars`](crate::BuildContext::vars).
+/// Expected of you: finite values for finite activities; a row's goodness computed from
+/// that row alone; variables made through
+/// [`BuildContext::vars`](crate::BuildContext::vars).
 pub trait GoodnessFn: Send + Sync {
-    /// The goodness of every row of an activity `(R, …)`: `(R,)`; `(R, C)` with a column per class; or `(R, P, C)` with
-    /// a column per class at each of `P` positions of a sequence.
+    /// The goodness of every row of an activity `(R, …)`: `(R,)`; `(R, C)` with a
+    /// column per class; or `(R, P, C)` with a column per class at each of `P`
+    /// positions of a sequence.
     ///
     /// # Errors
     /// Errors of candle.
     fn goodness(&self, activity: &Tensor) -> Result<Tensor>;
 
-    /// The number of columns `C` if there is one per class; by default the goodness has one value per row.
+    /// The number of columns `C` if there is one per class; by default the goodness has
+    /// one value per row.
     fn classes(&self) -> Option<usize> {
         None
     }
 
-    /// The goodness above which an activity of `units` numbers counts as positive, unless a setting overrides it; by
-    /// default 0.
+    /// The goodness above which an activity of `units` numbers counts as positive,
+    /// unless a setting overrides it; by default 0.
     fn threshold(&self, _units: usize) -> f64 {
         0.
     }
 
-    /// The gradient of `Σ upstream·goodness` with respect to the activity, of the activity's shape.
+    /// The gradient of `Σ upstream·goodness` with respect to the activity, of the
+    /// activity's shape.
     ///
-    /// `upstream` has the shape of the goodness. The default finds the gradient with candle's autograd; a closed form
-    /// saves a pass or two over the activity.
+    /// `upstream` has the shape of the goodness. The default finds the gradient with
+    /// candle's autograd; a closed form saves a pass or two over the activity.
     ///
     /// # Errors
     /// Errors of candle.
@@ -103,8 +109,9 @@ pub trait GoodnessFn: Send + Sync {
 
     /// The loss of an activity, and its gradient with respect to the activity.
     ///
-    /// The default takes the objective's loss of the goodness. Override it for a loss that is not a function of each
-    /// row's goodness: a threshold per role, a similarity of pairs of rows. [`Grade::by_autograd`] helps.
+    /// The default takes the objective's loss of the goodness. Override it for a loss
+    /// that is not a function of each row's goodness: a threshold per role, a
+    /// similarity of pairs of rows. [`Grade::by_autograd`] helps.
     ///
     /// # Errors
     /// [`Error::Unfit`] if the loss cannot be taken of this goodness or these targets.
@@ -129,14 +136,15 @@ pub trait GoodnessFn: Send + Sync {
         })
     }
 
-    /// Whether [`grade`](Self::grade) or [`learn`](Self::learn) looks at labels; by default if the loss does. Where they
-    /// do not, the framework hides the labels.
+    /// Whether [`grade`](Self::grade) or [`learn`](Self::learn) looks at labels; by
+    /// default if the loss does. Where they do not, the framework hides the labels.
     fn uses_labels(&self, objective: &Objective) -> bool {
         objective.loss.uses_labels()
     }
 
-    /// Updates the goodness's own variables, such as a projection to classes. The default follows the gradients that
-    /// [`Grade::by_autograd`] found, if there are any.
+    /// Updates the goodness's own variables, such as a projection to classes. The
+    /// default follows the gradients that [`Grade::by_autograd`] found, if there are
+    /// any.
     ///
     /// # Errors
     /// Errors of the update.
@@ -155,8 +163,9 @@ pub trait GoodnessFn: Send + Sync {
         Ok(())
     }
 
-    /// Called once after the last step of every epoch in which the block learns; does nothing by default. Rules in
-    /// closed form solve here for what they have summed up in [`learn`](Self::learn).
+    /// Called once after the last step of every epoch in which the block learns; does
+    /// nothing by default. Rules in closed form solve here for what they have summed up
+    /// in [`learn`](Self::learn).
     ///
     /// # Errors
     /// Errors of the solution.
@@ -212,9 +221,11 @@ impl<T: GoodnessFn + ?Sized> GoodnessFn for Box<T> {
 pub struct Grade {
     /// The loss.
     pub loss: f64,
-    /// Its gradient with respect to the activity, of the activity's shape. `None`: the layer does not learn.
+    /// Its gradient with respect to the activity, of the activity's shape. `None`: the
+    /// layer does not learn.
     pub gradient: Option<Tensor>,
-    /// The goodness of every row, for reports; `None` if the loss is not one of a goodness.
+    /// The goodness of every row, for reports; `None` if the loss is not one of a
+    /// goodness.
     pub goodness: Option<Tensor>,
     /// The gradient with respect to the goodness, of its shape.
     pub upstream: Option<Tensor>,
@@ -223,10 +234,11 @@ pub struct Grade {
 }
 
 impl Grade {
-    /// A loss that candle can differentiate: `loss` computes it from the activity, as a tensor of one number.
+    /// A loss that candle can differentiate: `loss` computes it from the activity, as a
+    /// tensor of one number.
     ///
-    /// The gradients with respect to the activity and to all variables that the loss is computed with are found in one
-    /// backward pass, which ends at the activity.
+    /// The gradients with respect to the activity and to all variables that the loss is
+    /// computed with are found in one backward pass, which ends at the activity.
     ///
     /// # Errors
     /// Errors of `loss` and of candle.

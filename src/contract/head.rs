@@ -26,7 +26,8 @@ crate::settings! {
 }
 
 impl HeadSpec {
-    /// The specification of a head's optimiser; momentum and schedule are those of the layers.
+    /// The specification of a head's optimiser; momentum and schedule are those of the
+    /// layers.
     pub fn optimiser(&self, layers: &OptimiserSpec) -> OptimiserSpec {
         OptimiserSpec {
             optimiser: self.head_optimiser,
@@ -37,10 +38,12 @@ impl HeadSpec {
     }
 }
 
-/// A softmax over a linear map of activities, `log softmax(x·W)`, that minimises the cross-entropy with the labels.
+/// A softmax over a linear map of activities, `log softmax(x·W)`, that minimises the
+/// cross-entropy with the labels.
 ///
-/// `x` is an [`Input`], usually the normalised activities of several blocks side by side. `W` is `(D, C)` and starts at
-/// zero, as in Hinton's program. Nothing of it reaches a block.
+/// `x` is an [`Input`], usually the normalised activities of several blocks side by
+/// side. `W` is `(D, C)` and starts at zero, as in Hinton's program. Nothing of it
+/// reaches a block.
 pub struct Head {
     linear: Linear,
     optimiser: Optimiser,
@@ -73,10 +76,12 @@ impl Head {
         kernels::log_softmax(&self.linear.forward(features, false)?)
     }
 
-    /// One step, from what [`Head::log_probabilities`] returned for `features`; returns the cross-entropy in nats.
+    /// One step, from what [`Head::log_probabilities`] returned for `features`; returns
+    /// the cross-entropy in nats.
     ///
     /// # Errors
-    /// [`Error::Unfit`] if the labels do not fit; [`Error::Diverged`] if the loss is not finite.
+    /// [`Error::Unfit`] if the labels do not fit; [`Error::Diverged`] if the loss is
+    /// not finite.
     pub fn learn(
         &mut self,
         features: &Input,

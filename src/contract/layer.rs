@@ -10,8 +10,9 @@ use crate::optim::Optimiser;
 
 /// One level of a network. It learns from its own input and output alone.
 ///
-/// The activity of an input of `V` views of `B` examples is a tensor `(V·B, …)`; row `v·B + b` is that of view `v` of
-/// example `b`. It is the output of the non-linearity, before any normalisation.
+/// The activity of an input of `V` views of `B` examples is a tensor `(V·B, …)`; row
+/// `v·B + b` is that of view `v` of example `b`. It is the output of the non-linearity,
+/// before any normalisation.
 ///
 /// A layer made of candle's modules needs [`forward`](Self::forward) alone:
 ///
@@ -49,12 +50,14 @@ use crate::optim::Optimiser;
 /// ```
 ///
 /// # For implementors
-/// Guaranteed to you: [`learn`](Self::learn) gets the very activity that `forward` returned for that input, and no
-/// variable of the layer has changed in between. Other layers may learn at the same time, on other threads.
+/// Guaranteed to you: [`learn`](Self::learn) gets the very activity that `forward`
+/// returned for that input, and no variable of the layer has changed in between. Other
+/// layers may learn at the same time, on other threads.
 ///
-/// Expected of you: `forward` changes nothing; the same input and step give the same bits; everything random is drawn
-/// from [`Step::stream`]; every variable is made through [`BuildContext::vars`](crate::BuildContext::vars). Variables are
-/// then saved, restored and seeded for you.
+/// Expected of you: `forward` changes nothing; the same input and step give the same
+/// bits; everything random is drawn from [`Step::stream`]; every variable is made
+/// through [`BuildContext::vars`](crate::BuildContext::vars). Variables are then saved,
+/// restored and seeded for you.
 pub trait LocalLayer: Send + Sync {
     /// The activity of an input, `(V·B, …)`.
     ///
@@ -64,12 +67,14 @@ pub trait LocalLayer: Send + Sync {
 
     /// Updates the layer's variables.
     ///
-    /// The default follows the gradient through this layer alone with candle's autograd, so the activity must still be
-    /// attached to the variables. Override it with a closed form, which is several times faster, or with a rule that
-    /// follows no gradient; `forward` may then return a detached activity.
+    /// The default follows the gradient through this layer alone with candle's
+    /// autograd, so the activity must still be attached to the variables. Override it
+    /// with a closed form, which is several times faster, or with a rule that follows
+    /// no gradient; `forward` may then return a detached activity.
     ///
     /// # Errors
-    /// [`Error::Unfit`] if the lesson has no gradient; [`Error::Usage`] if the activity is detached.
+    /// [`Error::Unfit`] if the lesson has no gradient; [`Error::Usage`] if the activity
+    /// is detached.
     fn learn(&mut self, lesson: &Lesson<'_>, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
         let total = (lesson.activity * lesson.gradient()?.detach())?.sum_all()?;
         optimiser.apply(&total.backward()?, step)
@@ -77,12 +82,14 @@ pub trait LocalLayer: Send + Sync {
 
     /// The gradient of the loss with respect to the joined input, `(V·B, …)`.
     ///
-    /// Layers pass no gradient on, so this is not part of learning. Rules in which a gradient crosses a few layers ask
-    /// for it, such as Trifecta's pairs of blocks. The default finds it with candle's autograd; override it if `forward`
-    /// does not let a gradient pass.
+    /// Layers pass no gradient on, so this is not part of learning. Rules in which a
+    /// gradient crosses a few layers ask for it, such as Trifecta's pairs of blocks.
+    /// The default finds it with candle's autograd; override it if `forward` does not
+    /// let a gradient pass.
     ///
     /// # Errors
-    /// [`Error::Unfit`] if the lesson has no gradient; [`Error::Usage`] if none reaches the input.
+    /// [`Error::Unfit`] if the lesson has no gradient; [`Error::Usage`] if none reaches
+    /// the input.
     fn input_gradient(&self, lesson: &Lesson<'_>, step: &Step) -> Result<Tensor> {
         let var = Var::from_tensor(&lesson.input.join()?.detach())?;
         let input = Input::stacked(var.as_tensor().clone(), lesson.input.views())?;
@@ -96,15 +103,18 @@ pub trait LocalLayer: Send + Sync {
         })
     }
 
-    /// Whether [`learn`](Self::learn) looks at labels; by default it does not, and the framework hides them.
+    /// Whether [`learn`](Self::learn) looks at labels; by default it does not, and the
+    /// framework hides them.
     fn uses_labels(&self) -> bool {
         false
     }
 
-    /// Called once after the last step of every epoch in which the layer learns; does nothing by default.
+    /// Called once after the last step of every epoch in which the layer learns; does
+    /// nothing by default.
     ///
-    /// Rules in closed form solve here for what they have summed up in [`learn`](Self::learn). Sums belong in
-    /// [`Vars::state`](crate::Vars::state), so that a run can be resumed.
+    /// Rules in closed form solve here for what they have summed up in
+    /// [`learn`](Self::learn). Sums belong in [`Vars::state`](crate::Vars::state), so
+    /// that a run can be resumed.
     ///
     /// # Errors
     /// Errors of the solution.
@@ -112,8 +122,9 @@ pub trait LocalLayer: Send + Sync {
         Ok(())
     }
 
-    /// The weights of each unit, `(N, …)`, for an input of the shape that the layer was built for or for a field
-    /// `(C, H, W)` of it. They are shown as pictures; by default there are none.
+    /// The weights of each unit, `(N, …)`, for an input of the shape that the layer was
+    /// built for or for a field `(C, H, W)` of it. They are shown as pictures; by
+    /// default there are none.
     ///
     /// # Errors
     /// Errors of candle.
@@ -156,15 +167,16 @@ pub struct Lesson<'a> {
     pub input: &'a Input,
     /// The layer's activity for it, `(V·B, …)`.
     pub activity: &'a Tensor,
-    /// The gradient of the block's loss with respect to the activity, of the same shape. It is that of the mean over the
-    /// batch. `None` if the block has no loss.
+    /// The gradient of the block's loss with respect to the activity, of the same
+    /// shape. It is that of the mean over the batch. `None` if the block has no loss.
     pub gradient: Option<&'a Tensor>,
     /// The role of every view, and the labels for a layer that uses them.
     pub targets: &'a Targets,
 }
 
 impl<'a> Lesson<'a> {
-    /// The number of rows of the positive views, which come first, and the number of examples.
+    /// The number of rows of the positive views, which come first, and the number of
+    /// examples.
     pub fn positive_rows(&self) -> [usize; 2] {
         let batch = self.input.batch();
         [self.targets.positive() * batch, batch]

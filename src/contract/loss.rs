@@ -9,11 +9,13 @@ use crate::kernels::{self, scalar};
 use crate::settings::{Finite, Positive};
 
 crate::choices! {
-    /// What a block minimises; `g` is its goodness, `θ` its threshold, `T` its temperature, `z = (g − θ) / T`.
+    /// What a block minimises; `g` is its goodness, `θ` its threshold, `T` its
+    /// temperature, `z = (g − θ) / T`.
     ///
-    /// Means are taken over the examples. Every contrastive loss carries a factor `T / 2`: the ½ cancels the 2 that
-    /// the derivative of a square brings, and with `T` the size of the gradient does not depend on the temperature.
-    /// With [`Loss::Logistic`] and the sum of squares the gradient of the activity `a` is then `−(1 − p)·a` for
+    /// Means are taken over the examples. Every contrastive loss carries a factor `T /
+    /// 2`: the ½ cancels the 2 that the derivative of a square brings, and with `T` the
+    /// size of the gradient does not depend on the temperature. With [`Loss::Logistic`]
+    /// and the sum of squares the gradient of the activity `a` is then `−(1 − p)·a` for
     /// positive views and `p·a` for negative ones, `p = σ(z)`, as in Hinton's program.
     pub enum Loss {
         /// `T/2·[log(1 + e^−z⁺) + log(1 + e^z⁻)]` (Hinton 2022, section 2).
@@ -22,11 +24,14 @@ crate::choices! {
         LogSigmoid = "log_sigmoid",
         /// `½·[−(g⁺ − θ) + (g⁻ − θ)]`: has no lower bound at all.
         Unbounded = "unbounded",
-        /// `T/2·log(1 + e^−(g⁺ − g⁻)/T)`: the views of one example against each other (SymBa, arXiv 2303.08418).
+        /// `T/2·log(1 + e^−(g⁺ − g⁻)/T)`: the views of one example against each other
+        /// (SymBa, arXiv 2303.08418).
         Symmetric = "symmetric",
-        /// `−T·log softmax(g/T)[label]`, for a goodness with a column per class; needs labels and no negatives.
+        /// `−T·log softmax(g/T)[label]`, for a goodness with a column per class; needs
+        /// labels and no negatives.
         CrossEntropy = "cross_entropy",
-        /// No loss: the layer has an update rule of its own, and its block computes no goodness while it learns.
+        /// No loss: the layer has an update rule of its own, and its block computes no
+        /// goodness while it learns.
         None = "none",
     }
 }
@@ -43,7 +48,8 @@ crate::settings! {
     pub struct Objective {
         /// What a layer minimises.
         loss: Loss = Loss::Logistic;
-        /// The goodness above which a view counts as positive. Default: the threshold of the goodness function.
+        /// The goodness above which a view counts as positive. Default: the threshold
+        /// of the goodness function.
         theta: Option<f64> = None, in Finite;
         /// The softness of that decision: (goodness − theta) is divided by it.
         temperature: f64 = 1., in Positive;
@@ -57,7 +63,8 @@ impl Objective {
     /// |----------|--------------------------------------------------------------------------------------------|
     /// | goodness | `(V·B,)`, view by view; for the cross-entropy `(V·B, C)`, or `(V·B, P, C)` with positions   |
     ///
-    /// `theta` is the threshold in force. The offset of the targets is added to the goodness first.
+    /// `theta` is the threshold in force. The offset of the targets is added to the
+    /// goodness first.
     ///
     /// ```
     /// use onward_core::candle_core::{Device, Tensor};
@@ -124,7 +131,8 @@ impl Objective {
         Ok((loss, Tensor::cat(&gradients, 0)?))
     }
 
-    /// The terms of one view and their derivatives by `g`, without the factors `T/2` and `½`.
+    /// The terms of one view and their derivatives by `g`, without the factors `T/2`
+    /// and `½`.
     fn contrast_view(&self, z: &Tensor, role: Role) -> Result<(Tensor, Tensor)> {
         let positive = role == Role::Positive;
         let down = z.neg()?;
@@ -178,7 +186,8 @@ fn mean_factor(view: &Tensor) -> f64 {
     1. / view.dims()[0].max(1) as f64
 }
 
-/// The mean cross-entropy of log-probabilities `(B, C)`, and its gradient with respect to the logits.
+/// The mean cross-entropy of log-probabilities `(B, C)`, and its gradient with respect
+/// to the logits.
 pub(crate) fn cross_entropy(log: &Tensor, labels: &[u32]) -> Result<(f64, Tensor)> {
     let (rows, classes) = log.dims2()?;
     if labels.len() != rows || labels.iter().any(|&label| label as usize >= classes) {

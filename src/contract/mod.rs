@@ -1,4 +1,5 @@
-//! The contract: the four traits that a plugin can implement, and the types that hold their parts.
+//! The contract: the four traits that a plugin can implement, and the types that hold
+//! their parts.
 //!
 //! | trait                                      | its question                                             |
 //! |--------------------------------------------|----------------------------------------------------------|

@@ -17,7 +17,8 @@ pub fn every_class(classes: usize, batch: &Batch) -> Result<Tensor> {
     Ok(Tensor::from_iter(rows, batch.device())?.reshape((classes, batch.size()))?)
 }
 
-/// A wrong class for each label, all wrong ones equally likely. At least two classes are needed.
+/// A wrong class for each label, all wrong ones equally likely. At least two classes
+/// are needed.
 pub fn uniform_wrong(labels: &[u32], classes: usize, rng: &mut impl Rng) -> Vec<u32> {
     let wrong = |&label: &u32| {
         let drawn = below(rng, classes - 1) as u32;
@@ -29,11 +30,12 @@ pub fn uniform_wrong(labels: &[u32], classes: usize, rng: &mut impl Rng) -> Vec<
 /// Fewer probabilities are not worth waking a thread for.
 const MANY: usize = 1 << 15;
 
-/// A hard negative for each label: a wrong class, drawn in proportion to the probability that the network gives it.
+/// A hard negative for each label: a wrong class, drawn in proportion to the
+/// probability that the network gives it.
 ///
 /// # Errors
-/// [`Error::Unfit`] if there is no other class than the label; [`Error::Shape`] if there is not one prediction
-/// for each label.
+/// [`Error::Unfit`] if there is no other class than the label; [`Error::Shape`] if
+/// there is not one prediction for each label.
 pub fn predicted_wrong(
     labels: &[u32],
     log_probabilities: &Tensor,
@@ -61,7 +63,8 @@ pub fn predicted_wrong(
 
 /// The wrong class that a number `draw` in `[0, 1)` picks.
 fn wrong_class(row: &[f64], label: u32, draw: f64) -> Result<u32> {
-    // Relative to the likeliest wrong class: its share is 1 however small all probabilities are.
+    // Relative to the likeliest wrong class: its share is 1 however small all
+    // probabilities are.
     let others = || {
         row.iter()
             .enumerate()

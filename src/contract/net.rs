@@ -10,16 +10,20 @@ use crate::flow::step::Step;
 pub struct Readout {
     /// Its name in reports: `search`, `head`, `goodness`.
     pub name: &'static str,
-    /// Whether it is cheap enough to be used after every epoch; the others are used at the end.
+    /// Whether it is cheap enough to be used after every epoch; the others are used at
+    /// the end.
     pub cheap: bool,
-    /// Whether its scores are log-probabilities (natural logarithms). They then count in bits and can be sampled from.
+    /// Whether its scores are log-probabilities (natural logarithms). They then count
+    /// in bits and can be sampled from.
     pub log_probabilities: bool,
-    /// The number of epochs after which it first means something; 0 for a readout that learns from the start.
+    /// The number of epochs after which it first means something; 0 for a readout that
+    /// learns from the start.
     pub from_epoch: usize,
 }
 
 impl Readout {
-    /// A readout that means something from the start, is not cheap, and whose scores are not probabilities.
+    /// A readout that means something from the start, is not cheap, and whose scores
+    /// are not probabilities.
     pub fn new(name: &'static str) -> Self {
         Self {
             name,
@@ -58,7 +62,8 @@ pub struct Net {
 }
 
 impl Net {
-    /// The number of epochs of a training: up to the end of the last span of a block or head.
+    /// The number of epochs of a training: up to the end of the last span of a block or
+    /// head.
     pub fn epochs(&self, steps_per_epoch: usize) -> usize {
         let heads = self.heads.iter().map(|head| head.optimiser().span());
         let spans = self.blocks.iter().map(Block::span).chain(heads);

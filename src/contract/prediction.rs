@@ -6,9 +6,11 @@ use candle_core::Tensor;
 
 use crate::error::Result;
 
-/// The network's log-probabilities of the classes on the neutral view, `(B, C)`, from the weights before this step.
+/// The network's log-probabilities of the classes on the neutral view, `(B, C)`, from
+/// the weights before this step.
 ///
-/// It is computed when it is first asked for, so a sampler that does not need it costs no pass.
+/// It is computed when it is first asked for, so a sampler that does not need it costs
+/// no pass.
 pub struct Prediction<'a> {
     compute: Box<dyn Fn() -> Result<Tensor> + 'a>,
     computed: OnceCell<Tensor>,
@@ -31,7 +33,8 @@ impl<'a> Prediction<'a> {
     /// The log-probabilities, `(B, C)`.
     ///
     /// # Errors
-    /// [`Error::Unfit`](crate::Error::Unfit) if the network has no prediction of its own; errors of its parts.
+    /// [`Error::Unfit`](crate::Error::Unfit) if the network has no prediction of its
+    /// own; errors of its parts.
     pub fn log_probabilities(&self) -> Result<&Tensor> {
         match self.computed.get() {
             Some(known) => Ok(known),

@@ -12,7 +12,8 @@ use crate::flow::input::Input;
 use crate::flow::step::Step;
 use crate::flow::views::Views;
 
-/// Turns a batch into the passes to learn from. It is the only source of negatives, and of labels in the input.
+/// Turns a batch into the passes to learn from. It is the only source of negatives, and
+/// of labels in the input.
 ///
 /// ```
 /// use onward_core::candle_core::{Device, Tensor};
@@ -42,12 +43,15 @@ use crate::flow::views::Views;
 /// # For implementors
 /// Only [`views`](Self::views) has to be written.
 ///
-/// Guaranteed to you: a whole batch, with its labels if the data have any and [`uses_labels`](Self::uses_labels) says so.
+/// Guaranteed to you: a whole batch, with its labels if the data have any and
+/// [`uses_labels`](Self::uses_labels) says so.
 ///
-/// Expected of you: views as wide as [`neutral`](Self::neutral) and [`hypotheses`](Self::hypotheses); negatives that
-/// differ from the positives; everything random drawn from [`Step::stream`]; what has to survive a checkpoint kept in
-/// [`BuildContext::vars`](crate::BuildContext::vars). A part that all views share (see [`Input`]) is multiplied once. The
-/// part that holds a label is named [`LABEL`](crate::flow::input::LABEL).
+/// Expected of you: views as wide as [`neutral`](Self::neutral) and
+/// [`hypotheses`](Self::hypotheses); negatives that differ from the positives;
+/// everything random drawn from [`Step::stream`]; what has to survive a checkpoint kept
+/// in [`BuildContext::vars`](crate::BuildContext::vars). A part that all views share
+/// (see [`Input`]) is multiplied once. The part that holds a label is named
+/// [`LABEL`](crate::flow::input::LABEL).
 pub trait NegativeSampler: Send + Sync {
     /// The passes to learn from.
     ///
@@ -57,14 +61,16 @@ pub trait NegativeSampler: Send + Sync {
     /// [`Error::Unfit`] if the batch lacks what the sampler needs.
     fn views(&self, batch: &Batch, prediction: &Prediction<'_>, step: &Step) -> Result<Views>;
 
-    /// Whether the views depend on the labels; by default they may. If not, the framework hides the labels from the
-    /// sampler, and the run's summary says that no label was in the input of a block.
+    /// Whether the views depend on the labels; by default they may. If not, the
+    /// framework hides the labels from the sampler, and the run's summary says that no
+    /// label was in the input of a block.
     fn uses_labels(&self) -> bool {
         true
     }
 
-    /// The smallest batch that [`views`](Self::views) takes; by default 1. A sampler that mixes examples needs more. A
-    /// run whose last batch would be smaller is refused before it begins.
+    /// The smallest batch that [`views`](Self::views) takes; by default 1. A sampler
+    /// that mixes examples needs more. A run whose last batch would be smaller is
+    /// refused before it begins.
     fn smallest_batch(&self) -> usize {
         1
     }
@@ -77,8 +83,9 @@ pub trait NegativeSampler: Send + Sync {
         Input::of(batch.examples().clone())
     }
 
-    /// The input under hypothesised classes, one view for each row of `candidates`, `(K, B)`, `u32`: view `k` of example
-    /// `b` has class `candidates[k, b]`. By default there is none, since no label is in the input.
+    /// The input under hypothesised classes, one view for each row of `candidates`,
+    /// `(K, B)`, `u32`: view `k` of example `b` has class `candidates[k, b]`. By
+    /// default there is none, since no label is in the input.
     ///
     /// # Errors
     /// [`Error::Unfit`] or [`Error::Shape`] if the batch does not fit.
@@ -86,10 +93,12 @@ pub trait NegativeSampler: Send + Sync {
         Ok(None)
     }
 
-    /// Called before every epoch, for samplers that prepare something from the training part, such as roll-outs of the
-    /// network; does nothing by default. The result belongs in variables: [`Vars::state`](crate::Vars::state).
+    /// Called before every epoch, for samplers that prepare something from the training
+    /// part, such as roll-outs of the network; does nothing by default. The result
+    /// belongs in variables: [`Vars::state`](crate::Vars::state).
     ///
-    /// `predict` gives the network's own log-probabilities of the classes for any examples, `(B, C)`.
+    /// `predict` gives the network's own log-probabilities of the classes for any
+    /// examples, `(B, C)`.
     ///
     /// # Errors
     /// [`Error::Unfit`] or [`Error::Shape`] if the examples do not fit.

@@ -86,8 +86,8 @@
 //! # Ok::<(), onward::Error>(())
 //! ```
 //!
-//! Once a layer is right, a closed form in `learn` makes it several times faster. The same
-//! trials check it.
+//! Once a layer is right, a closed form in `learn` makes it several times faster. The
+//! same trials check it.
 //!
 //! # When a plugin fails
 //!

@@ -139,7 +139,8 @@ impl Optimiser {
         Err(Error::usage(self.vars.path("*"), problem))
     }
 
-    /// Updates every variable that `gradients` has one for; returns whether there was any.
+    /// Updates every variable that `gradients` has one for; returns whether there was
+    /// any.
     pub(crate) fn apply_found(&mut self, gradients: &GradStore, step: &Step) -> Result<bool> {
         let mut met = false;
         for (name, var) in self.vars.learned() {

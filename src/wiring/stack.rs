@@ -222,8 +222,8 @@ impl Stack {
         Input::beside(&features)
     }
 
-    /// A forward pass: the input and the activity of every level, for architectures that call
-    /// [`Block::grade`] and [`Block::follow`] themselves.
+    /// A forward pass: the input and the activity of every level, for architectures
+    /// that call [`Block::grade`] and [`Block::follow`] themselves.
     ///
     /// # Errors
     /// Errors of a layer.

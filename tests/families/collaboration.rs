@@ -13,10 +13,11 @@ use onward::{
 use super::{error_on_digits, numbers, Subject};
 
 onward::settings! {
-    /// Stacked layers; the loss of each one sees the goodness of all others as a constant.
+    /// Stacked layers; the loss of each one sees the goodness of all others as a
+    /// constant.
     ///
-    /// The logistic loss of layer `t` is that of `gₜ + γ·Σ_{s≠t} gₛ − θ`, the goodness `gₛ` of the other layers being
-    /// detached.
+    /// The logistic loss of layer `t` is that of `gₜ + γ·Σ_{s≠t} gₛ − θ`, the goodness
+    /// `gₛ` of the other layers being detached.
     ///
     /// # Reference
     /// Lorberbom et al., "Layer Collaboration in the Forward-Forward Algorithm", 2023

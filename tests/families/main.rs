@@ -1,8 +1,9 @@
-//! Eight families of rules as plugins of about a page each. None of them is part of the program; they show that the
-//! contract carries them.
+//! Eight families of rules as plugins of about a page each. None of them is part of the
+//! program; they show that the contract carries them.
 //!
-//! Every plugin is compared with an independent program, which is quoted above the expected numbers, and passes the
-//! trials of `onward::conformance`. The programs share these lines, and are double precision throughout:
+//! Every plugin is compared with an independent program, which is quoted above the
+//! expected numbers, and passes the trials of `onward::conformance`. The programs share
+//! these lines, and are double precision throughout:
 //!
 //! ```python
 //! import numpy as np
@@ -45,7 +46,8 @@ fn numbers(k: f64, shape: impl Into<Shape>) -> Result<Tensor> {
     Ok(Tensor::from_iter(values, &Device::Cpu)?.reshape(shape)?)
 }
 
-/// A network on examples of the shape `[3]` and three classes, with its sampler and its variables.
+/// A network on examples of the shape `[3]` and three classes, with its sampler and its
+/// variables.
 struct Subject {
     net: Box<dyn Architecture>,
     sampler: Box<dyn NegativeSampler>,

@@ -1,4 +1,5 @@
-//! PEPITA: a second pass of the input plus the projected error; the output layer learns from it too.
+//! PEPITA: a second pass of the input plus the projected error; the output layer learns
+//! from it too.
 
 use onward::candle_core::{Tensor, Var};
 use onward::candle_nn::Init;
@@ -14,11 +15,13 @@ use super::{batch, error_on_digits, numbers, Subject};
 onward::settings! {
     /// The example, and the example plus the projected error of the output.
     ///
-    /// `x′ = x + e·F` with the error `e = p − y` of the network's own prediction `p` and the one-hot label `y`; `F`,
-    /// `(C, D)`, is random and fixed. `(B, …)` to `(2·B, D)`.
+    /// `x′ = x + e·F` with the error `e = p − y` of the network's own prediction `p`
+    /// and the one-hot label `y`; `F`, `(C, D)`, is random and fixed. `(B, …)` to
+    /// `(2·B, D)`.
     ///
     /// # Reference
-    /// Dellaferrera and Kreiman, "Error-driven Input Modulation", 2022 (<https://arxiv.org/abs/2201.11665>).
+    /// Dellaferrera and Kreiman, "Error-driven Input Modulation", 2022
+    /// (<https://arxiv.org/abs/2201.11665>).
     pub struct Modulated {}
 }
 
@@ -68,12 +71,15 @@ onward::register! {
 }
 
 onward::settings! {
-    /// A layer of rectified linear units that learns from the difference of its two passes.
+    /// A layer of rectified linear units that learns from the difference of its two
+    /// passes.
     ///
-    /// `a = max(0, x·W)`, `(V·B, …)` to `(V·B, N)`; `∂W = x′ᵀ·(a − a′) / B`, the second pass being `x′`, `a′`.
+    /// `a = max(0, x·W)`, `(V·B, …)` to `(V·B, N)`; `∂W = x′ᵀ·(a − a′) / B`, the second
+    /// pass being `x′`, `a′`.
     ///
     /// # Reference
-    /// Dellaferrera and Kreiman, "Error-driven Input Modulation", 2022 (<https://arxiv.org/abs/2201.11665>).
+    /// Dellaferrera and Kreiman, "Error-driven Input Modulation", 2022
+    /// (<https://arxiv.org/abs/2201.11665>).
     pub struct TwoPasses {}
 }
 
@@ -133,10 +139,12 @@ onward::register! {
 onward::settings! {
     /// The output layer: a map to the classes that learns from the second pass.
     ///
-    /// `g = a·M`, `(B, …)` to `(B, C)`; the loss is the cross-entropy of the second pass, `∂M = a′ᵀ·(p′ − y) / B`.
+    /// `g = a·M`, `(B, …)` to `(B, C)`; the loss is the cross-entropy of the second
+    /// pass, `∂M = a′ᵀ·(p′ − y) / B`.
     ///
     /// # Reference
-    /// Dellaferrera and Kreiman, "Error-driven Input Modulation", 2022 (<https://arxiv.org/abs/2201.11665>).
+    /// Dellaferrera and Kreiman, "Error-driven Input Modulation", 2022
+    /// (<https://arxiv.org/abs/2201.11665>).
     pub struct Output {}
 }
 

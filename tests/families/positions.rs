@@ -18,12 +18,12 @@ use super::{assert_close, numbers, Subject};
 onward::settings! {
     /// The same map at every position of a sequence, and rectified linear units.
     ///
-    /// `a[b, p] = max(0, x[b, p]·W + b)`, with `p` over all dimensions between the first and the last:
-    /// `(V·B, …, D)` to `(V·B, …, N)`.
+    /// `a[b, p] = max(0, x[b, p]·W + b)`, with `p` over all dimensions between the
+    /// first and the last: `(V·B, …, D)` to `(V·B, …, N)`.
     ///
     /// # Reference
-    /// Vaswani et al., "Attention Is All You Need", 2017 (<https://arxiv.org/abs/1706.03762>): half of its
-    /// position-wise network.
+    /// Vaswani et al., "Attention Is All You Need", 2017
+    /// (<https://arxiv.org/abs/1706.03762>): half of its position-wise network.
     pub struct PositionWise {
         /// The number of units. Default: the width that the architecture asks for.
         units: Option<usize> = None, in 1..;
@@ -65,10 +65,12 @@ onward::register! {
 onward::settings! {
     /// A goodness for each class at every position, by one map.
     ///
-    /// `g[b, p] = a[b, p]·M`, `(B, …, N)` to `(B, P, C)`. It learns with the layer, from the cross-entropy.
+    /// `g[b, p] = a[b, p]·M`, `(B, …, N)` to `(B, P, C)`. It learns with the layer,
+    /// from the cross-entropy.
     ///
     /// # Reference
-    /// Vaswani et al., "Attention Is All You Need", 2017 (<https://arxiv.org/abs/1706.03762>): the output map.
+    /// Vaswani et al., "Attention Is All You Need", 2017
+    /// (<https://arxiv.org/abs/1706.03762>): the output map.
     pub struct AtPositions {}
 }
 
@@ -140,8 +142,8 @@ onward::register! {
 }
 
 onward::settings! {
-    /// Sequences of five positions of four numbers, all noise but for one that is larger: which one is the class of the
-    /// position.
+    /// Sequences of five positions of four numbers, all noise but for one that is
+    /// larger: which one is the class of the position.
     pub struct Sequences {}
 }
 
@@ -188,11 +190,10 @@ onward::register! {
     |_settings: Sequences, _context| Ok(Box::new(sequences()))
 }
 
-// x = numbers(1, 4, 2, 3)                                  # 4 sequences of 2 positions of 3 numbers
-// labels = np.array([[0, 1], [1, 2], [2, 0], [1, 1]])
-// W, b, M = numbers(2, 3, 5), np.zeros(5), numbers(3, 5, 3)
-// def logits(): return layer(x, W, b) @ M
-// def loss():
+// x = numbers(1, 4, 2, 3)                                  # 4 sequences of 2 positions
+// of 3 numbers labels = np.array([[0, 1], [1, 2], [2, 0], [1, 1]]) W, b, M = numbers(2,
+// 3, 5), np.zeros(5), numbers(3, 5, 3) def logits(): return layer(x, W, b) @ M def
+// loss():
 //     z = logits()
 //     log = z - np.log(np.exp(z).sum(2, keepdims=True))
 //     return -np.take_along_axis(log, labels[..., None], 2).mean()

@@ -9,9 +9,10 @@ use super::{batch, error_on_digits, Subject};
 onward::settings! {
     /// A goodness for each class that learns from predictions and from similarities.
     ///
-    /// `g = a·D`, `(B, …)` to `(B, C)`. The loss is `(1 − β)·CE(a·D, y) + β·mean (S(a·M) − S(Y))²` with the cosine
-    /// similarities `S(x)`, `(B, B)`, of the rows of `x` after the mean of each row is subtracted, and the one-hot
-    /// labels `Y`. `D` is `(N, C)` and starts at 0, `M` is `(N, N)`.
+    /// `g = a·D`, `(B, …)` to `(B, C)`. The loss is `(1 − β)·CE(a·D, y) + β·mean
+    /// (S(a·M) − S(Y))²` with the cosine similarities `S(x)`, `(B, B)`, of the rows of
+    /// `x` after the mean of each row is subtracted, and the one-hot labels `Y`. `D` is
+    /// `(N, C)` and starts at 0, `M` is `(N, N)`.
     ///
     /// # Reference
     /// Nøkland and Eidnes, "Training Neural Networks with Local Error Signals", 2019

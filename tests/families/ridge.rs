@@ -9,10 +9,12 @@ use onward::{BuildContext, Error, GoodnessFn, Grade, Objective, Result, Step, Ta
 use super::{batch, error_on_digits, numbers, step, Subject};
 
 onward::settings! {
-    /// A goodness for each class by ridge regression, solved at the end of every epoch. The layer does not learn.
+    /// A goodness for each class by ridge regression, solved at the end of every epoch.
+    /// The layer does not learn.
     ///
-    /// `g = h·M` with `h = (a | 1)`, `(B, …)` to `(B, C)`; `M = (HᵀH + λ·I)⁻¹·HᵀY` with the activities `H` of the epoch
-    /// and the one-hot labels `Y`, and `λ = ridge·trace(HᵀH) / (N + 1)`.
+    /// `g = h·M` with `h = (a | 1)`, `(B, …)` to `(B, C)`; `M = (HᵀH + λ·I)⁻¹·HᵀY` with
+    /// the activities `H` of the epoch and the one-hot labels `Y`, and `λ =
+    /// ridge·trace(HᵀH) / (N + 1)`.
     ///
     /// # Reference
     /// Zhao et al., "The Cascaded Forward Algorithm for Neural Network Training", 2023

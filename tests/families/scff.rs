@@ -10,13 +10,15 @@ use onward::{
 use super::{batch, error_on_digits, Subject};
 
 onward::settings! {
-    /// Views of pairs of images, without labels: an image with itself, and with the next one of the batch.
+    /// Views of pairs of images, without labels: an image with itself, and with the
+    /// next one of the batch.
     ///
-    /// Both halves of a pair meet the same weights, so that the input of a layer is their sum: `x⁺ = x + x`,
-    /// `x⁻ = x + x′`. `(B, …)` to `(2·B, …)`.
+    /// Both halves of a pair meet the same weights, so that the input of a layer is
+    /// their sum: `x⁺ = x + x`, `x⁻ = x + x′`. `(B, …)` to `(2·B, …)`.
     ///
     /// # Reference
-    /// Chen et al., "Self-Contrastive Forward-Forward Algorithm", 2024 (<https://arxiv.org/abs/2409.11593>).
+    /// Chen et al., "Self-Contrastive Forward-Forward Algorithm", 2024
+    /// (<https://arxiv.org/abs/2409.11593>).
     pub struct Pairs {}
 }
 
@@ -57,7 +59,8 @@ onward::settings! {
     /// `mean softplus(θ⁺ − g⁺) + mean softplus(g⁻ − θ⁻) + λ·‖g⁺‖`. `(B, …)` to `(B,)`.
     ///
     /// # Reference
-    /// Chen et al., "Self-Contrastive Forward-Forward Algorithm", 2024 (<https://arxiv.org/abs/2409.11593>).
+    /// Chen et al., "Self-Contrastive Forward-Forward Algorithm", 2024
+    /// (<https://arxiv.org/abs/2409.11593>).
     pub struct TwoThresholds {
         /// The threshold of positive views, `θ⁺`.
         positive: f64 = 0.1, in Finite;

@@ -13,15 +13,18 @@ use onward::{
 use super::{error_on_digits, numbers, Subject};
 
 onward::settings! {
-    /// Stacked layers with additive shortcuts: layer `l` sees `norm(aₗ₋₁ + aₗ₋₂)`, both detached.
+    /// Stacked layers with additive shortcuts: layer `l` sees `norm(aₗ₋₁ + aₗ₋₂)`, both
+    /// detached.
     ///
     /// # Reference
-    /// Sun et al., "DeeperForward: Enhanced Forward-Forward Training for Deeper and Better Performance", ICLR 2025;
-    /// CwComp (<https://arxiv.org/abs/2312.12668>), for spans of their own.
+    /// Sun et al., "DeeperForward: Enhanced Forward-Forward Training for Deeper and
+    /// Better Performance", ICLR 2025; CwComp (<https://arxiv.org/abs/2312.12668>), for
+    /// spans of their own.
     pub struct Residual {
         /// The width of all layers.
         width: usize = 100, in 1..=1_000_000;
-        /// When the layers learn: one span for each layer, in epochs (`0..2ep`) or steps (`0..100it`).
+        /// When the layers learn: one span for each layer, in epochs (`0..2ep`) or
+        /// steps (`0..100it`).
         spans: Vec<Span> = vec![Span::Epochs(0..1); 3];
         /// The layer: one for all, or a list with one for each.
         layer: Each<Pick<dyn LocalLayer>> = "dense".into();
@@ -97,9 +100,9 @@ onward::register! {
 }
 
 // x = [numbers(1, 4, 3), numbers(5, 4, 3)]                # positive and negative views
-// P = [numbers(2, 3, 4), np.zeros(4), numbers(3, 4, 4), np.zeros(4), numbers(4, 4, 4), np.zeros(4)]
-// forward = lambda v, l: layer(v, P[2 * l], P[2 * l + 1])
-// def loss(views, l):
+// P = [numbers(2, 3, 4), np.zeros(4), numbers(3, 4, 4), np.zeros(4), numbers(4, 4, 4),
+// np.zeros(4)] forward = lambda v, l: layer(v, P[2 * l], P[2 * l + 1]) def loss(views,
+// l):
 //     p, n = [(forward(v, l) ** 2).sum(1) - 4 for v in views]
 //     return .5 * (softplus(-p).mean() + softplus(n).mean())
 // spans = [range(0, 2), range(1, 4), range(2, 4)]

@@ -1,4 +1,5 @@
-//! Trifecta: two neighbouring blocks share a step, and the pairs alternate from step to step.
+//! Trifecta: two neighbouring blocks share a step, and the pairs alternate from step to
+//! step.
 
 use onward::candle_core::Tensor;
 use onward::contract::head::HeadSpec;
@@ -13,14 +14,16 @@ use onward::{
 use super::{error_on_digits, numbers, Subject};
 
 onward::settings! {
-    /// Stacked layers that learn in pairs: the loss of the upper layer of a pair reaches the lower one.
+    /// Stacked layers that learn in pairs: the loss of the upper layer of a pair
+    /// reaches the lower one.
     ///
-    /// In even steps the layers `(1, 2), (3, 4), …` are pairs, in odd steps `(2, 3), (4, 5), …`. A layer without a
-    /// partner learns alone. No gradient leaves a pair.
+    /// In even steps the layers `(1, 2), (3, 4), …` are pairs, in odd steps `(2, 3),
+    /// (4, 5), …`. A layer without a partner learns alone. No gradient leaves a pair.
     ///
     /// # Reference
-    /// Dooms et al., "The Trifecta: Three Simple Techniques for Training Deeper Forward-Forward Networks", 2023
-    /// (<https://arxiv.org/abs/2311.18130>): overlapping local updates.
+    /// Dooms et al., "The Trifecta: Three Simple Techniques for Training Deeper
+    /// Forward-Forward Networks", 2023 (<https://arxiv.org/abs/2311.18130>):
+    /// overlapping local updates.
     pub struct Pairwise {
         /// The width of each layer, from the first on.
         hidden: Vec<usize> = vec![100, 100, 100], in 1..=1_000_000;
@@ -131,9 +134,10 @@ onward::register! {
 }
 
 // x = [numbers(1, 4, 3), numbers(5, 4, 3)]                # positive and negative views
-// P = [numbers(2, 3, 5), np.zeros(5), numbers(3, 5, 4), np.zeros(4), numbers(4, 4, 4), np.zeros(4)]
-// forward = lambda v, l: layer(norm(v), P[2 * l], P[2 * l + 1])
-// def loss(views, first, last):                            # of the last layer, from the input of the first
+// P = [numbers(2, 3, 5), np.zeros(5), numbers(3, 5, 4), np.zeros(4), numbers(4, 4, 4),
+// np.zeros(4)] forward = lambda v, l: layer(norm(v), P[2 * l], P[2 * l + 1]) def
+// loss(views, first, last):                            # of the last layer, from the
+// input of the first
 //     for l in range(first, last + 1): views = [forward(v, l) for v in views]
 //     p, n = [(a ** 2).mean(1) for a in views]
 //     return .5 * .25 * softplus(-(p - n) / .25).mean()

@@ -1,4 +1,5 @@
-//! What a user can get wrong, and what a machine can: an error that says so, never a panic, nothing half-written.
+//! What a user can get wrong, and what a machine can: an error that says so, never a
+//! panic, nothing half-written.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -24,7 +25,8 @@ fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     files
 }
 
-/// What a disk with no room left does to a file that grows, a limit on the size of files does as well.
+/// What a disk with no room left does to a file that grows, a limit on the size of
+/// files does as well.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_ends_the_run_with_the_last_good_checkpoint() {
@@ -593,7 +595,8 @@ fn a_run_is_drawn_once() {
     succeeds(&train(&run, &["--set", "sampler=hybrid_images"]));
     succeeds(&["picture", str(&run), "--out", str(&out), "--count", "3"]);
     let picture = image::open(&out).unwrap().into_rgb8();
-    // Examples, positive and negative views, masks, two rows of features: three images of 28×28 each, twice as large.
+    // Examples, positive and negative views, masks, two rows of features: three images
+    // of 28×28 each, twice as large.
     assert_eq!(picture.dimensions(), (3 * 58 + 2, 6 * 58 + 2));
     // A mask is black or white.
     let mask = image::imageops::crop_imm(&picture, 2, 2 + 3 * 58, 56, 56).to_image();

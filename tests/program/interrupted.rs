@@ -1,4 +1,5 @@
-//! Runs that are killed, stopped, started twice: nothing is lost, and two processes never write one run.
+//! Runs that are killed, stopped, started twice: nothing is lost, and two processes
+//! never write one run.
 #![cfg(unix)]
 
 use std::path::Path;
@@ -142,7 +143,8 @@ fn a_run_without_a_checkpoint_starts_over_and_a_finished_one_is_left_alone() {
     assert!(message.contains("--epochs x"), "{message}");
 }
 
-/// Every line of an epoch says what its layers came to, however often the run was stopped.
+/// Every line of an epoch says what its layers came to, however often the run was
+/// stopped.
 #[test]
 fn a_run_that_is_stopped_at_the_end_of_an_epoch_has_ended_it() {
     let base = tempfile::tempdir().unwrap();

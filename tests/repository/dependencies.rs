@@ -6,7 +6,8 @@ use onward::export::Table;
 use serde_json::Value;
 use spdx::{Expression, ParseMode};
 
-/// All crates that a build may use; without those of other features and platforms if they were not downloaded.
+/// All crates that a build may use; without those of other features and platforms if
+/// they were not downloaded.
 fn packages() -> Vec<Value> {
     let run = |command: &mut Command| command.output().expect("it can be started");
     let verbose = run(Command::new("rustc").arg("-vV")).stdout;
@@ -93,7 +94,8 @@ fn every_crate_has_a_licence_that_is_allowed() {
     assert!(refused.is_empty(), "{}", refused.join("\n"));
 }
 
-/// A second version of gemm would leave candle's products without AVX-512, and nothing would fail.
+/// A second version of gemm would leave candle's products without AVX-512, and nothing
+/// would fail.
 #[test]
 fn crates_that_are_shared_with_candle_are_there_once() {
     let rules = rules();

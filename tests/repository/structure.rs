@@ -1,4 +1,5 @@
-//! The structure of the program: which room may import which, and wrappers that forward every method.
+//! The structure of the program: which room may import which, and wrappers that forward
+//! every method.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -113,7 +114,8 @@ fn no_room_imports_a_room_above_it() {
     );
 }
 
-/// The core knows no method by name. Names of data sets, such as `text`, are words of other things.
+/// The core knows no method by name. Names of data sets, such as `text`, are words of
+/// other things.
 #[test]
 fn no_room_names_a_plugin() {
     let mut names = BTreeSet::new();

@@ -12,13 +12,10 @@ use onward::{
     Objective, Prediction, Result, Role, Step, Targets, Values, Vars,
 };
 
-// import numpy as np
-// x = np.array([[9, 9, .2, .8], [9, 9, .5, .1]])           # pixels; the label covers the first two
-// true, wrong = [0, 1], [1, 0]
-// W = np.array([[.5, -.3, .2], [-.4, .6, .1], [.3, .2, -.5], [.7, -.1, .4]])
-// b, m = np.array([.1, 0, -.1]), np.full(3, .5)
-// vW, vb, B, N = np.zeros((4, 3)), np.zeros(3), 2, 3
-// def view(labels):
+// import numpy as np x = np.array([[9, 9, .2, .8], [9, 9, .5, .1]])           # pixels;
+// the label covers the first two true, wrong = [0, 1], [1, 0] W = np.array([[.5, -.3,
+// .2], [-.4, .6, .1], [.3, .2, -.5], [.7, -.1, .4]]) b, m = np.array([.1, 0, -.1]),
+// np.full(3, .5) vW, vb, B, N = np.zeros((4, 3)), np.zeros(3), 2, 3 def view(labels):
 //     v = x.copy(); v[:, :2] = np.eye(2)[labels]
 //     return v / np.sqrt((v ** 2).mean(1, keepdims=True))
 // for step in range(2):
@@ -44,8 +41,8 @@ const WEIGHT: [[f64; 3]; 4] = [
 const BIAS: [f64; 3] = [0.11395041, 0.06444671, -0.09038836];
 const MEANS: [f64; 3] = [0.58053039, 0.52743721, 0.45807237];
 
-/// Hinton's update, twice: label overlay, normalised input, ReLU, logistic loss of the sum of squares, peer
-/// normalisation, momentum, weight decay.
+/// Hinton's update, twice: label overlay, normalised input, ReLU, logistic loss of the
+/// sum of squares, peer normalisation, momentum, weight decay.
 #[test]
 fn a_full_update_of_one_layer_is_hintons() -> Result<()> {
     for dtype in [DType::F32, DType::F64] {
@@ -132,7 +129,8 @@ fn a_full_update_of_one_layer_is_hintons() -> Result<()> {
     Ok(())
 }
 
-/// With low activity for positive views, what a layer does for positive views it does for negative ones.
+/// With low activity for positive views, what a layer does for positive views it does
+/// for negative ones.
 #[test]
 fn low_activity_for_positive_views_turns_the_loss_round() -> Result<()> {
     let goodness = |positive: &str| {
@@ -141,7 +139,8 @@ fn low_activity_for_positive_views_turns_the_loss_round() -> Result<()> {
         let vars = Vars::new(1, DType::F64, &Device::Cpu);
         plugin::build(&pick, &BuildContext::new(vars, 1).with_input(&[2]))
     };
-    // The activities of one example: the second pair is the first with the views exchanged.
+    // The activities of one example: the second pair is the first with the views
+    // exchanged.
     let high = Tensor::new(&[[1f64, 2.], [0., 1.]], &Device::Cpu)?;
     let low = Tensor::new(&[[0f64, 1.], [1., 2.]], &Device::Cpu)?;
     let targets = Targets::new(vec![Role::Positive, Role::Negative])?;
@@ -159,7 +158,8 @@ fn low_activity_for_positive_views_turns_the_loss_round() -> Result<()> {
     Ok(())
 }
 
-/// The negative label of the sampler that the recipe uses is drawn from the prediction that it is given.
+/// The negative label of the sampler that the recipe uses is drawn from the prediction
+/// that it is given.
 #[test]
 fn hard_negatives_follow_the_prediction() -> Result<()> {
     let mut context = BuildContext::new(Vars::new(1, DType::F32, &Device::Cpu), 1);

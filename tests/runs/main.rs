@@ -1,4 +1,5 @@
-//! Runs of the built-in architectures: training, results, saving and resuming, files of all kinds.
+//! Runs of the built-in architectures: training, results, saving and resuming, files of
+//! all kinds.
 
 mod golden;
 mod mutated;

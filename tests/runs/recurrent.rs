@@ -1,4 +1,5 @@
-//! The architecture `recurrent`: one step against an independent program, and what hearing from above is good for.
+//! The architecture `recurrent`: one step against an independent program, and what
+//! hearing from above is good for.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -16,18 +17,15 @@ use onward::{
     RunBuilder, Step, Vars, Views,
 };
 
-// import numpy as np
-// x = np.array([[.2, .8, .4], [.5, .1, .9]])
-// W1 = np.array([[.5, -.3], [.4, .6], [-.2, .3], [.2, .1], [-.3, .4], [.1, .5]])  # 3 pixels | 3 units above
-// W2 = np.array([[.3, -.2, .5], [.7, .4, -.1], [.6, .1, -.4], [-.2, .5, .3]])  # 2 units below | 2 classes
-// b1, b2, Wh = np.array([.1, 0]), np.array([0, .2, .1]), np.zeros((5, 2))
-// true, wrong, T, damp = [0, 1], [1, 0], 3, .25
-// norm = lambda v: v * np.sqrt(v.shape[1] / np.maximum((v ** 2).sum(1, keepdims=True), 1e-16))
-// relu = lambda v: np.maximum(v, 0)
-// label = lambda c: norm(np.eye(2)[c]) * np.sqrt(2 / 2)  # as long as what is heard from below
-// hear1 = lambda s: np.hstack([norm(x), norm(s[1])])
-// hear2 = lambda s, c: np.hstack([norm(s[0]), label(c)])
-// def start():
+// import numpy as np x = np.array([[.2, .8, .4], [.5, .1, .9]]) W1 = np.array([[.5,
+// -.3], [.4, .6], [-.2, .3], [.2, .1], [-.3, .4], [.1, .5]])  # 3 pixels | 3 units
+// above W2 = np.array([[.3, -.2, .5], [.7, .4, -.1], [.6, .1, -.4], [-.2, .5, .3]])  #
+// 2 units below | 2 classes b1, b2, Wh = np.array([.1, 0]), np.array([0, .2, .1]),
+// np.zeros((5, 2)) true, wrong, T, damp = [0, 1], [1, 0], 3, .25 norm = lambda v: v *
+// np.sqrt(v.shape[1] / np.maximum((v ** 2).sum(1, keepdims=True), 1e-16)) relu = lambda
+// v: np.maximum(v, 0) label = lambda c: norm(np.eye(2)[c]) * np.sqrt(2 / 2)  # as long
+// as what is heard from below hear1 = lambda s: np.hstack([norm(x), norm(s[1])]) hear2
+// = lambda s, c: np.hstack([norm(s[0]), label(c)]) def start():
 //     s1 = relu(np.hstack([norm(x), np.zeros((2, 3))]) @ W1 + b1)
 //     return s1, relu(np.hstack([norm(s1), np.zeros((2, 2))]) @ W2 + b2)
 // def search():
@@ -232,7 +230,8 @@ fn of_four_pixels(settings: &str) -> Result<Parts> {
     Ok((net, sampler, vars, Batch::new(pixels, vec![0, 1])?))
 }
 
-/// The weight of the dense layer that does what fields of 3×3 do on maps of 2×2, all of which they see.
+/// The weight of the dense layer that does what fields of 3×3 do on maps of 2×2, all of
+/// which they see.
 fn dense_weight(local: &Tensor, label: bool) -> Result<Tensor> {
     let weights = local.to_vec3::<f64>()?; // (4, C·9, N)
     let (channels, units) = (weights[0].len() / 9, weights[0][0].len());
@@ -250,7 +249,8 @@ fn dense_weight(local: &Tensor, label: bool) -> Result<Tensor> {
         }
     }
     if label {
-        // The last channel is the label's: pixels 0 and 2 are class 0, and each is √2 quieter than one column would be.
+        // The last channel is the label's: pixels 0 and 2 are class 0, and each is √2
+        // quieter than one column would be.
         let map = rows.split_off(rows.len() - 4);
         for class in 0..2 {
             rows.push(
@@ -436,7 +436,8 @@ fn what_is_heard_from_above_matters() -> Result<()> {
         Ok(run.evaluate(Split::Test, None)?.readouts["search"].wrong)
     };
     let whole = wrong(&run)?;
-    // The label still stands above the third layer; the other two no longer hear the one above them.
+    // The label still stands above the third layer; the other two no longer hear the
+    // one above them.
     let mut cut: HashMap<String, Tensor> = run
         .vars()
         .all()

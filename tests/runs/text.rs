@@ -1,4 +1,5 @@
-//! Text from end to end: a net that is no more than counting could do, on embedded and other text.
+//! Text from end to end: a net that is no more than counting could do, on embedded and
+//! other text.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -148,7 +149,8 @@ fn trained(folder: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// A file of text that begins to repeat itself, so that something can be learned from little.
+/// A file of text that begins to repeat itself, so that something can be learned from
+/// little.
 fn prose(folder: &Path) -> String {
     let path = folder.join("prose.txt");
     let line = |i: usize| {
@@ -234,7 +236,8 @@ fn a_run_keeps_its_tokenizer_and_refuses_another() -> Result<()> {
     let json = std::fs::read_to_string(path.join("tokenizer.json")).unwrap();
     let own = Tokenizer::open(&path.join("tokenizer.json"))?;
     assert_eq!(own.vocabulary().len(), 270);
-    // Other text from now on: the run still reads it in its own way, but does not go on with it.
+    // Other text from now on: the run still reads it in its own way, but does not go on
+    // with it.
     std::fs::write(
         &file,
         "no cat is on any mat; the crow has sung. ".repeat(60),
@@ -394,8 +397,8 @@ fn pictures_and_text_are_told_apart() -> Result<()> {
     Ok(())
 }
 
-/// The prepared Aesop, where it is: `$ONWARD_DATA/text/aesop.txt`. The figures are those of a plain program that
-/// follows the equations with dictionaries.
+/// The prepared Aesop, where it is: `$ONWARD_DATA/text/aesop.txt`. The figures are
+/// those of a plain program that follows the equations with dictionaries.
 #[test]
 fn the_prepared_fables_are_what_they_are_known_to_be() -> Result<()> {
     let folder = std::env::var_os("ONWARD_DATA")
@@ -433,7 +436,8 @@ fn the_prepared_fables_are_what_they_are_known_to_be() -> Result<()> {
     Ok(())
 }
 
-/// Not a test of its own: this program as `onward` with what is registered above, when [`program`] starts it.
+/// Not a test of its own: this program as `onward` with what is registered above, when
+/// [`program`] starts it.
 #[test]
 fn as_the_program() {
     if let Ok(arguments) = std::env::var("ONWARD_TEST_ARGUMENTS") {
@@ -442,7 +446,8 @@ fn as_the_program() {
                 .chain(arguments.split('\n'))
                 .map(Into::into),
         );
-        // `ExitCode` tells nobody its number, so its success is told by what it is equal to.
+        // `ExitCode` tells nobody its number, so its success is told by what it is
+        // equal to.
         let failed = format!("{code:?}") != format!("{:?}", std::process::ExitCode::SUCCESS);
         std::process::exit(i32::from(failed));
     }

@@ -91,7 +91,8 @@ fn a_run_is_saved_again_but_never_over_another_one() -> Result<()> {
         .unwrap_err()
         .to_string();
     assert!(error.contains("holds this run at a later time"), "{error}");
-    // A comment changes nothing, and a run that was read from there header there whatever is set besides.
+    // A comment changes nothing, and a run that was read from there header there
+    // whatever is set besides.
     let config = path.join("config.toml");
     std::fs::write(
         &config,
@@ -182,7 +183,8 @@ fn labels_reach_no_layer_that_is_frozen() -> Result<()> {
     Ok(())
 }
 
-/// The fast paths against candle's plain operations, end to end: variables after an epoch in 32 and in 64 bits.
+/// The fast paths against candle's plain operations, end to end: variables after an
+/// epoch in 32 and in 64 bits.
 fn assert_fast_is_plain(what: &str, builder: &RunBuilder) -> Result<()> {
     let trained = |precision: &str| -> Result<Vec<(String, Tensor)>> {
         let mut run = builder
@@ -283,7 +285,8 @@ fn each_layer_may_have_a_goodness_of_its_own() -> Result<()> {
         .filter(|(name, _)| name.contains("goodness"));
     let shapes: Vec<_> = shapes.map(|(_, var)| var.dims().to_vec()).collect();
     assert_eq!(shapes, [[4 * 7 * 7, 10], [4, 10]]);
-    // What is read out are the layers that are asked for, whatever the goodness of the last one is like.
+    // What is read out are the layers that are asked for, whatever the goodness of the
+    // last one is like.
     let goodness = ["sum_squares", "sum_squares", "projection"]
         .map(String::from)
         .to_vec();

@@ -8,8 +8,8 @@ use onward::{kernels, BuildContext, Input, Lesson, Linear, LocalLayer, Result, S
 onward::settings! {
     /// A dense layer with a smooth non-linearity.
     ///
-    /// `a = log(1 + e^z)`, `z = x·W + b`: `(V·B, D)` to `(V·B, N)`. Learns in closed form:
-    /// with `δ = ∂L/∂a·σ(z)` and `σ(z) = 1 − e^−a`, `∂W = xᵀ·δ` and `∂b = Σ δ`.
+    /// `a = log(1 + e^z)`, `z = x·W + b`: `(V·B, D)` to `(V·B, N)`. Learns in closed
+    /// form: with `δ = ∂L/∂a·σ(z)` and `σ(z) = 1 − e^−a`, `∂W = xᵀ·δ` and `∂b = Σ δ`.
     pub struct Softplus {
         /// The number of units. Default: the width that the architecture asks for.
         units: Option<usize> = None, in 1..;
