@@ -1,5 +1,5 @@
-//! Guides: [training](training), [extending](extending), [understanding](understanding),
-//! and a [glossary](glossary).
+//! Guides: [training], [extending], [understanding],
+//! and a [glossary].
 
 pub mod extending;
 pub mod glossary;
