@@ -3,7 +3,7 @@
 #
 #     benches/compare.sh 3 'onward train progressive --data mnist --epochs 3' 'python -m main'
 #
-# Run it on a machine that does nothing else. Commands that leave a folder must not refuse to run twice.
+# Run it on an idle machine. A command that writes a folder must be repeatable.
 set -euo pipefail
 
 if [ $# -ne 3 ]; then
@@ -14,7 +14,7 @@ rounds=$1 first=$2 second=$3
 log=$(mktemp)
 trap 'rm -f "$log" "$log".1 "$log".2' EXIT
 
-# Seconds of a command; its output is shown only if it fails.
+# Prints the wall time of a command in seconds. Shows its output only if it fails.
 seconds() {
     local start end
     start=$(date +%s.%N)

@@ -1,9 +1,8 @@
-//! Layers that look at fields of an image: forward and the weight's gradient, beside
-//! the matrix products they are made of, and beside candle's own convolution with its
-//! backward pass.
+//! Layers with receptive fields on images: forward pass and gradient of the weight.
 //!
-//! `cargo bench --bench fields`; the binary's allocator is used, since it is part of
-//! the speed.
+//! The baselines are the matrix products of the layers, and candle's convolution with its
+//! backward pass. Run with `cargo bench --bench fields`. The allocator is that of the
+//! program, because it affects the speed.
 #![allow(missing_docs)] // criterion's macros make public functions
 
 use criterion::{criterion_group, criterion_main, Criterion};
@@ -25,7 +24,7 @@ fn random(shape: &[usize]) -> Tensor {
 }
 
 fn product(a: &Tensor, b: &Tensor) -> Tensor {
-    a.matmul(b).expect("they fit")
+    a.matmul(b).expect("matching shapes")
 }
 
 /// 64 images of 32 channels, 32×32 pixels; 32 kernels of 3×3.
@@ -47,7 +46,7 @@ fn conv(criterion: &mut Criterion) {
     let (numbers, pixels) = (channels * field * field, rows * side * side);
     let (weight, fields) = (random(&[units, numbers]), random(&[numbers, pixels]));
     let (delta_rows, fields_rows) = (random(&[units, pixels]), random(&[pixels, numbers]));
-    group.bench_function("its products", |bencher| {
+    group.bench_function("matrix products", |bencher| {
         bencher.iter(|| {
             (
                 product(&weight, &fields),
@@ -68,8 +67,9 @@ fn conv(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// The second layer of Hinton's net of local receptive fields: 4×4 places of 128
-/// channels, fields of 2×2.
+/// The second layer of Hinton's net of local receptive fields.
+///
+/// 4×4 pixels of 128 channels, fields of 2×2.
 fn local(criterion: &mut Criterion) {
     let (rows, channels, side, units, field) = (200, 128, 4, 220, 2);
     let mut group = criterion.benchmark_group("local 200x128x4x4, 2x2, 220 units");
@@ -79,7 +79,7 @@ fn local(criterion: &mut Criterion) {
         random(&[rows, channels, side, side]),
         random(&[rows, units, side - 1, side - 1]),
     );
-    // Anew for every pass, since what was made of the same input is kept.
+    // A new `Input` for every pass, because layers cache results by input.
     let x = || Input::of(x.clone()).expect("images");
     let vars = Vars::new(1, DType::F32, &Device::Cpu);
     let local = LocallyConnected::new(&vars, fields, units, INIT).expect("a layer");
@@ -99,14 +99,16 @@ fn local(criterion: &mut Criterion) {
         random(&[locations, numbers, rows]),
         random(&[locations, rows, units]),
     );
-    group.bench_function("its products", |bencher| {
+    group.bench_function("matrix products", |bencher| {
         bencher.iter(|| (product(&seen, &weight), product(&seen_columns, &deltas)));
     });
     group.finish();
 }
 
-/// A layer of Hinton's net for CIFAR-10: three channels below and three above, fields
-/// of 11×11, three units at a place.
+/// A layer of Hinton's net for CIFAR-10.
+///
+/// Three channels from below and three from above, fields of 11×11, three units per
+/// location.
 fn narrow(criterion: &mut Criterion) {
     let (rows, channels, side, units, field) = (200, 6, 32, 3, 11);
     let mut group = criterion.benchmark_group("local 200x6x32x32, 11x11, 3 units");
@@ -117,7 +119,7 @@ fn narrow(criterion: &mut Criterion) {
         random(&[rows, channels, side, side]),
         random(&[rows, units, side, side]),
     );
-    // Anew for every pass, since what was made of the same input is kept.
+    // A new `Input` for every pass, because layers cache results by input.
     let x = || Input::of(x.clone()).expect("images");
     let vars = Vars::new(1, DType::F32, &Device::Cpu);
     let local = LocallyConnected::new(&vars, fields, units, INIT).expect("a layer");
@@ -132,7 +134,7 @@ fn narrow(criterion: &mut Criterion) {
         random(&[numbers, units * locations]),
     );
     let (seen_columns, deltas) = (random(&[numbers, rows]), random(&[rows, units * locations]));
-    group.bench_function("as many operations in a wide product", |bencher| {
+    group.bench_function("a wide product of as many operations", |bencher| {
         bencher.iter(|| (product(&seen, &weight), product(&seen_columns, &deltas)));
     });
     group.finish();

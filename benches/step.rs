@@ -1,6 +1,7 @@
-//! One training step and what it is made of: batch 100, two views, 1000 units.
+//! One training step and its parts: batch 100, two views, 1000 units.
 //!
-//! `cargo bench`; the binary's allocator is used, since it is part of the speed.
+//! Run with `cargo bench`. The allocator is that of the program, because it affects the
+//! speed.
 #![allow(missing_docs)] // criterion's macros make public functions
 
 use criterion::{criterion_group, criterion_main, Criterion};
@@ -24,8 +25,7 @@ fn random(shape: (usize, usize)) -> Tensor {
     Tensor::rand(0f32, 1f32, shape, &Device::Cpu).expect("a tensor on the CPU")
 }
 
-/// Forward and update of one weight matrix: in closed form, and by candle's autograd
-/// with the same update.
+/// Forward pass and update of one weight matrix, in closed form and by autograd.
 fn layer(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("layer 1000x1000, 200 rows");
     let descent = OptimiserSpec {
@@ -52,14 +52,13 @@ fn layer(criterion: &mut Criterion) {
                 .expect("update");
         });
     });
-    // As late in a training: nine examples of ten are decided, so that their gradient
-    // is zero.
+    // Late in training, the gradient of about nine examples in ten is zero.
     let open: Vec<f32> = (0..200)
         .map(|row| if row % 10 == 0 { 1. } else { 0. })
         .collect();
     let open = Tensor::from_vec(open, (200, 1), &Device::Cpu).expect("a tensor on the CPU");
     let decided = delta.broadcast_mul(&open).expect("rows of zeros");
-    group.bench_function("closed form, a tenth undecided", |bencher| {
+    group.bench_function("closed form, a tenth of the rows not zero", |bencher| {
         bencher.iter(|| {
             linear.forward(&input, true).expect("forward");
             linear
@@ -84,8 +83,9 @@ fn layer(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// An epoch of the default net on 1000 digits, ten steps: neutral pass, head, hard
-/// negatives, three layers.
+/// An epoch of the default network on 1000 digits: ten steps.
+///
+/// A step is the neutral pass, the head, the hard negatives and three layers.
 fn ten_steps(criterion: &mut Criterion) {
     let size = onward::export::Value::Integer(1000);
     let data = [
@@ -99,7 +99,7 @@ fn ten_steps(criterion: &mut Criterion) {
     let mut run = builder
         .set("epochs", 1_000_000)
         .build()
-        .expect("the default net");
+        .expect("the default network");
     criterion.bench_function("10 steps 3x1000, batch 100", |bencher| {
         bencher.iter(|| run.train_until(run.epoch() + 1, &mut ()).expect("an epoch"));
     });

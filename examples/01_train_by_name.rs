@@ -1,15 +1,14 @@
-//! Trains a built-in architecture by its name, evaluates it, saves it, and finds it
-//! again.
+//! Trains a built-in architecture by name, evaluates it, saves it and loads it again.
 //!
 //! ```text
 //! $ cargo run --release --example 01_train_by_name
-//! epoch 1: 17.0% of the validation part wrong
-//! epoch 2: 8.2% of the validation part wrong
-//! epoch 3: 8.8% of the validation part wrong
-//! epoch 4: 4.5% of the validation part wrong
-//! epoch 5: 3.2% of the validation part wrong
-//! epoch 6: 3.0% of the validation part wrong
-//! test: 2.4% wrong by head
+//! epoch 1: validation error 16.2%
+//! epoch 2: validation error 8.5%
+//! epoch 3: validation error 6.2%
+//! epoch 4: validation error 4.0%
+//! epoch 5: validation error 3.4%
+//! epoch 6: validation error 3.5%
+//! test error 2.4% (head)
 //! ```
 
 use onward::flow::examples::Split;
@@ -22,7 +21,7 @@ fn main() -> Result<()> {
         .set("hidden", vec![500, 500]);
     let mut run = builder.set("epochs", 6).seed(1).build()?;
 
-    // Any closure can watch a run.
+    // A closure is an observer.
     let mut watch = |event: &Event<'_>| {
         if let Event::Evaluated {
             epoch,
@@ -31,23 +30,23 @@ fn main() -> Result<()> {
         } = event
         {
             println!(
-                "epoch {epoch}: {:.1}% of the validation part wrong",
+                "epoch {epoch}: validation error {:.1}%",
                 100. * evaluation.error
             );
         }
     };
     let summary = run.fit(&mut watch)?;
     println!(
-        "test: {:.1}% wrong by {}",
+        "test error {:.1}% ({})",
         100. * summary.test.error,
         summary.test.readout
     );
 
-    let folder = tempfile::tempdir().expect("a folder for temporary files");
+    let folder = tempfile::tempdir().expect("create a temporary folder");
     run.save(folder.path())?;
-    let found = Run::load(folder.path())?;
+    let loaded = Run::load(folder.path())?;
     assert_eq!(
-        found.evaluate(Split::Test, Some(&summary.test.readout))?,
+        loaded.evaluate(Split::Test, Some(&summary.test.readout))?,
         summary.test
     );
     Ok(())

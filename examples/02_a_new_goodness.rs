@@ -1,28 +1,27 @@
-//! Adds a goodness function and trains with it by name; nothing else has to know of it.
+//! Adds a goodness function and trains with it by name. No other code changes.
 //!
 //! ```text
 //! $ cargo run --release --example 02_a_new_goodness
-//! mean_squares: 12.6% of the test part wrong
-//! mean_power: 13.5% of the test part wrong
+//! mean_squares: test error 12.6%
+//! mean_power: test error 13.5%
 //! ```
 
 use onward::candle_core::Tensor;
 use onward::{GoodnessFn, Result, Run};
 
 onward::settings! {
-    /// Goodness of an example as the mean of the absolute values of its activities,
-    /// each to a power.
+    /// Goodness of an example as the mean `p`-th power of its absolute activities.
     ///
     /// `g[b] = (1/N)·Σᵢ |a[b, i]|^p`, `(B, …)` to `(B,)`.
     pub struct MeanPower {
-        /// The power `p`; 2 makes it the mean of squares.
+        /// The power `p`; 2 gives the mean of squares.
         power: f64 = 1.5, in 1. ..=4.;
     }
 }
 
 impl GoodnessFn for MeanPower {
     fn goodness(&self, activity: &Tensor) -> Result<Tensor> {
-        // A little more than nothing, for the derivative at 0; autograd does the rest.
+        // The offset keeps the derivative finite at 0. Autograd computes the gradient.
         Ok((activity.flatten_from(1)?.abs()? + 1e-6)?
             .powf(self.power)?
             .mean(1)?)
@@ -43,8 +42,8 @@ fn main() -> Result<()> {
         let builder = Run::builder("progressive")
             .set("goodness", goodness)
             .set("theta", 1.);
-        // With a mean instead of a sum, gradients are smaller by the number of units:
-        // Adam does not mind.
+        // The gradient of a mean is smaller than that of a sum, by a factor of the
+        // number of units. Adam does not depend on the scale of the gradient.
         let builder = builder
             .set("temperature", 0.01)
             .set("optimiser", "adam")
@@ -54,10 +53,7 @@ fn main() -> Result<()> {
             .set("epochs", 4)
             .build()?
             .fit(&mut ())?;
-        println!(
-            "{goodness}: {:.1}% of the test part wrong",
-            100. * summary.test.error
-        );
+        println!("{goodness}: test error {:.1}%", 100. * summary.test.error);
     }
     Ok(())
 }

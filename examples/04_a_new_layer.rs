@@ -1,10 +1,12 @@
-//! Adds a layer made of candle's modules. It only says what its activity is, and learns
-//! by the gradient through itself alone.
+//! Adds a layer built from candle's modules.
+//!
+//! The layer implements `forward` only. Autograd computes the gradient through this layer
+//! alone.
 //!
 //! ```text
 //! $ cargo run --release --example 04_a_new_layer
-//! dense: 4.7% of the test part wrong
-//! gated: 5.7% of the test part wrong
+//! dense: test error 4.2%
+//! gated: test error 5.7%
 //! ```
 
 use onward::candle_core::Tensor;
@@ -12,11 +14,11 @@ use onward::candle_nn::{self, ops::sigmoid, Linear, Module};
 use onward::{BuildContext, Input, LocalLayer, Result, Run, Step};
 
 onward::settings! {
-    /// Rectified units, each with a gate of its own.
+    /// Rectified linear units, each with a trained gate.
     ///
     /// `a = max(0, x·W + b)·σ(x·V + c)`; `(V·B, …)`, flattened, to `(V·B, N)`.
     pub struct Gated {
-        /// How many units; the architecture's `hidden` if it is not set here.
+        /// The number of units. Default: the width set by the architecture.
         units: Option<usize> = None, in 1..;
     }
 }
@@ -30,7 +32,7 @@ impl Layer {
     fn new(settings: &Gated, context: &BuildContext) -> Result<Self> {
         let inputs = context.input.iter().product();
         let units = settings.units.or(context.units).unwrap_or(100);
-        // What is made by this builder is seeded, saved and resumed without further ado.
+        // The variables of this builder are seeded, saved and resumed automatically.
         let vars = context.vars.builder();
         let value = candle_nn::linear(inputs, units, vars.pp("value"))?;
         Ok(Self {
@@ -48,7 +50,7 @@ impl LocalLayer for Layer {
 }
 
 onward::register! {
-    dyn LocalLayer, "gated", "rectified units with gates (an example; Dauphin and others 2017)",
+    dyn LocalLayer, "gated", "rectified linear units with gates (an example; Dauphin et al. 2017)",
     |settings: Gated, context| Ok(Box::new(Layer::new(&settings, context)?))
 }
 
@@ -58,10 +60,7 @@ fn main() -> Result<()> {
             .set("layer", layer)
             .set("hidden", vec![300, 300]);
         let summary = builder.set("epochs", 5).build()?.fit(&mut ())?;
-        println!(
-            "{layer}: {:.1}% of the test part wrong",
-            100. * summary.test.error
-        );
+        println!("{layer}: test error {:.1}%", 100. * summary.test.error);
     }
     Ok(())
 }

@@ -1,24 +1,24 @@
-//! Adds a rule that knows no negative views: the units of a layer are divided among the
-//! classes, and in every layer those of the right class have to be the most active.
-//! Nothing is compared with anything that is wrong.
+//! Adds a rule without negative views.
+//!
+//! The units of a layer are divided among the classes. In every layer, the units of the
+//! true class learn to be the most active.
 //!
 //! ```text
 //! $ cargo run --release --example 06_without_negatives
-//! by goodness: 8.0% of the test part wrong
+//! test error 8.0% (goodness)
 //! ```
 
 use onward::candle_core::Tensor;
 use onward::{BuildContext, Error, GoodnessFn, Result, Run};
 
 onward::settings! {
-    /// A goodness for each class: the mean of the squares of the activities that are
-    /// its own.
+    /// Goodness of each class as the mean of the squared activities of its units.
     ///
-    /// `g[b, c] = (1/M)·Σⱼ a[b, c·M + j]²`, `M = ⌊N / C⌋` numbers for each of the `C`
-    /// classes, the rest being nobody's: `(B, …)` to `(B, C)`.
+    /// `g[b, c] = (1/M)·Σⱼ a[b, c·M + j]²` with `M = ⌊N / C⌋` units for each of the `C`
+    /// classes: `(B, …)` to `(B, C)`. The remaining units belong to no class.
     ///
     /// # Reference
-    /// After the class groups of Papachristodoulou and others, "Convolutional
+    /// The class groups of Papachristodoulou et al., "Convolutional
     /// Channel-wise Competitive Learning for the Forward-Forward Algorithm", 2023
     /// (<https://arxiv.org/abs/2312.12668>).
     pub struct Groups {}
@@ -35,7 +35,7 @@ impl Goodness {
             return Err(Error::unfit(
                 "groups",
                 format!(
-                "{numbers} numbers cannot be divided among {classes} classes; choose a wider layer"
+                "expected a unit for each of {classes} classes, found {numbers}; choose a wider layer"
             ),
             ));
         }
@@ -59,13 +59,12 @@ impl GoodnessFn for Goodness {
 }
 
 onward::register! {
-    dyn GoodnessFn, "groups", "mean of squares for each class's own units (an example; CwComp 2023, arXiv 2312.12668)",
+    dyn GoodnessFn, "groups", "mean of squares of the units of each class (an example; CwComp 2023, arXiv 2312.12668)",
     |_settings: Groups, context| Ok(Box::new(Goodness::new(context)?))
 }
 
 fn main() -> Result<()> {
-    // One positive view, without a label in it; the loss compares the goodness of the
-    // classes.
+    // One positive view without a label. The loss compares the goodness of the classes.
     let builder = Run::builder("progressive")
         .set("sampler", "plain")
         .set("loss", "cross_entropy");
@@ -80,9 +79,9 @@ fn main() -> Result<()> {
         .build()?;
     let summary = run.fit(&mut ())?;
     println!(
-        "by {}: {:.1}% of the test part wrong",
-        summary.test.readout,
-        100. * summary.test.error
+        "test error {:.1}% ({})",
+        100. * summary.test.error,
+        summary.test.readout
     );
     Ok(())
 }

@@ -1,23 +1,22 @@
-//! Loads a trained model in a program of one's own, without its data, and predicts.
+//! Loads a trained model without its data and classifies examples.
 //!
 //! ```text
 //! $ cargo run --release --example 10_predicting
-//! 0 with probability 0.993; it is a 0
-//! 1 with probability 0.514; it is a 1
-//! 2 with probability 0.996; it is a 2
-//! 3 with probability 0.995; it is a 3
-//! 4 with probability 0.964; it is a 4
+//! predicted 0 with probability 0.991, label 0
+//! predicted 1 with probability 0.508, label 1
+//! predicted 2 with probability 0.998, label 2
+//! predicted 3 with probability 0.993, label 3
+//! predicted 4 with probability 0.941, label 4
 //! ```
 //!
-//! With the folder of a run and pictures as its arguments it predicts these, by its head.
+//! Pass the folder of a run and image files as arguments to classify these files.
 
 use std::path::{Path, PathBuf};
 
 use onward::candle_core::Tensor;
 use onward::{Result, Run};
 
-/// Trains a small model, as `onward train` would: its folder, and some examples of the
-/// test part with their labels.
+/// Trains a small model, saves it, and returns five test examples with their labels.
 fn trained(folder: &Path) -> Result<(Tensor, Vec<u32>)> {
     let mut run = Run::builder("progressive")
         .data("digits")
@@ -45,8 +44,8 @@ fn main() -> Result<()> {
         return Ok(());
     }
 
-    let folder = tempfile::tempdir().expect("a folder for temporary files");
-    let (examples, labels) = trained(folder.path())?; // (5, 1, 28, 28), numbers from 0 to 1
+    let folder = tempfile::tempdir().expect("create a temporary folder");
+    let (examples, labels) = trained(folder.path())?; // (5, 1, 28, 28), values from 0 to 1
     let run = Run::open(folder.path())?.without_data().build()?;
     let classes = &run.data().spec.classes;
     let scores = run.scores(examples, "head")?.to_vec2::<f32>()?; // (5, 10), log-probabilities
@@ -54,7 +53,7 @@ fn main() -> Result<()> {
         let scores: Vec<f64> = scores.into_iter().map(f64::from).collect();
         let class = best(&scores);
         println!(
-            "{} with probability {:.3}; it is a {}",
+            "predicted {} with probability {:.3}, label {}",
             classes[class],
             scores[class].exp(),
             classes[label as usize]

@@ -1,12 +1,14 @@
-//! Draws learning curves as an SVG file: the validation error, and the goodness of each
-//! layer for positive and negative views.
+//! Draws learning curves as an SVG file.
+//!
+//! The left panel is the validation error. The right panel is the goodness of each layer
+//! for positive and negative views.
 //!
 //! ```text
 //! $ cargo run --release --example 11_learning_curves
-//! 1.2% of the test part wrong, curves in target/learning-curves.svg
+//! test error 1.2%, curves in target/learning-curves.svg
 //! ```
 //!
-//! Another file can be named as the argument.
+//! Pass another path as the argument to change the output file.
 
 use std::fmt::Write;
 
@@ -16,7 +18,7 @@ use onward::{Result, Run};
 
 const COLOURS: [&str; 3] = ["#1b9e77", "#d95f02", "#7570b3"];
 
-/// A panel of 360×220 pixels with its lines.
+/// A panel of 360×220 pixels and its lines.
 struct Panel {
     left: f64,
     title: &'static str,
@@ -133,9 +135,9 @@ fn main() -> Result<()> {
     let file = std::env::args()
         .nth(1)
         .unwrap_or("target/learning-curves.svg".into());
-    std::fs::write(&file, svg).expect("the file can be written");
+    std::fs::write(&file, svg).expect("write the SVG file");
     println!(
-        "{:.1}% of the test part wrong, curves in {file}",
+        "test error {:.1}%, curves in {file}",
         100. * summary.test.error
     );
     Ok(())

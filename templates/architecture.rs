@@ -16,27 +16,29 @@ use onward::{
 };
 
 onward::settings! {
-    /// Stacked layers that all learn in every step, `aₗ = layerₗ(norm(aₗ₋₁))`, and a
-    /// softmax over all of them, `log softmax(Σₗ norm(aₗ)·Wₗ)`, which changes no layer.
+    /// Stacked layers that all learn in every step, with a softmax readout.
+    ///
+    /// `aₗ = layerₗ(norm(aₗ₋₁))`. The readout is `log softmax(Σₗ norm(aₗ)·Wₗ)`. It
+    /// changes no layer.
     pub struct Settings {
-        /// The width of each layer, from the first on.
+        /// The width of each layer, the first layer first.
         hidden: Vec<usize> = vec![300, 300], in 1..=1_000_000;
-        /// The layer of all levels.
+        /// The layer plugin of every level.
         layer: Pick<dyn LocalLayer> = "dense".into();
-        /// The goodness of all levels.
+        /// The goodness plugin of every level.
         goodness: Pick<dyn GoodnessFn> = "sum_squares".into();
-        // Settings that every architecture of layers has: loss, theta, temperature;
-        // optimiser, lr, …; head_lr, …
+        // Settings shared by all architectures: loss, theta, temperature; optimiser,
+        // lr, …; head_lr, …
         .. objective: Objective = Objective::default();
         .. optimiser: OptimiserSpec = OptimiserSpec::default();
         .. head: HeadSpec = HeadSpec::default();
     }
 }
 
-// What `train my_plugin` trains on, unless something else is set.
+// The default data and sampler of `train my_plugin`.
 const PRESETS: &[Preset] = &[Preset {
     name: "digits",
-    about: "the data that need no files",
+    about: "embedded data, no files needed",
     settings: r#"
         data = "digits"
         sampler = "label_overlay"
@@ -69,8 +71,7 @@ impl Stacked {
 }
 
 impl Architecture for Stacked {
-    // Who feeds whom: a stack does what most nets do. To wire blocks otherwise, fill a
-    // `Net` with them yourself.
+    // A `Stack` connects layers in sequence. For another wiring, build a `Net` of blocks.
     fn learn(
         &mut self,
         batch: &Batch,
@@ -100,7 +101,7 @@ impl Architecture for Stacked {
 }
 
 onward::register! {
-    dyn Architecture, "my_plugin", "stacked layers (say here what it is, and the paper)",
+    dyn Architecture, "my_plugin", "stacked layers (describe it here and cite the paper)",
     |settings: Settings, context| Ok(Box::new(Stacked::new(&settings, context)?)),
     .presets(PRESETS)
 }

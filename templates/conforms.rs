@@ -1,8 +1,8 @@
-//! Holds this crate to the trials that onward holds its own plugins to.
+//! Runs onward's conformance trials on the plugins of this crate.
 
 use my_plugin as _;
 
 #[test]
-fn everything_here_conforms() {
+fn all_plugins_conform() {
     onward::conformance::of_package(env!("CARGO_PKG_NAME")).assert_passed();
 }

@@ -13,20 +13,20 @@ use onward::flow::random::{below, stream, unit};
 use onward::Result;
 
 onward::settings! {
-    /// Grey images of 8×8 pixels, all noise but for a quarter that is brighter: which
-    /// one is the class.
+    /// Noisy 8×8 grey images with one brighter quarter; its position is the class.
     pub struct Settings {
-        /// Images to train on; a fifth of them to validate, and as many to test.
+        /// The number of training images. Validation and test part have a fifth each.
         size: usize = 1000, in 5..=1_000_000;
     }
 }
 
-/// One part of the data. From files, see `onward::data::idx` and
-/// `onward::data::pictures`.
+/// One part of the data.
+///
+/// To read files, see `onward::data::idx` and `onward::data::pictures`.
 fn images(part: &str, size: usize) -> Result<Arc<dyn Examples>> {
     let (mut pixels, mut labels) = (Vec::new(), Vec::new());
     for index in 0..size {
-        // The same images in every run.
+        // The images are the same in every run.
         let mut rng = stream(0, part, index as u64);
         let class = below(&mut rng, 4);
         for pixel in 0..64 {
@@ -56,6 +56,6 @@ fn data_set(settings: &Settings) -> Result<DataSet> {
 }
 
 onward::register! {
-    DataSet, "my_plugin", "one bright quarter in noise, 8×8 grey (say here what it is, and where it is from)",
+    DataSet, "my_plugin", "one bright quarter in noise, 8×8 grey (describe it here and cite the source)",
     |settings: Settings, _context| Ok(Box::new(data_set(&settings)?))
 }

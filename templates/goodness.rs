@@ -13,8 +13,7 @@ onward::settings! {
     /// `g[b] = Σᵢ |a[b, i]|`, with `i` over every dimension but the first: `(B, …)` to
     /// `(B,)`.
     pub struct Goodness {
-        /// The threshold for each unit; the goodness counts as positive above it,
-        /// unless `theta` is set.
+        /// The threshold per unit. A setting of `theta` replaces it.
         threshold: f64 = 0.5, in 0. ..;
     }
 }
@@ -30,6 +29,6 @@ impl GoodnessFn for Goodness {
 }
 
 onward::register! {
-    dyn GoodnessFn, "my_plugin", "sum of absolute activities (say here what it is, and the paper)",
+    dyn GoodnessFn, "my_plugin", "sum of absolute activities (describe it here and cite the paper)",
     |settings: Goodness, _context| Ok(Box::new(settings))
 }

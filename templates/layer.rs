@@ -11,10 +11,10 @@ use onward::{BuildContext, Input, LocalLayer, Result, Step};
 onward::settings! {
     /// A dense layer of smooth units.
     ///
-    /// `a = z·σ(z)`, `z = x·Wᵀ + b`, `W` being `(N, D)`: `(V·B, …)`, flattened to `D`
-    /// columns, to `(V·B, N)`.
+    /// `a = z·σ(z)`, `z = x·Wᵀ + b` with `W` of shape `(N, D)`: `(V·B, …)`, flattened to
+    /// `D` columns, to `(V·B, N)`.
     pub struct Settings {
-        /// The number of units. Default: the width that the architecture asks for.
+        /// The number of units. Default: the width set by the architecture.
         units: Option<usize> = None, in 1..;
     }
 }
@@ -33,14 +33,14 @@ impl Layer {
 }
 
 impl LocalLayer for Layer {
-    // It learns by candle's autograd, through this layer alone. Once it is right, a
-    // closed form in `learn` is faster.
+    // Autograd computes the gradient through this layer alone. A closed form in `learn`
+    // is faster; add it when this version is correct.
     fn forward(&self, input: &Input, _step: &Step) -> Result<Tensor> {
         Ok(self.0.forward(&input.join()?.flatten_from(1)?)?.silu()?)
     }
 }
 
 onward::register! {
-    dyn LocalLayer, "my_plugin", "dense, smooth units (say here what it is, and the paper)",
+    dyn LocalLayer, "my_plugin", "dense, smooth units (describe it here and cite the paper)",
     |settings: Settings, context| Ok(Box::new(Layer::new(&settings, context)?))
 }

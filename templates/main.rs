@@ -1,4 +1,4 @@
-use my_plugin as _; // links what this crate registers
+use my_plugin as _; // links the plugins of this crate
 
 fn main() -> std::process::ExitCode {
     onward::cli::main()

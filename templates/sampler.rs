@@ -9,13 +9,13 @@ use onward::flow::random::unit;
 use onward::{Batch, Input, NegativeSampler, Prediction, Result, Role, Step, Views};
 
 onward::settings! {
-    /// The example as the positive view; as the negative one a mixture with the next
-    /// example of the batch. No label is used.
+    /// Negative views: a mixture of the example and the next example of the batch.
     ///
-    /// `x⁻[i] = m[i]·x[i] + (1 − m[i])·x′[i]`, `m[i]` being 1 with probability `keep`
-    /// and else 0: `(B, …)` to `(B, …)`.
+    /// `x⁻[i] = m[i]·x[i] + (1 − m[i])·x′[i]`; `m[i]` is 1 with probability `keep` and 0
+    /// otherwise: `(B, …)` to `(B, …)`. The positive view is the example itself. No label
+    /// is used.
     pub struct Sampler {
-        /// The probability that a number is the example's own.
+        /// The probability of keeping a value of the example.
         keep: f64 = 0.5, in 0. ..1.;
     }
 }
@@ -23,7 +23,7 @@ onward::settings! {
 impl NegativeSampler for Sampler {
     fn views(&self, batch: &Batch, _: &Prediction<'_>, step: &Step) -> Result<Views> {
         let (rows, size) = (batch.rows(), batch.size());
-        // Everything random in a step comes from here, so that a run repeats itself.
+        // Draw all random numbers from `Step::stream`, so that a run can be repeated.
         let mut rng = step.stream("my_plugin");
         let mask =
             (0..rows.elem_count()).map(|_| if unit(&mut rng) < self.keep { 1f32 } else { 0. });
@@ -43,13 +43,13 @@ impl NegativeSampler for Sampler {
         false
     }
 
-    // One example alone has no next one.
+    // A single example has no next example.
     fn smallest_batch(&self) -> usize {
         2
     }
 }
 
 onward::register! {
-    dyn NegativeSampler, "my_plugin", "two examples mixed number by number (say here what it is, and the paper)",
+    dyn NegativeSampler, "my_plugin", "a mixture of two examples (describe it here and cite the paper)",
     |settings: Sampler, _context| Ok(Box::new(settings))
 }

@@ -1,6 +1,7 @@
-//! Plugins that do not keep the rules, or that break: each is found out by the trials,
-//! or ends a run with an error that names it and its package. All of them are made for
-//! these tests.
+//! Plugins that break the contract.
+//!
+//! The conformance trials detect each one. A run with such a plugin ends with an error
+//! that names the plugin and its package.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Mutex;
@@ -20,14 +21,14 @@ use onward::{
 };
 
 onward::settings! {
-    /// A plugin that does not keep the rules.
+    /// A plugin that breaks the contract.
     struct Cheat {}
 }
 
 macro_rules! cheats {
     ($($kind:ty, $name:literal, $build:expr;)*) => {
         $(onward::register! {
-            $kind, $name, "does not keep the rules (made for these tests, 2026)",
+            $kind, $name, "breaks the contract (for these tests, 2026)",
             |_settings: Cheat, context| { let build: fn(&BuildContext) -> Result<Box<$kind>> = $build; build(context) }
         })*
     };
@@ -44,7 +45,7 @@ cheats! {
     dyn LocalLayer, "no_number", |context| Ok(Box::new(NoNumber(Dense::new(context)?)));
     dyn LocalLayer, "misses_candle", |context| Ok(Box::new(MissesCandle(Dense::new(context)?)));
     dyn LocalLayer, "wrong_below", |context| Ok(Box::new(WrongBelow(Dense::new(context)?)));
-    dyn LocalLayer, "panics_at_once", |_| panic!("nothing is ready");
+    dyn LocalLayer, "panics_at_once", |_| panic!("panic in build");
     dyn GoodnessFn, "looks_at_the_batch", |_| Ok(Box::new(LooksAtTheBatch));
     dyn GoodnessFn, "wrong_gradient", |_| Ok(Box::new(WrongGradient));
     dyn GoodnessFn, "wrong_grade", |_| Ok(Box::new(WrongGrade));
@@ -58,11 +59,11 @@ cheats! {
 }
 
 onward::register! {
-    dyn Architecture, "shows_labels", "does not keep the rules (made for these tests, 2026)",
+    dyn Architecture, "shows_labels", "breaks the contract (for these tests, 2026)",
     |_settings: Cheat, context| Ok(Box::new(ShowsLabels::new(context)?)),
     .presets(&[Preset {
         name: "digits",
-        about: "no label is in the views",
+        about: "views without labels",
         settings: r#"
             data = "digits"
             sampler = "hybrid_images"
@@ -70,7 +71,7 @@ onward::register! {
     }])
 }
 
-/// An honest layer, that the others are made of.
+/// A correct layer, the base of the other layers.
 struct Dense(Linear);
 
 impl Dense {
@@ -107,7 +108,7 @@ impl LocalLayer for Dense {
     }
 }
 
-/// Layers whose `forward`, or `learn`, is that of an honest one; the other is their own.
+/// Implements a layer that replaces `forward` or `learn` of the correct layer.
 macro_rules! layer {
     ($type:ident, forward($self:ident, $input:ident, $step:ident) $body:block) => {
         impl LocalLayer for $type {
@@ -129,7 +130,7 @@ macro_rules! layer {
     };
 }
 
-/// What was built last; a step of any layer changes it.
+/// The weight that learned last; the next layer to learn changes it.
 static LAST: Mutex<Option<Var>> = Mutex::new(None);
 
 struct WritesElsewhere(Dense);
@@ -143,7 +144,7 @@ layer!(WritesElsewhere, learn(self, lesson, optimiser, step) {
     self.0.learn(lesson, optimiser, step)
 });
 
-/// Its rate depends on how often it was called: a state that no checkpoint holds.
+/// A layer whose rate depends on the number of calls, a state outside the checkpoint.
 struct Remembers(Dense, u32);
 layer!(Remembers, learn(self, lesson, optimiser, step) {
     self.1 += 1;
@@ -234,7 +235,7 @@ impl GoodnessFn for WrongGrade {
     }
 }
 
-/// A map to classes that never learns.
+/// A goodness with a map that never learns.
 struct KeepsItsMap(Linear);
 impl KeepsItsMap {
     fn new(context: &BuildContext) -> Result<Self> {
@@ -287,7 +288,7 @@ impl GoodnessFn for OneTooMany {
     }
 }
 
-/// Positives and noise that is drawn past the seed.
+/// A sampler with noise that does not depend on the seed.
 struct CountsItself;
 static COUNT: AtomicU64 = AtomicU64::new(0);
 impl NegativeSampler for CountsItself {
@@ -301,7 +302,7 @@ impl NegativeSampler for CountsItself {
     }
 }
 
-/// Shows the labels of the last batch that had any.
+/// A sampler that stores labels and writes them into later inputs.
 struct KnowsLabels(Mutex<Vec<u32>>);
 impl NegativeSampler for KnowsLabels {
     fn views(&self, batch: &Batch, _: &Prediction<'_>, _: &Step) -> Result<Views> {
@@ -332,8 +333,9 @@ impl NegativeSampler for WiderViews {
     }
 }
 
-/// A block that sees the labels though neither it nor the sampler says so; scores that
-/// are right wherever labels can be read.
+/// An architecture that uses labels without declaring it.
+///
+/// Its block sees the labels. Its scores are correct if the batch has labels.
 struct ShowsLabels {
     net: Net,
     classes: usize,
@@ -368,7 +370,7 @@ impl Architecture for ShowsLabels {
         sampler: &dyn NegativeSampler,
         step: &Step,
     ) -> Result<Vec<(usize, StepReport)>> {
-        let no_head = Prediction::new(|| panic!("there is no head"));
+        let no_head = Prediction::new(|| panic!("no head to predict"));
         let views = sampler.views(batch, &no_head, step)?;
         let labels = batch.labels()?.repeat(views.input.views());
         let labels =
@@ -415,7 +417,7 @@ impl Architecture for ShowsLabels {
 }
 
 #[test]
-fn the_trials_find_out_who_cheats() {
+fn the_trials_detect_every_cheat() {
     let cheats = [
         (
             "layer",
@@ -504,23 +506,25 @@ fn the_trials_find_out_who_cheats() {
         );
         assert_eq!(found.package, "onward-core");
     }
-    // An honest one is found to be so, here as well.
+    // A correct plugin passes the same trials.
     conformance::of_plugin("layer", "dense").assert_passed();
-    assert!(conformance::of_plugin("layer", "nobody").trials.is_empty());
+    assert!(conformance::of_plugin("layer", "no_such_layer")
+        .trials
+        .is_empty());
     let skipped = |trial: &conformance::Trial| matches!(trial.outcome, Outcome::Skipped(_));
     assert!(
         conformance::of_plugin("data", "mnist")
             .trials
             .iter()
             .any(skipped),
-        "nothing is downloaded in a trial"
+        "a trial downloads data"
     );
 }
 
 #[test]
-fn a_run_ends_with_the_name_and_the_package_of_the_plugin_at_fault() {
+fn a_run_error_names_the_plugin_and_its_package() {
     let faults = [
-        ("layer", "panics_at_once", "panicked: nothing is ready"),
+        ("layer", "panics_at_once", "panicked: panic in build"),
         ("layer", "panics_late", "panicked: index 7 is out of bounds"),
         (
             "layer",
@@ -559,12 +563,12 @@ fn a_run_ends_with_the_name_and_the_package_of_the_plugin_at_fault() {
         let plugin = format!("{kind} {name} (package onward-core)");
         assert!(
             message.contains(&plugin) && message.contains(expected),
-            "{plugin} or {expected} missing: {message}"
+            "{plugin} or {expected} is missing from: {message}"
         );
-        assert!(!error.is_usage(), "it is not the user's fault: {message}");
+        assert!(!error.is_usage(), "reported as a usage error: {message}");
     }
     let unknown = Run::builder("progressive")
-        .set("layer", "nobody")
+        .set("layer", "no_such_layer")
         .build()
         .err()
         .unwrap();
@@ -572,7 +576,7 @@ fn a_run_ends_with_the_name_and_the_package_of_the_plugin_at_fault() {
 }
 
 #[test]
-fn nobody_reads_the_labels_of_what_is_scored() -> Result<()> {
+fn labels_are_hidden_while_scoring() -> Result<()> {
     let run = Run::builder("shows_labels").data_set(conformance::images()?);
     let mut run = run.set("epochs", 1).set("batch", 20).build()?;
     run.fit(&mut ())?;
@@ -586,7 +590,7 @@ fn nobody_reads_the_labels_of_what_is_scored() -> Result<()> {
 }
 
 #[test]
-fn nothing_learns_from_the_test_part() -> Result<()> {
+fn training_does_not_use_the_test_part() -> Result<()> {
     let trained = |data| -> Result<Vec<f32>> {
         let run = Run::builder("progressive")
             .data_set(data)

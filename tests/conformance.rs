@@ -1,6 +1,6 @@
-//! The built-in plugins pass all trials of `onward::conformance`, alone and combined.
+//! Trials of `onward::conformance` on all built-in plugins, alone and combined.
 //!
-//! There is no list of plugins here: whatever is registered is tried.
+//! The tests iterate over the registry. There is no list of plugins to maintain.
 
 use std::collections::BTreeSet;
 
@@ -27,7 +27,7 @@ fn conforms(kind: &str) {
         .trials
         .iter()
         .find(|trial| trial.trial == "trains" && trial.outcome != Outcome::Passed);
-    assert!(idle.is_none(), "works nowhere: {}", idle.unwrap());
+    assert!(idle.is_none(), "trains in no run: {}", idle.unwrap());
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn every_data_set_conforms() {
 }
 
 #[test]
-fn every_plugin_says_where_it_was_published() {
+fn every_plugin_cites_a_publication() {
     let mut seen = 0;
     for kind in KINDS {
         for info in registry::infos(kind).unwrap() {
@@ -69,7 +69,7 @@ fn every_plugin_says_where_it_was_published() {
     assert!(seen >= 20, "only {seen} plugins are linked");
 }
 
-/// The settings of a run with these plugins.
+/// A run with these plugins.
 fn combined(architecture: &str, parts: [(&str, Option<&str>); 4], hidden: bool) -> RunBuilder {
     let mut builder = Run::builder(architecture).set("epochs", 1).set("batch", 20);
     for (key, value) in parts {
@@ -83,7 +83,7 @@ fn combined(architecture: &str, parts: [(&str, Option<&str>); 4], hidden: bool) 
     builder
 }
 
-/// Trains on small images or on text; none if both refuse these settings.
+/// Trains on small images or on text; `None` if both refuse these settings.
 fn trained(place: &str, settings: &dyn Fn() -> RunBuilder) -> Result<Option<(Run, Summary)>> {
     for data in [conformance::images()?, conformance::text()?] {
         let fitted = settings().data_set(data).build().and_then(|mut run| {
@@ -115,9 +115,10 @@ fn assert_scores_are_finite(place: &str, run: &Run) -> Result<()> {
     Ok(())
 }
 
-/// All combinations train, or are refused as settings that do not fit together. Those
-/// that train are recorded in `combinations.txt`, with `-` where an architecture has no
-/// such setting; `RECORD=1 cargo test --test conformance` records them.
+/// Tries every combination of plugins: it trains, or it is refused as a usage error.
+///
+/// `combinations.txt` lists the combinations that train, with `-` where an architecture
+/// has no such setting. `RECORD=1 cargo test --test conformance` writes this file.
 #[test]
 fn every_combination_trains_or_is_refused_as_recorded() -> Result<()> {
     let (layers, goodnesses) = (names::<dyn LocalLayer>(), names::<dyn GoodnessFn>());

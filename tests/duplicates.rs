@@ -1,13 +1,14 @@
-//! Two packages with a plugin of one name: nothing of that kind can be used, and who
-//! reads the message knows why. This program is one of the two packages, and linked
-//! with the other.
+//! Two packages with a plugin of the same name: no plugin of that kind can be used, and
+//! the error message explains why.
+//!
+//! This test program is one of the two packages and links the other.
 
 use onward::candle_core::Tensor;
 use onward::plugin::registry;
 use onward::{conformance, Error, GoodnessFn, LocalLayer, NegativeSampler, Result, Run};
 
 onward::settings! {
-    /// Half of the sum of the squares, under the name of the whole.
+    /// Half of the sum of squares, under the name of a built-in goodness.
     struct HalfOfSquares {}
 }
 
@@ -18,12 +19,12 @@ impl GoodnessFn for HalfOfSquares {
 }
 
 onward::register! {
-    dyn GoodnessFn, "sum_squares", "a name that is taken (made for this test, 2026)",
+    dyn GoodnessFn, "sum_squares", "a duplicate name (for this test, 2026)",
     |settings: HalfOfSquares, _context| Ok(Box::new(settings))
 }
 
 #[test]
-fn a_name_that_two_packages_have_is_refused_with_both_of_them() {
+fn a_name_in_two_packages_is_refused_and_both_are_named() {
     let error = Run::builder("progressive")
         .data_set(conformance::images().unwrap())
         .build()
@@ -38,7 +39,7 @@ fn a_name_that_two_packages_have_is_refused_with_both_of_them() {
     ] {
         assert!(message.contains(part), "{part} is missing from: {message}");
     }
-    // Whichever of the two was linked first, and whatever name was asked for.
+    // Every lookup of this kind fails, also that of another name.
     assert!(matches!(
         registry::named::<dyn GoodnessFn>("mean_squares"),
         Err(Error::DuplicatePlugin { .. })
@@ -47,14 +48,14 @@ fn a_name_that_two_packages_have_is_refused_with_both_of_them() {
         registry::infos("goodness"),
         Err(Error::DuplicatePlugin { .. })
     ));
-    // Other kinds are not concerned.
+    // Other kinds are not affected.
     assert!(
         registry::all::<dyn LocalLayer>().is_ok() && registry::all::<dyn NegativeSampler>().is_ok()
     );
 }
 
 #[test]
-fn the_trials_and_the_program_say_so_as_well() {
+fn the_trials_and_the_program_report_the_duplicate() {
     let verdict = conformance::of_package("onward");
     let failed = verdict
         .failures()

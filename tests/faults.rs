@@ -1,6 +1,7 @@
-//! Plugins that break, one for every way of breaking: each ends a run with an error
-//! that names it and its package, and none brings down the program. All of them are
-//! made for these tests.
+//! Plugins that fail, one for every kind of fault.
+//!
+//! Each ends a run with an error that names the plugin and its package. No fault crashes
+//! the program.
 
 use std::sync::Arc;
 
@@ -17,14 +18,14 @@ use onward::{
 };
 
 onward::settings! {
-    /// A plugin that breaks.
+    /// A plugin that fails.
     struct Broken {}
 }
 
 macro_rules! broken {
     ($($kind:ty, $name:literal, $build:expr;)*) => {
         $(onward::register! {
-            $kind, $name, "breaks (made for these tests, 2026)",
+            $kind, $name, "fails (for these tests, 2026)",
             |_settings: Broken, _context| $build
         })*
     };
@@ -57,7 +58,7 @@ broken! {
     dyn Architecture, "a_few_scores", net(Fault::FewScores);
     dyn Architecture, "a_nan_scores", net(Fault::NanScores);
     dyn Architecture, "a_no_such_block", net(Fault::NoSuchBlock);
-    DataSet, "d_panics", panic!("no disk");
+    DataSet, "d_panics", panic!("panic in build");
     DataSet, "d_batch_panics", data(Part::Panics);
     DataSet, "d_nan", data(Part::Nan);
     DataSet, "d_wide", data(Part::Wide);
@@ -65,7 +66,7 @@ broken! {
     DataSet, "d_len_panics", data(Part::LenPanics);
 }
 
-/// The input itself, and one fault.
+/// A layer that returns its input, with one fault.
 #[derive(PartialEq)]
 enum Layer {
     Panics,
@@ -77,7 +78,7 @@ enum Layer {
 
 impl LocalLayer for Layer {
     fn forward(&self, input: &Input, _: &Step) -> Result<Tensor> {
-        assert!(*self != Self::Panics, "a blown fuse");
+        assert!(*self != Self::Panics, "panic in forward");
         let activity = input.join()?.flatten_from(1)?;
         Ok(match self {
             Self::FewRows if input.rows() > 1 => activity.narrow(0, 0, 1)?,
@@ -87,17 +88,20 @@ impl LocalLayer for Layer {
     }
 
     fn learn(&mut self, _: &Lesson<'_>, _: &mut Optimiser, _: &Step) -> Result<()> {
-        assert!(*self != Self::LearnPanics, "too hard");
+        assert!(*self != Self::LearnPanics, "panic in learn of the layer");
         Ok(())
     }
 
     fn epoch_ended(&mut self, _: &Step) -> Result<()> {
-        assert!(*self != Self::EpochPanics, "the end of the world");
+        assert!(
+            *self != Self::EpochPanics,
+            "panic in epoch_ended of the layer"
+        );
         Ok(())
     }
 }
 
-/// Sums of squares, and one fault.
+/// The sum of squares, with one fault.
 #[derive(PartialEq)]
 enum Squares {
     NanGradient,
@@ -117,12 +121,15 @@ impl GoodnessFn for Squares {
     }
 
     fn classes(&self) -> Option<usize> {
-        assert!(*self != Self::ClassesPanics, "who counts classes?");
+        assert!(*self != Self::ClassesPanics, "panic in classes");
         None
     }
 
     fn threshold(&self, units: usize) -> f64 {
-        assert!(*self != Self::ThresholdPanics, "{units} units are too many");
+        assert!(
+            *self != Self::ThresholdPanics,
+            "panic in threshold of {units} units"
+        );
         if *self == Self::ThresholdNan {
             return f64::NAN;
         }
@@ -138,7 +145,7 @@ impl GoodnessFn for Squares {
     }
 
     fn grade(&self, activity: &Tensor, targets: &Targets, objective: &Objective) -> Result<Grade> {
-        assert!(*self != Self::GradePanics, "no marks");
+        assert!(*self != Self::GradePanics, "panic in grade");
         let goodness = self.goodness(activity)?;
         let (loss, upstream) = objective.grade(&goodness, 1., targets)?;
         let mut gradient = self.gradient(activity, &upstream)?;
@@ -162,17 +169,20 @@ impl GoodnessFn for Squares {
         _: &mut Optimiser,
         _: &Step,
     ) -> Result<()> {
-        assert!(*self != Self::LearnPanics, "nothing to learn");
+        assert!(*self != Self::LearnPanics, "panic in learn of the goodness");
         Ok(())
     }
 
     fn epoch_ended(&mut self, _: &Step) -> Result<()> {
-        assert!(*self != Self::EpochPanics, "all sums are off");
+        assert!(
+            *self != Self::EpochPanics,
+            "panic in epoch_ended of the goodness"
+        );
         Ok(())
     }
 }
 
-/// The examples and their halves, and one fault.
+/// The examples and half of their values, with one fault.
 #[derive(PartialEq)]
 enum Sampler {
     Panics,
@@ -185,7 +195,7 @@ enum Sampler {
 
 impl NegativeSampler for Sampler {
     fn views(&self, batch: &Batch, _: &Prediction<'_>, _: &Step) -> Result<Views> {
-        assert!(*self != Self::Panics, "a bad draw");
+        assert!(*self != Self::Panics, "panic in views");
         let mut negative = (batch.examples() * 0.5)?;
         let mut positive = batch.examples().clone();
         if *self == Self::Nan {
@@ -205,7 +215,7 @@ impl NegativeSampler for Sampler {
     }
 
     fn uses_labels(&self) -> bool {
-        assert!(*self != Self::LabelsPanics, "nobody decided");
+        assert!(*self != Self::LabelsPanics, "panic in uses_labels");
         *self == Self::FewLabels
     }
 
@@ -215,12 +225,12 @@ impl NegativeSampler for Sampler {
         _: &dyn Fn(&Batch) -> Result<Tensor>,
         _: &Step,
     ) -> Result<()> {
-        assert!(*self != Self::RefreshPanics, "nothing fresh");
+        assert!(*self != Self::RefreshPanics, "panic in refresh");
         Ok(())
     }
 }
 
-/// A head that learns nothing, scores of zero, and one fault.
+/// An architecture with an untrained head and scores of zero, with one fault.
 struct Broke(Fault, Net);
 
 #[derive(PartialEq)]
@@ -252,7 +262,10 @@ impl Architecture for Broke {
         _: &dyn NegativeSampler,
         _: &Step,
     ) -> Result<Vec<(usize, StepReport)>> {
-        assert!(self.0 != Fault::LearnPanics, "no wires");
+        assert!(
+            self.0 != Fault::LearnPanics,
+            "panic in learn of the architecture"
+        );
         Ok(match self.0 {
             Fault::NoSuchBlock => vec![(3, StepReport::default())],
             _ => Vec::new(),
@@ -280,7 +293,7 @@ impl Architecture for Broke {
     }
 
     fn net(&self) -> &Net {
-        assert!(self.0 != Fault::NetPanics, "not yet written");
+        assert!(self.0 != Fault::NetPanics, "panic in net");
         &self.1
     }
 
@@ -289,12 +302,15 @@ impl Architecture for Broke {
     }
 
     fn epoch_ended(&mut self, _: &Step) -> Result<()> {
-        assert!(self.0 != Fault::EpochPanics, "time is up");
+        assert!(
+            self.0 != Fault::EpochPanics,
+            "panic in epoch_ended of the net"
+        );
         Ok(())
     }
 }
 
-/// Twenty examples of a data set, and one fault.
+/// Twenty examples of a data set, with one fault.
 #[derive(Clone, Copy, PartialEq)]
 enum Part {
     Panics,
@@ -306,12 +322,12 @@ enum Part {
 
 impl Examples for Part {
     fn len(&self) -> usize {
-        assert!(*self != Self::LenPanics, "lost count");
+        assert!(*self != Self::LenPanics, "panic in len");
         20
     }
 
     fn batch(&self, indices: &[usize], _: Option<&Augment<'_>>) -> Result<Batch> {
-        assert!(*self != Self::Panics, "a bad sector");
+        assert!(*self != Self::Panics, "panic in batch");
         let value = if *self == Self::Nan { f32::NAN } else { 0.5 };
         let width = if *self == Self::Wide { 5 } else { 4 };
         let label = if *self == Self::FifthClass { 4 } else { 1 };
@@ -335,17 +351,25 @@ fn data(part: Part) -> Result<Box<DataSet>> {
 }
 
 #[test]
-fn whatever_a_plugin_does_wrong_the_error_has_its_name_and_its_package() {
+fn every_fault_is_an_error_that_names_the_plugin_and_its_package() {
     let faults = [
-        ("layer", "l_panics", "panicked: a blown fuse"),
+        ("layer", "l_panics", "panicked: panic in forward"),
         (
             "layer",
             "l_few_rows",
             "returned an activity of shape [1, 16], expected (20, …)",
         ),
         ("layer", "l_nan", "returned an activity that is not finite"),
-        ("layer", "l_learn_panics", "panicked: too hard"),
-        ("layer", "l_epoch_panics", "panicked: the end of the world"),
+        (
+            "layer",
+            "l_learn_panics",
+            "panicked: panic in learn of the layer",
+        ),
+        (
+            "layer",
+            "l_epoch_panics",
+            "panicked: panic in epoch_ended of the layer",
+        ),
         (
             "goodness",
             "g_nan_gradient",
@@ -359,27 +383,31 @@ fn whatever_a_plugin_does_wrong_the_error_has_its_name_and_its_package() {
         (
             "goodness",
             "g_threshold_panics",
-            "panicked: 20 units are too many",
+            "panicked: panic in threshold of 20 units",
         ),
         (
             "goodness",
             "g_threshold_nan",
             "has a threshold of NaN for 20 units",
         ),
-        (
-            "goodness",
-            "g_classes_panics",
-            "panicked: who counts classes?",
-        ),
-        ("goodness", "g_grade_panics", "panicked: no marks"),
+        ("goodness", "g_classes_panics", "panicked: panic in classes"),
+        ("goodness", "g_grade_panics", "panicked: panic in grade"),
         (
             "goodness",
             "g_narrow_grade",
             "returned a gradient of shape [40, 1], expected [40, 20]",
         ),
-        ("goodness", "g_learn_panics", "panicked: nothing to learn"),
-        ("goodness", "g_epoch_panics", "panicked: all sums are off"),
-        ("sampler", "s_panics", "panicked: a bad draw"),
+        (
+            "goodness",
+            "g_learn_panics",
+            "panicked: panic in learn of the goodness",
+        ),
+        (
+            "goodness",
+            "g_epoch_panics",
+            "panicked: panic in epoch_ended of the goodness",
+        ),
+        ("sampler", "s_panics", "panicked: panic in views"),
         (
             "sampler",
             "s_nan",
@@ -391,11 +419,23 @@ fn whatever_a_plugin_does_wrong_the_error_has_its_name_and_its_package() {
             "returned 2 views of 10 examples, expected 2 of 20",
         ),
         ("sampler", "s_few_labels", "returned 1 labels, expected 20"),
-        ("sampler", "s_refresh_panics", "panicked: nothing fresh"),
-        ("sampler", "s_labels_panics", "panicked: nobody decided"),
-        ("architecture", "a_learn_panics", "panicked: no wires"),
-        ("architecture", "a_net_panics", "panicked: not yet written"),
-        ("architecture", "a_epoch_panics", "panicked: time is up"),
+        ("sampler", "s_refresh_panics", "panicked: panic in refresh"),
+        (
+            "sampler",
+            "s_labels_panics",
+            "panicked: panic in uses_labels",
+        ),
+        (
+            "architecture",
+            "a_learn_panics",
+            "panicked: panic in learn of the architecture",
+        ),
+        ("architecture", "a_net_panics", "panicked: panic in net"),
+        (
+            "architecture",
+            "a_epoch_panics",
+            "panicked: panic in epoch_ended of the net",
+        ),
         (
             "architecture",
             "a_few_scores",
@@ -411,8 +451,8 @@ fn whatever_a_plugin_does_wrong_the_error_has_its_name_and_its_package() {
             "a_no_such_block",
             "reported on block 3, counted from 0; it has 0",
         ),
-        ("data", "d_panics", "panicked: no disk"),
-        ("data", "d_batch_panics", "panicked: a bad sector"),
+        ("data", "d_panics", "panicked: panic in build"),
+        ("data", "d_batch_panics", "panicked: panic in batch"),
         ("data", "d_nan", "returned examples that are not finite"),
         (
             "data",
@@ -424,7 +464,7 @@ fn whatever_a_plugin_does_wrong_the_error_has_its_name_and_its_package() {
             "d_fifth_class",
             "returned a label of 4, counted from 0; there are 4 classes",
         ),
-        ("data", "d_len_panics", "panicked: lost count"),
+        ("data", "d_len_panics", "panicked: panic in len"),
     ];
     for (kind, name, expected) in faults {
         let is_architecture = kind == "architecture";
@@ -447,19 +487,19 @@ fn whatever_a_plugin_does_wrong_the_error_has_its_name_and_its_package() {
         let outcome = run.build().and_then(|mut run| run.fit(&mut ()));
         let error = outcome
             .err()
-            .unwrap_or_else(|| panic!("{kind} {name} ends a run well"));
+            .unwrap_or_else(|| panic!("{kind} {name} ends a run without an error"));
         let message = error.to_string();
         let plugin = format!("{kind} {name} (package onward-core)");
         assert!(
             message.contains(&plugin) && message.contains(expected),
-            "{plugin} or {expected} missing: {message}"
+            "{plugin} or {expected} is missing from: {message}"
         );
         assert_eq!(
             message.matches("(package").count(),
             1,
-            "another plugin is named as well: {message}"
+            "names another plugin too: {message}"
         );
-        assert!(!error.is_usage(), "it is not the user's fault: {message}");
+        assert!(!error.is_usage(), "reported as a usage error: {message}");
     }
     let tried = |kind: &str| faults.iter().filter(|fault| fault.0 == kind).count();
     let registered = |kind: &str| {
@@ -473,13 +513,13 @@ fn whatever_a_plugin_does_wrong_the_error_has_its_name_and_its_package() {
         assert_eq!(
             tried(kind),
             registered(kind),
-            "a broken {kind} is not tried"
+            "a {kind} of this file is not in the list"
         );
     }
 }
 
 #[test]
-fn data_of_the_program_itself_are_called_so() {
+fn an_error_in_the_programs_own_data_says_so() {
     let run = Run::builder("progressive").data_set(*data(Part::Wide).unwrap());
     let error = run.build().err().unwrap();
     assert!(

@@ -1,5 +1,4 @@
-//! Data sets that are downloaded, from a server on this machine that answers as the hub
-//! does.
+//! Downloads of data sets, from a local server with the interface of Hugging Face's hub.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Cursor, Write};
@@ -36,15 +35,14 @@ const TINY: Hub = Hub {
 type Row = (Option<Vec<u8>>, i64);
 type Files = HashMap<String, Vec<(String, Vec<u8>)>>;
 
-/// What the server has, by repository, and how often it was asked for a file's content.
+/// The server's files by repository, and the number of downloads from each repository.
 struct Server {
     endpoint: String,
     files: Arc<Mutex<Files>>,
     sent: Arc<Mutex<HashMap<String, usize>>>,
 }
 
-/// One server for all tests: where it is has to be told through the environment of the
-/// process.
+/// One server for all tests, because the environment of the process holds its address.
 fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
     SERVER.get_or_init(|| {
@@ -68,8 +66,7 @@ fn server() -> &'static Server {
     })
 }
 
-/// Answers one request: for the list of a repository's files, for the head of a file,
-/// for a file.
+/// Answers one request: the files of a repository, the header of a file, or a file.
 fn answer(
     mut stream: TcpStream,
     files: &Mutex<Files>,
@@ -129,7 +126,7 @@ fn answer(
     stream.flush().ok()
 }
 
-/// Puts a repository with these files on the server.
+/// Adds a repository with these files to the server.
 fn put(repository: &str, train: Vec<u8>, test: Vec<u8>) {
     let files = [
         ("default/test/0000.parquet", test),
@@ -195,7 +192,7 @@ fn grey(width: u32, height: u32, value: u8) -> Vec<u8> {
     }))
 }
 
-/// Rows of this many images of each class, the classes taking turns.
+/// Rows with `counts[c]` images of each class `c`, with alternating classes.
 fn rows(counts: &[usize]) -> Vec<Row> {
     let mut rows = Vec::new();
     for turn in 0..counts.iter().copied().max().unwrap_or(0) {
@@ -216,7 +213,7 @@ fn provide(hub: &Hub, cache: &Path) -> Result<()> {
     hub.provide(looked, Some(cache), "tiny", &idx::FILES, idx::write)
 }
 
-/// What is in the cache besides the lock.
+/// The files in the cache, except for the lock.
 fn left(cache: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(cache)
         .unwrap()
@@ -225,7 +222,7 @@ fn left(cache: &Path) -> Vec<String> {
 }
 
 #[test]
-fn what_is_downloaded_is_written_once_and_then_read_without_a_server() -> Result<()> {
+fn a_download_is_written_once_and_then_read_without_a_server() -> Result<()> {
     let cache = tempfile::tempdir().unwrap();
     let (train, test) = (rows(TINY.train), rows(TINY.test));
     put(
@@ -268,7 +265,7 @@ fn what_is_downloaded_is_written_once_and_then_read_without_a_server() -> Result
 }
 
 #[test]
-fn several_that_miss_the_same_data_download_them_once() {
+fn concurrent_requests_download_data_once() {
     let cache = tempfile::tempdir().unwrap();
     put(
         "test/busy",
@@ -288,7 +285,7 @@ fn several_that_miss_the_same_data_download_them_once() {
 }
 
 #[test]
-fn colours_go_channel_by_channel_to_whoever_writes_them() -> Result<()> {
+fn colour_images_are_written_channel_by_channel() -> Result<()> {
     fn write(folder: &Path, train: &Images, test: &Images) -> Result<()> {
         assert_eq!((train.labels(), test.labels()), (&[0, 1][..], &[1][..]));
         assert_eq!(train.pixels()[..6], [1, 1, 2, 2, 3, 3]);
@@ -327,10 +324,9 @@ fn colours_go_channel_by_channel_to_whoever_writes_them() -> Result<()> {
     Ok(())
 }
 
-/// The whole of CIFAR-10, every picture alike: the rows are not its columns, and red is
-/// the first channel.
+/// Downloads a CIFAR-10 of identical images: rows are rows, and red is the first channel.
 #[test]
-fn cifar_10_is_downloaded_the_right_way_up() -> Result<()> {
+fn cifar_10_keeps_its_axes_and_channels() -> Result<()> {
     let cache = tempfile::tempdir().unwrap();
     let picture = png(image::RgbImage::from_fn(32, 32, |x, y| {
         image::Rgb([x as u8, 100 + y as u8, 7])
@@ -370,7 +366,7 @@ fn cifar_10_is_downloaded_the_right_way_up() -> Result<()> {
 }
 
 #[test]
-fn what_is_not_what_it_is_known_to_be_is_refused_and_nothing_is_kept() {
+fn unexpected_downloads_are_refused_and_nothing_is_kept() {
     let cache = tempfile::tempdir().unwrap();
     let good = || rows(TINY.train);
     let changed = |change: fn(&mut Row)| {
@@ -478,7 +474,7 @@ fn what_is_not_what_it_is_known_to_be_is_refused_and_nothing_is_kept() {
 }
 
 #[test]
-fn the_program_downloads_once_and_says_what_to_do_if_it_cannot() {
+fn the_program_downloads_once_and_explains_a_failed_download() {
     let (home, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let train = |endpoint: &str, name: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_onward"));
@@ -508,7 +504,7 @@ fn the_program_downloads_once_and_says_what_to_do_if_it_cannot() {
             String::from_utf8_lossy(&output.stderr).into_owned(),
         )
     };
-    // Nobody listens there.
+    // No server listens on this port.
     let (code, message) = train("http://127.0.0.1:1", "refused");
     assert_eq!(code, Some(1), "{message}");
     for part in [
@@ -524,7 +520,7 @@ fn the_program_downloads_once_and_says_what_to_do_if_it_cannot() {
         !out.path().join("refused").exists() && !message.contains("panicked"),
         "{message}"
     );
-    // As many images of each class as MNIST has, but all alike.
+    // The numbers of images per class of MNIST; all images of a class are identical.
     let pictures: Vec<Vec<u8>> = (0..10).map(|class| grey(28, 28, 20 * class)).collect();
     let table = |counts: [usize; 10]| {
         let labels: Vec<usize> = (0..10)
@@ -551,21 +547,20 @@ fn the_program_downloads_once_and_says_what_to_do_if_it_cannot() {
     assert_eq!(
         std::fs::read_dir(&cached).unwrap().count(),
         2,
-        "the data and a lock"
+        "expected the data and a lock"
     );
     assert_eq!(
         std::fs::read_dir(home.path().join(".cache"))
             .unwrap()
             .count(),
         1,
-        "nothing beside onward"
+        "expected only the folder onward"
     );
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(400) })]
-    /// Whatever bytes are changed, wherever the file is cut: images as they are known
-    /// to be, or an error.
+    /// Changes or truncates the file: the result is the expected images or an error.
     #[test]
     fn a_changed_table_is_read_or_refused(
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),

@@ -1,18 +1,17 @@
-//! What the compiler says of plugins that are declared wrongly, recorded beside each of
-//! them in `tests/ui`.
+//! Compiler messages for wrong declarations of plugins, recorded in `tests/ui`.
 //!
-//! `RECORD=1 cargo test --test misuse` records it anew. The words are one compiler's:
-//! another one only has to refuse.
+//! `RECORD=1 cargo test --test misuse` records the messages. They depend on the compiler's
+//! version: other versions only have to refuse the declarations.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
 
-/// Whose words are recorded.
+/// The compiler whose messages are recorded.
 const COMPILER: &str = "rustc 1.95.";
 
-/// This crate, compiled, and the folder of what it was compiled with.
+/// The compiled library, and the folder of its dependencies.
 fn library(root: &Path) -> (PathBuf, PathBuf) {
     let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
     let mut command = Command::new(cargo);
@@ -26,10 +25,7 @@ fn library(root: &Path) -> (PathBuf, PathBuf) {
         "--message-format",
         "json",
     ]);
-    let output = command
-        .current_dir(root)
-        .output()
-        .expect("cargo can be started");
+    let output = command.current_dir(root).output().expect("start cargo");
     assert!(
         output.status.success(),
         "{}",
@@ -45,7 +41,7 @@ fn library(root: &Path) -> (PathBuf, PathBuf) {
             is_ours.then(|| artifact["filenames"].clone())
         });
     let files: Vec<PathBuf> =
-        serde_json::from_value(files.expect("the library is an artifact")).unwrap();
+        serde_json::from_value(files.expect("an artifact of the library")).unwrap();
     let metadata = files
         .into_iter()
         .find(|file| file.extension().is_some_and(|kind| kind == "rmeta"))
@@ -54,8 +50,9 @@ fn library(root: &Path) -> (PathBuf, PathBuf) {
     (metadata, dependencies)
 }
 
-/// The errors, each with its places in the file and its notes; what the compiler says
-/// of other files is left out, since it changes with every line that is added there.
+/// The errors with their places in `file` and their notes.
+///
+/// Places in other files are omitted, because they change with every edit of these files.
 fn errors(diagnostics: &str, file: &str) -> String {
     let mut said = String::new();
     for diagnostic in diagnostics
@@ -79,7 +76,7 @@ fn errors(diagnostics: &str, file: &str) -> String {
             .flatten()
             .filter(|span| span["is_primary"] == true)
         {
-            // Out of the macros that it may be in.
+            // Follow macro expansions to the place in the file.
             let within = std::iter::successors(Some(span), |span| span["expansion"].get("span"));
             if let Some(place) = within.into_iter().find(|span| span["file_name"] == file) {
                 let label = span["label"]
@@ -93,7 +90,7 @@ fn errors(diagnostics: &str, file: &str) -> String {
         }
         for child in diagnostic["children"].as_array().into_iter().flatten() {
             let message = child["message"].as_str().unwrap_or("");
-            // A list that grows with the crate, and a hint for nightly compilers.
+            // Skip a list that grows with the crate, and a hint for nightly compilers.
             if !message.contains("other types implement")
                 && !message.contains("originates in the macro")
             {
@@ -106,17 +103,19 @@ fn errors(diagnostics: &str, file: &str) -> String {
 }
 
 #[test]
-fn a_plugin_that_is_declared_wrongly_is_refused_in_words_that_help() {
+fn wrong_declarations_give_helpful_compiler_errors() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let rustc = std::env::var_os("RUSTC").unwrap_or("rustc".into());
     let version = Command::new(&rustc)
         .arg("--version")
         .output()
-        .expect("the compiler can be started")
+        .expect("start the compiler")
         .stdout;
     let is_recorded = String::from_utf8_lossy(&version).starts_with(COMPILER);
     if !is_recorded {
-        eprintln!("skipped in part: the words of {COMPILER}* are recorded, those of this compiler are not compared");
+        eprintln!(
+            "skipped in part: the recorded messages are those of {COMPILER}*, not of this compiler"
+        );
     }
     let ((library, dependencies), out) = (library(root), tempfile::tempdir().unwrap());
     let mut names: Vec<String> = std::fs::read_dir(root.join("tests/ui"))
@@ -167,7 +166,7 @@ fn a_plugin_that_is_declared_wrongly_is_refused_in_words_that_help() {
             let recorded = std::fs::read_to_string(&record).unwrap_or_default();
             assert!(
                 found == recorded,
-                "of {file} the compiler says\n\n{found}\nbut recorded is\n\n{recorded}"
+                "{file}: the compiler prints\n\n{found}\nexpected\n\n{recorded}"
             );
         }
     }

@@ -1,4 +1,4 @@
-//! Layer collaboration: each loss sees the goodness of the other layers.
+//! Layer collaboration: each loss includes the goodness of the other layers.
 
 use onward::candle_core::Tensor;
 use onward::contract::head::HeadSpec;
@@ -13,21 +13,20 @@ use onward::{
 use super::{error_on_digits, numbers, Subject};
 
 onward::settings! {
-    /// Stacked layers; the loss of each one sees the goodness of all others as a
-    /// constant.
+    /// Stacked layers; each loss includes the goodness of the other layers as a constant.
     ///
-    /// The logistic loss of layer `t` is that of `gₜ + γ·Σ_{s≠t} gₛ − θ`, the goodness
-    /// `gₛ` of the other layers being detached.
+    /// Layer `t` has the logistic loss of `gₜ + γ·Σ_{s≠t} gₛ − θ`. The goodness `gₛ` of
+    /// the other layers is detached.
     ///
     /// # Reference
     /// Lorberbom et al., "Layer Collaboration in the Forward-Forward Algorithm", 2023
     /// (<https://arxiv.org/abs/2305.12393>).
     pub struct Collaboration {
-        /// The width of each layer, from the first on.
+        /// The width of each layer, the first layer first.
         hidden: Vec<usize> = vec![100, 100], in 1..=1_000_000;
-        /// The layer of all levels.
+        /// The layer plugin of every level.
         layer: Pick<dyn LocalLayer> = "dense".into();
-        /// The goodness of all levels.
+        /// The goodness plugin of every level.
         goodness: Pick<dyn GoodnessFn> = "sum_squares".into();
         /// The weight `γ` of the goodness of the other layers.
         gamma: f64 = 0.7, in 0. ..=1.;
@@ -121,7 +120,7 @@ impl Architecture for Collaborating {
 }
 
 onward::register! {
-    dyn Architecture, "collaboration", "layers that see each other's goodness (Lorberbom 2023, arXiv 2305.12393)",
+    dyn Architecture, "collaboration", "losses with the goodness of all layers (Lorberbom 2023, arXiv 2305.12393)",
     |settings: Collaboration, context| Ok(Box::new(Collaborating::new(&settings, context)?))
 }
 
@@ -188,7 +187,7 @@ const WEIGHT_2: [f64; 20] = [
 const BIAS_2: [f64; 4] = [0.000000000, 0.000000000, -0.504431510, -0.242586262];
 
 #[test]
-fn three_steps_are_those_of_an_independent_program() -> Result<()> {
+fn three_steps_match_an_independent_program() -> Result<()> {
     let mut subject = Subject::new("collaboration", "two_views", "hidden = [5, 4]")?;
     subject.set("blocks.0.layer.weight", &numbers(2., (3, 5))?);
     subject.set("blocks.1.layer.weight", &numbers(3., (5, 4))?);

@@ -1,9 +1,9 @@
-//! Eight families of rules as plugins of about a page each. None of them is part of the
-//! program; they show that the contract carries them.
+//! Eight families of rules, each as a plugin of about one page.
 //!
-//! Every plugin is compared with an independent program, which is quoted above the
-//! expected numbers, and passes the trials of `onward::conformance`. The programs share
-//! these lines, and are double precision throughout:
+//! The plugins are not part of the program. They show that the contract supports rules
+//! unlike Forward-Forward. Every plugin passes the trials of `onward::conformance` and is
+//! compared with an independent program, which is quoted above the expected numbers. The
+//! quoted programs use double precision and share these lines:
 //!
 //! ```python
 //! import numpy as np
@@ -46,8 +46,8 @@ fn numbers(k: f64, shape: impl Into<Shape>) -> Result<Tensor> {
     Ok(Tensor::from_iter(values, &Device::Cpu)?.reshape(shape)?)
 }
 
-/// A network on examples of the shape `[3]` and three classes, with its sampler and its
-/// variables.
+/// A network with its sampler and variables, for examples of shape `[3]` and three
+/// classes.
 struct Subject {
     net: Box<dyn Architecture>,
     sampler: Box<dyn NegativeSampler>,
@@ -55,7 +55,7 @@ struct Subject {
 }
 
 impl Subject {
-    /// `settings` are those of the architecture, as TOML. It descends at a rate of ½.
+    /// Builds an architecture from its settings as TOML, with plain descent at rate ½.
     fn new(architecture: &str, sampler: &str, settings: &str) -> Result<Self> {
         Self::on(&[3], 1, architecture, sampler, settings)
     }
@@ -91,7 +91,7 @@ impl Subject {
         var.set(value).unwrap();
     }
 
-    /// Learns for some steps, each from the batch that `batch` makes for its index.
+    /// Learns for `steps` steps; `batch` returns the batch of a step.
     fn learn(&mut self, steps: u64, batch: impl Fn(u64) -> Result<Batch>) -> Result<()> {
         for index in 0..steps {
             self.net
@@ -118,7 +118,7 @@ where
 }
 
 onward::settings! {
-    /// The example, and the numbers that the quoted programs contrast it with.
+    /// The example as the positive view, and fixed numbers as the negative view.
     struct TwoViews {}
 }
 
@@ -139,7 +139,7 @@ impl NegativeSampler for TwoViews {
 }
 
 onward::register! {
-    dyn NegativeSampler, "two_views", "the example and fixed numbers (made for these tests, 2026)",
+    dyn NegativeSampler, "two_views", "the example and fixed numbers (for these tests, 2026)",
     |settings: TwoViews, _context| Ok(Box::new(settings))
 }
 
@@ -165,7 +165,7 @@ fn batch(k: f64) -> Result<Batch> {
     Batch::new(numbers(k, (4, 3))?, vec![0, 1, 1, 2])
 }
 
-/// Trains on a part of the embedded digits; the error on the test part.
+/// Trains on 1000 embedded digits and returns the test error.
 fn error_on_digits(settings: &[(&str, &str)], architecture: &str) -> Result<f64> {
     let data = r#"{ name = "digits", size = 1000 }"#;
     let mut run = Run::builder(architecture);
@@ -180,6 +180,6 @@ fn error_on_digits(settings: &[(&str, &str)], architecture: &str) -> Result<f64>
 }
 
 #[test]
-fn all_of_them_conform() {
+fn all_plugins_conform() {
     conformance::of_package(env!("CARGO_PKG_NAME")).assert_passed();
 }

@@ -1,5 +1,5 @@
-//! PEPITA: a second pass of the input plus the projected error; the output layer learns
-//! from it too.
+//! PEPITA: a second forward pass, on the input plus the projected error. The output layer
+//! learns from this pass too.
 
 use onward::candle_core::{Tensor, Var};
 use onward::candle_nn::Init;
@@ -13,11 +13,10 @@ use onward::{
 use super::{batch, error_on_digits, numbers, Subject};
 
 onward::settings! {
-    /// The example, and the example plus the projected error of the output.
+    /// Two views: the example, and the example plus the projected error of the output.
     ///
-    /// `x′ = x + e·F` with the error `e = p − y` of the network's own prediction `p`
-    /// and the one-hot label `y`; `F`, `(C, D)`, is random and fixed. `(B, …)` to
-    /// `(2·B, D)`.
+    /// `x′ = x + e·F` with the error `e = p − y` of the network's prediction `p` and the
+    /// one-hot label `y`. `F`, `(C, D)`, is random and fixed. `(B, …)` to `(2·B, D)`.
     ///
     /// # Reference
     /// Dellaferrera and Kreiman, "Error-driven Input Modulation", 2022
@@ -71,11 +70,10 @@ onward::register! {
 }
 
 onward::settings! {
-    /// A layer of rectified linear units that learns from the difference of its two
-    /// passes.
+    /// Rectified linear units that learn from the difference of two passes.
     ///
-    /// `a = max(0, x·W)`, `(V·B, …)` to `(V·B, N)`; `∂W = x′ᵀ·(a − a′) / B`, the second
-    /// pass being `x′`, `a′`.
+    /// `a = max(0, x·W)`, `(V·B, …)` to `(V·B, N)`; `∂W = x′ᵀ·(a − a′) / B` with input
+    /// `x′` and activity `a′` of the second pass.
     ///
     /// # Reference
     /// Dellaferrera and Kreiman, "Error-driven Input Modulation", 2022
@@ -137,7 +135,7 @@ onward::register! {
 }
 
 onward::settings! {
-    /// The output layer: a map to the classes that learns from the second pass.
+    /// Output layer: a linear map to the classes that learns from the second pass.
     ///
     /// `g = a·M`, `(B, …)` to `(B, C)`; the loss is the cross-entropy of the second
     /// pass, `∂M = a′ᵀ·(p′ − y) / B`.
@@ -289,7 +287,7 @@ const SETTINGS: &str = r#"
 "#;
 
 #[test]
-fn three_steps_are_those_of_an_independent_program() -> Result<()> {
+fn three_steps_match_an_independent_program() -> Result<()> {
     let mut subject = Subject::new("progressive", "modulated", SETTINGS)?;
     subject.set("blocks.0.layer.weight", &numbers(2., (3, 5))?);
     subject.set("blocks.0.goodness.weight", &numbers(3., (5, 3))?);

@@ -16,16 +16,16 @@ use onward::{
 use super::{assert_close, numbers, Subject};
 
 onward::settings! {
-    /// The same map at every position of a sequence, and rectified linear units.
+    /// The same linear map and ReLU at every position of a sequence.
     ///
     /// `a[b, p] = max(0, x[b, p]·W + b)`, with `p` over all dimensions between the
     /// first and the last: `(V·B, …, D)` to `(V·B, …, N)`.
     ///
     /// # Reference
     /// Vaswani et al., "Attention Is All You Need", 2017
-    /// (<https://arxiv.org/abs/1706.03762>): half of its position-wise network.
+    /// (<https://arxiv.org/abs/1706.03762>): the first half of its position-wise network.
     pub struct PositionWise {
-        /// The number of units. Default: the width that the architecture asks for.
+        /// The number of units. Default: the width set by the architecture.
         units: Option<usize> = None, in 1..;
     }
 }
@@ -63,9 +63,9 @@ onward::register! {
 }
 
 onward::settings! {
-    /// A goodness for each class at every position, by one map.
+    /// Goodness of each class at every position, by one linear map.
     ///
-    /// `g[b, p] = a[b, p]·M`, `(B, …, N)` to `(B, P, C)`. It learns with the layer,
+    /// `g[b, p] = a[b, p]·M`, `(B, …, N)` to `(B, P, C)`. The map learns with the layer
     /// from the cross-entropy.
     ///
     /// # Reference
@@ -142,8 +142,9 @@ onward::register! {
 }
 
 onward::settings! {
-    /// Sequences of five positions of four numbers, all noise but for one that is
-    /// larger: which one is the class of the position.
+    /// Noisy sequences of five positions with four numbers each.
+    ///
+    /// One number of each position is larger; its index is the class of the position.
     pub struct Sequences {}
 }
 
@@ -186,7 +187,7 @@ fn sequences() -> DataSet {
 }
 
 onward::register! {
-    DataSet, "sequences", "a class at every position (made for these tests, 2026)",
+    DataSet, "sequences", "a class at every position (for these tests, 2026)",
     |_settings: Sequences, _context| Ok(Box::new(sequences()))
 }
 
@@ -279,7 +280,7 @@ const SETTINGS: &str = r#"
 "#;
 
 #[test]
-fn three_steps_are_those_of_an_independent_program() -> Result<()> {
+fn three_steps_match_an_independent_program() -> Result<()> {
     let mut subject = Subject::on(&[2, 3], 2, "progressive", "plain", SETTINGS)?;
     subject.set("blocks.0.layer.weight", &numbers(2., (3, 5))?);
     subject.set("blocks.0.goodness.weight", &numbers(3., (5, 3))?);

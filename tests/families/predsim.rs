@@ -1,4 +1,4 @@
-//! predsim: a loss over pairs of rows of the batch, with two maps of its own.
+//! predsim: a loss over pairs of rows of the batch, with two trained maps.
 
 use onward::candle_core::{Tensor, Var, D};
 use onward::candle_nn::{ops, Init};
@@ -7,7 +7,7 @@ use onward::{BuildContext, Error, GoodnessFn, Grade, Objective, Result, Targets}
 use super::{batch, error_on_digits, Subject};
 
 onward::settings! {
-    /// A goodness for each class that learns from predictions and from similarities.
+    /// Goodness of each class; it learns from predictions and from similarities.
     ///
     /// `g = a·D`, `(B, …)` to `(B, C)`. The loss is `(1 − β)·CE(a·D, y) + β·mean
     /// (S(a·M) − S(Y))²` with the cosine similarities `S(x)`, `(B, B)`, of the rows of
@@ -190,7 +190,7 @@ const SETTINGS: &str = r#"
 "#;
 
 #[test]
-fn three_steps_are_those_of_an_independent_program() -> Result<()> {
+fn three_steps_match_an_independent_program() -> Result<()> {
     let mut subject = Subject::new("progressive", "plain", SETTINGS)?;
     subject.set("blocks.0.layer.weight", &super::numbers(2., (3, 5))?);
     subject.set("blocks.0.goodness.decoder", &super::numbers(3., (5, 3))?);

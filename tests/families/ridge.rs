@@ -1,4 +1,4 @@
-//! A predictor of each layer that is solved at the end of an epoch, as in CaFo.
+//! CaFo: a predictor for each layer, solved in closed form at the end of an epoch.
 
 use onward::candle_core::{DType, Device, Tensor, Var};
 use onward::candle_nn::Init;
@@ -9,7 +9,8 @@ use onward::{BuildContext, Error, GoodnessFn, Grade, Objective, Result, Step, Ta
 use super::{batch, error_on_digits, numbers, step, Subject};
 
 onward::settings! {
-    /// A goodness for each class by ridge regression, solved at the end of every epoch.
+    /// Goodness of each class by ridge regression, solved at the end of every epoch.
+    ///
     /// The layer does not learn.
     ///
     /// `g = h·M` with `h = (a | 1)`, `(B, …)` to `(B, C)`; `M = (HᵀH + λ·I)⁻¹·HᵀY` with
@@ -18,7 +19,7 @@ onward::settings! {
     ///
     /// # Reference
     /// Zhao et al., "The Cascaded Forward Algorithm for Neural Network Training", 2023
-    /// (<https://arxiv.org/abs/2303.09728>), which has no ridge.
+    /// (<https://arxiv.org/abs/2303.09728>), without a ridge.
     pub struct Ridge {
         /// The ridge, relative to the mean of the diagonal of `HᵀH`.
         ridge: f64 = 0.01, in Positive;
@@ -150,7 +151,7 @@ fn solved(mut a: Vec<Vec<f64>>, mut b: Vec<Vec<f64>>) -> Result<Vec<Vec<f64>>> {
 }
 
 onward::register! {
-    dyn GoodnessFn, "ridge", "a predictor that is solved at the end of an epoch (CaFo 2023, arXiv 2303.09728)",
+    dyn GoodnessFn, "ridge", "a predictor solved at the end of an epoch (CaFo 2023, arXiv 2303.09728)",
     |settings: Ridge, context| Ok(Box::new(Goodness::new(&settings, context)?))
 }
 
@@ -191,7 +192,7 @@ const SETTINGS: &str = r#"
 "#;
 
 #[test]
-fn the_map_at_the_end_of_an_epoch_is_that_of_an_independent_program() -> Result<()> {
+fn the_map_at_the_end_of_an_epoch_matches_an_independent_program() -> Result<()> {
     let mut subject = Subject::new("progressive", "plain", SETTINGS)?;
     let weight = numbers(2., (3, 5))?;
     subject.set("blocks.0.layer.weight", &weight);
@@ -205,7 +206,7 @@ fn the_map_at_the_end_of_an_epoch_is_that_of_an_independent_program() -> Result<
 }
 
 #[test]
-fn random_layers_are_read_out_well() -> Result<()> {
+fn a_readout_of_random_layers_works() -> Result<()> {
     let settings = [
         ("sampler", r#""plain""#),
         ("goodness", r#""ridge""#),

@@ -1,4 +1,4 @@
-//! SCFF: pairs of images, and a threshold for each role.
+//! SCFF: pairs of images, and separate thresholds for positive and negative views.
 
 use onward::candle_core::Tensor;
 use onward::settings::{Finite, Positive};
@@ -10,11 +10,11 @@ use onward::{
 use super::{batch, error_on_digits, Subject};
 
 onward::settings! {
-    /// Views of pairs of images, without labels: an image with itself, and with the
-    /// next one of the batch.
+    /// Pairs of images without labels: an image with itself, and with the next image.
     ///
-    /// Both halves of a pair meet the same weights, so that the input of a layer is
-    /// their sum: `x⁺ = x + x`, `x⁻ = x + x′`. `(B, …)` to `(2·B, …)`.
+    /// Both halves of a pair share the same weights, so a layer sees their sum:
+    /// `x⁺ = x + x`, `x⁻ = x + x′` with the next image `x′` of the batch. `(B, …)` to
+    /// `(2·B, …)`.
     ///
     /// # Reference
     /// Chen et al., "Self-Contrastive Forward-Forward Algorithm", 2024
@@ -53,7 +53,7 @@ onward::register! {
 }
 
 onward::settings! {
-    /// Mean of the squared activities with a threshold for each role.
+    /// Mean of the squared activities, with thresholds for positive and negative views.
     ///
     /// `g[b] = (1/N)·Σᵢ a[b, i]²`, and the loss is
     /// `mean softplus(θ⁺ − g⁺) + mean softplus(g⁻ − θ⁻) + λ·‖g⁺‖`. `(B, …)` to `(B,)`.
@@ -66,7 +66,7 @@ onward::settings! {
         positive: f64 = 0.1, in Finite;
         /// The threshold of negative views, `θ⁻`.
         negative: f64 = 0.3, in Finite;
-        /// The weight `λ` of the length of the positive goodness.
+        /// The weight `λ` of the norm of the positive goodness.
         lambda: f64 = 0.01, in Positive;
     }
 }
@@ -146,7 +146,7 @@ const SETTINGS: &str = r#"
 "#;
 
 #[test]
-fn three_steps_are_those_of_an_independent_program() -> Result<()> {
+fn three_steps_match_an_independent_program() -> Result<()> {
     let mut subject = Subject::new("progressive", "pairs", SETTINGS)?;
     subject.set("blocks.0.layer.weight", &super::numbers(2., (3, 5))?);
     subject.learn(3, |_| batch(1.))?;

@@ -1,4 +1,4 @@
-//! Detached shortcuts, and a span of its own for every block.
+//! DeeperForward: detached shortcuts, and a separate training span for every block.
 
 use onward::candle_core::Tensor;
 use onward::contract::head::HeadSpec;
@@ -13,22 +13,23 @@ use onward::{
 use super::{error_on_digits, numbers, Subject};
 
 onward::settings! {
-    /// Stacked layers with additive shortcuts: layer `l` sees `norm(aₗ₋₁ + aₗ₋₂)`, both
-    /// detached.
+    /// Stacked layers with additive, detached shortcuts.
+    ///
+    /// The input of layer `l` is `norm(aₗ₋₁ + aₗ₋₂)`.
     ///
     /// # Reference
     /// Sun et al., "DeeperForward: Enhanced Forward-Forward Training for Deeper and
     /// Better Performance", ICLR 2025; CwComp (<https://arxiv.org/abs/2312.12668>), for
-    /// spans of their own.
+    /// separate spans.
     pub struct Residual {
         /// The width of all layers.
         width: usize = 100, in 1..=1_000_000;
-        /// When the layers learn: one span for each layer, in epochs (`0..2ep`) or
+        /// The training span of each layer, in epochs (`0..2ep`) or
         /// steps (`0..100it`).
         spans: Vec<Span> = vec![Span::Epochs(0..1); 3];
-        /// The layer: one for all, or a list with one for each.
+        /// The layer plugin: one for all levels, or a list with one per level.
         layer: Each<Pick<dyn LocalLayer>> = "dense".into();
-        /// The goodness of all levels.
+        /// The goodness plugin of every level.
         goodness: Pick<dyn GoodnessFn> = "sum_squares".into();
         .. objective: Objective = Objective::default();
         .. optimiser: OptimiserSpec = OptimiserSpec::default();
@@ -171,7 +172,7 @@ const WEIGHT_3: [f64; 16] = [
 const BIAS_3: [f64; 4] = [0.000000000, -0.500086247, -0.954762093, 0.000000000];
 
 #[test]
-fn four_steps_are_those_of_an_independent_program() -> Result<()> {
+fn four_steps_match_an_independent_program() -> Result<()> {
     let settings = r#"
         width = 4
         spans = ["0..2it", "1..4it", "2..4it"]

@@ -1,5 +1,4 @@
-//! Trifecta: two neighbouring blocks share a step, and the pairs alternate from step to
-//! step.
+//! Trifecta: pairs of neighbouring blocks learn together; the pairs alternate by step.
 
 use onward::candle_core::Tensor;
 use onward::contract::head::HeadSpec;
@@ -14,22 +13,22 @@ use onward::{
 use super::{error_on_digits, numbers, Subject};
 
 onward::settings! {
-    /// Stacked layers that learn in pairs: the loss of the upper layer of a pair
-    /// reaches the lower one.
+    /// Stacked layers that learn in overlapping pairs.
     ///
-    /// In even steps the layers `(1, 2), (3, 4), …` are pairs, in odd steps `(2, 3),
-    /// (4, 5), …`. A layer without a partner learns alone. No gradient leaves a pair.
+    /// Both layers of a pair learn from the loss of the upper one. The pairs are
+    /// `(1, 2), (3, 4), …` in even steps and `(2, 3), (4, 5), …` in odd steps. A layer
+    /// without a partner learns alone. No gradient leaves a pair.
     ///
     /// # Reference
     /// Dooms et al., "The Trifecta: Three Simple Techniques for Training Deeper
     /// Forward-Forward Networks", 2023 (<https://arxiv.org/abs/2311.18130>):
     /// overlapping local updates.
     pub struct Pairwise {
-        /// The width of each layer, from the first on.
+        /// The width of each layer, the first layer first.
         hidden: Vec<usize> = vec![100, 100, 100], in 1..=1_000_000;
-        /// The layer of all levels.
+        /// The layer plugin of every level.
         layer: Pick<dyn LocalLayer> = "dense".into();
-        /// The goodness of all levels.
+        /// The goodness plugin of every level.
         goodness: Pick<dyn GoodnessFn> = "mean_squares".into();
         .. objective: Objective = Objective {
             loss: Loss::Symmetric,
@@ -78,7 +77,7 @@ impl Architecture for Pairs {
         let views = sampler.views(batch, &Prediction::of(log.clone()), step)?;
         let targets = &views.targets;
         let passed = self.stack.activities(views.input, step)?;
-        // Every gradient is found before any weight changes.
+        // All gradients are computed before any weight changes.
         let blocks = &self.stack.net.blocks;
         let mut grades: Vec<Option<Grade>> = Vec::new();
         for (block, (_, activity)) in blocks.iter().zip(&passed) {
@@ -220,7 +219,7 @@ const WEIGHT_3: [f64; 16] = [
 const BIAS_3: [f64; 4] = [0.000000000, -0.017321137, -0.005613141, 0.000000000];
 
 #[test]
-fn four_steps_are_those_of_an_independent_program() -> Result<()> {
+fn four_steps_match_an_independent_program() -> Result<()> {
     let mut subject = Subject::new("pairwise", "two_views", "hidden = [5, 4, 4]")?;
     subject.set("blocks.0.layer.weight", &numbers(2., (3, 5))?);
     subject.set("blocks.1.layer.weight", &numbers(3., (5, 4))?);

@@ -1,5 +1,4 @@
-//! What a user can get wrong, and what a machine can: an error that says so, never a
-//! panic, nothing half-written.
+//! User errors and machine errors: each is reported, without a panic or a partial file.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,10 +8,10 @@ use proptest::prelude::*;
 use crate::*;
 
 fn str(path: &Path) -> &str {
-    path.to_str().expect("a plain path")
+    path.to_str().expect("a UTF-8 path")
 }
 
-/// The files of a folder with what is in them, but for the lock.
+/// The files of a folder with their contents, except for the lock.
 fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let entries = std::fs::read_dir(folder)
         .unwrap()
@@ -25,8 +24,7 @@ fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     files
 }
 
-/// What a disk with no room left does to a file that grows, a limit on the size of
-/// files does as well.
+/// Simulates a full disk by a limit on the size of files.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_ends_the_run_with_the_last_good_checkpoint() {
@@ -64,7 +62,7 @@ fn a_full_disk_ends_the_run_with_the_last_good_checkpoint() {
         after
             .iter()
             .all(|(path, _)| path.extension().is_none_or(|ending| ending != "tmp")),
-        "half of a file is left"
+        "a partial file is left"
     );
     succeeds(&["resume", str(&run), "--epochs", "4", "--quiet"]);
     let new = base.path().join("new");
@@ -138,7 +136,7 @@ fn a_folder_that_cannot_be_written_is_named() {
         let closed = base.path().join("closed");
         std::fs::create_dir(&closed).unwrap();
         std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o555)).unwrap();
-        // Root may write everywhere.
+        // The superuser may write everywhere.
         if std::fs::write(closed.join("probe"), "").is_err() {
             let message = fails(1, &train(&closed.join("run"), &[]));
             assert!(message.contains(str(&closed)), "{message}");
@@ -147,7 +145,7 @@ fn a_folder_that_cannot_be_written_is_named() {
 }
 
 #[test]
-fn what_would_need_more_memory_than_there_is_is_refused() {
+fn settings_that_need_too_much_memory_are_refused() {
     let base = tempfile::tempdir().unwrap();
     let out = base.path().join("run");
     let cases: [(&[&str], &str); 4] = [
@@ -174,7 +172,7 @@ fn what_would_need_more_memory_than_there_is_is_refused() {
         );
         assert!(!out.exists(), "{arguments:?}");
     }
-    // As on a machine of 4 GB.
+    // Simulate a machine with 4 GB of memory.
     #[cfg(target_os = "linux")]
     {
         let arguments = format!(
@@ -192,12 +190,12 @@ fn what_would_need_more_memory_than_there_is_is_refused() {
             "{message}"
         );
     }
-    // A step of all examples there are is no fault.
+    // A batch larger than the data is valid: it contains all examples.
     succeeds(&train(&out, &["--set", "batch=9223372036854775807"]));
 }
 
 #[test]
-fn idx_files_that_cannot_be_right_are_named() {
+fn invalid_idx_files_are_named() {
     let base = tempfile::tempdir().unwrap();
     let header = |numbers: &[u32]| {
         numbers
@@ -282,12 +280,12 @@ fn a_state_that_was_tampered_with_is_not_resumed() {
     let run = base.path().join("run");
     succeeds(&train(&run, &[]));
     let path = run.join("state.safetensors");
-    // With a model that is as far, `predict` would not look into the state.
+    // With a model of the same epoch, `predict` would not read the state.
     std::fs::remove_file(run.join("model.safetensors")).unwrap();
     let good = std::fs::read(&path).unwrap();
     let end = good.len();
     let mut no_number = good.clone();
-    // The last bytes count steps; before them are weights and what optimisers keep.
+    // The last bytes count steps; weights and optimiser states precede them.
     no_number[end - 400..][..4].copy_from_slice(&f32::INFINITY.to_le_bytes());
     let mut longer = good.clone();
     longer.extend([0; 8]);
@@ -295,7 +293,7 @@ fn a_state_that_was_tampered_with_is_not_resumed() {
     header[..8].copy_from_slice(&u64::MAX.to_le_bytes());
     let mut weight = good.clone();
     weight[end - 400] ^= 1;
-    // The description stands in the header as JSON within JSON.
+    // The header contains the description as JSON within JSON.
     let described = |from: &str, to: &str| {
         let at = good
             .windows(from.len())
@@ -317,7 +315,7 @@ fn a_state_that_was_tampered_with_is_not_resumed() {
     for (bytes, expected) in cases {
         std::fs::write(&path, bytes).unwrap();
         for command in ["evaluate", "resume", "predict"] {
-            // No picture is looked at before the net is there.
+            // The network is loaded before any image is read.
             let pictures: &[&str] = if command == "predict" {
                 &["none.png"]
             } else {
@@ -335,9 +333,9 @@ fn a_state_that_was_tampered_with_is_not_resumed() {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(40) })]
 
-    /// The summary says which readout is preferred, and may say anything.
+    /// Changes the summary, which names the preferred readout.
     #[test]
-    fn a_changed_summary_is_no_reason_to_panic(
+    fn a_changed_summary_does_not_panic(
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
         readout in "[a-z]{0,6}",
     ) {
@@ -364,7 +362,7 @@ proptest! {
 }
 
 #[test]
-fn what_does_not_fit_is_refused_before_anything_is_written() {
+fn invalid_settings_are_refused_before_anything_is_written() {
     let base = tempfile::tempdir().unwrap();
     let (out, file) = (base.path().join("run"), base.path().join("text"));
     std::fs::write(&file, "the fox and the crow. ".repeat(40)).unwrap();
@@ -498,7 +496,7 @@ fn what_does_not_fit_is_refused_before_anything_is_written() {
 }
 
 #[test]
-fn text_that_is_none_is_named_with_the_place() {
+fn invalid_text_is_refused_with_its_place() {
     let base = tempfile::tempdir().unwrap();
     for (name, bytes, expected) in [
         ("latin", &b"gr\xfcn"[..], "not UTF-8 at byte 2"),
@@ -535,7 +533,7 @@ fn text_that_is_none_is_named_with_the_place() {
 }
 
 #[test]
-fn a_language_model_asks_for_its_own_tokenizer() {
+fn a_language_model_requires_its_own_tokenizer() {
     let base = tempfile::tempdir().unwrap();
     let run = base.path().join("run");
     succeeds(&[
@@ -589,14 +587,14 @@ fn a_language_model_asks_for_its_own_tokenizer() {
 }
 
 #[test]
-fn a_run_is_drawn_once() {
+fn a_run_is_drawn_and_the_image_is_never_overwritten() {
     let base = tempfile::tempdir().unwrap();
     let (run, out) = (base.path().join("run"), base.path().join("run.png"));
     succeeds(&train(&run, &["--set", "sampler=hybrid_images"]));
     succeeds(&["picture", str(&run), "--out", str(&out), "--count", "3"]);
     let picture = image::open(&out).unwrap().into_rgb8();
-    // Examples, positive and negative views, masks, two rows of features: three images
-    // of 28×28 each, twice as large.
+    // Six rows: examples, positive views, negative views, masks, two rows of features.
+    // Each row has three images of 28×28 pixels, scaled by 2.
     assert_eq!(picture.dimensions(), (3 * 58 + 2, 6 * 58 + 2));
     // A mask is black or white.
     let mask = image::imageops::crop_imm(&picture, 2, 2 + 3 * 58, 56, 56).to_image();
@@ -632,7 +630,7 @@ fn a_run_is_drawn_once() {
 }
 
 #[test]
-fn fewer_epochs_than_are_complete_are_refused() {
+fn fewer_epochs_than_complete_ones_are_refused() {
     let base = tempfile::tempdir().unwrap();
     let run = base.path().join("run");
     succeeds(&train(&run, &[]));
@@ -647,7 +645,7 @@ fn fewer_epochs_than_are_complete_are_refused() {
 }
 
 #[test]
-fn a_run_cannot_be_written_where_a_file_is() {
+fn a_run_folder_that_is_a_file_is_refused() {
     let base = tempfile::tempdir().unwrap();
     let file = base.path().join("file");
     std::fs::write(&file, "mine").unwrap();

@@ -1,4 +1,4 @@
-//! The program, from outside: what it prints, what it writes, how it fails.
+//! The command line: output, files and errors.
 
 use std::io::Read;
 use std::path::Path;
@@ -70,13 +70,13 @@ fn a_run_writes_its_folder_and_repeats_byte_for_byte_at_any_number_of_threads() 
         bytes(&one, "model.safetensors"),
         bytes(&again, "model.safetensors")
     );
-    // The same prediction is found again.
+    // `evaluate` reproduces the summary.
     let evaluation: Value =
         serde_json::from_str(&succeeds(&["evaluate", one.to_str().unwrap()])).unwrap();
     assert_eq!(evaluation, summary["test"]);
 }
 
-/// Layers learn side by side, and products are divided; neither may be seen.
+/// Layers learn in parallel and products are split; both must not change the results.
 #[test]
 fn every_architecture_repeats_byte_for_byte_at_any_number_of_threads() {
     let cases: [&[&str]; 5] = [
@@ -176,7 +176,7 @@ fn runs_without_a_folder_are_numbered_and_an_existing_run_is_never_overwritten()
 }
 
 #[test]
-fn what_can_be_named_is_listed_and_shown() {
+fn plugins_are_listed_and_shown() {
     let listed: Value = serde_json::from_str(&succeeds(&["list", "--json"])).unwrap();
     let names = |kind: &str| -> Vec<&str> {
         listed[kind]
@@ -211,7 +211,7 @@ fn what_can_be_named_is_listed_and_shown() {
 }
 
 #[test]
-fn an_epoch_in_which_no_layer_learns_reports_none() {
+fn an_epoch_without_learning_layers_reports_no_layer() {
     let base = tempfile::tempdir().unwrap();
     let run = base.path().join("run");
     let settings = [
@@ -224,7 +224,7 @@ fn an_epoch_in_which_no_layer_learns_reports_none() {
         "--set",
         "probe_epochs=1",
     ];
-    // A probe cannot say which wrong labels are hard.
+    // A probe gives no prediction for hard negatives.
     let early = base.path().join("early");
     let message = fails(
         2,
@@ -263,7 +263,7 @@ fn an_epoch_in_which_no_layer_learns_reports_none() {
         matches!(epochs[..], [first, a, b] if first.contains("goodness") && ends(a) && ends(b)),
         "{log}"
     );
-    // Nor can it be evaluated before it has learned.
+    // A probe is not evaluated before it has learned.
     let metrics = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
     let events = metrics
         .lines()
@@ -276,7 +276,7 @@ fn an_epoch_in_which_no_layer_learns_reports_none() {
 }
 
 #[test]
-fn a_text_ends_when_nobody_reads_on() {
+fn generate_stops_when_its_output_is_closed() {
     let base = tempfile::tempdir().unwrap();
     let run = base.path().join("run");
     let run = run.to_str().unwrap();
@@ -319,11 +319,11 @@ fn a_text_ends_when_nobody_reads_on() {
         std::thread::sleep(Duration::from_millis(100));
     }
     writer.kill().unwrap();
-    panic!("a minute after its reader went away it still writes");
+    panic!("still running a minute after its output was closed");
 }
 
 #[test]
-fn settings_of_a_default_plugin_need_not_name_it() {
+fn settings_of_a_default_plugin_do_not_need_its_name() {
     let base = tempfile::tempdir().unwrap();
     let run = base.path().join("run");
     let settings = [
@@ -356,7 +356,7 @@ fn settings_of_a_default_plugin_need_not_name_it() {
 }
 
 #[test]
-fn settings_of_a_list_are_for_all_in_it() {
+fn a_setting_of_a_list_applies_to_every_entry() {
     let base = tempfile::tempdir().unwrap();
     let run = base.path().join("run");
     let list = "layer=[{name=\"dense\",peer=0.1},\"dense\"]";
@@ -388,9 +388,9 @@ fn settings_of_a_list_are_for_all_in_it() {
     assert_eq!(config.matches("peer = 0.1").count(), 1, "{config}");
 }
 
-/// The presets that the other tests do not train, made small, on data that need no files.
+/// Trains presets that other tests omit, at a small size and on embedded data.
 #[test]
-fn presets_train_and_say_which_labels_they_used() {
+fn presets_train_and_report_the_labels_they_used() {
     let cases = [
         (
             "progressive",
@@ -463,7 +463,7 @@ fn presets_train_and_say_which_labels_they_used() {
 }
 
 #[test]
-fn wrong_use_is_answered_with_code_2_and_what_would_be_right() {
+fn usage_errors_exit_with_code_2_and_name_valid_values() {
     let base = tempfile::tempdir().unwrap();
     let out = base.path().join("run");
     let deep = format!("{}a=1", "a.".repeat(60_000));
@@ -541,7 +541,7 @@ fn wrong_use_is_answered_with_code_2_and_what_would_be_right() {
         (&["--device", "tpu"], &["expected cpu, cuda"]),
         (&["--threads", "0"], &["--threads"]),
         (&["--nonsense"], &["--nonsense"]),
-        // Whatever the order, a setting is of the plugin that is named.
+        // A setting belongs to the named plugin, in any order of the arguments.
         (
             &["--set", "layer.nonsense=5", "--set", "layer=local"],
             &["`layer.nonsense`"],
@@ -584,7 +584,7 @@ fn wrong_use_is_answered_with_code_2_and_what_would_be_right() {
 }
 
 #[test]
-fn what_else_goes_wrong_is_answered_with_code_1_and_the_place() {
+fn other_errors_exit_with_code_1_and_name_the_place() {
     let base = tempfile::tempdir().unwrap();
     let path = |name: &str| base.path().join(name).to_str().unwrap().to_string();
     let message = fails(
@@ -626,7 +626,7 @@ fn what_else_goes_wrong_is_answered_with_code_1_and_the_place() {
 }
 
 #[test]
-fn a_checkpoint_that_was_damaged_or_is_not_ours_is_refused() {
+fn a_damaged_or_foreign_checkpoint_is_refused() {
     let base = tempfile::tempdir().unwrap();
     let run = base.path().join("run");
     succeeds(&train(&run, &[]));
@@ -649,7 +649,7 @@ fn a_checkpoint_that_was_damaged_or_is_not_ours_is_refused() {
     refused(b"", "not a safetensors file");
     refused(b"\x02\0\0\0\0\0\0\0{}", "not written by onward");
     refused(&[0xff; 100], "not a safetensors file");
-    // Of another shape: the configuration says something else.
+    // The shape in the configuration differs from that in the file.
     std::fs::write(&path, &good).unwrap();
     let config = std::fs::read_to_string(run.join("config.toml")).unwrap();
     std::fs::write(
@@ -670,10 +670,10 @@ fn a_checkpoint_that_was_damaged_or_is_not_ours_is_refused() {
 }
 
 #[test]
-fn pictures_are_predicted_without_the_data_that_were_learned_from() {
+fn images_are_classified_without_the_training_data() {
     let base = tempfile::tempdir().unwrap();
     let pictures = base.path().join("pictures");
-    // Bars that lie and bars that stand, at random places of pictures of several sizes.
+    // Horizontal and vertical bars at varying positions in images of several sizes.
     for (class, upright) in [("lying", false), ("standing", true)] {
         std::fs::create_dir_all(pictures.join(class)).unwrap();
         for index in 0..40u32 {
@@ -752,7 +752,7 @@ fn pictures_are_predicted_without_the_data_that_were_learned_from() {
     assert_eq!(output.status.code(), Some(1));
     assert!(
         self::text(&output.stdout).contains("3.png: lying"),
-        "the other picture is answered all the same"
+        "the valid image is not classified"
     );
     assert!(self::text(&output.stderr).contains("noise.png: is neither PNG nor JPEG"));
     let message = fails(
@@ -860,7 +860,7 @@ fn a_tokenizer_is_trained_reported_and_never_overwritten() {
 }
 
 #[test]
-fn text_is_refused_where_pictures_are_wanted_and_the_other_way_round() {
+fn text_and_images_are_not_interchangeable() {
     let base = tempfile::tempdir().unwrap();
     let path = |name: &str| base.path().join(name).to_str().unwrap().to_string();
     succeeds(&train(&base.path().join("run"), &[]));

@@ -1,5 +1,5 @@
-//! Runs that are killed, stopped, started twice: nothing is lost, and two processes
-//! never write one run.
+//! Runs that are killed, stopped or started twice: no data are lost, and two processes
+//! never write the same run.
 #![cfg(unix)]
 
 use std::path::Path;
@@ -30,13 +30,16 @@ fn start(arguments: &[&str]) -> Child {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
-        .expect("the program can be started")
+        .expect("start the program")
 }
 
 fn wait_for(mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(120), "waited in vain");
+        assert!(
+            start.elapsed() < Duration::from_secs(120),
+            "no change within 120 seconds"
+        );
         std::thread::sleep(Duration::from_millis(2));
     }
 }
@@ -49,7 +52,7 @@ fn epochs(run: &Path) -> Vec<u64> {
     let metrics = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
     let lines = metrics
         .lines()
-        .map(|line| serde_json::from_str::<Value>(line).expect("a whole line"));
+        .map(|line| serde_json::from_str::<Value>(line).expect("a complete line of JSON"));
     lines
         .filter(|line| line["event"] == "epoch")
         .map(|line| line["epoch"].as_u64().unwrap())
@@ -57,7 +60,7 @@ fn epochs(run: &Path) -> Vec<u64> {
 }
 
 #[test]
-fn a_run_that_was_killed_or_stopped_ends_with_the_bytes_of_one_that_was_not() {
+fn a_killed_or_stopped_run_resumes_to_the_same_bytes() {
     let base = tempfile::tempdir().unwrap();
     let whole = base.path().join("whole");
     succeeds(&[&LONG[..], &[whole.to_str().unwrap()]].concat());
@@ -102,7 +105,7 @@ fn a_run_that_was_killed_or_stopped_ends_with_the_bytes_of_one_that_was_not() {
 }
 
 #[test]
-fn a_run_without_a_checkpoint_starts_over_and_a_finished_one_is_left_alone() {
+fn a_run_without_a_checkpoint_restarts_and_a_finished_run_is_unchanged() {
     let base = tempfile::tempdir().unwrap();
     let run = base.path().join("run");
     succeeds(&train(&run, &[]));
@@ -112,7 +115,7 @@ fn a_run_without_a_checkpoint_starts_over_and_a_finished_one_is_left_alone() {
     );
     succeeds(&["resume", run.to_str().unwrap(), "--quiet"]);
     assert_eq!(std::fs::read(run.join("summary.json")).unwrap(), summary);
-    // Without its state it cannot go on, and what there is of it is not overwritten.
+    // Without its state, the run cannot resume, and its files are not overwritten.
     std::fs::rename(run.join("state.safetensors"), base.path().join("aside")).unwrap();
     let message = fails(1, &["resume", run.to_str().unwrap()]);
     assert!(
@@ -133,7 +136,7 @@ fn a_run_without_a_checkpoint_starts_over_and_a_finished_one_is_left_alone() {
     assert_eq!(model(&run), first);
     succeeds(&["resume", run.to_str().unwrap(), "--quiet", "--epochs", "3"]);
     assert_eq!(epochs(&run), [1, 2, 3]);
-    // The summary of a run that was shorter is not that of this one.
+    // The summary of fewer epochs does not count as the summary of this run.
     std::fs::write(run.join("summary.json"), &summary).unwrap();
     succeeds(&["resume", run.to_str().unwrap(), "--quiet"]);
     let written: Value =
@@ -143,13 +146,12 @@ fn a_run_without_a_checkpoint_starts_over_and_a_finished_one_is_left_alone() {
     assert!(message.contains("--epochs x"), "{message}");
 }
 
-/// Every line of an epoch says what its layers came to, however often the run was
-/// stopped.
+/// Every line of an epoch has the reports of its layers, also after interruptions.
 #[test]
-fn a_run_that_is_stopped_at_the_end_of_an_epoch_has_ended_it() {
+fn a_run_stopped_at_the_end_of_an_epoch_completes_the_epoch() {
     let base = tempfile::tempdir().unwrap();
     let run = base.path().join("run");
-    // Every epoch is one step.
+    // One step per epoch.
     let small = [
         "--set",
         "hidden=[120,120]",
@@ -187,7 +189,7 @@ fn a_run_that_is_stopped_at_the_end_of_an_epoch_has_ended_it() {
     let metrics = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
     let lines = metrics
         .lines()
-        .map(|line| serde_json::from_str::<Value>(line).expect("a whole line"));
+        .map(|line| serde_json::from_str::<Value>(line).expect("a complete line of JSON"));
     let ended: Vec<Value> = lines.filter(|line| line["event"] == "epoch").collect();
     assert!(ended.len() >= 3, "{metrics}");
     assert!(

@@ -1,4 +1,4 @@
-//! The program `onward`, seen from outside.
+//! The program `onward`, run as a process.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -15,18 +15,18 @@ pub(crate) fn onward(arguments: &[&str]) -> Output {
         .env_remove("ONWARD_DATA")
         .env("HOME", "/dev/null")
         .env_remove("XDG_CACHE_HOME");
-    // Nobody listens there: no test reaches for the network.
+    // No server listens on this port: tests do not use the network.
     command
         .env("HF_ENDPOINT", "http://127.0.0.1:1")
         .env("NO_PROXY", "127.0.0.1");
-    command.output().expect("the program can be started")
+    command.output().expect("start the program")
 }
 
 pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Runs and must succeed; what it printed.
+/// Runs the program, asserts success and returns its stdout.
 pub(crate) fn succeeds(arguments: &[&str]) -> String {
     let output = onward(arguments);
     assert!(
@@ -37,7 +37,7 @@ pub(crate) fn succeeds(arguments: &[&str]) -> String {
     text(&output.stdout)
 }
 
-/// Runs and must fail with this code; what it said.
+/// Runs the program, asserts this exit code and returns its stderr.
 pub(crate) fn fails(code: i32, arguments: &[&str]) -> String {
     let output = onward(arguments);
     let message = text(&output.stderr);
@@ -60,7 +60,7 @@ pub(crate) fn train<'a>(out: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
         "progressive",
         "--quiet",
         "--out",
-        out.to_str().expect("a plain path"),
+        out.to_str().expect("a UTF-8 path"),
     ];
     [&out[..], &small, more].concat()
 }

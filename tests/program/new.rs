@@ -1,4 +1,4 @@
-//! `onward new`: what it writes, what it refuses, and that what it writes conforms.
+//! `onward new`: the files that it writes, the names that it refuses, and conformance.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,7 +7,7 @@ use onward::conformance::{self, Outcome};
 use onward::export::Table;
 use onward::plugin::registry::KINDS;
 
-// Each of them is the `src/lib.rs` of a new crate.
+// Each template is the `src/lib.rs` of a new crate.
 #[path = "../../templates/architecture.rs"]
 mod architecture;
 #[path = "../../templates/data.rs"]
@@ -20,7 +20,7 @@ mod layer;
 mod sampler;
 
 #[test]
-fn every_template_conforms_as_it_is() {
+fn every_template_conforms() {
     for kind in KINDS {
         let verdict = conformance::of_plugin(kind, "my_plugin");
         verdict.assert_passed();
@@ -32,7 +32,7 @@ fn every_template_conforms_as_it_is() {
     }
 }
 
-/// `onward new` in a folder: its exit code, and what it said.
+/// Runs `onward new` in a folder; returns exit code, stdout and stderr.
 fn new_in(folder: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_onward"));
     let output = command
@@ -50,7 +50,7 @@ fn new_in(folder: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
 }
 
 #[test]
-fn a_crate_is_written_whole_and_says_how_to_go_on() {
+fn a_new_crate_is_complete_and_prints_the_next_steps() {
     let base = tempfile::tempdir().unwrap();
     for kind in KINDS {
         let name = format!("a-{kind}");
@@ -82,7 +82,7 @@ fn a_crate_is_written_whole_and_says_how_to_go_on() {
         let path = manifest["dependencies"]["onward"]["path"].as_str().unwrap();
         assert!(
             Path::new(path).join("../templates").is_dir(),
-            "{path} is not the clone that the program was built from"
+            "{path} is not the source of this program"
         );
         for file in [
             "src/lib.rs",
@@ -106,7 +106,7 @@ fn the_readme_shows_the_commands_that_are_printed() {
     let readme = include_str!("../../README.md");
     assert!(
         readme.contains("\ncargo run --release -- new my-rule --kind goodness "),
-        "the README begins otherwise"
+        "the README has another command"
     );
     let commands: Vec<&str> = printed
         .lines()
@@ -122,7 +122,7 @@ fn the_readme_shows_the_commands_that_are_printed() {
 }
 
 #[test]
-fn nothing_is_overwritten_and_wrong_use_leaves_nothing() {
+fn nothing_is_overwritten_and_usage_errors_write_nothing() {
     let base = tempfile::tempdir().unwrap();
     std::fs::create_dir(base.path().join("taken")).unwrap();
     let (code, _, said) = new_in(base.path(), &["taken"]);
@@ -161,16 +161,16 @@ fn nothing_is_overwritten_and_wrong_use_leaves_nothing() {
     assert_eq!(
         std::fs::read_dir(base.path()).unwrap().count(),
         0,
-        "wrong use leaves something behind"
+        "a usage error leaves files behind"
     );
-    // A name may have the template's own within it.
+    // A name may contain the name in the template.
     assert_eq!(new_in(base.path(), &["my_plugin_two"]).0, Some(0));
     let code = std::fs::read_to_string(base.path().join("my_plugin_two/src/main.rs")).unwrap();
     assert!(
         code.contains("use my_plugin_two as _;") && !code.contains("two_two"),
         "{code}"
     );
-    // The same word for another kind is free.
+    // Another kind may use the same name.
     assert_eq!(
         new_in(base.path(), &["sum-squares", "--kind", "layer"]).0,
         Some(0)

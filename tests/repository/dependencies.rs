@@ -1,4 +1,4 @@
-//! The dependencies: their licences, their compilers, and crates that must be there once.
+//! The dependencies: licences, compiler versions, and crates with a single version.
 
 use std::process::Command;
 
@@ -6,14 +6,15 @@ use onward::export::Table;
 use serde_json::Value;
 use spdx::{Expression, ParseMode};
 
-/// All crates that a build may use; without those of other features and platforms if
-/// they were not downloaded.
+/// All crates of a build.
+///
+/// Crates of other features and platforms are included if they were downloaded.
 fn packages() -> Vec<Value> {
-    let run = |command: &mut Command| command.output().expect("it can be started");
+    let run = |command: &mut Command| command.output().expect("start the command");
     let verbose = run(Command::new("rustc").arg("-vV")).stdout;
     let verbose = String::from_utf8(verbose).unwrap();
     let host = verbose.lines().find_map(|line| line.strip_prefix("host: "));
-    let host = ["--filter-platform", host.expect("a compiler has a host")];
+    let host = ["--filter-platform", host.expect("rustc prints its host")];
     let attempts: [&[&str]; 4] = [
         &["--all-features"],
         &["--all-features", host[0], host[1]],
@@ -30,7 +31,8 @@ fn packages() -> Vec<Value> {
         println!("cargo metadata {}: {}", options.join(" "), output.status);
         output.status.success().then_some(output.stdout)
     });
-    let metadata: Value = serde_json::from_slice(&metadata.expect("one works")).unwrap();
+    let metadata: Value =
+        serde_json::from_slice(&metadata.expect("one of the attempts succeeds")).unwrap();
     let packages = metadata["packages"].as_array().unwrap().clone();
     assert!(packages.len() > 100, "only {} crates", packages.len());
     packages
@@ -50,7 +52,7 @@ fn rules() -> Table {
     std::fs::read_to_string(path).unwrap().parse().unwrap()
 }
 
-/// The core knows no method: whoever depends on it alone gets no plugin.
+/// A crate that depends on the core alone must get no plugin.
 #[test]
 fn the_core_does_not_depend_on_the_plugins() {
     let packages = packages();
@@ -66,7 +68,7 @@ fn the_core_does_not_depend_on_the_plugins() {
 }
 
 #[test]
-fn every_crate_has_a_licence_that_is_allowed() {
+fn every_crate_has_an_allowed_licence() {
     let rules = rules();
     let allowed = rules["licenses"]["allow"].as_array().unwrap();
     let is_allowed = |expression: &str| {
@@ -94,10 +96,9 @@ fn every_crate_has_a_licence_that_is_allowed() {
     assert!(refused.is_empty(), "{}", refused.join("\n"));
 }
 
-/// A second version of gemm would leave candle's products without AVX-512, and nothing
-/// would fail.
+/// A second version of gemm would silently disable AVX-512 in candle's matrix products.
 #[test]
-fn crates_that_are_shared_with_candle_are_there_once() {
+fn crates_shared_with_candle_have_a_single_version() {
     let rules = rules();
     let once = rules["bans"]["deny"].as_array().unwrap();
     assert!(once.len() >= 6, "{once:?}");
@@ -111,9 +112,9 @@ fn crates_that_are_shared_with_candle_are_there_once() {
     }
 }
 
-/// What the manifests promise cannot be less than what a dependency asks for.
+/// `rust-version` must be at least that of every dependency.
 #[test]
-fn no_crate_needs_a_newer_compiler_than_is_promised() {
+fn no_crate_needs_a_newer_compiler_than_rust_version() {
     let number = |version: &str| -> Vec<u32> {
         version
             .split('.')
@@ -140,7 +141,7 @@ fn no_crate_needs_a_newer_compiler_than_is_promised() {
         .collect();
     assert!(
         newer.is_empty(),
-        "rust-version says {ours:?}, but {}",
+        "rust-version is {ours:?}, but {}",
         newer.join(", ")
     );
 }

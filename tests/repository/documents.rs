@@ -1,11 +1,11 @@
-//! The documents: figures are in `results/`, tables are complete, links lead somewhere.
+//! The documents: figures match `results/`, tables are complete, links are valid.
 
 use std::path::{Path, PathBuf};
 
 use onward::cli::results_table;
 use onward::plugin::registry;
 
-/// Figures of others, and who reports them.
+/// Published figures and their sources.
 const QUOTED: [(&str, &str); 7] = [
     (
         "0.64%",
@@ -46,7 +46,7 @@ fn table() -> String {
     results_table::table(&runs, root()).unwrap()
 }
 
-/// What stands in a text before `%` and ` bits`, with decimals.
+/// Decimal numbers before `%` and ` bits` in a text.
 fn figures(text: &str) -> Vec<String> {
     let text = text.replace("%", "% ").replace(" bits", "bits ");
     let ends = |word: &&str| {
@@ -68,7 +68,7 @@ fn document(name: &str) -> String {
 }
 
 #[test]
-fn the_table_of_results_is_what_the_command_writes() {
+fn the_table_of_results_is_up_to_date() {
     let results = document("RESULTS.md");
     let (_, rest) = results
         .split_once("<!-- onward report: begin -->\n")
@@ -79,7 +79,7 @@ fn the_table_of_results_is_what_the_command_writes() {
 }
 
 #[test]
-fn every_figure_in_the_text_is_one_of_the_table() {
+fn every_figure_in_the_text_is_in_the_table() {
     let readme = document("README.md");
     let (_, of_readme) = readme.split_once("## Results").unwrap();
     let (of_readme, _) = of_readme.split_once("\n## ").unwrap();
@@ -101,7 +101,7 @@ fn every_figure_in_the_text_is_one_of_the_table() {
             let is_known = is_quoted || known.contains(&figure);
             assert!(
                 is_known,
-                "{name}: {figure} is neither in the table nor quoted"
+                "{name}: {figure} is neither in the table nor a published figure"
             );
         }
     }
@@ -130,7 +130,7 @@ fn every_plugin_and_preset_has_a_row_in_the_table_of_fidelity() {
 }
 
 #[test]
-fn every_link_of_a_document_leads_to_a_file() {
+fn every_link_of_a_document_is_valid() {
     let mut seen = 0;
     for name in [
         "README.md",
@@ -162,7 +162,7 @@ fn every_link_of_a_document_leads_to_a_file() {
 }
 
 #[test]
-fn the_readme_can_be_read_in_two_minutes() {
+fn the_readme_is_short() {
     let readme = document("README.md");
     let lines = readme.lines().count();
     assert!(lines <= 150, "{lines} lines");
@@ -173,7 +173,7 @@ fn the_readme_can_be_read_in_two_minutes() {
 }
 
 #[test]
-fn runs_that_differ_in_their_seed_alone_share_a_line() {
+fn runs_that_differ_only_in_the_seed_share_a_line() {
     let line = table()
         .lines()
         .find(|line| line.starts_with("| [mnist-dropout-1]"))
@@ -181,8 +181,8 @@ fn runs_that_differ_in_their_seed_alone_share_a_line() {
         .unwrap();
     let links = [1, 2, 3]
         .map(|seed| format!("[mnist-dropout-{seed}](results/mnist-dropout-{seed}/summary.json)"));
-    // (1.31 + 1.38 + 1.41) / 3 by the readouts that validation prefers, (1.31 + 1.38 + 1.37) / 3 by the head,
-    // (1.36 + 1.33 + 1.41) / 3 by the search.
+    // Best readout on the validation part: (1.31 + 1.38 + 1.41) / 3.
+    // Head: (1.31 + 1.38 + 1.37) / 3. Search: (1.36 + 1.33 + 1.41) / 3.
     let result = "1.37% (mean of 1.31%, 1.38%, 1.41%), 1.35% (head), 1.37% (search)";
     let command = "onward train progressive --data mnist --set layer.dropout=0.1 --seed 1";
     assert_eq!(
@@ -203,7 +203,7 @@ fn runs_that_differ_in_their_seed_alone_share_a_line() {
 }
 
 #[test]
-fn a_table_goes_between_its_marks_and_nowhere_else() {
+fn a_table_is_written_only_between_its_marks() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("README.md");
     std::fs::write(
@@ -229,7 +229,7 @@ fn a_table_goes_between_its_marks_and_nowhere_else() {
 }
 
 #[test]
-fn a_command_is_as_short_as_it_can_be_and_leads_to_the_same_configuration() {
+fn a_command_is_minimal_and_gives_the_same_configuration() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("config.toml");
     let command = |builder: onward::RunBuilder| {

@@ -1,4 +1,4 @@
-//! The repository: its rooms, its dependencies, its documents.
+//! The repository: rooms, dependencies and documents.
 
 mod dependencies;
 mod documents;

@@ -1,12 +1,11 @@
-//! The structure of the program: which room may import which, and wrappers that forward
-//! every method.
+//! The structure of the source code: imports between rooms, and complete wrappers.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use onward::plugin::registry;
 
-/// The rooms of `src/`, the lowest first. A room imports itself and rooms before it.
+/// The rooms (top-level modules) of `src/`. A room imports only itself and earlier rooms.
 const ROOMS: [&str; 14] = [
     "error",
     "settings",
@@ -43,7 +42,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The code of a file without comments, unit tests, and imports for documentation alone.
+/// The code of a file without comments, unit tests and imports for documentation.
 fn code(path: &Path) -> String {
     let text = std::fs::read_to_string(path).unwrap();
     let text = text.split("#[cfg(test)]\nmod tests").next().unwrap();
@@ -58,7 +57,7 @@ fn code(path: &Path) -> String {
     lines.join("\n")
 }
 
-/// The names after `crate::` in a piece of code, and in `use crate::{…}`.
+/// The names after `crate::` in a piece of code.
 fn imports(code: &str) -> BTreeSet<&str> {
     let name = |rest: &str| {
         let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_');
@@ -110,12 +109,13 @@ fn no_room_imports_a_room_above_it() {
     assert_eq!(
         seen.len(),
         ROOMS.len(),
-        "a room of the list is gone: {seen:?}"
+        "a room of the list does not exist: {seen:?}"
     );
 }
 
-/// The core knows no method by name. Names of data sets, such as `text`, are words of
-/// other things.
+/// The core must not contain the name of a plugin.
+///
+/// Data sets are exempt, because names such as `text` have other meanings.
 #[test]
 fn no_room_names_a_plugin() {
     let mut names = BTreeSet::new();
@@ -147,7 +147,7 @@ fn methods(text: &str, start: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// A method that a wrapper leaves out falls back to the default of the trait, silently.
+/// A wrapper without a method would silently use the default of the trait.
 #[test]
 fn the_wrappers_of_a_trait_forward_all_of_its_methods() {
     let traits = [

@@ -1,4 +1,4 @@
-//! One block against numbers from an independent program.
+//! One block compared with an independent program.
 
 use std::collections::HashMap;
 
@@ -41,10 +41,12 @@ const WEIGHT: [[f64; 3]; 4] = [
 const BIAS: [f64; 3] = [0.11395041, 0.06444671, -0.09038836];
 const MEANS: [f64; 3] = [0.58053039, 0.52743721, 0.45807237];
 
-/// Hinton's update, twice: label overlay, normalised input, ReLU, logistic loss of the
-/// sum of squares, peer normalisation, momentum, weight decay.
+/// Compares two updates with Hinton's program.
+///
+/// They include label overlay, normalised input, ReLU, logistic loss of the sum of
+/// squares, peer normalisation, momentum and weight decay.
 #[test]
-fn a_full_update_of_one_layer_is_hintons() -> Result<()> {
+fn a_full_update_of_one_layer_matches_hintons_program() -> Result<()> {
     for dtype in [DType::F32, DType::F64] {
         let tensor = |values: &[f64], shape: &[usize]| -> Result<Tensor> {
             Ok(Tensor::from_slice(values, shape, &Device::Cpu)?.to_dtype(dtype)?)
@@ -121,7 +123,7 @@ fn a_full_update_of_one_layer_is_hintons() -> Result<()> {
             for (found, expected) in found.iter().zip(&expected) {
                 assert!(
                     (found - expected).abs() < tolerance,
-                    "{dtype:?} {name}: {found} instead of {expected}"
+                    "{dtype:?} {name}: expected {expected}, found {found}"
                 );
             }
         }
@@ -129,18 +131,16 @@ fn a_full_update_of_one_layer_is_hintons() -> Result<()> {
     Ok(())
 }
 
-/// With low activity for positive views, what a layer does for positive views it does
-/// for negative ones.
+/// `positive = "low"` exchanges the roles of positive and negative views in the loss.
 #[test]
-fn low_activity_for_positive_views_turns_the_loss_round() -> Result<()> {
+fn low_polarity_exchanges_the_views_in_the_loss() -> Result<()> {
     let goodness = |positive: &str| {
         let mut pick = Pick::<dyn GoodnessFn>::new("sum_squares");
         pick.settings.insert("positive".into(), positive.into());
         let vars = Vars::new(1, DType::F64, &Device::Cpu);
         plugin::build(&pick, &BuildContext::new(vars, 1).with_input(&[2]))
     };
-    // The activities of one example: the second pair is the first with the views
-    // exchanged.
+    // The activities of one example. The second pair is the first with exchanged views.
     let high = Tensor::new(&[[1f64, 2.], [0., 1.]], &Device::Cpu)?;
     let low = Tensor::new(&[[0f64, 1.], [1., 2.]], &Device::Cpu)?;
     let targets = Targets::new(vec![Role::Positive, Role::Negative])?;
@@ -158,8 +158,7 @@ fn low_activity_for_positive_views_turns_the_loss_round() -> Result<()> {
     Ok(())
 }
 
-/// The negative label of the sampler that the recipe uses is drawn from the prediction
-/// that it is given.
+/// `label_overlay` draws negative labels from the given prediction.
 #[test]
 fn hard_negatives_follow_the_prediction() -> Result<()> {
     let mut context = BuildContext::new(Vars::new(1, DType::F32, &Device::Cpu), 1);
@@ -169,7 +168,7 @@ fn hard_negatives_follow_the_prediction() -> Result<()> {
         Tensor::zeros((2, 1, 2, 2), DType::F32, &Device::Cpu)?,
         vec![0, 1],
     )?;
-    // Nearly all of what is not the true class is in class 2.
+    // Class 2 has nearly all of the probability of the wrong classes.
     let log = Tensor::new(&[[-0.1f32, -30., -2.], [-30., -0.1, -2.]], &Device::Cpu)?;
     let step = Step {
         seed: 1,

@@ -1,5 +1,4 @@
-//! Runs of the built-in architectures: training, results, saving and resuming, files of
-//! all kinds.
+//! Runs of the built-in architectures: training, results, saving, resuming and files.
 
 mod golden;
 mod mutated;

@@ -1,4 +1,4 @@
-//! Files that something has changed: each is read or refused, and nothing panics.
+//! Corrupted files: each is read or refused, without a panic.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -9,7 +9,7 @@ use onward::run::observe::metrics::Metrics;
 use onward::{Result, Run, Tokenizer};
 use proptest::prelude::*;
 
-/// Some bytes changed, and perhaps the end cut off.
+/// Changes some bytes, and truncates the file if `end` is given.
 fn changed(
     bytes: &[u8],
     changes: &[(prop::sample::Index, u8)],
@@ -34,7 +34,7 @@ fn changes() -> impl Strategy<Value = (Vec<(prop::sample::Index, u8)>, Option<pr
     )
 }
 
-/// A run that was trained once, for all tests.
+/// A run that all tests share; it is trained once.
 fn trained() -> &'static Path {
     static FOLDER: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
     let (_, path) = FOLDER.get_or_init(|| {
@@ -51,7 +51,7 @@ fn trained() -> &'static Path {
     path
 }
 
-/// A copy of that run in which a file is another.
+/// A copy of this run with another content of one file.
 fn with(file: &str, bytes: &[u8]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for name in ["config.toml", "model.safetensors"] {
@@ -72,7 +72,7 @@ fn picture(format: image::ImageFormat) -> Vec<u8> {
 }
 
 #[test]
-fn nesting_without_end_is_refused() {
+fn deep_nesting_is_refused() {
     for open in ["a = [", "a = {b = "] {
         let text = format!("a = {}", open.trim_start_matches("a = ").repeat(100_000));
         let folder = with("config.toml", text.as_bytes());
@@ -108,14 +108,14 @@ proptest! {
         let bytes = changed(&good, &changes, end);
         let folder = with(name, &bytes);
         if state {
-            // With a model that is as far, nobody would look into the state.
+            // With a model of the same epoch, the state would not be read.
             std::fs::remove_file(folder.path().join("model.safetensors")).unwrap();
         }
         let restored = Run::open(folder.path()).and_then(|run| run.without_data().build());
         prop_assert_eq!(restored.is_ok(), bytes == good);
     }
 
-    /// The header is a small part of a file, and the part that is parsed.
+    /// Changes the header alone: it is a small part of a file, and the parsed part.
     #[test]
     fn a_changed_header_is_restored_or_refused((changes, _) in changes()) {
         let good = std::fs::read(trained().join("model.safetensors")).unwrap();
@@ -130,14 +130,14 @@ proptest! {
         let good = std::fs::read(trained().join("config.toml")).unwrap();
         let folder = with("config.toml", &changed(&good, &changes, end));
         if let Ok(config) = Run::open(folder.path()).and_then(|run| run.config()) {
-            // What is accepted is written back as it is read.
+            // An accepted configuration is written back unchanged.
             let again = with("config.toml", config.to_toml().as_bytes());
             prop_assert_eq!(Run::open(again.path()).unwrap().config().unwrap(), config);
         }
     }
 
     #[test]
-    fn a_changed_tokenizer_cuts_text_or_is_refused((changes, end) in changes(), bpe in any::<bool>()) {
+    fn a_changed_tokenizer_encodes_text_or_is_refused((changes, end) in changes(), bpe in any::<bool>()) {
         static GOOD: OnceLock<[String; 2]> = OnceLock::new();
         let good = GOOD.get_or_init(|| {
             let units = [Units::Char, "bpe:260".parse().unwrap()];
@@ -161,14 +161,14 @@ proptest! {
     }
 
     #[test]
-    fn changed_metrics_are_no_reason_not_to_go_on((changes, end) in changes()) {
+    fn changed_metrics_do_not_prevent_resuming((changes, end) in changes()) {
         let good = std::fs::read(trained().join("metrics.jsonl")).unwrap();
         let folder = with("metrics.jsonl", &changed(&good, &changes, end));
         prop_assert!(Metrics::after(folder.path(), 1).is_ok());
     }
 
     #[test]
-    fn a_changed_packed_file_is_read_or_refused((changes, end) in changes()) {
+    fn a_changed_compressed_file_is_read_or_refused((changes, end) in changes()) {
         let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
         std::io::Write::write_all(&mut packed, &[&[0, 0, 8, 1, 0, 0, 0, 200][..], &[3; 200]].concat()).unwrap();
         let folder = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! The architecture `recurrent`: one step against an independent program, and what
-//! hearing from above is good for.
+//! The architecture `recurrent`: one step compared with an independent program, and the
+//! effect of top-down input.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -131,20 +131,21 @@ fn assert_close(what: &str, found: &Tensor, expected: &[f64], tolerance: f64) ->
     for (a, b) in found.iter().zip(expected) {
         assert!(
             (a - b).abs() < tolerance,
-            "{what}: {found:?} instead of {expected:?}"
+            "{what}: expected {expected:?}, found {found:?}"
         );
     }
     Ok(())
 }
 
 #[test]
-fn a_step_of_two_layers_is_that_of_an_independent_program() -> Result<()> {
+fn a_step_of_two_layers_matches_an_independent_program() -> Result<()> {
     for (dtype, tolerance) in [(DType::F32, 1e-5), (DType::F64, 1e-7)] {
         let vars = Vars::new(1, dtype, &Device::Cpu);
         let mut context = BuildContext::new(vars.clone(), 1);
         (context.example, context.classes, context.hypotheses) = (vec![1, 1, 3], 2, true);
         let mut pick = Pick::<dyn NegativeSampler>::new("label_concat");
-        pick.settings.insert("negatives".into(), "uniform".into()); // with two classes there is one wrong label
+        // With two classes, there is only one wrong label.
+        pick.settings.insert("negatives".into(), "uniform".into());
         let sampler = plugin::build(&pick, &context)?;
         (context.input, context.label) = (vec![5], 2);
         let settings: Table = r#"
@@ -212,7 +213,7 @@ fn a_step_of_two_layers_is_that_of_an_independent_program() -> Result<()> {
     Ok(())
 }
 
-/// A net for 2×2 pixels and two classes, its sampler, its variables and a batch.
+/// A network for 2×2 pixels and two classes, its sampler, its variables and a batch.
 type Parts = (Box<dyn Architecture>, Box<dyn NegativeSampler>, Vars, Batch);
 
 fn of_four_pixels(settings: &str) -> Result<Parts> {
@@ -230,8 +231,7 @@ fn of_four_pixels(settings: &str) -> Result<Parts> {
     Ok((net, sampler, vars, Batch::new(pixels, vec![0, 1])?))
 }
 
-/// The weight of the dense layer that does what fields of 3×3 do on maps of 2×2, all of
-/// which they see.
+/// The weight of the dense layer that is equivalent to 3×3 fields on 2×2 maps.
 fn dense_weight(local: &Tensor, label: bool) -> Result<Tensor> {
     let weights = local.to_vec3::<f64>()?; // (4, C·9, N)
     let (channels, units) = (weights[0].len() / 9, weights[0][0].len());
@@ -249,8 +249,8 @@ fn dense_weight(local: &Tensor, label: bool) -> Result<Tensor> {
         }
     }
     if label {
-        // The last channel is the label's: pixels 0 and 2 are class 0, and each is √2
-        // quieter than one column would be.
+        // The last channel is the label: pixels 0 and 2 are class 0. Each value is smaller
+        // than that of a single column by √2.
         let map = rows.split_off(rows.len() - 4);
         for class in 0..2 {
             rows.push(
@@ -266,7 +266,7 @@ fn dense_weight(local: &Tensor, label: bool) -> Result<Tensor> {
 }
 
 #[test]
-fn maps_whose_fields_see_everything_do_what_dense_layers_do() -> Result<()> {
+fn maps_with_full_fields_equal_dense_layers() -> Result<()> {
     let maps = "hidden = [2, 3]\nmaps = true\nlayer = { name = \"local\", field = 3, padding = 1 }";
     let (maps, sampler, of_maps, batch) = of_four_pixels(maps)?;
     let (dense, same, of_dense, _) = of_four_pixels("hidden = [8, 12]")?;
@@ -293,14 +293,14 @@ fn maps_whose_fields_see_everything_do_what_dense_layers_do() -> Result<()> {
         let found = maps.scores(&batch.hidden(), &*sampler, readout, &step)?;
         let expected = dense.scores(&batch.hidden(), &*same, readout, &step)?;
         let expected = expected.flatten_all()?.to_vec1::<f64>()?;
-        assert_close(readout.name, &found, &expected, 1e-6)?; // the label is scaled in single precision
+        assert_close(readout.name, &found, &expected, 1e-6)?; // the label is scaled in f32
     }
     Ok(())
 }
 
 #[test]
 fn maps_learn_with_local_fields_and_with_kernels() -> Result<()> {
-    // Kernels hear the gradients of all places, so that they need a lower rate.
+    // The gradient of a kernel is a sum over all locations, so `conv` needs a lower rate.
     let layers = [
         (
             "local",
@@ -336,7 +336,7 @@ fn maps_learn_with_local_fields_and_with_kernels() -> Result<()> {
 }
 
 #[test]
-fn the_label_is_projected_if_asked_even_to_as_many_units_as_there_are_classes() -> Result<()> {
+fn label_units_adds_a_projection_of_the_label() -> Result<()> {
     for (units, blocks) in [(0, 2), (2, 3), (5, 3)] {
         let (net, ..) = of_four_pixels(&format!("hidden = [4, 3]\nlabel_units = {units}"))?;
         assert_eq!(net.net().blocks.len(), blocks, "{units} units");
@@ -359,14 +359,14 @@ fn maps_of_another_size_are_refused() {
     ];
     for (settings, named) in cases {
         let settings = format!("hidden = [4, 4]\nmaps = true\n{settings}");
-        let error = of_four_pixels(&settings).err().expect("no such net");
+        let error = of_four_pixels(&settings).err().expect("an error");
         assert!(error.is_usage(), "{error}");
         let error = error.to_string();
         assert!(error.contains(named), "{settings}: {error}");
     }
 }
 
-/// Remembers what the network predicted whenever views were asked for.
+/// A sampler that records the network's prediction at every call of `views`.
 struct Listener(Box<dyn NegativeSampler>, Mutex<Vec<Vec<f32>>>);
 
 impl NegativeSampler for Listener {
@@ -383,7 +383,7 @@ impl NegativeSampler for Listener {
 }
 
 #[test]
-fn wrong_labels_are_drawn_anew_from_the_states_of_by_now() -> Result<()> {
+fn redraw_draws_wrong_labels_from_the_current_states() -> Result<()> {
     let step = Step {
         seed: 1,
         index: 0,
@@ -397,7 +397,7 @@ fn wrong_labels_are_drawn_anew_from_the_states_of_by_now() -> Result<()> {
             "hidden = [4, 4]\nsteps = 3\nwindow = [2, 3]\n{settings}"
         ))?;
         let listener = Listener(sampler, Mutex::default());
-        // The head starts with zeros and predicts nothing before it has learned.
+        // The weights of the head start at 0; its first prediction is uniform.
         net.learn(&batch, &listener, &step)?;
         listener.1.lock().unwrap().clear();
         net.learn(&batch, &listener, &step)?;
@@ -426,7 +426,7 @@ fn small() -> RunBuilder {
 }
 
 #[test]
-fn what_is_heard_from_above_matters() -> Result<()> {
+fn top_down_input_lowers_the_error() -> Result<()> {
     let mut run = small()
         .set("hidden", vec![100; 3])
         .set("epochs", 10)
@@ -436,8 +436,8 @@ fn what_is_heard_from_above_matters() -> Result<()> {
         Ok(run.evaluate(Split::Test, None)?.readouts["search"].wrong)
     };
     let whole = wrong(&run)?;
-    // The label still stands above the third layer; the other two no longer hear the
-    // one above them.
+    // Remove the top-down input of the first two layers. The third layer still sees the
+    // label.
     let mut cut: HashMap<String, Tensor> = run
         .vars()
         .all()
@@ -461,12 +461,12 @@ fn what_is_heard_from_above_matters() -> Result<()> {
     let deaf = wrong(&run)?;
     assert!(
         whole < 80 && 4 * deaf > 5 * whole,
-        "of 400 digits {whole} are wrong, and {deaf} with the path cut"
+        "{whole} of 400 digits are wrong, and {deaf} without top-down input"
     );
     Ok(())
 }
 
-/// Random videos; `still` ones repeat their first frame.
+/// Random videos. If `still` is set, all frames are the first one.
 fn video(still: bool) -> Result<DataSet> {
     struct Video(Images, bool);
 
@@ -514,7 +514,7 @@ onward::settings! {
 }
 
 onward::register! {
-    DataSet, "videos", "random videos of three frames, for these tests (made 2026)",
+    DataSet, "videos", "random videos of three frames (for these tests, 2026)",
     |settings: Videos, _context| Ok(Box::new(video(settings.still)?))
 }
 
@@ -534,7 +534,7 @@ fn examples_with_a_time_axis_are_videos() -> Result<()> {
             .clone()
             .build()
             .err()
-            .expect("8 steps and 3 frames")
+            .expect("an error for 8 steps and 3 frames")
             .to_string();
         assert!(error.contains("steps = 3"), "{error}");
         let mut run = builder.set("steps", 3).build()?;
@@ -549,7 +549,7 @@ fn examples_with_a_time_axis_are_videos() -> Result<()> {
 }
 
 #[test]
-fn variants_train_and_repeat_themselves() -> Result<()> {
+fn variants_train_and_are_repeatable() -> Result<()> {
     for (key, value) in [
         ("redraw", Value::from(true)),
         ("label_units", 30.into()),
@@ -574,7 +574,7 @@ fn variants_train_and_repeat_themselves() -> Result<()> {
 }
 
 #[test]
-fn settings_that_make_no_sense_are_refused_by_their_key() {
+fn invalid_settings_are_refused_by_key() {
     let window = |first: i64, last: i64| Value::Array(vec![first.into(), last.into()]);
     let cases = [
         ("steps", Value::from(0)),

@@ -1,5 +1,4 @@
-//! Text from end to end: a net that is no more than counting could do, on embedded and
-//! other text.
+//! Text end to end: a softmax over token windows, on embedded and other text.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -15,7 +14,7 @@ use onward::{
 };
 
 onward::settings! {
-    /// The tokens of a window side by side, each a slot with a single one.
+    /// One-hot tokens of a window, concatenated.
     struct Slots {}
 }
 
@@ -44,14 +43,14 @@ impl NegativeSampler for OneHot {
 }
 
 onward::register! {
-    dyn NegativeSampler, "slots", "tokens side by side (made for these tests)",
+    dyn NegativeSampler, "slots", "one-hot tokens of a window, concatenated (for these tests, 2026)",
     |_settings: Slots, context| Ok(Box::new(OneHot { classes: context.classes }))
 }
 
 onward::settings! {
     /// A softmax over the tokens of the window.
     struct Shallow {
-        /// Whether its probabilities are none.
+        /// Whether the scores are not log-probabilities, contrary to the declaration.
         lies: bool = false;
     }
 }
@@ -131,7 +130,7 @@ impl Architecture for Softmax {
 }
 
 onward::register! {
-    dyn Architecture, "shallow", "a softmax over the tokens of the window (made for these tests)",
+    dyn Architecture, "shallow", "a softmax over the tokens of the window (for these tests, 2026)",
     |settings: Shallow, context| Ok(Box::new(Softmax::new(&settings, context)?))
 }
 
@@ -142,15 +141,14 @@ fn shallow(data: &str) -> RunBuilder {
         .set("epochs", 2)
 }
 
-/// A run on the embedded fables, in a folder.
+/// Trains on the embedded fables and returns the folder of the run.
 fn trained(folder: &Path) -> Result<PathBuf> {
     let path = folder.join("run");
     shallow("fables").out(&path).build()?.fit(&mut ())?;
     Ok(path)
 }
 
-/// A file of text that begins to repeat itself, so that something can be learned from
-/// little.
+/// Writes a short text with many repetitions, which is easy to learn.
 fn prose(folder: &Path) -> String {
     let path = folder.join("prose.txt");
     let line = |i: usize| {
@@ -165,7 +163,7 @@ fn prose(folder: &Path) -> String {
 }
 
 #[test]
-fn text_is_evaluated_in_bits_beside_what_counting_comes_to() -> Result<()> {
+fn text_is_evaluated_in_bits_with_n_gram_baselines() -> Result<()> {
     let folder = tempfile::tempdir().unwrap();
     let mut run = shallow("fables").out(folder.path().join("run")).build()?;
     assert_eq!(run.data().spec.content, Content::Text);
@@ -177,7 +175,7 @@ fn text_is_evaluated_in_bits_beside_what_counting_comes_to() -> Result<()> {
         ("softmax", Some(best))
     );
     assert!(bits("bare").is_none() && bits("flat").unwrap().bits_per_char > best.bits_per_char);
-    assert_eq!(best.bits_per_char, best.bits_per_token); // a character is a token here
+    assert_eq!(best.bits_per_char, best.bits_per_token); // each token is a character
     assert!((best.perplexity.log2() - best.bits_per_token).abs() < 1e-12);
     let counted = |name: &str| summary.test.baselines[name].bits.unwrap().bits_per_char;
     assert!(
@@ -192,14 +190,14 @@ fn text_is_evaluated_in_bits_beside_what_counting_comes_to() -> Result<()> {
             && json["test"]["readouts"]["bare"].get("perplexity").is_none()
     );
     assert!(json["validation"].get("baselines").is_none());
-    // The same again from its folder.
+    // The loaded run gives the same evaluation.
     let loaded = Run::load(folder.path().join("run"))?;
     assert_eq!(loaded.evaluate(Split::Test, Some("softmax"))?, summary.test);
     Ok(())
 }
 
 #[test]
-fn scores_that_are_no_probabilities_are_not_counted_in_bits() -> Result<()> {
+fn scores_that_are_not_probabilities_are_refused() -> Result<()> {
     let error = shallow("fables")
         .set("lies", true)
         .set("epochs", 1)
@@ -236,8 +234,7 @@ fn a_run_keeps_its_tokenizer_and_refuses_another() -> Result<()> {
     let json = std::fs::read_to_string(path.join("tokenizer.json")).unwrap();
     let own = Tokenizer::open(&path.join("tokenizer.json"))?;
     assert_eq!(own.vocabulary().len(), 270);
-    // Other text from now on: the run still reads it in its own way, but does not go on
-    // with it.
+    // After a change of the text, the run keeps its tokenizer but does not resume.
     std::fs::write(
         &file,
         "no cat is on any mat; the crow has sung. ".repeat(60),
@@ -254,7 +251,7 @@ fn a_run_keeps_its_tokenizer_and_refuses_another() -> Result<()> {
         .expect("refused")
         .to_string();
     assert!(error.contains("examples when the run began"), "{error}");
-    // Without the file another one would be trained on that text.
+    // Without the file, another tokenizer would be trained on the new text.
     std::fs::remove_file(path.join("tokenizer.json")).unwrap();
     let refused = |builder: Result<RunBuilder>, expected: &str| {
         let error = builder
@@ -290,7 +287,7 @@ fn a_run_keeps_its_tokenizer_and_refuses_another() -> Result<()> {
 }
 
 #[test]
-fn text_goes_on_from_any_prompt_the_same_way_every_time() -> Result<()> {
+fn generation_from_any_prompt_is_repeatable() -> Result<()> {
     let folder = tempfile::tempdir().unwrap();
     let file = prose(folder.path());
     for (tokenizer, window) in [("char", 4), ("word", 3), ("bpe:262", 5)] {
@@ -352,7 +349,7 @@ fn text_goes_on_from_any_prompt_the_same_way_every_time() -> Result<()> {
 }
 
 #[test]
-fn pictures_and_text_are_told_apart() -> Result<()> {
+fn images_and_text_are_distinguished() -> Result<()> {
     let picture = tempfile::tempdir().unwrap();
     let data = onward::export::Table::from_iter([
         ("name".to_string(), "digits".into()),
@@ -397,10 +394,11 @@ fn pictures_and_text_are_told_apart() -> Result<()> {
     Ok(())
 }
 
-/// The prepared Aesop, where it is: `$ONWARD_DATA/text/aesop.txt`. The figures are
-/// those of a plain program that follows the equations with dictionaries.
+/// Checks the prepared text of Aesop if `$ONWARD_DATA/text/aesop.txt` exists.
+///
+/// The expected figures come from a plain program with dictionaries.
 #[test]
-fn the_prepared_fables_are_what_they_are_known_to_be() -> Result<()> {
+fn the_prepared_fables_match_known_figures() -> Result<()> {
     let folder = std::env::var_os("ONWARD_DATA")
         .map(|folder| Path::new(&folder).join("text").join("aesop.txt"));
     let Some(file) = folder.filter(|file| file.is_file()) else {
@@ -436,8 +434,9 @@ fn the_prepared_fables_are_what_they_are_known_to_be() -> Result<()> {
     Ok(())
 }
 
-/// Not a test of its own: this program as `onward` with what is registered above, when
-/// [`program`] starts it.
+/// Runs as the program `onward` with the plugins of this file, if [`program`] starts it.
+///
+/// It tests nothing otherwise.
 #[test]
 fn as_the_program() {
     if let Ok(arguments) = std::env::var("ONWARD_TEST_ARGUMENTS") {
@@ -446,8 +445,7 @@ fn as_the_program() {
                 .chain(arguments.split('\n'))
                 .map(Into::into),
         );
-        // `ExitCode` tells nobody its number, so its success is told by what it is
-        // equal to.
+        // `ExitCode` cannot be compared, so compare its debug output.
         let failed = format!("{code:?}") != format!("{:?}", std::process::ExitCode::SUCCESS);
         std::process::exit(i32::from(failed));
     }
@@ -459,11 +457,11 @@ fn program(arguments: &[&str]) -> Output {
     command
         .env("ONWARD_TEST_ARGUMENTS", arguments.join("\n"))
         .output()
-        .expect("this program can be started")
+        .expect("start this program")
 }
 
 #[test]
-fn the_program_goes_on_with_a_text() -> Result<()> {
+fn the_program_generates_text() -> Result<()> {
     let folder = tempfile::tempdir().unwrap();
     let run = trained(folder.path())?;
     let run = run.to_str().unwrap();
@@ -513,9 +511,9 @@ fn the_program_goes_on_with_a_text() -> Result<()> {
     Ok(())
 }
 
-/// Files that belong to one text are not those of another.
+/// Another text resets the settings that name files of the first text.
 #[test]
-fn another_text_comes_without_the_files_of_the_first() -> Result<()> {
+fn another_text_resets_the_files_of_the_first() -> Result<()> {
     let data = |settings: &str| settings.parse::<onward::export::Table>().expect("TOML");
     let run = || {
         Run::builder("nlp").set(
@@ -524,7 +522,7 @@ fn another_text_comes_without_the_files_of_the_first() -> Result<()> {
         )
     };
     let of = |builder: RunBuilder| {
-        Ok::<_, Error>(builder.config()?.run.data.expect("it is named").settings)
+        Ok::<_, Error>(builder.config()?.run.data.expect("a data set").settings)
     };
     let found = of(run().data("text:other"))?;
     assert_eq!(

@@ -1,4 +1,4 @@
-//! Whole runs through the library: what the README and the crate's front page promise.
+//! Complete runs through the library: training, saving, loading and resuming.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -32,7 +32,7 @@ fn model(run: &Run) -> Vec<(String, Vec<u32>)> {
 }
 
 #[test]
-fn a_small_net_learns_digits_and_is_found_again_in_its_folder() -> Result<()> {
+fn a_small_network_learns_digits_and_loads_from_its_folder() -> Result<()> {
     let folder = tempfile::tempdir().unwrap();
     let mut run = small().out(folder.path().join("run")).build()?;
     let epochs = AtomicUsize::new(0);
@@ -67,7 +67,7 @@ fn a_small_net_learns_digits_and_is_found_again_in_its_folder() -> Result<()> {
 }
 
 #[test]
-fn a_run_is_saved_again_but_never_over_another_one() -> Result<()> {
+fn a_run_overwrites_itself_but_never_another_run() -> Result<()> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run");
     let mut run = small().set("epochs", 2).build()?;
@@ -91,8 +91,8 @@ fn a_run_is_saved_again_but_never_over_another_one() -> Result<()> {
         .unwrap_err()
         .to_string();
     assert!(error.contains("holds this run at a later time"), "{error}");
-    // A comment changes nothing, and a run that was read from there header there
-    // whatever is set besides.
+    // A comment in the configuration changes nothing. A run that was opened from this
+    // folder may be saved to it, also with other settings.
     let config = path.join("config.toml");
     std::fs::write(
         &config,
@@ -108,9 +108,9 @@ fn a_run_is_saved_again_but_never_over_another_one() -> Result<()> {
     Ok(())
 }
 
-/// A process may be killed when it has written the state and not yet the model.
+/// A process may be killed after it has written the state and before the model.
 #[test]
-fn a_model_that_is_behind_the_state_is_not_used() -> Result<()> {
+fn a_model_older_than_the_state_is_not_used() -> Result<()> {
     let folder = tempfile::tempdir().unwrap();
     let [path, old] = ["run", "old"].map(|name| folder.path().join(name));
     let mut run = small().set("epochs", 2).build()?;
@@ -127,16 +127,19 @@ fn a_model_that_is_behind_the_state_is_not_used() -> Result<()> {
         model(&Run::open(&path)?.without_data().build()?),
         model(&run)
     );
-    // Of a state that is as far as the model nothing is read but how far that is.
+    // If state and model have the same epoch, only the epoch is read from the state.
     copy("state.safetensors");
     let mut state = std::fs::read(path.join("state.safetensors")).unwrap();
     *state.last_mut().unwrap() ^= 1;
     std::fs::write(path.join("state.safetensors"), state).unwrap();
     let predicts = Run::open(&path)?.without_data().build()?;
     assert_eq!(model(&predicts), model(&Run::load(&old)?));
-    let error = Run::load(&path).err().expect("damaged").to_string();
+    let error = Run::load(&path)
+        .err()
+        .expect("a checksum mismatch")
+        .to_string();
     assert!(error.contains("checksum"), "{error}");
-    // It has no optimisers that could be saved.
+    // A run without data has no optimisers to save.
     let error = predicts
         .save(folder.path().join("new"))
         .unwrap_err()
@@ -146,7 +149,7 @@ fn a_model_that_is_behind_the_state_is_not_used() -> Result<()> {
 }
 
 #[test]
-fn a_run_does_not_go_on_with_more_or_fewer_examples() -> Result<()> {
+fn a_run_does_not_resume_with_more_or_fewer_examples() -> Result<()> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run");
     small()
@@ -168,7 +171,7 @@ fn a_run_does_not_go_on_with_more_or_fewer_examples() -> Result<()> {
 }
 
 #[test]
-fn labels_reach_no_layer_that_is_frozen() -> Result<()> {
+fn frozen_layers_use_no_labels() -> Result<()> {
     for frozen in [true, false] {
         let run = Run::builder("nlp")
             .set("hidden", vec![8])
@@ -183,8 +186,7 @@ fn labels_reach_no_layer_that_is_frozen() -> Result<()> {
     Ok(())
 }
 
-/// The fast paths against candle's plain operations, end to end: variables after an
-/// epoch in 32 and in 64 bits.
+/// Compares the fast kernels (f32) with candle's operations (f64) after one epoch.
 fn assert_fast_is_plain(what: &str, builder: &RunBuilder) -> Result<()> {
     let trained = |precision: &str| -> Result<Vec<(String, Tensor)>> {
         let mut run = builder
@@ -210,7 +212,7 @@ fn assert_fast_is_plain(what: &str, builder: &RunBuilder) -> Result<()> {
 }
 
 #[test]
-fn the_fast_paths_agree_with_the_plain_ones_within_rounding() -> Result<()> {
+fn fast_and_plain_operations_agree_within_rounding() -> Result<()> {
     for sampler in ["label_overlay", "label_concat"] {
         for optimiser in ["sgd", "adam"] {
             let run = small()
@@ -225,7 +227,7 @@ fn the_fast_paths_agree_with_the_plain_ones_within_rounding() -> Result<()> {
 }
 
 #[test]
-fn they_do_so_for_tokens() -> Result<()> {
+fn fast_and_plain_operations_agree_for_tokens() -> Result<()> {
     let of = |architecture: &str| {
         Run::builder(architecture)
             .data("fables")
@@ -262,7 +264,7 @@ fn layers_that_learn_one_after_the_other_wait_for_each_other() -> Result<()> {
 }
 
 #[test]
-fn each_layer_may_have_a_goodness_of_its_own() -> Result<()> {
+fn each_layer_may_have_a_different_goodness() -> Result<()> {
     let goodness = |grid: i64| {
         let grid = onward::export::Value::Integer(grid);
         onward::export::Table::from_iter([
@@ -285,8 +287,8 @@ fn each_layer_may_have_a_goodness_of_its_own() -> Result<()> {
         .filter(|(name, _)| name.contains("goodness"));
     let shapes: Vec<_> = shapes.map(|(_, var)| var.dims().to_vec()).collect();
     assert_eq!(shapes, [[4 * 7 * 7, 10], [4, 10]]);
-    // What is read out are the layers that are asked for, whatever the goodness of the
-    // last one is like.
+    // The readouts depend on the goodness of the layers that they use, not of the last
+    // layer.
     let goodness = ["sum_squares", "sum_squares", "projection"]
         .map(String::from)
         .to_vec();
@@ -307,7 +309,7 @@ fn each_layer_may_have_a_goodness_of_its_own() -> Result<()> {
 }
 
 #[test]
-fn the_preset_of_the_peer_trains_with_its_own_names_of_settings() -> Result<()> {
+fn the_preset_nebuly_trains_with_the_setting_names_of_nebuly() -> Result<()> {
     let builder = Run::builder("progressive").preset("nebuly").data("digits");
     let builder = builder
         .set("n_layers", 2)
@@ -325,7 +327,7 @@ fn the_preset_of_the_peer_trains_with_its_own_names_of_settings() -> Result<()> 
 }
 
 #[test]
-fn a_network_that_is_lost_stops_the_run_and_leaves_the_last_good_checkpoint() -> Result<()> {
+fn divergence_stops_the_run_and_keeps_the_last_valid_checkpoint() -> Result<()> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run");
     let mut run = small()
@@ -344,9 +346,9 @@ fn a_network_that_is_lost_stops_the_run_and_leaves_the_last_good_checkpoint() ->
     Ok(())
 }
 
-/// The real data, where they are: `$ONWARD_DATA/mnist` and `$ONWARD_DATA/fashion-mnist`.
+/// Checks `$ONWARD_DATA/mnist` and `$ONWARD_DATA/fashion-mnist` if they exist.
 #[test]
-fn the_real_data_are_what_they_are_known_to_be() -> Result<()> {
+fn the_real_data_match_known_statistics() -> Result<()> {
     let Some(folder) = std::env::var_os("ONWARD_DATA") else {
         eprintln!("skipped: $ONWARD_DATA is not set, so there are no real data to check");
         return Ok(());
@@ -392,8 +394,7 @@ fn the_real_data_are_what_they_are_known_to_be() -> Result<()> {
 }
 
 #[test]
-fn what_a_data_set_suggests_stands_above_the_first_preset_and_below_one_that_is_named() -> Result<()>
-{
+fn suggestions_of_data_override_the_default_preset_but_not_a_named_one() -> Result<()> {
     let run = || Run::builder("progressive").data("digits");
     assert_eq!(run().config()?.run.epochs, 12); // `digits` suggests it; the preset has 100
     assert_eq!(run().preset("hinton").config()?.run.epochs, 100);

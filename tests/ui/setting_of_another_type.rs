@@ -1,7 +1,7 @@
 onward::settings! {
     /// The sum of the activities.
     pub struct Sum {
-        /// What the sum is multiplied by.
+        /// The factor of the sum.
         scale: (f64, f64) = (1., 1.);
     }
 }

@@ -12,17 +12,16 @@ use onward::{
 };
 
 onward::settings! {
-    /// Stacked layers that start to learn one after the other, each an epoch after the
-    /// layer below.
+    /// Stacked layers; each one starts to learn an epoch after the layer below.
     ///
-    /// `aₗ = layerₗ(norm(aₗ₋₁))`; a softmax over all layers reads the class out,
-    /// `log softmax(Σₗ norm(aₗ)·Wₗ)`, and changes no layer.
+    /// `aₗ = layerₗ(norm(aₗ₋₁))`. The readout is a softmax over all layers,
+    /// `log softmax(Σₗ norm(aₗ)·Wₗ)`. It changes no layer.
     pub struct Staggered {
         /// The width of each layer.
         hidden: Vec<usize> = vec![100, 200], in 1..=1_000_000;
-        /// The layer of all levels.
+        /// The layer plugin of every level.
         layer: Pick<dyn LocalLayer> = "softplus".into();
-        /// The goodness of all levels.
+        /// The goodness plugin of every level.
         goodness: Pick<dyn GoodnessFn> = "excess".into();
         .. objective: Objective = Objective::default();
         .. optimiser: OptimiserSpec = OptimiserSpec {

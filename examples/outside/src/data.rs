@@ -9,9 +9,9 @@ use onward::flow::random::{below, stream, unit};
 use onward::Result;
 
 onward::settings! {
-    /// Grey images of 8×8 pixels with noisy stripes in one of four directions.
+    /// Noisy 8×8 grey images with stripes in one of four directions.
     pub struct Stripes {
-        /// Number of training images; a fifth of it to validate, and as many to test.
+        /// The number of training images. Validation and test part have a fifth each.
         size: usize = 1000, in 5..=100_000;
     }
 }

@@ -4,11 +4,11 @@ use onward::candle_core::Tensor;
 use onward::{GoodnessFn, Result};
 
 onward::settings! {
-    /// Sum of the activities of an example above a margin.
+    /// Goodness of an example as the sum of its absolute activities minus a margin.
     ///
     /// `g[b] = Σᵢ (|a[b, i]| − margin)`, `(B, …)` to `(B,)`.
     pub struct Excess {
-        /// The margin that is subtracted from each activity.
+        /// The margin subtracted from each absolute activity.
         margin: f64 = 0.7, in 0. ..;
     }
 }
@@ -20,6 +20,6 @@ impl GoodnessFn for Excess {
 }
 
 onward::register! {
-    dyn GoodnessFn, "excess", "sum of activities above a margin (an example, 2026)",
+    dyn GoodnessFn, "excess", "sum of absolute activities minus a margin (an example, 2026)",
     |settings: Excess, _context| Ok(Box::new(settings))
 }

@@ -11,7 +11,7 @@ onward::settings! {
     /// `a = log(1 + e^z)`, `z = x·W + b`: `(V·B, D)` to `(V·B, N)`. Learns in closed
     /// form: with `δ = ∂L/∂a·σ(z)` and `σ(z) = 1 − e^−a`, `∂W = xᵀ·δ` and `∂b = Σ δ`.
     pub struct Softplus {
-        /// The number of units. Default: the width that the architecture asks for.
+        /// The number of units. Default: the width set by the architecture.
         units: Option<usize> = None, in 1..;
     }
 }

@@ -1,4 +1,4 @@
-//! One plugin of each kind, in a crate of its own.
+//! One plugin of each kind, in a separate crate.
 
 mod architecture;
 mod data;

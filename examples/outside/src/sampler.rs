@@ -4,10 +4,9 @@ use onward::candle_core::Tensor;
 use onward::{Batch, Input, NegativeSampler, Prediction, Result, Role, Step, Views};
 
 onward::settings! {
-    /// Negatives without labels: the upper rows of an image above the lower rows of the
-    /// next image of the batch.
+    /// Negative views without labels: the top of an image above the bottom of the next.
     pub struct Halves {
-        /// The share of the image that is its own.
+        /// The share of the negative view that comes from the image itself.
         share: f64 = 0.5, in 0. ..1.;
     }
 }
@@ -37,6 +36,6 @@ impl NegativeSampler for Halves {
 }
 
 onward::register! {
-    dyn NegativeSampler, "halves", "the halves of two images, no labels (an example, 2026)",
+    dyn NegativeSampler, "halves", "halves of two images, no labels (an example, 2026)",
     |settings: Halves, _context| Ok(Box::new(settings))
 }

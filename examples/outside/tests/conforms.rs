@@ -1,4 +1,4 @@
-//! The trials of onward's own plugins, and the promises of this crate.
+//! Conformance trials of the plugins, and the properties that the README states.
 
 use onward::data::Split;
 use onward::optim::Span;
@@ -24,7 +24,7 @@ fn staggered_learns_stripes_without_a_label_in_a_block() -> Result<()> {
 }
 
 #[test]
-fn the_second_layer_begins_an_epoch_after_the_first() -> Result<()> {
+fn the_second_layer_starts_an_epoch_after_the_first() -> Result<()> {
     let run = Run::builder("staggered").build()?;
     let blocks = &run.architecture().net().blocks;
     let spans: Vec<_> = blocks.iter().map(|block| block.span().clone()).collect();
@@ -32,7 +32,7 @@ fn the_second_layer_begins_an_epoch_after_the_first() -> Result<()> {
     Ok(())
 }
 
-/// The limits in the README: lines without imports, comments and blank lines.
+/// Compares the code lines of each plugin with the limits in the README.
 #[test]
 fn a_plugin_is_short() {
     let files = [
