@@ -4,7 +4,7 @@
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-use super::product::is_zero;
+use super::output_gradient::is_zero;
 use super::{OutputGradient, GRAIN};
 use crate::error::Result;
 use crate::flow::input::indices;

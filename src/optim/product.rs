@@ -3,8 +3,8 @@
 
 use candle_core::{DType, Device, Tensor};
 
+use super::output_gradient::{is_zero, OutputGradient};
 use super::picked_rows::Scatter;
-use super::OutputGradient;
 use crate::error::Result;
 use crate::flow::input::Values;
 use crate::kernels::gemm::{accumulate, Matrix};
@@ -183,13 +183,6 @@ impl Packed {
         let of = |data, columns| Matrix::of_rows(data, self.rows, columns, columns);
         (of(&self.values, width), of(&self.delta, units))
     }
-}
-
-/// Whether all numbers are zero; NaN is not zero.
-pub(super) fn is_zero(row: &[f32]) -> bool {
-    // Pieces without branches inside, so that they are vectorised.
-    row.chunks(64)
-        .all(|piece| piece.iter().fold(0, |bits, x| bits | x.to_bits() << 1) == 0)
 }
 
 #[cfg(test)]
@@ -440,7 +433,6 @@ mod tests {
 
     #[test]
     fn only_rows_that_count_are_packed() -> Result<()> {
-        assert!(is_zero(&[0., -0.]) && !is_zero(&[0., f32::NAN]) && !is_zero(&[1e-45]));
         let packed = |delta: OutputGradient, rows: usize| -> Result<Option<usize>> {
             let product = Product {
                 values: Values::dense(random(rows, 5, 0)?)?,

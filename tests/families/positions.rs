@@ -191,10 +191,11 @@ onward::register! {
     |_settings: Sequences, _context| Ok(Box::new(sequences()))
 }
 
-// x = numbers(1, 4, 2, 3)                                  # 4 sequences of 2 positions
-// of 3 numbers labels = np.array([[0, 1], [1, 2], [2, 0], [1, 1]]) W, b, M = numbers(2,
-// 3, 5), np.zeros(5), numbers(3, 5, 3) def logits(): return layer(x, W, b) @ M def
-// loss():
+// x = numbers(1, 4, 2, 3)                   # 4 sequences of 2 positions of 3 numbers
+// labels = np.array([[0, 1], [1, 2], [2, 0], [1, 1]])
+// W, b, M = numbers(2, 3, 5), np.zeros(5), numbers(3, 5, 3)
+// def logits(): return layer(x, W, b) @ M
+// def loss():
 //     z = logits()
 //     log = z - np.log(np.exp(z).sum(2, keepdims=True))
 //     return -np.take_along_axis(log, labels[..., None], 2).mean()

@@ -102,8 +102,9 @@ onward::register! {
 
 // x = [numbers(1, 4, 3), numbers(5, 4, 3)]                # positive and negative views
 // P = [numbers(2, 3, 4), np.zeros(4), numbers(3, 4, 4), np.zeros(4), numbers(4, 4, 4),
-// np.zeros(4)] forward = lambda v, l: layer(v, P[2 * l], P[2 * l + 1]) def loss(views,
-// l):
+//      np.zeros(4)]
+// forward = lambda v, l: layer(v, P[2 * l], P[2 * l + 1])
+// def loss(views, l):
 //     p, n = [(forward(v, l) ** 2).sum(1) - 4 for v in views]
 //     return .5 * (softplus(-p).mean() + softplus(n).mean())
 // spans = [range(0, 2), range(1, 4), range(2, 4)]

@@ -134,9 +134,9 @@ onward::register! {
 
 // x = [numbers(1, 4, 3), numbers(5, 4, 3)]                # positive and negative views
 // P = [numbers(2, 3, 5), np.zeros(5), numbers(3, 5, 4), np.zeros(4), numbers(4, 4, 4),
-// np.zeros(4)] forward = lambda v, l: layer(norm(v), P[2 * l], P[2 * l + 1]) def
-// loss(views, first, last):                            # of the last layer, from the
-// input of the first
+//      np.zeros(4)]
+// forward = lambda v, l: layer(norm(v), P[2 * l], P[2 * l + 1])
+// def loss(views, first, last):     # of the last layer, from the input of the first
 //     for l in range(first, last + 1): views = [forward(v, l) for v in views]
 //     p, n = [(a ** 2).mean(1) for a in views]
 //     return .5 * .25 * softplus(-(p - n) / .25).mean()

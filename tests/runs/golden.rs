@@ -12,10 +12,13 @@ use onward::{
     Objective, Prediction, Result, Role, Step, Targets, Values, Vars,
 };
 
-// import numpy as np x = np.array([[9, 9, .2, .8], [9, 9, .5, .1]])           # pixels;
-// the label covers the first two true, wrong = [0, 1], [1, 0] W = np.array([[.5, -.3,
-// .2], [-.4, .6, .1], [.3, .2, -.5], [.7, -.1, .4]]) b, m = np.array([.1, 0, -.1]),
-// np.full(3, .5) vW, vb, B, N = np.zeros((4, 3)), np.zeros(3), 2, 3 def view(labels):
+// import numpy as np
+// x = np.array([[9, 9, .2, .8], [9, 9, .5, .1]])   # pixels; the label covers the first two
+// true, wrong = [0, 1], [1, 0]
+// W = np.array([[.5, -.3, .2], [-.4, .6, .1], [.3, .2, -.5], [.7, -.1, .4]])
+// b, m = np.array([.1, 0, -.1]), np.full(3, .5)
+// vW, vb, B, N = np.zeros((4, 3)), np.zeros(3), 2, 3
+// def view(labels):
 //     v = x.copy(); v[:, :2] = np.eye(2)[labels]
 //     return v / np.sqrt((v ** 2).mean(1, keepdims=True))
 // for step in range(2):

@@ -17,15 +17,21 @@ use onward::{
     RunBuilder, Step, Vars, Views,
 };
 
-// import numpy as np x = np.array([[.2, .8, .4], [.5, .1, .9]]) W1 = np.array([[.5,
-// -.3], [.4, .6], [-.2, .3], [.2, .1], [-.3, .4], [.1, .5]])  # 3 pixels | 3 units
-// above W2 = np.array([[.3, -.2, .5], [.7, .4, -.1], [.6, .1, -.4], [-.2, .5, .3]])  #
-// 2 units below | 2 classes b1, b2, Wh = np.array([.1, 0]), np.array([0, .2, .1]),
-// np.zeros((5, 2)) true, wrong, T, damp = [0, 1], [1, 0], 3, .25 norm = lambda v: v *
-// np.sqrt(v.shape[1] / np.maximum((v ** 2).sum(1, keepdims=True), 1e-16)) relu = lambda
-// v: np.maximum(v, 0) label = lambda c: norm(np.eye(2)[c]) * np.sqrt(2 / 2)  # as long
-// as what is heard from below hear1 = lambda s: np.hstack([norm(x), norm(s[1])]) hear2
-// = lambda s, c: np.hstack([norm(s[0]), label(c)]) def start():
+// import numpy as np
+// x = np.array([[.2, .8, .4], [.5, .1, .9]])
+// W1 = np.array([[.5, -.3], [.4, .6], [-.2, .3],
+//                [.2, .1], [-.3, .4], [.1, .5]])          # 3 pixels | 3 units above
+// W2 = np.array([[.3, -.2, .5], [.7, .4, -.1],
+//                [.6, .1, -.4], [-.2, .5, .3]])           # 2 units below | 2 classes
+// b1, b2, Wh = np.array([.1, 0]), np.array([0, .2, .1]), np.zeros((5, 2))
+// true, wrong, T, damp = [0, 1], [1, 0], 3, .25
+// squares = lambda v: np.maximum((v ** 2).sum(1, keepdims=True), 1e-16)
+// norm = lambda v: v * np.sqrt(v.shape[1] / squares(v))
+// relu = lambda v: np.maximum(v, 0)
+// label = lambda c: norm(np.eye(2)[c]) * np.sqrt(2 / 2)   # the norm of the bottom-up input
+// hear1 = lambda s: np.hstack([norm(x), norm(s[1])])
+// hear2 = lambda s, c: np.hstack([norm(s[0]), label(c)])
+// def start():
 //     s1 = relu(np.hstack([norm(x), np.zeros((2, 3))]) @ W1 + b1)
 //     return s1, relu(np.hstack([norm(s1), np.zeros((2, 2))]) @ W2 + b2)
 // def search():

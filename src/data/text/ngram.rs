@@ -328,10 +328,11 @@ mod tests {
     // from collections import Counter, defaultdict
     // from math import log
     //
-    // train = ["abracadabra", "a cad, a bar", "cabaca rac bra"] test, V, N =
-    // ["bra cadabar, d", "crab"], 8, 3 gram = {n: Counter(t[i - n:i] for t in train for i
-    // in range(n, len(t) + 1)) for n in range(1, N + 1)} count = {n: Counter(g[1:] for g
-    // in gram[n + 1]) for n in range(1, N)} | {N: gram[N]}
+    // train = ["abracadabra", "a cad, a bar", "cabaca rac bra"]
+    // test, V, N = ["bra cadabar, d", "crab"], 8, 3
+    // gram = {n: Counter(t[i - n:i] for t in train for i in range(n, len(t) + 1))
+    //         for n in range(1, N + 1)}
+    // count = {n: Counter(g[1:] for g in gram[n + 1]) for n in range(1, N)} | {N: gram[N]}
     //
     // def discount(n):
     //     n1, n2, n3, n4 = (list(count[n].values()).count(k) for k in (1, 2, 3, 4))
