@@ -28,13 +28,13 @@ onward_core::settings! {
     ///
     /// `z = pool(x ∗ W)`, `a = max(0, norm(z) + b)`.
     ///
-    /// | tensor   | shape                    |                                       |
-    /// |----------|--------------------------|---------------------------------------|
-    /// | input    | `(V·B, C, H, W)`         | `(V·B, H, W)` is one channel          |
-    /// | `W`      | `(N, C, field, field)`   | `N(0, √(2/(C·field²)))`; zero padding |
-    /// | `z`      | `(V·B, N, ⌊H/P⌋, ⌊W/P⌋)` | the largest of each `P×P` pixels      |
-    /// | `b`      | `(N,)`                   | starts at 0                           |
-    /// | activity | `(V·B, N, ⌊H/P⌋, ⌊W/P⌋)` |                                       |
+    /// | tensor | shape | |
+    /// |---|---|---|
+    /// | input | `(V·B, C, H, W)` | `(V·B, H, W)` is one channel |
+    /// | `W` | `(N, C, field, field)` | `N(0, √(2/(C·field²)))`; zero padding |
+    /// | `z` | `(V·B, N, ⌊H/P⌋, ⌊W/P⌋)` | the largest of each `P×P` pixels |
+    /// | `b` | `(N,)` | starts at 0 |
+    /// | activity | `(V·B, N, ⌊H/P⌋, ⌊W/P⌋)` | |
     ///
     /// `norm(z) = (z − mean) / √(variance + 10⁻⁵)`, over the batch and all pixels of a
     /// channel (`batch`), or over a whole example (`group`). Pooling comes first, since

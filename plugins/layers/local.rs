@@ -14,11 +14,11 @@ onward_core::settings! {
     /// channels of its field, in images or in another layer of this kind. The cost is
     /// `2·V·B·C·field²·N` operations per location, and the same for its gradient.
     ///
-    /// | tensor   | shape                     |                                                 |
-    /// |----------|---------------------------|-------------------------------------------------|
-    /// | input    | `(V·B, C, H, W)`          | `(V·B, H, W)` is one channel                    |
-    /// | `W`      | `(L, C·field², N)`        | drawn from `N(0, 1/√(C·field²))`                |
-    /// | `b`      | `(L·N,)`                  | starts at 0                                     |
+    /// | tensor | shape | |
+    /// |---|---|---|
+    /// | input | `(V·B, C, H, W)` | `(V·B, H, W)` is one channel |
+    /// | `W` | `(L, C·field², N)` | drawn from `N(0, 1/√(C·field²))` |
+    /// | `b` | `(L·N,)` | starts at 0 |
     /// | activity | `(V·B, N, gridₕ, grid_w)` | `grid = ⌊(H + 2·padding − field) / stride⌋ + 1` |
     ///
     /// Hinton's network for MNIST, with grids of 4×4, 3×3 and 2×2 locations, is the

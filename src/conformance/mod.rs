@@ -15,22 +15,22 @@
 //! of 4×4 pixels ([`images`]), a text of four letters ([`text`]), and images with a label
 //! for each row ([`sequences`]).
 //!
-//! | trial            | of                             | expected                                                           |
-//! |------------------|--------------------------------|--------------------------------------------------------------------|
-//! | `description`    | all                            | a name, a description, help for every setting                      |
-//! | `settings`       | all                            | defaults that read back equal; unknown keys refused                |
-//! | `shapes`         | goodness, layer, sampler, data | the documented shapes, for one example and for several             |
-//! | `rows`           | goodness, layer                | a row of the result depends only on the same row of the input      |
-//! | `gradient`       | goodness                       | the gradient of the goodness equals finite differences             |
-//! | `grade`          | goodness                       | the gradient of the loss equals finite differences                 |
-//! | `input gradient` | layer                          | the gradient with respect to the input equals finite differences   |
-//! | `seed`           | layer, sampler, data           | same seed, same bits; all randomness depends on the seed           |
-//! | `locality`       | goodness, layer                | a step changes its own variables, and no other                     |
-//! | `labels`         | sampler, architecture          | labels change nothing, unless the use of labels is declared        |
-//! | `trains`         | all but data                   | in a run: finite losses, and finite scores of the documented shape |
-//! | `repeats`        | all but data                   | same seed, same bits at the end of a run; other seed, other bits   |
-//! | `resumes`        | all but data                   | a run that is stopped and resumed ends with the same bits          |
-//! | `local run`      | all but data                   | a block's update does not depend on whether other blocks learn     |
+//! | trial | of | expected |
+//! |---|---|---|
+//! | `description` | all | a name, a description, help for every setting |
+//! | `settings` | all | defaults that read back equal; unknown keys refused |
+//! | `shapes` | goodness, layer, sampler, data | the documented shapes, for one example and for several |
+//! | `rows` | goodness, layer | a row of the result depends only on the same row of the input |
+//! | `gradient` | goodness | the gradient of the goodness equals finite differences |
+//! | `grade` | goodness | the gradient of the loss equals finite differences |
+//! | `input gradient` | layer | the gradient with respect to the input equals finite differences |
+//! | `seed` | layer, sampler, data | same seed, same bits; all randomness depends on the seed |
+//! | `locality` | goodness, layer | a step changes its own variables, and no other |
+//! | `labels` | sampler, architecture | labels change nothing, unless the use of labels is declared |
+//! | `trains` | all but data | in a run: finite losses, and finite scores of the documented shape |
+//! | `repeats` | all but data | same seed, same bits at the end of a run; other seed, other bits |
+//! | `resumes` | all but data | a run that is stopped and resumed ends with the same bits |
+//! | `local run` | all but data | a block's update does not depend on whether other blocks learn |
 //!
 //! A trial that needs missing files, a network or another kind of data is skipped, and
 //! the report says why. The report also contains the time of a step, which never fails a

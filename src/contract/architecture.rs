@@ -73,13 +73,13 @@ use crate::flow::step::Step;
 ///
 /// Expected of you: all variables are made through
 /// [`BuildContext::vars`](crate::BuildContext::vars), those of each block below a place
-/// of its own that was also given to [`Block::new`](crate::Block::new); all views of a
+/// of its own that was also given to its [`Optimiser`](crate::Optimiser); all views of a
 /// step see the weights from before the step's updates; the computation of one block
 /// reaches another only as an activity, detached. A rule in which a gradient crosses a
 /// block asks for it with [`Block::input_gradient`](crate::Block::input_gradient).
 pub trait Architecture: Send + Sync {
-    /// One step of everything that learns at this step; a report for each block that
-    /// did, with the block's index.
+    /// Trains all blocks that learn at this step, and returns a report for each of them,
+    /// with the block's index.
     ///
     /// # Errors
     /// [`Error::Diverged`](crate::Error::Diverged) if a loss is not finite; errors of
@@ -120,7 +120,7 @@ pub trait Architecture: Send + Sync {
     }
 }
 
-/// An architecture that holds another one passes its calls on.
+/// A boxed architecture forwards all calls.
 impl<T: Architecture + ?Sized> Architecture for Box<T> {
     fn learn(
         &mut self,

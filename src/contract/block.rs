@@ -93,8 +93,8 @@ pub struct Block {
 }
 
 impl Block {
-    /// A block. `name` is that of reports: `1`, `label`; `normalise` is what happens to
-    /// its activity before the next block sees it.
+    /// A block. `name` appears in reports: `1`, `label`. `normalise` is applied to its
+    /// activity before the next block sees it.
     ///
     /// The optimiser updates the variables below its place alone, so the variables of
     /// layer and goodness have to be made at or below that place.
@@ -186,8 +186,8 @@ impl Block {
             .at(|| self.place())
     }
 
-    /// The log-odds of every row being that of a positive view, `(g − θ) / T`, of the
-    /// goodness's shape.
+    /// The log-odds that each row is a positive view, `(g − θ) / T`, of the shape of the
+    /// goodness.
     ///
     /// # Errors
     /// As [`Block::goodness`].
@@ -263,7 +263,7 @@ impl Block {
                 }
             },
         };
-        // A grade without a gradient teaches the goodness alone.
+        // Without a gradient only the goodness learns.
         if grade.is_none() || lesson.gradient.is_some() {
             let learned = self.layer.learn(&lesson, &mut self.optimiser, step);
             learned.at(|| place.clone())?;
@@ -289,7 +289,7 @@ impl Block {
     /// [`Block::forward`] returned for `input`.
     ///
     /// # Errors
-    /// As the two.
+    /// As [`Block::grade`] and [`Block::follow`].
     pub fn learn(
         &mut self,
         input: &Input,
@@ -333,7 +333,7 @@ impl Block {
         self.normalise.gradient(&activity.detach(), gradient)
     }
 
-    /// Tells layer and goodness that an epoch has ended in which they learned.
+    /// Tells layer and goodness that an epoch in which they learned has ended.
     ///
     /// # Errors
     /// Errors of layer and goodness.

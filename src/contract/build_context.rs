@@ -42,7 +42,7 @@ pub struct BuildContext {
     pub data_dirs: Vec<PathBuf>,
     /// The user's cache folder, for downloads.
     pub cache: Option<PathBuf>,
-    /// The tokenizer: that of the run which is opened, for its data to use; after that,
+    /// The tokenizer. While data are built: that of the opened run, if any. Afterwards:
     /// that of the data.
     pub tokenizer: Option<Arc<Tokenizer>>,
 }

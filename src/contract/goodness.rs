@@ -109,7 +109,7 @@ pub trait GoodnessFn: Send + Sync {
 
     /// The loss of an activity, and its gradient with respect to the activity.
     ///
-    /// The default takes the objective's loss of the goodness. Override it for a loss
+    /// The default applies the objective's loss to the goodness. Override it for a loss
     /// that is not a function of each row's goodness: a threshold per role, a
     /// similarity of pairs of rows. [`Grade::by_autograd`] helps.
     ///
@@ -168,13 +168,13 @@ pub trait GoodnessFn: Send + Sync {
     /// in [`learn`](Self::learn).
     ///
     /// # Errors
-    /// Errors of the solution.
+    /// Errors of the closed-form solution.
     fn epoch_ended(&mut self, _step: &Step) -> Result<()> {
         Ok(())
     }
 }
 
-/// A goodness that holds another one passes its calls on.
+/// A boxed goodness forwards all calls.
 impl<T: GoodnessFn + ?Sized> GoodnessFn for Box<T> {
     fn goodness(&self, activity: &Tensor) -> Result<Tensor> {
         (**self).goodness(activity)

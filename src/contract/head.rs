@@ -1,4 +1,4 @@
-//! A linear readout of activities. It is trained apart and never changes a block.
+//! A linear readout of activities. It is trained separately and never changes a block.
 
 use candle_core::Tensor;
 use candle_nn::Init;
@@ -42,8 +42,8 @@ impl HeadSpec {
 /// cross-entropy with the labels.
 ///
 /// `x` is an [`Input`], usually the normalised activities of several blocks side by
-/// side. `W` is `(D, C)` and starts at zero, as in Hinton's program. Nothing of it
-/// reaches a block.
+/// side. `W` is `(D, C)` and starts at zero, as in Hinton's program. No gradient
+/// of it reaches a block.
 pub struct Head {
     linear: Linear,
     optimiser: Optimiser,

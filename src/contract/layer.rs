@@ -8,7 +8,7 @@ use crate::flow::step::Step;
 use crate::flow::views::Targets;
 use crate::optim::Optimiser;
 
-/// One level of a network. It learns from its own input and output alone.
+/// One layer of a network. It learns from its own input and output alone.
 ///
 /// The activity of an input of `V` views of `B` examples is a tensor `(V·B, …)`; row
 /// `v·B + b` is that of view `v` of example `b`. It is the output of the non-linearity,
@@ -50,7 +50,7 @@ use crate::optim::Optimiser;
 /// ```
 ///
 /// # For implementors
-/// Guaranteed to you: [`learn`](Self::learn) gets the very activity that `forward`
+/// Guaranteed to you: [`learn`](Self::learn) gets exactly the activity that `forward`
 /// returned for that input, and no variable of the layer has changed in between. Other
 /// layers may learn at the same time, on other threads.
 ///
@@ -117,7 +117,7 @@ pub trait LocalLayer: Send + Sync {
     /// that a run can be resumed.
     ///
     /// # Errors
-    /// Errors of the solution.
+    /// Errors of the closed-form solution.
     fn epoch_ended(&mut self, _step: &Step) -> Result<()> {
         Ok(())
     }
@@ -133,7 +133,7 @@ pub trait LocalLayer: Send + Sync {
     }
 }
 
-/// A layer that holds another one passes its calls on.
+/// A boxed layer forwards all calls.
 impl<T: LocalLayer + ?Sized> LocalLayer for Box<T> {
     fn forward(&self, input: &Input, step: &Step) -> Result<Tensor> {
         (**self).forward(input, step)

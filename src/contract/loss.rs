@@ -1,4 +1,4 @@
-//! The losses of a goodness: a closed set, as data. A rule with another loss overrides
+//! The losses of a goodness: a fixed list, chosen by name. A rule with another loss overrides
 //! [`GoodnessFn::grade`](crate::GoodnessFn::grade).
 
 use candle_core::Tensor;
@@ -20,9 +20,9 @@ crate::choices! {
     pub enum Loss {
         /// `T/2·[log(1 + e^−z⁺) + log(1 + e^z⁻)]` (Hinton 2022, section 2).
         Logistic = "logistic",
-        /// `T/2·[−log σ(z⁺) + log σ(z⁻)]`: pushes negative views down without end.
+        /// `T/2·[−log σ(z⁺) + log σ(z⁻)]`: has no lower bound for negative views.
         LogSigmoid = "log_sigmoid",
-        /// `½·[−(g⁺ − θ) + (g⁻ − θ)]`: has no lower bound at all.
+        /// `½·[−(g⁺ − θ) + (g⁻ − θ)]`: has no lower bound.
         Unbounded = "unbounded",
         /// `T/2·log(1 + e^−(g⁺ − g⁻)/T)`: the views of one example against each other
         /// (SymBa, arXiv 2303.08418).
@@ -37,7 +37,7 @@ crate::choices! {
 }
 
 impl Loss {
-    /// Whether the loss is one of the labels.
+    /// Whether the loss needs labels.
     pub fn uses_labels(self) -> bool {
         self == Self::CrossEntropy
     }
@@ -59,9 +59,9 @@ crate::settings! {
 impl Objective {
     /// The loss of all views together, and its gradient with respect to their goodness.
     ///
-    /// | tensor   | shape                                                                                      |
-    /// |----------|--------------------------------------------------------------------------------------------|
-    /// | goodness | `(V·B,)`, view by view; for the cross-entropy `(V·B, C)`, or `(V·B, P, C)` with positions   |
+    /// | tensor | shape |
+    /// |---|---|
+    /// | goodness | `(V·B,)`, view by view; for the cross-entropy `(V·B, C)`, or `(V·B, P, C)` with positions |
     ///
     /// `theta` is the threshold in force. The offset of the targets is added to the
     /// goodness first.

@@ -27,7 +27,7 @@ pub fn uniform_wrong(labels: &[u32], classes: usize, rng: &mut impl Rng) -> Vec<
     labels.iter().map(wrong).collect()
 }
 
-/// Fewer probabilities are not worth waking a thread for.
+/// Fewer probabilities are computed on one thread.
 const MANY: usize = 1 << 15;
 
 /// A hard negative for each label: a wrong class, drawn in proportion to the

@@ -5,7 +5,7 @@ use crate::contract::head::Head;
 use crate::error::{Error, Result};
 use crate::flow::step::Step;
 
-/// A way of reading a prediction off a network.
+/// A way of computing a prediction from a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Readout {
     /// Its name in reports: `search`, `head`, `goodness`.
@@ -16,7 +16,7 @@ pub struct Readout {
     /// Whether its scores are log-probabilities (natural logarithms). They then count
     /// in bits and can be sampled from.
     pub log_probabilities: bool,
-    /// The number of epochs after which it first means something; 0 for a readout that
+    /// The number of epochs after which it can first be used; 0 for a readout that
     /// learns from the start.
     pub from_epoch: usize,
 }

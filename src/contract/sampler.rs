@@ -12,7 +12,7 @@ use crate::flow::input::Input;
 use crate::flow::step::Step;
 use crate::flow::views::Views;
 
-/// Turns a batch into the passes to learn from. It is the only source of negatives, and
+/// Turns a batch into the views to learn from. It is the only source of negatives, and
 /// of labels in the input.
 ///
 /// ```
@@ -43,8 +43,9 @@ use crate::flow::views::Views;
 /// # For implementors
 /// Only [`views`](Self::views) has to be written.
 ///
-/// Guaranteed to you: a whole batch, with its labels if the data have any and
-/// [`uses_labels`](Self::uses_labels) says so.
+/// Guaranteed to you: a batch of at least [`smallest_batch`](Self::smallest_batch)
+/// examples, with its labels if the data have any and [`uses_labels`](Self::uses_labels)
+/// says so.
 ///
 /// Expected of you: views as wide as [`neutral`](Self::neutral) and
 /// [`hypotheses`](Self::hypotheses); negatives that differ from the positives;
@@ -53,7 +54,7 @@ use crate::flow::views::Views;
 /// (see [`Input`]) is multiplied once. The part that holds a label is named
 /// [`LABEL`](crate::flow::input::LABEL).
 pub trait NegativeSampler: Send + Sync {
-    /// The passes to learn from.
+    /// The views to learn from.
     ///
     /// `prediction` is the network's own, from the weights before this step.
     ///
@@ -112,7 +113,7 @@ pub trait NegativeSampler: Send + Sync {
     }
 }
 
-/// A sampler that holds another one passes its calls on.
+/// A boxed sampler forwards all calls.
 impl<T: NegativeSampler + ?Sized> NegativeSampler for Box<T> {
     fn views(&self, batch: &Batch, prediction: &Prediction<'_>, step: &Step) -> Result<Views> {
         (**self).views(batch, prediction, step)

@@ -1,4 +1,4 @@
-//! The position of a run: seed, step and epoch.
+//! A point in a run: seed, step and epoch.
 
 use rand_chacha::ChaCha8Rng;
 

@@ -13,16 +13,17 @@
 //!
 //! # Which trait
 //!
-//! | what is new                                 | trait                                           | start from a copy of            |
-//! |---------------------------------------------|-------------------------------------------------|---------------------------------|
-//! | a score of an activity, or a loss           | [`GoodnessFn`](crate::GoodnessFn)               | `goodness/sum_squares.rs`       |
-//! | a score per class, from labels              | [`GoodnessFn`](crate::GoodnessFn)               | `goodness/projection.rs`        |
-//! | a layer, or how its weights change          | [`LocalLayer`](crate::LocalLayer)               | `layers/dense.rs`               |
-//! | negative views, or labels in the input      | [`NegativeSampler`](crate::NegativeSampler)     | `samplers/label.rs`             |
-//! | the wiring of blocks, their order, readouts | [`Architecture`](crate::Architecture)           | `architectures/progressive.rs`  |
-//! | a data set                                  | none: return a [`DataSet`](crate::data::DataSet) | `data/digits.rs`               |
+//! | what is new | trait | start from a copy of |
+//! |---|---|---|
+//! | a score of an activity, or a loss | [`GoodnessFn`](crate::GoodnessFn) | `goodness/sum_squares.rs` |
+//! | a score per class, graded by the labels | [`GoodnessFn`](crate::GoodnessFn) | `goodness/projection.rs` |
+//! | a loss of your own that reads labels | [`GoodnessFn`](crate::GoodnessFn) | `tests/families/predsim.rs` |
+//! | a layer, or how its weights change | [`LocalLayer`](crate::LocalLayer) | `layers/dense.rs` |
+//! | negative views, or labels in the input | [`NegativeSampler`](crate::NegativeSampler) | `samplers/label.rs` |
+//! | the wiring of blocks, their order, readouts | [`Architecture`](crate::Architecture) | `architectures/progressive.rs` |
+//! | a data set | none: return a [`DataSet`](crate::data::DataSet) | `data/folder.rs` |
 //!
-//! The files are in `plugins/`. Choose the smallest trait that is enough:
+//! Most files are in `plugins/`. Choose the smallest trait that is enough:
 //!
 //! - Weights change without a gradient, or by a closed form at the end of an epoch: a
 //!   layer with its own `learn` or `epoch_ended`.
@@ -32,17 +33,19 @@
 //!   [`uses_labels`](crate::GoodnessFn::uses_labels).
 //! - No negative views: any of these, with the sampler `plain`.
 //! - Stacked layers with another order of learning: an architecture around a
-//!   [`Stack`](crate::wiring::stack::Stack). `onward new --kind architecture` writes one.
+//!   [`Stack`](crate::wiring::stack::Stack). `onward new my-rule --kind architecture`
+//!   writes one.
 //!
 //! # Four rules
 //!
 //! 1. Make every variable with [`BuildContext::vars`](crate::BuildContext::vars). It is
 //!    then seeded, saved and restored.
-//! 2. Draw all random numbers from [`Step::stream`](crate::Step::stream). A run then
-//!    repeats itself, and a resumed run ends as if it had not stopped.
-//! 3. Change variables in `learn` and `epoch_ended` only, with the
-//!    [`Optimiser`](crate::Optimiser) that you are given.
-//! 4. Say by `uses_labels` whether the plugin reads labels. If it does not, it gets none.
+//! 2. Draw the random numbers of a step from [`Step::stream`](crate::Step::stream). A run
+//!    then repeats itself, and a resumed run ends as if it had not stopped.
+//! 3. Change learned variables in `learn`, with the [`Optimiser`](crate::Optimiser) that
+//!    you are given. State and closed forms also change in `epoch_ended` and `refresh`.
+//! 4. Return from `uses_labels` whether the plugin reads labels. If not, it gets none.
+//!    The default of a sampler is `true`, that of a layer `false`.
 //!
 //! The trials find plugins that break these rules. They cannot find out whether a rule is
 //! that of the paper: compute a few numbers by hand, or with the authors' program, and
@@ -98,6 +101,6 @@
 //!
 //! # Names and versions
 //!
-//! Two linked crates cannot register one name and kind; the error names both crates. A
+//! Two linked crates cannot register the same name for the same kind; the error names both crates. A
 //! crate that no program mentions is not linked: write `use my_plugins as _;`.
 //! `UPDATING.md` says what a new version may change in the traits.

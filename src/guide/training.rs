@@ -3,7 +3,7 @@
 //! # From the command line
 //!
 //! ```sh
-//! onward list                             # all names
+//! onward list                             # all plugins
 //! onward show progressive                 # its settings, their defaults and ranges
 //! onward train progressive --data mnist --set 'hidden=[2000,2000]' --seed 1 --out my-run
 //! onward resume my-run                    # after Ctrl-C or a crash
@@ -53,14 +53,15 @@
 //!
 //! # Which value of a setting is used
 //!
-//! Every setting has a default. The sources below override it, each one the sources
-//! before it:
+//! Every setting has a default. The sources below override it; a later source overrides
+//! earlier ones:
 //!
 //! 1. the first preset of the architecture;
 //! 2. what the data set suggests (`onward show digits`: 12 epochs);
 //! 3. the preset of `--preset NAME`, instead of 1 and above 2; `none` is no preset;
 //! 4. a file (`--config`);
-//! 5. `--data`, `--epochs` and `--set`, the last one first.
+//! 5. `--data`, `--epochs` and `--seed`;
+//! 6. `--set`; of two values of one key, the last one is used.
 //!
 //! All settings are checked before anything is built. A value out of its range, or a
 //! setting that does not exist, is an [`Error`](crate::Error) with the key, its source,
@@ -69,7 +70,8 @@
 //!
 //! # How to read a result
 //!
-//! The readout with the lowest validation error is the one whose test error is reported.
+//! The readout with the lowest validation error is the one whose test error is reported,
+//! unless the setting `readout` names another one.
 //! The test part is used once, at the end. Results repeat bit for bit with the same seed,
 //! version and kind of processor, at any number of threads. So a difference between two
 //! runs comes from their settings; whether a setting helps needs several seeds.
@@ -83,4 +85,4 @@
 //! - *The head is good, the search is bad.* The layers find features but no labels. Check
 //!   that the input has a label (`sampler = "label_overlay"`).
 //! - *The error stops falling.* `schedule` lowers the rate towards the last epoch. Train
-//!   again with more epochs; resuming a run that has ended does nothing.
+//!   again with more epochs, or continue with `onward resume RUN --epochs N`.

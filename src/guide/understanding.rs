@@ -22,10 +22,12 @@
 //!    ([`Block::pass_on`](crate::Block::pass_on)). Normalised, because block 2 could
 //!    otherwise read the goodness from the length of its input.
 //!
-//! A [`Stack`](crate::wiring::stack::Stack) does 3 to 5 for each block in turn.
+//! A [`Stack`](crate::wiring::stack::Stack) computes the activities of a few blocks (3
+//! and 5) and then lets these blocks learn at the same time (4).
 //!
-//! A prediction is read out in one of two ways. *Search* puts every label into the input
-//! and sums the goodness. A *head* is a softmax of the activities; it reaches no block.
+//! A prediction comes from a *readout*. *Search* puts every label into the input and sums
+//! the goodness. A *head* is a softmax of the activities; no gradient of it reaches a
+//! block. *Goodness* sums scores per class, for a goodness that has them.
 //!
 //! # What local means here
 //!
@@ -37,26 +39,26 @@
 //!
 //! # Where the code is
 //!
-//! | room                               | owns                                                    |
-//! |------------------------------------|---------------------------------------------------------|
-//! | [`contract`](crate::contract)      | the four traits; block, head, loss                      |
-//! | [`flow`](crate::flow)              | batch, input, views, targets, step, variables           |
-//! | [`wiring`](crate::wiring)          | the stack: chains of blocks, shortcuts, order           |
-//! | [`modules`](crate::modules)        | parts of layers: linear, convolution, local fields      |
-//! | [`optim`](crate::optim)            | optimisers, schedules, the update of a variable         |
-//! | [`kernels`](crate::kernels)        | matrix products and element-wise passes                 |
-//! | [`settings`](mod@crate::settings)  | the settings of a plugin                                |
-//! | [`plugin`](crate::plugin)          | registry, configuration, checks around plugins          |
-//! | [`data`](crate::data)              | data sets, file formats, text and tokenizers            |
-//! | [`run`](crate::run)                | trainer, evaluation, checkpoints, observers             |
-//! | [`conformance`](crate::conformance) | trials for plugins                                     |
+//! | room | owns |
+//! |---|---|
+//! | [`contract`](crate::contract) | the four traits; block, head, loss |
+//! | [`flow`](crate::flow) | batch, input, views, targets, step, variables |
+//! | [`wiring`](crate::wiring) | the stack: chains of blocks, shortcuts, order |
+//! | [`modules`](crate::modules) | parts of layers: linear, convolution, local fields |
+//! | [`optim`](crate::optim) | optimisers, schedules, the update of a variable |
+//! | [`kernels`](crate::kernels) | matrix products and element-wise passes |
+//! | [`settings`](mod@crate::settings) | the settings of a plugin |
+//! | [`plugin`](crate::plugin) | registry, configuration, checks around plugins |
+//! | [`data`](crate::data) | data sets, file formats, text and tokenizers |
+//! | [`run`](crate::run) | trainer, evaluation, checkpoints, observers |
+//! | [`conformance`](crate::conformance) | trials for plugins |
 //!
 //! Rules are an open set: any crate adds some. Losses and optimisers are a closed set.
 //!
 //! # Why a run repeats itself
 //!
 //! There is no generator whose state has to be saved. All random numbers are drawn from
-//! `(seed, purpose, step)`, so a resumed run draws the numbers that it would have drawn.
+//! `(seed, purpose, index)`, where the index is a step or an epoch, so a resumed run draws the numbers that it would have drawn.
 //! Work is divided among threads by rows, never within a sum, so the number of threads
 //! changes no bit.
 //!

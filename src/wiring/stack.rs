@@ -45,7 +45,7 @@ impl Order {
     }
 }
 
-/// One level of a [`Stack`].
+/// The settings of one block of a [`Stack`].
 #[derive(Clone)]
 pub struct Level {
     /// The number of units of the layer.

@@ -27,11 +27,11 @@ onward_core::settings! {
     /// - start: one bottom-up pass without top-down input,
     ///   `sₗ[0] = layer(norm(sₗ₋₁[0]) | 0)`.
     ///
-    /// | tensor | shape       |                                                        |
-    /// |--------|-------------|--------------------------------------------------------|
-    /// | `aₗ`   | `(V·B, Nₗ)` | activity; layer `l` learns from its goodness           |
-    /// | `sₗ`   | `(V·B, Nₗ)` | state; input of the neighbours, `(B, Nₗ)` at the start |
-    /// | `y`    | `(V·B, C)`  | one-hot, or `(V·B, label_units)` projected             |
+    /// | tensor | shape | |
+    /// |---|---|---|
+    /// | `aₗ` | `(V·B, Nₗ)` | activity; layer `l` learns from its goodness |
+    /// | `sₗ` | `(V·B, Nₗ)` | state; input of the neighbours, `(B, Nₗ)` at the start |
+    /// | `y` | `(V·B, C)` | one-hot, or `(V·B, label_units)` projected |
     ///
     /// Every layer learns at every step `t = 1 … steps` from its own input and activity;
     /// the gradients of all steps are averaged into one update at the end, so all steps
