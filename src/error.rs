@@ -2,10 +2,17 @@
 
 use std::any::Any;
 use std::fmt::Display;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// The result type of the crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Writes a line to stderr. A stderr that is closed or full is ignored: a message must not
+/// end a run.
+pub(crate) fn notify(line: impl Display) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
 
 /// An error with its place: a setting's key and origin, a file, a block, a plugin's name.
 #[non_exhaustive]

@@ -32,7 +32,7 @@
 //! # Ok::<(), onward::Error>(())
 //! ```
 //!
-//! `onward list` prints all names, `onward show progressive` the settings with their
+//! `onward list` prints all plugins, `onward show progressive` the settings with their
 //! defaults and ranges. More in [the guide to training](guide::training).
 //!
 //! # Extending
@@ -41,12 +41,12 @@
 //! that implements one of them and registers it under a name with [`register!`]. The
 //! trainer does not change.
 //!
-//! | trait               | its question                            | required methods              |
-//! |---------------------|-----------------------------------------|-------------------------------|
-//! | [`GoodnessFn`]      | How good is an activity?                | `goodness`                    |
-//! | [`LocalLayer`]      | What is the activity of an input?       | `forward`                     |
-//! | [`NegativeSampler`] | Which views does the network learn from? | `views`                      |
-//! | [`Architecture`]    | Which block feeds which?                | `learn`, `scores`, `net`, `net_mut` |
+//! | trait | decides | required methods |
+//! |---|---|---|
+//! | [`GoodnessFn`] | how good an activity is | `goodness` |
+//! | [`LocalLayer`] | what the activity of an input is | `forward` |
+//! | [`NegativeSampler`] | which views a network learns from | `views` |
+//! | [`Architecture`] | which block feeds which | `learn`, `scores`, `net`, `net_mut` |
 //!
 //! ```
 //! use onward::candle_core::Tensor;
@@ -89,25 +89,28 @@
 //!                                              a block: LocalLayer + GoodnessFn + Loss + Optimiser
 //! ```
 //!
-//! A [`Block`] receives [`Views`] of the examples, learns from them, and passes its
+//! A [`Block`] receives views of the examples, learns from them, and passes its
 //! activity on, detached and normalised. The trainer owns the loop over epochs and
 //! batches, and knows no rule, layer or data set. An architecture owns the wiring. More
 //! in [the guide to understanding](guide::understanding).
 //!
 //! A run is a function of its configuration: everything random is drawn from
-//! `(seed, purpose, step)` (see [`Step::stream`]), and the arithmetic gives the same bits
+//! `(seed, purpose, index)` (see [`flow::random`]), and the arithmetic gives the same bits
 //! at any number of threads. Another version of this crate, another kind of processor or
 //! another device may give other bits.
 //!
 //! # Features
 //!
-//! | feature             | adds                                                                   |
-//! |---------------------|------------------------------------------------------------------------|
-//! | `cli`               | the command line, for programs that link plugins; on in `onward`        |
-//! | `hub`               | downloads of data sets whose files are missing                          |
-//! | `cuda`, `cudnn`     | `--device cuda`; needs the CUDA toolkit to build                        |
-//! | `metal`             | `--device metal`                                                        |
+//! | feature | adds |
+//! |---|---|
+//! | `cli` | the command line, for programs that link plugins; on in `onward` |
+//! | `hub` | downloads of data sets whose files are missing |
+//! | `cuda`, `cudnn` | `--device cuda`; needs the CUDA toolkit to build |
+//! | `metal` | `--device metal` |
 //! | `accelerate`, `mkl` | candle's matrix products by these libraries, where no own kernel is used |
+
+// A message on a closed stderr would panic; see `error::notify`.
+#![deny(clippy::print_stderr)]
 
 // The macros name this crate.
 extern crate self as onward_core;

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::flags::{preferred_readout, DataDir, Device};
-use super::output::print_json;
+use super::outcome;
+use super::output::{print, print_json};
 use crate::data::Split;
 use crate::error::{Error, Result};
 use crate::run::Run;
@@ -22,6 +23,9 @@ pub(super) struct Evaluate {
     /// Part of the data: train, validation or test.
     #[arg(long, default_value = "test", value_name = "PART")]
     split: String,
+    /// Print JSON, with all digits.
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     device: Device,
 }
@@ -35,7 +39,11 @@ impl Evaluate {
         }
         let run = self.data_dir.add_to(builder).build()?;
         let preferred = preferred_readout(&self.run, &run);
-        print_json(&run.evaluate(split, preferred.as_deref())?)
+        let evaluation = run.evaluate(split, preferred.as_deref())?;
+        if self.json {
+            return print_json(&evaluation);
+        }
+        print(&outcome::of_evaluation(split.word(), &evaluation))
     }
 
     fn split(&self) -> Result<Split> {

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::flags::{open_to_predict, preferred_readout, Device, ReadoutName};
 use super::output::{print, stream};
-use crate::error::Result;
+use crate::error::{notify, Result};
 use crate::run::generate::{Generator, Sampling};
 
 #[derive(Args)]
@@ -67,7 +67,7 @@ impl Generate {
         let readout = self.readout.readout.clone().or_else(preferred);
         let mut generator = Generator::new(&run, &self.prompt, readout.as_deref(), sampling)?;
         for note in generator.notes() {
-            eprintln!("note: {note}");
+            notify(format_args!("note: {note}"));
         }
         print(generator.prompt())?;
         for _ in 0..self.tokens {

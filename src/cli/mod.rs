@@ -6,6 +6,7 @@ mod flags;
 mod generate;
 mod list;
 mod new;
+mod outcome;
 mod output;
 mod picture;
 mod predict;
@@ -19,6 +20,8 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::error::notify;
 
 /// Forward-only learning: every layer learns from its own input and output, without
 /// backpropagation.
@@ -85,7 +88,9 @@ pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         // candle reads it as well; no other thread runs yet.
         std::env::set_var("RAYON_NUM_THREADS", threads.to_string());
         if let Err(error) = rayon::ThreadPoolBuilder::new().build_global() {
-            eprintln!("error: `--threads {threads}`: {error}; use fewer threads");
+            notify(format_args!(
+                "error: `--threads {threads}`: {error}; use fewer threads"
+            ));
             return ExitCode::from(2);
         }
     }
@@ -105,7 +110,7 @@ pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            notify(format_args!("error: {error}"));
             ExitCode::from(if error.is_usage() { 2 } else { 1 })
         }
     }

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::flags::{open_to_predict, preferred_readout, Device, ReadoutName};
 use super::output::{print, print_json};
-use crate::error::{Located, Result};
+use crate::error::{notify, Located, Result};
 
 #[derive(Args)]
 pub(super) struct Predict {
@@ -50,13 +50,18 @@ impl Predict {
                 }),
                 // The remaining images are still classified.
                 Err(error) if self.files.len() > 1 && !error.is_usage() => {
-                    eprintln!("error: {error}");
+                    notify(format_args!("error: {error}"));
                     failed = Some(error);
                 }
                 Err(error) => return Err(error),
             }
         }
         let classes = &run.data().spec.classes;
+        let is_log = run
+            .architecture()
+            .net()
+            .readout(&readout)?
+            .log_probabilities;
         if self.json {
             let answers: Vec<_> = answers
                 .iter()
@@ -67,7 +72,7 @@ impl Predict {
             print(
                 &answers
                     .iter()
-                    .map(|answer| answer.line(classes, &readout))
+                    .map(|answer| answer.line(classes, &readout, is_log))
                     .collect::<String>(),
             )?;
         }
@@ -85,9 +90,16 @@ impl Answer<'_> {
         order
     }
 
-    fn line(&self, classes: &[String], readout: &str) -> String {
+    /// The best class and the best scores; log probabilities as percentages.
+    fn line(&self, classes: &[String], readout: &str, is_log: bool) -> String {
         let order = self.order();
-        let score = |&class: &usize| format!("{} {:.4}", classes[class], self.scores[class]);
+        let score = |&class: &usize| {
+            let score = self.scores[class];
+            match is_log {
+                true => format!("{} {:.1}%", classes[class], 100. * score.exp()),
+                false => format!("{} {score:.1}", classes[class]),
+            }
+        };
         let shown: Vec<String> = order.iter().take(3).map(score).collect();
         let best = &classes[order[0]];
         format!(

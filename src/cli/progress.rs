@@ -3,7 +3,9 @@
 use std::io::IsTerminal;
 use std::time::Instant;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+
+use crate::error::notify;
 
 use crate::contract::block::StepReport;
 use crate::run::observe::{Event, Observer};
@@ -35,7 +37,7 @@ impl Progress {
     fn line(&self, text: String) {
         match &self.bar {
             Some(bar) => bar.println(text),
-            None => eprintln!("{text}"),
+            None => notify(format_args!("{text}")),
         }
     }
 
@@ -55,10 +57,11 @@ impl Progress {
         let goodness: Vec<String> = reports.iter().filter_map(text).collect();
         let mut parts = Vec::new();
         if !losses.is_empty() {
-            parts.push(format!("loss {:.4}", losses.iter().sum::<f64>()));
+            let mean = losses.iter().sum::<f64>() / losses.len() as f64;
+            parts.push(format!("loss {}", short(mean)));
         }
         if !goodness.is_empty() {
-            parts.push(format!("goodness +/− {}", goodness.join("  ")));
+            parts.push(format!("goodness +/− {}", abridged(&goodness).join("  ")));
         }
         parts.join("  ")
     }
@@ -81,14 +84,16 @@ impl Observer for Progress {
                         ProgressDrawTarget::stderr_with_hz(8),
                     );
                     let style = ProgressStyle::with_template(
-                        "{prefix} {wide_bar} {per_sec} {eta} left\n{msg}",
+                        "{prefix} {wide_bar} {rate}, {eta} left\n{msg}",
                     );
                     if let Ok(style) = style {
-                        bar.set_style(style);
+                        bar.set_style(style.with_key("rate", write_rate));
                     }
                     bar.set_position((epoch * steps) as u64);
                     bar.reset_eta();
-                    self.bar = Some(bar);
+                    // A terminal that cannot move its cursor (TERM=dumb) shows no bar, and
+                    // would show none of the lines above it.
+                    self.bar = Some(bar).filter(|bar| !bar.is_hidden());
                 }
             }
             Event::Stepped { step, reports, .. } => {
@@ -126,6 +131,21 @@ impl Observer for Progress {
             Event::Saved { .. } => {}
         }
     }
+}
+
+/// The first two and the last of many blocks, for a line of about 80 columns.
+fn abridged(blocks: &[String]) -> Vec<String> {
+    match blocks {
+        [first, second, _, .., last] if blocks.len() > 3 => {
+            vec![first.clone(), second.clone(), "…".into(), last.clone()]
+        }
+        few => few.to_vec(),
+    }
+}
+
+fn write_rate(state: &ProgressState, out: &mut dyn std::fmt::Write) {
+    // An error here would only leave out the rate.
+    let _ = write!(out, "{:.0} steps/s", state.per_sec());
 }
 
 /// Formats a number with about four digits: a mean of squares is near 1, a sum of squares

@@ -7,14 +7,25 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::flags::{DataDir, Device};
+use super::outcome;
 use super::output::{print, print_json};
 use super::progress::Progress;
 use crate::data::Split;
-use crate::error::{Error, Result};
+use crate::error::{notify, Error, Result};
 use crate::plugin::source::Source;
 use crate::run::folder::SUMMARY;
-use crate::run::observe::Observer;
 use crate::run::{Run, RunBuilder};
+
+/// What a training prints.
+#[derive(Args)]
+struct Reporting {
+    /// Show no progress on stderr.
+    #[arg(long)]
+    quiet: bool,
+    /// Print the summary as JSON at the end.
+    #[arg(long)]
+    json: bool,
+}
 
 #[derive(Args)]
 pub(super) struct Train {
@@ -48,9 +59,8 @@ pub(super) struct Train {
     /// exists.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Show no progress on stderr.
-    #[arg(long)]
-    quiet: bool,
+    #[command(flatten)]
+    report: Reporting,
 }
 
 impl Train {
@@ -67,7 +77,7 @@ impl Train {
                 run
             }
         };
-        fit(run, self.quiet)
+        self.report.fit(run)
     }
 
     fn builder(&self) -> Result<RunBuilder> {
@@ -111,9 +121,8 @@ pub(super) struct Resume {
     data_dir: DataDir,
     #[command(flatten)]
     device: Device,
-    /// Show no progress on stderr.
-    #[arg(long)]
-    quiet: bool,
+    #[command(flatten)]
+    report: Reporting,
 }
 
 impl Resume {
@@ -124,16 +133,41 @@ impl Resume {
             builder = builder.source(flag("epochs", epochs)?);
         }
         let run = builder.resume()?;
-        if let Some(epochs) = self.epochs.filter(|_| run.epochs() < run.epoch()) {
+        let is_less = run.epochs() < run.epoch();
+        if let Some(epochs) = self.epochs.as_ref().filter(|_| is_less) {
             let expected = format!("at least the {} epochs that are complete", run.epoch());
             let origin = format!("--epochs {epochs}");
             return Err(Error::setting("epochs", epochs, origin, expected));
         }
         if run.is_finished() {
-            let path = self.run.join(SUMMARY);
-            return print(&std::fs::read_to_string(&path).map_err(Error::file("read", &path))?);
+            return self.print_finished(&run);
         }
-        fit(run, self.quiet)
+        self.report.fit(run)
+    }
+}
+
+impl Resume {
+    /// Prints the result that is in the folder.
+    fn print_finished(&self, run: &Run) -> Result<()> {
+        let path = self.run.join(SUMMARY);
+        let text = std::fs::read_to_string(&path).map_err(Error::file("read", &path))?;
+        if !self.report.quiet {
+            let epochs = run.epoch();
+            notify(format_args!(
+                "all {epochs} epochs are trained; continue with --epochs N, N above {epochs}"
+            ));
+        }
+        if self.report.json {
+            return print(&text);
+        }
+        let summary = serde_json::from_str(&text).map_err(|error| {
+            let problem = format!("summary.json: {error}");
+            Error::run(
+                &self.run,
+                problem + "; `onward evaluate` computes the scores again",
+            )
+        })?;
+        print(&outcome::of_run(&summary, run))
     }
 }
 
@@ -155,28 +189,33 @@ fn stop_on_signals() -> Arc<AtomicBool> {
         if handler.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
-        eprintln!("stopping after this batch; repeat to stop immediately");
+        notify(format_args!(
+            "stopping after this batch; repeat to stop immediately"
+        ));
     });
     if let Err(error) = installed {
-        eprintln!("warning: Ctrl-C will not save the run: {error}");
+        notify(format_args!(
+            "warning: Ctrl-C will not save the run: {error}"
+        ));
     }
     flag
 }
 
-fn fit(mut run: Run, quiet: bool) -> Result<()> {
-    if !quiet {
-        let folder = run
-            .folder()
-            .map_or(String::new(), |folder| folder.display().to_string());
-        let architecture = &run.config().architecture;
-        eprintln!(
-            "{architecture} on {}, writing {folder}",
-            describe_data(&run)
-        );
+impl Reporting {
+    /// Trains to the end and prints the result.
+    fn fit(&self, mut run: Run) -> Result<()> {
+        let mut progress = Progress::default();
+        let summary = if self.quiet {
+            run.fit(&mut ())?
+        } else {
+            notify(describe(&run));
+            run.fit(&mut progress)?
+        };
+        if self.json {
+            return print_json(&summary);
+        }
+        print(&outcome::of_run(&summary, &run))
     }
-    let mut progress = Progress::default();
-    let observer: &mut dyn Observer = if quiet { &mut () } else { &mut progress };
-    print_json(&run.fit(observer)?)
 }
 
 fn data_name(run: &Run) -> &str {
@@ -187,9 +226,16 @@ fn data_name(run: &Run) -> &str {
         .map_or("data", |data| data.name.as_str())
 }
 
-fn describe_data(run: &Run) -> String {
+/// What is trained, on what, and where: the first line of a training.
+fn describe(run: &Run) -> String {
+    let architecture = &run.config().architecture;
     let count = |split| run.data().split(split).len();
     let [train, validation, test] = [Split::Train, Split::Validation, Split::Test].map(count);
-    let name = data_name(run);
-    format!("{name} ({train} to train, {validation} to validate, {test} to test)")
+    let folder = run.folder().map(|folder| folder.display().to_string());
+    let folder = folder.map_or(String::new(), |folder| format!("\nwriting {folder}"));
+    format!(
+        "{architecture} on {}: {train} training, {validation} validation, {test} test \
+         examples{folder}",
+        data_name(run)
+    )
 }

@@ -12,7 +12,7 @@ use image::{
 
 use crate::data::images::Images;
 use crate::data::{Content, DataSet, ExampleSpec, Framing};
-use crate::error::{Error, Result};
+use crate::error::{notify, Error, Result};
 use crate::flow::random::{shuffled, stream};
 
 /// The largest width and height in pixels. A header with more is damaged or malicious.
@@ -324,7 +324,10 @@ fn read(
                 format!("{problem}; repair them, or skip them with broken=skip"),
             ));
         }
-        eprintln!("warning: {}: {problem}; they are skipped", dir.display());
+        notify(format_args!(
+            "warning: {}: {problem}; they are skipped",
+            dir.display()
+        ));
     }
     Images::new(
         pixels,

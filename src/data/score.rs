@@ -1,9 +1,9 @@
 //! Scores of predictions: error rates, and bits for text.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The score of one readout on a part of the data.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Score {
     /// The fraction of wrong predictions.
     pub error: f64,
@@ -29,7 +29,7 @@ impl Score {
 }
 
 /// The bits needed to encode the labels of a text with the predicted probabilities.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Bits {
     /// Bits per character of the known labels; comparable between tokenizers. An unknown
     /// token costs its bits and counts as no character.

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::folder::SUMMARY;
 pub use crate::data::score::{Bits, Score};
 
 /// The result of an evaluation on a part of the data.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     /// The readout of `error` and `accuracy`: the best one on the validation part.
     pub readout: String,
@@ -25,7 +25,7 @@ pub struct Evaluation {
     /// The scores of all readouts.
     pub readouts: BTreeMap<String, Score>,
     /// The scores of n-grams counted on the training part, for the test part of text.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub baselines: BTreeMap<String, Score>,
 }
 
@@ -80,7 +80,7 @@ pub(crate) fn of_folder(folder: &Path) -> Option<serde_json::Value> {
 }
 
 /// The use of labels in training.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Labels {
     /// Whether blocks learned from labels; false if they learned only from the examples.
     pub blocks: bool,
@@ -89,7 +89,7 @@ pub struct Labels {
 }
 
 /// The result of a run: `summary.json`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// The architecture's name.
     pub architecture: String,

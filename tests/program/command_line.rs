@@ -13,7 +13,7 @@ use crate::*;
 fn a_run_writes_its_folder_and_repeats_byte_for_byte_at_any_number_of_threads() {
     let base = tempfile::tempdir().unwrap();
     let [one, two, other] = ["one", "two", "other"].map(|name| base.path().join(name));
-    let printed = succeeds(&train(&one, &["--threads", "1"]));
+    let printed = succeeds(&train(&one, &["--threads", "1", "--json"]));
     succeeds(&train(&two, &["--threads", "2"]));
     succeeds(&train(&other, &["--seed", "2"]));
     let bytes = |run: &Path, file: &str| std::fs::read(run.join(file)).unwrap();
@@ -72,8 +72,77 @@ fn a_run_writes_its_folder_and_repeats_byte_for_byte_at_any_number_of_threads() 
     );
     // `evaluate` reproduces the summary.
     let evaluation: Value =
-        serde_json::from_str(&succeeds(&["evaluate", one.to_str().unwrap()])).unwrap();
+        serde_json::from_str(&succeeds(&["evaluate", "--json", one.to_str().unwrap()])).unwrap();
     assert_eq!(evaluation, summary["test"]);
+}
+
+#[test]
+fn results_are_a_short_table_for_people() {
+    let base = tempfile::tempdir().unwrap();
+    let run = base.path().join("run");
+    let name = run.to_str().unwrap();
+    let printed = succeeds(&train(&run, &[]));
+    let lines: Vec<&str> = printed.lines().collect();
+    assert!(lines.len() <= 10, "{printed}");
+    assert!(lines
+        .iter()
+        .all(|line| line.starts_with("run:") || line.len() <= 80 || line.starts_with("next:")));
+    let words = |line: &str| -> Vec<String> { line.split_whitespace().map(Into::into).collect() };
+    assert_eq!(words(lines[0]), ["test", "error", "validation", "error"]);
+    let summary = std::fs::read(run.join("summary.json")).unwrap();
+    let summary: Value = serde_json::from_slice(&summary).unwrap();
+    let preferred = summary["test"]["readout"].as_str().unwrap();
+    let error = |part: &str| {
+        let error = summary[part]["readouts"][preferred]["error"].as_f64();
+        format!("{:.2}%", 100. * error.unwrap())
+    };
+    assert_eq!(
+        words(lines[1]),
+        [preferred, &error("test"), &error("validation")]
+    );
+    let next = format!("next: onward predict {name} IMAGE.png");
+    assert_eq!(lines[lines.len() - 1], next);
+    // A run that has ended prints the same table, and how to continue.
+    let again = onward(&["resume", name]);
+    assert_eq!(text(&again.stdout), printed);
+    let said = text(&again.stderr);
+    assert!(
+        said.contains("all 2 epochs are trained") && said.contains("--epochs"),
+        "{said}"
+    );
+    let evaluated = succeeds(&["evaluate", name]);
+    let first: Vec<_> = evaluated.lines().take(2).map(words).collect();
+    assert_eq!(first[1], [preferred, &error("test")]);
+    // A summary that is gone or damaged is computed again.
+    std::fs::write(run.join("summary.json"), "{}").unwrap();
+    let repaired = succeeds(&["resume", name, "--quiet"]);
+    let scores = |printed: &str| printed.lines().take(3).map(words).collect::<Vec<_>>();
+    assert_eq!(scores(&repaired), scores(&printed));
+}
+
+/// A terminal, a pipe or a file that is gone must not end a training.
+#[test]
+fn a_closed_or_full_stderr_loses_no_run() {
+    let base = tempfile::tempdir().unwrap();
+    let onward = env!("CARGO_BIN_EXE_onward");
+    for (name, stderr) in [("closed", "2>&-"), ("full", "2>/dev/full")] {
+        if name == "full" && !Path::new("/dev/full").exists() {
+            continue;
+        }
+        let run = base.path().join(name);
+        let train = format!(
+            "exec {onward} train progressive --set 'hidden=[20]' --set data.size=200 --epochs 2 \
+             --out {} {stderr}",
+            run.display()
+        );
+        let status = Command::new("sh").args(["-c", &train]).status().unwrap();
+        assert!(status.success(), "{name}: {status}");
+        let metrics = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+        assert!(run.join("summary.json").exists() && metrics.lines().count() > 2);
+        let wrong = format!("exec {onward} train progressive --set nonsense=1 {stderr}");
+        let status = Command::new("sh").args(["-c", &wrong]).status().unwrap();
+        assert_eq!(status.code(), Some(2), "{name}");
+    }
 }
 
 /// Layers learn in parallel and products are split; both must not change the results.
@@ -439,6 +508,7 @@ fn presets_train_and_report_the_labels_they_used() {
             "train",
             architecture,
             "--quiet",
+            "--json",
             "--preset",
             preset,
             "--data",
@@ -712,6 +782,7 @@ fn images_are_classified_without_the_training_data() {
         "data.height=12",
         "--set",
         "batch=10",
+        "--json",
         "--out",
     ];
     let printed = succeeds(&[&arguments[..], &sizes, &[run.to_str().unwrap()]].concat());

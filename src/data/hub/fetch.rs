@@ -14,7 +14,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{table, Hub, Writer};
 use crate::data::images::Images;
-use crate::error::{Error, Result};
+use crate::error::{notify, Error, Result};
 
 /// The time without new data after which a download is stopped. The client itself has no
 /// such limit.
@@ -57,7 +57,9 @@ fn lock(cache: &Path, name: &str) -> Result<File> {
     let path = cache.join(format!(".{name}.lock"));
     let file = File::create(&path).map_err(Error::file("create", &path))?;
     if file.try_lock().is_err() {
-        eprintln!("waiting for another process that downloads {name}");
+        notify(format_args!(
+            "waiting for another process that downloads {name}"
+        ));
         file.lock().map_err(Error::file("lock", &path))?;
     }
     Ok(file)
@@ -74,10 +76,10 @@ fn fetch_into(hub: &Hub, part: &Path, name: &str) -> Result<[Images; 2]> {
         .retry_max_attempts(2)
         .build();
     let client = client.map_err(|error| fault(repository, &error))?;
-    eprintln!(
+    notify(format_args!(
         "downloading {name} from {}/datasets/{repository}",
         client.endpoint()
-    );
+    ));
     let client = HFClientSync::from_inner(client).map_err(|error| fault(repository, &error))?;
     let tables = patiently(&folder, PATIENCE, move |total| {
         // Only for the progress bar; errors are reported by the download below.

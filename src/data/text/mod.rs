@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use crate::data::text::tokenizer::Tokenizer;
 use crate::data::{Content, DataSet, ExampleSpec};
-use crate::error::{Error, Result};
+use crate::error::{notify, Error, Result};
 use crate::flow::batch::Batch;
 use crate::flow::examples::{Augment, Examples, Passages};
 
@@ -225,24 +225,24 @@ pub fn data_set(parts: &Parts, text: Text, window: usize) -> Result<DataSet> {
         }
         if windows.short > 0 {
             let (short, count) = (windows.short, documents.len());
-            eprintln!(
+            notify(format_args!(
                 "warning: {short} of {count} passages of the {name} part are not longer \
                  than the window; they are skipped"
-            );
+            ));
         }
         if windows.unknown > 0 {
-            eprintln!(
+            notify(format_args!(
                 "warning: {} of {all} tokens of the {name} part are unknown to the \
                  tokenizer",
                 windows.unknown
-            );
+            ));
         }
         if is_lossy(documents, &text.tokenizer)? {
-            eprintln!(
+            notify(format_args!(
                 "warning: the tokenizer does not preserve the text of the {name} part; \
                  bits per character are too low, because they cover only the preserved \
                  text"
-            );
+            ));
         }
         Ok(Arc::new(windows))
     };

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::{json, Value};
 
 use crate::data::files::write_atomically;
-use crate::error::{Error, Result};
+use crate::error::{notify, Error, Result};
 use crate::run::observe::{Event, Observer};
 
 /// Appends metrics to a file. If writing fails, one warning is printed and the run
@@ -62,7 +62,9 @@ impl Metrics {
         let Some(file) = &mut self.file else { return };
         // One call for the whole line, so that an interruption leaves no incomplete line.
         if let Err(error) = file.write_all(format!("{value}\n").as_bytes()) {
-            eprintln!("warning: cannot write metrics.jsonl, metrics are lost: {error}");
+            notify(format_args!(
+                "warning: cannot write metrics.jsonl, metrics are lost: {error}"
+            ));
             self.file = None;
         }
     }
