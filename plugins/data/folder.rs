@@ -2,6 +2,7 @@
 
 use onward_core::data::pictures::{data_set, Broken};
 use onward_core::data::{folder, DataSet};
+use onward_core::plugin::registry::Preset;
 
 onward_core::settings! {
     /// PNG and JPEG images of any size, grey or colour, in one folder per class:
@@ -24,6 +25,14 @@ onward_core::settings! {
     }
 }
 
+/// Pixels of unknown brightness: dark objects on white paper have a large mean, which would
+/// hide what differs between the views of an image.
+const PRESETS: &[Preset] = &[Preset {
+    name: "standardised",
+    about: "each channel with mean 0 and deviation 1 over the training part",
+    settings: "standardise = true",
+}];
+
 onward_core::register! {
     DataSet, "folder",
     "your own PNG or JPEG images in one folder per class, as folder:DIR (onward, 2026)",
@@ -33,5 +42,5 @@ onward_core::register! {
         let dir = folder(&settings.dir, "--data folder:DIR")?;
         Ok(Box::new(data_set(dir, shape, settings.broken)?))
     },
-    .argument("dir")
+    .argument("dir").presets(PRESETS)
 }

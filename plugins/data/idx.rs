@@ -1,6 +1,7 @@
 //! Data set `idx`: files in the format of MNIST.
 
 use onward_core::data::{folder, idx, DataSet, Framing};
+use onward_core::plugin::registry::Preset;
 
 onward_core::settings! {
     /// Grey images of any height and width in the four files of MNIST:
@@ -15,6 +16,14 @@ onward_core::settings! {
     }
 }
 
+/// Pixels of unknown brightness: dark objects on white paper have a large mean, which would
+/// hide what differs between the views of an image.
+const PRESETS: &[Preset] = &[Preset {
+    name: "standardised",
+    about: "each channel with mean 0 and deviation 1 over the training part",
+    settings: "standardise = true",
+}];
+
 onward_core::register! {
     DataSet, "idx",
     "your own grey images in the file format of MNIST, as idx:DIR \
@@ -23,5 +32,5 @@ onward_core::register! {
         let dir = folder(&settings.dir, "--data idx:DIR")?;
         Ok(Box::new(idx::data_set(&[dir.into()], "idx", &[], Framing::Object(4))?))
     },
-    .argument("dir")
+    .argument("dir").presets(PRESETS)
 }

@@ -5,16 +5,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
 use clap::Args;
+use toml::Table;
 
 use super::flags::{DataDir, Device};
 use super::outcome;
 use super::output::{print, print_json};
 use super::progress::Progress;
-use crate::data::Split;
+use crate::data::{DataSet, Split};
 use crate::error::{notify, Error, Result};
+use crate::plugin::registry;
 use crate::plugin::source::Source;
 use crate::run::folder::SUMMARY;
 use crate::run::{Run, RunBuilder};
+use crate::settings::PluginKind;
 
 /// What a training prints.
 #[derive(Args)]
@@ -233,9 +236,27 @@ fn describe(run: &Run) -> String {
     let [train, validation, test] = [Split::Train, Split::Validation, Split::Test].map(count);
     let folder = run.folder().map(|folder| folder.display().to_string());
     let folder = folder.map_or(String::new(), |folder| format!("\nwriting {folder}"));
+    let name = data_name(run);
     format!(
-        "{architecture} on {}: {train} training, {validation} validation, {test} test \
-         examples{folder}",
-        data_name(run)
+        "{architecture} on {name}: {train} training, {validation} validation, {test} test \
+         examples{}{folder}",
+        suggested(run)
     )
+}
+
+/// The settings that the data set suggests, if the run uses them.
+fn suggested(run: &Run) -> String {
+    let info = registry::info(DataSet::KIND, data_name(run));
+    let preset = info.ok().and_then(|info| info.presets.first());
+    let settings = preset.and_then(|preset| preset.settings.parse::<Table>().ok());
+    let used = run.config().to_table();
+    let settings = settings.unwrap_or_default().into_iter();
+    let settings = settings.filter(|(key, value)| used.get(key) == Some(value));
+    let settings: Vec<_> = settings
+        .map(|(key, value)| format!("{key} = {value}"))
+        .collect();
+    match settings.is_empty() {
+        true => String::new(),
+        false => format!("\nthe data set suggests {}", settings.join(", ")),
+    }
 }

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use onward::candle_core::{DType, Tensor};
+use onward::data::idx;
+use onward::data::images::Images;
 use onward::flow::examples::Split;
 use onward::run::observe::Event;
 use onward::{Result, Run, RunBuilder};
@@ -407,5 +409,30 @@ fn suggestions_of_data_override_the_default_preset_but_not_a_named_one() -> Resu
         .data("fables")
         .config()?;
     assert_eq!(corpus.run.epochs, 4);
+    Ok(())
+}
+
+/// Without standardisation the mean of white paper hides the ink, and the error is above 70%.
+#[test]
+fn dark_digits_on_white_paper_are_learned_by_default() -> Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    let digits = small().build()?;
+    let on_white = |split: Split| -> Result<Images> {
+        let part = digits.data().split(split);
+        let batch = part.batch(&(0..part.len()).collect::<Vec<_>>(), None)?;
+        let pixels = batch.examples().flatten_all()?.to_vec1::<f32>()?;
+        let pixels = pixels.iter().map(|ink| (255. * (1. - ink)) as u8);
+        let labels = batch.labels()?.iter().map(|&label| label as u8).collect();
+        Images::new(pixels.collect(), labels, [1, 28, 28])
+    };
+    idx::write(
+        folder.path(),
+        &on_white(Split::Train)?,
+        &on_white(Split::Test)?,
+    )?;
+    let builder = Run::builder("progressive").data(&format!("idx:{}", folder.path().display()));
+    let builder = builder.set("hidden", vec![200, 200]).set("epochs", 12);
+    let summary = builder.build()?.fit(&mut ())?;
+    assert!(summary.test.error < 0.3, "{}", summary.test.error);
     Ok(())
 }
