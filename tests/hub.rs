@@ -209,7 +209,7 @@ fn rows(counts: &[usize]) -> Vec<Row> {
 
 fn provide(hub: &Hub, cache: &Path) -> Result<()> {
     server();
-    let looked = vec!["/nonexistent".into(), cache.join("tiny")];
+    let looked = vec!["/nonexistent/tiny".into(), cache.join("tiny")];
     hub.provide(looked, Some(cache), "tiny", &idx::FILES, idx::write)
 }
 
