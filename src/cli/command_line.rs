@@ -86,7 +86,7 @@ fn command(wanted: &Config, preset: Option<&str>, data: Option<&str>) -> Option<
         sources.push(Source::assignment(&format!("{key}={text}")).ok()?);
         match key.as_str() {
             "epochs" | "seed" => last.push(format!("--{key} {text}")),
-            _ => words.push(set_flag(&key, &text)),
+            _ => words.push(format!("--set {}", shell_word(&format!("{key}={text}")))),
         }
     }
     if !last.iter().any(|word| word.starts_with("--seed")) {
@@ -103,7 +103,7 @@ fn command(wanted: &Config, preset: Option<&str>, data: Option<&str>) -> Option<
     }
     let mut all = vec![format!("onward train {}", wanted.architecture)];
     all.extend(preset.map(|preset| format!("--preset {preset}")));
-    all.extend(data.map(|data| format!("--data {data}")));
+    all.extend(data.map(|data| format!("--data {}", shell_word(data))));
     Some([all, words, last].concat().join(" "))
 }
 
@@ -111,12 +111,13 @@ fn is_loud(key: &str) -> bool {
     !SILENT.contains(&key)
 }
 
-/// A setting as a flag, in quotes if the shell would change it.
-fn set_flag(key: &str, text: &str) -> String {
-    match text.contains(|c: char| "[]{}\"*? ".contains(c)) {
-        true => format!("--set '{key}={text}'"),
-        false => format!("--set {key}={text}"),
+/// A word of a command line, in quotes where the shell would change it.
+pub(super) fn shell_word(word: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "_-./:,=+@%".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.to_string();
     }
+    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 /// All settings with their paths.
@@ -146,5 +147,19 @@ fn plain(value: &Value) -> String {
             )
         }
         value => value.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_is_quoted_where_the_shell_would_change_it() {
+        assert_eq!(shell_word("data=text:a/b-1.txt"), "data=text:a/b-1.txt");
+        assert_eq!(shell_word("hidden=[100]"), "'hidden=[100]'");
+        assert_eq!(shell_word("$HOME;ls"), "'$HOME;ls'");
+        assert_eq!(shell_word("my runs/it's"), r"'my runs/it'\''s'");
+        assert_eq!(shell_word(""), "''");
     }
 }

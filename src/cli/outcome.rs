@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::command_line::shell_word;
 use crate::data::score::Score;
 use crate::data::Content;
 use crate::run::summary::{Evaluation, Summary};
@@ -74,7 +75,7 @@ fn cell(score: &Score) -> String {
 }
 
 /// A fraction as a percentage, `1.25%`.
-pub(super) fn percent(fraction: f64) -> String {
+fn percent(fraction: f64) -> String {
     format!("{:.2}%", 100. * fraction)
 }
 
@@ -86,17 +87,8 @@ fn next_command(run: &Run, folder: &Path) -> String {
     }
 }
 
-/// A word of a command line, in quotes where the shell would change it.
-pub(super) fn shell_word(word: &str) -> String {
-    let is_plain = |c: char| c.is_alphanumeric() || "_-./:,=+@%".contains(c);
-    if !word.is_empty() && word.chars().all(is_plain) {
-        return word.to_string();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
-}
-
 /// `23.1 s`, `12 min 5 s`, `3 h 20 min`.
-pub(super) fn duration(seconds: f64) -> String {
+fn duration(seconds: f64) -> String {
     let whole = seconds.round() as u64;
     match whole {
         0..=59 => format!("{seconds:.1} s"),
@@ -172,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_numbers_and_words_are_readable() {
+    fn durations_and_numbers_are_readable() {
         assert_eq!(
             [23.14, 725., 12_000.].map(duration),
             ["23.1 s", "12 min 5 s", "3 h 20 min"]
@@ -181,7 +173,5 @@ mod tests {
             [7, 1234, 1_801_234].map(thousands),
             ["7", "1,234", "1,801,234"]
         );
-        assert_eq!(shell_word("runs/a-1"), "runs/a-1");
-        assert_eq!(shell_word("my runs/it's"), r"'my runs/it'\''s'");
     }
 }

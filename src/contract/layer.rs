@@ -124,7 +124,7 @@ pub trait LocalLayer: Send + Sync {
 
     /// The weights of each unit, `(N, …)`, for an input of the shape that the layer was
     /// built for or for a field `(C, H, W)` of it. They are shown as pictures; by
-    /// default there are none.
+    /// default `None`.
     ///
     /// # Errors
     /// Errors of candle.

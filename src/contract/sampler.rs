@@ -86,7 +86,7 @@ pub trait NegativeSampler: Send + Sync {
 
     /// The input under hypothesised classes, one view for each row of `candidates`,
     /// `(K, B)`, `u32`: view `k` of example `b` has class `candidates[k, b]`. By
-    /// default there is none, since no label is in the input.
+    /// default `None`: no label is in the input.
     ///
     /// # Errors
     /// [`Error::Unfit`] or [`Error::Shape`] if the batch does not fit.
