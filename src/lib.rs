@@ -148,6 +148,7 @@ pub use data::text::tokenizer::Tokenizer;
 pub use error::{Error, Located, Result};
 pub use flow::batch::Batch;
 pub use flow::input::{Input, Normalise, Values};
+pub use flow::reading::Reading;
 pub use flow::step::Step;
 pub use flow::vars::Vars;
 pub use flow::views::{Role, Targets, Views};

@@ -35,10 +35,8 @@ impl GoodnessFn for MeanSquares {
 
     fn gradient(&self, activity: &Tensor, upstream: &Tensor) -> Result<Tensor> {
         let units = activity.elem_count() / activity.dim(0)?.max(1);
-        kernels::scale_rows(
-            activity,
-            &(upstream * (2. * self.positive.sign() / units as f64))?,
-        )
+        let by = 2. * self.positive.sign() / units as f64;
+        kernels::scale_rows_by(activity, upstream, by)
     }
 }
 

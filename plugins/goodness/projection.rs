@@ -1,11 +1,11 @@
 //! Goodness `projection`: a learned linear map from the activity to a goodness for each
 //! class.
 
-use onward_core::candle_core::{Tensor, D};
+use onward_core::candle_core::Tensor;
 use onward_core::candle_nn::Init;
 use onward_core::{
-    BuildContext, Error, GoodnessFn, Grade, Input, LastResult, Linear, Optimiser, Result, Step,
-    Targets,
+    kernels, BuildContext, Error, GoodnessFn, Grade, Input, LastResult, Linear, Optimiser, Result,
+    Step, Targets,
 };
 
 onward_core::settings! {
@@ -78,14 +78,8 @@ impl Goodness {
         if let Some(averages) = self.kept.get(activity) {
             return Ok(averages);
         }
-        let (rows, channels, h, w) = activity.dims4()?;
-        let shape = (rows * channels * (h / height), height, w / width, width);
-        let cells = activity
-            .contiguous()?
-            .reshape(shape)?
-            .sum(D::Minus1)?
-            .sum(1)?;
-        let averages = Input::of((cells / (height * width) as f64)?.reshape((rows, ()))?)?;
+        let averages = kernels::cell_means(activity, [height, width])?;
+        let averages = Input::of(averages.flatten_from(1)?)?;
         self.kept.put(activity, averages.clone());
         Ok(averages)
     }
@@ -106,10 +100,8 @@ impl GoodnessFn for Goodness {
             return Ok(gradient.reshape(activity.shape())?);
         };
         let (rows, channels, h, w) = activity.dims4()?;
-        let (down, across) = (rows * channels * (h / height), w / width);
-        let cells = (gradient / (height * width) as f64)?.reshape((down, 1, across, 1))?;
-        let spread = cells.broadcast_as((down, height, across, width))?;
-        Ok(spread.reshape(activity.shape())?)
+        let cells = gradient.reshape((rows, channels, h / height, w / width))?;
+        kernels::cell_means_gradient(&cells, [height, width])
     }
 
     fn learn(

@@ -29,7 +29,7 @@ onward_core::settings! {
 
 impl GoodnessFn for SumSquares {
     fn goodness(&self, activity: &Tensor) -> Result<Tensor> {
-        Ok((kernels::sum_squares(activity)? * self.positive.sign())?)
+        self.positive.of(kernels::sum_squares(activity)?)
     }
 
     fn threshold(&self, units: usize) -> f64 {
@@ -37,7 +37,7 @@ impl GoodnessFn for SumSquares {
     }
 
     fn gradient(&self, activity: &Tensor, upstream: &Tensor) -> Result<Tensor> {
-        kernels::scale_rows(activity, &(upstream * (2. * self.positive.sign()))?)
+        kernels::scale_rows_by(activity, upstream, 2. * self.positive.sign())
     }
 }
 

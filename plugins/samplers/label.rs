@@ -1,10 +1,11 @@
 //! Samplers `label_overlay` and `label_concat`: the label is in the input, and a wrong
 //! label makes a negative view.
 
-use onward_core::candle_core::{Device, Tensor};
-use onward_core::contract::negatives::{predicted_wrong, uniform_wrong};
+use onward_core::candle_core::Tensor;
+use onward_core::contract::negatives::{uniform_wrong, with_predicted_wrong};
 use onward_core::flow::input::LABEL;
 use onward_core::flow::random::below;
+use onward_core::kernels::filled;
 use onward_core::settings::Positive;
 use onward_core::{
     Batch, BuildContext, Error, Input, NegativeSampler, Prediction, Result, Role, Step, Values,
@@ -93,49 +94,48 @@ impl Sampler {
         Input::new(parts, batch.size(), views, &[width + self.classes])
     }
 
-    fn one_hot(&self, labels: Vec<u32>, batch: &Batch) -> Result<Values> {
-        let rows = labels.len();
-        let index = Tensor::from_vec(labels, (rows, 1), batch.device())?;
-        let strength = self.settings.strength;
-        Ok(Values::OneHot {
+    /// The label of each row, `(R, 1)`.
+    fn one_hot(&self, index: Tensor) -> Values {
+        Values::OneHot {
             index,
             classes: self.classes,
-            strength,
-        })
+            strength: self.settings.strength,
+        }
     }
 }
 
 impl NegativeSampler for Sampler {
     fn views(&self, batch: &Batch, prediction: &Prediction<'_>, step: &Step) -> Result<Views> {
         let (labels, mut rng) = (batch.labels()?, step.stream("negatives"));
-        let wrong = match self.settings.negatives {
-            Negatives::Uniform => uniform_wrong(labels, self.classes, &mut rng),
-            Negatives::Hard => predicted_wrong(labels, prediction.log_probabilities()?, &mut rng)?,
+        let beside = |wrong: Vec<u32>| {
+            let both = [labels, &wrong].concat();
+            Tensor::from_vec(both, (2 * labels.len(), 1), batch.device())
+        };
+        let both = match self.settings.negatives {
+            Negatives::Uniform => beside(uniform_wrong(labels, self.classes, &mut rng))?,
+            Negatives::Hard => {
+                with_predicted_wrong(labels, prediction.log_probabilities()?, &mut rng)?
+            }
             Negatives::Any => {
                 let any = |_: &u32| below(&mut rng, self.classes) as u32;
-                labels.iter().map(any).collect()
+                beside(labels.iter().map(any).collect())?
             }
         };
-        let label = self.one_hot([labels, &wrong].concat(), batch)?;
         Views::new(
-            self.input(batch, label, 2)?,
+            self.input(batch, self.one_hot(both), 2)?,
             vec![Role::Positive, Role::Negative],
         )
     }
 
     fn neutral(&self, batch: &Batch) -> Result<Input> {
         let share = self.settings.strength / self.classes as f64;
-        // Made on the CPU, since not every device has 64-bit numbers.
-        let label = Tensor::full(share, (batch.size(), self.classes), &Device::Cpu)?;
-        let label = label
-            .to_dtype(batch.rows().dtype())?
-            .to_device(batch.device())?;
+        let (shape, dtype) = ((batch.size(), self.classes), batch.rows().dtype());
+        let label = filled(share, shape, dtype, batch.device())?;
         self.input(batch, Values::dense(label)?, 1)
     }
 
     fn hypotheses(&self, batch: &Batch, candidates: &Tensor) -> Result<Option<Input>> {
-        let labels = candidates.flatten_all()?.to_vec1::<u32>()?;
-        let label = self.one_hot(labels, batch)?;
+        let label = self.one_hot(candidates.flatten_all()?.unsqueeze(1)?);
         Ok(Some(self.input(batch, label, candidates.dim(0)?)?))
     }
 }
@@ -157,7 +157,7 @@ onward_core::register! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use onward_core::candle_core::DType;
+    use onward_core::candle_core::{DType, Device};
     use onward_core::contract::negatives::every_class;
 
     fn step(index: u64) -> Step {

@@ -1,7 +1,7 @@
 //! Sampler `next_token`: a context, and a candidate for the next token.
 
 use onward_core::candle_core::{DType, Device, Tensor, Var};
-use onward_core::contract::negatives::{predicted_wrong, uniform_wrong};
+use onward_core::contract::negatives::{uniform_wrong, with_predicted_wrong};
 use onward_core::flow::examples::Examples;
 use onward_core::flow::input::LABEL;
 use onward_core::flow::random::{below, unit};
@@ -201,18 +201,20 @@ impl NegativeSampler for Sampler {
     fn views(&self, batch: &Batch, prediction: &Prediction<'_>, step: &Step) -> Result<Views> {
         let (labels, mut rng) = (batch.labels()?, step.stream("negatives"));
         let mut context = batch.rows().clone();
-        let wrong = match (self.settings.negatives, &self.pool) {
-            (Negatives::Uniform, _) => uniform_wrong(labels, self.vocabulary, &mut rng),
+        let beside = |wrong: Vec<u32>| {
+            let both = [labels, &wrong].concat();
+            Tensor::from_vec(both, (2 * labels.len(), 1), batch.device())
+        };
+        let both = match (self.settings.negatives, &self.pool) {
+            (Negatives::Uniform, _) => beside(uniform_wrong(labels, self.vocabulary, &mut rng))?,
             (Negatives::RollOuts, Some(pool)) if pool.is_made()? => {
                 let (rolled_out, next) = self.rolled_out(pool, batch, step)?;
                 context = Tensor::cat(&[&context, &rolled_out], 0)?;
-                next
+                beside(next)?
             }
             // Before the first roll-outs there is only the prediction.
-            _ => predicted_wrong(labels, prediction.log_probabilities()?, &mut rng)?,
+            _ => with_predicted_wrong(labels, prediction.log_probabilities()?, &mut rng)?,
         };
-        let both = [labels, &wrong].concat();
-        let both = Tensor::from_vec(both, (2 * labels.len(), 1), batch.device())?;
         let input = self.input(context, self.candidates(both), batch.size())?;
         Views::new(input, vec![Role::Positive, Role::Negative])
     }

@@ -41,8 +41,8 @@ impl Progress {
         }
     }
 
-    fn reports(&self, reports: &[(usize, StepReport)]) -> String {
-        let text = |(block, report): &(usize, StepReport)| {
+    fn reports(&self, reports: &[(usize, StepReport<f64>)]) -> String {
+        let text = |(block, report): &(usize, StepReport<f64>)| {
             let name = self.blocks.get(*block).map_or("?", String::as_str);
             let positive = short(report.positive?);
             let negative = report
@@ -102,7 +102,10 @@ impl Observer for Progress {
                 if self.shown.elapsed().as_millis() >= 100 {
                     self.shown = Instant::now();
                     bar.set_prefix(format!("epoch {}/{}", step.epoch + 1, self.epochs));
-                    bar.set_message(self.reports(reports));
+                    let read =
+                        |(block, report): &(usize, StepReport)| Some((*block, report.read().ok()?));
+                    let reports: Vec<_> = reports.iter().filter_map(read).collect();
+                    bar.set_message(self.reports(&reports));
                 }
             }
             Event::EpochEnded {

@@ -239,7 +239,8 @@ fn describe(run: &Run) -> String {
     let name = data_name(run);
     format!(
         "{architecture} on {name}: {train} training, {validation} validation, {test} test \
-         examples{}{folder}",
+         examples\non {}{}{folder}",
+        run.device(),
         suggested(run)
     )
 }

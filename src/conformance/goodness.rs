@@ -153,14 +153,16 @@ impl Subject<'_> {
     fn grade(&self) -> Checked {
         let goodness = self.build()?;
         let (objective, targets, activity, grade) = self.graded(&*goodness)?;
-        ensure!(grade.loss.is_finite(), "a loss of {}", grade.loss);
+        let loss = grade.loss.value()?;
+        ensure!(loss.is_finite(), "a loss of {loss}");
         let Some(gradient) = grade.gradient else {
             return Ok(()); // the layer does not learn
         };
         let is_finite = all_finite(&gradient)?;
         ensure!(is_finite, "a gradient of the loss that is not finite");
         let loss = |activity: &Tensor| -> Result<f64> {
-            Ok(goodness.grade(activity, &targets, &objective)?.loss)
+            let grade = goodness.grade(activity, &targets, &objective)?;
+            grade.loss.value()
         };
         agree("the loss", &activity, &gradient, loss)
     }

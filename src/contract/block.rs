@@ -8,38 +8,55 @@ use crate::contract::layer::{Lesson, LocalLayer};
 use crate::contract::loss::{Loss, Objective};
 use crate::error::{Error, Located, Result};
 use crate::flow::input::{Input, Normalise};
+use crate::flow::reading::Reading;
 use crate::flow::step::Step;
 use crate::flow::views::{Role, Targets};
-use crate::kernels::scalar;
+use crate::kernels;
 use crate::optim::{Optimiser, Span};
 
 /// The result of a block's step: its loss, and the mean goodness of the views of each
 /// role.
 ///
 /// A value is `None` if the rule has no such thing, such as a goodness where there is
-/// no loss.
+/// no loss. The values are [`Reading`]s while a step runs, and numbers after
+/// [`StepReport::read`].
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct StepReport {
+pub struct StepReport<T = Reading> {
     /// The loss.
-    pub loss: Option<f64>,
+    pub loss: Option<T>,
     /// The mean goodness of the positive views; of a goodness with classes, over all
     /// classes.
-    pub positive: Option<f64>,
+    pub positive: Option<T>,
     /// The mean goodness of the negative views.
-    pub negative: Option<f64>,
+    pub negative: Option<T>,
 }
 
 impl StepReport {
     /// Adds `weight` times another report, value by value.
-    pub fn add(&mut self, other: &Self, weight: f64) {
-        let add = |sum: &mut Option<f64>, value: Option<f64>| {
-            if let Some(value) = value {
-                *sum = Some(sum.unwrap_or(0.) + weight * value);
-            }
+    ///
+    /// # Errors
+    /// Errors of candle.
+    pub fn add(&mut self, other: &Self, weight: f64) -> Result<()> {
+        let add = |sum: &mut Option<Reading>, value: &Option<Reading>| match value {
+            Some(value) => sum.get_or_insert_default().add(value, weight),
+            None => Ok(()),
         };
-        add(&mut self.loss, other.loss);
-        add(&mut self.positive, other.positive);
-        add(&mut self.negative, other.negative);
+        add(&mut self.loss, &other.loss)?;
+        add(&mut self.positive, &other.positive)?;
+        add(&mut self.negative, &other.negative)
+    }
+
+    /// The values as numbers. On a GPU this waits for them.
+    ///
+    /// # Errors
+    /// Errors of candle.
+    pub fn read(&self) -> Result<StepReport<f64>> {
+        let read = |value: &Option<Reading>| value.as_ref().map(Reading::value).transpose();
+        Ok(StepReport {
+            loss: read(&self.loss)?,
+            positive: read(&self.positive)?,
+            negative: read(&self.negative)?,
+        })
     }
 }
 
@@ -225,8 +242,8 @@ impl Block {
             .goodness
             .grade(&activity.detach(), targets, &self.objective);
         let grade = grade.at(|| self.place())?;
-        if !grade.loss.is_finite() {
-            return Err(self.diverged("loss", grade.loss, step));
+        if grade.loss.is_broken() {
+            return Err(self.diverged("loss", grade.loss.value()?, step));
         }
         Ok(Some(grade))
     }
@@ -245,9 +262,10 @@ impl Block {
         step: &Step,
     ) -> Result<StepReport> {
         let report = report(grade, targets.roles())?;
-        let values = [report.positive, report.negative].into_iter().flatten();
-        if let Some(value) = values.into_iter().find(|value| !value.is_finite()) {
-            return Err(self.diverged("goodness", value, step));
+        for value in [&report.positive, &report.negative].into_iter().flatten() {
+            if value.is_broken() {
+                return Err(self.diverged("goodness", value.value()?, step));
+            }
         }
         let place = self.place();
         let of_layer;
@@ -362,28 +380,38 @@ fn report(grade: Option<&Grade>, roles: &[Role]) -> Result<StepReport> {
         return Ok(StepReport::default());
     };
     let mut report = StepReport {
-        loss: Some(grade.loss),
+        loss: Some(grade.loss.clone()),
         ..StepReport::default()
     };
-    if let Some(goodness) = &grade.goodness {
-        report.positive = mean(goodness, roles, Role::Positive)?;
-        report.negative = mean(goodness, roles, Role::Negative)?;
+    let Some(goodness) = &grade.goodness else {
+        return Ok(report);
+    };
+    let positive = roles.iter().filter(|role| **role == Role::Positive).count();
+    let of_view = goodness.dim(0)? / roles.len().max(1);
+    match kernels::two_means(goodness, positive * of_view)? {
+        Some([first, rest]) => {
+            report.positive = Some(Reading::of(&first)?);
+            let has_negative = positive < roles.len();
+            report.negative = has_negative.then(|| Reading::of(&rest)).transpose()?;
+        }
+        None => {
+            report.positive = mean(goodness, roles, Role::Positive)?;
+            report.negative = mean(goodness, roles, Role::Negative)?;
+        }
     }
     Ok(report)
 }
 
 /// The mean goodness of the views of a role.
-fn mean(goodness: &Tensor, roles: &[Role], wanted: Role) -> Result<Option<f64>> {
+fn mean(goodness: &Tensor, roles: &[Role], wanted: Role) -> Result<Option<Reading>> {
     let rows = goodness.dim(0)? / roles.len().max(1);
-    let mut sum = 0.;
-    let mut count = 0;
-    for (view, _) in roles
-        .iter()
-        .enumerate()
-        .filter(|(_, role)| **role == wanted)
-    {
-        sum += scalar(&goodness.narrow(0, view * rows, rows)?.mean_all()?)?;
-        count += 1;
+    let of_role = roles.iter().enumerate();
+    let of_role = of_role.filter(|(_, role)| **role == wanted);
+    let views: Vec<usize> = of_role.map(|(view, _)| view).collect();
+    let mut sum = Reading::default();
+    for view in &views {
+        let mean = goodness.narrow(0, view * rows, rows)?.mean_all()?;
+        sum.add(&Reading::of(&mean)?, 1.)?;
     }
-    Ok((count > 0).then(|| sum / f64::from(count)))
+    Ok((!views.is_empty()).then(|| sum.times(1. / views.len() as f64)))
 }

@@ -7,6 +7,7 @@ use candle_core::{Tensor, Var};
 
 use crate::contract::loss::Objective;
 use crate::error::{Error, Result};
+use crate::flow::reading::Reading;
 use crate::flow::step::Step;
 use crate::flow::views::Targets;
 use crate::optim::Optimiser;
@@ -29,6 +30,17 @@ impl Polarity {
             Self::High => 1.,
             Self::Low => -1.,
         }
+    }
+
+    /// A goodness of high activity, or its negative.
+    ///
+    /// # Errors
+    /// Errors of candle.
+    pub fn of(self, goodness: Tensor) -> Result<Tensor> {
+        Ok(match self {
+            Self::High => goodness,
+            Self::Low => goodness.neg()?,
+        })
     }
 }
 
@@ -56,7 +68,7 @@ impl Polarity {
 /// let objective = Objective { loss: Loss::Unbounded, ..Objective::default() };
 /// let targets = Targets::new(vec![Role::Positive, Role::Negative])?;
 /// let grade = Total.grade(&activity, &targets, &objective)?;
-/// assert_eq!(grade.loss, -1.);
+/// assert_eq!(grade.loss.value()?, -1.);
 /// assert_eq!(grade.gradient.unwrap().to_vec2::<f32>()?, [[-0.5, -0.5], [0.5, 0.5]]);
 /// # Ok::<(), onward_core::Error>(())
 /// ```
@@ -220,7 +232,7 @@ impl<T: GoodnessFn + ?Sized> GoodnessFn for Box<T> {
 #[derive(Clone, Debug)]
 pub struct Grade {
     /// The loss.
-    pub loss: f64,
+    pub loss: Reading,
     /// Its gradient with respect to the activity, of the activity's shape. `None`: the
     /// layer does not learn.
     pub gradient: Option<Tensor>,
@@ -254,7 +266,7 @@ impl Grade {
             None => activity.zeros_like()?.detach(),
         };
         Ok(Self {
-            loss: crate::kernels::scalar(&loss)?,
+            loss: Reading::of(&loss)?,
             gradient: Some(gradient),
             goodness: None,
             upstream: None,
@@ -292,7 +304,7 @@ mod tests {
         let map = Var::new(&[[3f64], [4.]], &Device::Cpu)?;
         // L = (a·M)² with a·M = 11: ∂a = 22·Mᵀ, ∂M = 22·aᵀ.
         let grade = Grade::by_autograd(&activity, |a| Ok(a.matmul(&map)?.sqr()?.sum_all()?))?;
-        assert_eq!(grade.loss, 121.);
+        assert_eq!(grade.loss.value()?, 121.);
         assert_eq!(grade.gradient.unwrap().to_vec2::<f64>()?, [[66., 88.]]);
         let own = grade.own.unwrap();
         assert_eq!(own.get(&map).unwrap().to_vec2::<f64>()?, [[22.], [44.]]);

@@ -6,6 +6,7 @@ use candle_nn::Init;
 use crate::contract::loss::cross_entropy;
 use crate::error::{Error, Result};
 use crate::flow::input::Input;
+use crate::flow::reading::Reading;
 use crate::flow::step::Step;
 use crate::flow::vars::Vars;
 use crate::kernels;
@@ -88,14 +89,13 @@ impl Head {
         log: &Tensor,
         labels: &[u32],
         step: &Step,
-    ) -> Result<f64> {
+    ) -> Result<Reading> {
         let (loss, delta) = cross_entropy(log, labels)?;
-        if !loss.is_finite() {
-            let block = "head".into();
+        if loss.is_broken() {
             return Err(Error::Diverged {
-                block,
+                block: "head".into(),
                 what: "loss",
-                value: loss,
+                value: loss.value()?,
                 step: step.index,
             });
         }

@@ -4,8 +4,9 @@
 use candle_core::Tensor;
 
 use crate::error::{Error, Result};
+use crate::flow::reading::Reading;
 use crate::flow::views::{Role, Targets};
-use crate::kernels::{self, scalar};
+use crate::kernels;
 use crate::settings::{Finite, Positive};
 
 crate::choices! {
@@ -73,7 +74,7 @@ impl Objective {
     /// let goodness = Tensor::new(&[3f64, 1.], &Device::Cpu)?; // one example, two views
     /// let targets = Targets::new(vec![Role::Positive, Role::Negative])?;
     /// let (loss, gradient) = Objective::default().grade(&goodness, 2., &targets)?;
-    /// assert!((loss - (1. + (-1f64).exp()).ln()).abs() < 1e-12); // ½·2·log(1 + e⁻¹)
+    /// assert!((loss.value()? - (1. + (-1f64).exp()).ln()).abs() < 1e-12); // ½·2·log(1 + e⁻¹)
     /// let slope = 0.5 / (1. + 1f64.exp()); // ½·σ(−1)
     /// for (found, expected) in gradient.to_vec1::<f64>()?.into_iter().zip([-slope, slope]) {
     ///     assert!((found - expected).abs() < 1e-12);
@@ -83,8 +84,17 @@ impl Objective {
     ///
     /// # Errors
     /// [`Error::Unfit`] if the loss cannot be taken of this goodness or these targets.
-    pub fn grade(&self, goodness: &Tensor, theta: f64, targets: &Targets) -> Result<(f64, Tensor)> {
+    pub fn grade(
+        &self,
+        goodness: &Tensor,
+        theta: f64,
+        targets: &Targets,
+    ) -> Result<(Reading, Tensor)> {
         self.check(goodness)?;
+        #[cfg(feature = "cuda")]
+        if let Some(graded) = self.grade_on_gpu(goodness, theta, targets)? {
+            return Ok(graded);
+        }
         let goodness = match targets.offset() {
             Some(offset) => (goodness + offset)?,
             None => goodness.clone(),
@@ -103,6 +113,37 @@ impl Objective {
         }
     }
 
+    /// A loss of one value per row on a GPU, in one kernel; `None` for other losses.
+    #[cfg(feature = "cuda")]
+    fn grade_on_gpu(
+        &self,
+        goodness: &Tensor,
+        theta: f64,
+        targets: &Targets,
+    ) -> Result<Option<(Reading, Tensor)>> {
+        let roles = targets.roles();
+        let kind = match self.loss {
+            Loss::Logistic => 0,
+            Loss::LogSigmoid => 1,
+            Loss::Unbounded => 2,
+            Loss::Symmetric if roles == [Role::Positive, Role::Negative] => 3,
+            _ => return Ok(None),
+        };
+        if !kernels::cuda::is_fast(goodness) {
+            return Ok(None);
+        }
+        let of = kernels::cuda::Contrast {
+            kind,
+            theta,
+            temperature: self.temperature,
+            views: roles.len(),
+            positive: targets.positive(),
+            offset: targets.offset(),
+        };
+        let (loss, gradient) = kernels::cuda::contrast(goodness, &of)?;
+        Ok(Some((Reading::of(&loss)?, gradient)))
+    }
+
     fn check(&self, goodness: &Tensor) -> Result<()> {
         let (fits, expected) = match self.loss {
             Loss::CrossEntropy => (goodness.rank() >= 2, "a column per class, (B, C)"),
@@ -118,14 +159,14 @@ impl Objective {
     }
 
     /// The sum over the views, each against the threshold.
-    fn contrast(&self, views: &[Tensor], theta: f64, roles: &[Role]) -> Result<(f64, Tensor)> {
+    fn contrast(&self, views: &[Tensor], theta: f64, roles: &[Role]) -> Result<(Reading, Tensor)> {
         let temperature = self.temperature;
-        let mut loss = 0.;
+        let mut loss = Reading::default();
         let mut gradients = Vec::with_capacity(views.len());
         for (view, role) in views.iter().zip(roles) {
             let z = ((view - theta)? / temperature)?;
             let (value, slope) = self.contrast_view(&z, *role)?;
-            loss += 0.5 * temperature * scalar(&value.mean_all()?)?;
+            loss.add(&Reading::of(&value.mean_all()?)?, 0.5 * temperature)?;
             gradients.push((slope * (0.5 * mean_factor(view)))?);
         }
         Ok((loss, Tensor::cat(&gradients, 0)?))
@@ -145,21 +186,22 @@ impl Objective {
         })
     }
 
-    fn symmetric(&self, views: &[Tensor], roles: &[Role]) -> Result<(f64, Tensor)> {
+    fn symmetric(&self, views: &[Tensor], roles: &[Role]) -> Result<(Reading, Tensor)> {
         let ([positive, negative], [Role::Positive, Role::Negative]) = (views, roles) else {
             return Err(self.unfit("expected one positive and one negative view of each example"));
         };
         let down = ((positive - negative)? / self.temperature)?.neg()?;
-        let loss = 0.5 * self.temperature * scalar(&kernels::softplus(&down)?.mean_all()?)?;
+        let loss = Reading::of(&kernels::softplus(&down)?.mean_all()?)?;
+        let loss = loss.times(0.5 * self.temperature);
         let slope = (kernels::sigmoid(&down)? * (-0.5 * mean_factor(positive)))?;
         Ok((loss, Tensor::cat(&[slope.clone(), slope.neg()?], 0)?))
     }
 
-    fn cross_entropy(&self, views: &[Tensor], targets: &Targets) -> Result<(f64, Tensor)> {
+    fn cross_entropy(&self, views: &[Tensor], targets: &Targets) -> Result<(Reading, Tensor)> {
         let labels = targets
             .labels()
             .map_err(|_| self.unfit("needs the labels of the examples"))?;
-        let mut loss = 0.;
+        let mut loss = Reading::default();
         let mut gradients = Vec::with_capacity(views.len());
         for (view, role) in views.iter().zip(targets.roles()) {
             // (B, C) or (B, P, C): a row per label.
@@ -167,7 +209,7 @@ impl Objective {
             let log = kernels::log_softmax(&(rows / self.temperature)?)?;
             if *role == Role::Positive {
                 let (value, gradient) = cross_entropy(&log, labels)?;
-                loss += self.temperature * value;
+                loss.add(&value, self.temperature)?;
                 gradients.push(gradient.reshape(view.shape())?);
             } else {
                 gradients.push(view.zeros_like()?);
@@ -188,7 +230,7 @@ fn mean_factor(view: &Tensor) -> f64 {
 
 /// The mean cross-entropy of log-probabilities `(B, C)`, and its gradient with respect
 /// to the logits.
-pub(crate) fn cross_entropy(log: &Tensor, labels: &[u32]) -> Result<(f64, Tensor)> {
+pub(crate) fn cross_entropy(log: &Tensor, labels: &[u32]) -> Result<(Reading, Tensor)> {
     let (rows, classes) = log.dims2()?;
     if labels.len() != rows || labels.iter().any(|&label| label as usize >= classes) {
         let problem = format!(
@@ -198,8 +240,14 @@ pub(crate) fn cross_entropy(log: &Tensor, labels: &[u32]) -> Result<(f64, Tensor
         );
         return Err(Error::unfit("cross-entropy", problem));
     }
+    #[cfg(feature = "cuda")]
+    if kernels::cuda::is_fast(log) {
+        let labels = kernels::index(labels, log.device())?;
+        let (loss, gradient) = kernels::cuda::cross_entropy(log, &labels)?;
+        return Ok((Reading::of(&loss)?, gradient));
+    }
     let mean = 1. / labels.len().max(1) as f64;
-    let loss = -scalar(&kernels::entries(log, labels)?.mean_all()?)?;
+    let loss = Reading::of(&kernels::entries(log, labels)?.mean_all()?)?.times(-1.);
     let gradient = ((log.exp()? - kernels::one_hot(labels, classes, log)?)? * mean)?;
     Ok((loss, gradient))
 }
@@ -239,7 +287,8 @@ mod tests {
         let values: Vec<f64> = (0..count).map(|i| (i * 5 % 7) as f64 / 2.).collect();
         let grade = |values: Vec<f64>| -> Result<(f64, Tensor)> {
             let goodness = Tensor::from_vec(values, shape, &Device::Cpu)?;
-            objective(loss, 0.7).grade(&goodness, 1.5, targets)
+            let (loss, gradient) = objective(loss, 0.7).grade(&goodness, 1.5, targets)?;
+            Ok((loss.value()?, gradient))
         };
         let gradient = grade(values.clone())?.1.flatten_all()?.to_vec1::<f64>()?;
         for (i, found) in gradient.into_iter().enumerate() {
@@ -278,12 +327,10 @@ mod tests {
             let with = targets(&[0, 0]).with_offset(&offset);
             let found = objective.grade(&goodness, 1., &with)?;
             let expected = objective.grade(&(&goodness + &offset)?, 1., &targets(&[0, 0]))?;
-            assert_eq!(found.0, expected.0);
+            assert_eq!(found.0.value()?, expected.0.value()?);
             assert_eq!(found.1.to_vec1::<f64>()?, expected.1.to_vec1::<f64>()?);
-            assert_ne!(
-                found.0,
-                objective.grade(&goodness, 1., &targets(&[0, 0]))?.0
-            );
+            let without = objective.grade(&goodness, 1., &targets(&[0, 0]))?;
+            assert_ne!(found.0.value()?, without.0.value()?);
         }
         Ok(())
     }
@@ -294,7 +341,7 @@ mod tests {
         for loss in [Loss::Logistic, Loss::LogSigmoid, Loss::Symmetric] {
             let (value, gradient) =
                 objective(loss, 1.).grade(&goodness, 1000., &targets(&[0, 0]))?;
-            assert!(value.is_finite(), "{loss:?}");
+            assert!(value.value()?.is_finite(), "{loss:?}");
             let gradient = gradient.to_vec1::<f32>()?;
             assert!(
                 gradient.iter().all(|g| g.abs() <= 0.5),

@@ -41,24 +41,59 @@ pub fn predicted_wrong(
     log_probabilities: &Tensor,
     rng: &mut impl Rng,
 ) -> Result<Vec<u32>> {
+    check_rows(labels, log_probabilities)?;
     let rows = log_probabilities
         .to_device(&Device::Cpu)?
         .to_dtype(DType::F64)?;
     let rows = rows.to_vec2::<f64>()?;
-    if rows.len() != labels.len() {
-        let expected = format!("a row for each of {} labels", labels.len());
-        return Err(Error::shape(
-            "prediction",
-            log_probabilities.dims(),
-            expected,
-        ));
-    }
     let draws: Vec<f64> = labels.iter().map(|_| unit(rng)).collect();
     let wrong = |((row, &label), draw): ((&Vec<f64>, &u32), f64)| wrong_class(row, label, draw);
     if log_probabilities.elem_count() < MANY {
         return rows.iter().zip(labels).zip(draws).map(wrong).collect();
     }
     rows.par_iter().zip(labels).zip(draws).map(wrong).collect()
+}
+
+/// The labels and after them a hard negative for each, as [`predicted_wrong`] draws them:
+/// `(2·B, 1)` indices on the device of the prediction, which is not waited for.
+///
+/// # Errors
+/// As [`predicted_wrong`].
+pub fn with_predicted_wrong(
+    labels: &[u32],
+    log_probabilities: &Tensor,
+    rng: &mut impl Rng,
+) -> Result<Tensor> {
+    let device = log_probabilities.device();
+    #[cfg(feature = "cuda")]
+    if crate::kernels::cuda::is_fast(log_probabilities) {
+        check_rows(labels, log_probabilities)?;
+        if log_probabilities.dim(1)? < 2 {
+            return Err(no_wrong_class(log_probabilities.dim(1)?));
+        }
+        let draws: Vec<f64> = labels.iter().map(|_| unit(rng)).collect();
+        let draws = Tensor::from_vec(draws, labels.len(), device)?;
+        let labels = crate::kernels::index(labels, device)?;
+        return crate::kernels::cuda::with_wrong(log_probabilities, &labels, &draws);
+    }
+    let wrong = predicted_wrong(labels, log_probabilities, rng)?;
+    let rows = 2 * labels.len();
+    let both = [labels, &wrong].concat();
+    Ok(Tensor::from_vec(both, (rows, 1), device)?)
+}
+
+fn check_rows(labels: &[u32], log_probabilities: &Tensor) -> Result<()> {
+    if log_probabilities.dims2()?.0 == labels.len() {
+        return Ok(());
+    }
+    let expected = format!("a row for each of {} labels", labels.len());
+    let found = log_probabilities.dims();
+    Err(Error::shape("prediction", found, expected))
+}
+
+fn no_wrong_class(classes: usize) -> Error {
+    let problem = format!("a prediction of {classes} classes has no wrong class");
+    Error::unfit("hard negatives", problem)
 }
 
 /// The wrong class that a number `draw` in `[0, 1)` picks.
@@ -85,8 +120,6 @@ fn wrong_class(row: &[f64], label: u32, draw: f64) -> Result<u32> {
     }
     // Rounding can leave a rest.
     let likeliest = shares.iter().max_by(|a, b| a.1.total_cmp(&b.1));
-    likeliest.map(|(class, _)| *class as u32).ok_or_else(|| {
-        let problem = format!("a prediction of {} classes has no wrong class", row.len());
-        Error::unfit("hard negatives", problem)
-    })
+    let likeliest = likeliest.map(|(class, _)| *class as u32);
+    likeliest.ok_or_else(|| no_wrong_class(row.len()))
 }

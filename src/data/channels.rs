@@ -81,10 +81,20 @@ impl Channels {
     pub fn standardise(&self, batch: &Batch) -> Result<Batch> {
         let spread =
             |var: &Var| -> Result<Tensor> { Ok(var.as_detached_tensor().reshape((1, (), 1, 1))?) };
-        let images = batch
-            .examples()
-            .broadcast_sub(&spread(&self.mean)?)?
-            .broadcast_div(&spread(&self.deviation)?)?;
+        let plain = || -> Result<Tensor> {
+            let centred = batch.examples().broadcast_sub(&spread(&self.mean)?)?;
+            Ok(centred.broadcast_div(&spread(&self.deviation)?)?)
+        };
+        #[cfg(feature = "cuda")]
+        let images = match crate::kernels::cuda::is_fast(batch.examples()) {
+            true => {
+                let (mean, deviation) = (self.mean.as_tensor(), self.deviation.as_tensor());
+                crate::kernels::cuda::standardise(batch.examples(), mean, deviation)?
+            }
+            false => plain()?,
+        };
+        #[cfg(not(feature = "cuda"))]
+        let images = plain()?;
         match batch.labels() {
             Ok(labels) => Batch::new(images, labels.to_vec()),
             Err(_) => Batch::unlabelled(images),

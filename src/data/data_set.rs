@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::data::text::Text;
@@ -197,6 +197,14 @@ impl Examples for Joined {
             examples,
             order.iter().map(|&row| labels[row as usize]).collect(),
         )
+    }
+
+    fn on_device(&self, device: &Device) -> Result<Option<Arc<dyn Examples>>> {
+        let first = self.first.on_device(device)?;
+        let Some((first, second)) = first.zip(self.second.on_device(device)?) else {
+            return Ok(None);
+        };
+        Ok(Some(Arc::new(Self { first, second })))
     }
 
     fn passages(&self) -> Option<Passages<'_>> {

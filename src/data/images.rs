@@ -10,6 +10,8 @@ use crate::error::{Error, Result};
 use crate::flow::batch::Batch;
 use crate::flow::examples::{Augment, Examples};
 use crate::flow::random::below;
+#[cfg(feature = "cuda")]
+use crate::kernels;
 
 /// Images of one shape `[C, H, W]`, each with a class. Splitting is cheap.
 #[derive(Clone)]
@@ -72,6 +74,12 @@ impl Images {
         (part(self.range.start..middle), part(middle..self.range.end))
     }
 
+    fn labels_at(&self, indices: &[usize]) -> Vec<u32> {
+        let labels = self.labels();
+        let label = |&index: &usize| u32::from(labels[index]);
+        indices.iter().map(label).collect()
+    }
+
     fn image(&self, index: usize) -> &[u8] {
         let size: usize = self.shape.iter().product();
         &self.pixels[(self.range.start + index) * size..][..size]
@@ -86,24 +94,15 @@ impl Examples for Images {
     fn batch(&self, indices: &[usize], augment: Option<&Augment<'_>>) -> Result<Batch> {
         let [channels, height, width] = self.shape;
         let mut values = vec![0f32; indices.len() * channels * height * width];
-        let mut moved = augment
-            .filter(|augment| augment.shift > 0)
-            .map(|a| (a.shift, a.step.stream("shift")));
-        let mut mirrored = augment
-            .filter(|augment| augment.flip)
-            .map(|augment| augment.step.stream("flip"));
-        for (&index, values) in indices
+        let moves = augment.and_then(|augment| moves(indices.len(), augment));
+        for (place, (&index, values)) in indices
             .iter()
             .zip(values.chunks_exact_mut(channels * height * width))
+            .enumerate()
         {
             let image = self.image(index);
-            let (down, right) = match &mut moved {
-                None => (0, 0),
-                Some((shift, rng)) => {
-                    let mut draw = || below(rng, 2 * *shift + 1) as isize - *shift as isize;
-                    (draw(), draw())
-                }
-            };
+            let [down, right, mirrored] = moves.as_ref().map_or([0; 3], |moves| moves[place]);
+            let (down, right) = (down as isize, right as isize);
             let (rows, from_row) = overlap(height, down);
             let (columns, from_column) = overlap(width, right);
             for channel in 0..channels {
@@ -117,16 +116,79 @@ impl Examples for Images {
                     );
                 }
             }
-            if mirrored.as_mut().is_some_and(|rng| below(rng, 2) == 1) {
+            if mirrored == 1 {
                 values.chunks_exact_mut(width).for_each(<[f32]>::reverse);
             }
         }
         let shape = (indices.len(), channels, height, width);
-        let labels = indices
-            .iter()
-            .map(|&index| u32::from(self.labels()[index]))
-            .collect();
-        Batch::new(Tensor::from_vec(values, shape, &Device::Cpu)?, labels)
+        let images = Tensor::from_vec(values, shape, &Device::Cpu)?;
+        Batch::new(images, self.labels_at(indices))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn on_device(&self, device: &Device) -> Result<Option<Arc<dyn Examples>>> {
+        if !device.is_cuda() || self.pixels().len() as u64 > kernels::cuda::free(device)? / 2 {
+            return Ok(None);
+        }
+        let bytes = self.pixels();
+        Ok(Some(Arc::new(OnGpu {
+            pixels: Tensor::from_slice(bytes, bytes.len(), device)?,
+            images: self.clone(),
+        })))
+    }
+}
+
+/// How far each image of a batch is moved: pixels down and to the right, and 1 for a mirrored
+/// image. `None` without augmentation.
+fn moves(count: usize, augment: &Augment<'_>) -> Option<Vec<[i32; 3]>> {
+    let (shift, step) = (augment.shift, augment.step);
+    if shift == 0 && !augment.flip {
+        return None;
+    }
+    let mut moves = vec![[0; 3]; count];
+    if shift > 0 {
+        let mut rng = step.stream("shift");
+        let mut draw = || below(&mut rng, 2 * shift + 1) as i32 - shift as i32;
+        for [down, right, _] in &mut moves {
+            (*down, *right) = (draw(), draw());
+        }
+    }
+    if augment.flip {
+        let mut rng = step.stream("flip");
+        for [_, _, mirrored] in &mut moves {
+            *mirrored = below(&mut rng, 2) as i32;
+        }
+    }
+    Some(moves)
+}
+
+/// Images whose bytes are on a GPU. Their batches are decoded and augmented there.
+#[cfg(feature = "cuda")]
+struct OnGpu {
+    pixels: Tensor,
+    images: Images,
+}
+
+#[cfg(feature = "cuda")]
+impl Examples for OnGpu {
+    fn len(&self) -> usize {
+        self.images.len()
+    }
+
+    fn batch(&self, indices: &[usize], augment: Option<&Augment<'_>>) -> Result<Batch> {
+        let device = self.pixels.device();
+        let index: Vec<u32> = indices.iter().map(|&index| index as u32).collect();
+        let index = Tensor::from_vec(index, indices.len(), device)?;
+        let moves = augment.and_then(|augment| moves(indices.len(), augment));
+        // Sent as the bits of unsigned numbers: candle has no signed ones of 32 bits here.
+        let upload = |moves: Vec<[i32; 3]>| {
+            let bits: Vec<u32> = moves.into_iter().flatten().map(|by| by as u32).collect();
+            Tensor::from_vec(bits, (indices.len(), 3), device)
+        };
+        let moves = moves.map(upload).transpose()?;
+        let shape = self.images.shape;
+        let images = kernels::cuda::images(&self.pixels, &index, moves.as_ref(), shape)?;
+        Batch::new(images, self.images.labels_at(indices))
     }
 }
 

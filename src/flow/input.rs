@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use candle_core::{DType, Device, Shape, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use crate::error::{Error, Result};
-use crate::kernels;
+use crate::kernels::{self, Squared};
 
 crate::choices! {
     /// How an input or activity is normalised before the next layer sees it. No mean is
@@ -205,7 +205,7 @@ impl Values {
                 strength,
             } => {
                 let (rows, slots) = index.dims2()?;
-                let on = filled(*strength, (rows, slots, 1), dtype, index.device())?;
+                let on = kernels::filled(*strength, (rows, slots, 1), dtype, index.device())?;
                 let zeros = Tensor::zeros((rows, slots, *classes), dtype, index.device())?;
                 let index = index.unsqueeze(2)?.contiguous()?;
                 Ok(zeros.scatter_add(&index, &on, 2)?.flatten_from(1)?)
@@ -225,7 +225,7 @@ impl Values {
             } => {
                 let (rows, slots) = index.dims2()?;
                 let sum = strength * strength * slots as f64;
-                filled(sum, rows, dtype, index.device())
+                kernels::filled(sum, rows, dtype, index.device())
             }
             Self::Zeros { rows, .. } => Ok(Tensor::zeros(*rows, dtype, device)?),
         }
@@ -242,14 +242,6 @@ pub(crate) fn indices(index: &Tensor, classes: usize) -> Result<Vec<u32>> {
             Err(Error::shape("one-hot part", [class as usize], expected))
         }
     }
-}
-
-/// A tensor filled with one value. It is made on the CPU, because not every device has
-/// 64-bit numbers.
-fn filled(value: f64, shape: impl Into<Shape>, dtype: DType, device: &Device) -> Result<Tensor> {
-    Ok(Tensor::full(value, shape, &Device::Cpu)?
-        .to_dtype(dtype)?
-        .to_device(device)?)
 }
 
 impl Input {
@@ -529,7 +521,7 @@ impl Input {
         for part in &mut self.parts {
             part.scale = Some(match &part.scale {
                 Some(scale) => (scale * factor)?,
-                None => filled(factor, rows, dtype, &device)?,
+                None => kernels::filled(factor, rows, dtype, &device)?,
             });
         }
         Ok(self)
@@ -540,11 +532,14 @@ impl Input {
     ///
     /// `MeanSquare`: `x·√(D / Σᵢ xᵢ²)`; `UnitLength`: `x / √(Σᵢ xᵢ²)`. A row of zeros
     /// stays zero.
-    pub fn normalised(mut self, how: Normalise) -> Result<Self> {
+    pub fn normalised(self, how: Normalise) -> Result<Self> {
         let Some(length) = how.length(self.width()) else {
             return Ok(self);
         };
         let (dtype, device) = self.dtype_and_device();
+        if let Some(factor) = self.fast_factors(length, dtype, &device)? {
+            return self.times(&factor);
+        }
         let mut sum: Option<Tensor> = None;
         for part in &self.parts {
             let mut squares = part.values.sum_squares(dtype, &device)?;
@@ -561,10 +556,41 @@ impl Input {
         }
         let Some(sum) = sum else { return Ok(self) };
         let factor = (sum.sqrt()?.maximum(SHORTEST)?.recip()? * length)?;
+        self.times(&factor)
+    }
+
+    /// The factors of the rows in one pass, where there is a fast form for it.
+    fn fast_factors(&self, length: f64, dtype: DType, device: &Device) -> Result<Option<Tensor>> {
+        if dtype != kernels::FAST || self.parts.iter().any(is_attached) {
+            return Ok(None);
+        }
+        let mut values = Vec::with_capacity(self.parts.len());
+        for part in &self.parts {
+            values.push(match &part.values {
+                Values::Dense { matrix, columns } => {
+                    (Some(matrix.narrow(1, columns.start, columns.len())?), 0.)
+                }
+                Values::OneHot {
+                    index, strength, ..
+                } => (None, strength * strength * index.dim(1)? as f64),
+                Values::Zeros { .. } => (None, 0.),
+            });
+        }
+        let parts = self.parts.iter().zip(&values);
+        let parts = parts.map(|(part, (values, constant))| Squared {
+            values: values.as_ref(),
+            constant: *constant,
+            scale: part.scale.as_ref(),
+        });
+        kernels::row_factors(parts, self.rows(), (length, SHORTEST), device)
+    }
+
+    /// The same with every row multiplied by its factor.
+    fn times(mut self, factor: &Tensor) -> Result<Self> {
         for part in &mut self.parts {
             part.scale = Some(match &part.scale {
                 None => factor.clone(),
-                Some(scale) => (scale * &factor)?,
+                Some(scale) => (scale * factor)?,
             });
         }
         Ok(self)

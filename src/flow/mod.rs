@@ -4,6 +4,7 @@ pub mod batch;
 pub mod examples;
 pub mod input;
 pub mod random;
+pub mod reading;
 pub mod step;
 pub mod vars;
 pub mod views;

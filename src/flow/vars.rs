@@ -10,7 +10,7 @@ use rand_distr::{Distribution, StandardNormal, StandardUniform};
 
 use crate::error::{Error, Result};
 use crate::flow::random;
-use crate::kernels::memory;
+use crate::kernels;
 
 /// A scope in the tree of a run's variables, such as `blocks.0.layer`. Cheap to clone.
 ///
@@ -304,13 +304,16 @@ impl Tree {
             .saturating_mul(self.dtype.size_in_bytes());
         // The optimiser needs the same amount again.
         let needed = bytes.saturating_mul(2);
-        let is_free = memory::available().is_none_or(|free| needed as u64 <= free);
+        let free = kernels::free_memory(&self.device);
+        let is_free = free.is_none_or(|free| needed as u64 <= free);
+        // A first copy of every variable is on the CPU.
         if is_free && Vec::<u8>::new().try_reserve_exact(needed).is_ok() {
             return Ok(());
         }
+        let free = free.map_or(String::new(), |free| format!(" of {} MB", free >> 20));
         let problem = format!(
             "with a variable of shape {dims:?} the network and its optimiser need {} MB, \
-             more than the free memory",
+             more than the free memory{free}; use fewer units",
             needed >> 20
         );
         Err(Error::usage(path, problem))

@@ -4,6 +4,8 @@ use candle_core::{Tensor, D};
 use rayon::prelude::*;
 
 use super::cpu::{for_rows, is_fast, with_values};
+#[cfg(feature = "cuda")]
+use super::cuda;
 use crate::error::Result;
 
 /// Means and variances for standardisation, each `(R,)` by row or `(N,)` by channel.
@@ -87,6 +89,15 @@ impl ChannelStats {
     /// Errors of candle.
     pub fn of(x: &Tensor, by_row: bool) -> Result<Self> {
         let (rows, channels, size) = sizes(x)?;
+        #[cfg(feature = "cuda")]
+        if cuda::is_fast(x) {
+            let [mean, variance] = cuda::moments(x, cuda::Planes::of(x, by_row)?)?;
+            return Ok(Self {
+                mean,
+                variance,
+                by_row,
+            });
+        }
         if !is_fast(x) {
             let planes = planes(x)?;
             let groups = if by_row {
@@ -169,6 +180,13 @@ impl ChannelStats {
     /// Errors of candle.
     pub fn gradient(&self, x: &Tensor, delta: &Tensor, fixed: bool) -> Result<Tensor> {
         let (rows, channels, size) = sizes(x)?;
+        on_gpu!(x, {
+            let (moments, planes) = (
+                [&self.mean, &self.variance],
+                cuda::Planes::of(x, self.by_row)?,
+            );
+            cuda::moments_gradient(x, delta, moments, fixed, planes, EPSILON)
+        });
         let scale = self.scale()?;
         if !(is_fast(x) && is_fast(delta)) {
             let (delta, scale) = (planes(delta)?, self.spread(&scale)?);
@@ -238,6 +256,12 @@ pub fn standardised_relu(
     bias: &Tensor,
 ) -> Result<Tensor> {
     let (_, channels, size) = sizes(x)?;
+    on_gpu!(x, {
+        let by_row = moments.is_some_and(|moments| moments.by_row);
+        let planes = cuda::Planes::of(x, by_row)?;
+        let moments = moments.map(|moments| [&moments.mean, &moments.variance]);
+        cuda::standardised_relu(x, moments, bias, planes, EPSILON)
+    });
     if !is_fast(x) {
         let mut sum = planes(x)?;
         if let Some(moments) = moments {
@@ -289,6 +313,7 @@ pub fn standardised_relu(
 /// Errors of candle.
 pub fn channel_sums(x: &Tensor) -> Result<Tensor> {
     let (rows, channels, size) = sizes(x)?;
+    on_gpu!(x, cuda::plane_sums(x, cuda::Planes::of(x, false)?));
     if !is_fast(x) {
         return Ok(planes(x)?.sum(2)?.sum(0)?);
     }

@@ -1,17 +1,30 @@
 //! Arithmetic kernels of the hot paths.
 //!
-//! Every function has two forms. The plain form uses candle's operations and runs on any
-//! device, with any element type. The fast form is for `f32` on the CPU and needs one
-//! pass over memory instead of several. Both give the same numbers within rounding. The
-//! fast forms give the same bits with any number of threads: work is divided among rows
-//! or columns, never within a sum.
+//! Every function has several forms. The plain form uses candle's operations and runs on
+//! any device, with any element type. The fast forms, for `f32` on the CPU and on a GPU
+//! with CUDA, need one pass over memory instead of several, and on a GPU nothing waits. All
+//! give the same numbers within rounding. The fast forms give the same bits with any number
+//! of threads: work is divided among rows or columns, never within a sum.
+
+/// Returns the form for a GPU, if the tensor is there.
+macro_rules! on_gpu {
+    ($x:expr, $form:expr) => {
+        #[cfg(feature = "cuda")]
+        if $crate::kernels::cuda::is_fast($x) {
+            return $form;
+        }
+    };
+}
+pub(crate) use on_gpu;
 
 mod channel_stats;
 mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 pub(crate) mod gemm;
 pub(crate) mod memory;
 
-use candle_core::{DType, Device, Tensor, D};
+use candle_core::{DType, Device, Shape, Tensor, D};
 use rand_chacha::ChaCha8Rng;
 
 pub use channel_stats::{channel_sums, standardised_relu, ChannelStats};
@@ -20,11 +33,88 @@ pub(crate) use cpu::{add, for_rows, is_fast, with_rows, with_values, with_values
 
 use crate::error::{Error, Result};
 
+/// How the numbers of a matrix product are rounded on a GPU; its sums have 32 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Products {
+    /// Not at all.
+    F32,
+    /// To TensorFloat-32.
+    Tf32,
+    /// To bfloat16.
+    Bf16,
+}
+
+/// Sets how products are computed, for all runs of the process.
+#[allow(unused_variables)]
+pub(crate) fn set_products(products: Products) {
+    #[cfg(feature = "cuda")]
+    cuda::set_products(products);
+}
+
+/// The free memory of a device in bytes, if it is known.
+pub(crate) fn free_memory(device: &Device) -> Option<u64> {
+    #[cfg(feature = "cuda")]
+    if device.is_cuda() {
+        return cuda::free(device).ok();
+    }
+    device.is_cpu().then(memory::available).flatten()
+}
+
+/// The model of a GPU, if it is known.
+#[allow(unused_variables)]
+pub(crate) fn gpu_name(device: &Device) -> Option<String> {
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(gpu) = device {
+        return gpu.cuda_stream().context().name().ok();
+    }
+    None
+}
+
+/// The number of blocks that learn at the same time: one per thread on the CPU; on a GPU one,
+/// since all work is in one stream.
+pub fn beside(device: &Device) -> usize {
+    match device {
+        Device::Cpu => rayon::current_num_threads(),
+        _ => 1,
+    }
+}
+
+/// Whether there is a fast form for this tensor, on the CPU or a GPU.
+pub(crate) fn has_fast_form(x: &Tensor) -> bool {
+    on_gpu!(x, true);
+    is_fast(x)
+}
+
 /// The value of a tensor with one element.
 pub(crate) fn scalar(x: &Tensor) -> Result<f64> {
     Ok(x.to_device(&Device::Cpu)?
         .to_dtype(DType::F64)?
         .to_scalar()?)
+}
+
+/// The sum of numbers, each a tensor of one number with its weight: `(1,)`.
+pub(crate) fn total(numbers: &[(Tensor, f64)]) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if numbers.iter().all(|(number, _)| number.device().is_cuda()) {
+        return cuda::total(numbers);
+    }
+    let weighted = numbers
+        .iter()
+        .map(|(number, weight)| number * *weight)
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(Tensor::cat(&weighted, 0)?.sum_keepdim(0)?)
+}
+
+/// The means of the first `rows` rows and of the others; `None` where there is no fast form.
+#[allow(unused_variables)]
+pub(crate) fn two_means(x: &Tensor, rows: usize) -> Result<Option<[Tensor; 2]>> {
+    #[cfg(feature = "cuda")]
+    if cuda::is_fast(x) {
+        let first = rows * x.elem_count() / x.dim(0)?.max(1);
+        let means = cuda::two_means(x, first)?;
+        return Ok(Some([means.narrow(0, 0, 1)?, means.narrow(0, 1, 1)?]));
+    }
+    Ok(None)
 }
 
 /// The logistic function `1 / (1 + e⁻ˣ)`, exact at both ends.
@@ -39,6 +129,10 @@ pub fn softplus(x: &Tensor) -> Result<Tensor> {
 
 /// `log softmax` over the last dimension.
 pub fn log_softmax(x: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if cuda::is_fast(x) && x.rank() == 2 && !x.track_op() {
+        return cuda::log_softmax(x);
+    }
     if is_fast(x) && x.rank() == 2 && !x.track_op() {
         return cpu::log_softmax(x);
     }
@@ -48,14 +142,43 @@ pub fn log_softmax(x: &Tensor) -> Result<Tensor> {
 
 /// The sum of the squares of every row: `(B, …)` to `(B,)`.
 pub fn sum_squares(x: &Tensor) -> Result<Tensor> {
+    on_gpu!(x, cuda::sum_squares(x));
     if is_fast(x) {
         return cpu::sum_squares(x);
     }
     Ok(x.flatten_from(1)?.sqr()?.sum(1)?)
 }
 
+/// The factor that gives each row the length `length`, over all parts of an input:
+/// `length / max(‖x[r]‖, shortest)`, `(R,)`. `None` where there is no fast form.
+#[allow(unused_variables)]
+pub(crate) fn row_factors<'a>(
+    parts: impl IntoIterator<Item = Squared<'a>>,
+    rows: usize,
+    (length, shortest): (f64, f64),
+    device: &Device,
+) -> Result<Option<Tensor>> {
+    #[cfg(feature = "cuda")]
+    if device.is_cuda() {
+        let parts: Vec<_> = parts.into_iter().collect();
+        return cuda::row_factors(&parts, rows, (length, shortest), device);
+    }
+    Ok(None)
+}
+
+/// A part of an input whose rows are normalised; its rows are repeated.
+#[allow(dead_code)] // Read where there is a GPU.
+pub(crate) struct Squared<'a> {
+    /// `(R, D)`; without values the squares of a row sum up to `constant`.
+    pub values: Option<&'a Tensor>,
+    pub constant: f64,
+    /// Factors of the rows of the input.
+    pub scale: Option<&'a Tensor>,
+}
+
 /// Rows multiplied by their factors: `(B, …)` and `(B,)` to `(B, …)`.
 pub fn scale_rows(x: &Tensor, factors: &Tensor) -> Result<Tensor> {
+    on_gpu!(x, cuda::scale_rows(x, factors, 1.));
     if is_fast(x) {
         return cpu::scale_rows(x, factors);
     }
@@ -63,9 +186,19 @@ pub fn scale_rows(x: &Tensor, factors: &Tensor) -> Result<Tensor> {
     Ok(x.broadcast_mul(&factors.reshape(shape)?)?)
 }
 
+/// Rows multiplied by `by` times their factors: [`scale_rows`] of `by·factors`.
+///
+/// # Errors
+/// Errors of candle.
+pub fn scale_rows_by(x: &Tensor, factors: &Tensor, by: f64) -> Result<Tensor> {
+    on_gpu!(x, cuda::scale_rows(x, factors, by));
+    scale_rows(x, &(factors * by)?)
+}
+
 /// The sum over the views of rows multiplied by their factors: `(V·B, D)` and `(V·B,)` to
 /// `(B, D)`.
 pub fn sum_views(x: &Tensor, factors: Option<&Tensor>, views: usize) -> Result<Tensor> {
+    on_gpu!(x, cuda::sum_views(x, factors, views));
     if is_fast(x) {
         return cpu::sum_views(x, factors, views);
     }
@@ -75,6 +208,7 @@ pub fn sum_views(x: &Tensor, factors: Option<&Tensor>, views: usize) -> Result<T
 
 /// The mean of the first `rows` rows: `(B, D)` to `(D,)`.
 pub fn column_means(x: &Tensor, rows: usize) -> Result<Tensor> {
+    on_gpu!(x, cuda::column_sums(x, rows, 1. / rows.max(1) as f64));
     if is_fast(x) {
         return Ok((cpu::column_sums(x, rows)? / rows as f64)?);
     }
@@ -83,6 +217,7 @@ pub fn column_means(x: &Tensor, rows: usize) -> Result<Tensor> {
 
 /// The sum of all rows: `(B, D)` to `(D,)`.
 pub fn column_sums(x: &Tensor) -> Result<Tensor> {
+    on_gpu!(x, cuda::column_sums(x, x.dim(0)?, 1.));
     if is_fast(x) {
         return cpu::column_sums(x, x.dim(0)?);
     }
@@ -92,6 +227,7 @@ pub fn column_sums(x: &Tensor) -> Result<Tensor> {
 /// The gradient with respect to the input of a ReLU with output `activity`:
 /// `gain·gradient` where a unit was active, else 0. All are `(B, …)`.
 pub fn gate(gradient: &Tensor, activity: &Tensor, gain: f64) -> Result<Tensor> {
+    on_gpu!(gradient, cuda::gate(gradient, activity, gain, None));
     if is_fast(gradient) && is_fast(activity) {
         return cpu::gate(gradient, activity, gain as f32);
     }
@@ -125,6 +261,7 @@ pub fn damp(old: &Tensor, new: &Tensor, keep: f64) -> Result<Tensor> {
             format!("a multiple of {rows} rows, each as in {:?}", old.dims()),
         ));
     }
+    on_gpu!(new, cuda::blend(old, new, keep, 1. - keep));
     if is_fast(old) && is_fast(new) {
         let keep = keep as f32;
         return cpu::pairs(old, new, |old, new| keep * old + (1. - keep) * new);
@@ -136,6 +273,7 @@ pub fn damp(old: &Tensor, new: &Tensor, keep: f64) -> Result<Tensor> {
 /// `a + b`, both `(R, …)`. candle's own sum would wake its thread pool, which busy-waits
 /// and slows the threads used here.
 pub(crate) fn sum(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    on_gpu!(a, cuda::blend(a, b, 1., 1.));
     if is_fast(a) && is_fast(b) && a.shape() == b.shape() {
         return cpu::pairs(a, b, |a, b| a + b);
     }
@@ -145,8 +283,10 @@ pub(crate) fn sum(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 /// Dropout: each element is zeroed with probability `rate` (rounded to 1/65536), the
 /// others are divided by `1 − rate`.
 ///
-/// The mask depends only on the generator and the number of elements.
+/// The mask depends only on the generator and the number of elements. On a GPU it is
+/// another one, drawn there by Philox with a key from the generator.
 pub fn dropout(x: &Tensor, rate: f64, rng: &ChaCha8Rng) -> Result<Tensor> {
+    on_gpu!(x, cuda::dropout(x, rate, rng));
     let mask = cpu::dropout_mask(x.elem_count(), rate, rng);
     if is_fast(x) {
         return cpu::multiply(x, &mask);
@@ -154,8 +294,48 @@ pub fn dropout(x: &Tensor, rate: f64, rng: &ChaCha8Rng) -> Result<Tensor> {
     Ok((x * Tensor::from_vec(mask, x.shape(), x.device())?.to_dtype(x.dtype())?)?)
 }
 
+/// The means of cells of `down` by `across` pixels: `(R, N, H, W)` to
+/// `(R, N, H/down, W/across)`.
+///
+/// # Errors
+/// Errors of candle, for example if the cells do not divide the image.
+pub fn cell_means(x: &Tensor, [down, across]: [usize; 2]) -> Result<Tensor> {
+    on_gpu!(x, cuda::cell_means(x, [down, across]));
+    let (rows, channels, height, width) = x.dims4()?;
+    let shape = (
+        rows * channels * (height / down),
+        down,
+        width / across,
+        across,
+    );
+    let cells = x.contiguous()?.reshape(shape)?.sum(D::Minus1)?.sum(1)?;
+    let means = (cells / (down * across) as f64)?;
+    Ok(means.reshape((rows, channels, height / down, width / across))?)
+}
+
+/// The gradient of [`cell_means`] with respect to its input, given that with respect to its
+/// output.
+///
+/// # Errors
+/// Errors of candle.
+pub fn cell_means_gradient(gradient: &Tensor, [down, across]: [usize; 2]) -> Result<Tensor> {
+    on_gpu!(
+        gradient,
+        cuda::cell_means_gradient(gradient, [down, across])
+    );
+    let (rows, channels, height, width) = gradient.dims4()?;
+    let (lines, shape) = (
+        rows * channels * height,
+        (rows, channels, height * down, width * across),
+    );
+    let cells = (gradient / (down * across) as f64)?.reshape((lines, 1, width, 1))?;
+    let spread = cells.broadcast_as((lines, down, width, across))?;
+    Ok(spread.reshape(shape)?)
+}
+
 /// `a·bᵀ`: `(R, N)` and `(D, N)` to `(R, D)`.
 pub(crate) fn matmul_transposed(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    on_gpu!(a, cuda::matmul_transposed(a, b));
     if is_fast(a) && is_fast(b) {
         let product = with_rows(a, |a| {
             with_rows(b, |b| {
@@ -174,6 +354,24 @@ pub(crate) fn matmul_transposed(a: &Tensor, b: &Tensor) -> Result<Tensor> {
         )?);
     }
     Ok(a.contiguous()?.matmul(&b.t()?.contiguous()?)?)
+}
+
+/// A tensor filled with one value.
+///
+/// # Errors
+/// Errors of candle.
+pub fn filled(
+    value: f64,
+    shape: impl Into<Shape>,
+    dtype: DType,
+    device: &Device,
+) -> Result<Tensor> {
+    if dtype == FAST {
+        return Ok(Tensor::full(value as f32, shape, device)?);
+    }
+    // Made on the CPU: not every device has 64-bit numbers.
+    let filled = Tensor::full(value, shape, &Device::Cpu)?;
+    Ok(filled.to_dtype(dtype)?.to_device(device)?)
 }
 
 /// Class indices as a tensor, `(B,)`.

@@ -37,6 +37,20 @@ pub struct Convolved {
     /// For every output, the index of the largest of its `P·P` pixels, row by row; empty
     /// without a pool.
     choice: std::sync::Arc<[u8]>,
+    /// The same on a GPU.
+    #[cfg(feature = "cuda")]
+    choice_on_gpu: Option<Tensor>,
+}
+
+impl Convolved {
+    fn new(output: Tensor, choice: std::sync::Arc<[u8]>) -> Self {
+        Self {
+            output,
+            choice,
+            #[cfg(feature = "cuda")]
+            choice_on_gpu: None,
+        }
+    }
 }
 
 /// The number of pixels whose fields are gathered at a time: enough for the product to
@@ -74,6 +88,28 @@ impl Sizes {
     fn out_image(&self) -> usize {
         let (height, width) = self.out();
         self.units * height * width
+    }
+
+    #[cfg(feature = "cuda")]
+    fn on_gpu(&self) -> kernels::cuda::Sizes {
+        let Self {
+            rows,
+            inputs,
+            height,
+            width,
+            units,
+            field,
+            pool,
+        } = *self;
+        kernels::cuda::Sizes {
+            rows,
+            inputs,
+            height,
+            width,
+            units,
+            field,
+            pool,
+        }
     }
 
     /// The number of images that are processed together.
@@ -292,6 +328,15 @@ impl Conv {
     pub fn forward(&self, x: &Tensor) -> Result<Convolved> {
         let sizes = self.sizes(x)?;
         let (height, width) = sizes.out();
+        #[cfg(feature = "cuda")]
+        if kernels::cuda::is_fast(x) {
+            let weight = self.weight.1.as_detached_tensor();
+            let (output, choice) = kernels::cuda::convolve(x, &weight, &sizes.on_gpu())?;
+            return Ok(Convolved {
+                choice_on_gpu: choice,
+                ..Convolved::new(output, [].into())
+            });
+        }
         if !(kernels::is_fast(x) && kernels::is_fast(&self.weight.1)) {
             let full = x.contiguous()?.conv2d(
                 &self.weight.1.as_detached_tensor(),
@@ -301,7 +346,7 @@ impl Conv {
                 1,
             )?;
             let (output, choice) = plain_pool(&full, &sizes)?;
-            return Ok(Convolved { output, choice });
+            return Ok(Convolved::new(output, choice));
         }
         let mut out = vec![0f32; sizes.rows * sizes.out_image()];
         let mut choice = vec![0u8; if sizes.pool > 1 { out.len() } else { 0 }];
@@ -342,10 +387,7 @@ impl Conv {
             })
         })??;
         let output = Tensor::from_vec(out, (sizes.rows, sizes.units, height, width), x.device())?;
-        Ok(Convolved {
-            output,
-            choice: choice.into(),
-        })
+        Ok(Convolved::new(output, choice.into()))
     }
 
     /// The gradient of the kernel, `(N, C, K, K)`, given `delta`, the gradient with
@@ -361,6 +403,12 @@ impl Conv {
                 delta.dims().to_vec(),
                 format!("{:?}", made.output.dims()),
             ));
+        }
+        #[cfg(feature = "cuda")]
+        if kernels::cuda::is_fast(x) {
+            let choice = made.choice_on_gpu.as_ref();
+            let gradient = kernels::cuda::kernel_gradient(x, delta, choice, &sizes.on_gpu())?;
+            return Ok(gradient.reshape(self.weight.1.shape())?);
         }
         if !(kernels::is_fast(x) && kernels::is_fast(delta)) {
             let delta = plain_spread(delta, &made.choice, &sizes)?

@@ -5,10 +5,14 @@ use candle_nn::Init;
 
 use super::terms::{numbers, with_weight, Affine, Cache};
 use crate::error::{Error, Result};
+#[cfg(feature = "cuda")]
+use crate::flow::input::Values;
 use crate::flow::input::{Input, Part};
 use crate::flow::step::Step;
 use crate::flow::vars::Vars;
 use crate::kernels;
+#[cfg(feature = "cuda")]
+use crate::kernels::cuda;
 use crate::modules::cache::PartCache;
 use crate::optim::{Gradient, Optimiser, OutputGradient, Product};
 
@@ -35,6 +39,8 @@ pub struct Linear {
     weight: (String, Var),
     bias: Option<(String, Var)>,
     products: PartCache<Vec<f32>>,
+    #[cfg(feature = "cuda")]
+    on_gpu: PartCache<Tensor>,
 }
 
 impl Linear {
@@ -57,6 +63,8 @@ impl Linear {
             weight,
             bias,
             products: PartCache::default(),
+            #[cfg(feature = "cuda")]
+            on_gpu: PartCache::default(),
         })
     }
 
@@ -85,6 +93,7 @@ impl Linear {
             let expected = format!("{inputs} columns");
             return Err(Error::shape(&self.weight.0, [input.width()], expected));
         }
+        kernels::on_gpu!(weight, self.forward_on_gpu(input, relu));
         if !kernels::is_fast(weight) {
             return self.plain(input, relu);
         }
@@ -107,6 +116,61 @@ impl Linear {
             (input.rows(), units),
             weight.device(),
         )?)
+    }
+
+    /// The fast form on a GPU: a product for each dense part, then one pass that adds them
+    /// and the rows that one-hot parts pick.
+    #[cfg(feature = "cuda")]
+    fn forward_on_gpu(&self, input: &Input, relu: bool) -> Result<Tensor> {
+        let weight = self.weight.1.as_detached_tensor();
+        let bias = self.bias.as_ref().map(|(_, bias)| bias.as_tensor());
+        let finish = cuda::Finish { bias, relu };
+        if let [Part {
+            values: Values::Dense { matrix, columns },
+            scale,
+            ..
+        }] = input.parts()
+        {
+            if matrix.dim(0)? == input.rows() {
+                let x = matrix.narrow(1, columns.start, columns.len())?;
+                return cuda::single(&x, scale.as_ref(), &weight, finish);
+            }
+        }
+        let mut terms = Vec::with_capacity(input.parts().len());
+        let mut first = 0;
+        for part in input.parts() {
+            let width = part.values.width()?;
+            let kind = match &part.values {
+                Values::Dense { matrix, columns } => {
+                    let multiply = || {
+                        let x = matrix.narrow(1, columns.start, columns.len())?;
+                        cuda::product(&x, &weight.narrow(0, first, width)?)
+                    };
+                    let is_shared = matrix.dim(0)? == input.batch();
+                    let key = (matrix, columns);
+                    let version = self.vars.version();
+                    Some(cuda::Kind::Product(match is_shared {
+                        true => (*self.on_gpu.get(first, key, version, true, multiply)?).clone(),
+                        false => multiply()?,
+                    }))
+                }
+                Values::OneHot {
+                    index,
+                    classes,
+                    strength,
+                } => Some(cuda::Kind::Picked {
+                    index,
+                    classes: *classes,
+                    first,
+                    strength: *strength,
+                }),
+                Values::Zeros { .. } => None,
+            };
+            let scale = part.scale.as_ref();
+            terms.extend(kind.map(|kind| cuda::Term { kind, scale }));
+            first += width;
+        }
+        cuda::affine(&terms, &weight, input.rows(), finish)
     }
 
     /// The plain form with candle's operations, on any device.

@@ -59,6 +59,10 @@ impl PeerNorm {
         gain: f64,
     ) -> Result<OutputGradient> {
         let activity = activity.flatten_from(1)?;
+        kernels::on_gpu!(
+            &activity,
+            Self::gate_on_gpu(peer, &activity, gradient, [rows, batch], gain)
+        );
         let gated = kernels::gate(&gradient.flatten_from(1)?, &activity, gain)?;
         let gated = OutputGradient::from(gated);
         let Some(peer) = peer else { return Ok(gated) };
@@ -66,6 +70,27 @@ impl PeerNorm {
             .excess(&activity, rows, batch)
             .at(|| "peer normalisation".into())?;
         gated.with_common(&excess, rows)
+    }
+
+    /// The same in one pass. Rows of zeros are multiplied like all others on a GPU, so the
+    /// common row is not kept apart.
+    #[cfg(feature = "cuda")]
+    fn gate_on_gpu(
+        peer: Option<&Self>,
+        activity: &Tensor,
+        gradient: &Tensor,
+        [rows, batch]: [usize; 2],
+        gain: f64,
+    ) -> Result<OutputGradient> {
+        let term = |peer: &Self| {
+            let now = kernels::column_means(activity, rows)?;
+            let factor = peer.strength / batch as f64;
+            kernels::cuda::peer(peer.means.as_tensor(), &now, peer.momentum, factor)
+        };
+        let term = peer.map(term).transpose()?;
+        let common = term.as_ref().map(|term| (term, rows));
+        let gradient = gradient.flatten_from(1)?;
+        Ok(kernels::cuda::gate(&gradient, activity, gain, common)?.into())
     }
 
     /// Updates the means from the first `rows` rows, and returns the term of each unit.

@@ -67,7 +67,7 @@ impl Accumulator {
 
     fn add_whole(&mut self, gradient: &Tensor, share: f64) -> Result<()> {
         self.begin()?;
-        if kernels::is_fast(&self.sum) {
+        if kernels::has_fast_form(&self.sum) {
             return update::add_whole(&self.sum, gradient, share);
         }
         self.sum = (&self.sum + (gradient * share)?)?.detach();
@@ -176,7 +176,7 @@ impl Accumulator {
                 form.add_to(sum, row, product, share as f32)
             })?;
         }
-        if kernels::is_fast(&self.sum) {
+        if kernels::has_fast_form(&self.sum) {
             return update::add(&self.sum, row, product, share);
         }
         let (above, here) = (self.sum.narrow(0, 0, row)?, product.values.width()?);

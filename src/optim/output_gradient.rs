@@ -116,6 +116,9 @@ impl OutputGradient {
     }
 
     pub(super) fn times(&self, factor: f64) -> Result<Self> {
+        if !self.own.device().is_cpu() && self.common.is_empty() {
+            return Ok((&self.own * factor)?.into());
+        }
         // Made on the CPU: not every device has 64-bit numbers.
         let factors =
             Tensor::full(factor, self.own.dim(0)?, &Device::Cpu)?.to_dtype(self.own.dtype())?;

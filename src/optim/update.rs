@@ -45,6 +45,7 @@ pub(super) enum Update {
 impl Update {
     /// Updates a variable and its moments.
     pub fn apply(self, var: &Var, moments: &mut [Tensor], gradient: Gradient<'_>) -> Result<()> {
+        kernels::on_gpu!(var, self.on_gpu(var, moments, gradient));
         if !kernels::is_fast(var) {
             return self.plain(var, moments, &gradient.whole(var)?);
         }
@@ -54,6 +55,64 @@ impl Update {
             Gradient::Formed(form, products) => {
                 self.fast(var, moments, Direct::Whole(&formed(var, form, products)?))
             }
+        }
+    }
+
+    /// Updates `f32` on a GPU in place. Products are added to the velocity by the matrix
+    /// product itself.
+    #[cfg(feature = "cuda")]
+    fn on_gpu(self, var: &Var, moments: &[Tensor], gradient: Gradient<'_>) -> Result<()> {
+        use crate::kernels::cuda;
+        match (self, moments) {
+            (
+                Self::Sgd {
+                    momentum,
+                    rate,
+                    shrink,
+                },
+                [velocity, ..],
+            ) => {
+                let by = cuda::Sgd {
+                    keep: momentum,
+                    fresh: 1. - momentum,
+                    rate,
+                    shrink,
+                };
+                if let Gradient::Products(products) = gradient {
+                    add_products(velocity, products, momentum, 1. - momentum)?;
+                    return cuda::sgd(var, velocity, None, by);
+                }
+                cuda::sgd(var, velocity, Some(&gradient.whole(var)?), by)
+            }
+            (
+                Self::Adam {
+                    beta1,
+                    beta2,
+                    epsilon,
+                    rate,
+                    root,
+                    shrink,
+                },
+                [first, second, ..],
+            ) => {
+                let whole = match gradient {
+                    Gradient::Products(products) => {
+                        let sum = var.zeros_like()?.detach();
+                        add_products(&sum, products, 0., 1.)?;
+                        sum
+                    }
+                    gradient => gradient.whole(var)?,
+                };
+                let by = cuda::Adam {
+                    betas: [beta1, beta2],
+                    epsilon,
+                    rate,
+                    root,
+                    shrink,
+                };
+                cuda::adam(var, [first, second], &whole, by)
+            }
+            _ => Ok(()),
         }
     }
 
@@ -285,8 +344,46 @@ impl Adam {
     }
 }
 
+/// `sum ← keep·sum + factor·valuesᵀ·delta` on a GPU, for the rows of each product.
+#[cfg(feature = "cuda")]
+fn add_products(sum: &Tensor, products: &[Product], keep: f64, factor: f64) -> Result<()> {
+    let mut first = 0;
+    for product in products {
+        add_product((sum, first), product, keep, factor)?;
+        first += product.values.width()?;
+    }
+    Ok(())
+}
+
+#[cfg(feature = "cuda")]
+fn add_product(
+    sum: (&Tensor, usize),
+    Product { values, delta }: &Product,
+    keep: f64,
+    factor: f64,
+) -> Result<()> {
+    use crate::kernels::cuda;
+    match values {
+        Values::Dense { matrix, columns } => {
+            let values = matrix.narrow(1, columns.start, columns.len())?;
+            cuda::add_product(sum, &values, &delta.whole()?, keep, factor)
+        }
+        Values::OneHot {
+            index,
+            classes,
+            strength,
+        } => {
+            let (index, factor) = ((index, *classes), factor * strength);
+            cuda::scatter(sum, index, &delta.whole()?, keep, factor)
+        }
+        Values::Zeros { .. } if keep == 1. => Ok(()),
+        Values::Zeros { width, .. } => cuda::scale(sum.0, sum.1, *width, keep),
+    }
+}
+
 /// `sum ← sum + factor·gradient`.
 pub(super) fn add_whole(sum: &Tensor, gradient: &Tensor, factor: f64) -> Result<()> {
+    kernels::on_gpu!(sum, kernels::cuda::add_to(sum, gradient, factor));
     with_values_mut(sum, |sum| {
         with_values(gradient, |gradient| {
             sum.par_chunks_mut(GRAIN)
@@ -302,6 +399,7 @@ pub(super) fn add_whole(sum: &Tensor, gradient: &Tensor, factor: f64) -> Result<
 
 /// `sum[row..] ← sum[row..] + factor·valuesᵀ·delta`.
 pub(super) fn add(sum: &Tensor, row: usize, product: &Product, factor: f64) -> Result<()> {
+    kernels::on_gpu!(sum, add_product((sum, row), product, 1., factor));
     let units = product.delta.units();
     let count = product.values.width()? * units;
     with_values_mut(sum, |sum| {

@@ -74,7 +74,7 @@ impl RunBuilder {
         self
     }
 
-    /// Sets the device: `cpu`, `cuda`, `cuda:1` or `metal`.
+    /// Sets the device: `cpu`, `cuda`, `cuda:1`, `metal` or `auto`.
     pub fn device(mut self, name: &str) -> Self {
         self.device = name.into();
         self

@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 
 use candle_core::utils::{cuda_is_available, metal_is_available};
-use candle_core::Device;
+use candle_core::{Device, DeviceLocation};
 
 use crate::error::{Error, Result};
+use crate::kernels;
 
-/// Opens the device with this name: `cpu`, `cuda`, `cuda:1`, `metal`.
+/// Opens the device with this name: `cpu`, `cuda`, `cuda:1`, `metal`; `auto` is the first GPU
+/// that this program can use, else the CPU.
 ///
 /// # Errors
 /// [`Error::Device`] if there is no such device, or the program was built without support
@@ -17,6 +19,12 @@ pub(super) fn open(name: &str) -> Result<Device> {
         name: name.into(),
         problem,
     };
+    if name == "auto" {
+        let gpu = ["cuda", "metal"]
+            .into_iter()
+            .find_map(|kind| open(kind).ok());
+        return Ok(gpu.unwrap_or(Device::Cpu));
+    }
     let (kind, number) = name.split_once(':').unwrap_or((name, "0"));
     let number = number.parse();
     let number =
@@ -30,11 +38,25 @@ pub(super) fn open(name: &str) -> Result<Device> {
         "cpu" if name == "cpu" => Ok(Device::Cpu),
         "cuda" if !cuda_is_available() => Err(missing()),
         "metal" if !metal_is_available() => Err(missing()),
-        // One stream for all threads: blocks learn on several threads, and candle's
-        // default is one stream per thread.
-        "cuda" => Device::new_cuda_with_stream(number).map_err(|error| fault(error.to_string())),
+        #[cfg(feature = "cuda")]
+        "cuda" => kernels::cuda::open(number),
         "metal" => Device::new_metal(number).map_err(|error| fault(error.to_string())),
-        _ => Err(fault("expected cpu, cuda, cuda:N or metal".into())),
+        _ => Err(fault("expected auto, cpu, cuda, cuda:N or metal".into())),
+    }
+}
+
+/// The device for people: `CPU, 8 threads`, `cuda:0, NVIDIA H200`.
+pub(super) fn describe(device: &Device) -> String {
+    match device.location() {
+        DeviceLocation::Cpu => match rayon::current_num_threads() {
+            1 => "CPU, 1 thread".into(),
+            threads => format!("CPU, {threads} threads"),
+        },
+        DeviceLocation::Cuda { gpu_id } => {
+            let name = kernels::gpu_name(device).map_or(String::new(), |name| format!(", {name}"));
+            format!("cuda:{gpu_id}{name}")
+        }
+        DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
     }
 }
 

@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use super::assemble::products;
 use super::observe::{Event, Observer};
 use super::summary::{Evaluation, Labels, Summary};
 use super::Run;
@@ -16,7 +17,10 @@ use crate::flow::batch::Batch;
 use crate::flow::examples::{Augment, Split};
 use crate::flow::random;
 use crate::flow::step::Step;
-use crate::kernels::memory;
+use crate::kernels::{self, memory};
+
+/// The time between two looks at the means of an epoch.
+const LOOK: Duration = Duration::from_secs(1);
 
 impl Run {
     /// Trains to the end and evaluates.
@@ -82,6 +86,8 @@ impl Run {
                 steps,
             });
             let mut training = 0.;
+            kernels::set_products(products(self.config.run.precision));
+            self.stored = self.data.train.on_device(&self.device)?;
             for epoch in self.epoch..last.min(epochs) {
                 training += self.train_epoch(epoch, observer)?;
                 self.evaluate_after(epoch + 1, observer)?;
@@ -103,7 +109,7 @@ impl Run {
             self.refresh_sampler(epoch)?;
         }
         let mut tally = Tally::default();
-        let clock = Instant::now();
+        let (clock, mut looked) = (Instant::now(), Instant::now());
         for indices in order.chunks(settings.batch.min(examples)).skip(done) {
             let step = self.step_of(epoch);
             let augment = Augment {
@@ -111,9 +117,10 @@ impl Run {
                 flip: settings.flip,
                 step: &step,
             };
-            let batch = self.prepare(&self.data.train.batch(indices, Some(&augment))?)?;
+            let train = self.stored.as_ref().unwrap_or(&self.data.train);
+            let batch = self.prepare(&train.batch(indices, Some(&augment))?)?;
             let reports = self.architecture.learn(&batch, &*self.sampler, &step)?;
-            tally.add(&reports);
+            tally.add(&reports)?;
             let examples = indices.len();
             observer.on(&Event::Stepped {
                 step: &step,
@@ -121,6 +128,10 @@ impl Run {
                 reports: &reports,
             });
             self.step += 1;
+            if looked.elapsed() >= LOOK {
+                self.check(&tally.means()?)?;
+                looked = Instant::now();
+            }
             if self.step == ((epoch + 1) * steps) as u64 {
                 self.architecture.epoch_ended(&step)?;
                 // The end of the epoch is saved below.
@@ -132,9 +143,11 @@ impl Run {
             }
             self.stop_if_asked()?;
         }
+        // On a GPU this waits for the last step.
+        let reports = tally.means()?;
         let seconds = clock.elapsed().as_secs_f64();
+        self.check(&reports)?;
         self.epoch = epoch + 1;
-        let reports = tally.means();
         observer.on(&Event::EpochEnded {
             epoch: self.epoch,
             epochs,
@@ -144,6 +157,28 @@ impl Run {
         self.checkpoint(observer)?;
         self.stop_if_asked()?;
         Ok(seconds)
+    }
+
+    /// Refuses means that are not finite. On a GPU, a block does not look at its own loss.
+    fn check(&self, means: &[(usize, StepReport<f64>)]) -> Result<()> {
+        for (block, report) in means {
+            let values = [
+                ("loss", report.loss),
+                ("goodness", report.positive),
+                ("goodness", report.negative),
+            ];
+            for (what, value) in values {
+                if let Some(value) = value.filter(|value| !value.is_finite()) {
+                    return Err(Error::Diverged {
+                        block: self.architecture.net().blocks[*block].name().into(),
+                        what,
+                        value,
+                        step: self.step.saturating_sub(1),
+                    });
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The next step.
@@ -287,23 +322,26 @@ struct Tally {
 }
 
 impl Tally {
-    fn add(&mut self, reports: &[(usize, StepReport)]) {
+    fn add(&mut self, reports: &[(usize, StepReport)]) -> Result<()> {
         for (block, report) in reports {
             let (sum, count) = self.sums.entry(*block).or_default();
-            sum.add(report, 1.);
+            sum.add(report, 1.)?;
             *count += 1.;
         }
+        Ok(())
     }
 
-    fn means(&self) -> Vec<(usize, StepReport)> {
+    /// The means so far.
+    fn means(&self) -> Result<Vec<(usize, StepReport<f64>)>> {
         let mean = |(block, (sum, count)): (&usize, &(StepReport, f64))| {
+            let sum = sum.read()?;
             let divided = |value: Option<f64>| value.map(|value| value / count);
             let report = StepReport {
                 loss: divided(sum.loss),
                 positive: divided(sum.positive),
                 negative: divided(sum.negative),
             };
-            (*block, report)
+            Ok((*block, report))
         };
         self.sums.iter().map(mean).collect()
     }

@@ -418,7 +418,7 @@ impl Stack {
             .iter()
             .rposition(is_learning)
             .map_or(0, |last| last + 1);
-        let width = rayon::current_num_threads();
+        let width = kernels::beside(&input.dtype_and_device().1);
         for first in (0..end).step_by(width) {
             let levels = first..(first + width).min(end);
             let (lessons, above) =

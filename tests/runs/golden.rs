@@ -150,7 +150,7 @@ fn low_polarity_exchanges_the_views_in_the_loss() -> Result<()> {
     let mut losses = Vec::new();
     for (positive, activity) in [("high", high), ("low", low)] {
         let grade = goodness(positive)?.grade(&activity, &targets, &Objective::default())?;
-        losses.push(grade.loss);
+        losses.push(grade.loss.value()?);
     }
     // ½·[log(1 + e^−(5 − 2)) + log(1 + e^(1 − 2))]
     let expected = 0.5 * ((-3f64).exp().ln_1p() + (-1f64).exp().ln_1p());

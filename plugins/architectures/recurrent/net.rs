@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use onward_core::candle_core::Tensor;
 use onward_core::contract::negatives::every_class;
 use onward_core::data::images::moved;
-use onward_core::kernels::damp;
+use onward_core::kernels::{beside, damp};
 use onward_core::optim::{Optimiser, Span};
 use onward_core::plugin;
 use onward_core::wiring::stack::no_hypotheses;
@@ -254,7 +254,10 @@ impl RecurrentNet {
         let damping = self.damping;
         let states = states.iter_mut().map(Some).chain([None]);
         let places: Vec<_> = self.net.blocks.iter_mut().zip(heard).zip(states).collect();
-        let learned = places.into_par_iter().map(|((block, heard), state)| {
+        let device = heard[0].dtype_and_device().1;
+        let each = places.len().div_ceil(beside(&device));
+        let places = places.into_par_iter().with_min_len(each);
+        let learned = places.map(|((block, heard), state)| {
             let is_learning = block.is_learning(step);
             let activity = block.forward(
                 heard,
@@ -414,7 +417,7 @@ impl Architecture for RecurrentNet {
             let learned = self.learn_step(&heard, &mut states, &views.targets, step);
             for (sum, report) in reports.iter_mut().zip(learned) {
                 if let Some(report) = report? {
-                    sum.add(&report, 1. / self.steps as f64);
+                    sum.add(&report, 1. / self.steps as f64)?;
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use candle_core::DType;
+use candle_core::{DType, Device};
 
 use super::{attempt, fault, has_shape, is_finite, Checkable};
 use crate::contract::build_context::BuildContext;
@@ -83,6 +83,19 @@ impl Examples for CheckedExamples {
         let checked = self.check(&batch, indices.len());
         checked.map_err(|problem| fault(&self.called, problem))?;
         Ok(batch)
+    }
+
+    fn on_device(&self, device: &Device) -> Result<Option<Arc<dyn Examples>>> {
+        let stored = attempt(&self.called, || self.inner.on_device(device))?;
+        let checked = |inner| -> Arc<dyn Examples> {
+            Arc::new(Self {
+                called: self.called.clone(),
+                spec: self.spec.clone(),
+                count: self.count,
+                inner,
+            })
+        };
+        Ok(stored.map(checked))
     }
 
     fn passages(&self) -> Option<Passages<'_>> {

@@ -105,7 +105,7 @@ impl GoodnessFn for Checked<dyn GoodnessFn, Facts> {
         if let Some(gradient) = &grade.gradient {
             has_shape(&self.called, "a gradient", gradient.dims(), activity.dims())?;
             // The block reports a loss that is not finite.
-            if grade.loss.is_finite() {
+            if !grade.loss.is_broken() {
                 self.check_finite("a gradient", gradient, &[activity])?;
             }
         }

@@ -45,7 +45,7 @@ pub enum Event<'a> {
         /// The duration of its training, without evaluation.
         seconds: f64,
         /// The means over the epoch, with the index of each block.
-        reports: &'a [(usize, StepReport)],
+        reports: &'a [(usize, StepReport<f64>)],
     },
     /// A part of the data was evaluated.
     Evaluated {
