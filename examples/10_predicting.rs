@@ -34,12 +34,9 @@ fn main() -> Result<()> {
     if let Some(folder) = arguments.next() {
         let run = Run::open(folder)?.without_data().build()?;
         let files: Vec<PathBuf> = arguments.collect();
-        for (file, scores) in files.iter().zip(run.predict(&files, "head")?) {
-            println!(
-                "{}: {}",
-                file.display(),
-                run.data().spec.classes[best(&scores)]
-            );
+        for (file, answer) in files.iter().zip(run.predict(&files, None)?) {
+            let class = answer.class.unwrap_or("nothing found".into());
+            println!("{}: {class}", file.display());
         }
         return Ok(());
     }

@@ -14,6 +14,16 @@ pub(crate) fn notify(line: impl Display) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
+/// Text from outside, such as the name of a file, with its control characters escaped: a
+/// terminal would obey them.
+pub(crate) fn printable(text: &str) -> String {
+    let escaped = |c: char| match c.is_control() {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    };
+    text.chars().map(escaped).collect()
+}
+
 /// An error with its place: a setting's key and origin, a file, a block, a plugin's name.
 #[non_exhaustive]
 #[derive(Debug, thiserror::Error)]
@@ -208,7 +218,21 @@ pub enum Error {
 
     /// A tensor operation that candle refused.
     #[error(transparent)]
-    Tensor(#[from] candle_core::Error),
+    Tensor(candle_core::Error),
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        if error.to_string().contains("OUT_OF_MEMORY") {
+            let problem = "its memory is full; use a smaller `batch`, fewer units, or a GPU \
+                           that nobody else uses";
+            return Self::Device {
+                name: "cuda".into(),
+                problem: problem.into(),
+            };
+        }
+        Self::Tensor(error)
+    }
 }
 
 impl Error {

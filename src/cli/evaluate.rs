@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::flags::{preferred_readout, DataDir, Device};
+use super::flags::{DataDir, Device};
 use super::outcome;
 use super::output::{print, print_json};
 use crate::data::Split;
@@ -38,8 +38,7 @@ impl Evaluate {
             builder = builder.data(data);
         }
         let run = self.data_dir.add_to(builder).build()?;
-        let preferred = preferred_readout(&self.run, &run);
-        let evaluation = run.evaluate(split, preferred.as_deref())?;
+        let evaluation = run.evaluate(split, Some(&run.preferred_readout()))?;
         if self.json {
             return print_json(&evaluation);
         }

@@ -5,13 +5,12 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::error::Result;
-use crate::run::summary::of_folder;
 use crate::run::{Run, RunBuilder};
 
 /// The device.
 #[derive(Args)]
 pub(super) struct Device {
-    /// Device: cpu, cuda, cuda:N or metal.
+    /// Device: auto (a GPU if there is one), cpu, cuda, cuda:N or metal.
     #[arg(long, default_value = "cpu", value_name = "NAME")]
     pub device: String,
 }
@@ -48,11 +47,4 @@ pub(super) fn open_to_predict(folder: &Path, device: &Device) -> Result<Run> {
         .without_data()
         .device(&device.device)
         .build()
-}
-
-/// The readout that validation chose in a finished run; otherwise the setting `readout`.
-pub(super) fn preferred_readout(folder: &Path, run: &Run) -> Option<String> {
-    let summary = of_folder(folder);
-    let preferred = summary.and_then(|summary| Some(summary["test"]["readout"].as_str()?.into()));
-    preferred.or_else(|| run.config().run.readout.clone())
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::flags::{open_to_predict, preferred_readout, Device, ReadoutName};
+use super::flags::{open_to_predict, Device, ReadoutName};
 use super::output::{print, stream};
 use crate::error::{notify, Result};
 use crate::run::generate::{Generator, Sampling};
@@ -63,7 +63,7 @@ impl Generate {
             net.readout(name)
                 .is_ok_and(|readout| readout.log_probabilities)
         };
-        let preferred = || preferred_readout(&self.run, &run).filter(has_probabilities);
+        let preferred = || Some(run.preferred_readout()).filter(has_probabilities);
         let readout = self.readout.readout.clone().or_else(preferred);
         let mut generator = Generator::new(&run, &self.prompt, readout.as_deref(), sampling)?;
         for note in generator.notes() {

@@ -28,3 +28,13 @@ pub(super) fn print_json(value: &impl serde::Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value).expect("plain values can be written");
     print(&format!("{text}\n"))
 }
+
+/// A line of CSV (RFC 4180).
+pub(super) fn csv_line<'a>(fields: impl IntoIterator<Item = &'a String>) -> String {
+    let field = |field: &String| match field.contains([',', '"', '\n', '\r']) {
+        true => format!("\"{}\"", field.replace('"', "\"\"")),
+        false => field.clone(),
+    };
+    let fields: Vec<String> = fields.into_iter().map(field).collect();
+    fields.join(",") + "\n"
+}

@@ -1,123 +1,154 @@
 //! `onward predict`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
 
-use super::flags::{open_to_predict, preferred_readout, Device, ReadoutName};
-use super::output::{print, print_json};
-use crate::error::{notify, Located, Result};
+use super::flags::{open_to_predict, Device, ReadoutName};
+use super::output::{csv_line, print, print_json};
+use crate::data::pictures::pictures_in;
+use crate::error::{notify, printable, Error, Located, Result};
+use crate::run::predict::Answer;
 
 #[derive(Args)]
 pub(super) struct Predict {
     /// Folder of a run.
     run: PathBuf,
-    /// Images of any size, grey or colour; digits may be dark on light or light on dark.
+    /// Pictures of any size, grey or colour (PNG, JPEG, WebP, BMP, TIFF, GIF), and folders of
+    /// them. Digits may be dark on light or light on dark.
     #[arg(required = true)]
     files: Vec<PathBuf>,
     #[command(flatten)]
     readout: ReadoutName,
     /// Print JSON, with the score of every class.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "csv")]
     json: bool,
+    /// Print CSV, with the score of every class.
+    #[arg(long)]
+    csv: bool,
     #[command(flatten)]
     device: Device,
 }
 
-/// The scores of the classes for an image.
-struct Answer<'a> {
-    file: &'a PathBuf,
-    scores: Vec<f64>,
-}
-
 impl Predict {
     pub(super) fn run(self) -> Result<()> {
+        let files = self.pictures()?;
         let run = open_to_predict(&self.run, &self.device)?;
-        let readouts = &run.architecture().net().readouts;
-        let first = || readouts.first().map(|readout| readout.name.to_string());
         let readout = self.readout.readout.clone();
-        let readout = readout
-            .or_else(|| preferred_readout(&self.run, &run))
-            .or_else(first);
-        let readout = readout.unwrap_or_default();
+        let readout = readout.unwrap_or_else(|| run.preferred_readout());
         let (mut answers, mut failed) = (Vec::new(), None);
-        for file in &self.files {
-            match run.predict(&[file], &readout) {
-                Ok(mut scores) => answers.push(Answer {
-                    file,
-                    scores: scores.remove(0),
-                }),
-                // The remaining images are still classified.
-                Err(error) if self.files.len() > 1 && !error.is_usage() => {
+        let all = run.predict_each(&files, Some(&readout))?;
+        for (file, answer) in files.iter().zip(all) {
+            match answer {
+                Ok(answer) => answers.push((file.as_path(), answer)),
+                // The remaining pictures are still classified.
+                Err(error) if files.len() > 1 => {
                     notify(format_args!("error: {error}"));
                     failed = Some(error);
                 }
                 Err(error) => return Err(error),
             }
         }
-        let classes = &run.data().spec.classes;
-        let is_log = run
-            .architecture()
-            .net()
-            .readout(&readout)?
-            .log_probabilities;
+        let shown = Shown {
+            classes: &run.data().spec.classes,
+            readout: &readout,
+        };
         if self.json {
-            let answers: Vec<_> = answers
+            let answers = answers
                 .iter()
-                .map(|answer| answer.json(classes, &readout))
-                .collect();
-            print_json(&answers)?;
+                .map(|(file, answer)| shown.json(file, answer));
+            print_json(&answers.collect::<Vec<_>>())?;
+        } else if self.csv {
+            let lines = answers.iter().map(|(file, answer)| shown.csv(file, answer));
+            print(&(shown.csv_header() + &lines.collect::<String>()))?;
         } else {
-            print(
-                &answers
-                    .iter()
-                    .map(|answer| answer.line(classes, &readout, is_log))
-                    .collect::<String>(),
-            )?;
+            let lines = answers
+                .iter()
+                .map(|(file, answer)| shown.line(file, answer));
+            print(&lines.collect::<String>())?;
         }
         let Some(error) = failed else { return Ok(()) };
-        let (unread, all) = (self.files.len() - answers.len(), self.files.len());
+        let (unread, all) = (files.len() - answers.len(), files.len());
         Err(error).at(|| format!("{unread} of {all} images could not be read"))
+    }
+
+    /// The files, and the pictures in the folders.
+    fn pictures(&self) -> Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for file in &self.files {
+            if !file.is_dir() {
+                found.push(file.clone());
+                continue;
+            }
+            let inside = pictures_in(file)?;
+            if inside.is_empty() {
+                let problem = "has no pictures in it or in its folders";
+                return Err(Error::usage(file.display().to_string(), problem));
+            }
+            found.extend(inside);
+        }
+        Ok(found)
     }
 }
 
-impl Answer<'_> {
-    /// The classes in order of their scores, the best first.
-    fn order(&self) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..self.scores.len()).collect();
-        order.sort_by(|&a, &b| self.scores[b].total_cmp(&self.scores[a]));
-        order
-    }
+/// How answers are shown.
+struct Shown<'a> {
+    classes: &'a [String],
+    readout: &'a str,
+}
 
-    /// The best class and the best scores; log probabilities as percentages.
-    fn line(&self, classes: &[String], readout: &str, is_log: bool) -> String {
-        let order = self.order();
+impl Shown<'_> {
+    /// The best class and the best scores; probabilities as percentages.
+    fn line(&self, file: &Path, answer: &Answer) -> String {
+        let file = printable(&file.display().to_string());
+        let Some(class) = &answer.class else {
+            return format!("{file}: nothing found\n");
+        };
+        let mut order: Vec<usize> = (0..answer.scores.len()).collect();
+        order.sort_by(|&a, &b| answer.scores[b].total_cmp(&answer.scores[a]));
         let score = |&class: &usize| {
-            let score = self.scores[class];
-            match is_log {
-                true => format!("{} {:.1}%", classes[class], 100. * score.exp()),
-                false => format!("{} {score:.1}", classes[class]),
+            let (name, score) = (printable(&self.classes[class]), answer.scores[class]);
+            match answer.probability {
+                Some(_) => format!("{name} {:.1}%", 100. * score.exp()),
+                None => format!("{name} {score:.1}"),
             }
         };
-        let shown: Vec<String> = order.iter().take(3).map(score).collect();
-        let best = &classes[order[0]];
-        format!(
-            "{}: {best}  ({readout}: {})\n",
-            self.file.display(),
-            shown.join(", ")
-        )
+        let best: Vec<String> = order.iter().take(3).map(score).collect();
+        let (class, best) = (printable(class), best.join(", "));
+        format!("{file}: {class}  ({}: {best})\n", self.readout)
     }
 
-    fn json(&self, classes: &[String], readout: &str) -> serde_json::Value {
-        let scores = classes.iter().zip(&self.scores);
+    fn csv_header(&self) -> String {
+        let first = ["file", "class", "probability"].map(String::from);
+        csv_line(first.iter().chain(self.classes))
+    }
+
+    fn csv(&self, file: &Path, answer: &Answer) -> String {
+        let number = |number: f64| number.to_string();
+        let first = [
+            file.to_string_lossy().into_owned(),
+            answer.class.clone().unwrap_or_default(),
+            answer.probability.map_or(String::new(), number),
+        ];
+        let scores = answer.scores.iter().map(|score| number(*score));
+        let scores: Vec<String> = match answer.scores.is_empty() {
+            true => self.classes.iter().map(|_| String::new()).collect(),
+            false => scores.collect(),
+        };
+        csv_line(first.iter().chain(&scores))
+    }
+
+    fn json(&self, file: &Path, answer: &Answer) -> serde_json::Value {
+        let scores = self.classes.iter().zip(&answer.scores);
         let scores: serde_json::Map<_, _> = scores
             .map(|(class, score)| (class.clone(), json!(score)))
             .collect();
         json!({
-            "file": self.file.to_string_lossy(),
-            "class": classes[self.order()[0]],
-            "readout": readout,
+            "file": file.to_string_lossy(),
+            "class": answer.class,
+            "probability": answer.probability,
+            "readout": self.readout,
             "scores": scores,
         })
     }

@@ -9,6 +9,7 @@ pub(crate) mod folder;
 pub mod generate;
 pub mod observe;
 pub mod picture;
+pub mod predict;
 pub mod summary;
 mod trainer;
 
@@ -29,9 +30,10 @@ use crate::contract::architecture::Architecture;
 use crate::contract::sampler::NegativeSampler;
 use crate::data::channels::Channels;
 use crate::data::files::write_atomically;
-use crate::data::{pictures, Content, DataSet};
+use crate::data::DataSet;
 use crate::error::{Error, Result};
 use crate::flow::batch::Batch;
+use crate::flow::examples::Examples;
 use crate::flow::step::Step;
 use crate::flow::vars::Vars;
 use crate::plugin::config::Config;
@@ -46,6 +48,8 @@ pub struct Run {
     device: Device,
     dtype: DType,
     channels: Option<Channels>,
+    /// The training examples, if they are stored on the device.
+    stored: Option<Arc<dyn Examples>>,
     /// The number of complete epochs.
     epoch: usize,
     /// The number of steps taken.
@@ -60,6 +64,11 @@ impl Run {
     /// The complete configuration.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// The device, for people: `CPU, 8 threads`, `cuda:0, NVIDIA H200`.
+    pub fn device(&self) -> String {
+        device::describe(&self.device)
     }
 
     /// The data.
@@ -184,33 +193,6 @@ impl Run {
         let step = Step::evaluation(self.config.run.seed);
         self.architecture
             .scores(&batch, &*self.sampler, readout, &step)
-    }
-
-    /// The score of each class for PNG or JPEG images, by one readout: for each file a
-    /// list with one score per class. Higher is better.
-    ///
-    /// # Errors
-    /// [`Error::File`] and [`Error::Data`] for files that are not images;
-    /// [`Error::Usage`] if the network's examples are not images, or for an unknown
-    /// readout.
-    pub fn predict(&self, files: &[impl AsRef<Path>], readout: &str) -> Result<Vec<Vec<f64>>> {
-        let spec = &self.data.spec;
-        if spec.content == Content::Text {
-            let problem = "expected a run on images, found one on text; \
-                           generate text with: onward generate";
-            return Err(Error::usage(&self.config.architecture, problem));
-        }
-        let mut values = Vec::new();
-        for file in files {
-            let bytes = pictures::example(&pictures::open(file.as_ref())?, spec)?;
-            values.extend(bytes.into_iter().map(|byte| f32::from(byte) / 255.));
-        }
-        let shape = [&[files.len()], &spec.shape[..]].concat();
-        let scores = self.scores(Tensor::from_vec(values, shape, &Device::Cpu)?, readout)?;
-        Ok(scores
-            .to_device(&Device::Cpu)?
-            .to_dtype(DType::F64)?
-            .to_vec2()?)
     }
 
     fn header(&self) -> Header {

@@ -608,7 +608,7 @@ fn usage_errors_exit_with_code_2_and_name_valid_values() {
         (&["--data", "idx"], &["--data idx:DIR"]),
         (&["--preset", "hintn"], &["one of hinton,", "nebuly"]),
         (&["--device", "cuda"], &["--features cuda"]),
-        (&["--device", "tpu"], &["expected cpu, cuda"]),
+        (&["--device", "tpu"], &["expected auto, cpu, cuda"]),
         (&["--threads", "0"], &["--threads"]),
         (&["--nonsense"], &["--nonsense"]),
         // A setting belongs to the named plugin, in any order of the arguments.
@@ -825,7 +825,7 @@ fn images_are_classified_without_the_training_data() {
         self::text(&output.stdout).contains("3.png: lying"),
         "the valid image is not classified"
     );
-    assert!(self::text(&output.stderr).contains("noise.png: is neither PNG nor JPEG"));
+    assert!(self::text(&output.stderr).contains("noise.png: is no picture"));
     let message = fails(
         2,
         &[

@@ -366,7 +366,7 @@ fn images_and_text_are_distinguished() -> Result<()> {
     );
     let run = shallow("fables").build()?;
     let error = run
-        .predict(&[picture.path().join("a.png")], "softmax")
+        .predict(&[picture.path().join("a.png")], Some("softmax"))
         .unwrap_err();
     assert!(
         error.is_usage() && error.to_string().contains("onward generate"),
@@ -506,7 +506,9 @@ fn the_program_generates_text() -> Result<()> {
             "{arguments:?}: {message}"
         );
     }
-    let error = Run::load(run)?.predict(&["x.png"], "softmax").unwrap_err();
+    let error = Run::load(run)?
+        .predict(&["x.png"], Some("softmax"))
+        .unwrap_err();
     assert!(matches!(error, Error::Usage { .. }), "{error}");
     Ok(())
 }

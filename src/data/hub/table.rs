@@ -142,7 +142,7 @@ fn values<T: DataType>(
 /// The bytes of an image, channel by channel, or a message if it does not have this
 /// shape.
 fn exactly(picture: &[u8], shape: [usize; 3]) -> Result<Vec<u8>, String> {
-    let image = pictures::decode(std::io::Cursor::new(picture))?;
+    let image = pictures::decode(picture)?;
     let [channels, height, width] = shape;
     let color = image.color();
     let found = [

@@ -1,0 +1,453 @@
+//! A data set from folders of pictures, one for each class.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{example, open, FORMATS};
+use crate::data::images::Images;
+use crate::data::{Content, DataSet, ExampleSpec, Framing};
+use crate::error::{notify, Error, Result};
+use crate::flow::random::{shuffled, stream};
+
+crate::choices! {
+    /// The handling of images that cannot be read.
+    pub enum Broken {
+        /// Refuse the data set, with the number of broken images and the first of them.
+        Refuse = "refuse",
+        /// Skip broken images, with a warning that states their number.
+        Skip = "skip",
+    }
+}
+
+/// The names of the folders of each part, in small letters.
+const TRAINING: [&str; 2] = ["train", "training"];
+const VALIDATION: [&str; 4] = ["val", "valid", "validation", "dev"];
+const TEST: [&str; 2] = ["test", "testing"];
+
+/// Reads a data set from folders, one per class: `<dir>/<class>/<picture>`, resized to
+/// `shape`.
+///
+/// If `<dir>/train/` and `<dir>/test/` exist, these are the parts, and `<dir>/val/`, if it
+/// exists, is the validation part. Their classes are matched by name. Otherwise a random
+/// sixth of all pictures is the test part; it stays the same as long as the files do. Without
+/// a folder for it, a sixth of the remaining pictures is the validation part.
+///
+/// # Errors
+/// [`Error::File`] and [`Error::Data`] for folders that cannot be read or have no classes
+/// or pictures, for classes that only a part has, and for broken pictures, unless `broken` is
+/// `skip`.
+pub fn data_set(dir: &Path, shape: [usize; 3], broken: Broken) -> Result<DataSet> {
+    let parts = Parts::of(dir)?;
+    let classes = classes_of(parts.train.as_deref().unwrap_or(dir))?;
+    if classes.len() < 2 || classes.len() > 256 {
+        return Err(Error::data(dir, no_classes(dir, &classes)));
+    }
+    let names = classes
+        .iter()
+        .map(|name| name.to_string_lossy().into_owned());
+    let spec = ExampleSpec::new(&shape, names.collect(), Content::Picture(Framing::Whole));
+    let reader = Reader {
+        classes,
+        spec: &spec,
+        broken,
+    };
+    let (train, validation, test) = match (&parts.train, &parts.test) {
+        (Some(train), Some(test)) => {
+            let validation = parts.validation.as_deref();
+            let validation = validation.map(|dir| reader.part(dir, false)).transpose()?;
+            (
+                reader.part(train, true)?,
+                validation,
+                reader.part(test, false)?,
+            )
+        }
+        _ => {
+            let all = reader.listed(dir, true)?.into_iter().enumerate();
+            let (test, train): (Vec<_>, Vec<_>) = all.partition(|(index, _)| index % 6 == 5);
+            let bare = |files: Vec<(usize, Listed)>| files.into_iter().map(|(_, file)| file);
+            (
+                reader.read(dir, bare(train).collect())?,
+                None,
+                reader.read(dir, bare(test).collect())?,
+            )
+        }
+    };
+    let (of_train, of_test) = (train.labels().len(), test.labels().len());
+    if of_train < 6 || of_test == 0 {
+        let found = of_train + of_test;
+        let problem =
+            format!("found {found} images, expected at least 6 for training and 1 for testing");
+        return Err(Error::data(dir, problem));
+    }
+    let (train, validation) = match validation {
+        Some(validation) => (train, validation),
+        None => train.split_last(of_train / 6),
+    };
+    Ok(DataSet {
+        spec,
+        train: Arc::new(train),
+        validation: Arc::new(validation),
+        test: Arc::new(test),
+        text: None,
+    })
+}
+
+/// The folders of the parts.
+struct Parts {
+    train: Option<PathBuf>,
+    validation: Option<PathBuf>,
+    test: Option<PathBuf>,
+}
+
+impl Parts {
+    fn of(dir: &Path) -> Result<Self> {
+        let folders = folders_in(dir)?;
+        let find = |names: &[&str]| {
+            let is_one =
+                |name: &&OsString| names.contains(&name.to_string_lossy().to_lowercase().as_str());
+            folders.iter().find(is_one).map(|name| dir.join(name))
+        };
+        let parts = Self {
+            train: find(&TRAINING),
+            validation: find(&VALIDATION),
+            test: find(&TEST),
+        };
+        // A class may be called `test`; a part alone is a mistake if it holds classes.
+        let holds_classes = |part: &Option<PathBuf>| {
+            let found = part.as_ref().map(|dir| folders_in(dir));
+            matches!(found, Some(Ok(found)) if !found.is_empty())
+        };
+        match (&parts.train, &parts.test) {
+            (Some(_), None) if holds_classes(&parts.train) => {
+                let other = match &parts.validation {
+                    Some(other) => format!(
+                        "; rename {} to test, or move its pictures to the training part",
+                        other.display()
+                    ),
+                    None => "; add one, or name the training folder itself, of which a sixth \
+                             is then the test part"
+                        .into(),
+                };
+                let problem = format!("has a training part, but no folder `test`{other}");
+                Err(Error::data(dir, problem))
+            }
+            (Some(_), Some(_)) => Ok(parts),
+            _ => Ok(Self {
+                train: None,
+                validation: None,
+                test: None,
+            }),
+        }
+    }
+}
+
+/// Why these folders are not classes.
+fn no_classes(dir: &Path, classes: &[OsString]) -> String {
+    let problem = format!(
+        "found {} {}, expected one for each class, 2 to 256",
+        classes.len(),
+        if classes.len() == 1 {
+            "folder"
+        } else {
+            "folders"
+        }
+    );
+    let inside = match classes {
+        [only] => dir.join(only),
+        _ => return problem,
+    };
+    match folders_in(&inside) {
+        Ok(inner) if inner.len() >= 2 => format!(
+            "{problem}; {} has {} folders: name that one",
+            inside.display(),
+            inner.len()
+        ),
+        _ => problem,
+    }
+}
+
+/// What is in a folder, but for hidden entries, in order.
+fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(dir).map_err(Error::file("read", dir))?;
+    let mut paths = entries
+        .map(|entry| {
+            entry
+                .map(|entry| entry.path())
+                .map_err(Error::file("read", dir))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    paths.retain(|path| {
+        let name = path.file_name().map(|name| name.to_string_lossy());
+        // Archives made on a Mac have a second folder.
+        name.is_some_and(|name| !name.starts_with('.') && name != "__MACOSX")
+    });
+    paths.sort();
+    Ok(paths)
+}
+
+fn folders_in(dir: &Path) -> Result<Vec<OsString>> {
+    let folders = entries(dir)?.into_iter().filter(|path| path.is_dir());
+    Ok(folders
+        .filter_map(|path| path.file_name().map(Into::into))
+        .collect())
+}
+
+/// The class folders. Names need not be UTF-8.
+fn classes_of(dir: &Path) -> Result<Vec<OsString>> {
+    folders_in(dir)
+}
+
+/// A picture with its class.
+type Listed = (PathBuf, u8);
+
+/// Reads the parts of a data set with these classes.
+struct Reader<'a> {
+    classes: Vec<OsString>,
+    spec: &'a ExampleSpec,
+    broken: Broken,
+}
+
+impl Reader<'_> {
+    /// The pictures of a folder of classes.
+    fn part(&self, dir: &Path, is_training: bool) -> Result<Images> {
+        if let Some(other) = classes_of(dir)?
+            .into_iter()
+            .find(|name| !self.classes.contains(name))
+        {
+            let problem = format!(
+                "has a class `{}`, which the training part has not",
+                other.to_string_lossy()
+            );
+            return Err(Error::data(dir, problem));
+        }
+        self.read(dir, self.listed(dir, is_training)?)
+    }
+
+    /// All pictures with their classes, in a fixed random order. Every class must have one if
+    /// this is the training part.
+    fn listed(&self, dir: &Path, is_training: bool) -> Result<Vec<Listed>> {
+        let (mut files, mut others) = (Vec::new(), BTreeMap::new());
+        for (class, name) in self.classes.iter().enumerate() {
+            let folder = dir.join(name);
+            let before = files.len();
+            for path in if folder.is_dir() {
+                entries(&folder)?
+            } else {
+                Vec::new()
+            } {
+                match is_picture(&path) {
+                    true => files.push((path, class as u8)),
+                    false => *others.entry(ending(&path)).or_insert(0) += 1,
+                }
+            }
+            if files.len() == before {
+                let found = count_endings(&others);
+                let problem = format!("found no pictures ({FORMATS}){found}");
+                if is_training {
+                    return Err(Error::data(folder, problem));
+                }
+                notify(format_args!("warning: {}: {problem}", folder.display()));
+            }
+        }
+        if !others.is_empty() {
+            let all: usize = others.values().sum();
+            notify(format_args!(
+                "warning: {}: {all} of {} entries are no pictures that can be read, and are \
+                 left out{}",
+                dir.display(),
+                all + files.len(),
+                count_endings(&others)
+            ));
+        }
+        let order = shuffled(&mut stream(0, "test part", 0), files.len());
+        Ok(order
+            .into_iter()
+            .map(|index| files[index].clone())
+            .collect())
+    }
+
+    fn read(&self, dir: &Path, files: Vec<Listed>) -> Result<Images> {
+        use rayon::prelude::*;
+        let all = files.len();
+        let bytes = |path: &Path| {
+            let shown = example(&open(path)?, self.spec)?;
+            shown.ok_or_else(|| Error::data(path, "shows nothing"))
+        };
+        let decoded: Vec<Result<Vec<u8>>> = files.par_iter().map(|(path, _)| bytes(path)).collect();
+        let (mut pixels, mut labels, mut faults) = (Vec::new(), Vec::new(), Vec::new());
+        for (decoded, (_, class)) in decoded.into_iter().zip(&files) {
+            match decoded {
+                Ok(bytes) => {
+                    pixels.extend(bytes);
+                    labels.push(*class);
+                }
+                Err(error) => faults.push(error.to_string()),
+            }
+        }
+        if let Some(first) = faults.first() {
+            let problem = format!(
+                "{} of {all} images cannot be read; the first error: {first}",
+                faults.len()
+            );
+            if self.broken == Broken::Refuse {
+                let cure = "repair them, or leave them out with --set data.broken=skip";
+                return Err(Error::data(dir, format!("{problem}; {cure}")));
+            }
+            notify(format_args!(
+                "warning: {}: {problem}; they are left out",
+                dir.display()
+            ));
+        }
+        let lost = |class: &u8| !labels.contains(class);
+        if let Some((_, class)) = files.iter().find(|(_, class)| lost(class)) {
+            let name = &self.spec.classes[usize::from(*class)];
+            let problem = format!("of the class `{name}` no picture is left");
+            return Err(Error::data(dir, problem));
+        }
+        let shape = [self.spec.shape[0], self.spec.shape[1], self.spec.shape[2]];
+        Images::new(pixels, labels, shape)
+    }
+}
+
+/// The pictures in a folder and the folders in it, in order.
+pub(crate) fn pictures_in(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for path in entries(dir)? {
+        // A link could lead in a circle.
+        if path.is_dir() && !path.is_symlink() {
+            found.extend(pictures_in(&path)?);
+        } else if is_picture(&path) {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}
+
+/// Endings that are read without a look into the file.
+const ENDINGS: [&str; 11] = [
+    "png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "tif", "tiff", "gif", "dib",
+];
+
+/// Whether a file is a picture, by its ending or its first bytes.
+fn is_picture(path: &Path) -> bool {
+    if !path.is_file() {
+        return false;
+    }
+    if ENDINGS.contains(&ending(path).as_str()) {
+        return true;
+    }
+    let mut start = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(16).read_to_end(&mut start));
+    let format = read.ok().and_then(|_| image::guess_format(&start).ok());
+    format.is_some_and(|format| format.reading_enabled())
+}
+
+/// The ending of a file in small letters; `folder` for a folder.
+fn ending(path: &Path) -> String {
+    if path.is_dir() {
+        return "folder".into();
+    }
+    let ending = path.extension().unwrap_or_default();
+    ending.to_string_lossy().to_lowercase()
+}
+
+/// `: 3 .heic, 1 .txt`.
+fn count_endings(counts: &BTreeMap<String, usize>) -> String {
+    let counted = counts.iter().map(|(ending, count)| match ending.as_str() {
+        "" => format!("{count} without an ending"),
+        "folder" => format!("{count} folders"),
+        _ => format!("{count} .{ending}"),
+    });
+    match counted.collect::<Vec<_>>() {
+        counted if counted.is_empty() => String::new(),
+        counted => format!(": {}", counted.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::{GrayImage, Luma};
+
+    fn folder(sizes: &[(u32, u32)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (class, value) in [("dark", 20u8), ("light", 220)] {
+            std::fs::create_dir(folder.path().join(class)).unwrap();
+            for (index, &(width, height)) in sizes.iter().enumerate() {
+                let image = GrayImage::from_pixel(width, height, Luma([value]));
+                let ending = if index % 2 == 0 { "png" } else { "JPG" };
+                image
+                    .save(folder.path().join(class).join(format!("{index}.{ending}")))
+                    .unwrap();
+            }
+        }
+        folder
+    }
+
+    #[test]
+    fn pictures_of_any_size_become_examples() -> Result<()> {
+        let folder = folder(&[(5, 9), (40, 30), (28, 28), (1, 1), (60, 7), (8, 8)]);
+        let data = data_set(folder.path(), [3, 4, 6], Broken::Refuse)?;
+        assert_eq!(data.spec.classes, ["dark", "light"]);
+        assert_eq!(
+            (data.train.len(), data.validation.len(), data.test.len()),
+            (9, 1, 2)
+        );
+        let batch = data.train.batch(&[0, 1, 2, 3, 4, 5, 6, 7, 8], None)?;
+        let rows = batch.rows().to_vec2::<f32>()?;
+        for (row, &label) in rows.iter().zip(batch.labels()?) {
+            let expected = [20., 220.][label as usize] / 255.;
+            assert!(
+                row.len() == 72 && row.iter().all(|value| (value - expected).abs() < 0.02),
+                "{label}: {row:?}"
+            );
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_broken_picture_is_an_error_unless_skipping_is_set() -> Result<()> {
+        let folder = folder(&[(8, 8); 8]);
+        std::fs::write(
+            folder.path().join("dark").join("0.png"),
+            b"\x89PNG\r\n\x1a\nnothing",
+        )
+        .unwrap();
+        std::fs::write(folder.path().join("dark").join("1.JPG"), b"hello").unwrap();
+        let error = data_set(folder.path(), [1, 4, 4], Broken::Refuse)
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(
+            error.contains("images cannot be read") && error.contains("broken=skip"),
+            "{error}"
+        );
+        let data = data_set(folder.path(), [1, 4, 4], Broken::Skip)?;
+        assert_eq!(
+            data.train.len() + data.validation.len() + data.test.len(),
+            14
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn a_folder_without_classes_or_pictures_is_refused() {
+        let empty = tempfile::tempdir().unwrap();
+        let error = data_set(empty.path(), [1, 4, 4], Broken::Refuse)
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(error.contains("one for each class"), "{error}");
+        let folder = folder(&[(8, 8); 4]);
+        std::fs::create_dir(folder.path().join("other")).unwrap();
+        let error = data_set(folder.path(), [1, 4, 4], Broken::Refuse)
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(error.contains("found no pictures"), "{error}");
+    }
+}

@@ -1,0 +1,155 @@
+//! Predictions for pictures.
+
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use rayon::prelude::*;
+
+use super::Run;
+use crate::data::{pictures, Content};
+use crate::error::{Error, Result};
+use crate::run::summary::of_folder;
+
+/// The answer of a network for one picture.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// The number of the best class; `None` if nothing can be seen in the picture, such as on
+    /// a blank page.
+    pub best: Option<usize>,
+    /// The name of the best class.
+    pub class: Option<String>,
+    /// The probability of the best class, if the readout gives probabilities.
+    pub probability: Option<f64>,
+    /// The score of every class, in the order of the classes; higher is better. Empty if
+    /// nothing can be seen.
+    pub scores: Vec<f64>,
+}
+
+/// The pictures whose scores are computed at once.
+const TOGETHER: usize = 200;
+
+impl Run {
+    /// Classifies picture files of any size, by one readout, by default
+    /// [`Run::preferred_readout`].
+    ///
+    /// ```no_run
+    /// # fn main() -> onward_core::Result<()> {
+    /// let run = onward_core::Run::open("runs/digits")?.without_data().build()?;
+    /// for answer in run.predict(&["a.png", "b.jpg"], None)? {
+    ///     println!("{:?} with probability {:?}", answer.class, answer.probability);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::File`] and [`Error::Data`] for files that are no pictures; [`Error::Usage`]
+    /// if the network's examples are not images, or for an unknown readout.
+    pub fn predict<P: AsRef<Path> + Sync>(
+        &self,
+        files: &[P],
+        readout: Option<&str>,
+    ) -> Result<Vec<Answer>> {
+        self.predict_each(files, readout)?.into_iter().collect()
+    }
+
+    /// As [`Run::predict`], with the error of each file that cannot be read in its place.
+    ///
+    /// # Errors
+    /// [`Error::Usage`], as there.
+    pub fn predict_each<P: AsRef<Path> + Sync>(
+        &self,
+        files: &[P],
+        readout: Option<&str>,
+    ) -> Result<Vec<Result<Answer>>> {
+        let open = |file: &P| pictures::open(file.as_ref());
+        self.classify(files, readout, open)
+    }
+
+    /// As [`Run::predict`], from the bytes of the files.
+    ///
+    /// # Errors
+    /// As [`Run::predict`].
+    pub fn predict_bytes<B: AsRef<[u8]> + Sync>(
+        &self,
+        pictures: &[B],
+        readout: Option<&str>,
+    ) -> Result<Vec<Answer>> {
+        let decode = |bytes: &B| {
+            let decoded = pictures::decode(bytes.as_ref());
+            decoded.map_err(|problem| Error::data("picture", problem))
+        };
+        self.classify(pictures, readout, decode)?
+            .into_iter()
+            .collect()
+    }
+
+    /// The readout that answers by default: the one that validation chose, else the setting
+    /// `readout`, else the first one of the network.
+    pub fn preferred_readout(&self) -> String {
+        let folders = [self.folder(), self.origin.as_deref()];
+        let summary = folders.into_iter().flatten().find_map(of_folder);
+        let chosen = summary.and_then(|summary| Some(summary["test"]["readout"].as_str()?.into()));
+        let first = || self.architecture.net().readouts.first();
+        chosen
+            .or_else(|| self.config.run.readout.clone())
+            .or_else(|| first().map(|readout| readout.name.into()))
+            .unwrap_or_default()
+    }
+
+    fn classify<T: Sync>(
+        &self,
+        pictures: &[T],
+        readout: Option<&str>,
+        open: impl Fn(&T) -> Result<image::DynamicImage> + Sync,
+    ) -> Result<Vec<Result<Answer>>> {
+        let spec = &self.data.spec;
+        if spec.content == Content::Text {
+            let problem = "expected a run on images, found one on text; \
+                           generate text with: onward generate";
+            return Err(Error::usage(&self.config.architecture, problem));
+        }
+        let preferred = self.preferred_readout();
+        let readout = readout.unwrap_or(&preferred);
+        let is_log = self.architecture.net().readout(readout)?.log_probabilities;
+        let mut answers = Vec::with_capacity(pictures.len());
+        for some in pictures.chunks(TOGETHER) {
+            let seen: Vec<Result<Option<Vec<u8>>>> = some
+                .par_iter()
+                .map(|picture| pictures::example(&open(picture)?, spec))
+                .collect();
+            let mut scores = self.scores_of(&seen, readout)?.into_iter();
+            for seen in seen {
+                answers.push(seen.map(|seen| {
+                    let scores = seen.and_then(|_| scores.next()).unwrap_or_default();
+                    self.answer(scores, is_log)
+                }));
+            }
+        }
+        Ok(answers)
+    }
+
+    /// The scores of the pictures in which something can be seen.
+    fn scores_of(&self, seen: &[Result<Option<Vec<u8>>>], readout: &str) -> Result<Vec<Vec<f64>>> {
+        let examples: Vec<&Vec<u8>> = seen.iter().flatten().flatten().collect();
+        if examples.is_empty() {
+            return Ok(Vec::new());
+        }
+        let shape = [&[examples.len()], &self.data.spec.shape[..]].concat();
+        let values = examples.into_iter().flatten();
+        let values: Vec<f32> = values.map(|&byte| f32::from(byte) / 255.).collect();
+        let scores = self.scores(Tensor::from_vec(values, shape, &Device::Cpu)?, readout)?;
+        let scores = scores.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
+        Ok(scores.to_vec2()?)
+    }
+
+    fn answer(&self, scores: Vec<f64>, is_log: bool) -> Answer {
+        let best = (0..scores.len()).max_by(|&a, &b| scores[a].total_cmp(&scores[b]));
+        Answer {
+            best,
+            class: best.and_then(|best| self.data.spec.classes.get(best).cloned()),
+            probability: best.filter(|_| is_log).map(|best| scores[best].exp()),
+            scores,
+        }
+    }
+}
