@@ -24,6 +24,15 @@ pub(crate) fn printable(text: &str) -> String {
     text.chars().map(escaped).collect()
 }
 
+/// A word of a command line, in quotes where the shell would change it.
+pub(crate) fn shell_word(word: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "_-./:,=+@%".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.to_string();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
 /// An error with its place: a setting's key and origin, a file, a block, a plugin's name.
 #[non_exhaustive]
 #[derive(Debug, thiserror::Error)]
@@ -361,6 +370,12 @@ pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> &str {
 /// `, did you mean …?` if a known name is close to the given name, else nothing.
 fn nearest(given: &str, known: &[String]) -> String {
     let last = given.rsplit('.').next().unwrap_or(given);
+    if let Some(inner) = known
+        .iter()
+        .find(|name| name.ends_with(&format!(".{last}")))
+    {
+        return format!(", did you mean `{inner}`?");
+    }
     known
         .iter()
         .map(|name| (strsim::damerau_levenshtein(last, name), name))
@@ -406,5 +421,14 @@ mod tests {
     #[test]
     fn nothing_is_suggested_for_a_name_far_from_all_others() {
         assert_eq!(nearest("sampler.banana", &["strength".to_string()]), "");
+    }
+
+    #[test]
+    fn a_word_is_quoted_where_the_shell_would_change_it() {
+        assert_eq!(shell_word("data=text:a/b-1.txt"), "data=text:a/b-1.txt");
+        assert_eq!(shell_word("hidden=[100]"), "'hidden=[100]'");
+        assert_eq!(shell_word("$HOME;ls"), "'$HOME;ls'");
+        assert_eq!(shell_word("my runs/it's"), r"'my runs/it'\''s'");
+        assert_eq!(shell_word(""), "''");
     }
 }

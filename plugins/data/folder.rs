@@ -5,12 +5,14 @@ use onward_core::data::{folder, DataSet};
 use onward_core::plugin::registry::Preset;
 
 onward_core::settings! {
-    /// PNG and JPEG images of any size, grey or colour, in one folder per class:
-    /// `<dir>/<class>/<image>`.
+    /// Pictures of any size, grey or colour (PNG, JPEG, WebP, BMP, TIFF, GIF), in one folder
+    /// per class: `<dir>/<class>/<picture>`.
     ///
-    /// If there are `<dir>/train/` and `<dir>/test/`, they are the parts; otherwise a
-    /// sixth of the images, always the same, is the test part. A sixth of the rest is the
-    /// validation part. Images are resized without cropping.
+    /// If there are `<dir>/train/` and `<dir>/test/`, they are the parts, and `<dir>/val/`, if
+    /// it is there, is the validation part; otherwise a sixth of the pictures, always the
+    /// same, is the test part. Without a folder for it, a sixth of the rest is the validation
+    /// part. Classes are matched by the names of their folders. Pictures are resized without
+    /// cropping.
     pub struct Folder {
         /// The folder that contains one folder per class; short form: `folder:DIR`.
         dir: String = String::new();
@@ -35,12 +37,12 @@ const PRESETS: &[Preset] = &[Preset {
 
 onward_core::register! {
     DataSet, "folder",
-    "your own PNG or JPEG images in one folder per class, as folder:DIR (onward, 2026)",
+    "your own pictures in one folder per class, as folder:DIR (onward, 2026)",
     |settings: Folder, _context| {
         let channels = if settings.colour { 3 } else { 1 };
         let shape = [channels, settings.height, settings.width];
         let dir = folder(&settings.dir, "--data folder:DIR")?;
-        Ok(Box::new(data_set(dir, shape, settings.broken)?))
+        Ok(Box::new(data_set(&dir, shape, settings.broken)?))
     },
     .argument("dir").presets(PRESETS)
 }

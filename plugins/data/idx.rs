@@ -6,10 +6,12 @@ use onward_core::plugin::registry::Preset;
 onward_core::settings! {
     /// Grey images of any height and width in the four files of MNIST:
     /// `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, `t10k-images-idx3-ubyte`,
-    /// `t10k-labels-idx1-ubyte`, plain or `.gz`.
+    /// `t10k-labels-idx1-ubyte`, plain or `.gz`, also in the spellings of other programs
+    /// (`train-images.idx3-ubyte`, `emnist-digits-train-images-idx3-ubyte`).
     ///
-    /// The last sixth of the training images is the validation part. The largest label of
-    /// the training part determines the number of classes.
+    /// The last sixth of the training images is the validation part; a random sixth if the
+    /// file is sorted by class. The largest label of the training part determines the number
+    /// of classes.
     pub struct Idx {
         /// The folder of the four files; short form: `idx:DIR`.
         dir: String = String::new();
@@ -30,7 +32,7 @@ onward_core::register! {
      (LeCun 1998, yann.lecun.com/exdb/mnist)",
     |settings: Idx, _context| {
         let dir = folder(&settings.dir, "--data idx:DIR")?;
-        Ok(Box::new(idx::data_set(&[dir.into()], "idx", &[], Framing::Object(4))?))
+        Ok(Box::new(idx::data_set(&[dir], "idx", &[], Framing::Object(4))?))
     },
     .argument("dir").presets(PRESETS)
 }

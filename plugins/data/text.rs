@@ -1,10 +1,9 @@
 //! Data sets `text` and `fables`: windows of text, with the next token as the class.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use onward_core::data::text::{data_set, paragraphs, read, Parts, Text};
-use onward_core::data::DataSet;
+use onward_core::data::{at_home, DataSet};
 use onward_core::export::Table;
 use onward_core::plugin::registry::Preset;
 use onward_core::{BuildContext, Error, Located, Result, Tokenizer};
@@ -137,7 +136,7 @@ fn usage(problem: String) -> Error {
 fn documents(files: &[&str], document: Document) -> Result<Vec<String>> {
     let mut documents = Vec::new();
     for file in files {
-        let text = read(Path::new(file))?;
+        let text = read(&at_home(file))?;
         match document {
             Document::File => documents.push(text),
             Document::Paragraph => documents.extend(paragraphs(&text)),

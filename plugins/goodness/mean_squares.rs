@@ -2,6 +2,7 @@
 
 use onward_core::candle_core::Tensor;
 use onward_core::contract::goodness::Polarity;
+use onward_core::plugin::registry::Preset;
 use onward_core::{kernels, GoodnessFn, Result};
 
 onward_core::settings! {
@@ -40,11 +41,26 @@ impl GoodnessFn for MeanSquares {
     }
 }
 
+/// The gradient is that of the sum of squares, divided by the number of units: Adam does not
+/// depend on its size, and a peer normalisation of the usual strength would outweigh it.
+const PRESETS: &[Preset] = &[Preset {
+    name: "adam",
+    about: "Adam, which does not depend on the size of the gradient, and no peer normalisation",
+    settings: r#"
+        theta = 1.0
+        temperature = 0.1
+        optimiser = "adam"
+        lr = 0.001
+        layer = { peer = 0.0 }
+    "#,
+}];
+
 onward_core::register! {
     dyn GoodnessFn, "mean_squares",
     "mean of squared activities, threshold 2 \
      (nebuly-ai forward_forward; Hinton 2022, arXiv 2212.13345)",
-    |settings: MeanSquares, _context| Ok(Box::new(settings))
+    |settings: MeanSquares, _context| Ok(Box::new(settings)),
+    .presets(PRESETS)
 }
 
 #[cfg(test)]

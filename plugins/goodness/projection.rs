@@ -3,6 +3,7 @@
 
 use onward_core::candle_core::Tensor;
 use onward_core::candle_nn::Init;
+use onward_core::plugin::registry::Preset;
 use onward_core::{
     kernels, BuildContext, Error, GoodnessFn, Grade, Input, LastResult, Linear, Optimiser, Result,
     Step, Targets,
@@ -122,11 +123,24 @@ impl GoodnessFn for Goodness {
     }
 }
 
+/// A goodness for each class has the loss of a classifier and needs no negatives.
+const PRESETS: &[Preset] = &[Preset {
+    name: "classifier",
+    about: "the loss of a local classifier, without negatives",
+    settings: r#"
+        loss = "cross_entropy"
+        sampler = "plain"
+        optimiser = "adam"
+        lr = 0.001
+    "#,
+}];
+
 onward_core::register! {
     dyn GoodnessFn, "projection",
     "linear map to a goodness for each class, for the loss cross_entropy \
      (Mono-Forward 2025, arXiv 2501.09238)",
-    |settings: Projection, context| Ok(Box::new(Goodness::new(&settings, context)?))
+    |settings: Projection, context| Ok(Box::new(Goodness::new(&settings, context)?)),
+    .presets(PRESETS)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use toml::{Table, Value};
 
 use crate::contract::architecture::Architecture;
 use crate::data::DataSet;
-use crate::error::{Error, Result};
+use crate::error::{shell_word, Error, Result};
 use crate::plugin::config::{Config, NO_PRESET};
 use crate::plugin::registry;
 use crate::plugin::source::Source;
@@ -111,15 +111,6 @@ fn is_loud(key: &str) -> bool {
     !SILENT.contains(&key)
 }
 
-/// A word of a command line, in quotes where the shell would change it.
-pub(super) fn shell_word(word: &str) -> String {
-    let is_plain = |c: char| c.is_alphanumeric() || "_-./:,=+@%".contains(c);
-    if !word.is_empty() && word.chars().all(is_plain) {
-        return word.to_string();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
-}
-
 /// All settings with their paths.
 fn flat(table: &Table, prefix: &str) -> Vec<(String, Value)> {
     let mut settings = Vec::new();
@@ -147,19 +138,5 @@ fn plain(value: &Value) -> String {
             )
         }
         value => value.to_string(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_word_is_quoted_where_the_shell_would_change_it() {
-        assert_eq!(shell_word("data=text:a/b-1.txt"), "data=text:a/b-1.txt");
-        assert_eq!(shell_word("hidden=[100]"), "'hidden=[100]'");
-        assert_eq!(shell_word("$HOME;ls"), "'$HOME;ls'");
-        assert_eq!(shell_word("my runs/it's"), r"'my runs/it'\''s'");
-        assert_eq!(shell_word(""), "''");
     }
 }

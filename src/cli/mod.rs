@@ -1,5 +1,6 @@
 //! The command line of `onward` and of every program that links plugins to it.
 
+mod advice;
 mod command_line;
 mod evaluate;
 mod flags;
@@ -74,6 +75,25 @@ pub fn main() -> ExitCode {
     main_with(std::env::args_os())
 }
 
+/// How to give a setting that was given as a flag.
+fn hint(error: &clap::Error) -> Option<String> {
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
+    if error.kind() != ErrorKind::UnknownArgument {
+        return None;
+    }
+    let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else {
+        return None;
+    };
+    let key = flag
+        .strip_prefix("--")?
+        .split('=')
+        .next()?
+        .replace('-', "_");
+    Some(format!(
+        "Settings have no flags of their own; give one as --set {key}=VALUE (see: onward show)."
+    ))
+}
+
 /// As [`main`], with these arguments; the first is the name of the program.
 pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(arguments) {
@@ -81,6 +101,9 @@ pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => {
             // Help and version are not failures. If printing fails, the pipe is closed.
             let _ = error.print();
+            if let Some(hint) = hint(&error) {
+                notify(hint);
+            }
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::command_line::shell_word;
 use crate::data::score::Score;
 use crate::data::Content;
+use crate::error::shell_word;
 use crate::run::summary::{Evaluation, Summary};
 use crate::run::Run;
 

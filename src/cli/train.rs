@@ -7,15 +7,17 @@ use std::sync::Arc;
 use clap::Args;
 use toml::Table;
 
+use super::advice::Watch;
 use super::flags::{DataDir, Device};
 use super::outcome;
 use super::output::{print, print_json};
 use super::progress::Progress;
-use crate::data::{DataSet, Split};
-use crate::error::{notify, Error, Result};
+use crate::data::{Content, DataSet, Split};
+use crate::error::{notify, printable, Error, Result};
 use crate::plugin::registry;
 use crate::plugin::source::Source;
 use crate::run::folder::SUMMARY;
+use crate::run::observe::{Event, Observer};
 use crate::run::{Run, RunBuilder};
 use crate::settings::PluginKind;
 
@@ -120,6 +122,9 @@ pub(super) struct Resume {
     /// Train for N epochs in total; decaying schedules are stretched to match.
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     epochs: Option<String>,
+    /// Where the data are now, if they were moved: as for `onward train`.
+    #[arg(long, value_name = "NAME")]
+    data: Option<String>,
     #[command(flatten)]
     data_dir: DataDir,
     #[command(flatten)]
@@ -134,6 +139,9 @@ impl Resume {
         let mut builder = self.data_dir.add_to(builder).stop_when(stop_on_signals());
         if let Some(epochs) = &self.epochs {
             builder = builder.source(flag("epochs", epochs)?);
+        }
+        if let Some(data) = &self.data {
+            builder = builder.data(data);
         }
         let run = builder.resume()?;
         let is_less = run.epochs() < run.epoch();
@@ -207,12 +215,22 @@ fn stop_on_signals() -> Arc<AtomicBool> {
 impl Reporting {
     /// Trains to the end and prints the result.
     fn fit(&self, mut run: Run) -> Result<()> {
-        let mut progress = Progress::default();
         let summary = if self.quiet {
             run.fit(&mut ())?
         } else {
             notify(describe(&run));
-            run.fit(&mut progress)?
+            for line in of_classes(&run)? {
+                notify(line);
+            }
+            let (mut progress, mut watch) = (Progress::default(), Watch::default());
+            let summary = run.fit(&mut |event: &Event<'_>| {
+                progress.on(event);
+                watch.on(event);
+            })?;
+            for line in watch.advice(&summary, largest_share(&run)?) {
+                notify(line);
+            }
+            summary
         };
         if self.json {
             return print_json(&summary);
@@ -243,6 +261,77 @@ fn describe(run: &Run) -> String {
         run.device(),
         suggested(run)
     )
+}
+
+/// The share of the largest class of the test part, for images with one label.
+fn largest_share(run: &Run) -> Result<Option<f64>> {
+    let data = run.data();
+    if data.spec.content == Content::Text || data.spec.positions > 1 {
+        return Ok(None);
+    }
+    let counts = data.class_counts(Split::Test)?;
+    let (most, all) = (counts.iter().max(), counts.iter().sum::<usize>());
+    Ok(most
+        .filter(|_| all > 0)
+        .map(|&most| most as f64 / all as f64))
+}
+
+/// The sizes of the classes, and warnings of classes that cannot be learned or tested.
+fn of_classes(run: &Run) -> Result<Vec<String>> {
+    let data = run.data();
+    if data.spec.content == Content::Text || data.spec.positions > 1 {
+        return Ok(Vec::new());
+    }
+    let (train, test) = (
+        data.class_counts(Split::Train)?,
+        data.class_counts(Split::Test)?,
+    );
+    if train.iter().sum::<usize>() == 0 {
+        return Ok(Vec::new()); // without labels
+    }
+    let (least, most) = (
+        train.iter().min().unwrap_or(&0),
+        train.iter().max().unwrap_or(&0),
+    );
+    let range = match least == most {
+        true => most.to_string(),
+        false => format!("{least} to {most}"),
+    };
+    let mut lines = vec![format!(
+        "{} classes of {range} training examples",
+        train.len()
+    )];
+    let named = |is_one: &dyn Fn(usize) -> bool| -> String {
+        let classes = data.spec.classes.iter().enumerate();
+        let classes = classes.filter(|(class, _)| is_one(*class));
+        let names: Vec<String> = classes.map(|(_, name)| printable(name)).collect();
+        let more = names.len().saturating_sub(8);
+        let first = names[..names.len() - more].join(", ");
+        if more > 0 {
+            format!("{first} and {more} more")
+        } else {
+            first
+        }
+    };
+    for (names, problem) in [
+        (
+            named(&|class| train[class] == 0),
+            "have no training examples, so they cannot be learned",
+        ),
+        (
+            named(&|class| train[class] == 1),
+            "have one training example each",
+        ),
+        (
+            named(&|class| test[class] == 0 && train[class] > 0),
+            "have no test examples, so the test error says nothing of them",
+        ),
+    ] {
+        if !names.is_empty() {
+            lines.push(format!("warning: the classes {names} {problem}"));
+        }
+    }
+    Ok(lines)
 }
 
 /// The settings that the data set suggests, if the run uses them.

@@ -135,12 +135,30 @@ impl BuildContext {
     }
 
     /// The folders that may hold the files of the data set with this name:
-    /// `<data-dir>/<name>`, `<cache>/<name>`.
+    /// `<data-dir>/<name>`, `<cache>/<name>`, in other spellings too, such as `FashionMNIST`
+    /// for `fashion-mnist`; and `<data-dir>` itself if it has this name.
     pub fn folders(&self, name: &str) -> Vec<PathBuf> {
-        self.data_dirs
-            .iter()
-            .chain(&self.cache)
-            .map(|dir| dir.join(name))
-            .collect()
+        let letters = |name: &str| -> String {
+            let letters = name.chars().filter(|c| c.is_alphanumeric());
+            letters.flat_map(char::to_lowercase).collect()
+        };
+        let is_named = |path: &PathBuf| {
+            let found = path.file_name().map(|found| found.to_string_lossy());
+            found.is_some_and(|found| letters(&found) == letters(name))
+        };
+        let mut folders = Vec::new();
+        for dir in self.data_dirs.iter().chain(&self.cache) {
+            let exact = dir.join(name);
+            let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+            let mut similar: Vec<PathBuf> = entries
+                .map(|entry| entry.path())
+                .filter(|path| is_named(path) && *path != exact)
+                .collect();
+            similar.sort();
+            folders.push(exact);
+            folders.extend(similar);
+            folders.extend(Some(dir.clone()).filter(is_named));
+        }
+        folders
     }
 }

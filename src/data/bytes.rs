@@ -1,10 +1,10 @@
 //! Binary files, plain or gzipped, read with a limit on their size.
 
 use std::fs::File;
-use std::io::{BufReader, Cursor, Read};
+use std::io::{BufRead, BufReader, Cursor, Read};
 use std::path::Path;
 
-use flate2::read::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 
 use crate::error::{Error, Result};
 use crate::kernels::memory;
@@ -13,6 +13,39 @@ use crate::kernels::memory;
 pub(super) struct Reader<'a> {
     path: &'a Path,
     bytes: Box<dyn Read>,
+}
+
+/// Gzip streams one after the other. What follows them and is none, such as the zeros with
+/// which tapes and some servers fill up a file, ends the data, as for the program `gzip`.
+struct Unpacked<R: BufRead>(Option<GzDecoder<R>>);
+
+impl<R: Read> Unpacked<BufReader<R>> {
+    fn of(file: R) -> Self {
+        Self(Some(GzDecoder::new(BufReader::with_capacity(
+            1 << 16,
+            file,
+        ))))
+    }
+}
+
+impl<R: BufRead> Read for Unpacked<R> {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        loop {
+            let Some(stream) = &mut self.0 else {
+                return Ok(0);
+            };
+            match stream.read(out)? {
+                0 if !out.is_empty() => (),
+                read => return Ok(read),
+            }
+            let mut rest = self.0.take().map(GzDecoder::into_inner);
+            if let Some(mut rest) = rest.take() {
+                if rest.fill_buf()?.starts_with(&[0x1f, 0x8b]) {
+                    self.0 = Some(GzDecoder::new(rest));
+                }
+            }
+        }
+    }
 }
 
 impl<'a> Reader<'a> {
@@ -24,7 +57,7 @@ impl<'a> Reader<'a> {
         // Detected by content, not by name: browsers may decompress a file and keep its
         // name.
         let bytes: Box<dyn Read> = match start {
-            [0x1f, 0x8b] => Box::new(BufReader::with_capacity(1 << 16, MultiGzDecoder::new(file))),
+            [0x1f, 0x8b] => Box::new(BufReader::with_capacity(1 << 16, Unpacked::of(file))),
             _ => Box::new(BufReader::with_capacity(1 << 16, file)),
         };
         Ok(Self { path, bytes })

@@ -111,6 +111,24 @@ impl DataSet {
         }
     }
 
+    /// The number of examples of each class in a part. Every example is read.
+    ///
+    /// # Errors
+    /// Errors of the examples.
+    pub fn class_counts(&self, split: Split) -> Result<Vec<usize>> {
+        let (examples, mut counts) = (self.split(split), vec![0; self.spec.classes.len()]);
+        let indices: Vec<usize> = (0..examples.len()).collect();
+        for indices in indices.chunks(1000) {
+            let batch = examples.batch(indices, None)?;
+            for &label in batch.labels().unwrap_or_default() {
+                if let Some(count) = counts.get_mut(label as usize) {
+                    *count += 1;
+                }
+            }
+        }
+        Ok(counts)
+    }
+
     /// One of the parts.
     pub fn split(&self, split: Split) -> &dyn Examples {
         match split {

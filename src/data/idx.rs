@@ -1,5 +1,6 @@
 //! The IDX format of MNIST: big-endian headers, then bytes; plain or gzipped.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use crate::data::files::write_atomically;
 use crate::data::images::Images;
 use crate::data::{find, Content, DataSet, ExampleSpec, Framing};
 use crate::error::{Error, Result};
+use crate::flow::random::{shuffled, stream};
 
 const IMAGES: u32 = 2051;
 const LABELS: u32 = 2049;
@@ -23,7 +25,8 @@ pub const FILES: [&str; 4] = [
 /// Reads a data set from four files named as for MNIST (`train-images-idx3-ubyte`, …),
 /// plain or `.gz`, with images of any height and width.
 ///
-/// The last sixth of the training part is the validation part: 10,000 of MNIST's 60,000.
+/// The last sixth of the training part is the validation part, 10,000 of MNIST's 60,000; a
+/// random sixth if the images are sorted by class.
 /// `classes` are the names of the classes. If it is empty, classes are named by number,
 /// up to the largest label of the training part.
 ///
@@ -84,7 +87,7 @@ pub fn data_set(
             ),
         ));
     }
-    let (train, validation) = train.split_last(train.labels().len() / 6);
+    let (train, validation) = divided(train);
     Ok(DataSet {
         spec: ExampleSpec::new(train.shape(), classes, Content::Picture(framing)),
         train: Arc::new(train),
@@ -92,6 +95,23 @@ pub fn data_set(
         test: Arc::new(test),
         text: None,
     })
+}
+
+/// The training and the validation part: the last sixth, or a random sixth, always the same,
+/// if the images are sorted by class, so that the last sixth lacks classes.
+fn divided(all: Images) -> (Images, Images) {
+    let count = all.labels().len() / 6;
+    let (train, validation) = all.split_last(count);
+    let classes = |part: &Images| -> BTreeSet<u8> { part.labels().iter().copied().collect() };
+    let (of_train, of_validation) = (classes(&train), classes(&validation));
+    // Few images cannot have all classes.
+    let is_sorted = all.labels().is_sorted() && count >= 2 && of_train.len() > 1;
+    if of_validation.is_subset(&of_train) && !is_sorted {
+        return (train, validation);
+    }
+    let order = shuffled(&mut stream(0, "validation part", 0), all.labels().len());
+    let (last, first) = order.split_at(count);
+    (all.select(first), all.select(last))
 }
 
 fn pair(folders: &[PathBuf], name: &str, part: &str) -> Result<Images> {
@@ -262,6 +282,55 @@ mod tests {
         assert_eq!(
             (data.spec.shape, data.spec.classes.len()),
             (vec![1, 2, 2], 3)
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn images_that_are_sorted_by_class_are_divided_at_random() -> Result<()> {
+        let folder = folder();
+        let count = 60u32;
+        let sorted: Vec<u8> = (0..count as u8).map(|index| index / 20).collect();
+        put(
+            &folder,
+            "train-images-idx3-ubyte",
+            &images(count, 2, 2, &[7; 240]),
+        );
+        put(&folder, "train-labels-idx1-ubyte", &labels(count, &sorted));
+        let data = read(&folder)?;
+        let classes = |examples: &dyn crate::data::Examples| -> Result<BTreeSet<u32>> {
+            let all: Vec<usize> = (0..examples.len()).collect();
+            let batch = examples.batch(&all, None)?;
+            Ok(batch.labels()?.iter().copied().collect())
+        };
+        assert_eq!((data.train.len(), data.validation.len()), (50, 10));
+        assert_eq!(classes(&*data.train)?.len(), 3);
+        assert!(classes(&*data.validation)?.len() > 1);
+        Ok(())
+    }
+
+    #[test]
+    fn zeros_behind_a_compressed_file_are_ignored() -> Result<()> {
+        let folder = folder();
+        let name = "train-images-idx3-ubyte";
+        let plain = std::fs::read(folder.path().join(name)).unwrap();
+        // Two streams, one after the other, and zeros.
+        let mut packed = Vec::new();
+        for part in plain.chunks(20) {
+            let mut encoder =
+                flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            encoder.write_all(part).unwrap();
+            packed.extend(encoder.finish().unwrap());
+        }
+        packed.extend([0; 100]);
+        put(&folder, name, &packed);
+        assert_eq!(read(&folder)?.train.len(), 5);
+        packed.truncate(packed.len() - 110);
+        put(&folder, name, &packed);
+        assert!(
+            message(&folder).contains("cannot be decompressed"),
+            "{}",
+            message(&folder)
         );
         Ok(())
     }

@@ -74,6 +74,22 @@ impl Images {
         (part(self.range.start..middle), part(middle..self.range.end))
     }
 
+    /// The images at these places.
+    pub fn select(&self, indices: &[usize]) -> Self {
+        let pixels: Vec<u8> = indices
+            .iter()
+            .flat_map(|&index| self.image(index))
+            .copied()
+            .collect();
+        let labels: Vec<u8> = indices.iter().map(|&index| self.labels()[index]).collect();
+        Self {
+            pixels: pixels.into(),
+            range: 0..labels.len(),
+            labels: labels.into(),
+            shape: self.shape,
+        }
+    }
+
     fn labels_at(&self, indices: &[usize]) -> Vec<u32> {
         let labels = self.labels();
         let label = |&index: &usize| u32::from(labels[index]);

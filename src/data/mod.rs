@@ -13,5 +13,5 @@ pub mod score;
 pub mod text;
 
 pub use self::data_set::{Content, DataSet, ExampleSpec, Framing};
-pub use self::files::{find, folder};
+pub use self::files::{at_home, find, folder};
 pub use crate::flow::examples::{Augment, Examples, Split};

@@ -1,8 +1,8 @@
 //! Merging of settings from several sources into a complete configuration.
 //!
 //! Sources are merged in this order, and later sources win: defaults, the architecture's
-//! preset, the settings that the data set suggests, files, the command line. A preset
-//! that is requested by name wins over the data set's suggestion.
+//! preset, what the chosen goodness needs, the settings that the data set suggests, files,
+//! the command line. A preset that is requested by name wins over the data set's suggestion.
 //!
 //! A complete configuration has every default written out. It is the `config.toml` of a
 //! run; read again, it repeats the run. Mistakes are found here, before any work, and
@@ -14,6 +14,7 @@ use super::registry::{self, Info};
 use super::run_settings::RunSettings;
 use super::source::Source;
 use crate::contract::architecture::Architecture;
+use crate::contract::goodness::GoodnessFn;
 use crate::data::DataSet;
 use crate::error::{Error, Result};
 use crate::settings::{PluginKind, Setting, Settings};
@@ -57,11 +58,18 @@ impl Config {
             source.is_for(architecture)?;
             source.canonical(&known)?;
         }
+        let place = usize::from(preset.is_none());
         if by_name {
             if let Some(mut suggested) = suggestion(&sources)? {
                 suggested.canonical(&known)?;
-                sources.insert(usize::from(preset.is_none()), suggested);
+                sources.insert(place, suggested);
             }
+        }
+        // The first source is the preset, which has what its goodness needs.
+        if let Some(mut suggested) = of_goodness(&sources[1..])? {
+            suggested.keep_known(&known, &sources);
+            suggested.canonical(&known)?;
+            sources.insert(1, suggested);
         }
         let mut merged = Merged::default();
         for source in sources {
@@ -196,6 +204,29 @@ impl Source {
         }
     }
 
+    /// Keeps the settings that the architecture has and, within a plugin's, those that the
+    /// plugin has which `sources` choose.
+    fn keep_known(&mut self, known: &[Setting], sources: &[Self]) {
+        let setting = |key: &str| known.iter().find(|setting| setting.key == key);
+        self.table.retain(|key, _| setting(key).is_some());
+        for (key, value) in &mut self.table {
+            let (Some(kind), Value::Table(inner)) = (setting(key).and_then(|s| s.kind), value)
+            else {
+                continue;
+            };
+            let names = sources.iter().rev();
+            let mut names = names.filter_map(|source| source.table.get(key)?.get("name")?.as_str());
+            let default = setting(key).and_then(|setting| setting.default.as_ref());
+            let default = default.map(|default| default.get("name").unwrap_or(default));
+            let name = names.next().or_else(|| default?.as_str());
+            let info = name.and_then(|name| registry::info(kind, name).ok());
+            let settings = info.map_or(Vec::new(), |info| (info.settings)());
+            inner.retain(|key, _| settings.iter().any(|setting| setting.key == key));
+        }
+        let is_empty = |value: &Value| value.as_table().is_some_and(Table::is_empty);
+        self.table.retain(|_, value| !is_empty(value));
+    }
+
     /// Replaces every alias by its key and every plugin's name by a table.
     fn canonical(&mut self, known: &[Setting]) -> Result<()> {
         let written = canonical(known, &mut self.table);
@@ -203,10 +234,27 @@ impl Source {
     }
 }
 
+/// Spellings of other programs and countries, and ours.
+const SPELLINGS: [(&str, &str); 8] = [
+    ("learning_rate", "lr"),
+    ("optimizer", "optimiser"),
+    ("head_optimizer", "head_optimiser"),
+    ("color", "colour"),
+    ("normalize", "normalise"),
+    ("standardize", "standardise"),
+    ("num_epochs", "epochs"),
+    ("wd", "weight_decay"),
+];
+
 fn canonical(known: &[Setting], table: &mut Table) -> Result<()> {
     for setting in known {
-        if let Some(alias) = setting.alias {
+        let spellings = SPELLINGS.iter().filter(|(_, key)| *key == setting.key);
+        let spellings = spellings.map(|(spelling, _)| *spelling);
+        for alias in setting.alias.into_iter().chain(spellings) {
             rename(table, alias, setting.key)?;
+        }
+        if let Some(value) = table.get_mut(setting.key) {
+            adapt(value, setting);
         }
         let (Some(kind), Some(value)) = (setting.kind, table.get_mut(setting.key)) else {
             continue;
@@ -222,6 +270,44 @@ fn canonical(known: &[Setting], table: &mut Table) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Brings a value that can be meant in one way only into the form of its setting: `.5` is 0.5,
+/// `1e2` is the whole number 100, `100` and `100,200` are lists.
+fn adapt(value: &mut Value, setting: &Setting) {
+    let in_toml = |text: &str| -> Option<Value> {
+        let table = format!("value = {text}").parse::<Table>().ok();
+        table.filter(|table| table.len() == 1)?.remove("value")
+    };
+    let allowed = setting.allowed.as_str();
+    let adapted = match value {
+        Value::String(text) if allowed.starts_with("a number") => {
+            let is_number = text
+                .chars()
+                .all(|c| c.is_ascii_digit() || "+-.eE".contains(c));
+            let number = text.parse::<f64>().ok().filter(|_| is_number);
+            number.map(Value::Float)
+        }
+        Value::Float(number) if allowed.starts_with("a whole number") => {
+            // Larger ones are not exact.
+            let is_whole = number.fract() == 0. && number.abs() < 9e15;
+            is_whole.then(|| Value::Integer(*number as i64))
+        }
+        Value::String(text) if allowed.starts_with("true or false") => {
+            text.to_lowercase().parse().ok().map(Value::Boolean)
+        }
+        Value::String(text) if allowed.starts_with("a list") => {
+            let inside = text.trim().trim_matches(['(', ')', '[', ']']);
+            in_toml(&format!("[{inside}]"))
+        }
+        Value::Integer(_) | Value::Float(_) if allowed.starts_with("a list") => {
+            Some(Value::Array(vec![value.clone()]))
+        }
+        _ => None,
+    };
+    if let Some(adapted) = adapted {
+        *value = adapted;
+    }
 }
 
 fn rename(table: &mut Table, alias: &str, key: &str) -> Result<()> {
@@ -310,6 +396,26 @@ fn suggestion(sources: &[Source]) -> Result<Option<Source>> {
     }))
 }
 
+/// What the goodness that the user chose needs: its first preset.
+fn of_goodness(sources: &[Source]) -> Result<Option<Source>> {
+    let kind = <dyn GoodnessFn>::KIND;
+    let chosen = sources.iter().rev().find_map(|source| {
+        let goodness = source.table.get(kind)?;
+        // Of a list, one for each layer, the first.
+        let first = goodness.as_array().and_then(|all| all.first());
+        first.unwrap_or(goodness).get("name")?.as_str()
+    });
+    let Some(name) = chosen else { return Ok(None) };
+    let info = registry::info(kind, name)?;
+    if info.presets.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(Source {
+        origin: format!("the suggestion of goodness {name}"),
+        ..preset_of(info, None)?
+    }))
+}
+
 /// Merges `later` into a table.
 ///
 /// `later` wins. Two tables are merged unless they name different plugins. Settings
@@ -336,6 +442,17 @@ fn same_name(old: &Table, new: &Table) -> bool {
     new.get("name").is_none() || new.get("name") == old.get("name")
 }
 
+/// The settings of the chosen plugins that have this key.
+fn within(known: &[Setting], given: &Table, key: &str) -> Vec<String> {
+    let of_plugin = |setting: &Setting| {
+        let chosen = given.get(setting.key)?.get("name")?.as_str()?;
+        let info = registry::info(setting.kind?, chosen).ok()?;
+        let is_there = (info.settings)().iter().any(|inner| inner.key == key);
+        is_there.then(|| format!("{}.{key}", setting.key))
+    };
+    known.iter().filter_map(of_plugin).collect()
+}
+
 /// The origin of a setting, by its key.
 type OriginOf<'a> = &'a dyn Fn(&str) -> String;
 
@@ -343,14 +460,14 @@ type OriginOf<'a> = &'a dyn Fn(&str) -> String;
 fn fill(known: &[Setting], given: Table, prefix: &str, origin: OriginOf<'_>) -> Result<Table> {
     let is_known = |key: &String| known.iter().any(|setting| setting.key == key);
     if let Some(key) = given.keys().find(|key| !is_known(key)) {
+        // A setting of a plugin, such as `dropout` for `layer.dropout`, comes first.
+        let own = known.iter().map(|setting| setting.key.to_string());
+        let known = within(known, &given, key).into_iter().chain(own).collect();
         let key = format!("{prefix}{key}");
         return Err(Error::UnknownSetting {
             origin: origin(&key),
             key,
-            known: known
-                .iter()
-                .map(|setting| setting.key.to_string())
-                .collect(),
+            known,
         });
     }
     let mut table = Table::new();

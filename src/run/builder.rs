@@ -11,10 +11,12 @@ use super::checkpoint::{self, Saved};
 use super::folder::{Folder, CONFIG, MODEL, STATE};
 use super::Run;
 use crate::data::text::Text;
-use crate::data::DataSet;
+use crate::data::{at_home, DataSet};
 use crate::error::{Error, Result};
 use crate::plugin::config::{Config, NO_PRESET};
+use crate::plugin::registry;
 use crate::plugin::source::Source;
+use crate::settings::{Pick, PluginKind};
 
 /// A builder of runs, made by [`Run::builder`] or [`Run::open`].
 #[derive(Clone, Debug)]
@@ -125,7 +127,10 @@ impl RunBuilder {
     }
 
     fn build_for(self, purpose: Purpose) -> Result<Run> {
-        let config = self.config()?;
+        let mut config = self.config()?;
+        if let Some(data) = config.run.data.as_mut().filter(|_| self.saved.is_none()) {
+            locate(data);
+        }
         let saved = match &self.saved {
             Some(folder) => Some(checkpoint::read(&saved_in(folder, self.with_data))?),
             None => None,
@@ -190,6 +195,22 @@ impl RunBuilder {
         let mut run = self.build_for(Purpose::Resume)?;
         run.folder = Some(folder);
         Ok(run)
+    }
+}
+
+/// Writes the path of a data set in full, so that the run can be resumed from any folder.
+fn locate(data: &mut Pick<DataSet>) {
+    let argument = registry::info(DataSet::KIND, &data.name).map(|info| info.argument);
+    let Ok(Some(argument)) = argument else { return };
+    let Some(Value::String(path)) = data.settings.get_mut(argument) else {
+        return;
+    };
+    let located = at_home(path);
+    // A path that does not exist is shown as it was given.
+    if let (true, Ok(whole)) = (located.exists(), std::path::absolute(&located)) {
+        if let Some(whole) = whole.to_str() {
+            *path = whole.into();
+        }
     }
 }
 

@@ -10,6 +10,7 @@ pub(crate) const CONFIG: &str = "config.toml";
 pub(crate) const MODEL: &str = "model.safetensors";
 pub(crate) const STATE: &str = "state.safetensors";
 pub(crate) const TOKENIZER: &str = "tokenizer.json";
+pub(crate) const METRICS: &str = "metrics.jsonl";
 const LOCK: &str = ".lock";
 pub(crate) const SUMMARY: &str = "summary.json";
 
@@ -19,6 +20,8 @@ pub(crate) struct Folder {
     /// The operating system releases the lock with the handle, even if the process is
     /// killed.
     _lock: File,
+    /// Whether this process made it for a new run.
+    is_new: bool,
 }
 
 impl Folder {
@@ -31,7 +34,7 @@ impl Folder {
         let parent = path.parent().unwrap_or(path);
         fs::create_dir_all(parent).map_err(Error::file("create", parent))?;
         match fs::create_dir(path) {
-            Ok(()) => Self::lock(path),
+            Ok(()) => Self::of_new(path),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 if !path.is_dir() {
                     return Err(Error::run(
@@ -47,7 +50,7 @@ impl Folder {
                     .flatten()
                     .all(|entry| entry.file_name() == LOCK || entry.file_name() == *begun)
                 {
-                    return Self::lock(path);
+                    return Self::of_new(path);
                 }
                 Err(Error::run(
                     path,
@@ -73,11 +76,32 @@ impl Folder {
             }
             let path = PathBuf::from(name);
             match fs::create_dir(&path) {
-                Ok(()) => return Self::lock(&path),
+                Ok(()) => return Self::of_new(&path),
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => number += 1,
                 Err(error) => return Err(Error::file("create", &path)(error)),
             }
         }
+    }
+
+    fn of_new(path: &Path) -> Result<Self> {
+        Ok(Self {
+            is_new: true,
+            ..Self::lock(path)?
+        })
+    }
+
+    /// Removes the folder of a run that failed before its first checkpoint, so that the next
+    /// try can use its name. Files of others stay, and so does the folder then.
+    pub fn discard(&self) {
+        let saved = [STATE, MODEL, SUMMARY];
+        if !self.is_new || saved.iter().any(|name| self.path.join(name).exists()) {
+            return;
+        }
+        for name in [CONFIG, TOKENIZER, METRICS, LOCK] {
+            // What cannot be removed stays.
+            let _ = fs::remove_file(self.path.join(name));
+        }
+        let _ = fs::remove_dir(&self.path);
     }
 
     /// Locks the folder of an existing run.
@@ -93,6 +117,7 @@ impl Folder {
             Ok(()) => Ok(Self {
                 path: path.into(),
                 _lock: lock,
+                is_new: false,
             }),
             Err(TryLockError::WouldBlock) => Err(Error::run(
                 path,
@@ -130,6 +155,30 @@ mod tests {
             .to_string()
             .contains("is a file"));
         Folder::create(&base.path().join("new"))?;
+        Ok(())
+    }
+
+    #[test]
+    fn a_failed_start_leaves_no_folder() -> Result<()> {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("a");
+        let folder = Folder::create(&path)?;
+        std::fs::write(path.join(CONFIG), "x").unwrap();
+        folder.discard();
+        assert!(!path.exists());
+        // What was saved, and what is not ours, stays.
+        for (name, kept) in [(STATE, CONFIG), ("notes.txt", "notes.txt")] {
+            let path = base.path().join(name);
+            let folder = Folder::create(&path)?;
+            for file in [CONFIG, name] {
+                std::fs::write(path.join(file), "x").unwrap();
+            }
+            folder.discard();
+            assert!(path.join(kept).exists());
+            drop(folder);
+            Folder::lock(&path)?.discard();
+            assert!(path.exists());
+        }
         Ok(())
     }
 

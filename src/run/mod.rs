@@ -147,8 +147,18 @@ impl Run {
         let Some(folder) = self.folder().map(PathBuf::from) else {
             return self.train_and_evaluate(observer);
         };
-        self.describe_in(&folder)?;
-        let mut metrics = Metrics::after(&folder, self.epoch)?;
+        let trained = self.train_in(&folder, observer);
+        if let (Err(error), Some(folder)) = (&trained, &self.folder) {
+            if !matches!(error, Error::Stopped { .. }) {
+                folder.discard();
+            }
+        }
+        trained
+    }
+
+    fn train_in(&mut self, folder: &Path, observer: &mut dyn Observer) -> Result<Summary> {
+        self.describe_in(folder)?;
+        let mut metrics = Metrics::after(folder, self.epoch)?;
         let mut both = |event: &Event<'_>| {
             metrics.on(event);
             observer.on(event);

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::data::files::there;
 use crate::data::find;
 use crate::data::images::Images;
 use crate::error::{Error, Result};
@@ -58,11 +59,15 @@ impl Hub {
             None => Err(no_cache.into()),
         };
         let file = files.join(", ");
-        fetched.map_err(|why| Error::MissingData {
-            name: name.into(),
-            file,
-            looked,
-            why,
+        fetched.map_err(|why| {
+            let reasons = [there(&looked), why];
+            let reasons = reasons.into_iter().filter(|reason| !reason.is_empty());
+            Error::MissingData {
+                name: name.into(),
+                file,
+                why: reasons.collect::<Vec<_>>().join("; "),
+                looked,
+            }
         })
     }
 

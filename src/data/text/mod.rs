@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use crate::data::text::tokenizer::Tokenizer;
 use crate::data::{Content, DataSet, ExampleSpec};
-use crate::error::{notify, Error, Result};
+use crate::error::{notify, shell_word, Error, Result};
 use crate::flow::batch::Batch;
 use crate::flow::examples::{Augment, Examples, Passages};
 
@@ -37,6 +37,15 @@ pub struct Text {
 pub fn read(path: &Path) -> Result<String> {
     let fault = |problem: String| Error::data(path, problem);
     let bytes = std::fs::read(path).map_err(Error::file("read", path))?;
+    if let Some(encoding) = wide(&bytes) {
+        let cure = format!(
+            "iconv -f {encoding} -t UTF-8 {}",
+            shell_word(&path.display().to_string())
+        );
+        return Err(fault(format!(
+            "is {encoding}, expected UTF-8; convert it, for example with: {cure} > text.txt"
+        )));
+    }
     let text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         fault(format!(
@@ -52,6 +61,25 @@ pub fn read(path: &Path) -> Result<String> {
         return Err(fault("is empty; expected text".into()));
     }
     Ok(text)
+}
+
+/// UTF-16, by its mark or by the zeros between its letters.
+fn wide(bytes: &[u8]) -> Option<&'static str> {
+    let start = &bytes[..bytes.len().min(1 << 12)];
+    let zeros = |first: usize| {
+        let every_second = start.iter().skip(first).step_by(2);
+        every_second.filter(|byte| **byte == 0).count()
+    };
+    // Most letters of most texts are below 256.
+    let many = start.len() / 5;
+    match start {
+        [0xff, 0xfe, ..] => Some("UTF-16LE"),
+        [0xfe, 0xff, ..] => Some("UTF-16BE"),
+        _ if start.len() < 4 => None,
+        _ if zeros(1) > many && zeros(0) == 0 => Some("UTF-16LE"),
+        _ if zeros(0) > many && zeros(1) == 0 => Some("UTF-16BE"),
+        _ => None,
+    }
 }
 
 /// Splits a text at blank lines. Other lines are unchanged.

@@ -8,6 +8,7 @@ use serde_json::{json, Value};
 
 use crate::data::files::write_atomically;
 use crate::error::{notify, Error, Result};
+use crate::run::folder::METRICS;
 use crate::run::observe::{Event, Observer};
 
 /// Appends metrics to a file. If writing fails, one warning is printed and the run
@@ -25,7 +26,7 @@ impl Metrics {
     /// # Errors
     /// [`Error::File`] if it cannot be read or written.
     pub fn after(folder: &Path, epoch: usize) -> Result<Self> {
-        let path = folder.join("metrics.jsonl");
+        let path = folder.join(METRICS);
         let old = match std::fs::read(&path) {
             Ok(old) => old,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),

@@ -62,9 +62,13 @@ impl Tokenizer {
     /// program. Post-processing with special tokens, truncation and padding are ignored.
     ///
     /// # Errors
-    /// [`Error::Usage`] if it is not a tokenizer, if its token ids have gaps, or if it
-    /// would drop symbols silently.
+    /// [`Error::Usage`] if it is not a tokenizer, if most of its numbers have no token, or
+    /// if it would drop symbols silently.
     pub fn from_json(json: String) -> Result<Self> {
+        // Some editors write a byte order mark.
+        let json = json
+            .strip_prefix('\u{feff}')
+            .map_or(json.clone(), String::from);
         // Checked first, because the library assumes valid JSON in some places.
         let description: serde_json::Value = serde_json::from_str(&json)
             .map_err(|error| usage(format!("not a valid tokenizer.json: {error}")))?;
@@ -94,13 +98,14 @@ impl Tokenizer {
             .map(|(token, id)| (id, token))
             .collect();
         named.sort();
-        if let Some((place, (id, _))) = named
-            .iter()
-            .enumerate()
-            .find(|(place, (id, _))| *place != *id as usize)
-        {
+        // Tokenizers of real models have numbers without a token, and tokens of one number.
+        named.dedup_by_key(|(id, _)| *id);
+        let largest = named.last().map_or(0, |(id, _)| *id as usize);
+        if largest >= 2 * named.len() + 1000 {
             return Err(usage(format!(
-                "token ids have a gap or a duplicate: expected id {place}, found {id}"
+                "has {} tokens, but numbers up to {largest}; expected few numbers without a \
+                 token",
+                named.len()
             )));
         }
         if named.len() < 2 {
@@ -109,7 +114,11 @@ impl Tokenizer {
                 named.len()
             )));
         }
-        let vocabulary: Vec<String> = named.into_iter().map(|(_, token)| token).collect();
+        let unused = |id| format!("<unused {id}>");
+        let mut vocabulary: Vec<String> = (0..=largest).map(unused).collect();
+        for (id, token) in named {
+            vocabulary[id as usize] = token;
+        }
         let model = &description["model"];
         let unknown = match &model["unk_token"] {
             serde_json::Value::String(token) => inner.token_to_id(token),
