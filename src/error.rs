@@ -256,6 +256,22 @@ impl Error {
         }
     }
 
+    /// Whether the run was asked to stop.
+    pub fn is_stopped(&self) -> bool {
+        match self {
+            Self::At { source, .. } => source.is_stopped(),
+            _ => matches!(self, Self::Stopped { .. }),
+        }
+    }
+
+    /// Whether a file or folder could not be read or written.
+    pub fn is_file(&self) -> bool {
+        match self {
+            Self::At { source, .. } => source.is_file(),
+            _ => matches!(self, Self::File { .. }),
+        }
+    }
+
     /// Whether parts of a run do not fit together. Other parts or settings may fit.
     pub fn is_unfit(&self) -> bool {
         match self {

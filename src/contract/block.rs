@@ -11,7 +11,6 @@ use crate::flow::input::{Input, Normalise};
 use crate::flow::reading::Reading;
 use crate::flow::step::Step;
 use crate::flow::views::{Role, Targets};
-use crate::kernels;
 use crate::optim::{Optimiser, Span};
 
 /// The result of a block's step: its loss, and the mean goodness of the views of each
@@ -386,19 +385,8 @@ fn report(grade: Option<&Grade>, roles: &[Role]) -> Result<StepReport> {
     let Some(goodness) = &grade.goodness else {
         return Ok(report);
     };
-    let positive = roles.iter().filter(|role| **role == Role::Positive).count();
-    let of_view = goodness.dim(0)? / roles.len().max(1);
-    match kernels::two_means(goodness, positive * of_view)? {
-        Some([first, rest]) => {
-            report.positive = Some(Reading::of(&first)?);
-            let has_negative = positive < roles.len();
-            report.negative = has_negative.then(|| Reading::of(&rest)).transpose()?;
-        }
-        None => {
-            report.positive = mean(goodness, roles, Role::Positive)?;
-            report.negative = mean(goodness, roles, Role::Negative)?;
-        }
-    }
+    report.positive = mean(goodness, roles, Role::Positive)?;
+    report.negative = mean(goodness, roles, Role::Negative)?;
     Ok(report)
 }
 
@@ -410,8 +398,8 @@ fn mean(goodness: &Tensor, roles: &[Role], wanted: Role) -> Result<Option<Readin
     let views: Vec<usize> = of_role.map(|(view, _)| view).collect();
     let mut sum = Reading::default();
     for view in &views {
-        let mean = goodness.narrow(0, view * rows, rows)?.mean_all()?;
-        sum.add(&Reading::of(&mean)?, 1.)?;
+        let of_view = goodness.narrow(0, view * rows, rows)?;
+        sum.add(&Reading::of(&of_view)?, 1.)?;
     }
     Ok((!views.is_empty()).then(|| sum.times(1. / views.len() as f64)))
 }

@@ -532,10 +532,25 @@ impl Input {
     ///
     /// `MeanSquare`: `x·√(D / Σᵢ xᵢ²)`; `UnitLength`: `x / √(Σᵢ xᵢ²)`. A row of zeros
     /// stays zero.
-    pub fn normalised(self, how: Normalise) -> Result<Self> {
+    pub fn normalised(mut self, how: Normalise) -> Result<Self> {
         let Some(length) = how.length(self.width()) else {
             return Ok(self);
         };
+        if let [Part {
+            values: Values::Dense { matrix, columns },
+            scale: None,
+            ..
+        }] = &mut self.parts[..]
+        {
+            // Not shared among views, so nothing else would use it without the scale.
+            let is_own = matrix.dim(0)? == self.batch * self.views && !matrix.track_op();
+            let rows = matrix.narrow(1, columns.start, columns.len())?;
+            let unit = is_own.then(|| kernels::unit_rows(&rows, length, SHORTEST));
+            if let Some(unit) = unit.transpose()?.flatten() {
+                (*columns, *matrix) = (0..unit.dim(1)?, unit);
+                return Ok(self);
+            }
+        }
         let (dtype, device) = self.dtype_and_device();
         if let Some(factor) = self.fast_factors(length, dtype, &device)? {
             return self.times(&factor);

@@ -24,7 +24,7 @@ use crate::kernels;
 #[derive(Clone, Debug, Default)]
 pub struct Reading {
     known: f64,
-    /// Tensors of one number each on a GPU, and their weights.
+    /// Tensors on a GPU, each for the mean of its numbers, and their weights.
     waiting: Vec<(Tensor, f64)>,
 }
 
@@ -41,17 +41,17 @@ impl From<f64> for Reading {
 }
 
 impl Reading {
-    /// The only number of a tensor.
+    /// The mean of the numbers of a tensor; of a loss, its only number.
     ///
     /// # Errors
-    /// Errors of candle, for example if there is more than one number.
+    /// Errors of candle.
     pub fn of(tensor: &Tensor) -> Result<Self> {
-        let tensor = tensor.detach().reshape(1)?;
-        Ok(match tensor.device() {
-            Device::Cpu => kernels::scalar(&tensor.squeeze(0)?)?.into(),
+        Ok(match (tensor.device(), tensor.elem_count()) {
+            (Device::Cpu, 1) => kernels::scalar(&tensor.flatten_all()?.squeeze(0)?)?.into(),
+            (Device::Cpu, _) => kernels::scalar(&tensor.mean_all()?)?.into(),
             _ => Self {
                 known: 0.,
-                waiting: vec![(tensor, 1.)],
+                waiting: vec![(tensor.detach().contiguous()?, 1.)],
             },
         })
     }

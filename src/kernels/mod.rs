@@ -92,7 +92,7 @@ pub(crate) fn scalar(x: &Tensor) -> Result<f64> {
         .to_scalar()?)
 }
 
-/// The sum of numbers, each a tensor of one number with its weight: `(1,)`.
+/// The sum of the means of tensors with their weights: `(1,)`.
 pub(crate) fn total(numbers: &[(Tensor, f64)]) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if numbers.iter().all(|(number, _)| number.device().is_cuda()) {
@@ -100,19 +100,18 @@ pub(crate) fn total(numbers: &[(Tensor, f64)]) -> Result<Tensor> {
     }
     let weighted = numbers
         .iter()
-        .map(|(number, weight)| number * *weight)
+        .map(|(numbers, weight)| numbers.mean_all()?.reshape(1)? * *weight)
         .collect::<Result<Vec<_>, _>>()?;
     Ok(Tensor::cat(&weighted, 0)?.sum_keepdim(0)?)
 }
 
-/// The means of the first `rows` rows and of the others; `None` where there is no fast form.
+/// Rows of this length, where there is a fast form: `x[r]·length / max(‖x[r]‖, shortest)`,
+/// `(R, D)`.
 #[allow(unused_variables)]
-pub(crate) fn two_means(x: &Tensor, rows: usize) -> Result<Option<[Tensor; 2]>> {
+pub(crate) fn unit_rows(x: &Tensor, length: f64, shortest: f64) -> Result<Option<Tensor>> {
     #[cfg(feature = "cuda")]
     if cuda::is_fast(x) {
-        let first = rows * x.elem_count() / x.dim(0)?.max(1);
-        let means = cuda::two_means(x, first)?;
-        return Ok(Some([means.narrow(0, 0, 1)?, means.narrow(0, 1, 1)?]));
+        return cuda::unit_rows(x, length, shortest).map(Some);
     }
     Ok(None)
 }

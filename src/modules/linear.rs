@@ -277,8 +277,7 @@ impl Linear {
         let (name, weight) = &self.weight;
         optimiser.update(name, weight, Gradient::Products(&products), step)?;
         if let Some((name, bias)) = &self.bias {
-            let sums = gradient.column_sums()?;
-            optimiser.update(name, bias, Gradient::Whole(&sums), step)?;
+            optimiser.update(name, bias, Gradient::ColumnSums(&gradient), step)?;
         }
         Ok(())
     }

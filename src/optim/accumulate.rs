@@ -57,6 +57,7 @@ impl Accumulator {
     pub fn add(&mut self, gradient: Gradient<'_>, share: f64) -> Result<()> {
         match gradient {
             Gradient::Whole(gradient) => self.add_whole(gradient, share),
+            Gradient::ColumnSums(gradient) => self.add_whole(&gradient.column_sums()?, share),
             Gradient::Products(products) => self.collect(products, share),
             Gradient::Formed(form, products) => {
                 self.form.get_or_insert_with(|| form.clone());

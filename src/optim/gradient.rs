@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::{Tensor, Var};
 
 use super::accumulate::Accumulator;
-use super::Product;
+use super::{OutputGradient, Product};
 use crate::error::{Error, Result};
 
 /// The gradient of a loss with respect to a variable.
@@ -13,6 +13,8 @@ use crate::error::{Error, Result};
 pub enum Gradient<'a> {
     /// A tensor of the variable's shape.
     Whole(&'a Tensor),
+    /// The sum of the rows of an output gradient, `(R, N)`, for a bias, `(N,)`.
+    ColumnSums(&'a OutputGradient),
     /// Products, one for each range of the variable's rows, from the first row to the
     /// last.
     Products(&'a [Product]),
@@ -47,6 +49,10 @@ impl Gradient<'_> {
     pub(super) fn check(&self, var: &Var) -> Result<()> {
         let (found, fits) = match self {
             Self::Whole(gradient) => (gradient.dims().to_vec(), gradient.dims() == var.dims()),
+            Self::ColumnSums(gradient) => {
+                let width = gradient.dims().last().copied().unwrap_or_default();
+                (vec![width], [width] == var.dims())
+            }
             Self::Products(products) => {
                 let rows = rows_of(products, var)?;
                 (vec![rows], rows == var.dim(0)?)
@@ -68,6 +74,7 @@ impl Gradient<'_> {
     pub(super) fn whole(&self, var: &Var) -> Result<Tensor> {
         match self {
             Self::Whole(gradient) => Ok((*gradient).clone()),
+            Self::ColumnSums(gradient) => gradient.column_sums(),
             Self::Products(products) => {
                 let rows = products.iter().map(|product| product.whole(var.dtype()));
                 Ok(Tensor::cat(&rows.collect::<Result<Vec<_>>>()?, 0)?)

@@ -51,6 +51,9 @@ impl Update {
         }
         match gradient {
             Gradient::Whole(gradient) => self.fast(var, moments, Direct::Whole(gradient)),
+            Gradient::ColumnSums(gradient) => {
+                self.fast(var, moments, Direct::Whole(&gradient.column_sums()?))
+            }
             Gradient::Products(products) => self.fast(var, moments, Direct::Products(products)),
             Gradient::Formed(form, products) => {
                 self.fast(var, moments, Direct::Whole(&formed(var, form, products)?))
@@ -78,11 +81,16 @@ impl Update {
                     rate,
                     shrink,
                 };
-                if let Gradient::Products(products) = gradient {
-                    add_products(velocity, products, momentum, 1. - momentum)?;
-                    return cuda::sgd(var, velocity, None, by);
+                match gradient {
+                    Gradient::Products(products) => {
+                        add_products(velocity, products, momentum, 1. - momentum)?;
+                        cuda::sgd(var, velocity, None, by)
+                    }
+                    Gradient::ColumnSums(gradient) => {
+                        cuda::sgd_columns(var, velocity, &gradient.whole()?, by)
+                    }
+                    gradient => cuda::sgd(var, velocity, Some(&gradient.whole(var)?), by),
                 }
-                cuda::sgd(var, velocity, Some(&gradient.whole(var)?), by)
             }
             (
                 Self::Adam {

@@ -399,7 +399,16 @@ fn suggestion(sources: &[Source]) -> Result<Option<Source>> {
 /// What the goodness that the user chose needs: its first preset.
 fn of_goodness(sources: &[Source]) -> Result<Option<Source>> {
     let kind = <dyn GoodnessFn>::KIND;
+    // A complete configuration has what it needs, and repeats its run.
+    let defaults = RunSettings::describe();
+    let is_complete = |source: &Source| {
+        let mut written = defaults.iter().filter(|setting| setting.default.is_some());
+        written.all(|setting| source.table.contains_key(setting.key))
+    };
     let chosen = sources.iter().rev().find_map(|source| {
+        if is_complete(source) {
+            return None;
+        }
         let goodness = source.table.get(kind)?;
         // Of a list, one for each layer, the first.
         let first = goodness.as_array().and_then(|all| all.first());

@@ -149,7 +149,8 @@ impl Run {
         };
         let trained = self.train_in(&folder, observer);
         if let (Err(error), Some(folder)) = (&trained, &self.folder) {
-            if !matches!(error, Error::Stopped { .. }) {
+            // Stopped, or without room on the disk, it can be resumed.
+            if !error.is_stopped() && !error.is_file() {
                 folder.discard();
             }
         }

@@ -7,6 +7,7 @@ mod bad_input;
 mod command_line;
 mod interrupted;
 mod new;
+mod own_data;
 
 pub(crate) fn onward(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_onward"));

@@ -314,7 +314,10 @@ impl Reader<'_> {
 }
 
 /// The pictures in a folder and the folders in it, in order.
-pub(crate) fn pictures_in(dir: &Path) -> Result<Vec<PathBuf>> {
+///
+/// # Errors
+/// [`Error::File`] for a folder that cannot be read.
+pub fn pictures_in(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for path in entries(dir)? {
         // A link could lead in a circle.

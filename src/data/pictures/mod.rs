@@ -10,8 +10,7 @@ use image::imageops::{self, FilterType};
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 use image::{Luma, Rgba, RgbaImage};
 
-pub(crate) use self::folder::pictures_in;
-pub use self::folder::{data_set, Broken};
+pub use self::folder::{data_set, pictures_in, Broken};
 use self::object::Grey;
 use crate::data::{Content, ExampleSpec, Framing};
 use crate::error::{Error, Result};

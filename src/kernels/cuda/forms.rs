@@ -67,6 +67,16 @@ pub(crate) fn row_factors(
     Ok(Some(out))
 }
 
+pub(crate) fn unit_rows(x: &Tensor, length: f64, shortest: f64) -> Result<Tensor> {
+    let gpu = Gpu::of(x.device())?;
+    let rows = gpu.rows(x)?;
+    let out = gpu.empty::<f32>((rows.rows, rows.width))?;
+    launch!(gpu, unit_rows, blocks(rows.rows, 1, 256);
+        rows.address, gpu.address(&out)?, rows.width as u32, rows.stride as u32,
+        length as f32, shortest as f32);
+    Ok(out)
+}
+
 pub(crate) fn sum_squares(x: &Tensor) -> Result<Tensor> {
     let gpu = Gpu::of(x.device())?;
     let rows = gpu.rows(x)?;
@@ -98,7 +108,7 @@ pub(crate) fn sum_views(x: &Tensor, factors: Option<&Tensor>, views: usize) -> R
 }
 
 /// The rows that one block adds up.
-const PIECE: usize = 512;
+pub(super) const PIECE: usize = 512;
 
 /// `factor` times the sum of the first `count` rows.
 pub(crate) fn column_sums(x: &Tensor, count: usize, factor: f64) -> Result<Tensor> {

@@ -149,6 +149,15 @@ extern "C" __global__ void row_factors(AllSquares parts, float* factor, float le
     }
 }
 
+// out[r] = x[r]·length / max(‖x[r]‖, shortest). A block for each row.
+extern "C" __global__ void unit_rows(const float* x, float* out, u32 width, u32 stride, float length, float shortest) {
+    const float* row = x + (u64)blockIdx.x * stride;
+    const float norm = sqrtf(block_sum(squares(row, width, blockDim.x, threadIdx.x)));
+    const float by = length / (norm < shortest ? shortest : norm);
+    float* place = out + (u64)blockIdx.x * width;
+    for (u32 at = threadIdx.x; at < width; at += blockDim.x) place[at] = by * row[at];
+}
+
 // out[r] = Σ x[r]². A block for each row.
 extern "C" __global__ void row_squares(const float* x, float* out, u32 width, u32 stride) {
     const float sum = block_sum(squares(x + (u64)blockIdx.x * stride, width, blockDim.x, threadIdx.x));
@@ -261,6 +270,26 @@ extern "C" __global__ void sgd(float* w, float* v, const float* g, float keep, f
     float velocity = v[at];
     if (g) v[at] = velocity = keep * velocity + fresh * g[at];
     w[at] = shrink * w[at] - rate * velocity;
+}
+
+// The step of a bias, whose gradient is the sum of the rows of delta. Blocks of 32 columns.
+extern "C" __global__ void sgd_columns(float* w, float* v, const float* delta, u32 rows, u32 width, u32 stride,
+                                       float keep, float fresh, float rate, float shrink) {
+    __shared__ float sums[32][33];
+    const u32 column = blockIdx.x * 32 + threadIdx.x;
+    float sum = 0.f;
+    if (column < width) {
+        for (u32 row = threadIdx.y; row < rows; row += 32) sum += delta[(u64)row * stride + column];
+    }
+    sums[threadIdx.y][threadIdx.x] = sum;
+    __syncthreads();
+    float all = sums[threadIdx.x][threadIdx.y];
+    for (int step = 16; step > 0; step /= 2) all += __shfl_xor_sync(~0u, all, step);
+    const u32 of_warp = blockIdx.x * 32 + threadIdx.y;
+    if (threadIdx.x == 0 && of_warp < width) {
+        const float velocity = v[of_warp] = keep * v[of_warp] + fresh * all;
+        w[of_warp] = shrink * w[of_warp] - rate * velocity;
+    }
 }
 
 extern "C" __global__ void adam(float* w, float* m, float* v, const float* g, float keep1, float fresh1, float keep2, float fresh2,
@@ -376,17 +405,6 @@ extern "C" __global__ void contrast(const float* goodness, const float* offset, 
     if (threadIdx.x == 0) *total_loss = loss / batch;
 }
 
-// The means of the first `first` numbers and of the others. One block.
-extern "C" __global__ void two_means(const float* x, double* means, u64 first, u64 count) {
-    double before = 0, after = 0;
-    for (u64 at = threadIdx.x; at < count; at += blockDim.x) (at < first ? before : after) += x[at];
-    before = block_sum(before);
-    after = block_sum(after);
-    if (threadIdx.x == 0) {
-        means[0] = before / first;
-        means[1] = after / (count - first);
-    }
-}
 
 // log softmax of each row. A block for each row.
 extern "C" __global__ void log_softmax(const float* x, float* out, u32 width) {
@@ -416,21 +434,27 @@ extern "C" __global__ void cross_entropy_loss(const float* log, const u32* label
     if (threadIdx.x == 0) *loss = sum / rows;
 }
 
-// The sum of `count` numbers with their weights. One thread.
+// The sum of the means of `count` lists of numbers, with their weights. One block.
 struct Numbers {
-    const void* number[64];
+    const void* numbers[64];
     double weight[64];
+    u32 length[64];
     u64 is_double;  // a bit for each
     u32 count;
 };
 
-extern "C" __global__ void total(Numbers numbers, double* out) {
-    double sum = 0;
-    for (u32 i = 0; i < numbers.count; ++i) {
-        const void* number = numbers.number[i];
-        sum += numbers.weight[i] * (numbers.is_double >> i & 1 ? *(const double*)number : *(const float*)number);
+extern "C" __global__ void total(Numbers lists, double* out) {
+    double all = 0;
+    for (u32 i = 0; i < lists.count; ++i) {
+        const void* numbers = lists.numbers[i];
+        const bool is_double = lists.is_double >> i & 1;
+        double sum = 0;
+        for (u32 at = threadIdx.x; at < lists.length[i]; at += blockDim.x) {
+            sum += is_double ? ((const double*)numbers)[at] : ((const float*)numbers)[at];
+        }
+        all += lists.weight[i] * block_sum(sum) / lists.length[i];
     }
-    *out = sum;
+    if (threadIdx.x == 0) *out = all;
 }
 
 // ---- views ---------------------------------------------------------------------------

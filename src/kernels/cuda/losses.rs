@@ -32,16 +32,6 @@ pub(crate) fn contrast(goodness: &Tensor, of: &Contrast<'_>) -> Result<(Tensor, 
     Ok((loss, gradient))
 }
 
-/// The means of the first `first` numbers and of the others, `(2,)`.
-pub(crate) fn two_means(x: &Tensor, first: usize) -> Result<Tensor> {
-    let gpu = Gpu::of(x.device())?;
-    let x = x.contiguous()?;
-    let means = gpu.empty::<f64>(2)?;
-    launch!(gpu, two_means, blocks(1, 1, 1024);
-        gpu.address(&x)?, gpu.address(&means)?, first as u64, x.elem_count() as u64);
-    Ok(means)
-}
-
 pub(crate) fn log_softmax(x: &Tensor) -> Result<Tensor> {
     let gpu = Gpu::of(x.device())?;
     let x = x.contiguous()?;
@@ -69,15 +59,16 @@ pub(crate) fn cross_entropy(log: &Tensor, labels: &Tensor) -> Result<(Tensor, Te
     Ok((loss, gradient))
 }
 
-/// Numbers in one launch.
+/// Lists in one launch.
 const NUMBERS: usize = 64;
 
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Numbers {
-    number: [u64; NUMBERS],
+    numbers: [u64; NUMBERS],
     weight: [f64; NUMBERS],
-    /// A bit for each number of 64 bits.
+    length: [u32; NUMBERS],
+    /// A bit for each list of numbers of 64 bits.
     is_double: u64,
     count: u32,
 }
@@ -85,15 +76,16 @@ struct Numbers {
 // SAFETY: plain numbers, laid out as in `kernels.cu`.
 unsafe impl DeviceRepr for Numbers {}
 
-/// The weighted sum of numbers in 64 bits, `(1,)`.
+/// The weighted sum of the means of tensors in 64 bits, `(1,)`.
 pub(crate) fn total(numbers: &[(Tensor, f64)]) -> Result<Tensor> {
     let gpu = Gpu::of(numbers[0].0.device())?;
     let mut sum: Option<Tensor> = None;
     // Each piece begins with the sum of those before it.
     for piece in numbers.chunks(NUMBERS - 1) {
         let mut raw = Numbers {
-            number: [0; NUMBERS],
+            numbers: [0; NUMBERS],
             weight: [0.; NUMBERS],
+            length: [0; NUMBERS],
             is_double: 0,
             count: 0,
         };
@@ -101,12 +93,13 @@ pub(crate) fn total(numbers: &[(Tensor, f64)]) -> Result<Tensor> {
         let piece = piece.iter().map(|(number, weight)| (number, *weight));
         for (number, weight) in before.chain(piece) {
             let at = raw.count as usize;
-            (raw.number[at], raw.weight[at]) = (gpu.address(number)?, weight);
+            (raw.numbers[at], raw.weight[at]) = (gpu.address(number)?, weight);
+            raw.length[at] = number.elem_count() as u32;
             raw.is_double |= u64::from(number.dtype() == DType::F64) << at;
             raw.count += 1;
         }
         let out = gpu.empty::<f64>(1)?;
-        launch!(gpu, total, blocks(1, 1, 1); raw, gpu.address(&out)?);
+        launch!(gpu, total, blocks(1, 1, 256); raw, gpu.address(&out)?);
         sum = Some(out);
     }
     Ok(sum.expect("there is a number"))

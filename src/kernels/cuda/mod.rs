@@ -95,7 +95,7 @@ pub(crate) fn is_fast(x: &Tensor) -> bool {
 const SOURCE: &str = include_str!("kernels.cu");
 
 /// The kernels of `kernels.cu`.
-const NAMES: [&str; 33] = [
+const NAMES: [&str; 34] = [
     "adam",
     "add_to",
     "affine",
@@ -122,12 +122,13 @@ const NAMES: [&str; 33] = [
     "scale_rows",
     "scatter",
     "sgd",
+    "sgd_columns",
     "spread",
     "standardise",
     "standardised_relu",
     "sum_views",
     "total",
-    "two_means",
+    "unit_rows",
     "with_wrong",
 ];
 

@@ -1,5 +1,6 @@
 //! Updates of variables and sums in place.
 
+use candle_core::cuda::cudarc::driver::LaunchConfig;
 use candle_core::Tensor;
 
 use super::{blocks, elements, launch, Gpu};
@@ -27,6 +28,32 @@ pub(crate) fn sgd(
     launch!(gpu, sgd, elements(count);
         gpu.address(weight)?, gpu.address(velocity)?, gpu.address_or_null(gradient.as_ref())?,
         by.keep as f32, by.fresh as f32, by.rate as f32, by.shrink as f32, count as u64);
+    Ok(())
+}
+
+/// One SGD step of a bias, whose gradient is the sum of the rows of `delta`.
+pub(crate) fn sgd_columns(
+    weight: &Tensor,
+    velocity: &Tensor,
+    delta: &Tensor,
+    by: Sgd,
+) -> Result<()> {
+    let gpu = Gpu::of(weight.device())?;
+    let rows = gpu.rows(delta)?;
+    if rows.rows > super::forms::PIECE {
+        // One block for 32 columns would be slow.
+        let sums = super::column_sums(delta, rows.rows, 1.)?;
+        return sgd(weight, velocity, Some(&sums), by);
+    }
+    let config = LaunchConfig {
+        grid_dim: (rows.width.div_ceil(32).max(1) as u32, 1, 1),
+        block_dim: (32, 32, 1),
+        shared_mem_bytes: 0,
+    };
+    launch!(gpu, sgd_columns, config;
+        gpu.address(weight)?, gpu.address(velocity)?, rows.address, rows.rows as u32,
+        rows.width as u32, rows.stride as u32, by.keep as f32, by.fresh as f32,
+        by.rate as f32, by.shrink as f32);
     Ok(())
 }
 

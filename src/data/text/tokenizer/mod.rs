@@ -603,8 +603,8 @@ mod tests {
             ),
             (&bytes_that_nobody_looks_at, "would be lost"),
             (
-                r#"{"type":"WordLevel","unk_token":"?","vocab":{"?":0,"a":2}}"#,
-                "gap",
+                r#"{"type":"WordLevel","unk_token":"?","vocab":{"?":0,"a":90000}}"#,
+                "numbers up to 90000",
             ),
             (
                 r#"{"type":"WordLevel","unk_token":"?","vocab":{"?":0}}"#,
@@ -615,6 +615,10 @@ mod tests {
             let error = open(model).unwrap_err().to_string();
             assert!(error.contains(expected), "{model}: {error}");
         }
+        // A number without a token, as in the files of real models, and a byte order mark.
+        let gap = r#"{"version":"1.0","model":{"type":"WordLevel","unk_token":"?","vocab":{"?":0,"a":2}}}"#;
+        let tokenizer = Tokenizer::from_json(format!("\u{feff}{gap}")).unwrap();
+        assert_eq!(tokenizer.vocabulary(), ["?", "<unused 1>", "a"]);
         assert!(Tokenizer::from_json("fox".into())
             .unwrap_err()
             .to_string()

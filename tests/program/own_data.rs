@@ -1,0 +1,346 @@
+//! The first hour with one's own pictures and files.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use image::{GrayImage, Luma};
+use serde_json::Value;
+
+use super::{fails, onward, succeeds, text};
+
+/// Bars that lie or stand, in a folder per class, on paper of this brightness.
+fn bars(folder: &Path, count: u32, paper: u8) {
+    for (class, upright) in [("lying", false), ("standing", true)] {
+        std::fs::create_dir_all(folder.join(class)).unwrap();
+        for index in 0..count {
+            let at = 4 + index * 5 % 9;
+            let bar = |x: u32, y: u32| {
+                let across = if upright { x } else { y };
+                Luma([if across.abs_diff(at + 2) < 2 {
+                    255 - paper
+                } else {
+                    paper
+                }])
+            };
+            let file = folder.join(class).join(format!("{index}.png"));
+            GrayImage::from_fn(20, 20, bar).save(file).unwrap();
+        }
+    }
+}
+
+/// Trains for a few epochs on a data set; returns what was written to stderr.
+fn train(data: &str, out: &Path, more: &[&str]) -> String {
+    let small = ["--epochs", "3", "--set", "hidden=30", "--set", "batch=10"];
+    let base = ["train", "progressive", "--data", data, "--out", word(out)];
+    let output = onward(&[&base[..], &small, more].concat());
+    let said = text(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    said
+}
+
+fn word(path: &Path) -> &str {
+    path.to_str().expect("a UTF-8 path")
+}
+
+fn folder(path: &Path) -> String {
+    format!("folder:{}", path.display())
+}
+
+#[test]
+fn the_parts_of_a_folder_are_matched_by_name() {
+    let base = tempfile::tempdir().unwrap();
+    let data = base.path().join("data");
+    for (part, count) in [("Training", 12), ("valid", 4), ("test", 5)] {
+        bars(&data.join(part), count, 250);
+    }
+    let said = train(&folder(&data), &base.path().join("run"), &[]);
+    assert!(
+        said.contains("24 training, 8 validation, 10 test examples"),
+        "{said}"
+    );
+    assert!(said.contains("2 classes of 12 training examples"), "{said}");
+
+    // A class that the test part has not is named; one that the training part has not is refused.
+    std::fs::remove_dir_all(data.join("test/lying")).unwrap();
+    let said = train(&folder(&data), &base.path().join("second"), &[]);
+    assert!(
+        said.contains("classes lying have no test examples"),
+        "{said}"
+    );
+    std::fs::create_dir(data.join("test/leaning")).unwrap();
+    let message = fails(1, &["train", "progressive", "--data", &folder(&data)]);
+    assert!(message.contains("class `leaning`"), "{message}");
+    std::fs::remove_dir_all(data.join("test")).unwrap();
+    let message = fails(1, &["train", "progressive", "--data", &folder(&data)]);
+    assert!(message.contains("no folder `test`"), "{message}");
+}
+
+#[test]
+fn no_file_is_left_out_in_silence() {
+    let base = tempfile::tempdir().unwrap();
+    let data = base.path().join("data");
+    bars(&data, 12, 10);
+    // A JPEG without the usual ending, and files that are no pictures.
+    let jpeg = base.path().join("x.jpg");
+    GrayImage::new(20, 20).save(&jpeg).unwrap();
+    std::fs::rename(jpeg, data.join("lying/photo.jpe_")).unwrap();
+    std::fs::write(data.join("lying/notes.txt"), "x").unwrap();
+    std::fs::write(data.join("lying/raw.heic"), "x").unwrap();
+    let said = train(&folder(&data), &base.path().join("run"), &[]);
+    let expected = "2 of 27 entries are no pictures that can be read, and are left out: \
+                    1 .heic, 1 .txt";
+    assert!(said.contains(expected), "{said}");
+
+    // The way out that a message names works.
+    std::fs::write(data.join("standing/broken.png"), "x").unwrap();
+    let message = fails(1, &["train", "progressive", "--data", &folder(&data)]);
+    assert!(message.contains("--set data.broken=skip"), "{message}");
+    let skip = ["--set", "data.broken=skip"];
+    let said = train(&folder(&data), &base.path().join("skipped"), &skip);
+    assert!(said.contains("1 of"), "{said}");
+    let wrong = [
+        "train",
+        "progressive",
+        "--data",
+        &folder(&data),
+        "--set",
+        "broken=skip",
+    ];
+    let message = fails(2, &wrong);
+    assert!(message.contains("did you mean `data.broken`?"), "{message}");
+
+    let outer = ["train", "progressive", "--data", &folder(base.path())];
+    std::fs::remove_dir_all(base.path().join("run")).unwrap();
+    std::fs::remove_dir_all(base.path().join("skipped")).unwrap();
+    let message = fails(1, &outer);
+    assert!(
+        message.contains("has 2 folders: name that one"),
+        "{message}"
+    );
+}
+
+#[test]
+fn predictions_are_printed_for_folders_as_text_csv_and_json() {
+    let base = tempfile::tempdir().unwrap();
+    let (run, pictures) = (base.path().join("run"), base.path().join("pictures"));
+    let arguments = [
+        "train",
+        "progressive",
+        "--quiet",
+        "--epochs",
+        "2",
+        "--set",
+        "hidden=[60]",
+        "--out",
+        word(&run),
+    ];
+    succeeds(&arguments); // digits, with the framing of an object
+    std::fs::create_dir_all(pictures.join("inner")).unwrap();
+    GrayImage::from_pixel(40, 40, Luma([200]))
+        .save(pictures.join("blank, page.png"))
+        .unwrap();
+    let stroke = |x: u32, y: u32| {
+        Luma([if x.abs_diff(20) < 3 && y.abs_diff(20) < 14 {
+            20
+        } else {
+            220
+        }])
+    };
+    GrayImage::from_fn(40, 40, stroke)
+        .save(pictures.join("inner/one.png"))
+        .unwrap();
+    let printed = succeeds(&["predict", word(&run), word(&pictures)]);
+    let lines: Vec<&str> = printed.lines().collect();
+    assert!(
+        lines[0].ends_with("blank, page.png: nothing found"),
+        "{printed}"
+    );
+    assert!(
+        lines[1].contains("inner/one.png: ") && lines[1].contains('%'),
+        "{printed}"
+    );
+
+    let printed = succeeds(&["predict", word(&run), "--csv", word(&pictures)]);
+    let lines: Vec<&str> = printed.lines().collect();
+    assert!(
+        lines[0].starts_with("file,class,probability,0,1,"),
+        "{printed}"
+    );
+    assert!(
+        lines[1].starts_with('"') && lines[1].contains("page.png\",,,"),
+        "{printed}"
+    );
+    assert_eq!(lines[2].split(',').count(), 13);
+
+    let printed = succeeds(&["predict", word(&run), "--json", word(&pictures)]);
+    let answers: Value = serde_json::from_str(&printed).unwrap();
+    assert!(answers[0]["class"].is_null(), "{printed}");
+    assert!(
+        answers[1]["probability"].as_f64().unwrap() > 0.1,
+        "{printed}"
+    );
+    let message = fails(2, &["predict", word(&run), word(&run)]);
+    assert!(message.contains("has no pictures"), "{message}");
+}
+
+#[test]
+fn a_run_resumes_from_any_folder_and_with_moved_data() {
+    let base = tempfile::tempdir().unwrap();
+    bars(&base.path().join("data"), 12, 10);
+    let run = |folder: &Path, arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_onward"));
+        command.args(arguments).current_dir(folder);
+        command.output().unwrap()
+    };
+    let small = ["--set", "hidden=20", "--epochs", "1", "--out", "run"];
+    let relative = ["train", "progressive", "--data", "folder:data"];
+    let output = run(base.path(), &[&relative[..], &small].concat());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let (root, folder) = (PathBuf::from("/"), base.path().join("run"));
+    let output = run(&root, &["resume", word(&folder), "--epochs", "2"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+
+    std::fs::rename(base.path().join("data"), base.path().join("moved")).unwrap();
+    let longer = ["resume", word(&folder), "--epochs", "3"];
+    let output = run(&root, &longer);
+    assert!(!output.status.success());
+    let moved = format!("folder:{}", base.path().join("moved").display());
+    let output = run(&root, &[&longer[..], &["--data", &moved]].concat());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_goodness_brings_what_it_needs() {
+    let base = tempfile::tempdir().unwrap();
+    let infos = succeeds(&["list", "goodness"]);
+    let names: Vec<&str> = infos
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| name.contains('_') || *name == "projection")
+        .collect();
+    assert!(names.len() >= 3, "{infos}");
+    for name in names {
+        let out = base.path().join(name);
+        let goodness = format!("goodness={name}");
+        let arguments = [
+            "train",
+            "progressive",
+            "--json",
+            "--set",
+            &goodness,
+            "--set",
+            "hidden=[100]",
+            "--set",
+            "data.size=2000",
+            "--epochs",
+            "8",
+            "--out",
+            word(&out),
+        ];
+        let summary: Value = serde_json::from_str(&succeeds(&arguments)).unwrap();
+        let error = summary["test"]["error"].as_f64().unwrap();
+        assert!(error < 0.5, "{name}: {error}");
+    }
+}
+
+#[test]
+fn a_failed_start_leaves_no_folder() {
+    let base = tempfile::tempdir().unwrap();
+    let out = base.path().join("run");
+    let arguments = [
+        "train",
+        "progressive",
+        "--quiet",
+        "--set",
+        "lr=900",
+        "--set",
+        "hidden=[30,30]",
+        "--set",
+        "loss=unbounded",
+        "--set",
+        "data.size=500",
+        "--out",
+        word(&out),
+    ];
+    let output = onward(&arguments);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stderr).contains("lower `lr`"),
+        "{}",
+        text(&output.stderr)
+    );
+    assert!(!out.exists());
+}
+
+#[test]
+fn settings_are_taken_in_the_forms_that_people_write() {
+    let base = tempfile::tempdir().unwrap();
+    for (index, (given, written)) in [
+        ("lr=.5", "lr = 0.5"),
+        ("lr=5.", "lr = 5.0"),
+        ("hidden=30", "hidden = [30]"),
+        ("hidden=30,20", "hidden = [30, 20]"),
+        ("hidden=(30,20)", "hidden = [30, 20]"),
+        ("batch=1e2", "batch = 100"),
+        ("validate=True", "validate = true"),
+        ("learning_rate=0.02", "lr = 0.02"),
+        ("optimizer=adam", "optimiser = \"adam\""),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let out = base.path().join(index.to_string());
+        let arguments = [
+            "train",
+            "progressive",
+            "--quiet",
+            "--set",
+            "hidden=[10]",
+            "--set",
+            "data.size=100",
+            "--epochs",
+            "1",
+            "--out",
+            word(&out),
+            "--set",
+            given,
+        ];
+        succeeds(&arguments);
+        let config = std::fs::read_to_string(out.join("config.toml")).unwrap();
+        assert!(config.contains(written), "{given}: {config}");
+    }
+    for given in ["lr=0,01", "batch=1.5", "hidden=a,b", "validate=perhaps"] {
+        let message = fails(2, &["train", "progressive", "--set", given]);
+        assert!(message.contains("expected"), "{given}: {message}");
+    }
+    let message = fails(2, &["train", "progressive", "--learning-rate", "0.1"]);
+    assert!(message.contains("--set learning_rate=VALUE"), "{message}");
+}
+
+#[test]
+fn text_that_is_not_utf_8_is_named() {
+    let base = tempfile::tempdir().unwrap();
+    let file = base.path().join("t.txt");
+    let letters = "The fox saw the crow. ".repeat(50);
+    for (name, bytes) in [
+        (
+            "UTF-16LE",
+            letters
+                .encode_utf16()
+                .flat_map(u16::to_le_bytes)
+                .collect::<Vec<u8>>(),
+        ),
+        (
+            "UTF-16BE",
+            letters.encode_utf16().flat_map(u16::to_be_bytes).collect(),
+        ),
+    ] {
+        std::fs::write(&file, bytes).unwrap();
+        let data = format!("text:{}", file.display());
+        let message = fails(1, &["train", "nlp", "--data", &data]);
+        assert!(
+            message.contains(name) && message.contains("iconv"),
+            "{message}"
+        );
+    }
+}
