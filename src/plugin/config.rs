@@ -291,7 +291,7 @@ fn adapt(value: &mut Value, setting: &Setting) {
         Value::Float(number) if allowed.starts_with("a whole number") => {
             // Larger ones are not exact.
             let is_whole = number.fract() == 0. && number.abs() < 9e15;
-            is_whole.then(|| Value::Integer(*number as i64))
+            is_whole.then_some(Value::Integer(*number as i64))
         }
         Value::String(text) if allowed.starts_with("true or false") => {
             text.to_lowercase().parse().ok().map(Value::Boolean)

@@ -12,7 +12,7 @@ use super::folder::{Folder, CONFIG, MODEL, STATE};
 use super::Run;
 use crate::data::text::Text;
 use crate::data::{at_home, DataSet};
-use crate::error::{Error, Result};
+use crate::error::{notify, Error, Result};
 use crate::plugin::config::{Config, NO_PRESET};
 use crate::plugin::registry;
 use crate::plugin::source::Source;
@@ -227,11 +227,20 @@ fn saved_in(folder: &Path, with_state: bool) -> PathBuf {
     let (state, model) = (folder.join(STATE), folder.join(MODEL));
     let progress = checkpoint::progress(&model);
     let is_current = progress.is_some() && checkpoint::progress(&state) == progress;
-    if state.is_file() && (with_state || !is_current) {
-        state
-    } else {
-        model
+    if !state.is_file() || is_current && !with_state {
+        return model;
     }
+    if model.is_file() && !is_current {
+        let problem = match progress {
+            None => "is damaged",
+            Some(_) => "is of another epoch than the state",
+        };
+        notify(format_args!(
+            "warning: {}: {problem}; {STATE} is used instead",
+            model.display()
+        ));
+    }
+    state
 }
 
 impl Run {
