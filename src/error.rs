@@ -68,7 +68,7 @@ pub enum Error {
     #[error(
         "unknown {kind} `{name}`{}; known: {}; a plugin of another crate must be linked \
          into the program: `use your_crate as _;`",
-        nearest(name, known), known.join(", ")
+        meant(kind, name, known), known.join(", ")
     )]
     UnknownPlugin {
         /// The kind of plugin: architecture, layer, goodness, sampler, data.
@@ -383,6 +383,19 @@ pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> &str {
     text.unwrap_or("without a message")
 }
 
+/// As [`nearest`]; for a path in the place of a data set, the data set that reads it.
+fn meant(kind: &str, given: &str, known: &[String]) -> String {
+    let path = Path::new(given);
+    let is_path = given.contains('/') || path.exists() || path.extension().is_some();
+    if kind == "data" && is_path && !given.contains(':') {
+        return match path.is_dir() || path.extension().is_none() {
+            true => format!(", did you mean `folder:{given}`?"),
+            false => format!(", did you mean `text:{given}`?"),
+        };
+    }
+    nearest(given, known)
+}
+
 /// `, did you mean …?` if a known name is close to the given name, else nothing.
 fn nearest(given: &str, known: &[String]) -> String {
     let last = given.rsplit('.').next().unwrap_or(given);
@@ -392,9 +405,15 @@ fn nearest(given: &str, known: &[String]) -> String {
     {
         return format!(", did you mean `{inner}`?");
     }
+    let small = last.to_lowercase();
     known
         .iter()
-        .map(|name| (strsim::damerau_levenshtein(last, name), name))
+        .map(|name| {
+            (
+                strsim::damerau_levenshtein(&small, &name.to_lowercase()),
+                name,
+            )
+        })
         .filter(|(distance, name)| *distance <= 1 + name.len() / 4)
         .min()
         .map(|(_, name)| format!(", did you mean `{name}`?"))

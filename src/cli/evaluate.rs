@@ -47,7 +47,12 @@ impl Evaluate {
 
     fn split(&self) -> Result<Split> {
         let all = [Split::Train, Split::Validation, Split::Test];
-        let found = all.into_iter().find(|split| split.word() == self.split);
+        let given = match self.split.as_str() {
+            "val" | "valid" => "validation",
+            "training" => "train",
+            given => given,
+        };
+        let found = all.into_iter().find(|split| split.word() == given);
         found.ok_or_else(|| {
             Error::setting("split", &self.split, "--split", "train, validation or test")
         })

@@ -9,7 +9,8 @@ use crate::plugin::registry::{self, Info, KINDS};
 
 #[derive(Args)]
 pub(super) struct List {
-    /// Kind: architectures, layers, goodness, samplers or data; all of them by default.
+    /// Kind: architectures, layers, goodness, samplers, data or presets; all but the presets
+    /// by default.
     kind: Option<String>,
     /// Print JSON, with every setting.
     #[arg(long)]
@@ -22,11 +23,19 @@ impl List {
         let wanted = self.kind.as_deref().map(|kind| kind.trim_end_matches('s'));
         let is_wanted = |kind: &&str| wanted.is_none_or(|w| w == kind.trim_end_matches('s'));
         let kinds: Vec<&str> = KINDS.iter().copied().filter(is_wanted).collect();
+        if wanted == Some("preset") && !self.json {
+            return presets();
+        }
         if kinds.is_empty() {
             return Err(Error::UnknownPlugin {
                 kind: "kind of plugin",
                 name: self.kind.unwrap_or_default(),
-                known: KINDS.iter().map(|kind| kind.to_string()).collect(),
+                known: KINDS
+                    .iter()
+                    .copied()
+                    .chain(["presets"])
+                    .map(String::from)
+                    .collect(),
             });
         }
         if self.json {
@@ -46,6 +55,24 @@ impl List {
         }
         print(&text)
     }
+}
+
+/// Every preset, after the plugin that has it.
+fn presets() -> Result<()> {
+    let mut text = String::new();
+    for kind in KINDS {
+        for info in registry::infos(kind)?
+            .into_iter()
+            .filter(|info| !info.presets.is_empty())
+        {
+            text += &format!("{kind} {}\n", info.name);
+            for preset in info.presets {
+                let about: Vec<&str> = preset.about.split_whitespace().collect();
+                text += &format!("  {:<16} {}\n", preset.name, about.join(" "));
+            }
+        }
+    }
+    print(&text)
 }
 
 fn to_json(info: &Info) -> serde_json::Value {

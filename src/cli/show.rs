@@ -15,7 +15,7 @@ const WIDTH: usize = 100;
 
 #[derive(Args)]
 pub(super) struct Show {
-    /// Name of a plugin, or a word of the glossary: view, head, search, …
+    /// Name of a plugin or a preset, or a word of the glossary: view, head, search, …
     name: String,
 }
 
@@ -27,6 +27,9 @@ impl Show {
             for info in registry::infos(kind)? {
                 if info.name == self.name {
                     text += &plugin(kind, info);
+                }
+                for own in info.presets.iter().filter(|own| own.name == self.name) {
+                    text += &format!("of {kind} {}:{}\n", info.name, preset(own));
                 }
                 known.push(info.name.into());
             }

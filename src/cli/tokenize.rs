@@ -20,13 +20,17 @@ pub(super) struct Tokenize {
     /// Kind of token: char, word or bpe (byte-pair encoding).
     #[arg(long, value_name = "KIND")]
     kind: String,
-    /// Vocabulary size: the number of words or byte-pair tokens.
+    /// Vocabulary size: the number of words or byte-pair tokens. By default all words, or
+    /// 1000 byte-pair tokens.
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     vocab: Option<String>,
     /// File to write; it must not exist.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 }
+
+/// The byte-pair tokens without `--vocab`.
+const BPE_SIZE: usize = 1000;
 
 impl Tokenize {
     pub(super) fn run(self) -> Result<()> {
@@ -55,11 +59,13 @@ impl Tokenize {
     }
 
     fn units(&self) -> Result<Units> {
-        let size = self
-            .vocab
-            .as_ref()
-            .map_or(String::new(), |size| format!(":{size}"));
-        let units = format!("{}{size}", self.kind).parse();
+        let kind = self.kind.to_lowercase();
+        let size = match (&self.vocab, kind.as_str()) {
+            (Some(size), _) => format!(":{size}"),
+            (None, "bpe") => format!(":{BPE_SIZE}"),
+            (None, _) => String::new(),
+        };
+        let units = format!("{kind}{size}").parse();
         units.map_err(|error| match error {
             Error::Setting { .. } => {
                 let vocab = self
@@ -67,7 +73,7 @@ impl Tokenize {
                     .as_ref()
                     .map_or(String::new(), |n| format!(" --vocab {n}"));
                 let expected = "char; word, with or without --vocab N, N at least 2; \
-                                bpe with --vocab N, N at least 256";
+                                bpe, with or without --vocab N, N at least 256";
                 let origin = format!("--kind {}{vocab}", self.kind);
                 Error::setting("kind", format!("{:?}", self.kind), origin, expected)
             }

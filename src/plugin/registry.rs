@@ -178,13 +178,28 @@ fn find<P: Copy>(
     name_of: impl Fn(&P) -> &'static str,
 ) -> Result<P> {
     let found = among.iter().find(|plugin| name_of(plugin) == name);
-    found.copied().ok_or_else(|| Error::UnknownPlugin {
-        kind,
-        name: name.into(),
-        known: among
-            .iter()
-            .map(|plugin| name_of(plugin).to_string())
-            .collect(),
+    found.copied().ok_or_else(|| {
+        let is_there = |other: &'static str| {
+            let others = infos(other).unwrap_or_default();
+            other != kind && others.into_iter().any(|info| info.name == name)
+        };
+        if let Some(other) = KINDS.iter().copied().find(|other| is_there(other)) {
+            let flag = if other == "data" {
+                format!("--data {name}")
+            } else {
+                format!("--set {other}={name}")
+            };
+            let expected = format!("a name of that kind; {name} is of the kind {other}: {flag}");
+            return Error::setting(kind, format!("{name:?}"), "the command line", expected);
+        }
+        Error::UnknownPlugin {
+            kind,
+            name: name.into(),
+            known: among
+                .iter()
+                .map(|plugin| name_of(plugin).to_string())
+                .collect(),
+        }
     })
 }
 

@@ -901,7 +901,6 @@ fn a_tokenizer_is_trained_reported_and_never_overwritten() {
         );
     };
     refused(2, "a.txt", &["--kind", "chars"], "--kind chars");
-    refused(2, "a.txt", &["--kind", "bpe"], "bpe with --vocab N");
     refused(
         2,
         "a.txt",
