@@ -23,6 +23,7 @@ mod cpu;
 pub(crate) mod cuda;
 pub(crate) mod gemm;
 pub(crate) mod memory;
+pub(crate) mod sizes;
 
 use candle_core::{DType, Device, Shape, Tensor, D};
 use rand_chacha::ChaCha8Rng;

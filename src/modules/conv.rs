@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::flow::step::Step;
 use crate::flow::vars::Vars;
 use crate::kernels::gemm::{accumulate_here, Matrix};
+use crate::kernels::sizes::Sizes;
 use crate::kernels::{self, with_values};
 use crate::optim::{Gradient, Optimiser};
 
@@ -61,57 +62,7 @@ const TILE: usize = 512;
 /// threads.
 const PARTS: usize = 8;
 
-/// The sizes of one convolution.
-#[derive(Clone, Copy, Debug)]
-struct Sizes {
-    rows: usize,
-    inputs: usize,
-    height: usize,
-    width: usize,
-    units: usize,
-    field: usize,
-    pool: usize,
-}
-
 impl Sizes {
-    /// The size of a field, `C·K·K`.
-    fn numbers(&self) -> usize {
-        self.inputs * self.field * self.field
-    }
-
-    /// The height and width of the output.
-    fn out(&self) -> (usize, usize) {
-        (self.height / self.pool, self.width / self.pool)
-    }
-
-    /// The number of outputs of one image.
-    fn out_image(&self) -> usize {
-        let (height, width) = self.out();
-        self.units * height * width
-    }
-
-    #[cfg(feature = "cuda")]
-    fn on_gpu(&self) -> kernels::cuda::Sizes {
-        let Self {
-            rows,
-            inputs,
-            height,
-            width,
-            units,
-            field,
-            pool,
-        } = *self;
-        kernels::cuda::Sizes {
-            rows,
-            inputs,
-            height,
-            width,
-            units,
-            field,
-            pool,
-        }
-    }
-
     /// The number of images that are processed together.
     fn together(&self) -> usize {
         (TILE / (self.height * self.width).max(1)).clamp(1, self.rows.max(1))
@@ -331,7 +282,7 @@ impl Conv {
         #[cfg(feature = "cuda")]
         if kernels::cuda::is_fast(x) {
             let weight = self.weight.1.as_detached_tensor();
-            let (output, choice) = kernels::cuda::convolve(x, &weight, &sizes.on_gpu())?;
+            let (output, choice) = kernels::cuda::convolve(x, &weight, &sizes)?;
             return Ok(Convolved {
                 choice_on_gpu: choice,
                 ..Convolved::new(output, [].into())
@@ -407,7 +358,7 @@ impl Conv {
         #[cfg(feature = "cuda")]
         if kernels::cuda::is_fast(x) {
             let choice = made.choice_on_gpu.as_ref();
-            let gradient = kernels::cuda::kernel_gradient(x, delta, choice, &sizes.on_gpu())?;
+            let gradient = kernels::cuda::kernel_gradient(x, delta, choice, &sizes)?;
             return Ok(gradient.reshape(self.weight.1.shape())?);
         }
         if !(kernels::is_fast(x) && kernels::is_fast(delta)) {

@@ -5,18 +5,7 @@ use candle_core::Tensor;
 
 use super::{blocks, elements, launch, Gpu, Rows};
 use crate::error::Result;
-
-/// The sizes of a convolution with pools.
-#[derive(Clone, Copy)]
-pub(crate) struct Sizes {
-    pub rows: usize,
-    pub inputs: usize,
-    pub height: usize,
-    pub width: usize,
-    pub units: usize,
-    pub field: usize,
-    pub pool: usize,
-}
+use crate::kernels::sizes::Sizes;
 
 /// The largest number of numbers in the fields of the images that are processed together.
 const AT_ONCE: usize = 1 << 26;
@@ -24,16 +13,6 @@ const AT_ONCE: usize = 1 << 26;
 impl Sizes {
     fn plane(&self) -> usize {
         self.height * self.width
-    }
-
-    /// The size of a field, `C·K·K`.
-    fn numbers(&self) -> usize {
-        self.inputs * self.field * self.field
-    }
-
-    /// The number of outputs of one image.
-    fn out_image(&self) -> usize {
-        self.units * (self.height / self.pool) * (self.width / self.pool)
     }
 
     /// The first image and the number of images that are processed together.
