@@ -58,18 +58,17 @@ impl Config {
             source.is_for(architecture)?;
             source.canonical(&known)?;
         }
-        let place = usize::from(preset.is_none());
-        if by_name {
-            if let Some(mut suggested) = suggestion(&sources)? {
-                suggested.canonical(&known)?;
-                sources.insert(place, suggested);
-            }
-        }
         // The first source is the preset, which has what its goodness needs.
         if let Some(mut suggested) = of_goodness(&sources[1..])? {
             suggested.keep_known(&known, &sources);
             suggested.canonical(&known)?;
             sources.insert(1, suggested);
+        }
+        if by_name {
+            if let Some(mut suggested) = suggestion(&sources)? {
+                suggested.canonical(&known)?;
+                sources.insert(usize::from(preset.is_none()), suggested);
+            }
         }
         let mut merged = Merged::default();
         for source in sources {
