@@ -413,7 +413,7 @@ fn unexpected_downloads_are_refused_and_nothing_is_kept() {
         (
             "test/picture",
             changed(|row| row.0 = Some(b"no picture".to_vec())),
-            "row 7: is neither PNG nor JPEG",
+            "row 7: is no picture",
         ),
         (
             "test/half",

@@ -241,6 +241,32 @@ fn a_goodness_brings_what_it_needs() {
         let error = summary["test"]["error"].as_f64().unwrap();
         assert!(error < 0.5, "{name}: {error}");
     }
+
+    // The preset has this goodness too, with settings of its own.
+    let out = base.path().join("nebuly");
+    let arguments = [
+        "train",
+        "progressive",
+        "--quiet",
+        "--preset",
+        "nebuly",
+        "--data",
+        "digits",
+        "--set",
+        "data.size=100",
+        "--set",
+        "hidden=10",
+        "--epochs",
+        "1",
+        "--out",
+        word(&out),
+    ];
+    succeeds(&arguments);
+    let config = std::fs::read_to_string(out.join("config.toml")).unwrap();
+    assert!(
+        config.contains("theta = 2.0\n") && config.contains("lr = 0.03\n"),
+        "{config}"
+    );
 }
 
 #[test]
