@@ -233,8 +233,8 @@ pub enum Error {
 impl From<candle_core::Error> for Error {
     fn from(error: candle_core::Error) -> Self {
         if error.to_string().contains("OUT_OF_MEMORY") {
-            let problem = "its memory is full; use a smaller `batch`, fewer units, or a GPU \
-                           that nobody else uses";
+            let problem = "its memory is full; use a smaller `batch` or fewer units, or stop \
+                           other programs on this GPU";
             return Self::Device {
                 name: "cuda".into(),
                 problem: problem.into(),

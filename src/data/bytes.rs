@@ -15,8 +15,8 @@ pub(super) struct Reader<'a> {
     bytes: Box<dyn Read>,
 }
 
-/// Gzip streams one after the other. What follows them and is none, such as the zeros with
-/// which tapes and some servers fill up a file, ends the data, as for the program `gzip`.
+/// Gzip streams, one after the other. Anything else behind them ends the data, as for the
+/// program `gzip`: some servers fill up a file with zeros.
 struct Unpacked<R: BufRead>(Option<GzDecoder<R>>);
 
 impl<R: Read> Unpacked<BufReader<R>> {

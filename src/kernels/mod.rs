@@ -34,22 +34,12 @@ pub(crate) use cpu::{add, for_rows, is_fast, with_rows, with_values, with_values
 
 use crate::error::{Error, Result};
 
-/// How the numbers of a matrix product are rounded on a GPU; its sums have 32 bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Products {
-    /// Not at all.
-    F32,
-    /// To TensorFloat-32.
-    Tf32,
-    /// To bfloat16.
-    Bf16,
-}
-
-/// Sets how products are computed, for all runs of the process.
+/// Sets whether the numbers of matrix products on a GPU are rounded to TensorFloat-32, for all
+/// runs of the process.
 #[allow(unused_variables)]
-pub(crate) fn set_products(products: Products) {
+pub(crate) fn round_products(to_tf32: bool) {
     #[cfg(feature = "cuda")]
-    cuda::set_products(products);
+    candle_core::cuda::set_gemm_reduced_precision_f32(to_tf32);
 }
 
 /// The free memory of a device in bytes, if it is known.

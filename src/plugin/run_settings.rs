@@ -12,10 +12,6 @@ crate::choices! {
         /// As `f32`, but the numbers of a product are rounded to 10 bits after the point
         /// (TensorFloat-32); its sums have 32 bits. Faster on a GPU; not for the CPU.
         Tf32 = "tf32",
-        /// As `f32`, but the numbers of a product are rounded to bfloat16, 7 bits after the
-        /// point; its sums, weights and optimiser have 32 bits. Faster on a GPU; not for the
-        /// CPU.
-        Bf16 = "bf16",
         /// 64 bits, with candle's own operations: slow, for checking results.
         F64 = "f64",
     }

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::flow::batch::Batch;
 use crate::flow::input::{Values, LABEL};
 use crate::flow::vars::Vars;
-use crate::kernels::{self, memory, Products};
+use crate::kernels::memory;
 use crate::plugin::checked::Checkable;
 use crate::plugin::config::Config;
 use crate::plugin::registry;
@@ -51,18 +51,19 @@ pub(super) struct Surroundings {
 pub(super) fn assemble(config: Config, source: Source, around: Surroundings) -> Result<Run> {
     let device = device::open(&around.device)?;
     let dtype = match config.run.precision {
-        Precision::F32 | Precision::Tf32 | Precision::Bf16 => DType::F32,
+        Precision::F32 | Precision::Tf32 => DType::F32,
         Precision::F64 => DType::F64,
     };
-    let products = products(config.run.precision);
-    if products != Products::F32 && !device.is_cuda() {
-        let (found, expected) = (
-            config.run.precision.word(),
-            "f32 or f64 without a GPU; tf32 and bf16 are for `--device cuda`",
-        );
-        return Err(Error::setting("precision", found, "the settings", expected));
+    let is_rounded = config.run.precision == Precision::Tf32;
+    if is_rounded && !device.is_cuda() {
+        let expected = "f32 or f64 without a GPU; tf32 is for `--device cuda`";
+        return Err(Error::setting(
+            "precision",
+            "tf32",
+            "the settings",
+            expected,
+        ));
     }
-    kernels::set_products(products);
     let vars = Vars::new(config.run.seed, dtype, &device);
     let mut context = BuildContext::new(vars.clone(), config.run.seed);
     context.epochs = config.run.epochs;
@@ -111,15 +112,6 @@ pub(super) fn assemble(config: Config, source: Source, around: Surroundings) -> 
         folder: None,
         stop: Arc::default(),
     })
-}
-
-/// How products are computed with this precision.
-pub(super) fn products(precision: Precision) -> Products {
-    match precision {
-        Precision::F32 | Precision::F64 => Products::F32,
-        Precision::Tf32 => Products::Tf32,
-        Precision::Bf16 => Products::Bf16,
-    }
 }
 
 fn open_data(source: Source, config: &Config, context: &BuildContext) -> Result<DataSet> {

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::assemble::products;
 use super::observe::{Event, Observer};
 use super::summary::{Evaluation, Labels, Summary};
 use super::Run;
@@ -17,7 +16,7 @@ use crate::flow::batch::Batch;
 use crate::flow::examples::{Augment, Split};
 use crate::flow::random;
 use crate::flow::step::Step;
-use crate::kernels::{self, memory};
+use crate::kernels::memory;
 
 /// The time between two looks at the means of an epoch.
 const LOOK: Duration = Duration::from_secs(1);
@@ -86,7 +85,6 @@ impl Run {
                 steps,
             });
             let mut training = 0.;
-            kernels::set_products(products(self.config.run.precision));
             self.stored = self.data.train.on_device(&self.device)?;
             for epoch in self.epoch..last.min(epochs) {
                 training += self.train_epoch(epoch, observer)?;

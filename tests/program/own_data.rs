@@ -1,4 +1,4 @@
-//! The first hour with one's own pictures and files.
+//! Training on pictures and files of a user.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -212,13 +212,14 @@ fn a_run_resumes_from_any_folder_and_with_moved_data() {
 #[test]
 fn a_goodness_brings_what_it_needs() {
     let base = tempfile::tempdir().unwrap();
-    let infos = succeeds(&["list", "goodness"]);
+    let listed = succeeds(&["list", "goodness", "--json"]);
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    let infos = listed["goodness"].as_array().unwrap();
     let names: Vec<&str> = infos
-        .lines()
-        .filter_map(|line| line.split_whitespace().next())
-        .filter(|name| name.contains('_') || *name == "projection")
+        .iter()
+        .filter_map(|info| info["name"].as_str())
         .collect();
-    assert!(names.len() >= 3, "{infos}");
+    assert!(names.len() >= 3, "{listed}");
     for name in names {
         let out = base.path().join(name);
         let goodness = format!("goodness={name}");

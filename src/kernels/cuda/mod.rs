@@ -15,7 +15,7 @@ mod losses;
 mod products;
 mod updates;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::cuda::cudarc::driver::{result, sys};
@@ -35,8 +35,16 @@ pub(crate) use updates::*;
 
 use crate::error::{Error, Result};
 
-/// Opens the GPU with this number, with one ordered stream.
+/// The GPUs that this process has opened, by number.
+static OPENED: Mutex<BTreeMap<usize, Device>> = Mutex::new(BTreeMap::new());
+
+/// The GPU with this number, with one ordered stream for all runs of the process. Its kernels
+/// are compiled once.
 pub(crate) fn open(number: usize) -> Result<Device> {
+    let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(device) = opened.get(&number) {
+        return Ok(device.clone());
+    }
     let count = CudaContext::device_count().map_err(|error| Error::Device {
         name: format!("cuda:{number}"),
         problem: format!("CUDA does not start ({error}); is the driver of the GPU installed?"),
@@ -55,6 +63,7 @@ pub(crate) fn open(number: usize) -> Result<Device> {
     // SAFETY: there is one stream, so no tensor is used on another one.
     unsafe { gpu.disable_event_tracking() };
     keep_memory(gpu)?;
+    opened.insert(number, device.clone());
     Ok(device)
 }
 

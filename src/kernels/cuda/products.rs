@@ -1,28 +1,14 @@
 //! Matrix products, and linear maps of parts.
 
 use std::ffi::c_void;
-use std::sync::atomic::{AtomicU8, Ordering};
 
 use candle_core::cuda::cudarc::cublas::{result, sys};
 use candle_core::cuda::cudarc::driver::DeviceRepr;
-use candle_core::cuda::set_gemm_reduced_precision_f32;
+use candle_core::cuda::gemm_reduced_precision_f32;
 use candle_core::Tensor;
 
 use super::{failed, launch, tiles, Gpu, Rows};
 use crate::error::Result;
-use crate::kernels::Products;
-
-const TF32: u8 = Products::Tf32 as u8;
-const BF16: u8 = Products::Bf16 as u8;
-
-/// The [`Products`] of this process.
-static PRODUCTS: AtomicU8 = AtomicU8::new(Products::F32 as u8);
-
-pub(crate) fn set_products(products: Products) {
-    PRODUCTS.store(products as u8, Ordering::Relaxed);
-    // candle's own products know one rounding.
-    set_gemm_reduced_precision_f32(products != Products::F32);
-}
 
 impl Gpu {
     /// Computes `c ← keep·c + factor·a·b`. `a` and `b` are stored as they are, or
@@ -48,10 +34,9 @@ impl Gpu {
             true => sys::cublasOperation_t::CUBLAS_OP_T,
             false => sys::cublasOperation_t::CUBLAS_OP_N,
         };
-        let compute = match PRODUCTS.load(Ordering::Relaxed) {
-            TF32 => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
-            BF16 => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_16BF,
-            _ => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
+        let compute = match gemm_reduced_precision_f32() {
+            true => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
+            false => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
         };
         let number = sys::cudaDataType_t::CUDA_R_32F;
         let blas = self.device.cublas_handle();
