@@ -30,19 +30,23 @@ impl<'a> Rows<'a> {
     }
 }
 
+/// `x`, `(B, …)`, as a matrix `(B, D)` whose columns are contiguous. Copies only if they are
+/// not.
+pub(super) fn matrix_of(x: &Tensor) -> Result<Tensor> {
+    let matrix = match x.rank() {
+        2 => x.clone(),
+        _ => x.flatten_from(1)?,
+    };
+    Ok(match matrix.stride()[1] == 1 || matrix.dim(1)? == 1 {
+        true => matrix,
+        false => matrix.contiguous()?,
+    })
+}
+
 /// Calls `f` with the rows of `x`, `(B, …)` read as `(B, D)`. Copies only if the columns
 /// are not contiguous.
 pub(crate) fn with_rows<T>(x: &Tensor, f: impl FnOnce(Rows<'_>) -> T) -> Result<T> {
-    let matrix = if x.rank() == 2 {
-        x.clone()
-    } else {
-        x.flatten_from(1)?
-    };
-    let matrix = if matrix.stride()[1] == 1 || matrix.dim(1)? == 1 {
-        matrix
-    } else {
-        matrix.contiguous()?
-    };
+    let matrix = matrix_of(x)?;
     let (rows, width) = matrix.dims2()?;
     let (storage, layout) = matrix.storage_and_layout();
     let Storage::Cpu(CpuStorage::F32(data)) = &*storage else {

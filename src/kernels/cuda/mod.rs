@@ -33,6 +33,7 @@ pub(crate) use losses::*;
 pub(crate) use products::*;
 pub(crate) use updates::*;
 
+use super::cpu::matrix_of;
 use crate::error::{Error, Result};
 
 /// The GPUs that this process has opened, by number.
@@ -238,16 +239,7 @@ impl Gpu {
     /// The rows of `x`, `(B, …)` read as `(B, D)`. Copies only if the columns are not
     /// contiguous.
     fn rows(&self, x: &Tensor) -> Result<Rows> {
-        let matrix = if x.rank() == 2 {
-            x.clone()
-        } else {
-            x.flatten_from(1)?
-        };
-        let matrix = if matrix.stride()[1] == 1 || matrix.dim(1)? == 1 {
-            matrix
-        } else {
-            matrix.contiguous()?
-        };
+        let matrix = matrix_of(x)?;
         let (rows, width) = matrix.dims2()?;
         Ok(Rows {
             address: self.address(&matrix)?,
