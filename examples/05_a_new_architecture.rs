@@ -89,7 +89,7 @@ impl SideBySide {
     /// The normalised activities of the neutral view, concatenated.
     fn features(&self, batch: &Batch, sampler: &dyn NegativeSampler, step: &Step) -> Result<Input> {
         let input = sampler.neutral(batch)?.normalised(NORMALISE)?;
-        let passed = |block: &Block| block.pass_on(&block.forward(&input, step)?, 1);
+        let passed = |block: &Block| block.pass_on(&block.forward(&input, step)?, 1, step);
         Input::beside(
             &self
                 .net

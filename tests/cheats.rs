@@ -10,6 +10,7 @@ use onward::candle_core::{Tensor, Var};
 use onward::candle_nn::Init;
 use onward::conformance::{self, Outcome};
 use onward::data::DataSet;
+use onward::kernels::Gate;
 use onward::optim::{Optimiser, OptimiserSpec, Span};
 use onward::plugin;
 use onward::plugin::registry::Preset;
@@ -103,7 +104,7 @@ impl LocalLayer for Dense {
     }
 
     fn learn(&mut self, lesson: &Lesson<'_>, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
-        let delta = onward::kernels::gate(lesson.gradient()?, lesson.activity, 1.)?;
+        let delta = onward::kernels::gate(lesson.gradient()?, lesson.activity, Gate::default())?;
         self.0.update(lesson.input, &delta, optimiser, step)
     }
 }
@@ -193,7 +194,11 @@ impl LocalLayer for WrongBelow {
     }
 
     fn input_gradient(&self, lesson: &Lesson<'_>, _: &Step) -> Result<Tensor> {
-        let delta = onward::kernels::gate(lesson.gradient()?, lesson.activity, 2.)?;
+        let twice = Gate {
+            gain: 2.,
+            ..Gate::default()
+        };
+        let delta = onward::kernels::gate(lesson.gradient()?, lesson.activity, twice)?;
         let gradient = self.0 .0.joined_gradient(&delta)?;
         Ok(gradient.reshape([&[lesson.input.rows()], lesson.input.shape()].concat())?)
     }

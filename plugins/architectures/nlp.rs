@@ -251,6 +251,7 @@ fn levels(settings: &Nlp, context: &BuildContext) -> Vec<Level> {
                 true => Span::Epochs(0..0),
                 false => settings.order.span(index, context.epochs),
             },
+            dropout: 0.,
             shortcuts: Vec::new(),
         }
     };
@@ -381,7 +382,7 @@ mod tests {
                 *logit +=
                     (goodness - units as f64) / (temperature * units as f64) / widths.len() as f64;
             }
-            heard = block.pass_on(&activity, context.classes)?;
+            heard = block.pass_on(&activity, context.classes, &step)?;
         }
         let readout = net.net().readout("search")?;
         let found = net

@@ -47,6 +47,10 @@ onward_core::settings! {
         /// The normalisation of the input, and of every activity before the next layer
         /// sees it.
         normalise: Normalise = Normalise::MeanSquare;
+        /// The probability that a number is dropped on its way to the next layer, in
+        /// training; the layer's own loss sees it. `layer.dropout` drops it before the
+        /// loss.
+        dropout: f64 = 0., in 0. ..=0.95;
         /// The order in which layers learn; with greedy, `epochs` is the number per
         /// layer.
         order: Order = Order::Interleaved;
@@ -142,6 +146,55 @@ const PRESETS: &[Preset] = &[
         "#,
     },
     Preset {
+        name: "predsim",
+        about: "predictions and similarities, as in Nøkland and Eidnes 2019: three layers \
+                of 1024 units",
+        settings: r#"
+            data = "mnist"
+            epochs = 100
+            batch = 128
+            shift = 2
+            standardise = true
+            hidden = [1024, 1024, 1024]
+            sampler = "plain"
+            layer = { name = "dense", norm = "batch", slope = 0.01 }
+            goodness = "predsim"
+            loss = "cross_entropy"
+            optimiser = "adam"
+            lr = 0.0005
+            weight_decay = 0.0
+            schedule = "steps"
+            dropout = 0.1
+            normalise = "none"
+            readout_from = 1000
+            head = false
+        "#,
+    },
+    Preset {
+        name: "predsim_convolutional",
+        about: "the same rule in four convolutions",
+        settings: r#"
+            data = "cifar-10"
+            epochs = 60
+            batch = 128
+            shift = 4
+            flip = true
+            standardise = true
+            hidden = [64, 128, 256, 512]
+            sampler = "plain"
+            layer = { name = "conv", norm = "batch", slope = 0.01 }
+            goodness = "predsim"
+            loss = "cross_entropy"
+            optimiser = "adam"
+            lr = 0.0005
+            weight_decay = 0.0
+            schedule = "steps"
+            normalise = "none"
+            readout_from = 1000
+            head = false
+        "#,
+    },
+    Preset {
         name: "nebuly",
         about: "as nebuly-ai's forward_forward app: label after the pixels, mean \
                 squares, Adam, one layer after the other",
@@ -201,6 +254,7 @@ fn levels(settings: &Progressive, context: &BuildContext) -> Result<Vec<Level>> 
             layer: settings.layer.of("layer", index, count)?.clone(),
             goodness: settings.goodness.of("goodness", index, count)?.clone(),
             objective: settings.objective.clone(),
+            dropout: settings.dropout,
             optimiser: settings.optimiser.clone(),
             span: settings.order.span(index, context.epochs),
             shortcuts: Vec::new(),

@@ -1,5 +1,6 @@
 //! Goodness functions.
 
 mod mean_squares;
+mod predsim;
 mod projection;
 mod sum_squares;

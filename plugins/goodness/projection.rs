@@ -2,12 +2,9 @@
 //! class.
 
 use onward_core::candle_core::Tensor;
-use onward_core::candle_nn::Init;
+use onward_core::modules::pooled_linear::PooledLinear;
 use onward_core::plugin::registry::Preset;
-use onward_core::{
-    kernels, BuildContext, Error, GoodnessFn, Grade, Input, LastResult, Linear, Optimiser, Result,
-    Step, Targets,
-};
+use onward_core::{BuildContext, GoodnessFn, Grade, Optimiser, Result, Step, Targets};
 
 onward_core::settings! {
     /// A goodness for each class: a linear map of the activity that learns with the
@@ -34,61 +31,22 @@ onward_core::settings! {
 }
 
 struct Goodness {
-    linear: Linear,
+    linear: PooledLinear,
     classes: usize,
-    /// The height and width of a cell, if `grid` is not 0.
-    cell: Option<(usize, usize)>,
-    /// The averages of the last activity, which are needed three times per step.
-    kept: LastResult<Input>,
 }
 
 impl Goodness {
     fn new(settings: &Projection, context: &BuildContext) -> Result<Self> {
-        let (mut inputs, mut cell) = (context.input.iter().product::<usize>(), None);
-        if let (1.., &[channels, height, width]) = (settings.grid, &context.input[..]) {
-            let grid = settings.grid;
-            if height % grid != 0 || width % grid != 0 {
-                let problem = format!(
-                    "found activities of {height}×{width}, expected a `grid` that \
-                     divides them, not {grid}"
-                );
-                return Err(Error::unfit("projection", problem));
-            }
-            cell = Some((height / grid, width / grid));
-            inputs = channels * grid * grid;
-        }
-        let linear = Linear::new(
-            &context.vars,
-            inputs,
-            context.classes,
-            Init::Const(0.),
-            false,
-        )?;
-        Ok(Self {
-            linear,
-            classes: context.classes,
-            cell,
-            kept: LastResult::default(),
-        })
-    }
-
-    fn averaged(&self, activity: &Tensor) -> Result<Input> {
-        let Some((height, width)) = self.cell.filter(|&cell| cell != (1, 1)) else {
-            return Input::of(activity.flatten_from(1)?);
-        };
-        if let Some(averages) = self.kept.get(activity) {
-            return Ok(averages);
-        }
-        let averages = kernels::cell_means(activity, [height, width])?;
-        let averages = Input::of(averages.flatten_from(1)?)?;
-        self.kept.put(activity, averages.clone());
-        Ok(averages)
+        let (vars, classes) = (&context.vars, context.classes);
+        let grid = (settings.grid > 0).then_some(settings.grid);
+        let linear = PooledLinear::new(vars, &context.input, classes, grid, false)?;
+        Ok(Self { linear, classes })
     }
 }
 
 impl GoodnessFn for Goodness {
     fn goodness(&self, activity: &Tensor) -> Result<Tensor> {
-        self.linear.forward(&self.averaged(activity)?, false)
+        self.linear.forward(activity)
     }
 
     fn classes(&self) -> Option<usize> {
@@ -96,13 +54,7 @@ impl GoodnessFn for Goodness {
     }
 
     fn gradient(&self, activity: &Tensor, upstream: &Tensor) -> Result<Tensor> {
-        let gradient = self.linear.joined_gradient(upstream)?;
-        let Some((height, width)) = self.cell else {
-            return Ok(gradient.reshape(activity.shape())?);
-        };
-        let (rows, channels, h, w) = activity.dims4()?;
-        let cells = gradient.reshape((rows, channels, h / height, w / width))?;
-        kernels::cell_means_gradient(&cells, [height, width])
+        self.linear.gradient(activity, upstream)
     }
 
     fn learn(
@@ -114,10 +66,7 @@ impl GoodnessFn for Goodness {
         step: &Step,
     ) -> Result<()> {
         match &grade.upstream {
-            Some(upstream) => {
-                self.linear
-                    .update(&self.averaged(activity)?, upstream, optimiser, step)
-            }
+            Some(upstream) => self.linear.update(activity, upstream, optimiser, step),
             None => Ok(()),
         }
     }
@@ -141,24 +90,4 @@ onward_core::register! {
      (Mono-Forward 2025, arXiv 2501.09238)",
     |settings: Projection, context| Ok(Box::new(Goodness::new(&settings, context)?)),
     .presets(PRESETS)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use onward_core::candle_core::{DType, Device};
-    use onward_core::Vars;
-
-    #[test]
-    fn cells_are_averaged() -> Result<()> {
-        let vars = Vars::new(1, DType::F32, &Device::Cpu);
-        let mut context = BuildContext::new(vars, 1).with_input(&[1, 2, 4]);
-        context.classes = 2;
-        let goodness = Goodness::new(&Projection { grid: 2 }, &context)?;
-        let activity = Tensor::new(&[[[[1f32, 3., 0., 2.], [5., 7., 4., 8.]]]], &Device::Cpu)?;
-        let cells = goodness.averaged(&activity)?.join()?.to_vec2::<f32>()?;
-        assert_eq!(cells, [[2., 1., 6., 6.]]); // 1×2 pixels each
-        assert!(Goodness::new(&Projection { grid: 3 }, &context).is_err());
-        Ok(())
-    }
 }

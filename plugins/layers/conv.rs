@@ -1,32 +1,18 @@
 //! Layer `conv`.
 
-use onward_core::candle_core::{Tensor, Var};
+use onward_core::candle_core::Tensor;
 use onward_core::candle_nn::Init;
-use onward_core::kernels::ChannelStats;
 use onward_core::modules::conv::Convolved;
-use onward_core::optim::Gradient;
+use onward_core::modules::rectifier::{Rectifier, RectifierSpec};
 use onward_core::{
     kernels, BuildContext, Conv, Error, Input, LastResult, Lesson, LocalLayer, Optimiser, Result,
     Step,
 };
 
-onward_core::choices! {
-    /// The standardisation of the sums of a convolution before the non-linearity.
-    pub enum Norm {
-        /// No standardisation.
-        None = "none",
-        /// Each channel over the batch; in evaluation with running means.
-        Batch = "batch",
-        /// All channels of an example together. The length of the activity, and a
-        /// goodness of it, then carries little information.
-        Group = "group",
-    }
-}
-
 onward_core::settings! {
     /// A convolution with pooling and rectified linear units.
     ///
-    /// `z = pool(x ∗ W)`, `a = max(0, norm(z) + b)`.
+    /// `z = pool(x ∗ W)`, `n = norm(z) + b`, `a = max(n, slope·n)`.
     ///
     /// | tensor | shape | |
     /// |---|---|---|
@@ -56,19 +42,13 @@ onward_core::settings! {
         field: usize = 3, in 1..=101;
         /// Height and width of a pool, in pixels; 1 for none.
         pool: usize = 2, in 1..=15;
-        /// The standardisation of `z`.
-        norm: Norm = Norm::None;
-        /// The fraction of the running means that a step keeps.
-        norm_momentum: f64 = 0.9, in 0. ..1.;
+        .. rectifier: RectifierSpec = RectifierSpec::default();
     }
 }
 
 struct Layer {
-    settings: Convolution,
     conv: Conv,
-    bias: (String, Var),
-    /// Running means and variances of the channels, for `batch`.
-    running: Option<[Var; 2]>,
+    rectifier: Rectifier,
     /// The result of the last forward pass in training, for the update after it.
     made: LastResult<Convolved>,
 }
@@ -99,20 +79,9 @@ impl Layer {
             mean: 0.,
             stdev: (2. / inputs as f64).sqrt(),
         };
-        let conv = Conv::new(vars, channels, units, field, pool, init)?;
-        let bias = (vars.path("bias"), vars.get("bias", units, Init::Const(0.))?);
-        let running = match settings.norm {
-            Norm::Batch => Some([
-                vars.buffer("running_mean", units, Init::Const(0.))?,
-                vars.buffer("running_variance", units, Init::Const(1.))?,
-            ]),
-            _ => None,
-        };
         Ok(Self {
-            settings,
-            conv,
-            bias,
-            running,
+            conv: Conv::new(vars, channels, units, field, pool, init)?,
+            rectifier: Rectifier::new(vars, units, settings.rectifier, true)?,
             made: LastResult::default(),
         })
     }
@@ -127,38 +96,16 @@ impl Layer {
         })
     }
 
-    /// The mean and variance for standardising `z`, and whether they are fixed instead of
-    /// computed from `z`.
-    fn moments(&self, z: &Tensor, step: &Step) -> Result<Option<(ChannelStats, bool)>> {
-        Ok(match (self.settings.norm, &self.running) {
-            (Norm::Group, _) => Some((ChannelStats::of(z, true)?, false)),
-            (Norm::Batch, Some([mean, variance])) if !step.train => {
-                let [mean, variance] = [mean, variance].map(|var| var.as_detached_tensor());
-                Some((
-                    ChannelStats {
-                        mean,
-                        variance,
-                        by_row: false,
-                    },
-                    true,
-                ))
-            }
-            (Norm::Batch, _) => Some((ChannelStats::of(z, false)?, false)),
-            (Norm::None, _) => None,
-        })
+    /// The gradient with respect to `n`.
+    fn above(&self, lesson: &Lesson<'_>) -> Result<Tensor> {
+        kernels::gate(lesson.gradient()?, lesson.activity, self.rectifier.gate(1.))
     }
 }
 
 impl LocalLayer for Layer {
     fn forward(&self, input: &Input, step: &Step) -> Result<Tensor> {
         let made = self.conv.forward(&Self::images(input)?)?;
-        let moments = self.moments(&made.output, step)?;
-        let bias = self.bias.1.as_detached_tensor();
-        let activity = kernels::standardised_relu(
-            &made.output,
-            moments.as_ref().map(|(moments, _)| moments),
-            &bias,
-        )?;
+        let activity = self.rectifier.forward(&made.output, step)?;
         if step.train {
             self.made.put(&activity, made);
         }
@@ -167,30 +114,21 @@ impl LocalLayer for Layer {
 
     fn learn(&mut self, lesson: &Lesson<'_>, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
         let images = Self::images(lesson.input)?;
-        let made = self
-            .made
-            .take(lesson.activity)
-            .map_or_else(|| self.conv.forward(&images), Ok)?;
-        let moments = self.moments(&made.output, step)?;
-        let above = kernels::gate(lesson.gradient()?, lesson.activity, 1.)?;
-        let delta = match &moments {
-            Some((moments, fixed)) => moments.gradient(&made.output, &above, *fixed)?,
-            None => above.clone(),
-        };
-        self.conv.update(&images, &made, &delta, optimiser, step)?;
-        optimiser.update(
-            &self.bias.0,
-            &self.bias.1,
-            Gradient::Whole(&kernels::channel_sums(&above)?),
-            step,
-        )?;
-        if let (Some(running), Some((now, false))) = (&self.running, &moments) {
-            let keep = self.settings.norm_momentum;
-            for (var, now) in running.iter().zip([&now.mean, &now.variance]) {
-                var.set(&((var.as_tensor() * keep)? + (now * (1. - keep))?)?.detach())?;
-            }
-        }
-        Ok(())
+        let made = self.made.take(lesson.activity);
+        let made = made.map_or_else(|| self.conv.forward(&images), Ok)?;
+        let above = self.above(lesson)?;
+        let delta = self.rectifier.learn(&made.output, above, optimiser, step)?;
+        self.conv.update(&images, &made, &delta, optimiser, step)
+    }
+
+    fn input_gradient(&self, lesson: &Lesson<'_>, step: &Step) -> Result<Tensor> {
+        let images = Self::images(lesson.input)?;
+        let made = self.conv.forward(&images)?;
+        let above = self.above(lesson)?;
+        let delta = self.rectifier.gradient(&made.output, above, step)?;
+        let gradient = self.conv.input_gradient(&images, &made, &delta)?;
+        let shape = [&[lesson.input.rows()], lesson.input.shape()].concat();
+        Ok(gradient.reshape(shape)?)
     }
 
     fn weight_images(&self) -> Result<Option<Tensor>> {

@@ -2,17 +2,20 @@
 
 use onward_core::candle_core::Tensor;
 use onward_core::candle_nn::Init;
+use onward_core::kernels::{self, Gate};
 use onward_core::modules::peer_norm::PeerNorm;
+use onward_core::modules::rectifier::{Norm, Rectifier, RectifierSpec};
 use onward_core::optim::OutputGradient;
 use onward_core::{
-    kernels, BuildContext, Input, Lesson, Linear, LocalLayer, Optimiser, Result, Step,
+    BuildContext, Input, LastResult, Lesson, Linear, LocalLayer, Optimiser, Result, Step,
 };
 
 onward_core::settings! {
     /// A fully connected layer of rectified linear units.
     ///
-    /// `a = max(0, x·W + b)`, with dropout `a ← a·m / (1 − d)`, where `m` is 0 with
-    /// probability `d`.
+    /// `a = max(n, slope·n)`, `n = norm(x·W) + b`, with dropout `a ← a·m / (1 − d)`, where
+    /// `m` is 0 with probability `d`. By default there is no norm and the slope is 0: `a =
+    /// max(0, x·W + b)`.
     ///
     /// | tensor   | shape      |                                             |
     /// |----------|------------|---------------------------------------------|
@@ -40,13 +43,18 @@ onward_core::settings! {
         peer: f64 = 0., in 0. ..;
         /// The fraction of the running mean of the activities that a step keeps.
         peer_momentum: f64 = 0.9, in 0. ..1.;
+        .. rectifier: RectifierSpec = RectifierSpec::default();
     }
 }
 
 struct Layer {
-    settings: Dense,
     linear: Linear,
+    /// With a norm or a slope; without one `linear` adds the bias and cuts off at 0.
+    rectifier: Option<Rectifier>,
+    /// The sums of the last forward pass in training, before the rectifier.
+    sums: LastResult<Tensor>,
     peer: Option<PeerNorm>,
+    dropout: f64,
     purpose: String,
 }
 
@@ -58,50 +66,73 @@ impl Layer {
             mean: 0.,
             stdev: 1. / (inputs.max(1) as f64).sqrt(),
         };
-        let linear = Linear::new(vars, inputs, units, init, settings.bias)?;
-        let peer = PeerNorm::new(vars, units, settings.peer, settings.peer_momentum)?;
+        let (spec, bias) = (settings.rectifier, settings.bias);
+        let is_plain = spec.norm == Norm::None && spec.slope == 0.;
+        let linear = Linear::new(vars, inputs, units, init, bias && is_plain)?;
+        let rectifier = match is_plain {
+            true => None,
+            false => Some(Rectifier::new(vars, units, spec, bias)?),
+        };
         Ok(Self {
-            settings,
             linear,
-            peer,
+            rectifier,
+            sums: LastResult::default(),
+            peer: PeerNorm::new(vars, units, settings.peer, settings.peer_momentum)?,
+            dropout: settings.dropout,
             purpose: vars.path("dropout"),
         })
     }
 
-    /// The gradient with respect to the sums before the ReLU.
-    fn gate(
+    /// The gradient with respect to the input of the non-linearity.
+    fn above(
         &self,
         lesson: &Lesson<'_>,
         peer: Option<&PeerNorm>,
         step: &Step,
     ) -> Result<OutputGradient> {
-        let gain = if step.train {
-            1. / (1. - self.settings.dropout)
-        } else {
-            1.
-        };
+        let dropout = if step.train { self.dropout } else { 0. };
+        let gain = 1. / (1. - dropout);
+        let rectifier = self.rectifier.as_ref();
+        let gate = rectifier.map_or(Gate { slope: 0., gain }, |rectifier| rectifier.gate(gain));
         let (activity, gradient) = (lesson.activity, lesson.gradient()?);
-        PeerNorm::gate(peer, activity, gradient, lesson.positive_rows(), gain)
+        PeerNorm::gate(peer, activity, gradient, lesson.positive_rows(), gate)
     }
 }
 
 impl LocalLayer for Layer {
     fn forward(&self, input: &Input, step: &Step) -> Result<Tensor> {
-        let activity = self.linear.forward(input, true)?;
-        if step.train && self.settings.dropout > 0. {
+        let sums = self.linear.forward(input, self.rectifier.is_none())?;
+        let mut activity = match &self.rectifier {
+            Some(rectifier) => rectifier.forward(&sums, step)?,
+            None => sums.clone(),
+        };
+        if step.train && self.dropout > 0. {
             let stream = step.stream(&self.purpose);
-            return kernels::dropout(&activity, self.settings.dropout, &stream);
+            activity = kernels::dropout(&activity, self.dropout, &stream)?;
+        }
+        if step.train && self.rectifier.is_some() {
+            self.sums.put(&activity, sums);
         }
         Ok(activity)
     }
 
     fn learn(&mut self, lesson: &Lesson<'_>, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
-        let gradient = self.gate(lesson, self.peer.as_ref(), step)?;
+        let mut gradient = self.above(lesson, self.peer.as_ref(), step)?;
+        if let Some(rectifier) = &mut self.rectifier {
+            let sums = self.sums.take(lesson.activity);
+            let sums = sums.map_or_else(|| self.linear.forward(lesson.input, false), Ok)?;
+            let above = gradient.whole()?;
+            gradient = rectifier.learn(&sums, above, optimiser, step)?.into();
+        }
         self.linear.update(lesson.input, gradient, optimiser, step)
     }
 
     fn input_gradient(&self, lesson: &Lesson<'_>, step: &Step) -> Result<Tensor> {
-        let gradient = self.gate(lesson, None, step)?.whole()?;
+        let mut gradient = self.above(lesson, None, step)?.whole()?;
+        if let Some(rectifier) = &self.rectifier {
+            let sums = self.linear.forward(lesson.input, false)?;
+            gradient = rectifier.gradient(&sums, gradient, step)?;
+        }
         let shape = [&[lesson.input.rows()], lesson.input.shape()].concat();
         Ok(self.linear.joined_gradient(&gradient)?.reshape(shape)?)
     }

@@ -2,10 +2,10 @@
 
 use onward_core::candle_core::{Tensor, Var};
 use onward_core::candle_nn::Init;
+use onward_core::kernels::{self, Gate};
 use onward_core::optim::{Gradient, Product};
 use onward_core::{
-    kernels, BuildContext, Error, Input, Lesson, Linear, LocalLayer, Optimiser, Result, Step,
-    Values,
+    BuildContext, Error, Input, Lesson, Linear, LocalLayer, Optimiser, Result, Step, Values,
 };
 
 onward_core::settings! {
@@ -147,7 +147,7 @@ impl LocalLayer for Layer {
     }
 
     fn learn(&mut self, lesson: &Lesson<'_>, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
-        let gradient = kernels::gate(lesson.gradient()?, lesson.activity, 1.)?;
+        let gradient = kernels::gate(lesson.gradient()?, lesson.activity, Gate::default())?;
         let found = self.look_up(lesson.input)?;
         // All slots share the table, so their gradients are stacked.
         let (mut indices, mut gradients) = (Vec::new(), Vec::new());

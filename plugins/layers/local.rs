@@ -2,6 +2,7 @@
 
 use onward_core::candle_core::Tensor;
 use onward_core::candle_nn::Init;
+use onward_core::kernels::Gate;
 use onward_core::modules::locally_connected::{Fields, LocallyConnected};
 use onward_core::modules::peer_norm::PeerNorm;
 use onward_core::{BuildContext, Input, Lesson, LocalLayer, Optimiser, Result, Step};
@@ -78,7 +79,13 @@ impl LocalLayer for Layer {
 
     fn learn(&mut self, lesson: &Lesson<'_>, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
         let (peer, rows) = (self.peer.as_ref(), lesson.positive_rows());
-        let gradient = PeerNorm::gate(peer, lesson.activity, lesson.gradient()?, rows, 1.)?;
+        let gradient = PeerNorm::gate(
+            peer,
+            lesson.activity,
+            lesson.gradient()?,
+            rows,
+            Gate::default(),
+        )?;
         self.local.update(lesson.input, gradient, optimiser, step)
     }
 

@@ -11,6 +11,7 @@ use crate::flow::input::{Input, Normalise};
 use crate::flow::reading::Reading;
 use crate::flow::step::Step;
 use crate::flow::views::{Role, Targets};
+use crate::kernels;
 use crate::optim::{Optimiser, Span};
 
 /// The result of a block's step: its loss, and the mean goodness of the views of each
@@ -105,6 +106,7 @@ pub struct Block {
     goodness: Box<dyn GoodnessFn>,
     objective: Objective,
     normalise: Normalise,
+    dropout: f64,
     optimiser: Optimiser,
 }
 
@@ -128,8 +130,15 @@ impl Block {
             goodness,
             objective,
             normalise,
+            dropout: 0.,
             optimiser,
         }
+    }
+
+    /// Drops each number of what is passed on with this probability in training steps,
+    /// before it is normalised. The block's own loss sees all numbers.
+    pub fn with_dropout(self, dropout: f64) -> Self {
+        Self { dropout, ..self }
     }
 
     /// The name in reports.
@@ -184,12 +193,22 @@ impl Block {
         self.layer.forward(input, step).at(|| self.place())
     }
 
-    /// The input of the next block: the activity, detached and normalised.
+    /// The input of the next block: the activity, detached and normalised, in a training
+    /// step with dropout.
     ///
     /// # Errors
     /// Errors of candle.
-    pub fn pass_on(&self, activity: &Tensor, views: usize) -> Result<Input> {
-        Input::stacked(activity.detach(), views)?.normalised(self.normalise)
+    pub fn pass_on(&self, activity: &Tensor, views: usize, step: &Step) -> Result<Input> {
+        let kept = self.drop_some(activity.detach(), step)?;
+        Input::stacked(kept, views)?.normalised(self.normalise)
+    }
+
+    fn drop_some(&self, passed: Tensor, step: &Step) -> Result<Tensor> {
+        if !step.train || self.dropout == 0. {
+            return Ok(passed);
+        }
+        let purpose = self.optimiser.vars().path("passed");
+        kernels::dropout(&passed, self.dropout, &step.stream(&purpose))
     }
 
     /// The goodness of every row of an activity: `(V·B,)`, `(V·B, C)` or `(V·B, P, C)`.
@@ -346,8 +365,14 @@ impl Block {
     ///
     /// # Errors
     /// Errors of candle.
-    pub fn pass_on_gradient(&self, activity: &Tensor, gradient: &Tensor) -> Result<Tensor> {
-        self.normalise.gradient(&activity.detach(), gradient)
+    pub fn pass_on_gradient(
+        &self,
+        activity: &Tensor,
+        gradient: &Tensor,
+        step: &Step,
+    ) -> Result<Tensor> {
+        let kept = self.drop_some(activity.detach(), step)?;
+        self.drop_some(self.normalise.gradient(&kept, gradient)?, step)
     }
 
     /// Tells layer and goodness that an epoch in which they learned has ended.

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use super::cpu::{for_rows, is_fast, with_values};
 #[cfg(feature = "cuda")]
 use super::cuda;
+use super::leaky_relu;
 use crate::error::Result;
 
 /// Means and variances for standardisation, each `(R,)` by row or `(N,)` by channel.
@@ -26,6 +27,14 @@ const EPSILON: f64 = 1e-5;
 fn sizes(x: &Tensor) -> Result<(usize, usize, usize)> {
     let (rows, channels) = (x.dim(0)?, x.dim(1)?);
     Ok((rows, channels, x.elem_count() / (rows * channels).max(1)))
+}
+
+/// The same for sums by row or by channel. A row of single numbers is one plane.
+fn sizes_for(x: &Tensor, by_row: bool) -> Result<(usize, usize, usize)> {
+    Ok(match sizes(x)? {
+        (rows, channels, 1) if by_row => (rows, 1, channels),
+        sizes => sizes,
+    })
 }
 
 /// Reshapes `x` to `(R, N, P)`.
@@ -82,13 +91,40 @@ fn sums<const K: usize>(
         .collect()
 }
 
+/// The sums over all rows of `f(row·N + n)` for each of `N` channels of one number. A
+/// thread sums up neighbouring channels, so that it reads the rows in order.
+fn column_sums<const K: usize>(
+    (rows, channels): (usize, usize),
+    f: impl Fn(usize) -> [f32; K] + Sync,
+) -> Vec<[f64; K]> {
+    const STRIP: usize = 64;
+    let mut sums = vec![[0.; K]; channels];
+    let strips = sums.par_chunks_mut(STRIP).enumerate().with_min_len(4);
+    strips.for_each(|(strip, out)| {
+        let mut sums = [[0f32; STRIP]; K];
+        for row in 0..rows {
+            let first = row * channels + strip * STRIP;
+            for column in 0..out.len() {
+                let values = f(first + column);
+                for (sums, value) in sums.iter_mut().zip(values) {
+                    sums[column] += value;
+                }
+            }
+        }
+        for (column, out) in out.iter_mut().enumerate() {
+            *out = sums.map(|sums| f64::from(sums[column]));
+        }
+    });
+    sums
+}
+
 impl ChannelStats {
     /// The statistics of `x`, `(R, N, …)`.
     ///
     /// # Errors
     /// Errors of candle.
     pub fn of(x: &Tensor, by_row: bool) -> Result<Self> {
-        let (rows, channels, size) = sizes(x)?;
+        let (rows, channels, size) = sizes_for(x, by_row)?;
         #[cfg(feature = "cuda")]
         if cuda::is_fast(x) {
             let [mean, variance] = cuda::moments(x, cuda::Planes::of(x, by_row)?)?;
@@ -116,15 +152,23 @@ impl ChannelStats {
             });
         }
         let count = (size * if by_row { channels } else { rows }).max(1) as f64;
+        let columns = size == 1 && !by_row;
         let moments = with_values(x, |x| {
+            let mean = |[sum]: [f64; 1]| (sum / count) as f32;
+            if columns {
+                let sums = column_sums((rows, channels), |at| [x[at]]);
+                let means: Vec<f32> = sums.into_iter().map(mean).collect();
+                let squares = column_sums((rows, channels), |at| {
+                    let off = x[at] - means[at % channels];
+                    [off * off]
+                });
+                return (means, squares.into_iter().map(mean).collect());
+            }
             let plane = |index: usize| &x[index * size..][..size];
             let means = sums((rows, channels), by_row, |index| {
                 [lanes(plane(index), |_, x| x)]
             });
-            let means: Vec<f32> = means
-                .into_iter()
-                .map(|[sum]| (sum / count) as f32)
-                .collect();
+            let means: Vec<f32> = means.into_iter().map(mean).collect();
             let squares = sums((rows, channels), by_row, |index| {
                 let mean = means[if by_row {
                     index / channels
@@ -133,13 +177,7 @@ impl ChannelStats {
                 }];
                 [lanes(plane(index), |_, x| (x - mean) * (x - mean))]
             });
-            (
-                means,
-                squares
-                    .into_iter()
-                    .map(|[sum]| (sum / count) as f32)
-                    .collect::<Vec<_>>(),
-            )
+            (means, squares.into_iter().map(mean).collect::<Vec<_>>())
         })?;
         let (groups, device) = (moments.0.len(), x.device());
         let [mean, variance] = [
@@ -179,7 +217,7 @@ impl ChannelStats {
     /// # Errors
     /// Errors of candle.
     pub fn gradient(&self, x: &Tensor, delta: &Tensor, fixed: bool) -> Result<Tensor> {
-        let (rows, channels, size) = sizes(x)?;
+        let (rows, channels, size) = sizes_for(x, self.by_row)?;
         on_gpu!(x, {
             let (moments, planes) = (
                 [&self.mean, &self.variance],
@@ -213,10 +251,16 @@ impl ChannelStats {
             }
         };
         let count = (size * if self.by_row { channels } else { rows }).max(1) as f64;
+        let columns = size == 1 && !self.by_row;
         let out = with_values(x, |x| {
             with_values(delta, |delta| {
                 let means = match fixed {
                     true => Vec::new(),
+                    false if columns => column_sums((rows, channels), |at| {
+                        let channel = at % channels;
+                        let n = (x[at] - mean[channel]) * scale[channel];
+                        [delta[at], n * delta[at]]
+                    }),
                     false => sums((rows, channels), self.by_row, |index| {
                         let (x, delta) =
                             (&x[index * size..][..size], &delta[index * size..][..size]);
@@ -229,6 +273,26 @@ impl ChannelStats {
                     }),
                 };
                 let mut out = vec![0f32; x.len()];
+                if columns {
+                    let means: Vec<_> = match fixed {
+                        true => vec![[0f32; 2]; channels],
+                        false => means
+                            .iter()
+                            .map(|sums| sums.map(|sum| (sum / count) as f32))
+                            .collect(),
+                    };
+                    for_rows(&mut out, channels, |row, out| {
+                        let at = row * channels..(row + 1) * channels;
+                        let values = x[at.clone()].iter().zip(&delta[at]);
+                        let moments = mean.iter().zip(&scale).zip(&means);
+                        for ((out, (x, delta)), ((mean, scale), [of_delta, of_both])) in
+                            out.iter_mut().zip(values).zip(moments)
+                        {
+                            *out = scale * (delta - of_delta - (x - mean) * scale * of_both);
+                        }
+                    });
+                    return out;
+                }
                 for_rows(&mut out, size, |index, out| {
                     let (x, delta) = (&x[index * size..][..size], &delta[index * size..][..size]);
                     let (mean, scale) = (mean[group(index)], scale[group(index)]);
@@ -245,8 +309,8 @@ impl ChannelStats {
     }
 }
 
-/// `max(0, (x − mean) / √(variance + 10⁻⁵) + bias)` with `x` of `(R, N, …)` and `bias` of
-/// `(N,)`. Without moments: `max(0, x + bias)`.
+/// `max(z, slope·z)` with `z = (x − mean) / √(variance + 10⁻⁵) + bias`, `x` of `(R, N, …)`
+/// and `bias` of `(N,)`. Without moments `z = x + bias`. With the slope 0 this is a ReLU.
 ///
 /// # Errors
 /// Errors of candle.
@@ -254,13 +318,14 @@ pub fn standardised_relu(
     x: &Tensor,
     moments: Option<&ChannelStats>,
     bias: &Tensor,
+    slope: f64,
 ) -> Result<Tensor> {
     let (_, channels, size) = sizes(x)?;
     on_gpu!(x, {
         let by_row = moments.is_some_and(|moments| moments.by_row);
         let planes = cuda::Planes::of(x, by_row)?;
         let moments = moments.map(|moments| [&moments.mean, &moments.variance]);
-        cuda::standardised_relu(x, moments, bias, planes, EPSILON)
+        cuda::standardised_relu(x, moments, bias, planes, (EPSILON, slope))
     });
     if !is_fast(x) {
         let mut sum = planes(x)?;
@@ -270,11 +335,12 @@ pub fn standardised_relu(
                 .broadcast_sub(&moments.spread(&moments.mean)?)?
                 .broadcast_mul(&scale)?;
         }
-        return Ok(sum
-            .broadcast_add(&bias.reshape((1, channels, 1))?)?
-            .relu()?
-            .reshape(x.shape())?);
+        let sum = sum.broadcast_add(&bias.reshape((1, channels, 1))?)?;
+        return Ok(leaky_relu(&sum, slope)?.reshape(x.shape())?);
     }
+    // Not `max`, which would hide NaN.
+    let slope = slope as f32;
+    let relu = |z: f32| if z < 0. { slope * z } else { z };
     let bias = bias.to_vec1::<f32>()?;
     let values = |moments: &ChannelStats| -> Result<_> {
         Ok((
@@ -286,6 +352,26 @@ pub fn standardised_relu(
     let moments = moments.map(values).transpose()?;
     let out = with_values(x, |x| {
         let mut out = vec![0f32; x.len()];
+        if size == 1 {
+            let of_row = |row: usize| row * channels..(row + 1) * channels;
+            for_rows(&mut out, channels, |row, out| {
+                let rows = out.iter_mut().zip(&x[of_row(row)]).zip(&bias);
+                match &moments {
+                    None => rows.for_each(|((out, x), bias)| *out = relu(x + bias)),
+                    Some((mean, scale, true)) => rows.for_each(|((out, x), bias)| {
+                        *out = relu((x - mean[row]) * scale[row] + bias);
+                    }),
+                    Some((mean, scale, false)) => {
+                        let moments = mean.iter().zip(scale);
+                        rows.zip(moments)
+                            .for_each(|(((out, x), bias), (mean, scale))| {
+                                *out = relu((x - mean) * scale + bias);
+                            });
+                    }
+                }
+            });
+            return out;
+        }
         for_rows(&mut out, size, |index, out| {
             let bias = bias[index % channels];
             let (mean, scale) = moments.as_ref().map_or((0., 1.), |(mean, scale, by_row)| {
@@ -297,9 +383,7 @@ pub fn standardised_relu(
                 (mean[group], scale[group])
             });
             for (out, x) in out.iter_mut().zip(&x[index * size..][..size]) {
-                let sum = (x - mean) * scale + bias;
-                // Not `max`, which would hide NaN.
-                *out = if sum < 0. { 0. } else { sum };
+                *out = relu((x - mean) * scale + bias);
             }
         });
         out
@@ -317,10 +401,11 @@ pub fn channel_sums(x: &Tensor) -> Result<Tensor> {
     if !is_fast(x) {
         return Ok(planes(x)?.sum(2)?.sum(0)?);
     }
-    let sums = with_values(x, |x| {
-        sums((rows, channels), false, |index| {
+    let sums = with_values(x, |x| match size {
+        1 => column_sums((rows, channels), |at| [x[at]]),
+        _ => sums((rows, channels), false, |index| {
             [lanes(&x[index * size..][..size], |_, x| x)]
-        })
+        }),
     })?;
     let sums: Vec<f32> = sums.into_iter().map(|[sum]| sum as f32).collect();
     Ok(Tensor::from_vec(sums, channels, x.device())?)
@@ -331,12 +416,15 @@ mod tests {
     use super::*;
     use candle_core::{DType, Device, Var};
 
-    fn numbers(seed: u64, dtype: DType) -> Result<Tensor> {
+    /// Images, and rows of units.
+    const SHAPES: [&[usize]; 2] = [&[5, 3, 4, 7], &[40, 100]];
+
+    fn numbers(seed: u64, shape: &[usize], dtype: DType) -> Result<Tensor> {
         let mut rng = crate::flow::random::stream(seed, "test", 0);
-        let values: Vec<f32> = (0..5 * 3 * 4 * 7)
+        let values: Vec<f32> = (0..shape.iter().product())
             .map(|_| crate::flow::random::unit(&mut rng) as f32 * 2. - 0.7)
             .collect();
-        Ok(Tensor::from_vec(values, (5, 3, 4, 7), &Device::Cpu)?.to_dtype(dtype)?)
+        Ok(Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(dtype)?)
     }
 
     fn assert_close(a: &Tensor, b: &Tensor) -> Result<()> {
@@ -350,34 +438,33 @@ mod tests {
 
     #[test]
     fn both_forms_agree_with_autograd() -> Result<()> {
-        for by_row in [true, false] {
-            let x = Var::from_tensor(&numbers(1, DType::F64)?)?;
-            let bias = Tensor::new(&[0.3f64, -0.2, 0.1], &Device::Cpu)?;
+        for (shape, by_row, slope) in [
+            (SHAPES[0], true, 0.),
+            (SHAPES[0], false, 0.1),
+            (SHAPES[1], true, 0.1),
+            (SHAPES[1], false, 0.),
+        ] {
+            let x = Var::from_tensor(&numbers(1, shape, DType::F64)?)?;
+            let bias = numbers(3, &shape[1..2], DType::F64)?;
             // The definition, differentiated by autograd.
-            let groups = if by_row {
-                x.flatten_from(1)?
-            } else {
-                x.transpose(0, 1)?.flatten_from(1)?
-            };
-            let mean = groups.mean_keepdim(1)?;
-            let variance = groups.broadcast_sub(&mean)?.sqr()?.mean_keepdim(1)?;
-            let n = groups
-                .broadcast_sub(&mean)?
-                .broadcast_div(&(variance + EPSILON)?.sqrt()?)?;
-            let n = match by_row {
-                true => n.reshape(x.shape())?,
-                false => n.reshape((3, 5, 4, 7))?.transpose(0, 1)?.contiguous()?,
-            };
-            let expected = n.broadcast_add(&bias.reshape((1, 3, 1, 1))?)?.relu()?;
-            let upstream = numbers(2, DType::F64)?;
+            let values = planes(&x)?;
+            let over = if by_row { 1 } else { 0 };
+            let mean = |x: &Tensor| x.mean_keepdim(over)?.mean_keepdim(2);
+            let off = values.broadcast_sub(&mean(&values)?)?;
+            let variance = mean(&off.sqr()?)?;
+            let n = off.broadcast_div(&(variance + EPSILON)?.sqrt()?)?;
+            let sum = n.broadcast_add(&bias.reshape((1, shape[1], 1))?)?;
+            let expected = sum.maximum(&(&sum * slope)?)?.reshape(shape)?;
+            let upstream = numbers(2, shape, DType::F64)?;
             let gradients = (&expected * &upstream)?.sum_all()?.backward()?;
             let gradient = gradients.get(&x).expect("it depends on x");
             for dtype in [DType::F32, DType::F64] {
-                let (x, bias) = (numbers(1, dtype)?, bias.to_dtype(dtype)?);
+                let (x, bias) = (numbers(1, shape, dtype)?, bias.to_dtype(dtype)?);
                 let moments = ChannelStats::of(&x, by_row)?;
-                let found = standardised_relu(&x, Some(&moments), &bias)?;
+                let found = standardised_relu(&x, Some(&moments), &bias, slope)?;
                 assert_close(&found, &expected)?;
-                let delta = crate::kernels::gate(&numbers(2, dtype)?, &found, 1.)?;
+                let gate = crate::kernels::Gate { slope, gain: 1. };
+                let delta = crate::kernels::gate(&numbers(2, shape, dtype)?, &found, gate)?;
                 assert_close(&moments.gradient(&x, &delta, false)?, gradient)?;
                 let fixed = moments.gradient(&x, &delta, true)?.to_dtype(DType::F64)?;
                 let scale = moments.spread(&moments.scale()?)?.to_dtype(DType::F64)?;
@@ -387,9 +474,16 @@ mod tests {
                 assert_close(&fixed, &by_hand)?;
             }
         }
-        assert_close(
-            &channel_sums(&numbers(1, DType::F32)?)?,
-            &channel_sums(&numbers(1, DType::F64)?)?,
-        )
+        for shape in SHAPES {
+            let bias = numbers(3, &shape[1..2], DType::F64)?;
+            let [x, plain] = [DType::F32, DType::F64].map(|dtype| numbers(1, shape, dtype));
+            let (x, plain) = (x?, plain?);
+            assert_close(&channel_sums(&x)?, &channel_sums(&plain)?)?;
+            assert_close(
+                &standardised_relu(&x, None, &bias.to_dtype(DType::F32)?, 0.)?,
+                &standardised_relu(&plain, None, &bias, 0.)?,
+            )?;
+        }
+        Ok(())
     }
 }

@@ -7,6 +7,7 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
+use super::Gate;
 use crate::error::{Error, Result};
 
 /// The number of elements below which waking another thread does not pay off.
@@ -247,12 +248,27 @@ fn gate_row(out: &mut [f32], gradient: &[f32], activity: &[f32], gain: f32) {
     }
 }
 
-pub(super) fn gate(gradient: &Tensor, activity: &Tensor, gain: f32) -> Result<Tensor> {
+/// The same with a slope below 0.
+fn leaky_gate_row(out: &mut [f32], gradient: &[f32], activity: &[f32], gain: f32, slope: f32) {
+    let (gradient, activity) = (&gradient[..out.len()], &activity[..out.len()]);
+    for i in 0..out.len() {
+        let above = f32::from(u8::from(activity[i] > 0.));
+        let below = f32::from(u8::from(activity[i] < 0.));
+        out[i] = gain * gradient[i] * (above + slope * below);
+    }
+}
+
+pub(super) fn gate(gradient: &Tensor, activity: &Tensor, gate: Gate) -> Result<Tensor> {
+    let (gain, slope) = (gate.gain as f32, gate.slope as f32);
     let out = with_rows(gradient, |gradient| {
         with_rows(activity, |activity| {
             let mut out = vec![0f32; activity.rows * activity.width];
             for_rows(&mut out, activity.width, |row, out| {
-                gate_row(out, gradient.row(row), activity.row(row), gain)
+                let (gradient, activity) = (gradient.row(row), activity.row(row));
+                match gate.slope {
+                    0. => gate_row(out, gradient, activity, gain),
+                    _ => leaky_gate_row(out, gradient, activity, gain, slope),
+                }
             });
             out
         })
@@ -415,7 +431,16 @@ mod tests {
             let views = Tensor::cat(&[x, &x.sqr()?], 0)?;
             kernels::sum_views(&views, Some(&kernels::sum_squares(&views)?), 2)
         });
-        both(|x| kernels::gate(&x.neg()?, x, 2.));
+        for slope in [0., 0.1] {
+            let gate = kernels::Gate { slope, gain: 2. };
+            both(|x| {
+                kernels::gate(
+                    &x.neg()?,
+                    &kernels::dropout(x, 0.3, &stream(1, "gate", 0))?,
+                    gate,
+                )
+            });
+        }
         both(|x| kernels::log_softmax(&(x * 20.)?));
         both(|x| {
             let (shares, row) = (kernels::sum_squares(x)?, kernels::column_sums(x)?);

@@ -21,6 +21,8 @@ mod channel_stats;
 mod cpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
+mod deviations;
+mod directions;
 pub(crate) mod gemm;
 pub(crate) mod memory;
 pub(crate) mod sizes;
@@ -29,6 +31,8 @@ use candle_core::{DType, Device, Shape, Tensor, D};
 use rand_chacha::ChaCha8Rng;
 
 pub use channel_stats::{channel_sums, standardised_relu, ChannelStats};
+pub use deviations::Deviations;
+pub use directions::Directions;
 
 pub(crate) use cpu::{add, for_rows, is_fast, with_rows, with_values, with_values_mut, Rows};
 
@@ -214,15 +218,50 @@ pub fn column_sums(x: &Tensor) -> Result<Tensor> {
     Ok(x.sum(0)?)
 }
 
-/// The gradient with respect to the input of a ReLU with output `activity`:
-/// `gain·gradient` where a unit was active, else 0. All are `(B, …)`.
-pub fn gate(gradient: &Tensor, activity: &Tensor, gain: f64) -> Result<Tensor> {
-    on_gpu!(gradient, cuda::gate(gradient, activity, gain, None));
-    if is_fast(gradient) && is_fast(activity) {
-        return cpu::gate(gradient, activity, gain as f32);
+/// What a gradient is multiplied by on its way through a ReLU `a = gain·max(z, slope·z)`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Gate {
+    /// The slope for `z < 0`; 0 for the usual ReLU.
+    pub slope: f64,
+    /// The factor of the activity, such as `1 / (1 − d)` for a unit kept by dropout.
+    pub gain: f64,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self {
+            slope: 0.,
+            gain: 1.,
+        }
     }
-    let active = activity.gt(0.)?.to_dtype(gradient.dtype())?;
-    Ok(((gradient * active)? * gain)?)
+}
+
+/// The gradient with respect to the input of a ReLU with output `activity`, all `(B, …)`:
+/// `gain·gradient` where the activity is positive, `gain·slope·gradient` where it is
+/// negative, and 0 where it is 0, as in a unit that was dropped.
+pub fn gate(gradient: &Tensor, activity: &Tensor, gate: Gate) -> Result<Tensor> {
+    on_gpu!(gradient, cuda::gate(gradient, activity, gate, None));
+    if is_fast(gradient) && is_fast(activity) {
+        return cpu::gate(gradient, activity, gate);
+    }
+    let mut factor = activity.gt(0.)?.to_dtype(gradient.dtype())?;
+    if gate.slope != 0. {
+        let below = activity.lt(0.)?.to_dtype(gradient.dtype())?;
+        factor = (factor + (below * gate.slope)?)?;
+    }
+    Ok(((gradient * factor)? * gate.gain)?)
+}
+
+/// `max(x, slope·x)`.
+///
+/// # Errors
+/// Errors of candle.
+pub fn leaky_relu(x: &Tensor, slope: f64) -> Result<Tensor> {
+    let positive = x.relu()?;
+    if slope == 0. {
+        return Ok(positive);
+    }
+    Ok((positive - (x.neg()?.relu()? * slope)?)?)
 }
 
 /// `x[r] + Σₛ sharesₛ[r]·rowₛ` for every row `r`: `x` is `(R, N)`, `sharesₛ` `(R,)` and
@@ -260,14 +299,25 @@ pub fn damp(old: &Tensor, new: &Tensor, keep: f64) -> Result<Tensor> {
     Ok(((old.repeat(repeats)? * keep)? + (new * (1. - keep))?)?)
 }
 
-/// `a + b`, both `(R, …)`. candle's own sum would wake its thread pool, which busy-waits
-/// and slows the threads used here.
-pub(crate) fn sum(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    on_gpu!(a, cuda::blend(a, b, 1., 1.));
-    if is_fast(a) && is_fast(b) && a.shape() == b.shape() {
-        return cpu::pairs(a, b, |a, b| a + b);
+/// `of_a·a + of_b·b`, both `(R, …)`. candle's own sum would wake its thread pool, which
+/// busy-waits and slows the threads used here.
+///
+/// # Errors
+/// Errors of candle, for example if the shapes differ.
+pub fn weighted(a: &Tensor, of_a: f64, b: &Tensor, of_b: f64) -> Result<Tensor> {
+    if a.shape() == b.shape() {
+        on_gpu!(a, cuda::blend(a, b, of_a, of_b));
+        if is_fast(a) && is_fast(b) {
+            let (of_a, of_b) = (of_a as f32, of_b as f32);
+            return cpu::pairs(a, b, |a, b| of_a * a + of_b * b);
+        }
     }
-    Ok((a + b)?)
+    Ok(((a * of_a)? + (b * of_b)?)?)
+}
+
+/// `a + b`, both `(R, …)`.
+pub(crate) fn sum(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    weighted(a, 1., b, 1.)
 }
 
 /// Dropout: each element is zeroed with probability `rate` (rounded to 1/65536), the
@@ -324,7 +374,10 @@ pub fn cell_means_gradient(gradient: &Tensor, [down, across]: [usize; 2]) -> Res
 }
 
 /// `a·bᵀ`: `(R, N)` and `(D, N)` to `(R, D)`.
-pub(crate) fn matmul_transposed(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+///
+/// # Errors
+/// Errors of candle.
+pub fn matmul_transposed(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     on_gpu!(a, cuda::matmul_transposed(a, b));
     if is_fast(a) && is_fast(b) {
         let product = with_rows(a, |a| {

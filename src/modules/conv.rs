@@ -22,8 +22,8 @@ use crate::optim::{Gradient, Optimiser};
 /// | `y`    | `(R, N, ⌊H/P⌋, ⌊W/P⌋)` | maxima of `P×P` pixels, detached  |
 ///
 /// The output and the gradient of the kernel are computed as matrix products with the
-/// fields of a few hundred pixels at a time, which fit into the cache (im2col). The
-/// gradient of `x` is never computed. [`Convolved`] stores the position of each pool's
+/// fields of a few hundred pixels at a time, which fit into the cache (im2col).
+/// [`Convolved`] stores the position of each pool's
 /// maximum.
 pub struct Conv {
     weight: (String, Var),
@@ -44,6 +44,15 @@ pub struct Convolved {
 }
 
 impl Convolved {
+    /// The choices of the pools, wherever they are.
+    fn choice(&self) -> Result<std::sync::Arc<[u8]>> {
+        #[cfg(feature = "cuda")]
+        if let Some(choice) = &self.choice_on_gpu {
+            return Ok(choice.flatten_all()?.to_vec1::<u8>()?.into());
+        }
+        Ok(self.choice.clone())
+    }
+
     fn new(output: Tensor, choice: std::sync::Arc<[u8]>) -> Self {
         Self {
             output,
@@ -243,6 +252,11 @@ impl Conv {
         self.weight.1.as_detached_tensor()
     }
 
+    /// The number of kernels, `N`.
+    pub fn units(&self) -> usize {
+        self.weight.1.dims()[0]
+    }
+
     fn sizes(&self, x: &Tensor) -> Result<Sizes> {
         let (units, inputs, field, _) = self.weight.1.dims4()?;
         let fault = |expected: String| {
@@ -277,68 +291,41 @@ impl Conv {
     /// # Errors
     /// [`Error::Shape`] if `x` is not `(R, C, H, W)`, or smaller than a pool.
     pub fn forward(&self, x: &Tensor) -> Result<Convolved> {
+        convolve(x, &self.weight.1.as_detached_tensor(), &self.sizes(x)?)
+    }
+
+    /// The gradient with respect to `x`, `(R, C, H, W)`, given `delta`, the gradient with
+    /// respect to the output `made` of [`Conv::forward`] for `x`.
+    ///
+    /// It is the convolution of `delta`, spread to the pixels that were the largest of
+    /// their pools, with the kernels mirrored in both directions.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the shapes do not match.
+    pub fn input_gradient(&self, x: &Tensor, made: &Convolved, delta: &Tensor) -> Result<Tensor> {
         let sizes = self.sizes(x)?;
-        let (height, width) = sizes.out();
-        #[cfg(feature = "cuda")]
-        if kernels::cuda::is_fast(x) {
-            let weight = self.weight.1.as_detached_tensor();
-            let (output, choice) = kernels::cuda::convolve(x, &weight, &sizes)?;
-            return Ok(Convolved {
-                choice_on_gpu: choice,
-                ..Convolved::new(output, [].into())
-            });
-        }
-        if !(kernels::is_fast(x) && kernels::is_fast(&self.weight.1)) {
-            let full = x.contiguous()?.conv2d(
-                &self.weight.1.as_detached_tensor(),
-                sizes.field / 2,
-                1,
-                1,
-                1,
-            )?;
-            let (output, choice) = plain_pool(&full, &sizes)?;
-            return Ok(Convolved::new(output, choice));
-        }
-        let mut out = vec![0f32; sizes.rows * sizes.out_image()];
-        let mut choice = vec![0u8; if sizes.pool > 1 { out.len() } else { 0 }];
-        let together = sizes.together();
-        let (image, out_image) = (x.elem_count() / sizes.rows.max(1), sizes.out_image());
-        // One choice for each output; none without a pool.
-        let choices = if sizes.pool > 1 {
-            together * out_image
-        } else {
-            1
+        self.check_delta(made, delta, &sizes)?;
+        let delta = match sizes.pool {
+            1 => delta.clone(),
+            _ => plain_spread(delta, &made.choice()?, &sizes)?,
         };
-        let mut nothing = vec![0u8; sizes.rows.div_ceil(together)];
-        let of_choice = if sizes.pool > 1 {
-            &mut choice
-        } else {
-            &mut nothing
+        let weight = self.weight.1.as_detached_tensor();
+        let mirrored = weight.transpose(0, 1)?.contiguous()?.flip(&[2, 3])?;
+        let sizes = Sizes {
+            inputs: sizes.units,
+            units: sizes.inputs,
+            pool: 1,
+            ..sizes
         };
-        with_values(&self.weight.1, |weight| {
-            with_values(x, |x| {
-                let weight = Matrix::of_rows(weight, sizes.units, sizes.numbers(), sizes.numbers());
-                let images = x.par_chunks(together * image);
-                let outs = out
-                    .par_chunks_mut(together * out_image)
-                    .zip(of_choice.par_chunks_mut(choices));
-                images.zip(outs).for_each_init(
-                    || (Vec::new(), Vec::new()),
-                    |(fields, tile), (images, (out, choice))| {
-                        for band in sizes.bands() {
-                            sizes.gather(images, band, fields);
-                            let pixels = fields.len() / sizes.numbers();
-                            tile.resize(sizes.units * pixels, 0f32);
-                            let fields = Matrix::of_rows(fields, sizes.numbers(), pixels, pixels);
-                            accumulate_here(tile, 0., weight, fields);
-                            sizes.pool(tile, band, out, choice);
-                        }
-                    },
-                );
-            })
-        })??;
-        let output = Tensor::from_vec(out, (sizes.rows, sizes.units, height, width), x.device())?;
-        Ok(Convolved::new(output, choice.into()))
+        Ok(convolve(&delta, &mirrored, &sizes)?.output)
+    }
+
+    fn check_delta(&self, made: &Convolved, delta: &Tensor, sizes: &Sizes) -> Result<()> {
+        if delta.dims() == made.output.dims() && delta.dim(0)? == sizes.rows {
+            return Ok(());
+        }
+        let expected = format!("{:?}", made.output.dims());
+        Err(Error::shape(&self.weight.0, delta.dims(), expected))
     }
 
     /// The gradient of the kernel, `(N, C, K, K)`, given `delta`, the gradient with
@@ -348,13 +335,7 @@ impl Conv {
     /// [`Error::Shape`] if the shapes do not match.
     pub fn gradient(&self, x: &Tensor, made: &Convolved, delta: &Tensor) -> Result<Tensor> {
         let sizes = self.sizes(x)?;
-        if delta.dims() != made.output.dims() || delta.dim(0)? != sizes.rows {
-            return Err(Error::shape(
-                self.weight.0.clone(),
-                delta.dims().to_vec(),
-                format!("{:?}", made.output.dims()),
-            ));
-        }
+        self.check_delta(made, delta, &sizes)?;
         #[cfg(feature = "cuda")]
         if kernels::cuda::is_fast(x) {
             let choice = made.choice_on_gpu.as_ref();
@@ -434,6 +415,64 @@ impl Conv {
             step,
         )
     }
+}
+
+/// `pool(x ∗ weight)`.
+fn convolve(x: &Tensor, weight: &Tensor, sizes: &Sizes) -> Result<Convolved> {
+    #[cfg(feature = "cuda")]
+    if kernels::cuda::is_fast(x) {
+        let (output, choice) = kernels::cuda::convolve(x, weight, sizes)?;
+        return Ok(Convolved {
+            choice_on_gpu: choice,
+            ..Convolved::new(output, [].into())
+        });
+    }
+    if !(kernels::is_fast(x) && kernels::is_fast(weight)) {
+        let full = x.contiguous()?.conv2d(weight, sizes.field / 2, 1, 1, 1)?;
+        let (output, choice) = plain_pool(&full, sizes)?;
+        return Ok(Convolved::new(output, choice));
+    }
+    let (height, width) = sizes.out();
+    let mut out = vec![0f32; sizes.rows * sizes.out_image()];
+    let mut choice = vec![0u8; if sizes.pool > 1 { out.len() } else { 0 }];
+    let together = sizes.together();
+    let (image, out_image) = (x.elem_count() / sizes.rows.max(1), sizes.out_image());
+    // One choice for each output; none without a pool.
+    let choices = if sizes.pool > 1 {
+        together * out_image
+    } else {
+        1
+    };
+    let mut nothing = vec![0u8; sizes.rows.div_ceil(together)];
+    let of_choice = if sizes.pool > 1 {
+        &mut choice
+    } else {
+        &mut nothing
+    };
+    with_values(weight, |weight| {
+        with_values(x, |x| {
+            let weight = Matrix::of_rows(weight, sizes.units, sizes.numbers(), sizes.numbers());
+            let images = x.par_chunks(together * image);
+            let outs = out
+                .par_chunks_mut(together * out_image)
+                .zip(of_choice.par_chunks_mut(choices));
+            images.zip(outs).for_each_init(
+                || (Vec::new(), Vec::new()),
+                |(fields, tile), (images, (out, choice))| {
+                    for band in sizes.bands() {
+                        sizes.gather(images, band, fields);
+                        let pixels = fields.len() / sizes.numbers();
+                        tile.resize(sizes.units * pixels, 0f32);
+                        let fields = Matrix::of_rows(fields, sizes.numbers(), pixels, pixels);
+                        accumulate_here(tile, 0., weight, fields);
+                        sizes.pool(tile, band, out, choice);
+                    }
+                },
+            );
+        })
+    })??;
+    let output = Tensor::from_vec(out, (sizes.rows, sizes.units, height, width), x.device())?;
+    Ok(Convolved::new(output, choice.into()))
 }
 
 /// The pixels of each pool, `(R, N, H/P, W/P, P·P)`; pixels beyond the last whole pool
@@ -543,7 +582,7 @@ mod tests {
             let x = numbers(&[rows, inputs, height, width], 1)?;
             let double = conv(DType::F64, inputs, units, field, pool)?;
             let weight = &double.weight.1;
-            let x64 = x.to_dtype(DType::F64)?;
+            let x64 = Var::from_tensor(&x.to_dtype(DType::F64)?)?;
             let full = x64.conv2d(weight, field / 2, 1, 1, 1)?;
             let mut pooled = full.clone();
             if pool > 1 {
@@ -554,6 +593,7 @@ mod tests {
             let by_candle = (pooled.clone() * delta.to_dtype(DType::F64)?)?
                 .sum_all()?
                 .backward()?;
+            let below = by_candle.get(&x64).expect("it depends on the images");
             let by_candle = by_candle.get(weight).expect("it depends on the weight");
             for dtype in [DType::F32, DType::F64] {
                 let conv = conv(dtype, inputs, units, field, pool)?;
@@ -563,11 +603,16 @@ mod tests {
                     difference(&made.output, &pooled)? < 1e-4,
                     "{dtype:?} {field} {pool}"
                 );
-                let gradient = conv.gradient(&x, &made, &delta.to_dtype(dtype)?)?;
-                assert!(
-                    difference(&gradient, by_candle)? < 1e-3,
-                    "{dtype:?} {field} {pool}"
-                );
+                let delta = delta.to_dtype(dtype)?;
+                for (gradient, expected) in [
+                    (conv.gradient(&x, &made, &delta)?, by_candle),
+                    (conv.input_gradient(&x, &made, &delta)?, below),
+                ] {
+                    assert!(
+                        difference(&gradient, expected)? < 1e-3,
+                        "{dtype:?} {field} {pool}"
+                    );
+                }
             }
         }
         Ok(())

@@ -5,4 +5,6 @@ pub mod conv;
 pub mod linear;
 pub mod locally_connected;
 pub mod peer_norm;
+pub mod pooled_linear;
+pub mod rectifier;
 mod terms;

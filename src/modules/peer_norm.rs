@@ -5,7 +5,7 @@ use candle_nn::Init;
 
 use crate::error::{Located, Result};
 use crate::flow::vars::Vars;
-use crate::kernels;
+use crate::kernels::{self, Gate};
 use crate::optim::OutputGradient;
 
 /// Peer normalisation: running means of the activities of a layer's units, and the
@@ -45,8 +45,8 @@ impl PeerNorm {
 
     /// The gradient with respect to the inputs of the ReLU, `(V·B, N)`.
     ///
-    /// It is `gain·gradient` where a unit was active, else 0. If there is a `peer`, its
-    /// term is added to the first `rows` rows, those of the positive views of `batch`
+    /// It is [`kernels::gate`] of the gradient. If there is a `peer`, its term is added to
+    /// the first `rows` rows, those of the positive views of `batch`
     /// examples.
     ///
     /// # Errors
@@ -56,14 +56,14 @@ impl PeerNorm {
         activity: &Tensor,
         gradient: &Tensor,
         [rows, batch]: [usize; 2],
-        gain: f64,
+        gate: Gate,
     ) -> Result<OutputGradient> {
         let activity = activity.flatten_from(1)?;
         kernels::on_gpu!(
             &activity,
-            Self::gate_on_gpu(peer, &activity, gradient, [rows, batch], gain)
+            Self::gate_on_gpu(peer, &activity, gradient, [rows, batch], gate)
         );
-        let gated = kernels::gate(&gradient.flatten_from(1)?, &activity, gain)?;
+        let gated = kernels::gate(&gradient.flatten_from(1)?, &activity, gate)?;
         let gated = OutputGradient::from(gated);
         let Some(peer) = peer else { return Ok(gated) };
         let excess = peer
@@ -80,7 +80,7 @@ impl PeerNorm {
         activity: &Tensor,
         gradient: &Tensor,
         [rows, batch]: [usize; 2],
-        gain: f64,
+        gate: Gate,
     ) -> Result<OutputGradient> {
         let term = |peer: &Self| {
             let now = kernels::column_means(activity, rows)?;
@@ -90,7 +90,7 @@ impl PeerNorm {
         let term = peer.map(term).transpose()?;
         let common = term.as_ref().map(|term| (term, rows));
         let gradient = gradient.flatten_from(1)?;
-        Ok(kernels::cuda::gate(&gradient, activity, gain, common)?.into())
+        Ok(kernels::cuda::gate(&gradient, activity, gate, common)?.into())
     }
 
     /// Updates the means from the first `rows` rows, and returns the term of each unit.

@@ -21,6 +21,9 @@ crate::choices! {
         Linear = "linear",
         /// `½·(1 + cos(π·(e − 1) / E))`.
         Cosine = "cosine",
+        /// `¼ˢ` after `s` of the steps at 50, 75, 89 and 94% of the epochs, as in Nøkland
+        /// and Eidnes 2019.
+        Steps = "steps",
     }
 }
 
@@ -33,6 +36,11 @@ impl Schedule {
             Self::HalfLinear if 2. * e < last => 1.,
             Self::HalfLinear => ((1. + 2. * (last - e)) / last).min(1.),
             Self::Linear => (last - e + 1.) / last,
+            Self::Steps => {
+                let steps = [0.5, 0.75, 0.89, 0.94];
+                let passed = steps.iter().filter(|step| e - 1. >= *step * last);
+                0.25f64.powi(passed.count() as i32)
+            }
             Self::Cosine => 0.5 * (1. + (std::f64::consts::PI * (e - 1.) / last).cos()),
         }
     }
@@ -155,6 +163,8 @@ mod tests {
         assert_eq!(Schedule::HalfLinear.factor(0, 1), 1.);
         assert_eq!(Schedule::Linear.factor(3, 4), 0.25);
         assert_eq!(Schedule::Cosine.factor(0, 4), 1.);
+        let factors = [49, 50, 75, 89, 94, 99].map(|epoch| Schedule::Steps.factor(epoch, 100));
+        assert_eq!(factors, [0, 1, 2, 3, 4, 4].map(|steps| 0.25f64.powi(steps)));
     }
 
     #[test]

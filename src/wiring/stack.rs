@@ -56,6 +56,8 @@ pub struct Level {
     pub goodness: Pick<dyn GoodnessFn>,
     /// The objective.
     pub objective: Objective,
+    /// The dropout of what is passed on: [`Block::with_dropout`].
+    pub dropout: f64,
     /// The optimiser.
     pub optimiser: OptimiserSpec,
     /// The epochs or steps in which the level learns.
@@ -88,6 +90,7 @@ pub struct Level {
 ///     layer: "dense".into(),
 ///     goodness: "sum_squares".into(),
 ///     objective: Objective::default(),
+///     dropout: 0.,
 ///     optimiser: OptimiserSpec::default(),
 ///     span: Span::Epochs(0..1),
 ///     shortcuts: Vec::new(),
@@ -150,12 +153,13 @@ impl Stack {
             let name = (index + 1).to_string();
             let objective = level.objective.clone();
             let block = Block::new(name, layer, goodness, objective, normalise, optimiser);
+            let block = block.with_dropout(level.dropout);
             if stack.readout.contains(&index) {
                 stack.features += activity.elem_count();
             }
             stack.net.blocks.push(block);
             kept.add(&stack, index, &activity);
-            input = stack.input_above(index, &activity, &kept, 1)?;
+            input = stack.input_above(index, &activity, &kept, 1, &step)?;
         }
         let read_out = &stack.net.blocks[stack.readout.clone()];
         let columns: Vec<_> = read_out.iter().map(Block::classes).collect();
@@ -209,13 +213,13 @@ impl Stack {
         let mut input = neutral.normalised(self.normalise)?;
         for (index, block) in self.net.blocks[..self.readout.end].iter().enumerate() {
             let activity = self.forward_level(index, &input, step)?;
-            let passed = block.pass_on(&activity, input.views())?;
+            let passed = block.pass_on(&activity, input.views(), step)?;
             if self.readout.contains(&index) {
                 features.push(passed.clone());
             }
             kept.add(self, index, &activity);
             input = match self.has_shortcut(index + 1) {
-                true => self.input_above(index, &activity, &kept, input.views())?,
+                true => self.input_above(index, &activity, &kept, input.views(), step)?,
                 false => passed,
             };
         }
@@ -233,7 +237,7 @@ impl Stack {
         for index in 0..self.net.blocks.len() {
             let activity = self.forward_level(index, &input, step)?;
             kept.add(self, index, &activity);
-            let above = self.input_above(index, &activity, &kept, input.views())?;
+            let above = self.input_above(index, &activity, &kept, input.views(), step)?;
             passed.push((input, activity));
             input = above;
         }
@@ -292,7 +296,7 @@ impl Stack {
             let activity = self.forward_level(index, &input, step)?;
             if index + 1 < self.readout.end {
                 kept.add(self, index, &activity);
-                input = self.input_above(index, &activity, &kept, input.views())?;
+                input = self.input_above(index, &activity, &kept, input.views(), step)?;
             }
             if self.readout.contains(&index) {
                 let value = of(block, &activity)?;
@@ -457,7 +461,7 @@ impl Stack {
             let activity = self.forward_level(index, &input, step)?;
             let above = if index + 1 < end {
                 kept.add(self, index, &activity);
-                self.input_above(index, &activity, kept, input.views())?
+                self.input_above(index, &activity, kept, input.views(), step)?
             } else {
                 input.clone()
             };
@@ -475,6 +479,7 @@ impl Stack {
         activity: &Tensor,
         kept: &Kept,
         views: usize,
+        step: &Step,
     ) -> Result<Input> {
         let mut sum = activity.detach();
         for shortcut in self.shortcuts.get(index + 1).into_iter().flatten() {
@@ -487,7 +492,7 @@ impl Stack {
             }
             sum = (sum + other)?;
         }
-        self.net.blocks[index].pass_on(&sum, views)
+        self.net.blocks[index].pass_on(&sum, views, step)
     }
 
     fn check_shortcuts(&self) -> Result<()> {

@@ -50,6 +50,7 @@ impl Collaborating {
             objective: settings.objective.clone(),
             optimiser: settings.optimiser.clone(),
             span: Span::Epochs(0..context.epochs),
+            dropout: 0.,
             shortcuts: Vec::new(),
         };
         let levels: Vec<Level> = settings.hidden.iter().map(level).collect();

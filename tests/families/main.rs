@@ -1,9 +1,8 @@
-//! Eight families of rules, each as a plugin of about one page.
-//!
-//! The plugins are not part of the program. They show that the contract supports rules
-//! unlike Forward-Forward. Every plugin passes the trials of `onward::conformance` and is
-//! compared with an independent program, which is quoted above the expected numbers. The
-//! quoted programs use double precision and share these lines:
+//! Families of rules unlike Forward-Forward: `predsim` is built in, the others are plugins
+//! of about one page that are not part of the program and show that the contract supports
+//! them. Every plugin passes the trials of `onward::conformance` and is compared with an
+//! independent program, which is quoted above the expected numbers. The quoted programs use
+//! double precision and share these lines:
 //!
 //! ```python
 //! import numpy as np

@@ -52,6 +52,7 @@ impl Stacked {
                 objective: settings.objective.clone(),
                 optimiser: settings.optimiser.clone(),
                 span: span.clone(),
+                dropout: 0.,
                 shortcuts: index.checked_sub(2).into_iter().collect(),
             })
         };

@@ -53,6 +53,7 @@ impl Pairs {
             objective: settings.objective.clone(),
             optimiser: settings.optimiser.clone(),
             span: Span::Epochs(0..context.epochs),
+            dropout: 0.,
             shortcuts: Vec::new(),
         };
         let levels: Vec<Level> = settings.hidden.iter().map(level).collect();
@@ -91,7 +92,7 @@ impl Architecture for Pairs {
             let Some(gradient) = upper else { continue };
             let crossed =
                 blocks[lower + 1].input_gradient(input, activity, targets, gradient, step)?;
-            let crossed = blocks[lower].pass_on_gradient(below, &crossed)?;
+            let crossed = blocks[lower].pass_on_gradient(below, &crossed, step)?;
             if let Some(grade) = &mut grades[lower] {
                 grade.gradient = Some(crossed);
             }

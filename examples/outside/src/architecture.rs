@@ -58,6 +58,7 @@ impl Stacked {
             objective: settings.objective.clone(),
             optimiser: settings.optimiser.clone(),
             span: Span::Epochs(index.min(context.epochs - 1)..context.epochs),
+            dropout: 0.,
             shortcuts: Vec::new(),
         };
         let levels: Vec<Level> = settings.hidden.iter().enumerate().map(level).collect();

@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{blocks, elements, launch, tiles, Gpu};
 use crate::error::Result;
-use crate::kernels::Squared;
+use crate::kernels::{Gate, Squared};
 
 /// Inputs of `row_factors` in one launch.
 const PARTS: usize = 8;
@@ -140,7 +140,7 @@ pub(crate) fn column_sums(x: &Tensor, count: usize, factor: f64) -> Result<Tenso
 pub(crate) fn gate(
     gradient: &Tensor,
     activity: &Tensor,
-    gain: f64,
+    gate: Gate,
     common: Option<(&Tensor, usize)>,
 ) -> Result<Tensor> {
     let gpu = Gpu::of(gradient.device())?;
@@ -150,9 +150,9 @@ pub(crate) fn gate(
     let out = gpu.empty::<f32>(gradient.shape())?;
     let of_common = common.map_or(0, |(_, rows)| rows * units);
     launch!(gpu, gate, elements(count);
-        gpu.address(&gradient)?, gpu.address(&activity)?, gpu.address(&out)?, gain as f32,
-        gpu.address_or_null(common.map(|(row, _)| row))?, of_common as u64, units as u32,
-        count as u64);
+        gpu.address(&gradient)?, gpu.address(&activity)?, gpu.address(&out)?,
+        gate.gain as f32, gate.slope as f32, gpu.address_or_null(common.map(|(row, _)| row))?,
+        of_common as u64, units as u32, count as u64);
     Ok(out)
 }
 

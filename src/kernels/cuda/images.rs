@@ -185,7 +185,7 @@ pub(crate) fn standardised_relu(
     moments: Option<[&Tensor; 2]>,
     bias: &Tensor,
     planes: Planes,
-    epsilon: f64,
+    (epsilon, slope): (f64, f64),
 ) -> Result<Tensor> {
     let (gpu, x) = (Gpu::of(x.device())?, x.contiguous()?);
     let out = gpu.empty::<f32>(x.shape())?;
@@ -193,7 +193,7 @@ pub(crate) fn standardised_relu(
     launch!(gpu, standardised_relu, elements(count);
         gpu.address(&x)?, gpu.address_or_null(moments.map(|[mean, _]| mean))?,
         gpu.address_or_null(moments.map(|[_, variance]| variance))?, gpu.address(bias)?,
-        gpu.address(&out)?, planes, epsilon as f32, count as u64);
+        gpu.address(&out)?, planes, epsilon as f32, slope as f32, count as u64);
     Ok(out)
 }
 

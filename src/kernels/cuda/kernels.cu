@@ -208,12 +208,15 @@ extern "C" __global__ void column_sums(const float* x, float* out, u32 rows, u32
 
 // ---- element by element --------------------------------------------------------------
 
-// out = gain·gradient where the activity is positive, else 0; plus `common` in the first rows.
-extern "C" __global__ void gate(const float* gradient, const float* activity, float* out, float gain,
+// out = gain·gradient where the activity is positive, gain·slope·gradient where it is negative,
+// else 0; plus `common` in the first rows.
+extern "C" __global__ void gate(const float* gradient, const float* activity, float* out, float gain, float slope,
                                 const float* common, u64 of_common, u32 units, u64 count) {
     const u64 at = (u64)blockIdx.x * blockDim.x + threadIdx.x;
     if (at >= count) return;
-    float value = activity[at] > 0.f ? gain * gradient[at] : 0.f;
+    float value = 0.f;
+    if (activity[at] > 0.f) value = gain * gradient[at];
+    else if (activity[at] < 0.f && slope != 0.f) value = gain * slope * gradient[at];
     if (at < of_common) value += common[at % units];
     out[at] = value;
 }
@@ -640,8 +643,8 @@ extern "C" __global__ void plane_sums(const float* delta, const float* x, const 
     out[2 * blockIdx.x + 1] = both / sqrtf(variance[blockIdx.x] + epsilon) / count;
 }
 
-// max(0, (x − mean) / √(variance + ε) + bias); without moments max(0, x + bias).
-extern "C" __global__ void standardised_relu(const float* x, const float* mean, const float* variance, const float* bias, float* out, Planes planes, float epsilon, u64 count) {
+// max(z, slope·z) with z = (x − mean) / √(variance + ε) + bias; without moments z = x + bias.
+extern "C" __global__ void standardised_relu(const float* x, const float* mean, const float* variance, const float* bias, float* out, Planes planes, float epsilon, float slope, u64 count) {
     const u64 at = (u64)blockIdx.x * blockDim.x + threadIdx.x;
     if (at >= count) return;
     float value = x[at];
@@ -649,7 +652,8 @@ extern "C" __global__ void standardised_relu(const float* x, const float* mean, 
         const u32 group = group_of(planes, at);
         value = (value - mean[group]) / sqrtf(variance[group] + epsilon);
     }
-    out[at] = relu(value + bias[at / planes.size % planes.channels]);
+    value += bias[at / planes.size % planes.channels];
+    out[at] = value < 0.f ? slope * value : value;
 }
 
 // s·(delta − mean(delta) − n·mean(n·delta)), s = 1 / √(variance + ε); without means s·delta.

@@ -1,0 +1,133 @@
+//! The standard deviation of each plane of images.
+
+use candle_core::{Tensor, D};
+
+use super::cpu::{for_rows, is_fast, with_values};
+use crate::error::Result;
+
+/// The standard deviations of the planes of `x`, `(R, N, …)` with `P` numbers to a plane:
+/// `σ = √(Σ (x − mean)² / (P − 1) + 10⁻⁸)`.
+#[derive(Clone, Debug)]
+pub struct Deviations {
+    /// The deviations, `(R, N)`.
+    pub values: Tensor,
+    means: Tensor,
+}
+
+/// The constant added to a variance before its root is taken.
+const EPSILON: f64 = 1e-8;
+
+/// Reshapes `x` to `(R·N, P)`.
+fn planes(x: &Tensor) -> Result<Tensor> {
+    let count = x.dim(0)? * x.dim(1)?;
+    Ok(x.contiguous()?
+        .reshape((count, x.elem_count() / count.max(1)))?)
+}
+
+fn beside(planes: &Tensor) -> Result<f64> {
+    Ok(planes.dim(1)?.saturating_sub(1).max(1) as f64)
+}
+
+impl Deviations {
+    /// The deviations of `x`.
+    ///
+    /// # Errors
+    /// Errors of candle.
+    pub fn of(x: &Tensor) -> Result<Self> {
+        let planes = planes(x)?;
+        let beside = beside(&planes)?;
+        let (means, deviations) = match is_fast(&planes) {
+            true => fast(&planes, beside)?,
+            false => {
+                let means = planes.mean_keepdim(D::Minus1)?;
+                let squares = planes.broadcast_sub(&means)?.sqr()?.sum(1)?;
+                (means.squeeze(1)?, ((squares / beside)? + EPSILON)?.sqrt()?)
+            }
+        };
+        let values = deviations.reshape((x.dim(0)?, x.dim(1)?))?;
+        Ok(Self { values, means })
+    }
+
+    /// The gradient with respect to `x`, given `delta`, that with respect to the
+    /// deviations: `delta·(x − mean) / ((P − 1)·σ)`.
+    ///
+    /// # Errors
+    /// Errors of candle.
+    pub fn gradient(&self, x: &Tensor, delta: &Tensor) -> Result<Tensor> {
+        let planes = planes(x)?;
+        let factors = (delta / (&self.values * beside(&planes)?)?)?.flatten_all()?;
+        if !(is_fast(&planes) && is_fast(&factors)) {
+            let off = planes.broadcast_sub(&self.means.unsqueeze(1)?)?;
+            let gradient = off.broadcast_mul(&factors.unsqueeze(1)?)?;
+            return Ok(gradient.reshape(x.shape())?);
+        }
+        let width = planes.dim(1)?;
+        let (means, factors) = (self.means.to_vec1::<f32>()?, factors.to_vec1::<f32>()?);
+        let gradient = with_values(&planes, |x| {
+            let mut out = vec![0f32; x.len()];
+            for_rows(&mut out, width, |row, out| {
+                let (mean, factor) = (means[row], factors[row]);
+                let x = &x[row * width..][..width];
+                out.iter_mut()
+                    .zip(x)
+                    .for_each(|(out, x)| *out = factor * (x - mean));
+            });
+            out
+        })?;
+        Ok(Tensor::from_vec(gradient, x.shape(), x.device())?)
+    }
+}
+
+/// Means and deviations of the rows of `(R, P)`.
+fn fast(planes: &Tensor, beside: f64) -> Result<(Tensor, Tensor)> {
+    let (rows, width) = planes.dims2()?;
+    let both = with_values(planes, |x| {
+        let mut both = vec![0f32; 2 * rows];
+        for_rows(&mut both, 2, |row, both| {
+            let x = &x[row * width..][..width];
+            let mean = x.iter().map(|x| f64::from(*x)).sum::<f64>() / width.max(1) as f64;
+            let off = |x: &f32| (f64::from(*x) - mean) * (f64::from(*x) - mean);
+            let squares: f64 = x.iter().map(off).sum();
+            both.copy_from_slice(&[mean as f32, (squares / beside + EPSILON).sqrt() as f32]);
+        });
+        both
+    })?;
+    let both = Tensor::from_vec(both, (rows, 2), planes.device())?;
+    let column = |index| both.narrow(1, index, 1)?.flatten_all()?.contiguous();
+    Ok((column(0)?, column(1)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{DType, Device, Var};
+
+    #[test]
+    fn both_forms_agree_with_autograd() -> Result<()> {
+        let numbers = |k: f64, shape: &[usize]| -> Result<Tensor> {
+            let count = shape.iter().product::<usize>();
+            let values = (0..count).map(|i| (1.7 * i as f64 + k).sin());
+            Ok(Tensor::from_iter(values, &Device::Cpu)?.reshape(shape)?)
+        };
+        let x = Var::from_tensor(&numbers(1., &[3, 2, 4, 5])?)?;
+        let upstream = numbers(2., &[3, 2])?;
+        let flat = x.reshape((3, 2, 20))?;
+        let off = flat.broadcast_sub(&flat.mean_keepdim(2)?)?;
+        let expected = ((off.sqr()?.sum(2)? / 19.)? + EPSILON)?.sqrt()?;
+        let gradients = (&expected * &upstream)?.sum_all()?.backward()?;
+        let gradient = gradients.get(&x).expect("it depends on x");
+        let assert_close = |found: &Tensor, expected: &Tensor| -> Result<()> {
+            let off = (found.to_dtype(DType::F64)? - expected)?.abs()?;
+            let off = off.flatten_all()?.max(0)?.to_scalar::<f64>()?;
+            assert!(off < 1e-6, "{off}");
+            Ok(())
+        };
+        for dtype in [DType::F32, DType::F64] {
+            let x = x.as_tensor().detach().to_dtype(dtype)?;
+            let found = Deviations::of(&x)?;
+            assert_close(&found.values, &expected)?;
+            assert_close(&found.gradient(&x, &upstream.to_dtype(dtype)?)?, gradient)?;
+        }
+        Ok(())
+    }
+}

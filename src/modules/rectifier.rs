@@ -1,0 +1,167 @@
+//! What layers do with their sums: standardisation, bias, rectified linear units.
+
+use candle_core::{Tensor, Var};
+use candle_nn::Init;
+
+use crate::error::Result;
+use crate::flow::step::Step;
+use crate::flow::vars::Vars;
+use crate::kernels::{self, ChannelStats, Gate};
+use crate::optim::{Gradient, Optimiser};
+
+crate::choices! {
+    /// The standardisation of the sums of a layer before the non-linearity.
+    pub enum Norm {
+        /// No standardisation.
+        None = "none",
+        /// Each unit or channel over the batch; in evaluation with running means.
+        Batch = "batch",
+        /// All units or channels of an example together. The length of the activity, and
+        /// a goodness of it, then carries little information.
+        Group = "group",
+    }
+}
+
+crate::settings! {
+    /// How sums become activities.
+    pub struct RectifierSpec {
+        /// The standardisation of the sums before the non-linearity: batch normalisation
+        /// (`batch`), or over each example (`group`).
+        norm: Norm = Norm::None;
+        /// The fraction of the running means that a step keeps.
+        norm_momentum: f64 = 0.9, in 0. ..1.;
+        /// The slope of the units below 0: 0 for ReLU, 0.01 for the usual leaky ReLU.
+        slope: f64 = 0., in 0. ..1.;
+    }
+}
+
+/// `a = max(n, slope·n)` with `n = norm(z) + b`.
+///
+/// | tensor | shape      |                                                        |
+/// |--------|------------|--------------------------------------------------------|
+/// | `z`    | `(R, N, …)` | the sums of `N` units or channels                      |
+/// | `b`    | `(N,)`     | the variable `bias`, starts at 0                       |
+/// | `a`    | `(R, N, …)` | the activity                                           |
+///
+/// `norm(z) = (z − mean) / √(variance + 10⁻⁵)`, over the batch and all pixels of a channel
+/// (`batch`), or over a whole example (`group`). There is no learned scale: what follows a
+/// layer is linear and has its own.
+///
+/// # Reference
+/// Ioffe and Szegedy, "Batch Normalization", 2015 (<https://arxiv.org/abs/1502.03167>);
+/// Wu and He, "Group Normalization", 2018 (<https://arxiv.org/abs/1803.08494>); Maas and
+/// others, "Rectifier Nonlinearities Improve Neural Network Acoustic Models", 2013.
+pub struct Rectifier {
+    spec: RectifierSpec,
+    bias: Option<(String, Var)>,
+    /// Running means and variances of the channels, for `batch`.
+    running: Option<[Var; 2]>,
+}
+
+impl Rectifier {
+    /// The rectifier of `units` units or channels, with its variables at `vars`, and with
+    /// a bias if `bias` is set.
+    ///
+    /// # Errors
+    /// As [`Vars::get`].
+    pub fn new(vars: &Vars, units: usize, spec: RectifierSpec, bias: bool) -> Result<Self> {
+        let running = match spec.norm {
+            Norm::Batch => Some([
+                vars.buffer("running_mean", units, Init::Const(0.))?,
+                vars.buffer("running_variance", units, Init::Const(1.))?,
+            ]),
+            _ => None,
+        };
+        let bias = match bias {
+            true => Some((vars.path("bias"), vars.get("bias", units, Init::Const(0.))?)),
+            false => None,
+        };
+        Ok(Self {
+            spec,
+            bias,
+            running,
+        })
+    }
+
+    /// The activity of the sums `z`, `(R, N, …)`.
+    ///
+    /// # Errors
+    /// Errors of candle.
+    pub fn forward(&self, z: &Tensor, step: &Step) -> Result<Tensor> {
+        let moments = self.moments(z, step)?;
+        let moments = moments.as_ref().map(|(moments, _)| moments);
+        let bias = match &self.bias {
+            Some((_, bias)) => bias.as_detached_tensor(),
+            None => Tensor::zeros(z.dim(1)?, z.dtype(), z.device())?,
+        };
+        kernels::standardised_relu(z, moments, &bias, self.spec.slope)
+    }
+
+    /// What a gradient is multiplied by between the activity and `n`. `gain` is the factor
+    /// of units that dropout kept.
+    pub fn gate(&self, gain: f64) -> Gate {
+        let slope = self.spec.slope;
+        Gate { slope, gain }
+    }
+
+    /// The gradient with respect to `z`, given that with respect to `n`.
+    ///
+    /// # Errors
+    /// Errors of candle.
+    pub fn gradient(&self, z: &Tensor, above: Tensor, step: &Step) -> Result<Tensor> {
+        below(z, above, self.moments(z, step)?.as_ref())
+    }
+
+    /// As [`Rectifier::gradient`]; also updates the bias and the running means.
+    ///
+    /// # Errors
+    /// Errors of candle and of the update.
+    pub fn learn(
+        &mut self,
+        z: &Tensor,
+        above: Tensor,
+        optimiser: &mut Optimiser,
+        step: &Step,
+    ) -> Result<Tensor> {
+        let moments = self.moments(z, step)?;
+        if let Some((name, bias)) = &self.bias {
+            let sums = kernels::channel_sums(&above)?;
+            optimiser.update(name, bias, Gradient::Whole(&sums), step)?;
+        }
+        if let (Some(running), Some((now, false))) = (&self.running, &moments) {
+            let keep = self.spec.norm_momentum;
+            for (var, now) in running.iter().zip([&now.mean, &now.variance]) {
+                var.set(&((var.as_tensor() * keep)? + (now * (1. - keep))?)?.detach())?;
+            }
+        }
+        below(z, above, moments.as_ref())
+    }
+
+    /// The mean and variance for standardising `z`, and whether they are fixed instead of
+    /// computed from `z`.
+    fn moments(&self, z: &Tensor, step: &Step) -> Result<Option<(ChannelStats, bool)>> {
+        Ok(match (self.spec.norm, &self.running) {
+            (Norm::Group, _) => Some((ChannelStats::of(z, true)?, false)),
+            (Norm::Batch, Some(running)) if !step.train => {
+                let [mean, variance] = [0, 1].map(|index| running[index].as_detached_tensor());
+                let by_row = false;
+                let moments = ChannelStats {
+                    mean,
+                    variance,
+                    by_row,
+                };
+                Some((moments, true))
+            }
+            (Norm::Batch, _) => Some((ChannelStats::of(z, false)?, false)),
+            (Norm::None, _) => None,
+        })
+    }
+}
+
+/// The gradient with respect to `z`, given that with respect to the standardised values.
+fn below(z: &Tensor, above: Tensor, moments: Option<&(ChannelStats, bool)>) -> Result<Tensor> {
+    match moments {
+        Some((moments, fixed)) => moments.gradient(z, &above, *fixed),
+        None => Ok(above),
+    }
+}
