@@ -17,7 +17,7 @@
 //! |---|---|---|
 //! | a score of an activity, or a loss | [`GoodnessFn`](crate::GoodnessFn) | `goodness/sum_squares.rs` |
 //! | a score per class, graded by the labels | [`GoodnessFn`](crate::GoodnessFn) | `goodness/projection.rs` |
-//! | a loss of your own that reads labels | [`GoodnessFn`](crate::GoodnessFn) | `tests/families/predsim.rs` |
+//! | a loss of your own that reads labels | [`GoodnessFn`](crate::GoodnessFn) | `goodness/predsim.rs` |
 //! | a layer, or how its weights change | [`LocalLayer`](crate::LocalLayer) | `layers/dense.rs` |
 //! | negative views, or labels in the input | [`NegativeSampler`](crate::NegativeSampler) | `samplers/label.rs` |
 //! | the wiring of blocks, their order, readouts | [`Architecture`](crate::Architecture) | `architectures/progressive.rs` |
