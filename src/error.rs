@@ -8,20 +8,27 @@ use std::path::{Path, PathBuf};
 /// The result type of the crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Writes a line to stderr. A stderr that is closed or full is ignored: a message must not
-/// end a run.
-pub(crate) fn notify(line: impl Display) {
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
+/// Writes a message to stderr, with nothing in it that a terminal would obey. A stderr that is
+/// closed or full is ignored: a message must not end a run.
+pub(crate) fn notify(message: impl Display) {
+    let text = message.to_string();
+    let lines: Vec<String> = text.split('\n').map(printable).collect();
+    let _ = writeln!(std::io::stderr().lock(), "{}", lines.join("\n"));
 }
 
-/// Text from outside, such as the name of a file, with its control characters escaped: a
-/// terminal would obey them.
+/// Text from outside, such as the name of a file, with the characters escaped that a terminal
+/// would obey: control characters, and those that turn the direction of a line.
 pub(crate) fn printable(text: &str) -> String {
-    let escaped = |c: char| match c.is_control() {
+    let escaped = |c: char| match c.is_control() || is_invisible(c) {
         true => c.escape_default().to_string(),
         false => c.to_string(),
     };
     text.chars().map(escaped).collect()
+}
+
+/// Marks of direction and characters without width.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// A word of a command line, in quotes where the shell would change it.
@@ -30,7 +37,20 @@ pub(crate) fn shell_word(word: &str) -> String {
     if !word.is_empty() && word.chars().all(is_plain) {
         return word.to_string();
     }
-    format!("'{}'", word.replace('\'', r"'\''"))
+    if !word.chars().any(|c| c.is_control() || is_invisible(c)) {
+        return format!("'{}'", word.replace('\'', r"'\''"));
+    }
+    // As bash, zsh and ksh read it, without a character that a terminal would obey.
+    let escaped = |c: char| match c {
+        '\'' | '\\' => format!("\\{c}"),
+        c if c.is_control() || is_invisible(c) => {
+            let mut bytes = [0; 4];
+            let bytes = c.encode_utf8(&mut bytes).bytes();
+            bytes.map(|byte| format!("\\x{byte:02x}")).collect()
+        }
+        c => c.to_string(),
+    };
+    format!("$'{}'", word.chars().map(escaped).collect::<String>())
 }
 
 /// An error with its place: a setting's key and origin, a file, a block, a plugin's name.

@@ -120,6 +120,7 @@ pub mod cli;
 pub mod conformance;
 pub mod contract;
 pub mod data;
+pub(crate) mod disk;
 pub mod error;
 pub mod flow;
 pub mod guide;

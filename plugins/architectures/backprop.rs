@@ -52,6 +52,9 @@ const PRESETS: &[Preset] = &[Preset {
 }];
 
 /// The whole network as one layer; its activity is the logits, `(B, C)`.
+/// The most layers: the backward pass of candle calls itself once for each operation.
+const DEEPEST: usize = 1000;
+
 struct Whole {
     layers: Vec<[Var; 2]>,
     heads: Vec<Var>,
@@ -60,6 +63,16 @@ struct Whole {
 
 impl Whole {
     fn new(settings: &Backprop, context: &BuildContext) -> Result<Self> {
+        let count = settings.hidden.len();
+        if count > DEEPEST {
+            let expected = format!("at most {DEEPEST} layers");
+            return Err(Error::setting(
+                "hidden",
+                format!("{count} layers"),
+                "the settings",
+                expected,
+            ));
+        }
         let mut inputs = context.inputs();
         let (mut layers, mut heads) = (Vec::new(), Vec::new());
         for (index, &units) in settings.hidden.iter().enumerate() {

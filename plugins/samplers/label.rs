@@ -45,7 +45,7 @@ onward_core::settings! {
         /// except with `any`.
         negatives: Negatives = Negatives::Hard;
         /// The value of the label's entry; pixels are between 0 and 1.
-        strength: f64 = 1., in Positive;
+        strength: f64 = 1., in Positive.up_to(1e6);
     }
 }
 

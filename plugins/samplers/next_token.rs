@@ -47,7 +47,7 @@ onward_core::settings! {
         /// roll-outs may equal the text by chance.
         negatives: Negatives = Negatives::Predicted;
         /// The value of the candidate's entry; those of the context are 1.
-        strength: f64 = 3., in Positive;
+        strength: f64 = 3., in Positive.up_to(1e6);
         /// The number of roll-outs.
         pool: usize = 1000, in 1..=1_000_000;
         /// The number of generated tokens in a roll-out.

@@ -14,6 +14,7 @@ mod predict;
 pub mod progress;
 pub mod results_table;
 mod show;
+mod stop;
 mod tokenize;
 mod train;
 
@@ -22,7 +23,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::error::notify;
+use crate::error::{notify, printable};
 
 /// Forward-only learning: every layer learns from its own input and output, without
 /// backpropagation.
@@ -94,6 +95,33 @@ fn hint(error: &clap::Error) -> Option<String> {
     ))
 }
 
+/// The most threads that are started. More would take minutes to start.
+const MOST_THREADS: usize = 1024;
+
+/// Starts the threads that do the arithmetic, or returns a message.
+fn start_threads(wanted: Option<u16>) -> Result<(), String> {
+    const VARIABLE: &str = "RAYON_NUM_THREADS";
+    let (mut origin, mut count) = (String::new(), None);
+    if let Some(threads) = wanted {
+        (origin, count) = (format!("--threads {threads}"), Some(usize::from(threads)));
+        // candle reads it as well; no other thread runs yet.
+        std::env::set_var(VARIABLE, threads.to_string());
+    } else if let Ok(given) = std::env::var(VARIABLE) {
+        count = given.trim().parse().ok();
+        origin = format!("${VARIABLE} = {}", printable(&given));
+    }
+    if count.is_some_and(|count| count > MOST_THREADS) {
+        return Err(format!(
+            "{origin}: expected at most {MOST_THREADS} threads; more than cores are of no use"
+        ));
+    }
+    let pool = rayon::ThreadPoolBuilder::new().build_global();
+    pool.map_err(|error| match origin.is_empty() {
+        true => format!("threads cannot be started: {error}; try --threads 1"),
+        false => format!("{origin}: {error}; use fewer threads"),
+    })
+}
+
 /// As [`main`], with these arguments; the first is the name of the program.
 pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(arguments) {
@@ -107,15 +135,9 @@ pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    if let Some(threads) = cli.threads {
-        // candle reads it as well; no other thread runs yet.
-        std::env::set_var("RAYON_NUM_THREADS", threads.to_string());
-        if let Err(error) = rayon::ThreadPoolBuilder::new().build_global() {
-            notify(format_args!(
-                "error: `--threads {threads}`: {error}; use fewer threads"
-            ));
-            return ExitCode::from(2);
-        }
+    if let Err(message) = start_threads(cli.threads) {
+        notify(format_args!("error: {message}"));
+        return ExitCode::from(2);
     }
     let done = match cli.command {
         Command::Train(command) => command.run(),

@@ -1,7 +1,6 @@
 //! `onward new`: writes a crate with one plugin.
 
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use clap::builder::PossibleValuesParser;
@@ -9,6 +8,7 @@ use clap::Args;
 use toml::Value;
 
 use super::output::print;
+use crate::disk;
 use crate::error::{Error, Result};
 use crate::plugin::registry::{self, KINDS};
 
@@ -78,13 +78,6 @@ impl New {
         let attempt = format!("cargo run {attempt}").replace("my_plugin", &plugin);
 
         let folder = Path::new(&self.name);
-        fs::create_dir(folder).map_err(|error| match error.kind() {
-            ErrorKind::AlreadyExists => Error::run(
-                folder,
-                "already exists and is never overwritten; choose another name",
-            ),
-            _ => Error::file("create", folder)(error),
-        })?;
         let filled = |text: &str| {
             // Two steps, since the name itself may contain a placeholder.
             let text = text
@@ -93,19 +86,18 @@ impl New {
             let text = text.replace('\u{1}', &self.name).replace('\u{2}', &plugin);
             source.depended_on(&text.replace("KIND", &self.kind).replace("TRY", &attempt))
         };
-        let written = FILES
-            .into_iter()
-            .chain([("src/lib.rs", code)])
-            .try_for_each(|(file, text)| {
+        let files = FILES.into_iter().chain([("src/lib.rs", code)]);
+        let written = disk::create_folder(folder, |folder| {
+            files.into_iter().try_for_each(|(file, text)| {
                 let path = folder.join(file);
-                let parent = path.parent().unwrap_or(folder);
+                let parent = disk::parent(&path);
                 fs::create_dir_all(parent).map_err(Error::file("create", parent))?;
                 fs::write(&path, filled(text)).map_err(Error::file("write", &path))
-            });
-        if let Err(error) = written {
-            // Remove the incomplete crate; the folder contains only new files.
-            let _ = fs::remove_dir_all(folder);
-            return Err(error);
+            })
+        })?;
+        if written.is_none() {
+            let problem = "already exists and is never overwritten; choose another name";
+            return Err(Error::run(folder, problem));
         }
         print(&format!(
             "{name}/ is a crate with the {kind} `{plugin}`; it depends on onward {source}. Next:\n\n    \

@@ -7,7 +7,7 @@ use clap::Args;
 use image::ImageFormat;
 
 use super::flags::DataDir;
-use crate::data::files::write_atomically;
+use crate::disk;
 use crate::error::{Error, Result};
 use crate::run::{picture, Run};
 
@@ -32,15 +32,18 @@ pub(super) struct Picture {
 
 impl Picture {
     pub(super) fn run(self) -> Result<()> {
-        if self.out.exists() {
+        let exists = || {
             let problem = "exists; a picture is never overwritten, choose another file";
-            return Err(Error::run(self.out, problem));
+            Error::run(&self.out, problem)
+        };
+        if self.out.exists() {
+            return Err(exists());
         }
         let run = self.data_dir.add_to(Run::open(&self.run)?).build()?;
         let sheet = picture::sheet(&run, self.count.into())?;
         let mut bytes = Cursor::new(Vec::new());
         let written = sheet.write_to(&mut bytes, ImageFormat::Png);
         written.map_err(|error| Error::run(&self.out, format!("cannot be drawn: {error}")))?;
-        write_atomically(&self.out, &bytes.into_inner())
+        disk::create(&self.out, &bytes.into_inner())?.ok_or_else(exists)
     }
 }

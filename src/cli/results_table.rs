@@ -8,9 +8,10 @@ use serde_json::Value as Json;
 
 use super::command_line::{configuration, data_argument, shortest};
 use super::output::print;
-use crate::data::files::write_atomically;
-use crate::error::{Error, Result};
+use crate::disk;
+use crate::error::{notify, printable, Error, Result};
 use crate::run::folder::{CONFIG, SUMMARY};
+use crate::run::summary::{self, Origin};
 
 #[derive(Args)]
 pub(super) struct Report {
@@ -58,16 +59,21 @@ const MARKS: [&str; 2] = [
 /// their seed share a row: the mean of their results, the results, then the mean of every
 /// other readout.
 ///
+/// A run without a result, or with one that does not belong to its configuration, has a row
+/// that says so.
+///
 /// # Errors
-/// [`Error::File`] and [`Error::Run`] for folders without the configuration and summary
-/// of a finished run.
+/// None so far.
 pub fn table(runs: &[PathBuf], base: &Path) -> Result<String> {
     let mut table =
         String::from("| run | data | epochs | seed | test | the command |\n|-|-|-|-|-|-|\n");
-    let rows = runs
-        .iter()
-        .map(|run| Row::read(run, base))
-        .collect::<Result<Vec<_>>>()?;
+    let (mut rows, mut broken) = (Vec::new(), Vec::new());
+    for run in runs {
+        match Row::read(run, base) {
+            Ok(row) => rows.push(row),
+            Err(error) => broken.push((run, error)),
+        }
+    }
     // In the given order, except that runs that differ only in their seed share a row.
     let mut left: Vec<&Row> = rows.iter().collect();
     while let Some(first) = left.first().copied() {
@@ -76,6 +82,13 @@ pub fn table(runs: &[PathBuf], base: &Path) -> Result<String> {
             .partition(|row| row.without_seed() == first.without_seed());
         left = others;
         table += &line(first, &alike);
+    }
+    for (run, error) in broken {
+        let error = error.to_string();
+        notify(printable(&format!("warning: {error}")));
+        let name = run.file_name().unwrap_or_default().to_string_lossy();
+        let (name, error) = (markdown(&name), markdown(&error));
+        table += &format!("| {name} | – | – | – | no result: {error} | – |\n");
     }
     Ok(table)
 }
@@ -89,7 +102,7 @@ fn line(first: &Row, alike: &[&Row]) -> String {
             .collect::<Vec<_>>()
             .join(", ")
     };
-    let names = joined(&|row| format!("[{}]({})", row.name, row.link));
+    let names = joined(&|row| format!("[{}]({})", markdown(&row.name), target(&row.link)));
     let seeds = joined(&|row| row.seed.clone());
     let is_alone = alike.len() == 1;
     let result = mean(alike.iter().map(|row| row.result));
@@ -119,7 +132,39 @@ fn line(first: &Row, alike: &[&Row]) -> String {
         .filter_map(|(name, _)| Some(format!(", {} ({name})", mean(of_all(name)?.into_iter()))));
     let (others, command) = (others.collect::<String>(), &first.command);
     let Row { data, epochs, .. } = first;
-    format!("| {names} | {data} | {epochs} | {seeds} | {result} ({of}){others} | `{command}` |\n")
+    let (data, command) = (markdown(data), code(command));
+    format!("| {names} | {data} | {epochs} | {seeds} | {result} ({of}){others} | {command} |\n")
+}
+
+/// Text in a cell of a table: nothing in it is a mark of Markdown or HTML.
+fn markdown(text: &str) -> String {
+    let escaped = |c: char| match c {
+        '\\' | '|' | '`' | '*' | '[' | ']' => format!("\\{c}"),
+        '<' => "&lt;".into(),
+        '>' => "&gt;".into(),
+        '&' => "&amp;".into(),
+        c => c.to_string(),
+    };
+    printable(text).chars().map(escaped).collect()
+}
+
+/// Code in a cell of a table.
+fn code(text: &str) -> String {
+    let text = printable(text).replace('|', r"\|");
+    match text.contains('`') {
+        true => format!("`` {text} ``"),
+        false => format!("`{text}`"),
+    }
+}
+
+/// The target of a link.
+fn target(path: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
+    let escaped = |byte: u8| match is_plain(byte) {
+        true => char::from(byte).to_string(),
+        false => format!("%{byte:02X}"),
+    };
+    path.bytes().map(escaped).collect()
 }
 
 fn mean(measures: impl ExactSizeIterator<Item = Measure> + Clone) -> Measure {
@@ -148,14 +193,13 @@ struct Row {
 impl Row {
     fn read(run: &Path, base: &Path) -> Result<Self> {
         let path = run.join(SUMMARY);
-        let text = std::fs::read_to_string(&path).map_err(Error::file("read", &path))?;
         let missing = |what: &str| {
             Error::run(
                 path.clone(),
                 format!("expected the summary of a run, found no {what}"),
             )
         };
-        let summary: Json = serde_json::from_str(&text).map_err(|_| missing("JSON"))?;
+        let summary = summary::read(&path)?;
         let test = &summary["test"];
         let preferred = test["readout"].as_str().ok_or_else(|| missing("readout"))?;
         let readouts = test["readouts"]
@@ -166,6 +210,13 @@ impl Row {
             .iter()
             .chain(test["baselines"].as_object().into_iter().flatten());
         let wanted = configuration(&run.join(CONFIG))?;
+        // The run may have been continued since, or its configuration edited.
+        let of = serde_json::from_value::<Origin>(summary["of"].clone()).ok();
+        if of.is_some_and(|of| !of.is_of(&wanted)) {
+            let problem = "is of other settings than those of config.toml; `onward resume RUN` \
+                           finishes the run";
+            return Err(Error::run(path, problem));
+        }
         Ok(Self {
             name: run
                 .file_name()
@@ -234,7 +285,7 @@ impl fmt::Display for Measure {
 /// # Errors
 /// [`Error::File`]; [`Error::Data`] if the marker lines are missing.
 pub fn write(path: &Path, table: &str) -> Result<()> {
-    let text = std::fs::read_to_string(path).map_err(Error::file("read", path))?;
+    let text = disk::read_text(path)?;
     let [begin, end] = MARKS;
     let parts = text
         .split_once(begin)
@@ -245,7 +296,7 @@ pub fn write(path: &Path, table: &str) -> Result<()> {
             format!("expected two lines around the table: {begin} and {end}"),
         )
     })?;
-    write_atomically(
+    disk::rewrite(
         path,
         format!("{before}{begin}\n{table}{end}{after}").as_bytes(),
     )

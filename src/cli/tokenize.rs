@@ -1,7 +1,5 @@
 //! `onward tokenize`.
 
-use std::fs::File;
-use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -10,6 +8,7 @@ use serde_json::json;
 use super::output::print_json;
 use crate::data::text::tokenizer::{Tokenizer, Units};
 use crate::data::text::{hold_out, read};
+use crate::disk;
 use crate::error::{Error, Result};
 
 #[derive(Args)]
@@ -89,16 +88,8 @@ impl Tokenize {
     }
 
     fn write(&self, tokenizer: &Tokenizer) -> Result<()> {
-        let mut file = File::create_new(&self.out).map_err(|error| match error.kind() {
-            ErrorKind::AlreadyExists => self.exists(),
-            _ => Error::file("create", &self.out)(error),
-        })?;
-        let written = file.write_all(tokenizer.to_json().as_bytes());
-        written.and_then(|()| file.sync_all()).map_err(|error| {
-            // Remove the incomplete file, which would block the next attempt.
-            let _ = std::fs::remove_file(&self.out);
-            Error::file("write", &self.out)(error)
-        })
+        let written = disk::create(&self.out, tokenizer.to_json().as_bytes())?;
+        written.ok_or_else(|| self.exists())
     }
 }
 

@@ -1,8 +1,6 @@
 //! `onward train` and `onward resume`.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Arc;
 
 use clap::Args;
 use toml::Table;
@@ -12,12 +10,14 @@ use super::flags::{DataDir, Device};
 use super::outcome;
 use super::output::{print, print_json};
 use super::progress::Progress;
+use super::stop::Stop;
 use crate::data::{Content, DataSet, Split};
 use crate::error::{notify, printable, Error, Result};
 use crate::plugin::registry;
 use crate::plugin::source::Source;
 use crate::run::folder::SUMMARY;
 use crate::run::observe::{Event, Observer};
+use crate::run::summary::{self, Summary};
 use crate::run::{Run, RunBuilder};
 use crate::settings::PluginKind;
 
@@ -70,7 +70,8 @@ pub(super) struct Train {
 
 impl Train {
     pub(super) fn run(self) -> Result<()> {
-        let builder = self.builder()?.stop_when(stop_on_signals());
+        let stop = Stop::on_signals();
+        let builder = self.builder()?.stop_when(stop.flag());
         let run = match &self.out {
             Some(out) => builder.out(out).build()?,
             None => {
@@ -82,7 +83,7 @@ impl Train {
                 run
             }
         };
-        self.report.fit(run)
+        self.report.fit(run, &stop)
     }
 
     fn builder(&self) -> Result<RunBuilder> {
@@ -122,6 +123,9 @@ pub(super) struct Resume {
     /// Train for N epochs in total; decaying schedules are stretched to match.
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     epochs: Option<String>,
+    /// A setting to change from here on: KEY=VALUE, as for `onward train`.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
     /// Where the data are now, if they were moved: as for `onward train`.
     #[arg(long, value_name = "NAME")]
     data: Option<String>,
@@ -135,13 +139,17 @@ pub(super) struct Resume {
 
 impl Resume {
     pub(super) fn run(self) -> Result<()> {
+        let stop = Stop::on_signals();
         let builder = Run::open(&self.run)?.device(&self.device.device);
-        let mut builder = self.data_dir.add_to(builder).stop_when(stop_on_signals());
+        let mut builder = self.data_dir.add_to(builder).stop_when(stop.flag());
         if let Some(epochs) = &self.epochs {
             builder = builder.source(flag("epochs", epochs)?);
         }
         if let Some(data) = &self.data {
             builder = builder.data(data);
+        }
+        for assignment in &self.set {
+            builder = builder.source(Source::assignment(assignment)?);
         }
         let run = builder.resume()?;
         let is_less = run.epochs() < run.epoch();
@@ -153,31 +161,26 @@ impl Resume {
         if run.is_finished() {
             return self.print_finished(&run);
         }
-        self.report.fit(run)
+        self.report.fit(run, &stop)
     }
 }
 
 impl Resume {
     /// Prints the result that is in the folder.
     fn print_finished(&self, run: &Run) -> Result<()> {
-        let path = self.run.join(SUMMARY);
-        let text = std::fs::read_to_string(&path).map_err(Error::file("read", &path))?;
+        let summary = summary::read(&self.run.join(SUMMARY))?;
         if !self.report.quiet {
             let epochs = run.epoch();
             notify(format_args!(
                 "all {epochs} epochs are trained; continue with --epochs N, N above {epochs}"
             ));
         }
-        if self.report.json {
-            return print(&text);
-        }
-        let summary = serde_json::from_str(&text).map_err(|error| {
-            let problem = format!("summary.json: {error}");
-            Error::run(
-                &self.run,
-                problem + "; `onward evaluate` computes the scores again",
-            )
+        let summary: Summary = serde_json::from_value(summary).map_err(|error| {
+            Error::run(&self.run, format!("{SUMMARY} has another format: {error}"))
         })?;
+        if self.report.json {
+            return print_json(&summary);
+        }
         print(&outcome::of_run(&summary, run))
     }
 }
@@ -191,30 +194,10 @@ fn flag(key: &str, value: &str) -> Result<Source> {
     })
 }
 
-/// Returns a flag that Ctrl-C and SIGTERM set. A second signal ends the program
-/// immediately; the steps since the last checkpoint are then lost.
-fn stop_on_signals() -> Arc<AtomicBool> {
-    let flag = Arc::new(AtomicBool::new(false));
-    let handler = flag.clone();
-    let installed = ctrlc::set_handler(move || {
-        if handler.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        notify(format_args!(
-            "stopping after this batch; repeat to stop immediately"
-        ));
-    });
-    if let Err(error) = installed {
-        notify(format_args!(
-            "warning: Ctrl-C will not save the run: {error}"
-        ));
-    }
-    flag
-}
-
 impl Reporting {
     /// Trains to the end and prints the result.
-    fn fit(&self, mut run: Run) -> Result<()> {
+    fn fit(&self, mut run: Run, stop: &Stop) -> Result<()> {
+        stop.training_begins();
         let summary = if self.quiet {
             run.fit(&mut ())?
         } else {

@@ -1,11 +1,11 @@
 //! Binary files, plain or gzipped, read with a limit on their size.
 
-use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Read};
 use std::path::Path;
 
 use flate2::bufread::GzDecoder;
 
+use crate::disk;
 use crate::error::{Error, Result};
 use crate::kernels::memory;
 
@@ -50,7 +50,7 @@ impl<R: BufRead> Read for Unpacked<R> {
 
 impl<'a> Reader<'a> {
     pub fn open(path: &'a Path) -> Result<Self> {
-        let mut file = File::open(path).map_err(Error::file("read", path))?;
+        let mut file = disk::open(path)?;
         let mut start = [0u8; 2];
         let read = file.read(&mut start).map_err(Error::file("read", path))?;
         let file = Cursor::new(start).take(read as u64).chain(file);

@@ -4,9 +4,9 @@
 use std::path::{Path, PathBuf};
 
 use crate::data::bytes::Reader;
-use crate::data::files::write_atomically;
 use crate::data::find;
 use crate::data::images::Images;
+use crate::disk;
 use crate::error::{Error, Result};
 
 /// The six files of CIFAR-10: five for training, one for testing.
@@ -91,7 +91,7 @@ pub fn write(folder: &Path, train: &Images, test: &Images) -> Result<()> {
         .flat_map(|(label, pixels)| [&[*label], pixels].concat())
         .collect();
     for (file, bytes) in FILES.iter().zip(records.chunks_exact(COUNT * (IMAGE + 1))) {
-        write_atomically(&folder.join(file), bytes)?;
+        disk::replace(&folder.join(file), bytes)?;
     }
     Ok(())
 }

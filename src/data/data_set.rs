@@ -217,6 +217,10 @@ impl Examples for Joined {
         )
     }
 
+    fn fingerprint(&self) -> Result<u32> {
+        Ok(self.first.fingerprint()? ^ self.second.fingerprint()?.rotate_left(1))
+    }
+
     fn on_device(&self, device: &Device) -> Result<Option<Arc<dyn Examples>>> {
         let first = self.first.on_device(device)?;
         let Some((first, second)) = first.zip(self.second.on_device(device)?) else {

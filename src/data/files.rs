@@ -1,7 +1,6 @@
 //! Search for the files of a data set.
 
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::printable;
@@ -148,24 +147,6 @@ pub(super) fn there(folders: &[PathBuf]) -> String {
     String::new()
 }
 
-/// Writes a file atomically: a temporary file is written and renamed. A reader sees the
-/// old or the new file, never a part of it.
-pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".tmp");
-    let beside = path.with_file_name(name);
-    let mut file = File::create(&beside).map_err(Error::file("create", &beside))?;
-    let written = file
-        .write_all(bytes)
-        .and_then(|()| file.sync_all())
-        .and_then(|()| fs::rename(&beside, path));
-    written.map_err(|error| {
-        // Remove the incomplete file, since the disk may be full.
-        let _ = fs::remove_file(&beside);
-        Error::file("write", path)(error)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -248,16 +229,5 @@ mod tests {
         }
         assert_eq!(at_home("~other/x"), Path::new("~other/x"));
         assert_eq!(at_home("a/~"), Path::new("a/~"));
-    }
-
-    #[test]
-    fn a_replaced_file_leaves_no_temporary_file() -> Result<()> {
-        let base = tempfile::tempdir().unwrap();
-        let path = base.path().join("x");
-        write_atomically(&path, b"first")?;
-        write_atomically(&path, b"2nd")?;
-        assert_eq!(fs::read(&path).unwrap(), b"2nd");
-        assert_eq!(fs::read_dir(base.path()).unwrap().count(), 1);
-        Ok(())
     }
 }

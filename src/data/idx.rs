@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::data::bytes::Reader;
-use crate::data::files::write_atomically;
 use crate::data::images::Images;
 use crate::data::{find, Content, DataSet, ExampleSpec, Framing};
+use crate::disk;
 use crate::error::{Error, Result};
 use crate::flow::random::{shuffled, stream};
 
@@ -198,8 +198,8 @@ pub fn write(folder: &Path, train: &Images, test: &Images) -> Result<()> {
         ]
         .concat();
         let labels = [&header(&[LABELS as usize, count]), part.labels()].concat();
-        write_atomically(&folder.join(files[0]), &images)?;
-        write_atomically(&folder.join(files[1]), &labels)?;
+        disk::replace(&folder.join(files[0]), &images)?;
+        disk::replace(&folder.join(files[1]), &labels)?;
     }
     Ok(())
 }

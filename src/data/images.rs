@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
+use flate2::Crc;
 use rand::Rng;
 
 use crate::error::{Error, Result};
@@ -139,6 +140,14 @@ impl Examples for Images {
         let shape = (indices.len(), channels, height, width);
         let images = Tensor::from_vec(values, shape, &Device::Cpu)?;
         Batch::new(images, self.labels_at(indices))
+    }
+
+    fn fingerprint(&self) -> Result<u32> {
+        let mut crc = Crc::new();
+        crc.update(format!("{:?}", self.shape).as_bytes());
+        crc.update(self.pixels());
+        crc.update(self.labels());
+        Ok(crc.sum())
     }
 
     #[cfg(feature = "cuda")]

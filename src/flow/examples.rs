@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use candle_core::Device;
+use candle_core::{DType, Device};
+use flate2::Crc;
 
 use crate::error::Result;
 use crate::flow::batch::Batch;
@@ -50,6 +51,40 @@ pub trait Examples: Send + Sync {
     /// Errors of candle.
     fn on_device(&self, _device: &Device) -> Result<Option<Arc<dyn Examples>>> {
         Ok(None)
+    }
+
+    /// A checksum (CRC-32) of all examples and labels: a run is not resumed with others.
+    ///
+    /// The default is computed from batches without augmentation.
+    ///
+    /// # Errors
+    /// Errors of candle.
+    fn fingerprint(&self) -> Result<u32> {
+        let mut crc = Crc::new();
+        let indices: Vec<usize> = (0..self.len()).collect();
+        for indices in indices.chunks(1000) {
+            let batch = self.batch(indices, None)?;
+            let examples = batch.examples().flatten_all()?;
+            match examples.dtype().is_float() {
+                true => {
+                    let values = examples.to_dtype(DType::F32)?.to_vec1::<f32>()?;
+                    values
+                        .iter()
+                        .for_each(|value| crc.update(&value.to_le_bytes()));
+                }
+                false => {
+                    let values = examples.to_dtype(DType::U32)?.to_vec1::<u32>()?;
+                    values
+                        .iter()
+                        .for_each(|value| crc.update(&value.to_le_bytes()));
+                }
+            }
+            let labels = batch.labels().unwrap_or_default();
+            labels
+                .iter()
+                .for_each(|label| crc.update(&label.to_le_bytes()));
+        }
+        Ok(crc.sum())
     }
 
     /// The text behind the examples, if they are windows of text; `None` by default.

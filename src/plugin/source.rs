@@ -4,6 +4,7 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
+use crate::disk;
 use crate::error::{Error, Result};
 
 /// Settings and their origin.
@@ -24,7 +25,7 @@ impl Source {
     /// # Errors
     /// [`Error::File`] if it cannot be read, [`Error::Data`] if it is not TOML.
     pub fn file(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(Error::file("read", path))?;
+        let text = disk::read_text(path)?;
         let table = text.parse::<Table>();
         let table = table
             .map_err(|error| Error::data(path, format!("not a configuration in TOML: {error}")))?;

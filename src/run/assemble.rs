@@ -1,11 +1,12 @@
 //! Assembly of a run from its configuration: data, sampler, network.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use candle_core::{DType, Tensor};
 
 use super::evaluate::EVALUATION_BATCH;
+use super::trainer::Tally;
 use super::{device, Run};
 use crate::contract::architecture::Architecture;
 use crate::contract::build_context::BuildContext;
@@ -108,6 +109,9 @@ pub(super) fn assemble(config: Config, source: Source, around: Surroundings) -> 
         stored: None,
         epoch: 0,
         step: 0,
+        tally: Tally::default(),
+        fingerprints: OnceLock::new(),
+        previous: None,
         origin: None,
         folder: None,
         stop: Arc::default(),

@@ -4,15 +4,15 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
 
-use toml::Value;
+use toml::{Table, Value};
 
 use super::assemble::{assemble, Source as DataSource, Surroundings};
-use super::checkpoint::{self, Saved};
+use super::checkpoint::{self, Header, Saved};
 use super::folder::{Folder, CONFIG, MODEL, STATE};
-use super::Run;
+use super::{settings, Run};
 use crate::data::text::Text;
 use crate::data::{at_home, DataSet};
-use crate::error::{notify, Error, Result};
+use crate::error::{notify, shell_word, Error, Result};
 use crate::plugin::config::{Config, NO_PRESET};
 use crate::plugin::registry;
 use crate::plugin::source::Source;
@@ -128,13 +128,29 @@ impl RunBuilder {
 
     fn build_for(self, purpose: Purpose) -> Result<Run> {
         let mut config = self.config()?;
+        let mut previous = None;
         if let Some(data) = config.run.data.as_mut().filter(|_| self.saved.is_none()) {
             locate(data);
         }
-        let saved = match &self.saved {
-            Some(folder) => Some(checkpoint::read(&saved_in(folder, self.with_data))?),
-            None => None,
-        };
+        let (mut saved, mut fault) = (None, None);
+        if let Some(folder) = &self.saved {
+            let chosen = Chosen::of(folder, self.with_data);
+            saved = Some(checkpoint::read(&chosen.path)?);
+            // A run that goes on writes its model again.
+            fault = chosen.fault.filter(|_| purpose == Purpose::Use);
+        }
+        if let (Some(folder), Some(saved)) = (&self.saved, &saved) {
+            if let Some(bound) = self.bound(folder, saved)? {
+                // The file is older than the state: the process was killed between the two.
+                let mut restored = self.clone();
+                restored.sources[0].table = bound;
+                config = restored.config()?;
+            }
+            let wanted = saved.header.settings.as_ref();
+            previous = wanted
+                .filter(|wanted| **wanted != settings::of(&config))
+                .cloned();
+        }
         let tokenizer = match (&self.saved, &saved) {
             (Some(folder), Some(saved)) => checkpoint::tokenizer(folder, &saved.header)?,
             _ => None,
@@ -158,13 +174,63 @@ impl RunBuilder {
         let mut run = assemble(config, source, around)?;
         run.stop = self.stop;
         if let Some(saved) = saved {
+            let header = saved.header.of_model();
             run.restore_from(saved, purpose == Purpose::Resume)?;
+            if let (Some(fault), Some(folder)) = (fault, &self.saved) {
+                run.mend_model(folder, fault, &header);
+            }
         }
+        run.previous = previous;
         run.origin = self.saved;
         if let Some(out) = self.out {
             run.folder = Some(Folder::create(&out)?);
         }
         Ok(run)
+    }
+
+    /// Refuses a `config.toml` with other settings than those of the checkpoint beside it.
+    /// Returns the settings of the checkpoint if the file has those from before they were
+    /// changed on purpose.
+    fn bound(&self, folder: &Path, saved: &Saved) -> Result<Option<Table>> {
+        let header = &saved.header;
+        let Some(wanted) = header
+            .settings
+            .as_ref()
+            .filter(|_| header.architecture == self.architecture)
+        else {
+            return Ok(None); // of an older version, or of another network: refused later
+        };
+        let data = self.sources[0].table.get("data");
+        let with_data = |settings: &str| -> Table {
+            let mut table: Table = settings.parse().unwrap_or_default();
+            table.remove("architecture");
+            table.extend(data.map(|data| ("data".to_string(), data.clone())));
+            table
+        };
+        // Completed, since a newer version may have more settings.
+        let complete = |table: Table| -> Result<String> {
+            let mut builder = self.clone();
+            builder.sources.truncate(1);
+            builder.sources[0].table = table;
+            Ok(settings::of(&builder.config()?))
+        };
+        let found = complete(self.sources[0].table.clone())?;
+        let complete_wanted = complete(with_data(wanted))?;
+        let difference = settings::difference(&complete_wanted, &found);
+        let Some((key, wanted_value, found_value)) = difference else {
+            return Ok(None);
+        };
+        if let Some(previous) = &header.previous {
+            if settings::difference(&complete(with_data(previous))?, &found).is_none() {
+                return Ok(Some(with_data(wanted)));
+            }
+        }
+        let problem = format!(
+            "has `{key}` = {found_value}, but the run was trained with {wanted_value}; put \
+             that back, or change it on purpose: onward resume {} --set {key}=VALUE",
+            shell_word(&folder.display().to_string())
+        );
+        Err(Error::run(folder.join(CONFIG), problem))
     }
 
     /// Builds the opened run so that it continues in its folder, exactly where it
@@ -221,26 +287,50 @@ enum Purpose {
     Resume,
 }
 
-/// The checkpoint to load: the model if only the weights are needed and it is current,
-/// otherwise the training state.
-fn saved_in(folder: &Path, with_state: bool) -> PathBuf {
-    let (state, model) = (folder.join(STATE), folder.join(MODEL));
-    let progress = checkpoint::progress(&model);
-    let is_current = progress.is_some() && checkpoint::progress(&state) == progress;
-    if !state.is_file() || is_current && !with_state {
-        return model;
+/// The checkpoint to load, and what is wrong with the model.
+struct Chosen {
+    path: PathBuf,
+    fault: Option<&'static str>,
+}
+
+impl Chosen {
+    /// The model if only the weights are needed and it is current, otherwise the training
+    /// state.
+    fn of(folder: &Path, with_state: bool) -> Self {
+        let (state, model) = (folder.join(STATE), folder.join(MODEL));
+        let header = checkpoint::header_of(&state);
+        let is_current = header.is_some_and(|header| checkpoint::is_of(&model, &header));
+        if !state.is_file() || is_current && !with_state {
+            return Self {
+                path: model,
+                fault: None,
+            };
+        }
+        let fault = match (model.is_file(), checkpoint::header_of(&model)) {
+            _ if is_current => None,
+            (false, _) => Some("was missing"),
+            (true, None) => Some("was damaged"),
+            (true, Some(_)) => Some("was not of the same moment as the state"),
+        };
+        Self { path: state, fault }
     }
-    if model.is_file() && !is_current {
-        let problem = match progress {
-            None => "is damaged",
-            Some(_) => "is of another epoch than the state",
+}
+
+impl Run {
+    /// Writes the model again from the training state, if no other process is writing there.
+    fn mend_model(&self, folder: &Path, fault: &str, header: &Header) {
+        let path = folder.join(MODEL);
+        let written =
+            Folder::lock(folder).and_then(|_lock| checkpoint::write(&path, &self.model(), header));
+        let outcome = match written {
+            Ok(()) => format!("it was written again from {STATE}"),
+            Err(_) => format!("{STATE} is used instead"),
         };
         notify(format_args!(
-            "warning: {}: {problem}; {STATE} is used instead",
-            model.display()
+            "warning: {}: {fault}; {outcome}",
+            path.display()
         ));
     }
-    state
 }
 
 impl Run {

@@ -1,7 +1,6 @@
 //! Checkpoints: safetensors files with a header that describes their run.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,9 +11,9 @@ use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
 use super::folder::TOKENIZER;
-use crate::data::files::write_atomically;
 use crate::data::text::tokenizer::Tokenizer;
 use crate::data::ExampleSpec;
+use crate::disk;
 use crate::error::{Error, Result};
 use crate::kernels::scalar;
 
@@ -35,12 +34,35 @@ pub(crate) struct Header {
     /// The number of training examples; absent in older files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub examples: Option<usize>,
+    /// Fingerprints of the training, validation and test part: [`Examples::fingerprint`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<[u32; 3]>,
+    /// The settings of the run, as TOML: [`settings::of`](super::settings::of).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<String>,
+    /// The settings before they were changed on purpose; in a training state only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<String>,
+    /// The sums of the reports of this epoch, or of the last one; in a training state only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sums: Vec<Sums>,
     /// The number of complete epochs.
     pub epoch: usize,
     /// The number of steps taken.
     pub step: u64,
     /// The checksum (CRC-32) of the other fields and of the tensors; set by [`write`].
     pub checksum: u32,
+}
+
+/// The sums of a block's reports in an epoch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Sums {
+    pub block: usize,
+    pub loss: Option<f64>,
+    pub positive: Option<f64>,
+    pub negative: Option<f64>,
+    /// The number of reports.
+    pub count: f64,
 }
 
 /// The version of the format.
@@ -57,6 +79,15 @@ impl Header {
         Self {
             checksum,
             ..self.clone()
+        }
+    }
+
+    /// What a model shares with the training state of the same moment.
+    pub fn of_model(&self) -> Self {
+        Self {
+            previous: None,
+            sums: Vec::new(),
+            ..self.with_checksum(0)
         }
     }
 
@@ -83,12 +114,12 @@ pub(crate) fn write(
     let metadata = HashMap::from([(KEY.to_string(), header.to_json())]);
     let bytes = safetensors::serialize(tensors, Some(metadata));
     let bytes = bytes.map_err(|error| Error::run(path, format!("cannot be written: {error}")))?;
-    write_atomically(path, &bytes)
+    disk::replace(path, &bytes)
 }
 
 /// Reads a checkpoint and verifies its checksum.
 pub(crate) fn read(path: &Path) -> Result<Saved> {
-    let bytes = std::fs::read(path).map_err(Error::file("read", path))?;
+    let bytes = disk::read(path, u64::MAX)?;
     let header = read_header(path, &bytes)?;
     let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu);
     let tensors = tensors.map_err(|error| truncated(path, error))?;
@@ -163,10 +194,9 @@ fn read_header(path: &Path, bytes: &[u8]) -> Result<Header> {
     Ok(header)
 }
 
-/// The progress of a checkpoint, epochs and steps, read from its header; `None` if that
-/// cannot be read.
-pub(crate) fn progress(path: &Path) -> Option<(usize, u64)> {
-    let mut file = File::open(path).ok()?;
+/// The header of a checkpoint, without a look at its tensors; `None` if it cannot be read.
+pub(crate) fn header_of(path: &Path) -> Option<Header> {
+    let mut file = disk::open(path).ok()?;
     let mut length = [0; 8];
     file.read_exact(&mut length).ok()?;
     let mut header = Vec::new();
@@ -174,8 +204,12 @@ pub(crate) fn progress(path: &Path) -> Option<(usize, u64)> {
     file.take(length).read_to_end(&mut header).ok()?;
     let header: serde_json::Value = serde_json::from_slice(&header).ok()?;
     let text = header["__metadata__"][KEY].as_str()?;
-    let header: Header = serde_json::from_str(text).ok()?;
-    Some((header.epoch, header.step))
+    serde_json::from_str(text).ok()
+}
+
+/// Whether a model is that of a training state.
+pub(crate) fn is_of(model: &Path, state: &Header) -> bool {
+    header_of(model).is_some_and(|model| model.of_model() == state.of_model())
 }
 
 /// The tokenizer of the run in `folder`, if it has one. Its fingerprint must be that in

@@ -1,9 +1,10 @@
 //! The folder of a run: locking and atomic writes.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File, Metadata, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use crate::disk;
 use crate::error::{Error, Result};
 
 pub(crate) const CONFIG: &str = "config.toml";
@@ -19,7 +20,7 @@ pub(crate) struct Folder {
     path: PathBuf,
     /// The operating system releases the lock with the handle, even if the process is
     /// killed.
-    _lock: File,
+    lock: File,
     /// Whether this process made it for a new run.
     is_new: bool,
 }
@@ -27,6 +28,22 @@ pub(crate) struct Folder {
 impl Folder {
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Refuses to go on if the folder is no longer the one that was locked: it was moved or
+    /// removed, or something else was put in its place, which is not touched.
+    pub fn check(&self) -> Result<()> {
+        let found = fs::symlink_metadata(self.path.join(LOCK));
+        let found = found.and_then(|found| Ok((found, self.lock.metadata()?)));
+        match found {
+            Ok((found, held)) if is_same(&found, &held) => Ok(()),
+            _ => {
+                let problem = "is not the folder that this run began to write: it was moved, \
+                               removed or replaced, or its lock was. Nothing there was \
+                               changed; put the folder back and resume the run";
+                Err(Error::run(&self.path, problem))
+            }
+        }
     }
 
     /// Creates and locks the folder of a new run; an existing folder must be empty.
@@ -45,10 +62,10 @@ impl Folder {
                 // A process that was killed before it wrote a configuration leaves only
                 // these.
                 let entries = fs::read_dir(path).map_err(Error::file("read", path))?;
-                let begun = format!("{CONFIG}.tmp");
+                let is_left = |name: &Path| name == Path::new(LOCK) || disk::is_unfinished(name);
                 if entries
                     .flatten()
-                    .all(|entry| entry.file_name() == LOCK || entry.file_name() == *begun)
+                    .all(|entry| is_left(Path::new(&entry.file_name())))
                 {
                     return Self::of_new(path);
                 }
@@ -107,6 +124,11 @@ impl Folder {
     /// Locks the folder of an existing run.
     pub fn lock(path: &Path) -> Result<Self> {
         let file = path.join(LOCK);
+        // Opening a pipe would wait for ever, and a link may lead anywhere.
+        if fs::symlink_metadata(&file).is_ok_and(|about| !about.is_file()) {
+            let problem = format!("its {LOCK} is not a file; remove it");
+            return Err(Error::run(path, problem));
+        }
         let lock = File::options()
             .create(true)
             .truncate(false)
@@ -114,11 +136,14 @@ impl Folder {
             .open(&file);
         let lock = lock.map_err(Error::file("write", &file))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self {
-                path: path.into(),
-                _lock: lock,
-                is_new: false,
-            }),
+            Ok(()) => {
+                disk::remove_unfinished(path);
+                Ok(Self {
+                    path: path.into(),
+                    lock,
+                    is_new: false,
+                })
+            }
             Err(TryLockError::WouldBlock) => Err(Error::run(
                 path,
                 "another process is writing to this run; wait for it, or stop it",
@@ -126,6 +151,18 @@ impl Folder {
             Err(TryLockError::Error(error)) => Err(Error::file("lock", &file)(error)),
         }
     }
+}
+
+/// Whether both are the same file.
+#[cfg(unix)]
+fn is_same(a: &Metadata, b: &Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    (a.dev(), a.ino()) == (b.dev(), b.ino())
+}
+
+#[cfg(not(unix))]
+fn is_same(a: &Metadata, b: &Metadata) -> bool {
+    a.created().ok() == b.created().ok()
 }
 
 #[cfg(test)]
@@ -141,7 +178,7 @@ mod tests {
             Folder::create_numbered(&name)?.path(),
             base.path().join("runs").join("a-2")
         );
-        std::fs::write(name.join("config.toml.tmp"), "arch").unwrap();
+        std::fs::write(name.join(".onward-x.tmp"), "arch").unwrap();
         Folder::create(&name)?; // nothing has been written yet
         std::fs::write(name.join(CONFIG), b"").unwrap();
         assert!(Folder::create(&name)
@@ -179,6 +216,26 @@ mod tests {
             Folder::lock(&path)?.discard();
             assert!(path.exists());
         }
+        Ok(())
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_folder_that_was_moved_or_replaced_is_noticed() -> Result<()> {
+        let base = tempfile::tempdir().unwrap();
+        let (path, aside) = (base.path().join("a"), base.path().join("aside"));
+        let folder = Folder::create(&path)?;
+        folder.check()?;
+        std::fs::rename(&path, &aside).unwrap();
+        assert!(folder.check().is_err());
+        let other = Folder::create(&path)?;
+        assert!(folder.check().is_err() && other.check().is_ok());
+        std::fs::remove_dir_all(&path).unwrap();
+        // A link to the folder itself leads to the right place.
+        std::os::unix::fs::symlink(&aside, &path).unwrap();
+        folder.check()?;
+        std::fs::remove_file(aside.join(LOCK)).unwrap();
+        assert!(folder.check().is_err());
         Ok(())
     }
 

@@ -10,13 +10,14 @@ pub mod generate;
 pub mod observe;
 pub mod picture;
 pub mod predict;
+mod settings;
 pub mod summary;
 mod trainer;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use candle_core::{DType, Device, Tensor};
 
@@ -25,15 +26,16 @@ use self::checkpoint::{Header, Saved, FORMAT};
 use self::folder::{Folder, CONFIG, MODEL, STATE, SUMMARY, TOKENIZER};
 use self::observe::metrics::Metrics;
 use self::observe::{Event, Observer};
-use self::summary::Summary;
+use self::summary::{Origin, Summary};
+use self::trainer::Tally;
 use crate::contract::architecture::Architecture;
 use crate::contract::sampler::NegativeSampler;
 use crate::data::channels::Channels;
-use crate::data::files::write_atomically;
 use crate::data::DataSet;
+use crate::disk;
 use crate::error::{Error, Result};
 use crate::flow::batch::Batch;
-use crate::flow::examples::Examples;
+use crate::flow::examples::{Examples, Split};
 use crate::flow::step::Step;
 use crate::flow::vars::Vars;
 use crate::kernels;
@@ -56,6 +58,12 @@ pub struct Run {
     epoch: usize,
     /// The number of steps taken.
     step: u64,
+    /// The reports of this epoch or, between epochs, of the last one.
+    tally: Tally,
+    /// The fingerprints of the parts of the data.
+    fingerprints: OnceLock<[u32; 3]>,
+    /// The settings before they were changed on purpose, when the run was opened.
+    previous: Option<String>,
     /// The folder from which the run was loaded.
     origin: Option<PathBuf>,
     folder: Option<Folder>,
@@ -130,15 +138,30 @@ impl Run {
         self.epoch
     }
 
-    /// Whether nothing is left to do: all epochs are complete, and the summary is
-    /// written.
+    /// Whether nothing is left to do: all epochs are complete, and model and summary are
+    /// those of the last one.
     pub fn is_finished(&self) -> bool {
-        // The summary may be older, if the number of epochs was increased.
         let is_current = |folder: &Path| {
-            let summary = summary::of_folder(folder);
-            summary.is_some_and(|summary| summary["epochs"] == self.epoch)
+            let summary = summary::read(&folder.join(SUMMARY)).ok();
+            let origin = self.origin_in(folder);
+            summary.is_some_and(|summary| {
+                let found = serde_json::from_value(summary["of"].clone()).ok();
+                found.is_some() && found == origin && self.has_model(folder)
+            })
         };
         self.epoch >= self.epochs() && self.folder().is_none_or(is_current)
+    }
+
+    /// Whether the model in a folder is that of this moment.
+    fn has_model(&self, folder: &Path) -> bool {
+        let header = self.header();
+        header.is_ok_and(|header| checkpoint::is_of(&folder.join(MODEL), &header))
+    }
+
+    /// What a summary in this folder belongs to.
+    fn origin_in(&self, folder: &Path) -> Option<Origin> {
+        let model = checkpoint::header_of(&folder.join(MODEL))?;
+        Some(Origin::new(&self.config, model.checksum))
     }
 
     /// Trains to the end, evaluates, and writes the files of a run if there is a folder.
@@ -160,16 +183,47 @@ impl Run {
     }
 
     fn train_in(&mut self, folder: &Path, observer: &mut dyn Observer) -> Result<Summary> {
-        self.describe_in(folder)?;
-        let mut metrics = Metrics::after(folder, self.epoch)?;
+        self.bring_up_to_date(folder)?;
+        let progress = (self.epoch, self.epochs());
+        let mut metrics = Metrics::after(folder, progress, &self.blocks())?;
+        self.complete(&mut metrics)?;
         let mut both = |event: &Event<'_>| {
             metrics.on(event);
             observer.on(event);
         };
-        let summary = self.train_and_evaluate(&mut both)?;
-        let text = serde_json::to_string_pretty(&summary).expect("plain values can be written");
-        write_atomically(&folder.join(SUMMARY), format!("{text}\n").as_bytes())?;
+        let mut summary = self.train_and_evaluate(&mut both)?;
+        summary.of = self.origin_in(folder);
+        self.check_folder(folder)?;
+        disk::replace(&folder.join(SUMMARY), summary::to_text(&summary).as_bytes())?;
         Ok(summary)
+    }
+
+    /// Writes what a run that was killed had no time for, and settings that were changed on
+    /// purpose: the state first, which everything else follows from.
+    fn bring_up_to_date(&mut self, folder: &Path) -> Result<()> {
+        self.check_folder(folder)?;
+        if self.previous.is_some() {
+            self.save(folder)?;
+            self.previous = None; // config.toml has the new settings now
+            return Ok(());
+        }
+        self.describe_in(folder)?;
+        if self.step > 0 && !self.has_model(folder) {
+            checkpoint::write(
+                &folder.join(MODEL),
+                &self.model(),
+                &self.header()?.of_model(),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Refuses to write to the folder of this run if it is another one by now.
+    fn check_folder(&self, folder: &Path) -> Result<()> {
+        match &self.folder {
+            Some(own) if own.path() == folder => own.check(),
+            _ => Ok(()),
+        }
     }
 
     /// Trains until `epochs` epochs are complete, at most those of the configuration,
@@ -210,18 +264,34 @@ impl Run {
             .scores(&batch, &*self.sampler, readout, &step)
     }
 
-    fn header(&self) -> Header {
+    fn header(&self) -> Result<Header> {
         let text = self.data.text.as_ref();
-        Header {
+        Ok(Header {
             format: FORMAT,
             architecture: self.config.architecture.clone(),
             spec: self.data.spec.clone(),
             tokenizer: text.map(|text| text.tokenizer.fingerprint()),
             examples: Some(self.data.train.len()),
+            data: Some(self.fingerprints()?),
+            settings: Some(settings::of(&self.config)),
+            previous: self.previous.clone(),
+            sums: self.tally.sums()?,
             epoch: self.epoch,
             step: self.step,
             checksum: 0,
+        })
+    }
+
+    /// The fingerprints of the training, validation and test part.
+    fn fingerprints(&self) -> Result<[u32; 3]> {
+        if let Some(known) = self.fingerprints.get() {
+            return Ok(*known);
         }
+        let mut found = [0; 3];
+        for (found, split) in found.iter_mut().zip(PARTS) {
+            *found = self.data.split(split).fingerprint()?;
+        }
+        Ok(*self.fingerprints.get_or_init(|| found))
     }
 
     fn model(&self) -> BTreeMap<String, Tensor> {
@@ -251,10 +321,17 @@ impl Run {
     /// Writes the files that the weights depend on: the configuration and, for text, the
     /// tokenizer.
     fn describe_in(&self, folder: &Path) -> Result<()> {
-        write_atomically(&folder.join(CONFIG), self.config.to_toml().as_bytes())?;
+        let path = folder.join(CONFIG);
+        // The same settings with comments of the user stay as they are.
+        let read = |text: &str| text.parse::<toml::Table>().ok();
+        let config = self.config.to_toml();
+        let found = disk::read_text(&path).ok().and_then(|text| read(&text));
+        if found.is_none() || found != read(&config) {
+            disk::replace(&path, config.as_bytes())?;
+        }
         match &self.data.text {
             Some(text) => {
-                write_atomically(&folder.join(TOKENIZER), text.tokenizer.to_json().as_bytes())
+                disk::replace(&folder.join(TOKENIZER), text.tokenizer.to_json().as_bytes())
             }
             None => Ok(()),
         }
@@ -286,10 +363,18 @@ impl Run {
                 step: self.step,
             });
         }
-        std::fs::create_dir_all(folder).map_err(Error::file("create", folder))?;
-        self.describe_in(folder)?;
-        checkpoint::write(&folder.join(STATE), &state, &self.header())?;
-        checkpoint::write(&folder.join(MODEL), &self.model(), &self.header())
+        self.check_folder(folder)?;
+        if self.folder() != Some(folder) {
+            std::fs::create_dir_all(folder).map_err(Error::file("create", folder))?;
+        }
+        let header = self.header()?;
+        // A run without a checkpoint starts from its configuration.
+        if !folder.join(CONFIG).exists() {
+            self.describe_in(folder)?;
+        }
+        checkpoint::write(&folder.join(STATE), &state, &header)?;
+        checkpoint::write(&folder.join(MODEL), &self.model(), &header.of_model())?;
+        self.describe_in(folder)
     }
 
     /// Refuses a folder with contents that would be lost.
@@ -307,7 +392,9 @@ impl Run {
         let read = |text: &str| text.parse::<toml::Table>().ok();
         let problem = if !is_own && read(&config) != read(&self.config.to_toml()) {
             "holds another run"
-        } else if checkpoint::progress(&folder.join(STATE)) > Some((self.epoch, self.step)) {
+        } else if checkpoint::header_of(&folder.join(STATE))
+            .is_some_and(|header| (header.epoch, header.step) > (self.epoch, self.step))
+        {
             "holds this run at a later time"
         } else {
             return Ok(());
@@ -335,12 +422,13 @@ impl Run {
         let restored = self.restore(tensors);
         restored.map_err(|error| Error::run(path, error.to_string()))?;
         (self.epoch, self.step) = (header.epoch, header.step);
+        self.tally = header.sums.into();
         Ok(())
     }
 
     /// Refuses data that differ from those of a checkpoint.
     fn check_data(&self, path: &Path, header: &Header, resumes: bool) -> Result<()> {
-        let own = self.header();
+        let own = self.header()?;
         if header.tokenizer != own.tokenizer {
             let [wanted, found] =
                 [&header.tokenizer, &own.tokenizer].map(|tokenizer| match tokenizer {
@@ -370,8 +458,23 @@ impl Run {
                 format!("the class {wanted:?} of the run is now {found:?}; restore its name");
             return Err(Error::usage("data", problem));
         }
+        let parts = header.data.iter().flatten().zip(own.data.iter().flatten());
+        let changed = parts
+            .zip(PARTS)
+            .find(|((wanted, found), _)| wanted != found);
         match (header.examples, own.examples) {
-            (Some(wanted), Some(found)) if wanted != found => {
+            (Some(wanted), Some(found)) if wanted == found => match changed {
+                Some((_, part)) => {
+                    let problem = format!(
+                        "the {} part is not the one that the run began with: an example or a \
+                         label changed; restore the data, or start a new run",
+                        part.word()
+                    );
+                    Err(Error::usage("data", problem))
+                }
+                None => Ok(()),
+            },
+            (Some(wanted), Some(found)) => {
                 let problem = format!(
                     "the training part had {wanted} examples when the run began and has \
                      {found} now; restore the data and their settings, or start a new run"
@@ -412,6 +515,9 @@ impl Run {
         Ok(())
     }
 }
+
+/// The parts of the data.
+const PARTS: [Split; 3] = [Split::Train, Split::Validation, Split::Test];
 
 /// Tensors with a prefix before each name.
 fn named(

@@ -8,7 +8,8 @@ use rayon::prelude::*;
 use super::Run;
 use crate::data::{pictures, Content};
 use crate::error::{Error, Result};
-use crate::run::summary::of_folder;
+use crate::run::folder::SUMMARY;
+use crate::run::summary;
 
 /// The answer of a network for one picture.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,6 +89,7 @@ impl Run {
     /// `readout`, else the first one of the network.
     pub fn preferred_readout(&self) -> String {
         let folders = [self.folder(), self.origin.as_deref()];
+        let of_folder = |folder: &Path| summary::read(&folder.join(SUMMARY)).ok();
         let summary = folders.into_iter().flatten().find_map(of_folder);
         let chosen = summary.and_then(|summary| Some(summary["test"]["readout"].as_str()?.into()));
         let first = || self.architecture.net().readouts.first();

@@ -4,9 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::folder::SUMMARY;
+use super::settings;
 pub use crate::data::score::{Bits, Score};
+use crate::disk;
+use crate::error::{Error, Result};
+use crate::plugin::config::Config;
 
 /// The result of an evaluation on a part of the data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -73,10 +77,41 @@ impl Evaluation {
     }
 }
 
-/// The summary in the folder of a run, if there is one that can be read.
-pub(crate) fn of_folder(folder: &Path) -> Option<serde_json::Value> {
-    let text = std::fs::read_to_string(folder.join(SUMMARY)).ok()?;
-    serde_json::from_str(&text).ok()
+/// The text of `summary.json`: the summary and, as its last entry, the checksum (CRC-32) of the
+/// text without that entry.
+pub(crate) fn to_text(summary: &Summary) -> String {
+    let text = serde_json::to_string_pretty(summary).expect("plain values can be written");
+    let checksum = checksum(&text);
+    let open = text.trim_end_matches('}').trim_end();
+    format!("{open},\n  \"{CHECKSUM}\": \"{checksum}\"\n}}\n")
+}
+
+const CHECKSUM: &str = "checksum";
+
+fn checksum(text: &str) -> String {
+    let mut crc = flate2::Crc::new();
+    crc.update(text.as_bytes());
+    format!("{:08x}", crc.sum())
+}
+
+/// Reads a `summary.json` and verifies its checksum.
+///
+/// # Errors
+/// [`Error::File`]; [`Error::Run`] for a file that is damaged or was changed.
+pub(crate) fn read(path: &Path) -> Result<Value> {
+    let text = disk::read_text(path)?;
+    let last = format!(",\n  \"{CHECKSUM}\": \"");
+    let parts = text.rsplit_once(&last);
+    let whole = parts.and_then(|(open, found)| {
+        let found = found.strip_suffix("\"\n}\n")?;
+        (checksum(&format!("{open}\n}}")) == found).then_some(&text)
+    });
+    let value = whole.and_then(|text| serde_json::from_str(text).ok());
+    value.ok_or_else(|| {
+        let problem = "is damaged, or was changed after it was written; `onward resume RUN` \
+                       writes it again";
+        Error::run(path, problem)
+    })
 }
 
 /// The use of labels in training.
@@ -118,4 +153,75 @@ pub struct Summary {
     pub test: Evaluation,
     /// The version of this program.
     pub version: String,
+    /// The checksum of the settings, and that of the model; of a run with a folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of: Option<Origin>,
+}
+
+/// What a summary belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The checksum of the settings.
+    pub settings: String,
+    /// The checksum of `model.safetensors`.
+    pub model: String,
+}
+
+impl Origin {
+    /// The origin of a summary, given the checksum of the model.
+    pub(crate) fn new(config: &Config, model: u32) -> Self {
+        Self {
+            settings: checksum(&settings::of(config)),
+            model: format!("{model:08x}"),
+        }
+    }
+
+    /// Whether the settings are those of a configuration.
+    pub(crate) fn is_of(&self, config: &Config) -> bool {
+        self.settings == checksum(&settings::of(config))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_summary_that_was_changed_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("summary.json");
+        let summary = Summary {
+            architecture: "a".into(),
+            data: "b".into(),
+            seed: 1,
+            epochs: 2,
+            parameters: 3,
+            seconds: 0.1,
+            seconds_per_epoch: 0.05,
+            peak_memory_mb: None,
+            threads: 2,
+            labels: Labels {
+                blocks: true,
+                heads: false,
+            },
+            validation: None,
+            test: Evaluation::of(BTreeMap::new(), 4, BTreeMap::new()).by("x"),
+            version: "0".into(),
+            of: Some(Origin {
+                settings: "12345678".into(),
+                model: "9abcdef0".into(),
+            }),
+        };
+        let text = to_text(&summary);
+        std::fs::write(&path, &text).unwrap();
+        assert_eq!(read(&path).unwrap()["epochs"], 2);
+        for at in 0..text.len() {
+            for bit in 0..8 {
+                let mut bytes = text.clone().into_bytes();
+                bytes[at] ^= 1 << bit;
+                std::fs::write(&path, bytes).unwrap();
+                assert!(read(&path).is_err(), "bit {bit} of byte {at}");
+            }
+        }
+    }
 }

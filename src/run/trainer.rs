@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::checkpoint::Sums;
+use super::observe::metrics::Metrics;
 use super::observe::{Event, Observer};
 use super::summary::{Evaluation, Labels, Summary};
 use super::Run;
@@ -15,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::flow::batch::Batch;
 use crate::flow::examples::{Augment, Split};
 use crate::flow::random;
+use crate::flow::reading::Reading;
 use crate::flow::step::Step;
 use crate::kernels::memory;
 
@@ -57,6 +60,7 @@ impl Run {
             validation,
             test,
             version: env!("CARGO_PKG_VERSION").into(),
+            of: None,
         };
         observer.on(&Event::Finished { summary: &summary });
         Ok(summary)
@@ -74,8 +78,7 @@ impl Run {
                 let problem = "no training examples; open the run with its data";
                 return Err(Error::usage("data", problem));
             }
-            let blocks = self.architecture.net().blocks.iter();
-            let blocks: Vec<String> = blocks.map(|block| block.name().into()).collect();
+            let blocks = self.blocks();
             let (config, epoch) = (&self.config, self.epoch);
             observer.on(&Event::Started {
                 config,
@@ -106,7 +109,10 @@ impl Run {
         if done == 0 {
             self.refresh_sampler(epoch)?;
         }
-        let mut tally = Tally::default();
+        // Within an epoch, its means go on.
+        if done == 0 {
+            self.tally = Tally::default();
+        }
         let (clock, mut looked) = (Instant::now(), Instant::now());
         for indices in order.chunks(settings.batch.min(examples)).skip(done) {
             let step = self.step_of(epoch);
@@ -118,7 +124,7 @@ impl Run {
             let train = self.stored.as_ref().unwrap_or(&self.data.train);
             let batch = self.prepare(&train.batch(indices, Some(&augment))?)?;
             let reports = self.architecture.learn(&batch, &*self.sampler, &step)?;
-            tally.add(&reports)?;
+            self.tally.add(&reports)?;
             let examples = indices.len();
             observer.on(&Event::Stepped {
                 step: &step,
@@ -127,7 +133,7 @@ impl Run {
             });
             self.step += 1;
             if looked.elapsed() >= LOOK {
-                self.check(&tally.means()?)?;
+                self.check(&self.tally.means()?)?;
                 looked = Instant::now();
             }
             if self.step == ((epoch + 1) * steps) as u64 {
@@ -142,7 +148,7 @@ impl Run {
             self.stop_if_asked()?;
         }
         // On a GPU this waits for the last step.
-        let reports = tally.means()?;
+        let reports = self.tally.means()?;
         let seconds = clock.elapsed().as_secs_f64();
         self.check(&reports)?;
         self.epoch = epoch + 1;
@@ -191,6 +197,33 @@ impl Run {
         }
     }
 
+    /// The names of the blocks.
+    pub(super) fn blocks(&self) -> Vec<String> {
+        let blocks = self.architecture.net().blocks.iter();
+        blocks.map(|block| block.name().into()).collect()
+    }
+
+    /// Writes the lines about the last complete epoch that a stop left out.
+    pub(super) fn complete(&self, metrics: &mut Metrics) -> Result<()> {
+        let (epoch, steps) = (self.epoch, self.steps_per_epoch());
+        if epoch == 0 || self.step != (epoch * steps) as u64 {
+            return Ok(());
+        }
+        let reports = &self.tally.means()?;
+        if !metrics.has_epoch(epoch) && !reports.is_empty() {
+            metrics.on(&Event::EpochEnded {
+                epoch,
+                epochs: self.epochs(),
+                seconds: f64::NAN, // nobody knows
+                reports,
+            });
+        }
+        if !metrics.has_evaluation(epoch) {
+            rayon::scope(|_| self.evaluate_after(epoch, metrics))?;
+        }
+        Ok(())
+    }
+
     /// The number of steps already taken in an epoch, in which the run may have been
     /// stopped.
     fn done_in(&self, epoch: usize, steps: usize) -> Result<usize> {
@@ -233,7 +266,7 @@ impl Run {
     }
 
     /// Evaluates the cheap readouts on the validation part, if an evaluation is due.
-    fn evaluate_after(&self, epoch: usize, observer: &mut dyn Observer) -> Result<()> {
+    pub(super) fn evaluate_after(&self, epoch: usize, observer: &mut dyn Observer) -> Result<()> {
         let is_due = epoch.is_multiple_of(self.config.run.evaluate_every) && epoch < self.epochs();
         let readouts = self.architecture.net().readouts.iter().copied();
         let useful = |readout: &Readout| readout.cheap && epoch > readout.from_epoch;
@@ -314,7 +347,7 @@ impl Run {
 
 /// Means of the reports of an epoch.
 #[derive(Default)]
-struct Tally {
+pub(super) struct Tally {
     /// The sum and the number of the reports of each block.
     sums: BTreeMap<usize, (StepReport, f64)>,
 }
@@ -331,16 +364,46 @@ impl Tally {
 
     /// The means so far.
     fn means(&self) -> Result<Vec<(usize, StepReport<f64>)>> {
-        let mean = |(block, (sum, count)): (&usize, &(StepReport, f64))| {
-            let sum = sum.read()?;
-            let divided = |value: Option<f64>| value.map(|value| value / count);
+        let mean = |sums: Sums| {
+            let divided = |value: Option<f64>| value.map(|value| value / sums.count);
             let report = StepReport {
-                loss: divided(sum.loss),
-                positive: divided(sum.positive),
-                negative: divided(sum.negative),
+                loss: divided(sums.loss),
+                positive: divided(sums.positive),
+                negative: divided(sums.negative),
             };
-            Ok((*block, report))
+            (sums.block, report)
         };
-        self.sums.iter().map(mean).collect()
+        Ok(self.sums()?.into_iter().map(mean).collect())
+    }
+
+    /// The sums so far, for a checkpoint.
+    pub fn sums(&self) -> Result<Vec<Sums>> {
+        let sums = |(block, (sum, count)): (&usize, &(StepReport, f64))| {
+            let sum = sum.read()?;
+            Ok(Sums {
+                block: *block,
+                loss: sum.loss,
+                positive: sum.positive,
+                negative: sum.negative,
+                count: *count,
+            })
+        };
+        self.sums.iter().map(sums).collect()
+    }
+}
+
+impl From<Vec<Sums>> for Tally {
+    fn from(sums: Vec<Sums>) -> Self {
+        let of_block = |sums: Sums| {
+            let report = StepReport {
+                loss: sums.loss.map(Reading::from),
+                positive: sums.positive.map(Reading::from),
+                negative: sums.negative.map(Reading::from),
+            };
+            (sums.block, (report, sums.count))
+        };
+        Self {
+            sums: sums.into_iter().map(of_block).collect(),
+        }
     }
 }

@@ -217,3 +217,60 @@ fn two_processes_cannot_write_one_run() {
     child.wait().unwrap();
     assert!(message.contains("another process"), "{message}");
 }
+
+/// Sends a signal and waits for the end; `None` if that takes longer than two seconds.
+fn end_by(child: &mut Child, signal: &str) -> Option<std::process::ExitStatus> {
+    let kill = format!("kill {signal} {}", child.id());
+    Command::new("sh").args(["-c", &kill]).status().unwrap();
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(2) {
+        if let Some(status) = child.try_wait().unwrap() {
+            return Some(status);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    None
+}
+
+#[test]
+fn a_signal_ends_the_reading_of_data_at_once() {
+    let base = tempfile::tempdir().unwrap();
+    let run = base.path().join("run");
+    // A million digits take a minute to draw.
+    let large = ["--set", "data.size=1000000", "--out", run.to_str().unwrap()];
+    let mut child = start(&[&["train", "progressive", "--quiet"], &large[..]].concat());
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(child.try_wait().unwrap().is_none());
+    let status = end_by(&mut child, "-TERM").expect("it ends within two seconds");
+    assert_eq!(status.code(), Some(128 + 15));
+    assert!(!run.exists());
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_hang_up_that_is_ignored_does_not_end_a_run() {
+    let base = tempfile::tempdir().unwrap();
+    let run = base.path().join("run");
+    let path = run.to_str().unwrap();
+    let arguments = [&LONG[..], &[path, "--set", "epochs=100000"]].concat();
+    // As `nohup` does.
+    let command = format!(
+        "trap '' HUP; exec {} {}",
+        env!("CARGO_BIN_EXE_onward"),
+        arguments
+            .iter()
+            .map(|argument| format!("'{argument}'"))
+            .collect::<Vec<_>>()
+            .join(" ")
+    );
+    let mut child = Command::new("sh")
+        .args(["-c", &command])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_for(|| run.join("state.safetensors").exists());
+    assert!(end_by(&mut child, "-HUP").is_none(), "it ended");
+}

@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 
 mod bad_input;
 mod command_line;
+mod injected;
 mod interrupted;
 mod new;
 mod own_data;

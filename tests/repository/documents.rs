@@ -6,7 +6,11 @@ use onward::cli::results_table;
 use onward::plugin::registry;
 
 /// Published figures and their sources.
-const QUOTED: [(&str, &str); 7] = [
+const QUOTED: [(&str, &str); 8] = [
+    (
+        "0.62%",
+        "Nøkland and Eidnes 2019, predsim, shifts by 2 pixels",
+    ),
     (
         "0.64%",
         "Hinton 2022, section 3.3: 4×2000 units, shifts by 2 pixels, 500 epochs",

@@ -1,5 +1,6 @@
 //! Runs of the built-in architectures: training, results, saving, resuming and files.
 
+mod bound;
 mod golden;
 mod mutated;
 mod recurrent;

@@ -5,6 +5,7 @@ mod object;
 
 use std::io::Cursor;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use image::imageops::{self, FilterType};
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
@@ -13,10 +14,28 @@ use image::{Luma, Rgba, RgbaImage};
 pub use self::folder::{data_set, pictures_in, Broken};
 use self::object::Grey;
 use crate::data::{Content, ExampleSpec, Framing};
+use crate::disk;
 use crate::error::{Error, Result};
+use crate::kernels::memory;
 
 /// The largest width and height in pixels. A header with more is damaged or malicious.
 const LONGEST: u32 = 20_000;
+/// The largest file in bytes.
+const LARGEST: u64 = 1 << 30;
+
+/// The bytes that a decoded picture may take, given those of its file. A photograph takes 10
+/// to 20 times its file; a file that promises far more is malicious, or a drawing that is
+/// larger than any use here.
+fn room(file: usize) -> u64 {
+    let free = memory::available().unwrap_or(u64::MAX);
+    let promised = (64 << 20) + 64 * file as u64;
+    promised.min(1 << 30).min(free / 4)
+}
+
+/// Held while a picture of more than [`MEDIUM`] bytes is decoded: many threads together
+/// would take many times the memory.
+static LARGE: Mutex<()> = Mutex::new(());
+const MEDIUM: u64 = 16 << 20;
 
 /// The formats that are read, as users know them.
 pub(crate) const FORMATS: &str = "PNG, JPEG, WebP, BMP, TIFF or GIF";
@@ -28,17 +47,7 @@ pub(crate) const FORMATS: &str = "PNG, JPEG, WebP, BMP, TIFF or GIF";
 /// [`Error::File`] if it cannot be read; [`Error::Data`] if it is of none of the formats,
 /// breaks off, is damaged or too large.
 pub fn open(path: &Path) -> Result<DynamicImage> {
-    let read = || {
-        // Reading a pipe or a device may never end.
-        match std::fs::metadata(path)?.is_file() {
-            true => std::fs::read(path).map(Some),
-            false => Ok(None),
-        }
-    };
-    match read().map_err(Error::file("read", path))? {
-        Some(bytes) => decode(&bytes).map_err(|problem| Error::data(path, problem)),
-        None => Err(Error::data(path, "is not a file, expected a picture")),
-    }
+    decode(&disk::read(path, LARGEST)?).map_err(|problem| Error::data(path, problem))
 }
 
 /// Decodes a picture from the bytes of a file, or returns a message; see [`open`].
@@ -57,17 +66,22 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<DynamicImage, String> {
     }
     let mut limits = Limits::default();
     (limits.max_image_width, limits.max_image_height) = (Some(LONGEST), Some(LONGEST));
-    reader.limits(limits.clone());
-    let decoded = || {
-        let mut decoder = reader.into_decoder()?;
-        limits.reserve(decoder.total_bytes())?;
-        // Cameras store the orientation instead of rotating the picture.
-        let orientation = decoder.orientation()?;
-        let mut image = DynamicImage::from_decoder(decoder)?;
-        image.apply_orientation(orientation);
-        Ok(image)
-    };
-    let image = decoded().map_err(|error: ImageError| format!("cannot be decoded: {error}"))?;
+    reader.limits(limits);
+    let damaged = |error: ImageError| format!("cannot be decoded: {error}");
+    let mut decoder = reader.into_decoder().map_err(damaged)?;
+    let (size, room) = (decoder.total_bytes(), room(bytes.len()));
+    if size > room {
+        let [size, room] = [size, room].map(|bytes| bytes >> 20);
+        return Err(format!(
+            "takes {size} MB when it is decoded, expected at most {room} MB; scale it down"
+        ));
+    }
+    let is_large = size > MEDIUM;
+    let _one_at_a_time = is_large.then(|| LARGE.lock().unwrap_or_else(PoisonError::into_inner));
+    // Cameras store the orientation instead of rotating the picture.
+    let orientation = decoder.orientation().map_err(damaged)?;
+    let mut image = DynamicImage::from_decoder(decoder).map_err(damaged)?;
+    image.apply_orientation(orientation);
     Ok(match image.color().has_alpha() {
         true => on_ground(&image.to_rgba8()),
         false => image,

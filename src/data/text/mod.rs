@@ -8,13 +8,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
+use flate2::Crc;
 use rayon::prelude::*;
 
 use crate::data::text::tokenizer::Tokenizer;
 use crate::data::{Content, DataSet, ExampleSpec};
+use crate::disk;
 use crate::error::{notify, shell_word, Error, Result};
 use crate::flow::batch::Batch;
 use crate::flow::examples::{Augment, Examples, Passages};
+use crate::kernels::memory;
 
 /// The number of documents from which whole documents are assigned to the parts. Fewer
 /// documents are cut.
@@ -36,7 +39,8 @@ pub struct Text {
 /// with the position.
 pub fn read(path: &Path) -> Result<String> {
     let fault = |problem: String| Error::data(path, problem);
-    let bytes = std::fs::read(path).map_err(Error::file("read", path))?;
+    let room = memory::available().unwrap_or(u64::MAX) / 4;
+    let bytes = disk::read(path, room)?;
     if let Some(encoding) = wide(&bytes) {
         let cure = format!(
             "iconv -f {encoding} -t UTF-8 {}",
@@ -415,6 +419,15 @@ impl Examples for Windows {
             Tensor::from_vec(tokens, (indices.len(), self.window), &Device::Cpu)?,
             labels,
         )
+    }
+
+    fn fingerprint(&self) -> Result<u32> {
+        let mut crc = Crc::new();
+        let numbers = self.ends.iter().map(|(end, _)| *end as u32);
+        for number in numbers.chain(self.tokens.iter().copied()) {
+            crc.update(&number.to_le_bytes());
+        }
+        Ok(crc.sum())
     }
 
     fn passages(&self) -> Option<Passages<'_>> {

@@ -98,6 +98,10 @@ impl Examples for CheckedExamples {
         Ok(stored.map(checked))
     }
 
+    fn fingerprint(&self) -> Result<u32> {
+        attempt(&self.called, || self.inner.fingerprint())
+    }
+
     fn passages(&self) -> Option<Passages<'_>> {
         self.inner.passages()
     }

@@ -1,72 +1,130 @@
 //! `metrics.jsonl`: one JSON object per epoch and evaluation.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
 
 use serde_json::{json, Value};
 
-use crate::data::files::write_atomically;
+use crate::disk;
 use crate::error::{notify, Error, Result};
 use crate::run::folder::METRICS;
 use crate::run::observe::{Event, Observer};
 
-/// Appends metrics to a file. If writing fails, one warning is printed and the run
-/// continues.
+/// Appends metrics to a file. Lines that cannot be written are written later, before the next
+/// one; if that never succeeds, a warning says so and the run continues.
 pub struct Metrics {
-    file: Option<File>,
+    file: File,
+    /// The bytes of whole lines in the file.
+    length: u64,
+    /// Lines that are not in the file yet.
+    waiting: String,
+    has_warned: bool,
     blocks: Vec<String>,
+    /// The epochs that have a line, and those with an evaluation.
+    epochs: BTreeSet<u64>,
+    evaluations: BTreeSet<u64>,
 }
 
 impl Metrics {
-    /// Opens `metrics.jsonl` in a folder, for a run that has completed `epoch` epochs.
-    /// Lines about later epochs, left by an interrupted run, are removed, and so are
-    /// damaged lines.
+    /// Opens `metrics.jsonl` in a folder, for a run that has completed `epoch` of `epochs`
+    /// epochs.
+    ///
+    /// Lines that an interrupted run left and that are written again are removed: those
+    /// about later epochs, and the evaluations after the last epoch. So are damaged lines.
     ///
     /// # Errors
     /// [`Error::File`] if it cannot be read or written.
-    pub fn after(folder: &Path, epoch: usize) -> Result<Self> {
+    pub fn after(
+        folder: &Path,
+        (epoch, epochs): (usize, usize),
+        blocks: &[String],
+    ) -> Result<Self> {
         let path = folder.join(METRICS);
-        let old = match std::fs::read(&path) {
-            Ok(old) => old,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(Error::file("read", &path)(error)),
+        let old = match std::fs::symlink_metadata(&path) {
+            Ok(about) if about.is_file() => disk::read(&path, u64::MAX)?,
+            _ => Vec::new(),
         };
         // Damaged lines are dropped; they do not prevent the run from resuming.
         let old = String::from_utf8_lossy(&old);
-        let kept = |line: &&str| {
-            let value: Option<Value> = serde_json::from_str(line).ok();
-            value
-                .and_then(|value| value["epoch"].as_u64())
-                .is_some_and(|found| found <= epoch as u64)
-        };
-        let kept: String = old
-            .lines()
-            .filter(kept)
-            .map(|line| format!("{line}\n"))
-            .collect();
-        if kept != old {
-            write_atomically(&path, kept.as_bytes())?;
+        let (mut kept, mut of_epochs, mut evaluations) =
+            (String::new(), BTreeSet::new(), BTreeSet::new());
+        for line in old.lines() {
+            let value: Value = serde_json::from_str(line).unwrap_or_default();
+            let (event, Some(of)) = (value["event"].as_str(), value["epoch"].as_u64()) else {
+                continue;
+            };
+            let is_new = match event {
+                _ if of > epoch as u64 => false,
+                Some("epoch") => of_epochs.insert(of),
+                Some("evaluation") if of < epochs as u64 => evaluations.insert(of),
+                _ => false,
+            };
+            if is_new {
+                kept += &format!("{line}\n");
+            }
         }
-        let file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .map_err(Error::file("write", &path))?;
+        if kept != old {
+            disk::replace(&path, kept.as_bytes())?;
+        }
+        let file = OpenOptions::new().create(true).append(true).open(&path);
         Ok(Self {
-            file: Some(file),
-            blocks: Vec::new(),
+            file: file.map_err(Error::file("write", &path))?,
+            length: kept.len() as u64,
+            waiting: String::new(),
+            has_warned: false,
+            blocks: blocks.to_vec(),
+            epochs: of_epochs,
+            evaluations,
         })
     }
 
+    /// Whether there is a line of this epoch.
+    pub fn has_epoch(&self, epoch: usize) -> bool {
+        self.epochs.contains(&(epoch as u64))
+    }
+
+    /// Whether there is an evaluation after this epoch.
+    pub fn has_evaluation(&self, epoch: usize) -> bool {
+        self.evaluations.contains(&(epoch as u64))
+    }
+
     fn write(&mut self, value: &Value) {
-        let Some(file) = &mut self.file else { return };
-        // One call for the whole line, so that an interruption leaves no incomplete line.
-        if let Err(error) = file.write_all(format!("{value}\n").as_bytes()) {
+        self.waiting += &format!("{value}\n");
+        // One call for all of it, so that an interruption leaves no incomplete line.
+        match self.file.write_all(self.waiting.as_bytes()) {
+            Ok(()) => {
+                self.length += self.waiting.len() as u64;
+                self.waiting.clear();
+            }
+            Err(error) => {
+                // Without the half line that may have been written.
+                let _ = self.file.set_len(self.length);
+                if !self.has_warned {
+                    notify(format_args!(
+                        "warning: cannot write metrics.jsonl, trying again after the next \
+                         epoch: {error}"
+                    ));
+                }
+                self.has_warned = true;
+            }
+        }
+    }
+
+    fn synchronise(&mut self) {
+        // What is not on the disk after a power failure is written again by a resumed run.
+        let _ = self.file.sync_data();
+    }
+}
+
+impl Drop for Metrics {
+    fn drop(&mut self) {
+        if !self.waiting.is_empty() {
+            let lines = self.waiting.lines().count();
             notify(format_args!(
-                "warning: cannot write metrics.jsonl, metrics are lost: {error}"
+                "warning: metrics.jsonl lacks {lines} lines that could not be written"
             ));
-            self.file = None;
         }
     }
 }
@@ -74,7 +132,6 @@ impl Metrics {
 impl Observer for Metrics {
     fn on(&mut self, event: &Event<'_>) {
         match event {
-            Event::Started { blocks, .. } => self.blocks = blocks.to_vec(),
             Event::EpochEnded {
                 epoch,
                 seconds,
@@ -111,6 +168,7 @@ impl Observer for Metrics {
                     "result": evaluation,
                 }));
             }
+            Event::Saved { .. } | Event::Finished { .. } => self.synchronise(),
             _ => {}
         }
     }

@@ -15,6 +15,7 @@ use tokenizers::{
 
 pub use train::Units;
 
+use crate::disk;
 use crate::error::panic_message;
 use crate::error::{Error, Result};
 use crate::flow::random::fnv1a;
@@ -164,7 +165,7 @@ impl Tokenizer {
     /// [`Error::File`] if it cannot be read; [`Error::Data`] if it has no usable
     /// tokenizer.
     pub fn open(path: &Path) -> Result<Self> {
-        let json = std::fs::read_to_string(path).map_err(Error::file("read", path))?;
+        let json = disk::read_text(path)?;
         Self::from_json(json).map_err(|error| Error::data(path, error.to_string()))
     }
 

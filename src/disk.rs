@@ -1,0 +1,320 @@
+//! Files: reading within limits, and writing so that a reader never sees half a file.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+use crate::error::{Error, Result};
+
+/// The beginning of the name of a file that is still being written.
+const BEGUN: &str = ".onward-";
+/// The end of such a name.
+const UNFINISHED: &str = ".tmp";
+
+/// The longest text file that is read: a configuration, a summary, a table.
+pub(crate) const TEXT: u64 = 64 << 20;
+
+/// Opens a regular file to read it. Anything else is refused before it is opened: a pipe
+/// would wait for ever, a device has no end.
+///
+/// # Errors
+/// [`Error::File`].
+pub(crate) fn open(path: &Path) -> Result<File> {
+    let opened = fs::metadata(path).and_then(|about| {
+        if about.is_dir() {
+            return Err(ErrorKind::IsADirectory.into());
+        }
+        if !about.is_file() {
+            let problem = "not a regular file, but a pipe, a device or a socket; copy what it \
+                           gives into a file";
+            return Err(io::Error::new(ErrorKind::InvalidInput, problem));
+        }
+        File::open(path)
+    });
+    opened.map_err(Error::file("read", path))
+}
+
+/// The bytes of a regular file of at most `most` bytes.
+///
+/// # Errors
+/// [`Error::File`]; [`Error::Data`] for a larger file.
+pub(crate) fn read(path: &Path, most: u64) -> Result<Vec<u8>> {
+    let file = open(path)?;
+    let size = file.metadata().map_err(Error::file("read", path))?.len();
+    let mut bytes = Vec::with_capacity(size.min(most) as usize);
+    let read = file.take(most.saturating_add(1)).read_to_end(&mut bytes);
+    read.map_err(Error::file("read", path))?;
+    if bytes.len() as u64 > most {
+        let problem = format!("has {size} bytes, expected at most {most}");
+        return Err(Error::data(path, problem));
+    }
+    Ok(bytes)
+}
+
+/// The text of a regular file in UTF-8, at most [`TEXT`] bytes.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn read_text(path: &Path) -> Result<String> {
+    String::from_utf8(read(path, TEXT)?).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        Error::data(path, format!("is not text in UTF-8, from byte {at} on"))
+    })
+}
+
+/// Writes a file of a run: the new file takes the place of the old one, or of a link.
+///
+/// # Errors
+/// [`Error::File`]; the old file is then as it was.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_beside(path, bytes, None)?
+        .persist_over(path)
+        .map_err(Error::file("write", path))
+}
+
+/// Writes a file of the user: a link stays a link to it, and its permissions stay.
+///
+/// # Errors
+/// As [`replace`].
+pub(crate) fn rewrite(path: &Path, bytes: &[u8]) -> Result<()> {
+    let target = fs::canonicalize(path).unwrap_or_else(|_| path.into());
+    let permissions = fs::metadata(&target).ok().map(|about| about.permissions());
+    write_beside(&target, bytes, permissions)?
+        .persist_over(&target)
+        .map_err(Error::file("write", path))
+}
+
+/// Writes a new file; `None` if there is one of this name.
+///
+/// # Errors
+/// [`Error::File`].
+pub(crate) fn create(path: &Path, bytes: &[u8]) -> Result<Option<()>> {
+    let written = write_beside(path, bytes, None)?.0.persist_noclobber(path);
+    match written {
+        Ok(_) => sync(parent(path))
+            .map(Some)
+            .map_err(Error::file("write", path)),
+        Err(error) if error.error.kind() == ErrorKind::AlreadyExists => Ok(None),
+        Err(error) => Err(Error::file("write", path)(error.error)),
+    }
+}
+
+/// Removes what a killed process left unfinished in a folder. No other process may be
+/// writing there.
+pub(crate) fn remove_unfinished(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if is_unfinished(&entry.path()) {
+            // What cannot be removed stays, and is in nobody's way.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Whether this is the name of a file that was still being written.
+pub(crate) fn is_unfinished(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with(BEGUN) && name.ends_with(UNFINISHED)
+}
+
+/// Makes the entries of a folder durable, as `fsync` does for the bytes of a file.
+///
+/// # Errors
+/// Errors of the system. Folders that cannot be synchronised are none.
+pub(crate) fn sync(folder: &Path) -> io::Result<()> {
+    use ErrorKind::{InvalidInput, PermissionDenied, Unsupported};
+    if !cfg!(unix) {
+        return Ok(()); // a folder cannot be opened there
+    }
+    match File::open(folder).and_then(|folder| folder.sync_all()) {
+        Err(error) if [InvalidInput, PermissionDenied, Unsupported].contains(&error.kind()) => {
+            Ok(())
+        }
+        synced => synced,
+    }
+}
+
+/// Repeats a call that a signal interrupted.
+fn uninterrupted(mut call: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => (),
+            done => return done,
+        }
+    }
+}
+
+/// The folder of a path.
+pub(crate) fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// A written file under a name of its own, which nobody else has.
+struct Beside(NamedTempFile);
+
+impl Beside {
+    fn persist_over(self, path: &Path) -> io::Result<()> {
+        let written = self.0.into_temp_path(); // removed if this fails
+        uninterrupted(|| fs::rename(&written, path))?;
+        // It has another name now, so there is nothing to remove.
+        let _ = written.keep();
+        sync(parent(path))
+    }
+}
+
+fn write_beside(path: &Path, bytes: &[u8], permissions: Option<Permissions>) -> Result<Beside> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(BEGUN).suffix(UNFINISHED);
+    let new = new_file();
+    if let Some(new) = &new {
+        builder.permissions(new.clone());
+    }
+    let folder = parent(path);
+    let written = builder.tempfile_in(folder).and_then(|mut file| {
+        file.write_all(bytes)?;
+        if let Some(permissions) = permissions {
+            file.as_file().set_permissions(permissions)?;
+        }
+        file.as_file().sync_all()?;
+        Ok(Beside(file))
+    });
+    written.map_err(Error::file("write", path))
+}
+
+/// The permissions of a new file before the user's mask is applied: those of any program.
+/// Temporary files would be the owner's alone.
+#[cfg(unix)]
+fn new_file() -> Option<Permissions> {
+    use std::os::unix::fs::PermissionsExt;
+    Some(Permissions::from_mode(0o666))
+}
+
+#[cfg(not(unix))]
+fn new_file() -> Option<Permissions> {
+    None
+}
+
+/// Makes a folder with what `fill` writes into it, in one step: nobody sees half of it.
+/// `None` if there is something of this name.
+///
+/// # Errors
+/// [`Error::File`]; errors of `fill`.
+pub(crate) fn create_folder(
+    path: &Path,
+    fill: impl FnOnce(&Path) -> Result<()>,
+) -> Result<Option<()>> {
+    if fs::symlink_metadata(path).is_ok() {
+        return Ok(None);
+    }
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(BEGUN).suffix(UNFINISHED);
+    let folder = builder.tempdir_in(parent(path));
+    let folder = folder.map_err(Error::file("create", path))?;
+    open_to_all(folder.path()).map_err(Error::file("create", path))?;
+    fill(folder.path())?;
+    // An empty folder of this name, made in the meantime, would be replaced: no loss.
+    fs::rename(folder.path(), path).map_err(Error::file("create", path))?;
+    let _: PathBuf = folder.keep(); // it is at its place
+    sync(parent(path)).map_err(Error::file("create", path))?;
+    Ok(Some(()))
+}
+
+/// Gives a folder the permissions of any new folder.
+fn open_to_all(folder: &Path) -> io::Result<()> {
+    let sample = folder.join("permissions");
+    fs::create_dir(&sample)?;
+    let permissions = fs::metadata(&sample)?.permissions();
+    fs::remove_dir(&sample)?;
+    fs::set_permissions(folder, permissions)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replaced_file_leaves_no_temporary_file() -> Result<()> {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("x");
+        // A file of the user that an older version would have overwritten.
+        fs::write(base.path().join("x.tmp"), b"mine").unwrap();
+        replace(&path, b"first")?;
+        replace(&path, b"2nd")?;
+        assert_eq!(fs::read(&path).unwrap(), b"2nd");
+        assert_eq!(fs::read(base.path().join("x.tmp")).unwrap(), b"mine");
+        assert_eq!(fs::read_dir(base.path()).unwrap().count(), 2);
+        assert_eq!(create(&path, b"3rd")?, None);
+        assert_eq!(create(&base.path().join("y"), b"3rd")?, Some(()));
+        Ok(())
+    }
+
+    #[test]
+    fn a_folder_is_made_whole_or_not_at_all() -> Result<()> {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("new");
+        let fill = |at: &Path| replace(&at.join("a"), b"a");
+        assert_eq!(create_folder(&path, fill)?, Some(()));
+        assert_eq!(fs::read(path.join("a")).unwrap(), b"a");
+        assert_eq!(create_folder(&path, fill)?, None);
+        let failed = create_folder(&base.path().join("bad"), |_| {
+            Err(Error::usage("test", "fails"))
+        });
+        assert!(failed.is_err());
+        assert_eq!(fs::read_dir(base.path()).unwrap().count(), 1);
+        Ok(())
+    }
+
+    #[test]
+    fn unfinished_files_are_removed_and_others_stay() -> Result<()> {
+        let base = tempfile::tempdir().unwrap();
+        for name in [".onward-a1.tmp", "state.tmp", ".onward-notes"] {
+            fs::write(base.path().join(name), b"x").unwrap();
+        }
+        remove_unfinished(base.path());
+        assert_eq!(fs::read_dir(base.path()).unwrap().count(), 2);
+        Ok(())
+    }
+
+    #[test]
+    fn a_large_file_is_refused() -> Result<()> {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("x");
+        fs::write(&path, b"12345").unwrap();
+        assert_eq!(read(&path, 5)?, b"12345");
+        let error = read(&path, 4).unwrap_err().to_string();
+        assert!(error.contains("5 bytes, expected at most 4"), "{error}");
+        Ok(())
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_and_permissions_of_a_users_file_stay() -> Result<()> {
+        use std::os::unix::fs::{symlink, PermissionsExt};
+        let base = tempfile::tempdir().unwrap();
+        let (file, link) = (base.path().join("file"), base.path().join("link"));
+        fs::write(&file, b"x").unwrap();
+        fs::set_permissions(&file, Permissions::from_mode(0o640)).unwrap();
+        symlink(&file, &link).unwrap();
+        rewrite(&link, b"y")?;
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read(&file).unwrap(), b"y");
+        let mode = fs::metadata(&file).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o640);
+        // In a run, a link that somebody put there is replaced, and its file is left alone.
+        replace(&link, b"z")?;
+        assert!(!fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read(&file).unwrap(), b"y");
+        Ok(())
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_device_is_refused() {
+        let error = read(Path::new("/dev/zero"), 10).unwrap_err().to_string();
+        assert!(error.contains("not a regular file"), "{error}");
+    }
+}

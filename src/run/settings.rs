@@ -1,0 +1,55 @@
+//! The settings of a run, as its checkpoints have them: `config.toml` is bound to them.
+
+use toml::{Table, Value};
+
+use crate::plugin::config::Config;
+
+/// The settings without the data set: its files may be elsewhere today, and its content is
+/// bound by fingerprints.
+pub(super) fn of(config: &Config) -> String {
+    let mut table = config.to_table();
+    table.remove("data");
+    toml::to_string(&table).expect("tables of plain values can be written")
+}
+
+/// The first setting that differs, with its values before and now; `None` if all are alike.
+pub(super) fn difference(before: &str, now: &str) -> Option<(String, String, String)> {
+    let read = |text: &str| text.parse::<Table>().unwrap_or_default();
+    first(&read(before), &read(now), "")
+}
+
+fn first(before: &Table, now: &Table, prefix: &str) -> Option<(String, String, String)> {
+    let mut keys: Vec<_> = before.keys().chain(now.keys()).collect();
+    keys.sort();
+    keys.into_iter().find_map(|key| {
+        let path = format!("{prefix}{key}");
+        match (before.get(key), now.get(key)) {
+            (Some(Value::Table(before)), Some(Value::Table(now))) => {
+                first(before, now, &format!("{path}."))
+            }
+            (before, now) if before == now => None,
+            (before, now) => Some((path, shown(before), shown(now))),
+        }
+    })
+}
+
+fn shown(value: Option<&Value>) -> String {
+    value.map_or("not set".into(), Value::to_string)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_difference_is_found() {
+        let found = |before, now| difference(before, now).map(|(key, ..)| key);
+        assert_eq!(found("a = 1\nb.c = 2.0", "b.c = 2.0\na = 1"), None);
+        assert_eq!(
+            found("a = 1\nb.c = 2", "a = 1\nb.c = 3"),
+            Some("b.c".into())
+        );
+        let (key, before, now) = difference("a = 1", "b = 1").unwrap();
+        assert_eq!([&key[..], &before, &now], ["a", "1", "not set"]);
+    }
+}
