@@ -74,6 +74,19 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
         .map_err(Error::file("write", path))
 }
 
+/// As [`replace`], with bytes that `fill` writes into a file of this path, one after the other.
+///
+/// # Errors
+/// [`Error::File`]; errors of `fill`.
+pub(crate) fn replace_by(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let beside = write_beside(path, &[], None)?;
+    fill(beside.0.path())?;
+    let synced = File::open(beside.0.path()).and_then(|file| file.sync_all());
+    synced
+        .and_then(|()| beside.persist_over(path))
+        .map_err(Error::file("write", path))
+}
+
 /// Writes a file of the user: a link stays a link to it, and its permissions stay.
 ///
 /// # Errors
@@ -179,7 +192,9 @@ fn write_beside(path: &Path, bytes: &[u8], permissions: Option<Permissions>) -> 
         if let Some(permissions) = permissions {
             file.as_file().set_permissions(permissions)?;
         }
-        file.as_file().sync_all()?;
+        if !bytes.is_empty() {
+            file.as_file().sync_all()?;
+        }
         Ok(Beside(file))
     });
     written.map_err(Error::file("write", path))

@@ -30,6 +30,7 @@ const TINY: Hub = Hub {
     shape: [1, 4, 5],
     train: &[6, 5, 4],
     test: &[2, 2, 1],
+    content: None,
 };
 
 type Row = (Option<Vec<u8>>, i64);
@@ -113,8 +114,14 @@ fn answer(
         "404 Not Found"
     };
     let body = body.unwrap_or_default();
+    // One repository leads out of the cache.
+    let odd = if path.contains("test/marked") {
+        "/tmp/"
+    } else {
+        ""
+    };
     let head = format!(
-        "HTTP/1.1 {status}\r\nContent-Length: {}\r\nETag: \"{:x}\"\r\nX-Repo-Commit: {}\r\nConnection: close\r\n\r\n",
+        "HTTP/1.1 {status}\r\nContent-Length: {}\r\nETag: \"{odd}{:x}\"\r\nX-Repo-Commit: {}\r\nConnection: close\r\n\r\n",
         body.len(),
         path.bytes().fold(7u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into())),
         "0123456789".repeat(4)
@@ -243,7 +250,8 @@ fn a_download_is_written_once_and_then_read_without_a_server() -> Result<()> {
         std::fs::read_dir(cache.path().join("tiny"))
             .unwrap()
             .count(),
-        4
+        5,
+        "expected four files and their checksums"
     );
     let folder = cache.path().join("tiny");
     for (part, rows) in [("train", train), ("t10k", test)] {
@@ -314,6 +322,7 @@ fn colour_images_are_written_channel_by_channel() -> Result<()> {
         shape: [3, 1, 2],
         train: &[1, 1],
         test: &[0, 1],
+        content: None,
     };
     let looked = vec![cache.path().join("colour")];
     hub.provide(looked, Some(cache.path()), "colour", &["whole.bin"], write)?;
@@ -337,9 +346,27 @@ fn cifar_10_keeps_its_axes_and_channels() -> Result<()> {
             .collect();
         parquet(&SCHEMA.replace("group image", "group img"), &rows, 5000)
     };
-    put("uoft-cs/cifar10", table(5000), table(1000));
+    put("test/cifar10", table(5000), table(1000));
+    // The same tables as those of CIFAR-10, but for the content.
+    let hub = Hub {
+        repository: "test/cifar10",
+        columns: ["img", "label"],
+        shape: cifar::SHAPE,
+        train: &[5000; 10],
+        test: &[1000; 10],
+        content: None,
+    };
+    server();
+    let folder = cache.path().join("cifar-10");
+    hub.provide(
+        vec![folder.clone()],
+        Some(cache.path()),
+        "cifar-10",
+        &cifar::FILES,
+        cifar::write,
+    )?;
     let mut context = BuildContext::new(Vars::new(1, DType::F32, &Device::Cpu), 1);
-    context.cache = Some(cache.path().into());
+    context.data_dirs = vec![folder];
     let data = plugin::build(&Pick::<DataSet>::new("cifar-10"), &context)?;
     assert_eq!(
         (data.train.len(), data.validation.len(), data.test.len()),
@@ -360,7 +387,8 @@ fn cifar_10_keeps_its_axes_and_channels() -> Result<()> {
         std::fs::read_dir(cache.path().join("cifar-10"))
             .unwrap()
             .count(),
-        cifar::FILES.len()
+        cifar::FILES.len() + 1,
+        "expected the files and their checksums"
     );
     Ok(())
 }
@@ -538,17 +566,15 @@ fn the_program_downloads_once_and_explains_a_failed_download() {
         train_table,
         table([980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]),
     );
+    // They are not those of MNIST, whatever their number: nothing is kept.
     let (code, message) = train(&server().endpoint, "first");
-    assert_eq!(code, Some(0), "{message}");
-    let (code, message) = train("http://127.0.0.1:1", "second");
-    assert_eq!(code, Some(0), "{message}");
-    let cached = home.path().join(".cache").join("onward");
-    assert_eq!(std::fs::read_dir(cached.join("mnist")).unwrap().count(), 4);
-    assert_eq!(
-        std::fs::read_dir(&cached).unwrap().count(),
-        2,
-        "expected the data and a lock"
+    assert_eq!(code, Some(1), "{message}");
+    assert!(
+        message.contains("the training images are not those of this data set"),
+        "{message}"
     );
+    let cached = home.path().join(".cache").join("onward");
+    assert_eq!(std::fs::read_dir(&cached).unwrap().count(), 1, "the lock");
     assert_eq!(
         std::fs::read_dir(home.path().join(".cache"))
             .unwrap()
@@ -556,6 +582,85 @@ fn the_program_downloads_once_and_explains_a_failed_download() {
         1,
         "expected only the folder onward"
     );
+}
+
+/// With the real images in `$ONWARD_DATA`, as the server would send them.
+#[test]
+fn the_real_images_are_known_by_their_content() -> Result<()> {
+    let Some(folder) = std::env::var_os("ONWARD_DATA").map(std::path::PathBuf::from) else {
+        eprintln!("skipped: no MNIST in $ONWARD_DATA");
+        return Ok(());
+    };
+    let folders = [folder.join("mnist"), folder];
+    let table = |part: &str| -> Result<Vec<u8>> {
+        let path = |kind: &str, rank: u8| {
+            onward::data::find(&folders, "mnist", &format!("{part}-{kind}-idx{rank}-ubyte"))
+        };
+        let (pixels, count, _) = idx::read_images(&path("images", 3)?)?;
+        let labels = idx::read_labels(&path("labels", 1)?)?;
+        let pictures = pixels.chunks(pixels.len() / count).map(|pixels| {
+            png(image::GrayImage::from_raw(28, 28, pixels.to_vec()).expect("28×28 pixels"))
+        });
+        let rows: Vec<Row> = pictures
+            .zip(labels)
+            .map(|(picture, label)| (Some(picture), i64::from(label)))
+            .collect();
+        Ok(parquet(SCHEMA, &rows, 5000))
+    };
+    put("ylecun/mnist", table("train")?, table("t10k")?);
+    let cache = tempfile::tempdir().unwrap();
+    let mut context = BuildContext::new(Vars::new(1, DType::F32, &Device::Cpu), 1);
+    context.cache = Some(cache.path().into());
+    let data = plugin::build(&Pick::<DataSet>::new("mnist"), &context)?;
+    assert_eq!(data.train.len(), 50_000);
+    Ok(())
+}
+
+#[test]
+fn files_of_the_cache_that_changed_are_downloaded_again() -> Result<()> {
+    let cache = tempfile::tempdir().unwrap();
+    let hub = Hub {
+        repository: "test/repaired",
+        ..TINY
+    };
+    let tables = || [TINY.train, TINY.test].map(|counts| parquet(SCHEMA, &rows(counts), 4));
+    let [train, test] = tables();
+    put("test/repaired", train, test);
+    provide(&hub, cache.path())?;
+    let path = cache.path().join("tiny").join(idx::FILES[0]);
+    let good = std::fs::read(&path).unwrap();
+    let mut bad = good.clone();
+    *bad.last_mut().unwrap() ^= 1;
+    std::fs::write(&path, bad).unwrap();
+    provide(&hub, cache.path())?;
+    assert_eq!(std::fs::read(&path).unwrap(), good);
+    std::fs::remove_file(&path).unwrap();
+    provide(&hub, cache.path())?;
+    assert_eq!(std::fs::read(&path).unwrap(), good);
+    Ok(())
+}
+
+#[test]
+fn other_images_and_marks_that_are_paths_are_refused() {
+    let cache = tempfile::tempdir().unwrap();
+    for (repository, content, expected) in [
+        ("test/known", Some(["0"; 2]), "not those of this data set"),
+        ("test/marked", None, "refused a file with the mark"),
+    ] {
+        put(
+            repository,
+            parquet(SCHEMA, &rows(TINY.train), 4),
+            parquet(SCHEMA, &rows(TINY.test), 4),
+        );
+        let hub = Hub {
+            repository,
+            content,
+            ..TINY
+        };
+        let error = provide(&hub, cache.path()).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+        assert_eq!(left(cache.path()), [""; 0]);
+    }
 }
 
 proptest! {

@@ -36,6 +36,10 @@ const HUB: Hub = Hub {
     shape: cifar::SHAPE,
     train: &[5000; 10],
     test: &[1000; 10],
+    content: Some([
+        "966386789778a34ee614e4c97b87ba34",
+        "941d7b759e2e469ce0edf000ed77e725",
+    ]),
 };
 
 fn data_set(context: &BuildContext) -> Result<DataSet> {

@@ -35,12 +35,20 @@ const MNIST: Hub = Hub {
     shape: [1, 28, 28],
     train: &[5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949],
     test: &[980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009],
+    content: Some([
+        "39253c582b869a1885598204e9f8578d",
+        "6404de068760aceadd289000bfda3831",
+    ]),
 };
 
 const FASHION: Hub = Hub {
     repository: "zalando-datasets/fashion_mnist",
     train: &[6000; 10],
     test: &[1000; 10],
+    content: Some([
+        "3c6aae86c05e891fe6fe44cb2c19f1fc",
+        "78c4e6255bc1e24741815325a5314dfc",
+    ]),
     ..MNIST
 };
 

@@ -255,6 +255,29 @@ impl Optimiser {
         update.apply(var, &mut moments.tensors, gradient)
     }
 
+    /// The bytes that training will add: the moments of every variable, and the largest
+    /// gradient where gradients are formed.
+    pub(crate) fn needs(&self) -> u64 {
+        if self.span.is_empty() {
+            return 0;
+        }
+        let size = |var: &Var| (var.elem_count() * var.dtype().size_in_bytes()) as u64;
+        let sizes: Vec<u64> = self
+            .vars
+            .learned()
+            .iter()
+            .map(|(_, var)| size(var))
+            .collect();
+        let moments = self.spec.optimiser.moments().len() as u64 * sizes.iter().sum::<u64>();
+        let forms = self.spec.optimiser == Algorithm::Adam;
+        moments
+            + if forms {
+                sizes.into_iter().max().unwrap_or(0)
+            } else {
+                0
+            }
+    }
+
     /// The state of the optimiser, by name, for a checkpoint.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use safetensors::tensor::{TensorView, View};
-use safetensors::SafeTensors;
+use safetensors::{SafeTensorError, SafeTensors};
 use serde::{Deserialize, Serialize};
 
 use super::folder::TOKENIZER;
@@ -15,7 +15,7 @@ use crate::data::text::tokenizer::Tokenizer;
 use crate::data::ExampleSpec;
 use crate::disk;
 use crate::error::{Error, Result};
-use crate::kernels::scalar;
+use crate::kernels::{memory, scalar};
 
 /// The header of a checkpoint. It contains no paths and no times, so that the same run
 /// gives the same bytes.
@@ -112,14 +112,18 @@ pub(crate) fn write(
     let header = header.with_checksum(checksum(header, tensors.iter()));
     // A single key, since several keys would be written in hash order.
     let metadata = HashMap::from([(KEY.to_string(), header.to_json())]);
-    let bytes = safetensors::serialize(tensors, Some(metadata));
-    let bytes = bytes.map_err(|error| Error::run(path, format!("cannot be written: {error}")))?;
-    disk::replace(path, &bytes)
+    disk::replace_by(path, |file| {
+        let written = safetensors::serialize_to_file(tensors, Some(metadata), file);
+        written.map_err(|error| match error {
+            SafeTensorError::IoError(error) => Error::file("write", path)(error),
+            error => Error::run(path, format!("cannot be written: {error}")),
+        })
+    })
 }
 
 /// Reads a checkpoint and verifies its checksum.
 pub(crate) fn read(path: &Path) -> Result<Saved> {
-    let bytes = disk::read(path, u64::MAX)?;
+    let bytes = disk::read(path, most(path)?)?;
     let header = read_header(path, &bytes)?;
     let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu);
     let tensors = tensors.map_err(|error| truncated(path, error))?;
@@ -135,6 +139,23 @@ pub(crate) fn read(path: &Path) -> Result<Saved> {
         tensors,
         header,
     })
+}
+
+/// The bytes of a checkpoint that fit into memory twice: the file, and its tensors.
+fn most(path: &Path) -> Result<u64> {
+    let size = disk::open(path)?.metadata();
+    let size = size.map_err(Error::file("read", path))?.len();
+    match memory::available() {
+        Some(free) if size > free / 2 => {
+            let [size, free] = [size, free].map(|bytes| bytes >> 20);
+            let problem = format!(
+                "takes twice its {size} MB in memory, and {free} MB are free; close other \
+                 programs, or use a machine with more"
+            );
+            Err(Error::run(path, problem))
+        }
+        _ => Ok(size),
+    }
 }
 
 fn truncated(path: &Path, error: impl std::fmt::Display) -> Error {

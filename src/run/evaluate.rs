@@ -9,13 +9,17 @@ use super::Run;
 use crate::contract::net::Readout;
 use crate::data::score::Bits;
 use crate::data::text::ngram;
+use crate::data::Content;
 use crate::error::{Error, Result};
 use crate::flow::examples::{Examples, Split};
 use crate::flow::step::Step;
-use crate::kernels::entries;
+use crate::kernels::{self, entries};
 
-/// The number of examples in a batch of an evaluation.
+/// The number of examples in a batch of an evaluation; fewer for very wide networks.
 pub(crate) const EVALUATION_BATCH: usize = 500;
+
+/// The activities of one layer that an evaluation computes at a time, at most.
+const ACTIVITIES: usize = 1 << 27;
 
 /// Counts of wrong predictions and labels and, for text, `−Σ ln p`.
 #[derive(Default)]
@@ -54,7 +58,7 @@ impl Run {
         let is_text = passages.is_some();
         let mut sums: Vec<Sums> = readouts.iter().map(|_| Sums::default()).collect();
         let indices: Vec<usize> = (0..examples.len()).collect();
-        for indices in indices.chunks(EVALUATION_BATCH) {
+        for indices in indices.chunks(self.evaluation_batch()) {
             self.stop_if_asked()?;
             self.add_batch(examples, indices, readouts, is_text, &mut sums)?;
         }
@@ -77,6 +81,58 @@ impl Run {
         };
         let evaluation = Evaluation::of(scores, examples.len(), self.baselines(split));
         Ok(evaluation.by(preferred.unwrap_or(&first)))
+    }
+
+    /// The number of examples that are evaluated at once: a search computes every layer for
+    /// every class. Architectures for text divide it themselves.
+    pub(super) fn evaluation_batch(&self) -> usize {
+        let classes = self.candidates();
+        let of_example = self.widest().saturating_mul(classes).max(1);
+        (ACTIVITIES / of_example).clamp(1, EVALUATION_BATCH)
+    }
+
+    /// The number of classes that a search tries for an example at the same time.
+    fn candidates(&self) -> usize {
+        match self.data.spec.content {
+            Content::Text => 1,
+            _ => self.data.spec.classes.len().max(1),
+        }
+    }
+
+    /// The number of units of the widest layer.
+    fn widest(&self) -> usize {
+        let learned = self.vars.learned();
+        let widths = learned.iter().filter_map(|(_, var)| var.dims().last());
+        widths.copied().max().unwrap_or(1)
+    }
+
+    /// Refuses a training that does not fit into memory: the system would kill the process
+    /// without a message.
+    pub(super) fn check_memory(&self) -> Result<()> {
+        let net = self.architecture.net();
+        let optimisers = net.blocks.iter().map(|block| block.optimiser());
+        let optimisers = optimisers.chain(net.heads.iter().map(|head| head.optimiser()));
+        let of_optimisers: u64 = optimisers.map(|optimiser| optimiser.needs()).sum();
+        let rows = (self.config.run.batch.min(self.data.train.len()) * 2)
+            .max(self.evaluation_batch() * self.candidates());
+        // A layer's activity, what the next one makes of it, and a copy.
+        let size = self.dtype.size_in_bytes();
+        let of_activities = 3 * (rows.saturating_mul(self.widest()).saturating_mul(size)) as u64;
+        let largest = self.vars.all().into_iter().map(|(_, var)| var.elem_count());
+        let of_saving = 2 * (largest.max().unwrap_or(0) * size) as u64;
+        let needed = of_optimisers + of_activities.max(of_saving);
+        let free = kernels::free_memory(&self.device);
+        let Some(free) = free.filter(|free| needed > *free) else {
+            return Ok(());
+        };
+        let [needed, of_optimisers, of_activities, free] =
+            [needed, of_optimisers, of_activities, free].map(|bytes| bytes >> 20);
+        let problem = format!(
+            "training needs {needed} MB more ({of_optimisers} for the optimisers, \
+             {of_activities} for activities), and {free} MB are free; use fewer units, a \
+             smaller `batch`, or `optimiser = \"sgd\"`"
+        );
+        Err(Error::usage("the network", problem))
     }
 
     fn add_batch(

@@ -1,5 +1,6 @@
 //! Complete runs through the library: training, saving, loading and resuming.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use onward::candle_core::{DType, Tensor};

@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 use candle_datasets::hub::{from_hub, FileReader};
 use hf_hub::{HFClientBuilder, HFClientSync, HFResult};
 use indicatif::{ProgressBar, ProgressStyle};
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
 
-use super::{table, Hub, Writer};
+use super::{checksums, table, Hub, Writer};
 use crate::data::images::Images;
 use crate::error::{notify, Error, Result};
 
@@ -33,7 +35,7 @@ pub(super) fn fetch(
     fs::create_dir_all(cache).map_err(Error::file("create", cache))?;
     let target = cache.join(name);
     let _lock = lock(cache, name)?;
-    if files.iter().all(|file| target.join(file).is_file()) {
+    if checksums::damage(&target, files).is_none() {
         return Ok(()); // downloaded by the other process
     }
     let part = cache.join(format!(".{name}.part"));
@@ -45,6 +47,10 @@ pub(super) fn fetch(
         let whole = part.join("whole");
         fs::create_dir_all(&whole).map_err(Error::file("create", &whole))?;
         write(&whole, &train, &test)?;
+        checksums::write(&whole, files)?;
+        if target.exists() {
+            fs::remove_dir_all(&target).map_err(Error::file("remove", &target))?;
+        }
         fs::rename(&whole, &target).map_err(Error::file("write", &target))
     });
     // If this fails, the next download removes it.
@@ -55,7 +61,19 @@ pub(super) fn fetch(
 /// Locks the download of a data set: one process downloads it, and others wait.
 fn lock(cache: &Path, name: &str) -> Result<File> {
     let path = cache.join(format!(".{name}.lock"));
-    let file = File::create(&path).map_err(Error::file("create", &path))?;
+    // A cache may be shared: a link could lead to a file of somebody.
+    if fs::symlink_metadata(&path).is_ok_and(|about| !about.is_file()) {
+        return Err(Error::data(
+            path,
+            "is not a file, but a link or a pipe; remove it",
+        ));
+    }
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path);
+    let file = file.map_err(Error::file("create", &path))?;
     if file.try_lock().is_err() {
         notify(format_args!(
             "waiting for another process that downloads {name}"
@@ -67,6 +85,8 @@ fn lock(cache: &Path, name: &str) -> Result<File> {
 
 fn fetch_into(hub: &Hub, part: &Path, name: &str) -> Result<[Images; 2]> {
     let (repository, folder) = (hub.repository, part.join("hub"));
+    // These data are public: no token is sent to whatever server is asked for them.
+    std::env::set_var("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1");
     fs::create_dir_all(&folder).map_err(Error::file("create", &folder))?;
     // The only way to move the client's second cache, which would store the same bytes in
     // the user's home.
@@ -81,20 +101,21 @@ fn fetch_into(hub: &Hub, part: &Path, name: &str) -> Result<[Images; 2]> {
         client.endpoint()
     ));
     let client = HFClientSync::from_inner(client).map_err(|error| fault(repository, &error))?;
-    let tables = patiently(&folder, PATIENCE, move |total| {
-        // Only for the progress bar; errors are reported by the download below.
-        total.store(
-            size_on_hub(&client, repository).unwrap_or(0),
-            Ordering::Relaxed,
-        );
-        from_hub(&client, repository.into())
+    let tables = patiently(&folder, PATIENCE, hub.most(), move |total| {
+        // Errors of the connection are reported by the download below.
+        let about = Announced::of(&client, repository).unwrap_or_default();
+        total.store(about.size, Ordering::Relaxed);
+        match about.odd {
+            Some(odd) => Err(odd),
+            None => from_hub(&client, repository.into()).map_err(|error| causes(&error)),
+        }
     });
     let tables = tables.map_err(|source| Error::File {
         action: "download",
         path: repository.into(),
         source,
     })?;
-    let tables = tables.map_err(|error| fault(repository, &error))?;
+    let tables = tables.map_err(|why| failed(repository, why))?;
     // Parts are recognised by their sizes: candle-datasets gives no names.
     let rows = |table: &dyn FileReader| {
         usize::try_from(table.metadata().file_metadata().num_rows()).unwrap_or(0)
@@ -119,58 +140,134 @@ fn fetch_into(hub: &Hub, part: &Path, name: &str) -> Result<[Images; 2]> {
             )
         })
     };
-    Ok([part("training", hub.train)?, part("test", hub.test)?])
+    let parts = [part("training", hub.train)?, part("test", hub.test)?];
+    for ((images, name), wanted) in parts
+        .iter()
+        .zip(["training", "test"])
+        .zip(hub.content.into_iter().flatten())
+    {
+        let found = content(images);
+        if found != wanted {
+            let problem = format!(
+                "the {name} images are not those of this data set: expected the content \
+                 {wanted}, found {found}; nothing was kept"
+            );
+            return Err(Error::data(repository, problem));
+        }
+    }
+    Ok(parts)
 }
 
-/// An error with the outermost and the innermost cause: the failed action and the reason.
-fn fault(repository: &str, error: &dyn std::error::Error) -> Error {
-    let mut text = error.to_string();
-    let inner = std::iter::successors(error.source(), |error| error.source())
-        .last()
-        .map(|error| error.to_string());
-    if let Some(inner) = inner.filter(|inner| !text.contains(inner.as_str())) {
-        text = format!("{text}: {inner}");
+impl Hub {
+    /// The bytes that a download may have: packed images are smaller than their pixels.
+    fn most(&self) -> u64 {
+        let images: usize = self.train.iter().chain(self.test).sum();
+        let pixels: usize = self.shape.iter().product();
+        (64 << 20) + 2 * (images * pixels) as u64
     }
+}
+
+/// The content of images in any order: [`Hub::content`].
+fn content(images: &Images) -> String {
+    let size = images.pixels().len() / images.labels().len().max(1);
+    let labelled = images
+        .labels()
+        .par_iter()
+        .zip(images.pixels().par_chunks(size.max(1)));
+    let of_image = |(label, pixels): (&u8, &[u8])| {
+        let hash = Sha256::new()
+            .chain_update([*label])
+            .chain_update(pixels)
+            .finalize();
+        let mut low = [0; 16];
+        low.copy_from_slice(&hash[..16]);
+        u128::from_le_bytes(low)
+    };
+    let sum = labelled.map(of_image).reduce(|| 0, u128::wrapping_add);
+    format!("{sum:032x}")
+}
+
+fn fault(repository: &str, error: &dyn std::error::Error) -> Error {
+    failed(repository, causes(error))
+}
+
+fn failed(repository: &str, why: String) -> Error {
     Error::File {
         action: "download",
         path: repository.into(),
-        source: std::io::Error::other(text),
+        source: std::io::Error::other(why),
     }
 }
 
-/// The size of the tables of a repository in bytes.
-fn size_on_hub(client: &HFClientSync, repository: &str) -> HFResult<u64> {
-    let (owner, name) = hf_hub::split_id(repository);
-    let repository = client.dataset(owner, name);
-    let files = repository
-        .info()
-        .revision(REVISION)
-        .send()?
-        .siblings
-        .unwrap_or_default();
-    let tables = files
-        .into_iter()
-        .map(|file| file.rfilename)
-        .filter(|name| name.ends_with(".parquet"));
-    let size = |table| {
-        Ok(repository
-            .get_file_metadata()
-            .filepath(table)
-            .revision(REVISION)
-            .send()?
-            .file_size)
-    };
-    tables.map(size).sum()
+/// The outermost and the innermost cause: the failed action and the reason.
+fn causes(error: &dyn std::error::Error) -> String {
+    let text = error.to_string();
+    let inner = std::iter::successors(error.source(), |error| error.source())
+        .last()
+        .map(|error| error.to_string());
+    match inner.filter(|inner| !text.contains(inner.as_str())) {
+        Some(inner) => format!("{text}: {inner}"),
+        None => text,
+    }
 }
 
-/// The result of `work`, or an error if the folder that it writes does not grow during
-/// `patience`.
+/// What a server says of the tables of a repository.
+#[derive(Default)]
+struct Announced {
+    /// Their size in bytes.
+    size: u64,
+    /// A name that could lead out of the cache, if there is one: the client uses them as
+    /// paths.
+    odd: Option<String>,
+}
+
+impl Announced {
+    fn of(client: &HFClientSync, repository: &str) -> HFResult<Self> {
+        let (owner, name) = hf_hub::split_id(repository);
+        let repository = client.dataset(owner, name);
+        let info = repository.info().revision(REVISION).send()?;
+        let files = info.siblings.unwrap_or_default().into_iter();
+        let mut announced = Self::default();
+        for file in files.map(|file| file.rfilename) {
+            if !file.ends_with(".parquet") {
+                continue;
+            }
+            if !file.split('/').all(is_plain) {
+                announced.odd = Some(format!("refused a file of the name {file:?}"));
+                return Ok(announced);
+            }
+            let about = repository.get_file_metadata().filepath(file);
+            let about = about.revision(REVISION).send()?;
+            for mark in [&about.etag, &about.commit_hash] {
+                if !is_plain(mark) {
+                    announced.odd = Some(format!("refused a file with the mark {mark:?}"));
+                    return Ok(announced);
+                }
+            }
+            announced.size = announced.size.saturating_add(about.file_size);
+        }
+        Ok(announced)
+    }
+}
+
+/// Whether this is the name of one file, and nothing that leads elsewhere.
+fn is_plain(name: &str) -> bool {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    !name.is_empty() && name != ".." && name != "." && name.chars().all(is_allowed)
+}
+
+/// The bytes that have to arrive within the time of patience.
+const STEP: u64 = 1 << 16;
+
+/// The result of `work`, or an error if the folder that it writes hardly grows during
+/// `patience`, or to more than `most` bytes.
 ///
 /// Progress is shown on a terminal, relative to the total size that `work` reports. After
 /// an error, `work` keeps running in its thread.
 fn patiently<T: Send + 'static>(
     folder: &Path,
     patience: Duration,
+    most: u64,
     work: impl FnOnce(&AtomicU64) -> T + Send + 'static,
 ) -> std::io::Result<T> {
     let (sender, receiver) = mpsc::channel();
@@ -208,12 +305,20 @@ fn patiently<T: Send + 'static>(
             );
         }
         let now = size_of(folder);
-        if now != size {
+        bar.set_position(now);
+        // A server that sends a byte now and then is as good as none.
+        if now.abs_diff(size) >= STEP {
             (size, grown) = (now, Instant::now());
-            bar.set_position(size);
+        }
+        if now > most {
+            let why = format!("more than {} MB were sent; expected less", most >> 20);
+            return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, why));
         }
         if grown.elapsed() > patience {
-            let why = format!("no data received for {} seconds", patience.as_secs());
+            let why = format!(
+                "hardly any data received for {} seconds",
+                patience.as_secs()
+            );
             return Err(std::io::Error::new(std::io::ErrorKind::TimedOut, why));
         }
     }
@@ -238,19 +343,30 @@ mod tests {
     fn a_stalled_download_is_stopped() {
         let folder = tempfile::tempdir().unwrap();
         let patience = Duration::from_millis(300);
-        assert_eq!(patiently(folder.path(), patience, |_| 3).unwrap(), 3);
-        let error = patiently(folder.path(), patience, |_| {
+        assert_eq!(
+            patiently(folder.path(), patience, u64::MAX, |_| 3).unwrap(),
+            3
+        );
+        let error = patiently(folder.path(), patience, u64::MAX, |_| {
             std::thread::sleep(Duration::from_secs(5))
         })
         .unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
         let path = folder.path().join("growing");
-        let slow = move |_: &AtomicU64| {
-            (1..10).for_each(|size| {
-                std::thread::sleep(Duration::from_millis(100));
-                fs::write(&path, vec![0; size]).unwrap();
-            })
+        let growing = |step: usize| {
+            let path = path.clone();
+            move |_: &AtomicU64| {
+                (1..10).for_each(|size| {
+                    std::thread::sleep(Duration::from_millis(100));
+                    fs::write(&path, vec![0; size * step]).unwrap();
+                })
+            }
         };
-        patiently(folder.path(), patience, slow).unwrap();
+        let run = |step, most| patiently(folder.path(), patience, most, growing(step));
+        run(1 << 16, u64::MAX).unwrap();
+        let error = run(1, u64::MAX).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+        let error = run(1 << 16, 200_000).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::FileTooLarge);
     }
 }
