@@ -474,6 +474,15 @@ mod tests {
     }
 
     #[test]
+    fn words_are_quoted_for_a_shell_and_shown_safely() {
+        assert_eq!(shell_word("idx:/a/b-1"), "idx:/a/b-1");
+        assert_eq!(shell_word("a b;c"), "'a b;c'");
+        assert_eq!(shell_word("it's"), r"'it'\''s'");
+        assert_eq!(shell_word("a\nb'\u{202e}"), r"$'a\x0ab\'\xe2\x80\xae'");
+        assert_eq!(printable("a\u{1b}[2J\u{202e}ü"), "a\\u{1b}[2J\\u{202e}ü");
+    }
+
+    #[test]
     fn nothing_is_suggested_for_a_name_far_from_all_others() {
         assert_eq!(nearest("sampler.banana", &["strength".to_string()]), "");
     }

@@ -301,3 +301,17 @@ pub fn write(path: &Path, table: &str) -> Result<()> {
         format!("{before}{begin}\n{table}{end}{after}").as_bytes(),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_no_marks_in_a_table() {
+        assert_eq!(markdown("a|b <i>*"), r"a\|b &lt;i&gt;\*");
+        assert_eq!(markdown("a\nb\u{1b}[31m"), r"a\\nb\\u{1b}\[31m");
+        assert_eq!(code("a|b"), r"`a\|b`");
+        assert_eq!(code("a`b"), "`` a`b ``");
+        assert_eq!(target("runs/a b(c).json"), "runs/a%20b%28c%29.json");
+    }
+}

@@ -68,6 +68,10 @@
 //! and the values that are allowed. The result is written to `config.toml` in the folder
 //! of the run, and repeats the run.
 //!
+//! The checkpoints of a run have its settings, too. If `config.toml` is edited afterwards,
+//! `resume`, `evaluate` and `predict` refuse it and name the setting. To change one on
+//! purpose: `onward resume RUN --set lr=0.001`.
+//!
 //! # How to read a result
 //!
 //! The readout with the lowest validation error is the one whose test error is reported,

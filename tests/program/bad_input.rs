@@ -656,3 +656,128 @@ fn a_run_folder_that_is_a_file_is_refused() {
     );
     assert_eq!(std::fs::read(&file).unwrap(), b"mine");
 }
+
+/// Pipes wait for ever, devices have no end: neither is opened.
+#[test]
+#[cfg(unix)]
+fn files_that_are_no_files_are_refused_at_once() {
+    let base = tempfile::tempdir().unwrap();
+    let run = base.path().join("run");
+    succeeds(&train(&run, &[]));
+    let pipe = base.path().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let devices = [pipe.as_path(), Path::new("/dev/zero")];
+    for device in devices {
+        let name = str(device);
+        let text = format!("text:{name}");
+        for arguments in [
+            &["train", "nlp", "--quiet", "--data", &text][..],
+            &["train", "progressive", "--quiet", "--config", name],
+            &["predict", str(&run), name],
+            &[
+                "tokenize",
+                name,
+                "--kind",
+                "char",
+                "--out",
+                "/nonexistent/x",
+            ],
+        ] {
+            let message = fails(1, arguments);
+            assert!(
+                message.contains("not a regular file"),
+                "{arguments:?}: {message}"
+            );
+        }
+        for file in [
+            "config.toml",
+            "model.safetensors",
+            "state.safetensors",
+            ".lock",
+        ] {
+            let other = base.path().join("other");
+            std::fs::create_dir(&other).unwrap();
+            for name in ["config.toml", "model.safetensors", "state.safetensors"] {
+                std::fs::copy(run.join(name), other.join(name)).unwrap();
+            }
+            let _ = std::fs::remove_file(other.join(file));
+            std::os::unix::fs::symlink(device, other.join(file)).unwrap();
+            let command = if file == ".lock" {
+                "resume"
+            } else {
+                "evaluate"
+            };
+            let output = onward(&[command, str(&other)]);
+            let message = text_of(&output);
+            // Without its state a run still has its model.
+            assert!(
+                output.status.success() || message.contains("not a"),
+                "{file}: {message}"
+            );
+            std::fs::remove_dir_all(&other).unwrap();
+        }
+    }
+}
+
+#[cfg(unix)]
+fn text_of(output: &std::process::Output) -> String {
+    text(&output.stderr)
+}
+
+/// A PNG of less than a hundred bytes that promises 12000×12000 pixels.
+#[test]
+fn a_picture_that_promises_far_more_than_its_file_is_refused() {
+    let base = tempfile::tempdir().unwrap();
+    let run = base.path().join("run");
+    succeeds(&train(&run, &[]));
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    let small = image::GrayImage::new(16, 16);
+    small.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+    let mut bytes = bytes.into_inner();
+    let side = 12_000u32.to_be_bytes();
+    bytes[16..24].copy_from_slice(&[side, side].concat());
+    let sum = crc(&bytes[12..29]).to_be_bytes();
+    bytes[29..33].copy_from_slice(&sum);
+    let path = base.path().join("bomb.png");
+    std::fs::write(&path, bytes).unwrap();
+    let message = fails(1, &["predict", str(&run), str(&path)]);
+    assert!(
+        message.contains("takes 137 MB when it is decoded, expected at most 64 MB"),
+        "{message}"
+    );
+}
+
+/// The checksum of a part of a PNG (CRC-32).
+fn crc(bytes: &[u8]) -> u32 {
+    let bits = |crc: u32, _| (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg());
+    !bytes
+        .iter()
+        .fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), bits))
+}
+
+#[test]
+fn settings_are_blamed_and_not_plugins() {
+    for (arguments, expected) in [
+        (
+            &["train", "progressive", "--set", "sampler.strength=1e30"][..],
+            "sampler.strength",
+        ),
+        (&["list", "--threads", "65535"], "--threads 65535"),
+        (
+            &[
+                "train",
+                "backprop",
+                "--set",
+                &format!("hidden=[{}]", ["1"; 4000].join(",")),
+            ],
+            "hidden",
+        ),
+    ] {
+        let message = fails(2, arguments);
+        assert!(
+            message.contains(expected) && !message.contains("returned") && message.len() < 2000,
+            "{message}"
+        );
+    }
+}
