@@ -146,6 +146,30 @@ const PRESETS: &[Preset] = &[
         "#,
     },
     Preset {
+        name: "mono_forward",
+        about: "a local classifier for each layer, one layer after the other; the last one \
+                predicts (Mono-Forward 2025)",
+        settings: r#"
+            data = "mnist"
+            epochs = 15
+            batch = 128
+            standardise = true
+            hidden = [1000, 1000]
+            sampler = "plain"
+            layer = "dense"
+            goodness = "projection"
+            loss = "cross_entropy"
+            normalise = "none"
+            order = "greedy"
+            optimiser = "adam"
+            lr = 0.0016
+            weight_decay = 0.0
+            schedule = "constant"
+            readout_from = 1000
+            head = false
+        "#,
+    },
+    Preset {
         name: "predsim",
         about: "predictions and similarities, as in Nøkland and Eidnes 2019: three layers \
                 of 1024 units",

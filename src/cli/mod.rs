@@ -12,6 +12,7 @@ mod output;
 mod picture;
 mod predict;
 pub mod progress;
+mod report;
 pub mod results_table;
 mod show;
 mod stop;
@@ -59,7 +60,7 @@ enum Command {
     /// Train a tokenizer on text.
     Tokenize(tokenize::Tokenize),
     /// Write a Markdown table of finished runs, with the command that repeats each.
-    Report(results_table::Report),
+    Report(report::Report),
     /// List plugins: architectures, layers, goodness functions, samplers, data sets.
     List(list::List),
     /// Show a plugin: its settings with defaults and ranges, its presets, its paper.

@@ -979,3 +979,48 @@ fn text_and_images_are_not_interchangeable() {
         "bad.json: ",
     );
 }
+
+#[test]
+fn a_report_has_the_runs_sorted_and_says_which_have_no_result() {
+    let base = tempfile::tempdir().unwrap();
+    let [one, two, other, begun] =
+        ["one", "two", "other", "begun"].map(|name| base.path().join(name));
+    succeeds(&train(&one, &[]));
+    succeeds(&train(&two, &["--seed", "2"]));
+    succeeds(&train(&other, &["--set", "lr=0.0001"]));
+    succeeds(&train(&begun, &[]));
+    std::fs::remove_file(begun.join("summary.json")).unwrap();
+    let all = [&other, &one, &begun, &two].map(|run| run.to_str().unwrap());
+    let table = succeeds(&[&["report"], &all[..]].concat());
+    let lines: Vec<&str> = table.lines().skip(2).collect();
+    assert_eq!(lines.len(), 3, "{table}");
+    // Two seeds in one row; the better validation result first; what has none, last.
+    assert!(
+        lines[0].contains("[one]") && lines[0].contains("[two]") && lines[0].contains(" ± "),
+        "{table}"
+    );
+    assert!(lines[1].contains("[other]"), "{table}");
+    assert!(
+        lines[2].starts_with("| begun | – ") && lines[2].contains("is not finished"),
+        "{table}"
+    );
+    let csv = succeeds(&[&["report", "--csv"], &all[..]].concat());
+    assert_eq!(csv.lines().count(), 5, "{csv}");
+    assert!(
+        csv.starts_with("run,data,epochs,seed,readout,validation,test,"),
+        "{csv}"
+    );
+    let json: Value =
+        serde_json::from_str(&succeeds(&[&["report", "--json"], &all[..]].concat())).unwrap();
+    assert_eq!(json[0]["run"], "other");
+    assert!(
+        json[1]["test"]["value"].is_number() && json[2]["test"].is_null(),
+        "{json}"
+    );
+    // A command repeats its run.
+    let command = json[1]["command"].as_str().unwrap();
+    assert!(
+        command.starts_with("onward train progressive "),
+        "{command}"
+    );
+}

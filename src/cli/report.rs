@@ -1,0 +1,254 @@
+//! `onward report`: the results of runs, with the command that repeats each.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde::Serialize;
+use serde_json::Value as Json;
+
+use super::command_line::{configuration, data_argument, shortest};
+use super::output::{csv_line, print, print_json};
+use super::results_table;
+use crate::error::{notify, Error, Result};
+use crate::run::folder::{CONFIG, SUMMARY};
+use crate::run::summary::{self, Origin};
+
+#[derive(Args)]
+pub(super) struct Report {
+    /// Folders of runs; their config.toml and summary.json are enough.
+    #[arg(required = true)]
+    runs: Vec<PathBuf>,
+    /// Write the table into this file, between the lines `<!-- onward report: begin -->`
+    /// and `<!-- onward report: end -->`.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["csv", "json"])]
+    write: Option<PathBuf>,
+    /// Print a line of CSV for each run.
+    #[arg(long, conflicts_with = "json")]
+    csv: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Report {
+    pub(super) fn run(self) -> Result<()> {
+        let base = self.write.as_deref().and_then(Path::parent);
+        let rows = Row::all(&self.runs, base.unwrap_or(Path::new("")));
+        for problem in rows.iter().filter_map(|row| row.problem.as_ref()) {
+            notify(format_args!("warning: {problem}"));
+        }
+        if self.csv {
+            return print(&csv(&rows));
+        }
+        if self.json {
+            return print_json(&rows);
+        }
+        let table = results_table::of(&rows);
+        match &self.write {
+            Some(file) => results_table::write(file, &table),
+            None => print(&table),
+        }
+    }
+}
+
+/// A run and its results.
+#[derive(Serialize)]
+pub(super) struct Row {
+    /// The name of its folder.
+    pub run: String,
+    #[serde(skip)]
+    pub link: String,
+    /// The argument of `--data`.
+    pub data: String,
+    pub epochs: Option<u64>,
+    pub seed: Option<u64>,
+    /// The readout that validation chose.
+    pub readout: String,
+    pub validation: Option<Measure>,
+    pub test: Option<Measure>,
+    /// The test results of all readouts and n-gram baselines.
+    pub scores: Vec<(String, Measure)>,
+    /// The command that repeats it.
+    pub command: String,
+    /// Why there is no result.
+    pub problem: Option<String>,
+}
+
+impl Row {
+    /// The rows of all runs; those without a result say why.
+    pub fn all(runs: &[PathBuf], base: &Path) -> Vec<Self> {
+        let row = |run: &PathBuf| {
+            Self::read(run, base).unwrap_or_else(|error| Self {
+                problem: Some(error.to_string()),
+                ..Self::named(run, base)
+            })
+        };
+        runs.iter().map(row).collect()
+    }
+
+    fn named(run: &Path, base: &Path) -> Self {
+        let path = run.join(SUMMARY);
+        let name = run.file_name().unwrap_or_default();
+        Self {
+            run: name.to_string_lossy().into_owned(),
+            link: path
+                .strip_prefix(base)
+                .unwrap_or(&path)
+                .display()
+                .to_string(),
+            data: String::new(),
+            epochs: None,
+            seed: None,
+            readout: String::new(),
+            validation: None,
+            test: None,
+            scores: Vec::new(),
+            command: String::new(),
+            problem: None,
+        }
+    }
+
+    fn read(run: &Path, base: &Path) -> Result<Self> {
+        let path = run.join(SUMMARY);
+        if !path.is_file() {
+            let problem = "is not finished; `onward resume RUN` goes on with it";
+            return Err(Error::run(run, problem));
+        }
+        let missing = |what: &str| {
+            let problem = format!("expected the summary of a run, found no {what}");
+            Error::run(path.clone(), problem)
+        };
+        let summary = summary::read(&path)?;
+        let test = &summary["test"];
+        let readout = test["readout"].as_str().ok_or_else(|| missing("readout"))?;
+        let readouts = test["readouts"]
+            .as_object()
+            .ok_or_else(|| missing("readouts"))?;
+        let result = readouts.get(readout).ok_or_else(|| missing(readout))?;
+        let baselines = test["baselines"].as_object().into_iter().flatten();
+        let scores = readouts.iter().chain(baselines);
+        let validation = summary["validation"]["readouts"].get(readout);
+        let wanted = configuration(&run.join(CONFIG))?;
+        // The run may have been continued since, or its configuration edited.
+        let of = serde_json::from_value::<Origin>(summary["of"].clone()).ok();
+        if of.is_some_and(|of| !of.is_of(&wanted)) {
+            let problem = "is of other settings than those of config.toml; `onward resume RUN` \
+                           finishes the run";
+            return Err(Error::run(path, problem));
+        }
+        Ok(Self {
+            data: data_argument(&wanted)?.unwrap_or_default(),
+            epochs: summary["epochs"].as_u64(),
+            seed: summary["seed"].as_u64(),
+            readout: readout.into(),
+            validation: validation.map(Measure::of),
+            test: Some(Measure::of(result)),
+            scores: scores
+                .map(|(name, score)| (name.clone(), Measure::of(score)))
+                .collect(),
+            command: shortest(&wanted, &run.join(CONFIG))?,
+            ..Self::named(run, base)
+        })
+    }
+
+    /// The test result of a readout or baseline.
+    pub fn score(&self, name: &str) -> Option<Measure> {
+        let found = self.scores.iter().find(|(known, _)| known == name);
+        found.map(|(_, score)| *score)
+    }
+
+    /// The command without its seed: runs with the same one belong together.
+    pub fn without_seed(&self) -> String {
+        let seed = self
+            .seed
+            .map_or(String::new(), |seed| format!(" --seed {seed}"));
+        self.command.replace(&seed, "")
+    }
+}
+
+/// The rows as CSV; errors are fractions, text has bits per character.
+fn csv(rows: &[Row]) -> String {
+    let names = [
+        "run",
+        "data",
+        "epochs",
+        "seed",
+        "readout",
+        "validation",
+        "test",
+        "unit",
+        "command",
+        "problem",
+    ];
+    let mut lines = csv_line(&names.map(String::from));
+    for row in rows {
+        let number = |number: Option<u64>| number.map_or(String::new(), |n| n.to_string());
+        let value = |measure: Option<Measure>| {
+            measure.map_or(String::new(), |measure| measure.value.to_string())
+        };
+        lines += &csv_line(&[
+            row.run.clone(),
+            row.data.clone(),
+            number(row.epochs),
+            number(row.seed),
+            row.readout.clone(),
+            value(row.validation),
+            value(row.test),
+            row.test.map_or("", |measure| measure.unit.word()).into(),
+            row.command.clone(),
+            row.problem.clone().unwrap_or_default(),
+        ]);
+    }
+    lines
+}
+
+/// The unit of a result.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Unit {
+    /// The fraction of wrong answers.
+    Error,
+    /// For text.
+    BitsPerChar,
+}
+
+impl Unit {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::BitsPerChar => "bits_per_char",
+        }
+    }
+}
+
+/// A result.
+#[derive(Clone, Copy, Serialize)]
+pub(super) struct Measure {
+    pub value: f64,
+    pub unit: Unit,
+}
+
+impl Measure {
+    fn of(score: &Json) -> Self {
+        match score["bits_per_char"].as_f64() {
+            Some(value) => Self {
+                value,
+                unit: Unit::BitsPerChar,
+            },
+            None => Self {
+                value: score["error"].as_f64().unwrap_or(f64::NAN),
+                unit: Unit::Error,
+            },
+        }
+    }
+}
+
+impl fmt::Display for Measure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.unit {
+            Unit::Error => write!(f, "{:.2}%", 100. * self.value),
+            Unit::BitsPerChar => write!(f, "{:.3} bits/char", self.value),
+        }
+    }
+}
