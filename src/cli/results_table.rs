@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::command_line::{configuration, shortest};
-use super::report::{Measure, Row};
+use super::report::{Measure, Row, Unit};
 use crate::disk;
 use crate::error::{printable, Error, Result};
 
@@ -130,7 +130,10 @@ fn shown(statistics: Option<(Measure, Option<Measure>)>) -> String {
     match statistics {
         None => "–".into(),
         Some((mean, None)) => mean.to_string(),
-        Some((mean, Some(deviation))) => format!("{mean} ± {deviation}"),
+        Some((mean, Some(deviation))) => match deviation.unit {
+            Unit::Error => format!("{mean} ± {deviation}"),
+            Unit::BitsPerChar => format!("{mean} ± {:.3}", deviation.value),
+        },
     }
 }
 
