@@ -74,17 +74,25 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
         .map_err(Error::file("write", path))
 }
 
-/// As [`replace`], with bytes that `fill` writes into a file of this path, one after the other.
+/// As [`replace`], with a file that `fill` writes at the path that it gets. The path is in a
+/// folder of its own, for what `fill` puts beside the file.
 ///
 /// # Errors
 /// [`Error::File`]; errors of `fill`.
 pub(crate) fn replace_by(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let beside = write_beside(path, &[], None)?;
-    fill(beside.0.path())?;
-    let synced = File::open(beside.0.path()).and_then(|file| file.sync_all());
-    synced
-        .and_then(|()| beside.persist_over(path))
-        .map_err(Error::file("write", path))
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(BEGUN).suffix(UNFINISHED);
+    let folder = builder.tempdir_in(parent(path));
+    let folder = folder.map_err(Error::file("write", path))?;
+    let file = folder.path().join("file");
+    fill(&file)?;
+    // A temporary file may be the owner's alone; a file of a run is as open as any new one.
+    let written = File::create(folder.path().join("new"))
+        .and_then(|new| fs::set_permissions(&file, new.metadata()?.permissions()))
+        .and_then(|()| File::options().write(true).open(&file)?.sync_all())
+        .and_then(|()| uninterrupted(|| fs::rename(&file, path)))
+        .and_then(|()| sync(parent(path)));
+    written.map_err(Error::file("write", path))
 }
 
 /// Writes a file of the user: a link stays a link to it, and its permissions stay.
@@ -118,9 +126,10 @@ pub(crate) fn create(path: &Path, bytes: &[u8]) -> Result<Option<()>> {
 /// writing there.
 pub(crate) fn remove_unfinished(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if is_unfinished(&entry.path()) {
+        let path = entry.path();
+        if is_unfinished(&path) {
             // What cannot be removed stays, and is in nobody's way.
-            let _ = fs::remove_file(entry.path());
+            let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path));
         }
     }
 }
@@ -172,9 +181,14 @@ struct Beside(NamedTempFile);
 impl Beside {
     fn persist_over(self, path: &Path) -> io::Result<()> {
         let written = self.0.into_temp_path(); // removed if this fails
-        uninterrupted(|| fs::rename(&written, path))?;
-        // It has another name now, so there is nothing to remove.
-        let _ = written.keep();
+        #[cfg(not(unix))]
+        written.persist(path).map_err(|error| error.error)?;
+        #[cfg(unix)]
+        {
+            uninterrupted(|| fs::rename(&written, path))?;
+            // It has another name now, so there is nothing to remove.
+            let _ = written.keep();
+        }
         sync(parent(path))
     }
 }
@@ -192,9 +206,7 @@ fn write_beside(path: &Path, bytes: &[u8], permissions: Option<Permissions>) -> 
         if let Some(permissions) = permissions {
             file.as_file().set_permissions(permissions)?;
         }
-        if !bytes.is_empty() {
-            file.as_file().sync_all()?;
-        }
+        file.as_file().sync_all()?;
         Ok(Beside(file))
     });
     written.map_err(Error::file("write", path))
@@ -262,6 +274,19 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"2nd");
         assert_eq!(fs::read(base.path().join("x.tmp")).unwrap(), b"mine");
         assert_eq!(fs::read_dir(base.path()).unwrap().count(), 2);
+        replace_by(&path, |file| replace(file, b"by"))?;
+        assert_eq!(fs::read(&path).unwrap(), b"by");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            fs::write(base.path().join("new"), b"").unwrap();
+            let mode = |name: &str| {
+                let about = fs::metadata(base.path().join(name)).unwrap();
+                about.permissions().mode()
+            };
+            assert_eq!(mode("x"), mode("new"));
+            fs::remove_file(base.path().join("new")).unwrap();
+        }
         assert_eq!(create(&path, b"3rd")?, None);
         assert_eq!(create(&base.path().join("y"), b"3rd")?, Some(()));
         Ok(())
@@ -289,6 +314,7 @@ mod tests {
         for name in [".onward-a1.tmp", "state.tmp", ".onward-notes"] {
             fs::write(base.path().join(name), b"x").unwrap();
         }
+        fs::create_dir_all(base.path().join(".onward-b2.tmp/c")).unwrap();
         remove_unfinished(base.path());
         assert_eq!(fs::read_dir(base.path()).unwrap().count(), 2);
         Ok(())

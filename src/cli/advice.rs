@@ -1,69 +1,143 @@
-//! Advice after a training that did not learn.
+//! Advice while a training does not learn, and after it.
 
 use std::collections::BTreeMap;
 
 use crate::contract::block::StepReport;
+use crate::flow::examples::Split;
 use crate::run::observe::{Event, Observer};
 use crate::run::summary::Summary;
 
 /// A run with fewer steps is young: it may still learn.
 const YOUNG: usize = 500;
 
-/// Watches the goodness of the layers.
-#[derive(Default)]
+/// What has to be seen this many times in a row before it is said while the run goes on.
+const OFTEN: usize = 2;
+
+/// Watches the goodness of the layers and the error.
 pub struct Watch {
     blocks: Vec<String>,
+    epochs: usize,
     steps: usize,
     last: BTreeMap<usize, StepReport<f64>>,
+    /// The error of always answering the largest class of the validation and the test part.
+    guess: [Option<f64>; 2],
+    /// How often in a row each problem was seen. One that was said is not said again.
+    seen: BTreeMap<&'static str, usize>,
+    said: Vec<String>,
 }
 
 impl Observer for Watch {
     fn on(&mut self, event: &Event<'_>) {
         match event {
-            Event::Started { blocks, .. } => self.blocks = blocks.to_vec(),
+            Event::Started { blocks, epochs, .. } => {
+                (self.blocks, self.epochs) = (blocks.to_vec(), *epochs);
+            }
             Event::Stepped { .. } => self.steps += 1,
-            Event::EpochEnded { reports, .. } => self.last.extend(reports.iter().copied()),
+            Event::EpochEnded { epoch, reports, .. } => {
+                self.last.extend(reports.iter().copied());
+                let (dead, alike) = (self.dead(), self.alike());
+                self.look("dead", dead, *epoch);
+                self.look("alike", alike, *epoch);
+            }
+            Event::Evaluated {
+                epoch,
+                split: Split::Validation,
+                evaluation,
+            } => {
+                let guessing = self.guessing(evaluation.error, self.guess[0]);
+                self.look("guessing", guessing, *epoch);
+            }
             _ => (),
         }
     }
 }
 
 impl Watch {
-    /// What shows that the run did not learn, and what to try. `largest` is the share of the
-    /// largest class of the test part.
-    pub fn advice(&self, summary: &Summary, largest: Option<f64>) -> Vec<String> {
+    /// `largest` is the share of the largest class of the validation and the test part.
+    pub fn new(largest: [Option<f64>; 2]) -> Self {
+        Self {
+            blocks: Vec::new(),
+            epochs: usize::MAX,
+            steps: 0,
+            last: BTreeMap::new(),
+            guess: largest.map(|share| share.map(|share| 1. - share)),
+            seen: BTreeMap::new(),
+            said: Vec::new(),
+        }
+    }
+
+    /// What there is to say now.
+    pub fn take(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.said)
+    }
+
+    /// What shows that the run did not learn, and what to try.
+    pub fn advice(&self, summary: &Summary) -> Vec<String> {
         if self.steps < YOUNG {
             return Vec::new();
         }
-        let mut advice = Vec::new();
-        let named = |is_one: &dyn Fn(&StepReport<f64>) -> bool| -> String {
-            let found = self.last.iter().filter(|(_, report)| is_one(report));
-            let name = |(block, _): (&usize, _)| self.blocks.get(*block).cloned();
-            found.filter_map(name).collect::<Vec<_>>().join(", ")
+        let problems = [
+            self.dead(),
+            self.alike(),
+            self.guessing(summary.test.error, self.guess[1])
+                .map(|problem| format!("the run learned nothing: {problem}")),
+        ];
+        let problems = problems.into_iter().flatten();
+        problems
+            .map(|problem| format!("warning: {problem}"))
+            .collect()
+    }
+
+    /// Says a problem once, if it was seen often enough.
+    fn look(&mut self, kind: &'static str, problem: Option<String>, epoch: usize) {
+        if epoch >= self.epochs {
+            return; // the end has its own words
+        }
+        let seen = self.seen.entry(kind).or_default();
+        let Some(problem) = problem.filter(|_| self.steps >= YOUNG) else {
+            if *seen < OFTEN {
+                *seen = 0;
+            }
+            return;
         };
-        let dead = named(&is_dead);
-        if !dead.is_empty() {
-            advice.push(format!(
-                "warning: no unit of layer {dead} is active; try a lower --set lr=…, or \
-                 --set standardise=true for pictures"
-            ));
+        *seen += 1;
+        if *seen == OFTEN {
+            self.said
+                .push(format!("warning: after {epoch} epochs {problem}"));
         }
-        let alike = named(&|report| is_alike(report) && !is_dead(report));
-        if !alike.is_empty() {
-            advice.push(format!(
-                "warning: layer {alike} has the same goodness for positive and negative views; \
-                 try another --set lr=…, or --set standardise=true for pictures"
-            ));
-        }
-        let guess = largest.map(|share| 1. - share);
-        if let Some(guess) = guess.filter(|guess| summary.test.error >= guess - 0.005) {
-            advice.push(format!(
-                "warning: the run learned nothing: its error is no better than that of always \
-                 answering the largest class, {:.2}%",
-                100. * guess
-            ));
-        }
-        advice
+    }
+
+    fn dead(&self) -> Option<String> {
+        let layers = self.named(is_dead)?;
+        Some(format!(
+            "no unit of layer {layers} is active; try a lower --set lr=…, or --set \
+             standardise=true for pictures"
+        ))
+    }
+
+    fn alike(&self) -> Option<String> {
+        let layers = self.named(|report| is_alike(report) && !is_dead(report))?;
+        Some(format!(
+            "layer {layers} has the same goodness for positive and negative views; try another \
+             --set lr=…, or --set standardise=true for pictures"
+        ))
+    }
+
+    fn guessing(&self, error: f64, guess: Option<f64>) -> Option<String> {
+        let guess = guess.filter(|guess| *guess > 0. && error >= 0.995 * guess)?;
+        Some(format!(
+            "the error is no better than that of always answering the largest class, {:.2}%; \
+             try another --set lr=…",
+            100. * guess
+        ))
+    }
+
+    /// The names of the layers for whose report `is_one` holds.
+    fn named(&self, is_one: impl Fn(&StepReport<f64>) -> bool) -> Option<String> {
+        let found = self.last.iter().filter(|(_, report)| is_one(report));
+        let name = |(block, _): (&usize, _)| self.blocks.get(*block).cloned();
+        let names: Vec<String> = found.filter_map(name).collect();
+        (!names.is_empty()).then(|| names.join(", "))
     }
 }
 
@@ -94,5 +168,28 @@ mod tests {
     fn layers_that_are_dead_or_blind_are_found() {
         assert!(is_dead(&report(0., 0.)) && !is_dead(&report(0.1, 0.)));
         assert!(is_alike(&report(1000., 999.9)) && !is_alike(&report(1000., 990.)));
+    }
+
+    #[test]
+    fn a_problem_is_said_once_and_never_of_a_young_run() {
+        let mut watch = Watch::new([Some(0.1); 2]);
+        watch.blocks = vec!["1".into()];
+        let epoch = |watch: &mut Watch, epoch: usize| {
+            let reports = &[(0, report(0., 0.))];
+            let (epochs, seconds) = (9, 1.);
+            watch.on(&Event::EpochEnded {
+                epoch,
+                epochs,
+                seconds,
+                reports,
+            });
+            watch.take().len()
+        };
+        assert_eq!([1, 2, 3].map(|of| epoch(&mut watch, of)), [0, 0, 0]);
+        watch.steps = YOUNG;
+        assert_eq!([4, 5, 6, 7].map(|of| epoch(&mut watch, of)), [0, 1, 0, 0]);
+        let guess = |error, guess| watch.guessing(error, guess).is_some();
+        assert!(guess(0.897, Some(0.9)) && !guess(0.85, Some(0.9)));
+        assert!(!guess(0., Some(0.003)) && !guess(0.5, None));
     }
 }

@@ -2,6 +2,7 @@
 
 mod advice;
 mod command_line;
+mod dry_run;
 mod evaluate;
 mod flags;
 mod generate;
@@ -19,6 +20,7 @@ mod stop;
 mod tokenize;
 mod train;
 
+use std::error::Error as _;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -117,10 +119,15 @@ fn start_threads(wanted: Option<u16>) -> Result<(), String> {
         ));
     }
     let pool = rayon::ThreadPoolBuilder::new().build_global();
-    pool.map_err(|error| match origin.is_empty() {
-        true => format!("threads cannot be started: {error}; try --threads 1"),
-        false => format!("{origin}: {error}; use fewer threads"),
-    })
+    match pool {
+        // The program that calls this one has started them.
+        Err(error) if wanted.is_none() && error.source().is_none() => Ok(()),
+        Err(error) if origin.is_empty() => Err(format!(
+            "threads cannot be started: {error}; try --threads 1"
+        )),
+        Err(error) => Err(format!("{origin}: {error}; use fewer threads")),
+        Ok(()) => Ok(()),
+    }
 }
 
 /// As [`main`], with these arguments; the first is the name of the program.

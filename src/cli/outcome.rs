@@ -88,7 +88,7 @@ fn next_command(run: &Run, folder: &Path) -> String {
 }
 
 /// `23.1 s`, `12 min 5 s`, `3 h 20 min`.
-fn duration(seconds: f64) -> String {
+pub(super) fn duration(seconds: f64) -> String {
     let whole = seconds.round() as u64;
     match whole {
         0..=59 => format!("{seconds:.1} s"),

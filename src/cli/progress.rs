@@ -34,7 +34,8 @@ impl Default for Progress {
 }
 
 impl Progress {
-    fn line(&self, text: String) {
+    /// A line above the bar, if there is one.
+    pub fn say(&self, text: String) {
         match &self.bar {
             Some(bar) => bar.println(text),
             None => notify(format_args!("{text}")),
@@ -119,12 +120,12 @@ impl Observer for Progress {
                     "epoch {epoch}/{epochs}  {seconds:.2} s  {rate:.0} steps/s  {}",
                     self.reports(reports)
                 );
-                self.line(line.trim_end().to_string());
+                self.say(line.trim_end().to_string());
             }
             Event::Evaluated {
                 split, evaluation, ..
             } => {
-                self.line(format!("  {}: {}", split.word(), readouts(evaluation)));
+                self.say(format!("  {}: {}", split.word(), readouts(evaluation)));
             }
             Event::Finished { .. } => {
                 if let Some(bar) = self.bar.take() {

@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 use super::command_line::{configuration, data_argument, shortest};
 use super::output::{csv_line, print, print_json};
 use super::results_table;
-use crate::error::{notify, Error, Result};
+use crate::error::{notify, shell_word, Error, Result};
 use crate::run::folder::{CONFIG, SUMMARY};
 use crate::run::summary::{self, Origin};
 
@@ -112,7 +112,13 @@ impl Row {
     fn read(run: &Path, base: &Path) -> Result<Self> {
         let path = run.join(SUMMARY);
         if !path.is_file() {
-            let problem = "is not finished; `onward resume RUN` goes on with it";
+            let problem = match run.join(CONFIG).is_file() {
+                true => format!(
+                    "is not finished; go on with: onward resume {}",
+                    shell_word(&run.display().to_string())
+                ),
+                false => "is not the folder of a run".into(),
+            };
             return Err(Error::run(run, problem));
         }
         let missing = |what: &str| {
@@ -132,9 +138,16 @@ impl Row {
         let wanted = configuration(&run.join(CONFIG))?;
         // The run may have been continued since, or its configuration edited.
         let of = serde_json::from_value::<Origin>(summary["of"].clone()).ok();
-        if of.is_some_and(|of| !of.is_of(&wanted)) {
-            let problem = "is of other settings than those of config.toml; `onward resume RUN` \
-                           finishes the run";
+        let data = wanted.run.data.as_ref().map(|data| data.name.as_str());
+        let is_of_data = summary["data"]
+            .as_str()
+            .is_none_or(|of| data.unwrap_or_default() == of);
+        if !is_of_data || of.is_some_and(|of| !of.is_of(&wanted)) {
+            let problem = format!(
+                "is of other settings than those of config.toml; finish the run with: onward \
+                 resume {}",
+                shell_word(&run.display().to_string())
+            );
             return Err(Error::run(path, problem));
         }
         Ok(Self {

@@ -14,7 +14,8 @@ pub(super) struct Stop {
 }
 
 impl Stop {
-    /// Listens to the signals. One that is ignored, as `nohup` does, stays ignored.
+    /// Listens to the signals. One that is ignored, as `nohup` does, stays ignored, where the
+    /// system tells which are (Linux).
     pub fn on_signals() -> Self {
         let stop = Self {
             is_training: Arc::default(),

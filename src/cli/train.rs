@@ -6,6 +6,7 @@ use clap::Args;
 use toml::Table;
 
 use super::advice::Watch;
+use super::dry_run;
 use super::flags::{DataDir, Device};
 use super::outcome;
 use super::output::{print, print_json};
@@ -60,10 +61,14 @@ pub(super) struct Train {
     seed: Option<String>,
     #[command(flatten)]
     device: Device,
-    /// Folder to write; by default runs/<architecture>-<data>-<seed>, with a number if it
-    /// exists.
+    /// Folder to write; by default runs/<architecture>-<data>-<seed>, with the preset and the
+    /// settings that were given, and with a number if it exists.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Print the settings in force, the variables, and estimates of memory and time; write
+    /// nothing.
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten)]
     report: Reporting,
 }
@@ -72,18 +77,42 @@ impl Train {
     pub(super) fn run(self) -> Result<()> {
         let stop = Stop::on_signals();
         let builder = self.builder()?.stop_when(stop.flag());
+        if self.dry_run {
+            return dry_run::show(builder.build()?, &stop.flag());
+        }
         let run = match &self.out {
             Some(out) => builder.out(out).build()?,
             None => {
                 let mut run = builder.build()?;
-                let config = run.config();
-                let seed = config.run.seed;
-                let name = format!("{}-{}-{seed}", config.architecture, data_name(&run));
+                let name = self.name_of(&run);
                 run.write_to_numbered(&PathBuf::from("runs").join(name))?;
                 run
             }
         };
         self.report.fit(run, &stop)
+    }
+
+    /// The name of the folder: what was chosen, and the seed.
+    fn name_of(&self, run: &Run) -> String {
+        let config = run.config();
+        let mut name = config.architecture.clone();
+        for part in self
+            .preset
+            .iter()
+            .map(String::as_str)
+            .chain([data_name(run)])
+        {
+            name += &format!("-{}", for_a_name(part));
+        }
+        for assignment in &self.set {
+            let part = for_a_name(assignment);
+            if name.len() + part.len() > LONGEST_NAME {
+                name += "-and-more";
+                break;
+            }
+            name += &format!("-{part}");
+        }
+        format!("{name}-{}", config.run.seed)
     }
 
     fn builder(&self) -> Result<RunBuilder> {
@@ -152,12 +181,6 @@ impl Resume {
             builder = builder.source(Source::assignment(assignment)?);
         }
         let run = builder.resume()?;
-        let is_less = run.epochs() < run.epoch();
-        if let Some(epochs) = self.epochs.as_ref().filter(|_| is_less) {
-            let expected = format!("at least the {} epochs that are complete", run.epoch());
-            let origin = format!("--epochs {epochs}");
-            return Err(Error::setting("epochs", epochs, origin, expected));
-        }
         if run.is_finished() {
             return self.print_finished(&run);
         }
@@ -185,6 +208,21 @@ impl Resume {
     }
 }
 
+/// The longest name of a folder, without its seed.
+const LONGEST_NAME: usize = 80;
+
+/// A setting as a part of a name that needs no quotes in a shell: `hidden=[40,50]` becomes
+/// `hidden=40x50`.
+fn for_a_name(text: &str) -> String {
+    let kept = |c: char| match c {
+        ',' => Some('x'),
+        c if c.is_ascii_alphanumeric() || "._=-".contains(c) => Some(c),
+        _ => None,
+    };
+    let name: String = text.chars().filter_map(kept).collect();
+    name.trim_matches(['.', '-']).to_string()
+}
+
 /// The setting of a dedicated flag, such as `--seed`.
 fn flag(key: &str, value: &str) -> Result<Source> {
     let assignment = Source::assignment(&format!("{key}={value}"))?;
@@ -205,12 +243,14 @@ impl Reporting {
             for line in of_classes(&run)? {
                 notify(line);
             }
-            let (mut progress, mut watch) = (Progress::default(), Watch::default());
+            let (mut progress, mut watch) =
+                (Progress::default(), Watch::new(largest_shares(&run)?));
             let summary = run.fit(&mut |event: &Event<'_>| {
                 progress.on(event);
                 watch.on(event);
+                watch.take().into_iter().for_each(|line| progress.say(line));
             })?;
-            for line in watch.advice(&summary, largest_share(&run)?) {
+            for line in watch.advice(&summary) {
                 notify(line);
             }
             summary
@@ -246,17 +286,22 @@ fn describe(run: &Run) -> String {
     )
 }
 
-/// The share of the largest class of the test part, for images with one label.
-fn largest_share(run: &Run) -> Result<Option<f64>> {
+/// The share of the largest class of the validation and the test part, for images with one
+/// label.
+fn largest_shares(run: &Run) -> Result<[Option<f64>; 2]> {
     let data = run.data();
+    let mut shares = [None; 2];
     if data.spec.content == Content::Text || data.spec.positions > 1 {
-        return Ok(None);
+        return Ok(shares);
     }
-    let counts = data.class_counts(Split::Test)?;
-    let (most, all) = (counts.iter().max(), counts.iter().sum::<usize>());
-    Ok(most
-        .filter(|_| all > 0)
-        .map(|&most| most as f64 / all as f64))
+    for (share, split) in shares.iter_mut().zip([Split::Validation, Split::Test]) {
+        let counts = data.class_counts(split)?;
+        let (most, all) = (counts.iter().max(), counts.iter().sum::<usize>());
+        *share = most
+            .filter(|_| all > 0)
+            .map(|&most| most as f64 / all as f64);
+    }
+    Ok(shares)
 }
 
 /// The sizes of the classes, and warnings of classes that cannot be learned or tested.

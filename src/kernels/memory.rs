@@ -29,9 +29,9 @@ fn of_groups() -> Option<u64> {
         let mut fields = line.splitn(3, ':').skip(1);
         let (controllers, group) = (fields.next()?, fields.next()?.trim_start_matches('/'));
         let (root, names) = match controllers {
-            "" => ("/sys/fs/cgroup", SECOND),
+            "" => ("/sys/fs/cgroup", &SECOND),
             _ if controllers.split(',').any(|name| name == "memory") => {
-                ("/sys/fs/cgroup/memory", FIRST)
+                ("/sys/fs/cgroup/memory", &FIRST)
             }
             _ => return None,
         };
@@ -50,24 +50,42 @@ fn of_groups() -> Option<u64> {
     text.lines().filter_map(of_line).min()
 }
 
-/// The files of a group that have its limit and its use, and the entry of `memory.stat` for
-/// what the system gives back at once.
-type Names = [&'static str; 3];
-const FIRST: Names = [
-    "memory.limit_in_bytes",
-    "memory.usage_in_bytes",
-    "total_inactive_file ",
-];
-const SECOND: Names = ["memory.max", "memory.current", "inactive_file "];
+/// The files of a group that have its limit and its use, and what the entries of
+/// `memory.stat` begin with for what the system gives back when it is needed.
+struct Names {
+    limit: &'static str,
+    used: &'static str,
+    reclaimable: [&'static str; 3],
+}
+const FIRST: Names = Names {
+    limit: "memory.limit_in_bytes",
+    used: "memory.usage_in_bytes",
+    reclaimable: [
+        "total_inactive_file ",
+        "total_active_file ",
+        "total_slab_reclaimable ",
+    ],
+};
+const SECOND: Names = Names {
+    limit: "memory.max",
+    used: "memory.current",
+    reclaimable: ["inactive_file ", "active_file ", "slab_reclaimable "],
+};
 
-fn of_group(folder: &Path, [limit, used, cached]: Names) -> Option<u64> {
+fn of_group(folder: &Path, names: &Names) -> Option<u64> {
     let read = |name: &str| std::fs::read_to_string(folder.join(name)).ok();
     let number = |name: &str| read(name)?.trim().parse::<u64>().ok();
-    let limit = number(limit)?; // "max" is no limit
+    let limit = number(names.limit)?; // "max" is no limit
     let stat = read("memory.stat").unwrap_or_default();
-    let cached = stat.lines().find_map(|line| line.strip_prefix(cached));
-    let cached = cached.and_then(|line| line.trim().parse::<u64>().ok());
-    let used = number(used)?.saturating_sub(cached.unwrap_or(0));
+    let of_line = |line: &str| {
+        let rest = names
+            .reclaimable
+            .iter()
+            .find_map(|name| line.strip_prefix(name))?;
+        rest.trim().parse::<u64>().ok()
+    };
+    let reclaimable: u64 = stat.lines().filter_map(of_line).sum();
+    let used = number(names.used)?.saturating_sub(reclaimable);
     Some(limit.saturating_sub(used))
 }
 
@@ -89,15 +107,15 @@ mod tests {
     fn a_group_leaves_its_limit_less_what_is_used() {
         let base = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| std::fs::write(base.path().join(name), text).unwrap();
-        assert_eq!(of_group(base.path(), SECOND), None);
+        assert_eq!(of_group(base.path(), &SECOND), None);
         write("memory.max", "max\n");
         write("memory.current", "700\n");
-        assert_eq!(of_group(base.path(), SECOND), None);
+        assert_eq!(of_group(base.path(), &SECOND), None);
         write("memory.max", "1000\n");
-        assert_eq!(of_group(base.path(), SECOND), Some(300));
-        write("memory.stat", "anon 5\ninactive_file 200\n");
-        assert_eq!(of_group(base.path(), SECOND), Some(500));
+        assert_eq!(of_group(base.path(), &SECOND), Some(300));
+        write("memory.stat", "anon 5\ninactive_file 150\nactive_file 50\n");
+        assert_eq!(of_group(base.path(), &SECOND), Some(500));
         write("memory.current", "5000\n");
-        assert_eq!(of_group(base.path(), SECOND), Some(0));
+        assert_eq!(of_group(base.path(), &SECOND), Some(0));
     }
 }

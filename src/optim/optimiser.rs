@@ -268,7 +268,11 @@ impl Optimiser {
             .iter()
             .map(|(_, var)| size(var))
             .collect();
+        let tensors = self.moments.values().flat_map(|moments| &moments.tensors);
+        let known =
+            tensors.map(|tensor| (tensor.elem_count() * tensor.dtype().size_in_bytes()) as u64);
         let moments = self.spec.optimiser.moments().len() as u64 * sizes.iter().sum::<u64>();
+        let moments = moments.saturating_sub(known.sum());
         let forms = self.spec.optimiser == Algorithm::Adam;
         moments
             + if forms {

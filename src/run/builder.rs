@@ -7,8 +7,8 @@ use std::sync::Arc;
 use toml::{Table, Value};
 
 use super::assemble::{assemble, Source as DataSource, Surroundings};
-use super::checkpoint::{self, Header, Saved};
-use super::folder::{Folder, CONFIG, MODEL, STATE};
+use super::checkpoint::{self, Saved};
+use super::folder::{Folder, CONFIG, MODEL, STATE, SUMMARY};
 use super::{settings, Run};
 use crate::data::text::Text;
 use crate::data::{at_home, DataSet};
@@ -129,15 +129,15 @@ impl RunBuilder {
     fn build_for(self, purpose: Purpose) -> Result<Run> {
         let mut config = self.config()?;
         let mut previous = None;
-        if let Some(data) = config.run.data.as_mut().filter(|_| self.saved.is_none()) {
+        if let Some(data) = &mut config.run.data {
             locate(data);
         }
         let (mut saved, mut fault) = (None, None);
         if let Some(folder) = &self.saved {
-            let chosen = Chosen::of(folder, self.with_data);
-            saved = Some(checkpoint::read(&chosen.path)?);
+            let (read, problem) = Chosen::of(folder, self.with_data).read(folder)?;
+            saved = Some(read);
             // A run that goes on writes its model again.
-            fault = chosen.fault.filter(|_| purpose == Purpose::Use);
+            fault = problem.filter(|_| purpose == Purpose::Use);
         }
         if let (Some(folder), Some(saved)) = (&self.saved, &saved) {
             if let Some(bound) = self.bound(folder, saved)? {
@@ -145,6 +145,9 @@ impl RunBuilder {
                 let mut restored = self.clone();
                 restored.sources[0].table = bound;
                 config = restored.config()?;
+                if let Some(data) = &mut config.run.data {
+                    locate(data);
+                }
             }
             let wanted = saved.header.settings.as_ref();
             previous = wanted
@@ -174,11 +177,10 @@ impl RunBuilder {
         let mut run = assemble(config, source, around)?;
         run.stop = self.stop;
         if let Some(saved) = saved {
-            let header = saved.header.of_model();
-            run.restore_from(saved, purpose == Purpose::Resume)?;
             if let (Some(fault), Some(folder)) = (fault, &self.saved) {
-                run.mend_model(folder, fault, &header);
+                mend_model(folder, fault, &saved);
             }
+            run.restore_from(saved, purpose == Purpose::Resume)?;
         }
         run.previous = previous;
         run.origin = self.saved;
@@ -207,21 +209,16 @@ impl RunBuilder {
             table.extend(data.map(|data| ("data".to_string(), data.clone())));
             table
         };
-        // Completed, since a newer version may have more settings.
-        let complete = |table: Table| -> Result<String> {
-            let mut builder = self.clone();
-            builder.sources.truncate(1);
-            builder.sources[0].table = table;
-            Ok(settings::of(&builder.config()?))
-        };
-        let found = complete(self.sources[0].table.clone())?;
-        let complete_wanted = complete(with_data(wanted))?;
-        let difference = settings::difference(&complete_wanted, &found);
+        let mut of_file = self.clone();
+        of_file.sources.truncate(1);
+        let found = settings::of(&of_file.config()?);
+        let complete = |settings: &str| settings::completed(&self.architecture, settings);
+        let difference = settings::difference(&complete(wanted)?, &found);
         let Some((key, wanted_value, found_value)) = difference else {
             return Ok(None);
         };
         if let Some(previous) = &header.previous {
-            if settings::difference(&complete(with_data(previous))?, &found).is_none() {
+            if settings::difference(&complete(previous)?, &found).is_none() {
                 return Ok(Some(with_data(wanted)));
             }
         }
@@ -258,8 +255,24 @@ impl RunBuilder {
             );
             return Err(Error::run(path, problem));
         }
+        if self.saved.is_none() && folder.path().join(SUMMARY).is_file() {
+            let problem = format!(
+                "has a result but no {STATE} to resume from; `onward report` prints the command \
+                 that trains it again, in another folder"
+            );
+            return Err(Error::run(folder.path(), problem));
+        }
+        let mut sources = self.sources.iter().rev();
+        let of_epochs = sources.find(|source| source.table.contains_key("epochs"));
+        let origin = of_epochs.map_or("the settings".into(), |source| source.origin.clone());
         let mut run = self.build_for(Purpose::Resume)?;
         run.folder = Some(folder);
+        let least = run.step.div_ceil(run.steps_per_epoch() as u64);
+        if least > run.epochs() as u64 {
+            let expected = format!("at least the {least} epochs that are begun or complete");
+            let epochs = run.config.run.epochs;
+            return Err(Error::setting("epochs", epochs, origin, expected));
+        }
         Ok(run)
     }
 }
@@ -316,21 +329,41 @@ impl Chosen {
     }
 }
 
-impl Run {
-    /// Writes the model again from the training state, if no other process is writing there.
-    fn mend_model(&self, folder: &Path, fault: &str, header: &Header) {
-        let path = folder.join(MODEL);
-        let written =
-            Folder::lock(folder).and_then(|_lock| checkpoint::write(&path, &self.model(), header));
-        let outcome = match written {
-            Ok(()) => format!("it was written again from {STATE}"),
-            Err(_) => format!("{STATE} is used instead"),
-        };
-        notify(format_args!(
-            "warning: {}: {fault}; {outcome}",
-            path.display()
-        ));
+impl Chosen {
+    /// Reads the checkpoint; where a model is damaged, the state beside it.
+    fn read(self, folder: &Path) -> Result<(Saved, Option<&'static str>)> {
+        let state = folder.join(STATE);
+        match checkpoint::read(&self.path) {
+            Err(_) if self.path != state && state.is_file() => {
+                Ok((checkpoint::read(&state)?, Some("was damaged")))
+            }
+            read => Ok((read?, self.fault)),
+        }
     }
+}
+
+/// Writes the model again from the training state `saved`, if no other process is writing
+/// there and the state is still the same.
+fn mend_model(folder: &Path, fault: &str, saved: &Saved) {
+    let path = folder.join(MODEL);
+    let write = || -> Result<()> {
+        let _lock = Folder::lock(folder)?;
+        if checkpoint::header_of(&folder.join(STATE)).as_ref() != Some(&saved.header) {
+            return Err(Error::run(folder, "has changed"));
+        }
+        let model = saved.tensors.iter().filter_map(|(name, tensor)| {
+            Some((name.strip_prefix("model.")?.to_string(), tensor.clone()))
+        });
+        checkpoint::write(&path, &model.collect(), &saved.header.of_model())
+    };
+    let outcome = match write() {
+        Ok(()) => format!("it was written again from {STATE}"),
+        Err(_) => format!("{STATE} is used instead"),
+    };
+    notify(format_args!(
+        "warning: {}: {fault}; {outcome}",
+        path.display()
+    ));
 }
 
 impl Run {

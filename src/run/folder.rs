@@ -111,7 +111,9 @@ impl Folder {
     /// try can use its name. Files of others stay, and so does the folder then.
     pub fn discard(&self) {
         let saved = [STATE, MODEL, SUMMARY];
-        if !self.is_new || saved.iter().any(|name| self.path.join(name).exists()) {
+        let is_saved = saved.iter().any(|name| self.path.join(name).exists());
+        // What stands there may be another folder by now.
+        if !self.is_new || is_saved || self.check().is_err() {
             return;
         }
         for name in [CONFIG, TOKENIZER, METRICS, LOCK] {
@@ -216,6 +218,15 @@ mod tests {
             Folder::lock(&path)?.discard();
             assert!(path.exists());
         }
+        // What was put in its place stays.
+        let path = base.path().join("b");
+        let folder = Folder::create(&path)?;
+        std::fs::rename(&path, base.path().join("moved")).unwrap();
+        let other = Folder::create(&path)?;
+        std::fs::write(path.join(CONFIG), "x").unwrap();
+        folder.discard();
+        assert!(path.join(CONFIG).exists());
+        other.check()?;
         Ok(())
     }
 

@@ -161,7 +161,11 @@ impl Run {
     /// What a summary in this folder belongs to.
     fn origin_in(&self, folder: &Path) -> Option<Origin> {
         let model = checkpoint::header_of(&folder.join(MODEL))?;
-        Some(Origin::new(&self.config, model.checksum))
+        Some(Origin {
+            settings: settings::of(&self.config),
+            model: format!("{:08x}", model.checksum),
+            data: self.fingerprints().ok()?,
+        })
     }
 
     /// Trains to the end, evaluates, and writes the files of a run if there is a folder.
@@ -202,7 +206,12 @@ impl Run {
     /// purpose: the state first, which everything else follows from.
     fn bring_up_to_date(&mut self, folder: &Path) -> Result<()> {
         self.check_folder(folder)?;
-        if self.previous.is_some() {
+        if let Some(previous) = &self.previous {
+            // So that a kill from here on leaves settings that the new state knows.
+            let mut table: toml::Table = previous.parse().unwrap_or_default();
+            let data = self.config.to_table().remove("data");
+            table.extend(data.map(|data| ("data".to_string(), data)));
+            write_settings(folder, &table)?;
             self.save(folder)?;
             self.previous = None; // config.toml has the new settings now
             return Ok(());
@@ -221,9 +230,16 @@ impl Run {
     /// Refuses to write to the folder of this run if it is another one by now.
     fn check_folder(&self, folder: &Path) -> Result<()> {
         match &self.folder {
-            Some(own) if own.path() == folder => own.check(),
+            Some(own) if self.is_own(folder) => own.check(),
             _ => Ok(()),
         }
+    }
+
+    /// Whether this is the folder that the run has locked.
+    fn is_own(&self, folder: &Path) -> bool {
+        let real = |path: &Path| std::fs::canonicalize(path).ok();
+        let same = |own: &Path| own == folder || real(own).is_some() && real(own) == real(folder);
+        self.folder().is_some_and(same)
     }
 
     /// Trains until `epochs` epochs are complete, at most those of the configuration,
@@ -321,14 +337,7 @@ impl Run {
     /// Writes the files that the weights depend on: the configuration and, for text, the
     /// tokenizer.
     fn describe_in(&self, folder: &Path) -> Result<()> {
-        let path = folder.join(CONFIG);
-        // The same settings with comments of the user stay as they are.
-        let read = |text: &str| text.parse::<toml::Table>().ok();
-        let config = self.config.to_toml();
-        let found = disk::read_text(&path).ok().and_then(|text| read(&text));
-        if found.is_none() || found != read(&config) {
-            disk::replace(&path, config.as_bytes())?;
-        }
+        write_settings(folder, &self.config.to_table())?;
         match &self.data.text {
             Some(text) => {
                 disk::replace(&folder.join(TOKENIZER), text.tokenizer.to_json().as_bytes())
@@ -364,8 +373,10 @@ impl Run {
             });
         }
         self.check_folder(folder)?;
-        if self.folder() != Some(folder) {
+        let mut _lock = None;
+        if !self.is_own(folder) {
             std::fs::create_dir_all(folder).map_err(Error::file("create", folder))?;
+            _lock = Some(Folder::lock(folder)?);
         }
         let header = self.header()?;
         // A run without a checkpoint starts from its configuration.
@@ -385,8 +396,16 @@ impl Run {
             .into_iter()
             .flatten()
             .any(|own| real(own) == real(folder));
-        let Ok(config) = std::fs::read_to_string(folder.join(CONFIG)) else {
-            return Ok(());
+        let Ok(config) = disk::read_text(&folder.join(CONFIG)) else {
+            let files = [STATE, MODEL, SUMMARY].map(|name| folder.join(name));
+            return match files.iter().any(|file| file.exists()) {
+                false => Ok(()),
+                true => Err(Error::run(
+                    folder,
+                    "holds a run without a readable config.toml; it is not overwritten, choose \
+                     another folder",
+                )),
+            };
         };
         // Compared as TOML, since comments may have been added.
         let read = |text: &str| text.parse::<toml::Table>().ok();
@@ -422,8 +441,34 @@ impl Run {
         let restored = self.restore(tensors);
         restored.map_err(|error| Error::run(path, error.to_string()))?;
         (self.epoch, self.step) = (header.epoch, header.step);
+        if resumes {
+            self.step = self.step_with_this_batch(&header)?;
+        }
         self.tally = header.sums.into();
         Ok(())
+    }
+
+    /// The step of a checkpoint, if epochs have another number of steps since `batch` was
+    /// changed. Within an epoch that is refused: its batches would not fit together.
+    fn step_with_this_batch(&self, header: &Header) -> Result<u64> {
+        let before = header.settings.as_deref();
+        let before = before.and_then(|settings| settings::number(settings, "batch"));
+        let (Some(before), Some(examples)) = (before, header.examples) else {
+            return Ok(header.step);
+        };
+        let steps = examples.div_ceil(before.min(examples).max(1)).max(1);
+        match header.step == (header.epoch * steps) as u64 {
+            _ if steps == self.steps_per_epoch() => Ok(header.step),
+            true => Ok((header.epoch * self.steps_per_epoch()) as u64),
+            false => {
+                let expected = format!(
+                    "{before}, since the run stopped within epoch {}; change it between epochs",
+                    header.epoch + 1
+                );
+                let batch = self.config.run.batch;
+                Err(Error::setting("batch", batch, "the settings", expected))
+            }
+        }
     }
 
     /// Refuses data that differ from those of a checkpoint.
@@ -514,6 +559,19 @@ impl Run {
         }
         Ok(())
     }
+}
+
+/// Writes `config.toml`. If it has the same settings, with comments of the user, it stays as
+/// it is.
+fn write_settings(folder: &Path, settings: &toml::Table) -> Result<()> {
+    let path = folder.join(CONFIG);
+    let found = disk::read_text(&path).ok();
+    let found = found.and_then(|text| text.parse::<toml::Table>().ok());
+    if found.as_ref() == Some(settings) {
+        return Ok(());
+    }
+    let text = toml::to_string(settings).expect("tables of plain values can be written");
+    disk::replace(&path, text.as_bytes())
 }
 
 /// The parts of the data.

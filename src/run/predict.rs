@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::Run;
 use crate::data::{pictures, Content};
-use crate::error::{Error, Result};
+use crate::error::{notify, Error, Result};
 use crate::run::folder::SUMMARY;
 use crate::run::summary;
 
@@ -89,7 +89,20 @@ impl Run {
     /// `readout`, else the first one of the network.
     pub fn preferred_readout(&self) -> String {
         let folders = [self.folder(), self.origin.as_deref()];
-        let of_folder = |folder: &Path| summary::read(&folder.join(SUMMARY)).ok();
+        let of_folder = |folder: &Path| {
+            let path = folder.join(SUMMARY);
+            match summary::read(&path) {
+                Ok(summary) => Some(summary),
+                Err(error) => {
+                    if path.exists() {
+                        notify(format_args!(
+                            "warning: its choice of a readout is not used: {error}"
+                        ));
+                    }
+                    None
+                }
+            }
+        };
         let summary = folders.into_iter().flatten().find_map(of_folder);
         let chosen = summary.and_then(|summary| Some(summary["test"]["readout"].as_str()?.into()));
         let first = || self.architecture.net().readouts.first();

@@ -2,7 +2,9 @@
 
 use toml::{Table, Value};
 
-use crate::plugin::config::Config;
+use crate::error::Result;
+use crate::plugin::config::{Config, NO_PRESET};
+use crate::plugin::source::Source;
 
 /// The settings without the data set: its files may be elsewhere today, and its content is
 /// bound by fingerprints.
@@ -10,6 +12,27 @@ pub(super) fn of(config: &Config) -> String {
     let mut table = config.to_table();
     table.remove("data");
     toml::to_string(&table).expect("tables of plain values can be written")
+}
+
+/// Settings as a checkpoint or a summary has them, completed by the defaults of this version.
+///
+/// # Errors
+/// As [`Config::resolve`].
+pub(super) fn completed(architecture: &str, settings: &str) -> Result<String> {
+    let mut table: Table = settings.parse().unwrap_or_default();
+    table.remove("architecture");
+    let source = Source {
+        origin: "the checkpoint".into(),
+        table,
+    };
+    let config = Config::resolve_for(architecture, Some(NO_PRESET), vec![source], false)?;
+    Ok(of(&config))
+}
+
+/// One number of the settings, such as `batch`.
+pub(super) fn number(settings: &str, key: &str) -> Option<usize> {
+    let table: Table = settings.parse().ok()?;
+    usize::try_from(table.get(key)?.as_integer()?).ok()
 }
 
 /// The first setting that differs, with its values before and now; `None` if all are alike.

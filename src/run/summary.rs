@@ -99,7 +99,8 @@ fn checksum(text: &str) -> String {
 /// # Errors
 /// [`Error::File`]; [`Error::Run`] for a file that is damaged or was changed.
 pub(crate) fn read(path: &Path) -> Result<Value> {
-    let text = disk::read_text(path)?;
+    // Some programs write other ends of lines.
+    let text = disk::read_text(path)?.replace("\r\n", "\n");
     let last = format!(",\n  \"{CHECKSUM}\": \"");
     let parts = text.rsplit_once(&last);
     let whole = parts.and_then(|(open, found)| {
@@ -108,8 +109,8 @@ pub(crate) fn read(path: &Path) -> Result<Value> {
     });
     let value = whole.and_then(|text| serde_json::from_str(text).ok());
     value.ok_or_else(|| {
-        let problem = "is damaged, or was changed after it was written; `onward resume RUN` \
-                       writes it again";
+        let problem = "is damaged, was changed after it was written, or is of an older version; \
+                       `onward resume` writes it again for a run with its checkpoint";
         Error::run(path, problem)
     })
 }
@@ -153,7 +154,7 @@ pub struct Summary {
     pub test: Evaluation,
     /// The version of this program.
     pub version: String,
-    /// The checksum of the settings, and that of the model; of a run with a folder.
+    /// What it belongs to; of a run with a folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub of: Option<Origin>,
 }
@@ -161,24 +162,20 @@ pub struct Summary {
 /// What a summary belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
-    /// The checksum of the settings.
+    /// The settings as TOML, without the data set.
     pub settings: String,
     /// The checksum of `model.safetensors`.
     pub model: String,
+    /// The fingerprints of the training, validation and test part.
+    pub data: [u32; 3],
 }
 
 impl Origin {
-    /// The origin of a summary, given the checksum of the model.
-    pub(crate) fn new(config: &Config, model: u32) -> Self {
-        Self {
-            settings: checksum(&settings::of(config)),
-            model: format!("{model:08x}"),
-        }
-    }
-
-    /// Whether the settings are those of a configuration.
+    /// Whether the settings are those of a configuration. Settings that are newer than the
+    /// summary count as their defaults.
     pub(crate) fn is_of(&self, config: &Config) -> bool {
-        self.settings == checksum(&settings::of(config))
+        let settings = settings::completed(&config.architecture, &self.settings);
+        settings.is_ok_and(|settings| settings == settings::of(config))
     }
 }
 
@@ -208,8 +205,9 @@ mod tests {
             test: Evaluation::of(BTreeMap::new(), 4, BTreeMap::new()).by("x"),
             version: "0".into(),
             of: Some(Origin {
-                settings: "12345678".into(),
+                settings: "lr = 1.0".into(),
                 model: "9abcdef0".into(),
+                data: [1, 2, 3],
             }),
         };
         let text = to_text(&summary);

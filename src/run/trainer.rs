@@ -78,7 +78,9 @@ impl Run {
                 let problem = "no training examples; open the run with its data";
                 return Err(Error::usage("data", problem));
             }
-            self.check_memory()?;
+            if self.epoch < last.min(epochs) {
+                self.check_memory()?;
+            }
             let blocks = self.blocks();
             let (config, epoch) = (&self.config, self.epoch);
             observer.on(&Event::Started {

@@ -638,7 +638,7 @@ fn fewer_epochs_than_complete_ones_are_refused() {
     let message = fails(2, &["resume", str(&run), "--epochs", "1"]);
     assert!(
         message.contains("`epochs` = 1 (from --epochs 1)")
-            && message.contains("the 2 epochs that are complete"),
+            && message.contains("at least the 2 epochs"),
         "{message}"
     );
     assert_eq!(files(&run), before);

@@ -217,7 +217,8 @@ fn runs_without_a_folder_are_numbered_and_an_existing_run_is_never_overwritten()
     std::fs::write(&file, "mine").unwrap();
     fails(1, &train(&file, &[]));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
-    for name in ["progressive-digits-1", "progressive-digits-1-2"] {
+    let name = "progressive-digits-hidden=20-data.size=100-1";
+    for name in [name.to_string(), format!("{name}-2")] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_onward"));
         command.args([
             "train",
@@ -237,7 +238,7 @@ fn runs_without_a_folder_are_numbered_and_an_existing_run_is_never_overwritten()
         assert!(
             base.path()
                 .join("runs")
-                .join(name)
+                .join(&name)
                 .join("summary.json")
                 .is_file(),
             "{name}"
@@ -1023,4 +1024,66 @@ fn a_report_has_the_runs_sorted_and_says_which_have_no_result() {
         command.starts_with("onward train progressive "),
         "{command}"
     );
+}
+
+#[test]
+fn a_dry_run_is_a_configuration_and_writes_nothing() {
+    let base = tempfile::tempdir().unwrap();
+    let run = base.path().join("run");
+    let printed = succeeds(&train(&run, &["--dry-run"]));
+    assert!(!run.exists());
+    for part in [
+        "hidden = [40, 40]",
+        "# variable    blocks.0.layer.weight [784, 40]",
+        "# parameters  33",
+        "# steps       2 epochs of ",
+        "# time        about ",
+    ] {
+        assert!(printed.contains(part), "{part} is missing from\n{printed}");
+    }
+    // It repeats the run.
+    let config = base.path().join("config.toml");
+    std::fs::write(&config, &printed).unwrap();
+    let other = base.path().join("other");
+    succeeds(&[
+        "train",
+        "progressive",
+        "--quiet",
+        "--config",
+        config.to_str().unwrap(),
+        "--out",
+        other.to_str().unwrap(),
+    ]);
+    succeeds(&train(&run, &[]));
+    let model = |run: &Path| std::fs::read(run.join("model.safetensors")).unwrap();
+    assert_eq!(model(&run), model(&other));
+}
+
+#[test]
+fn the_name_of_a_run_says_what_was_set() {
+    let base = tempfile::tempdir().unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_onward"))
+        .args([
+            "train",
+            "progressive",
+            "--quiet",
+            "--preset",
+            "hinton",
+            "--epochs",
+            "1",
+        ])
+        .args([
+            "--set",
+            "hidden=[10,20]",
+            "--set",
+            "data.size=200",
+            "--set",
+            "lr=0.02",
+        ])
+        .current_dir(base.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let name = "progressive-hinton-digits-hidden=10x20-data.size=200-lr=0.02-1";
+    assert!(base.path().join("runs").join(name).is_dir());
 }

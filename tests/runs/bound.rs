@@ -164,6 +164,57 @@ fn data_that_changed_are_noticed() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn changes_that_would_break_a_run_are_refused_before_anything_is_written() -> Result<()> {
+    let base = tempfile::tempdir().unwrap();
+    let folder = base.path().join("run");
+    trained(&folder, 1);
+    let before = contents(&folder);
+    let changed = |key: &str, value: i64| -> String {
+        match Run::open(&folder).and_then(|run| run.set(key, value).resume()) {
+            Ok(_) => "it was resumed".into(),
+            Err(error) => error.to_string(),
+        }
+    };
+    let found = changed("epochs", 1);
+    assert!(found.contains("at least the 2 epochs"), "{found}");
+    assert_eq!(contents(&folder), before);
+    // Between epochs, another batch gives another number of steps.
+    Run::open(&folder)?
+        .set("batch", 30)
+        .set("epochs", 3)
+        .resume()?
+        .fit(&mut ())?;
+    let run = resumed(&folder)?;
+    assert!(run.is_finished() && run.epoch() == 3);
+    drop(run);
+    // Without its checkpoint, a result is not trained again in its place.
+    for file in ["state.safetensors", "model.safetensors"] {
+        fs::remove_file(folder.join(file)).unwrap();
+    }
+    let found = message(&folder);
+    assert!(
+        found.contains("has a result but no state.safetensors"),
+        "{found}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_damaged_model_is_written_again_from_the_state() -> Result<()> {
+    let base = tempfile::tempdir().unwrap();
+    let folder = base.path().join("run");
+    trained(&folder, 1);
+    let path = folder.join("model.safetensors");
+    let model = fs::read(&path).unwrap();
+    let mut bad = model.clone();
+    *bad.last_mut().unwrap() ^= 1;
+    fs::write(&path, bad).unwrap();
+    Run::open(&folder)?.without_data().build()?;
+    assert_eq!(fs::read(&path).unwrap(), model);
+    Ok(())
+}
+
 /// Trains, and calls `f` with the folder at the end of the first epoch.
 fn disturbed(folder: &Path, f: impl Fn(&Path) + Sync) -> String {
     let mut run = tiny(1).set("epochs", 4).out(folder).build().unwrap();

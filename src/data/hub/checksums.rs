@@ -26,15 +26,22 @@ pub(super) fn write(folder: &Path, files: &[&str]) -> Result<()> {
     disk::replace(&folder.join(NAME), lines?.as_bytes())
 }
 
-/// What is wrong with the files of a data set in the cache, if there is anything.
+/// Whether the files in a folder were written here: others are those of the user.
+pub(super) fn are_ours(folder: &Path) -> bool {
+    folder.join(NAME).is_file()
+}
+
+/// What is wrong with the files of a data set in the cache, if there is anything. The user's
+/// own files are not looked at.
 pub(super) fn damage(folder: &Path, files: &[&str]) -> Option<String> {
-    let known = disk::read_text(&folder.join(NAME)).ok();
+    if !are_ours(folder) {
+        return None;
+    }
+    let known = disk::read_text(&folder.join(NAME)).unwrap_or_default();
     files.iter().find_map(|file| {
         if !folder.join(file).is_file() {
             return Some(format!("{file} is missing"));
         }
-        // Written by an older version, or put there by hand.
-        let known = known.as_ref()?;
         match line(folder, file) {
             Ok(line) if known.contains(&line) => None,
             _ => Some(format!("{file} has changed")),

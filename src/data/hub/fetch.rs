@@ -35,8 +35,13 @@ pub(super) fn fetch(
     fs::create_dir_all(cache).map_err(Error::file("create", cache))?;
     let target = cache.join(name);
     let _lock = lock(cache, name)?;
-    if checksums::damage(&target, files).is_none() {
+    if checksums::are_ours(&target) && checksums::damage(&target, files).is_none() {
         return Ok(()); // downloaded by the other process
+    }
+    if target.exists() && !checksums::are_ours(&target) {
+        let problem = "has other files than this data set needs; complete them, or move them away \
+                       to download it here";
+        return Err(Error::data(target, problem));
     }
     let part = cache.join(format!(".{name}.part"));
     if part.exists() {
@@ -102,8 +107,7 @@ fn fetch_into(hub: &Hub, part: &Path, name: &str) -> Result<[Images; 2]> {
     ));
     let client = HFClientSync::from_inner(client).map_err(|error| fault(repository, &error))?;
     let tables = patiently(&folder, PATIENCE, hub.most(), move |total| {
-        // Errors of the connection are reported by the download below.
-        let about = Announced::of(&client, repository).unwrap_or_default();
+        let about = Announced::of(&client, repository).map_err(|error| causes(&error))?;
         total.store(about.size, Ordering::Relaxed);
         match about.odd {
             Some(odd) => Err(odd),
@@ -227,15 +231,14 @@ impl Announced {
         let repository = client.dataset(owner, name);
         let info = repository.info().revision(REVISION).send()?;
         let files = info.siblings.unwrap_or_default().into_iter();
+        let files = files.map(|file| file.rfilename);
+        let files: Vec<String> = files.filter(|file| file.ends_with(".parquet")).collect();
         let mut announced = Self::default();
-        for file in files.map(|file| file.rfilename) {
-            if !file.ends_with(".parquet") {
-                continue;
-            }
-            if !file.split('/').all(is_plain) {
-                announced.odd = Some(format!("refused a file of the name {file:?}"));
-                return Ok(announced);
-            }
+        if let Some(file) = files.iter().find(|file| !file.split('/').all(is_plain)) {
+            announced.odd = Some(format!("refused a file of the name {file:?}"));
+            return Ok(announced);
+        }
+        for file in files {
             let about = repository.get_file_metadata().filepath(file);
             let about = about.revision(REVISION).send()?;
             for mark in [&about.etag, &about.commit_hash] {

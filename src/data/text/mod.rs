@@ -40,6 +40,14 @@ pub struct Text {
 pub fn read(path: &Path) -> Result<String> {
     let fault = |problem: String| Error::data(path, problem);
     let room = memory::available().unwrap_or(u64::MAX) / 4;
+    let size = disk::open(path)?.metadata().map_or(0, |about| about.len());
+    if size > room {
+        let [size, room] = [size, room].map(|bytes| bytes >> 20);
+        return Err(fault(format!(
+            "has {size} MB, expected at most {room} MB, a quarter of the free memory; use a part \
+             of the text"
+        )));
+    }
     let bytes = disk::read(path, room)?;
     if let Some(encoding) = wide(&bytes) {
         let cure = format!(

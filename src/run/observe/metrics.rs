@@ -92,6 +92,13 @@ impl Metrics {
 
     fn write(&mut self, value: &Value) {
         self.waiting += &format!("{value}\n");
+        self.write_waiting();
+    }
+
+    fn write_waiting(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
         // One call for all of it, so that an interruption leaves no incomplete line.
         match self.file.write_all(self.waiting.as_bytes()) {
             Ok(()) => {
@@ -103,8 +110,7 @@ impl Metrics {
                 let _ = self.file.set_len(self.length);
                 if !self.has_warned {
                     notify(format_args!(
-                        "warning: cannot write metrics.jsonl, trying again after the next \
-                         epoch: {error}"
+                        "warning: cannot write metrics.jsonl, trying again later: {error}"
                     ));
                 }
                 self.has_warned = true;
@@ -113,6 +119,7 @@ impl Metrics {
     }
 
     fn synchronise(&mut self) {
+        self.write_waiting();
         // What is not on the disk after a power failure is written again by a resumed run.
         let _ = self.file.sync_data();
     }

@@ -1,0 +1,68 @@
+//! `onward train --dry-run`: what a training would be.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::outcome::duration;
+use super::output::print;
+use crate::data::Split;
+use crate::error::Result;
+use crate::run::observe::Event;
+use crate::run::Run;
+
+/// The steps that are timed, after a first one that is not.
+const TIMED: u32 = 10;
+
+/// Prints the settings in force as a configuration file and, as comments, the data, the
+/// variables, the memory and an estimate of the time. `stop` is the run's own flag.
+///
+/// # Errors
+/// Errors of the first steps.
+pub(super) fn show(mut run: Run, stop: &Arc<AtomicBool>) -> Result<()> {
+    let mut text = run.config().to_toml();
+    let count = |split| run.data().split(split).len();
+    let [train, validation, test] = [Split::Train, Split::Validation, Split::Test].map(count);
+    text += &format!(
+        "\n# examples    {train} training, {validation} validation, {test} test\n# device      {}\n",
+        run.device()
+    );
+    let mut parameters = 0;
+    for (name, var) in run.vars().learned() {
+        parameters += var.elem_count();
+        text += &format!("# variable    {name} {:?}\n", var.dims());
+    }
+    text += &format!("# parameters  {parameters}\n");
+    let (steps, epochs) = (run.steps_per_epoch(), run.epochs());
+    let step = time_of_a_step(&mut run, stop)?;
+    let all = step.map(|step| step * (steps * epochs) as u32);
+    let time = all.map_or("unknown".into(), |all| {
+        format!("about {}, without evaluation", duration(all.as_secs_f64()))
+    });
+    text += &format!("# steps       {epochs} epochs of {steps}\n# time        {time}\n");
+    if let Some(peak) = crate::kernels::memory::peak_mb() {
+        text += &format!("# memory      {peak:.0} MB after the first steps\n");
+    }
+    print(&text)
+}
+
+/// Takes the first steps of a run, which is not used afterwards.
+fn time_of_a_step(run: &mut Run, stop: &Arc<AtomicBool>) -> Result<Option<Duration>> {
+    let (mut taken, mut started, mut last) = (0u32, None, None);
+    let mut observer = |event: &Event<'_>| {
+        if let Event::Stepped { .. } = event {
+            taken += 1;
+            started.get_or_insert_with(Instant::now);
+            last = Some(Instant::now());
+            if taken > TIMED {
+                stop.store(true, Ordering::Relaxed);
+            }
+        }
+    };
+    match run.train_until(1, &mut observer) {
+        Err(error) if !error.is_stopped() => return Err(error),
+        _ => (),
+    }
+    let between = started.zip(last).filter(|_| taken > 1);
+    Ok(between.map(|(started, last)| (last - started) / (taken - 1)))
+}
