@@ -69,8 +69,10 @@ pub(super) struct Row {
     pub test: Option<Measure>,
     /// The test results of all readouts and n-gram baselines.
     pub scores: Vec<(String, Measure)>,
-    /// The command that repeats it.
+    /// The command that repeats it, unless there are changes.
     pub command: String,
+    /// Settings that were changed on the way.
+    pub changes: Vec<String>,
     /// Why there is no result.
     pub problem: Option<String>,
 }
@@ -105,6 +107,7 @@ impl Row {
             test: None,
             scores: Vec::new(),
             command: String::new(),
+            changes: Vec::new(),
             problem: None,
         }
     }
@@ -161,6 +164,7 @@ impl Row {
                 .map(|(name, score)| (name.clone(), Measure::of(score)))
                 .collect(),
             command: shortest(&wanted, &run.join(CONFIG))?,
+            changes: serde_json::from_value(summary["changes"].clone()).unwrap_or_default(),
             ..Self::named(run, base)
         })
     }
@@ -192,6 +196,7 @@ fn csv(rows: &[Row]) -> String {
         "test",
         "unit",
         "command",
+        "changes",
         "problem",
     ];
     let mut lines = csv_line(&names.map(String::from));
@@ -210,6 +215,7 @@ fn csv(rows: &[Row]) -> String {
             value(row.test),
             row.test.map_or("", |measure| measure.unit.word()).into(),
             row.command.clone(),
+            row.changes.join("; "),
             row.problem.clone().unwrap_or_default(),
         ]);
     }

@@ -45,9 +45,9 @@ pub(super) fn of(rows: &[Row]) -> String {
         rows.iter().partition(|row| row.problem.is_none());
     let mut groups: Vec<Vec<&Row>> = Vec::new();
     for row in finished {
-        let group = groups
-            .iter_mut()
-            .find(|group| group[0].without_seed() == row.without_seed());
+        let group = groups.iter_mut().find(|group| {
+            group[0].without_seed() == row.without_seed() && group[0].changes == row.changes
+        });
         match group {
             Some(group) => group.push(row),
             None => groups.push(vec![row]),
@@ -99,8 +99,12 @@ fn line(alike: &[&Row]) -> String {
         let (mean, _) = statistics(alike.iter().map(|row| row.score(name)))?;
         Some(format!(", {mean} ({name})"))
     });
+    let changes = match &first.changes[..] {
+        [] => String::new(),
+        changes => format!("; changed on the way: {}", markdown(&changes.join("; "))),
+    };
     format!(
-        "| {names} | {} | {} | {seeds} | {} | {} ({}){} | {} |\n",
+        "| {names} | {} | {} | {seeds} | {} | {} ({}){} | {}{changes} |\n",
         markdown(&first.data),
         number(first.epochs),
         shown(validation),

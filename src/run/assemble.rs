@@ -112,6 +112,7 @@ pub(super) fn assemble(config: Config, source: Source, around: Surroundings) -> 
         tally: Tally::default(),
         fingerprints: OnceLock::new(),
         previous: None,
+        changes: Vec::new(),
         origin: None,
         folder: None,
         stop: Arc::default(),

@@ -217,6 +217,13 @@ impl RunBuilder {
         let Some((key, wanted_value, found_value)) = difference else {
             return Ok(None);
         };
+        // What is set on purpose now counts, whatever the file has.
+        let mut of_run = self.clone();
+        of_run.sources[0].table = with_data(wanted);
+        let [now, then] = [self.config()?, of_run.config()?].map(|config| settings::of(&config));
+        if settings::difference(&then, &now).is_none() {
+            return Ok(None);
+        }
         if let Some(previous) = &header.previous {
             if settings::difference(&complete(previous)?, &found).is_none() {
                 return Ok(Some(with_data(wanted)));

@@ -43,6 +43,9 @@ pub(crate) struct Header {
     /// The settings before they were changed on purpose; in a training state only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<String>,
+    /// The settings that were changed on purpose since the run began.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<String>,
     /// The sums of the reports of this epoch, or of the last one; in a training state only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sums: Vec<Sums>,

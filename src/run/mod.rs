@@ -64,6 +64,8 @@ pub struct Run {
     fingerprints: OnceLock<[u32; 3]>,
     /// The settings before they were changed on purpose, when the run was opened.
     previous: Option<String>,
+    /// All settings that were changed on purpose since the run began.
+    changes: Vec<String>,
     /// The folder from which the run was loaded.
     origin: Option<PathBuf>,
     folder: Option<Folder>,
@@ -197,6 +199,7 @@ impl Run {
         };
         let mut summary = self.train_and_evaluate(&mut both)?;
         summary.of = self.origin_in(folder);
+        summary.changes = self.changes.clone();
         self.check_folder(folder)?;
         disk::replace(&folder.join(SUMMARY), summary::to_text(&summary).as_bytes())?;
         Ok(summary)
@@ -207,6 +210,12 @@ impl Run {
     fn bring_up_to_date(&mut self, folder: &Path) -> Result<()> {
         self.check_folder(folder)?;
         if let Some(previous) = &self.previous {
+            let now = settings::of(&self.config);
+            let changed = settings::differences(previous, &now).into_iter();
+            let changed = changed.map(|(key, before, now)| format!("{key} from {before} to {now}"));
+            let changed: Vec<String> = changed.collect();
+            let change = format!("{} after epoch {}", changed.join(", "), self.epoch);
+            self.changes.push(change);
             // So that a kill from here on leaves settings that the new state knows.
             let mut table: toml::Table = previous.parse().unwrap_or_default();
             let data = self.config.to_table().remove("data");
@@ -291,6 +300,7 @@ impl Run {
             data: Some(self.fingerprints()?),
             settings: Some(settings::of(&self.config)),
             previous: self.previous.clone(),
+            changes: self.changes.clone(),
             sums: self.tally.sums()?,
             epoch: self.epoch,
             step: self.step,
@@ -444,6 +454,7 @@ impl Run {
         if resumes {
             self.step = self.step_with_this_batch(&header)?;
         }
+        self.changes = header.changes;
         self.tally = header.sums.into();
         Ok(())
     }

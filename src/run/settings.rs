@@ -1,5 +1,7 @@
 //! The settings of a run, as its checkpoints have them: `config.toml` is bound to them.
 
+use std::collections::BTreeSet;
+
 use toml::{Table, Value};
 
 use crate::error::Result;
@@ -35,25 +37,34 @@ pub(super) fn number(settings: &str, key: &str) -> Option<usize> {
     usize::try_from(table.get(key)?.as_integer()?).ok()
 }
 
-/// The first setting that differs, with its values before and now; `None` if all are alike.
-pub(super) fn difference(before: &str, now: &str) -> Option<(String, String, String)> {
-    let read = |text: &str| text.parse::<Table>().unwrap_or_default();
-    first(&read(before), &read(now), "")
+/// A setting that differs, with its values before and now.
+pub(super) type Difference = (String, String, String);
+
+/// The first setting that differs; `None` if all are alike.
+pub(super) fn difference(before: &str, now: &str) -> Option<Difference> {
+    differences(before, now).into_iter().next()
 }
 
-fn first(before: &Table, now: &Table, prefix: &str) -> Option<(String, String, String)> {
-    let mut keys: Vec<_> = before.keys().chain(now.keys()).collect();
-    keys.sort();
-    keys.into_iter().find_map(|key| {
+/// All settings that differ.
+pub(super) fn differences(before: &str, now: &str) -> Vec<Difference> {
+    let read = |text: &str| text.parse::<Table>().unwrap_or_default();
+    let mut found = Vec::new();
+    collect(&read(before), &read(now), "", &mut found);
+    found
+}
+
+fn collect(before: &Table, now: &Table, prefix: &str, found: &mut Vec<Difference>) {
+    let keys: BTreeSet<_> = before.keys().chain(now.keys()).collect();
+    for key in keys {
         let path = format!("{prefix}{key}");
         match (before.get(key), now.get(key)) {
             (Some(Value::Table(before)), Some(Value::Table(now))) => {
-                first(before, now, &format!("{path}."))
+                collect(before, now, &format!("{path}."), found);
             }
-            (before, now) if before == now => None,
-            (before, now) => Some((path, shown(before), shown(now))),
+            (before, now) if before == now => (),
+            (before, now) => found.push((path, shown(before), shown(now))),
         }
-    })
+    }
 }
 
 fn shown(value: Option<&Value>) -> String {

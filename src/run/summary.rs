@@ -154,6 +154,9 @@ pub struct Summary {
     pub test: Evaluation,
     /// The version of this program.
     pub version: String,
+    /// Settings that were changed on purpose on the way: no single command repeats the run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<String>,
     /// What it belongs to; of a run with a folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub of: Option<Origin>,
@@ -204,6 +207,7 @@ mod tests {
             validation: None,
             test: Evaluation::of(BTreeMap::new(), 4, BTreeMap::new()).by("x"),
             version: "0".into(),
+            changes: Vec::new(),
             of: Some(Origin {
                 settings: "lr = 1.0".into(),
                 model: "9abcdef0".into(),

@@ -61,6 +61,7 @@ impl Run {
             test,
             version: env!("CARGO_PKG_VERSION").into(),
             of: None,
+            changes: Vec::new(),
         };
         observer.on(&Event::Finished { summary: &summary });
         Ok(summary)

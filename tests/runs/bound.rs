@@ -72,9 +72,10 @@ fn a_changed_setting_is_named_and_can_be_changed_on_purpose() -> Result<()> {
         found.contains("`lr` = 0.02") && found.contains("--set lr="),
         "{found}"
     );
-    fs::write(&path, &text).unwrap();
+    // On purpose, also after the file was edited.
     let builder = Run::open(&folder)?.set("lr", 0.02).set("epochs", 3);
-    builder.resume()?.fit(&mut ())?;
+    let summary = builder.resume()?.fit(&mut ())?;
+    assert_eq!(summary.changes.len(), 1, "{:?}", summary.changes);
     let text = fs::read_to_string(&path).unwrap();
     assert!(
         text.contains("lr = 0.02\n") && text.contains("epochs = 3\n"),
