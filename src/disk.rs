@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use tempfile::NamedTempFile;
 
@@ -80,9 +80,7 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
 /// # Errors
 /// [`Error::File`]; errors of `fill`.
 pub(crate) fn replace_by(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(BEGUN).suffix(UNFINISHED);
-    let folder = builder.tempdir_in(parent(path));
+    let folder = unfinished().tempdir_in(parent(path));
     let folder = folder.map_err(Error::file("write", path))?;
     let file = folder.path().join("file");
     fill(&file)?;
@@ -128,7 +126,7 @@ pub(crate) fn remove_unfinished(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
         if is_unfinished(&path) {
-            // What cannot be removed stays, and is in nobody's way.
+            // If this fails, it only takes up room.
             let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path));
         }
     }
@@ -140,10 +138,11 @@ pub(crate) fn is_unfinished(path: &Path) -> bool {
     name.starts_with(BEGUN) && name.ends_with(UNFINISHED)
 }
 
-/// Makes the entries of a folder durable, as `fsync` does for the bytes of a file.
+/// Makes the entries of a folder durable, as `fsync` does for the bytes of a file. Where the
+/// system cannot do that for folders, it does nothing.
 ///
 /// # Errors
-/// Errors of the system. Folders that cannot be synchronised are none.
+/// Errors of the system.
 pub(crate) fn sync(folder: &Path) -> io::Result<()> {
     use ErrorKind::{InvalidInput, PermissionDenied, Unsupported};
     if !cfg!(unix) {
@@ -175,7 +174,7 @@ pub(crate) fn parent(path: &Path) -> &Path {
     }
 }
 
-/// A written file under a name of its own, which nobody else has.
+/// A written file that has a temporary name.
 struct Beside(NamedTempFile);
 
 impl Beside {
@@ -193,15 +192,23 @@ impl Beside {
     }
 }
 
-fn write_beside(path: &Path, bytes: &[u8], permissions: Option<Permissions>) -> Result<Beside> {
+/// The names of files and folders that are still being written.
+fn unfinished() -> tempfile::Builder<'static, 'static> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(BEGUN).suffix(UNFINISHED);
-    let new = new_file();
-    if let Some(new) = &new {
-        builder.permissions(new.clone());
+    builder
+}
+
+/// Writes a temporary file with these permissions, by default those of any new file.
+fn write_beside(path: &Path, bytes: &[u8], permissions: Option<Permissions>) -> Result<Beside> {
+    let mut builder = unfinished();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // Before the user's mask; otherwise only the owner could read it.
+        builder.permissions(Permissions::from_mode(0o666));
     }
-    let folder = parent(path);
-    let written = builder.tempfile_in(folder).and_then(|mut file| {
+    let written = builder.tempfile_in(parent(path)).and_then(|mut file| {
         file.write_all(bytes)?;
         if let Some(permissions) = permissions {
             file.as_file().set_permissions(permissions)?;
@@ -212,21 +219,8 @@ fn write_beside(path: &Path, bytes: &[u8], permissions: Option<Permissions>) -> 
     written.map_err(Error::file("write", path))
 }
 
-/// The permissions of a new file before the user's mask is applied: those of any program.
-/// Temporary files would be the owner's alone.
-#[cfg(unix)]
-fn new_file() -> Option<Permissions> {
-    use std::os::unix::fs::PermissionsExt;
-    Some(Permissions::from_mode(0o666))
-}
-
-#[cfg(not(unix))]
-fn new_file() -> Option<Permissions> {
-    None
-}
-
-/// Makes a folder with what `fill` writes into it, in one step: nobody sees half of it.
-/// `None` if there is something of this name.
+/// Makes a folder that `fill` fills. The folder gets its name when it is complete. `None` if
+/// the name is taken.
 ///
 /// # Errors
 /// [`Error::File`]; errors of `fill`.
@@ -237,15 +231,13 @@ pub(crate) fn create_folder(
     if fs::symlink_metadata(path).is_ok() {
         return Ok(None);
     }
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(BEGUN).suffix(UNFINISHED);
-    let folder = builder.tempdir_in(parent(path));
+    let folder = unfinished().tempdir_in(parent(path));
     let folder = folder.map_err(Error::file("create", path))?;
     open_to_all(folder.path()).map_err(Error::file("create", path))?;
     fill(folder.path())?;
     // An empty folder of this name, made in the meantime, would be replaced: no loss.
     fs::rename(folder.path(), path).map_err(Error::file("create", path))?;
-    let _: PathBuf = folder.keep(); // it is at its place
+    let _ = folder.keep(); // it has another name now
     sync(parent(path)).map_err(Error::file("create", path))?;
     Ok(Some(()))
 }

@@ -10,7 +10,7 @@ use crate::run::summary::Summary;
 /// A run with fewer steps is young: it may still learn.
 const YOUNG: usize = 500;
 
-/// What has to be seen this many times in a row before it is said while the run goes on.
+/// During the run, a problem is reported when it was seen in this many epochs in a row.
 const OFTEN: usize = 2;
 
 /// Watches the goodness of the layers and the error.

@@ -50,7 +50,11 @@ pub(super) fn show(mut run: Run, stop: &Arc<AtomicBool>) -> Result<()> {
 fn time_of_a_step(run: &mut Run, stop: &Arc<AtomicBool>) -> Result<Option<Duration>> {
     let (mut taken, mut started, mut last) = (0u32, None, None);
     let mut observer = |event: &Event<'_>| {
-        if let Event::Stepped { .. } = event {
+        if let Event::Stepped { reports, .. } = event {
+            // On a GPU this waits for the step. An error shows again in the training.
+            let _ = reports
+                .iter()
+                .try_for_each(|(_, report)| report.read().map(|_| ()));
             taken += 1;
             started.get_or_insert_with(Instant::now);
             last = Some(Instant::now());

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
 
-use toml::{Table, Value};
+use toml::Value;
 
 use super::assemble::{assemble, Source as DataSource, Surroundings};
-use super::checkpoint::{self, Saved};
+use super::checkpoint::{self, Header, Saved};
 use super::folder::{Folder, CONFIG, MODEL, STATE, SUMMARY};
 use super::{settings, Run};
 use crate::data::text::Text;
@@ -127,32 +127,19 @@ impl RunBuilder {
     }
 
     fn build_for(self, purpose: Purpose) -> Result<Run> {
-        let mut config = self.config()?;
-        let mut previous = None;
-        if let Some(data) = &mut config.run.data {
-            locate(data);
-        }
         let (mut saved, mut fault) = (None, None);
         if let Some(folder) = &self.saved {
             let (read, problem) = Chosen::of(folder, self.with_data).read(folder)?;
             saved = Some(read);
-            // A run that goes on writes its model again.
+            // A resumed run writes its model anyway.
             fault = problem.filter(|_| purpose == Purpose::Use);
         }
-        if let (Some(folder), Some(saved)) = (&self.saved, &saved) {
-            if let Some(bound) = self.bound(folder, saved)? {
-                // The file is older than the state: the process was killed between the two.
-                let mut restored = self.clone();
-                restored.sources[0].table = bound;
-                config = restored.config()?;
-                if let Some(data) = &mut config.run.data {
-                    locate(data);
-                }
-            }
-            let wanted = saved.header.settings.as_ref();
-            previous = wanted
-                .filter(|wanted| **wanted != settings::of(&config))
-                .cloned();
+        let mut config = match (&self.saved, &saved) {
+            (Some(folder), Some(saved)) => self.bound(folder, &saved.header)?,
+            _ => self.config()?,
+        };
+        if let Some(data) = &mut config.run.data {
+            locate(data);
         }
         let tokenizer = match (&self.saved, &saved) {
             (Some(folder), Some(saved)) => checkpoint::tokenizer(folder, &saved.header)?,
@@ -182,7 +169,6 @@ impl RunBuilder {
             }
             run.restore_from(saved, purpose == Purpose::Resume)?;
         }
-        run.previous = previous;
         run.origin = self.saved;
         if let Some(out) = self.out {
             run.folder = Some(Folder::create(&out)?);
@@ -190,51 +176,47 @@ impl RunBuilder {
         Ok(run)
     }
 
-    /// Refuses a `config.toml` with other settings than those of the checkpoint beside it.
-    /// Returns the settings of the checkpoint if the file has those from before they were
-    /// changed on purpose.
-    fn bound(&self, folder: &Path, saved: &Saved) -> Result<Option<Table>> {
-        let header = &saved.header;
-        let Some(wanted) = header
-            .settings
-            .as_ref()
-            .filter(|_| header.architecture == self.architecture)
-        else {
-            return Ok(None); // of an older version, or of another network: refused later
+    /// The configuration of an opened run. Its `config.toml` must have the settings of the
+    /// checkpoint beside it, except for those that are set on purpose now.
+    ///
+    /// A process that was killed while it changed settings leaves a state with the new ones
+    /// and a file with the old ones; those of the state then count.
+    fn bound(&self, folder: &Path, header: &Header) -> Result<Config> {
+        let config = self.config()?;
+        let wanted = header.settings.as_ref();
+        // Checkpoints of older versions have none; another architecture is refused later.
+        let Some(wanted) = wanted.filter(|_| header.architecture == self.architecture) else {
+            return Ok(config);
         };
-        let data = self.sources[0].table.get("data");
-        let with_data = |settings: &str| -> Table {
-            let mut table: Table = settings.parse().unwrap_or_default();
-            table.remove("architecture");
-            table.extend(data.map(|data| ("data".to_string(), data.clone())));
-            table
+        let of_checkpoint = self.with_settings(wanted)?;
+        let text = settings::of(&config);
+        let difference = settings::difference(&settings::of(&of_checkpoint), &text);
+        let Some((key, before, now)) = difference else {
+            return Ok(config);
         };
-        let mut of_file = self.clone();
-        of_file.sources.truncate(1);
-        let found = settings::of(&of_file.config()?);
-        let complete = |settings: &str| settings::completed(&self.architecture, settings);
-        let difference = settings::difference(&complete(wanted)?, &found);
-        let Some((key, wanted_value, found_value)) = difference else {
-            return Ok(None);
-        };
-        // What is set on purpose now counts, whatever the file has.
-        let mut of_run = self.clone();
-        of_run.sources[0].table = with_data(wanted);
-        let [now, then] = [self.config()?, of_run.config()?].map(|config| settings::of(&config));
-        if settings::difference(&then, &now).is_none() {
-            return Ok(None);
-        }
         if let Some(previous) = &header.previous {
-            if settings::difference(&complete(previous)?, &found).is_none() {
-                return Ok(Some(with_data(wanted)));
+            if settings::of(&self.with_settings(previous)?) == text {
+                return Ok(of_checkpoint);
             }
         }
         let problem = format!(
-            "has `{key}` = {found_value}, but the run was trained with {wanted_value}; put \
-             that back, or change it on purpose: onward resume {} --set {key}=VALUE",
+            "has `{key}` = {now}, but the run was trained with {before}; put that back, or \
+             change it on purpose: onward resume {} --set {key}=VALUE",
             shell_word(&folder.display().to_string())
         );
         Err(Error::run(folder.join(CONFIG), problem))
+    }
+
+    /// The configuration with the settings of a checkpoint instead of those in the file. Data
+    /// and what is set on purpose stay.
+    fn with_settings(&self, settings: &str) -> Result<Config> {
+        let mut builder = self.clone();
+        let file = &mut builder.sources[0].table;
+        let data = file.remove("data");
+        *file = settings.parse().unwrap_or_default();
+        file.remove("architecture");
+        file.extend(data.map(|data| ("data".to_string(), data)));
+        builder.config()
     }
 
     /// Builds the opened run so that it continues in its folder, exactly where it
@@ -334,9 +316,7 @@ impl Chosen {
         };
         Self { path: state, fault }
     }
-}
 
-impl Chosen {
     /// Reads the checkpoint; where a model is damaged, the state beside it.
     fn read(self, folder: &Path) -> Result<(Saved, Option<&'static str>)> {
         let state = folder.join(STATE);

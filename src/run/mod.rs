@@ -192,7 +192,7 @@ impl Run {
         self.bring_up_to_date(folder)?;
         let progress = (self.epoch, self.epochs());
         let mut metrics = Metrics::after(folder, progress, &self.blocks())?;
-        self.complete(&mut metrics)?;
+        self.write_missing(&mut metrics)?;
         let mut both = |event: &Event<'_>| {
             metrics.on(event);
             observer.on(event);
@@ -210,12 +210,6 @@ impl Run {
     fn bring_up_to_date(&mut self, folder: &Path) -> Result<()> {
         self.check_folder(folder)?;
         if let Some(previous) = &self.previous {
-            let now = settings::of(&self.config);
-            let changed = settings::differences(previous, &now).into_iter();
-            let changed = changed.map(|(key, before, now)| format!("{key} from {before} to {now}"));
-            let changed: Vec<String> = changed.collect();
-            let change = format!("{} after epoch {}", changed.join(", "), self.epoch);
-            self.changes.push(change);
             // So that a kill from here on leaves settings that the new state knows.
             let mut table: toml::Table = previous.parse().unwrap_or_default();
             let data = self.config.to_table().remove("data");
@@ -246,9 +240,7 @@ impl Run {
 
     /// Whether this is the folder that the run has locked.
     fn is_own(&self, folder: &Path) -> bool {
-        let real = |path: &Path| std::fs::canonicalize(path).ok();
-        let same = |own: &Path| own == folder || real(own).is_some() && real(own) == real(folder);
-        self.folder().is_some_and(same)
+        self.folder().is_some_and(|own| is_same(own, folder))
     }
 
     /// Trains until `epochs` epochs are complete, at most those of the configuration,
@@ -400,12 +392,8 @@ impl Run {
 
     /// Refuses a folder with contents that would be lost.
     fn check_free(&self, folder: &Path) -> Result<()> {
-        let real = |path: &Path| std::fs::canonicalize(path).ok();
-        let own = [self.folder(), self.origin.as_deref()];
-        let is_own = own
-            .into_iter()
-            .flatten()
-            .any(|own| real(own) == real(folder));
+        let is_origin = |origin: &Path| is_same(origin, folder);
+        let is_own = self.is_own(folder) || self.origin.as_deref().is_some_and(is_origin);
         let Ok(config) = disk::read_text(&folder.join(CONFIG)) else {
             let files = [STATE, MODEL, SUMMARY].map(|name| folder.join(name));
             return match files.iter().any(|file| file.exists()) {
@@ -419,11 +407,16 @@ impl Run {
         };
         // Compared as TOML, since comments may have been added.
         let read = |text: &str| text.parse::<toml::Table>().ok();
+        // After a change of `batch` the same epoch may have fewer steps.
+        let step = if self.previous.is_some() {
+            u64::MAX
+        } else {
+            self.step
+        };
+        let is_later = |header: Header| (header.epoch, header.step) > (self.epoch, step);
         let problem = if !is_own && read(&config) != read(&self.config.to_toml()) {
             "holds another run"
-        } else if checkpoint::header_of(&folder.join(STATE))
-            .is_some_and(|header| (header.epoch, header.step) > (self.epoch, self.step))
-        {
+        } else if checkpoint::header_of(&folder.join(STATE)).is_some_and(is_later) {
             "holds this run at a later time"
         } else {
             return Ok(());
@@ -455,7 +448,27 @@ impl Run {
             self.step = self.step_with_this_batch(&header)?;
         }
         self.changes = header.changes;
+        self.note_changes(header.settings)?;
         self.tally = header.sums.into();
+        Ok(())
+    }
+
+    /// Notes what was set on purpose since the checkpoint with these settings.
+    fn note_changes(&mut self, settings: Option<String>) -> Result<()> {
+        let Some(settings) = settings else {
+            return Ok(()); // of an older version
+        };
+        let before = settings::completed(&self.config.architecture, &settings)?;
+        let changes = settings::differences(&before, &settings::of(&self.config));
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let changes = changes.into_iter();
+        let changes = changes.map(|(key, before, now)| format!("{key} from {before} to {now}"));
+        let changes: Vec<String> = changes.collect();
+        let change = format!("{} after epoch {}", changes.join(", "), self.epoch);
+        self.changes.push(change);
+        self.previous = Some(before);
         Ok(())
     }
 
@@ -570,6 +583,12 @@ impl Run {
         }
         Ok(())
     }
+}
+
+/// Whether both paths lead to one folder.
+fn is_same(a: &Path, b: &Path) -> bool {
+    let real = |path: &Path| std::fs::canonicalize(path).ok();
+    a == b || real(a).is_some_and(|a| real(b) == Some(a))
 }
 
 /// Writes `config.toml`. If it has the same settings, with comments of the user, it stays as

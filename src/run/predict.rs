@@ -96,7 +96,7 @@ impl Run {
                 Err(error) => {
                     if path.exists() {
                         notify(format_args!(
-                            "warning: its choice of a readout is not used: {error}"
+                            "warning: {error}; so the readout that validation chose is unknown"
                         ));
                     }
                     None

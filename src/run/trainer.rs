@@ -208,7 +208,7 @@ impl Run {
     }
 
     /// Writes the lines about the last complete epoch that a stop left out.
-    pub(super) fn complete(&self, metrics: &mut Metrics) -> Result<()> {
+    pub(super) fn write_missing(&self, metrics: &mut Metrics) -> Result<()> {
         let (epoch, steps) = (self.epoch, self.steps_per_epoch());
         if epoch == 0 || self.step != (epoch * steps) as u64 {
             return Ok(());
@@ -218,7 +218,7 @@ impl Run {
             metrics.on(&Event::EpochEnded {
                 epoch,
                 epochs: self.epochs(),
-                seconds: f64::NAN, // nobody knows
+                seconds: f64::NAN, // lost with the stop
                 reports,
             });
         }

@@ -101,7 +101,7 @@ fn files_of_another_run_are_noticed() -> Result<()> {
         bytes("state.safetensors"),
         bytes("summary.json"),
     );
-    // A model: it is written again from the state, by whoever comes first.
+    // The model of another run is replaced, whether the run is opened or resumed.
     let path = one.join("model.safetensors");
     for opens in [true, false] {
         fs::copy(other.join("model.safetensors"), &path).unwrap();
@@ -180,15 +180,15 @@ fn changes_that_would_break_a_run_are_refused_before_anything_is_written() -> Re
     let found = changed("epochs", 1);
     assert!(found.contains("at least the 2 epochs"), "{found}");
     assert_eq!(contents(&folder), before);
-    // Between epochs, another batch gives another number of steps.
-    Run::open(&folder)?
-        .set("batch", 30)
-        .set("epochs", 3)
-        .resume()?
-        .fit(&mut ())?;
-    let run = resumed(&folder)?;
-    assert!(run.is_finished() && run.epoch() == 3);
-    drop(run);
+    // Between epochs, another batch gives more steps, or fewer.
+    for (batch, epochs) in [(30, 3), (1000, 4)] {
+        let builder = Run::open(&folder)?
+            .set("batch", batch)
+            .set("epochs", epochs);
+        builder.resume()?.fit(&mut ())?;
+        let run = resumed(&folder)?;
+        assert!(run.is_finished() && run.epoch() == epochs as usize);
+    }
     // Without its checkpoint, a result is not trained again in its place.
     for file in ["state.safetensors", "model.safetensors"] {
         fs::remove_file(folder.join(file)).unwrap();

@@ -12,6 +12,9 @@ use crate::error::{notify, Error, Result};
 use crate::run::folder::METRICS;
 use crate::run::observe::{Event, Observer};
 
+/// The longest file that is read, in bytes.
+const LONGEST: u64 = 1 << 30;
+
 /// Appends metrics to a file. Lines that cannot be written are written later, before the next
 /// one; if that never succeeds, a warning says so and the run continues.
 pub struct Metrics {
@@ -43,7 +46,7 @@ impl Metrics {
     ) -> Result<Self> {
         let path = folder.join(METRICS);
         let old = match std::fs::symlink_metadata(&path) {
-            Ok(about) if about.is_file() => disk::read(&path, u64::MAX)?,
+            Ok(about) if about.is_file() => disk::read(&path, LONGEST)?,
             _ => Vec::new(),
         };
         // Damaged lines are dropped; they do not prevent the run from resuming.
