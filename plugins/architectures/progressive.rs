@@ -165,7 +165,7 @@ const PRESETS: &[Preset] = &[
             lr = 0.0016
             weight_decay = 0.0
             schedule = "constant"
-            readout_from = 1000
+            readout_from = 1000 # the last layer alone
             head = false
         "#,
     },
@@ -190,7 +190,7 @@ const PRESETS: &[Preset] = &[
             schedule = "steps"
             dropout = 0.1
             normalise = "none"
-            readout_from = 1000
+            readout_from = 1000 # the last layer alone
             head = false
         "#,
     },
@@ -214,7 +214,7 @@ const PRESETS: &[Preset] = &[
             weight_decay = 0.0
             schedule = "steps"
             normalise = "none"
-            readout_from = 1000
+            readout_from = 1000 # the last layer alone
             head = false
         "#,
     },

@@ -28,7 +28,7 @@ onward_core::settings! {
     /// | `a`       | `(B, N)`; `(B, N, H, W)` for a map  | the activity                     |
     /// | `cell(a)` | `(B, K)`                            | of maps: averages over a grid    |
     /// | `D`, `d`  | `(K, C)`, `(C,)`                    | start at 0                       |
-    /// | `C`       | `(N, N)`; `(N, N, map, map)` for maps | used by the loss alone         |
+    /// | `C`       | `(N, N)`; `(N, N, field, field)`    | used by the loss alone           |
     /// | `g`       | `(B, C)`                            | the goodness                     |
     ///
     /// `C` starts as `N(0, 1/√inputs)`. `D` learns from the cross-entropy itself, not from
@@ -46,9 +46,8 @@ onward_core::settings! {
         /// Maps are averaged over a grid, the finest that leaves at most this many numbers
         /// for the prediction.
         inputs: usize = 2048, in 1..;
-        /// Height and width of the kernels of `C` on maps, odd; 0 for no `C`, on maps or
-        /// not.
-        map: usize = 3, in 0..=15;
+        /// Height and width of the kernels of `C` for maps, odd; 0 for no `C` at all.
+        field: usize = 3, in 0..=15;
     }
 }
 
@@ -56,13 +55,13 @@ struct Goodness {
     beta: f64,
     classes: usize,
     decoder: PooledLinear,
-    map: Map,
+    similarity: Similarity,
     /// What the last grade found for `C`.
     found: LastResult<Found>,
 }
 
-/// The map `C`.
-enum Map {
+/// `C`.
+enum Similarity {
     None,
     Linear(Linear),
     Conv(Conv),
@@ -86,22 +85,23 @@ impl Goodness {
             stdev: 1. / (inputs.max(1) as f64).sqrt(),
         };
         let vars = vars.scope("similarity");
-        let map = match (settings.map, input) {
-            (_, _) if settings.map == 0 || settings.beta == 0. => Map::None,
-            (field, &[channels, ..]) if input.len() == 3 => {
+        let field = settings.field;
+        let similarity = match input {
+            _ if field == 0 || settings.beta == 0. => Similarity::None,
+            &[channels, _, _] => {
                 let init = normal(channels * field * field);
-                Map::Conv(Conv::new(&vars, channels, channels, field, 1, init)?)
+                Similarity::Conv(Conv::new(&vars, channels, channels, field, 1, init)?)
             }
             _ => {
                 let inputs = context.inputs();
-                Map::Linear(Linear::new(&vars, inputs, inputs, normal(inputs), false)?)
+                Similarity::Linear(Linear::new(&vars, inputs, inputs, normal(inputs), false)?)
             }
         };
         Ok(Self {
             beta: settings.beta,
             classes: context.classes,
             decoder,
-            map,
+            similarity,
             found: LastResult::default(),
         })
     }
@@ -109,10 +109,10 @@ impl Goodness {
     /// The loss of the similarities, and its gradient with respect to the activity.
     fn similar(&self, activity: &Tensor, labels: &[u32]) -> Result<(Tensor, Tensor)> {
         let mut made = None;
-        let mapped = match &self.map {
-            Map::None => activity.clone(),
-            Map::Linear(linear) => linear.forward(&flat(activity)?, false)?,
-            Map::Conv(conv) => {
+        let mapped = match &self.similarity {
+            Similarity::None => activity.clone(),
+            Similarity::Linear(linear) => linear.forward(&flat(activity)?, false)?,
+            Similarity::Conv(conv) => {
                 let convolved = conv.forward(activity)?;
                 made.insert(convolved).output.clone()
             }
@@ -128,9 +128,9 @@ impl Goodness {
                 (loss, delta.reshape(mapped.shape())?)
             }
         };
-        let gradient = match (&self.map, &made) {
-            (Map::Linear(linear), _) => linear.joined_gradient(&delta)?,
-            (Map::Conv(conv), Some(made)) => conv.input_gradient(activity, made, &delta)?,
+        let gradient = match (&self.similarity, &made) {
+            (Similarity::Linear(linear), _) => linear.joined_gradient(&delta)?,
+            (Similarity::Conv(conv), Some(made)) => conv.input_gradient(activity, made, &delta)?,
             _ => delta.clone(),
         };
         self.found.put(activity, Found { delta, made });
@@ -196,7 +196,7 @@ impl GoodnessFn for Goodness {
             return Ok(());
         };
         self.decoder.update(activity, upstream, optimiser, step)?;
-        if matches!(self.map, Map::None) {
+        if matches!(self.similarity, Similarity::None) {
             return Ok(());
         }
         let mut found = self.found.take(activity);
@@ -208,9 +208,13 @@ impl GoodnessFn for Goodness {
             return Ok(());
         };
         let delta = (delta * self.beta)?;
-        match (&mut self.map, &made) {
-            (Map::Linear(linear), _) => linear.update(&flat(activity)?, &delta, optimiser, step),
-            (Map::Conv(conv), Some(made)) => conv.update(activity, made, &delta, optimiser, step),
+        match (&mut self.similarity, &made) {
+            (Similarity::Linear(linear), _) => {
+                linear.update(&flat(activity)?, &delta, optimiser, step)
+            }
+            (Similarity::Conv(conv), Some(made)) => {
+                conv.update(activity, made, &delta, optimiser, step)
+            }
             _ => Ok(()),
         }
     }

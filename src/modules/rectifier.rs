@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::flow::step::Step;
 use crate::flow::vars::Vars;
 use crate::kernels::{self, ChannelStats, Gate};
+use crate::modules::cache::LastResult;
 use crate::optim::{Gradient, Optimiser};
 
 crate::choices! {
@@ -37,11 +38,11 @@ crate::settings! {
 
 /// `a = max(n, slope·n)` with `n = norm(z) + b`.
 ///
-/// | tensor | shape      |                                                        |
-/// |--------|------------|--------------------------------------------------------|
-/// | `z`    | `(R, N, …)` | the sums of `N` units or channels                      |
-/// | `b`    | `(N,)`     | the variable `bias`, starts at 0                       |
-/// | `a`    | `(R, N, …)` | the activity                                           |
+/// | tensor | shape       |                                   |
+/// |--------|-------------|-----------------------------------|
+/// | `z`    | `(R, N, …)` | the sums of `N` units or channels |
+/// | `b`    | `(N,)`      | the variable `bias`, starts at 0  |
+/// | `a`    | `(R, N, …)` | the activity                      |
 ///
 /// `norm(z) = (z − mean) / √(variance + 10⁻⁵)`, over the batch and all pixels of a channel
 /// (`batch`), or over a whole example (`group`). There is no learned scale: what follows a
@@ -56,7 +57,12 @@ pub struct Rectifier {
     bias: Option<(String, Var)>,
     /// Running means and variances of the channels, for `batch`.
     running: Option<[Var; 2]>,
+    /// The moments of the sums of the last forward pass in training.
+    kept: LastResult<Moments>,
 }
+
+/// Mean and variance, and whether they are fixed instead of those of the sums.
+type Moments = Option<(ChannelStats, bool)>;
 
 impl Rectifier {
     /// The rectifier of `units` units or channels, with its variables at `vars`, and with
@@ -80,6 +86,7 @@ impl Rectifier {
             spec,
             bias,
             running,
+            kept: LastResult::default(),
         })
     }
 
@@ -88,13 +95,17 @@ impl Rectifier {
     /// # Errors
     /// Errors of candle.
     pub fn forward(&self, z: &Tensor, step: &Step) -> Result<Tensor> {
-        let moments = self.moments(z, step)?;
-        let moments = moments.as_ref().map(|(moments, _)| moments);
+        let found = self.moments(z, step)?;
+        let moments = found.as_ref().map(|(moments, _)| moments);
         let bias = match &self.bias {
             Some((_, bias)) => bias.as_detached_tensor(),
             None => Tensor::zeros(z.dim(1)?, z.dtype(), z.device())?,
         };
-        kernels::standardised_relu(z, moments, &bias, self.spec.slope)
+        let activity = kernels::standardised_relu(z, moments, &bias, self.spec.slope)?;
+        if step.train {
+            self.kept.put(z, found);
+        }
+        Ok(activity)
     }
 
     /// What a gradient is multiplied by between the activity and `n`. `gain` is the factor
@@ -123,7 +134,8 @@ impl Rectifier {
         optimiser: &mut Optimiser,
         step: &Step,
     ) -> Result<Tensor> {
-        let moments = self.moments(z, step)?;
+        let kept = self.kept.take(z);
+        let moments = kept.map_or_else(|| self.moments(z, step), Ok)?;
         if let Some((name, bias)) = &self.bias {
             let sums = kernels::channel_sums(&above)?;
             optimiser.update(name, bias, Gradient::Whole(&sums), step)?;
@@ -137,9 +149,8 @@ impl Rectifier {
         below(z, above, moments.as_ref())
     }
 
-    /// The mean and variance for standardising `z`, and whether they are fixed instead of
-    /// computed from `z`.
-    fn moments(&self, z: &Tensor, step: &Step) -> Result<Option<(ChannelStats, bool)>> {
+    /// The mean and variance for standardising `z`.
+    fn moments(&self, z: &Tensor, step: &Step) -> Result<Moments> {
         Ok(match (self.spec.norm, &self.running) {
             (Norm::Group, _) => Some((ChannelStats::of(z, true)?, false)),
             (Norm::Batch, Some(running)) if !step.train => {
