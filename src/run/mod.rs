@@ -10,11 +10,11 @@ pub mod generate;
 pub mod observe;
 pub mod picture;
 pub mod predict;
+mod saving;
 mod settings;
 pub mod summary;
 mod trainer;
 
-use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
@@ -22,8 +22,7 @@ use std::sync::{Arc, OnceLock};
 use candle_core::{DType, Device, Tensor};
 
 pub use self::builder::RunBuilder;
-use self::checkpoint::{Header, Saved, FORMAT};
-use self::folder::{Folder, CONFIG, MODEL, STATE, SUMMARY, TOKENIZER};
+use self::folder::{Folder, MODEL, SUMMARY};
 use self::observe::metrics::Metrics;
 use self::observe::{Event, Observer};
 use self::summary::{Origin, Summary};
@@ -33,9 +32,9 @@ use crate::contract::sampler::NegativeSampler;
 use crate::data::channels::Channels;
 use crate::data::DataSet;
 use crate::disk;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::flow::batch::Batch;
-use crate::flow::examples::{Examples, Split};
+use crate::flow::examples::Examples;
 use crate::flow::step::Step;
 use crate::flow::vars::Vars;
 use crate::kernels;
@@ -154,12 +153,6 @@ impl Run {
         self.epoch >= self.epochs() && self.folder().is_none_or(is_current)
     }
 
-    /// Whether the model in a folder is that of this moment.
-    fn has_model(&self, folder: &Path) -> bool {
-        let header = self.header();
-        header.is_ok_and(|header| checkpoint::is_of(&folder.join(MODEL), &header))
-    }
-
     /// What a summary in this folder belongs to.
     fn origin_in(&self, folder: &Path) -> Option<Origin> {
         let model = checkpoint::header_of(&folder.join(MODEL))?;
@@ -205,44 +198,6 @@ impl Run {
         Ok(summary)
     }
 
-    /// Writes what a run that was killed had no time for, and settings that were changed on
-    /// purpose: the state first, which everything else follows from.
-    fn bring_up_to_date(&mut self, folder: &Path) -> Result<()> {
-        self.check_folder(folder)?;
-        if let Some(previous) = &self.previous {
-            // So that a kill from here on leaves settings that the new state knows.
-            let mut table: toml::Table = previous.parse().unwrap_or_default();
-            let data = self.config.to_table().remove("data");
-            table.extend(data.map(|data| ("data".to_string(), data)));
-            write_settings(folder, &table)?;
-            self.save(folder)?;
-            self.previous = None; // config.toml has the new settings now
-            return Ok(());
-        }
-        self.describe_in(folder)?;
-        if self.step > 0 && !self.has_model(folder) {
-            checkpoint::write(
-                &folder.join(MODEL),
-                &self.model(),
-                &self.header()?.of_model(),
-            )?;
-        }
-        Ok(())
-    }
-
-    /// Refuses to write to the folder of this run if it is another one by now.
-    fn check_folder(&self, folder: &Path) -> Result<()> {
-        match &self.folder {
-            Some(own) if self.is_own(folder) => own.check(),
-            _ => Ok(()),
-        }
-    }
-
-    /// Whether this is the folder that the run has locked.
-    fn is_own(&self, folder: &Path) -> bool {
-        self.folder().is_some_and(|own| is_same(own, folder))
-    }
-
     /// Trains until `epochs` epochs are complete, at most those of the configuration,
     /// without the final evaluation. After [`Run::save`] the run can be loaded and
     /// continued as if it had not stopped.
@@ -280,340 +235,4 @@ impl Run {
         self.architecture
             .scores(&batch, &*self.sampler, readout, &step)
     }
-
-    fn header(&self) -> Result<Header> {
-        let text = self.data.text.as_ref();
-        Ok(Header {
-            format: FORMAT,
-            architecture: self.config.architecture.clone(),
-            spec: self.data.spec.clone(),
-            tokenizer: text.map(|text| text.tokenizer.fingerprint()),
-            examples: Some(self.data.train.len()),
-            data: Some(self.fingerprints()?),
-            settings: Some(settings::of(&self.config)),
-            previous: self.previous.clone(),
-            changes: self.changes.clone(),
-            sums: self.tally.sums()?,
-            epoch: self.epoch,
-            step: self.step,
-            checksum: 0,
-        })
-    }
-
-    /// The fingerprints of the training, validation and test part.
-    fn fingerprints(&self) -> Result<[u32; 3]> {
-        if let Some(known) = self.fingerprints.get() {
-            return Ok(*known);
-        }
-        let mut found = [0; 3];
-        for (found, split) in found.iter_mut().zip(PARTS) {
-            *found = self.data.split(split).fingerprint()?;
-        }
-        Ok(*self.fingerprints.get_or_init(|| found))
-    }
-
-    fn model(&self) -> BTreeMap<String, Tensor> {
-        named(
-            "",
-            self.vars
-                .model()
-                .into_iter()
-                .map(|(name, var)| (name, var.as_detached_tensor())),
-        )
-    }
-
-    /// Everything that the next step depends on.
-    fn state(&self) -> Result<BTreeMap<String, Tensor>> {
-        let mut state = named("model.", self.model());
-        let net = self.architecture.net();
-        let blocks = net.blocks.iter().map(|block| block.optimiser());
-        for optimiser in blocks.chain(net.heads.iter().map(|head| head.optimiser())) {
-            state.extend(named("optimiser.", optimiser.save()?));
-        }
-        let training = self.vars.training_state().into_iter();
-        let training = training.map(|(name, var)| (name, var.as_detached_tensor()));
-        state.extend(named("training.", training));
-        Ok(state)
-    }
-
-    /// Writes the files that the weights depend on: the configuration and, for text, the
-    /// tokenizer.
-    fn describe_in(&self, folder: &Path) -> Result<()> {
-        write_settings(folder, &self.config.to_table())?;
-        match &self.data.text {
-            Some(text) => {
-                disk::replace(&folder.join(TOKENIZER), text.tokenizer.to_json().as_bytes())
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// Writes configuration, training state and model to a folder, which is created if
-    /// needed.
-    ///
-    /// # Errors
-    /// [`Error::Run`] for the folder of another run, or of this one at a later time:
-    /// neither is overwritten. [`Error::Usage`] for a run that was opened without its
-    /// data, and so without its optimisers. [`Error::Diverged`] for values that are not
-    /// finite; existing files are then kept. [`Error::File`].
-    pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
-        let folder = folder.as_ref();
-        if self.data.train.is_empty() {
-            let problem = "opened without its data, to predict; copy its folder instead";
-            return Err(Error::usage("saving a run", problem));
-        }
-        self.check_free(folder)?;
-        // The state includes the weights: one file is replaced atomically, two are not.
-        let state = self.state()?;
-        if let Some(name) = checkpoint::not_finite(&state)? {
-            let (block, value) = (name.clone(), f64::NAN);
-            return Err(Error::Diverged {
-                block,
-                what: "variable",
-                value,
-                step: self.step,
-            });
-        }
-        self.check_folder(folder)?;
-        let mut _lock = None;
-        if !self.is_own(folder) {
-            std::fs::create_dir_all(folder).map_err(Error::file("create", folder))?;
-            _lock = Some(Folder::lock(folder)?);
-        }
-        let header = self.header()?;
-        // A run without a checkpoint starts from its configuration.
-        if !folder.join(CONFIG).exists() {
-            self.describe_in(folder)?;
-        }
-        checkpoint::write(&folder.join(STATE), &state, &header)?;
-        checkpoint::write(&folder.join(MODEL), &self.model(), &header.of_model())?;
-        self.describe_in(folder)
-    }
-
-    /// Refuses a folder with contents that would be lost.
-    fn check_free(&self, folder: &Path) -> Result<()> {
-        let is_origin = |origin: &Path| is_same(origin, folder);
-        let is_own = self.is_own(folder) || self.origin.as_deref().is_some_and(is_origin);
-        let Ok(config) = disk::read_text(&folder.join(CONFIG)) else {
-            let files = [STATE, MODEL, SUMMARY].map(|name| folder.join(name));
-            return match files.iter().any(|file| file.exists()) {
-                false => Ok(()),
-                true => Err(Error::run(
-                    folder,
-                    "holds a run without a readable config.toml; it is not overwritten, choose \
-                     another folder",
-                )),
-            };
-        };
-        // Compared as TOML, since comments may have been added.
-        let read = |text: &str| text.parse::<toml::Table>().ok();
-        // After a change of `batch` the same epoch may have fewer steps.
-        let step = if self.previous.is_some() {
-            u64::MAX
-        } else {
-            self.step
-        };
-        let is_later = |header: Header| (header.epoch, header.step) > (self.epoch, step);
-        let problem = if !is_own && read(&config) != read(&self.config.to_toml()) {
-            "holds another run"
-        } else if checkpoint::header_of(&folder.join(STATE)).is_some_and(is_later) {
-            "holds this run at a later time"
-        } else {
-            return Ok(());
-        };
-        let problem = format!("{problem}; it is not overwritten, choose another folder");
-        Err(Error::run(folder, problem))
-    }
-
-    /// Restores a checkpoint. Resuming requires the same classes and the same number of
-    /// examples.
-    fn restore_from(&mut self, saved: Saved, resumes: bool) -> Result<()> {
-        let Saved {
-            path,
-            tensors,
-            header,
-        } = saved;
-        if header.architecture != self.config.architecture {
-            let (found, wanted) = (&header.architecture, &self.config.architecture);
-            let problem = format!("holds the architecture {found}, expected {wanted}");
-            return Err(Error::run(path, problem));
-        }
-        self.check_data(&path, &header, resumes)?;
-        // The file does not fit the configuration beside it, so this is not a usage
-        // error.
-        let restored = self.restore(tensors);
-        restored.map_err(|error| Error::run(path, error.to_string()))?;
-        (self.epoch, self.step) = (header.epoch, header.step);
-        if resumes {
-            self.step = self.step_with_this_batch(&header)?;
-        }
-        self.changes = header.changes;
-        self.note_changes(header.settings)?;
-        self.tally = header.sums.into();
-        Ok(())
-    }
-
-    /// Notes what was set on purpose since the checkpoint with these settings.
-    fn note_changes(&mut self, settings: Option<String>) -> Result<()> {
-        let Some(settings) = settings else {
-            return Ok(()); // of an older version
-        };
-        let before = settings::completed(&self.config.architecture, &settings)?;
-        let changes = settings::differences(&before, &settings::of(&self.config));
-        if changes.is_empty() {
-            return Ok(());
-        }
-        let changes = changes.into_iter();
-        let changes = changes.map(|(key, before, now)| format!("{key} from {before} to {now}"));
-        let changes: Vec<String> = changes.collect();
-        let change = format!("{} after epoch {}", changes.join(", "), self.epoch);
-        self.changes.push(change);
-        self.previous = Some(before);
-        Ok(())
-    }
-
-    /// The step of a checkpoint, if epochs have another number of steps since `batch` was
-    /// changed. Within an epoch that is refused: its batches would not fit together.
-    fn step_with_this_batch(&self, header: &Header) -> Result<u64> {
-        let before = header.settings.as_deref();
-        let before = before.and_then(|settings| settings::number(settings, "batch"));
-        let (Some(before), Some(examples)) = (before, header.examples) else {
-            return Ok(header.step);
-        };
-        let steps = examples.div_ceil(before.min(examples).max(1)).max(1);
-        match header.step == (header.epoch * steps) as u64 {
-            _ if steps == self.steps_per_epoch() => Ok(header.step),
-            true => Ok((header.epoch * self.steps_per_epoch()) as u64),
-            false => {
-                let expected = format!(
-                    "{before}, since the run stopped within epoch {}; change it between epochs",
-                    header.epoch + 1
-                );
-                let batch = self.config.run.batch;
-                Err(Error::setting("batch", batch, "the settings", expected))
-            }
-        }
-    }
-
-    /// Refuses data that differ from those of a checkpoint.
-    fn check_data(&self, path: &Path, header: &Header, resumes: bool) -> Result<()> {
-        let own = self.header()?;
-        if header.tokenizer != own.tokenizer {
-            let [wanted, found] =
-                [&header.tokenizer, &own.tokenizer].map(|tokenizer| match tokenizer {
-                    Some(fingerprint) => format!("text with the tokenizer {fingerprint}"),
-                    None => "no text".to_string(),
-                });
-            let problem = format!("was trained on {wanted}; found data with {found}");
-            return Err(Error::run(path, problem));
-        }
-        let [wanted, found] = [&header.spec, &own.spec].map(|spec| {
-            format!(
-                "examples of shape {:?} in {} classes",
-                spec.shape,
-                spec.classes.len()
-            )
-        });
-        if wanted != found {
-            let problem = format!("{} was trained on {wanted}; found {found}", path.display());
-            return Err(Error::usage("data", problem));
-        }
-        if !resumes {
-            return Ok(());
-        }
-        let mut classes = header.spec.classes.iter().zip(&own.spec.classes);
-        if let Some((wanted, found)) = classes.find(|(wanted, found)| wanted != found) {
-            let problem =
-                format!("the class {wanted:?} of the run is now {found:?}; restore its name");
-            return Err(Error::usage("data", problem));
-        }
-        let parts = header.data.iter().flatten().zip(own.data.iter().flatten());
-        let changed = parts
-            .zip(PARTS)
-            .find(|((wanted, found), _)| wanted != found);
-        match (header.examples, own.examples) {
-            (Some(wanted), Some(found)) if wanted == found => match changed {
-                Some((_, part)) => {
-                    let problem = format!(
-                        "the {} part is not the one that the run began with: an example or a \
-                         label changed; restore the data, or start a new run",
-                        part.word()
-                    );
-                    Err(Error::usage("data", problem))
-                }
-                None => Ok(()),
-            },
-            (Some(wanted), Some(found)) => {
-                let problem = format!(
-                    "the training part had {wanted} examples when the run began and has \
-                     {found} now; restore the data and their settings, or start a new run"
-                );
-                Err(Error::usage("data", problem))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Restores a model, or a training state that includes the model.
-    fn restore(&mut self, tensors: HashMap<String, Tensor>) -> Result<()> {
-        let below = |prefix: &str| -> HashMap<String, Tensor> {
-            let own = tensors.iter().filter_map(|(name, tensor)| {
-                Some((name.strip_prefix(prefix)?.to_string(), tensor.clone()))
-            });
-            own.collect()
-        };
-        let model = below("model.");
-        if model.is_empty() {
-            return self.vars.restore(&tensors);
-        }
-        if !below("sampler.").is_empty() {
-            let problem = "has roll-outs in the format of an older version, which cannot \
-                           be resumed; its model can still be used";
-            return Err(Error::usage("training state", problem));
-        }
-        self.vars.restore(&model)?;
-        self.vars.restore_training_state(&below("training."))?;
-        let moments = below("optimiser.");
-        let net = self.architecture.net_mut();
-        for block in &mut net.blocks {
-            block.optimiser_mut().restore(&moments)?;
-        }
-        for head in &mut net.heads {
-            head.optimiser_mut().restore(&moments)?;
-        }
-        Ok(())
-    }
-}
-
-/// Whether both paths lead to one folder.
-fn is_same(a: &Path, b: &Path) -> bool {
-    let real = |path: &Path| std::fs::canonicalize(path).ok();
-    a == b || real(a).is_some_and(|a| real(b) == Some(a))
-}
-
-/// Writes `config.toml`. If it has the same settings, with comments of the user, it stays as
-/// it is.
-fn write_settings(folder: &Path, settings: &toml::Table) -> Result<()> {
-    let path = folder.join(CONFIG);
-    let found = disk::read_text(&path).ok();
-    let found = found.and_then(|text| text.parse::<toml::Table>().ok());
-    if found.as_ref() == Some(settings) {
-        return Ok(());
-    }
-    let text = toml::to_string(settings).expect("tables of plain values can be written");
-    disk::replace(&path, text.as_bytes())
-}
-
-/// The parts of the data.
-const PARTS: [Split; 3] = [Split::Train, Split::Validation, Split::Test];
-
-/// Tensors with a prefix before each name.
-fn named(
-    prefix: &str,
-    tensors: impl IntoIterator<Item = (String, Tensor)>,
-) -> BTreeMap<String, Tensor> {
-    let tensors = tensors.into_iter();
-    tensors
-        .map(|(name, tensor)| (format!("{prefix}{name}"), tensor))
-        .collect()
 }

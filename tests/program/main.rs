@@ -5,10 +5,14 @@ use std::process::{Command, Output};
 
 mod bad_input;
 mod command_line;
+mod errors;
+mod hostile_files;
 mod injected;
 mod interrupted;
 mod new;
 mod own_data;
+mod results;
+mod text;
 
 pub(crate) fn onward(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_onward"));
@@ -26,6 +30,10 @@ pub(crate) fn onward(arguments: &[&str]) -> Output {
 
 pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+pub(crate) fn str(path: &Path) -> &str {
+    path.to_str().expect("a UTF-8 path")
 }
 
 /// Runs the program, asserts success and returns its stdout.

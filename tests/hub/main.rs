@@ -1,11 +1,11 @@
 //! Downloads of data sets, from a local server with the interface of Hugging Face's hub.
 
-use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Cursor, Write};
-use std::net::{TcpListener, TcpStream};
+mod server;
+
+use std::io::Cursor;
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::Arc;
 
 use onward::candle_core::{DType, Device};
 use onward::data::hub::Hub;
@@ -18,6 +18,8 @@ use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 use proptest::prelude::*;
+
+use server::{put, server};
 
 const SCHEMA: &str = "message schema {
     optional group image { optional binary bytes; optional binary path (UTF8); }
@@ -34,119 +36,6 @@ const TINY: Hub = Hub {
 };
 
 type Row = (Option<Vec<u8>>, i64);
-type Files = HashMap<String, Vec<(String, Vec<u8>)>>;
-
-/// The server's files by repository, and the number of downloads from each repository.
-struct Server {
-    endpoint: String,
-    files: Arc<Mutex<Files>>,
-    sent: Arc<Mutex<HashMap<String, usize>>>,
-}
-
-/// One server for all tests, because the environment of the process holds its address.
-fn server() -> &'static Server {
-    static SERVER: OnceLock<Server> = OnceLock::new();
-    SERVER.get_or_init(|| {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        std::env::set_var("HF_ENDPOINT", &endpoint);
-        std::env::set_var("NO_PROXY", "127.0.0.1");
-        let server = Server {
-            endpoint,
-            files: Arc::default(),
-            sent: Arc::default(),
-        };
-        let (files, sent) = (server.files.clone(), server.sent.clone());
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let (files, sent) = (files.clone(), sent.clone());
-                std::thread::spawn(move || answer(stream, &files, &sent));
-            }
-        });
-        server
-    })
-}
-
-/// Answers one request: the files of a repository, the header of a file, or a file.
-fn answer(
-    mut stream: TcpStream,
-    files: &Mutex<Files>,
-    sent: &Mutex<HashMap<String, usize>>,
-) -> Option<()> {
-    let mut lines = BufReader::new(stream.try_clone().ok()?).lines();
-    let request = lines.next()?.ok()?;
-    while !lines.next()?.ok()?.is_empty() {}
-    let (method, path) = request.strip_suffix(" HTTP/1.1")?.split_once(' ')?;
-    let revision = "refs%2Fconvert%2Fparquet";
-    let listing = path
-        .strip_prefix("/api/datasets/")
-        .and_then(|path| path.strip_suffix(&format!("/revision/{revision}")));
-    let file = path
-        .strip_prefix("/datasets/")
-        .and_then(|path| path.split_once(&format!("/resolve/{revision}/")));
-    let files = files.lock().unwrap();
-    let body = match (listing, file) {
-        (Some(repository), _) => files.get(repository).map(|files| {
-            let names: Vec<_> = files
-                .iter()
-                .map(|(name, _)| serde_json::json!({ "rfilename": name }))
-                .collect();
-            serde_json::json!({ "id": repository, "siblings": names })
-                .to_string()
-                .into_bytes()
-        }),
-        (_, Some((repository, name))) => {
-            let found = files
-                .get(repository)
-                .and_then(|files| files.iter().find(|(found, _)| found == name));
-            *sent.lock().unwrap().entry(repository.into()).or_default() +=
-                usize::from(method == "GET");
-            found
-                .map(|(_, bytes)| bytes.clone())
-                .filter(|bytes| !bytes.is_empty())
-        }
-        _ => None,
-    };
-    drop(files);
-    let status = if body.is_some() {
-        "200 OK"
-    } else {
-        "404 Not Found"
-    };
-    let body = body.unwrap_or_default();
-    // One repository leads out of the cache.
-    let odd = if path.contains("test/marked") {
-        "/tmp/"
-    } else {
-        ""
-    };
-    let head = format!(
-        "HTTP/1.1 {status}\r\nContent-Length: {}\r\nETag: \"{odd}{:x}\"\r\nX-Repo-Commit: {}\r\nConnection: close\r\n\r\n",
-        body.len(),
-        path.bytes().fold(7u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into())),
-        "0123456789".repeat(4)
-    );
-    stream.write_all(head.as_bytes()).ok()?;
-    if method == "GET" {
-        stream.write_all(&body).ok()?;
-    }
-    stream.flush().ok()
-}
-
-/// Adds a repository with these files to the server.
-fn put(repository: &str, train: Vec<u8>, test: Vec<u8>) {
-    let files = [
-        ("default/test/0000.parquet", test),
-        ("default/train/0000.parquet", train),
-        (".gitattributes", vec![1]),
-    ];
-    let files = files.map(|(name, bytes)| (name.to_string(), bytes));
-    server()
-        .files
-        .lock()
-        .unwrap()
-        .insert(repository.into(), files.into());
-}
 
 fn parquet(schema: &str, rows: &[Row], group: usize) -> Vec<u8> {
     let schema = Arc::new(parse_message_type(schema).unwrap());

@@ -1,0 +1,216 @@
+//! Tiles of a convolution: fields that are gathered for a product, and pools of its result.
+
+use candle_core::Tensor;
+
+use crate::error::Result;
+use crate::kernels::sizes::Sizes;
+
+/// The number of pixels whose fields are gathered at a time: enough for the product to
+/// run at full speed.
+const TILE: usize = 512;
+impl Sizes {
+    /// The number of images that are processed together.
+    pub fn together(&self) -> usize {
+        (TILE / (self.height * self.width).max(1)).clamp(1, self.rows.max(1))
+    }
+
+    /// The number of pixel rows that are processed together, a multiple of the pool.
+    pub fn band(&self) -> usize {
+        let (rows, _) = self.out();
+        let bands = (self.height * self.width)
+            .div_ceil(TILE + TILE / 4)
+            .clamp(1, rows.max(1));
+        rows.div_ceil(bands).max(1) * self.pool
+    }
+
+    /// The bands of pixel rows, as first row and count. Rows beyond the last whole pool
+    /// are left out.
+    pub fn bands(&self) -> impl Iterator<Item = (usize, usize)> {
+        let (band, end) = (self.band(), self.height / self.pool * self.pool);
+        (0..end.div_ceil(band)).map(move |index| (index * band, band.min(end - index * band)))
+    }
+
+    /// Writes the fields around the pixels of some rows of `images`, `(C·K·K, pixels)`.
+    pub fn gather(&self, images: &[f32], (first, count): (usize, usize), fields: &mut Vec<f32>) {
+        let (plane, reach) = (self.height * self.width, self.field as isize / 2);
+        let (image, width) = (self.inputs * plane, self.width);
+        let together = images.len() / image;
+        let pixels = together * count * width;
+        fields.resize(self.numbers() * pixels, 0.);
+        for (number, out) in fields.chunks_exact_mut(pixels).enumerate() {
+            let (input, place) = (
+                number / (self.field * self.field),
+                number % (self.field * self.field),
+            );
+            let (down, right) = (
+                (place / self.field) as isize - reach,
+                (place % self.field) as isize - reach,
+            );
+            // The part of a line that stays visible after the shift.
+            let (from, to) = (right.max(0) as usize, (-right).max(0) as usize);
+            let length = width.saturating_sub(right.unsigned_abs());
+            for (line, out) in out.chunks_exact_mut(width).enumerate() {
+                let (of, row) = (line / count, (first + line % count) as isize + down);
+                if row < 0 || row >= self.height as isize || length == 0 {
+                    out.fill(0.);
+                    continue;
+                }
+                let start = of * image + input * plane + row as usize * width;
+                out[..to].fill(0.);
+                out[to..to + length].copy_from_slice(&images[start + from..][..length]);
+                out[to + length..].fill(0.);
+            }
+        }
+    }
+
+    /// Writes the maxima of a tile `(N, pixels)` of some rows to their positions in
+    /// `out`, `(images, N, …)`.
+    pub fn pool(
+        &self,
+        tile: &[f32],
+        (first, count): (usize, usize),
+        out: &mut [f32],
+        choice: &mut [u8],
+    ) {
+        let (width, pool) = (self.width, self.pool);
+        let pixels = tile.len() / self.units;
+        let (_, columns) = self.out();
+        let (of_image, of_unit) = (self.out_image(), self.out_image() / self.units);
+        for (image, image_tile) in
+            (0..pixels / (count * width)).map(|image| (image, image * count * width))
+        {
+            for unit in 0..self.units {
+                let lines = &tile[unit * pixels + image_tile..][..count * width];
+                let place = image * of_image + unit * of_unit + first / pool * columns;
+                let out = &mut out[place..][..count / pool * columns];
+                if pool == 1 {
+                    out.copy_from_slice(lines);
+                    continue;
+                }
+                let choice = &mut choice[place..][..count / pool * columns];
+                for (row, (out, choice)) in out
+                    .chunks_exact_mut(columns)
+                    .zip(choice.chunks_exact_mut(columns))
+                    .enumerate()
+                {
+                    out.fill(f32::NEG_INFINITY);
+                    for index in 0..pool * pool {
+                        let line = &lines[(row * pool + index / pool) * width..][..width];
+                        let line = line[index % pool..].iter().step_by(pool);
+                        for ((out, choice), &value) in
+                            out.iter_mut().zip(choice.iter_mut()).zip(line)
+                        {
+                            // NaN wins, so that it is detected later.
+                            let larger = value > *out || value.is_nan();
+                            *out = if larger { value } else { *out };
+                            *choice = if larger { index as u8 } else { *choice };
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// The reverse of `pool`: the gradient `delta` of the output at the pixels that were
+    /// the largest, zero elsewhere.
+    pub fn spread(
+        &self,
+        delta: &[f32],
+        choice: &[u8],
+        (first, count): (usize, usize),
+        tile: &mut Vec<f32>,
+    ) {
+        let (width, pool) = (self.width, self.pool);
+        let (of_image, of_unit) = (self.out_image(), self.out_image() / self.units);
+        let images = delta.len() / of_image;
+        let pixels = images * count * width;
+        let (_, columns) = self.out();
+        tile.resize(self.units * pixels, 0.);
+        if pool > 1 {
+            tile.fill(0.);
+        }
+        for image in 0..images {
+            for unit in 0..self.units {
+                let lines = &mut tile[unit * pixels + image * count * width..][..count * width];
+                let place = image * of_image + unit * of_unit + first / pool * columns;
+                let delta = &delta[place..][..count / pool * columns];
+                if pool == 1 {
+                    lines.copy_from_slice(delta);
+                    continue;
+                }
+                let choice = &choice[place..][..count / pool * columns];
+                for (row, (delta, choice)) in delta
+                    .chunks_exact(columns)
+                    .zip(choice.chunks_exact(columns))
+                    .enumerate()
+                {
+                    for (column, (&delta, &choice)) in delta.iter().zip(choice).enumerate() {
+                        let (down, right) =
+                            (usize::from(choice) / pool, usize::from(choice) % pool);
+                        lines[(row * pool + down) * width + column * pool + right] = delta;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The pixels of each pool, `(R, N, H/P, W/P, P·P)`; pixels beyond the last whole pool
+/// are left out.
+pub(super) fn pools(full: &Tensor, sizes: &Sizes) -> Result<Tensor> {
+    let ((height, width), pool) = (sizes.out(), sizes.pool);
+    let reached = full
+        .narrow(2, 0, height * pool)?
+        .narrow(3, 0, width * pool)?
+        .contiguous()?;
+    let reached = reached.reshape(vec![sizes.rows, sizes.units, height, pool, width, pool])?;
+    Ok(reached.transpose(3, 4)?.contiguous()?.reshape((
+        sizes.rows,
+        sizes.units,
+        height,
+        width,
+        pool * pool,
+    ))?)
+}
+
+/// The plain form of `pool`, with candle's operations.
+pub(super) fn plain_pool(full: &Tensor, sizes: &Sizes) -> Result<(Tensor, std::sync::Arc<[u8]>)> {
+    if sizes.pool == 1 {
+        return Ok((full.clone(), [].into()));
+    }
+    let pools = pools(full, sizes)?;
+    let choice = pools.argmax(4)?.flatten_all()?.to_vec1::<u32>()?;
+    Ok((
+        pools.max(4)?,
+        choice.into_iter().map(|index| index as u8).collect(),
+    ))
+}
+
+/// The plain form of `spread`, with candle's operations.
+pub(super) fn plain_spread(delta: &Tensor, choice: &[u8], sizes: &Sizes) -> Result<Tensor> {
+    if sizes.pool == 1 {
+        return Ok(delta.contiguous()?);
+    }
+    let ((height, width), pool) = (sizes.out(), sizes.pool);
+    let choice: Vec<u32> = choice.iter().map(|&index| u32::from(index)).collect();
+    let index = Tensor::from_vec(
+        choice,
+        (sizes.rows, sizes.units, height, width, 1),
+        delta.device(),
+    )?;
+    let shape = (sizes.rows, sizes.units, height, width, pool * pool);
+    let zeros = Tensor::zeros(shape, delta.dtype(), delta.device())?;
+    let spread = zeros.scatter_add(&index, &delta.contiguous()?.unsqueeze(4)?, 4)?;
+    let spread = spread
+        .reshape(vec![sizes.rows, sizes.units, height, width, pool, pool])?
+        .transpose(3, 4)?;
+    let spread =
+        spread
+            .contiguous()?
+            .reshape((sizes.rows, sizes.units, height * pool, width * pool))?;
+    let (below, beside) = (sizes.height - height * pool, sizes.width - width * pool);
+    Ok(spread
+        .pad_with_zeros(2, 0, below)?
+        .pad_with_zeros(3, 0, beside)?
+        .contiguous()?)
+}

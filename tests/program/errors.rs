@@ -1,0 +1,210 @@
+//! Wrong use and failures: exit codes, and messages that name what is valid.
+
+use crate::*;
+
+#[test]
+fn usage_errors_exit_with_code_2_and_name_valid_values() {
+    let base = tempfile::tempdir().unwrap();
+    let out = base.path().join("run");
+    let deep = format!("{}a=1", "a.".repeat(60_000));
+    let both = base.path().join("both.toml");
+    std::fs::write(&both, "batch = 0\nbatch_size = 7\n").unwrap();
+    let both = both.to_str().unwrap().to_string();
+    let cases: &[(&[&str], &[&str])] = &[
+        (
+            &["--set", "hiden=[10]"],
+            &[
+                "unknown setting `hiden`",
+                "--set hiden=[10]",
+                "did you mean `hidden`?",
+            ],
+        ),
+        (
+            &["--set", "sampler.strenght=1"],
+            &["`sampler.strenght`", "did you mean `strength`?"],
+        ),
+        (&["--set", "hidden=[]"], &["`hidden` = []", "at least 1"]),
+        (&["--set", "hidden=[0]"], &["`hidden` = [0]", "at least 1"]),
+        (
+            &["--preset", "convolutional", "--set", "hidden.x=1"],
+            &["`hidden` = { x = 1 }", "a list"],
+        ),
+        (
+            &["--set", "hidden=[1000000000000]"],
+            &["`hidden`", "at most 1000000"],
+        ),
+        (
+            &["--set", "n_layers=2", "--set", "hidden_size=-1"],
+            &["`hidden_size` = -1"],
+        ),
+        (&["--set", "lr=nan"], &["`lr` = nan", "greater than 0"]),
+        (&["--set", "lr=fast"], &["`lr` = \"fast\"", "a number"]),
+        (
+            &["--set", "lr=1e30"],
+            &["`lr` = 1000000000", "at most 1000"],
+        ),
+        (&["--set", "batch=0"], &["`batch` = 0", "at least 1"]),
+        (
+            &["--set", "batch_size=0"],
+            &["`batch` = 0", "--set batch_size=0"],
+        ),
+        (
+            &["--set", "order=backwards"],
+            &["one of interleaved, greedy"],
+        ),
+        (
+            &["--set", "layer.dropout=1.5"],
+            &["`layer.dropout` = 1.5", "at most 0.95"],
+        ),
+        (
+            &["--set", "goodness=sum_square"],
+            &[
+                "unknown goodness `sum_square`",
+                "did you mean `sum_squares`?",
+            ],
+        ),
+        (&["--set", "lr"], &["key=value"]),
+        (&["--epochs", "0"], &["`epochs` = 0", "--epochs 0"]),
+        (&["--epochs", "many"], &["`epochs` = \"many\""]),
+        (&["--seed", "-1"], &["`seed` = -1"]),
+        (
+            &["--data", "mnits"],
+            &["unknown data `mnits`", "did you mean `mnist`?"],
+        ),
+        (
+            &["--data", "digits:x"],
+            &["takes no argument after a colon"],
+        ),
+        (&["--data", "idx"], &["--data idx:DIR"]),
+        (&["--preset", "hintn"], &["one of hinton,", "nebuly"]),
+        (&["--device", "cuda"], &["--features cuda"]),
+        (&["--device", "tpu"], &["expected auto, cpu, cuda"]),
+        (&["--threads", "0"], &["--threads"]),
+        (&["--nonsense"], &["--nonsense"]),
+        // A setting belongs to the named plugin, in any order of the arguments.
+        (
+            &["--set", "layer.nonsense=5", "--set", "layer=local"],
+            &["`layer.nonsense`"],
+        ),
+        (&["--set", &deep], &["at most 16 parts"]),
+        (
+            &["--config", &both],
+            &["`batch_size` = 7", "expected one of the two", "both.toml"],
+        ),
+    ];
+    for (arguments, expected) in cases {
+        let arguments = [
+            &[
+                "train",
+                "progressive",
+                "--quiet",
+                "--out",
+                out.to_str().unwrap(),
+            ],
+            *arguments,
+        ]
+        .concat();
+        let message = fails(2, &arguments);
+        for part in *expected {
+            assert!(
+                message.contains(part),
+                "{arguments:?}: {part} is missing from\n{message}"
+            );
+        }
+        assert!(!out.join("summary.json").exists(), "{arguments:?}");
+    }
+    let message = fails(2, &["train", "progresive"]);
+    assert!(
+        message.contains("did you mean `progressive`?") && message.contains("use your_crate as _;"),
+        "{message}"
+    );
+    fails(2, &["show", "nothing"]);
+    fails(2, &["list", "nothing"]);
+    fails(2, &[]);
+}
+
+#[test]
+fn other_errors_exit_with_code_1_and_name_the_place() {
+    let base = tempfile::tempdir().unwrap();
+    let path = |name: &str| base.path().join(name).to_str().unwrap().to_string();
+    let message = fails(
+        1,
+        &[
+            "train",
+            "progressive",
+            "--data",
+            "mnist",
+            "--data-dir",
+            &path("none"),
+        ],
+    );
+    assert!(
+        message.contains("none/mnist") && message.contains("$ONWARD_DATA"),
+        "{message}"
+    );
+    let message = fails(
+        1,
+        &[
+            "train",
+            "progressive",
+            "--data",
+            &format!("idx:{}", path("none")),
+        ],
+    );
+    assert!(message.contains("train-images-idx3-ubyte"), "{message}");
+    let message = fails(1, &["evaluate", &path("none")]);
+    assert!(message.contains("config.toml"), "{message}");
+    std::fs::write(path("bad.toml"), "hidden = [").unwrap();
+    let message = fails(1, &["train", "progressive", "--config", &path("bad.toml")]);
+    assert!(message.contains("bad.toml"), "{message}");
+    let run = base.path().join("run");
+    succeeds(&train(&run, &[]));
+    let state = std::fs::read(run.join("state.safetensors")).unwrap();
+    std::fs::write(run.join("state.safetensors"), &state[..state.len() / 2]).unwrap();
+    let message = fails(1, &["evaluate", run.to_str().unwrap()]);
+    assert!(message.contains("state.safetensors"), "{message}");
+}
+
+#[test]
+fn a_damaged_or_foreign_checkpoint_is_refused() {
+    let base = tempfile::tempdir().unwrap();
+    let run = base.path().join("run");
+    succeeds(&train(&run, &[]));
+    std::fs::remove_file(run.join("state.safetensors")).unwrap();
+    let path = run.join("model.safetensors");
+    let good = std::fs::read(&path).unwrap();
+    let refused = |bytes: &[u8], expected: &str| {
+        std::fs::write(&path, bytes).unwrap();
+        let message = fails(1, &["evaluate", run.to_str().unwrap()]);
+        assert!(
+            message.contains("model.safetensors") && message.contains(expected),
+            "{expected}: {message}"
+        );
+    };
+    let mut no_number = good.clone();
+    let end = no_number.len();
+    no_number[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+    refused(&no_number, "not finite");
+    refused(&good[..good.len() - 1], "truncated");
+    refused(b"", "not a safetensors file");
+    refused(b"\x02\0\0\0\0\0\0\0{}", "not written by onward");
+    refused(&[0xff; 100], "not a safetensors file");
+    // The shape in the configuration differs from that in the file.
+    std::fs::write(&path, &good).unwrap();
+    let config = std::fs::read_to_string(run.join("config.toml")).unwrap();
+    std::fs::write(
+        run.join("config.toml"),
+        config.replace("[40, 40]", "[40, 41]"),
+    )
+    .unwrap();
+    let message = fails(1, &["evaluate", run.to_str().unwrap()]);
+    assert!(
+        message.contains("`hidden` = [40, 41]") && message.contains("[40, 40]"),
+        "{message}"
+    );
+    std::fs::write(run.join("config.toml"), "hidden = [40, 40]").unwrap();
+    let message = fails(1, &["evaluate", run.to_str().unwrap()]);
+    assert!(message.contains("has no `architecture`"), "{message}");
+    #[cfg(target_os = "linux")]
+    fails(1, &["train", "progressive", "--out", "/proc/nowhere/run"]);
+}

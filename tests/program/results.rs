@@ -1,0 +1,261 @@
+//! What the program says of runs: tables, reports, predictions, names, dry runs.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::*;
+
+#[test]
+fn results_are_a_short_table_for_people() {
+    let base = tempfile::tempdir().unwrap();
+    let run = base.path().join("run");
+    let name = run.to_str().unwrap();
+    let printed = succeeds(&train(&run, &[]));
+    let lines: Vec<&str> = printed.lines().collect();
+    assert!(lines.len() <= 10, "{printed}");
+    assert!(lines
+        .iter()
+        .all(|line| line.starts_with("run:") || line.len() <= 80 || line.starts_with("next:")));
+    let words = |line: &str| -> Vec<String> { line.split_whitespace().map(Into::into).collect() };
+    assert_eq!(words(lines[0]), ["test", "error", "validation", "error"]);
+    let summary = std::fs::read(run.join("summary.json")).unwrap();
+    let summary: Value = serde_json::from_slice(&summary).unwrap();
+    let preferred = summary["test"]["readout"].as_str().unwrap();
+    let error = |part: &str| {
+        let error = summary[part]["readouts"][preferred]["error"].as_f64();
+        format!("{:.2}%", 100. * error.unwrap())
+    };
+    assert_eq!(
+        words(lines[1]),
+        [preferred, &error("test"), &error("validation")]
+    );
+    let next = format!("next: onward predict {name} IMAGE.png");
+    assert_eq!(lines[lines.len() - 1], next);
+    // A run that has ended prints the same table, and how to continue.
+    let again = onward(&["resume", name]);
+    assert_eq!(text(&again.stdout), printed);
+    let said = text(&again.stderr);
+    assert!(
+        said.contains("all 2 epochs are trained") && said.contains("--epochs"),
+        "{said}"
+    );
+    let evaluated = succeeds(&["evaluate", name]);
+    let first: Vec<_> = evaluated.lines().take(2).map(words).collect();
+    assert_eq!(first[1], [preferred, &error("test")]);
+    // A summary that is gone or damaged is computed again.
+    std::fs::write(run.join("summary.json"), "{}").unwrap();
+    let repaired = succeeds(&["resume", name, "--quiet"]);
+    let scores = |printed: &str| printed.lines().take(3).map(words).collect::<Vec<_>>();
+    assert_eq!(scores(&repaired), scores(&printed));
+}
+
+#[test]
+fn images_are_classified_without_the_training_data() {
+    let base = tempfile::tempdir().unwrap();
+    let pictures = base.path().join("pictures");
+    // Horizontal and vertical bars at varying positions in images of several sizes.
+    for (class, upright) in [("lying", false), ("standing", true)] {
+        std::fs::create_dir_all(pictures.join(class)).unwrap();
+        for index in 0..40u32 {
+            let (side, at) = (20 + index % 7, 4 + index * 5 % 9);
+            let inside = |x: u32, y: u32| {
+                if upright {
+                    x.abs_diff(at + 2) < 2
+                } else {
+                    y.abs_diff(at + 2) < 2
+                }
+            };
+            let bar = |x, y| image::Luma([if inside(x, y) { 230 } else { 10 }]);
+            let file = pictures.join(class).join(format!("{index}.png"));
+            image::GrayImage::from_fn(side, side, bar)
+                .save(file)
+                .unwrap();
+        }
+    }
+    let run = base.path().join("run");
+    let data = format!("folder:{}", pictures.display());
+    let arguments = [
+        "train",
+        "progressive",
+        "--quiet",
+        "--data",
+        &data,
+        "--epochs",
+        "40",
+        "--set",
+        "hidden=[100,100]",
+    ];
+    let sizes = [
+        "--set",
+        "data.width=12",
+        "--set",
+        "data.height=12",
+        "--set",
+        "batch=10",
+        "--json",
+        "--out",
+    ];
+    let printed = succeeds(&[&arguments[..], &sizes, &[run.to_str().unwrap()]].concat());
+    let summary: Value = serde_json::from_str(&printed).unwrap();
+    assert!(
+        summary["test"]["error"].as_f64().unwrap() < 0.2,
+        "{printed}"
+    );
+    let moved = base.path().join("moved");
+    std::fs::rename(&pictures, &moved).unwrap();
+    let (lying, standing) = (
+        moved.join("lying").join("3.png"),
+        moved.join("standing").join("4.png"),
+    );
+    let (lying, standing) = (lying.to_str().unwrap(), standing.to_str().unwrap());
+    let text = succeeds(&["predict", run.to_str().unwrap(), lying, standing]);
+    assert!(
+        text.contains("3.png: lying") && text.contains("4.png: standing"),
+        "{text}"
+    );
+    let answers: Value = serde_json::from_str(&succeeds(&[
+        "predict",
+        run.to_str().unwrap(),
+        "--json",
+        standing,
+    ]))
+    .unwrap();
+    assert_eq!(answers[0]["class"], "standing");
+    assert!(answers[0]["scores"]["lying"].is_number(), "{answers}");
+    let noise = base.path().join("noise.png");
+    std::fs::write(&noise, "no picture").unwrap();
+    let output = onward(&[
+        "predict",
+        run.to_str().unwrap(),
+        noise.to_str().unwrap(),
+        lying,
+    ]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        self::text(&output.stdout).contains("3.png: lying"),
+        "the valid image is not classified"
+    );
+    assert!(self::text(&output.stderr).contains("noise.png: is no picture"));
+    let message = fails(
+        2,
+        &[
+            "predict",
+            run.to_str().unwrap(),
+            "--readout",
+            "crystal",
+            lying,
+        ],
+    );
+    assert!(
+        message.contains("expected one of search, head"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_report_has_the_runs_sorted_and_says_which_have_no_result() {
+    let base = tempfile::tempdir().unwrap();
+    let [one, two, other, begun] =
+        ["one", "two", "other", "begun"].map(|name| base.path().join(name));
+    succeeds(&train(&one, &[]));
+    succeeds(&train(&two, &["--seed", "2"]));
+    succeeds(&train(&other, &["--set", "lr=0.0001"]));
+    succeeds(&train(&begun, &[]));
+    std::fs::remove_file(begun.join("summary.json")).unwrap();
+    let all = [&other, &one, &begun, &two].map(|run| run.to_str().unwrap());
+    let table = succeeds(&[&["report"], &all[..]].concat());
+    let lines: Vec<&str> = table.lines().skip(2).collect();
+    assert_eq!(lines.len(), 3, "{table}");
+    // Two seeds in one row; the better validation result first; what has none, last.
+    assert!(
+        lines[0].contains("[one]") && lines[0].contains("[two]") && lines[0].contains(" ± "),
+        "{table}"
+    );
+    assert!(lines[1].contains("[other]"), "{table}");
+    assert!(
+        lines[2].starts_with("| begun | – ") && lines[2].contains("is not finished"),
+        "{table}"
+    );
+    let csv = succeeds(&[&["report", "--csv"], &all[..]].concat());
+    assert_eq!(csv.lines().count(), 5, "{csv}");
+    assert!(
+        csv.starts_with("run,data,epochs,seed,readout,validation,test,"),
+        "{csv}"
+    );
+    let json: Value =
+        serde_json::from_str(&succeeds(&[&["report", "--json"], &all[..]].concat())).unwrap();
+    assert_eq!(json[0]["run"], "other");
+    assert!(
+        json[1]["test"]["value"].is_number() && json[2]["test"].is_null(),
+        "{json}"
+    );
+    // A command repeats its run.
+    let command = json[1]["command"].as_str().unwrap();
+    assert!(
+        command.starts_with("onward train progressive "),
+        "{command}"
+    );
+}
+
+#[test]
+fn a_dry_run_is_a_configuration_and_writes_nothing() {
+    let base = tempfile::tempdir().unwrap();
+    let run = base.path().join("run");
+    let printed = succeeds(&train(&run, &["--dry-run"]));
+    assert!(!run.exists());
+    for part in [
+        "hidden = [40, 40]",
+        "# variable    blocks.0.layer.weight [784, 40]",
+        "# parameters  33",
+        "# steps       2 epochs of ",
+        "# time        about ",
+    ] {
+        assert!(printed.contains(part), "{part} is missing from\n{printed}");
+    }
+    // It repeats the run.
+    let config = base.path().join("config.toml");
+    std::fs::write(&config, &printed).unwrap();
+    let other = base.path().join("other");
+    succeeds(&[
+        "train",
+        "progressive",
+        "--quiet",
+        "--config",
+        config.to_str().unwrap(),
+        "--out",
+        other.to_str().unwrap(),
+    ]);
+    succeeds(&train(&run, &[]));
+    let model = |run: &Path| std::fs::read(run.join("model.safetensors")).unwrap();
+    assert_eq!(model(&run), model(&other));
+}
+
+#[test]
+fn the_name_of_a_run_says_what_was_set() {
+    let base = tempfile::tempdir().unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_onward"))
+        .args([
+            "train",
+            "progressive",
+            "--quiet",
+            "--preset",
+            "hinton",
+            "--epochs",
+            "1",
+        ])
+        .args([
+            "--set",
+            "hidden=[10,20]",
+            "--set",
+            "data.size=200",
+            "--set",
+            "lr=0.02",
+        ])
+        .current_dir(base.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let name = "progressive-hinton-digits-hidden=10x20-data.size=200-lr=0.02-1";
+    assert!(base.path().join("runs").join(name).is_dir());
+}
