@@ -23,13 +23,13 @@ onward_core::settings! {
     /// labels. For a map, `σ` is the standard deviation of each channel over the pixels;
     /// else it changes nothing.
     ///
-    /// | tensor    | shape                               |                                  |
-    /// |-----------|-------------------------------------|----------------------------------|
-    /// | `a`       | `(B, N)`; `(B, N, H, W)` for a map  | the activity                     |
-    /// | `cell(a)` | `(B, K)`                            | of maps: averages over a grid    |
-    /// | `D`, `d`  | `(K, C)`, `(C,)`                    | start at 0                       |
-    /// | `C`       | `(N, N)`; `(N, N, field, field)`    | used by the loss alone           |
-    /// | `g`       | `(B, C)`                            | the goodness                     |
+    /// | tensor   | shape                           |                      |
+    /// |----------|---------------------------------|----------------------|
+    /// | `a`      | `(B, N)`; a map `(B, N, H, W)`  | the activity         |
+    /// | `cell(a)`| `(B, K)`                        | of a map, averages   |
+    /// | `D`, `d` | `(K, C)`, `(C,)`                | start at 0           |
+    /// | `C`      | `(N, N)`; `(N, N, field, field)`| for the loss alone   |
+    /// | `g`      | `(B, C)`                        | the goodness         |
     ///
     /// `C` starts as `N(0, 1/√inputs)`. `D` learns from the cross-entropy itself, not from
     /// `1 − β` of it, which is the same with Adam. So with `β = 1` (*sim*) it is a probe

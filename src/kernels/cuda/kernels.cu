@@ -1,7 +1,8 @@
-// The kernels of the fast path on a GPU, compiled at run time (NVRTC) for the GPU at hand.
+// The kernels of the fast path on a GPU, compiled at run time (NVRTC) for the GPU at
+// hand.
 //
-// Every sum is taken in a fixed order: threads of a block add in a tree, and no kernel adds
-// atomically. The same input gives the same bits at every run on one kind of GPU.
+// Every sum is taken in a fixed order: threads of a block add in a tree, and no kernel
+// adds atomically. The same input gives the same bits at every run on one kind of GPU.
 //
 // Matrices are stored row by row. `stride` is the distance between rows.
 
@@ -26,24 +27,28 @@ template <typename T>
 __device__ T block_sum(T value) {
     __shared__ T sums[WARP];
     const u32 lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    for (int step = WARP / 2; step > 0; step /= 2) value += __shfl_xor_sync(~0u, value, step);
+    for (int step = WARP / 2; step > 0; step /= 2)
+        value += __shfl_xor_sync(~0u, value, step);
     __syncthreads();
     if (lane == 0) sums[warp] = value;
     __syncthreads();
     value = lane < (blockDim.x + WARP - 1) / WARP ? sums[lane] : T(0);
-    for (int step = WARP / 2; step > 0; step /= 2) value += __shfl_xor_sync(~0u, value, step);
+    for (int step = WARP / 2; step > 0; step /= 2)
+        value += __shfl_xor_sync(~0u, value, step);
     return value;
 }
 
 __device__ float block_max(float value) {
     __shared__ float maxima[WARP];
     const u32 lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    for (int step = WARP / 2; step > 0; step /= 2) value = fmaxf(value, __shfl_xor_sync(~0u, value, step));
+    for (int step = WARP / 2; step > 0; step /= 2)
+        value = fmaxf(value, __shfl_xor_sync(~0u, value, step));
     __syncthreads();
     if (lane == 0) maxima[warp] = value;
     __syncthreads();
     value = lane < (blockDim.x + WARP - 1) / WARP ? maxima[lane] : -INFINITY;
-    for (int step = WARP / 2; step > 0; step /= 2) value = fmaxf(value, __shfl_xor_sync(~0u, value, step));
+    for (int step = WARP / 2; step > 0; step /= 2)
+        value = fmaxf(value, __shfl_xor_sync(~0u, value, step));
     return value;
 }
 
@@ -73,7 +78,7 @@ struct Term {
     const float* values;  // the product, or the rows of the weight
     const u32* index;     // null for a product
     const float* scale;   // a factor for each row of the output, or null
-    u32 rows;             // of the product or the index; the rows of the output repeat them
+    u32 rows;  // of the product or the index; the rows of the output repeat them
     u32 slots;
     u32 classes;
     float strength;
@@ -85,7 +90,8 @@ struct Terms {
 };
 
 // out[r] (+)= Σ terms, + bias, ReLU. A block for each row and 1024 columns.
-extern "C" __global__ void affine(Terms terms, float* out, const float* bias, u32 units, u32 relu_too, u32 add) {
+extern "C" __global__ void affine(
+    Terms terms, float* out, const float* bias, u32 units, u32 relu_too, u32 add) {
     const u32 row = blockIdx.x;
     for (u32 part = 0; part < 4; ++part) {
         const u32 unit = blockIdx.y * 1024 + part * 256 + threadIdx.x;
@@ -104,7 +110,10 @@ extern "C" __global__ void affine(Terms terms, float* out, const float* bias, u3
             for (u32 slot = 0; slot < term.slots; ++slot) {
                 const u32 class_ = term.index[of_row * term.slots + slot];
                 // An index that does not exist makes the row NaN, which ends the run.
-                picked += class_ < term.classes ? term.values[((u64)slot * term.classes + class_) * units + unit] : NAN;
+                picked +=
+                    class_ < term.classes
+                        ? term.values[((u64)slot * term.classes + class_) * units + unit]
+                        : NAN;
             }
             sum += scale * term.strength * picked;
         }
@@ -121,7 +130,7 @@ struct Squares {
     u32 rows;
     u32 width;
     u32 stride;
-    float constant;       // the sum of the squares, without values
+    float constant;  // the sum of the squares, without values
 };
 
 struct AllSquares {
@@ -130,15 +139,18 @@ struct AllSquares {
 };
 
 // factor[r] = length / max(‖x[r]‖, shortest), over all parts. A block for each row.
-extern "C" __global__ void row_factors(AllSquares parts, float* factor, float length, float shortest) {
+extern "C" __global__ void row_factors(
+    AllSquares parts, float* factor, float length, float shortest) {
     const u32 row = blockIdx.x;
     float sum = 0.f;
     for (u32 p = 0; p < parts.count; ++p) {
         const Squares& part = parts.part[p];
         const float scale = part.scale ? part.scale[row] : 1.f;
-        const float all = part.values
-            ? squares(part.values + (u64)(row % part.rows) * part.stride, part.width, blockDim.x, threadIdx.x)
-            : threadIdx.x == 0 ? part.constant : 0.f;
+        const float all =
+            part.values ? squares(part.values + (u64)(row % part.rows) * part.stride,
+                              part.width, blockDim.x, threadIdx.x)
+            : threadIdx.x == 0 ? part.constant
+                               : 0.f;
         sum += scale * scale * all;
     }
     sum = block_sum(sum);
@@ -150,7 +162,8 @@ extern "C" __global__ void row_factors(AllSquares parts, float* factor, float le
 }
 
 // out[r] = x[r]·length / max(‖x[r]‖, shortest). A block for each row.
-extern "C" __global__ void unit_rows(const float* x, float* out, u32 width, u32 stride, float length, float shortest) {
+extern "C" __global__ void unit_rows(
+    const float* x, float* out, u32 width, u32 stride, float length, float shortest) {
     const float* row = x + (u64)blockIdx.x * stride;
     const float norm = sqrtf(block_sum(squares(row, width, blockDim.x, threadIdx.x)));
     const float by = length / (norm < shortest ? shortest : norm);
@@ -159,13 +172,16 @@ extern "C" __global__ void unit_rows(const float* x, float* out, u32 width, u32 
 }
 
 // out[r] = Σ x[r]². A block for each row.
-extern "C" __global__ void row_squares(const float* x, float* out, u32 width, u32 stride) {
-    const float sum = block_sum(squares(x + (u64)blockIdx.x * stride, width, blockDim.x, threadIdx.x));
+extern "C" __global__ void row_squares(
+    const float* x, float* out, u32 width, u32 stride) {
+    const float sum =
+        block_sum(squares(x + (u64)blockIdx.x * stride, width, blockDim.x, threadIdx.x));
     if (threadIdx.x == 0) out[blockIdx.x] = sum;
 }
 
 // out[r] = times·factor[r]·x[r].
-extern "C" __global__ void scale_rows(const float* x, const float* factor, float* out, u32 width, u32 stride, float times) {
+extern "C" __global__ void scale_rows(
+    const float* x, const float* factor, float* out, u32 width, u32 stride, float times) {
     const u32 row = blockIdx.x;
     const float by = times * factor[row];
     for (u32 part = 0; part < 4; ++part) {
@@ -175,7 +191,8 @@ extern "C" __global__ void scale_rows(const float* x, const float* factor, float
 }
 
 // out[b] = Σ over views of factor[v·B + b]·x[v·B + b].
-extern "C" __global__ void sum_views(const float* x, const float* factor, float* out, u32 width, u32 stride, u32 batch, u32 views) {
+extern "C" __global__ void sum_views(const float* x, const float* factor, float* out,
+    u32 width, u32 stride, u32 batch, u32 views) {
     const u32 row = blockIdx.x;
     for (u32 part = 0; part < 4; ++part) {
         const u32 at = blockIdx.y * 1024 + part * 256 + threadIdx.x;
@@ -189,40 +206,47 @@ extern "C" __global__ void sum_views(const float* x, const float* factor, float*
     }
 }
 
-// out[c, n] = factor·Σ x[r, n] over the rows of piece c. Blocks of 32 columns and 32 rows.
-extern "C" __global__ void column_sums(const float* x, float* out, u32 rows, u32 width, u32 stride, u32 piece, float factor) {
+// out[c, n] = factor·Σ x[r, n] over the rows of piece c. Blocks of 32 columns and 32
+// rows.
+extern "C" __global__ void column_sums(const float* x, float* out, u32 rows, u32 width,
+    u32 stride, u32 piece, float factor) {
     __shared__ float sums[32][33];
     const u32 column = blockIdx.x * 32 + threadIdx.x;
     const u32 first = blockIdx.y * piece, last = min(rows, first + piece);
     float sum = 0.f;
     if (column < width) {
-        for (u32 row = first + threadIdx.y; row < last; row += 32) sum += x[(u64)row * stride + column];
+        for (u32 row = first + threadIdx.y; row < last; row += 32)
+            sum += x[(u64)row * stride + column];
     }
     sums[threadIdx.y][threadIdx.x] = sum;
     __syncthreads();
     float all = sums[threadIdx.x][threadIdx.y];
     for (int step = 16; step > 0; step /= 2) all += __shfl_xor_sync(~0u, all, step);
     const u32 of_warp = blockIdx.x * 32 + threadIdx.y;
-    if (threadIdx.x == 0 && of_warp < width) out[(u64)blockIdx.y * width + of_warp] = factor * all;
+    if (threadIdx.x == 0 && of_warp < width)
+        out[(u64)blockIdx.y * width + of_warp] = factor * all;
 }
 
 // ---- element by element --------------------------------------------------------------
 
-// out = gain·gradient where the activity is positive, gain·slope·gradient where it is negative,
-// else 0; plus `common` in the first rows.
-extern "C" __global__ void gate(const float* gradient, const float* activity, float* out, float gain, float slope,
-                                const float* common, u64 of_common, u32 units, u64 count) {
+// out = gain·gradient where the activity is positive, gain·slope·gradient where it is
+// negative, else 0; plus `common` in the first rows.
+extern "C" __global__ void gate(const float* gradient, const float* activity, float* out,
+    float gain, float slope, const float* common, u64 of_common, u32 units, u64 count) {
     const u64 at = (u64)blockIdx.x * blockDim.x + threadIdx.x;
     if (at >= count) return;
     float value = 0.f;
-    if (activity[at] > 0.f) value = gain * gradient[at];
-    else if (activity[at] < 0.f && slope != 0.f) value = gain * slope * gradient[at];
+    if (activity[at] > 0.f)
+        value = gain * gradient[at];
+    else if (activity[at] < 0.f && slope != 0.f)
+        value = gain * slope * gradient[at];
     if (at < of_common) value += common[at % units];
     out[at] = value;
 }
 
 // out = keep·old + fresh·new; `old` is repeated.
-extern "C" __global__ void blend(const float* old, const float* young, float* out, float keep, float fresh, u64 of_old, u64 count) {
+extern "C" __global__ void blend(const float* old, const float* young, float* out,
+    float keep, float fresh, u64 of_old, u64 count) {
     const u64 at = (u64)blockIdx.x * blockDim.x + threadIdx.x;
     if (at < count) out[at] = keep * old[at % of_old] + fresh * young[at];
 }
@@ -254,7 +278,8 @@ __device__ uint4 philox(u64 counter, u64 key) {
 }
 
 // Zeroes each number with probability threshold / 2³², and multiplies the others by gain.
-extern "C" __global__ void dropout(const float* x, float* out, u64 key, u32 threshold, float gain, u64 count) {
+extern "C" __global__ void dropout(
+    const float* x, float* out, u64 key, u32 threshold, float gain, u64 count) {
     const u64 quad = (u64)blockIdx.x * blockDim.x + threadIdx.x;
     if (quad * 4 >= count) return;
     const uint4 drawn = philox(quad, key);
@@ -267,7 +292,8 @@ extern "C" __global__ void dropout(const float* x, float* out, u64 key, u32 thre
 // ---- updates -------------------------------------------------------------------------
 
 // v = keep·v + new·g (without g: v as it is), w = shrink·w − rate·v.
-extern "C" __global__ void sgd(float* w, float* v, const float* g, float keep, float fresh, float rate, float shrink, u64 count) {
+extern "C" __global__ void sgd(float* w, float* v, const float* g, float keep,
+    float fresh, float rate, float shrink, u64 count) {
     const u64 at = (u64)blockIdx.x * blockDim.x + threadIdx.x;
     if (at >= count) return;
     float velocity = v[at];
@@ -275,14 +301,16 @@ extern "C" __global__ void sgd(float* w, float* v, const float* g, float keep, f
     w[at] = shrink * w[at] - rate * velocity;
 }
 
-// The step of a bias, whose gradient is the sum of the rows of delta. Blocks of 32 columns.
-extern "C" __global__ void sgd_columns(float* w, float* v, const float* delta, u32 rows, u32 width, u32 stride,
-                                       float keep, float fresh, float rate, float shrink) {
+// The step of a bias, whose gradient is the sum of the rows of delta. Blocks of 32
+// columns.
+extern "C" __global__ void sgd_columns(float* w, float* v, const float* delta, u32 rows,
+    u32 width, u32 stride, float keep, float fresh, float rate, float shrink) {
     __shared__ float sums[32][33];
     const u32 column = blockIdx.x * 32 + threadIdx.x;
     float sum = 0.f;
     if (column < width) {
-        for (u32 row = threadIdx.y; row < rows; row += 32) sum += delta[(u64)row * stride + column];
+        for (u32 row = threadIdx.y; row < rows; row += 32)
+            sum += delta[(u64)row * stride + column];
     }
     sums[threadIdx.y][threadIdx.x] = sum;
     __syncthreads();
@@ -295,8 +323,9 @@ extern "C" __global__ void sgd_columns(float* w, float* v, const float* delta, u
     }
 }
 
-extern "C" __global__ void adam(float* w, float* m, float* v, const float* g, float keep1, float fresh1, float keep2, float fresh2,
-                                float rate, float root, float epsilon, float shrink, u64 count) {
+extern "C" __global__ void adam(float* w, float* m, float* v, const float* g, float keep1,
+    float fresh1, float keep2, float fresh2, float rate, float root, float epsilon,
+    float shrink, u64 count) {
     const u64 at = (u64)blockIdx.x * blockDim.x + threadIdx.x;
     if (at >= count) return;
     const float gradient = g[at];
@@ -305,24 +334,28 @@ extern "C" __global__ void adam(float* w, float* m, float* v, const float* g, fl
     w[at] = shrink * w[at] - rate * first / (sqrtf(second) / root + epsilon);
 }
 
-// table[slot·classes + class] = keep·table + factor·Σ delta[r] over the rows r that have this
-// class in this slot, in the order of the rows. A block for each place and 256 units.
-extern "C" __global__ void scatter(float* table, const u32* index, const float* delta, float keep, float factor,
-                                   u32 rows, u32 slots, u32 classes, u32 units, u32 stride) {
+// table[slot·classes + class] = keep·table + factor·Σ delta[r] over the rows r that have
+// this class in this slot, in the order of the rows. A block for each place and 256
+// units.
+extern "C" __global__ void scatter(float* table, const u32* index, const float* delta,
+    float keep, float factor, u32 rows, u32 slots, u32 classes, u32 units, u32 stride) {
     __shared__ u32 found[ROWS_AT_ONCE];
     __shared__ u32 of_warp[WARP];
     __shared__ u32 count;
     const u32 slot = blockIdx.x / classes, wanted = blockIdx.x % classes;
-    const u32 lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
+    const u32 lane = threadIdx.x % WARP, warp = threadIdx.x / WARP,
+              warps = blockDim.x / WARP;
     const u32 unit = blockIdx.y * blockDim.x + threadIdx.x;
     float* place = table + (u64)blockIdx.x * units + unit;
     float sum = 0.f;
     for (u32 first = 0; first < rows; first += ROWS_AT_ONCE) {
         if (threadIdx.x == 0) count = 0;
         __syncthreads();
-        for (u32 base = first; base < min(rows, first + ROWS_AT_ONCE); base += blockDim.x) {
+        for (u32 base = first; base < min(rows, first + ROWS_AT_ONCE);
+            base += blockDim.x) {
             const u32 row = base + threadIdx.x;
-            const bool met = row < min(rows, first + ROWS_AT_ONCE) && index[row * slots + slot] == wanted;
+            const bool met = row < min(rows, first + ROWS_AT_ONCE) &&
+                             index[row * slots + slot] == wanted;
             const u32 votes = __ballot_sync(~0u, met);
             if (lane == 0) of_warp[warp] = __popc(votes);
             __syncthreads();
@@ -339,7 +372,8 @@ extern "C" __global__ void scatter(float* table, const u32* index, const float* 
             u32 i = 0;
             for (; i + 4 <= count; i += 4) {
                 float four[4];
-                for (u32 j = 0; j < 4; ++j) four[j] = delta[(u64)found[i + j] * stride + unit];
+                for (u32 j = 0; j < 4; ++j)
+                    four[j] = delta[(u64)found[i + j] * stride + unit];
                 sum += (four[0] + four[1]) + (four[2] + four[3]);
             }
             for (; i < count; ++i) sum += delta[(u64)found[i] * stride + unit];
@@ -349,9 +383,10 @@ extern "C" __global__ void scatter(float* table, const u32* index, const float* 
     if (unit < units) *place = (keep == 0.f ? 0.f : keep * *place) + factor * sum;
 }
 
-// Peer normalisation of `units` units, in one block: the running means move to the means of
-// this step, and excess = factor·(means − their mean).
-extern "C" __global__ void peer(float* means, const float* now, float* excess, float momentum, float factor, u32 units) {
+// Peer normalisation of `units` units, in one block: the running means move to the means
+// of this step, and excess = factor·(means − their mean).
+extern "C" __global__ void peer(float* means, const float* now, float* excess,
+    float momentum, float factor, u32 units) {
     double sum = 0;
     for (u32 unit = threadIdx.x; unit < units; unit += blockDim.x) {
         const float mean = momentum * means[unit] + (1.f - momentum) * now[unit];
@@ -359,7 +394,8 @@ extern "C" __global__ void peer(float* means, const float* now, float* excess, f
         sum += mean;
     }
     const float all = block_sum(sum) / units;
-    for (u32 unit = threadIdx.x; unit < units; unit += blockDim.x) excess[unit] = factor * (means[unit] - all);
+    for (u32 unit = threadIdx.x; unit < units; unit += blockDim.x)
+        excess[unit] = factor * (means[unit] - all);
 }
 
 // ---- losses --------------------------------------------------------------------------
@@ -368,10 +404,11 @@ __device__ double softplus(double x) { return fmax(x, 0.) + log1p(exp(-fabs(x)))
 __device__ double sigmoid(double x) { return 1. / (1. + exp(-x)); }
 
 // A loss that sets the goodness of views against a threshold (logistic, log_sigmoid,
-// unbounded: kinds 0, 1, 2) or the two views of an example against each other (symmetric: 3).
-// The first `positive` views are the positive ones. One block.
-extern "C" __global__ void contrast(const float* goodness, const float* offset, float* gradient, double* total_loss,
-                                    u32 batch, u32 views, u32 positive, double theta, double temperature, u32 kind) {
+// unbounded: kinds 0, 1, 2) or the two views of an example against each other (symmetric:
+// 3). The first `positive` views are the positive ones. One block.
+extern "C" __global__ void contrast(const float* goodness, const float* offset,
+    float* gradient, double* total_loss, u32 batch, u32 views, u32 positive, double theta,
+    double temperature, u32 kind) {
     double loss = 0;
     const u32 rows = batch * views;
     for (u32 row = threadIdx.x; row < rows; row += blockDim.x) {
@@ -380,8 +417,10 @@ extern "C" __global__ void contrast(const float* goodness, const float* offset, 
         const double shifted = g + (offset ? offset[row] : 0.f);
         if (kind == 3) {
             const u32 other = up ? row + batch : row - batch;
-            const double against = (double)goodness[other] + (offset ? offset[other] : 0.f);
-            const double down = (up ? against - shifted : shifted - against) / temperature;
+            const double against =
+                (double)goodness[other] + (offset ? offset[other] : 0.f);
+            const double down =
+                (up ? against - shifted : shifted - against) / temperature;
             if (up) loss += 0.5 * temperature * softplus(down);
             gradient[row] = (up ? -0.5 : 0.5) * sigmoid(down) / batch;
             continue;
@@ -408,7 +447,6 @@ extern "C" __global__ void contrast(const float* goodness, const float* offset, 
     if (threadIdx.x == 0) *total_loss = loss / batch;
 }
 
-
 // log softmax of each row. A block for each row.
 extern "C" __global__ void log_softmax(const float* x, float* out, u32 width) {
     const float* row = x + (u64)blockIdx.x * width;
@@ -418,11 +456,13 @@ extern "C" __global__ void log_softmax(const float* x, float* out, u32 width) {
     float sum = 0.f;
     for (u32 at = threadIdx.x; at < width; at += blockDim.x) sum += expf(row[at] - top);
     const float log = logf(block_sum(sum));
-    for (u32 at = threadIdx.x; at < width; at += blockDim.x) out[(u64)blockIdx.x * width + at] = row[at] - top - log;
+    for (u32 at = threadIdx.x; at < width; at += blockDim.x)
+        out[(u64)blockIdx.x * width + at] = row[at] - top - log;
 }
 
 // The gradient of the mean cross-entropy with respect to the logits.
-extern "C" __global__ void cross_entropy(const float* log, const u32* labels, float* gradient, u32 width, float mean, u64 count) {
+extern "C" __global__ void cross_entropy(const float* log, const u32* labels,
+    float* gradient, u32 width, float mean, u64 count) {
     const u64 at = (u64)blockIdx.x * blockDim.x + threadIdx.x;
     if (at >= count) return;
     const float hit = at % width == labels[at / width] ? 1.f : 0.f;
@@ -430,9 +470,11 @@ extern "C" __global__ void cross_entropy(const float* log, const u32* labels, fl
 }
 
 // The mean cross-entropy. One block.
-extern "C" __global__ void cross_entropy_loss(const float* log, const u32* labels, double* loss, u32 width, u32 rows) {
+extern "C" __global__ void cross_entropy_loss(
+    const float* log, const u32* labels, double* loss, u32 width, u32 rows) {
     double sum = 0;
-    for (u32 row = threadIdx.x; row < rows; row += blockDim.x) sum -= log[(u64)row * width + labels[row]];
+    for (u32 row = threadIdx.x; row < rows; row += blockDim.x)
+        sum -= log[(u64)row * width + labels[row]];
     sum = block_sum(sum);
     if (threadIdx.x == 0) *loss = sum / rows;
 }
@@ -462,9 +504,10 @@ extern "C" __global__ void total(Numbers lists, double* out) {
 
 // ---- views ---------------------------------------------------------------------------
 
-// Labels, and after them a wrong class for each, drawn in proportion to its probability with
-// a uniform number in [0, 1).
-extern "C" __global__ void with_wrong(const float* log, const u32* labels, const double* draws, u32* out, u32 rows, u32 classes) {
+// Labels, and after them a wrong class for each, drawn in proportion to its probability
+// with a uniform number in [0, 1).
+extern "C" __global__ void with_wrong(const float* log, const u32* labels,
+    const double* draws, u32* out, u32 rows, u32 classes) {
     const u32 row = blockIdx.x * blockDim.x + threadIdx.x;
     if (row >= rows) return;
     const u32 label = labels[row];
@@ -496,8 +539,8 @@ extern "C" __global__ void with_wrong(const float* log, const u32* labels, const
 }
 
 // Images at `index` from bytes, moved down and right, mirrored, and divided by 255.
-extern "C" __global__ void images(const u8* pixels, const u32* index, const int* moves, float* out,
-                                  u32 channels, u32 height, u32 width, u64 count) {
+extern "C" __global__ void images(const u8* pixels, const u32* index, const int* moves,
+    float* out, u32 channels, u32 height, u32 width, u64 count) {
     const u64 at = (u64)blockIdx.x * blockDim.x + threadIdx.x;
     if (at >= count) return;
     const u32 size = channels * height * width;
@@ -512,13 +555,16 @@ extern "C" __global__ void images(const u8* pixels, const u32* index, const int*
     }
     float value = 0.f;
     if (row >= 0 && row < (int)height && column >= 0 && column < (int)width) {
-        value = pixels[(u64)index[image] * size + (plane * height + row) * width + column] / 255.f;
+        value =
+            pixels[(u64)index[image] * size + (plane * height + row) * width + column] /
+            255.f;
     }
     out[at] = value;
 }
 
 // out = (x − mean) / deviation for each channel of images.
-extern "C" __global__ void standardise(const float* x, const float* mean, const float* deviation, float* out, u32 channels, u32 plane, u64 count) {
+extern "C" __global__ void standardise(const float* x, const float* mean,
+    const float* deviation, float* out, u32 channels, u32 plane, u64 count) {
     const u64 at = (u64)blockIdx.x * blockDim.x + threadIdx.x;
     if (at >= count) return;
     const u32 channel = at / plane % channels;
@@ -529,14 +575,17 @@ extern "C" __global__ void standardise(const float* x, const float* mean, const 
 
 // The field around each pixel of some images, a row for each of its numbers:
 // fields[(c·K + y)·K + x, image·H·W + pixel]. A block for 256 pixels of a row.
-extern "C" __global__ void fields(const float* images, float* out, u32 count, u32 channels, u32 height, u32 width, u32 field) {
+extern "C" __global__ void fields(const float* images, float* out, u32 count,
+    u32 channels, u32 height, u32 width, u32 field) {
     const u32 plane = height * width, pixels = count * plane;
     const u32 at = blockIdx.x * blockDim.x + threadIdx.x;
     if (at >= pixels) return;
     const u32 image = at / plane, row = at % plane / width, column = at % width;
-    for (u32 number = blockIdx.y; number < channels * field * field; number += gridDim.y) {
+    for (u32 number = blockIdx.y; number < channels * field * field;
+        number += gridDim.y) {
         const u32 channel = number / (field * field), place = number % (field * field);
-        const int y = (int)(row + place / field) - (int)(field / 2), x = (int)(column + place % field) - (int)(field / 2);
+        const int y = (int)(row + place / field) - (int)(field / 2),
+                  x = (int)(column + place % field) - (int)(field / 2);
         float value = 0.f;
         if (y >= 0 && y < (int)height && x >= 0 && x < (int)width) {
             value = images[((u64)image * channels + channel) * plane + y * width + x];
@@ -545,15 +594,18 @@ extern "C" __global__ void fields(const float* images, float* out, u32 count, u3
     }
 }
 
-// The maxima of pools of a tile (N, images·H·W): out (images, N, H/P, W/P), and which of the
-// P·P pixels was the largest.
-extern "C" __global__ void pool(const float* tile, float* out, u8* choice, u32 count, u32 units, u32 height, u32 width, u32 size) {
+// The maxima of pools of a tile (N, images·H·W): out (images, N, H/P, W/P), and which of
+// the P·P pixels was the largest.
+extern "C" __global__ void pool(const float* tile, float* out, u8* choice, u32 count,
+    u32 units, u32 height, u32 width, u32 size) {
     const u32 down = height / size, across = width / size, plane = height * width;
     const u64 at = (u64)blockIdx.x * blockDim.x + threadIdx.x;
     if (at >= (u64)count * units * down * across) return;
-    const u32 column = at % across, row = at / across % down, unit = at / (across * down) % units;
+    const u32 column = at % across, row = at / across % down,
+              unit = at / (across * down) % units;
     const u64 image = at / ((u64)across * down * units);
-    const float* pixels = tile + ((u64)unit * count + image) * plane + row * size * width + column * size;
+    const float* pixels =
+        tile + ((u64)unit * count + image) * plane + row * size * width + column * size;
     float best = -INFINITY;
     u32 best_at = 0;
     for (u32 i = 0; i < size * size; ++i) {
@@ -569,7 +621,8 @@ extern "C" __global__ void pool(const float* tile, float* out, u8* choice, u32 c
 }
 
 // The reverse: each gradient at the pixel that was the largest, zero elsewhere.
-extern "C" __global__ void spread(const float* delta, const u8* choice, float* tile, u32 count, u32 units, u32 height, u32 width, u32 size) {
+extern "C" __global__ void spread(const float* delta, const u8* choice, float* tile,
+    u32 count, u32 units, u32 height, u32 width, u32 size) {
     const u32 down = height / size, across = width / size, plane = height * width;
     const u64 at = (u64)blockIdx.x * blockDim.x + threadIdx.x;
     if (at >= (u64)count * units * plane) return;
@@ -593,11 +646,14 @@ struct Planes {
 
 __device__ u64 place_in(const Planes& p, u32 group, u32 at) {
     const u32 member = at / p.size, inside = at % p.size;
-    const u64 plane = p.by_row ? (u64)group * p.channels + member : (u64)member * p.channels + group;
+    const u64 plane =
+        p.by_row ? (u64)group * p.channels + member : (u64)member * p.channels + group;
     return plane * p.size + inside;
 }
 
-__device__ u32 members(const Planes& p) { return (p.by_row ? p.channels : p.rows) * p.size; }
+__device__ u32 members(const Planes& p) {
+    return (p.by_row ? p.channels : p.rows) * p.size;
+}
 
 __device__ u32 group_of(const Planes& p, u64 at) {
     const u64 plane = at / p.size;
@@ -605,10 +661,12 @@ __device__ u32 group_of(const Planes& p, u64 at) {
 }
 
 // Mean and variance of each group. A block for each.
-extern "C" __global__ void moments(const float* x, float* mean, float* variance, Planes planes) {
+extern "C" __global__ void moments(
+    const float* x, float* mean, float* variance, Planes planes) {
     const u32 count = members(planes);
     double sum = 0;
-    for (u32 at = threadIdx.x; at < count; at += blockDim.x) sum += x[place_in(planes, blockIdx.x, at)];
+    for (u32 at = threadIdx.x; at < count; at += blockDim.x)
+        sum += x[place_in(planes, blockIdx.x, at)];
     const float middle = block_sum(sum) / count;
     float squares = 0.f;
     for (u32 at = threadIdx.x; at < count; at += blockDim.x) {
@@ -623,7 +681,8 @@ extern "C" __global__ void moments(const float* x, float* mean, float* variance,
 }
 
 // The sum of each group, or with x the means of delta and of n·delta. A block for each.
-extern "C" __global__ void plane_sums(const float* delta, const float* x, const float* mean, const float* variance, float* out, Planes planes, float epsilon) {
+extern "C" __global__ void plane_sums(const float* delta, const float* x,
+    const float* mean, const float* variance, float* out, Planes planes, float epsilon) {
     const u32 count = members(planes);
     double sum = 0, both = 0;
     const float middle = x ? mean[blockIdx.x] : 0.f;
@@ -643,8 +702,11 @@ extern "C" __global__ void plane_sums(const float* delta, const float* x, const 
     out[2 * blockIdx.x + 1] = both / sqrtf(variance[blockIdx.x] + epsilon) / count;
 }
 
-// max(z, slope·z) with z = (x − mean) / √(variance + ε) + bias; without moments z = x + bias.
-extern "C" __global__ void standardised_relu(const float* x, const float* mean, const float* variance, const float* bias, float* out, Planes planes, float epsilon, float slope, u64 count) {
+// max(z, slope·z) with z = (x − mean) / √(variance + ε) + bias; without moments z = x +
+// bias.
+extern "C" __global__ void standardised_relu(const float* x, const float* mean,
+    const float* variance, const float* bias, float* out, Planes planes, float epsilon,
+    float slope, u64 count) {
     const u64 at = (u64)blockIdx.x * blockDim.x + threadIdx.x;
     if (at >= count) return;
     float value = x[at];
@@ -656,25 +718,31 @@ extern "C" __global__ void standardised_relu(const float* x, const float* mean, 
     out[at] = value < 0.f ? slope * value : value;
 }
 
-// s·(delta − mean(delta) − n·mean(n·delta)), s = 1 / √(variance + ε); without means s·delta.
-extern "C" __global__ void moments_gradient(const float* x, const float* delta, const float* mean, const float* variance, const float* means, float* out, Planes planes, float epsilon, u64 count) {
+// s·(delta − mean(delta) − n·mean(n·delta)), s = 1 / √(variance + ε); without means
+// s·delta.
+extern "C" __global__ void moments_gradient(const float* x, const float* delta,
+    const float* mean, const float* variance, const float* means, float* out,
+    Planes planes, float epsilon, u64 count) {
     const u64 at = (u64)blockIdx.x * blockDim.x + threadIdx.x;
     if (at >= count) return;
     const u32 group = group_of(planes, at);
     const float scale = 1.f / sqrtf(variance[group] + epsilon);
     float value = delta[at];
-    if (means) value -= means[2 * group] + (x[at] - mean[group]) * scale * means[2 * group + 1];
+    if (means)
+        value -= means[2 * group] + (x[at] - mean[group]) * scale * means[2 * group + 1];
     out[at] = scale * value;
 }
 
-// The mean of each cell of planes: (planes, H, W) to (planes, H/down, W/across); in reverse, the
-// mean's gradient for each of its pixels.
-extern "C" __global__ void cells(const float* x, float* out, u32 height, u32 width, u32 down, u32 across, u64 count) {
+// The mean of each cell of planes: (planes, H, W) to (planes, H/down, W/across); in
+// reverse, the mean's gradient for each of its pixels.
+extern "C" __global__ void cells(
+    const float* x, float* out, u32 height, u32 width, u32 down, u32 across, u64 count) {
     const u64 at = (u64)blockIdx.x * blockDim.x + threadIdx.x;
     if (at >= count) return;
     const u32 columns = width / across, rows = height / down;
     const u32 column = at % columns, row = at / columns % rows;
-    const float* pixels = x + at / ((u64)columns * rows) * height * width + row * down * width + column * across;
+    const float* pixels = x + at / ((u64)columns * rows) * height * width +
+                          row * down * width + column * across;
     float sum = 0.f;
     for (u32 y = 0; y < down; ++y) {
         for (u32 x_ = 0; x_ < across; ++x_) sum += pixels[y * width + x_];
@@ -682,10 +750,13 @@ extern "C" __global__ void cells(const float* x, float* out, u32 height, u32 wid
     out[at] = sum / (down * across);
 }
 
-extern "C" __global__ void from_cells(const float* x, float* out, u32 height, u32 width, u32 down, u32 across, u64 count) {
+extern "C" __global__ void from_cells(
+    const float* x, float* out, u32 height, u32 width, u32 down, u32 across, u64 count) {
     const u64 at = (u64)blockIdx.x * blockDim.x + threadIdx.x;
     if (at >= count) return;
     const u32 column = at % width, row = at / width % height;
     const u64 plane = at / ((u64)width * height);
-    out[at] = x[(plane * (height / down) + row / down) * (width / across) + column / across] / (down * across);
+    out[at] =
+        x[(plane * (height / down) + row / down) * (width / across) + column / across] /
+        (down * across);
 }
