@@ -115,7 +115,7 @@ impl Run {
     /// Sets the output folder to `base`, or to `base-2` and so on if it exists.
     ///
     /// # Errors
-    /// [`Error::File`].
+    /// [`Error::File`](crate::Error::File).
     pub fn write_to_numbered(&mut self, base: &Path) -> Result<()> {
         self.folder = Some(Folder::create_numbered(base)?);
         Ok(())
@@ -166,7 +166,8 @@ impl Run {
     /// Trains to the end, evaluates, and writes the files of a run if there is a folder.
     ///
     /// # Errors
-    /// [`Error::Diverged`]; [`Error::File`]; errors of the plugins.
+    /// [`Error::Diverged`](crate::Error::Diverged); [`Error::File`](crate::Error::File);
+    /// errors of the plugins.
     pub fn fit(&mut self, observer: &mut dyn Observer) -> Result<Summary> {
         let Some(folder) = self.folder().map(PathBuf::from) else {
             return self.train_and_evaluate(observer);
@@ -227,7 +228,7 @@ impl Run {
     /// `(B, C)`, or `(B, P, C)` with positions. Higher is better.
     ///
     /// # Errors
-    /// [`Error::Usage`] for an unknown readout; errors of the plugins.
+    /// [`Error::Usage`](crate::Error::Usage) for an unknown readout; errors of the plugins.
     pub fn scores(&self, examples: Tensor, readout: &str) -> Result<Tensor> {
         let readout = self.architecture.net().readout(readout)?;
         let batch = self.prepare(&Batch::unlabelled(examples)?)?;
