@@ -10,7 +10,7 @@ use onward::candle_core::Tensor;
 use onward::contract::head::HeadSpec;
 use onward::optim::{Optimiser, OptimiserSpec, Span};
 use onward::plugin;
-use onward::plugin::registry::Preset;
+use onward::plugin::preset::Preset;
 use onward::settings::Pick;
 use onward::{
     Architecture, Batch, Block, BuildContext, GoodnessFn, Head, Input, LocalLayer, NegativeSampler,
@@ -74,7 +74,7 @@ impl SideBySide {
             net.blocks.push(block);
         }
         let (vars, classes) = (context.scope("head").vars, context.classes);
-        let spec = settings.head.optimiser(&settings.optimiser);
+        let spec = settings.head.beside(&settings.optimiser);
         let head = Head::new(
             &vars,
             features,

@@ -11,6 +11,7 @@ mod methods {
     mod data;
     mod goodness;
     mod layers;
+    mod rules;
     mod samplers;
 }
 

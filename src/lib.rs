@@ -144,6 +144,7 @@ pub use contract::layer::{Lesson, LocalLayer};
 pub use contract::loss::{Loss, Objective};
 pub use contract::net::{Net, Readout};
 pub use contract::prediction::Prediction;
+pub use contract::rule::Rule;
 pub use contract::sampler::NegativeSampler;
 pub use data::text::tokenizer::Tokenizer;
 pub use error::{Error, Located, Result};

@@ -7,7 +7,7 @@
 use onward::candle_core::Tensor;
 use onward::contract::head::HeadSpec;
 use onward::optim::{OptimiserSpec, Span};
-use onward::plugin::registry::Preset;
+use onward::plugin::preset::Preset;
 use onward::settings::Pick;
 use onward::wiring::stack::{Level, Stack};
 use onward::{

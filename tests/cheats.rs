@@ -13,7 +13,7 @@ use onward::data::DataSet;
 use onward::kernels::Gate;
 use onward::optim::{Optimiser, OptimiserSpec, Span};
 use onward::plugin;
-use onward::plugin::registry::Preset;
+use onward::plugin::preset::Preset;
 use onward::settings::Pick;
 use onward::{
     Architecture, Batch, Block, BuildContext, Error, GoodnessFn, Grade, Input, Lesson, Linear,

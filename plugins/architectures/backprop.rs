@@ -4,11 +4,11 @@ use onward_core::candle_core::{Tensor, Var, D};
 use onward_core::candle_nn::Init;
 use onward_core::kernels::log_softmax;
 use onward_core::optim::{Algorithm, OptimiserSpec, Schedule, Span};
-use onward_core::plugin::registry::Preset;
+use onward_core::plugin::preset::Preset;
 use onward_core::{
     Architecture, Batch, Block, BuildContext, Error, GoodnessFn, Input, LocalLayer, Loss,
-    NegativeSampler, Net, Normalise, Objective, Optimiser, Readout, Result, Role, Step, StepReport,
-    Targets, Values,
+    NegativeSampler, Net, Normalise, Objective, Optimiser, Readout, Result, Role, Rule, Step,
+    StepReport, Targets, Values,
 };
 
 onward_core::settings! {
@@ -258,6 +258,10 @@ impl Architecture for Baseline {
 
     fn net_mut(&mut self) -> &mut Net {
         &mut self.net
+    }
+
+    fn rule(&self) -> Rule {
+        Rule::Backpropagation
     }
 }
 

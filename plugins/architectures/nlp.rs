@@ -6,7 +6,7 @@ use onward_core::contract::negatives::every_class;
 use onward_core::export::Table;
 use onward_core::kernels::log_softmax;
 use onward_core::optim::{Algorithm, OptimiserSpec, Schedule, Span};
-use onward_core::plugin::registry::Preset;
+use onward_core::plugin::preset::Preset;
 use onward_core::settings::{Pick, Positive};
 use onward_core::wiring::stack::{no_hypotheses, Level, Order, Stack};
 use onward_core::{
@@ -77,6 +77,7 @@ onward_core::settings! {
             head_optimiser: Algorithm::Adam,
             head_lr: 0.0002,
             head_weight_decay: 0.,
+            ..HeadSpec::default()
         };
     }
 }
@@ -155,7 +156,7 @@ impl LanguageModel {
         let example = Input::new([example], 1, 1, &[inputs])?;
         let readout = 0..levels.len();
         let stack = Stack::new(context, example, settings.normalise, &levels, readout)?;
-        let head = settings.head_spec.optimiser(&settings.optimiser);
+        let head = settings.head_spec.beside(&settings.optimiser);
         let mut stack = stack.with_head(context, head, 0)?;
         let mut readouts = vec![Readout::new("head").cheap().with_log_probabilities()];
         if context.hypotheses && stack.classes().is_none() {

@@ -7,7 +7,7 @@ use onward_core::contract::head::HeadSpec;
 use onward_core::contract::negatives::every_class;
 use onward_core::export::{Table, Value};
 use onward_core::optim::OptimiserSpec;
-use onward_core::plugin::registry::Preset;
+use onward_core::plugin::preset::Preset;
 use onward_core::settings::{Each, Pick};
 use onward_core::wiring::stack::{Level, Order, Stack};
 use onward_core::{
@@ -146,79 +146,6 @@ const PRESETS: &[Preset] = &[
         "#,
     },
     Preset {
-        name: "mono_forward",
-        about: "a local classifier for each layer, one layer after the other; the last one \
-                predicts (Mono-Forward 2025)",
-        settings: r#"
-            data = "mnist"
-            epochs = 15
-            batch = 128
-            standardise = true
-            hidden = [1000, 1000]
-            sampler = "plain"
-            layer = "dense"
-            goodness = "projection"
-            loss = "cross_entropy"
-            normalise = "none"
-            order = "greedy"
-            optimiser = "adam"
-            lr = 0.0016
-            weight_decay = 0.0
-            schedule = "constant"
-            readout_from = 1000 # the last layer alone
-            head = false
-        "#,
-    },
-    Preset {
-        name: "predsim",
-        about: "predictions and similarities, as in Nøkland and Eidnes 2019: three layers \
-                of 1024 units",
-        settings: r#"
-            data = "mnist"
-            epochs = 100
-            batch = 128
-            shift = 2
-            standardise = true
-            hidden = [1024, 1024, 1024]
-            sampler = "plain"
-            layer = { name = "dense", norm = "batch", slope = 0.01 }
-            goodness = "predsim"
-            loss = "cross_entropy"
-            optimiser = "adam"
-            lr = 0.0005
-            weight_decay = 0.0
-            schedule = "steps"
-            dropout = 0.1
-            normalise = "none"
-            readout_from = 1000 # the last layer alone
-            head = false
-        "#,
-    },
-    Preset {
-        name: "predsim_convolutional",
-        about: "the same rule in four convolutions",
-        settings: r#"
-            data = "cifar-10"
-            epochs = 60
-            batch = 128
-            shift = 4
-            flip = true
-            standardise = true
-            hidden = [64, 128, 256, 512]
-            sampler = "plain"
-            layer = { name = "conv", norm = "batch", slope = 0.01 }
-            goodness = "predsim"
-            loss = "cross_entropy"
-            optimiser = "adam"
-            lr = 0.0005
-            weight_decay = 0.0
-            schedule = "steps"
-            normalise = "none"
-            readout_from = 1000 # the last layer alone
-            head = false
-        "#,
-    },
-    Preset {
         name: "nebuly",
         about: "as nebuly-ai's forward_forward app: label after the pixels, mean \
                 squares, Adam, one layer after the other",
@@ -254,7 +181,7 @@ impl Stacked {
         let (levels, readout) = (levels(settings, context)?, readout(settings)?);
         let mut stack = Stack::new(context, example, settings.normalise, &levels, readout)?;
         if settings.head {
-            let spec = settings.head_spec.optimiser(&settings.optimiser);
+            let spec = settings.head_spec.beside(&settings.optimiser);
             stack = stack.with_head(context, spec, settings.probe_epochs)?;
         }
         stack.net.readouts = readouts(settings, context, &stack);

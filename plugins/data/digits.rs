@@ -5,7 +5,7 @@ use std::sync::Arc;
 use onward_core::data::images::Images;
 use onward_core::data::{Content, DataSet, ExampleSpec, Framing};
 use onward_core::flow::random::{stream, unit};
-use onward_core::plugin::registry::Preset;
+use onward_core::plugin::preset::Preset;
 use rand::Rng;
 use rayon::prelude::*;
 

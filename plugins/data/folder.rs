@@ -2,7 +2,7 @@
 
 use onward_core::data::pictures::{data_set, Broken};
 use onward_core::data::{folder, DataSet};
-use onward_core::plugin::registry::Preset;
+use onward_core::plugin::preset::Preset;
 
 onward_core::settings! {
     /// Pictures of any size, grey or colour (PNG, JPEG, WebP, BMP, TIFF, GIF), in one folder

@@ -1,7 +1,7 @@
 //! Data set `idx`: files in the format of MNIST.
 
 use onward_core::data::{folder, idx, DataSet, Framing};
-use onward_core::plugin::registry::Preset;
+use onward_core::plugin::preset::Preset;
 
 onward_core::settings! {
     /// Grey images of any height and width in the four files of MNIST:

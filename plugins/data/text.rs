@@ -5,7 +5,7 @@ use std::sync::Arc;
 use onward_core::data::text::{data_set, paragraphs, read, Parts, Text};
 use onward_core::data::{at_home, DataSet};
 use onward_core::export::Table;
-use onward_core::plugin::registry::Preset;
+use onward_core::plugin::preset::Preset;
 use onward_core::{BuildContext, Error, Located, Result, Tokenizer};
 
 /// Fables written for this project, one per paragraph.

@@ -2,7 +2,7 @@
 
 use onward_core::candle_core::Tensor;
 use onward_core::contract::goodness::Polarity;
-use onward_core::plugin::registry::Preset;
+use onward_core::plugin::preset::Preset;
 use onward_core::{kernels, GoodnessFn, Result};
 
 onward_core::settings! {

@@ -5,10 +5,10 @@ use onward_core::candle_nn::Init;
 use onward_core::kernels::{self, Deviations, Directions};
 use onward_core::modules::conv::Convolved;
 use onward_core::modules::pooled_linear::PooledLinear;
-use onward_core::plugin::registry::Preset;
+use onward_core::plugin::preset::Preset;
 use onward_core::{
-    BuildContext, Conv, Error, GoodnessFn, Grade, Input, LastResult, Linear, Loss, Objective,
-    Optimiser, Reading, Result, Step, Targets,
+    Architecture, BuildContext, Conv, Error, GoodnessFn, Grade, Input, LastResult, Linear, Loss,
+    Objective, Optimiser, Reading, Result, Step, Targets,
 };
 
 onward_core::settings! {
@@ -268,4 +268,55 @@ onward_core::register! {
      arXiv 1901.06656)",
     |settings: Predsim, context| Ok(Box::new(Goodness::new(&settings, context)?)),
     .presets(PRESETS)
+}
+
+onward_core::preset! {
+    dyn Architecture, "progressive", "predsim",
+    "predictions and similarities, as in Nøkland and Eidnes 2019: three layers \
+     of 1024 units",
+    r#"
+        data = "mnist"
+        epochs = 100
+        batch = 128
+        shift = 2
+        standardise = true
+        hidden = [1024, 1024, 1024]
+        sampler = "plain"
+        layer = { name = "dense", norm = "batch", slope = 0.01 }
+        goodness = "predsim"
+        loss = "cross_entropy"
+        optimiser = "adam"
+        lr = 0.0005
+        weight_decay = 0.0
+        schedule = "steps"
+        dropout = 0.1
+        normalise = "none"
+        readout_from = 1000 # the last layer alone
+        head = false
+    "#
+}
+
+onward_core::preset! {
+    dyn Architecture, "progressive", "predsim_convolutional",
+    "the same rule in four convolutions",
+    r#"
+        data = "cifar-10"
+        epochs = 60
+        batch = 128
+        shift = 4
+        flip = true
+        standardise = true
+        hidden = [64, 128, 256, 512]
+        sampler = "plain"
+        layer = { name = "conv", norm = "batch", slope = 0.01 }
+        goodness = "predsim"
+        loss = "cross_entropy"
+        optimiser = "adam"
+        lr = 0.0005
+        weight_decay = 0.0
+        schedule = "steps"
+        normalise = "none"
+        readout_from = 1000 # the last layer alone
+        head = false
+    "#
 }

@@ -3,8 +3,10 @@
 
 use onward_core::candle_core::Tensor;
 use onward_core::modules::pooled_linear::PooledLinear;
-use onward_core::plugin::registry::Preset;
-use onward_core::{BuildContext, GoodnessFn, Grade, Optimiser, Result, Step, Targets};
+use onward_core::plugin::preset::Preset;
+use onward_core::{
+    Architecture, BuildContext, GoodnessFn, Grade, Optimiser, Result, Step, Targets,
+};
 
 onward_core::settings! {
     /// A goodness for each class: a linear map of the activity that learns with the
@@ -90,4 +92,29 @@ onward_core::register! {
      (Mono-Forward 2025, arXiv 2501.09238)",
     |settings: Projection, context| Ok(Box::new(Goodness::new(&settings, context)?)),
     .presets(PRESETS)
+}
+
+onward_core::preset! {
+    dyn Architecture, "progressive", "mono_forward",
+    "a local classifier for each layer, one layer after the other; the last one \
+     predicts (Mono-Forward 2025)",
+    r#"
+        data = "mnist"
+        epochs = 15
+        batch = 128
+        standardise = true
+        hidden = [1000, 1000]
+        sampler = "plain"
+        layer = "dense"
+        goodness = "projection"
+        loss = "cross_entropy"
+        normalise = "none"
+        order = "greedy"
+        optimiser = "adam"
+        lr = 0.0016
+        weight_decay = 0.0
+        schedule = "constant"
+        readout_from = 1000 # the last layer alone
+        head = false
+    "#
 }

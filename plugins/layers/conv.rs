@@ -121,6 +121,12 @@ impl LocalLayer for Layer {
         self.conv.update(&images, &made, &delta, optimiser, step)
     }
 
+    fn observe(&mut self, lesson: &Lesson<'_>, step: &Step) -> Result<()> {
+        let made = self.made.take(lesson.activity);
+        let made = made.map_or_else(|| self.conv.forward(&Self::images(lesson.input)?), Ok)?;
+        self.rectifier.observe(&made.output, step)
+    }
+
     fn input_gradient(&self, lesson: &Lesson<'_>, step: &Step) -> Result<Tensor> {
         let images = Self::images(lesson.input)?;
         let made = self.conv.forward(&images)?;

@@ -127,6 +127,15 @@ impl LocalLayer for Layer {
         self.linear.update(lesson.input, gradient, optimiser, step)
     }
 
+    fn observe(&mut self, lesson: &Lesson<'_>, step: &Step) -> Result<()> {
+        let Some(rectifier) = &mut self.rectifier else {
+            return Ok(());
+        };
+        let sums = self.sums.take(lesson.activity);
+        let sums = sums.map_or_else(|| self.linear.forward(lesson.input, false), Ok)?;
+        rectifier.observe(&sums, step)
+    }
+
     fn input_gradient(&self, lesson: &Lesson<'_>, step: &Step) -> Result<Tensor> {
         let mut gradient = self.above(lesson, None, step)?.whole()?;
         if let Some(rectifier) = &self.rectifier {

@@ -50,7 +50,8 @@ pub(super) fn data_argument(config: &Config) -> Result<Option<String>> {
 pub(super) fn shortest(wanted: &Config, file: &Path) -> Result<String> {
     let data = data_argument(wanted)?;
     let info = registry::info(<dyn Architecture>::KIND, &wanted.architecture)?;
-    let named = info.presets.iter().skip(1).map(|preset| Some(preset.name));
+    let named = info.presets().into_iter().skip(1);
+    let named = named.map(|preset| Some(preset.name));
     let presets = [None].into_iter().chain(named).chain([Some(NO_PRESET)]);
     let mut commands: Vec<String> = Vec::new();
     for preset in presets {

@@ -63,10 +63,10 @@ fn presets() -> Result<()> {
     for kind in KINDS {
         for info in registry::infos(kind)?
             .into_iter()
-            .filter(|info| !info.presets.is_empty())
+            .filter(|info| !info.presets().is_empty())
         {
             text += &format!("{kind} {}\n", info.name);
-            for preset in info.presets {
+            for preset in info.presets() {
                 let about: Vec<&str> = preset.about.split_whitespace().collect();
                 text += &format!("  {:<16} {}\n", preset.name, about.join(" "));
             }
@@ -76,8 +76,9 @@ fn presets() -> Result<()> {
 }
 
 fn to_json(info: &Info) -> serde_json::Value {
-    let presets = info.presets.iter();
-    let presets: Vec<_> = presets
+    let presets: Vec<_> = info
+        .presets()
+        .into_iter()
         .map(|preset| json!({ "name": preset.name, "about": preset.about }))
         .collect();
     json!({

@@ -6,7 +6,8 @@ use super::output::print;
 use crate::contract::architecture::Architecture;
 use crate::error::{Error, Result};
 use crate::guide::glossary;
-use crate::plugin::registry::{self, Info, Preset, KINDS};
+use crate::plugin::preset::Preset;
+use crate::plugin::registry::{self, Info, KINDS};
 use crate::plugin::run_settings::RunSettings;
 use crate::settings::{PluginKind, Setting, Settings};
 
@@ -28,8 +29,9 @@ impl Show {
                 if info.name == self.name {
                     text += &plugin(kind, info);
                 }
-                for own in info.presets.iter().filter(|own| own.name == self.name) {
-                    text += &format!("of {kind} {}:{}\n", info.name, preset(own));
+                let presets = info.presets().into_iter();
+                for found in presets.filter(|preset| preset.name == self.name) {
+                    text += &format!("of {kind} {}:{}\n", info.name, preset(found));
                 }
                 known.push(info.name.into());
             }
@@ -56,7 +58,7 @@ fn plugin(kind: &str, info: &Info) -> String {
     if kind == <dyn Architecture>::KIND {
         text += &settings("settings of every run", RunSettings::describe());
     }
-    text += &info.presets.iter().map(preset).collect::<String>();
+    text += &info.presets().into_iter().map(preset).collect::<String>();
     text + "\n"
 }
 

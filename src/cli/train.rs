@@ -365,7 +365,7 @@ fn of_classes(run: &Run) -> Result<Vec<String>> {
 /// The settings that the data set suggests, if the run uses them.
 fn suggested(run: &Run) -> String {
     let info = registry::info(DataSet::KIND, data_name(run));
-    let preset = info.ok().and_then(|info| info.presets.first());
+    let preset = info.ok().and_then(|info| info.own_presets.first());
     let settings = preset.and_then(|preset| preset.settings.parse::<Table>().ok());
     let used = run.config().to_table();
     let settings = settings.unwrap_or_default().into_iter();

@@ -4,6 +4,7 @@ use candle_core::Tensor;
 
 use crate::contract::block::StepReport;
 use crate::contract::net::{Net, Readout};
+use crate::contract::rule::Rule;
 use crate::contract::sampler::NegativeSampler;
 use crate::error::Result;
 use crate::flow::batch::Batch;
@@ -110,6 +111,12 @@ pub trait Architecture: Send + Sync {
     /// The parts, to restore their state.
     fn net_mut(&mut self) -> &mut Net;
 
+    /// The class of the rule by which the network learns; by default that of the first
+    /// block that learns.
+    fn rule(&self) -> Rule {
+        self.net().rule()
+    }
+
     /// Called once after the last step of every epoch; by default it tells the blocks
     /// that learned in it.
     ///
@@ -147,6 +154,10 @@ impl<T: Architecture + ?Sized> Architecture for Box<T> {
 
     fn net_mut(&mut self) -> &mut Net {
         (**self).net_mut()
+    }
+
+    fn rule(&self) -> Rule {
+        (**self).rule()
     }
 
     fn epoch_ended(&mut self, step: &Step) -> Result<()> {

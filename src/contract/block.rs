@@ -6,6 +6,7 @@ use candle_core::Tensor;
 use crate::contract::goodness::{GoodnessFn, Grade};
 use crate::contract::layer::{Lesson, LocalLayer};
 use crate::contract::loss::{Loss, Objective};
+use crate::contract::rule::Rule;
 use crate::error::{Error, Located, Result};
 use crate::flow::input::{Input, Normalise};
 use crate::flow::reading::Reading;
@@ -162,6 +163,16 @@ impl Block {
         self.layer.uses_labels() || has_goodness && self.goodness.uses_labels(&self.objective)
     }
 
+    /// The class of its rule.
+    pub fn rule(&self) -> Rule {
+        match self.layer.rule() {
+            _ if self.span().is_empty() => Rule::Frozen,
+            Some(rule) => rule,
+            None if self.objective.loss == Loss::None => Rule::Frozen,
+            None => self.goodness.rule(&self.objective),
+        }
+    }
+
     /// The optimiser, whose state is part of a checkpoint.
     pub fn optimiser(&self) -> &Optimiser {
         &self.optimiser
@@ -299,11 +310,13 @@ impl Block {
                 }
             },
         };
-        // Without a gradient only the goodness learns.
-        if grade.is_none() || lesson.gradient.is_some() {
-            let learned = self.layer.learn(&lesson, &mut self.optimiser, step);
-            learned.at(|| place.clone())?;
-        }
+        // Without a gradient only the goodness learns, and a layer with a rule of its own.
+        let learns = lesson.gradient.is_some() || self.layer.rule().is_some();
+        let learned = match grade.is_none() || learns {
+            true => self.layer.learn(&lesson, &mut self.optimiser, step),
+            false => self.layer.observe(&lesson, step),
+        };
+        learned.at(|| place.clone())?;
         if let Some(grade) = grade {
             let shown = self.goodness.uses_labels(&self.objective);
             let targets = if shown {

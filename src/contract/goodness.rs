@@ -6,6 +6,7 @@ use candle_core::backprop::GradStore;
 use candle_core::{Tensor, Var};
 
 use crate::contract::loss::Objective;
+use crate::contract::rule::Rule;
 use crate::error::{Error, Result};
 use crate::flow::reading::Reading;
 use crate::flow::step::Step;
@@ -154,6 +155,15 @@ pub trait GoodnessFn: Send + Sync {
         objective.loss.uses_labels()
     }
 
+    /// The class of the rule by which its block learns; by default a local classifier with
+    /// a loss of labels, else contrast.
+    fn rule(&self, objective: &Objective) -> Rule {
+        match objective.loss.uses_labels() {
+            true => Rule::LocalClassifier,
+            false => Rule::Contrast,
+        }
+    }
+
     /// Updates the goodness's own variables, such as a projection to classes. The
     /// default follows the gradients that [`Grade::by_autograd`] found, if there are
     /// any.
@@ -210,6 +220,10 @@ impl<T: GoodnessFn + ?Sized> GoodnessFn for Box<T> {
 
     fn uses_labels(&self, objective: &Objective) -> bool {
         (**self).uses_labels(objective)
+    }
+
+    fn rule(&self, objective: &Objective) -> Rule {
+        (**self).rule(objective)
     }
 
     fn learn(

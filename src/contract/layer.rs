@@ -2,6 +2,7 @@
 
 use candle_core::{Tensor, Var};
 
+use crate::contract::rule::Rule;
 use crate::error::{Error, Result};
 use crate::flow::input::Input;
 use crate::flow::step::Step;
@@ -80,6 +81,16 @@ pub trait LocalLayer: Send + Sync {
         optimiser.apply(&total.backward()?, step)
     }
 
+    /// Called instead of [`learn`](Self::learn) where the goodness gives no gradient, so
+    /// that the layer stays as it is: updates running statistics that an evaluation
+    /// needs, such as those of batch normalisation. Does nothing by default.
+    ///
+    /// # Errors
+    /// Errors of candle.
+    fn observe(&mut self, _lesson: &Lesson<'_>, _step: &Step) -> Result<()> {
+        Ok(())
+    }
+
     /// The gradient of the loss with respect to the joined input, `(V·B, …)`.
     ///
     /// Layers pass no gradient on, so this is not part of learning. Rules in which a
@@ -107,6 +118,13 @@ pub trait LocalLayer: Send + Sync {
     /// framework hides them.
     fn uses_labels(&self) -> bool {
         false
+    }
+
+    /// The class of its rule, if it does not follow the gradient of a loss; by default it
+    /// does. A layer with a rule of its own also learns where the goodness gives no
+    /// gradient.
+    fn rule(&self) -> Option<Rule> {
+        None
     }
 
     /// Called once after the last step of every epoch in which the layer learns; does
@@ -143,12 +161,20 @@ impl<T: LocalLayer + ?Sized> LocalLayer for Box<T> {
         (**self).learn(lesson, optimiser, step)
     }
 
+    fn observe(&mut self, lesson: &Lesson<'_>, step: &Step) -> Result<()> {
+        (**self).observe(lesson, step)
+    }
+
     fn input_gradient(&self, lesson: &Lesson<'_>, step: &Step) -> Result<Tensor> {
         (**self).input_gradient(lesson, step)
     }
 
     fn uses_labels(&self) -> bool {
         (**self).uses_labels()
+    }
+
+    fn rule(&self) -> Option<Rule> {
+        (**self).rule()
     }
 
     fn epoch_ended(&mut self, step: &Step) -> Result<()> {

@@ -18,4 +18,5 @@ pub mod loss;
 pub mod negatives;
 pub mod net;
 pub mod prediction;
+pub mod rule;
 pub mod sampler;

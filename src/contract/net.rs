@@ -2,6 +2,7 @@
 
 use crate::contract::block::Block;
 use crate::contract::head::Head;
+use crate::contract::rule::Rule;
 use crate::error::{Error, Result};
 use crate::flow::step::Step;
 
@@ -79,6 +80,14 @@ impl Net {
         learning.any(Block::uses_labels)
     }
 
+    /// The class of the rule of the first block that learns.
+    pub fn rule(&self) -> Rule {
+        let mut rules = self.blocks.iter().map(Block::rule);
+        rules
+            .find(|rule| *rule != Rule::Frozen)
+            .unwrap_or(Rule::Frozen)
+    }
+
     /// The readout with this name.
     ///
     /// # Errors
@@ -92,10 +101,10 @@ impl Net {
         })
     }
 
-    /// Tells every block that learned in an epoch that the epoch has ended.
+    /// Tells every block and head that learned in an epoch that the epoch has ended.
     ///
     /// # Errors
-    /// Errors of a block.
+    /// Errors of a block or head.
     pub fn epoch_ended(&mut self, step: &Step) -> Result<()> {
         let learning = self
             .blocks
@@ -103,6 +112,11 @@ impl Net {
             .filter(|block| block.is_learning(step));
         for block in learning {
             block.epoch_ended(step)?;
+        }
+        let heads = self.heads.iter_mut();
+        let learning = heads.filter(|head| head.is_learning(step));
+        for head in learning {
+            head.epoch_ended()?;
         }
         Ok(())
     }

@@ -8,17 +8,17 @@ use rayon::prelude::*;
 
 /// A matrix in memory: element `(r, c)` is `data[r·row + c·column]`.
 #[derive(Clone, Copy)]
-pub(crate) struct Matrix<'a> {
-    pub data: &'a [f32],
+pub(crate) struct Matrix<'a, T = f32> {
+    pub data: &'a [T],
     pub rows: usize,
     pub columns: usize,
     pub row: usize,
     pub column: usize,
 }
 
-impl<'a> Matrix<'a> {
+impl<'a, T> Matrix<'a, T> {
     /// Rows with contiguous columns, `stride` elements apart.
-    pub fn of_rows(data: &'a [f32], rows: usize, columns: usize, stride: usize) -> Self {
+    pub fn of_rows(data: &'a [T], rows: usize, columns: usize, stride: usize) -> Self {
         Self {
             data,
             rows,
@@ -158,6 +158,54 @@ pub(crate) fn accumulate_here(dst: &mut [f32], keep: f32, a: Matrix<'_>, b: Matr
     // SAFETY: the panel is the whole of `dst`, which is lent to this function alone, and
     // the matrices fit.
     unsafe { panel.work(keep, 1., &|_, _, _: &mut [f32], _: &mut [f32]| ()) };
+}
+
+/// Computes `dst ← dst + factor·a·b` on this thread, in double precision. The rows of `dst`
+/// are `stride` elements apart.
+///
+/// # Panics
+/// As [`accumulate`].
+pub(crate) fn add_product(
+    dst: &mut [f64],
+    stride: usize,
+    factor: f64,
+    a: Matrix<'_, f64>,
+    b: Matrix<'_, f64>,
+) {
+    if a.rows == 0 || b.columns == 0 || a.columns == 0 {
+        return;
+    }
+    assert!(
+        a.columns == b.rows && (a.rows - 1) * stride + b.columns <= dst.len(),
+        "the sizes of a matrix product must match"
+    );
+    assert!(b.columns <= stride, "the rows of a result must not overlap");
+    assert!(a.fits() && b.fits(), "a matrix must fit its slice");
+    // SAFETY: `dst` is lent to this function alone and has room for the product, whose rows do
+    // not overlap since `b.columns` is at most `stride`; the matrices fit their slices.
+    unsafe {
+        gemm::gemm(
+            a.rows,
+            b.columns,
+            a.columns,
+            dst.as_mut_ptr(),
+            1,
+            stride as isize,
+            true,
+            a.data.as_ptr(),
+            a.column as isize,
+            a.row as isize,
+            b.data.as_ptr(),
+            b.column as isize,
+            b.row as isize,
+            1.,
+            factor,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
 }
 
 /// The address of a matrix's first element.

@@ -25,6 +25,7 @@ mod deviations;
 mod directions;
 pub(crate) mod gemm;
 pub(crate) mod memory;
+pub(crate) mod normal_equations;
 pub(crate) mod sizes;
 
 use candle_core::{DType, Device, Shape, Tensor, D};
@@ -430,7 +431,7 @@ pub(crate) fn entries(x: &Tensor, labels: &[u32]) -> Result<Tensor> {
 }
 
 /// One-hot rows for labels, `(B, C)`, of the type and device of `like`.
-pub(crate) fn one_hot(labels: &[u32], classes: usize, like: &Tensor) -> Result<Tensor> {
+pub fn one_hot(labels: &[u32], classes: usize, like: &Tensor) -> Result<Tensor> {
     let mut values = vec![0f32; labels.len() * classes];
     for (row, &label) in values.chunks_exact_mut(classes).zip(labels) {
         row[label as usize] = 1.;

@@ -2,6 +2,7 @@
 
 pub mod cache;
 pub mod conv;
+pub mod least_squares;
 pub mod linear;
 pub mod locally_connected;
 pub mod peer_norm;

@@ -134,19 +134,37 @@ impl Rectifier {
         optimiser: &mut Optimiser,
         step: &Step,
     ) -> Result<Tensor> {
-        let kept = self.kept.take(z);
-        let moments = kept.map_or_else(|| self.moments(z, step), Ok)?;
+        let moments = self.kept_moments(z, step)?;
         if let Some((name, bias)) = &self.bias {
             let sums = kernels::channel_sums(&above)?;
             optimiser.update(name, bias, Gradient::Whole(&sums), step)?;
         }
-        if let (Some(running), Some((now, false))) = (&self.running, &moments) {
+        self.average(moments.as_ref())?;
+        below(z, above, moments.as_ref())
+    }
+
+    /// Updates the running means alone.
+    ///
+    /// # Errors
+    /// Errors of candle.
+    pub fn observe(&mut self, z: &Tensor, step: &Step) -> Result<()> {
+        let moments = self.kept_moments(z, step)?;
+        self.average(moments.as_ref())
+    }
+
+    fn kept_moments(&mut self, z: &Tensor, step: &Step) -> Result<Moments> {
+        let kept = self.kept.take(z);
+        kept.map_or_else(|| self.moments(z, step), Ok)
+    }
+
+    fn average(&mut self, moments: Option<&(ChannelStats, bool)>) -> Result<()> {
+        if let (Some(running), Some((now, false))) = (&self.running, moments) {
             let keep = self.spec.norm_momentum;
             for (var, now) in running.iter().zip([&now.mean, &now.variance]) {
                 var.set(&((var.as_tensor() * keep)? + (now * (1. - keep))?)?.detach())?;
             }
         }
-        below(z, above, moments.as_ref())
+        Ok(())
     }
 
     /// The mean and variance for standardising `z`.

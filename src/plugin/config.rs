@@ -10,6 +10,7 @@
 
 use toml::{Table, Value};
 
+use super::preset;
 use super::registry::{self, Info};
 use super::run_settings::RunSettings;
 use super::source::Source;
@@ -341,10 +342,10 @@ fn pick(kind: &'static str, text: &str) -> Result<Table> {
 
 fn preset_of(info: &Info, name: Option<&str>) -> Result<Source> {
     let preset = match name {
-        None => info.presets.first(),
+        None => info.own_presets.first(),
         Some(NO_PRESET) => None,
         Some(name) => {
-            let found = info.presets.iter().find(|preset| preset.name == name);
+            let found = preset::named(info, name)?;
             Some(found.ok_or_else(|| unknown_preset(info, name))?)
         }
     };
@@ -368,7 +369,7 @@ fn preset_of(info: &Info, name: Option<&str>) -> Result<Source> {
 }
 
 fn unknown_preset(info: &Info, name: &str) -> Error {
-    let names: Vec<_> = info.presets.iter().map(|preset| preset.name).collect();
+    let names: Vec<_> = info.presets().iter().map(|preset| preset.name).collect();
     let expected = match names.is_empty() {
         true => format!("{NO_PRESET}: {} has no presets", info.name),
         false => format!("one of {}, or {NO_PRESET}", names.join(", ")),
@@ -386,7 +387,7 @@ fn suggestion(sources: &[Source]) -> Result<Option<Source>> {
         return Ok(None);
     };
     let info = registry::info(DataSet::KIND, name)?;
-    if info.presets.is_empty() {
+    if info.own_presets.is_empty() {
         return Ok(None);
     }
     Ok(Some(Source {
@@ -415,7 +416,7 @@ fn of_goodness(sources: &[Source]) -> Result<Option<Source>> {
     });
     let Some(name) = chosen else { return Ok(None) };
     let info = registry::info(kind, name)?;
-    if info.presets.is_empty() {
+    if info.own_presets.is_empty() {
         return Ok(None);
     }
     Ok(Some(Source {

@@ -16,22 +16,14 @@ use crate::contract::sampler::NegativeSampler;
 use crate::data::DataSet;
 use crate::error::{Error, Result};
 use crate::plugin::checked::Checkable;
+use crate::plugin::preset::{self, Preset};
 use crate::settings::{PluginKind, Setting};
-
-/// A named set of settings that belong together, such as those of a paper.
-#[derive(Clone, Copy, Debug)]
-pub struct Preset {
-    /// The name, as in `--preset nebuly`.
-    pub name: &'static str,
-    /// The paper or program of these settings.
-    pub about: &'static str,
-    /// The settings, as TOML.
-    pub settings: &'static str,
-}
 
 /// The description of a plugin, available without building it.
 #[derive(Clone, Copy)]
 pub struct Info {
+    /// The word for its kind, such as `goodness`.
+    pub kind: &'static str,
     /// The name in the configuration, in `snake_case`.
     pub name: &'static str,
     /// One line: what the plugin is and where it was published.
@@ -42,12 +34,21 @@ pub struct Info {
     pub settings: fn() -> Vec<Setting>,
     /// Reads a table of settings and reports errors.
     pub check: fn(&Table) -> Result<()>,
-    /// Named sets of settings; the first is the default.
-    pub presets: &'static [Preset],
+    /// The presets of its own file; [`Info::presets`] has those of other files too.
+    pub own_presets: &'static [Preset],
     /// The setting that `name:ARGUMENT` sets.
     pub argument: Option<&'static str>,
     /// Adjusts the settings of a source before they are merged: see [`Plugin::rewrite`].
     pub rewrite: Rewrite,
+}
+
+impl Info {
+    /// Named sets of settings: its own, of which the first is the default, then those
+    /// that [`preset!`](crate::preset) added, sorted by name.
+    pub fn presets(&self) -> Vec<&'static Preset> {
+        let own = self.own_presets.iter();
+        own.chain(preset::added_to(self.kind, self.name)).collect()
+    }
 }
 
 /// Adjusts the settings `given` by one source, and those merged from the sources `before`
@@ -65,7 +66,7 @@ pub struct Plugin<T: ?Sized + 'static> {
 impl<T: ?Sized> Plugin<T> {
     /// Adds presets; the first is the default.
     pub const fn presets(mut self, presets: &'static [Preset]) -> Self {
-        self.info.presets = presets;
+        self.info.own_presets = presets;
         self
     }
 
@@ -241,12 +242,13 @@ macro_rules! register {
         $crate::export::inventory::submit! {
             $crate::plugin::registry::Plugin::<$kind> {
                 info: $crate::plugin::registry::Info {
+                    kind: <$kind as $crate::settings::PluginKind>::KIND,
                     name: $crate::plugin::registry::is_a_name($name),
                     about: $crate::plugin::registry::is_a_line($about),
                     package: env!("CARGO_PKG_NAME"),
                     settings: <$type as $crate::settings::Settings>::describe,
                     check: |table| <$type as $crate::settings::Settings>::read(table).map(|_| ()),
-                    presets: &[],
+                    own_presets: &[],
                     argument: None,
                     rewrite: |_, _| Ok(()),
                 },
@@ -300,12 +302,13 @@ mod tests {
 
     const fn plugin(name: &'static str, package: &'static str) -> Plugin<dyn GoodnessFn> {
         let info = Info {
+            kind: "goodness",
             name,
             about: "",
             package,
             settings: Vec::new,
             check: |_| Ok(()),
-            presets: &[],
+            own_presets: &[],
             argument: None,
             rewrite: |_, _| Ok(()),
         };

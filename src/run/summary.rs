@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::settings;
+use crate::contract::rule::Rule;
 pub use crate::data::score::{Bits, Score};
 use crate::disk;
 use crate::error::{Error, Result};
@@ -124,6 +125,27 @@ pub struct Labels {
     pub heads: bool,
 }
 
+/// The rule by which the blocks learned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleUsed {
+    /// Its class.
+    pub class: String,
+    /// Whether blocks learned to reject negative views.
+    pub negatives: bool,
+    /// How far a gradient reached: not at all, within a block, through the network.
+    pub gradient: String,
+}
+
+impl RuleUsed {
+    pub(super) fn of(rule: Rule) -> Self {
+        Self {
+            class: rule.word().into(),
+            negatives: rule.has_negatives(),
+            gradient: rule.gradient().into(),
+        }
+    }
+}
+
 /// The result of a run: `summary.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
@@ -146,6 +168,9 @@ pub struct Summary {
     pub peak_memory_mb: Option<f64>,
     /// The number of threads.
     pub threads: usize,
+    /// The rule by which the blocks learned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<RuleUsed>,
     /// The use of the labels of the training part.
     pub labels: Labels,
     /// The validation part.
@@ -200,6 +225,7 @@ mod tests {
             seconds_per_epoch: 0.05,
             peak_memory_mb: None,
             threads: 2,
+            rule: Some(RuleUsed::of(Rule::Contrast)),
             labels: Labels {
                 blocks: true,
                 heads: false,

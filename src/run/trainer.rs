@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::checkpoint::Sums;
 use super::observe::metrics::Metrics;
 use super::observe::{Event, Observer};
-use super::summary::{Evaluation, Labels, Summary};
+use super::summary::{Evaluation, Labels, RuleUsed, Summary};
 use super::Run;
 use crate::contract::block::StepReport;
 use crate::contract::net::Readout;
@@ -53,6 +53,7 @@ impl Run {
             seconds_per_epoch: training / last.saturating_sub(first).max(1) as f64,
             peak_memory_mb: memory::peak_mb(),
             threads: rayon::current_num_threads(),
+            rule: Some(RuleUsed::of(self.architecture.rule())),
             labels: Labels {
                 blocks: learns && (self.sampler.uses_labels() || net.uses_labels()),
                 heads: !net.heads.is_empty(),

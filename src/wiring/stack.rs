@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use crate::contract::block::{Block, StepReport};
 use crate::contract::build_context::BuildContext;
 use crate::contract::goodness::GoodnessFn;
-use crate::contract::head::Head;
+use crate::contract::head::{Head, HeadPlan};
 use crate::contract::layer::LocalLayer;
 use crate::contract::loss::Objective;
 use crate::contract::net::Net;
@@ -180,7 +180,7 @@ impl Stack {
     pub fn with_head(
         mut self,
         context: &BuildContext,
-        spec: OptimiserSpec,
+        plan: impl Into<HeadPlan>,
         probe_epochs: usize,
     ) -> Result<Self> {
         let epochs = self.net.epochs(1);
@@ -189,7 +189,7 @@ impl Stack {
             more => Span::Epochs(epochs..epochs + more),
         };
         let vars = &context.scope("head").vars;
-        let head = Head::new(vars, self.features, context.classes, spec, span)?;
+        let head = Head::new(vars, self.features, context.classes, plan, span)?;
         self.net.heads = vec![head];
         Ok(self)
     }

@@ -1,6 +1,6 @@
-//! Families of rules unlike Forward-Forward: `predsim` is built in, the others are plugins
-//! of about one page that are not part of the program and show that the contract supports
-//! them. Every plugin passes the trials of `onward::conformance` and is compared with an
+//! Families of rules unlike Forward-Forward. Those of `positions`, `shortcuts` and `trifecta`
+//! are plugins of about one page that are not part of the program and show that the contract
+//! supports them; the others are built in. Every plugin passes the trials of `onward::conformance` and is compared with an
 //! independent program, which is quoted above the expected numbers. The quoted programs use
 //! double precision and share these lines:
 //!
@@ -21,10 +21,13 @@
 //! layer = lambda v, W, b: np.maximum(v @ W + b, 0)
 //! ```
 
+mod class_groups;
 mod collaboration;
+mod forward_projection;
 mod pepita;
 mod positions;
 mod predsim;
+mod prototypes;
 mod ridge;
 mod scff;
 mod shortcuts;
@@ -172,6 +175,10 @@ fn error_on_digits(settings: &[(&str, &str)], architecture: &str) -> Result<f64>
         .iter()
         .chain(settings)
     {
+        if *key == "preset" {
+            run = run.preset(value.trim_matches('"'));
+            continue;
+        }
         let table: onward::export::Table = format!("{key} = {value}").parse().expect("TOML");
         run = run.set(key, table[*key].clone());
     }

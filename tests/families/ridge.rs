@@ -1,159 +1,8 @@
 //! CaFo: a predictor for each layer, solved in closed form at the end of an epoch.
 
-use onward::candle_core::{DType, Device, Tensor, Var};
-use onward::candle_nn::Init;
-use onward::optim::Optimiser;
-use onward::settings::Positive;
-use onward::{BuildContext, Error, GoodnessFn, Grade, Objective, Result, Step, Targets};
+use onward::Result;
 
 use super::{batch, error_on_digits, numbers, step, Subject};
-
-onward::settings! {
-    /// Goodness of each class by ridge regression, solved at the end of every epoch.
-    ///
-    /// The layer does not learn.
-    ///
-    /// `g = h·M` with `h = (a | 1)`, `(B, …)` to `(B, C)`; `M = (HᵀH + λ·I)⁻¹·HᵀY` with
-    /// the activities `H` of the epoch and the one-hot labels `Y`, and `λ =
-    /// ridge·trace(HᵀH) / (N + 1)`.
-    ///
-    /// # Reference
-    /// Zhao et al., "The Cascaded Forward Algorithm for Neural Network Training", 2023
-    /// (<https://arxiv.org/abs/2303.09728>), without a ridge.
-    pub struct Ridge {
-        /// The ridge, relative to the mean of the diagonal of `HᵀH`.
-        ridge: f64 = 0.01, in Positive;
-    }
-}
-
-struct Goodness {
-    ridge: f64,
-    classes: usize,
-    map: Var,
-    /// `HᵀH` of the epoch so far, `(N + 1, N + 1)`.
-    squares: Var,
-    /// `HᵀY` of the epoch so far, `(N + 1, C)`.
-    products: Var,
-}
-
-impl Goodness {
-    fn new(settings: &Ridge, context: &BuildContext) -> Result<Self> {
-        let (rows, classes) = (context.inputs() + 1, context.classes);
-        Ok(Self {
-            ridge: settings.ridge,
-            classes,
-            map: context
-                .vars
-                .buffer("map", (rows, classes), Init::Const(0.))?,
-            squares: context.vars.state("squares", (rows, rows), DType::F64)?,
-            products: context
-                .vars
-                .state("products", (rows, classes), DType::F64)?,
-        })
-    }
-}
-
-fn with_ones(activity: &Tensor) -> Result<Tensor> {
-    let activity = activity.flatten_from(1)?;
-    let ones = activity.narrow(1, 0, 1)?.ones_like()?;
-    Ok(Tensor::cat(&[activity, ones], 1)?)
-}
-
-impl GoodnessFn for Goodness {
-    fn goodness(&self, activity: &Tensor) -> Result<Tensor> {
-        Ok(with_ones(activity)?.matmul(&self.map)?)
-    }
-
-    fn classes(&self) -> Option<usize> {
-        Some(self.classes)
-    }
-
-    fn uses_labels(&self, _: &Objective) -> bool {
-        true
-    }
-
-    fn grade(&self, activity: &Tensor, targets: &Targets, objective: &Objective) -> Result<Grade> {
-        if targets.roles().len() != 1 {
-            let problem = "expected one positive view, without negatives";
-            return Err(Error::unfit("ridge", problem));
-        }
-        let goodness = self.goodness(activity)?;
-        let (loss, _) = objective.grade(&goodness, 0., targets)?;
-        let goodness = Some(goodness);
-        Ok(Grade {
-            loss,
-            gradient: None,
-            goodness,
-            upstream: None,
-            own: None,
-        })
-    }
-
-    fn learn(
-        &mut self,
-        activity: &Tensor,
-        _: &Grade,
-        targets: &Targets,
-        _: &mut Optimiser,
-        _: &Step,
-    ) -> Result<()> {
-        let rows = with_ones(activity)?.to_dtype(DType::F64)?;
-        let labels = Tensor::new(targets.labels()?, rows.device())?;
-        let one_hot = onward::candle_nn::encoding::one_hot(labels, self.classes, 1f64, 0.)?;
-        let sum = |sum: &Var, right: &Tensor| -> Result<()> {
-            Ok(sum.set(&(sum.as_tensor() + rows.t()?.matmul(right)?)?.detach())?)
-        };
-        sum(&self.squares, &rows)?;
-        sum(&self.products, &one_hot)
-    }
-
-    fn epoch_ended(&mut self, _: &Step) -> Result<()> {
-        let mut squares = self.squares.to_vec2::<f64>()?;
-        let mean = (0..squares.len()).map(|i| squares[i][i]).sum::<f64>() / squares.len() as f64;
-        for (index, row) in squares.iter_mut().enumerate() {
-            row[index] += self.ridge * mean;
-        }
-        let map = Tensor::new(solved(squares, self.products.to_vec2()?)?, &Device::Cpu)?;
-        self.map.set(
-            &map.to_dtype(self.map.dtype())?
-                .to_device(self.map.device())?,
-        )?;
-        for sum in [&self.squares, &self.products] {
-            sum.set(&sum.zeros_like()?.detach())?;
-        }
-        Ok(())
-    }
-}
-
-/// The solution of `A·X = B` for a positive definite `A`, by elimination.
-fn solved(mut a: Vec<Vec<f64>>, mut b: Vec<Vec<f64>>) -> Result<Vec<Vec<f64>>> {
-    let size = a.len();
-    for pivot in 0..size {
-        if a[pivot][pivot] <= 0. {
-            return Err(Error::unfit(
-                "ridge",
-                "expected activities of at least one example",
-            ));
-        }
-        for row in (0..size).filter(|row| *row != pivot) {
-            let factor = a[row][pivot] / a[pivot][pivot];
-            for matrix in [&mut a, &mut b] {
-                let of_pivot = matrix[pivot].clone();
-                let pairs = matrix[row].iter_mut().zip(of_pivot);
-                pairs.for_each(|(value, of_pivot)| *value -= factor * of_pivot);
-            }
-        }
-    }
-    for (index, row) in b.iter_mut().enumerate() {
-        row.iter_mut().for_each(|value| *value /= a[index][index]);
-    }
-    Ok(b)
-}
-
-onward::register! {
-    dyn GoodnessFn, "ridge", "a predictor solved at the end of an epoch (CaFo 2023, arXiv 2303.09728)",
-    |settings: Ridge, context| Ok(Box::new(Goodness::new(&settings, context)?))
-}
 
 // batches = [(numbers(1, 4, 3), [0, 1, 1, 2]), (numbers(5, 4, 3), [0, 1, 1, 2])]
 // W, b = numbers(2, 3, 5), np.zeros(5)                     # random, and they stay so
@@ -184,7 +33,7 @@ const MAP: [f64; 18] = [
 ];
 
 const SETTINGS: &str = r#"
-    goodness = "ridge"
+    goodness = { name = "ridge", ridge = 0.01 }
     loss = "cross_entropy"
     hidden = [5]
     normalise = "none"
@@ -213,6 +62,20 @@ fn a_readout_of_random_layers_works() -> Result<()> {
         ("loss", r#""cross_entropy""#),
         ("hidden", "[300]"),
         ("head", "false"),
+    ];
+    let error = error_on_digits(&settings, "progressive")?;
+    assert!(error < 0.3, "{error}");
+    Ok(())
+}
+
+/// A layer that does not learn still keeps what an evaluation needs.
+#[test]
+fn running_statistics_are_those_of_the_random_layer() -> Result<()> {
+    let settings = [
+        ("goodness", r#""ridge""#),
+        ("layer", r#"{ name = "conv", norm = "batch" }"#),
+        ("hidden", "[16]"),
+        ("normalise", r#""none""#),
     ];
     let error = error_on_digits(&settings, "progressive")?;
     assert!(error < 0.3, "{error}");

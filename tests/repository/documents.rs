@@ -122,8 +122,8 @@ fn every_plugin_and_preset_has_a_row_in_the_table_of_fidelity() {
     for kind in registry::KINDS.iter().filter(|kind| **kind != "data") {
         for info in registry::infos(kind).unwrap() {
             let presets = info
-                .presets
-                .iter()
+                .presets()
+                .into_iter()
                 .map(|preset| format!("{} {}", info.name, preset.name));
             for name in [info.name.to_string()].into_iter().chain(presets) {
                 let row = text

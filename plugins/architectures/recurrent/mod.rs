@@ -5,7 +5,7 @@ mod net;
 
 use onward_core::contract::head::HeadSpec;
 use onward_core::optim::OptimiserSpec;
-use onward_core::plugin::registry::Preset;
+use onward_core::plugin::preset::Preset;
 use onward_core::settings::{Pick, Positive};
 use onward_core::{Architecture, GoodnessFn, LocalLayer, Normalise, Objective};
 

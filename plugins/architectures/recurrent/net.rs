@@ -69,7 +69,7 @@ impl RecurrentNet {
                 .with_units(top);
             blocks.push(block(settings, "label".into(), &place)?);
         }
-        let spec = settings.head_spec.optimiser(&settings.optimiser);
+        let spec = settings.head_spec.beside(&settings.optimiser);
         let (vars, span) = (context.scope("head").vars, Span::Epochs(0..context.epochs));
         let head = Head::new(&vars, hidden.iter().sum(), context.classes, spec, span)?;
         let mut readouts = vec![Readout::new("head").cheap().with_log_probabilities()];

@@ -7,6 +7,7 @@ use crate::contract::architecture::Architecture;
 use crate::contract::block::StepReport;
 use crate::contract::build_context::BuildContext;
 use crate::contract::net::{Net, Readout};
+use crate::contract::rule::Rule;
 use crate::contract::sampler::NegativeSampler;
 use crate::error::Result;
 use crate::flow::batch::Batch;
@@ -77,6 +78,10 @@ impl Architecture for Checked<dyn Architecture, Facts> {
 
     fn net_mut(&mut self) -> &mut Net {
         self.inner.net_mut()
+    }
+
+    fn rule(&self) -> Rule {
+        self.inner.rule()
     }
 
     fn epoch_ended(&mut self, step: &Step) -> Result<()> {

@@ -6,6 +6,7 @@ use super::{fault, has_shape, is_finite, is_tame, Checkable, Checked};
 use crate::contract::build_context::BuildContext;
 use crate::contract::goodness::{GoodnessFn, Grade};
 use crate::contract::loss::Objective;
+use crate::contract::rule::Rule;
 use crate::error::Result;
 use crate::flow::step::Step;
 use crate::flow::views::Targets;
@@ -114,6 +115,10 @@ impl GoodnessFn for Checked<dyn GoodnessFn, Facts> {
 
     fn uses_labels(&self, objective: &Objective) -> bool {
         self.inner.uses_labels(objective)
+    }
+
+    fn rule(&self, objective: &Objective) -> Rule {
+        self.inner.rule(objective)
     }
 
     fn learn(

@@ -5,6 +5,7 @@ use candle_core::Tensor;
 use super::{has_shape, is_finite, is_tame_input, Checkable, Checked};
 use crate::contract::build_context::BuildContext;
 use crate::contract::layer::{Lesson, LocalLayer};
+use crate::contract::rule::Rule;
 use crate::error::Result;
 use crate::flow::input::Input;
 use crate::flow::step::Step;
@@ -47,6 +48,10 @@ impl LocalLayer for Checked<dyn LocalLayer, Facts> {
         self.attempt_mut(|layer| layer.learn(lesson, optimiser, step))
     }
 
+    fn observe(&mut self, lesson: &Lesson<'_>, step: &Step) -> Result<()> {
+        self.attempt_mut(|layer| layer.observe(lesson, step))
+    }
+
     fn input_gradient(&self, lesson: &Lesson<'_>, step: &Step) -> Result<Tensor> {
         let gradient = self.attempt(|layer| layer.input_gradient(lesson, step))?;
         let expected = [&[lesson.input.rows()], lesson.input.shape()].concat();
@@ -61,6 +66,10 @@ impl LocalLayer for Checked<dyn LocalLayer, Facts> {
 
     fn uses_labels(&self) -> bool {
         self.facts.uses_labels
+    }
+
+    fn rule(&self) -> Option<Rule> {
+        self.inner.rule()
     }
 
     fn epoch_ended(&mut self, step: &Step) -> Result<()> {

@@ -1,0 +1,166 @@
+//! Goodness `ridge`: a predictor for each layer, solved in closed form.
+
+use onward_core::candle_core::Tensor;
+use onward_core::candle_nn::Init;
+use onward_core::modules::least_squares::LeastSquares;
+use onward_core::plugin::preset::Preset;
+use onward_core::settings::Positive;
+use onward_core::{
+    kernels, Architecture, BuildContext, Error, GoodnessFn, Grade, Objective, Optimiser, Result,
+    Rule, Step, Targets,
+};
+
+onward_core::settings! {
+    /// A goodness for each class by ridge regression, solved at the end of every epoch. The
+    /// layer does not learn: it stays random, unless it has a rule of its own.
+    ///
+    /// `g = h·M` with `h = (cell(a) | 1)` and `M = (HᵀH + λ·I)⁻¹·HᵀY`, with the rows `H` of
+    /// the epoch, the one-hot labels `Y`, and `λ = ridge·trace(HᵀH) / (D + 1)`. The sums are
+    /// in double precision.
+    ///
+    /// | tensor    | shape                          |                               |
+    /// |-----------|--------------------------------|-------------------------------|
+    /// | `a`       | `(B, …)`; a map `(B, N, H, W)` | the activity                  |
+    /// | `cell(a)` | `(B, D)`                       | of a map, averages of cells   |
+    /// | `M`       | `(D + 1, C)`                   | starts at 0                   |
+    /// | `g`       | `(B, C)`                       | the goodness, about 0 to 1    |
+    ///
+    /// # Reference
+    /// Zhao et al., "The Cascaded Forward Algorithm for Neural Network Training", 2023
+    /// (<https://arxiv.org/abs/2303.09728>), where the ridge is 0.
+    pub struct Ridge {
+        /// The ridge, relative to the mean of the diagonal of `HᵀH`.
+        ridge: f64 = 0.0001, in Positive;
+        /// The number of cells per side for averaging the activities of images; 0 for no
+        /// averages.
+        grid: usize = 0;
+    }
+}
+
+struct Goodness {
+    classes: usize,
+    cell: Option<[usize; 2]>,
+    map: LeastSquares,
+}
+
+impl Goodness {
+    fn new(settings: &Ridge, context: &BuildContext) -> Result<Self> {
+        let (mut inputs, mut cell) = (context.inputs(), None);
+        if let ([channels, height, width], grid @ 1..) = (&context.input[..], settings.grid) {
+            if height % grid != 0 || width % grid != 0 {
+                let problem = format!(
+                    "found activities of {height}×{width}, expected a `grid` that divides them, \
+                     not {grid}"
+                );
+                return Err(Error::unfit("ridge", problem));
+            }
+            (inputs, cell) = (channels * grid * grid, Some([height / grid, width / grid]));
+        }
+        Ok(Self {
+            classes: context.classes,
+            cell,
+            map: LeastSquares::new(
+                &context.vars,
+                [inputs, context.classes],
+                settings.ridge,
+                Init::Const(0.),
+            )?,
+        })
+    }
+
+    fn rows(&self, activity: &Tensor) -> Result<Tensor> {
+        match self.cell {
+            Some(cell) => Ok(kernels::cell_means(activity, cell)?.flatten_from(1)?),
+            None => Ok(activity.flatten_from(1)?),
+        }
+    }
+}
+
+impl GoodnessFn for Goodness {
+    fn goodness(&self, activity: &Tensor) -> Result<Tensor> {
+        self.map.forward(&self.rows(activity)?)
+    }
+
+    fn classes(&self) -> Option<usize> {
+        Some(self.classes)
+    }
+
+    fn uses_labels(&self, _: &Objective) -> bool {
+        true
+    }
+
+    fn rule(&self, _: &Objective) -> Rule {
+        Rule::ClosedForm
+    }
+
+    /// The loss is the mean squared error of the last epoch's solution.
+    fn grade(&self, activity: &Tensor, targets: &Targets, _: &Objective) -> Result<Grade> {
+        let labels = targets.labels()?;
+        if targets.roles().len() != 1 {
+            let problem =
+                "expected one positive view, without negatives; choose the sampler `plain`";
+            return Err(Error::unfit("ridge", problem));
+        }
+        let goodness = self.goodness(activity)?;
+        let error = (&goodness - kernels::one_hot(labels, self.classes, &goodness)?)?;
+        Ok(Grade {
+            loss: onward_core::Reading::of(&error.sqr()?)?,
+            gradient: None,
+            goodness: Some(goodness),
+            upstream: None,
+            own: None,
+        })
+    }
+
+    fn learn(
+        &mut self,
+        activity: &Tensor,
+        _: &Grade,
+        targets: &Targets,
+        _: &mut Optimiser,
+        _: &Step,
+    ) -> Result<()> {
+        self.map
+            .add_labels(&self.rows(activity)?, targets.labels()?)
+    }
+
+    fn epoch_ended(&mut self, _: &Step) -> Result<()> {
+        self.map.solve()
+    }
+}
+
+/// It is solved in one epoch.
+const PRESETS: &[Preset] = &[Preset {
+    name: "closed_form",
+    about: "one epoch, without negatives",
+    settings: r#"
+        epochs = 1
+        sampler = "plain"
+        head = false
+    "#,
+}];
+
+onward_core::register! {
+    dyn GoodnessFn, "ridge",
+    "a predictor in closed form, solved at the end of an epoch (CaFo 2023, arXiv 2303.09728)",
+    |settings: Ridge, context| Ok(Box::new(Goodness::new(&settings, context)?)),
+    .presets(PRESETS)
+}
+
+onward_core::preset! {
+    dyn Architecture, "progressive", "cafo",
+    "random convolutions, a predictor in closed form for each (CaFo 2023): one epoch",
+    r#"
+        data = "mnist"
+        epochs = 1
+        batch = 500
+        standardise = true
+        hidden = [32, 128, 512]
+        sampler = "plain"
+        layer = { name = "conv", norm = "batch" }
+        goodness = [{ name = "ridge", grid = 14 }, { name = "ridge", grid = 7 }, "ridge"]
+        normalise = "none"
+        readout_from = 1
+        head = false
+    "#
+}

@@ -1,0 +1,178 @@
+//! Layer collaboration: the loss of each layer includes the goodness of the others.
+
+use onward_core::candle_core::Tensor;
+use onward_core::contract::head::HeadSpec;
+use onward_core::contract::negatives::every_class;
+use onward_core::optim::{OptimiserSpec, Span};
+use onward_core::plugin::preset::Preset;
+use onward_core::settings::Pick;
+use onward_core::wiring::stack::{Level, Stack};
+use onward_core::{
+    Architecture, Batch, BuildContext, Error, GoodnessFn, LocalLayer, NegativeSampler, Net,
+    Normalise, Objective, Prediction, Readout, Result, Step, StepReport,
+};
+
+onward_core::settings! {
+    /// Stacked layers; each loss includes the goodness of the other layers as a constant.
+    ///
+    /// Layer `t` has the loss of `gₜ + γ·Σ_{s≠t} (gₛ − θₛ) − θₜ`, where the goodness `gₛ` of
+    /// the other layers is detached: no gradient crosses a layer. The readouts are those of
+    /// `progressive`.
+    ///
+    /// # Reference
+    /// Lorberbom et al., "Layer Collaboration in the Forward-Forward Algorithm", 2023
+    /// (<https://arxiv.org/abs/2305.12393>). There the thresholds of the other layers are
+    /// part of `θₜ`.
+    pub struct LayerCollaboration {
+        /// The width of each layer, starting at the first.
+        hidden: Vec<usize> = vec![1000; 3], in 1..=1_000_000;
+        /// The layer.
+        layer: Pick<dyn LocalLayer> = "dense".into();
+        /// The goodness function, with one value for an example.
+        goodness: Pick<dyn GoodnessFn> = "sum_squares".into();
+        /// The weight `γ` of the goodness of the other layers; 0 for independent layers.
+        gamma: f64 = 0.7, in 0. ..=1.;
+        /// The normalisation of the input, and of every activity before the next layer
+        /// sees it.
+        normalise: Normalise = Normalise::MeanSquare;
+        /// The first layer that is read out, counted from 1; the last layer if there are
+        /// fewer.
+        readout_from: usize = 2, in 1..;
+        .. objective: Objective = Objective::default();
+        .. optimiser: OptimiserSpec = OptimiserSpec::default();
+        .. head_spec: HeadSpec = HeadSpec::default();
+    }
+}
+
+struct Collaborating {
+    stack: Stack,
+    gamma: f64,
+    temperature: f64,
+    classes: usize,
+}
+
+impl Collaborating {
+    fn new(settings: &LayerCollaboration, context: &BuildContext) -> Result<Self> {
+        let level = |&units: &usize| Level {
+            units,
+            layer: settings.layer.clone(),
+            goodness: settings.goodness.clone(),
+            objective: settings.objective.clone(),
+            optimiser: settings.optimiser.clone(),
+            span: Span::Epochs(0..context.epochs),
+            dropout: 0.,
+            shortcuts: Vec::new(),
+        };
+        let levels: Vec<Level> = settings.hidden.iter().map(level).collect();
+        let readout = settings.readout_from.min(levels.len()).saturating_sub(1)..levels.len();
+        let example = context.probe_input()?;
+        let stack = Stack::new(context, example, settings.normalise, &levels, readout)?;
+        if stack.classes().is_some() {
+            let problem = format!(
+                "found goodness {}, which has a value for each class; expected one value for an \
+                 example, as of sum_squares",
+                settings.goodness.name
+            );
+            return Err(Error::unfit("layer_collaboration", problem));
+        }
+        let plan = settings.head_spec.beside(&settings.optimiser);
+        let mut stack = stack.with_head(context, plan, 0)?;
+        let head = Readout::new("head").cheap().with_log_probabilities();
+        stack.net.readouts = match context.hypotheses {
+            true => vec![Readout::new("search"), head],
+            false => vec![head],
+        };
+        Ok(Self {
+            stack,
+            gamma: settings.gamma,
+            temperature: settings.objective.temperature,
+            classes: context.classes,
+        })
+    }
+}
+
+impl Architecture for Collaborating {
+    fn learn(
+        &mut self,
+        batch: &Batch,
+        sampler: &dyn NegativeSampler,
+        step: &Step,
+    ) -> Result<Vec<(usize, StepReport)>> {
+        let features = self.stack.features(sampler.neutral(batch)?, step)?;
+        let log = self.stack.net.heads[0].log_probabilities(&features)?;
+        let views = sampler.views(batch, &Prediction::of(log.clone()), step)?;
+        let passed = self.stack.activities(views.input, &step.pass(1))?;
+        // γ·(gₛ − θₛ) of every layer.
+        let mut above = Vec::new();
+        for (block, (_, activity)) in self.stack.net.blocks.iter().zip(&passed) {
+            above.push((block.log_odds(activity)? * (self.gamma * self.temperature))?);
+        }
+        let mut reports = Vec::new();
+        for (index, block) in self.stack.net.blocks.iter_mut().enumerate() {
+            let (input, activity) = &passed[index];
+            let mut others = above[index].zeros_like()?;
+            for (_, other) in above
+                .iter()
+                .enumerate()
+                .filter(|(other, _)| *other != index)
+            {
+                others = (others + other)?;
+            }
+            let targets = views.targets.clone().with_offset(&others);
+            if block.is_learning(step) {
+                reports.push((
+                    index,
+                    block.learn(input, activity, &targets, &step.pass(1))?,
+                ));
+            }
+        }
+        self.stack.net.heads[0].learn(&features, &log, batch.labels()?, step)?;
+        Ok(reports)
+    }
+
+    fn scores(
+        &self,
+        batch: &Batch,
+        sampler: &dyn NegativeSampler,
+        readout: &Readout,
+        step: &Step,
+    ) -> Result<Tensor> {
+        match readout.name {
+            "head" => self.stack.head(sampler.neutral(batch)?, step),
+            _ => {
+                let candidates = every_class(self.classes, batch)?;
+                self.stack.search(batch, sampler, &candidates, step)
+            }
+        }
+    }
+
+    fn net(&self) -> &Net {
+        &self.stack.net
+    }
+
+    fn net_mut(&mut self) -> &mut Net {
+        &mut self.stack.net
+    }
+}
+
+const PRESETS: &[Preset] = &[Preset {
+    name: "hinton",
+    about: "the settings of `progressive hinton`, with the goodness of the other layers",
+    settings: r#"
+        data = "digits"
+        epochs = 100
+        batch = 100
+        sampler = { name = "label_overlay", negatives = "hard" }
+        layer = { name = "dense", peer = 0.03 }
+    "#,
+}];
+
+onward_core::register! {
+    dyn Architecture, "layer_collaboration",
+    "stacked layers whose losses include the goodness of the others \
+     (Lorberbom 2023, arXiv 2305.12393)",
+    |settings: LayerCollaboration, context| {
+        Ok(Box::new(Collaborating::new(&settings, context)?))
+    },
+    .presets(PRESETS)
+}

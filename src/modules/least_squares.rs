@@ -1,0 +1,92 @@
+//! A linear map by least squares: sums over an epoch, solved at its end.
+
+use candle_core::{DType, Tensor, Var};
+use candle_nn::Init;
+
+use crate::error::Result;
+use crate::flow::vars::Vars;
+use crate::kernels::{self, normal_equations};
+
+/// `y = x·M + c` by ridge regression.
+///
+/// `(M; c) = (XᵀX + λ·I)⁻¹·XᵀY` with the rows `x`, followed by 1, and the targets `y` that
+/// were added since the last solution; `λ = ridge·trace(XᵀX) / (D + 1)`.
+///
+/// | tensor | shape        |                                               |
+/// |--------|--------------|-----------------------------------------------|
+/// | `x`    | `(R, D)`     |                                               |
+/// | `M; c` | `(D + 1, C)` | the variable `map`                            |
+/// | `XᵀX`  | `(D + 1, D + 1)` | the state `squares`, `f64`, its lower triangle |
+/// | `XᵀY`  | `(D + 1, C)` | the state `products`, `f64`                   |
+///
+/// The sums are part of a checkpoint. In another order of the rows they are the same within
+/// rounding, so they can also be made in parts and added.
+pub struct LeastSquares {
+    ridge: f64,
+    map: Var,
+    squares: Var,
+    products: Var,
+}
+
+impl LeastSquares {
+    /// A map of `inputs` to `outputs` numbers, with its variables at `vars`. Before the
+    /// first solution it is as `init` says.
+    ///
+    /// # Errors
+    /// As [`Vars::get`].
+    pub fn new(vars: &Vars, [inputs, outputs]: [usize; 2], ridge: f64, init: Init) -> Result<Self> {
+        let rows = inputs + 1;
+        Ok(Self {
+            ridge,
+            map: vars.get("map", (rows, outputs), init)?,
+            squares: vars.state("squares", (rows, rows), DType::F64)?,
+            products: vars.state("products", (rows, outputs), DType::F64)?,
+        })
+    }
+
+    /// `x·M + c`, `(R, C)`.
+    ///
+    /// # Errors
+    /// Errors of candle.
+    pub fn forward(&self, rows: &Tensor) -> Result<Tensor> {
+        let inputs = self.map.dim(0)? - 1;
+        let product = rows.contiguous()?.matmul(&self.map.narrow(0, 0, inputs)?)?;
+        Ok(product.broadcast_add(&self.map.narrow(0, inputs, 1)?)?)
+    }
+
+    /// Adds rows `(R, D)` and their targets `(R, C)` to the sums.
+    ///
+    /// # Errors
+    /// Errors of candle.
+    pub fn add(&mut self, rows: &Tensor, targets: &Tensor) -> Result<()> {
+        let rows = rows.to_dtype(DType::F64)?;
+        let rows = Tensor::cat(&[&rows, &rows.narrow(1, 0, 1)?.ones_like()?], 1)?;
+        normal_equations::add_squares(&self.squares, &rows)?;
+        let products = rows.t()?.matmul(&targets.to_dtype(DType::F64)?)?;
+        normal_equations::add(&self.products, &products)
+    }
+
+    /// As [`add`](Self::add), with the one-hot labels as targets.
+    ///
+    /// # Errors
+    /// Errors of candle.
+    pub fn add_labels(&mut self, rows: &Tensor, labels: &[u32]) -> Result<()> {
+        let targets = kernels::one_hot(labels, self.map.dim(1)?, rows)?;
+        self.add(rows, &targets)
+    }
+
+    /// Sets `M` and `c` to the solution, and the sums to 0.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`](crate::Error::Unfit) if nothing was added or an activity was not
+    /// finite.
+    pub fn solve(&mut self) -> Result<()> {
+        let map = normal_equations::solve(&self.squares, &self.products, self.ridge)?;
+        let map = map.to_dtype(self.map.dtype())?;
+        self.map.set(&map.to_device(self.map.device())?)?;
+        for sum in [&self.squares, &self.products] {
+            sum.set(&sum.zeros_like()?.detach())?;
+        }
+        Ok(())
+    }
+}
