@@ -109,9 +109,9 @@ onward_core::preset! {
         epochs = 1
         batch = 500
         standardise = true
-        hidden = [1000, 1000, 1000]
+        hidden = [2000, 2000]
         sampler = "plain"
-        layer = "forward_projection"
+        layer = { name = "forward_projection", ridge = 1.0 }
         loss = "none"
         normalise = "none"
         order = "greedy"

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::output::{print, print_json};
 use crate::error::{Error, Result};
+use crate::plugin::facts;
 use crate::plugin::registry::{self, Info, KINDS};
 
 #[derive(Args)]
@@ -85,6 +86,7 @@ fn to_json(info: &Info) -> serde_json::Value {
         "name": info.name,
         "about": info.about,
         "package": info.package,
+        "rule": facts::of(info),
         "settings": (info.settings)(),
         "presets": presets,
     })

@@ -10,9 +10,10 @@ use serde_json::Value as Json;
 use super::command_line::{configuration, data_argument, shortest};
 use super::output::{csv_line, print, print_json};
 use super::results_table;
+use crate::contract::rule::Rule;
 use crate::error::{notify, shell_word, Error, Result};
 use crate::run::folder::{CONFIG, SUMMARY};
-use crate::run::summary::{self, Origin};
+use crate::run::summary::{self, Origin, RuleUsed};
 
 #[derive(Args)]
 pub(super) struct Report {
@@ -61,6 +62,10 @@ pub(super) struct Row {
     pub link: String,
     /// The argument of `--data`.
     pub data: String,
+    /// The rule by which the blocks learned; of runs before it was recorded, none.
+    pub rule: Option<RuleUsed>,
+    /// Whether blocks learned from labels.
+    pub labels: Option<bool>,
     pub epochs: Option<u64>,
     pub seed: Option<u64>,
     /// The readout that validation chose.
@@ -100,6 +105,8 @@ impl Row {
                 .display()
                 .to_string(),
             data: String::new(),
+            rule: None,
+            labels: None,
             epochs: None,
             seed: None,
             readout: String::new(),
@@ -155,6 +162,8 @@ impl Row {
         }
         Ok(Self {
             data: data_argument(&wanted)?.unwrap_or_default(),
+            rule: serde_json::from_value(summary["rule"].clone()).ok(),
+            labels: summary["labels"]["blocks"].as_bool(),
             epochs: summary["epochs"].as_u64(),
             seed: summary["seed"].as_u64(),
             readout: readout.into(),
@@ -167,6 +176,13 @@ impl Row {
             changes: serde_json::from_value(summary["changes"].clone()).unwrap_or_default(),
             ..Self::named(run, base)
         })
+    }
+
+    /// The class of the rule, and whether it needs labels.
+    pub fn rule_in_words(&self) -> String {
+        let class = self.rule.as_ref().map_or("–", |rule| &rule.class);
+        let without = self.labels == Some(false) && class != Rule::Frozen.word();
+        format!("{class}{}", if without { ", no labels" } else { "" })
     }
 
     /// The test result of a readout or baseline.
@@ -189,6 +205,10 @@ fn csv(rows: &[Row]) -> String {
     let names = [
         "run",
         "data",
+        "rule",
+        "labels",
+        "negatives",
+        "gradient",
         "epochs",
         "seed",
         "readout",
@@ -205,9 +225,16 @@ fn csv(rows: &[Row]) -> String {
         let value = |measure: Option<Measure>| {
             measure.map_or(String::new(), |measure| measure.value.to_string())
         };
+        let of_rule =
+            |word: &dyn Fn(&RuleUsed) -> String| row.rule.as_ref().map_or(String::new(), word);
         lines += &csv_line(&[
             row.run.clone(),
             row.data.clone(),
+            of_rule(&|rule| rule.class.clone()),
+            row.labels
+                .map_or(String::new(), |labels| labels.to_string()),
+            of_rule(&|rule| rule.negatives.to_string()),
+            of_rule(&|rule| rule.gradient.clone()),
             number(row.epochs),
             number(row.seed),
             row.readout.clone(),

@@ -25,7 +25,7 @@ const MARKS: [&str; 2] = [
 
 /// A Markdown table of the runs in these folders, with links relative to `base`.
 ///
-/// A row has the run, its data, epochs and seed, the validation result of the readout that it
+/// A row has the run, its data, the class of its rule, epochs and seed, the validation result of the readout that it
 /// chose, the test result of that readout and of the others, and [`command`]. Results are
 /// errors in per cent or, for text, bits per character, with those of the n-gram baselines.
 /// Runs that differ only in their seed share a row: the mean and the standard deviation of
@@ -39,7 +39,7 @@ pub fn table(runs: &[PathBuf], base: &Path) -> String {
 /// The table of these rows.
 pub(super) fn of(rows: &[Row]) -> String {
     let mut table = String::from(
-        "| run | data | epochs | seed | validation | test | the command |\n|-|-|-|-|-|-|-|\n",
+        "| run | data | rule | epochs | seed | validation | test | the command |\n|-|-|-|-|-|-|-|-|\n",
     );
     let (finished, broken): (Vec<&Row>, Vec<&Row>) =
         rows.iter().partition(|row| row.problem.is_none());
@@ -63,7 +63,7 @@ pub(super) fn of(rows: &[Row]) -> String {
     for row in broken {
         let problem = row.problem.as_deref().unwrap_or_default();
         let (name, problem) = (markdown(&row.run), markdown(problem));
-        table += &format!("| {name} | – | – | – | – | no result: {problem} | – |\n");
+        table += &format!("| {name} | – | – | – | – | – | no result: {problem} | – |\n");
     }
     table
 }
@@ -104,8 +104,9 @@ fn line(alike: &[&Row]) -> String {
         changes => format!("; changed on the way: {}", markdown(&changes.join("; "))),
     };
     format!(
-        "| {names} | {} | {} | {seeds} | {} | {} ({}){} | {}{changes} |\n",
+        "| {names} | {} | {} | {} | {seeds} | {} | {} ({}){} | {}{changes} |\n",
         markdown(&first.data),
+        markdown(&first.rule_in_words()),
         number(first.epochs),
         shown(validation),
         shown(test),

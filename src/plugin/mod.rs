@@ -4,6 +4,7 @@
 mod build;
 pub(crate) mod checked;
 pub mod config;
+pub(crate) mod facts;
 pub mod preset;
 pub mod registry;
 pub mod run_settings;

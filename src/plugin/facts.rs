@@ -1,0 +1,113 @@
+//! What a plugin's rule uses, found by building it with its defaults for a small example.
+
+use candle_core::{DType, Device, Tensor};
+use serde::Serialize;
+
+use super::build::build;
+use super::registry::Info;
+use crate::contract::architecture::Architecture;
+use crate::contract::build_context::BuildContext;
+use crate::contract::goodness::GoodnessFn;
+use crate::contract::layer::LocalLayer;
+use crate::contract::loss::{Loss, Objective};
+use crate::contract::prediction::Prediction;
+use crate::contract::rule::Rule;
+use crate::contract::sampler::NegativeSampler;
+use crate::error::Result;
+use crate::flow::batch::Batch;
+use crate::flow::step::Step;
+use crate::flow::vars::Vars;
+use crate::flow::views::Role;
+use crate::settings::{Pick, PluginKind};
+
+/// What a plugin says of its rule; what does not apply to its kind is left out.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Facts {
+    /// The class of the rule.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class: Option<&'static str>,
+    /// Whether it learns from labels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub labels: Option<bool>,
+    /// Whether there are negative views.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub negatives: Option<bool>,
+    /// How far a gradient reaches.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gradient: Option<&'static str>,
+}
+
+impl Facts {
+    fn of_rule(rule: Rule) -> Self {
+        Self {
+            class: Some(rule.word()),
+            negatives: Some(rule.has_negatives()),
+            gradient: Some(rule.gradient()),
+            ..Self::default()
+        }
+    }
+}
+
+const CLASSES: usize = 4;
+
+/// The facts of a plugin; nothing of one that cannot be built for a small example, and of a
+/// layer that follows the goodness.
+pub(crate) fn of(info: &Info) -> Facts {
+    found(info).ok().flatten().unwrap_or_default()
+}
+
+fn found(info: &Info) -> Result<Option<Facts>> {
+    // Images for all, and as the activity of 12 units.
+    let vars = Vars::new(1, DType::F32, &Device::Cpu);
+    let mut context = BuildContext::new(vars, 1)
+        .with_input(&[1, 12, 12])
+        .with_units(12);
+    (context.example, context.classes) = (vec![1, 12, 12], CLASSES);
+    if info.kind == <dyn GoodnessFn>::KIND {
+        let context = context.with_input(&[12]);
+        let goodness = build(&Pick::<dyn GoodnessFn>::new(info.name), &context)?;
+        let loss = match goodness.classes() {
+            Some(_) => Loss::CrossEntropy,
+            None => Loss::Logistic,
+        };
+        let objective = Objective {
+            loss,
+            ..Objective::default()
+        };
+        return Ok(Some(Facts {
+            labels: Some(goodness.uses_labels(&objective)),
+            ..Facts::of_rule(goodness.rule(&objective))
+        }));
+    }
+    if info.kind == <dyn LocalLayer>::KIND {
+        let layer = build(&Pick::<dyn LocalLayer>::new(info.name), &context)?;
+        return Ok(layer.rule().map(|rule| Facts {
+            labels: Some(layer.uses_labels()),
+            ..Facts::of_rule(rule)
+        }));
+    }
+    if info.kind == <dyn NegativeSampler>::KIND {
+        let sampler = build(&Pick::<dyn NegativeSampler>::new(info.name), &context)?;
+        let batch = Batch::new(
+            Tensor::ones((4, 1, 12, 12), DType::F32, &Device::Cpu)?,
+            vec![0, 1, 2, 3],
+        )?;
+        let alike = Tensor::zeros((4, CLASSES), DType::F32, &Device::Cpu)?;
+        let alike = (alike - (CLASSES as f64).ln())?;
+        let step = Step {
+            train: true,
+            ..Step::evaluation(1)
+        };
+        let views = sampler.views(&batch, &Prediction::of(alike), &step)?;
+        return Ok(Some(Facts {
+            labels: Some(sampler.uses_labels()),
+            negatives: Some(views.targets.roles().contains(&Role::Negative)),
+            ..Facts::default()
+        }));
+    }
+    if info.kind == <dyn Architecture>::KIND {
+        let net = build(&Pick::<dyn Architecture>::new(info.name), &context)?;
+        return Ok(Some(Facts::of_rule(net.rule())));
+    }
+    Ok(None)
+}
