@@ -15,6 +15,7 @@ mod predict;
 pub mod progress;
 mod report;
 pub mod results_table;
+mod shell;
 mod show;
 mod stop;
 mod tokenize;
@@ -24,7 +25,7 @@ use std::error::Error as _;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::error::{notify, printable};
 
@@ -45,30 +46,92 @@ struct Cli {
     threads: Option<u16>,
 }
 
+/// The help after the options: lines to copy.
+macro_rules! examples {
+    ($($line:literal),* $(,)?) => {
+        concat!("Examples:", $("\n  onward ", $line),*)
+    };
+}
+
 #[derive(Subcommand)]
 enum Command {
     /// Train an architecture on a data set, and write a run folder.
+    #[command(after_help = examples!(
+        "train progressive --data digits --seed 1",
+        "train progressive --data folder:photos --set hidden=[500,500] --epochs 10",
+        "train nlp --data text:book.txt",
+        "train progressive --preset predsim --data mnist --dry-run",
+    ))]
     Train(train::Train),
     /// Continue a run exactly where it stopped.
+    #[command(after_help = examples!(
+        "resume runs/progressive-digits-1",
+        "resume runs/progressive-digits-1 --set epochs=20",
+    ))]
     Resume(train::Resume),
     /// Evaluate a run's model on the test part of its data, or of another data set.
+    #[command(after_help = examples!(
+        "evaluate runs/progressive-digits-1",
+        "evaluate runs/progressive-digits-1 --json",
+    ))]
     Evaluate(evaluate::Evaluate),
     /// Classify PNG or JPEG images.
+    #[command(after_help = examples!(
+        "predict runs/progressive-digits-1 seven.png",
+        "predict runs/progressive-digits-1 scans/ --csv",
+    ))]
     Predict(predict::Predict),
     /// Draw examples, their views, and the weights of the first layer.
+    #[command(after_help = examples!(
+        "picture runs/progressive-digits-1 --out digits.png",
+    ))]
     Picture(picture::Picture),
     /// Generate text from a prompt.
+    #[command(after_help = examples!(
+        "generate runs/nlp-fables-1 --prompt \"The fox \" --tokens 200",
+    ))]
     Generate(generate::Generate),
     /// Train a tokenizer on text.
+    #[command(after_help = examples!(
+        "tokenize book.txt --kind bpe --vocab 2000 --out tokenizer.json",
+    ))]
     Tokenize(tokenize::Tokenize),
     /// Write a Markdown table of finished runs, with the command that repeats each.
+    #[command(after_help = examples!(
+        "report runs/*",
+        "report runs/* --csv",
+        "report runs/* --write RESULTS.md",
+    ))]
     Report(report::Report),
     /// List plugins: architectures, layers, goodness functions, samplers, data sets.
+    #[command(after_help = examples!(
+        "list",
+        "list goodness",
+        "list --json",
+    ))]
     List(list::List),
     /// Show a plugin: its settings with defaults and ranges, its presets, its paper.
+    #[command(after_help = examples!(
+        "show progressive",
+        "show cosine",
+        "show search",
+    ))]
     Show(show::Show),
     /// Write a new crate with a plugin, a program and a test.
+    #[command(after_help = examples!(
+        "new my-rule --kind goodness",
+    ))]
     New(new::New),
+    /// Print a script that completes this program's commands in a shell.
+    #[command(after_help = examples!(
+        "completions bash > ~/.local/share/bash-completion/completions/onward",
+    ))]
+    Completions(shell::Completions),
+    /// Write the manual pages.
+    #[command(after_help = examples!(
+        "man pages",
+    ))]
+    Man(shell::Man),
 }
 
 /// Runs the command line, and reports errors on stderr.
@@ -159,12 +222,38 @@ pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::List(command) => command.run(),
         Command::Show(command) => command.run(),
         Command::New(command) => command.run(),
+        Command::Completions(command) => command.run(Cli::command()),
+        Command::Man(command) => command.run(Cli::command()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             notify(format_args!("error: {error}"));
             ExitCode::from(if error.is_usage() { 2 } else { 1 })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_has_examples_that_can_be_read() {
+        let mut program = Cli::command();
+        program.build();
+        for command in program.get_subcommands() {
+            if command.get_name() == "help" {
+                continue;
+            }
+            let help = command.get_after_help().map(ToString::to_string);
+            let help = help.unwrap_or_else(|| panic!("{} has no examples", command.get_name()));
+            for line in help.lines().skip(1) {
+                let line = line.split(" > ").next().unwrap_or_default().trim();
+                let words = line.replace("\"The fox \"", "The").replace('*', "a");
+                let words = words.split(' ').map(OsString::from);
+                assert!(Cli::try_parse_from(words).is_ok(), "{line}");
+            }
         }
     }
 }

@@ -9,14 +9,15 @@ use crate::guide::glossary;
 use crate::plugin::preset::Preset;
 use crate::plugin::registry::{self, Info, KINDS};
 use crate::plugin::run_settings::RunSettings;
-use crate::settings::{PluginKind, Setting, Settings};
+use crate::settings::{Choice, PluginKind, Setting, Settings};
 
 /// The maximum length of a line.
 const WIDTH: usize = 100;
 
 #[derive(Args)]
 pub(super) struct Show {
-    /// Name of a plugin or a preset, or a word of the glossary: view, head, search, …
+    /// Name of a plugin, a preset, a loss, a schedule or another choice of a setting, or a
+    /// word of the glossary: view, head, search, …
     name: String,
 }
 
@@ -36,6 +37,7 @@ impl Show {
                 known.push(info.name.into());
             }
         }
+        text += &choices_named(&self.name)?;
         if let Some(meaning) = glossary::meaning(&self.name) {
             text += &format!("{}\n{}", self.name, wrap(meaning, "  "));
         }
@@ -77,8 +79,50 @@ fn settings(heading: &str, settings: Vec<Setting>) -> String {
         text += &format!("  {}{alias} = {default}\n", setting.key);
         text += &wrap(&setting.help, "      ");
         text += &wrap(&format!("Allowed: {}.", setting.allowed), "      ");
+        for choice in setting.choices {
+            text += &wrap(&format!("{}: {}", choice.word, meaning(choice)), "        ");
+        }
     }
     text
+}
+
+/// The meaning of a choice as one line.
+fn meaning(choice: &Choice) -> String {
+    choice
+        .meaning
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// What a word means as the value of a setting, such as `cosine` of `schedule`.
+fn choices_named(word: &str) -> Result<String> {
+    let mut found: Vec<(&str, String, Vec<&str>)> = Vec::new();
+    let mut of = |owner: &'static str, settings: Vec<Setting>| {
+        for setting in settings {
+            let choices = setting.choices.iter().filter(|choice| choice.word == word);
+            for meaning in choices.map(meaning) {
+                let known = found
+                    .iter_mut()
+                    .find(|(key, known, _)| *key == setting.key && *known == meaning);
+                match known {
+                    Some((_, _, owners)) => owners.push(owner),
+                    None => found.push((setting.key, meaning, vec![owner])),
+                }
+            }
+        }
+    };
+    of("every run", RunSettings::describe());
+    for kind in KINDS {
+        for info in registry::infos(kind)? {
+            of(info.name, (info.settings)());
+        }
+    }
+    let lines = found.into_iter().map(|(key, meaning, owners)| {
+        let heading = format!("{word}, as the value of `{key}` of {}", owners.join(", "));
+        format!("{}{}", wrap(&heading, ""), wrap(&meaning, "  "))
+    });
+    Ok(lines.collect())
 }
 
 fn preset(preset: &Preset) -> String {

@@ -9,7 +9,7 @@ use toml::Value;
 use super::assemble::{assemble, Source as DataSource, Surroundings};
 use super::checkpoint::{self, Header, Saved};
 use super::folder::{Folder, CONFIG, MODEL, STATE, SUMMARY};
-use super::{settings, Run};
+use super::{initial, settings, Run};
 use crate::data::text::Text;
 use crate::data::{at_home, DataSet};
 use crate::error::{notify, shell_word, Error, Result};
@@ -141,6 +141,8 @@ impl RunBuilder {
         if let Some(data) = &mut config.run.data {
             locate(data);
         }
+        config.run.init = config.run.init.as_deref().map(whole);
+        let init = config.run.init.clone().filter(|_| saved.is_none());
         let tokenizer = match (&self.saved, &saved) {
             (Some(folder), Some(saved)) => checkpoint::tokenizer(folder, &saved.header)?,
             _ => None,
@@ -163,6 +165,9 @@ impl RunBuilder {
         };
         let mut run = assemble(config, source, around)?;
         run.stop = self.stop;
+        if let Some(init) = init {
+            initial::load(&init, &run.vars)?;
+        }
         if let Some(saved) = saved {
             if let (Some(fault), Some(folder)) = (fault, &self.saved) {
                 mend_model(folder, fault, &saved);
@@ -273,13 +278,16 @@ fn locate(data: &mut Pick<DataSet>) {
     let Some(Value::String(path)) = data.settings.get_mut(argument) else {
         return;
     };
+    *path = whole(path);
+}
+
+/// A path from the root; one that does not exist as it was given, for messages.
+fn whole(path: &str) -> String {
     let located = at_home(path);
-    // A path that does not exist is shown as it was given.
-    if let (true, Ok(whole)) = (located.exists(), std::path::absolute(&located)) {
-        if let Some(whole) = whole.to_str() {
-            *path = whole.into();
-        }
-    }
+    let absolute = std::path::absolute(&located).ok();
+    let absolute = absolute.filter(|_| located.exists());
+    let absolute = absolute.as_deref().and_then(Path::to_str);
+    absolute.unwrap_or(path).into()
 }
 
 /// The purpose of opening a run. Resuming requires exactly the same data as before.

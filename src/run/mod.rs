@@ -7,6 +7,7 @@ mod device;
 mod evaluate;
 pub(crate) mod folder;
 pub mod generate;
+mod initial;
 pub mod observe;
 pub mod picture;
 pub mod predict;

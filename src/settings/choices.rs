@@ -23,18 +23,26 @@ use serde::de::{Deserialize, Deserializer, Error};
 macro_rules! choices {
     (
         $(#[$meta:meta])*
-        $vis:vis enum $name:ident { $($(#[$doc:meta])* $variant:ident = $word:literal),* $(,)? }
+        $vis:vis enum $name:ident { $($(#[doc = $help:literal])* $variant:ident = $word:literal),* $(,)? }
     ) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         $vis enum $name {$(
-            $(#[$doc])*
+            $(#[doc = $help])*
             $variant,
         )*}
 
         impl $name {
             /// All words, in the order of their declaration.
             pub const WORDS: &'static [&'static str] = &[$($word),*];
+
+            /// Every word with its meaning.
+            pub const CHOICES: &'static [$crate::settings::Choice] = &[$(
+                $crate::settings::Choice {
+                    word: $word,
+                    meaning: concat!($($help),*),
+                }
+            ),*];
 
             /// The word for it in the configuration.
             pub fn word(self) -> &'static str {
@@ -66,6 +74,10 @@ macro_rules! choices {
         impl $crate::settings::SettingValue for $name {
             fn describe() -> String {
                 format!("one of {}", Self::WORDS.join(", "))
+            }
+
+            fn choices() -> &'static [$crate::settings::Choice] {
+                Self::CHOICES
             }
         }
     };

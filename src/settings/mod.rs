@@ -32,6 +32,17 @@ pub struct Setting {
     pub help: String,
     /// The kind of plugin, for a setting that names a plugin.
     pub kind: Option<&'static str>,
+    /// The values, for a setting that is one of several words.
+    pub choices: &'static [Choice],
+}
+
+/// A value of a setting that is one of several words.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Choice {
+    /// The word in the configuration.
+    pub word: &'static str,
+    /// What it means.
+    pub meaning: &'static str,
 }
 
 /// A struct of settings, made by [`settings!`](macro@crate::settings).
@@ -83,6 +94,11 @@ pub trait SettingValue: Serialize + DeserializeOwned {
     fn kind() -> Option<&'static str> {
         None
     }
+
+    /// The values, for a type made by [`choices!`](crate::choices).
+    fn choices() -> &'static [Choice] {
+        &[]
+    }
 }
 
 macro_rules! setting_values {
@@ -115,6 +131,10 @@ impl<T: SettingValue> SettingValue for Option<T> {
 
     fn kind() -> Option<&'static str> {
         T::kind()
+    }
+
+    fn choices() -> &'static [Choice] {
+        T::choices()
     }
 }
 
@@ -251,6 +271,7 @@ pub fn setting<T: SettingValue>(
         allowed,
         help: help.trim().into(),
         kind: T::kind(),
+        choices: T::choices(),
     }
 }
 

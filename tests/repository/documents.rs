@@ -6,9 +6,8 @@ use onward::cli::results_table;
 use onward::plugin::registry;
 
 /// Published figures and their sources.
-const QUOTED: [(&str, &str); 11] = [
+const QUOTED: [(&str, &str); 10] = [
     ("2.0%", "Dellaferrera and Kreiman 2022: MNIST 98.0%"),
-    ("1.3%", "Chen et al. 2024, SCFF: MNIST 98.7%"),
     (
         "10.38%",
         "Przemyslaw11/BeyondBackpropagation, Mono-Forward, 2×1000, 10.16 to 10.38%",

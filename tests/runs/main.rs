@@ -2,6 +2,7 @@
 
 mod bound;
 mod golden;
+mod initial;
 mod mutated;
 mod recurrent;
 mod text;

@@ -1,0 +1,84 @@
+//! The weights that a run starts from, where they are not random.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+
+use super::checkpoint;
+use super::folder::MODEL;
+use crate::data::at_home;
+use crate::error::{notify, printable, Error, Result};
+use crate::flow::vars::Vars;
+
+/// Sets every variable of the model that a file has under its name, and says which ones.
+///
+/// `path` is the folder of a run, or a file of safetensors: a model of this program, or one
+/// that was written or edited elsewhere, with the names and shapes of a run's model.
+///
+/// # Errors
+/// [`Error::Run`] if the file cannot be read, is damaged, has no variable of the network or
+/// one with numbers that are not finite; [`Error::Shape`] if a variable has another shape.
+pub(super) fn load(path: &str, vars: &Vars) -> Result<()> {
+    let path = at_home(path);
+    let file = match path.is_dir() {
+        true => path.join(MODEL),
+        false => path,
+    };
+    let tensors = read(&file)?;
+    if let Some(name) = checkpoint::not_finite(&tensors)? {
+        let problem = format!("has numbers in {} that are not finite", printable(name));
+        return Err(Error::run(file, problem));
+    }
+    let variables = vars.model();
+    let mut random = Vec::new();
+    for (name, var) in &variables {
+        let Some(tensor) = tensors.get(name) else {
+            random.push(name.as_str());
+            continue;
+        };
+        if tensor.dims() != var.dims() {
+            let expected = format!(
+                "shape {:?}, that of the network; change the settings, or leave it out of {}",
+                var.dims(),
+                file.display()
+            );
+            return Err(Error::shape(name, tensor.dims(), expected));
+        }
+        let value = tensor.to_dtype(var.dtype())?;
+        var.set(&value.to_device(var.device())?)?;
+    }
+    let (found, all) = (variables.len() - random.len(), variables.len());
+    if found == 0 {
+        let name =
+            |names: &mut dyn Iterator<Item = &str>| names.min().unwrap_or("none").to_string();
+        let problem = format!(
+            "has no variable of this network: it has {}, expected {}",
+            printable(&name(&mut tensors.keys().map(String::as_str))),
+            name(&mut random.into_iter())
+        );
+        return Err(Error::run(file, problem));
+    }
+    vars.changed();
+    let rest = match random.is_empty() {
+        true => String::new(),
+        false => format!("; random: {}", random.join(", ")),
+    };
+    notify(format_args!(
+        "{found} of {all} variables start from {}{rest}",
+        file.display()
+    ));
+    Ok(())
+}
+
+fn read(file: &Path) -> Result<HashMap<String, Tensor>> {
+    if checkpoint::header_of(file).is_some() {
+        return Ok(checkpoint::read(file)?.tensors);
+    }
+    crate::disk::open(file)?; // refuses what is no regular file
+    let read = candle_core::safetensors::load(file, &Device::Cpu);
+    read.map_err(|error| {
+        let problem = format!("is no file of safetensors: {error}");
+        Error::run(file, problem)
+    })
+}
