@@ -64,7 +64,7 @@ impl Stacked {
         let levels: Vec<Level> = settings.hidden.iter().map(level).collect();
         let (example, all) = (context.probe_input()?, 0..levels.len());
         let stack = Stack::new(context, example, Normalise::MeanSquare, &levels, all)?;
-        let head = settings.head.optimiser(&settings.optimiser);
+        let head = settings.head.beside(&settings.optimiser);
         let mut stack = stack.with_head(context, head, 0)?;
         stack.net.readouts = vec![Readout::new("head").cheap().with_log_probabilities()];
         Ok(Self { stack })

@@ -6,7 +6,7 @@ use onward_core::candle_core::Tensor;
 use onward_core::contract::head::HeadSpec;
 use onward_core::contract::negatives::every_class;
 use onward_core::export::{Table, Value};
-use onward_core::optim::OptimiserSpec;
+use onward_core::optim::{OptimiserSpec, Span};
 use onward_core::plugin::preset::Preset;
 use onward_core::settings::{Each, Pick};
 use onward_core::wiring::stack::{Level, Order, Stack};
@@ -54,6 +54,8 @@ onward_core::settings! {
         /// The order in which layers learn; with greedy, `epochs` is the number per
         /// layer.
         order: Order = Order::Interleaved;
+        /// Whether the layers stay random and only the head learns: a baseline.
+        frozen: bool = false;
         /// The first layer that is read out, counted from 1; the last layer if there are
         /// fewer.
         readout_from: usize = 2, in 1..;
@@ -207,7 +209,10 @@ fn levels(settings: &Progressive, context: &BuildContext) -> Result<Vec<Level>> 
             objective: settings.objective.clone(),
             dropout: settings.dropout,
             optimiser: settings.optimiser.clone(),
-            span: settings.order.span(index, context.epochs),
+            span: match settings.frozen {
+                true => Span::Epochs(0..0),
+                false => settings.order.span(index, context.epochs),
+            },
             shortcuts: Vec::new(),
         })
     };

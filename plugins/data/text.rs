@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use onward_core::data::text::{data_set, paragraphs, read, Parts, Text};
-use onward_core::data::{at_home, DataSet};
+use onward_core::data::text::{data_set, files as files_of, paragraphs, read, Parts, Text};
+use onward_core::data::DataSet;
 use onward_core::export::Table;
 use onward_core::plugin::preset::Preset;
 use onward_core::{BuildContext, Error, Located, Result, Tokenizer};
@@ -51,15 +51,16 @@ onward_core::settings! {
     /// Hinton, "The Forward-Forward Algorithm", 2022
     /// (<https://arxiv.org/abs/2212.13345>), for `prepare`.
     pub struct TextFiles {
-        /// The file; short form: `text:FILE`.
+        /// A file, a folder of text files, or a pattern such as `books/*.txt`; short form:
+        /// `text:FILE`.
         file: String = String::new();
         /// Additional files of the same text.
         more: Vec<String> = Vec::new();
         /// The unit of a document.
         document: Document = Document::File;
-        /// A file for validation, instead of a part of the text.
+        /// A file, folder or pattern for validation, instead of a part of the text.
         validation: Option<String> = None;
-        /// A file for the test, instead of a part of the text.
+        /// A file, folder or pattern for the test, instead of a part of the text.
         test: Option<String> = None;
         /// The preparation of the text before it is divided.
         prepare: Prepare = Prepare::None;
@@ -136,10 +137,12 @@ fn usage(problem: String) -> Error {
 fn documents(files: &[&str], document: Document) -> Result<Vec<String>> {
     let mut documents = Vec::new();
     for file in files {
-        let text = read(&at_home(file))?;
-        match document {
-            Document::File => documents.push(text),
-            Document::Paragraph => documents.extend(paragraphs(&text)),
+        for file in files_of(file)? {
+            let text = read(&file)?;
+            match document {
+                Document::File => documents.push(text),
+                Document::Paragraph => documents.extend(paragraphs(&text)),
+            }
         }
     }
     Ok(documents)

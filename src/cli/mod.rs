@@ -2,6 +2,7 @@
 
 mod advice;
 mod command_line;
+mod compare;
 mod dry_run;
 mod evaluate;
 mod flags;
@@ -103,6 +104,12 @@ enum Command {
         "report runs/* --write RESULTS.md",
     ))]
     Report(report::Report),
+    /// Train methods on data sets with several seeds, and write a table of the results.
+    #[command(after_help = examples!(
+        "compare progressive progressive:predsim --data digits --seeds 1..3 --epochs 5",
+        "compare progressive,lr=0.02 progressive,lr=0.05 --data mnist --epochs 10 --out runs/rates",
+    ))]
+    Compare(compare::Compare),
     /// List plugins: architectures, layers, goodness functions, samplers, data sets.
     #[command(after_help = examples!(
         "list",
@@ -219,6 +226,7 @@ pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Generate(command) => command.run(),
         Command::Tokenize(command) => command.run(),
         Command::Report(command) => command.run(),
+        Command::Compare(command) => command.run(),
         Command::List(command) => command.run(),
         Command::Show(command) => command.run(),
         Command::New(command) => command.run(),

@@ -94,7 +94,7 @@ impl Row {
         runs.iter().map(row).collect()
     }
 
-    fn named(run: &Path, base: &Path) -> Self {
+    pub fn named(run: &Path, base: &Path) -> Self {
         let path = run.join(SUMMARY);
         let name = run.file_name().unwrap_or_default();
         Self {

@@ -62,7 +62,7 @@ pub(super) fn of(rows: &[Row]) -> String {
     table.extend(groups.iter().map(|group| line(group)));
     for row in broken {
         let problem = row.problem.as_deref().unwrap_or_default();
-        let (name, problem) = (markdown(&row.run), markdown(problem));
+        let (name, problem) = (escaped(&row.run), escaped(problem));
         table += &format!("| {name} | – | – | – | – | – | no result: {problem} | – |\n");
     }
     table
@@ -76,7 +76,7 @@ fn line(alike: &[&Row]) -> String {
         words.join(", ")
     };
     let number = |number: Option<u64>| number.map_or("?".into(), |number| number.to_string());
-    let names = joined(&|row| format!("[{}]({})", markdown(&row.run), target(&row.link)));
+    let names = joined(&|row| format!("[{}]({})", escaped(&row.run), target(&row.link)));
     let seeds = joined(&|row| number(row.seed));
     let validation = statistics(alike.iter().map(|row| row.validation));
     let test = statistics(alike.iter().map(|row| row.test));
@@ -101,12 +101,12 @@ fn line(alike: &[&Row]) -> String {
     });
     let changes = match &first.changes[..] {
         [] => String::new(),
-        changes => format!("; changed on the way: {}", markdown(&changes.join("; "))),
+        changes => format!("; changed on the way: {}", escaped(&changes.join("; "))),
     };
     format!(
         "| {names} | {} | {} | {} | {seeds} | {} | {} ({}){} | {}{changes} |\n",
-        markdown(&first.data),
-        markdown(&first.rule_in_words()),
+        escaped(&first.data),
+        escaped(&first.rule_in_words()),
         number(first.epochs),
         shown(validation),
         shown(test),
@@ -117,7 +117,7 @@ fn line(alike: &[&Row]) -> String {
 }
 
 /// The mean, and for several values the sample standard deviation; `None` if one is missing.
-fn statistics(
+pub(super) fn statistics(
     measures: impl ExactSizeIterator<Item = Option<Measure>>,
 ) -> Option<(Measure, Option<Measure>)> {
     let measures = measures.collect::<Option<Vec<_>>>()?;
@@ -131,7 +131,7 @@ fn statistics(
     Some((of(mean), (count > 1.).then_some(of(deviation))))
 }
 
-fn shown(statistics: Option<(Measure, Option<Measure>)>) -> String {
+pub(super) fn shown(statistics: Option<(Measure, Option<Measure>)>) -> String {
     match statistics {
         None => "–".into(),
         Some((mean, None)) => mean.to_string(),
@@ -143,7 +143,7 @@ fn shown(statistics: Option<(Measure, Option<Measure>)>) -> String {
 }
 
 /// Text in a cell of a table: nothing in it is a mark of Markdown or HTML.
-fn markdown(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     let escaped = |c: char| match c {
         '\\' | '|' | '`' | '*' | '[' | ']' => format!("\\{c}"),
         '<' => "&lt;".into(),
@@ -201,8 +201,8 @@ mod tests {
 
     #[test]
     fn names_are_no_marks_in_a_table() {
-        assert_eq!(markdown("a|b <i>*"), r"a\|b &lt;i&gt;\*");
-        assert_eq!(markdown("a\nb\u{1b}[31m"), r"a\\nb\\u{1b}\[31m");
+        assert_eq!(escaped("a|b <i>*"), r"a\|b &lt;i&gt;\*");
+        assert_eq!(escaped("a\nb\u{1b}[31m"), r"a\\nb\\u{1b}\[31m");
         assert_eq!(code("a|b"), r"`a\|b`");
         assert_eq!(code("a`b"), "`` a`b ``");
         assert_eq!(target("runs/a b(c).json"), "runs/a%20b%28c%29.json");

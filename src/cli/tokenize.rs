@@ -7,13 +7,13 @@ use serde_json::json;
 
 use super::output::print_json;
 use crate::data::text::tokenizer::{Tokenizer, Units};
-use crate::data::text::{hold_out, read};
+use crate::data::text::{files, hold_out, read};
 use crate::disk;
 use crate::error::{Error, Result};
 
 #[derive(Args)]
 pub(super) struct Tokenize {
-    /// Text files in UTF-8. The last tenth of every file is held out.
+    /// Text files in UTF-8, or folders of them. The last tenth of every file is held out.
     #[arg(required = true)]
     corpus: Vec<PathBuf>,
     /// Kind of token: char, word or bpe (byte-pair encoding).
@@ -39,6 +39,10 @@ impl Tokenize {
         }
         let texts = self
             .corpus
+            .iter()
+            .map(files)
+            .collect::<Result<Vec<_>>>()?
+            .concat()
             .iter()
             .map(|file| read(file))
             .collect::<Result<Vec<_>>>()?;

@@ -115,7 +115,7 @@ impl Train {
         format!("{name}-{}", config.run.seed)
     }
 
-    fn builder(&self) -> Result<RunBuilder> {
+    pub fn builder(&self) -> Result<RunBuilder> {
         let mut builder = Run::builder(&self.architecture).device(&self.device.device);
         if let Some(preset) = &self.preset {
             builder = builder.preset(preset);
@@ -213,7 +213,7 @@ const LONGEST_NAME: usize = 80;
 
 /// A setting as a part of a name that needs no quotes in a shell: `hidden=[40,50]` becomes
 /// `hidden=40x50`.
-fn for_a_name(text: &str) -> String {
+pub(super) fn for_a_name(text: &str) -> String {
     let kept = |c: char| match c {
         ',' => Some('x'),
         c if c.is_ascii_alphanumeric() || "._=-".contains(c) => Some(c),

@@ -285,7 +285,8 @@ fn locate(data: &mut Pick<DataSet>) {
 fn whole(path: &str) -> String {
     let located = at_home(path);
     let absolute = std::path::absolute(&located).ok();
-    let absolute = absolute.filter(|_| located.exists());
+    let is_there = located.exists() || path.contains('*');
+    let absolute = absolute.filter(|_| is_there);
     let absolute = absolute.as_deref().and_then(Path::to_str);
     absolute.unwrap_or(path).into()
 }

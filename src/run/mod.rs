@@ -12,7 +12,7 @@ pub mod observe;
 pub mod picture;
 pub mod predict;
 mod saving;
-mod settings;
+pub(crate) mod settings;
 pub mod summary;
 mod trainer;
 

@@ -10,7 +10,7 @@ use crate::plugin::source::Source;
 
 /// The settings without the data set: its files may be elsewhere today, and its content is
 /// bound by fingerprints.
-pub(super) fn of(config: &Config) -> String {
+pub(crate) fn of(config: &Config) -> String {
     let mut table = config.to_table();
     table.remove("data");
     toml::to_string(&table).expect("tables of plain values can be written")

@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 
 mod bad_input;
 mod command_line;
+mod compare;
 mod errors;
 mod hostile_files;
 mod injected;

@@ -1,6 +1,7 @@
 //! Text: documents, their division into parts, and windows of tokens with the next token
 //! as label.
 
+mod files;
 pub mod ngram;
 pub mod tokenizer;
 mod windows;
@@ -8,6 +9,7 @@ mod windows;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use self::files::files;
 pub use self::windows::Windows;
 use crate::data::text::tokenizer::Tokenizer;
 use crate::data::{Content, DataSet, ExampleSpec};

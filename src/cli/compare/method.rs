@@ -1,0 +1,172 @@
+//! A method of a comparison, as it is written on the command line.
+
+use std::path::Path;
+use std::str::FromStr;
+
+use crate::cli::train::for_a_name;
+
+/// An architecture with a preset, or a file of settings; and settings of its own.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Method {
+    label: String,
+    source: Source,
+    settings: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Source {
+    Named {
+        architecture: String,
+        preset: Option<String>,
+    },
+    File {
+        path: String,
+        architecture: String,
+    },
+}
+
+impl Method {
+    /// What every table of methods should have beside them: backpropagation, and layers
+    /// that stay random; for language models, as one.
+    pub fn baselines(methods: &[Self]) -> [Self; 2] {
+        let is_text = methods.iter().any(|method| method.architecture() == "nlp");
+        let random = if is_text { "nlp" } else { "progressive" };
+        ["backprop".into(), format!("{random},frozen=true")].map(|text| {
+            let method: Result<Self, String> = text.parse();
+            method.expect("a name and a setting")
+        })
+    }
+
+    fn architecture(&self) -> &str {
+        match &self.source {
+            Source::Named { architecture, .. } | Source::File { architecture, .. } => architecture,
+        }
+    }
+
+    /// As it was written.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// The label as a part of a folder's name.
+    pub fn name(&self) -> String {
+        for_a_name(&self.label.replace([':', '/'], "-"))
+    }
+
+    /// The arguments of `onward train`.
+    pub fn words(&self) -> Vec<String> {
+        let mut words = match &self.source {
+            Source::Named {
+                architecture,
+                preset,
+            } => {
+                let preset = preset
+                    .iter()
+                    .flat_map(|preset| ["--preset", preset.as_str()]);
+                [architecture.as_str()]
+                    .into_iter()
+                    .chain(preset)
+                    .map(String::from)
+                    .collect()
+            }
+            Source::File { path, architecture } => {
+                vec![architecture.clone(), "--config".into(), path.clone()]
+            }
+        };
+        for setting in &self.settings {
+            words.extend(["--set".into(), setting.clone()]);
+        }
+        words
+    }
+}
+
+impl FromStr for Method {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut parts = outer_parts(text).into_iter();
+        let first = parts.next().unwrap_or_default().to_string();
+        let source = match Path::new(&first).is_file() {
+            true => Source::File {
+                architecture: architecture_of(&first)?,
+                path: first,
+            },
+            false => match first.split_once(':') {
+                Some((architecture, preset)) => Source::Named {
+                    architecture: architecture.into(),
+                    preset: Some(preset.into()),
+                },
+                None => Source::Named {
+                    architecture: first,
+                    preset: None,
+                },
+            },
+        };
+        let settings: Vec<String> = parts.map(String::from).collect();
+        if let Some(wrong) = settings.iter().find(|setting| !setting.contains('=')) {
+            return Err(format!(
+                "expected KEY=VALUE after the comma, found {wrong:?}, as in progressive,lr=0.1"
+            ));
+        }
+        Ok(Self {
+            label: text.into(),
+            source,
+            settings,
+        })
+    }
+}
+
+fn architecture_of(file: &str) -> Result<String, String> {
+    let config = crate::cli::command_line::configuration(Path::new(file));
+    config
+        .map(|config| config.architecture)
+        .map_err(|error| error.to_string())
+}
+
+/// The parts between commas that are not within brackets or quotes.
+fn outer_parts(text: &str) -> Vec<&str> {
+    let (mut parts, mut start, mut depth, mut quoted) = (Vec::new(), 0, 0i32, false);
+    for (at, c) in text.char_indices() {
+        match c {
+            '"' => quoted = !quoted,
+            '[' | '{' if !quoted => depth += 1,
+            ']' | '}' if !quoted => depth -= 1,
+            ',' if !quoted && depth <= 0 => {
+                parts.push(&text[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(&text[start..]);
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_method_is_a_name_a_preset_and_settings() {
+        let method: Method = "progressive:hinton,hidden=[5,6],layer={ name = \"dense\", peer = 0 }"
+            .parse()
+            .unwrap();
+        let words = [
+            "progressive",
+            "--preset",
+            "hinton",
+            "--set",
+            "hidden=[5,6]",
+            "--set",
+            "layer={ name = \"dense\", peer = 0 }",
+        ];
+        assert_eq!(method.words(), words);
+        assert!("progressive,hinton".parse::<Method>().is_err());
+        assert_eq!(Method::baselines(&[])[0].words(), ["backprop"]);
+        assert!(
+            !method.name().contains([':', '/', '[', ' ']),
+            "{}",
+            method.name()
+        );
+    }
+}

@@ -1,0 +1,117 @@
+//! `onward compare`: many runs, one table.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::*;
+
+fn compare<'a>(out: &'a Path, methods: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
+    let small = [
+        "--data",
+        "digits",
+        "--set",
+        "data.size=200",
+        "--set",
+        "hidden=[20]",
+        "--epochs",
+        "1",
+        "--out",
+        str(out),
+    ];
+    [&["compare"], methods, &small, more].concat()
+}
+
+fn modified(path: &Path) -> std::time::SystemTime {
+    path.metadata().unwrap().modified().unwrap()
+}
+
+#[test]
+fn methods_and_seeds_give_one_table() {
+    let base = tempfile::tempdir().unwrap();
+    let out = base.path().join("out");
+    let methods = ["progressive", "progressive,lr=0.5,layer.dropout=0.1"];
+    let printed = succeeds(&compare(&out, &methods, &["--seeds", "1..2"]));
+    assert!(
+        printed.lines().all(|line| !line.contains("no result")),
+        "{printed}"
+    );
+    for name in [
+        "progressive ",
+        "dropout=0.1",
+        "backprop ",
+        "frozen=true",
+        "±",
+    ] {
+        assert!(printed.contains(name), "{name}: {printed}");
+    }
+    let json = std::fs::read_to_string(out.join("compare.json")).unwrap();
+    let rows: Value = serde_json::from_str(&json).unwrap();
+    let rows = rows.as_array().unwrap();
+    assert_eq!(rows.len(), 4);
+    let class = |method: &str| {
+        let row = rows.iter().find(|row| row["method"] == method);
+        row.unwrap()["rule"].as_str().unwrap().to_string()
+    };
+    assert_eq!(class("progressive"), "contrast");
+    assert_eq!(class("backprop"), "backpropagation");
+    assert_eq!(class("progressive,frozen=true"), "frozen");
+    assert!(rows
+        .iter()
+        .all(|row| row["seeds"].as_array().unwrap().len() == 2));
+    let csv = std::fs::read_to_string(out.join("compare.csv")).unwrap();
+    assert_eq!(csv.lines().count(), 9);
+    let table = std::fs::read_to_string(out.join("compare.md")).unwrap();
+    assert_eq!(table.lines().count(), 6, "{table}");
+
+    // The figures are those of the same run alone.
+    let alone = base.path().join("alone");
+    let arguments = compare(&alone, &["progressive"], &["--seed", "2", "--quiet"]);
+    let train: Vec<&str> = [&["train"], &arguments[1..]].concat();
+    succeeds(&train);
+    let model = |folder: &Path| std::fs::read(folder.join("model.safetensors")).unwrap();
+    assert!(model(&alone) == model(&out.join("progressive-digits-2")));
+
+    // Again: nothing is trained, and one run that is missing is made.
+    let kept = out.join("progressive-digits-1/summary.json");
+    let before = modified(&kept);
+    std::fs::remove_dir_all(out.join("backprop-digits-2")).unwrap();
+    succeeds(&compare(&out, &methods, &["--seeds", "1..2"]));
+    assert_eq!(modified(&kept), before);
+    assert!(out.join("backprop-digits-2/summary.json").is_file());
+}
+
+#[test]
+fn a_run_that_was_interrupted_goes_on_and_one_that_fails_is_a_row() {
+    let base = tempfile::tempdir().unwrap();
+    let out = base.path().join("out");
+    let only = ["--no-baselines"];
+    succeeds(&compare(&out, &["progressive"], &only));
+    let run = out.join("progressive-digits-1");
+    let model = std::fs::read(run.join("model.safetensors")).unwrap();
+    for name in ["summary.json", "model.safetensors"] {
+        std::fs::remove_file(run.join(name)).unwrap();
+    }
+    // Fails while it runs: the first step gives numbers that are not finite.
+    let methods = ["progressive", "progressive:nebuly,lr=1000.0,batch=20"];
+    let printed = succeeds(&compare(&out, &methods, &only));
+    assert!(std::fs::read(run.join("model.safetensors")).unwrap() == model);
+    if printed.contains("no result") {
+        assert!(printed.contains("nebuly"), "{printed}");
+    }
+
+    // Other settings in the same folder are refused as a row; wrong names before any training.
+    let changed = compare(
+        &out,
+        &["progressive"],
+        &["--no-baselines", "--set", "batch=50"],
+    );
+    let printed = succeeds(&changed);
+    assert!(printed.contains("other settings"), "{printed}");
+    let message = fails(2, &compare(&out, &["progressive:unknown"], &only));
+    assert!(message.contains("preset"), "{message}");
+    let message = fails(2, &compare(&out, &["progressive,lr"], &only));
+    assert!(message.contains("KEY=VALUE"), "{message}");
+    let message = fails(2, &compare(&out, &["progressive"], &["--seeds", "3..1"]));
+    assert!(message.contains("1..3"), "{message}");
+}
