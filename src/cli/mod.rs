@@ -1,6 +1,7 @@
 //! The command line of `onward` and of every program that links plugins to it.
 
 mod advice;
+mod certify;
 mod command_line;
 mod compare;
 mod dry_run;
@@ -19,6 +20,7 @@ pub mod results_table;
 mod shell;
 mod show;
 mod stop;
+mod subject;
 mod tokenize;
 mod train;
 
@@ -110,6 +112,12 @@ enum Command {
         "compare progressive,lr=0.02 progressive,lr=0.05 --data mnist --epochs 10 --out runs/rates",
     ))]
     Compare(compare::Compare),
+    /// Measure whether a rule is local: what the update of each block depends on.
+    #[command(after_help = examples!(
+        "certify progressive --data digits",
+        "certify backprop --data digits --json",
+    ))]
+    Certify(certify::Certify),
     /// List plugins: architectures, layers, goodness functions, samplers, data sets.
     #[command(after_help = examples!(
         "list",
@@ -227,6 +235,7 @@ pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Tokenize(command) => command.run(),
         Command::Report(command) => command.run(),
         Command::Compare(command) => command.run(),
+        Command::Certify(command) => command.run(),
         Command::List(command) => command.run(),
         Command::Show(command) => command.run(),
         Command::New(command) => command.run(),

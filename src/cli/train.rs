@@ -12,6 +12,7 @@ use super::outcome;
 use super::output::{print, print_json};
 use super::progress::Progress;
 use super::stop::Stop;
+use super::subject::{flag, Subject};
 use crate::data::{Content, DataSet, Split};
 use crate::error::{notify, printable, Error, Result};
 use crate::plugin::registry;
@@ -19,7 +20,7 @@ use crate::plugin::source::Source;
 use crate::run::folder::SUMMARY;
 use crate::run::observe::{Event, Observer};
 use crate::run::summary::{self, Summary};
-use crate::run::{Run, RunBuilder};
+use crate::run::Run;
 use crate::settings::PluginKind;
 
 /// What a training prints.
@@ -35,32 +36,8 @@ struct Reporting {
 
 #[derive(Args)]
 pub(super) struct Train {
-    /// Architecture: see `onward list architecture`.
-    architecture: String,
-    /// Data set: a name of `onward list data`, or idx:DIR, folder:DIR, text:FILE.
-    #[arg(long, value_name = "NAME")]
-    data: Option<String>,
     #[command(flatten)]
-    data_dir: DataDir,
-    /// Named set of settings: see `onward show <architecture>`. The first is the default;
-    /// `none` disables it.
-    #[arg(long, value_name = "NAME")]
-    preset: Option<String>,
-    /// File of settings, such as the config.toml of a run.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// One setting: a TOML value or a word; dots nest, as in layer.dropout=0.1. Can be
-    /// repeated; the last one wins.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    set: Vec<String>,
-    /// Passes over the training part.
-    #[arg(long, value_name = "N", allow_hyphen_values = true)]
-    epochs: Option<String>,
-    /// Seed of all random numbers.
-    #[arg(long, value_name = "N", allow_hyphen_values = true)]
-    seed: Option<String>,
-    #[command(flatten)]
-    device: Device,
+    subject: Subject,
     /// Folder to write; by default runs/<architecture>-<data>-<seed>, with the preset and the
     /// settings that were given, and with a number if it exists.
     #[arg(long, value_name = "DIR")]
@@ -76,7 +53,7 @@ pub(super) struct Train {
 impl Train {
     pub(super) fn run(self) -> Result<()> {
         let stop = Stop::on_signals();
-        let builder = self.builder()?.stop_when(stop.flag());
+        let builder = self.subject.builder()?.stop_when(stop.flag());
         if self.dry_run {
             return dry_run::show(builder.build()?, &stop.flag());
         }
@@ -97,6 +74,7 @@ impl Train {
         let config = run.config();
         let mut name = config.architecture.clone();
         for part in self
+            .subject
             .preset
             .iter()
             .map(String::as_str)
@@ -104,7 +82,7 @@ impl Train {
         {
             name += &format!("-{}", for_a_name(part));
         }
-        for assignment in &self.set {
+        for assignment in &self.subject.set {
             let part = for_a_name(assignment);
             if name.len() + part.len() > LONGEST_NAME {
                 name += "-and-more";
@@ -113,35 +91,6 @@ impl Train {
             name += &format!("-{part}");
         }
         format!("{name}-{}", config.run.seed)
-    }
-
-    pub fn builder(&self) -> Result<RunBuilder> {
-        let mut builder = Run::builder(&self.architecture).device(&self.device.device);
-        if let Some(preset) = &self.preset {
-            builder = builder.preset(preset);
-        }
-        if let Some(file) = &self.config {
-            builder = builder.source(Source::file(file)?);
-        }
-        for (key, value) in [
-            ("data", &self.data),
-            ("epochs", &self.epochs),
-            ("seed", &self.seed),
-        ] {
-            if let Some(value) = value {
-                builder = builder.source(flag(key, value)?);
-            }
-        }
-        // Plugins first, then their settings, regardless of the given order.
-        let is_nested = |assignment: &&String| {
-            let key = assignment.split('=').next().unwrap_or_default();
-            key.contains('.')
-        };
-        let (settings, plugins): (Vec<_>, Vec<_>) = self.set.iter().partition(is_nested);
-        for assignment in plugins.into_iter().chain(settings) {
-            builder = builder.source(Source::assignment(assignment)?);
-        }
-        Ok(self.data_dir.add_to(builder))
     }
 }
 
@@ -221,15 +170,6 @@ pub(super) fn for_a_name(text: &str) -> String {
     };
     let name: String = text.chars().filter_map(kept).collect();
     name.trim_matches(['.', '-']).to_string()
-}
-
-/// The setting of a dedicated flag, such as `--seed`.
-fn flag(key: &str, value: &str) -> Result<Source> {
-    let assignment = Source::assignment(&format!("{key}={value}"))?;
-    Ok(Source {
-        origin: format!("--{key} {value}"),
-        ..assignment
-    })
 }
 
 impl Reporting {

@@ -8,6 +8,7 @@ mod evaluate;
 pub(crate) mod folder;
 pub mod generate;
 mod initial;
+pub mod locality;
 pub mod observe;
 pub mod picture;
 pub mod predict;

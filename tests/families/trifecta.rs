@@ -242,3 +242,23 @@ fn it_trains() -> Result<()> {
     assert!(error < 0.3, "{error}");
     Ok(())
 }
+
+/// The plugin says that its gradients stay within a block, which is not so.
+#[test]
+fn a_certificate_shows_that_a_gradient_crosses_a_block() -> Result<()> {
+    let subject = |architecture: &str| {
+        let run = onward::Run::builder(architecture).set("sampler", "label_overlay");
+        run.data_set(onward::conformance::images().unwrap())
+    };
+    let certificate = subject("pairwise")
+        .set("hidden", vec![12, 8, 8])
+        .certify()?;
+    assert_eq!(certificate.crossed, 1);
+    assert!(!certificate.is_local());
+    // The first two blocks are a pair in even steps, such as the first one.
+    assert_eq!(certificate.blocks[0].signal, ["2"]);
+    assert!(certificate.blocks[1].signal.is_empty());
+    let run = subject("pairwise").build()?;
+    assert_eq!(run.architecture().rule(), onward::Rule::Contrast);
+    Ok(())
+}

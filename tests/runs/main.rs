@@ -3,6 +3,7 @@
 mod bound;
 mod golden;
 mod initial;
+mod locality;
 mod mutated;
 mod recurrent;
 mod text;

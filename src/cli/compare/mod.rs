@@ -19,7 +19,7 @@ use super::command_line::configuration;
 use super::flags::{DataDir, Device};
 use super::output::{print, print_json};
 use super::stop::Stop;
-use super::train::Train;
+use super::subject::Subject;
 use crate::disk;
 use crate::error::{notify, printable, shell_word, Error, Located, Result};
 use crate::plugin::config::Config;
@@ -210,11 +210,11 @@ impl Compare {
 /// The tables in the folder of a comparison.
 const TABLES: [&str; 3] = ["compare.md", "compare.csv", "compare.json"];
 
-/// `Train` alone, to read its arguments.
+/// The arguments of a run alone.
 #[derive(Parser)]
 struct Only {
     #[command(flatten)]
-    train: Train,
+    subject: Subject,
 }
 
 impl Cell {
@@ -238,7 +238,7 @@ impl Cell {
         let words = [String::from("onward")].into_iter();
         let only = Only::try_parse_from(words.chain(self.words.iter().cloned()));
         let only = only.map_err(|error| Error::usage("compare", error.to_string()))?;
-        only.train.builder()?.config().at(|| self.method.clone())
+        only.subject.builder()?.config().at(|| self.method.clone())
     }
 
     /// What is in the folder; an error if it is a run of other settings.

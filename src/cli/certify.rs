@@ -1,0 +1,71 @@
+//! `onward certify`: is it really not backpropagation?
+
+use clap::Args;
+
+use super::output::{print, print_json};
+use super::subject::Subject;
+use crate::error::Result;
+use crate::run::locality::{Certificate, Locality};
+
+#[derive(Args)]
+pub(super) struct Certify {
+    #[command(flatten)]
+    subject: Subject,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Certify {
+    pub(super) fn run(self) -> Result<()> {
+        let certificate = self.subject.builder()?.certify()?;
+        match self.json {
+            true => print_json(&certificate),
+            false => print(&in_words(&certificate)),
+        }
+    }
+}
+
+/// The most weights of a block on which the update of another one depends in the rules that
+/// are built in: a classifier and a similarity.
+const USUAL: usize = 2;
+
+fn in_words(certificate: &Certificate) -> String {
+    let mut lines =
+        vec![["block", "weights", "activity of", "signal from", "views by"].map(String::from)];
+    let names = |names: &Vec<String>| match names.is_empty() {
+        true => "–".to_string(),
+        false => names.join(", "),
+    };
+    lines.extend(certificate.blocks.iter().map(|block| {
+        let weights = match block.within {
+            0 => block.weights.to_string(),
+            within => format!("{} ({within})", block.weights),
+        };
+        let [activity, signal, views] = [&block.activity, &block.signal, &block.views].map(names);
+        [block.block.clone(), weights, activity, signal, views]
+    }));
+    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max();
+    let mut text = String::from("What the update of each block depends on, besides itself:\n");
+    for line in &lines {
+        let cells = line.iter().enumerate();
+        let cells = cells.map(|(column, cell)| {
+            format!("{cell:<width$}", width = width(column).unwrap_or(0) + 2)
+        });
+        text += &format!("  {}\n", cells.collect::<String>().trim_end());
+    }
+    text += &match certificate.crossed {
+        0 => "No signal comes back to a block from another one.\n".to_string(),
+        1 => "A signal comes back from a neighbouring block.\n".to_string(),
+        more => format!("A signal comes back across {more} blocks.\n"),
+    };
+    let wide = |block: &&Locality| block.within > USUAL;
+    for block in certificate.blocks.iter().filter(wide) {
+        text += &format!(
+            "Within block {} the update of one weight depends on {} others: it is more than a \
+             layer with a classifier.\n",
+            block.block, block.within
+        );
+    }
+    text
+}

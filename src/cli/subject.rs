@@ -1,0 +1,81 @@
+//! What is trained, compared or examined: an architecture, its data and its settings.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::flags::{DataDir, Device};
+use crate::error::Result;
+use crate::plugin::source::Source;
+use crate::run::{Run, RunBuilder};
+
+#[derive(Args)]
+pub(super) struct Subject {
+    /// Architecture: see `onward list architecture`.
+    pub architecture: String,
+    /// Data set: a name of `onward list data`, or idx:DIR, folder:DIR, text:FILE.
+    #[arg(long, value_name = "NAME")]
+    pub data: Option<String>,
+    #[command(flatten)]
+    pub data_dir: DataDir,
+    /// Named set of settings: see `onward show <architecture>`. The first is the default;
+    /// `none` disables it.
+    #[arg(long, value_name = "NAME")]
+    pub preset: Option<String>,
+    /// File of settings, such as the config.toml of a run.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// One setting: a TOML value or a word; dots nest, as in layer.dropout=0.1. Can be
+    /// repeated; the last one wins.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Passes over the training part.
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub epochs: Option<String>,
+    /// Seed of all random numbers.
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub seed: Option<String>,
+    #[command(flatten)]
+    pub device: Device,
+}
+
+impl Subject {
+    /// The run that the arguments describe.
+    pub fn builder(&self) -> Result<RunBuilder> {
+        let mut builder = Run::builder(&self.architecture).device(&self.device.device);
+        if let Some(preset) = &self.preset {
+            builder = builder.preset(preset);
+        }
+        if let Some(file) = &self.config {
+            builder = builder.source(Source::file(file)?);
+        }
+        for (key, value) in [
+            ("data", &self.data),
+            ("epochs", &self.epochs),
+            ("seed", &self.seed),
+        ] {
+            if let Some(value) = value {
+                builder = builder.source(flag(key, value)?);
+            }
+        }
+        // Plugins first, then their settings, regardless of the given order.
+        let is_nested = |assignment: &&String| {
+            let key = assignment.split('=').next().unwrap_or_default();
+            key.contains('.')
+        };
+        let (settings, plugins): (Vec<_>, Vec<_>) = self.set.iter().partition(is_nested);
+        for assignment in plugins.into_iter().chain(settings) {
+            builder = builder.source(Source::assignment(assignment)?);
+        }
+        Ok(self.data_dir.add_to(builder))
+    }
+}
+
+/// The setting of a dedicated flag, such as `--seed`.
+pub(super) fn flag(key: &str, value: &str) -> Result<Source> {
+    let assignment = Source::assignment(&format!("{key}={value}"))?;
+    Ok(Source {
+        origin: format!("--{key} {value}"),
+        ..assignment
+    })
+}
