@@ -3,12 +3,12 @@
 mod advice;
 mod certify;
 mod command_line;
-mod compare;
 mod dry_run;
 mod evaluate;
 mod flags;
 mod generate;
 mod list;
+mod many;
 mod new;
 mod outcome;
 mod output;
@@ -111,7 +111,13 @@ enum Command {
         "compare progressive progressive:predsim --data digits --seeds 1..3 --epochs 5",
         "compare progressive,lr=0.02 progressive,lr=0.05 --data mnist --epochs 10 --out runs/rates",
     ))]
-    Compare(compare::Compare),
+    Compare(many::compare::Compare),
+    /// Vary settings of a method, and choose by the validation part.
+    #[command(after_help = examples!(
+        "sweep progressive --data mnist --grid lr=0.01,0.03 --grid layer.dropout=0,0.1 --epochs 10",
+        "sweep progressive:predsim --data digits --random 20 --range lr=0.0001..0.01 --epochs 5",
+    ))]
+    Sweep(many::sweep::Sweep),
     /// Measure whether a rule is local: what the update of each block depends on.
     #[command(after_help = examples!(
         "certify progressive --data digits",
@@ -235,6 +241,7 @@ pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Tokenize(command) => command.run(),
         Command::Report(command) => command.run(),
         Command::Compare(command) => command.run(),
+        Command::Sweep(command) => command.run(),
         Command::Certify(command) => command.run(),
         Command::List(command) => command.run(),
         Command::Show(command) => command.run(),

@@ -54,7 +54,7 @@ impl Report {
 }
 
 /// A run and its results.
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 pub(super) struct Row {
     /// The name of its folder.
     pub run: String,

@@ -1,4 +1,4 @@
-//! `onward compare`: many runs, one table.
+//! `onward compare` and `onward sweep`: many runs, one table.
 
 use std::path::Path;
 
@@ -117,4 +117,47 @@ fn a_run_that_was_interrupted_goes_on_and_one_that_fails_is_a_row() {
     assert!(message.contains("KEY=VALUE"), "{message}");
     let message = fails(2, &compare(&out, &["progressive"], &["--seeds", "3..1"]));
     assert!(message.contains("1..3"), "{message}");
+}
+
+#[test]
+fn a_sweep_chooses_by_validation_and_shows_one_test_result() {
+    let base = tempfile::tempdir().unwrap();
+    let out = base.path().join("out");
+    let grid = ["--grid", "lr=0.001,0.05", "--grid", "hidden=[10],[20]"];
+    let common = compare(&out, &[], &["--seeds", "1..2"]);
+    let arguments = [&["sweep", "progressive"], &common[1..], &grid].concat();
+    let output = onward(&arguments);
+    let (printed, said) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{said}");
+    assert!(!said.contains("test"), "{said}");
+    let json = std::fs::read_to_string(out.join("sweep.json")).unwrap();
+    let rows: Value = serde_json::from_str(&json).unwrap();
+    let rows = rows.as_array().unwrap();
+    let methods: Vec<&str> = rows
+        .iter()
+        .map(|row| row["method"].as_str().unwrap())
+        .collect();
+    assert_eq!(methods.len(), 4);
+    let mean = |row: &Value, part: &str| row[part]["mean"].as_f64();
+    let validation: Vec<f64> = rows
+        .iter()
+        .map(|row| mean(row, "validation").unwrap())
+        .collect();
+    assert!(validation.is_sorted(), "{validation:?}");
+    let judged: Vec<bool> = rows.iter().map(|row| mean(row, "test").is_some()).collect();
+    assert_eq!(judged, [true, false, false, false]);
+    assert!(
+        printed.contains(&format!("best on digits by validation: {}", methods[0])),
+        "{printed}"
+    );
+
+    let random = ["--random", "3", "--range", "lr=0.001..0.1"];
+    let other = base.path().join("other");
+    let common = compare(&other, &[], &random);
+    let arguments = [&["sweep", "progressive"], &common[1..]].concat();
+    let printed = succeeds(&arguments);
+    assert_eq!(printed.matches("progressive,lr=0.").count(), 4, "{printed}");
+    assert_eq!(succeeds(&arguments), printed);
+    let message = fails(2, &[&["sweep", "progressive"], &common[1..11]].concat());
+    assert!(message.contains("--grid"), "{message}");
 }

@@ -124,7 +124,7 @@ fn architecture_of(file: &str) -> Result<String, String> {
 }
 
 /// The parts between commas that are not within brackets or quotes.
-fn outer_parts(text: &str) -> Vec<&str> {
+pub(super) fn outer_parts(text: &str) -> Vec<&str> {
     let (mut parts, mut start, mut depth, mut quoted) = (Vec::new(), 0, 0i32, false);
     for (at, c) in text.char_indices() {
         match c {

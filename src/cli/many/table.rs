@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{has_result, Cell};
+use super::Cell;
 use crate::cli::output::csv_line;
 use crate::cli::report::{Measure, Row};
 use crate::cli::results_table::{escaped, shown, statistics};
@@ -11,7 +11,7 @@ use crate::run::folder::SUMMARY;
 use crate::run::summary;
 
 /// The result of a run of the comparison, or why there is none.
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 pub(super) struct Entry {
     pub method: String,
     #[serde(flatten)]
@@ -23,7 +23,7 @@ pub(super) struct Entry {
 
 impl Entry {
     pub fn of(cell: &Cell, failure: Option<Error>) -> Self {
-        let mut row = match failure.is_none() || has_result(&cell.folder) {
+        let mut row = match failure.is_none() || cell.has_result() {
             true => Row::all(&[cell.folder.clone()], std::path::Path::new("")).remove(0),
             false => Row::named(&cell.folder, std::path::Path::new("")),
         };
@@ -44,15 +44,18 @@ impl Entry {
     }
 
     /// The result of this run, in one line.
-    pub fn in_words(&self) -> String {
-        let test = |measure: Option<Measure>| measure.map_or("–".into(), |m| m.to_string());
+    pub fn in_words(&self, with_test: bool) -> String {
+        let word = |measure: Option<Measure>| measure.map_or("–".into(), |m| m.to_string());
+        let row = &self.row;
+        let test = match with_test {
+            true => format!("test {} ({}), ", word(row.test), row.readout),
+            false => String::new(),
+        };
         match &self.row.problem {
             Some(problem) => format!("no result: {problem}"),
             None => format!(
-                "test {} ({}), validation {}, {:.1} s per epoch",
-                test(self.row.test),
-                self.row.readout,
-                test(self.row.validation),
+                "{test}validation {}, {:.1} s per epoch",
+                word(row.validation),
                 self.seconds_per_epoch.unwrap_or(f64::NAN)
             ),
         }
@@ -62,8 +65,8 @@ impl Entry {
 /// A row of the table: all seeds of a method on a data set.
 #[derive(Serialize)]
 pub(super) struct Group<'a> {
-    method: &'a str,
-    data: &'a str,
+    pub method: &'a str,
+    pub data: &'a str,
     rule: String,
     seeds: Vec<u64>,
     validation: Option<Spread>,
@@ -84,6 +87,19 @@ pub(super) struct Group<'a> {
 struct Spread {
     mean: f64,
     deviation: Option<f64>,
+}
+
+/// The same without the test results, but for these methods on these data sets.
+pub(super) fn judged(mut entries: Vec<Entry>, best: &[(String, String)]) -> Vec<Entry> {
+    for entry in &mut entries {
+        let is_best =
+            |(data, method): &(String, String)| (data, method) == (&entry.row.data, &entry.method);
+        if !best.iter().any(is_best) {
+            entry.row.test = None;
+            entry.row.scores.clear();
+        }
+    }
+    entries
 }
 
 /// The groups, sorted by data set and by validation result; those without one last.
@@ -166,6 +182,10 @@ const HEADINGS: [&str; 9] = [
 ];
 
 impl Group<'_> {
+    pub fn has_validation(&self) -> bool {
+        self.validation.is_some()
+    }
+
     fn cells(&self) -> [String; 9] {
         let rounded = |number: Option<f64>, digits: usize| {
             number.map_or("–".into(), |number| format!("{number:.digits$}"))

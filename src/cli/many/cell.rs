@@ -1,0 +1,143 @@
+//! One run of many, in a process of its own.
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+
+use crate::cli::command_line::configuration;
+use crate::cli::subject::Subject;
+use crate::error::{notify, printable, shell_word, Error, Located, Result};
+use crate::plugin::config::Config;
+use crate::run::folder::{CONFIG, STATE, SUMMARY};
+use crate::run::{settings, summary};
+
+/// A run of many.
+pub(super) struct Cell {
+    pub method: String,
+    pub data: String,
+    pub seed: u32,
+    pub folder: PathBuf,
+    /// The arguments of `onward train`, without the folder.
+    pub words: Vec<String>,
+}
+
+/// What is in the folder of a run.
+enum Found {
+    Nothing,
+    Unfinished,
+    Finished,
+}
+
+/// The arguments of a run alone.
+#[derive(Parser)]
+struct Only {
+    #[command(flatten)]
+    subject: Subject,
+}
+
+impl Cell {
+    /// Trains, or goes on, unless the run is finished.
+    pub fn train(&self, stop: &AtomicBool) -> Result<()> {
+        let folder = self.folder.display().to_string();
+        let words = match self.found()? {
+            Found::Finished => return Ok(()),
+            Found::Unfinished => vec!["resume".into(), folder],
+            Found::Nothing => {
+                let train = ["train".to_string()].into_iter();
+                let out = ["--out".into(), folder];
+                train.chain(self.words.iter().cloned()).chain(out).collect()
+            }
+        };
+        run_program(&words, stop)
+    }
+
+    /// Whether its folder has a result.
+    pub fn has_result(&self) -> bool {
+        self.folder.join(SUMMARY).is_file()
+    }
+
+    /// The settings that are wanted.
+    pub fn config(&self) -> Result<Config> {
+        let words = [String::from("onward")].into_iter();
+        let only = Only::try_parse_from(words.chain(self.words.iter().cloned()));
+        let only = only.map_err(|error| Error::usage("settings", error.to_string()))?;
+        only.subject.builder()?.config().at(|| self.method.clone())
+    }
+
+    /// What is in the folder; an error if it is a run of other settings.
+    fn found(&self) -> Result<Found> {
+        let config = self.folder.join(CONFIG);
+        if !config.is_file() {
+            return Ok(Found::Nothing);
+        }
+        if settings::of(&configuration(&config)?) != settings::of(&self.config()?) {
+            let problem = format!(
+                "is a run of other settings; choose another folder with --out, or remove it: rm -r {}",
+                shell_word(&self.folder.display().to_string())
+            );
+            return Err(Error::run(&self.folder, problem));
+        }
+        let is_finished = summary::read(&self.folder.join(SUMMARY)).is_ok();
+        Ok(match (is_finished, self.folder.join(STATE).is_file()) {
+            (true, _) => Found::Finished,
+            (false, _) => Found::Unfinished,
+        })
+    }
+}
+
+/// Runs this program with other arguments to its end. Its own process: a method that fails
+/// or runs out of memory takes nothing with it, and its memory is measured alone.
+fn run_program(words: &[String], stop: &AtomicBool) -> Result<()> {
+    let fault = |problem: String| Error::usage("run", problem);
+    let program = std::env::current_exe().map_err(|error| fault(error.to_string()))?;
+    let child = Command::new(program)
+        .args(words)
+        .arg("--quiet")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut child = child.map_err(|error| fault(error.to_string()))?;
+    let errors = child.stderr.take();
+    let listener = std::thread::spawn(move || {
+        let lines = errors
+            .map(BufReader::new)
+            .into_iter()
+            .flat_map(BufRead::lines);
+        let mut last = String::new();
+        for line in lines.map_while(Result::ok) {
+            if let Some(error) = line.strip_prefix("error: ") {
+                last = error.into();
+            } else if last.is_empty() {
+                notify(format_args!("  {}", printable(&line)));
+            }
+        }
+        last
+    });
+    let mut asked: Option<Instant> = None;
+    let status = loop {
+        if let Some(status) = child.try_wait().map_err(|error| fault(error.to_string()))? {
+            break status;
+        }
+        if stop.load(Ordering::Relaxed) {
+            // Ctrl-C reaches the child too, which saves itself; another signal does not.
+            if asked.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
+                let _ = child.kill();
+            }
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    let last = listener.join().unwrap_or_default();
+    match status.success() {
+        true => Ok(()),
+        false if last.is_empty() => Err(fault(format!("the process ended with {status}"))),
+        false => Err(fault(last)),
+    }
+}
+
+/// How long a run may take to save itself after Ctrl-C.
+const PATIENCE: Duration = Duration::from_secs(20);

@@ -1,0 +1,49 @@
+//! `onward compare`: methods × data sets × seeds.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::method::Method;
+use super::{table, write, Many};
+use crate::cli::output::{print, print_json};
+use crate::error::Result;
+
+#[derive(Args)]
+pub(in crate::cli) struct Compare {
+    /// Methods: an architecture, `architecture:preset`, or a file of settings; settings of
+    /// their own follow after commas, as in progressive:hinton,layer.dropout=0.1.
+    #[arg(required = true, value_name = "METHOD")]
+    methods: Vec<Method>,
+    #[command(flatten)]
+    many: Many,
+    /// Leave out the baselines: backpropagation, and random layers with a trained head.
+    #[arg(long)]
+    no_baselines: bool,
+    /// Folder of the runs and of the tables compare.md, compare.csv and compare.json. With
+    /// the same folder an interrupted comparison goes on, and runs that are there are kept.
+    #[arg(long, value_name = "DIR", default_value = "runs/compare")]
+    out: PathBuf,
+}
+
+impl Compare {
+    pub(in crate::cli) fn run(self) -> Result<()> {
+        let mut methods = self.methods.clone();
+        if !self.no_baselines {
+            methods.extend(Method::baselines(&self.methods));
+        }
+        let cells = self.many.cells(&methods, &self.out)?;
+        let entries = Many::train(&cells, &self.out, true, |so_far| {
+            write(&self.out, "compare", so_far)
+        })?;
+        if self.many.json {
+            return print_json(&table::rows(&entries));
+        }
+        let written = self.out.join("compare.md");
+        print(&format!(
+            "{}written: {}\n",
+            table::plain(&entries),
+            written.display()
+        ))
+    }
+}

@@ -1,0 +1,194 @@
+//! Many runs and one table of them: `onward compare` and `onward sweep`.
+
+mod cell;
+pub(super) mod compare;
+mod method;
+pub(super) mod sweep;
+mod table;
+
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::atomic::Ordering;
+
+use clap::Args;
+
+use self::cell::Cell;
+use self::method::Method;
+use self::table::Entry;
+use super::flags::{DataDir, Device};
+use super::stop::Stop;
+use super::train::for_a_name;
+use crate::disk;
+use crate::error::{notify, printable, Error, Result};
+
+/// What all runs share.
+#[derive(Args)]
+struct Many {
+    /// Data set, as for `onward train`; can be repeated.
+    #[arg(long, value_name = "NAME", required = true)]
+    data: Vec<String>,
+    #[command(flatten)]
+    data_dir: DataDir,
+    /// Seeds: 1..3 for 1, 2 and 3; or 1,4,7.
+    #[arg(long, value_name = "SEEDS", default_value = "1")]
+    seeds: Seeds,
+    /// Passes over the training part, the same for all runs.
+    #[arg(long, value_name = "N")]
+    epochs: Option<u32>,
+    /// A setting for all runs; can be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    #[command(flatten)]
+    device: Device,
+    /// Print JSON instead of the table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Seeds in the order in which they are used.
+#[derive(Clone, Debug, PartialEq)]
+struct Seeds(Vec<u32>);
+
+/// The most seeds.
+const MOST_SEEDS: usize = 1000;
+
+impl FromStr for Seeds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let problem = || format!("expected 1..3 or 1,4,7 with at most {MOST_SEEDS} seeds");
+        let number = |text: &str| text.trim().parse::<u32>().map_err(|_| problem());
+        let seeds: Vec<u32> = match text.split_once("..") {
+            Some((first, last)) => {
+                let last = last.trim_start_matches('=');
+                let range: RangeInclusive<u32> = number(first)?..=number(last)?;
+                range.take(MOST_SEEDS + 1).collect()
+            }
+            None => text.split(',').map(number).collect::<Result<_, _>>()?,
+        };
+        match (1..=MOST_SEEDS).contains(&seeds.len()) {
+            true => Ok(Self(seeds)),
+            false => Err(problem()),
+        }
+    }
+}
+
+impl Many {
+    /// The runs of these methods: the data sets in their order, of each the methods, of each
+    /// the seeds.
+    fn cells(&self, methods: &[Method], out: &Path) -> Result<Vec<Cell>> {
+        let mut cells: Vec<Cell> = Vec::new();
+        for data in &self.data {
+            for method in methods {
+                for &seed in &self.seeds.0 {
+                    let name = format!("{}-{}-{seed}", method.name(), for_a_name(data));
+                    let folder = out.join(name);
+                    if cells.iter().any(|cell| cell.folder == folder) {
+                        let problem = format!("{} is given twice", printable(method.label()));
+                        return Err(Error::usage("methods", problem));
+                    }
+                    cells.push(Cell {
+                        method: method.label().into(),
+                        data: data.clone(),
+                        seed,
+                        folder,
+                        words: self.words(method, data, seed),
+                    });
+                }
+            }
+        }
+        Ok(cells)
+    }
+
+    /// The arguments of `onward train`.
+    fn words(&self, method: &Method, data: &str, seed: u32) -> Vec<String> {
+        let mut words = method.words();
+        let mut add = |flag: &str, value: String| words.extend([flag.into(), value]);
+        add("--data", data.into());
+        for set in &self.set {
+            add("--set", set.clone());
+        }
+        add("--seed", seed.to_string());
+        if let Some(epochs) = self.epochs {
+            add("--epochs", epochs.to_string());
+        }
+        add("--device", self.device.device.clone());
+        if let Some(folder) = &self.data_dir.data_dir {
+            add("--data-dir", folder.display().to_string());
+        }
+        words
+    }
+
+    /// Trains all runs that are not finished, one after the other, and calls `so_far` after
+    /// each. Says the result of each, with that on the test part if `with_test`.
+    fn train(
+        cells: &[Cell],
+        out: &Path,
+        with_test: bool,
+        so_far: impl Fn(&[Entry]) -> Result<()>,
+    ) -> Result<Vec<Entry>> {
+        let stop = Stop::on_signals();
+        stop.training_begins();
+        // A name that is wrong is found before anything is trained.
+        for cell in cells {
+            cell.config()?;
+        }
+        let made = std::fs::create_dir_all(out);
+        made.map_err(Error::file("create", out))?;
+        let mut entries = Vec::new();
+        for (index, cell) in cells.iter().enumerate() {
+            let place = format!(
+                "[{}/{}] {} on {}, seed {}",
+                index + 1,
+                cells.len(),
+                cell.method,
+                cell.data,
+                cell.seed
+            );
+            notify(&place);
+            let failure = cell.train(&stop.flag()).err();
+            if stop.flag().load(Ordering::Relaxed) {
+                let problem = "stopped; the same command goes on where it was";
+                return Err(Error::run(out, problem));
+            }
+            let entry = Entry::of(cell, failure);
+            notify(format_args!("  {}", entry.in_words(with_test)));
+            entries.push(entry);
+            so_far(&entries)?;
+        }
+        Ok(entries)
+    }
+}
+
+/// Writes the tables `NAME.md`, `NAME.csv` and `NAME.json`.
+fn write(out: &Path, name: &str, entries: &[Entry]) -> Result<()> {
+    let rows = table::rows(entries);
+    let json = serde_json::to_string_pretty(&rows).expect("plain values can be written");
+    let texts = [
+        ("md", table::markdown(entries)),
+        ("csv", table::csv(entries)),
+        ("json", json + "\n"),
+    ];
+    for (ending, text) in texts {
+        let path = out.join(format!("{name}.{ending}"));
+        disk::replace(&path, text.as_bytes())?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_are_a_range_or_a_list() {
+        let seeds = |text: &str| text.parse::<Seeds>().map(|seeds| seeds.0);
+        assert_eq!(seeds("1..3").unwrap(), [1, 2, 3]);
+        assert_eq!(seeds("1..=3").unwrap(), [1, 2, 3]);
+        assert_eq!(seeds("4, 1").unwrap(), [4, 1]);
+        for wrong in ["", "3..1", "a", "1..4000000000", "-1"] {
+            assert!(seeds(wrong).is_err(), "{wrong}");
+        }
+    }
+}

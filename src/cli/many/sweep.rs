@@ -1,0 +1,203 @@
+//! `onward sweep`: the settings of one method.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::Args;
+
+use super::method::{outer_parts, Method};
+use super::table::{self, Entry};
+use super::{write, Many};
+use crate::cli::output::{print, print_json};
+use crate::error::{Error, Result};
+use crate::flow::random::{shuffled, stream, unit};
+
+#[derive(Args)]
+pub(in crate::cli) struct Sweep {
+    /// The method: as for `onward compare`.
+    method: String,
+    /// The values of a setting; with several of them every combination is trained.
+    #[arg(long, value_name = "KEY=V1,V2,…")]
+    grid: Vec<Grid>,
+    /// The range of a setting from which --random draws, evenly on a logarithmic scale.
+    #[arg(long, value_name = "KEY=LOW..HIGH", requires = "random")]
+    range: Vec<Span>,
+    /// Train only N combinations, drawn at random, always the same ones.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    random: Option<u16>,
+    #[command(flatten)]
+    many: Many,
+    /// Folder of the runs and of the tables sweep.md, sweep.csv and sweep.json. With the
+    /// same folder an interrupted sweep goes on, and runs that are there are kept.
+    #[arg(long, value_name = "DIR", default_value = "runs/sweep")]
+    out: PathBuf,
+}
+
+/// A setting with its values.
+#[derive(Clone, Debug, PartialEq)]
+struct Grid {
+    key: String,
+    values: Vec<String>,
+}
+
+impl FromStr for Grid {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (key, values) = text.split_once('=').unwrap_or_default();
+        let values: Vec<String> = outer_parts(values).into_iter().map(String::from).collect();
+        if key.is_empty() || values.iter().any(String::is_empty) {
+            return Err("expected KEY=V1,V2, as in lr=0.01,0.03 or hidden=[500],[1000]".into());
+        }
+        let key = key.into();
+        Ok(Self { key, values })
+    }
+}
+
+/// A setting with the range of its values.
+#[derive(Clone, Debug, PartialEq)]
+struct Span {
+    key: String,
+    low: f64,
+    high: f64,
+}
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let problem = || "expected KEY=LOW..HIGH with 0 < LOW < HIGH, as in lr=0.001..0.1";
+        let (key, range) = text.split_once('=').ok_or_else(problem)?;
+        let (low, high) = range.split_once("..").ok_or_else(problem)?;
+        let number = |text: &str| {
+            text.trim()
+                .parse::<f64>()
+                .map_err(|_| problem().to_string())
+        };
+        let (low, high) = (number(low)?, number(high)?);
+        match !key.is_empty() && 0. < low && low < high && high.is_finite() {
+            true => Ok(Self {
+                key: key.into(),
+                low,
+                high,
+            }),
+            false => Err(problem().into()),
+        }
+    }
+}
+
+impl Span {
+    /// A number from the range, with three digits.
+    fn draw(&self, part: f64) -> String {
+        let value = self.low * (self.high / self.low).powf(part);
+        let digits = (2. - value.log10().floor()).max(0.) as usize;
+        format!("{value:.digits$}")
+    }
+}
+
+/// The most combinations of a grid.
+const MOST: usize = 10_000;
+
+impl Sweep {
+    pub(in crate::cli) fn run(self) -> Result<()> {
+        let methods = self.methods()?;
+        let cells = self.many.cells(&methods, &self.out)?;
+        let entries = Many::train(&cells, &self.out, false, |so_far| {
+            // The test part is looked at once, at the end.
+            write(&self.out, "sweep", &table::judged(so_far.to_vec(), &[]))
+        })?;
+        let best = best(&entries);
+        let entries = table::judged(entries, &best);
+        write(&self.out, "sweep", &entries)?;
+        if self.many.json {
+            return print_json(&table::rows(&entries));
+        }
+        let mut text = table::plain(&entries);
+        for (data, method) in &best {
+            text += &format!("best on {data} by validation: {method}\n");
+        }
+        let written = self.out.join("sweep.md");
+        print(&format!("{text}written: {}\n", written.display()))
+    }
+
+    /// A method for each combination.
+    fn methods(&self) -> Result<Vec<Method>> {
+        let fault = |problem: String| Error::usage("sweep", problem);
+        let mut combinations = vec![String::new()];
+        for grid in &self.grid {
+            let with = |value: &String| format!(",{}={value}", grid.key);
+            let values: Vec<String> = grid.values.iter().map(with).collect();
+            if combinations.len() * values.len() > MOST {
+                return Err(fault(format!("expected at most {MOST} combinations")));
+            }
+            let each = combinations.iter();
+            combinations = each
+                .flat_map(|known| values.iter().map(move |v| format!("{known}{v}")))
+                .collect();
+        }
+        if self.grid.is_empty() && self.range.is_empty() {
+            return Err(fault("no setting to vary; add --grid KEY=V1,V2".into()));
+        }
+        if let Some(count) = self.random {
+            let mut rng = stream(0, "sweep", 0);
+            let order = shuffled(&mut rng, combinations.len());
+            // Without a range no combination is drawn twice.
+            let limit = if self.range.is_empty() {
+                order.len()
+            } else {
+                usize::MAX
+            };
+            let drawn = (0..usize::from(count).min(limit)).map(|index| {
+                let grid = &combinations[order[index % order.len()]];
+                let of_range = |span: &Span| format!(",{}={}", span.key, span.draw(unit(&mut rng)));
+                let ranges: String = self.range.iter().map(of_range).collect();
+                format!("{grid}{ranges}")
+            });
+            combinations = drawn.collect();
+        }
+        let method = |settings: &String| {
+            let method = format!("{}{settings}", self.method).parse();
+            method.map_err(fault)
+        };
+        combinations.iter().map(method).collect()
+    }
+}
+
+/// The data sets, each with the method that has the best validation result.
+fn best(entries: &[Entry]) -> Vec<(String, String)> {
+    let mut best: Vec<(String, String)> = Vec::new();
+    for row in table::rows(entries)
+        .iter()
+        .filter(|row| row.has_validation())
+    {
+        if best.iter().all(|(data, _)| data != row.data) {
+            best.push((row.data.into(), row.method.into()));
+        }
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grids_and_ranges_are_read() {
+        let grid: Grid = "hidden=[5,6],[7]".parse().unwrap();
+        assert_eq!(
+            (&*grid.key, grid.values),
+            ("hidden", vec!["[5,6]".to_string(), "[7]".into()])
+        );
+        for wrong in ["lr", "lr=", "=1", "lr=1,"] {
+            assert!(wrong.parse::<Grid>().is_err(), "{wrong}");
+        }
+        let span: Span = "lr=0.001..0.1".parse().unwrap();
+        assert_eq!(
+            [0., 0.5, 1.].map(|part| span.draw(part)),
+            ["0.00100", "0.0100", "0.100"]
+        );
+        for wrong in ["lr=1", "lr=0..1", "lr=2..1", "lr=1..inf", "lr=a..b"] {
+            assert!(wrong.parse::<Span>().is_err(), "{wrong}");
+        }
+    }
+}
