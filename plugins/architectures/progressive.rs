@@ -286,6 +286,16 @@ impl Architecture for Stacked {
         }
     }
 
+    fn activities(
+        &self,
+        batch: &Batch,
+        sampler: &dyn NegativeSampler,
+        step: &Step,
+    ) -> Result<Vec<Tensor>> {
+        let passed = self.stack.activities(sampler.neutral(batch)?, step)?;
+        Ok(passed.into_iter().map(|(_, activity)| activity).collect())
+    }
+
     fn net(&self) -> &Net {
         &self.stack.net
     }

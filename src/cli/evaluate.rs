@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use serde_json::json;
 
 use super::flags::{DataDir, Device};
 use super::outcome;
 use super::output::{print, print_json};
+use crate::data::score::Score;
 use crate::data::Split;
 use crate::error::{Error, Result};
 use crate::run::Run;
@@ -23,11 +25,20 @@ pub(super) struct Evaluate {
     /// Part of the data: train, validation or test.
     #[arg(long, default_value = "test", value_name = "PART")]
     split: String,
+    /// Evaluate a probe on each layer instead of the readouts: ridge regression from its
+    /// activity, learned from at most 10,000 training examples.
+    #[arg(long)]
+    layers: bool,
     /// Print JSON, with all digits.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     device: Device,
+}
+
+fn layers_as_json(scores: &[(String, Score)]) -> Vec<serde_json::Value> {
+    let layer = |(layer, score): &(String, Score)| json!({ "layer": layer, "score": score });
+    scores.iter().map(layer).collect()
 }
 
 impl Evaluate {
@@ -38,6 +49,13 @@ impl Evaluate {
             builder = builder.data(data);
         }
         let run = self.data_dir.add_to(builder).build()?;
+        if self.layers {
+            let scores = run.probe_layers(split)?;
+            return match self.json {
+                true => print_json(&layers_as_json(&scores)),
+                false => print(&outcome::of_layers(split.word(), &scores)),
+            };
+        }
         let evaluation = run.evaluate(split, Some(&run.preferred_readout()))?;
         if self.json {
             return print_json(&evaluation);

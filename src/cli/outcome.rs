@@ -33,6 +33,21 @@ pub(super) fn of_evaluation(part: &str, evaluation: &Evaluation) -> String {
     format!("{rows}{}\n", count(evaluation.examples, "example"))
 }
 
+/// The error of a probe on each layer.
+pub(super) fn of_layers(part: &str, scores: &[(String, Score)]) -> String {
+    let width = scores
+        .iter()
+        .map(|(name, _)| name.chars().count())
+        .max()
+        .unwrap_or(0);
+    let width = width.max("layer".len()) + 3;
+    let mut text = format!("{:<width$}{part} error of a probe\n", "layer");
+    for (name, score) in scores {
+        text += &format!("{name:<width$}{}\n", percent(score.error));
+    }
+    text
+}
+
 /// A row for every readout and baseline, the preferred readout first.
 fn table(columns: &[(&str, &Evaluation)]) -> String {
     let first = columns[0].1;

@@ -111,6 +111,20 @@ pub trait Architecture: Send + Sync {
     /// The parts, to restore their state.
     fn net_mut(&mut self) -> &mut Net;
 
+    /// The activity of every layer for the examples without a label in the input, from the
+    /// input on, each `(B, …)`; by default none. Probes and other programs look at them.
+    ///
+    /// # Errors
+    /// Errors of the parts.
+    fn activities(
+        &self,
+        _batch: &Batch,
+        _sampler: &dyn NegativeSampler,
+        _step: &Step,
+    ) -> Result<Vec<Tensor>> {
+        Ok(Vec::new())
+    }
+
     /// The class of the rule by which the network learns; by default that of the first
     /// block that learns.
     fn rule(&self) -> Rule {
@@ -154,6 +168,15 @@ impl<T: Architecture + ?Sized> Architecture for Box<T> {
 
     fn net_mut(&mut self) -> &mut Net {
         (**self).net_mut()
+    }
+
+    fn activities(
+        &self,
+        batch: &Batch,
+        sampler: &dyn NegativeSampler,
+        step: &Step,
+    ) -> Result<Vec<Tensor>> {
+        (**self).activities(batch, sampler, step)
     }
 
     fn rule(&self) -> Rule {

@@ -31,7 +31,8 @@ fn methods_and_seeds_give_one_table() {
     let base = tempfile::tempdir().unwrap();
     let out = base.path().join("out");
     let methods = ["progressive", "progressive,lr=0.5,layer.dropout=0.1"];
-    let printed = succeeds(&compare(&out, &methods, &["--seeds", "1..2"]));
+    let more = ["--seeds", "1..2", "--layers"];
+    let printed = succeeds(&compare(&out, &methods, &more));
     assert!(
         printed.lines().all(|line| !line.contains("no result")),
         "{printed}"
@@ -59,6 +60,12 @@ fn methods_and_seeds_give_one_table() {
     assert!(rows
         .iter()
         .all(|row| row["seeds"].as_array().unwrap().len() == 2));
+    let probed = |method: &str| {
+        let row = rows.iter().find(|row| row["method"] == method).unwrap();
+        row["layers"].as_array().unwrap().len()
+    };
+    // The baseline is one block, which does not show its layers.
+    assert_eq!((probed("progressive"), probed("backprop")), (1, 0));
     let csv = std::fs::read_to_string(out.join("compare.csv")).unwrap();
     assert_eq!(csv.lines().count(), 9);
     let table = std::fs::read_to_string(out.join("compare.md")).unwrap();

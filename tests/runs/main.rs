@@ -3,6 +3,7 @@
 mod bound;
 mod golden;
 mod initial;
+mod layers;
 mod locality;
 mod mutated;
 mod recurrent;

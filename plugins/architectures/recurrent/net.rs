@@ -455,6 +455,16 @@ impl Architecture for RecurrentNet {
         }
     }
 
+    fn activities(
+        &self,
+        batch: &Batch,
+        sampler: &dyn NegativeSampler,
+        step: &Step,
+    ) -> Result<Vec<Tensor>> {
+        let (_, states, _) = self.neutral(batch, sampler, step)?;
+        Ok(states)
+    }
+
     fn net(&self) -> &Net {
         &self.net
     }

@@ -1,12 +1,13 @@
 //! One run of many, in a process of its own.
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use serde_json::Value as Json;
 
 use crate::cli::command_line::configuration;
 use crate::cli::subject::Subject;
@@ -58,6 +59,30 @@ impl Cell {
     /// Whether its folder has a result.
     pub fn has_result(&self) -> bool {
         self.folder.join(SUMMARY).is_file()
+    }
+
+    /// The errors of a probe on each layer on the validation part, or on the test part where
+    /// there is none; nothing for a network that does not show its layers.
+    pub fn layers(&self, data_dir: Option<&Path>) -> Vec<f64> {
+        let errors = |part: &str| -> Option<Vec<f64>> {
+            let mut evaluate = Command::new(std::env::current_exe().ok()?);
+            evaluate.arg("evaluate").arg(&self.folder);
+            evaluate.args(["--layers", "--json", "--split", part]);
+            evaluate.args(
+                data_dir
+                    .iter()
+                    .flat_map(|folder| [Path::new("--data-dir"), folder]),
+            );
+            let output = evaluate.stdin(Stdio::null()).output().ok()?;
+            let layers: Vec<Json> = serde_json::from_slice(&output.stdout).ok()?;
+            layers
+                .iter()
+                .map(|layer| layer["score"]["error"].as_f64())
+                .collect()
+        };
+        errors("validation")
+            .or_else(|| errors("test"))
+            .unwrap_or_default()
     }
 
     /// The settings that are wanted.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::cell::Cell;
 use super::method::Method;
 use super::{table, write, Many};
 use crate::cli::output::{print, print_json};
@@ -20,6 +21,10 @@ pub(in crate::cli) struct Compare {
     /// Leave out the baselines: backpropagation, and random layers with a trained head.
     #[arg(long)]
     no_baselines: bool,
+    /// Also evaluate a probe on each layer: ridge regression from its activity, on the
+    /// validation part.
+    #[arg(long)]
+    layers: bool,
     /// Folder of the runs and of the tables compare.md, compare.csv and compare.json. With
     /// the same folder an interrupted comparison goes on, and runs that are there are kept.
     #[arg(long, value_name = "DIR", default_value = "runs/compare")]
@@ -33,7 +38,12 @@ impl Compare {
             methods.extend(Method::baselines(&self.methods));
         }
         let cells = self.many.cells(&methods, &self.out)?;
-        let entries = Many::train(&cells, &self.out, true, |so_far| {
+        let data_dir = self.many.data_dir.data_dir.as_deref();
+        let probe = |cell: &Cell| match self.layers {
+            true => cell.layers(data_dir),
+            false => Vec::new(),
+        };
+        let entries = Many::train(&cells, &self.out, true, probe, |so_far| {
             write(&self.out, "compare", so_far)
         })?;
         if self.many.json {

@@ -126,6 +126,7 @@ impl Many {
         cells: &[Cell],
         out: &Path,
         with_test: bool,
+        probe: impl Fn(&Cell) -> Vec<f64>,
         so_far: impl Fn(&[Entry]) -> Result<()>,
     ) -> Result<Vec<Entry>> {
         let stop = Stop::on_signals();
@@ -152,7 +153,8 @@ impl Many {
                 let problem = "stopped; the same command goes on where it was";
                 return Err(Error::run(out, problem));
             }
-            let entry = Entry::of(cell, failure);
+            let mut entry = Entry::of(cell, failure);
+            entry.layers = probe(cell);
             notify(format_args!("  {}", entry.in_words(with_test)));
             entries.push(entry);
             so_far(&entries)?;

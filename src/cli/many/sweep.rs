@@ -102,10 +102,16 @@ impl Sweep {
     pub(in crate::cli) fn run(self) -> Result<()> {
         let methods = self.methods()?;
         let cells = self.many.cells(&methods, &self.out)?;
-        let entries = Many::train(&cells, &self.out, false, |so_far| {
-            // The test part is looked at once, at the end.
-            write(&self.out, "sweep", &table::judged(so_far.to_vec(), &[]))
-        })?;
+        let entries = Many::train(
+            &cells,
+            &self.out,
+            false,
+            |_| Vec::new(),
+            |so_far| {
+                // The test part is looked at once, at the end.
+                write(&self.out, "sweep", &table::judged(so_far.to_vec(), &[]))
+            },
+        )?;
         let best = best(&entries);
         let entries = table::judged(entries, &best);
         write(&self.out, "sweep", &entries)?;

@@ -19,6 +19,8 @@ pub(super) struct Entry {
     parameters: Option<u64>,
     seconds_per_epoch: Option<f64>,
     peak_memory_mb: Option<f64>,
+    /// The errors of a probe on each layer, if they were asked for.
+    pub layers: Vec<f64>,
 }
 
 impl Entry {
@@ -39,6 +41,7 @@ impl Entry {
             parameters: summary["parameters"].as_u64(),
             seconds_per_epoch: number("seconds_per_epoch"),
             peak_memory_mb: number("peak_memory_mb"),
+            layers: Vec::new(),
             row,
         }
     }
@@ -75,6 +78,8 @@ pub(super) struct Group<'a> {
     parameters: Option<u64>,
     seconds_per_epoch: Option<f64>,
     peak_memory_mb: Option<f64>,
+    /// The mean errors of a probe on each layer.
+    layers: Vec<f64>,
     /// Of the runs without a result.
     problems: Vec<&'a str>,
     runs: Vec<&'a Entry>,
@@ -160,6 +165,7 @@ fn group<'a>(runs: Vec<&'a Entry>) -> Group<'a> {
         parameters: done.first().and_then(|run| run.parameters),
         seconds_per_epoch: mean(&|run| run.seconds_per_epoch),
         peak_memory_mb: mean(&|run| run.peak_memory_mb),
+        layers: mean_of_layers(&done),
         problems: runs
             .iter()
             .filter_map(|run| run.row.problem.as_deref())
@@ -169,13 +175,23 @@ fn group<'a>(runs: Vec<&'a Entry>) -> Group<'a> {
     }
 }
 
-const HEADINGS: [&str; 9] = [
+/// The mean over runs, layer by layer.
+fn mean_of_layers(runs: &[&Entry]) -> Vec<f64> {
+    let layers = runs.iter().map(|run| run.layers.len()).min().unwrap_or(0);
+    let of_layer = |layer: usize| runs.iter().map(|run| run.layers[layer]).sum::<f64>();
+    (0..layers)
+        .map(|layer| of_layer(layer) / runs.len() as f64)
+        .collect()
+}
+
+const HEADINGS: [&str; 10] = [
     "method",
     "rule",
     "seeds",
     "validation",
     "test",
     "readout",
+    "layers",
     "parameters",
     "s/epoch",
     "MB",
@@ -186,7 +202,7 @@ impl Group<'_> {
         self.validation.is_some()
     }
 
-    fn cells(&self) -> [String; 9] {
+    fn cells(&self) -> [String; 10] {
         let rounded = |number: Option<f64>, digits: usize| {
             number.map_or("–".into(), |number| format!("{number:.digits$}"))
         };
@@ -199,6 +215,16 @@ impl Group<'_> {
             validation,
             test,
             self.readout.into(),
+            match self.layers.is_empty() {
+                true => "–".into(),
+                false => {
+                    let percent = self
+                        .layers
+                        .iter()
+                        .map(|error| format!("{:.1}%", 100. * error));
+                    percent.collect::<Vec<_>>().join(" ")
+                }
+            },
             self.parameters
                 .map_or("–".into(), |count| count.to_string()),
             rounded(
@@ -223,7 +249,7 @@ pub(super) fn plain(entries: &[Entry]) -> String {
     for data in data {
         let of_data = groups.iter().filter(|group| group.data == data);
         let cells = of_data.clone().map(Group::cells);
-        let lines: Vec<[String; 9]> = [HEADINGS.map(String::from)]
+        let lines: Vec<[String; 10]> = [HEADINGS.map(String::from)]
             .into_iter()
             .chain(cells)
             .collect();
@@ -279,6 +305,7 @@ pub(super) fn csv(entries: &[Entry]) -> String {
         "readout",
         "validation",
         "test",
+        "layers",
         "parameters",
         "seconds_per_epoch",
         "peak_memory_mb",
@@ -298,6 +325,12 @@ pub(super) fn csv(entries: &[Entry]) -> String {
             row.readout.clone(),
             value(row.validation),
             value(row.test),
+            entry
+                .layers
+                .iter()
+                .map(f64::to_string)
+                .collect::<Vec<_>>()
+                .join(" "),
             entry.parameters.map_or(String::new(), |n| n.to_string()),
             number(entry.seconds_per_epoch),
             number(entry.peak_memory_mb),

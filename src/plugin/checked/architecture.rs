@@ -80,6 +80,26 @@ impl Architecture for Checked<dyn Architecture, Facts> {
         self.inner.net_mut()
     }
 
+    fn activities(
+        &self,
+        batch: &Batch,
+        sampler: &dyn NegativeSampler,
+        step: &Step,
+    ) -> Result<Vec<Tensor>> {
+        let activities = self.attempt(|net| net.activities(batch, sampler, step))?;
+        let (blocks, size) = (self.facts.blocks, batch.size());
+        let fits = |activity: &Tensor| activity.rank() >= 2 && activity.dims()[0] == size;
+        if activities.len() > blocks || !activities.iter().all(fits) {
+            let shapes: Vec<_> = activities.iter().map(Tensor::dims).collect();
+            let problem = format!(
+                "returned activities of the shapes {shapes:?}, expected ({size}, …) for each of at \
+                 most {blocks} blocks"
+            );
+            return Err(self.fault(problem));
+        }
+        Ok(activities)
+    }
+
     fn rule(&self) -> Rule {
         self.inner.rule()
     }

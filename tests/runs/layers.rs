@@ -1,0 +1,61 @@
+//! Activities of layers, and probes on them.
+
+use onward::candle_core::{DType, Device, Tensor};
+use onward::data::Split;
+use onward::{Result, Run, RunBuilder};
+
+fn builder(architecture: &str) -> RunBuilder {
+    Run::builder(architecture)
+        .data_set(onward::conformance::images().unwrap())
+        .set("sampler", "label_overlay")
+        .set("hidden", vec![30, 20])
+        .set("batch", 20)
+        .set("epochs", 5)
+}
+
+#[test]
+fn every_layer_has_an_activity_and_a_probe() -> Result<()> {
+    for architecture in ["progressive", "recurrent", "layer_collaboration"] {
+        let mut run = builder(architecture).build()?;
+        run.fit(&mut ())?;
+        let examples = Tensor::rand(0f32, 1., (3, 1, 4, 4), &Device::Cpu)?;
+        let activities = run.activities(examples)?;
+        let shapes: Vec<_> = activities
+            .iter()
+            .map(|(_, activity)| activity.dims())
+            .collect();
+        assert_eq!(shapes, [[3, 30], [3, 20]], "{architecture}");
+        let probes = run.probe_layers(Split::Test)?;
+        let names: Vec<_> = probes.iter().map(|(name, _)| &**name).collect();
+        assert_eq!(names, ["1", "2"], "{architecture}");
+        // Four classes: without anything to see the error is about 0.75.
+        assert!(
+            probes[0].1.error < 0.4,
+            "{architecture}: {}",
+            probes[0].1.error
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn layers_of_a_text_are_probed_too() -> Result<()> {
+    let text = Run::builder("nlp").data_set(onward::conformance::text()?);
+    let run = text.set("hidden", vec![12, 8]).build()?;
+    // Each letter determines the next one, which random layers pass on.
+    let probes = run.probe_layers(Split::Test)?;
+    assert_eq!(probes.len(), 2);
+    assert!(probes[0].1.error < 0.1, "{}", probes[0].1.error);
+    Ok(())
+}
+
+#[test]
+fn a_network_that_does_not_show_its_layers_says_so() -> Result<()> {
+    let run = builder("backprop").set("sampler", "plain").build()?;
+    let examples = Tensor::zeros((1, 1, 4, 4), DType::F32, &Device::Cpu)?;
+    let error = run.activities(examples).unwrap_err();
+    assert!(error.is_usage(), "{error}");
+    assert!(error.to_string().contains("backprop"), "{error}");
+    assert!(run.probe_layers(Split::Test).is_err());
+    Ok(())
+}
