@@ -26,7 +26,10 @@
 //! Most files are in `plugins/`. Choose the smallest trait that is enough:
 //!
 //! - Weights change without a gradient, or by a closed form at the end of an epoch: a
-//!   layer with its own `learn` or `epoch_ended`.
+//!   layer with its own `learn` or `epoch_ended`, which names its class in
+//!   [`rule`](crate::LocalLayer::rule). `rules/pepita.rs` has the first,
+//!   `rules/forward_projection.rs` the second, with
+//!   [`LeastSquares`](crate::modules::least_squares::LeastSquares).
 //! - The loss is not a function of each row's goodness (two thresholds, pairs of rows):
 //!   a goodness with its own [`grade`](crate::GoodnessFn::grade). It gets the labels in
 //!   [`Targets`](crate::Targets), and says so by
@@ -35,6 +38,9 @@
 //! - Stacked layers with another order of learning: an architecture around a
 //!   [`Stack`](crate::wiring::stack::Stack). `onward new my-rule --kind architecture`
 //!   writes one.
+//!
+//! [`preset!`](crate::preset) adds the settings of a paper to an architecture, in the file of
+//! the rule: `onward train progressive --preset my_rule`.
 //!
 //! # Four rules
 //!

@@ -15,6 +15,33 @@
 //! onward generate my-text --prompt "The fox " --tokens 200
 //! ```
 //!
+//! # Many runs
+//!
+//! ```sh
+//! onward compare progressive progressive:predsim,dropout=0.2 --data mnist --seeds 1..3 --epochs 10
+//! onward sweep progressive --data mnist --grid lr=0.01,0.03 --grid layer.dropout=0,0.1 --epochs 10
+//! onward evaluate my-run --layers         # a probe on each layer
+//! onward certify progressive --data mnist # is it really not backpropagation?
+//! ```
+//!
+//! `compare` trains every method on every data set with every seed, each run in a process
+//! of its own, and writes one table: validation and test, the class of the rule, time and
+//! memory. Backpropagation and layers that stay random are in every table. A method is
+//! `ARCHITECTURE:PRESET,KEY=VALUE,…`. A method that fails is a row with its reason; the
+//! same command goes on after an interruption. `sweep` varies the settings of one method,
+//! chooses by the validation part, and shows the test result of the best one alone.
+//!
+//! `certify` changes the variables of one block after the other, and compares bit by bit
+//! what that changes in the update of the others
+//! ([`RunBuilder::certify`](crate::RunBuilder::certify)).
+//!
+//! # Starting from weights
+//!
+//! `--set init=RUN`, or a file of safetensors, sets every variable that has the same name;
+//! the others stay random. A model that was changed elsewhere comes back this way: the
+//! names and shapes are those of `model.safetensors`, as any program for that format shows
+//! them, and its header may be left out.
+//!
 //! # From Rust
 //!
 //! A [`Run`](crate::Run) does the same. [`set`](crate::RunBuilder::set) takes the keys

@@ -5,6 +5,7 @@
 
 mod accumulate;
 mod gradient;
+mod muon;
 mod optimiser;
 mod output_gradient;
 mod picked_rows;

