@@ -1,5 +1,7 @@
 //! The tables of a comparison.
 
+use std::path::Path;
+
 use serde::Serialize;
 
 use super::Cell;
@@ -26,8 +28,8 @@ pub(super) struct Entry {
 impl Entry {
     pub fn of(cell: &Cell, failure: Option<Error>) -> Self {
         let mut row = match failure.is_none() || cell.has_result() {
-            true => Row::all(&[cell.folder.clone()], std::path::Path::new("")).remove(0),
-            false => Row::named(&cell.folder, std::path::Path::new("")),
+            true => Row::all(std::slice::from_ref(&cell.folder), Path::new("")).remove(0),
+            false => Row::named(&cell.folder, Path::new("")),
         };
         if let Some(failure) = failure {
             row.problem = Some(failure.to_string());
