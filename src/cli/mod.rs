@@ -12,6 +12,7 @@ mod many;
 mod new;
 mod outcome;
 mod output;
+mod page;
 mod picture;
 mod predict;
 pub mod progress;
@@ -124,6 +125,12 @@ enum Command {
         "certify backprop --data digits --json",
     ))]
     Certify(certify::Certify),
+    /// Write runs as one page for a browser: curves, layers, answers, pictures, settings.
+    #[command(after_help = examples!(
+        "page runs/progressive-digits-1 --out run.html",
+        "page runs/compare/progressive-digits-1 runs/compare/backprop-digits-1",
+    ))]
+    Page(page::Page),
     /// List plugins: architectures, layers, goodness functions, samplers, data sets.
     #[command(after_help = examples!(
         "list",
@@ -242,6 +249,7 @@ pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Report(command) => command.run(),
         Command::Compare(command) => command.run(),
         Command::Sweep(command) => command.run(),
+        Command::Page(command) => command.run(),
         Command::Certify(command) => command.run(),
         Command::List(command) => command.run(),
         Command::Show(command) => command.run(),
