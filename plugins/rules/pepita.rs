@@ -65,7 +65,7 @@ onward_core::settings! {
     /// Rectified linear units that learn from the difference of two passes.
     ///
     /// `a = max(0, x·W)`, `(V·B, …)` to `(V·B, N)`. With the input `x′` and the activity `a′`
-    /// of the second pass, `∂W = x′ᵀ·(a − a′) / B`. No gradient is used. Both passes have the
+    /// of the second pass, `∂W = x′ᵀ·(a − a′) / B`. No gradient is used. All passes of a step have the
     /// same dropout mask. `W`, `(D, N)`, is drawn from `N(0, √(2/D))`.
     ///
     /// # Reference
@@ -105,8 +105,10 @@ impl LocalLayer for Layer {
         if !step.train || self.dropout == 0. {
             return Ok(activity);
         }
+        // The pass that gives the error has the mask of the other two.
+        let stream = step.pass(0).stream(&self.purpose);
         let of_view = activity.narrow(0, 0, input.batch())?.ones_like()?;
-        let mask = kernels::dropout(&of_view, self.dropout, &step.stream(&self.purpose))?;
+        let mask = kernels::dropout(&of_view, self.dropout, &stream)?;
         let mask = Tensor::cat(&vec![mask; input.views()], 0)?;
         Ok((activity * mask)?)
     }

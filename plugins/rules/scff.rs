@@ -85,9 +85,13 @@ impl GoodnessFn for TwoThresholds {
         let mut upstream = Vec::new();
         for (view, role) in targets.roles().iter().enumerate() {
             let g = goodness.narrow(0, view * size, size)?;
+            let with_offset = match targets.offset() {
+                Some(offset) => (&g + offset.narrow(0, view * size, size)?)?,
+                None => g.clone(),
+            };
             let (z, sign) = match role {
-                Role::Positive => ((self.positive - &g)?, -1.),
-                Role::Negative => ((&g - self.negative)?, 1.),
+                Role::Positive => ((self.positive - with_offset)?, -1.),
+                Role::Negative => ((with_offset - self.negative)?, 1.),
             };
             loss.add(&Reading::of(&kernels::softplus(&z)?)?, 1.)?;
             let mut gradient = (kernels::sigmoid(&z)? * (sign / size as f64))?;

@@ -1,11 +1,11 @@
-//! `onward certify`: is it really not backpropagation?
+//! `onward certify`: measures whether the update of a block depends on the blocks above it.
 
 use clap::Args;
 
 use super::output::{print, print_json};
 use super::subject::Subject;
 use crate::error::Result;
-use crate::run::locality::{Certificate, Locality};
+use crate::run::locality::{Certificate, Locality, USUAL_WITHIN};
 
 #[derive(Args)]
 pub(super) struct Certify {
@@ -25,10 +25,6 @@ impl Certify {
         }
     }
 }
-
-/// The most weights of a block on which the update of another one depends in the rules that
-/// are built in: a classifier and a similarity.
-const USUAL: usize = 2;
 
 fn in_words(certificate: &Certificate) -> String {
     let mut lines =
@@ -59,7 +55,7 @@ fn in_words(certificate: &Certificate) -> String {
         1 => "A signal comes back from a neighbouring block.\n".to_string(),
         more => format!("A signal comes back across {more} blocks.\n"),
     };
-    let wide = |block: &&Locality| block.within > USUAL;
+    let wide = |block: &&Locality| block.within > USUAL_WITHIN;
     for block in certificate.blocks.iter().filter(wide) {
         text += &format!(
             "Within block {} the update of one weight depends on {} others: it is more than a \

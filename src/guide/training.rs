@@ -21,14 +21,14 @@
 //! onward compare progressive progressive:predsim,dropout=0.2 --data mnist --seeds 1..3 --epochs 10
 //! onward sweep progressive --data mnist --grid lr=0.01,0.03 --grid layer.dropout=0,0.1 --epochs 10
 //! onward evaluate my-run --layers         # a probe on each layer
-//! onward certify progressive --data mnist # is it really not backpropagation?
+//! onward certify progressive --data mnist # measured: does a signal come back to a block?
 //! ```
 //!
 //! `compare` trains every method on every data set with every seed, each run in a process
 //! of its own, and writes one table: validation and test, the class of the rule, time and
 //! memory. Backpropagation and layers that stay random are in every table. A method is
-//! `ARCHITECTURE:PRESET,KEY=VALUE,…`. A method that fails is a row with its reason; the
-//! same command goes on after an interruption. `sweep` varies the settings of one method,
+//! `ARCHITECTURE:PRESET,KEY=VALUE,…`. A method that fails is a row with its reason.
+//! After an interruption, run the same command again to continue. `sweep` varies the settings of one method,
 //! chooses by the validation part, and shows the test result of the best one alone.
 //!
 //! `certify` changes the variables of one block after the other, and compares bit by bit
@@ -40,7 +40,7 @@
 //! `--set init=RUN`, or a file of safetensors, sets every variable that has the same name;
 //! the others stay random. A model that was changed elsewhere comes back this way: the
 //! names and shapes are those of `model.safetensors`, as any program for that format shows
-//! them, and its header may be left out.
+//! them, without its metadata (the header's key `onward`).
 //!
 //! # From Rust
 //!

@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 
-use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Storage, Tensor, Var};
+use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Storage, Tensor, Var};
 use rayon::prelude::*;
 
 use super::gemm::{add_product, Matrix};
@@ -63,7 +63,8 @@ pub(crate) fn add(sum: &Var, a: &Tensor) -> Result<()> {
 pub(crate) fn solve(squares: &Tensor, products: &Tensor, ridge: f64) -> Result<Tensor> {
     let (size, columns) = products.dims2()?;
     let values = |x: &Tensor| -> Result<Vec<f64>> {
-        Ok(x.to_device(&Device::Cpu)?.flatten_all()?.to_vec1()?)
+        let x = x.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
+        Ok(x.flatten_all()?.to_vec1()?)
     };
     let (mut matrix, mut right) = (values(squares)?, values(products)?);
     let trace: f64 = (0..size).map(|index| matrix[index * size + index]).sum();
@@ -195,8 +196,6 @@ impl<F: FnOnce(&mut [f64])> InplaceOp1 for Change<F> {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::DType;
-
     use super::*;
 
     fn rows(count: usize, width: usize) -> Result<Tensor> {

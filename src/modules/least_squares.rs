@@ -36,11 +36,16 @@ impl LeastSquares {
     /// As [`Vars::get`].
     pub fn new(vars: &Vars, [inputs, outputs]: [usize; 2], ridge: f64, init: Init) -> Result<Self> {
         let rows = inputs + 1;
+        // Metal has no f64.
+        let dtype = match vars.device().is_metal() {
+            true => DType::F32,
+            false => DType::F64,
+        };
         Ok(Self {
             ridge,
             map: vars.get("map", (rows, outputs), init)?,
-            squares: vars.state("squares", (rows, rows), DType::F64)?,
-            products: vars.state("products", (rows, outputs), DType::F64)?,
+            squares: vars.state("squares", (rows, rows), dtype)?,
+            products: vars.state("products", (rows, outputs), dtype)?,
         })
     }
 
@@ -59,10 +64,11 @@ impl LeastSquares {
     /// # Errors
     /// Errors of candle.
     pub fn add(&mut self, rows: &Tensor, targets: &Tensor) -> Result<()> {
-        let rows = rows.to_dtype(DType::F64)?;
+        let dtype = self.squares.dtype();
+        let rows = rows.to_dtype(dtype)?;
         let rows = Tensor::cat(&[&rows, &rows.narrow(1, 0, 1)?.ones_like()?], 1)?;
         normal_equations::add_squares(&self.squares, &rows)?;
-        let products = rows.t()?.matmul(&targets.to_dtype(DType::F64)?)?;
+        let products = rows.t()?.matmul(&targets.to_dtype(dtype)?)?;
         normal_equations::add(&self.products, &products)
     }
 

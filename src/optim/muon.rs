@@ -10,7 +10,7 @@ const COEFFICIENTS: [f64; 3] = [3.4445, -4.7750, 2.0315];
 const REPETITIONS: usize = 5;
 
 /// One step of a variable of at least two dimensions, seen as a matrix of its first dimension
-/// and the rest, `(M, K)`:
+/// and the rest, `(M, K)`; of three dimensions, as a matrix for each location, `(L, M, K)`:
 ///
 /// `v ← μ·v + (1 − μ)·g`, `w ← shrink·w − rate·√max(M, K)·orthogonal(μ·v + (1 − μ)·g)`.
 ///
@@ -26,11 +26,22 @@ pub(super) fn update(
     let fresh = (gradient * (1. - momentum))?;
     *velocity = ((&*velocity * momentum)? + &fresh)?.detach();
     let ahead = ((&*velocity * momentum)? + fresh)?;
-    let matrix = ahead.flatten_from(1)?;
-    let (rows, columns) = matrix.dims2()?;
-    let length = (rows.max(columns) as f64).sqrt();
-    let change = (orthogonal(&matrix)? * (rate * length))?.reshape(var.shape())?;
+    let change = match ahead.rank() {
+        // Weights that are not shared: a matrix for each location.
+        3 => {
+            let matrices = (0..ahead.dim(0)?).map(|location| changed(&ahead.get(location)?));
+            Tensor::stack(&matrices.collect::<Result<Vec<_>>>()?, 0)?
+        }
+        _ => changed(&ahead.flatten_from(1)?)?,
+    };
+    let change = (change * rate)?.reshape(var.shape())?;
     Ok(var.set(&((var.as_tensor() * shrink)? - change)?.detach())?)
+}
+
+/// `√max(M, K)·orthogonal(u)` of a matrix.
+fn changed(u: &Tensor) -> Result<Tensor> {
+    let (rows, columns) = u.dims2()?;
+    Ok((orthogonal(u)? * (rows.max(columns) as f64).sqrt())?)
 }
 
 /// A matrix with about the same singular vectors and singular values near 1, by Newton and
@@ -109,6 +120,27 @@ mod tests {
         for (found, expected) in found.iter().zip(AFTER) {
             assert!((found - expected).abs() < 1e-8, "{found}, {expected}");
         }
+        Ok(())
+    }
+
+    /// Kernels are matrices of their rows; weights of locations are matrices one by one.
+    #[test]
+    fn other_shapes_are_matrices_too() -> Result<()> {
+        let step = |start: &Tensor| -> Result<Tensor> {
+            let weight = Var::from_tensor(start)?;
+            let gradient = (start * 0.3)?.sin()?;
+            update(&weight, &mut weight.zeros_like()?, &gradient, 0.9, 0.1, 1.)?;
+            Ok(weight.as_detached_tensor())
+        };
+        let (a, b) = (numbers(1.)?, numbers(2.)?);
+        let both = step(&Tensor::stack(&[&a, &b], 0)?)?;
+        let one_by_one = Tensor::stack(&[step(&a)?, step(&b)?], 0)?;
+        let difference = |x: Tensor, y: Tensor| -> Result<f64> {
+            Ok((x - y)?.abs()?.max_all()?.to_scalar::<f64>()?)
+        };
+        assert_eq!(difference(both, one_by_one)?, 0.);
+        let kernels = step(&a.reshape((5, 1, 3, 1))?)?;
+        assert_eq!(difference(kernels.flatten_from(1)?, step(&a)?)?, 0.);
         Ok(())
     }
 

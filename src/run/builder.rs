@@ -25,7 +25,7 @@ pub struct RunBuilder {
     preset: Option<String>,
     sources: Vec<Source>,
     data_dirs: Vec<PathBuf>,
-    device: String,
+    pub(super) device: String,
     out: Option<PathBuf>,
     saved: Option<PathBuf>,
     with_data: bool,
@@ -138,10 +138,7 @@ impl RunBuilder {
             (Some(folder), Some(saved)) => self.bound(folder, &saved.header)?,
             _ => self.config()?,
         };
-        if let Some(data) = &mut config.run.data {
-            locate(data);
-        }
-        config.run.init = config.run.init.as_deref().map(whole);
+        config = located(config);
         let init = config.run.init.clone().filter(|_| saved.is_none());
         let tokenizer = match (&self.saved, &saved) {
             (Some(folder), Some(saved)) => checkpoint::tokenizer(folder, &saved.header)?,
@@ -269,6 +266,15 @@ impl RunBuilder {
         }
         Ok(run)
     }
+}
+
+/// A configuration with whole paths, as a run has it.
+pub(crate) fn located(mut config: Config) -> Config {
+    if let Some(data) = &mut config.run.data {
+        locate(data);
+    }
+    config.run.init = config.run.init.as_deref().map(whole);
+    config
 }
 
 /// Writes the path of a data set in full, so that the run can be resumed from any folder.

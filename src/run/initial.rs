@@ -73,12 +73,16 @@ pub(super) fn load(path: &str, vars: &Vars) -> Result<()> {
 
 fn read(file: &Path) -> Result<HashMap<String, Tensor>> {
     if checkpoint::header_of(file).is_some() {
-        return Ok(checkpoint::read(file)?.tensors);
+        let read = checkpoint::read(file);
+        return read.map(|saved| saved.tensors).map_err(|error| {
+            let problem = format!("{error}. If it was edited on purpose, save it without metadata");
+            Error::run(file, problem)
+        });
     }
     crate::disk::open(file)?; // refuses what is no regular file
     let read = candle_core::safetensors::load(file, &Device::Cpu);
     read.map_err(|error| {
-        let problem = format!("is no file of safetensors: {error}");
+        let problem = format!("is not a safetensors file: {error}");
         Error::run(file, problem)
     })
 }

@@ -15,6 +15,8 @@ use crate::flow::random::{stream, unit};
 use crate::flow::step::Step;
 use crate::flow::views::Views;
 use crate::optim::Span;
+use crate::plugin::config::NO_PRESET;
+use crate::plugin::source::Source;
 
 /// What the update of every block depends on, found by experiment: [`RunBuilder::certify`].
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -49,11 +51,17 @@ pub struct Locality {
 }
 
 impl Certificate {
-    /// Whether no signal comes back to any block.
+    /// Whether no signal comes back to any block, and no block holds more than a layer and
+    /// its classifier ([`USUAL_WITHIN`]).
     pub fn is_local(&self) -> bool {
-        self.crossed == 0
+        let is_layer = |block: &Locality| block.within <= USUAL_WITHIN;
+        self.crossed == 0 && self.blocks.iter().all(is_layer)
     }
 }
+
+/// The most other weights of a block on which the update of one depends in a layer with a
+/// classifier of its own: the maps of the classifier and of a similarity.
+pub const USUAL_WITHIN: usize = 2;
 
 /// The most examples of the step.
 const EXAMPLES: usize = 32;
@@ -64,17 +72,22 @@ const ROUNDS: usize = 4;
 impl RunBuilder {
     /// Measures on which other blocks the update of each block depends.
     ///
-    /// The network is built anew for every part, the learned variables of that part are
-    /// changed, and all blocks take one step on the same examples with the same random
-    /// numbers. Then the variables of every other block are compared bit by bit with those
-    /// of a step without the change. A plugin cannot pass for local by what it says of
-    /// itself. It is done a second time with a prediction that never changes, which shows
-    /// what comes through the views alone.
+    /// The network is built again for every part: each block, each head, and the learned
+    /// variables outside them. The variables of that part are changed, and all blocks take
+    /// one step on the same examples with the same random numbers. Then the variables of
+    /// every other block are compared bit by bit with those of a step without the change.
+    /// This is done for the first and the second step of every span, and again with a
+    /// prediction that never changes, which shows what comes through the views alone.
+    ///
+    /// What a rule says of its class does not count. One thing is taken from its reports:
+    /// where a change above a block changes the goodness that the block reports, the block
+    /// is taken to see the activity above it, as in a recurrent network.
     ///
     /// # Errors
     /// As [`RunBuilder::build`]; errors of the step.
     pub fn certify(self) -> Result<Certificate> {
-        let first = self.clone().build()?;
+        let device = self.device.clone();
+        let first = self.build()?;
         let parts = Parts::of(&first);
         let mut moments: Vec<(usize, u64)> = Vec::new();
         for block in &first.architecture().net().blocks {
@@ -82,14 +95,26 @@ impl RunBuilder {
                 Span::Epochs(epochs) => (epochs.start, 0),
                 Span::Steps(steps) => (0, steps.start),
             };
-            if !block.span().is_empty() && !moments.contains(&moment) {
-                moments.push(moment);
+            let (epoch, index) = moment;
+            for moment in [moment, (epoch, index + 1)] {
+                if !block.span().is_empty() && !moments.contains(&moment) {
+                    moments.push(moment);
+                }
             }
         }
+        // The data are read once; the settings are complete, and the weights random.
+        let mut table = first.config().to_table();
+        for key in ["architecture", "data", "init"] {
+            table.remove(key);
+        }
+        let origin = "the settings".into();
+        let again = Run::builder(&first.config().architecture).device(&device);
+        let again = again.preset(NO_PRESET).source(Source { origin, table });
+        let again = again.data_set(first.data().clone());
         drop(first);
         let mut found = vec![Marks::default(); parts.blocks];
         for moment in moments {
-            self.examine(moment, &parts, &mut found)?;
+            again.examine(moment, &parts, &mut found)?;
         }
         let names = |marks: &BTreeSet<usize>| -> Vec<String> {
             marks
@@ -209,6 +234,9 @@ impl RunBuilder {
             train: true,
             pass: 0,
         };
+        let blocks = run.architecture.net().blocks.iter().enumerate();
+        let learning = blocks.filter(|(_, block)| block.is_learning(&step));
+        let learning = learning.map(|(index, _)| index).collect();
         let count = run.config.run.batch.min(EXAMPLES).min(run.data.train.len());
         let indices: Vec<usize> = (0..count).collect();
         let batch = run.prepare(&run.data.train.batch(&indices, None)?)?;
@@ -231,14 +259,14 @@ impl RunBuilder {
             all.map(|(name, var)| Ok((name, bits(&var)?))).collect()
         };
         Ok(Outcome {
-            learning: reports.iter().map(|(block, _)| *block).collect(),
+            learning,
             variables: (0..parts.blocks).map(after).collect::<Result<_>>()?,
             goodness,
         })
     }
 }
 
-/// The blocks, then the heads.
+/// The blocks, then the heads, then what is outside them.
 struct Parts {
     names: Vec<String>,
     /// The number of blocks.
@@ -266,6 +294,14 @@ impl Parts {
                 .map(|(name, _)| name)
                 .collect()
         };
+        // What belongs to no block and no head.
+        let in_parts: BTreeSet<String> = (0..names.len())
+            .flat_map(|part| variables(run, part))
+            .map(|(name, _)| name)
+            .collect();
+        if learned.iter().any(|(name, _)| !in_parts.contains(name)) {
+            names.push("other variables".into());
+        }
         Self {
             names,
             blocks,
@@ -274,13 +310,25 @@ impl Parts {
     }
 }
 
-/// The variables of a block or, after the blocks, of a head.
+/// The variables of a block or, after the blocks, of a head or, after the heads, of neither.
 fn variables(run: &Run, part: usize) -> Vec<(String, Var)> {
     let net = run.architecture().net();
-    match net.blocks.get(part) {
-        Some(block) => block.optimiser().vars().all(),
-        None => net.heads[part - net.blocks.len()].optimiser().vars().all(),
+    let of_block = |part: usize| net.blocks.get(part).map(|block| block.optimiser());
+    let of_head = |part: usize| {
+        let head = net.heads.get(part.checked_sub(net.blocks.len())?);
+        head.map(|head| head.optimiser())
+    };
+    if let Some(optimiser) = of_block(part).or_else(|| of_head(part)) {
+        return optimiser.vars().all();
     }
+    let parts = 0..net.blocks.len() + net.heads.len();
+    let known: BTreeSet<String> = parts
+        .filter_map(|part| of_block(part).or_else(|| of_head(part)))
+        .flat_map(|optimiser| optimiser.vars().all())
+        .map(|(name, _)| name)
+        .collect();
+    let all = run.vars.learned().into_iter();
+    all.filter(|(name, _)| !known.contains(name)).collect()
 }
 
 #[derive(Clone, Copy)]
@@ -294,7 +342,7 @@ enum Change<'a> {
 type Bits = BTreeMap<String, Vec<u64>>;
 
 struct Outcome {
-    /// The blocks that learned.
+    /// The blocks that learn at this step.
     learning: Vec<usize>,
     variables: Vec<Bits>,
     goodness: BTreeMap<usize, [Option<u64>; 2]>,

@@ -24,6 +24,7 @@ use std::sync::{Arc, OnceLock};
 
 use candle_core::{DType, Device, Tensor};
 
+pub(crate) use self::builder::located;
 pub use self::builder::RunBuilder;
 use self::folder::{Folder, MODEL, SUMMARY};
 use self::observe::metrics::Metrics;

@@ -84,3 +84,21 @@ fn it_trains() -> Result<()> {
     assert!(error < 0.4, "{error}");
     Ok(())
 }
+
+/// With dropout the pass that gives the error and the two that are learned from have one
+/// mask: where the error is 0, both passes are the same and nothing is learned.
+#[test]
+fn all_passes_of_a_step_drop_the_same_units() -> Result<()> {
+    let settings = SETTINGS.replace(
+        "layer = \"two_passes\"",
+        "layer = { name = \"two_passes\", dropout = 0.5 }",
+    );
+    let mut subject = Subject::new("progressive", "modulated", &settings)?;
+    let weight = numbers(2., (3, 5))?;
+    subject.set("blocks.0.layer.weight", &weight);
+    subject.set("sampler.projection", &(numbers(4., (3, 3))? * 0.)?);
+    subject.learn(3, |_| batch(1.))?;
+    let weight = weight.flatten_all()?.to_vec1::<f64>()?;
+    subject.assert_close("blocks.0.layer.weight", &weight);
+    Ok(())
+}

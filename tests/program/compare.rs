@@ -110,6 +110,28 @@ fn a_run_that_was_interrupted_goes_on_and_one_that_fails_is_a_row() {
         "{printed}"
     );
 
+    // A method that is a baseline too is one row, and one of other data is not taken.
+    let baseline = succeeds(&compare(&base.path().join("b"), &["backprop"], &[]));
+    assert_eq!(baseline.matches("backprop").count(), 2, "{baseline}");
+    let other = compare(
+        &out,
+        &["progressive"],
+        &["--no-baselines", "--set", "data.size=300"],
+    );
+    let printed = succeeds(&other);
+    assert!(printed.contains("other settings"), "{printed}");
+    // The settings of a method win over those of all.
+    let lr = ["--no-baselines", "--set", "lr=0.5"];
+    let own = base.path().join("own");
+    succeeds(&compare(&own, &["progressive,lr=0.125"], &lr));
+    let config = own.join("progressivexlr=0.125-digits-1/config.toml");
+    let config = std::fs::read_to_string(config).unwrap();
+    assert!(config.contains("\nlr = 0.125\n"), "{config}");
+    for wrong in ["seed=3", "epochs=2"] {
+        let message = fails(2, &compare(&out, &["progressive"], &["--set", wrong]));
+        assert!(message.contains("own flag"), "{message}");
+    }
+
     // Other settings in the same folder are refused as a row; wrong names before any training.
     let changed = compare(
         &out,
@@ -158,7 +180,14 @@ fn a_sweep_chooses_by_validation_and_shows_one_test_result() {
         "{printed}"
     );
 
-    let random = ["--random", "3", "--range", "lr=0.001..0.1"];
+    let random = [
+        "--random",
+        "3",
+        "--range",
+        "lr=0.001..0.1",
+        "--range",
+        "batch=50..60",
+    ];
     let other = base.path().join("other");
     let common = compare(&other, &[], &random);
     let arguments = [&["sweep", "progressive"], &common[1..]].concat();

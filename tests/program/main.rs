@@ -12,6 +12,7 @@ mod injected;
 mod interrupted;
 mod new;
 mod own_data;
+mod page;
 mod results;
 mod text;
 

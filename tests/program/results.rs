@@ -180,7 +180,9 @@ fn a_report_has_the_runs_sorted_and_says_which_have_no_result() {
     let csv = succeeds(&[&["report", "--csv"], &all[..]].concat());
     assert_eq!(csv.lines().count(), 5, "{csv}");
     assert!(
-        csv.starts_with("run,data,rule,labels,negatives,gradient,epochs,seed,readout,validation,test,"),
+        csv.starts_with(
+            "run,data,rule,labels,negatives,gradient,epochs,seed,readout,validation,test,"
+        ),
         "{csv}"
     );
     let json: Value =

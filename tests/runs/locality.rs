@@ -77,6 +77,7 @@ fn local_classifiers_have_few_weights_within_a_block_and_backpropagation_all() -
     let net = &whole.blocks[0];
     // Three layers and their maps to the classes.
     assert_eq!((whole.blocks.len(), net.weights, net.within), (1, 6, 5));
+    assert!(!whole.is_local());
     Ok(())
 }
 

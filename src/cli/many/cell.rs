@@ -1,8 +1,8 @@
 //! One run of many, in a process of its own.
 
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::cli::subject::Subject;
 use crate::error::{notify, printable, shell_word, Error, Located, Result};
 use crate::plugin::config::Config;
 use crate::run::folder::{CONFIG, STATE, SUMMARY};
-use crate::run::{settings, summary};
+use crate::run::{located, settings, summary};
 
 /// A run of many.
 pub(super) struct Cell {
@@ -24,6 +24,8 @@ pub(super) struct Cell {
     pub folder: PathBuf,
     /// The arguments of `onward train`, without the folder.
     pub words: Vec<String>,
+    /// The device and the folder of data, as arguments of all commands.
+    pub place: Vec<String>,
 }
 
 /// What is in the folder of a run.
@@ -41,7 +43,7 @@ struct Only {
 }
 
 impl Cell {
-    /// Trains, or goes on, unless the run is finished.
+    /// Trains, or continues, unless the run is finished.
     pub fn train(&self, stop: &AtomicBool) -> Result<()> {
         let folder = self.folder.display().to_string();
         let words = match self.found()? {
@@ -53,7 +55,7 @@ impl Cell {
                 train.chain(self.words.iter().cloned()).chain(out).collect()
             }
         };
-        run_program(&words, stop)
+        run_program(&[words, self.place.clone()].concat(), stop)
     }
 
     /// Whether its folder has a result.
@@ -63,16 +65,12 @@ impl Cell {
 
     /// The errors of a probe on each layer on the validation part, or on the test part where
     /// there is none; nothing for a network that does not show its layers.
-    pub fn layers(&self, data_dir: Option<&Path>) -> Vec<f64> {
+    pub fn layers(&self) -> Vec<f64> {
         let errors = |part: &str| -> Option<Vec<f64>> {
             let mut evaluate = Command::new(std::env::current_exe().ok()?);
             evaluate.arg("evaluate").arg(&self.folder);
             evaluate.args(["--layers", "--json", "--split", part]);
-            evaluate.args(
-                data_dir
-                    .iter()
-                    .flat_map(|folder| [Path::new("--data-dir"), folder]),
-            );
+            evaluate.args(&self.place);
             let output = evaluate.stdin(Stdio::null()).output().ok()?;
             let layers: Vec<Json> = serde_json::from_slice(&output.stdout).ok()?;
             layers
@@ -80,9 +78,12 @@ impl Cell {
                 .map(|layer| layer["score"]["error"].as_f64())
                 .collect()
         };
-        errors("validation")
-            .or_else(|| errors("test"))
-            .unwrap_or_default()
+        let summary = summary::read(&self.folder.join(SUMMARY)).unwrap_or_default();
+        let part = match summary["validation"].is_null() {
+            true => "test",
+            false => "validation",
+        };
+        errors(part).unwrap_or_default()
     }
 
     /// The settings that are wanted.
@@ -99,7 +100,9 @@ impl Cell {
         if !config.is_file() {
             return Ok(Found::Nothing);
         }
-        if settings::of(&configuration(&config)?) != settings::of(&self.config()?) {
+        let (there, wanted) = (configuration(&config)?, located(self.config()?));
+        let is_other = settings::of(&there) != settings::of(&wanted);
+        if is_other || there.run.data != wanted.run.data {
             let problem = format!(
                 "is a run of other settings; choose another folder with --out, or remove it: rm -r {}",
                 shell_word(&self.folder.display().to_string())
@@ -119,14 +122,16 @@ impl Cell {
 fn run_program(words: &[String], stop: &AtomicBool) -> Result<()> {
     let fault = |problem: String| Error::usage("run", problem);
     let program = std::env::current_exe().map_err(|error| fault(error.to_string()))?;
-    let child = Command::new(program)
-        .args(words)
-        .arg("--quiet")
+    let mut command = Command::new(program);
+    command.args(words).arg("--quiet");
+    command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn();
-    let mut child = child.map_err(|error| fault(error.to_string()))?;
+        .stderr(Stdio::piped());
+    // Ctrl-C then reaches this process alone, which asks the child once.
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    let mut child = command.spawn().map_err(|error| fault(error.to_string()))?;
     let errors = child.stderr.take();
     let listener = std::thread::spawn(move || {
         let lines = errors
@@ -148,11 +153,12 @@ fn run_program(words: &[String], stop: &AtomicBool) -> Result<()> {
         if let Some(status) = child.try_wait().map_err(|error| fault(error.to_string()))? {
             break status;
         }
-        if stop.load(Ordering::Relaxed) {
-            // Ctrl-C reaches the child too, which saves itself; another signal does not.
-            if asked.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
-                let _ = child.kill();
-            }
+        if stop.load(Ordering::Relaxed) && asked.is_none() {
+            ask_to_stop(&mut child);
+            asked = Some(Instant::now());
+        }
+        if asked.is_some_and(|asked| asked.elapsed() > PATIENCE) {
+            let _ = child.kill();
         }
         std::thread::sleep(Duration::from_millis(50));
     };
@@ -164,5 +170,18 @@ fn run_program(words: &[String], stop: &AtomicBool) -> Result<()> {
     }
 }
 
-/// How long a run may take to save itself after Ctrl-C.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Asks a run to save itself and stop.
+fn ask_to_stop(child: &mut Child) {
+    let id = child.id().to_string();
+    let asked = match cfg!(unix) {
+        true => Command::new("kill").args(["-TERM", &id]).status().is_ok(),
+        false => false,
+    };
+    if !asked {
+        // Nothing is lost but what was learned since the last checkpoint.
+        let _ = child.kill();
+    }
+}
+
+/// How long a run may take to save itself.
+const PATIENCE: Duration = Duration::from_secs(60);

@@ -26,7 +26,7 @@ pub(in crate::cli) struct Compare {
     #[arg(long)]
     layers: bool,
     /// Folder of the runs and of the tables compare.md, compare.csv and compare.json. With
-    /// the same folder an interrupted comparison goes on, and runs that are there are kept.
+    /// the same folder an interrupted comparison is continued, and runs that are there are kept.
     #[arg(long, value_name = "DIR", default_value = "runs/compare")]
     out: PathBuf,
 }
@@ -35,12 +35,12 @@ impl Compare {
     pub(in crate::cli) fn run(self) -> Result<()> {
         let mut methods = self.methods.clone();
         if !self.no_baselines {
-            methods.extend(Method::baselines(&self.methods)?);
+            let baselines = Method::baselines(&self.methods)?.into_iter();
+            methods.extend(baselines.filter(|baseline| !self.methods.contains(baseline)));
         }
         let cells = self.many.cells(&methods, &self.out)?;
-        let data_dir = self.many.data_dir.data_dir.as_deref();
         let probe = |cell: &Cell| match self.layers {
-            true => cell.layers(data_dir),
+            true => cell.layers(),
             false => Vec::new(),
         };
         let entries = Many::train(&cells, &self.out, true, probe, |so_far| {

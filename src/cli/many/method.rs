@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::str::FromStr;
 
+use super::FLAGS;
 use crate::cli::train::for_a_name;
 use crate::contract::architecture::Architecture;
 use crate::contract::rule::Rule;
@@ -31,8 +32,9 @@ enum Source {
 }
 
 impl Method {
-    /// What every table of methods should have beside them: backpropagation, and the layers
-    /// of the first method that can stay random.
+    /// What every table of methods should have beside them: backpropagation, and random
+    /// layers with a trained head, both with their default presets. The random layers are
+    /// those of the architecture of the first method that can be frozen.
     ///
     /// # Errors
     /// [`Error::DuplicatePlugin`](crate::Error::DuplicatePlugin).
@@ -87,8 +89,8 @@ impl Method {
         for_a_name(&self.label.replace([':', '/'], "-"))
     }
 
-    /// The arguments of `onward train`.
-    pub fn words(&self) -> Vec<String> {
+    /// The arguments of `onward train`, with the settings of all methods before its own.
+    pub fn words(&self, of_all: &[String]) -> Vec<String> {
         let mut words = match &self.source {
             Source::Named {
                 architecture,
@@ -107,7 +109,7 @@ impl Method {
                 vec![architecture.clone(), "--config".into(), path.clone()]
             }
         };
-        for setting in &self.settings {
+        for setting in of_all.iter().chain(&self.settings) {
             words.extend(["--set".into(), setting.clone()]);
         }
         words
@@ -140,6 +142,14 @@ impl FromStr for Method {
         if let Some(wrong) = settings.iter().find(|setting| !setting.contains('=')) {
             return Err(format!(
                 "expected KEY=VALUE after the comma, found {wrong:?}, as in progressive,lr=0.1"
+            ));
+        }
+        let fixed = settings
+            .iter()
+            .map(|setting| setting.split(['=', '.']).next().unwrap_or_default());
+        if let Some(key) = fixed.map(str::trim).find(|key| FLAGS.contains(key)) {
+            return Err(format!(
+                "`{key}` is the same for all methods of a table; give it by its own flag"
             ));
         }
         Ok(Self {
@@ -194,7 +204,11 @@ mod tests {
             "--set",
             "layer={ name = \"dense\", peer = 0 }",
         ];
-        assert_eq!(method.words(), words);
+        assert_eq!(method.words(&[]), words);
+        assert_eq!(method.words(&["lr=1".into()])[3..5], ["--set", "lr=1"]);
+        for wrong in ["progressive,seed=2", "progressive,data.size=3"] {
+            assert!(wrong.parse::<Method>().is_err(), "{wrong}");
+        }
         assert!("progressive,hinton".parse::<Method>().is_err());
         assert_eq!(method.architecture(), "progressive");
         assert!(

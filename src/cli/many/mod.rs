@@ -50,6 +50,9 @@ struct Many {
 #[derive(Clone, Debug, PartialEq)]
 struct Seeds(Vec<u32>);
 
+/// The settings that have flags of their own, and make the rows of a table comparable.
+const FLAGS: [&str; 3] = ["data", "epochs", "seed"];
+
 /// The most seeds.
 const MOST_SEEDS: usize = 1000;
 
@@ -67,8 +70,14 @@ impl FromStr for Seeds {
             }
             None => text.split(',').map(number).collect::<Result<_, _>>()?,
         };
+        let mut once = Vec::new();
+        for seed in &seeds {
+            if !once.contains(seed) {
+                once.push(*seed);
+            }
+        }
         match (1..=MOST_SEEDS).contains(&seeds.len()) {
-            true => Ok(Self(seeds)),
+            true => Ok(Self(once)),
             false => Err(problem()),
         }
     }
@@ -78,6 +87,14 @@ impl Many {
     /// The runs of these methods: the data sets in their order, of each the methods, of each
     /// the seeds.
     fn cells(&self, methods: &[Method], out: &Path) -> Result<Vec<Cell>> {
+        for setting in &self.set {
+            let key = setting.split('=').next().unwrap_or_default().trim();
+            if FLAGS.contains(&key) {
+                let problem =
+                    format!("is given to all runs by its own flag; leave out --set {key}");
+                return Err(Error::usage(key, problem));
+            }
+        }
         let mut cells: Vec<Cell> = Vec::new();
         for data in &self.data {
             for method in methods {
@@ -94,6 +111,7 @@ impl Many {
                         seed,
                         folder,
                         words: self.words(method, data, seed),
+                        place: self.place(),
                     });
                 }
             }
@@ -103,19 +121,21 @@ impl Many {
 
     /// The arguments of `onward train`.
     fn words(&self, method: &Method, data: &str, seed: u32) -> Vec<String> {
-        let mut words = method.words();
-        let mut add = |flag: &str, value: String| words.extend([flag.into(), value]);
-        add("--data", data.into());
-        for set in &self.set {
-            add("--set", set.clone());
-        }
-        add("--seed", seed.to_string());
+        // The settings of a method win over those of all.
+        let mut words = method.words(&self.set);
+        words.extend(["--data".into(), data.into()]);
+        words.extend(["--seed".into(), seed.to_string()]);
         if let Some(epochs) = self.epochs {
-            add("--epochs", epochs.to_string());
+            words.extend(["--epochs".into(), epochs.to_string()]);
         }
-        add("--device", self.device.device.clone());
+        words
+    }
+
+    /// The device and the folder of data, as arguments.
+    fn place(&self) -> Vec<String> {
+        let mut words = vec!["--device".into(), self.device.device.clone()];
         if let Some(folder) = &self.data_dir.data_dir {
-            add("--data-dir", folder.display().to_string());
+            words.extend(["--data-dir".into(), folder.display().to_string()]);
         }
         words
     }
@@ -148,13 +168,19 @@ impl Many {
                 cell.seed
             );
             notify(&place);
+            let is_stopped = || match stop.flag().load(Ordering::Relaxed) {
+                true => Err(Error::run(
+                    out,
+                    "stopped; run the same command again to continue",
+                )),
+                false => Ok(()),
+            };
+            is_stopped()?;
             let failure = cell.train(&stop.flag()).err();
-            if stop.flag().load(Ordering::Relaxed) {
-                let problem = "stopped; the same command goes on where it was";
-                return Err(Error::run(out, problem));
-            }
+            is_stopped()?;
             let mut entry = Entry::of(cell, failure);
             entry.layers = probe(cell);
+            is_stopped()?;
             notify(format_args!("  {}", entry.in_words(with_test)));
             entries.push(entry);
             so_far(&entries)?;
@@ -188,7 +214,7 @@ mod tests {
         let seeds = |text: &str| text.parse::<Seeds>().map(|seeds| seeds.0);
         assert_eq!(seeds("1..3").unwrap(), [1, 2, 3]);
         assert_eq!(seeds("1..=3").unwrap(), [1, 2, 3]);
-        assert_eq!(seeds("4, 1").unwrap(), [4, 1]);
+        assert_eq!(seeds("4, 1,4").unwrap(), [4, 1]);
         for wrong in ["", "3..1", "a", "1..4000000000", "-1"] {
             assert!(seeds(wrong).is_err(), "{wrong}");
         }

@@ -19,7 +19,8 @@ pub(in crate::cli) struct Sweep {
     /// The values of a setting; with several of them every combination is trained.
     #[arg(long, value_name = "KEY=V1,V2,…")]
     grid: Vec<Grid>,
-    /// The range of a setting from which --random draws, evenly on a logarithmic scale.
+    /// The range of a setting from which --random draws, evenly on a logarithmic scale. Whole
+    /// numbers give whole numbers: 50..500; else 50.0..500.0.
     #[arg(long, value_name = "KEY=LOW..HIGH", requires = "random")]
     range: Vec<Span>,
     /// Train only N combinations, drawn at random, always the same ones.
@@ -28,7 +29,7 @@ pub(in crate::cli) struct Sweep {
     #[command(flatten)]
     many: Many,
     /// Folder of the runs and of the tables sweep.md, sweep.csv and sweep.json. With the
-    /// same folder an interrupted sweep goes on, and runs that are there are kept.
+    /// same folder an interrupted sweep is continued, and runs that are there are kept.
     #[arg(long, value_name = "DIR", default_value = "runs/sweep")]
     out: PathBuf,
 }
@@ -60,6 +61,7 @@ struct Span {
     key: String,
     low: f64,
     high: f64,
+    is_whole: bool,
 }
 
 impl FromStr for Span {
@@ -74,12 +76,16 @@ impl FromStr for Span {
                 .parse::<f64>()
                 .map_err(|_| problem().to_string())
         };
+        let is_whole = [low, high]
+            .iter()
+            .all(|text| text.trim().parse::<u64>().is_ok());
         let (low, high) = (number(low)?, number(high)?);
         match !key.is_empty() && 0. < low && low < high && high.is_finite() {
             true => Ok(Self {
                 key: key.into(),
                 low,
                 high,
+                is_whole,
             }),
             false => Err(problem().into()),
         }
@@ -87,13 +93,19 @@ impl FromStr for Span {
 }
 
 impl Span {
-    /// A number from the range, with three digits.
+    /// A number from the range, whole or with three digits.
     fn draw(&self, part: f64) -> String {
         let value = self.low * (self.high / self.low).powf(part);
+        if self.is_whole {
+            return format!("{value:.0}");
+        }
         let digits = (2. - value.log10().floor()).max(0.) as usize;
         format!("{value:.digits$}")
     }
 }
+
+/// The draws for each combination, since some come twice.
+const TRIES: usize = 100;
 
 /// The most combinations of a grid.
 const MOST: usize = 10_000;
@@ -153,13 +165,22 @@ impl Sweep {
             } else {
                 usize::MAX
             };
-            let drawn = (0..usize::from(count).min(limit)).map(|index| {
-                let grid = &combinations[order[index % order.len()]];
+            let mut drawn: Vec<String> = Vec::new();
+            // A narrow range of whole numbers may have fewer than that.
+            let wanted = usize::from(count).min(limit);
+            for _ in 0..wanted * TRIES {
+                let grid = &combinations[order[drawn.len() % order.len()]];
                 let of_range = |span: &Span| format!(",{}={}", span.key, span.draw(unit(&mut rng)));
                 let ranges: String = self.range.iter().map(of_range).collect();
-                format!("{grid}{ranges}")
-            });
-            combinations = drawn.collect();
+                let combination = format!("{grid}{ranges}");
+                if !drawn.contains(&combination) {
+                    drawn.push(combination);
+                }
+                if drawn.len() == wanted {
+                    break;
+                }
+            }
+            combinations = drawn;
         }
         let method = |settings: &String| {
             let method = format!("{}{settings}", self.method).parse();
@@ -172,10 +193,7 @@ impl Sweep {
 /// The data sets, each with the method that has the best validation result.
 fn best(entries: &[Entry]) -> Vec<(String, String)> {
     let mut best: Vec<(String, String)> = Vec::new();
-    for row in table::rows(entries)
-        .iter()
-        .filter(|row| row.has_validation())
-    {
+    for row in table::rows(entries).iter().filter(|row| row.is_complete()) {
         if best.iter().all(|(data, _)| data != row.data) {
             best.push((row.data.into(), row.method.into()));
         }
@@ -201,6 +219,11 @@ mod tests {
         assert_eq!(
             [0., 0.5, 1.].map(|part| span.draw(part)),
             ["0.00100", "0.0100", "0.100"]
+        );
+        let whole: Span = "batch=50..500".parse().unwrap();
+        assert_eq!(
+            [0., 0.6, 1.].map(|part| whole.draw(part)),
+            ["50", "199", "500"]
         );
         for wrong in ["lr=1", "lr=0..1", "lr=2..1", "lr=1..inf", "lr=a..b"] {
             assert!(wrong.parse::<Span>().is_err(), "{wrong}");

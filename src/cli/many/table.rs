@@ -76,7 +76,8 @@ pub(super) struct Group<'a> {
     seeds: Vec<u64>,
     validation: Option<Spread>,
     test: Option<Spread>,
-    readout: &'a str,
+    /// Validation may have chosen another readout for another seed.
+    readout: String,
     parameters: Option<u64>,
     seconds_per_epoch: Option<f64>,
     peak_memory_mb: Option<f64>,
@@ -163,7 +164,11 @@ fn group<'a>(runs: Vec<&'a Entry>) -> Group<'a> {
         seeds: done.iter().filter_map(|run| run.row.seed).collect(),
         validation: as_numbers(&validation),
         test: as_numbers(&test),
-        readout: done.first().map_or("", |run| &run.row.readout),
+        readout: {
+            let mut names: Vec<&str> = done.iter().map(|run| &*run.row.readout).collect();
+            names.dedup();
+            names.join(", ")
+        },
         parameters: done.first().and_then(|run| run.parameters),
         seconds_per_epoch: mean(&|run| run.seconds_per_epoch),
         peak_memory_mb: mean(&|run| run.peak_memory_mb),
@@ -200,8 +205,9 @@ const HEADINGS: [&str; 10] = [
 ];
 
 impl Group<'_> {
-    pub fn has_validation(&self) -> bool {
-        self.validation.is_some()
+    /// Whether all seeds have a validation result.
+    pub fn is_complete(&self) -> bool {
+        self.validation.is_some() && self.problems.is_empty()
     }
 
     fn cells(&self) -> [String; 10] {
@@ -216,7 +222,7 @@ impl Group<'_> {
             self.seeds.len().to_string(),
             validation,
             test,
-            self.readout.into(),
+            self.readout.clone(),
             match self.layers.is_empty() {
                 true => "–".into(),
                 false => {

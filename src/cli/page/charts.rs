@@ -83,15 +83,21 @@ fn drawn(
         .y_label_area_size(52)
         .build_cartesian_2d(first..last, low..high)
         .ok()?;
+    let size = low.abs().max(high.abs());
+    let digits = (2. - size.log10().floor()).clamp(0., 6.) as usize;
     let of_value = |value: &f64| match in_percent {
         true => format!("{:.1}%", 100. * value),
-        false => format!("{value:.3}"),
+        false => format!("{value:.digits$}"),
+    };
+    let of_epoch = |epoch: &f64| match (epoch - epoch.round()).abs() < 1e-6 {
+        true => format!("{epoch:.0}"),
+        false => String::new(),
     };
     chart
         .configure_mesh()
         .light_line_style(WHITE.mix(0.))
         .x_desc("epoch")
-        .x_label_formatter(&|epoch| format!("{epoch:.0}"))
+        .x_label_formatter(&of_epoch)
         .y_label_formatter(&of_value)
         .draw()
         .ok()?;

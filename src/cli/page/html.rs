@@ -129,7 +129,7 @@ fn curves(looks: &[Look]) -> String {
             .filter(|line| line["event"] == "evaluation" && line["split"] == "validation");
         let mut readouts: Vec<String> = Vec::new();
         for line in evaluations.clone() {
-            for name in line["readouts"]
+            for name in line["result"]["readouts"]
                 .as_object()
                 .into_iter()
                 .flat_map(|all| all.keys())

@@ -23,7 +23,12 @@ pub fn files(path: impl AsRef<Path>) -> Result<Vec<PathBuf>> {
     }
     let fault = |problem: String| Error::data(&start, problem);
     let pattern = match is_pattern {
-        true => start.to_string_lossy().into_owned(),
+        // A star is the only mark; brackets are parts of names.
+        true => {
+            let parts = start.to_string_lossy();
+            let parts = parts.split('*').map(glob::Pattern::escape);
+            parts.collect::<Vec<_>>().join("*")
+        }
         false => format!("{}/**/*", glob::Pattern::escape(&start.to_string_lossy())),
     };
     let paths = glob::glob(&pattern).map_err(|error| fault(error.to_string()))?;
@@ -31,7 +36,7 @@ pub fn files(path: impl AsRef<Path>) -> Result<Vec<PathBuf>> {
     for path in paths {
         let path = path.map_err(|error| fault(error.to_string()))?;
         // Pipes and devices are refused when they are read.
-        if !path.is_dir() && !is_hidden(&path) {
+        if !path.is_dir() && !is_hidden(&path, &start) {
             found.push(path);
         }
     }
@@ -66,9 +71,14 @@ fn is_text(path: &Path) -> bool {
     ENDINGS.contains(&ending.to_lowercase().as_str())
 }
 
-fn is_hidden(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default();
-    name.to_string_lossy().starts_with('.')
+/// Whether a file, or a folder that it is in, is hidden; the folder `start` may be.
+fn is_hidden(path: &Path, start: &Path) -> bool {
+    let below = match path.strip_prefix(start) {
+        Ok(below) => below,
+        Err(_) => path.file_name().map_or(path, Path::new),
+    };
+    let mut names = below.iter();
+    names.any(|name| name.to_string_lossy().starts_with('.'))
 }
 
 #[cfg(test)]
@@ -79,8 +89,17 @@ mod tests {
     fn a_folder_and_a_pattern_stand_for_files() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
-        std::fs::create_dir(at("below [1]")).unwrap();
-        for name in ["b.txt", "a.TXT", "below [1]/c.md", "d.pdf", ".hidden.txt"] {
+        for name in ["below [1]", ".venv"] {
+            std::fs::create_dir(at(name)).unwrap();
+        }
+        for name in [
+            "b.txt",
+            "a.TXT",
+            "below [1]/c.md",
+            "d.pdf",
+            ".hidden.txt",
+            ".venv/licence.txt",
+        ] {
             std::fs::write(at(name), "text").unwrap();
         }
         let found = |path: PathBuf| files(path);
@@ -88,6 +107,7 @@ mod tests {
         assert_eq!(found(at("")).unwrap(), names);
         assert_eq!(found(at("below [1]")).unwrap(), names[2..]);
         assert_eq!(found(at("*.txt")).unwrap(), [at("b.txt")]);
+        assert_eq!(found(at("below [1]/*.md")).unwrap(), names[2..]);
         assert_eq!(found(at("d.pdf")).unwrap(), [at("d.pdf")]);
         let error = found(at("*.tex")).unwrap_err().to_string();
         assert!(error.contains("matches no file"), "{error}");

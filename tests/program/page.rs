@@ -1,0 +1,67 @@
+//! `onward page`: one file for a browser.
+
+use crate::*;
+
+#[test]
+fn a_page_has_what_there_is_of_every_run() {
+    let base = tempfile::tempdir().unwrap();
+    let at = |name: &str| base.path().join(name);
+    succeeds(&train(&at("one & <only>"), &[]));
+    let text = [
+        "train",
+        "nlp",
+        "--quiet",
+        "--epochs",
+        "2",
+        "--set",
+        "hidden=[20,20]",
+        "--out",
+    ];
+    succeeds(&[&text[..], &[str(&at("fables"))]].concat());
+    std::fs::create_dir(at("empty")).unwrap();
+    let out = at("page.html");
+    let runs = ["one & <only>", "fables", "empty"].map(|name| str(&at(name)).to_string());
+    let arguments = [
+        &["page"],
+        &runs.each_ref().map(String::as_str)[..],
+        &["--out", str(&out)],
+    ]
+    .concat();
+    let output = onward(&arguments);
+    let said = crate::text(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(
+        said.contains("empty") && said.contains("config.toml"),
+        "{said}"
+    );
+    let page = std::fs::read_to_string(&out).unwrap();
+    for part in [
+        "<h2>one &amp; &lt;only&gt;</h2>",
+        "validation error",
+        "loss of each layer",
+        "goodness: positive, negative",
+        "test error of a probe",
+        "label \\ answer",
+        "The worst answers",
+        "data:image/png;base64,",
+        "onward train nlp",
+        "bits/char",
+        "hidden = [",
+        "no result",
+        "Some parts are missing",
+    ] {
+        assert!(page.contains(part), "{part}");
+    }
+    // Nothing is loaded from elsewhere, and nothing runs.
+    for part in ["http://", "https://", "<script", "<link"] {
+        let found = page.replace("http://www.w3.org/2000/svg", "");
+        assert!(!found.contains(part), "{part}");
+    }
+    assert!(page.len() < 2 << 20, "{}", page.len());
+    let message = fails(1, &arguments);
+    assert!(message.contains("never overwritten"), "{message}");
+    let (empty, other) = (at("empty"), at("other.html"));
+    let message = fails(2, &["page", str(&empty), "--out", str(&other)]);
+    assert!(message.contains("none of these folders"), "{message}");
+    assert!(!other.exists());
+}
