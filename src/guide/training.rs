@@ -21,6 +21,7 @@
 //! onward compare progressive progressive:predsim,dropout=0.2 --data mnist --seeds 1..3 --epochs 10
 //! onward sweep progressive --data mnist --grid lr=0.01,0.03 --grid layer.dropout=0,0.1 --epochs 10
 //! onward evaluate my-run --layers         # a probe on each layer
+//! onward page my-run other-run            # one HTML file: curves, layers, answers, pictures
 //! onward certify progressive --data mnist # measured: does a signal come back to a block?
 //! ```
 //!

@@ -101,7 +101,7 @@ fn drawn(
         .y_label_formatter(&of_value)
         .draw()
         .ok()?;
-    for line in lines.iter().filter(|line| !line.points.is_empty()) {
+    for line in lines.iter().filter(|line| line.points.len() > 1) {
         let colour = COLOURS[line.colour % COLOURS.len()];
         let style = ShapeStyle::from(&colour).stroke_width(2);
         let series = match line.is_dashed {

@@ -1,6 +1,6 @@
 //! What there is to see of a run.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use candle_core::{DType, Device as Place, Tensor, D};
 use image::{GrayImage, ImageFormat, RgbImage};
@@ -120,7 +120,7 @@ impl Look {
     }
 }
 
-fn metrics(path: &PathBuf) -> Result<Vec<Json>> {
+fn metrics(path: &Path) -> Result<Vec<Json>> {
     let bytes = disk::read(path, LONGEST)?;
     let text = String::from_utf8_lossy(&bytes);
     Ok(text
