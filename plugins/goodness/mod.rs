@@ -1,9 +1,9 @@
 //! Goodness functions.
 
+mod cafo;
 mod class_groups;
 mod mean_squares;
 mod predsim;
 mod projection;
 mod prototypes;
-mod ridge;
 mod sum_squares;

@@ -124,7 +124,7 @@ impl Row {
         if !path.is_file() {
             let problem = match run.join(CONFIG).is_file() {
                 true => format!(
-                    "is not finished; go on with: onward resume {}",
+                    "is not finished; continue with: onward resume {}",
                     shell_word(&run.display().to_string())
                 ),
                 false => "is not the folder of a run".into(),

@@ -79,7 +79,7 @@ macro_rules! preset {
     ($kind:ty, $plugin:literal, $name:literal, $about:expr, $settings:expr $(,)?) => {
         $crate::export::inventory::submit! {
             $crate::plugin::preset::Added {
-                kind: <$kind as $crate::settings::PluginKind>::KIND,
+                kind: $crate::plugin::registry::is_a_kind::<$kind>(),
                 plugin: $plugin,
                 package: env!("CARGO_PKG_NAME"),
                 preset: $crate::plugin::preset::Preset {

@@ -238,11 +238,10 @@ macro_rules! register {
         $kind:ty, $name:literal, $about:expr,
         |$settings:ident : $type:ty, $context:pat_param| $build:expr $(, $($more:tt)+)?
     ) => {
-        const _: () = $crate::plugin::registry::is_a_kind::<$kind>();
         $crate::export::inventory::submit! {
             $crate::plugin::registry::Plugin::<$kind> {
                 info: $crate::plugin::registry::Info {
-                    kind: <$kind as $crate::settings::PluginKind>::KIND,
+                    kind: $crate::plugin::registry::is_a_kind::<$kind>(),
                     name: $crate::plugin::registry::is_a_name($name),
                     about: $crate::plugin::registry::is_a_line($about),
                     package: env!("CARGO_PKG_NAME"),
@@ -270,7 +269,9 @@ macro_rules! register {
 }
 
 #[doc(hidden)]
-pub const fn is_a_kind<T: PluginKind + ?Sized>() {}
+pub const fn is_a_kind<T: PluginKind + ?Sized>() -> &'static str {
+    T::KIND
+}
 
 #[doc(hidden)]
 pub const fn is_a_name(name: &'static str) -> &'static str {

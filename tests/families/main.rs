@@ -21,6 +21,7 @@
 //! layer = lambda v, W, b: np.maximum(v @ W + b, 0)
 //! ```
 
+mod cafo;
 mod class_groups;
 mod collaboration;
 mod forward_projection;
@@ -28,7 +29,6 @@ mod pepita;
 mod positions;
 mod predsim;
 mod prototypes;
-mod ridge;
 mod scff;
 mod shortcuts;
 mod trifecta;

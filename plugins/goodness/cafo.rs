@@ -1,4 +1,4 @@
-//! Goodness `ridge`: a predictor for each layer, solved in closed form.
+//! Goodness `cafo`: a predictor for each layer, solved in closed form.
 
 use onward_core::candle_core::Tensor;
 use onward_core::candle_nn::Init;
@@ -28,7 +28,7 @@ onward_core::settings! {
     /// # Reference
     /// Zhao et al., "The Cascaded Forward Algorithm for Neural Network Training", 2023
     /// (<https://arxiv.org/abs/2303.09728>), where the ridge is 0.
-    pub struct Ridge {
+    pub struct Cafo {
         /// The ridge, relative to the mean of the diagonal of `HᵀH`.
         ridge: f64 = 0.0001, in Positive;
         /// The number of cells per side for averaging the activities of images; 0 for no
@@ -44,7 +44,7 @@ struct Goodness {
 }
 
 impl Goodness {
-    fn new(settings: &Ridge, context: &BuildContext) -> Result<Self> {
+    fn new(settings: &Cafo, context: &BuildContext) -> Result<Self> {
         let (mut inputs, mut cell) = (context.inputs(), None);
         if let ([channels, height, width], grid @ 1..) = (&context.input[..], settings.grid) {
             if height % grid != 0 || width % grid != 0 {
@@ -52,7 +52,7 @@ impl Goodness {
                     "found activities of {height}×{width}, expected a `grid` that divides them, \
                      not {grid}"
                 );
-                return Err(Error::unfit("ridge", problem));
+                return Err(Error::unfit("cafo", problem));
             }
             (inputs, cell) = (channels * grid * grid, Some([height / grid, width / grid]));
         }
@@ -99,7 +99,7 @@ impl GoodnessFn for Goodness {
         if targets.roles().len() != 1 {
             let problem =
                 "expected one positive view, without negatives; choose the sampler `plain`";
-            return Err(Error::unfit("ridge", problem));
+            return Err(Error::unfit("cafo", problem));
         }
         let goodness = self.goodness(activity)?;
         let error = (&goodness - kernels::one_hot(labels, self.classes, &goodness)?)?;
@@ -141,9 +141,9 @@ const PRESETS: &[Preset] = &[Preset {
 }];
 
 onward_core::register! {
-    dyn GoodnessFn, "ridge",
+    dyn GoodnessFn, "cafo",
     "a predictor in closed form, solved at the end of an epoch (CaFo 2023, arXiv 2303.09728)",
-    |settings: Ridge, context| Ok(Box::new(Goodness::new(&settings, context)?)),
+    |settings: Cafo, context| Ok(Box::new(Goodness::new(&settings, context)?)),
     .presets(PRESETS)
 }
 
@@ -158,7 +158,7 @@ onward_core::preset! {
         hidden = [32, 128, 512]
         sampler = "plain"
         layer = { name = "conv", norm = "batch" }
-        goodness = [{ name = "ridge", grid = 14 }, { name = "ridge", grid = 7 }, "ridge"]
+        goodness = [{ name = "cafo", grid = 14 }, { name = "cafo", grid = 7 }, "cafo"]
         normalise = "none"
         readout_from = 1
         head = false

@@ -33,7 +33,7 @@ const MAP: [f64; 18] = [
 ];
 
 const SETTINGS: &str = r#"
-    goodness = { name = "ridge", ridge = 0.01 }
+    goodness = { name = "cafo", ridge = 0.01 }
     loss = "cross_entropy"
     hidden = [5]
     normalise = "none"
@@ -58,7 +58,7 @@ fn the_map_at_the_end_of_an_epoch_matches_an_independent_program() -> Result<()>
 fn a_readout_of_random_layers_works() -> Result<()> {
     let settings = [
         ("sampler", r#""plain""#),
-        ("goodness", r#""ridge""#),
+        ("goodness", r#""cafo""#),
         ("loss", r#""cross_entropy""#),
         ("hidden", "[300]"),
         ("head", "false"),
@@ -72,7 +72,7 @@ fn a_readout_of_random_layers_works() -> Result<()> {
 #[test]
 fn running_statistics_are_those_of_the_random_layer() -> Result<()> {
     let settings = [
-        ("goodness", r#""ridge""#),
+        ("goodness", r#""cafo""#),
         ("layer", r#"{ name = "conv", norm = "batch" }"#),
         ("hidden", "[16]"),
         ("normalise", r#""none""#),
