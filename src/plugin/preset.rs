@@ -63,12 +63,13 @@ pub(super) fn named(info: &Info, name: &str) -> Result<Option<&'static Preset>> 
 
 /// Adds a preset to a plugin of another file or package: the kind and name of the plugin,
 /// then name, description and settings of the preset. So a rule can bring the settings of
-/// its paper in its own file.
+/// its paper in its own file. The preset is used instead of the default one, so it names
+/// the sampler too.
 ///
 /// ```
 /// onward::preset! {
 ///     dyn onward::Architecture, "progressive", "small", "one layer of 50 units (an example)",
-///     "hidden = [50]"
+///     "hidden = [50]\nsampler = \"label_overlay\""
 /// }
 /// let run = onward::Run::builder("progressive").preset("small").data("digits").build()?;
 /// assert_eq!(run.architecture().net().blocks.len(), 1);
