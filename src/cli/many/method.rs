@@ -19,6 +19,9 @@ pub(super) struct Method {
     settings: Vec<String>,
 }
 
+/// The longest name of a method in the name of a folder.
+const LONGEST: usize = 100;
+
 #[derive(Clone, Debug, PartialEq)]
 enum Source {
     Named {
@@ -84,9 +87,15 @@ impl Method {
         &self.label
     }
 
-    /// The label as a part of a folder's name.
+    /// The label as a part of a folder's name; a long one ends with its checksum.
     pub fn name(&self) -> String {
-        for_a_name(&self.label.replace([':', '/'], "-"))
+        let name = for_a_name(&self.label.replace([':', '/'], "-"));
+        if name.len() <= LONGEST {
+            return name;
+        }
+        let mut crc = flate2::Crc::new();
+        crc.update(self.label.as_bytes());
+        format!("{}-{:08x}", &name[..LONGEST - 9], crc.sum())
     }
 
     /// The arguments of `onward train`, with the settings of all methods before its own.
@@ -211,6 +220,14 @@ mod tests {
         }
         assert!("progressive,hinton".parse::<Method>().is_err());
         assert_eq!(method.architecture(), "progressive");
+        let long = |last: usize| -> Method {
+            let hidden = vec!["500"; 100].join(",");
+            format!("progressive,hidden=[{hidden},{last}]")
+                .parse()
+                .unwrap()
+        };
+        assert_eq!(long(1).name().len(), LONGEST);
+        assert_ne!(long(1).name(), long(2).name());
         assert!(
             !method.name().contains([':', '/', '[', ' ']),
             "{}",
