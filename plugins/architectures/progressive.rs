@@ -54,7 +54,8 @@ onward_core::settings! {
         /// The order in which layers learn; with greedy, `epochs` is the number per
         /// layer.
         order: Order = Order::Interleaved;
-        /// Whether the layers stay random and only the head learns: a baseline.
+        /// Whether the layers stay random and only the head learns: a baseline. Batch
+        /// normalisation then keeps the statistics of the start, mean 0 and variance 1.
         frozen: bool = false;
         /// The first layer that is read out, counted from 1; the last layer if there are
         /// fewer.

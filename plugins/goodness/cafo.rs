@@ -2,6 +2,7 @@
 
 use onward_core::candle_core::Tensor;
 use onward_core::candle_nn::Init;
+use onward_core::modules::cells::Cells;
 use onward_core::modules::least_squares::LeastSquares;
 use onward_core::plugin::preset::Preset;
 use onward_core::settings::Positive;
@@ -39,46 +40,27 @@ onward_core::settings! {
 
 struct Goodness {
     classes: usize,
-    cell: Option<[usize; 2]>,
+    cells: Cells,
     map: LeastSquares,
 }
 
 impl Goodness {
     fn new(settings: &Cafo, context: &BuildContext) -> Result<Self> {
-        let (mut inputs, mut cell) = (context.inputs(), None);
-        if let ([channels, height, width], grid @ 1..) = (&context.input[..], settings.grid) {
-            if height % grid != 0 || width % grid != 0 {
-                let problem = format!(
-                    "found activities of {height}×{width}, expected a `grid` that divides them, \
-                     not {grid}"
-                );
-                return Err(Error::unfit("cafo", problem));
-            }
-            (inputs, cell) = (channels * grid * grid, Some([height / grid, width / grid]));
-        }
+        let grid = (settings.grid > 0).then_some(settings.grid);
+        let cells = Cells::new(&context.input, grid)?;
+        let sizes = [cells.inputs(), context.classes];
+        let start = Init::Const(0.);
         Ok(Self {
             classes: context.classes,
-            cell,
-            map: LeastSquares::new(
-                &context.vars,
-                [inputs, context.classes],
-                settings.ridge,
-                Init::Const(0.),
-            )?,
+            cells,
+            map: LeastSquares::new(&context.vars, sizes, settings.ridge, start)?,
         })
-    }
-
-    fn rows(&self, activity: &Tensor) -> Result<Tensor> {
-        match self.cell {
-            Some(cell) => Ok(kernels::cell_means(activity, cell)?.flatten_from(1)?),
-            None => Ok(activity.flatten_from(1)?),
-        }
     }
 }
 
 impl GoodnessFn for Goodness {
     fn goodness(&self, activity: &Tensor) -> Result<Tensor> {
-        self.map.forward(&self.rows(activity)?)
+        self.map.forward(&self.cells.means(activity)?)
     }
 
     fn classes(&self) -> Option<usize> {
@@ -121,7 +103,7 @@ impl GoodnessFn for Goodness {
         _: &Step,
     ) -> Result<()> {
         self.map
-            .add_labels(&self.rows(activity)?, targets.labels()?)
+            .add_labels(&self.cells.means(activity)?, targets.labels()?)
     }
 
     fn epoch_ended(&mut self, _: &Step) -> Result<()> {

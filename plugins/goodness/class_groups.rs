@@ -1,7 +1,6 @@
 //! Goodness `class_groups`: each class has its own units.
 
 use onward_core::candle_core::{Tensor, D};
-use onward_core::plugin::preset::Preset;
 use onward_core::{BuildContext, Error, GoodnessFn, Result};
 
 onward_core::settings! {
@@ -95,23 +94,9 @@ impl GoodnessFn for Goodness {
     }
 }
 
-/// A goodness for each class has the loss of a classifier and needs no negatives.
-const PRESETS: &[Preset] = &[Preset {
-    name: "classifier",
-    about: "the loss of a local classifier, without negatives",
-    settings: r#"
-        loss = "cross_entropy"
-        sampler = "plain"
-        optimiser = "adam"
-        lr = 0.001
-        weight_decay = 0.0
-        head = false
-    "#,
-}];
-
 onward_core::register! {
     dyn GoodnessFn, "class_groups",
     "the mean over the units of each class (CwComp 2023, arXiv 2312.12668; DeeperForward 2025)",
     |settings: ClassGroups, context| Ok(Box::new(Goodness::new(settings, context)?)),
-    .presets(PRESETS)
+    .presets(super::CLASSIFIER)
 }

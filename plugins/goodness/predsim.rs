@@ -3,6 +3,7 @@
 use onward_core::candle_core::Tensor;
 use onward_core::candle_nn::Init;
 use onward_core::kernels::{self, Deviations, Directions};
+use onward_core::modules::cells::Cells;
 use onward_core::modules::conv::Convolved;
 use onward_core::modules::pooled_linear::PooledLinear;
 use onward_core::plugin::preset::Preset;
@@ -77,9 +78,9 @@ struct Found {
 impl Goodness {
     fn new(settings: &Predsim, context: &BuildContext) -> Result<Self> {
         let (vars, input) = (&context.vars, &context.input[..]);
-        let grid = PooledLinear::grid(input, settings.inputs);
-        let decoder =
-            PooledLinear::new(&vars.scope("decoder"), input, context.classes, grid, true)?;
+        let cells = Cells::at_most(input, settings.inputs)?;
+        let decoder = vars.scope("decoder");
+        let decoder = PooledLinear::new(&decoder, cells, context.classes, Init::Const(0.), true)?;
         let normal = |inputs: usize| Init::Randn {
             mean: 0.,
             stdev: 1. / (inputs.max(1) as f64).sqrt(),

@@ -2,6 +2,8 @@
 //! class.
 
 use onward_core::candle_core::Tensor;
+use onward_core::candle_nn::Init;
+use onward_core::modules::cells::Cells;
 use onward_core::modules::pooled_linear::PooledLinear;
 use onward_core::plugin::preset::Preset;
 use onward_core::{
@@ -41,7 +43,8 @@ impl Goodness {
     fn new(settings: &Projection, context: &BuildContext) -> Result<Self> {
         let (vars, classes) = (&context.vars, context.classes);
         let grid = (settings.grid > 0).then_some(settings.grid);
-        let linear = PooledLinear::new(vars, &context.input, classes, grid, false)?;
+        let cells = Cells::new(&context.input, grid)?;
+        let linear = PooledLinear::new(vars, cells, classes, Init::Const(0.), false)?;
         Ok(Self { linear, classes })
     }
 }

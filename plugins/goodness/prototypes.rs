@@ -1,13 +1,14 @@
 //! Goodness `prototypes`: the cosine to a learned direction for each class.
 
-use onward_core::candle_core::{Tensor, Var, D};
+use onward_core::candle_core::{Tensor, Var};
 use onward_core::candle_nn::Init;
+use onward_core::modules::cells::Cells;
+use onward_core::modules::pooled_linear::PooledLinear;
 use onward_core::optim::Gradient;
-use onward_core::plugin::preset::Preset;
 use onward_core::settings::Positive;
 use onward_core::{
-    kernels, Architecture, BuildContext, GoodnessFn, Grade, Input, LastResult, Linear, Optimiser,
-    Result, Step, Targets,
+    kernels, Architecture, BuildContext, GoodnessFn, Grade, Input, LastResult, Normalise,
+    Optimiser, Result, Step, Targets,
 };
 
 onward_core::settings! {
@@ -39,95 +40,64 @@ onward_core::settings! {
 struct Goodness {
     scale: f64,
     classes: usize,
-    embedding: Linear,
+    embedding: PooledLinear,
     prototypes: Var,
     path: String,
     /// The last activity's embedding.
     embedded: LastResult<Tensor>,
 }
 
-/// The directions of rows, and the inverse of their lengths, `(R, 1)`.
-struct Unit {
-    rows: Tensor,
-    inverse: Tensor,
-}
-
-impl Unit {
-    fn of(x: &Tensor) -> Result<Self> {
-        let inverse = (x.sqr()?.sum_keepdim(D::Minus1)? + 1e-12)?
-            .sqrt()?
-            .recip()?;
-        Ok(Self {
-            rows: x.broadcast_mul(&inverse)?,
-            inverse,
-        })
-    }
-
-    /// The gradient with respect to the rows before they were scaled:
-    /// `(δ − u·(u·δ)) / ‖x‖`.
-    fn gradient(&self, delta: &Tensor) -> Result<Tensor> {
-        let along = (&self.rows * delta)?.sum_keepdim(D::Minus1)?;
-        let across = (delta - self.rows.broadcast_mul(&along)?)?;
-        Ok(across.broadcast_mul(&self.inverse)?)
-    }
-}
-
 impl Goodness {
     fn new(settings: &Prototypes, context: &BuildContext) -> Result<Self> {
-        let channels = match context.input[..] {
-            [channels, _, _] => channels,
-            _ => context.inputs(),
-        };
+        let cells = Cells::new(&context.input, Some(1))?;
         let (vars, classes) = (&context.vars, context.classes);
         let normal = |stdev| Init::Randn { mean: 0., stdev };
-        let init = normal(1. / (channels.max(1) as f64).sqrt());
+        let init = normal(1. / (cells.inputs().max(1) as f64).sqrt());
         let embedding = vars.scope("embedding");
         Ok(Self {
             scale: settings.scale,
             classes,
-            embedding: Linear::new(&embedding, channels, settings.dimensions, init, false)?,
+            embedding: PooledLinear::new(&embedding, cells, settings.dimensions, init, false)?,
             prototypes: vars.get("prototypes", (classes, settings.dimensions), normal(1.))?,
             path: vars.path("prototypes"),
             embedded: LastResult::default(),
         })
     }
 
-    fn averaged(&self, activity: &Tensor) -> Result<Tensor> {
-        match activity.dims()[..] {
-            [_, _, height, width] => {
-                Ok(kernels::cell_means(activity, [height, width])?.flatten_from(1)?)
-            }
-            _ => Ok(activity.flatten_from(1)?),
-        }
-    }
-
     fn embedded(&self, activity: &Tensor) -> Result<Tensor> {
         if let Some(embedded) = self.embedded.get(activity) {
             return Ok(embedded);
         }
-        let input = Input::of(self.averaged(activity)?)?;
-        let embedded = self.embedding.forward(&input, false)?;
+        let embedded = self.embedding.forward(activity)?;
         self.embedded.put(activity, embedded.clone());
         Ok(embedded)
     }
 
     /// The gradients with respect to the embedding and the prototypes.
     fn gradients(&self, activity: &Tensor, upstream: &Tensor) -> Result<[Tensor; 2]> {
-        let directions = Unit::of(&self.embedded(activity)?)?;
-        let prototypes = Unit::of(&self.prototypes)?;
+        let embedded = self.embedded(activity)?;
         let upstream = (upstream * self.scale)?;
-        let of_embedding = directions.gradient(&upstream.matmul(&prototypes.rows)?)?;
-        let of_prototypes = upstream.t()?.contiguous()?.matmul(&directions.rows)?;
-        Ok([of_embedding, prototypes.gradient(&of_prototypes)?])
+        let of_directions = upstream.matmul(&directions(&self.prototypes)?)?;
+        let of_prototypes = upstream.t()?.contiguous()?;
+        let of_prototypes = of_prototypes.matmul(&directions(&embedded)?)?;
+        Ok([
+            Normalise::UnitLength.gradient(&embedded, &of_directions)?,
+            Normalise::UnitLength.gradient(&self.prototypes, &of_prototypes)?,
+        ])
     }
+}
+
+/// The rows, scaled to length 1.
+fn directions(rows: &Tensor) -> Result<Tensor> {
+    let rows = Input::of(rows.detach())?.normalised(Normalise::UnitLength)?;
+    rows.join()
 }
 
 impl GoodnessFn for Goodness {
     fn goodness(&self, activity: &Tensor) -> Result<Tensor> {
-        let directions = Unit::of(&self.embedded(activity)?)?;
-        let prototypes = Unit::of(&self.prototypes)?;
-        let cosines = kernels::matmul_transposed(&directions.rows, &prototypes.rows)?;
-        Ok((cosines * self.scale)?)
+        let embedded = directions(&self.embedded(activity)?)?;
+        let prototypes = directions(&self.prototypes)?;
+        Ok((kernels::matmul_transposed(&embedded, &prototypes)? * self.scale)?)
     }
 
     fn classes(&self) -> Option<usize> {
@@ -136,14 +106,7 @@ impl GoodnessFn for Goodness {
 
     fn gradient(&self, activity: &Tensor, upstream: &Tensor) -> Result<Tensor> {
         let [of_embedding, _] = self.gradients(activity, upstream)?;
-        let gradient = self.embedding.joined_gradient(&of_embedding)?;
-        match activity.dims()[..] {
-            [rows, channels, height, width] => {
-                let means = gradient.reshape((rows, channels, 1, 1))?;
-                kernels::cell_means_gradient(&means, [height, width])
-            }
-            _ => Ok(gradient.reshape(activity.shape())?),
-        }
+        self.embedding.gradient(activity, &of_embedding)
     }
 
     fn learn(
@@ -158,34 +121,20 @@ impl GoodnessFn for Goodness {
             return Ok(());
         };
         let [of_embedding, of_prototypes] = self.gradients(activity, upstream)?;
+        // The update changes what is kept.
         self.embedded.take(activity);
-        let input = Input::of(self.averaged(activity)?)?;
         self.embedding
-            .update(&input, &of_embedding, optimiser, step)?;
+            .update(activity, &of_embedding, optimiser, step)?;
         let gradient = Gradient::Whole(&of_prototypes);
         optimiser.update(&self.path, &self.prototypes, gradient, step)
     }
 }
 
-/// A goodness for each class has the loss of a classifier and needs no negatives.
-const PRESETS: &[Preset] = &[Preset {
-    name: "classifier",
-    about: "the loss of a local classifier, without negatives",
-    settings: r#"
-        loss = "cross_entropy"
-        sampler = "plain"
-        optimiser = "adam"
-        lr = 0.001
-        weight_decay = 0.0
-        head = false
-    "#,
-}];
-
 onward_core::register! {
     dyn GoodnessFn, "prototypes",
     "cosine to a learned prototype of each class (Distance-Forward 2024, arXiv 2408.14925)",
     |settings: Prototypes, context| Ok(Box::new(Goodness::new(&settings, context)?)),
-    .presets(PRESETS)
+    .presets(super::CLASSIFIER)
 }
 
 onward_core::preset! {

@@ -148,7 +148,8 @@ onward_core::settings! {
     ///
     /// `g = a·M`, `(B, …)` to `(B, C)`; `∂M = a′ᵀ·(p′ − y) / B` with the activity `a′` and the
     /// prediction `p′ = softmax(g′)` of the second pass. `M`, `(D, C)`, is drawn from
-    /// `N(0, √(2/D))`. The layer gets no gradient from it.
+    /// `N(0, √(2/D))`. A layer that follows gradients gets that of the second pass, and is a
+    /// local classifier; `two_passes` uses none.
     ///
     /// # Reference
     /// Dellaferrera and Kreiman, 2022 (<https://arxiv.org/abs/2201.11665>).
@@ -203,7 +204,7 @@ impl GoodnessFn for Output {
     }
 
     fn rule(&self, _: &Objective) -> Rule {
-        Rule::SecondPass
+        Rule::LocalClassifier
     }
 
     fn grade(&self, activity: &Tensor, targets: &Targets, _: &Objective) -> Result<Grade> {
@@ -216,9 +217,12 @@ impl GoodnessFn for Output {
         };
         let only = Targets::new(vec![Role::Positive])?.with_labels(Some(labels.to_vec()));
         let (loss, upstream) = objective.grade(&of_second, 0., &only)?;
+        let of_second = self.linear.joined_gradient(&upstream)?;
+        let first = goodness.dim(0)? - of_second.dim(0)?;
+        let gradient = of_second.pad_with_zeros(0, first, 0)?;
         Ok(Grade {
             loss,
-            gradient: None,
+            gradient: Some(gradient.reshape(activity.shape())?),
             goodness: Some(goodness),
             upstream: Some(upstream),
             own: None,

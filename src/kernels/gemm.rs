@@ -183,22 +183,39 @@ pub(crate) fn add_product(
     assert!(a.fits() && b.fits(), "a matrix must fit its slice");
     // SAFETY: `dst` is lent to this function alone and has room for the product, whose rows do
     // not overlap since `b.columns` is at most `stride`; the matrices fit their slices.
+    unsafe { multiply(dst.as_mut_ptr(), stride, [1., factor], a, b) }
+}
+
+/// `dst ← keep·dst + factor·a·b` on this thread, for `[keep, factor]`, with `keep` 0 or 1.
+///
+/// # Safety
+/// `dst` must have room for `a.rows` rows of `b.columns` elements, `stride` apart, which no
+/// other code accesses during the call; they are read only if `keep` is 1. `a` and `b` must
+/// fit their slices, and each other.
+unsafe fn multiply<T: Copy + PartialEq + From<u8> + 'static>(
+    dst: *mut T,
+    stride: usize,
+    [keep, factor]: [T; 2],
+    a: Matrix<'_, T>,
+    b: Matrix<'_, T>,
+) {
+    // SAFETY: as the caller promises.
     unsafe {
         gemm::gemm(
             a.rows,
             b.columns,
             a.columns,
-            dst.as_mut_ptr(),
+            dst,
             1,
             stride as isize,
-            true,
+            keep != T::from(0),
             a.data.as_ptr(),
             a.column as isize,
             a.row as isize,
             b.data.as_ptr(),
             b.column as isize,
             b.row as isize,
-            1.,
+            T::from(1),
             factor,
             false,
             false,
@@ -323,30 +340,9 @@ impl Panel<'_> {
                 piece.iter_mut().for_each(|dst| *dst *= keep);
             }
         }
-        // SAFETY: as the caller promises. `dst` is read only if `keep` is not 0.
-        unsafe {
-            gemm::gemm(
-                self.height,
-                self.width,
-                a.columns,
-                self.dst.0.add(offset),
-                1,
-                self.stride as isize,
-                keep != 0.,
-                a.data.as_ptr(),
-                a.column as isize,
-                a.row as isize,
-                b.data.as_ptr(),
-                b.column as isize,
-                b.row as isize,
-                1.,
-                factor,
-                false,
-                false,
-                false,
-                gemm::Parallelism::None,
-            );
-        }
+        let keep = if keep == 0. { 0. } else { 1. };
+        // SAFETY: as the caller promises.
+        unsafe { multiply(self.dst.0.add(offset), self.stride, [keep, factor], a, b) };
         for row in 0..self.height {
             // SAFETY: as the caller promises; the product has written these elements.
             let piece = unsafe { self.piece(self.dst, row) };

@@ -1,6 +1,7 @@
 //! Building blocks of layers: weights that multiply an input and learn in closed form.
 
 pub mod cache;
+pub mod cells;
 pub mod conv;
 pub mod least_squares;
 pub mod linear;

@@ -96,14 +96,22 @@ macro_rules! preset {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plugin::registry;
 
-    crate::preset! {
-        dyn crate::GoodnessFn, "toy", "twice", "registered twice, for this test", ""
+    const fn twice(package: &'static str) -> Added {
+        Added {
+            kind: "goodness",
+            plugin: "toy",
+            package,
+            preset: Preset {
+                name: "twice",
+                about: "registered twice, for this test",
+                settings: "",
+            },
+        }
     }
-    crate::preset! {
-        dyn crate::GoodnessFn, "toy", "twice", "registered twice, for this test", ""
-    }
+
+    inventory::submit! { twice("one") }
+    inventory::submit! { twice("two") }
     crate::preset! {
         dyn crate::GoodnessFn, "toy", "once", "registered once, for this test", ""
     }
@@ -133,12 +141,14 @@ mod tests {
             ..toy()
         };
         assert!(other.presets().is_empty());
-        assert!(registry::infos("layer").is_ok());
     }
 
     #[test]
     fn a_preset_of_two_packages_is_refused_with_both() {
         let error = named(&toy(), "twice").unwrap_err().to_string();
-        assert!(error.contains("onward-core"), "{error}");
+        assert!(
+            error.contains("one in package one, one in package two"),
+            "{error}"
+        );
     }
 }

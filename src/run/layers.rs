@@ -10,9 +10,8 @@ use crate::flow::examples::{Examples, Split};
 use crate::flow::input::{Input, Normalise};
 use crate::flow::step::Step;
 use crate::flow::vars::Vars;
-use crate::kernels;
+use crate::modules::cells::Cells;
 use crate::modules::least_squares::LeastSquares;
-use crate::modules::pooled_linear::PooledLinear;
 
 /// The most training examples that a probe learns from.
 const EXAMPLES: usize = 10_000;
@@ -121,13 +120,7 @@ impl Run {
 
 /// An activity as rows for a probe.
 fn rows(activity: &Tensor) -> Result<Tensor> {
-    let shape = &activity.dims()[1..];
-    let pooled = match (shape, PooledLinear::grid(shape, INPUTS)) {
-        (&[_, height, width], Some(grid)) => {
-            kernels::cell_means(activity, [height / grid, width / grid])?
-        }
-        _ => activity.clone(),
-    };
-    let rows = Input::of(pooled.flatten_from(1)?)?.normalised(Normalise::MeanSquare)?;
+    let cells = Cells::at_most(&activity.dims()[1..], INPUTS)?;
+    let rows = Input::of(cells.means(activity)?)?.normalised(Normalise::MeanSquare)?;
     rows.join()
 }

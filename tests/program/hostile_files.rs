@@ -1,4 +1,4 @@
-//! Files that nobody should open or believe: pipes, devices, bombs, forged checkpoints.
+//! Hostile files: pipes, devices, oversized pictures, forged checkpoints.
 
 use std::path::Path;
 

@@ -63,8 +63,8 @@ impl Cell {
         self.folder.join(SUMMARY).is_file()
     }
 
-    /// The errors of a probe on each layer on the validation part, or on the test part where
-    /// there is none; nothing for a network that does not show its layers.
+    /// The errors of a probe on each layer: on the validation part or, without one, on the
+    /// test part. Empty if the network does not show its layers.
     pub fn layers(&self) -> Vec<f64> {
         let errors = |part: &str| -> Option<Vec<f64>> {
             let mut evaluate = Command::new(std::env::current_exe().ok()?);

@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::run::folder::SUMMARY;
 use crate::run::summary;
 
-/// The result of a run of the comparison, or why there is none.
+/// A run with its result, or with the reason why it has no result.
 #[derive(Clone, Serialize)]
 pub(super) struct Entry {
     pub method: String,

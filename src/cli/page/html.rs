@@ -239,8 +239,8 @@ fn section(look: &Look) -> Result<String> {
     if let Some(sheet) = &look.sheet {
         html += &format!(
             "<h3>Examples, views, and weights of the first layer</h3>\n<p>From the top: training \
-             examples, positive views, negative views and their masks where there are any, weights \
-             of units.</p>\n<img class=\"sheet\" alt=\"examples, views and weights\" src=\"{}\">\n",
+             examples, positive views, negative views with their masks, weights of units. Rows \
+             that a rule does not have are left out.</p>\n<img class=\"sheet\" alt=\"examples, views and weights\" src=\"{}\">\n",
             data_url(sheet)
         );
     }

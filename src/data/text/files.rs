@@ -12,7 +12,7 @@ const ENDINGS: [&str; 4] = ["txt", "text", "md", "markdown"];
 /// folder; or all files whose names match a pattern with `*`.
 ///
 /// # Errors
-/// [`Error::Data`] if there is none, or the pattern is wrong.
+/// [`Error::Data`] if no file is found, or the pattern is wrong.
 pub fn files(path: impl AsRef<Path>) -> Result<Vec<PathBuf>> {
     let path = path.as_ref();
     let start = path.to_str().map_or_else(|| path.to_path_buf(), at_home);
