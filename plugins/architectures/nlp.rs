@@ -309,8 +309,7 @@ impl Architecture for LanguageModel {
         sampler: &dyn NegativeSampler,
         step: &Step,
     ) -> Result<Vec<Tensor>> {
-        let passed = self.stack.activities(sampler.neutral(batch)?, step)?;
-        Ok(passed.into_iter().map(|(_, activity)| activity).collect())
+        self.stack.of_neutral(batch, sampler, step)
     }
 
     fn net(&self) -> &Net {

@@ -4,7 +4,6 @@ use std::ops::Range;
 
 use onward_core::candle_core::Tensor;
 use onward_core::contract::head::HeadSpec;
-use onward_core::contract::negatives::every_class;
 use onward_core::export::{Table, Value};
 use onward_core::optim::{OptimiserSpec, Span};
 use onward_core::plugin::preset::Preset;
@@ -175,7 +174,6 @@ const PRESETS: &[Preset] = &[
 
 struct Stacked {
     stack: Stack,
-    classes: usize,
 }
 
 impl Stacked {
@@ -187,16 +185,13 @@ impl Stacked {
             let spec = settings.head_spec.beside(&settings.optimiser);
             stack = stack.with_head(context, spec, settings.probe_epochs)?;
         }
-        stack.net.readouts = readouts(settings, context, &stack);
+        stack.net.readouts = stack.readouts(context.hypotheses);
         if stack.net.readouts.is_empty() {
             let problem = "no readout: the sampler puts no label into the input; \
                            set `head = true`";
             return Err(Error::unfit("progressive", problem));
         }
-        Ok(Self {
-            stack,
-            classes: context.classes,
-        })
+        Ok(Self { stack })
     }
 }
 
@@ -234,32 +229,6 @@ fn readout(settings: &Progressive) -> Result<Range<usize>> {
     }
 }
 
-fn readouts(settings: &Progressive, context: &BuildContext, stack: &Stack) -> Vec<Readout> {
-    let mut readouts = Vec::new();
-    if stack.classes().is_some() {
-        readouts.push(Readout::new("goodness").cheap());
-    } else if context.hypotheses {
-        readouts.push(Readout::new("search"));
-    }
-    if settings.head {
-        let head = Readout::new("head").cheap().with_log_probabilities();
-        // A probe starts after the layers.
-        let layers = stack
-            .net
-            .blocks
-            .iter()
-            .map(|block| block.span().last_epoch(1))
-            .max();
-        let from_epoch = if settings.probe_epochs > 0 {
-            layers.unwrap_or(0)
-        } else {
-            0
-        };
-        readouts.push(Readout { from_epoch, ..head });
-    }
-    readouts
-}
-
 impl Architecture for Stacked {
     fn learn(
         &mut self,
@@ -277,14 +246,7 @@ impl Architecture for Stacked {
         readout: &Readout,
         step: &Step,
     ) -> Result<Tensor> {
-        match readout.name {
-            "head" => self.stack.head(sampler.neutral(batch)?, step),
-            "goodness" => self.stack.goodness(sampler.neutral(batch)?, step),
-            _ => {
-                let candidates = every_class(self.classes, batch)?;
-                self.stack.search(batch, sampler, &candidates, step)
-            }
-        }
+        self.stack.scores(batch, sampler, readout, step)
     }
 
     fn activities(
@@ -293,8 +255,7 @@ impl Architecture for Stacked {
         sampler: &dyn NegativeSampler,
         step: &Step,
     ) -> Result<Vec<Tensor>> {
-        let passed = self.stack.activities(sampler.neutral(batch)?, step)?;
-        Ok(passed.into_iter().map(|(_, activity)| activity).collect())
+        self.stack.of_neutral(batch, sampler, step)
     }
 
     fn net(&self) -> &Net {

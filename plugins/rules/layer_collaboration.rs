@@ -2,7 +2,6 @@
 
 use onward_core::candle_core::Tensor;
 use onward_core::contract::head::HeadSpec;
-use onward_core::contract::negatives::every_class;
 use onward_core::optim::{OptimiserSpec, Span};
 use onward_core::plugin::preset::Preset;
 use onward_core::settings::Pick;
@@ -48,7 +47,6 @@ struct Collaborating {
     stack: Stack,
     gamma: f64,
     temperature: f64,
-    classes: usize,
 }
 
 impl Collaborating {
@@ -77,16 +75,11 @@ impl Collaborating {
         }
         let plan = settings.head_spec.beside(&settings.optimiser);
         let mut stack = stack.with_head(context, plan, 0)?;
-        let head = Readout::new("head").cheap().with_log_probabilities();
-        stack.net.readouts = match context.hypotheses {
-            true => vec![Readout::new("search"), head],
-            false => vec![head],
-        };
+        stack.net.readouts = stack.readouts(context.hypotheses);
         Ok(Self {
             stack,
             gamma: settings.gamma,
             temperature: settings.objective.temperature,
-            classes: context.classes,
         })
     }
 }
@@ -137,13 +130,7 @@ impl Architecture for Collaborating {
         readout: &Readout,
         step: &Step,
     ) -> Result<Tensor> {
-        match readout.name {
-            "head" => self.stack.head(sampler.neutral(batch)?, step),
-            _ => {
-                let candidates = every_class(self.classes, batch)?;
-                self.stack.search(batch, sampler, &candidates, step)
-            }
-        }
+        self.stack.scores(batch, sampler, readout, step)
     }
 
     fn activities(
@@ -152,8 +139,7 @@ impl Architecture for Collaborating {
         sampler: &dyn NegativeSampler,
         step: &Step,
     ) -> Result<Vec<Tensor>> {
-        let passed = self.stack.activities(sampler.neutral(batch)?, step)?;
-        Ok(passed.into_iter().map(|(_, activity)| activity).collect())
+        self.stack.of_neutral(batch, sampler, step)
     }
 
     fn net(&self) -> &Net {

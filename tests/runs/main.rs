@@ -7,5 +7,6 @@ mod layers;
 mod locality;
 mod mutated;
 mod recurrent;
+mod recurrent_maps;
 mod text;
 mod training;

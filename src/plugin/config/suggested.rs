@@ -1,0 +1,99 @@
+//! The settings that come with a choice: a preset, what the data set suggests, what the
+//! goodness needs.
+
+use toml::{Table, Value};
+
+use super::NO_PRESET;
+use crate::contract::goodness::GoodnessFn;
+use crate::data::DataSet;
+use crate::error::{Error, Result};
+use crate::plugin::preset;
+use crate::plugin::registry::{self, Info};
+use crate::plugin::run_settings::RunSettings;
+use crate::plugin::source::Source;
+use crate::settings::{PluginKind, Settings};
+
+pub(super) fn preset_of(info: &Info, name: Option<&str>) -> Result<Source> {
+    let preset = match name {
+        None => info.own_presets.first(),
+        Some(NO_PRESET) => None,
+        Some(name) => {
+            let found = preset::named(info, name)?;
+            Some(found.ok_or_else(|| unknown_preset(info, name))?)
+        }
+    };
+    let Some(preset) = preset else {
+        return Ok(Source {
+            origin: format!("preset {NO_PRESET}"),
+            table: Table::new(),
+        });
+    };
+    let table = preset.settings.parse().map_err(|error| {
+        let place = format!(
+            "preset {} of {} (package {})",
+            preset.name, info.name, info.package
+        );
+        Error::usage(place, format!("{error}"))
+    })?;
+    Ok(Source {
+        origin: format!("preset {}", preset.name),
+        table,
+    })
+}
+
+fn unknown_preset(info: &Info, name: &str) -> Error {
+    let names: Vec<_> = info.presets().iter().map(|preset| preset.name).collect();
+    let expected = match names.is_empty() {
+        true => format!("{NO_PRESET}: {} has no presets", info.name),
+        false => format!("one of {}, or {NO_PRESET}", names.join(", ")),
+    };
+    Error::setting("preset", name, "--preset", expected)
+}
+
+/// The settings that the data set suggests: its first preset.
+pub(super) fn suggestion(sources: &[Source]) -> Result<Option<Source>> {
+    let names = sources
+        .iter()
+        .rev()
+        .filter_map(|source| source.table.get("data")?.get("name"));
+    let Some(name) = names.map(Value::as_str).next().flatten() else {
+        return Ok(None);
+    };
+    let info = registry::info(DataSet::KIND, name)?;
+    if info.own_presets.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(Source {
+        origin: format!("the suggestion of data {name}"),
+        ..preset_of(info, None)?
+    }))
+}
+
+/// What the goodness that the user chose needs: its first preset.
+pub(super) fn of_goodness(sources: &[Source]) -> Result<Option<Source>> {
+    let kind = <dyn GoodnessFn>::KIND;
+    // A complete configuration has what it needs, and repeats its run.
+    let defaults = RunSettings::describe();
+    let is_complete = |source: &Source| {
+        let mut written = defaults.iter().filter(|setting| setting.default.is_some());
+        written.all(|setting| source.table.contains_key(setting.key))
+    };
+    let chosen = sources.iter().rev().find_map(|source| {
+        if is_complete(source) {
+            return None;
+        }
+        let goodness = source.table.get(kind)?;
+        // Of a list, one for each layer, the first.
+        let first = goodness.as_array().and_then(|all| all.first());
+        first.unwrap_or(goodness).get("name")?.as_str()
+    });
+    let Some(name) = chosen else { return Ok(None) };
+    let info = registry::info(kind, name)?;
+    if info.own_presets.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(Source {
+        origin: format!("the suggestion of goodness {name}"),
+        ..preset_of(info, None)?
+    }))
+}

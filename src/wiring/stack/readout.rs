@@ -1,0 +1,244 @@
+//! What is read out of a stack: the goodness of its levels, a search, the head.
+
+use candle_core::Tensor;
+
+use super::{Kept, Stack};
+use crate::contract::block::Block;
+use crate::contract::negatives::every_class;
+use crate::contract::net::Readout;
+use crate::contract::sampler::NegativeSampler;
+use crate::error::{Error, Result};
+use crate::flow::batch::Batch;
+use crate::flow::input::Input;
+use crate::flow::step::Step;
+use crate::kernels;
+use crate::optim::Span;
+
+impl Stack {
+    /// The readouts of the stack, the preferred one first: *goodness* if it has a column per
+    /// class, else *search* if the sampler makes `hypotheses`; then *head*.
+    pub fn readouts(&self, hypotheses: bool) -> Vec<Readout> {
+        let mut readouts = Vec::new();
+        if self.classes().is_some() {
+            readouts.push(Readout::new("goodness").cheap());
+        } else if hypotheses {
+            readouts.push(Readout::new("search"));
+        }
+        if let Some(head) = self.net.heads.first() {
+            // A probe starts after the levels.
+            let from_epoch = match head.optimiser().span() {
+                Span::Epochs(epochs) => epochs.start,
+                Span::Steps(_) => 0,
+            };
+            let head = Readout::new("head").cheap().with_log_probabilities();
+            readouts.push(Readout { from_epoch, ..head });
+        }
+        readouts
+    }
+
+    /// The scores by one of [`Stack::readouts`]:
+    /// [`Architecture::scores`](crate::Architecture::scores).
+    ///
+    /// # Errors
+    /// As [`Stack::head`], [`Stack::goodness`] and [`Stack::search`].
+    pub fn scores(
+        &self,
+        batch: &Batch,
+        sampler: &dyn NegativeSampler,
+        readout: &Readout,
+        step: &Step,
+    ) -> Result<Tensor> {
+        match readout.name {
+            "head" => self.head(sampler.neutral(batch)?, step),
+            "goodness" => self.goodness(sampler.neutral(batch)?, step),
+            _ => {
+                let candidates = every_class(self.labels, batch)?;
+                self.search(batch, sampler, &candidates, step)
+            }
+        }
+    }
+
+    /// The activities of the neutral view:
+    /// [`Architecture::activities`](crate::Architecture::activities).
+    ///
+    /// # Errors
+    /// Errors of a layer.
+    pub fn of_neutral(
+        &self,
+        batch: &Batch,
+        sampler: &dyn NegativeSampler,
+        step: &Step,
+    ) -> Result<Vec<Tensor>> {
+        let passed = self.activities(sampler.neutral(batch)?, step)?;
+        Ok(passed.into_iter().map(|(_, activity)| activity).collect())
+    }
+
+    /// The number of columns of the goodness of the levels that are read out, if there is
+    /// one per class.
+    pub fn classes(&self) -> Option<usize> {
+        self.net.blocks[self.readout.clone()]
+            .last()
+            .and_then(Block::classes)
+    }
+
+    /// The input of the head: the normalised activities of the levels that are read out,
+    /// side by side.
+    ///
+    /// # Errors
+    /// Errors of a layer.
+    pub fn features(&self, neutral: Input, step: &Step) -> Result<Input> {
+        let mut features = Vec::with_capacity(self.readout.len());
+        let mut kept = Kept::default();
+        let mut input = neutral.normalised(self.normalise)?;
+        for (index, block) in self.net.blocks[..self.readout.end].iter().enumerate() {
+            let activity = self.forward_level(index, &input, step)?;
+            let passed = block.pass_on(&activity, input.views(), step)?;
+            if self.readout.contains(&index) {
+                features.push(passed.clone());
+            }
+            kept.add(self, index, &activity);
+            input = match self.has_shortcut(index + 1) {
+                true => self.input_above(index, &activity, &kept, input.views(), step)?,
+                false => passed,
+            };
+        }
+        Input::beside(&features)
+    }
+
+    /// A forward pass: the input and the activity of every level, for architectures
+    /// that call [`Block::grade`] and [`Block::follow`] themselves.
+    ///
+    /// # Errors
+    /// Errors of a layer.
+    pub fn activities(&self, input: Input, step: &Step) -> Result<Vec<(Input, Tensor)>> {
+        let (mut passed, mut kept) = (Vec::new(), Kept::default());
+        let mut input = input.normalised(self.normalise)?;
+        for index in 0..self.net.blocks.len() {
+            let activity = self.forward_level(index, &input, step)?;
+            kept.add(self, index, &activity);
+            let above = self.input_above(index, &activity, &kept, input.views(), step)?;
+            passed.push((input, activity));
+            input = above;
+        }
+        Ok(passed)
+    }
+
+    /// The goodness of an input, summed over the levels that are read out: `(V·B,)`,
+    /// `(V·B, C)` or `(V·B, P, C)`.
+    ///
+    /// # Errors
+    /// Errors of a layer or goodness.
+    pub fn goodness(&self, input: Input, step: &Step) -> Result<Tensor> {
+        self.sum(input, step, Block::goodness)
+    }
+
+    /// The log-odds of an input being positive, summed over the levels that are read out;
+    /// as [`Stack::goodness`].
+    ///
+    /// # Errors
+    /// Errors of a layer or goodness.
+    pub fn log_odds(&self, input: Input, step: &Step) -> Result<Tensor> {
+        self.sum(input, step, Block::log_odds)
+    }
+
+    /// The goodness of each example under each of `candidates`, `(K, B)`, summed over the
+    /// levels that are read out: `(B, K)`.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`] if the sampler makes no hypotheses; errors of a layer or
+    /// goodness.
+    pub fn search(
+        &self,
+        batch: &Batch,
+        sampler: &dyn NegativeSampler,
+        candidates: &Tensor,
+        step: &Step,
+    ) -> Result<Tensor> {
+        let (count, size) = candidates.dims2()?;
+        let input = sampler
+            .hypotheses(batch, candidates)?
+            .ok_or_else(no_hypotheses)?;
+        let goodness = self.goodness(input, step)?; // (K·B,)
+        Ok(goodness.reshape((count, size))?.t()?.contiguous()?)
+    }
+
+    fn sum(
+        &self,
+        input: Input,
+        step: &Step,
+        of: impl Fn(&Block, &Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let mut sum: Option<Tensor> = None;
+        let mut kept = Kept::default();
+        let mut input = input.normalised(self.normalise)?;
+        for (index, block) in self.net.blocks[..self.readout.end].iter().enumerate() {
+            let activity = self.forward_level(index, &input, step)?;
+            if index + 1 < self.readout.end {
+                kept.add(self, index, &activity);
+                input = self.input_above(index, &activity, &kept, input.views(), step)?;
+            }
+            if self.readout.contains(&index) {
+                let value = of(block, &activity)?;
+                sum = Some(match sum {
+                    None => value,
+                    Some(sum) => (sum + value)?,
+                });
+            }
+        }
+        sum.ok_or_else(|| Error::usage("stack", "no level is read out"))
+    }
+
+    /// Log-probabilities of the head, `(B, C)`.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`] if there is no head; errors of a layer.
+    pub fn head(&self, neutral: Input, step: &Step) -> Result<Tensor> {
+        let head = self.net.heads.first().ok_or_else(no_prediction)?;
+        head.log_probabilities(&self.features(neutral, step)?)
+    }
+
+    /// The network's own log-probabilities of the classes on the neutral view, `(B, C)`:
+    /// of the head or, without a head, of a goodness with a column per class.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`] if there is neither, or the head is a probe that has not started
+    /// to learn.
+    pub fn prediction(
+        &self,
+        batch: &Batch,
+        sampler: &dyn NegativeSampler,
+        step: &Step,
+    ) -> Result<Tensor> {
+        match self.net.heads.first() {
+            Some(head) if head.optimiser().span().has_begun(step) => {
+                self.head(sampler.neutral(batch)?, step)
+            }
+            Some(_) => Err(not_yet()),
+            None if self.classes().is_some() => {
+                kernels::log_softmax(&self.goodness(sampler.neutral(batch)?, step)?)
+            }
+            None => Err(no_prediction()),
+        }
+    }
+}
+
+/// The error of a search if the sampler puts no label into the input.
+pub fn no_hypotheses() -> Error {
+    let problem = "the sampler makes no hypotheses, so classes cannot be searched; \
+                   choose a sampler that puts the label into the input";
+    Error::unfit("search", problem)
+}
+
+fn not_yet() -> Error {
+    let problem = "the sampler needs the network's prediction, but the \
+                   head is a probe that learns after the layers; choose \
+                   a sampler that needs no prediction, or a head that \
+                   learns with the layers (`probe_epochs = 0`)";
+    Error::unfit("stacked layers", problem)
+}
+
+fn no_prediction() -> Error {
+    let problem = "the network's prediction is needed, but the network has no head and \
+                   no goodness with a column per class; add a head (`head = true`)";
+    Error::unfit("stacked layers", problem)
+}
