@@ -1,4 +1,5 @@
-//! Answers HTTP requests with predictions: a picture is posted, a line of JSON comes back.
+//! Answers HTTP requests with predictions: a picture is posted, a line of JSON comes
+//! back.
 //!
 //! ```text
 //! $ cargo run --release --example 12_a_web_server
@@ -6,13 +7,13 @@
 //! POST of 5 bytes: {"error":"picture: is no picture, expected PNG, JPEG, WebP, BMP, TIFF or GIF"}
 //! ```
 //!
-//! With an address, such as `127.0.0.1:8000`, and the folder of a run as arguments it serves until
-//! it is stopped: `curl --data-binary @digit.png http://127.0.0.1:8000/`.
+//! With an address, such as `127.0.0.1:8000`, and the folder of a run as arguments it
+//! serves until it is stopped: `curl --data-binary @digit.png http://127.0.0.1:8000/`.
 //!
-//! A [`Run`] is `Send + Sync`, so all requests share one. A prediction uses rayon's threads; for
-//! many small requests at a time, `RAYON_NUM_THREADS=1` and a thread for each request are
-//! faster. A server needs no command line and no downloads: depend on `onward` with
-//! `default-features = false`.
+//! A [`Run`] is `Send + Sync`, so all requests share one. A prediction uses rayon's
+//! threads; for many small requests at a time, `RAYON_NUM_THREADS=1` and a thread for
+//! each request are faster. A server needs no command line and no downloads: depend on
+//! `onward` with `default-features = false`.
 
 use std::io::{BufRead, BufReader, Cursor, Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -74,8 +74,8 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
         .map_err(Error::file("write", path))
 }
 
-/// As [`replace`], with a file that `fill` writes at the path that it gets. The path is in a
-/// folder of its own, for what `fill` puts beside the file.
+/// As [`replace`], with a file that `fill` writes at the path that it gets. The path is
+/// in a folder of its own, for what `fill` puts beside the file.
 ///
 /// # Errors
 /// [`Error::File`]; errors of `fill`.
@@ -138,8 +138,8 @@ pub(crate) fn is_unfinished(path: &Path) -> bool {
     name.starts_with(BEGUN) && name.ends_with(UNFINISHED)
 }
 
-/// Makes the entries of a folder durable, as `fsync` does for the bytes of a file. Where the
-/// system cannot do that for folders, it does nothing.
+/// Makes the entries of a folder durable, as `fsync` does for the bytes of a file. Where
+/// the system cannot do that for folders, it does nothing.
 ///
 /// # Errors
 /// Errors of the system.
@@ -219,8 +219,8 @@ fn write_beside(path: &Path, bytes: &[u8], permissions: Option<Permissions>) -> 
     written.map_err(Error::file("write", path))
 }
 
-/// Makes a folder that `fill` fills. The folder gets its name when it is complete. `None` if
-/// the name is taken.
+/// Makes a folder that `fill` fills. The folder gets its name when it is complete. `None`
+/// if the name is taken.
 ///
 /// # Errors
 /// [`Error::File`]; errors of `fill`.
@@ -337,7 +337,8 @@ mod tests {
         assert_eq!(fs::read(&file).unwrap(), b"y");
         let mode = fs::metadata(&file).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode, 0o640);
-        // In a run, a link that somebody put there is replaced, and its file is left alone.
+        // In a run, a link that somebody put there is replaced, and its file is left
+        // alone.
         replace(&link, b"z")?;
         assert!(!fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(fs::read(&file).unwrap(), b"y");

@@ -8,16 +8,16 @@ use std::path::{Path, PathBuf};
 /// The result type of the crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Writes a message to stderr, with nothing in it that a terminal would obey. A stderr that is
-/// closed or full is ignored: a message must not end a run.
+/// Writes a message to stderr, with nothing in it that a terminal would obey. A stderr
+/// that is closed or full is ignored: a message must not end a run.
 pub(crate) fn notify(message: impl Display) {
     let text = message.to_string();
     let lines: Vec<String> = text.split('\n').map(printable).collect();
     let _ = writeln!(std::io::stderr().lock(), "{}", lines.join("\n"));
 }
 
-/// Text from outside, such as the name of a file, with the characters escaped that a terminal
-/// would obey: control characters, and those that turn the direction of a line.
+/// Text from outside, such as the name of a file, with the characters escaped that a
+/// terminal would obey: control characters, and those that turn the direction of a line.
 pub(crate) fn printable(text: &str) -> String {
     let escaped = |c: char| match c.is_control() || is_invisible(c) {
         true => c.escape_default().to_string(),

@@ -94,10 +94,10 @@
 //! batches, and knows no rule, layer or data set. An architecture owns the wiring. More
 //! in [the guide to understanding](guide::understanding).
 //!
-//! A run is a function of its configuration: everything random is drawn from
-//! `(seed, purpose, index)` (see [`flow::random`]), and the arithmetic gives the same bits
-//! at any number of threads. Another version of this crate, another kind of processor or
-//! another device may give other bits.
+//! A run is a function of its configuration: everything random is drawn from `(seed,
+//! purpose, index)` (see [`flow::random`]), and the arithmetic gives the same bits at any
+//! number of threads. Another version of this crate, another kind of processor or another
+//! device may give other bits.
 //!
 //! # Features
 //!

@@ -1,7 +1,8 @@
-//! The fast path on a GPU with CUDA: the same numbers as on the CPU, the same bits at every run,
-//! and no step that waits for the GPU.
+//! The fast path on a GPU with CUDA: the same numbers as on the CPU, the same bits at
+//! every run, and no step that waits for the GPU.
 //!
-//! `cargo test --features cuda --test gpu`. Without a GPU the tests are skipped with a message.
+//! `cargo test --features cuda --test gpu`. Without a GPU the tests are skipped with a
+//! message.
 
 use std::collections::BTreeMap;
 
@@ -29,8 +30,8 @@ fn numbers(run: &Run) -> Result<BTreeMap<String, Vec<f64>>> {
     all.map(|(name, var)| Ok((name, of(&var)?))).collect()
 }
 
-/// The largest difference between two runs, relative to the largest number of its variable;
-/// variables that are nearly zero count as 0.001.
+/// The largest difference between two runs, relative to the largest number of its
+/// variable; variables that are nearly zero count as 0.001.
 fn difference(a: &Run, b: &Run) -> Result<(f64, String)> {
     let mut worst = (0., String::new());
     let others = numbers(b)?;
@@ -85,14 +86,16 @@ fn every_combination_has_the_numbers_of_the_cpu() -> Result<()> {
                         builder = builder.set(key, value);
                     }
                 }
-                // Adam divides by the size of a gradient, and so makes rounding errors large.
+                // Adam divides by the size of a gradient, and so makes rounding errors
+                // large.
                 builder
                     .set("optimiser", "sgd")
                     .set("sampler", sampler)
                     .set("hidden", vec![12, 12])
                     .set("shift", 0)
             };
-            // Where a loss is almost flat, its slope is the difference of two numbers near 1.
+            // Where a loss is almost flat, its slope is the difference of two numbers
+            // near 1.
             for (precision, limit) in [("f64", 1e-6), ("f32", 1e-2)] {
                 let cpu = trained(&settings, "cpu", precision)?;
                 let gpu = trained(&settings, "cuda", precision)?;
@@ -147,7 +150,8 @@ fn the_same_seed_gives_the_same_bits_from_one_and_from_sixteen_threads() -> Resu
     })
 }
 
-/// The GPU is busy for a while before each step: a step that waited for it would return later.
+/// The GPU is busy for a while before each step: a step that waited for it would return
+/// later.
 #[test]
 fn no_step_waits_for_the_gpu() -> Result<()> {
     with_gpu(|_| {

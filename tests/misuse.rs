@@ -1,7 +1,7 @@
 //! Compiler messages for wrong declarations of plugins, recorded in `tests/ui`.
 //!
-//! `RECORD=1 cargo test --test misuse` records the messages. They depend on the compiler's
-//! version: other versions only have to refuse the declarations.
+//! `RECORD=1 cargo test --test misuse` records the messages. They depend on the
+//! compiler's version: other versions only have to refuse the declarations.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

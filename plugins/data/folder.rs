@@ -5,14 +5,14 @@ use onward_core::data::{folder, DataSet};
 use onward_core::plugin::preset::Preset;
 
 onward_core::settings! {
-    /// Pictures of any size, grey or colour (PNG, JPEG, WebP, BMP, TIFF, GIF), in one folder
-    /// per class: `<dir>/<class>/<picture>`.
+    /// Pictures of any size, grey or colour (PNG, JPEG, WebP, BMP, TIFF, GIF), in one
+    /// folder per class: `<dir>/<class>/<picture>`.
     ///
-    /// If there are `<dir>/train/` and `<dir>/test/`, they are the parts, and `<dir>/val/`, if
-    /// it is there, is the validation part; otherwise a sixth of the pictures, always the
-    /// same, is the test part. Without a folder for it, a sixth of the rest is the validation
-    /// part. Classes are matched by the names of their folders. Pictures are resized without
-    /// cropping.
+    /// If there are `<dir>/train/` and `<dir>/test/`, they are the parts, and
+    /// `<dir>/val/`, if it is there, is the validation part; otherwise a sixth of the
+    /// pictures, always the same, is the test part. Without a folder for it, a sixth of
+    /// the rest is the validation part. Classes are matched by the names of their
+    /// folders. Pictures are resized without cropping.
     pub struct Folder {
         /// The folder that contains one folder per class; short form: `folder:DIR`.
         dir: String = String::new();
@@ -27,8 +27,8 @@ onward_core::settings! {
     }
 }
 
-/// Pixels of unknown brightness: dark objects on white paper have a large mean, which would
-/// hide what differs between the views of an image.
+/// Pixels of unknown brightness: dark objects on white paper have a large mean, which
+/// would hide what differs between the views of an image.
 const PRESETS: &[Preset] = &[Preset {
     name: "standardised",
     about: "each channel with mean 0 and deviation 1 over the training part",

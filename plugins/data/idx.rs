@@ -9,17 +9,17 @@ onward_core::settings! {
     /// `t10k-labels-idx1-ubyte`, plain or `.gz`, also in the spellings of other programs
     /// (`train-images.idx3-ubyte`, `emnist-digits-train-images-idx3-ubyte`).
     ///
-    /// The last sixth of the training images is the validation part; a random sixth if the
-    /// file is sorted by class. The largest label of the training part determines the number
-    /// of classes.
+    /// The last sixth of the training images is the validation part; a random sixth if
+    /// the file is sorted by class. The largest label of the training part determines the
+    /// number of classes.
     pub struct Idx {
         /// The folder of the four files; short form: `idx:DIR`.
         dir: String = String::new();
     }
 }
 
-/// Pixels of unknown brightness: dark objects on white paper have a large mean, which would
-/// hide what differs between the views of an image.
+/// Pixels of unknown brightness: dark objects on white paper have a large mean, which
+/// would hide what differs between the views of an image.
 const PRESETS: &[Preset] = &[Preset {
     name: "standardised",
     about: "each channel with mean 0 and deviation 1 over the training part",

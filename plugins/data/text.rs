@@ -51,8 +51,8 @@ onward_core::settings! {
     /// Hinton, "The Forward-Forward Algorithm", 2022
     /// (<https://arxiv.org/abs/2212.13345>), for `prepare`.
     pub struct TextFiles {
-        /// A file, a folder of text files, or a pattern such as `books/*.txt`; short form:
-        /// `text:FILE`.
+        /// A file, a folder of text files, or a pattern such as `books/*.txt`; short
+        /// form: `text:FILE`.
         file: String = String::new();
         /// Additional files of the same text.
         more: Vec<String> = Vec::new();

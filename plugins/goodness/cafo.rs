@@ -12,12 +12,12 @@ use onward_core::{
 };
 
 onward_core::settings! {
-    /// A goodness for each class by ridge regression, solved at the end of every epoch. The
-    /// layer does not learn: it stays random, unless it has a rule of its own.
+    /// A goodness for each class by ridge regression, solved at the end of every epoch.
+    /// The layer does not learn: it stays random, unless it has a rule of its own.
     ///
-    /// `g = h·M` with `h = (cell(a) | 1)` and `M = (HᵀH + λ·I)⁻¹·HᵀY`, with the rows `H` of
-    /// the epoch, the one-hot labels `Y`, and `λ = ridge·trace(HᵀH) / (D + 1)`. The sums are
-    /// in double precision.
+    /// `g = h·M` with `h = (cell(a) | 1)` and `M = (HᵀH + λ·I)⁻¹·HᵀY`, with the rows `H`
+    /// of the epoch, the one-hot labels `Y`, and `λ = ridge·trace(HᵀH) / (D + 1)`. The
+    /// sums are in double precision.
     ///
     /// | tensor    | shape                          |                               |
     /// |-----------|--------------------------------|-------------------------------|

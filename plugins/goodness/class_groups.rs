@@ -10,16 +10,17 @@ onward_core::settings! {
     /// order: class `c` has the units `c·N/C` to `(c+1)·N/C`, over all pixels. With `M`
     /// numbers `a` of class `c`
     ///
-    /// `g[b, c] = (1/M)·Σ a²` (`of = "squares"`) or `g[b, c] = (1/M)·Σ a` (`of = "values"`).
+    /// `g[b, c] = (1/M)·Σ a²` (`of = "squares"`) or `g[b, c] = (1/M)·Σ a` (`of =
+    /// "values"`).
     ///
     /// `(B, N, …)` to `(B, C)`. With the loss `cross_entropy` it is a local classifier
-    /// without weights of its own: the units of a class learn to be active for its examples
-    /// alone. `N` must be a multiple of `C`.
+    /// without weights of its own: the units of a class learn to be active for its
+    /// examples alone. `N` must be a multiple of `C`.
     ///
     /// # Reference
     /// Papachristodoulou et al., "Convolutional Channel-Wise Competitive Learning for the
-    /// Forward-Forward Algorithm", 2023 (<https://arxiv.org/abs/2312.12668>), for squares;
-    /// Sun et al., "DeeperForward", 2025, for values.
+    /// Forward-Forward Algorithm", 2023 (<https://arxiv.org/abs/2312.12668>), for
+    /// squares; Sun et al., "DeeperForward", 2025, for values.
     pub struct ClassGroups {
         /// The mean of the squared or of the plain activities.
         of: Moment = Moment::Squares;

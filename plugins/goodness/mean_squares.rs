@@ -41,8 +41,9 @@ impl GoodnessFn for MeanSquares {
     }
 }
 
-/// The gradient is that of the sum of squares, divided by the number of units: Adam does not
-/// depend on its size, and a peer normalisation of the usual strength would outweigh it.
+/// The gradient is that of the sum of squares, divided by the number of units: Adam does
+/// not depend on its size, and a peer normalisation of the usual strength would outweigh
+/// it.
 const PRESETS: &[Preset] = &[Preset {
     name: "adam",
     about: "Adam, which does not depend on the size of the gradient, and no peer normalisation",

@@ -10,7 +10,8 @@ mod sum_squares;
 
 use onward_core::plugin::preset::Preset;
 
-/// What a goodness for each class brings along: the loss of a classifier, and no negatives.
+/// What a goodness for each class brings along: the loss of a classifier, and no
+/// negatives.
 const CLASSIFIER: &[Preset] = &[Preset {
     name: "classifier",
     about: "the loss of a local classifier, without negatives",

@@ -32,10 +32,10 @@ onward_core::settings! {
     /// | `C`      | `(N, N)`; `(N, N, field, field)`| for the loss alone   |
     /// | `g`      | `(B, C)`                        | the goodness         |
     ///
-    /// `C` starts as `N(0, 1/√inputs)`. `D` learns from the cross-entropy itself, not from
-    /// `1 − β` of it, which is the same with Adam. So with `β = 1` (*sim*) it is a probe
-    /// that the layer does not learn from; with `β = 0` (*pred*) the layer is a local
-    /// classifier. The layer's norm should be `batch`, and its slope above 0.
+    /// `C` starts as `N(0, 1/√inputs)`. `D` learns from the cross-entropy itself, not
+    /// from `1 − β` of it, which is the same with Adam. So with `β = 1` (*sim*) it is a
+    /// probe that the layer does not learn from; with `β = 0` (*pred*) the layer is a
+    /// local classifier. The layer's norm should be `batch`, and its slope above 0.
     ///
     /// # Reference
     /// Nøkland and Eidnes, "Training Neural Networks with Local Error Signals", 2019
@@ -44,8 +44,8 @@ onward_core::settings! {
     pub struct Predsim {
         /// The weight `β` of the similarities.
         beta: f64 = 0.99, in 0. ..=1.;
-        /// Maps are averaged over a grid, the finest that leaves at most this many numbers
-        /// for the prediction.
+        /// Maps are averaged over a grid, the finest that leaves at most this many
+        /// numbers for the prediction.
         inputs: usize = 2048, in 1..;
         /// Height and width of the kernels of `C` for maps, odd; 0 for no `C` at all.
         field: usize = 3, in 0..=15;
@@ -224,8 +224,8 @@ impl GoodnessFn for Goodness {
 /// The mean of `(S(x) − S(Y))²` over all pairs of rows of `x`, `(B, N)`, and its gradient
 /// with respect to `x`.
 ///
-/// With the directions `u` of the rows and `E = u·uᵀ − S(Y)`, the gradient with respect to
-/// `u` is `4/B²·E·u`.
+/// With the directions `u` of the rows and `E = u·uᵀ − S(Y)`, the gradient with respect
+/// to `u` is `4/B²·E·u`.
 fn of_pairs(x: &Tensor, labels: &[u32], classes: usize) -> Result<(Tensor, Tensor)> {
     let directions = Directions::of(x)?;
     let u = &directions.rows;

@@ -14,8 +14,8 @@ use onward_core::{
 onward_core::settings! {
     /// A goodness for each class: the cosine of the activity to a prototype.
     ///
-    /// `g[b, c] = scale·cos(z[b], P[c])`, `z = mean(a)·E`, where `mean` averages the pixels
-    /// of a map. `E` and `P` learn from the same loss as the layer.
+    /// `g[b, c] = scale·cos(z[b], P[c])`, `z = mean(a)·E`, where `mean` averages the
+    /// pixels of a map. `E` and `P` learn from the same loss as the layer.
     ///
     /// | tensor | shape                        |                        |
     /// |--------|------------------------------|------------------------|
@@ -27,8 +27,8 @@ onward_core::settings! {
     /// One pass predicts all classes, where a search over labels needs one for each.
     ///
     /// # Reference
-    /// Wu et al., "Distance-Forward Learning", 2024 (<https://arxiv.org/abs/2408.14925>), in
-    /// a simplified form: their loss also has margins.
+    /// Wu et al., "Distance-Forward Learning", 2024 (<https://arxiv.org/abs/2408.14925>),
+    /// in a simplified form: their loss also has margins.
     pub struct Prototypes {
         /// The length `K` of a prototype.
         dimensions: usize = 64, in 1..=100_000;

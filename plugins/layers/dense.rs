@@ -13,9 +13,9 @@ use onward_core::{
 onward_core::settings! {
     /// A fully connected layer of rectified linear units.
     ///
-    /// `a = max(n, slope·n)`, `n = norm(x·W) + b`, with dropout `a ← a·m / (1 − d)`, where
-    /// `m` is 0 with probability `d`. By default there is no norm and the slope is 0: `a =
-    /// max(0, x·W + b)`.
+    /// `a = max(n, slope·n)`, `n = norm(x·W) + b`, with dropout `a ← a·m / (1 − d)`,
+    /// where `m` is 0 with probability `d`. By default there is no norm and the slope is
+    /// 0: `a = max(0, x·W + b)`.
     ///
     /// | tensor   | shape      |                                             |
     /// |----------|------------|---------------------------------------------|

@@ -1,4 +1,5 @@
-//! Forward Projection: each layer is solved for targets made from its input and the label.
+//! Forward Projection: each layer is solved for targets made from its input and the
+//! label.
 
 use onward_core::candle_core::{Tensor, Var};
 use onward_core::candle_nn::Init;
@@ -12,9 +13,9 @@ use onward_core::{
 onward_core::settings! {
     /// A fully connected layer that is solved in closed form at the end of each epoch.
     ///
-    /// `a = max(0, x·W + b)`. `W` and `b` are the ridge regression of the targets
-    /// `t = sign(x·Q) + sign(y·U)`, where `y` is the one-hot label and `Q`, `U` are random
-    /// and fixed: a target has to carry the input and the label.
+    /// `a = max(0, x·W + b)`. `W` and `b` are the ridge regression of the targets `t =
+    /// sign(x·Q) + sign(y·U)`, where `y` is the one-hot label and `Q`, `U` are random and
+    /// fixed: a target has to carry the input and the label.
     ///
     /// | tensor   | shape      |                                               |
     /// |----------|------------|-----------------------------------------------|
@@ -28,8 +29,8 @@ onward_core::settings! {
     /// input changes when the layer below is solved.
     ///
     /// # Reference
-    /// O'Shea, Hsu, Rajpurkar, "Closed-Form Feedback-Free Learning with Forward Projection",
-    /// 2025 (<https://arxiv.org/abs/2501.16476>).
+    /// O'Shea, Hsu, Rajpurkar, "Closed-Form Feedback-Free Learning with Forward
+    /// Projection", 2025 (<https://arxiv.org/abs/2501.16476>).
     pub struct ForwardProjection {
         /// The number of units. Default: the architecture's `hidden`.
         units: Option<usize> = None, in 1..;

@@ -14,9 +14,9 @@ use onward_core::{
 onward_core::settings! {
     /// Stacked layers; each loss includes the goodness of the other layers as a constant.
     ///
-    /// Layer `t` has the loss of `gₜ + γ·Σ_{s≠t} (gₛ − θₛ) − θₜ`, where the goodness `gₛ` of
-    /// the other layers is detached: no gradient crosses a layer. The readouts are those of
-    /// `progressive`.
+    /// Layer `t` has the loss of `gₜ + γ·Σ_{s≠t} (gₛ − θₛ) − θₜ`, where the goodness `gₛ`
+    /// of the other layers is detached: no gradient crosses a layer. The readouts are
+    /// those of `progressive`.
     ///
     /// # Reference
     /// Lorberbom et al., "Layer Collaboration in the Forward-Forward Algorithm", 2023

@@ -11,13 +11,14 @@ use onward_core::{
 onward_core::settings! {
     /// Two views: the example, and the example plus the projected error of the network.
     ///
-    /// `x′ = x + (p − y)·F` with the network's own prediction `p` and the one-hot label `y`.
-    /// `F`, `(C, D)`, is random and fixed, uniform in `±strength·√(6/D)`. `(B, …)` to
-    /// `(2·B, D)`.
+    /// `x′ = x + (p − y)·F` with the network's own prediction `p` and the one-hot label
+    /// `y`. `F`, `(C, D)`, is random and fixed, uniform in `±strength·√(6/D)`. `(B, …)`
+    /// to `(2·B, D)`.
     ///
     /// # Reference
-    /// Dellaferrera and Kreiman, "Error-driven Input Modulation: Solving the Credit Assignment
-    /// Problem without a Backward Pass", 2022 (<https://arxiv.org/abs/2201.11665>).
+    /// Dellaferrera and Kreiman, "Error-driven Input Modulation: Solving the Credit
+    /// Assignment Problem without a Backward Pass", 2022
+    /// (<https://arxiv.org/abs/2201.11665>).
     pub struct Modulated {
         /// The size of the projection.
         strength: f64 = 0.05, in onward_core::settings::Positive;
@@ -64,9 +65,9 @@ onward_core::register! {
 onward_core::settings! {
     /// Rectified linear units that learn from the difference of two passes.
     ///
-    /// `a = max(0, x·W)`, `(V·B, …)` to `(V·B, N)`. With the input `x′` and the activity `a′`
-    /// of the second pass, `∂W = x′ᵀ·(a − a′) / B`. No gradient is used. All passes of a step have the
-    /// same dropout mask. `W`, `(D, N)`, is drawn from `N(0, √(2/D))`.
+    /// `a = max(0, x·W)`, `(V·B, …)` to `(V·B, N)`. With the input `x′` and the activity
+    /// `a′` of the second pass, `∂W = x′ᵀ·(a − a′) / B`. No gradient is used. All passes
+    /// of a step have the same dropout mask. `W`, `(D, N)`, is drawn from `N(0, √(2/D))`.
     ///
     /// # Reference
     /// Dellaferrera and Kreiman, 2022 (<https://arxiv.org/abs/2201.11665>).
@@ -146,10 +147,10 @@ onward_core::register! {
 onward_core::settings! {
     /// A goodness for each class: the output layer, which learns from the second pass.
     ///
-    /// `g = a·M`, `(B, …)` to `(B, C)`; `∂M = a′ᵀ·(p′ − y) / B` with the activity `a′` and the
-    /// prediction `p′ = softmax(g′)` of the second pass. `M`, `(D, C)`, is drawn from
-    /// `N(0, √(2/D))`. A layer that follows gradients gets that of the second pass, and is a
-    /// local classifier; `two_passes` uses none.
+    /// `g = a·M`, `(B, …)` to `(B, C)`; `∂M = a′ᵀ·(p′ − y) / B` with the activity `a′`
+    /// and the prediction `p′ = softmax(g′)` of the second pass. `M`, `(D, C)`, is drawn
+    /// from `N(0, √(2/D))`. A layer that follows gradients gets that of the second pass,
+    /// and is a local classifier; `two_passes` uses none.
     ///
     /// # Reference
     /// Dellaferrera and Kreiman, 2022 (<https://arxiv.org/abs/2201.11665>).

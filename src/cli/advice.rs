@@ -19,7 +19,8 @@ pub struct Watch {
     epochs: usize,
     steps: usize,
     last: BTreeMap<usize, StepReport<f64>>,
-    /// The error of always answering the largest class of the validation and the test part.
+    /// The error of always answering the largest class of the validation and the test
+    /// part.
     guess: [Option<f64>; 2],
     /// How often in a row each problem was seen. One that was said is not said again.
     seen: BTreeMap<&'static str, usize>,

@@ -1,4 +1,5 @@
-//! `onward certify`: measures whether the update of a block depends on the blocks above it.
+//! `onward certify`: measures whether the update of a block depends on the blocks above
+//! it.
 
 use clap::Args;
 

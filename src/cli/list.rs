@@ -10,8 +10,8 @@ use crate::plugin::registry::{self, Info, KINDS};
 
 #[derive(Args)]
 pub(super) struct List {
-    /// Kind: architectures, layers, goodness, samplers, data or presets; all but the presets
-    /// by default.
+    /// Kind: architectures, layers, goodness, samplers, data or presets; all but the
+    /// presets by default.
     kind: Option<String>,
     /// Print JSON, with every setting.
     #[arg(long)]

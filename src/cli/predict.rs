@@ -15,8 +15,8 @@ use crate::run::predict::Answer;
 pub(super) struct Predict {
     /// Folder of a run.
     run: PathBuf,
-    /// Pictures of any size, grey or colour (PNG, JPEG, WebP, BMP, TIFF, GIF), and folders of
-    /// them. Digits may be dark on light or light on dark.
+    /// Pictures of any size, grey or colour (PNG, JPEG, WebP, BMP, TIFF, GIF), and
+    /// folders of them. Digits may be dark on light or light on dark.
     #[arg(required = true)]
     files: Vec<PathBuf>,
     #[command(flatten)]

@@ -26,13 +26,13 @@ const MARKS: [&str; 2] = [
 /// A Markdown table of the runs in these folders, with links relative to `base`.
 ///
 /// A row has the run, its data, the class of its rule, epochs and seed, the validation
-/// result of the readout that it chose, the test result of that readout and of the others,
-/// and [`command`]. Results are errors in per cent or, for text, bits per character, with
-/// those of the n-gram baselines.
-/// Runs that differ only in their seed share a row: the mean and the standard deviation of
-/// their results, the results, then the mean of every other readout. Rows are sorted by data
-/// and by validation result. A run without a result, or with one that does not belong to its
-/// configuration, has a row that says so.
+/// result of the readout that it chose, the test result of that readout and of the
+/// others, and [`command`]. Results are errors in per cent or, for text, bits per
+/// character, with those of the n-gram baselines. Runs that differ only in their seed
+/// share a row: the mean and the standard deviation of their results, the results, then
+/// the mean of every other readout. Rows are sorted by data and by validation result. A
+/// run without a result, or with one that does not belong to its configuration, has a row
+/// that says so.
 pub fn table(runs: &[PathBuf], base: &Path) -> String {
     of(&Row::all(runs, base))
 }
@@ -117,7 +117,8 @@ fn line(alike: &[&Row]) -> String {
     )
 }
 
-/// The mean, and for several values the sample standard deviation; `None` if one is missing.
+/// The mean, and for several values the sample standard deviation; `None` if one is
+/// missing.
 pub(super) fn statistics(
     measures: impl ExactSizeIterator<Item = Option<Measure>>,
 ) -> Option<(Measure, Option<Measure>)> {

@@ -16,8 +16,8 @@ const WIDTH: usize = 100;
 
 #[derive(Args)]
 pub(super) struct Show {
-    /// Name of a plugin, a preset, a loss, a schedule or another choice of a setting, or a
-    /// word of the glossary: view, head, search, …
+    /// Name of a plugin, a preset, a loss, a schedule or another choice of a setting, or
+    /// a word of the glossary: view, head, search, …
     name: String,
 }
 

@@ -5,17 +5,17 @@ use std::sync::Arc;
 
 use crate::error::notify;
 
-/// What the signals do: before the training they end the program at once, since nothing would
-/// be lost; during the training the first one asks the run to save itself and stop, and the
-/// second one ends the program.
+/// What the signals do: before the training they end the program at once, since nothing
+/// would be lost; during the training the first one asks the run to save itself and stop,
+/// and the second one ends the program.
 pub(super) struct Stop {
     is_training: Arc<AtomicBool>,
     flag: Arc<AtomicBool>,
 }
 
 impl Stop {
-    /// Listens to the signals. One that is ignored, as `nohup` does, stays ignored, where the
-    /// system tells which are (Linux).
+    /// Listens to the signals. One that is ignored, as `nohup` does, stays ignored, where
+    /// the system tells which are (Linux).
     pub fn on_signals() -> Self {
         let stop = Self {
             is_training: Arc::default(),
@@ -73,7 +73,8 @@ impl Stop {
     }
 }
 
-/// The set of ignored signals, where the system tells (Linux): bit `n − 1` for signal `n`.
+/// The set of ignored signals, where the system tells (Linux): bit `n − 1` for signal
+/// `n`.
 #[cfg(unix)]
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

@@ -38,12 +38,12 @@ struct Reporting {
 pub(super) struct Train {
     #[command(flatten)]
     subject: Subject,
-    /// Folder to write; by default runs/<architecture>-<data>-<seed>, with the preset and the
-    /// settings that were given, and with a number if it exists.
+    /// Folder to write; by default runs/<architecture>-<data>-<seed>, with the preset and
+    /// the settings that were given, and with a number if it exists.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Print the settings in force, the variables, and estimates of memory and time; write
-    /// nothing.
+    /// Print the settings in force, the variables, and estimates of memory and time;
+    /// write nothing.
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
@@ -160,8 +160,8 @@ impl Resume {
 /// The longest name of a folder, without its seed.
 const LONGEST_NAME: usize = 80;
 
-/// A setting as a part of a name that needs no quotes in a shell: `hidden=[40,50]` becomes
-/// `hidden=40x50`.
+/// A setting as a part of a name that needs no quotes in a shell: `hidden=[40,50]`
+/// becomes `hidden=40x50`.
 pub(super) fn for_a_name(text: &str) -> String {
     let kept = |c: char| match c {
         ',' => Some('x'),
@@ -226,8 +226,8 @@ fn describe(run: &Run) -> String {
     )
 }
 
-/// The share of the largest class of the validation and the test part, for images with one
-/// label.
+/// The share of the largest class of the validation and the test part, for images with
+/// one label.
 fn largest_shares(run: &Run) -> Result<[Option<f64>; 2]> {
     let data = run.data();
     let mut shares = [None; 2];

@@ -111,8 +111,9 @@ pub trait Architecture: Send + Sync {
     /// The parts, to restore their state.
     fn net_mut(&mut self) -> &mut Net;
 
-    /// The activity of every layer for the examples without a label in the input, from the
-    /// input on, each `(B, …)`; by default none. Probes and other programs look at them.
+    /// The activity of every layer for the examples without a label in the input, from
+    /// the input on, each `(B, …)`; by default none. Probes and other programs look at
+    /// them.
     ///
     /// # Errors
     /// Errors of the parts.

@@ -310,7 +310,8 @@ impl Block {
                 }
             },
         };
-        // Without a gradient only the goodness learns, and a layer with a rule of its own.
+        // Without a gradient only the goodness learns, and a layer with a rule of its
+        // own.
         let learns = lesson.gradient.is_some() || self.layer.rule().is_some();
         let learned = match grade.is_none() || learns {
             true => self.layer.learn(&lesson, &mut self.optimiser, step),

@@ -135,8 +135,8 @@ impl BuildContext {
     }
 
     /// The folders that may hold the files of the data set with this name:
-    /// `<data-dir>/<name>`, `<cache>/<name>`, in other spellings too, such as `FashionMNIST`
-    /// for `fashion-mnist`; and `<data-dir>` itself if it has this name.
+    /// `<data-dir>/<name>`, `<cache>/<name>`, in other spellings too, such as
+    /// `FashionMNIST` for `fashion-mnist`; and `<data-dir>` itself if it has this name.
     pub fn folders(&self, name: &str) -> Vec<PathBuf> {
         let letters = |name: &str| -> String {
             let letters = name.chars().filter(|c| c.is_alphanumeric());

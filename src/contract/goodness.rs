@@ -155,8 +155,8 @@ pub trait GoodnessFn: Send + Sync {
         objective.loss.uses_labels()
     }
 
-    /// The class of the rule by which its block learns; by default a local classifier with
-    /// a loss of labels, else contrast.
+    /// The class of the rule by which its block learns; by default a local classifier
+    /// with a loss of labels, else contrast.
     fn rule(&self, objective: &Objective) -> Rule {
         match objective.loss.uses_labels() {
             true => Rule::LocalClassifier,

@@ -82,9 +82,9 @@ impl HeadSpec {
 /// side. `W` is `(D, C)` and starts at zero, as in Hinton's program. No gradient
 /// of it reaches a block.
 ///
-/// In closed form ([`HeadRule::Ridge`]) the map is that of [`LeastSquares`], with a constant.
-/// Its scores are estimates of the one-hot label; the softmax of them gives the right order
-/// of the classes, but probabilities that are too much alike.
+/// In closed form ([`HeadRule::Ridge`]) the map is that of [`LeastSquares`], with a
+/// constant. Its scores are estimates of the one-hot label; the softmax of them gives the
+/// right order of the classes, but probabilities that are too much alike.
 pub struct Head {
     map: Map,
     optimiser: Optimiser,

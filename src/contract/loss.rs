@@ -1,5 +1,5 @@
-//! The losses of a goodness: a fixed list, chosen by name. A rule with another loss overrides
-//! [`GoodnessFn::grade`](crate::GoodnessFn::grade).
+//! The losses of a goodness: a fixed list, chosen by name. A rule with another loss
+//! overrides [`GoodnessFn::grade`](crate::GoodnessFn::grade).
 
 use candle_core::Tensor;
 

@@ -24,8 +24,8 @@ pub fn folder(dir: &str, usage: &str) -> Result<PathBuf> {
     ))
 }
 
-/// A path with `~` at its start for the user's home. A shell expands only a word that begins
-/// with it, not `folder:~/pictures`.
+/// A path with `~` at its start for the user's home. A shell expands only a word that
+/// begins with it, not `folder:~/pictures`.
 pub fn at_home(path: &str) -> PathBuf {
     let rest = path.strip_prefix('~').filter(|rest| {
         let is_alone = rest.is_empty();
@@ -40,8 +40,8 @@ pub fn at_home(path: &str) -> PathBuf {
 /// Finds `file` or `file.gz` in one of `folders`. `name` is that of the data set, for
 /// messages.
 ///
-/// A folder that does not hold the file under this name is searched two folders deep for the
-/// names that programs and archives give it: `train-images.idx3-ubyte` for
+/// A folder that does not hold the file under this name is searched two folders deep for
+/// the names that programs and archives give it: `train-images.idx3-ubyte` for
 /// `train-images-idx3-ubyte`, `test-…` for `t10k-…`, `emnist-digits-train-…`.
 ///
 /// # Errors

@@ -25,10 +25,10 @@ pub const FILES: [&str; 4] = [
 /// Reads a data set from four files named as for MNIST (`train-images-idx3-ubyte`, …),
 /// plain or `.gz`, with images of any height and width.
 ///
-/// The last sixth of the training part is the validation part, 10,000 of MNIST's 60,000; a
-/// random sixth if the images are sorted by class.
-/// `classes` are the names of the classes. If it is empty, classes are named by number,
-/// up to the largest label of the training part.
+/// The last sixth of the training part is the validation part, 10,000 of MNIST's 60,000;
+/// a random sixth if the images are sorted by class. `classes` are the names of the
+/// classes. If it is empty, classes are named by number, up to the largest label of the
+/// training part.
 ///
 /// # Errors
 /// [`Error::MissingData`] and [`Error::File`] for files that cannot be found or read;
@@ -97,8 +97,8 @@ pub fn data_set(
     })
 }
 
-/// The training and the validation part: the last sixth, or a random sixth, always the same,
-/// if the images are sorted by class, so that the last sixth lacks classes.
+/// The training and the validation part: the last sixth, or a random sixth, always the
+/// same, if the images are sorted by class, so that the last sixth lacks classes.
 fn divided(all: Images) -> (Images, Images) {
     let count = all.labels().len() / 6;
     let (train, validation) = all.split_last(count);

@@ -163,8 +163,8 @@ impl Examples for Images {
     }
 }
 
-/// How far each image of a batch is moved: pixels down and to the right, and 1 for a mirrored
-/// image. `None` without augmentation.
+/// How far each image of a batch is moved: pixels down and to the right, and 1 for a
+/// mirrored image. `None` without augmentation.
 fn moves(count: usize, augment: &Augment<'_>) -> Option<Vec<[i32; 3]>> {
     let (shift, step) = (augment.shift, augment.step);
     if shift == 0 && !augment.flip {
@@ -205,7 +205,8 @@ impl Examples for OnGpu {
         let index: Vec<u32> = indices.iter().map(|&index| index as u32).collect();
         let index = Tensor::from_vec(index, indices.len(), device)?;
         let moves = augment.and_then(|augment| moves(indices.len(), augment));
-        // Sent as the bits of unsigned numbers: candle has no signed ones of 32 bits here.
+        // Sent as the bits of unsigned numbers: candle has no signed ones of 32 bits
+        // here.
         let upload = |moves: Vec<[i32; 3]>| {
             let bits: Vec<u32> = moves.into_iter().flatten().map(|by| by as u32).collect();
             Tensor::from_vec(bits, (indices.len(), 3), device)

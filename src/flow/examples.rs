@@ -36,16 +36,17 @@ pub trait Examples: Send + Sync {
         self.len() == 0
     }
 
-    /// The examples at `indices`, augmented if `augment` is given. They are on the CPU, but
-    /// for those of [`on_device`](Self::on_device): images as `f32` in `[0, 1]`, tokens as `u32`.
+    /// The examples at `indices`, augmented if `augment` is given. They are on the CPU,
+    /// but for those of [`on_device`](Self::on_device): images as `f32` in `[0, 1]`,
+    /// tokens as `u32`.
     ///
     /// # Errors
     /// Errors of candle.
     fn batch(&self, indices: &[usize], augment: Option<&Augment<'_>>) -> Result<Batch>;
 
-    /// The same examples, stored on a device: each batch is made there, with the same numbers.
-    /// `None` if they are not stored there, which is the default; the trainer then copies
-    /// each batch.
+    /// The same examples, stored on a device: each batch is made there, with the same
+    /// numbers. `None` if they are not stored there, which is the default; the trainer
+    /// then copies each batch.
     ///
     /// # Errors
     /// Errors of candle.

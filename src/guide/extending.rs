@@ -39,8 +39,8 @@
 //!   [`Stack`](crate::wiring::stack::Stack). `onward new my-rule --kind architecture`
 //!   writes one.
 //!
-//! [`preset!`](crate::preset) adds the settings of a paper to an architecture, in the file of
-//! the rule: `onward train progressive --preset my_rule`.
+//! [`preset!`](crate::preset) adds the settings of a paper to an architecture, in the
+//! file of the rule: `onward train progressive --preset my_rule`.
 //!
 //! # Four rules
 //!
@@ -107,6 +107,6 @@
 //!
 //! # Names and versions
 //!
-//! Two linked crates cannot register the same name for the same kind; the error names both crates. A
-//! crate that no program mentions is not linked: write `use my_plugins as _;`.
-//! `UPDATING.md` says what a new version may change in the traits.
+//! Two linked crates cannot register the same name for the same kind; the error names
+//! both crates. A crate that no program mentions is not linked: write `use my_plugins as
+//! _;`. `UPDATING.md` says what a new version may change in the traits.

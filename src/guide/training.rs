@@ -28,9 +28,10 @@
 //! `compare` trains every method on every data set with every seed, each run in a process
 //! of its own, and writes one table: validation and test, the class of the rule, time and
 //! memory. Backpropagation and layers that stay random are in every table. A method is
-//! `ARCHITECTURE:PRESET,KEY=VALUE,…`. A method that fails is a row with its reason.
-//! After an interruption, run the same command again to continue. `sweep` varies the settings of one method,
-//! chooses by the validation part, and shows the test result of the best one alone.
+//! `ARCHITECTURE:PRESET,KEY=VALUE,…`. A method that fails is a row with its reason. After
+//! an interruption, run the same command again to continue. `sweep` varies the settings
+//! of one method, chooses by the validation part, and shows the test result of the best
+//! one alone.
 //!
 //! `certify` changes the variables of one block after the other, and compares bit by bit
 //! what that changes in the update of the others
@@ -38,10 +39,10 @@
 //!
 //! # Starting from weights
 //!
-//! `--set init=RUN`, or a file of safetensors, sets every variable that has the same name;
-//! the others stay random. A model that was changed elsewhere comes back this way: the
-//! names and shapes are those of `model.safetensors`, as any program for that format shows
-//! them, without its metadata (the header's key `onward`).
+//! `--set init=RUN`, or a file of safetensors, sets every variable that has the same
+//! name; the others stay random. A model that was changed elsewhere comes back this way:
+//! the names and shapes are those of `model.safetensors`, as any program for that format
+//! shows them, without its metadata (the header's key `onward`).
 //!
 //! # From Rust
 //!
@@ -96,9 +97,9 @@
 //! and the values that are allowed. The result is written to `config.toml` in the folder
 //! of the run, and repeats the run.
 //!
-//! The checkpoints of a run have its settings, too. If `config.toml` is edited afterwards,
-//! `resume`, `evaluate` and `predict` refuse it and name the setting. To change one on
-//! purpose: `onward resume RUN --set lr=0.001`.
+//! The checkpoints of a run have its settings, too. If `config.toml` is edited
+//! afterwards, `resume`, `evaluate` and `predict` refuse it and name the setting. To
+//! change one on purpose: `onward resume RUN --set lr=0.001`.
 //!
 //! # How to read a result
 //!

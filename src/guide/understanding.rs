@@ -58,9 +58,9 @@
 //! # Why a run repeats itself
 //!
 //! There is no generator whose state has to be saved. All random numbers are drawn from
-//! `(seed, purpose, index)`, where the index is a step or an epoch, so a resumed run draws the numbers that it would have drawn.
-//! Work is divided among threads by rows, never within a sum, so the number of threads
-//! changes no bit.
+//! `(seed, purpose, index)`, where the index is a step or an epoch, so a resumed run
+//! draws the numbers that it would have drawn. Work is divided among threads by rows,
+//! never within a sum, so the number of threads changes no bit.
 //!
 //! # Why it is fast
 //!

@@ -309,8 +309,9 @@ impl ChannelStats {
     }
 }
 
-/// `max(z, slope·z)` with `z = (x − mean) / √(variance + 10⁻⁵) + bias`, `x` of `(R, N, …)`
-/// and `bias` of `(N,)`. Without moments `z = x + bias`. With the slope 0 this is a ReLU.
+/// `max(z, slope·z)` with `z = (x − mean) / √(variance + 10⁻⁵) + bias`, `x` of `(R, N,
+/// …)` and `bias` of `(N,)`. Without moments `z = x + bias`. With the slope 0 this is a
+/// ReLU.
 ///
 /// # Errors
 /// Errors of candle.

@@ -31,8 +31,8 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// `x`, `(B, …)`, as a matrix `(B, D)` whose columns are contiguous. Copies only if they are
-/// not.
+/// `x`, `(B, …)`, as a matrix `(B, D)` whose columns are contiguous. Copies only if they
+/// are not.
 pub(super) fn matrix_of(x: &Tensor) -> Result<Tensor> {
     let matrix = match x.rank() {
         2 => x.clone(),

@@ -160,8 +160,8 @@ pub(crate) fn accumulate_here(dst: &mut [f32], keep: f32, a: Matrix<'_>, b: Matr
     unsafe { panel.work(keep, 1., &|_, _, _: &mut [f32], _: &mut [f32]| ()) };
 }
 
-/// Computes `dst ← dst + factor·a·b` on this thread, in double precision. The rows of `dst`
-/// are `stride` elements apart.
+/// Computes `dst ← dst + factor·a·b` on this thread, in double precision. The rows of
+/// `dst` are `stride` elements apart.
 ///
 /// # Panics
 /// As [`accumulate`].
@@ -181,17 +181,19 @@ pub(crate) fn add_product(
     );
     assert!(b.columns <= stride, "the rows of a result must not overlap");
     assert!(a.fits() && b.fits(), "a matrix must fit its slice");
-    // SAFETY: `dst` is lent to this function alone and has room for the product, whose rows do
-    // not overlap since `b.columns` is at most `stride`; the matrices fit their slices.
+    // SAFETY: `dst` is lent to this function alone and has room for the product, whose
+    // rows do not overlap since `b.columns` is at most `stride`; the matrices fit their
+    // slices.
     unsafe { multiply(dst.as_mut_ptr(), stride, [1., factor], a, b) }
 }
 
-/// `dst ← keep·dst + factor·a·b` on this thread, for `[keep, factor]`, with `keep` 0 or 1.
+/// `dst ← keep·dst + factor·a·b` on this thread, for `[keep, factor]`, with `keep` 0 or
+/// 1.
 ///
 /// # Safety
-/// `dst` must have room for `a.rows` rows of `b.columns` elements, `stride` apart, which no
-/// other code accesses during the call; they are read only if `keep` is 1. `a` and `b` must
-/// fit their slices, and each other.
+/// `dst` must have room for `a.rows` rows of `b.columns` elements, `stride` apart, which
+/// no other code accesses during the call; they are read only if `keep` is 1. `a` and `b`
+/// must fit their slices, and each other.
 unsafe fn multiply<T: Copy + PartialEq + From<u8> + 'static>(
     dst: *mut T,
     stride: usize,

@@ -3,8 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-/// The free memory in bytes: that of the machine, or what a container or a batch system leaves
-/// of it.
+/// The free memory in bytes: that of the machine, or what a container or a batch system
+/// leaves of it.
 pub(crate) fn available() -> Option<u64> {
     let of_machine = of_machine();
     [of_machine, of_groups()].into_iter().flatten().min()

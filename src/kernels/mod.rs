@@ -2,9 +2,9 @@
 //!
 //! Every function has several forms. The plain form uses candle's operations and runs on
 //! any device, with any element type. The fast forms, for `f32` on the CPU and on a GPU
-//! with CUDA, need one pass over memory instead of several, and on a GPU nothing waits. All
-//! give the same numbers within rounding. The fast forms give the same bits with any number
-//! of threads: work is divided among rows or columns, never within a sum.
+//! with CUDA, need one pass over memory instead of several, and on a GPU nothing waits.
+//! All give the same numbers within rounding. The fast forms give the same bits with any
+//! number of threads: work is divided among rows or columns, never within a sum.
 
 /// Returns the form for a GPU, if the tensor is there.
 macro_rules! on_gpu {
@@ -39,8 +39,8 @@ pub(crate) use cpu::{add, for_rows, is_fast, with_rows, with_values, with_values
 
 use crate::error::{Error, Result};
 
-/// Sets whether the numbers of matrix products on a GPU are rounded to TensorFloat-32, for all
-/// runs of the process.
+/// Sets whether the numbers of matrix products on a GPU are rounded to TensorFloat-32,
+/// for all runs of the process.
 #[allow(unused_variables)]
 pub(crate) fn round_products(to_tf32: bool) {
     #[cfg(feature = "cuda")]
@@ -66,8 +66,8 @@ pub(crate) fn gpu_name(device: &Device) -> Option<String> {
     None
 }
 
-/// The number of blocks that learn at the same time: one per thread on the CPU; on a GPU one,
-/// since all work is in one stream.
+/// The number of blocks that learn at the same time: one per thread on the CPU; on a GPU
+/// one, since all work is in one stream.
 pub fn beside(device: &Device) -> usize {
     match device {
         Device::Cpu => rayon::current_num_threads(),
@@ -101,8 +101,8 @@ pub(crate) fn total(numbers: &[(Tensor, f64)]) -> Result<Tensor> {
     Ok(Tensor::cat(&weighted, 0)?.sum_keepdim(0)?)
 }
 
-/// Rows of this length, where there is a fast form: `x[r]·length / max(‖x[r]‖, shortest)`,
-/// `(R, D)`.
+/// Rows of this length, where there is a fast form: `x[r]·length / max(‖x[r]‖,
+/// shortest)`, `(R, D)`.
 #[allow(unused_variables)]
 pub(crate) fn unit_rows(x: &Tensor, length: f64, shortest: f64) -> Result<Option<Tensor>> {
     #[cfg(feature = "cuda")]
@@ -354,8 +354,8 @@ pub fn cell_means(x: &Tensor, [down, across]: [usize; 2]) -> Result<Tensor> {
     Ok(means.reshape((rows, channels, height / down, width / across))?)
 }
 
-/// The gradient of [`cell_means`] with respect to its input, given that with respect to its
-/// output.
+/// The gradient of [`cell_means`] with respect to its input, given that with respect to
+/// its output.
 ///
 /// # Errors
 /// Errors of candle.

@@ -1,5 +1,5 @@
-//! Sums of products in double precision, and the equations that they give: least squares in
-//! closed form.
+//! Sums of products in double precision, and the equations that they give: least squares
+//! in closed form.
 
 use std::cell::Cell;
 
@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 /// The rows and columns that are eliminated together.
 const BLOCK: usize = 64;
 
-/// The rows of a result that one thread computes. Constant, so that the bits do not depend
-/// on the number of threads.
+/// The rows of a result that one thread computes. Constant, so that the bits do not
+/// depend on the number of threads.
 const PANEL: usize = 256;
 
 /// Adds `rowsᵀ·rows` to the lower triangle of `sum`, `(D, D)`, for `rows`, `(R, D)`; both
@@ -55,8 +55,8 @@ pub(crate) fn add(sum: &Var, a: &Tensor) -> Result<()> {
 
 /// `(S + λ·I)⁻¹·P` with `λ = ridge·trace(S) / D`: `(D, C)` in `f64`, on the CPU.
 ///
-/// `squares` is `S`, symmetric, of which the lower triangle is read: `(D, D)`. `products` is
-/// `P`, `(D, C)`.
+/// `squares` is `S`, symmetric, of which the lower triangle is read: `(D, D)`. `products`
+/// is `P`, `(D, C)`.
 ///
 /// # Errors
 /// [`Error::Unfit`] if the matrix is not positive definite.
@@ -76,7 +76,8 @@ pub(crate) fn solve(squares: &Tensor, products: &Tensor, ridge: f64) -> Result<T
     Ok(Tensor::from_vec(right, (size, columns), &Device::Cpu)?)
 }
 
-/// Cholesky's decomposition in place: the lower triangle becomes `L` with `L·Lᵀ` the matrix.
+/// Cholesky's decomposition in place: the lower triangle becomes `L` with `L·Lᵀ` the
+/// matrix.
 fn factor(matrix: &mut [f64], size: usize) -> Result<()> {
     for first in (0..size).step_by(BLOCK) {
         let end = (first + BLOCK).min(size);

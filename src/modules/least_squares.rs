@@ -9,8 +9,8 @@ use crate::kernels::{self, normal_equations};
 
 /// `y = x·M + c` by ridge regression.
 ///
-/// `(M; c) = (XᵀX + λ·I)⁻¹·XᵀY` with the rows `x`, followed by 1, and the targets `y` that
-/// were added since the last solution; `λ = ridge·trace(XᵀX) / (D + 1)`.
+/// `(M; c) = (XᵀX + λ·I)⁻¹·XᵀY` with the rows `x`, followed by 1, and the targets `y`
+/// that were added since the last solution; `λ = ridge·trace(XᵀX) / (D + 1)`.
 ///
 /// | tensor | shape        |                                               |
 /// |--------|--------------|-----------------------------------------------|
@@ -19,8 +19,8 @@ use crate::kernels::{self, normal_equations};
 /// | `XᵀX`  | `(D + 1, D + 1)` | the state `squares`, `f64`, its lower triangle |
 /// | `XᵀY`  | `(D + 1, C)` | the state `products`, `f64`                   |
 ///
-/// The sums are part of a checkpoint. In another order of the rows they are the same within
-/// rounding, so they can also be made in parts and added.
+/// The sums are part of a checkpoint. In another order of the rows they are the same
+/// within rounding, so they can also be made in parts and added.
 pub struct LeastSquares {
     ridge: f64,
     map: Var,

@@ -118,8 +118,8 @@ impl Linear {
         )?)
     }
 
-    /// The fast form on a GPU: a product for each dense part, then one pass that adds them
-    /// and the rows that one-hot parts pick.
+    /// The fast form on a GPU: a product for each dense part, then one pass that adds
+    /// them and the rows that one-hot parts pick.
     #[cfg(feature = "cuda")]
     fn forward_on_gpu(&self, input: &Input, relu: bool) -> Result<Tensor> {
         let weight = self.weight.1.as_detached_tensor();

@@ -45,9 +45,8 @@ impl PeerNorm {
 
     /// The gradient with respect to the inputs of the ReLU, `(V·B, N)`.
     ///
-    /// It is [`kernels::gate`] of the gradient. If there is a `peer`, its term is added to
-    /// the first `rows` rows, those of the positive views of `batch`
-    /// examples.
+    /// It is [`kernels::gate`] of the gradient. If there is a `peer`, its term is added
+    /// to the first `rows` rows, those of the positive views of `batch` examples.
     ///
     /// # Errors
     /// Errors of candle, for example if shapes do not match.
@@ -72,8 +71,8 @@ impl PeerNorm {
         gated.with_common(&excess, rows)
     }
 
-    /// The same in one pass. Rows of zeros are multiplied like all others on a GPU, so the
-    /// common row is not kept apart.
+    /// The same in one pass. Rows of zeros are multiplied like all others on a GPU, so
+    /// the common row is not kept apart.
     #[cfg(feature = "cuda")]
     fn gate_on_gpu(
         peer: Option<&Self>,

@@ -44,9 +44,9 @@ crate::settings! {
 /// | `b`    | `(N,)`      | the variable `bias`, starts at 0  |
 /// | `a`    | `(R, N, …)` | the activity                      |
 ///
-/// `norm(z) = (z − mean) / √(variance + 10⁻⁵)`, over the batch and all pixels of a channel
-/// (`batch`), or over a whole example (`group`). There is no learned scale: what follows a
-/// layer is linear and has its own.
+/// `norm(z) = (z − mean) / √(variance + 10⁻⁵)`, over the batch and all pixels of a
+/// channel (`batch`), or over a whole example (`group`). There is no learned scale: what
+/// follows a layer is linear and has its own.
 ///
 /// # Reference
 /// Ioffe and Szegedy, "Batch Normalization", 2015 (<https://arxiv.org/abs/1502.03167>);
@@ -108,8 +108,8 @@ impl Rectifier {
         Ok(activity)
     }
 
-    /// What a gradient is multiplied by between the activity and `n`. `gain` is the factor
-    /// of units that dropout kept.
+    /// What a gradient is multiplied by between the activity and `n`. `gain` is the
+    /// factor of units that dropout kept.
     pub fn gate(&self, gain: f64) -> Gate {
         let slope = self.spec.slope;
         Gate { slope, gain }

@@ -9,8 +9,9 @@ use crate::kernels;
 const COEFFICIENTS: [f64; 3] = [3.4445, -4.7750, 2.0315];
 const REPETITIONS: usize = 5;
 
-/// One step of a variable of at least two dimensions, seen as a matrix of its first dimension
-/// and the rest, `(M, K)`; of three dimensions, as a matrix for each location, `(L, M, K)`:
+/// One step of a variable of at least two dimensions, seen as a matrix of its first
+/// dimension and the rest, `(M, K)`; of three dimensions, as a matrix for each location,
+/// `(L, M, K)`:
 ///
 /// `v ← μ·v + (1 − μ)·g`, `w ← shrink·w − rate·√max(M, K)·orthogonal(μ·v + (1 − μ)·g)`.
 ///
@@ -44,8 +45,8 @@ fn changed(u: &Tensor) -> Result<Tensor> {
     Ok((orthogonal(u)? * (rows.max(columns) as f64).sqrt())?)
 }
 
-/// A matrix with about the same singular vectors and singular values near 1, by Newton and
-/// Schulz's iteration.
+/// A matrix with about the same singular vectors and singular values near 1, by Newton
+/// and Schulz's iteration.
 fn orthogonal(matrix: &Tensor) -> Result<Tensor> {
     let (rows, columns) = matrix.dims2()?;
     let length = matrix.sqr()?.sum_all()?.sqrt()?;

@@ -50,8 +50,8 @@ impl Facts {
 
 const CLASSES: usize = 4;
 
-/// The facts of a plugin; nothing of one that cannot be built for a small example, and of a
-/// layer that follows the goodness.
+/// The facts of a plugin; nothing of one that cannot be built for a small example, and of
+/// a layer that follows the goodness.
 pub(crate) fn of(info: &Info) -> Facts {
     found(info).ok().flatten().unwrap_or_default()
 }

@@ -26,9 +26,9 @@ crate::settings! {
         /// The source of positive and negative views. Default: from the architecture's
         /// preset.
         sampler: Option<Pick<dyn NegativeSampler>> = None;
-        /// The weights to start from: the folder of a run, or a file of safetensors with the
-        /// names of a run's `model.safetensors`. Variables that it does not have are random.
-        /// Default: all are random.
+        /// The weights to start from: the folder of a run, or a file of safetensors with
+        /// the names of a run's `model.safetensors`. Variables that it does not have are
+        /// random. Default: all are random.
         init: Option<String> = None;
         /// The seed of all random numbers of the run.
         seed: u64 = 1;

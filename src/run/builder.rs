@@ -178,11 +178,11 @@ impl RunBuilder {
         Ok(run)
     }
 
-    /// The configuration of an opened run. Its `config.toml` must have the settings of the
-    /// checkpoint beside it, except for those that are set on purpose now.
+    /// The configuration of an opened run. Its `config.toml` must have the settings of
+    /// the checkpoint beside it, except for those that are set on purpose now.
     ///
-    /// A process that was killed while it changed settings leaves a state with the new ones
-    /// and a file with the old ones; those of the state then count.
+    /// A process that was killed while it changed settings leaves a state with the new
+    /// ones and a file with the old ones; those of the state then count.
     fn bound(&self, folder: &Path, header: &Header) -> Result<Config> {
         let config = self.config()?;
         let wanted = header.settings.as_ref();
@@ -209,8 +209,8 @@ impl RunBuilder {
         Err(Error::run(folder.join(CONFIG), problem))
     }
 
-    /// The configuration with the settings of a checkpoint instead of those in the file. Data
-    /// and what is set on purpose stay.
+    /// The configuration with the settings of a checkpoint instead of those in the file.
+    /// Data and what is set on purpose stay.
     fn with_settings(&self, settings: &str) -> Result<Config> {
         let mut builder = self.clone();
         let file = &mut builder.sources[0].table;

@@ -46,7 +46,8 @@ pub(crate) struct Header {
     /// The settings that were changed on purpose since the run began.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changes: Vec<String>,
-    /// The sums of the reports of this epoch, or of the last one; in a training state only.
+    /// The sums of the reports of this epoch, or of the last one; in a training state
+    /// only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sums: Vec<Sums>,
     /// The number of complete epochs.
@@ -218,7 +219,8 @@ fn read_header(path: &Path, bytes: &[u8]) -> Result<Header> {
     Ok(header)
 }
 
-/// The header of a checkpoint, without a look at its tensors; `None` if it cannot be read.
+/// The header of a checkpoint, without a look at its tensors; `None` if it cannot be
+/// read.
 pub(crate) fn header_of(path: &Path) -> Option<Header> {
     let mut file = disk::open(path).ok()?;
     let mut length = [0; 8];

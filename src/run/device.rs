@@ -8,8 +8,8 @@ use candle_core::{Device, DeviceLocation};
 use crate::error::{Error, Result};
 use crate::kernels;
 
-/// Opens the device with this name: `cpu`, `cuda`, `cuda:1`, `metal`; `auto` is the first GPU
-/// that this program can use, else the CPU.
+/// Opens the device with this name: `cpu`, `cuda`, `cuda:1`, `metal`; `auto` is the first
+/// GPU that this program can use, else the CPU.
 ///
 /// # Errors
 /// [`Error::Device`] if there is no such device, or the program was built without support

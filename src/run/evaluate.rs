@@ -83,8 +83,8 @@ impl Run {
         Ok(evaluation.by(preferred.unwrap_or(&first)))
     }
 
-    /// The number of examples that are evaluated at once: a search computes every layer for
-    /// every class. Architectures for text divide it themselves.
+    /// The number of examples that are evaluated at once: a search computes every layer
+    /// for every class. Architectures for text divide it themselves.
     pub(super) fn evaluation_batch(&self) -> usize {
         let classes = self.candidates();
         let of_example = self.widest().saturating_mul(classes).max(1);
@@ -106,8 +106,8 @@ impl Run {
         widths.copied().max().unwrap_or(1)
     }
 
-    /// Refuses a training that does not fit into memory: the system would kill the process
-    /// without a message.
+    /// Refuses a training that does not fit into memory: the system would kill the
+    /// process without a message.
     pub(super) fn check_memory(&self) -> Result<()> {
         let net = self.architecture.net();
         let optimisers = net.blocks.iter().map(|block| block.optimiser());

@@ -30,8 +30,8 @@ impl Folder {
         &self.path
     }
 
-    /// Refuses to go on if the folder is no longer the one that was locked: it was moved or
-    /// removed, or something else was put in its place, which is not touched.
+    /// Refuses to go on if the folder is no longer the one that was locked: it was moved
+    /// or removed, or something else was put in its place, which is not touched.
     pub fn check(&self) -> Result<()> {
         let found = fs::symlink_metadata(self.path.join(LOCK));
         let found = found.and_then(|found| Ok((found, self.lock.metadata()?)));
@@ -107,8 +107,8 @@ impl Folder {
         })
     }
 
-    /// Removes the folder of a run that failed before its first checkpoint, so that the next
-    /// try can use its name. Files of others stay, and so does the folder then.
+    /// Removes the folder of a run that failed before its first checkpoint, so that the
+    /// next try can use its name. Files of others stay, and so does the folder then.
     pub fn discard(&self) {
         let saved = [STATE, MODEL, SUMMARY];
         let is_saved = saved.iter().any(|name| self.path.join(name).exists());

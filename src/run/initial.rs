@@ -13,12 +13,13 @@ use crate::flow::vars::Vars;
 
 /// Sets every variable of the model that a file has under its name, and says which ones.
 ///
-/// `path` is the folder of a run, or a file of safetensors: a model of this program, or one
-/// that was written or edited elsewhere, with the names and shapes of a run's model.
+/// `path` is the folder of a run, or a file of safetensors: a model of this program, or
+/// one that was written or edited elsewhere, with the names and shapes of a run's model.
 ///
 /// # Errors
-/// [`Error::Run`] if the file cannot be read, is damaged, has no variable of the network or
-/// one with numbers that are not finite; [`Error::Shape`] if a variable has another shape.
+/// [`Error::Run`] if the file cannot be read, is damaged, has no variable of the network
+/// or one with numbers that are not finite; [`Error::Shape`] if a variable has another
+/// shape.
 pub(super) fn load(path: &str, vars: &Vars) -> Result<()> {
     let path = at_home(path);
     let file = match path.is_dir() {

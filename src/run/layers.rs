@@ -23,8 +23,8 @@ const INPUTS: usize = 2048;
 const RIDGE: f64 = 0.001;
 
 impl Run {
-    /// The activity of every layer for each of `examples`, `(B, …)`, without a label in the
-    /// input: the name of the block, and a tensor `(B, …)`.
+    /// The activity of every layer for each of `examples`, `(B, …)`, without a label in
+    /// the input: the name of the block, and a tensor `(B, …)`.
     ///
     /// # Errors
     /// [`Error::Unfit`] if the architecture does not show its activities; errors of the
@@ -48,9 +48,9 @@ impl Run {
     }
 
     /// The score of a probe on each layer: ridge regression from its activity, scaled to
-    /// mean square 1, to the one-hot label. The probe learns from at most
-    /// 10,000 training examples, evenly spaced; maps are averaged over a grid that leaves at most
-    /// 2048 numbers.
+    /// mean square 1, to the one-hot label. The probe learns from at most 10,000 training
+    /// examples, evenly spaced; maps are averaged over a grid that leaves at most 2048
+    /// numbers.
     ///
     /// # Errors
     /// As [`Run::activities`]; [`Error::Unfit`] for data with a label for each position.

@@ -18,13 +18,14 @@ use crate::optim::Span;
 use crate::plugin::config::NO_PRESET;
 use crate::plugin::source::Source;
 
-/// What the update of every block depends on, found by experiment: [`RunBuilder::certify`].
+/// What the update of every block depends on, found by experiment:
+/// [`RunBuilder::certify`].
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Certificate {
     /// The blocks, from the input on.
     pub blocks: Vec<Locality>,
-    /// The most blocks that a signal crosses on its way back, heads behind the last block; 0
-    /// for a local rule.
+    /// The most blocks that a signal crosses on its way back, heads behind the last
+    /// block; 0 for a local rule.
     pub crossed: usize,
 }
 
@@ -39,11 +40,11 @@ pub struct Locality {
     /// on. 1 or 2 for a layer with a classifier of its own; a whole network in one block
     /// shows here.
     pub within: usize,
-    /// Blocks whose activity reaches it: those below it, and those whose change changes its
-    /// goodness.
+    /// Blocks whose activity reaches it: those below it, and those whose change changes
+    /// its goodness.
     pub activity: Vec<String>,
-    /// Blocks above it and heads that change its update but not its goodness: a signal comes
-    /// back from them, a gradient or a number such as their goodness.
+    /// Blocks above it and heads that change its update but not its goodness: a signal
+    /// comes back from them, a gradient or a number such as their goodness.
     pub signal: Vec<String>,
     /// Blocks and heads that matter only for the views, since the sampler makes them from
     /// the prediction of the network: hard negatives, an error in the input.
@@ -51,8 +52,8 @@ pub struct Locality {
 }
 
 impl Certificate {
-    /// Whether no signal comes back to any block, and no block holds more than a layer and
-    /// its classifier ([`USUAL_WITHIN`]).
+    /// Whether no signal comes back to any block, and no block holds more than a layer
+    /// and its classifier ([`USUAL_WITHIN`]).
     pub fn is_local(&self) -> bool {
         let is_layer = |block: &Locality| block.within <= USUAL_WITHIN;
         self.crossed == 0 && self.blocks.iter().all(is_layer)
@@ -73,15 +74,16 @@ impl RunBuilder {
     /// Measures on which other blocks the update of each block depends.
     ///
     /// The network is built again for every part: each block, each head, and the learned
-    /// variables outside them. The variables of that part are changed, and all blocks take
-    /// one step on the same examples with the same random numbers. Then the variables of
-    /// every other block are compared bit by bit with those of a step without the change.
-    /// This is done for the first and the second step of every span, and again with a
-    /// prediction that never changes, which shows what comes through the views alone.
+    /// variables outside them. The variables of that part are changed, and all blocks
+    /// take one step on the same examples with the same random numbers. Then the
+    /// variables of every other block are compared bit by bit with those of a step
+    /// without the change. This is done for the first and the second step of every span,
+    /// and again with a prediction that never changes, which shows what comes through the
+    /// views alone.
     ///
     /// What a rule says of its class does not count. One thing is taken from its reports:
-    /// where a change above a block changes the goodness that the block reports, the block
-    /// is taken to see the activity above it, as in a recurrent network.
+    /// where a change above a block changes the goodness that the block reports, the
+    /// block is taken to see the activity above it, as in a recurrent network.
     ///
     /// # Errors
     /// As [`RunBuilder::build`]; errors of the step.
@@ -310,7 +312,8 @@ impl Parts {
     }
 }
 
-/// The variables of a block or, after the blocks, of a head or, after the heads, of neither.
+/// The variables of a block or, after the blocks, of a head or, after the heads, of
+/// neither.
 fn variables(run: &Run, part: usize) -> Vec<(String, Var)> {
     let net = run.architecture().net();
     let of_block = |part: usize| net.blocks.get(part).map(|block| block.optimiser());

@@ -232,7 +232,8 @@ impl Run {
     /// `(B, C)`, or `(B, P, C)` with positions. Higher is better.
     ///
     /// # Errors
-    /// [`Error::Usage`](crate::Error::Usage) for an unknown readout; errors of the plugins.
+    /// [`Error::Usage`](crate::Error::Usage) for an unknown readout; errors of the
+    /// plugins.
     pub fn scores(&self, examples: Tensor, readout: &str) -> Result<Tensor> {
         let readout = self.architecture.net().readout(readout)?;
         let batch = self.prepare(&Batch::unlabelled(examples)?)?;

@@ -14,8 +14,8 @@ use crate::run::summary;
 /// The answer of a network for one picture.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
-    /// The number of the best class; `None` if nothing can be seen in the picture, such as on
-    /// a blank page.
+    /// The number of the best class; `None` if nothing can be seen in the picture, such
+    /// as on a blank page.
     pub best: Option<usize>,
     /// The name of the best class.
     pub class: Option<String>,
@@ -44,8 +44,9 @@ impl Run {
     /// ```
     ///
     /// # Errors
-    /// [`Error::File`] and [`Error::Data`] for files that are no pictures; [`Error::Usage`]
-    /// if the network's examples are not images, or for an unknown readout.
+    /// [`Error::File`] and [`Error::Data`] for files that are no pictures;
+    /// [`Error::Usage`] if the network's examples are not images, or for an unknown
+    /// readout.
     pub fn predict<P: AsRef<Path> + Sync>(
         &self,
         files: &[P],
@@ -85,8 +86,8 @@ impl Run {
             .collect()
     }
 
-    /// The readout that answers by default: the one that validation chose, else the setting
-    /// `readout`, else the first one of the network.
+    /// The readout that answers by default: the one that validation chose, else the
+    /// setting `readout`, else the first one of the network.
     pub fn preferred_readout(&self) -> String {
         let folders = [self.folder(), self.origin.as_deref()];
         let of_folder = |folder: &Path| {

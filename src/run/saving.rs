@@ -19,8 +19,8 @@ impl Run {
         header.is_ok_and(|header| checkpoint::is_of(&folder.join(MODEL), &header))
     }
 
-    /// Writes what a run that was killed had no time for, and settings that were changed on
-    /// purpose: the state first, which everything else follows from.
+    /// Writes what a run that was killed had no time for, and settings that were changed
+    /// on purpose: the state first, which everything else follows from.
     pub(super) fn bring_up_to_date(&mut self, folder: &Path) -> Result<()> {
         self.check_folder(folder)?;
         if let Some(previous) = &self.previous {
@@ -367,8 +367,8 @@ fn is_same(a: &Path, b: &Path) -> bool {
     a == b || real(a).is_some_and(|a| real(b) == Some(a))
 }
 
-/// Writes `config.toml`. If it has the same settings, with comments of the user, it stays as
-/// it is.
+/// Writes `config.toml`. If it has the same settings, with comments of the user, it stays
+/// as it is.
 fn write_settings(folder: &Path, settings: &toml::Table) -> Result<()> {
     let path = folder.join(CONFIG);
     let found = disk::read_text(&path).ok();

@@ -8,15 +8,16 @@ use crate::error::Result;
 use crate::plugin::config::{Config, NO_PRESET};
 use crate::plugin::source::Source;
 
-/// The settings without the data set: its files may be elsewhere today, and its content is
-/// bound by fingerprints.
+/// The settings without the data set: its files may be elsewhere today, and its content
+/// is bound by fingerprints.
 pub(crate) fn of(config: &Config) -> String {
     let mut table = config.to_table();
     table.remove("data");
     toml::to_string(&table).expect("tables of plain values can be written")
 }
 
-/// Settings as a checkpoint or a summary has them, completed by the defaults of this version.
+/// Settings as a checkpoint or a summary has them, completed by the defaults of this
+/// version.
 ///
 /// # Errors
 /// As [`Config::resolve`].

@@ -78,8 +78,8 @@ impl Evaluation {
     }
 }
 
-/// The text of `summary.json`: the summary and, as its last entry, the checksum (CRC-32) of the
-/// text without that entry.
+/// The text of `summary.json`: the summary and, as its last entry, the checksum (CRC-32)
+/// of the text without that entry.
 pub(crate) fn to_text(summary: &Summary) -> String {
     let text = serde_json::to_string_pretty(summary).expect("plain values can be written");
     let checksum = checksum(&text);
@@ -179,7 +179,8 @@ pub struct Summary {
     pub test: Evaluation,
     /// The version of this program.
     pub version: String,
-    /// Settings that were changed on purpose on the way: no single command repeats the run.
+    /// Settings that were changed on purpose on the way: no single command repeats the
+    /// run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changes: Vec<String>,
     /// What it belongs to; of a run with a folder.
@@ -199,8 +200,8 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Whether the settings are those of a configuration. Settings that are newer than the
-    /// summary count as their defaults.
+    /// Whether the settings are those of a configuration. Settings that are newer than
+    /// the summary count as their defaults.
     pub(crate) fn is_of(&self, config: &Config) -> bool {
         let settings = settings::completed(&config.architecture, &self.settings);
         settings.is_ok_and(|settings| settings == settings::of(config))

@@ -168,7 +168,8 @@ impl Run {
         Ok(seconds)
     }
 
-    /// Refuses means that are not finite. On a GPU, a block does not look at its own loss.
+    /// Refuses means that are not finite. On a GPU, a block does not look at its own
+    /// loss.
     fn check(&self, means: &[(usize, StepReport<f64>)]) -> Result<()> {
         for (block, report) in means {
             let values = [

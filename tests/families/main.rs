@@ -1,8 +1,9 @@
-//! Families of rules unlike Forward-Forward. Those of `positions`, `shortcuts` and `trifecta`
-//! are plugins of about one page that are not part of the program and show that the contract
-//! supports them; the others are built in. Every plugin passes the trials of `onward::conformance` and is compared with an
-//! independent program, which is quoted above the expected numbers. The quoted programs use
-//! double precision and share these lines:
+//! Families of rules unlike Forward-Forward. Those of `positions`, `shortcuts` and
+//! `trifecta` are plugins of about one page that are not part of the program and show
+//! that the contract supports them; the others are built in. Every plugin passes the
+//! trials of `onward::conformance` and is compared with an independent program, which is
+//! quoted above the expected numbers. The quoted programs use double precision and share
+//! these lines:
 //!
 //! ```python
 //! import numpy as np

@@ -1,10 +1,10 @@
-//! Faults in every call that changes the folder of a run: kills before, after and within the
-//! call, and errors of the system. Whatever happened, the run is resumed and ends with the
-//! files of an undisturbed one.
+//! Faults in every call that changes the folder of a run: kills before, after and within
+//! the call, and errors of the system. Whatever happened, the run is resumed and ends
+//! with the files of an undisturbed one.
 //!
-//! By default a part of the calls is tried; with `ONWARD_FAULTS=all` every call of a longer
-//! run, and a table is printed:
-//! `ONWARD_FAULTS=all cargo test --test program injected -- --nocapture`.
+//! By default a part of the calls is tried; with `ONWARD_FAULTS=all` every call of a
+//! longer run, and a table is printed: `ONWARD_FAULTS=all cargo test --test program
+//! injected -- --nocapture`.
 #![cfg(target_os = "linux")]
 
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
-//! The files of a run belong together: one that was changed or exchanged is noticed, and a
-//! folder that is no longer the one that was opened is not written.
+//! The files of a run belong together: one that was changed or exchanged is noticed, and
+//! a folder that is no longer the one that was opened is not written.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -47,8 +47,8 @@ fn dense_weight(local: &Tensor, label: bool) -> Result<Tensor> {
         }
     }
     if label {
-        // The last channel is the label: pixels 0 and 2 are class 0. Each value is smaller
-        // than that of a single column by √2.
+        // The last channel is the label: pixels 0 and 2 are class 0. Each value is
+        // smaller than that of a single column by √2.
         let map = rows.split_off(rows.len() - 4);
         for class in 0..2 {
             rows.push(

@@ -130,8 +130,8 @@ fn a_model_older_than_the_state_is_not_used() -> Result<()> {
         model(&Run::open(&path)?.without_data().build()?),
         model(&run)
     );
-    // The model was written again. If both are of one moment, only the header of the state
-    // is read.
+    // The model was written again. If both are of one moment, only the header of the
+    // state is read.
     let read = |folder: &Path| std::fs::read(folder.join("model.safetensors")).unwrap();
     assert_ne!(read(&path), read(&old));
     copy("model.safetensors");
@@ -417,7 +417,8 @@ fn suggestions_of_data_override_the_default_preset_but_not_a_named_one() -> Resu
     Ok(())
 }
 
-/// Without standardisation the mean of white paper hides the ink, and the error is above 70%.
+/// Without standardisation the mean of white paper hides the ink, and the error is above
+/// 70%.
 #[test]
 fn dark_digits_on_white_paper_are_learned_by_default() -> Result<()> {
     let folder = tempfile::tempdir().unwrap();

@@ -63,8 +63,8 @@ impl Cell {
         self.folder.join(SUMMARY).is_file()
     }
 
-    /// The errors of a probe on each layer: on the validation part or, without one, on the
-    /// test part. Empty if the network does not show its layers.
+    /// The errors of a probe on each layer: on the validation part or, without one, on
+    /// the test part. Empty if the network does not show its layers.
     pub fn layers(&self) -> Vec<f64> {
         let errors = |part: &str| -> Option<Vec<f64>> {
             let mut evaluate = Command::new(std::env::current_exe().ok()?);
@@ -117,8 +117,8 @@ impl Cell {
     }
 }
 
-/// Runs this program with other arguments to its end. Its own process: a method that fails
-/// or runs out of memory takes nothing with it, and its memory is measured alone.
+/// Runs this program with other arguments to its end. Its own process: a method that
+/// fails or runs out of memory takes nothing with it, and its memory is measured alone.
 fn run_program(words: &[String], stop: &AtomicBool) -> Result<()> {
     let fault = |problem: String| Error::usage("run", problem);
     let program = std::env::current_exe().map_err(|error| fault(error.to_string()))?;

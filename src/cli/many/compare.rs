@@ -12,8 +12,8 @@ use crate::error::Result;
 
 #[derive(Args)]
 pub(in crate::cli) struct Compare {
-    /// Methods: an architecture, `architecture:preset`, or a file of settings; settings of
-    /// their own follow after commas, as in progressive:hinton,layer.dropout=0.1.
+    /// Methods: an architecture, `architecture:preset`, or a file of settings; settings
+    /// of their own follow after commas, as in progressive:hinton,layer.dropout=0.1.
     #[arg(required = true, value_name = "METHOD")]
     methods: Vec<Method>,
     #[command(flatten)]
@@ -25,8 +25,9 @@ pub(in crate::cli) struct Compare {
     /// validation part.
     #[arg(long)]
     layers: bool,
-    /// Folder of the runs and of the tables compare.md, compare.csv and compare.json. With
-    /// the same folder an interrupted comparison is continued, and runs that are there are kept.
+    /// Folder of the runs and of the tables compare.md, compare.csv and compare.json.
+    /// With the same folder an interrupted comparison is continued, and runs that are
+    /// there are kept.
     #[arg(long, value_name = "DIR", default_value = "runs/compare")]
     out: PathBuf,
 }

@@ -84,8 +84,8 @@ impl FromStr for Seeds {
 }
 
 impl Many {
-    /// The runs of these methods: the data sets in their order, of each the methods, of each
-    /// the seeds.
+    /// The runs of these methods: the data sets in their order, of each the methods, of
+    /// each the seeds.
     fn cells(&self, methods: &[Method], out: &Path) -> Result<Vec<Cell>> {
         for setting in &self.set {
             let key = setting.split('=').next().unwrap_or_default().trim();
@@ -140,8 +140,8 @@ impl Many {
         words
     }
 
-    /// Trains all runs that are not finished, one after the other, and calls `so_far` after
-    /// each. Says the result of each, with that on the test part if `with_test`.
+    /// Trains all runs that are not finished, one after the other, and calls `so_far`
+    /// after each. Says the result of each, with that on the test part if `with_test`.
     fn train(
         cells: &[Cell],
         out: &Path,

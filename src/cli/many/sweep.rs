@@ -19,8 +19,8 @@ pub(in crate::cli) struct Sweep {
     /// The values of a setting; with several of them every combination is trained.
     #[arg(long, value_name = "KEY=V1,V2,…")]
     grid: Vec<Grid>,
-    /// The range of a setting from which --random draws, evenly on a logarithmic scale. Whole
-    /// numbers give whole numbers: 50..500; else 50.0..500.0.
+    /// The range of a setting from which --random draws, evenly on a logarithmic scale.
+    /// Whole numbers give whole numbers: 50..500; else 50.0..500.0.
     #[arg(long, value_name = "KEY=LOW..HIGH", requires = "random")]
     range: Vec<Span>,
     /// Train only N combinations, drawn at random, always the same ones.

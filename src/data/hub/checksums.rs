@@ -31,8 +31,8 @@ pub(super) fn are_ours(folder: &Path) -> bool {
     folder.join(NAME).is_file()
 }
 
-/// What is wrong with the files of a data set in the cache, if there is anything. The user's
-/// own files are not looked at.
+/// What is wrong with the files of a data set in the cache, if there is anything. The
+/// user's own files are not looked at.
 pub(super) fn damage(folder: &Path, files: &[&str]) -> Option<String> {
     if !are_ours(folder) {
         return None;

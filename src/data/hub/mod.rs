@@ -27,9 +27,9 @@ pub struct Hub {
     /// The number of test images of each class. The total must differ from that of the
     /// training images.
     pub test: &'static [usize],
-    /// The content of the training and the test part, if it is known: for each part the sum,
-    /// modulo 2¹²⁸, of the first 16 bytes (the lowest first) of the SHA-256 of each image's
-    /// label and pixels, in hexadecimal. Other images are then refused.
+    /// The content of the training and the test part, if it is known: for each part the
+    /// sum, modulo 2¹²⁸, of the first 16 bytes (the lowest first) of the SHA-256 of each
+    /// image's label and pixels, in hexadecimal. Other images are then refused.
     pub content: Option<[&'static str; 2]>,
 }
 

@@ -31,15 +31,15 @@ const TEST: [&str; 2] = ["test", "testing"];
 /// Reads a data set from folders, one per class: `<dir>/<class>/<picture>`, resized to
 /// `shape`.
 ///
-/// If `<dir>/train/` and `<dir>/test/` exist, these are the parts, and `<dir>/val/`, if it
-/// exists, is the validation part. Their classes are matched by name. Otherwise a random
-/// sixth of all pictures is the test part; it stays the same as long as the files do. Without
-/// a folder for it, a sixth of the remaining pictures is the validation part.
+/// If `<dir>/train/` and `<dir>/test/` exist, these are the parts, and `<dir>/val/`, if
+/// it exists, is the validation part. Their classes are matched by name. Otherwise a
+/// random sixth of all pictures is the test part; it stays the same as long as the files
+/// do. Without a folder for it, a sixth of the remaining pictures is the validation part.
 ///
 /// # Errors
 /// [`Error::File`] and [`Error::Data`] for folders that cannot be read or have no classes
-/// or pictures, for classes that only a part has, and for broken pictures, unless `broken` is
-/// `skip`.
+/// or pictures, for classes that only a part has, and for broken pictures, unless
+/// `broken` is `skip`.
 pub fn data_set(dir: &Path, shape: [usize; 3], broken: Broken) -> Result<DataSet> {
     let parts = Parts::of(dir)?;
     let classes = classes_of(parts.train.as_deref().unwrap_or(dir))?;
@@ -227,8 +227,8 @@ impl Reader<'_> {
         self.read(dir, self.listed(dir, is_training)?)
     }
 
-    /// All pictures with their classes, in a fixed random order. Every class must have one if
-    /// this is the training part.
+    /// All pictures with their classes, in a fixed random order. Every class must have
+    /// one if this is the training part.
     fn listed(&self, dir: &Path, is_training: bool) -> Result<Vec<Listed>> {
         let (mut files, mut others) = (Vec::new(), BTreeMap::new());
         for (class, name) in self.classes.iter().enumerate() {

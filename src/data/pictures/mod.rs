@@ -23,9 +23,9 @@ const LONGEST: u32 = 20_000;
 /// The largest file in bytes.
 const LARGEST: u64 = 1 << 30;
 
-/// The bytes that a decoded picture may take, given those of its file. A photograph takes 10
-/// to 20 times its file; a file that promises far more is malicious, or a drawing that is
-/// larger than any use here.
+/// The bytes that a decoded picture may take, given those of its file. A photograph takes
+/// 10 to 20 times its file; a file that promises far more is malicious, or a drawing that
+/// is larger than any use here.
 fn room(file: usize) -> u64 {
     let free = memory::available().unwrap_or(u64::MAX);
     let promised = (64 << 20) + 64 * file as u64;
@@ -40,8 +40,8 @@ const MEDIUM: u64 = 16 << 20;
 /// The formats that are read, as users know them.
 pub(crate) const FORMATS: &str = "PNG, JPEG, WebP, BMP, TIFF or GIF";
 
-/// Reads a picture, recognised by its content. Transparent parts become white, or black where
-/// the picture could not be seen on white.
+/// Reads a picture, recognised by its content. Transparent parts become white, or black
+/// where the picture could not be seen on white.
 ///
 /// # Errors
 /// [`Error::File`] if it cannot be read; [`Error::Data`] if it is of none of the formats,
@@ -135,8 +135,8 @@ fn on_ground(image: &RgbaImage) -> DynamicImage {
     }
 }
 
-/// Converts a picture to the bytes of an example, channel by channel. `None` if the examples
-/// show an object and nothing can be seen in the picture.
+/// Converts a picture to the bytes of an example, channel by channel. `None` if the
+/// examples show an object and nothing can be seen in the picture.
 ///
 /// # Errors
 /// [`Error::Usage`] if the examples are not images of one or three channels.
@@ -165,8 +165,8 @@ pub fn example(image: &DynamicImage, spec: &ExampleSpec) -> Result<Option<Vec<u8
     Ok(Some((0..3).flat_map(channel).collect()))
 }
 
-/// The brightness of a picture. Of more than 8 bits, the brightest pixel is 1: cameras store
-/// 12 bits in 16.
+/// The brightness of a picture. Of more than 8 bits, the brightest pixel is 1: cameras
+/// store 12 bits in 16.
 fn grey(image: &DynamicImage) -> Grey {
     let is_deep = image.color().bytes_per_pixel() > image.color().channel_count();
     let grey = image.to_luma32f();

@@ -1,9 +1,10 @@
-//! The object in an image: a digit on paper, a chalk stroke on a board, a piece of clothing.
+//! The object in an image: a digit on paper, a chalk stroke on a board, a piece of
+//! clothing.
 //!
-//! Nothing is known about the brightness of the ground, so no fixed level decides. The ground
-//! is what the border of the image shows: a plane through its brightness, which follows a
-//! shadow. The object is what differs from it, whether darker or lighter, by more than Otsu's
-//! threshold (1979) and more than the grain of the ground.
+//! Nothing is known about the brightness of the ground, so no fixed level decides. The
+//! ground is what the border of the image shows: a plane through its brightness, which
+//! follows a shadow. The object is what differs from it, whether darker or lighter, by
+//! more than Otsu's threshold (1979) and more than the grain of the ground.
 
 use image::imageops::{self, FilterType};
 use image::{GrayImage, ImageBuffer, Luma};
@@ -11,18 +12,19 @@ use image::{GrayImage, ImageBuffer, Luma};
 /// Brightness of the pixels, from 0 to 1.
 pub type Grey = ImageBuffer<Luma<f32>, Vec<f32>>;
 
-/// The longest side of the image in which the object is searched. Grain is averaged away in a
-/// larger one.
+/// The longest side of the image in which the object is searched. Grain is averaged away
+/// in a larger one.
 const LONGEST: u32 = 320;
 /// The smallest difference in brightness that can be seen, as a share of the full range.
 const VISIBLE: f32 = 0.06;
-/// Objects stand out from the grain of the ground by this many of its standard deviations.
+/// Objects stand out from the grain of the ground by this many of its standard
+/// deviations.
 const ABOVE_GRAIN: f32 = 4.;
 /// A piece with less than this share of the largest piece's pixels is a speck.
 const SPECK: f32 = 0.02;
 
-/// Frames the object in an image: light on black, within a margin, with its centre of mass in
-/// the middle. `None` if nothing can be seen.
+/// Frames the object in an image: light on black, within a margin, with its centre of
+/// mass in the middle. `None` if nothing can be seen.
 pub fn framed(image: &Grey, width: u32, height: u32, margin: u32) -> Option<GrayImage> {
     let (longest, mut image) = (image.width().max(image.height()), image.clone());
     if longest > LONGEST {
@@ -59,8 +61,8 @@ pub fn framed(image: &Grey, width: u32, height: u32, margin: u32) -> Option<Gray
     Some(canvas)
 }
 
-/// The object alone, from 0 for the ground to 1, cut to its size. Up to `frames` frames around
-/// a sheet with the object are removed.
+/// The object alone, from 0 for the ground to 1, cut to its size. Up to `frames` frames
+/// around a sheet with the object are removed.
 fn cut_out(image: &Grey, frames: u32) -> Option<Grey> {
     let (width, height) = image.dimensions();
     let (ground, grain) = ground(image);
@@ -125,8 +127,8 @@ fn cut_out(image: &Grey, frames: u32) -> Option<Grey> {
     }))
 }
 
-/// The brightness of the ground at every pixel, and the standard deviation of its grain: a
-/// plane through the border that leaves out what does not lie on it.
+/// The brightness of the ground at every pixel, and the standard deviation of its grain:
+/// a plane through the border that leaves out what does not lie on it.
 fn ground(image: &Grey) -> (Vec<f32>, f32) {
     let (width, height) = image.dimensions();
     let ring = (width.min(height) / 24).max(1);
@@ -156,7 +158,8 @@ fn ground(image: &Grey) -> (Vec<f32>, f32) {
     (values.map(|(x, y)| of_pixel(x, y)).collect(), spread as f32)
 }
 
-/// The plane `a + b·x + c·y` with the least squared distance to the points `[x, y, value]`.
+/// The plane `a + b·x + c·y` with the least squared distance to the points `[x, y,
+/// value]`.
 fn fit<'a>(points: impl Iterator<Item = &'a [f64; 3]>) -> Option<[f64; 3]> {
     let mut sums = [[0f64; 4]; 3];
     for &[x, y, value] in points {
@@ -199,8 +202,8 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
     *values.select_nth_unstable_by(middle, f64::total_cmp).1
 }
 
-/// Otsu's threshold of the distances from the ground: the one that divides them into the two
-/// groups with the least spread within each.
+/// Otsu's threshold of the distances from the ground: the one that divides them into the
+/// two groups with the least spread within each.
 fn otsu(off: &[f32]) -> f32 {
     const BINS: usize = 256;
     let most = off.iter().fold(0f32, |most, off| most.max(off.abs()));
@@ -284,8 +287,8 @@ impl Pieces {
         Self { of_pixel, found }
     }
 
-    /// The pieces of the object, the largest first: no specks, and nothing that comes in from
-    /// the border if something else is there.
+    /// The pieces of the object, the largest first: no specks, and nothing that comes in
+    /// from the border if something else is there.
     fn kept(&self, width: u32, height: u32) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.found.len()).collect();
         order.sort_by_key(|&piece| std::cmp::Reverse(self.found[piece].pixels));
@@ -317,8 +320,8 @@ impl Piece {
         self.sides = [left.min(x), top.min(y), right.max(x + 1), bottom.max(y + 1)];
     }
 
-    /// Whether this is a sheet with straight sides that fills much of the image, rather than
-    /// an object.
+    /// Whether this is a sheet with straight sides that fills much of the image, rather
+    /// than an object.
     fn is_sheet(&self, width: u32, height: u32) -> bool {
         let [left, top, right, bottom] = self.sides;
         let area = (right - left) * (bottom - top);

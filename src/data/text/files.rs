@@ -8,8 +8,8 @@ use crate::error::{notify, printable, Error, Result};
 /// The endings of text files, in lower case.
 const ENDINGS: [&str; 4] = ["txt", "text", "md", "markdown"];
 
-/// The files that a path stands for, sorted by name: a file; all text files in and below a
-/// folder; or all files whose names match a pattern with `*`.
+/// The files that a path stands for, sorted by name: a file; all text files in and below
+/// a folder; or all files whose names match a pattern with `*`.
 ///
 /// # Errors
 /// [`Error::Data`] if no file is found, or the pattern is wrong.

@@ -59,8 +59,8 @@ impl Gpu {
     }
 }
 
-/// `pool(x ∗ W)`, and for each output which pixel of its pool was the largest, if there are
-/// pools. `weight` is `(N, C, K, K)`.
+/// `pool(x ∗ W)`, and for each output which pixel of its pool was the largest, if there
+/// are pools. `weight` is `(N, C, K, K)`.
 pub(crate) fn convolve(
     x: &Tensor,
     weight: &Tensor,

@@ -1,11 +1,12 @@
 //! The fast forms on a GPU: `f32`, all on one ordered stream.
 //!
-//! The kernels are in `kernels.cu`, compiled when the first of them is needed. Products go
-//! through cuBLAS. No function here waits for the GPU, and each needs one or two kernels.
+//! The kernels are in `kernels.cu`, compiled when the first of them is needed. Products
+//! go through cuBLAS. No function here waits for the GPU, and each needs one or two
+//! kernels.
 //!
 //! Tensors are read and written by address. This is sound because all work of a device is
-//! on one stream: a kernel starts after those before it have ended, and memory is freed in
-//! the same order.
+//! on one stream: a kernel starts after those before it have ended, and memory is freed
+//! in the same order.
 
 #![allow(unsafe_code)]
 
@@ -39,8 +40,8 @@ use crate::error::{Error, Result};
 /// The GPUs that this process has opened, by number.
 static OPENED: Mutex<BTreeMap<usize, Device>> = Mutex::new(BTreeMap::new());
 
-/// The GPU with this number, with one ordered stream for all runs of the process. Its kernels
-/// are compiled once.
+/// The GPU with this number, with one ordered stream for all runs of the process. Its
+/// kernels are compiled once.
 pub(crate) fn open(number: usize) -> Result<Device> {
     let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(device) = opened.get(&number) {
@@ -68,8 +69,8 @@ pub(crate) fn open(number: usize) -> Result<Device> {
     Ok(device)
 }
 
-/// Lets the process keep freed memory. Otherwise the driver takes it back whenever somebody
-/// waits for the GPU, and the next step has to ask for all of it again.
+/// Lets the process keep freed memory. Otherwise the driver takes it back whenever
+/// somebody waits for the GPU, and the next step has to ask for all of it again.
 fn keep_memory(gpu: &CudaDevice) -> Result<()> {
     let stream = gpu.cuda_stream();
     let context = stream.context();

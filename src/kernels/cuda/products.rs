@@ -120,7 +120,8 @@ pub(crate) fn add_product(
     )
 }
 
-/// What a part adds to each row of a linear map's output. The rows of a part are repeated.
+/// What a part adds to each row of a linear map's output. The rows of a part are
+/// repeated.
 pub(crate) struct Term<'a> {
     pub kind: Kind<'a>,
     /// Factors of the rows of the output.

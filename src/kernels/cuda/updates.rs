@@ -85,8 +85,8 @@ pub(crate) fn adam(
     Ok(())
 }
 
-/// Computes `sum ← keep·sum + factor·valuesᵀ·delta` of one-hot values in place, in the rows
-/// of `sum` from `first` on. `index` is `(R, K)`, `delta` `(R, N)`.
+/// Computes `sum ← keep·sum + factor·valuesᵀ·delta` of one-hot values in place, in the
+/// rows of `sum` from `first` on. `index` is `(R, K)`, `delta` `(R, N)`.
 pub(crate) fn scatter(
     (sum, first): (&Tensor, usize),
     (index, classes): (&Tensor, usize),
@@ -107,7 +107,8 @@ pub(crate) fn scatter(
     Ok(())
 }
 
-/// Multiplies `count` rows of `x` from `first` on by `factor`, in place; 0 also clears NaN.
+/// Multiplies `count` rows of `x` from `first` on by `factor`, in place; 0 also clears
+/// NaN.
 pub(crate) fn scale(x: &Tensor, first: usize, count: usize, factor: f64) -> Result<()> {
     let gpu = Gpu::of(x.device())?;
     let width = x.elem_count() / x.dim(0)?.max(1);

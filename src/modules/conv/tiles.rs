@@ -1,4 +1,5 @@
-//! Tiles of a convolution: fields that are gathered for a product, and pools of its result.
+//! Tiles of a convolution: fields that are gathered for a product, and pools of its
+//! result.
 
 use candle_core::Tensor;
 

@@ -1,5 +1,5 @@
-//! The settings of one source in their usual form: keys instead of aliases, tables instead of
-//! short forms.
+//! The settings of one source in their usual form: keys instead of aliases, tables
+//! instead of short forms.
 
 use toml::{Table, Value};
 
@@ -23,8 +23,8 @@ impl Source {
         }
     }
 
-    /// Keeps the settings that the architecture has and, within a plugin's, those that the
-    /// plugin has which `sources` choose.
+    /// Keeps the settings that the architecture has and, within a plugin's, those that
+    /// the plugin has which `sources` choose.
     pub(super) fn keep_known(&mut self, known: &[Setting], sources: &[Self]) {
         let setting = |key: &str| known.iter().find(|setting| setting.key == key);
         self.table.retain(|key, _| setting(key).is_some());
@@ -91,8 +91,8 @@ pub(super) fn canonical(known: &[Setting], table: &mut Table) -> Result<()> {
     Ok(())
 }
 
-/// Brings a value that can be meant in one way only into the form of its setting: `.5` is 0.5,
-/// `1e2` is the whole number 100, `100` and `100,200` are lists.
+/// Brings a value that can be meant in one way only into the form of its setting: `.5` is
+/// 0.5, `1e2` is the whole number 100, `100` and `100,200` are lists.
 fn adapt(value: &mut Value, setting: &Setting) {
     let in_toml = |text: &str| -> Option<Value> {
         let table = format!("value = {text}").parse::<Table>().ok();

@@ -1,8 +1,9 @@
 //! Merging of settings from several sources into a complete configuration.
 //!
 //! Sources are merged in this order, and later sources win: defaults, the architecture's
-//! preset, what the chosen goodness needs, the settings that the data set suggests, files,
-//! the command line. A preset that is requested by name wins over the data set's suggestion.
+//! preset, what the chosen goodness needs, the settings that the data set suggests,
+//! files, the command line. A preset that is requested by name wins over the data set's
+//! suggestion.
 //!
 //! A complete configuration has every default written out. It is the `config.toml` of a
 //! run; read again, it repeats the run. Mistakes are found here, before any work, and

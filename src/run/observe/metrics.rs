@@ -15,8 +15,8 @@ use crate::run::observe::{Event, Observer};
 /// The longest file that is read, in bytes.
 const LONGEST: u64 = 1 << 30;
 
-/// Appends metrics to a file. Lines that cannot be written are written later, before the next
-/// one; if that never succeeds, a warning says so and the run continues.
+/// Appends metrics to a file. Lines that cannot be written are written later, before the
+/// next one; if that never succeeds, a warning says so and the run continues.
 pub struct Metrics {
     file: File,
     /// The bytes of whole lines in the file.
@@ -31,11 +31,12 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Opens `metrics.jsonl` in a folder, for a run that has completed `epoch` of `epochs`
-    /// epochs.
+    /// Opens `metrics.jsonl` in a folder, for a run that has completed `epoch` of
+    /// `epochs` epochs.
     ///
     /// Lines that an interrupted run left and that are written again are removed: those
-    /// about later epochs, and the evaluations after the last epoch. So are damaged lines.
+    /// about later epochs, and the evaluations after the last epoch. So are damaged
+    /// lines.
     ///
     /// # Errors
     /// [`Error::File`] if it cannot be read or written.
@@ -123,7 +124,8 @@ impl Metrics {
 
     fn synchronise(&mut self) {
         self.write_waiting();
-        // What is not on the disk after a power failure is written again by a resumed run.
+        // What is not on the disk after a power failure is written again by a resumed
+        // run.
         let _ = self.file.sync_data();
     }
 }

@@ -15,8 +15,8 @@ use crate::kernels;
 use crate::optim::Span;
 
 impl Stack {
-    /// The readouts of the stack, the preferred one first: *goodness* if it has a column per
-    /// class, else *search* if the sampler makes `hypotheses`; then *head*.
+    /// The readouts of the stack, the preferred one first: *goodness* if it has a column
+    /// per class, else *search* if the sampler makes `hypotheses`; then *head*.
     pub fn readouts(&self, hypotheses: bool) -> Vec<Readout> {
         let mut readouts = Vec::new();
         if self.classes().is_some() {

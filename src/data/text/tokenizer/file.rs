@@ -15,8 +15,8 @@ impl Tokenizer {
     /// program. Post-processing with special tokens, truncation and padding are ignored.
     ///
     /// # Errors
-    /// [`Error::Usage`] if it is not a tokenizer, if most of its numbers have no token, or
-    /// if it would drop symbols silently.
+    /// [`Error::Usage`] if it is not a tokenizer, if most of its numbers have no token,
+    /// or if it would drop symbols silently.
     pub fn from_json(json: String) -> Result<Self> {
         // Some editors write a byte order mark.
         let json = json
@@ -51,7 +51,8 @@ impl Tokenizer {
             .map(|(token, id)| (id, token))
             .collect();
         named.sort();
-        // Tokenizers of real models have numbers without a token, and tokens of one number.
+        // Tokenizers of real models have numbers without a token, and tokens of one
+        // number.
         named.dedup_by_key(|(id, _)| *id);
         let largest = named.last().map_or(0, |(id, _)| *id as usize);
         if largest >= 2 * named.len() + 1000 {
@@ -204,7 +205,8 @@ mod tests {
             let error = open(model).unwrap_err().to_string();
             assert!(error.contains(expected), "{model}: {error}");
         }
-        // A number without a token, as in the files of real models, and a byte order mark.
+        // A number without a token, as in the files of real models, and a byte order
+        // mark.
         let gap = r#"{"version":"1.0","model":{"type":"WordLevel","unk_token":"?","vocab":{"?":0,"a":2}}}"#;
         let tokenizer = Tokenizer::from_json(format!("\u{feff}{gap}")).unwrap();
         assert_eq!(tokenizer.vocabulary(), ["?", "<unused 1>", "a"]);
