@@ -18,6 +18,8 @@ pub struct Progress {
     blocks: Vec<String>,
     epochs: usize,
     steps: usize,
+    /// For text, the number of tokens of an epoch.
+    tokens: Option<usize>,
     shown: Instant,
 }
 
@@ -28,6 +30,7 @@ impl Default for Progress {
             blocks: Vec::new(),
             epochs: 0,
             steps: 0,
+            tokens: None,
             shown: Instant::now(),
         }
     }
@@ -39,6 +42,19 @@ impl Progress {
         match &self.bar {
             Some(bar) => bar.println(text),
             None => notify(format_args!("{text}")),
+        }
+    }
+
+    fn units(&self) -> Units {
+        match self.tokens {
+            Some(tokens) => Units {
+                name: "tokens",
+                per_step: tokens as f64 / self.steps.max(1) as f64,
+            },
+            None => Units {
+                name: "steps",
+                per_step: 1.,
+            },
         }
     }
 
@@ -76,9 +92,11 @@ impl Observer for Progress {
                 epoch,
                 epochs,
                 steps,
+                tokens,
                 ..
             } => {
                 (self.blocks, self.epochs, self.steps) = (blocks.to_vec(), *epochs, *steps);
+                self.tokens = *tokens;
                 if std::io::stderr().is_terminal() {
                     let bar = ProgressBar::with_draw_target(
                         Some((epochs * steps) as u64),
@@ -88,7 +106,12 @@ impl Observer for Progress {
                         "{prefix} {wide_bar} {rate}, {eta} left\n{msg}",
                     );
                     if let Ok(style) = style {
-                        bar.set_style(style.with_key("rate", write_rate));
+                        let units = self.units();
+                        let rate = move |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+                            // An error here would only leave out the rate.
+                            let _ = out.write_str(&units.rate(state.per_sec()));
+                        };
+                        bar.set_style(style.with_key("rate", rate));
                     }
                     bar.set_position((epoch * steps) as u64);
                     bar.reset_eta();
@@ -115,9 +138,9 @@ impl Observer for Progress {
                 seconds,
                 reports,
             } => {
-                let rate = self.steps as f64 / seconds.max(1e-9);
+                let rate = self.units().rate(self.steps as f64 / seconds.max(1e-9));
                 let line = format!(
-                    "epoch {epoch}/{epochs}  {seconds:.2} s  {rate:.0} steps/s  {}",
+                    "epoch {epoch}/{epochs}  {seconds:.2} s  {rate}  {}",
                     self.reports(reports)
                 );
                 self.say(line.trim_end().to_string());
@@ -127,6 +150,13 @@ impl Observer for Progress {
             } => {
                 self.say(format!("  {}: {}", split.word(), readouts(evaluation)));
             }
+            Event::EndsEarly {
+                epoch,
+                epochs,
+                best,
+            } => self.say(format!(
+                "ends after epoch {epoch} of {epochs}: no better validation than after epoch {best}"
+            )),
             Event::Finished { .. } => {
                 if let Some(bar) = self.bar.take() {
                     bar.finish_and_clear();
@@ -147,9 +177,19 @@ fn abridged(blocks: &[String]) -> Vec<String> {
     }
 }
 
-fn write_rate(state: &ProgressState, out: &mut dyn std::fmt::Write) {
-    // An error here would only leave out the rate.
-    let _ = write!(out, "{:.0} steps/s", state.per_sec());
+/// What a rate counts: tokens of text, otherwise steps.
+#[derive(Clone, Copy)]
+struct Units {
+    name: &'static str,
+    /// The mean number of them in a step.
+    per_step: f64,
+}
+
+impl Units {
+    /// A rate for people, `812 steps/s`.
+    fn rate(self, steps_per_second: f64) -> String {
+        format!("{:.0} {}/s", self.per_step * steps_per_second, self.name)
+    }
 }
 
 /// Formats a number with about four digits: a mean of squares is near 1, a sum of squares

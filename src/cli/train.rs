@@ -143,9 +143,16 @@ impl Resume {
         let summary = summary::read(&self.run.join(SUMMARY))?;
         if !self.report.quiet {
             let epochs = run.epoch();
-            notify(format_args!(
-                "all {epochs} epochs are trained; continue with --epochs N, N above {epochs}"
-            ));
+            match run.epochs() > epochs {
+                true => notify(format_args!(
+                    "ended early, after {epochs} of {} epochs; continue with a larger --set \
+                     patience=N, or 0",
+                    run.epochs()
+                )),
+                false => notify(format_args!(
+                    "all {epochs} epochs are trained; continue with --epochs N, N above {epochs}"
+                )),
+            }
         }
         let summary: Summary = serde_json::from_value(summary).map_err(|error| {
             Error::run(&self.run, format!("{SUMMARY} has another format: {error}"))

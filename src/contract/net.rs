@@ -74,6 +74,15 @@ impl Net {
             .unwrap_or(0)
     }
 
+    /// The number of complete epochs when the last block or head begins to learn.
+    pub(crate) fn all_begun(&self, steps_per_epoch: usize) -> usize {
+        let heads = self.heads.iter().map(|head| head.optimiser().span());
+        let spans = self.blocks.iter().map(Block::span).chain(heads);
+        let learning = spans.filter(|span| !span.is_empty());
+        let first = learning.map(|span| span.first_epoch(steps_per_epoch));
+        first.max().unwrap_or(0)
+    }
+
     /// Whether a block looks at labels while it learns.
     pub fn uses_labels(&self) -> bool {
         let mut learning = self.blocks.iter().filter(|block| !block.span().is_empty());

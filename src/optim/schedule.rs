@@ -82,6 +82,14 @@ impl Span {
         }
     }
 
+    /// The epoch in which the span begins.
+    pub fn first_epoch(&self, steps_per_epoch: usize) -> usize {
+        match self {
+            Self::Epochs(epochs) => epochs.start,
+            Self::Steps(steps) => steps.start as usize / steps_per_epoch.max(1),
+        }
+    }
+
     /// The number of epochs until the span has ended.
     pub fn last_epoch(&self, steps_per_epoch: usize) -> usize {
         match self {
@@ -190,6 +198,8 @@ mod tests {
             ((30, 150), 3)
         );
 
+        let first = [&epochs, &steps].map(|span| span.first_epoch(40));
+        assert_eq!(first, [2, 2]);
         assert!(Span::Epochs(0..0).is_empty());
         assert_eq!(
             [epochs.to_string(), steps.to_string()],

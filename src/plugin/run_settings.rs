@@ -53,6 +53,10 @@ crate::settings! {
         readout: Option<String> = None;
         /// Epochs between two evaluations on the validation part.
         evaluate_every: usize = 1, in 1..;
+        /// Training ends when the validation part has not become better in this many
+        /// epochs; the weights are those of the last epoch. 0: never. Counted from the
+        /// epoch in which the last block or head begins to learn.
+        patience: usize = 0;
         /// Steps between two additional checkpoints within an epoch; 0 to save only after
         /// every epoch.
         checkpoint_every: usize = 0;

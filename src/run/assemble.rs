@@ -97,7 +97,7 @@ pub(super) fn assemble(config: Config, source: Source, around: Surroundings) -> 
         true => Some(Channels::new(&vars.scope("data"), &data)?),
         false => None,
     };
-    Ok(Run {
+    let run = Run {
         config,
         data,
         sampler,
@@ -110,13 +110,18 @@ pub(super) fn assemble(config: Config, source: Source, around: Surroundings) -> 
         epoch: 0,
         step: 0,
         tally: Tally::default(),
+        best: None,
         fingerprints: OnceLock::new(),
         previous: None,
         changes: Vec::new(),
         origin: None,
         folder: None,
         stop: Arc::default(),
-    })
+    };
+    if trains {
+        run.check_patience()?;
+    }
+    Ok(run)
 }
 
 fn open_data(source: Source, config: &Config, context: &BuildContext) -> Result<DataSet> {

@@ -11,6 +11,7 @@ use safetensors::{SafeTensorError, SafeTensors};
 use serde::{Deserialize, Serialize};
 
 use super::folder::TOKENIZER;
+use super::patience::Best;
 use crate::data::text::tokenizer::Tokenizer;
 use crate::data::ExampleSpec;
 use crate::disk;
@@ -50,6 +51,9 @@ pub(crate) struct Header {
     /// only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sums: Vec<Sums>,
+    /// The best evaluation so far, with `patience`; in a training state only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best: Option<Best>,
     /// The number of complete epochs.
     pub epoch: usize,
     /// The number of steps taken.
@@ -91,6 +95,7 @@ impl Header {
         Self {
             previous: None,
             sums: Vec::new(),
+            best: None,
             ..self.with_checksum(0)
         }
     }

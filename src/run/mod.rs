@@ -11,6 +11,7 @@ mod initial;
 mod layers;
 pub mod locality;
 pub mod observe;
+mod patience;
 pub mod picture;
 pub mod predict;
 mod saving;
@@ -29,6 +30,7 @@ pub use self::builder::RunBuilder;
 use self::folder::{Folder, MODEL, SUMMARY};
 use self::observe::metrics::Metrics;
 use self::observe::{Event, Observer};
+use self::patience::Best;
 use self::summary::{Origin, Score, Summary};
 use self::trainer::Tally;
 use crate::contract::architecture::Architecture;
@@ -63,6 +65,8 @@ pub struct Run {
     step: u64,
     /// The reports of this epoch or, between epochs, of the last one.
     tally: Tally,
+    /// The best evaluation, with `patience`.
+    best: Option<Best>,
     /// The fingerprints of the parts of the data.
     fingerprints: OnceLock<[u32; 3]>,
     /// The settings before they were changed on purpose, when the run was opened.
@@ -143,8 +147,8 @@ impl Run {
         self.epoch
     }
 
-    /// Whether nothing is left to do: all epochs are complete, and model and summary are
-    /// those of the last one.
+    /// Whether nothing is left to do: all epochs are complete, or `patience` has run out,
+    /// and model and summary are those of the last one.
     pub fn is_finished(&self) -> bool {
         let is_current = |folder: &Path| {
             let summary = summary::read(&folder.join(SUMMARY)).ok();
@@ -154,7 +158,7 @@ impl Run {
                 found.is_some() && found == origin && self.has_model(folder)
             })
         };
-        self.epoch >= self.epochs() && self.folder().is_none_or(is_current)
+        self.is_trained() && self.folder().is_none_or(is_current)
     }
 
     /// What a summary in this folder belongs to.

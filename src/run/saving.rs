@@ -70,6 +70,7 @@ impl Run {
             previous: self.previous.clone(),
             changes: self.changes.clone(),
             sums: self.tally.sums()?,
+            best: self.best,
             epoch: self.epoch,
             step: self.step,
             checksum: 0,
@@ -226,6 +227,7 @@ impl Run {
         self.changes = header.changes;
         self.note_changes(header.settings)?;
         self.tally = header.sums.into();
+        self.best = header.best;
         Ok(())
     }
 

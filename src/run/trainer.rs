@@ -13,6 +13,7 @@ use super::summary::{Evaluation, Labels, RuleUsed, Summary};
 use super::Run;
 use crate::contract::block::StepReport;
 use crate::contract::net::Readout;
+use crate::data::Content;
 use crate::error::{Error, Result};
 use crate::flow::batch::Batch;
 use crate::flow::examples::{Augment, Split};
@@ -50,7 +51,7 @@ impl Run {
                 .map(|(_, var)| var.elem_count())
                 .sum(),
             seconds: started.elapsed().as_secs_f64(),
-            seconds_per_epoch: training / last.saturating_sub(first).max(1) as f64,
+            seconds_per_epoch: training / self.epoch.saturating_sub(first).max(1) as f64,
             peak_memory_mb: memory::peak_mb(),
             threads: rayon::current_num_threads(),
             rule: Some(RuleUsed::of(self.architecture.rule())),
@@ -68,7 +69,7 @@ impl Run {
         Ok(summary)
     }
 
-    /// Trains until `last` epochs are complete; returns the seconds that the steps took.
+    /// Trains until `last` epochs are complete or `patience` runs out; returns the seconds that the steps took.
     ///
     /// The loop runs on a thread of the pool that does the arithmetic. Called from
     /// another thread, each of the many small operations would cost a switch of threads.
@@ -91,15 +92,27 @@ impl Run {
                 epoch,
                 epochs,
                 steps,
+                tokens: self.tokens_per_epoch(),
             });
             let mut training = 0.;
             self.stored = self.data.train.on_device(&self.device)?;
-            for epoch in self.epoch..last.min(epochs) {
-                training += self.train_epoch(epoch, observer)?;
-                self.evaluate_after(epoch + 1, observer)?;
+            self.catch_up()?;
+            let had_stalled = self.has_stalled();
+            while self.epoch < last.min(epochs) && !self.has_stalled() {
+                training += self.train_epoch(self.epoch, observer)?;
+                self.evaluate_epoch(observer)?;
+            }
+            if self.has_stalled() && !had_stalled {
+                self.checkpoint(observer)?; // so that a resumed run knows
             }
             Ok(training)
         })
+    }
+
+    fn tokens_per_epoch(&self) -> Option<usize> {
+        let spec = &self.data.spec;
+        let is_text = spec.content == Content::Text;
+        is_text.then(|| self.data.train.len() * spec.positions)
     }
 
     /// Trains one epoch, or the rest of it; returns the seconds that the steps took.
@@ -225,7 +238,8 @@ impl Run {
             });
         }
         if !metrics.has_evaluation(epoch) {
-            rayon::scope(|_| self.evaluate_after(epoch, metrics))?;
+            let evaluation = rayon::scope(|_| self.evaluate_after(epoch, metrics));
+            evaluation?;
         }
         Ok(())
     }
@@ -272,22 +286,26 @@ impl Run {
     }
 
     /// Evaluates the cheap readouts on the validation part, if an evaluation is due.
-    pub(super) fn evaluate_after(&self, epoch: usize, observer: &mut dyn Observer) -> Result<()> {
+    pub(super) fn evaluate_after(
+        &self,
+        epoch: usize,
+        observer: &mut dyn Observer,
+    ) -> Result<Option<Evaluation>> {
         let is_due = epoch.is_multiple_of(self.config.run.evaluate_every) && epoch < self.epochs();
         let readouts = self.architecture.net().readouts.iter().copied();
         let useful = |readout: &Readout| readout.cheap && epoch > readout.from_epoch;
         let readouts: Vec<Readout> = readouts.filter(useful).collect();
         if !is_due || readouts.is_empty() || self.data.validation.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let split = Split::Validation;
-        let evaluation = &self.evaluate_by(&readouts, split, None)?;
+        let evaluation = self.evaluate_by(&readouts, split, None)?;
         observer.on(&Event::Evaluated {
             epoch,
             split,
-            evaluation,
+            evaluation: &evaluation,
         });
-        Ok(())
+        Ok(Some(evaluation))
     }
 
     /// Evaluates the validation part, chooses the readout by it, and evaluates the test

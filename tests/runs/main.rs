@@ -6,6 +6,7 @@ mod initial;
 mod layers;
 mod locality;
 mod mutated;
+mod patience;
 mod recurrent;
 mod recurrent_maps;
 mod text;

@@ -26,6 +26,8 @@ pub enum Event<'a> {
         epochs: usize,
         /// The number of steps in an epoch.
         steps: usize,
+        /// For text, the number of tokens that are predicted in an epoch.
+        tokens: Option<usize>,
     },
     /// A training step was taken.
     Stepped {
@@ -55,6 +57,15 @@ pub enum Event<'a> {
         split: Split,
         /// The result.
         evaluation: &'a Evaluation,
+    },
+    /// Training ends after this epoch, since `patience` has run out.
+    EndsEarly {
+        /// The number of completed epochs.
+        epoch: usize,
+        /// The total number of epochs that were asked for.
+        epochs: usize,
+        /// The number of epochs before the best evaluation.
+        best: usize,
     },
     /// Files were written.
     Saved {

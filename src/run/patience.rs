@@ -1,0 +1,138 @@
+//! Early stopping: a training ends when the validation part no longer gets better.
+
+use serde::{Deserialize, Serialize};
+
+use super::observe::{Event, Observer};
+use super::summary::Evaluation;
+use super::Run;
+use crate::error::{Error, Result};
+
+/// The best evaluation on the validation part so far.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Best {
+    /// The error or, for text, the bits per token.
+    pub score: f64,
+    /// The number of epochs before it.
+    pub epoch: usize,
+    /// The number of epochs before the last evaluation.
+    pub evaluated: usize,
+}
+
+impl Best {
+    /// With the score of one more evaluation.
+    fn or(best: Option<Self>, score: f64, epoch: usize) -> Self {
+        match best {
+            Some(best) if best.score <= score || score.is_nan() => Self {
+                evaluated: epoch,
+                ..best
+            },
+            _ => Self {
+                score,
+                epoch,
+                evaluated: epoch,
+            },
+        }
+    }
+}
+
+impl Run {
+    /// Refuses `patience` where nothing is evaluated after an epoch.
+    pub(super) fn check_patience(&self) -> Result<()> {
+        let patience = self.config.run.patience;
+        let has_cheap = self
+            .architecture
+            .net()
+            .readouts
+            .iter()
+            .any(|readout| readout.cheap);
+        let expected = if patience == 0 {
+            return Ok(());
+        } else if self.data.validation.is_empty() {
+            "0 without a validation part: `validate = true` keeps one"
+        } else if !has_cheap {
+            "0 for a network without a head or another readout of one pass, since nothing is \
+             evaluated before the end"
+        } else {
+            return Ok(());
+        };
+        Err(Error::setting(
+            "patience",
+            patience,
+            "the settings",
+            expected,
+        ))
+    }
+
+    /// Whether nothing is left to train.
+    pub(super) fn is_trained(&self) -> bool {
+        self.epoch >= self.epochs() || self.has_stalled()
+    }
+
+    /// Whether `patience` epochs have passed without a better evaluation.
+    pub(super) fn has_stalled(&self) -> bool {
+        let patience = self.config.run.patience;
+        let without = |best: Best| best.evaluated - best.epoch;
+        patience > 0 && self.best.is_some_and(|best| without(best) >= patience)
+    }
+
+    /// Evaluates the validation part if that is due, and remembers the best result.
+    pub(super) fn evaluate_epoch(&mut self, observer: &mut dyn Observer) -> Result<()> {
+        let (epoch, epochs) = (self.epoch, self.epochs());
+        let Some(evaluation) = self.evaluate_after(epoch, observer)? else {
+            return Ok(());
+        };
+        self.remember(&evaluation);
+        if let Some(best) = self.best.filter(|_| self.has_stalled()) {
+            observer.on(&Event::EndsEarly {
+                epoch,
+                epochs,
+                best: best.epoch,
+            });
+        }
+        Ok(())
+    }
+
+    /// Repeats the evaluation that was lost when the run stopped after an epoch.
+    pub(super) fn catch_up(&mut self) -> Result<()> {
+        let epoch = self.epoch;
+        let is_between = self.step == (epoch * self.steps_per_epoch()) as u64;
+        let is_known = self.best.is_some_and(|best| best.evaluated >= epoch);
+        if self.config.run.patience == 0 || epoch == 0 || !is_between || is_known {
+            return Ok(());
+        }
+        if let Some(evaluation) = self.evaluate_after(epoch, &mut ())? {
+            self.remember(&evaluation);
+        }
+        Ok(())
+    }
+
+    /// Counts an evaluation, once every block and head has begun to learn.
+    fn remember(&mut self, evaluation: &Evaluation) {
+        let counts = self.epoch > self.architecture.net().all_begun(self.steps_per_epoch());
+        let best = evaluation
+            .best()
+            .and_then(|best| evaluation.readouts.get(&best));
+        let Some(found) = best.filter(|_| counts && self.config.run.patience > 0) else {
+            return;
+        };
+        let score = found.bits.map_or(found.error, |bits| bits.bits_per_token);
+        self.best = Some(Best::or(self.best, score, self.epoch));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_of_equal_scores_is_the_best() {
+        let scores = [0.5, 0.3, 0.4, f64::NAN, 0.3, 0.2];
+        let mut best = None;
+        let epochs = scores.into_iter().enumerate().map(|(index, score)| {
+            best = Some(Best::or(best, score, index + 1));
+            best.map(|best| (best.epoch, best.evaluated))
+        });
+        let found: Vec<_> = epochs.flatten().collect();
+        assert_eq!(found, [(1, 1), (2, 2), (2, 3), (2, 4), (2, 5), (6, 6)]);
+    }
+}

@@ -1,0 +1,109 @@
+//! Early stopping by `patience`.
+
+use std::path::Path;
+
+use onward::run::observe::Event;
+use onward::{Result, Run, RunBuilder};
+
+/// A network that does not get better: its rates are too small to change anything.
+fn builder() -> RunBuilder {
+    Run::builder("progressive")
+        .data("digits")
+        .set("data.size", 200)
+        .set("hidden", vec![12])
+        .set("epochs", 30)
+        .set("readout_from", 1)
+        .set("lr", 1e-30)
+        .set("head_lr", 1e-30)
+        .set("patience", 3)
+}
+
+fn bytes(folder: &Path, file: &str) -> Vec<u8> {
+    std::fs::read(folder.join(file)).unwrap()
+}
+
+#[test]
+fn a_run_ends_when_the_validation_part_gets_no_better() -> Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    let mut run = builder().out(folder.path().join("run")).build()?;
+    let mut seen = Vec::new();
+    let summary = run.fit(&mut |event: &Event<'_>| {
+        if let Event::EndsEarly {
+            epoch,
+            epochs,
+            best,
+        } = event
+        {
+            seen.push((*epoch, *epochs, *best));
+        }
+    })?;
+    // The first evaluation is the best one, and three more are no better.
+    assert_eq!(seen, [(4, 30, 1)]);
+    assert_eq!(summary.epochs, 4);
+    assert!(run.is_finished());
+    drop(run);
+    let resumed = Run::open(folder.path().join("run"))?.resume()?;
+    assert!(resumed.is_finished());
+    drop(resumed);
+    // More patience goes on.
+    let more = Run::open(folder.path().join("run"))?.set("patience", 5);
+    let mut run = more.resume()?;
+    assert!(!run.is_finished());
+    assert_eq!(run.fit(&mut ())?.epochs, 6);
+    Ok(())
+}
+
+#[test]
+fn a_run_that_was_stopped_ends_at_the_same_epoch_with_the_same_bytes() -> Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    let [whole, parts] = ["whole", "parts"].map(|name| folder.path().join(name));
+    builder().out(&whole).build()?.fit(&mut ())?;
+    for epochs in [1, 3, 4] {
+        let mut run = match epochs {
+            1 => builder().out(&parts).build()?,
+            _ => Run::open(&parts)?.resume()?,
+        };
+        run.train_until(epochs, &mut ())?;
+        run.save(&parts)?;
+    }
+    let mut run = Run::open(&parts)?.resume()?;
+    assert_eq!(run.fit(&mut ())?.epochs, 4);
+    for file in ["model.safetensors", "state.safetensors", "config.toml"] {
+        assert!(bytes(&whole, file) == bytes(&parts, file), "{file} differs");
+    }
+    Ok(())
+}
+
+#[test]
+fn layers_that_learn_later_are_waited_for() -> Result<()> {
+    let mut run = builder()
+        .set("hidden", vec![12, 12])
+        .set("order", "greedy")
+        .set("epochs", 10)
+        .build()?;
+    assert_eq!(run.epochs(), 20);
+    // The second layer begins after epoch 10, and the head learns beside it.
+    let epochs = run.fit(&mut ())?.epochs;
+    assert!((14..=20).contains(&epochs), "{epochs}");
+    Ok(())
+}
+
+#[test]
+fn patience_needs_something_to_evaluate() -> Result<()> {
+    let refused = |builder: RunBuilder| builder.build().map(|_| ()).unwrap_err().to_string();
+    let error = refused(builder().set("validate", false));
+    assert!(
+        error.contains("`patience`") && error.contains("validate"),
+        "{error}"
+    );
+    let error = refused(builder().set("head", false));
+    assert!(
+        error.contains("`patience`") && error.contains("head"),
+        "{error}"
+    );
+    builder()
+        .set("patience", 0)
+        .set("validate", false)
+        .build()?;
+    Ok(())
+}
