@@ -134,6 +134,7 @@ pub mod wiring;
 
 pub use candle_core;
 pub use candle_nn;
+pub use image;
 
 pub use contract::architecture::Architecture;
 pub use contract::block::{Block, StepReport};

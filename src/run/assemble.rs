@@ -14,7 +14,8 @@ use crate::contract::negatives::every_class;
 use crate::contract::sampler::NegativeSampler;
 use crate::data::channels::Channels;
 use crate::data::text::tokenizer::Tokenizer;
-use crate::data::{Content, DataSet};
+use crate::data::text::Text;
+use crate::data::{Content, DataSet, ExampleSpec};
 use crate::error::{Error, Result};
 use crate::flow::batch::Batch;
 use crate::flow::input::{Values, LABEL};
@@ -34,6 +35,17 @@ pub(super) enum Source {
     Given(DataSet),
     /// No examples, only to predict.
     Empty(DataSet),
+}
+
+impl Source {
+    /// No examples, but what they would be.
+    pub fn empty(spec: ExampleSpec, tokenizer: Option<Arc<Tokenizer>>) -> Self {
+        let text = tokenizer.map(|tokenizer| Text {
+            tokenizer,
+            ngram: 1,
+        });
+        Self::Empty(DataSet::empty(spec, text))
+    }
 }
 
 /// The folders and the device of a run; they are not part of its configuration.
@@ -111,6 +123,7 @@ pub(super) fn assemble(config: Config, source: Source, around: Surroundings) -> 
         step: 0,
         tally: Tally::default(),
         best: None,
+        chosen: None,
         fingerprints: OnceLock::new(),
         previous: None,
         changes: Vec::new(),

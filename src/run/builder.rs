@@ -9,8 +9,7 @@ use toml::Value;
 use super::assemble::{assemble, Source as DataSource, Surroundings};
 use super::checkpoint::{self, Header, Saved};
 use super::folder::{Folder, CONFIG, MODEL, STATE, SUMMARY};
-use super::{initial, settings, Run};
-use crate::data::text::Text;
+use super::{initial, settings, summary, Run};
 use crate::data::{at_home, DataSet};
 use crate::error::{notify, shell_word, Error, Result};
 use crate::plugin::config::{Config, NO_PRESET};
@@ -146,11 +145,7 @@ impl RunBuilder {
         };
         let source = match (&saved, self.given) {
             (Some(Saved { header, .. }), _) if !self.with_data => {
-                let text = tokenizer.clone().map(|tokenizer| Text {
-                    tokenizer,
-                    ngram: 1,
-                });
-                DataSource::Empty(DataSet::empty(header.spec.clone(), text))
+                DataSource::empty(header.spec.clone(), tokenizer.clone())
             }
             (_, Some(data)) => DataSource::Given(data),
             (_, None) => DataSource::Named,
@@ -169,7 +164,10 @@ impl RunBuilder {
             if let (Some(fault), Some(folder)) = (fault, &self.saved) {
                 mend_model(folder, fault, &saved);
             }
+            let header = saved.header.clone();
             run.restore_from(saved, purpose == Purpose::Resume)?;
+            let chosen = |folder: &PathBuf| checkpoint::readout(&folder.join(MODEL), &header);
+            run.chosen = self.saved.as_ref().and_then(chosen);
         }
         run.origin = self.saved;
         if let Some(out) = self.out {
@@ -356,7 +354,9 @@ fn mend_model(folder: &Path, fault: &str, saved: &Saved) {
         let model = saved.tensors.iter().filter_map(|(name, tensor)| {
             Some((name.strip_prefix("model.")?.to_string(), tensor.clone()))
         });
-        checkpoint::write(&path, &model.collect(), &saved.header.of_model())
+        let summary = summary::read(&folder.join(SUMMARY)).ok();
+        let readout = summary.and_then(|summary| Some(summary["test"]["readout"].as_str()?.into()));
+        checkpoint::write(&path, &model.collect(), &saved.header.with_readout(readout))
     };
     let outcome = match write() {
         Ok(()) => format!("it was written again from {STATE}"),

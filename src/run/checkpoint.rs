@@ -54,6 +54,9 @@ pub(crate) struct Header {
     /// The best evaluation so far, with `patience`; in a training state only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub best: Option<Best>,
+    /// The readout that validation chose; in the model of a finished run only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub readout: Option<String>,
     /// The number of complete epochs.
     pub epoch: usize,
     /// The number of steps taken.
@@ -96,7 +99,16 @@ impl Header {
             previous: None,
             sums: Vec::new(),
             best: None,
+            readout: None,
             ..self.with_checksum(0)
+        }
+    }
+
+    /// The header of a model with the readout that validation chose.
+    pub fn with_readout(&self, readout: Option<String>) -> Self {
+        Self {
+            readout,
+            ..self.of_model()
         }
     }
 
@@ -132,9 +144,13 @@ pub(crate) fn write(
 
 /// Reads a checkpoint and verifies its checksum.
 pub(crate) fn read(path: &Path) -> Result<Saved> {
-    let bytes = disk::read(path, most(path)?)?;
-    let header = read_header(path, &bytes)?;
-    let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu);
+    decode(path, &disk::read(path, most(path)?)?)
+}
+
+/// As [`read`], from the bytes of the file.
+pub(crate) fn decode(path: &Path, bytes: &[u8]) -> Result<Saved> {
+    let header = read_header(path, bytes)?;
+    let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu);
     let tensors = tensors.map_err(|error| truncated(path, error))?;
     if let Some(name) = not_finite(&tensors)? {
         return Err(Error::run(
@@ -142,7 +158,7 @@ pub(crate) fn read(path: &Path) -> Result<Saved> {
             format!("{name} holds values that are not finite numbers"),
         ));
     }
-    verify(path, &bytes, &header)?;
+    verify(path, bytes, &header)?;
     Ok(Saved {
         path: path.into(),
         tensors,
@@ -243,24 +259,43 @@ pub(crate) fn is_of(model: &Path, state: &Header) -> bool {
     header_of(model).is_some_and(|model| model.of_model() == state.of_model())
 }
 
+/// The readout that validation chose for a model of the same moment as `header`.
+pub(crate) fn readout(model: &Path, header: &Header) -> Option<String> {
+    let found = header_of(model).filter(|found| found.of_model() == header.of_model());
+    found.and_then(|found| found.readout)
+}
+
 /// The tokenizer of the run in `folder`, if it has one. Its fingerprint must be that in
 /// the header.
 pub(crate) fn tokenizer(folder: &Path, header: &Header) -> Result<Option<Arc<Tokenizer>>> {
     let path = folder.join(TOKENIZER);
     if !path.is_file() {
-        return match &header.tokenizer {
-            None => Ok(None),
-            Some(_) => {
-                let problem = "is missing; the network was trained with it, put it back";
-                Err(Error::run(path, problem))
-            }
-        };
+        return without_tokenizer(&path, header).map(|()| None);
     }
-    let tokenizer = Tokenizer::open(&path)?;
+    checked_tokenizer(&path, Tokenizer::open(&path)?, header).map(Some)
+}
+
+/// Refuses a missing tokenizer, if the network was trained with one.
+pub(crate) fn without_tokenizer(path: &Path, header: &Header) -> Result<()> {
+    match &header.tokenizer {
+        None => Ok(()),
+        Some(_) => {
+            let problem = "is missing; the network was trained with it, put it back";
+            Err(Error::run(path, problem))
+        }
+    }
+}
+
+/// Refuses a tokenizer that the network was not trained with.
+pub(crate) fn checked_tokenizer(
+    path: &Path,
+    tokenizer: Tokenizer,
+    header: &Header,
+) -> Result<Arc<Tokenizer>> {
     let found = tokenizer.fingerprint();
     let wanted = header.tokenizer.as_deref().unwrap_or("none");
     if found == wanted {
-        return Ok(Some(Arc::new(tokenizer)));
+        return Ok(Arc::new(tokenizer));
     }
     let problem = format!(
         "is not the tokenizer that the network was trained with: expected fingerprint \

@@ -4,6 +4,7 @@ mod assemble;
 mod builder;
 mod checkpoint;
 mod device;
+mod embedded;
 mod evaluate;
 pub(crate) mod folder;
 pub mod generate;
@@ -67,6 +68,8 @@ pub struct Run {
     tally: Tally,
     /// The best evaluation, with `patience`.
     best: Option<Best>,
+    /// The readout that validation chose at the end.
+    chosen: Option<String>,
     /// The fingerprints of the parts of the data.
     fingerprints: OnceLock<[u32; 3]>,
     /// The settings before they were changed on purpose, when the run was opened.
@@ -78,6 +81,9 @@ pub struct Run {
     folder: Option<Folder>,
     stop: Arc<AtomicBool>,
 }
+
+/// The threads of a server share one run.
+const _: fn(Run) -> Box<dyn Send + Sync> = |run| Box::new(run);
 
 impl Run {
     /// The complete configuration.
@@ -200,6 +206,8 @@ impl Run {
             observer.on(event);
         };
         let mut summary = self.train_and_evaluate(&mut both)?;
+        self.check_folder(folder)?;
+        self.write_model(folder)?;
         summary.of = self.origin_in(folder);
         summary.changes = self.changes.clone();
         self.check_folder(folder)?;

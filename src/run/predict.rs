@@ -7,9 +7,7 @@ use rayon::prelude::*;
 
 use super::Run;
 use crate::data::{pictures, Content};
-use crate::error::{notify, Error, Result};
-use crate::run::folder::SUMMARY;
-use crate::run::summary;
+use crate::error::{Error, Result};
 
 /// The answer of a network for one picture.
 #[derive(Clone, Debug, PartialEq)]
@@ -86,27 +84,24 @@ impl Run {
             .collect()
     }
 
+    /// As [`Run::predict`], for pictures that are decoded.
+    ///
+    /// # Errors
+    /// As [`Run::predict`].
+    pub fn predict_images(
+        &self,
+        pictures: &[image::DynamicImage],
+        readout: Option<&str>,
+    ) -> Result<Vec<Answer>> {
+        let answers = self.classify(pictures, readout, |picture| Ok(picture.clone()))?;
+        answers.into_iter().collect()
+    }
+
     /// The readout that answers by default: the one that validation chose, else the
     /// setting `readout`, else the first one of the network.
     pub fn preferred_readout(&self) -> String {
-        let folders = [self.folder(), self.origin.as_deref()];
-        let of_folder = |folder: &Path| {
-            let path = folder.join(SUMMARY);
-            match summary::read(&path) {
-                Ok(summary) => Some(summary),
-                Err(error) => {
-                    if path.exists() {
-                        notify(format_args!(
-                            "warning: {error}; so the readout that validation chose is unknown"
-                        ));
-                    }
-                    None
-                }
-            }
-        };
-        let summary = folders.into_iter().flatten().find_map(of_folder);
-        let chosen = summary.and_then(|summary| Some(summary["test"]["readout"].as_str()?.into()));
         let first = || self.architecture.net().readouts.first();
+        let chosen = self.chosen.clone();
         chosen
             .or_else(|| self.config.run.readout.clone())
             .or_else(|| first().map(|readout| readout.name.into()))

@@ -35,11 +35,7 @@ impl Run {
         }
         self.describe_in(folder)?;
         if self.step > 0 && !self.has_model(folder) {
-            checkpoint::write(
-                &folder.join(MODEL),
-                &self.model(),
-                &self.header()?.of_model(),
-            )?;
+            self.write_model(folder)?;
         }
         Ok(())
     }
@@ -71,6 +67,7 @@ impl Run {
             changes: self.changes.clone(),
             sums: self.tally.sums()?,
             best: self.best,
+            readout: None,
             epoch: self.epoch,
             step: self.step,
             checksum: 0,
@@ -163,8 +160,14 @@ impl Run {
             self.describe_in(folder)?;
         }
         checkpoint::write(&folder.join(STATE), &state, &header)?;
-        checkpoint::write(&folder.join(MODEL), &self.model(), &header.of_model())?;
+        self.write_model(folder)?;
         self.describe_in(folder)
+    }
+
+    /// Writes the model, of a finished run with the readout that validation chose.
+    pub(super) fn write_model(&self, folder: &Path) -> Result<()> {
+        let header = self.header()?.with_readout(self.chosen.clone());
+        checkpoint::write(&folder.join(MODEL), &self.model(), &header)
     }
 
     /// Refuses a folder with contents that would be lost.

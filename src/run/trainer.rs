@@ -32,6 +32,7 @@ impl Run {
         let (first, last) = (self.epoch, self.epochs());
         let training = self.train(last, observer)?;
         let (validation, test) = rayon::scope(|_| self.final_evaluation(observer))?;
+        self.chosen = Some(test.readout.clone());
         let net = self.architecture.net();
         let learns = net.blocks.iter().any(|block| !block.span().is_empty());
         let settings = &self.config.run;
@@ -83,6 +84,7 @@ impl Run {
             }
             if self.epoch < last.min(epochs) {
                 self.check_memory()?;
+                self.chosen = None;
             }
             let blocks = self.blocks();
             let (config, epoch) = (&self.config, self.epoch);

@@ -69,6 +69,28 @@ fn a_small_network_learns_digits_and_loads_from_its_folder() -> Result<()> {
     Ok(())
 }
 
+/// A model is often copied with its configuration alone.
+#[test]
+fn a_model_names_the_readout_that_validation_chose() -> Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    for (rate_of_the_other, chosen) in [("head_lr", "search"), ("lr", "head")] {
+        let path = folder.path().join(chosen);
+        let run = small().set(rate_of_the_other, 1e-30);
+        let mut run = run.out(&path).build()?;
+        assert_eq!(run.fit(&mut ())?.test.readout, chosen);
+        for file in ["state.safetensors", "summary.json", "metrics.jsonl"] {
+            std::fs::remove_file(path.join(file)).unwrap();
+        }
+        assert_eq!(Run::load(&path)?.preferred_readout(), chosen);
+        // In a program, a run is often saved after `fit`.
+        let saved = folder.path().join(format!("{chosen}-saved"));
+        run.save(&saved)?;
+        let opened = Run::open(&saved)?.without_data().build()?;
+        assert_eq!(opened.preferred_readout(), chosen);
+    }
+    Ok(())
+}
+
 #[test]
 fn a_run_overwrites_itself_but_never_another_run() -> Result<()> {
     let folder = tempfile::tempdir().unwrap();
