@@ -9,8 +9,8 @@ use super::flags::{DataDir, Device};
 use super::outcome;
 use super::output::{print, print_json};
 use crate::data::score::Score;
-use crate::data::Split;
-use crate::error::{Error, Result};
+use crate::data::{Content, Split};
+use crate::error::{notify, shell_word, Error, Result};
 use crate::run::Run;
 
 #[derive(Args)]
@@ -55,6 +55,13 @@ impl Evaluate {
                 true => print_json(&layers_as_json(&scores)),
                 false => print(&outcome::of_layers(split.word(), &scores)),
             };
+        }
+        if self.data.is_some() && run.data().spec.content == Content::Text {
+            notify(format_args!(
+                "note: only the {} part of that text; for all of it: onward score {} FILE",
+                split.word(),
+                shell_word(&self.run.display().to_string())
+            ));
         }
         let evaluation = run.evaluate(split, Some(&run.preferred_readout()))?;
         if self.json {

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::flags::{open_to_predict, Device, ReadoutName};
 use super::output::{print, stream};
+use crate::data::text;
 use crate::error::{notify, Result};
 use crate::run::generate::{Generator, Sampling};
 
@@ -14,8 +15,22 @@ pub(super) struct Generate {
     /// Folder of a run on text.
     run: PathBuf,
     /// Beginning of the text; may be empty.
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
-    prompt: String,
+    #[arg(
+        long,
+        value_name = "TEXT",
+        allow_hyphen_values = true,
+        required_unless_present = "prompt_file"
+    )]
+    prompt: Option<String>,
+    /// File with the beginning of the text, without its last line break; - for stdin.
+    #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
+    prompt_file: Option<PathBuf>,
+    /// Number of texts, from the seeds N, N + 1, …
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    samples: u64,
+    /// End a text where this appears; can be repeated.
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
     /// Number of tokens to generate.
     #[arg(long, value_name = "N", default_value_t = 200)]
     tokens: usize,
@@ -65,16 +80,117 @@ impl Generate {
         };
         let preferred = || Some(run.preferred_readout()).filter(has_probabilities);
         let readout = self.readout.readout.clone().or_else(preferred);
-        let mut generator = Generator::new(&run, &self.prompt, readout.as_deref(), sampling)?;
-        for note in generator.notes() {
-            notify(format_args!("note: {note}"));
-        }
-        print(generator.prompt())?;
-        for _ in 0..self.tokens {
-            if !stream(&generator.step()?)? {
+        let prompt = self.prompt()?;
+        for sample in 0..self.samples {
+            let sampling = Sampling {
+                seed: self.seed.wrapping_add(sample),
+                ..sampling
+            };
+            let generator = Generator::new(&run, &prompt, readout.as_deref(), sampling)?;
+            if sample == 0 {
+                for note in generator.notes() {
+                    notify(format_args!("note: {note}"));
+                }
+            } else if !stream("---\n")? {
+                return Ok(());
+            }
+            print(generator.prompt())?;
+            if !self.write(generator)? {
                 return Ok(());
             }
         }
-        print(&format!("{}\n", generator.finish()?))
+        Ok(())
+    }
+
+    /// Writes the text of a generator; returns `false` if the pipe is closed.
+    fn write(&self, mut generator: Generator<'_>) -> Result<bool> {
+        let mut ending = Ending::new(&self.stop);
+        for _ in 0..self.tokens {
+            if !stream(&ending.push(&generator.step()?))? {
+                return Ok(false);
+            }
+            if ending.is_reached {
+                return stream("\n");
+            }
+        }
+        let last = ending.push(&generator.finish()?);
+        stream(&format!("{last}{}\n", ending.rest()))
+    }
+
+    fn prompt(&self) -> Result<String> {
+        let Some(file) = &self.prompt_file else {
+            return Ok(self.prompt.clone().unwrap_or_default());
+        };
+        let text = text::read_or_stdin(file)?;
+        let text = text.strip_suffix('\n').unwrap_or(&text);
+        Ok(text.strip_suffix('\r').unwrap_or(text).to_string())
+    }
+}
+
+/// Ends a text before the first of some words. What may become one of them is held back.
+struct Ending<'a> {
+    words: Vec<&'a str>,
+    held: String,
+    is_reached: bool,
+}
+
+impl<'a> Ending<'a> {
+    fn new(words: &'a [String]) -> Self {
+        let words = words.iter().map(String::as_str);
+        Self {
+            words: words.filter(|word| !word.is_empty()).collect(),
+            held: String::new(),
+            is_reached: false,
+        }
+    }
+
+    /// Takes the next piece of the text, and returns what can be printed.
+    fn push(&mut self, piece: &str) -> String {
+        self.held += piece;
+        let found = self.words.iter().filter_map(|word| self.held.find(word));
+        if let Some(at) = found.min() {
+            self.is_reached = true;
+            self.held.truncate(at);
+            return std::mem::take(&mut self.held);
+        }
+        let may_begin = |at: &usize| {
+            let rest = &self.held[*at..];
+            self.words.iter().any(|word| word.starts_with(rest))
+        };
+        let mut places = self.held.char_indices().map(|(at, _)| at);
+        let at = places.find(may_begin).unwrap_or(self.held.len());
+        let rest = self.held.split_off(at);
+        std::mem::replace(&mut self.held, rest)
+    }
+
+    /// What was held back when the text is over.
+    fn rest(&mut self) -> String {
+        std::mem::take(&mut self.held)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_ends_before_the_first_of_the_words() {
+        let words = ["\n\n".to_string(), "END".into(), String::new()];
+        let told = |pieces: &[&str]| {
+            let mut ending = Ending::new(&words);
+            let mut text = String::new();
+            for piece in pieces {
+                text += &ending.push(piece);
+                if ending.is_reached {
+                    return (text, true);
+                }
+            }
+            text += &ending.rest();
+            (text, false)
+        };
+        assert_eq!(told(&["a\n", "b\n", "\nc"]), ("a\nb".into(), true));
+        assert_eq!(told(&["the E", "N", "Ds"]), ("the ".into(), true));
+        assert_eq!(told(&["the E", "NÉ", " E"]), ("the ENÉ E".into(), false));
+        assert_eq!(told(&["xEND\n\n"]), ("x".into(), true));
     }
 }

@@ -18,6 +18,7 @@ mod predict;
 pub mod progress;
 mod report;
 pub mod results_table;
+mod score;
 mod shell;
 mod show;
 mod stop;
@@ -95,6 +96,13 @@ enum Command {
         "generate runs/nlp-fables-1 --prompt \"The fox \" --tokens 200",
     ))]
     Generate(generate::Generate),
+    /// Print the bits per character of any text, beside those of n-grams.
+    #[command(after_help = examples!(
+        "score runs/nlp-fables-1 book.txt",
+        "score runs/nlp-fables-1 books/ --json",
+        "score runs/nlp-fables-1 book.txt --tokens",
+    ))]
+    Score(score::ScoreTexts),
     /// Train a tokenizer on text.
     #[command(after_help = examples!(
         "tokenize book.txt --kind bpe --vocab 2000 --out tokenizer.json",
@@ -148,6 +156,7 @@ enum Command {
     /// Write a new crate with a plugin, a program and a test.
     #[command(after_help = examples!(
         "new my-rule --kind goodness",
+        "new my-layer --kind layer --into ~/my-crate",
     ))]
     New(new::New),
     /// Print a script that completes this program's commands in a shell.
@@ -245,6 +254,7 @@ pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Predict(command) => command.run(),
         Command::Picture(command) => command.run(),
         Command::Generate(command) => command.run(),
+        Command::Score(command) => command.run(),
         Command::Tokenize(command) => command.run(),
         Command::Report(command) => command.run(),
         Command::Compare(command) => command.run(),

@@ -28,6 +28,36 @@ impl Score {
     }
 }
 
+/// Counts of predictions, from which a [`Score`] follows.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Counts {
+    /// The number of wrong predictions.
+    pub wrong: usize,
+    /// The number of labels.
+    pub labels: usize,
+    /// `−Σ ln p` of the labels, for text and probabilities.
+    pub nats: Option<f64>,
+    /// The number of characters that the labels cover.
+    pub characters: usize,
+}
+
+impl Counts {
+    /// Adds the counts of other examples.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.wrong += other.wrong;
+        self.labels += other.labels;
+        self.characters += other.characters;
+        if let Some(nats) = other.nats {
+            self.nats = Some(self.nats.unwrap_or(0.) + nats);
+        }
+    }
+
+    pub(crate) fn score(&self) -> Score {
+        let bits = |nats| Bits::new(nats, self.labels, self.characters);
+        Score::new(self.wrong, self.labels, self.nats.map(bits))
+    }
+}
+
 /// The bits needed to encode the labels of a text with the predicted probabilities.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Bits {

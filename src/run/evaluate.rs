@@ -7,8 +7,8 @@ use candle_core::{DType, Device, Tensor, D};
 use super::summary::{Evaluation, Score};
 use super::Run;
 use crate::contract::net::Readout;
-use crate::data::score::Bits;
-use crate::data::text::ngram;
+use crate::data::score::Counts;
+use crate::data::text::ngram::Baselines;
 use crate::data::Content;
 use crate::error::{Error, Result};
 use crate::flow::examples::{Examples, Split};
@@ -20,14 +20,6 @@ pub(crate) const EVALUATION_BATCH: usize = 500;
 
 /// The activities of one layer that an evaluation computes at a time, at most.
 const ACTIVITIES: usize = 1 << 27;
-
-/// Counts of wrong predictions and labels and, for text, `−Σ ln p`.
-#[derive(Default)]
-struct Sums {
-    wrong: usize,
-    labels: usize,
-    nats: Option<f64>,
-}
 
 impl Run {
     /// Evaluates every readout on a part of the data. The result is reported for the
@@ -54,25 +46,11 @@ impl Run {
                 "is empty; there is nothing to evaluate",
             ));
         }
-        let passages = examples.passages();
-        let is_text = passages.is_some();
-        let mut sums: Vec<Sums> = readouts.iter().map(|_| Sums::default()).collect();
-        let indices: Vec<usize> = (0..examples.len()).collect();
-        for indices in indices.chunks(self.evaluation_batch()) {
-            self.stop_if_asked()?;
-            self.add_batch(examples, indices, readouts, is_text, &mut sums)?;
-        }
-        let characters = passages.as_ref().map_or(0, |passages| passages.characters);
-        let score = |sums: Sums| {
-            let bits = sums
-                .nats
-                .map(|nats| Bits::new(nats, sums.labels, characters));
-            Score::new(sums.wrong, sums.labels, bits)
-        };
-        let scores = readouts.iter().zip(sums);
-        let scores: BTreeMap<String, Score> = scores
-            .map(|(readout, sums)| (readout.name.into(), score(sums)))
-            .collect();
+        let counts = self.count(examples, readouts)?;
+        let scores = counts
+            .iter()
+            .map(|(name, counts)| (name.clone(), counts.score()));
+        let scores: BTreeMap<String, Score> = scores.collect();
         let Some(first) = scores.keys().next().cloned() else {
             return Err(Error::usage(
                 place(),
@@ -81,6 +59,28 @@ impl Run {
         };
         let evaluation = Evaluation::of(scores, examples.len(), self.baselines(split));
         Ok(evaluation.by(preferred.unwrap_or(&first)))
+    }
+
+    /// Counts the wrong predictions of some readouts and, for text, the bits.
+    pub(super) fn count(
+        &self,
+        examples: &dyn Examples,
+        readouts: &[Readout],
+    ) -> Result<BTreeMap<String, Counts>> {
+        let passages = examples.passages();
+        let characters = passages.as_ref().map_or(0, |passages| passages.characters);
+        let none = Counts {
+            characters,
+            ..Counts::default()
+        };
+        let mut counts = vec![none; readouts.len()];
+        let indices: Vec<usize> = (0..examples.len()).collect();
+        for indices in indices.chunks(self.evaluation_batch()) {
+            self.stop_if_asked()?;
+            self.add_batch(examples, indices, readouts, passages.is_some(), &mut counts)?;
+        }
+        let names = readouts.iter().map(|readout| readout.name.to_string());
+        Ok(names.zip(counts).collect())
     }
 
     /// The number of examples that are evaluated at once: a search computes every layer
@@ -141,46 +141,49 @@ impl Run {
         indices: &[usize],
         readouts: &[Readout],
         is_text: bool,
-        sums: &mut [Sums],
+        counts: &mut [Counts],
     ) -> Result<()> {
         let batch = self.prepare(&examples.batch(indices, None)?)?;
         let (hidden, labels) = (batch.hidden(), batch.labels()?);
         let step = Step::evaluation(self.config.run.seed);
-        for (readout, sums) in readouts.iter().zip(sums) {
+        for (readout, counts) in readouts.iter().zip(counts) {
             let scores = self
                 .architecture
                 .scores(&hidden, &*self.sampler, readout, &step)?;
             // (B, C), or (B, P, C): a row per label.
             let scores = scores.flatten_to(scores.rank() - 2)?;
             let predicted = scores.argmax(D::Minus1)?.to_vec1::<u32>()?;
-            sums.wrong += predicted.iter().zip(labels).filter(|(a, b)| a != b).count();
-            sums.labels += labels.len();
+            counts.wrong += predicted.iter().zip(labels).filter(|(a, b)| a != b).count();
+            counts.labels += labels.len();
             if readout.log_probabilities && is_text {
-                let nats = surprise(&scores, labels, readout.name)?;
-                sums.nats = Some(sums.nats.unwrap_or(0.) + nats);
+                let nats = surprise(&scores, labels, readout.name)?.iter().sum::<f64>();
+                counts.nats = Some(counts.nats.unwrap_or(0.) + nats);
             }
         }
         Ok(())
     }
 
-    /// The scores of the n-gram baselines, counted on the training part of text.
+    /// The n-gram models that a network for text is compared with, counted on the
+    /// training part; `None` for other networks, and for a run without its data.
+    pub(super) fn ngrams(&self) -> Option<Baselines> {
+        let text = self.data.text.as_ref()?;
+        let train = self.data.train.passages()?;
+        let classes = self.data.spec.classes.len();
+        Some(Baselines::fit(&train, text.ngram, classes))
+    }
+
     fn baselines(&self, split: Split) -> BTreeMap<String, Score> {
-        let parts = (
-            self.data.train.passages(),
-            self.data.split(split).passages(),
-        );
-        match (&self.data.text, parts, split) {
-            (Some(text), (Some(train), Some(test)), Split::Test) => {
-                ngram::baselines(&train, &test, text.ngram, self.data.spec.classes.len())
-            }
-            _ => BTreeMap::new(),
-        }
+        let passages = self.data.split(split).passages();
+        let passages = passages.filter(|_| split == Split::Test);
+        let found = passages.and_then(|test| Some(self.ngrams()?.predict(&test)));
+        let found = found.unwrap_or_default().into_iter();
+        found.map(|(name, counts)| (name, counts.score())).collect()
     }
 }
 
-/// Returns `−Σ ln p` of the labels under log-probabilities `(B, C)`; refuses scores that
+/// Returns `−ln p` of each label under log-probabilities `(B, C)`; refuses scores that
 /// are not log-probabilities.
-fn surprise(scores: &Tensor, labels: &[u32], readout: &str) -> Result<f64> {
+pub(super) fn surprise(scores: &Tensor, labels: &[u32], readout: &str) -> Result<Vec<f64>> {
     let scores = scores.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
     let sums = scores.exp()?.sum(D::Minus1)?.to_vec1::<f64>()?;
     if let Some(sum) = sums
@@ -190,5 +193,6 @@ fn surprise(scores: &Tensor, labels: &[u32], readout: &str) -> Result<f64> {
         let problem = format!("expected log-probabilities, found scores that add up to {sum}");
         return Err(Error::usage(format!("readout {readout}"), problem));
     }
-    Ok(-entries(&scores, labels)?.sum_all()?.to_scalar::<f64>()?)
+    let picked = entries(&scores, labels)?.flatten_all()?.to_vec1::<f64>()?;
+    Ok(picked.into_iter().map(|log| -log).collect())
 }

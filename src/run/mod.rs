@@ -16,6 +16,7 @@ mod patience;
 pub mod picture;
 pub mod predict;
 mod saving;
+pub mod score_text;
 pub(crate) mod settings;
 pub mod summary;
 mod trainer;

@@ -10,6 +10,7 @@ mod errors;
 mod hostile_files;
 mod injected;
 mod interrupted;
+mod language;
 mod new;
 mod own_data;
 mod page;

@@ -100,6 +100,52 @@ fn a_new_crate_is_complete_and_prints_the_next_steps() {
 }
 
 #[test]
+fn a_plugin_is_added_to_a_crate_that_exists() {
+    let base = tempfile::tempdir().unwrap();
+    let at = |file: &str| base.path().join(file);
+    let read = |file: &str| std::fs::read_to_string(at(file)).unwrap();
+    assert_eq!(new_in(base.path(), &["first"]).0, Some(0));
+    let before = read("first/src/lib.rs");
+    let add = ["second", "--kind", "layer", "--into", "first"];
+    let (code, printed, said) = new_in(base.path(), &add);
+    assert_eq!(code, Some(0), "{said}");
+    let expected = format!("{}\n\nmod second;\n", before.trim_end());
+    assert_eq!(read("first/src/lib.rs"), expected);
+    assert!(read("first/src/second.rs").contains("\"second\","));
+    for line in [
+        "cd first",
+        "cargo test --release",
+        "train progressive --set layer=second",
+    ] {
+        assert!(printed.contains(line), "{line} is missing from\n{printed}");
+    }
+    assert!(!printed.contains("cargo add"), "{printed}");
+    let (code, _, said) = new_in(base.path(), &add);
+    assert!(
+        code == Some(1) && said.contains("second.rs: already exists"),
+        "{said}"
+    );
+    assert_eq!(read("first/src/lib.rs"), expected);
+
+    // A program without a library and without onward.
+    std::fs::create_dir_all(at("own/src")).unwrap();
+    let manifest = "[package]\nname = \"own\"\nversion = \"0.1.0\"\n";
+    std::fs::write(at("own/Cargo.toml"), manifest).unwrap();
+    let (code, _, said) = new_in(base.path(), &["third", "--into", "own"]);
+    assert!(code == Some(1) && said.contains("src/lib.rs"), "{said}");
+    std::fs::write(at("own/src/main.rs"), "fn main() {}\n").unwrap();
+    let (code, printed, said) = new_in(base.path(), &["third", "--into", "own"]);
+    assert!(
+        code == Some(0) && printed.contains("cargo add --path "),
+        "{said}{printed}"
+    );
+    assert_eq!(read("own/src/main.rs"), "fn main() {}\n\nmod third;\n");
+    assert_eq!(std::fs::read_dir(at("own")).unwrap().count(), 2);
+    let (code, _, said) = new_in(base.path(), &["third", "--into", "nowhere"]);
+    assert!(code == Some(1) && said.contains("nowhere"), "{said}");
+}
+
+#[test]
 fn the_readme_shows_the_commands_that_are_printed() {
     let base = tempfile::tempdir().unwrap();
     let (_, printed, _) = new_in(base.path(), &["my-rule"]);

@@ -6,6 +6,7 @@ pub mod ngram;
 pub mod tokenizer;
 mod windows;
 
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -38,7 +39,7 @@ pub struct Text {
 /// with the position.
 pub fn read(path: &Path) -> Result<String> {
     let fault = |problem: String| Error::data(path, problem);
-    let room = memory::available().unwrap_or(u64::MAX) / 4;
+    let room = room();
     let size = disk::open(path)?.metadata().map_or(0, |about| about.len());
     if size > room {
         let [size, room] = [size, room].map(|bytes| bytes >> 20);
@@ -47,7 +48,42 @@ pub fn read(path: &Path) -> Result<String> {
              of the text"
         )));
     }
-    let bytes = disk::read(path, room)?;
+    decoded(path, disk::read(path, room)?)
+}
+
+/// Reads the text in a file, or on stdin for `-`.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_or_stdin(path: &Path) -> Result<String> {
+    if path != Path::new("-") {
+        return read(path);
+    }
+    let (path, room) = (Path::new("stdin"), room());
+    let mut bytes = Vec::new();
+    let read = std::io::stdin()
+        .lock()
+        .take(room + 1)
+        .read_to_end(&mut bytes);
+    read.map_err(Error::file("read", path))?;
+    if bytes.len() as u64 > room {
+        let problem = format!(
+            "has more than {} MB, a quarter of the free memory",
+            room >> 20
+        );
+        return Err(Error::data(path, problem));
+    }
+    decoded(path, bytes)
+}
+
+/// The most bytes of a text: a quarter of the free memory.
+fn room() -> u64 {
+    memory::available().unwrap_or(u64::MAX / 8) / 4
+}
+
+/// Text from bytes in UTF-8, without a byte order mark.
+fn decoded(path: &Path, bytes: Vec<u8>) -> Result<String> {
+    let fault = |problem: String| Error::data(path, problem);
     if let Some(encoding) = wide(&bytes) {
         let cure = format!(
             "iconv -f {encoding} -t UTF-8 {}",

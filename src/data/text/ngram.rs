@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 
-use crate::data::score::{Bits, Score};
+use crate::data::score::Counts;
 use crate::flow::examples::Passages;
 
 /// No n-gram: its passage has too few tokens before this position.
@@ -246,8 +246,8 @@ impl KneserNey {
         best
     }
 
-    /// The score of predicting the labels of some passages.
-    pub fn score(&self, passages: &Passages<'_>) -> Score {
+    /// Predicts the labels of some passages.
+    pub fn predict(&self, passages: &Passages<'_>) -> Counts {
         let (mut nats, mut wrong, mut tokens) = (0., 0, 0);
         let mut known = BTreeMap::new();
         for passage in &passages.documents {
@@ -261,54 +261,77 @@ impl KneserNey {
                 contexts = self.behind(&contexts, token);
             }
         }
-        Score::new(
+        Counts {
             wrong,
-            tokens,
-            Some(Bits::new(nats, tokens, passages.characters)),
-        )
+            labels: tokens,
+            nats: Some(nats),
+            characters: passages.characters,
+        }
     }
 }
 
-/// The score of predicting by token frequency, with add-one smoothing.
-fn unigram(train: &Passages<'_>, test: &Passages<'_>, vocabulary: usize) -> Score {
-    let mut counts = vec![1u32; vocabulary];
-    train
-        .documents
-        .iter()
-        .flat_map(|passage| passage.iter())
-        .for_each(|token| counts[*token as usize] += 1);
-    let sum: f64 = counts.iter().map(|count| f64::from(*count)).sum();
-    let best = (0..vocabulary).rev().max_by_key(|token| counts[*token]);
-    let (mut nats, mut wrong, mut tokens) = (0., 0, 0);
-    for token in test
-        .documents
-        .iter()
-        .flat_map(|passage| &passage[test.window..])
-    {
-        nats -= (f64::from(counts[*token as usize]) / sum).ln();
-        wrong += usize::from(best != Some(*token as usize));
-        tokens += 1;
-    }
-    Score::new(
-        wrong,
-        tokens,
-        Some(Bits::new(nats, tokens, test.characters)),
-    )
+/// The frequencies of tokens, with add-one smoothing.
+struct Unigrams {
+    counts: Vec<u32>,
+    sum: f64,
+    /// The most frequent token.
+    best: Option<usize>,
 }
 
-/// The scores on `test` of models fitted to `train`: unigrams, and [`KneserNey`] of this
-/// order.
-pub fn baselines(
-    train: &Passages<'_>,
-    test: &Passages<'_>,
+impl Unigrams {
+    fn fit(passages: &[&[u32]], vocabulary: usize) -> Self {
+        let mut counts = vec![1u32; vocabulary];
+        let tokens = passages.iter().flat_map(|passage| passage.iter());
+        tokens.for_each(|token| counts[*token as usize] += 1);
+        let sum = counts.iter().map(|count| f64::from(*count)).sum();
+        let best = (0..vocabulary).rev().max_by_key(|token| counts[*token]);
+        Self { counts, sum, best }
+    }
+
+    fn predict(&self, passages: &Passages<'_>) -> Counts {
+        let (mut nats, mut wrong, mut labels) = (0., 0, 0);
+        let documents = passages.documents.iter();
+        for token in documents.flat_map(|passage| &passage[passages.window..]) {
+            nats -= (f64::from(self.counts[*token as usize]) / self.sum).ln();
+            wrong += usize::from(self.best != Some(*token as usize));
+            labels += 1;
+        }
+        Counts {
+            wrong,
+            labels,
+            nats: Some(nats),
+            characters: passages.characters,
+        }
+    }
+}
+
+/// Models that were counted on a training part, to compare a network with.
+pub struct Baselines {
+    unigrams: Unigrams,
+    ngrams: KneserNey,
     order: usize,
-    vocabulary: usize,
-) -> BTreeMap<String, Score> {
-    let ngrams = KneserNey::fit(&train.documents, order, vocabulary).score(test);
-    BTreeMap::from([
-        ("unigram".into(), unigram(train, test, vocabulary)),
-        (format!("kneser_ney_{order}"), ngrams),
-    ])
+}
+
+impl Baselines {
+    /// Counts unigrams, and n-grams of up to `order` tokens for [`KneserNey`].
+    pub fn fit(train: &Passages<'_>, order: usize, vocabulary: usize) -> Self {
+        Self {
+            unigrams: Unigrams::fit(&train.documents, vocabulary),
+            ngrams: KneserNey::fit(&train.documents, order, vocabulary),
+            order,
+        }
+    }
+
+    /// Predicts the labels of some passages by each model.
+    pub fn predict(&self, test: &Passages<'_>) -> BTreeMap<String, Counts> {
+        BTreeMap::from([
+            ("unigram".into(), self.unigrams.predict(test)),
+            (
+                format!("kneser_ney_{}", self.order),
+                self.ngrams.predict(test),
+            ),
+        ])
+    }
 }
 
 #[cfg(test)]
@@ -389,10 +412,10 @@ mod tests {
             window: 2,
             characters: 14,
         };
-        let score = model.score(&passages);
-        let nats = score.bits.unwrap().bits_per_token * 14. * std::f64::consts::LN_2;
+        let found = model.predict(&passages);
+        let nats = found.nats.unwrap();
         assert!((nats - 22.18641143543692).abs() < 1e-9, "{nats}");
-        assert_eq!(score.wrong, 14 - 10);
+        assert_eq!((found.wrong, found.labels), (14 - 10, 14));
     }
 
     #[test]
@@ -422,19 +445,16 @@ mod tests {
     #[test]
     fn unigrams_use_add_one_smoothing() {
         let (train, test) = (tokens("aab"), tokens("ab?"));
-        let passages = |tokens| Passages {
-            documents: vec![tokens],
+        let passages = Passages {
+            documents: vec![&test[..]],
             window: 0,
             characters: 3,
         };
-        let score = unigram(&passages(&train[..]), &passages(&test[..]), 8);
-        let nats = -[3f64, 2., 1.]
-            .map(|count| (count / 11.).ln())
-            .iter()
-            .sum::<f64>(); // 8 + 3 counts in total
-        assert!(
-            (score.bits.unwrap().bits_per_char - nats / 3. / std::f64::consts::LN_2).abs() < 1e-12
-        );
-        assert_eq!(score.wrong, 2);
+        let found = Unigrams::fit(&[&train[..]], 8).predict(&passages);
+        // 8 + 3 counts in total
+        let logs = [3f64, 2., 1.].map(|count| (count / 11.).ln());
+        let nats = -logs.iter().sum::<f64>();
+        assert!((found.nats.unwrap() - nats).abs() < 1e-12);
+        assert_eq!((found.wrong, found.labels), (2, 3));
     }
 }

@@ -20,8 +20,8 @@ pub struct Windows {
     /// earlier passages.
     ends: Arc<[(usize, usize)]>,
     window: usize,
-    pub(super) characters: usize,
-    pub(super) unknown: usize,
+    pub(crate) characters: usize,
+    pub(crate) unknown: usize,
     pub(super) short: usize,
 }
 

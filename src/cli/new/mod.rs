@@ -1,4 +1,6 @@
-//! `onward new`: writes a crate with one plugin.
+//! `onward new`: writes a crate with one plugin, or adds a plugin to a crate.
+
+mod existing;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,35 +9,39 @@ use clap::builder::PossibleValuesParser;
 use clap::Args;
 use toml::Value;
 
+use self::existing::Crate;
 use super::output::print;
 use crate::disk;
-use crate::error::{Error, Result};
+use crate::error::{shell_word, Error, Result};
 use crate::plugin::registry::{self, KINDS};
 
 /// The `src/lib.rs` of each kind of plugin. Its documentation has the command that tries
 /// the plugin.
 const TEMPLATES: [(&str, &str); 5] = [
-    ("goodness", include_str!("../../templates/goodness.rs")),
-    ("sampler", include_str!("../../templates/sampler.rs")),
-    ("layer", include_str!("../../templates/layer.rs")),
+    ("goodness", include_str!("../../../templates/goodness.rs")),
+    ("sampler", include_str!("../../../templates/sampler.rs")),
+    ("layer", include_str!("../../../templates/layer.rs")),
     (
         "architecture",
-        include_str!("../../templates/architecture.rs"),
+        include_str!("../../../templates/architecture.rs"),
     ),
-    ("data", include_str!("../../templates/data.rs")),
+    ("data", include_str!("../../../templates/data.rs")),
 ];
 
 /// The files that all kinds share.
 const FILES: [(&str, &str); 5] = [
-    ("Cargo.toml", include_str!("../../templates/manifest.toml")),
-    (".gitignore", include_str!("../../templates/gitignore")),
-    ("README.md", include_str!("../../templates/README.md")),
-    ("src/main.rs", include_str!("../../templates/main.rs")),
     (
-        "tests/conforms.rs",
-        include_str!("../../templates/conforms.rs"),
+        "Cargo.toml",
+        include_str!("../../../templates/manifest.toml"),
     ),
+    (".gitignore", include_str!("../../../templates/gitignore")),
+    ("README.md", include_str!("../../../templates/README.md")),
+    ("src/main.rs", include_str!("../../../templates/main.rs")),
+    ("tests/conforms.rs", CONFORMS),
 ];
+
+/// The test of a crate with plugins.
+const CONFORMS: &str = include_str!("../../../templates/conforms.rs");
 
 /// Names that are reserved by cargo or the compiler, and the names of the dependencies.
 const RESERVED: &str =
@@ -49,6 +55,9 @@ const RESERVED: &str =
 pub(super) struct New {
     /// Name of the crate and its folder; the plugin gets the same name, with _ for -.
     name: String,
+    /// Crate to add the plugin to, as a module, instead of a new crate.
+    #[arg(long, value_name = "DIR")]
+    into: Option<PathBuf>,
     /// Kind of plugin to write.
     #[arg(
         long,
@@ -71,6 +80,10 @@ impl New {
             .into_iter()
             .find(|(kind, _)| *kind == self.kind)
             .expect("every kind has a template");
+        if let Some(folder) = &self.into {
+            let code = code.replace("my_plugin", &plugin);
+            return print(&Crate::open(folder)?.add(&plugin, &code, CONFORMS, &source)?);
+        }
         let attempt = code
             .lines()
             .find_map(|line| line.strip_prefix("//! cargo run "))
@@ -182,6 +195,17 @@ impl Source {
         }
     }
 
+    /// The command that adds onward to the dependencies of a crate.
+    fn to_add(&self) -> String {
+        match self {
+            Self::Clone(root) => {
+                let path = Path::new(root).join("plugins");
+                format!("cargo add --path {}", shell_word(&path.to_string_lossy()))
+            }
+            Self::Registry => "cargo add onward".into(),
+        }
+    }
+
     /// Fills in the dependency on onward.
     fn depended_on(&self, manifest: &str) -> String {
         let version = concat!(
@@ -220,6 +244,7 @@ mod tests {
     fn new(name: &str) -> New {
         New {
             name: name.into(),
+            into: None,
             kind: "goodness".into(),
             path: None,
         }

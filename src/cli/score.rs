@@ -1,0 +1,140 @@
+//! `onward score`.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::json;
+
+use super::flags::{open_to_predict, DataDir, Device};
+use super::output::{print, print_json};
+use crate::data::score::Score;
+use crate::data::text;
+use crate::error::{notify, printable, Located, Result};
+use crate::run::score_text::{TextScore, TextScorer};
+use crate::run::Run;
+
+#[derive(Args)]
+pub(super) struct ScoreTexts {
+    /// Folder of a run on text.
+    run: PathBuf,
+    /// Text files, folders of them, or patterns such as 'books/*.txt'; - for stdin.
+    #[arg(required = true)]
+    texts: Vec<PathBuf>,
+    /// Print every token with its bits.
+    #[arg(long)]
+    tokens: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    data_dir: DataDir,
+    #[command(flatten)]
+    device: Device,
+}
+
+impl ScoreTexts {
+    pub(super) fn run(self) -> Result<()> {
+        let run = self.open()?;
+        let mut scorer = TextScorer::new(&run)?;
+        let (mut rows, mut json) = (Vec::new(), Vec::new());
+        for (name, text) in self.read()? {
+            let score = scorer.score(&text).at(|| name.clone())?;
+            let mut entry = json!({ "text": name, "score": score });
+            if self.tokens {
+                let tokens = scorer.tokens(&text).at(|| name.clone())?;
+                if self.json {
+                    entry["tokens"] = json!(tokens);
+                } else {
+                    for token in tokens {
+                        print(&format!("{:.3}\t{}\n", token.bits, printable(&token.token)))?;
+                    }
+                }
+            }
+            json.push(entry);
+            rows.push((name, score));
+        }
+        if self.json {
+            let all = scorer.all();
+            return print_json(&json!({ "readout": scorer.readout(), "texts": json, "all": all }));
+        }
+        if self.tokens {
+            return Ok(());
+        }
+        if rows.len() > 1 {
+            rows.push(("all".into(), scorer.all()));
+        }
+        print(&table(scorer.readout(), &rows))
+    }
+
+    /// The run with its training text, or without it if that cannot be read.
+    fn open(&self) -> Result<Run> {
+        let builder = Run::open(&self.run)?.device(&self.device.device);
+        let with_data = self.data_dir.add_to(builder).build();
+        with_data.or_else(|error| {
+            let run = open_to_predict(&self.run, &self.device)?;
+            notify(format_args!("note: no n-grams to compare with: {error}"));
+            Ok(run)
+        })
+    }
+
+    /// The names and the contents of the texts.
+    fn read(&self) -> Result<Vec<(String, String)>> {
+        let mut found = Vec::new();
+        for path in &self.texts {
+            if path.as_path() == Path::new("-") {
+                found.push(("stdin".into(), text::read_or_stdin(path)?));
+                continue;
+            }
+            for file in text::files(path)? {
+                let name = file.display().to_string();
+                found.push((name, text::read(&file)?));
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// A row for each text: the bits per character by the readout, the other readouts and the
+/// n-grams, and the perplexity of the first.
+fn table(first: &str, rows: &[(String, TextScore)]) -> String {
+    let Some((_, score)) = rows.first() else {
+        return String::new();
+    };
+    let others = score.readouts.keys().map(String::as_str);
+    let mut names = vec![first];
+    names.extend(others.filter(|name| *name != first));
+    names.extend(score.baselines.keys().map(String::as_str));
+    let mut lines = vec![vec!["bits/char".to_string(), "tokens".into()]];
+    lines[0].extend(names.iter().map(|name| name.to_string()));
+    lines[0].push(format!("perplexity ({first})"));
+    for (text, score) in rows {
+        let bits = |name: &str| -> Option<&Score> {
+            score
+                .readouts
+                .get(name)
+                .or_else(|| score.baselines.get(name))
+        };
+        let cell = |name: &&str| {
+            let bits = bits(name).and_then(|score| score.bits);
+            bits.map_or(String::new(), |bits| format!("{:.3}", bits.bits_per_char))
+        };
+        let mut line = vec![printable(text), score.tokens.to_string()];
+        line.extend(names.iter().map(cell));
+        let perplexity = bits(first).and_then(|score| score.bits);
+        line.push(perplexity.map_or(String::new(), |bits| format!("{:.2}", bits.perplexity)));
+        lines.push(line);
+    }
+    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max();
+    let widths: Vec<usize> = (0..lines[0].len())
+        .map(|column| width(column).unwrap_or(0))
+        .collect();
+    let mut text = String::new();
+    for line in &lines {
+        let mut row = format!("{:<1$}", line[0], widths[0]);
+        for (cell, width) in line[1..].iter().zip(&widths[1..]) {
+            row += &format!("   {cell:>width$}");
+        }
+        text += &(row + "\n");
+    }
+    text
+}

@@ -1,0 +1,211 @@
+//! Scores of whole texts by a language model and by the n-grams beside it.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::evaluate::surprise;
+use super::Run;
+use crate::contract::net::Readout;
+use crate::data::score::{Counts, Score};
+use crate::data::text::ngram::Baselines;
+use crate::data::text::tokenizer::Tokenizer;
+use crate::data::text::Windows;
+use crate::data::Content;
+use crate::error::{Error, Result};
+use crate::flow::examples::Examples;
+use crate::flow::step::Step;
+
+/// The score of a text. The first tokens, as many as the window, are not predicted.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TextScore {
+    /// The number of tokens that were predicted.
+    pub tokens: usize,
+    /// The number of tokens that the tokenizer does not know.
+    pub unknown: usize,
+    /// The scores of the readouts with probabilities.
+    pub readouts: BTreeMap<String, Score>,
+    /// The scores of n-grams that were counted on the training part of the run; empty
+    /// for a run that was opened without its data.
+    pub baselines: BTreeMap<String, Score>,
+}
+
+/// A token of a text, and the bits that it costs: `−log₂ p`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TokenScore {
+    /// The text of the token.
+    pub token: String,
+    /// Its bits.
+    pub bits: f64,
+}
+
+/// The counts of a text, by readout and baseline.
+#[derive(Clone, Default)]
+struct TextCounts {
+    unknown: usize,
+    readouts: BTreeMap<String, Counts>,
+    baselines: BTreeMap<String, Counts>,
+}
+
+impl TextCounts {
+    fn add(&mut self, other: &Self) {
+        self.unknown += other.unknown;
+        for (sums, counts) in [
+            (&mut self.readouts, &other.readouts),
+            (&mut self.baselines, &other.baselines),
+        ] {
+            for (name, counts) in counts {
+                sums.entry(name.clone()).or_default().add(counts);
+            }
+        }
+    }
+
+    fn score(&self) -> TextScore {
+        let scores = |counts: &BTreeMap<String, Counts>| {
+            let scores = counts.iter();
+            scores
+                .map(|(name, counts)| (name.clone(), counts.score()))
+                .collect()
+        };
+        TextScore {
+            tokens: self
+                .readouts
+                .values()
+                .next()
+                .map_or(0, |counts| counts.labels),
+            unknown: self.unknown,
+            readouts: scores(&self.readouts),
+            baselines: scores(&self.baselines),
+        }
+    }
+}
+
+/// Scores texts by a run, one after the other.
+///
+/// ```no_run
+/// use onward_core::run::score_text::TextScorer;
+/// use onward_core::Run;
+///
+/// # fn main() -> onward_core::Result<()> {
+/// let run = Run::load("runs/nlp-fables-1")?;
+/// let score = TextScorer::new(&run)?.score("The fox and the crow went to the river.")?;
+/// println!("{:?}", score.readouts["head"].bits);
+/// # Ok(())
+/// # }
+/// ```
+pub struct TextScorer<'a> {
+    run: &'a Run,
+    tokenizer: &'a Tokenizer,
+    window: usize,
+    readouts: Vec<Readout>,
+    ngrams: Option<Baselines>,
+    sum: TextCounts,
+}
+
+impl<'a> TextScorer<'a> {
+    /// Counts the n-grams of the training part, if the run has its data.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a run on images, or without a readout with probabilities.
+    pub fn new(run: &'a Run) -> Result<Self> {
+        let spec = &run.data.spec;
+        let (Content::Text, Some(text)) = (spec.content, &run.data.text) else {
+            let problem = "expected a run on text, found one on images; evaluate it with: onward \
+                           evaluate";
+            return Err(Error::usage(&run.config.architecture, problem));
+        };
+        let readouts = run.architecture.net().readouts.iter();
+        let readouts: Vec<_> = readouts
+            .filter(|readout| readout.log_probabilities)
+            .copied()
+            .collect();
+        if readouts.is_empty() {
+            let problem = "has no readout with probabilities, so its texts have no bits";
+            return Err(Error::usage(&run.config.architecture, problem));
+        }
+        Ok(Self {
+            run,
+            tokenizer: &text.tokenizer,
+            window: spec.shape[0],
+            readouts,
+            ngrams: run.ngrams(),
+            sum: TextCounts::default(),
+        })
+    }
+
+    /// The readout that is shown first: that of the run, if it has probabilities.
+    pub fn readout(&self) -> &'static str {
+        let preferred = self.run.preferred_readout();
+        let found = self
+            .readouts
+            .iter()
+            .find(|readout| readout.name == preferred);
+        found.unwrap_or(&self.readouts[0]).name
+    }
+
+    /// Scores a text.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a text without a token to predict.
+    pub fn score(&mut self, text: &str) -> Result<TextScore> {
+        let windows = self.windows(text)?;
+        let passages = windows.passages();
+        let baselines = self.ngrams.as_ref().zip(passages.as_ref());
+        let counts = TextCounts {
+            unknown: windows.unknown,
+            readouts: self.run.count(&windows, &self.readouts)?,
+            baselines: baselines.map_or_else(BTreeMap::new, |(ngrams, text)| ngrams.predict(text)),
+        };
+        self.sum.add(&counts);
+        Ok(counts.score())
+    }
+
+    /// The score of all texts so far together.
+    pub fn all(&self) -> TextScore {
+        self.sum.score()
+    }
+
+    /// The bits of every token of a text after the first window, by [`Self::readout`].
+    ///
+    /// # Errors
+    /// As [`TextScorer::score`].
+    pub fn tokens(&self, text: &str) -> Result<Vec<TokenScore>> {
+        let windows = self.windows(text)?;
+        let (run, step) = (self.run, Step::evaluation(self.run.config.run.seed));
+        let readout = run.architecture.net().readout(self.readout())?;
+        let indices: Vec<usize> = (0..windows.len()).collect();
+        let mut found = Vec::with_capacity(windows.len());
+        for indices in indices.chunks(run.evaluation_batch()) {
+            let batch = run.prepare(&windows.batch(indices, None)?)?;
+            let scores = run
+                .architecture
+                .scores(&batch.hidden(), &*run.sampler, readout, &step)?;
+            let labels = batch.labels()?;
+            for (label, nats) in labels.iter().zip(surprise(&scores, labels, readout.name)?) {
+                found.push(TokenScore {
+                    token: self.tokenizer.decode(&[*label])?,
+                    bits: nats / std::f64::consts::LN_2,
+                });
+            }
+        }
+        Ok(found)
+    }
+
+    fn windows(&self, text: &str) -> Result<Windows> {
+        let windows = Windows::new(&[text.to_string()], self.tokenizer, self.window)?;
+        let problem = if windows.is_empty() {
+            let tokens = self.tokenizer.encode(text)?.ids.len();
+            format!(
+                "has {tokens} tokens, expected more than the {} of the model's window",
+                self.window
+            )
+        } else if windows.characters == 0 {
+            "has only tokens that the tokenizer does not know, expected text like that of the \
+             training"
+                .into()
+        } else {
+            return Ok(windows);
+        };
+        Err(Error::usage("the text", problem))
+    }
+}

@@ -1,0 +1,146 @@
+//! What a language model writes, and how it scores texts.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::*;
+
+/// A run on a text with a test part of its own, and that part.
+fn trained(base: &Path) -> (String, String) {
+    let [text, other, run] =
+        ["text.txt", "other.txt", "run"].map(|name| str(&base.join(name)).to_string());
+    let line = |number: usize| format!("The fox saw {number} crows, and crow {number} saw it.\n");
+    std::fs::write(&text, (0..60).map(line).collect::<String>()).unwrap();
+    std::fs::write(&other, (70..90).map(line).collect::<String>()).unwrap();
+    let (data, test) = (format!("text:{text}"), format!("data.test={other}"));
+    let settings = ["--set", &test, "--set", "hidden=[20]", "--epochs", "2"];
+    let start = ["train", "nlp", "--quiet", "--out", &run, "--data", &data];
+    succeeds(&[&start[..], &settings].concat());
+    (run, other)
+}
+
+fn with_stdin(arguments: &[&str], input: &str) -> String {
+    let program = env!("CARGO_BIN_EXE_onward");
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(input.as_bytes())
+        .unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    text(&output.stdout)
+}
+
+#[test]
+fn a_whole_text_is_scored_beside_the_counts_of_the_training_text() {
+    let base = tempfile::tempdir().unwrap();
+    let (run, other) = trained(base.path());
+    let json = |arguments: &[&str]| -> Value {
+        serde_json::from_str(&succeeds(&[&["score", &run, "--json"], arguments].concat())).unwrap()
+    };
+    // The test part of the run is that text.
+    let summary: Value =
+        serde_json::from_str(&std::fs::read_to_string(format!("{run}/summary.json")).unwrap())
+            .unwrap();
+    let found = json(&[&other, "--tokens"]);
+    let score = &found["texts"][0]["score"];
+    for (kind, name) in [("readouts", "head"), ("baselines", "kneser_ney_6")] {
+        assert_eq!(score[kind][name], summary["test"][kind][name], "{name}");
+    }
+    let readout = found["readout"].as_str().unwrap();
+    let bits = score["readouts"][readout]["bits_per_token"]
+        .as_f64()
+        .unwrap();
+    let tokens = found["texts"][0]["tokens"].as_array().unwrap();
+    let sum: f64 = tokens
+        .iter()
+        .map(|token| token["bits"].as_f64().unwrap())
+        .sum();
+    assert_eq!(score["tokens"], tokens.len());
+    assert!((sum / tokens.len() as f64 - bits).abs() < 1e-9);
+
+    // Two texts together have the mean of their bits, weighted by their tokens.
+    let twice = json(&[&other, &other]);
+    assert_eq!(twice["all"]["tokens"], 2 * tokens.len());
+    let all = twice["all"]["readouts"][readout]["bits_per_token"]
+        .as_f64()
+        .unwrap();
+    assert!((all - bits).abs() < 1e-9);
+    let table = succeeds(&["score", &run, &other]);
+    let rows: Vec<&str> = table.lines().collect();
+    assert_eq!(rows.len(), 2, "{table}");
+    assert!(
+        rows[0].contains("head") && rows[0].contains("kneser_ney_6"),
+        "{table}"
+    );
+    let text = std::fs::read_to_string(&other).unwrap();
+    assert_eq!(with_stdin(&["score", &run, "-"], &text).lines().count(), 2);
+
+    // Without the training text there is nothing to count.
+    std::fs::remove_file(base.path().join("text.txt")).unwrap();
+    let found = json(&[&other]);
+    assert_eq!(found["texts"][0]["score"]["readouts"], score["readouts"]);
+    assert_eq!(found["all"]["baselines"], serde_json::json!({}));
+    let short = str(&base.path().join("short.txt")).to_string();
+    std::fs::write(&short, "The fox").unwrap();
+    let message = fails(2, &["score", &run, &short]);
+    assert!(
+        message.contains("short.txt") && message.contains("has 7 tokens"),
+        "{message}"
+    );
+}
+
+#[test]
+fn texts_are_generated_from_files_several_at_a_time_up_to_a_word() {
+    let base = tempfile::tempdir().unwrap();
+    let (run, _) = trained(base.path());
+    let generate =
+        |more: &[&str]| succeeds(&[&["generate", &run, "--tokens", "60"], more].concat());
+    let one = generate(&["--prompt", "The fox saw ", "--seed", "2"]);
+    let three = generate(&["--prompt", "The fox saw ", "--samples", "3"]);
+    let texts: Vec<&str> = three.split("---\n").collect();
+    assert_eq!(texts.len(), 3);
+    assert_eq!(texts[1], one);
+    assert_ne!(texts[0], one);
+    // The text ends before the word, which the prompt may contain.
+    let letter = one["The fox saw ".len()..]
+        .chars()
+        .nth(10)
+        .unwrap()
+        .to_string();
+    let stopped = generate(&["--prompt", "The fox saw ", "--seed", "2", "--stop", &letter]);
+    let rest = &stopped["The fox saw ".len()..];
+    assert!(!rest.contains(&letter) && one.starts_with(stopped.trim_end_matches('\n')));
+    let prompt = base.path().join("prompt");
+    std::fs::write(&prompt, "The fox saw \n").unwrap();
+    assert_eq!(
+        generate(&["--prompt-file", str(&prompt), "--seed", "2"]),
+        one
+    );
+    let arguments = [
+        "generate",
+        &run,
+        "--tokens",
+        "60",
+        "--prompt-file",
+        "-",
+        "--seed",
+        "2",
+    ];
+    assert_eq!(with_stdin(&arguments, "The fox saw "), one);
+    fails(2, &["generate", &run]);
+    fails(
+        2,
+        &["generate", &run, "--prompt", "a", "--prompt-file", "b"],
+    );
+}
