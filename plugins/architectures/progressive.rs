@@ -304,5 +304,5 @@ onward_core::register! {
     dyn Architecture, "progressive",
     "stacked layers, all at once or one by one (Hinton 2022, arXiv 2212.13345)",
     |settings: Progressive, context| Ok(Box::new(Stacked::new(&settings, context)?)),
-    .presets(PRESETS).rewrite(shorthand)
+    .presets(PRESETS).rewrite(shorthand).for_photographs("convolutional")
 }

@@ -1,7 +1,8 @@
 //! Data set `folder`: images in one folder per class.
 
-use onward_core::data::pictures::{data_set, Broken};
-use onward_core::data::{folder, DataSet};
+use onward_core::data::pictures::{are_colourful, data_set, Broken};
+use onward_core::data::{at_home, folder, DataSet};
+use onward_core::export::{Table, Value};
 use onward_core::plugin::preset::Preset;
 
 onward_core::settings! {
@@ -35,6 +36,28 @@ const PRESETS: &[Preset] = &[Preset {
     settings: "standardise = true",
 }];
 
+/// Colours and a size for convolutions, unless others are given.
+fn photographs(given: &Table) -> Option<Table> {
+    let dir = given.get("dir").and_then(Value::as_str)?;
+    let is_grey = given.get("colour") == Some(&Value::Boolean(false));
+    if is_grey || !are_colourful(&at_home(dir)) {
+        return None;
+    }
+    let suited: [(&str, Value); 3] = [
+        ("colour", true.into()),
+        ("height", 32.into()),
+        ("width", 32.into()),
+    ];
+    let suited = suited
+        .into_iter()
+        .filter(|(key, _)| !given.contains_key(*key));
+    Some(
+        suited
+            .map(|(key, value)| (key.to_string(), value))
+            .collect(),
+    )
+}
+
 onward_core::register! {
     DataSet, "folder",
     "your own pictures in one folder per class, as folder:DIR (onward, 2026)",
@@ -44,5 +67,5 @@ onward_core::register! {
         let dir = folder(&settings.dir, "--data folder:DIR")?;
         Ok(Box::new(data_set(&dir, shape, settings.broken)?))
     },
-    .argument("dir").presets(PRESETS)
+    .argument("dir").presets(PRESETS).look(photographs)
 }

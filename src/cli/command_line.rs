@@ -50,9 +50,15 @@ pub(super) fn data_argument(config: &Config) -> Result<Option<String>> {
 pub(super) fn shortest(wanted: &Config, file: &Path) -> Result<String> {
     let data = data_argument(wanted)?;
     let info = registry::info(<dyn Architecture>::KIND, &wanted.architecture)?;
-    let named = info.presets().into_iter().skip(1);
-    let named = named.map(|preset| Some(preset.name));
-    let presets = [None].into_iter().chain(named).chain([Some(NO_PRESET)]);
+    // Without a preset, the look of the pictures may choose one.
+    let looks = match &wanted.run.data {
+        Some(data) => registry::info(DataSet::KIND, &data.name)?.look.is_some(),
+        None => false,
+    };
+    let is_chosen_by_look = looks && info.for_photographs.is_some();
+    let named = info.presets().into_iter().map(|preset| Some(preset.name));
+    let default = (!is_chosen_by_look).then_some(None);
+    let presets = default.into_iter().chain(named).chain([Some(NO_PRESET)]);
     let mut commands: Vec<String> = Vec::new();
     for preset in presets {
         commands.extend(command(wanted, preset, data.as_deref()));

@@ -63,7 +63,7 @@ enum Command {
     /// Train an architecture on a data set, and write a run folder.
     #[command(after_help = examples!(
         "train progressive --data digits --seed 1",
-        "train progressive --data folder:photos --set hidden=[500,500] --epochs 10",
+        "train progressive --data folder:photos --epochs 10",
         "train nlp --data text:book.txt",
         "train progressive --preset predsim --data mnist --dry-run",
     ))]

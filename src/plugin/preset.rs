@@ -127,6 +127,8 @@ mod tests {
             own_presets: &[],
             argument: None,
             rewrite: |_, _| Ok(()),
+            for_photographs: None,
+            look: None,
         }
     }
 

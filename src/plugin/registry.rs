@@ -40,6 +40,10 @@ pub struct Info {
     pub argument: Option<&'static str>,
     /// Adjusts the settings of a source before they are merged: see [`Plugin::rewrite`].
     pub rewrite: Rewrite,
+    /// The preset of an architecture for colour photographs.
+    pub for_photographs: Option<&'static str>,
+    /// For a data set of pictures: see [`Plugin::look`].
+    pub look: Option<Look>,
 }
 
 impl Info {
@@ -54,6 +58,9 @@ impl Info {
 /// Adjusts the settings `given` by one source, and those merged from the sources `before`
 /// it.
 pub type Rewrite = fn(given: &mut Table, before: &mut Table) -> Result<()>;
+
+/// Looks at the files of a data set with these settings.
+pub type Look = fn(&Table) -> Option<Table>;
 
 /// A registered plugin: its description and its constructor.
 pub struct Plugin<T: ?Sized + 'static> {
@@ -80,6 +87,21 @@ impl<T: ?Sized> Plugin<T> {
     /// settings, or removes settings from `before` that no longer apply.
     pub const fn rewrite(mut self, rewrite: Rewrite) -> Self {
         self.info.rewrite = rewrite;
+        self
+    }
+
+    /// Names the preset of an architecture for colour photographs. It is used where the
+    /// data are such and nothing about the network is set.
+    pub const fn for_photographs(mut self, preset: &'static str) -> Self {
+        self.info.for_photographs = Some(preset);
+        self
+    }
+
+    /// Lets a data set look whether its pictures are colour photographs: the function
+    /// gets the settings that were given, and returns those that suit photographs, or
+    /// `None` for other pictures. Files that cannot be read are reported later.
+    pub const fn look(mut self, look: Look) -> Self {
+        self.info.look = Some(look);
         self
     }
 }
@@ -250,6 +272,8 @@ macro_rules! register {
                     own_presets: &[],
                     argument: None,
                     rewrite: |_, _| Ok(()),
+                    for_photographs: None,
+                    look: None,
                 },
                 build: |table, $context| {
                     let $settings = <$type as $crate::settings::Settings>::read(table)?;
@@ -312,6 +336,8 @@ mod tests {
             own_presets: &[],
             argument: None,
             rewrite: |_, _| Ok(()),
+            for_photographs: None,
+            look: None,
         };
         Plugin {
             info,

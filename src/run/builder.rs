@@ -106,13 +106,41 @@ impl RunBuilder {
     /// # Errors
     /// As [`Config::resolve`].
     pub fn config(&self) -> Result<Config> {
-        let (preset, by_name) = (self.preset.as_deref(), self.given.is_none());
-        let sources = self.sources.clone();
+        let (mut preset, by_name) = (self.preset.as_deref(), self.given.is_none());
+        let mut sources = self.sources.clone();
+        if let Some((suited, of_data)) = self.for_photographs()? {
+            preset = Some(suited);
+            sources.insert(0, of_data);
+        }
         let mut config = Config::resolve_for(&self.architecture, preset, sources, by_name)?;
         if self.given.is_some() {
             config.run.data = None;
         }
         Ok(config)
+    }
+
+    /// The preset for colour photographs, if it is used.
+    fn for_photographs(&self) -> Result<Option<(&'static str, Source)>> {
+        match self.preset.is_none() && self.given.is_none() && self.saved.is_none() {
+            true => Config::for_photographs(&self.architecture, &self.sources),
+            false => Ok(None),
+        }
+    }
+
+    /// Says that the preset for colour photographs is used.
+    fn say_what_suits(&self) -> Result<()> {
+        if let Some((preset, of_data)) = self.for_photographs()? {
+            let data = of_data.table[DataSet::KIND].as_table();
+            let settings = data.into_iter().flatten();
+            let settings = settings.filter(|(key, _)| *key != "name");
+            let settings: String = settings
+                .map(|(key, value)| format!(", data.{key} = {value}"))
+                .collect();
+            notify(format_args!(
+                "the pictures are colour photographs: preset {preset}{settings}"
+            ));
+        }
+        Ok(())
     }
 
     /// Loads the data and builds the network; for an opened run, also restores its
@@ -126,6 +154,7 @@ impl RunBuilder {
     }
 
     fn build_for(self, purpose: Purpose) -> Result<Run> {
+        self.say_what_suits()?;
         let (mut saved, mut fault) = (None, None);
         if let Some(folder) = &self.saved {
             let (read, problem) = Chosen::of(folder, self.with_data).read(folder)?;

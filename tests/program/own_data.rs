@@ -76,6 +76,48 @@ fn the_parts_of_a_folder_are_matched_by_name() {
 }
 
 #[test]
+fn colour_photographs_get_a_network_that_suits_them() {
+    let base = tempfile::tempdir().unwrap();
+    let (photos, scans) = (base.path().join("photos"), base.path().join("scans"));
+    bars(&scans, 12, 250);
+    for (class, red) in [("dawn", 230), ("dusk", 90)] {
+        std::fs::create_dir_all(photos.join(class)).unwrap();
+        for number in 0..12 {
+            let pixel = |x: u32, y: u32| image::Rgb([red, (8 * x + number) as u8, (9 * y) as u8]);
+            let file = photos.join(class).join(format!("{number}.png"));
+            image::RgbImage::from_fn(24, 24, pixel).save(file).unwrap();
+        }
+    }
+    let trained = |data: &Path, name: &str, more: &[&str]| {
+        let out = base.path().join(name);
+        let data = folder(data);
+        let base = ["train", "progressive", "--data", &data, "--out", word(&out)];
+        let output = onward(&[&base[..], &["--epochs", "1"], more].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let command = succeeds(&["report", word(&out), "--csv"]);
+        (text(&output.stderr), command)
+    };
+    let suited = "colour photographs: preset convolutional, data.colour = true, data.height = 32";
+    let (said, command) = trained(&photos, "suited", &[]);
+    assert!(said.contains(suited), "{said}");
+    assert!(command.contains("--preset convolutional"), "{command}");
+    // Whoever chooses something about the network chooses all of it.
+    let chosen: [&[&str]; 3] = [
+        &["--set", "hidden=[20]"],
+        &["--preset", "hinton"],
+        &["--set", "data.colour=false"],
+    ];
+    for (index, more) in chosen.into_iter().enumerate() {
+        let (said, command) = trained(&photos, &format!("chosen-{index}"), more);
+        assert!(!said.contains("colour photographs"), "{said}");
+        // The command repeats the run all the same.
+        assert!(command.contains("--preset hinton"), "{command}");
+    }
+    let (said, _) = trained(&scans, "grey", &[]);
+    assert!(!said.contains("colour photographs"), "{said}");
+}
+
+#[test]
 fn no_file_is_left_out_in_silence() {
     let base = tempfile::tempdir().unwrap();
     let data = base.path().join("data");

@@ -1,5 +1,6 @@
 //! Pictures of any size, grey or colour: PNG, JPEG, WebP, BMP, TIFF and GIF.
 
+mod colours;
 mod folder;
 mod object;
 
@@ -11,6 +12,7 @@ use image::imageops::{self, FilterType};
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 use image::{Luma, Rgba, RgbaImage};
 
+pub use self::colours::are_colourful;
 pub use self::folder::{data_set, pictures_in, Broken};
 use self::object::Grey;
 use crate::data::{Content, ExampleSpec, Framing};

@@ -11,6 +11,7 @@
 
 mod canonical;
 mod complete;
+mod photographs;
 mod suggested;
 
 use toml::{Table, Value};
@@ -49,6 +50,19 @@ impl Config {
     /// [`Error::UnknownPlugin`], [`Error::UnknownSetting`], [`Error::Setting`].
     pub fn resolve(architecture: &str, preset: Option<&str>, sources: Vec<Source>) -> Result<Self> {
         Self::resolve_for(architecture, preset, sources, true)
+    }
+
+    /// The preset that suits colour photographs and the settings of the data, if `sources`
+    /// choose such data and nothing about the network. It is for people who choose no
+    /// preset: [`Config::resolve`] looks at no file.
+    ///
+    /// # Errors
+    /// As [`Config::resolve`].
+    pub fn for_photographs(
+        architecture: &str,
+        sources: &[Source],
+    ) -> Result<Option<(&'static str, Source)>> {
+        photographs::suited(architecture, sources)
     }
 
     /// As [`Config::resolve`]; `by_name` says whether the data set is chosen by the
