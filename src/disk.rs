@@ -81,7 +81,9 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
 /// [`Error::File`]; errors of `fill`.
 pub(crate) fn replace_by(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let folder = unfinished().tempdir_in(parent(path));
-    let folder = folder.map_err(Error::file("write", path))?;
+    let folder = folder
+        .map_err(unnamed)
+        .map_err(Error::file("write", path))?;
     let file = folder.path().join("file");
     fill(&file)?;
     // A temporary file may be the owner's alone; a file of a run is as open as any new one.
@@ -192,6 +194,15 @@ impl Beside {
     }
 }
 
+/// An error without the name of the temporary file, which says nothing to a user.
+fn unnamed(error: io::Error) -> io::Error {
+    let text = error.to_string();
+    match text.split_once(" at path ") {
+        Some((problem, _)) => io::Error::new(error.kind(), problem),
+        None => error,
+    }
+}
+
 /// The names of files and folders that are still being written.
 fn unfinished() -> tempfile::Builder<'static, 'static> {
     let mut builder = tempfile::Builder::new();
@@ -216,7 +227,7 @@ fn write_beside(path: &Path, bytes: &[u8], permissions: Option<Permissions>) -> 
         file.as_file().sync_all()?;
         Ok(Beside(file))
     });
-    written.map_err(Error::file("write", path))
+    written.map_err(unnamed).map_err(Error::file("write", path))
 }
 
 /// Makes a folder that `fill` fills. The folder gets its name when it is complete. `None`
@@ -232,7 +243,9 @@ pub(crate) fn create_folder(
         return Ok(None);
     }
     let folder = unfinished().tempdir_in(parent(path));
-    let folder = folder.map_err(Error::file("create", path))?;
+    let folder = folder
+        .map_err(unnamed)
+        .map_err(Error::file("create", path))?;
     open_to_all(folder.path()).map_err(Error::file("create", path))?;
     fill(folder.path())?;
     // An empty folder of this name, made in the meantime, would be replaced: no loss.
@@ -282,6 +295,25 @@ mod tests {
         assert_eq!(create(&path, b"3rd")?, None);
         assert_eq!(create(&base.path().join("y"), b"3rd")?, Some(()));
         Ok(())
+    }
+
+    #[test]
+    fn a_missing_folder_is_an_error_without_a_temporary_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("none/file");
+        let errors = [
+            replace(&path, b"x").err(),
+            replace_by(&path, |_| Ok(())).err(),
+            create(&path, b"x").err(),
+            create_folder(&path, |_| Ok(())).err(),
+        ];
+        for error in errors {
+            let error = error.unwrap().to_string();
+            assert!(
+                error.contains("No such file") && !error.contains(BEGUN),
+                "{error}"
+            );
+        }
     }
 
     #[test]

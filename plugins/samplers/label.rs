@@ -59,6 +59,10 @@ impl Sampler {
     fn new(settings: Label, context: &BuildContext, overlay: bool) -> Result<Self> {
         let (classes, width) = (context.classes, context.example.iter().product::<usize>());
         let problem = match classes {
+            _ if context.tokenizer.is_some() => {
+                "expected images, found text; choose a sampler for text, or the architecture nlp"
+                    .into()
+            }
             _ if context.positions > 1 => {
                 let positions = context.positions;
                 format!("expected one label per example, found {positions}; choose another sampler")

@@ -4,6 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::output::{print, print_json};
+use super::show::settings_named;
 use crate::error::{Error, Result};
 use crate::plugin::facts;
 use crate::plugin::registry::{self, Info, KINDS};
@@ -28,6 +29,10 @@ impl List {
             return presets();
         }
         if kinds.is_empty() {
+            let setting = settings_named(self.kind.as_deref().unwrap_or_default())?;
+            if !setting.is_empty() {
+                return print(&setting);
+            }
             return Err(Error::UnknownPlugin {
                 kind: "kind of plugin",
                 name: self.kind.unwrap_or_default(),

@@ -16,8 +16,8 @@ const WIDTH: usize = 100;
 
 #[derive(Args)]
 pub(super) struct Show {
-    /// Name of a plugin, a preset, a loss, a schedule or another choice of a setting, or
-    /// a word of the glossary: view, head, search, …
+    /// Name of a plugin, a preset, a setting, a loss, a schedule or another choice of a
+    /// setting, or a word of the glossary: view, head, search, …
     name: String,
 }
 
@@ -37,6 +37,7 @@ impl Show {
                 known.push(info.name.into());
             }
         }
+        text += &settings_named(&self.name)?;
         text += &choices_named(&self.name)?;
         if let Some(meaning) = glossary::meaning(&self.name) {
             text += &format!("{}\n{}", self.name, wrap(meaning, "  "));
@@ -70,20 +71,53 @@ fn settings(heading: &str, settings: Vec<Setting>) -> String {
     }
     let mut text = format!("\n{heading}\n");
     for setting in settings {
-        let default = setting
-            .default
-            .map_or("not set".into(), |default| default.to_string());
+        let default = setting.default.as_ref();
+        let default = default.map_or("not set".into(), |default| default.to_string());
         let alias = setting
             .alias
             .map_or(String::new(), |alias| format!(" (or {alias})"));
-        text += &format!("  {}{alias} = {default}\n", setting.key);
-        text += &wrap(&setting.help, "      ");
-        text += &wrap(&format!("Allowed: {}.", setting.allowed), "      ");
-        for choice in setting.choices {
-            text += &wrap(&format!("{}: {}", choice.word, meaning(choice)), "        ");
-        }
+        text += &format!(
+            "  {}{alias} = {default}\n{}",
+            setting.key,
+            described(&setting)
+        );
     }
     text
+}
+
+/// The lines about a setting.
+fn described(setting: &Setting) -> String {
+    let mut text = wrap(&setting.help, "      ");
+    text += &wrap(&format!("Allowed: {}.", setting.allowed), "      ");
+    for choice in setting.choices {
+        text += &wrap(&format!("{}: {}", choice.word, meaning(choice)), "        ");
+    }
+    text
+}
+
+/// What a setting means to those that have it.
+pub(super) fn settings_named(key: &str) -> Result<String> {
+    let mut found: Vec<(String, Vec<&str>)> = Vec::new();
+    let mut of = |owner: &'static str, settings: Vec<Setting>| {
+        for setting in settings.iter().filter(|setting| setting.key == key) {
+            let text = described(setting);
+            match found.iter_mut().find(|(known, _)| *known == text) {
+                Some((_, owners)) => owners.push(owner),
+                None => found.push((text, vec![owner])),
+            }
+        }
+    };
+    of("every run", RunSettings::describe());
+    for kind in KINDS {
+        for info in registry::infos(kind)? {
+            of(info.name, (info.settings)());
+        }
+    }
+    let texts = found.into_iter().map(|(text, owners)| {
+        let heading = format!("{key}, a setting of {}", owners.join(", "));
+        format!("{}{text}", wrap(&heading, ""))
+    });
+    Ok(texts.collect())
 }
 
 /// The meaning of a choice as one line.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::flags::{DataDir, Device};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::plugin::source::Source;
 use crate::run::{Run, RunBuilder};
 
@@ -58,6 +58,7 @@ impl Subject {
                 builder = builder.source(flag(key, value)?);
             }
         }
+        self.check_twice()?;
         // Plugins first, then their settings, regardless of the given order.
         let is_nested = |assignment: &&String| {
             let key = assignment.split('=').next().unwrap_or_default();
@@ -68,6 +69,30 @@ impl Subject {
             builder = builder.source(Source::assignment(assignment)?);
         }
         Ok(self.data_dir.add_to(builder))
+    }
+}
+
+impl Subject {
+    /// Refuses a setting that is given by its flag and by `--set`: one of them would be
+    /// ignored.
+    fn check_twice(&self) -> Result<()> {
+        let flags = [
+            ("data", &self.data),
+            ("epochs", &self.epochs),
+            ("seed", &self.seed),
+        ];
+        for (key, value) in flags {
+            let is_it = |assignment: &&String| {
+                let given = assignment.split('=').next().unwrap_or_default();
+                given.trim() == key
+            };
+            let Some(value) = value else { continue };
+            if let Some(assignment) = self.set.iter().find(is_it) {
+                let origin = format!("--{key} {value} and --set {assignment}");
+                return Err(Error::setting(key, value, origin, "only one of the two"));
+            }
+        }
+        Ok(())
     }
 }
 

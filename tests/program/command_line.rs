@@ -223,6 +223,11 @@ fn plugins_are_listed_and_shown() {
         samplers.contains("label_overlay") && !samplers.contains("dense"),
         "{samplers}"
     );
+    for command in ["show", "list"] {
+        let shown = succeeds(&[command, "loss"]);
+        let expected = ["loss, a setting of", "progressive", "symmetric: "];
+        assert!(expected.iter().all(|text| shown.contains(text)), "{shown}");
+    }
     let shown = succeeds(&["show", "progressive"]);
     for part in [
         "hidden = [1000, 1000, 1000]",

@@ -23,6 +23,13 @@ const LONG: [&str; 10] = [
     "--out",
 ];
 
+/// The arguments of a run that does not end by itself.
+fn endless(run: &str) -> Vec<&str> {
+    let mut arguments = [&LONG[..], &[run]].concat();
+    arguments[4] = "100000";
+    arguments
+}
+
 fn start(arguments: &[&str]) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_onward"));
     command
@@ -204,13 +211,7 @@ fn a_run_stopped_at_the_end_of_an_epoch_completes_the_epoch() {
 fn two_processes_cannot_write_one_run() {
     let base = tempfile::tempdir().unwrap();
     let run = base.path().join("run");
-    let mut child = start(
-        &[
-            &LONG[..],
-            &[run.to_str().unwrap(), "--set", "epochs=100000"],
-        ]
-        .concat(),
-    );
+    let mut child = start(&endless(run.to_str().unwrap()));
     wait_for(|| run.join("metrics.jsonl").exists());
     let message = fails(1, &["resume", run.to_str().unwrap()]);
     child.kill().unwrap();
@@ -254,7 +255,7 @@ fn a_hang_up_that_is_ignored_does_not_end_a_run() {
     let base = tempfile::tempdir().unwrap();
     let run = base.path().join("run");
     let path = run.to_str().unwrap();
-    let arguments = [&LONG[..], &[path, "--set", "epochs=100000"]].concat();
+    let arguments = endless(path);
     // As `nohup` does.
     let command = format!(
         "trap '' HUP; exec {} {}",

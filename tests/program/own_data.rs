@@ -375,6 +375,19 @@ fn settings_are_taken_in_the_forms_that_people_write() {
 }
 
 #[test]
+fn a_setting_is_given_by_its_flag_or_by_set() {
+    let twice: [&[&str]; 3] = [
+        &["--epochs", "0", "--set", "epochs=1"],
+        &["--seed", "x", "--set", "seed = 1"],
+        &["--data", "digits", "--set", "data=mnist"],
+    ];
+    for more in twice {
+        let message = fails(2, &[&["train", "progressive"], more].concat());
+        assert!(message.contains("only one of the two"), "{message}");
+    }
+}
+
+#[test]
 fn text_that_is_not_utf_8_is_named() {
     let base = tempfile::tempdir().unwrap();
     let file = base.path().join("t.txt");
