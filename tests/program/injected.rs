@@ -293,3 +293,63 @@ fn a_tokenizer_or_a_crate_is_written_whole_or_not_at_all() {
         }
     }
 }
+
+/// What a command writes for a user replaces an older file as a whole: killed or without
+/// room, it leaves that file or the new one, and what was beside it.
+#[test]
+fn a_users_file_is_the_old_one_or_the_new_one() {
+    let base = tempfile::tempdir().unwrap();
+    let Some(shim) = shim(base.path()) else {
+        return;
+    };
+    let run = base.path().join("run");
+    assert!(onward(&train(&run, "1"), &run, None).status.success());
+    let folder = base.path().join("folder");
+    let file = |name: &str| folder.join(name).to_str().unwrap().to_string();
+    let (table, page, lib) = (file("RESULTS.md"), file("page.html"), file("src/lib.rs"));
+    let run = run.to_str().unwrap();
+    let crate_of = folder.to_str().unwrap();
+    let old =
+        "Our results.\n\n<!-- onward report: begin -->\n<!-- onward report: end -->\n\nMore.\n";
+    let commands: [(&[&str], &str, &str); 3] = [
+        (&["report", run, "--write", &table], &table, old),
+        (&["page", run, "--out", &page], &page, ""),
+        (&["new", "my-rule", "--into", crate_of], &lib, "// mine\n"),
+    ];
+    for (arguments, path, old) in commands {
+        let path = Path::new(path);
+        let renew = || {
+            let _ = std::fs::remove_dir_all(&folder);
+            std::fs::create_dir_all(folder.join("src")).unwrap();
+            let manifest = "[package]\nname = \"mine\"\nversion = \"0.1.0\"\n";
+            std::fs::write(folder.join("Cargo.toml"), manifest).unwrap();
+            if !old.is_empty() {
+                std::fs::write(path, old).unwrap();
+            }
+        };
+        renew();
+        let log = base.path().join("log");
+        let _ = std::fs::remove_file(&log);
+        let count = calls(arguments, &folder, &shim, &log);
+        assert!(count > 0, "{arguments:?} changes nothing");
+        let new = std::fs::read_to_string(path).unwrap();
+        assert_ne!(new, old);
+        for at in 1..=count {
+            for kind in KILLS.into_iter().chain(["28", "5"]) {
+                renew();
+                let fault = Fault {
+                    shim: &shim,
+                    at,
+                    kind,
+                    sticky: false,
+                };
+                onward(arguments, &folder, Some(&fault));
+                let found = std::fs::read_to_string(path).unwrap_or_default();
+                let what = format!("{arguments:?}: {kind} at call {at} of {count}");
+                assert!(found == old || found == new, "{what}: {found}");
+                let manifest = std::fs::read_to_string(folder.join("Cargo.toml")).unwrap();
+                assert!(manifest.contains("mine"), "{what}");
+            }
+        }
+    }
+}

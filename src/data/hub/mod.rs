@@ -33,6 +33,15 @@ pub struct Hub {
     pub content: Option<[&'static str; 2]>,
 }
 
+/// The images of a downloaded table, or a message: for the fuzzing of what is read.
+#[cfg(feature = "hub")]
+#[doc(hidden)]
+pub fn images_of_table(file: std::fs::File, hub: &Hub, counts: &[usize]) -> Result<Images, String> {
+    let reader = parquet::file::reader::SerializedFileReader::new(file);
+    let reader = reader.map_err(|error| error.to_string())?;
+    table::images(&reader, hub, counts)
+}
+
 /// Writes the files of a data set into a folder, given the training and the test part.
 pub type Writer = fn(folder: &Path, train: &Images, test: &Images) -> Result<()>;
 

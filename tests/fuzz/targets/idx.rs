@@ -1,0 +1,14 @@
+//! IDX files, plain or compressed.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use onward::data::idx;
+
+#[path = "../file.rs"]
+mod file;
+
+fuzz_target!(|bytes: &[u8]| {
+    let path = file::with(bytes);
+    let _ = idx::read_images(&path);
+    let _ = idx::read_labels(&path);
+});
