@@ -13,10 +13,11 @@ use crate::error::{Error, Result};
 use crate::flow::examples::Split;
 
 impl Run {
-    /// Whether the model in a folder is that of this moment.
+    /// Whether the model in a folder is that of this moment, and undamaged.
     pub(super) fn has_model(&self, folder: &Path) -> bool {
-        let header = self.header();
-        header.is_ok_and(|header| checkpoint::is_of(&folder.join(MODEL), &header))
+        let path = folder.join(MODEL);
+        let is_of = |header: Header| checkpoint::is_of(&path, &header);
+        self.header().is_ok_and(is_of) && checkpoint::read(&path).is_ok()
     }
 
     /// Writes what a run that was killed had no time for, and settings that were changed

@@ -59,6 +59,73 @@ fn a_flipped_bit_of_the_configuration_never_trains_another_model() {
     assert!(refused > 10 * same, "{refused} refused, {same} the same");
 }
 
+/// The places of a file where a bit is flipped: a few, or with `ONWARD_FAULTS=all` up to
+/// 2000, which takes a quarter of an hour.
+fn places(size: usize) -> impl Iterator<Item = usize> {
+    let all = std::env::var_os("ONWARD_FAULTS").is_some_and(|value| value == "all");
+    let count = if all { 2000 } else { 12 };
+    // Beginning and end of a file are among them.
+    (0..count.min(size)).map(move |index| index * (size - 1) / (count.min(size) - 1).max(1))
+}
+
+#[test]
+fn a_flipped_bit_of_any_file_changes_no_result() {
+    let base = tempfile::tempdir().unwrap();
+    let [whole, half, copy] = ["whole", "half", "copy"].map(|name| base.path().join(name));
+    trained(&whole, 1);
+    let mut run = tiny(1).out(&half).build().unwrap();
+    run.train_until(1, &mut ()).unwrap();
+    run.save(&half).unwrap();
+    drop(run);
+    let wanted = contents(&whole);
+    let of = |files: &[(PathBuf, Vec<u8>)], name: &str| -> Vec<u8> {
+        let found = files.iter().find(|(path, _)| path.ends_with(name));
+        found.map(|(_, bytes)| bytes.clone()).unwrap_or_default()
+    };
+    println!("| run | file | flips | refused | as if undisturbed |\n|-|-|-|-|-|");
+    for start in [&whole, &half] {
+        for (flipped, bytes) in contents(start) {
+            let name = flipped.file_name().unwrap().to_str().unwrap().to_string();
+            let (mut refused, mut same) = (0, 0);
+            for at in places(bytes.len()) {
+                let _ = fs::remove_dir_all(&copy);
+                fs::create_dir(&copy).unwrap();
+                for (path, bytes) in contents(start) {
+                    fs::write(copy.join(path.file_name().unwrap()), bytes).unwrap();
+                }
+                let mut bytes = bytes.clone();
+                bytes[at] ^= 1 << (at % 8);
+                fs::write(copy.join(&name), bytes).unwrap();
+                let summary = resumed(&copy).and_then(|mut run| match run.is_finished() {
+                    true => Ok(None),
+                    false => run.fit(&mut ()).map(Some),
+                });
+                let Ok(_) = summary else {
+                    refused += 1;
+                    continue;
+                };
+                same += 1;
+                let found = contents(&copy);
+                for file in ["model.safetensors", "state.safetensors"] {
+                    let is_same = of(&found, file) == of(&wanted, file);
+                    assert!(is_same, "{file} after a flip in byte {at} of {name}");
+                }
+                let error = |files: &[(PathBuf, Vec<u8>)]| {
+                    let text = String::from_utf8(of(files, "summary.json")).unwrap();
+                    let summary: serde_json::Value = serde_json::from_str(&text).unwrap();
+                    summary["test"].clone()
+                };
+                assert_eq!(error(&found), error(&wanted), "byte {at} of {name}");
+            }
+            let run = start.file_name().unwrap().to_str().unwrap();
+            println!(
+                "| {run} | {name} | {} | {refused} | {same} |",
+                refused + same
+            );
+        }
+    }
+}
+
 #[test]
 fn a_changed_setting_is_named_and_can_be_changed_on_purpose() -> Result<()> {
     let base = tempfile::tempdir().unwrap();
