@@ -157,7 +157,8 @@ pub enum Error {
     /// A data set whose files were not found.
     #[error(
         "data set `{name}`: {file}, plain or .gz, is in none of: {}{}; put the original \
-         files there, or choose another folder with --data-dir or $ONWARD_DATA",
+         files there, or choose another folder: with --data-dir or $ONWARD_DATA, for \
+         idx:DIR with --data",
         places(looked),
         also(why)
     )]

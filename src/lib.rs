@@ -109,6 +109,8 @@
 //! | `metal` | `--device metal` |
 //! | `accelerate`, `mkl` | candle's matrix products by these libraries, where no own kernel is used |
 
+// The command line alone uses some of it.
+#![cfg_attr(not(feature = "cli"), allow(dead_code, unused_imports))]
 // A message on a closed stderr would panic; see `error::notify`.
 #![deny(clippy::print_stderr)]
 

@@ -1,6 +1,6 @@
 //! Data set `idx`: files in the format of MNIST.
 
-use onward_core::data::{folder, idx, DataSet, Framing};
+use onward_core::data::{folder, idx, pictures, Content, DataSet, Framing};
 use onward_core::plugin::preset::Preset;
 
 onward_core::settings! {
@@ -12,6 +12,9 @@ onward_core::settings! {
     /// The last sixth of the training images is the validation part; a random sixth if
     /// the file is sorted by class. The largest label of the training part determines the
     /// number of classes.
+    ///
+    /// A picture that `predict` classifies is cut out, centred and made light on black if
+    /// the training images are such, as MNIST's are; otherwise it is only resized.
     pub struct Idx {
         /// The folder of the four files; short form: `idx:DIR`.
         dir: String = String::new();
@@ -32,7 +35,10 @@ onward_core::register! {
      (LeCun 1998, yann.lecun.com/exdb/mnist)",
     |settings: Idx, _context| {
         let dir = folder(&settings.dir, "--data idx:DIR")?;
-        Ok(Box::new(idx::data_set(&[dir], "idx", &[], Framing::Object(4))?))
+        let mut data = idx::data_set(&[dir], "idx", &[], Framing::Whole)?;
+        let framing = pictures::framing_of(&*data.train, &data.spec)?;
+        data.spec.content = Content::Picture(framing);
+        Ok(Box::new(data))
     },
     .argument("dir").presets(PRESETS)
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::Args;
 
 use super::flags::{open_to_predict, Device, ReadoutName};
@@ -26,10 +27,15 @@ pub(super) struct Generate {
     #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
     prompt_file: Option<PathBuf>,
     /// Number of texts, from the seeds N, N + 1, …
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u64).range(1..)
+    )]
     samples: u64,
     /// End a text where this appears; can be repeated.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
     stop: Vec<String>,
     /// Number of tokens to generate.
     #[arg(long, value_name = "N", default_value_t = 200)]
@@ -136,9 +142,8 @@ struct Ending<'a> {
 
 impl<'a> Ending<'a> {
     fn new(words: &'a [String]) -> Self {
-        let words = words.iter().map(String::as_str);
         Self {
-            words: words.filter(|word| !word.is_empty()).collect(),
+            words: words.iter().map(String::as_str).collect(),
             held: String::new(),
             is_reached: false,
         }
@@ -175,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_text_ends_before_the_first_of_the_words() {
-        let words = ["\n\n".to_string(), "END".into(), String::new()];
+        let words = ["\n\n".to_string(), "END".into()];
         let told = |pieces: &[&str]| {
             let mut ending = Ending::new(&words);
             let mut text = String::new();

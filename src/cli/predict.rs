@@ -16,7 +16,8 @@ pub(super) struct Predict {
     /// Folder of a run.
     run: PathBuf,
     /// Pictures of any size, grey or colour (PNG, JPEG, WebP, BMP, TIFF, GIF), and
-    /// folders of them. Digits may be dark on light or light on dark.
+    /// folders of them. They should look like those of the training; for mnist and digits
+    /// alone, ink may be dark or light, and anywhere on the page.
     #[arg(required = true)]
     files: Vec<PathBuf>,
     #[command(flatten)]

@@ -39,6 +39,14 @@ impl ScoreTexts {
         let (mut rows, mut json) = (Vec::new(), Vec::new());
         for (name, text) in self.read()? {
             let score = scorer.score(&text).at(|| name.clone())?;
+            if score.unknown > 0 {
+                notify(format_args!(
+                    "note: {}: {} tokens are unknown to the tokenizer; each costs bits and \
+                     counts as no character",
+                    printable(&name),
+                    score.unknown
+                ));
+            }
             let mut entry = json!({ "text": name, "score": score });
             if self.tokens {
                 let tokens = scorer.tokens(&text).at(|| name.clone())?;

@@ -130,6 +130,15 @@ impl Resume {
             builder = builder.source(Source::assignment(assignment)?);
         }
         let run = builder.resume()?;
+        let is_for_training = |set: &String| !set.starts_with("readout=");
+        if run.is_trained() && self.set.iter().any(is_for_training) {
+            let (origin, epochs) = (format!("--set {}", self.set.join(" --set ")), run.epoch());
+            let expected = format!(
+                "epochs to train with it: all {epochs} are trained; add --epochs N, N above {epochs}"
+            );
+            let (key, value) = self.set[0].split_once('=').unwrap_or((&self.set[0], ""));
+            return Err(Error::setting(key, value, origin, expected));
+        }
         if run.is_finished() {
             return self.print_finished(&run);
         }

@@ -154,7 +154,8 @@ impl Objective {
         }
         let found = goodness.dims();
         Err(self.unfit(format!(
-            "expected a goodness with {expected}, found {found:?}"
+            "expected a goodness with {expected}, found {found:?}; choose another goodness (see: \
+             onward list goodness), or another loss (see: onward show loss)"
         )))
     }
 

@@ -90,7 +90,8 @@
 //! 3. the preset of `--preset NAME`, instead of 1 and above 2; `none` is no preset;
 //! 4. a file (`--config`);
 //! 5. `--data`, `--epochs` and `--seed`;
-//! 6. `--set`; of two values of one key, the last one is used.
+//! 6. `--set`; of two values of one key, the last one is used. What has a flag is given
+//!    by its flag or by `--set`, not by both.
 //!
 //! All settings are checked before anything is built. A value out of its range, or a
 //! setting that does not exist, is an [`Error`](crate::Error) with the key, its source,

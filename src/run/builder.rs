@@ -187,7 +187,7 @@ impl RunBuilder {
         let mut run = assemble(config, source, around)?;
         run.stop = self.stop;
         if let Some(init) = init {
-            initial::load(&init, &run.vars)?;
+            initial::load(&init, &run.vars, &run.data.spec)?;
         }
         if let Some(saved) = saved {
             if let (Some(fault), Some(folder)) = (fault, &self.saved) {
@@ -343,8 +343,10 @@ impl Chosen {
     fn of(folder: &Path, with_state: bool) -> Self {
         let (state, model) = (folder.join(STATE), folder.join(MODEL));
         let header = checkpoint::header_of(&state);
+        // To predict, the model is enough.
+        let is_damaged = header.is_none() && checkpoint::header_of(&model).is_some();
         let is_current = header.is_some_and(|header| checkpoint::is_of(&model, &header));
-        if !state.is_file() || is_current && !with_state {
+        if !state.is_file() || (is_current || is_damaged) && !with_state {
             return Self {
                 path: model,
                 fault: None,
@@ -383,6 +385,7 @@ fn mend_model(folder: &Path, fault: &str, saved: &Saved) {
         let model = saved.tensors.iter().filter_map(|(name, tensor)| {
             Some((name.strip_prefix("model.")?.to_string(), tensor.clone()))
         });
+        checkpoint::set_aside(folder, &saved.header);
         let summary = summary::read(&folder.join(SUMMARY)).ok();
         let readout = summary.and_then(|summary| Some(summary["test"]["readout"].as_str()?.into()));
         checkpoint::write(&path, &model.collect(), &saved.header.with_readout(readout))

@@ -10,12 +10,13 @@ use safetensors::tensor::{TensorView, View};
 use safetensors::{SafeTensorError, SafeTensors};
 use serde::{Deserialize, Serialize};
 
-use super::folder::TOKENIZER;
+use super::folder::{MODEL, TOKENIZER};
 use super::patience::Best;
+use super::settings;
 use crate::data::text::tokenizer::Tokenizer;
 use crate::data::ExampleSpec;
 use crate::disk;
-use crate::error::{Error, Result};
+use crate::error::{notify, shell_word, Error, Result};
 use crate::kernels::{memory, scalar};
 
 /// The header of a checkpoint. It contains no paths and no times, so that the same run
@@ -257,6 +258,33 @@ pub(crate) fn header_of(path: &Path) -> Option<Header> {
 /// Whether a model is that of a training state.
 pub(crate) fn is_of(model: &Path, state: &Header) -> bool {
     header_of(model).is_some_and(|model| model.of_model() == state.of_model())
+}
+
+/// Keeps the model of another run, which somebody put into `folder`, under another name.
+/// A model that is only older than `header` is left to be replaced.
+pub(crate) fn set_aside(folder: &Path, header: &Header) {
+    let path = folder.join(MODEL);
+    let Some(found) = header_of(&path) else {
+        return;
+    };
+    let [before, now] = [&found, header].map(|header| header.settings.as_deref().unwrap_or(""));
+    let is_known = |(key, ..): &settings::Difference| {
+        let change = format!("{key} from ");
+        header.changes.iter().any(|known| known.contains(&change))
+    };
+    let is_of_this_run = (&found.architecture, &found.spec) == (&header.architecture, &header.spec)
+        && settings::differences(before, now).iter().all(is_known);
+    let kept = folder.join("model.other.safetensors");
+    if is_of_this_run || kept.exists() || std::fs::rename(&path, &kept).is_err() {
+        return;
+    }
+    notify(format_args!(
+        "warning: {} was the model of another run and is kept as {}; to start from its \
+         weights: onward train … --set init={}",
+        path.display(),
+        kept.display(),
+        shell_word(&kept.display().to_string())
+    ));
 }
 
 /// The readout that validation chose for a model of the same moment as `header`.

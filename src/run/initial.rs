@@ -7,7 +7,8 @@ use candle_core::{Device, Tensor};
 
 use super::checkpoint;
 use super::folder::MODEL;
-use crate::data::at_home;
+use super::saving::of_other_names;
+use crate::data::{at_home, Content, ExampleSpec};
 use crate::error::{notify, printable, Error, Result};
 use crate::flow::vars::Vars;
 
@@ -20,13 +21,18 @@ use crate::flow::vars::Vars;
 /// [`Error::Run`] if the file cannot be read, is damaged, has no variable of the network
 /// or one with numbers that are not finite; [`Error::Shape`] if a variable has another
 /// shape.
-pub(super) fn load(path: &str, vars: &Vars) -> Result<()> {
+pub(super) fn load(path: &str, vars: &Vars, spec: &ExampleSpec) -> Result<()> {
     let path = at_home(path);
     let file = match path.is_dir() {
         true => path.join(MODEL),
         false => path,
     };
     let tensors = read(&file)?;
+    if let Some(header) = checkpoint::header_of(&file) {
+        if header.spec.content != Content::Text {
+            of_other_names(&header.spec.classes, &spec.classes)?;
+        }
+    }
     if let Some(name) = checkpoint::not_finite(&tensors)? {
         let problem = format!("has numbers in {} that are not finite", printable(name));
         return Err(Error::run(file, problem));

@@ -64,7 +64,7 @@ impl Run {
     }
 
     /// Whether nothing is left to train.
-    pub(super) fn is_trained(&self) -> bool {
+    pub(crate) fn is_trained(&self) -> bool {
         self.epoch >= self.epochs() || self.has_stalled()
     }
 

@@ -6,6 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 
 use super::Run;
+use crate::contract::net::Readout;
 use crate::data::{pictures, Content};
 use crate::error::{Error, Result};
 
@@ -98,9 +99,12 @@ impl Run {
     }
 
     /// The readout that answers by default: the one that validation chose, else the
-    /// setting `readout`, else the first one of the network.
+    /// setting `readout`. For a run that is not finished, the first one that is evaluated
+    /// after every epoch; else the first one of the network.
     pub fn preferred_readout(&self) -> String {
-        let first = || self.architecture.net().readouts.first();
+        let readouts = &self.architecture.net().readouts;
+        let is_known = |readout: &&Readout| readout.cheap && self.epoch > readout.from_epoch;
+        let first = || readouts.iter().find(is_known).or(readouts.first());
         let chosen = self.chosen.clone();
         chosen
             .or_else(|| self.config.run.readout.clone())

@@ -9,7 +9,7 @@ use super::checkpoint::{self, Header, Saved, FORMAT};
 use super::folder::{Folder, CONFIG, MODEL, STATE, SUMMARY, TOKENIZER};
 use super::{settings, Run};
 use crate::disk;
-use crate::error::{Error, Result};
+use crate::error::{notify, printable, Error, Result};
 use crate::flow::examples::Split;
 
 impl Run {
@@ -36,6 +36,7 @@ impl Run {
         }
         self.describe_in(folder)?;
         if self.step > 0 && !self.has_model(folder) {
+            checkpoint::set_aside(folder, &self.header()?);
             self.write_model(folder)?;
         }
         Ok(())
@@ -301,7 +302,7 @@ impl Run {
             return Err(Error::usage("data", problem));
         }
         if !resumes {
-            return Ok(());
+            return of_other_names(&header.spec.classes, &own.spec.classes);
         }
         let mut classes = header.spec.classes.iter().zip(&own.spec.classes);
         if let Some((wanted, found)) = classes.find(|(wanted, found)| wanted != found) {
@@ -371,6 +372,37 @@ impl Run {
 fn is_same(a: &Path, b: &Path) -> bool {
     let real = |path: &Path| std::fs::canonicalize(path).ok();
     a == b || real(a).is_some_and(|a| real(b) == Some(a))
+}
+
+/// Refuses the same classes in another order, and warns of other classes: a class is
+/// known by its place.
+pub(super) fn of_other_names(wanted: &[String], found: &[String]) -> Result<()> {
+    let differing = wanted
+        .iter()
+        .zip(found)
+        .find(|(wanted, found)| wanted != found);
+    let Some((wanted_name, found_name)) = differing else {
+        return Ok(());
+    };
+    let sorted = |names: &[String]| {
+        let mut names = names.to_vec();
+        names.sort();
+        names
+    };
+    if sorted(wanted) == sorted(found) {
+        let problem = format!(
+            "has the classes of the run in another order: {found_name:?} where the run has \
+             {wanted_name:?}; restore their order"
+        );
+        return Err(Error::usage("data", problem));
+    }
+    notify(format_args!(
+        "warning: the data have other classes than the run, matched by their order: \
+         {} for {}, …",
+        printable(found_name),
+        printable(wanted_name)
+    ));
+    Ok(())
 }
 
 /// Writes `config.toml`. If it has the same settings, with comments of the user, it stays

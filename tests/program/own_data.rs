@@ -375,6 +375,35 @@ fn settings_are_taken_in_the_forms_that_people_write() {
 }
 
 #[test]
+fn what_would_change_nothing_or_mean_something_else_is_refused() {
+    let base = tempfile::tempdir().unwrap();
+    let (data, run) = (base.path().join("data"), base.path().join("run"));
+    bars(&data, 12, 250);
+    train(&folder(&data), &run, &[]);
+    let run = word(&run);
+    let message = fails(2, &["resume", run, "--set", "lr=0.001"]);
+    assert!(message.contains("--epochs N, N above 3"), "{message}");
+    let config = std::fs::read_to_string(format!("{run}/config.toml")).unwrap();
+    assert!(!config.contains("lr = 0.001"), "{config}");
+    for hidden in ["hidden=[200", "hidden=200]", "hidden=([200,100]"] {
+        let message = fails(2, &["train", "progressive", "--set", hidden]);
+        assert!(message.contains("expected a list"), "{message}");
+    }
+    fails(2, &["generate", run, "--prompt", "a", "--samples", "0"]);
+    fails(2, &["generate", run, "--prompt", "a", "--stop", ""]);
+    // Other classes are matched by their order, with a warning.
+    let other = base.path().join("other");
+    bars(&other, 12, 250);
+    std::fs::rename(other.join("lying"), other.join("flat")).unwrap();
+    let output = onward(&["evaluate", run, "--data", &folder(&other)]);
+    let said = text(&output.stderr);
+    assert!(
+        output.status.success() && said.contains("flat for lying"),
+        "{said}"
+    );
+}
+
+#[test]
 fn a_setting_is_given_by_its_flag_or_by_set() {
     let twice: [&[&str]; 3] = [
         &["--epochs", "0", "--set", "epochs=1"],

@@ -168,15 +168,20 @@ fn files_of_another_run_are_noticed() -> Result<()> {
         bytes("state.safetensors"),
         bytes("summary.json"),
     );
-    // The model of another run is replaced, whether the run is opened or resumed.
+    // The model of another run is replaced, whether the run is opened or resumed, and
+    // kept beside it.
     let path = one.join("model.safetensors");
+    let kept = one.join("model.other.safetensors");
     for opens in [true, false] {
+        let _ = fs::remove_file(&kept);
         fs::copy(other.join("model.safetensors"), &path).unwrap();
         match opens {
             true => drop(Run::open(&one)?.without_data().build()?),
             false => drop(resumed(&one)?.fit(&mut ())?),
         }
         assert_eq!(fs::read(&path).unwrap(), model);
+        let theirs = fs::read(other.join("model.safetensors")).unwrap();
+        assert_eq!(fs::read(&kept).unwrap(), theirs);
     }
     fs::remove_file(&path).unwrap();
     assert!(!resumed(&one)?.is_finished());
@@ -265,6 +270,18 @@ fn changes_that_would_break_a_run_are_refused_before_anything_is_written() -> Re
         found.contains("has a result but no state.safetensors"),
         "{found}"
     );
+    Ok(())
+}
+
+#[test]
+fn a_damaged_state_is_not_needed_to_predict() -> Result<()> {
+    let base = tempfile::tempdir().unwrap();
+    let folder = base.path().join("run");
+    trained(&folder, 1);
+    fs::write(folder.join("state.safetensors"), b"half a file").unwrap();
+    Run::open(&folder)?.without_data().build()?;
+    let error = message(&folder);
+    assert!(error.contains("state.safetensors"), "{error}");
     Ok(())
 }
 

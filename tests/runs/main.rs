@@ -2,6 +2,7 @@
 
 mod bound;
 mod embedded;
+mod framing;
 mod golden;
 mod initial;
 mod layers;

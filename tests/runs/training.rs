@@ -92,6 +92,14 @@ fn a_model_names_the_readout_that_validation_chose() -> Result<()> {
 }
 
 #[test]
+fn an_unfinished_run_answers_by_what_was_evaluated() -> Result<()> {
+    let mut run = small().build()?;
+    run.train_until(1, &mut ())?;
+    assert_eq!(run.preferred_readout(), "head");
+    Ok(())
+}
+
+#[test]
 fn a_run_overwrites_itself_but_never_another_run() -> Result<()> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run");

@@ -18,6 +18,7 @@ use self::object::Grey;
 use crate::data::{Content, ExampleSpec, Framing};
 use crate::disk;
 use crate::error::{Error, Result};
+use crate::flow::examples::Examples;
 use crate::kernels::memory;
 
 /// The largest width and height in pixels. A header with more is damaged or malicious.
@@ -155,6 +156,12 @@ pub fn example(image: &DynamicImage, spec: &ExampleSpec) -> Result<Option<Vec<u8
     };
     let (tall, wide) = (height as u32, width as u32);
     if let (Content::Picture(Framing::Object(margin)), 1) = (spec.content, channels) {
+        if (image.width(), image.height()) == (wide, tall) {
+            let pixels = image.to_luma8().into_raw();
+            if object::is_framed(&pixels, width, height, margin) {
+                return Ok(Some(pixels));
+            }
+        }
         let framed = object::framed(&grey(image), wide, tall, margin as u32);
         return Ok(framed.map(image::GrayImage::into_raw));
     }
@@ -166,6 +173,36 @@ pub fn example(image: &DynamicImage, spec: &ExampleSpec) -> Result<Option<Vec<u8
     let channel = |channel| interleaved.iter().skip(channel).step_by(3).copied();
     Ok(Some((0..3).flat_map(channel).collect()))
 }
+
+/// The framing of grey images: that of MNIST if nearly all of them have it, as other
+/// pictures are framed so before they are classified; else none.
+///
+/// # Errors
+/// Errors of the examples.
+pub fn framing_of(images: &dyn Examples, spec: &ExampleSpec) -> Result<Framing> {
+    let &[1, height, width] = &spec.shape[..] else {
+        return Ok(Framing::Whole);
+    };
+    let step = images.len().div_ceil(LOOKED_AT).max(1);
+    let indices: Vec<usize> = (0..images.len()).step_by(step).collect();
+    let batch = images.batch(&indices, None)?;
+    let values = batch.examples().flatten_from(1)?.to_vec2::<f32>()?;
+    let is_framed = |values: &&Vec<f32>| {
+        let pixels = values.iter().map(|value| (value * 255.).round() as u8);
+        object::is_framed(&pixels.collect::<Vec<_>>(), width, height, MNIST_MARGIN)
+    };
+    let framed = values.iter().filter(is_framed).count();
+    Ok(match 10 * framed >= 7 * values.len() {
+        true => Framing::Object(MNIST_MARGIN),
+        false => Framing::Whole,
+    })
+}
+
+/// The images that are looked at.
+const LOOKED_AT: usize = 500;
+
+/// The margin of MNIST's images in pixels.
+const MNIST_MARGIN: usize = 4;
 
 /// The brightness of a picture. Of more than 8 bits, the brightest pixel is 1: cameras
 /// store 12 bits in 16.

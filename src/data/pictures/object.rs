@@ -61,6 +61,41 @@ pub fn framed(image: &Grey, width: u32, height: u32, margin: u32) -> Option<Gray
     Some(canvas)
 }
 
+/// Whether an image is framed already, as [`framed`] does it: light on black, the longest
+/// side of the object within the margin and, if there is one, the centre of mass in the
+/// middle.
+pub fn is_framed(pixels: &[u8], width: usize, height: usize, margin: usize) -> bool {
+    let at = |x: usize, y: usize| f64::from(pixels[y * width + x]);
+    let places = || (0..height).flat_map(|y| (0..width).map(move |x| (x, y)));
+    let is_border =
+        |&(x, y): &(usize, usize)| x == 0 || y == 0 || x + 1 == width || y + 1 == height;
+    let border = median(places().filter(is_border).map(|(x, y)| at(x, y)));
+    let (mut box_x, mut box_y) = ((width, 0), (height, 0));
+    let (mut mass, mut sums) = (0., [0., 0.]);
+    for (x, y) in places() {
+        let value = at(x, y);
+        if value > LIGHT {
+            box_x = (box_x.0.min(x), box_x.1.max(x + 1));
+            box_y = (box_y.0.min(y), box_y.1.max(y + 1));
+        }
+        mass += value;
+        sums[0] += value * (x as f64 + 0.5);
+        sums[1] += value * (y as f64 + 0.5);
+    }
+    if border > LIGHT || box_x.0 >= box_x.1 {
+        return false;
+    }
+    let is_near = |side: usize, (first, end): (usize, usize)| {
+        (end - first).abs_diff(side.saturating_sub(2 * margin)) <= 1
+    };
+    let is_centred = |side: usize, sum: f64| (sum / mass - side as f64 / 2.).abs() <= 1.5;
+    let is_in_the_middle = is_centred(width, sums[0]) && is_centred(height, sums[1]);
+    (is_near(width, box_x) || is_near(height, box_y)) && (margin == 0 || is_in_the_middle)
+}
+
+/// A pixel of an object has more than this, of 255.
+const LIGHT: f64 = 40.;
+
 /// The object alone, from 0 for the ground to 1, cut to its size. Up to `frames` frames
 /// around a sheet with the object are removed.
 fn cut_out(image: &Grey, frames: u32) -> Option<Grey> {

@@ -84,6 +84,11 @@ fn room() -> u64 {
 /// Text from bytes in UTF-8, without a byte order mark.
 fn decoded(path: &Path, bytes: Vec<u8>) -> Result<String> {
     let fault = |problem: String| Error::data(path, problem);
+    if bytes.starts_with(&[0x1f, 0x8b]) {
+        return Err(fault(
+            "is compressed (gzip), expected text; unpack it with gunzip".into(),
+        ));
+    }
     if let Some(encoding) = wide(&bytes) {
         let cure = format!(
             "iconv -f {encoding} -t UTF-8 {}",
@@ -96,7 +101,8 @@ fn decoded(path: &Path, bytes: Vec<u8>) -> Result<String> {
     let text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         fault(format!(
-            "is not UTF-8 at byte {at} (0x{:02x}); expected plain text",
+            "is not UTF-8 at byte {at} (0x{:02x}); expected plain text. If it is Latin-1, \
+             convert it: iconv -f LATIN1 -t UTF-8",
             error.as_bytes()[at]
         ))
     })?;
@@ -104,6 +110,8 @@ fn decoded(path: &Path, bytes: Vec<u8>) -> Result<String> {
         .strip_prefix('\u{feff}')
         .map(String::from)
         .unwrap_or(text);
+    // Line ends of other systems would be tokens of their own.
+    let text = text.replace("\r\n", "\n");
     if text.trim().is_empty() {
         return Err(fault("is empty; expected text".into()));
     }
@@ -120,6 +128,8 @@ fn wide(bytes: &[u8]) -> Option<&'static str> {
     // Most letters of most texts are below 256.
     let many = start.len() / 5;
     match start {
+        [0xff, 0xfe, 0, 0, ..] => Some("UTF-32LE"),
+        [0, 0, 0xfe, 0xff, ..] => Some("UTF-32BE"),
         [0xff, 0xfe, ..] => Some("UTF-16LE"),
         [0xfe, 0xff, ..] => Some("UTF-16BE"),
         _ if start.len() < 4 => None,
@@ -458,12 +468,24 @@ mod tests {
             );
         };
         refused(b"caf\xe9 noir", "not UTF-8 at byte 3 (0xe9)");
+        refused(b"caf\xe9 noir", "iconv -f LATIN1");
+        refused(b"\xff\xfe\0\0a\0\0\0", "is UTF-32LE");
+        refused(b"\x1f\x8b\x08\0", "compressed (gzip)");
         refused(b"", "is empty");
         refused(b" \n\n", "is empty");
         assert!(matches!(
             read(&folder.path().join("none")),
             Err(Error::File { .. })
         ));
+    }
+
+    #[test]
+    fn line_ends_of_other_systems_are_read_as_one_character() -> Result<()> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.txt");
+        std::fs::write(&path, "\u{feff}the fox\r\nand\rthe crow\r\n").unwrap();
+        assert_eq!(read(&path)?, "the fox\nand\rthe crow\n");
+        Ok(())
     }
 
     #[test]

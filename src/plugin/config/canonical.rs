@@ -116,8 +116,13 @@ fn adapt(value: &mut Value, setting: &Setting) {
             text.to_lowercase().parse().ok().map(Value::Boolean)
         }
         Value::String(text) if allowed.starts_with("a list") => {
-            let inside = text.trim().trim_matches(['(', ')', '[', ']']);
-            in_toml(&format!("[{inside}]"))
+            let text = text.trim();
+            let bare = [('(', ')'), ('[', ']')]
+                .into_iter()
+                .find_map(|(open, close)| text.strip_prefix(open)?.strip_suffix(close));
+            let inside = bare.unwrap_or(text);
+            let is_whole = !inside.contains(['(', ')', '[', ']']);
+            is_whole.then(|| in_toml(&format!("[{inside}]"))).flatten()
         }
         Value::Integer(_) | Value::Float(_) if allowed.starts_with("a list") => {
             Some(Value::Array(vec![value.clone()]))

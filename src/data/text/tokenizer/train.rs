@@ -170,8 +170,8 @@ impl Tokenizer {
         if reached < size {
             let problem = format!(
                 "bpe:{size} needs {size} tokens, but the training text gives {reached}: \
-                 256 bytes, and merges that occur at least twice; use bpe:{reached} or \
-                 less, or more text"
+                 256 bytes, and merges that occur at least twice; use bpe:{reached} \
+                 (--vocab {reached}) or less, or more text"
             );
             return Err(usage(problem));
         }
