@@ -119,4 +119,5 @@
 //! - *The head is good, the search is bad.* The layers find features but no labels. Check
 //!   that the input has a label (`sampler = "label_overlay"`).
 //! - *The error stops falling.* `schedule` lowers the rate towards the last epoch. Train
-//!   again with more epochs, or continue with `onward resume RUN --epochs N`.
+//!   again with more epochs, or continue with `onward resume RUN --epochs N`. With
+//!   `patience = N` a run ends by itself after N epochs without a better validation.
