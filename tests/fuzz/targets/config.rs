@@ -18,7 +18,8 @@ fuzz_target!(|text: &str| {
             if let Ok(config) = config {
                 let table = config.to_toml().parse().expect("TOML");
                 let origin = "itself".into();
-                let again = Config::resolve(architecture, Some("none"), vec![Source { origin, table }]);
+                let again =
+                    Config::resolve(architecture, Some("none"), vec![Source { origin, table }]);
                 assert_eq!(again.expect("a complete configuration"), config);
             }
         }

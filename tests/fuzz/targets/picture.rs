@@ -13,7 +13,10 @@ fuzz_target!(|bytes: &[u8]| {
         return;
     };
     let classes = || vec!["a".to_string(), "b".to_string()];
-    let kinds = [([1, 28, 28], Framing::Object(4)), ([3, 32, 32], Framing::Whole)];
+    let kinds = [
+        ([1, 28, 28], Framing::Object(4)),
+        ([3, 32, 32], Framing::Whole),
+    ];
     for (shape, framing) in kinds {
         let spec = ExampleSpec::new(&shape, classes(), Content::Picture(framing));
         let _ = pictures::example(&picture, &spec);
