@@ -101,7 +101,7 @@ fn colour_photographs_get_a_network_that_suits_them() {
     let (said, command) = trained(&photos, "suited", &[]);
     assert!(said.contains(suited), "{said}");
     assert!(command.contains("--preset convolutional"), "{command}");
-    // Whoever chooses something about the network chooses all of it.
+    // A setting of the network turns the choice off.
     let chosen: [&[&str]; 3] = [
         &["--set", "hidden=[20]"],
         &["--preset", "hinton"],

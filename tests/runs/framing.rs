@@ -70,7 +70,7 @@ fn a_picture_of_the_test_part_gets_the_scores_of_the_evaluation() -> Result<()> 
             let found = answer.scores.iter().map(|score| *score as f32);
             found.collect::<Vec<f32>>() == **scores
         });
-        // A few digits are not framed exactly, and are framed anew.
+        // A few digits do not count as framed, and are framed once more.
         let same = same.count();
         assert!(
             same >= if is_dark { 60 } else { 50 },

@@ -45,7 +45,7 @@ fn a_run_ends_when_the_validation_part_gets_no_better() -> Result<()> {
     let resumed = Run::open(folder.path().join("run"))?.resume()?;
     assert!(resumed.is_finished());
     drop(resumed);
-    // More patience goes on.
+    // With more patience the run continues.
     let more = Run::open(folder.path().join("run"))?.set("patience", 5);
     let mut run = more.resume()?;
     assert!(!run.is_finished());

@@ -174,8 +174,8 @@ pub fn example(image: &DynamicImage, spec: &ExampleSpec) -> Result<Option<Vec<u8
     Ok(Some((0..3).flat_map(channel).collect()))
 }
 
-/// The framing of grey images: that of MNIST if nearly all of them have it, as other
-/// pictures are framed so before they are classified; else none.
+/// The framing that other pictures need before they are classified: that of MNIST if nine
+/// of ten images have it, else none.
 ///
 /// # Errors
 /// Errors of the examples.
@@ -192,7 +192,7 @@ pub fn framing_of(images: &dyn Examples, spec: &ExampleSpec) -> Result<Framing> 
         object::is_framed(&pixels.collect::<Vec<_>>(), width, height, MNIST_MARGIN)
     };
     let framed = values.iter().filter(is_framed).count();
-    Ok(match 10 * framed >= 7 * values.len() {
+    Ok(match 10 * framed >= 9 * values.len() {
         true => Framing::Object(MNIST_MARGIN),
         false => Framing::Whole,
     })

@@ -1,4 +1,4 @@
-//! `metrics.jsonl` of a run that goes on.
+//! The file `metrics.jsonl` of a run that is resumed.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
