@@ -11,5 +11,6 @@ mod mutated;
 mod patience;
 mod recurrent;
 mod recurrent_maps;
+mod shallow;
 mod text;
 mod training;

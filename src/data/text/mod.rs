@@ -6,18 +6,14 @@ pub mod ngram;
 pub mod tokenizer;
 mod windows;
 
-use std::io::Read;
-use std::path::Path;
 use std::sync::Arc;
 
-pub use self::files::files;
+pub use self::files::{files, read, read_or_stdin};
 pub use self::windows::Windows;
 use crate::data::text::tokenizer::Tokenizer;
 use crate::data::{Content, DataSet, ExampleSpec};
-use crate::disk;
-use crate::error::{notify, shell_word, Error, Result};
+use crate::error::{notify, Error, Result};
 use crate::flow::examples::Examples;
-use crate::kernels::memory;
 
 /// The number of documents from which whole documents are assigned to the parts. Fewer
 /// documents are cut.
@@ -30,113 +26,6 @@ pub struct Text {
     pub tokenizer: Arc<Tokenizer>,
     /// The length in tokens of the n-gram baseline in the test evaluation.
     pub ngram: usize,
-}
-
-/// Reads the text in a file.
-///
-/// # Errors
-/// [`Error::File`] if it cannot be read; [`Error::Data`] if it is empty, or not UTF-8,
-/// with the position.
-pub fn read(path: &Path) -> Result<String> {
-    let fault = |problem: String| Error::data(path, problem);
-    let room = room();
-    let size = disk::open(path)?.metadata().map_or(0, |about| about.len());
-    if size > room {
-        let [size, room] = [size, room].map(|bytes| bytes >> 20);
-        return Err(fault(format!(
-            "has {size} MB, expected at most {room} MB, a quarter of the free memory; use a part \
-             of the text"
-        )));
-    }
-    decoded(path, disk::read(path, room)?)
-}
-
-/// Reads the text in a file, or on stdin for `-`.
-///
-/// # Errors
-/// As [`read`].
-pub fn read_or_stdin(path: &Path) -> Result<String> {
-    if path != Path::new("-") {
-        return read(path);
-    }
-    let (path, room) = (Path::new("stdin"), room());
-    let mut bytes = Vec::new();
-    let read = std::io::stdin()
-        .lock()
-        .take(room + 1)
-        .read_to_end(&mut bytes);
-    read.map_err(Error::file("read", path))?;
-    if bytes.len() as u64 > room {
-        let problem = format!(
-            "has more than {} MB, a quarter of the free memory",
-            room >> 20
-        );
-        return Err(Error::data(path, problem));
-    }
-    decoded(path, bytes)
-}
-
-/// The most bytes of a text: a quarter of the free memory.
-fn room() -> u64 {
-    memory::available().unwrap_or(u64::MAX / 8) / 4
-}
-
-/// Text from bytes in UTF-8, without a byte order mark.
-fn decoded(path: &Path, bytes: Vec<u8>) -> Result<String> {
-    let fault = |problem: String| Error::data(path, problem);
-    if bytes.starts_with(&[0x1f, 0x8b]) {
-        return Err(fault(
-            "is compressed (gzip), expected text; unpack it with gunzip".into(),
-        ));
-    }
-    if let Some(encoding) = wide(&bytes) {
-        let cure = format!(
-            "iconv -f {encoding} -t UTF-8 {}",
-            shell_word(&path.display().to_string())
-        );
-        return Err(fault(format!(
-            "is {encoding}, expected UTF-8; convert it, for example with: {cure} > text.txt"
-        )));
-    }
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        fault(format!(
-            "is not UTF-8 at byte {at} (0x{:02x}); expected plain text. If it is Latin-1, \
-             convert it: iconv -f LATIN1 -t UTF-8",
-            error.as_bytes()[at]
-        ))
-    })?;
-    let text = text
-        .strip_prefix('\u{feff}')
-        .map(String::from)
-        .unwrap_or(text);
-    // Line ends of other systems would be tokens of their own.
-    let text = text.replace("\r\n", "\n");
-    if text.trim().is_empty() {
-        return Err(fault("is empty; expected text".into()));
-    }
-    Ok(text)
-}
-
-/// UTF-16, by its mark or by the zeros between its letters.
-fn wide(bytes: &[u8]) -> Option<&'static str> {
-    let start = &bytes[..bytes.len().min(1 << 12)];
-    let zeros = |first: usize| {
-        let every_second = start.iter().skip(first).step_by(2);
-        every_second.filter(|byte| **byte == 0).count()
-    };
-    // Most letters of most texts are below 256.
-    let many = start.len() / 5;
-    match start {
-        [0xff, 0xfe, 0, 0, ..] => Some("UTF-32LE"),
-        [0, 0, 0xfe, 0xff, ..] => Some("UTF-32BE"),
-        [0xff, 0xfe, ..] => Some("UTF-16LE"),
-        [0xfe, 0xff, ..] => Some("UTF-16BE"),
-        _ if start.len() < 4 => None,
-        _ if zeros(1) > many && zeros(0) == 0 => Some("UTF-16LE"),
-        _ if zeros(0) > many && zeros(1) == 0 => Some("UTF-16BE"),
-        _ => None,
-    }
 }
 
 /// Splits a text at blank lines. Other lines are unchanged.
@@ -453,39 +342,6 @@ mod tests {
     #[test]
     fn paragraphs_end_with_blank_lines() {
         assert_eq!(paragraphs("\n a b\nc\r\n \r\n\n\nd\n"), [" a b\nc", "d"]);
-    }
-
-    #[test]
-    fn invalid_text_is_refused_with_the_position() {
-        let folder = tempfile::tempdir().unwrap();
-        let refused = |bytes: &[u8], expected: &str| {
-            let path = folder.path().join("a.txt");
-            std::fs::write(&path, bytes).unwrap();
-            let error = read(&path).unwrap_err().to_string();
-            assert!(
-                error.contains("a.txt") && error.contains(expected),
-                "{error}"
-            );
-        };
-        refused(b"caf\xe9 noir", "not UTF-8 at byte 3 (0xe9)");
-        refused(b"caf\xe9 noir", "iconv -f LATIN1");
-        refused(b"\xff\xfe\0\0a\0\0\0", "is UTF-32LE");
-        refused(b"\x1f\x8b\x08\0", "compressed (gzip)");
-        refused(b"", "is empty");
-        refused(b" \n\n", "is empty");
-        assert!(matches!(
-            read(&folder.path().join("none")),
-            Err(Error::File { .. })
-        ));
-    }
-
-    #[test]
-    fn line_ends_of_other_systems_are_read_as_one_character() -> Result<()> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.txt");
-        std::fs::write(&path, "\u{feff}the fox\r\nand\rthe crow\r\n").unwrap();
-        assert_eq!(read(&path)?, "the fox\nand\rthe crow\n");
-        Ok(())
     }
 
     #[test]

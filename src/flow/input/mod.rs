@@ -1,5 +1,6 @@
 //! The input of a layer: several views of the same examples, in parts side by side.
 
+mod join;
 mod normalise;
 mod values;
 
@@ -252,87 +253,6 @@ impl Input {
         (DType::F32, device.cloned().unwrap_or(Device::Cpu))
     }
 
-    /// The input as one tensor, `(V·B, …)`: shared parts are repeated and scales applied.
-    pub fn join(&self) -> Result<Tensor> {
-        let (dtype, device) = self.dtype_and_device();
-        let shape = [&[self.rows()], &self.shape[..]].concat();
-        let is_plain = matches!(
-            &self.parts[..],
-            [Part {
-                values: Values::Dense { .. },
-                scale: None,
-                ..
-            }]
-        );
-        let is_fast = dtype == kernels::FAST && device.is_cpu();
-        // Autograd needs candle's operations.
-        if !is_plain && is_fast && !self.parts.iter().any(is_attached) {
-            return Ok(Tensor::from_vec(self.joined()?, shape, &device)?);
-        }
-        let mut columns = Vec::with_capacity(self.parts.len());
-        for part in &self.parts {
-            let mut matrix = part.values.to_matrix(dtype, &device)?;
-            if matrix.dim(0)? != self.rows() {
-                matrix = matrix.repeat((self.views, 1))?;
-            }
-            if let Some(scale) = &part.scale {
-                matrix = matrix.broadcast_mul(&scale.unsqueeze(1)?)?;
-            }
-            columns.push(matrix);
-        }
-        let joined = match columns.len() {
-            1 => columns.remove(0),
-            _ => Tensor::cat(&columns, 1)?,
-        };
-        Ok(joined.reshape(shape)?)
-    }
-
-    /// The fast form of [`Input::join`]: writes each part to its columns in one pass.
-    fn joined(&self) -> Result<Vec<f32>> {
-        let whole = self.width();
-        let mut joined = vec![0f32; self.rows() * whole];
-        let mut first = 0;
-        for part in &self.parts {
-            let (count, width) = (part.values.rows()?, part.values.width()?);
-            let scale = part
-                .scale
-                .as_ref()
-                .map(Tensor::to_vec1::<f32>)
-                .transpose()?;
-            let factor = |row: usize| scale.as_ref().map_or(1., |scale| scale[row]);
-            match &part.values {
-                Values::Dense { matrix, columns } => {
-                    let matrix = matrix.narrow(1, columns.start, columns.len())?;
-                    kernels::with_rows(&matrix, |values| {
-                        kernels::for_rows(&mut joined, whole, |row, out| {
-                            let (out, factor) = (&mut out[first..first + width], factor(row));
-                            for (out, value) in out.iter_mut().zip(values.row(row % count)) {
-                                *out = factor * value;
-                            }
-                        });
-                    })?;
-                }
-                Values::OneHot {
-                    index,
-                    classes,
-                    strength,
-                } => {
-                    let (index, slots) = (indices(index, *classes)?, index.dim(1)?);
-                    for (row, out) in joined.chunks_exact_mut(whole).enumerate() {
-                        let index = &index[row % count * slots..][..slots];
-                        for (slot, &class) in index.iter().enumerate() {
-                            let column = first + slot * classes + class as usize;
-                            out[column] = factor(row) * *strength as f32;
-                        }
-                    }
-                }
-                Values::Zeros { .. } => (),
-            }
-            first += width;
-        }
-        Ok(joined)
-    }
-
     /// The same with every row multiplied by `factor`. Only [`Part::scale`] changes; the
     /// product is deferred.
     ///
@@ -349,12 +269,6 @@ impl Input {
         }
         Ok(self)
     }
-}
-
-/// Whether a gradient may pass through a part.
-fn is_attached(part: &Part) -> bool {
-    let scale = part.scale.as_ref().is_some_and(Tensor::track_op);
-    scale || matches!(&part.values, Values::Dense { matrix, .. } if matrix.track_op())
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use super::{is_attached, Input, Part, Values};
+use super::join::is_attached;
+use super::{Input, Part, Values};
 use crate::error::Result;
 use crate::kernels::{self, Squared};
 
