@@ -97,27 +97,13 @@ fn described(setting: &Setting) -> String {
 
 /// What a setting means to those that have it.
 pub(super) fn settings_named(key: &str) -> Result<String> {
-    let mut found: Vec<(String, Vec<&str>)> = Vec::new();
-    let mut of = |owner: &'static str, settings: Vec<Setting>| {
-        for setting in settings.iter().filter(|setting| setting.key == key) {
-            let text = described(setting);
-            match found.iter_mut().find(|(known, _)| *known == text) {
-                Some((_, owners)) => owners.push(owner),
-                None => found.push((text, vec![owner])),
-            }
-        }
-    };
-    of("every run", RunSettings::describe());
-    for kind in KINDS {
-        for info in registry::infos(kind)? {
-            of(info.name, (info.settings)());
+    let mut found = Meanings::default();
+    for (owner, setting) in every_setting()? {
+        if setting.key == key {
+            found.add(setting.key, described(&setting), owner);
         }
     }
-    let texts = found.into_iter().map(|(text, owners)| {
-        let heading = format!("{key}, a setting of {}", owners.join(", "));
-        format!("{}{text}", wrap(&heading, ""))
-    });
-    Ok(texts.collect())
+    Ok(found.text(|key, owners| format!("{key}, a setting of {owners}")))
 }
 
 /// The meaning of a choice as one line.
@@ -131,32 +117,48 @@ fn meaning(choice: &Choice) -> String {
 
 /// What a word means as the value of a setting, such as `cosine` of `schedule`.
 fn choices_named(word: &str) -> Result<String> {
-    let mut found: Vec<(&str, String, Vec<&str>)> = Vec::new();
-    let mut of = |owner: &'static str, settings: Vec<Setting>| {
-        for setting in settings {
-            let choices = setting.choices.iter().filter(|choice| choice.word == word);
-            for meaning in choices.map(meaning) {
-                let known = found
-                    .iter_mut()
-                    .find(|(key, known, _)| *key == setting.key && *known == meaning);
-                match known {
-                    Some((_, _, owners)) => owners.push(owner),
-                    None => found.push((setting.key, meaning, vec![owner])),
-                }
-            }
-        }
-    };
-    of("every run", RunSettings::describe());
-    for kind in KINDS {
-        for info in registry::infos(kind)? {
-            of(info.name, (info.settings)());
+    let mut found = Meanings::default();
+    for (owner, setting) in every_setting()? {
+        for choice in setting.choices.iter().filter(|choice| choice.word == word) {
+            found.add(setting.key, wrap(&meaning(choice), "  "), owner);
         }
     }
-    let lines = found.into_iter().map(|(key, meaning, owners)| {
-        let heading = format!("{word}, as the value of `{key}` of {}", owners.join(", "));
-        format!("{}{}", wrap(&heading, ""), wrap(&meaning, "  "))
-    });
-    Ok(lines.collect())
+    Ok(found.text(|key, owners| format!("{word}, as the value of `{key}` of {owners}")))
+}
+
+/// Every setting with its owner: every run, or a plugin.
+fn every_setting() -> Result<Vec<(&'static str, Setting)>> {
+    let of_runs = RunSettings::describe().into_iter();
+    let mut all: Vec<_> = of_runs.map(|setting| ("every run", setting)).collect();
+    for kind in KINDS {
+        for info in registry::infos(kind)? {
+            let own = (info.settings)().into_iter();
+            all.extend(own.map(|setting| (info.name, setting)));
+        }
+    }
+    Ok(all)
+}
+
+/// Meanings of one word: the key of a setting, the meaning, and whose setting it is.
+#[derive(Default)]
+struct Meanings(Vec<(&'static str, String, Vec<&'static str>)>);
+
+impl Meanings {
+    fn add(&mut self, key: &'static str, text: String, owner: &'static str) {
+        let mut known = self.0.iter_mut();
+        match known.find(|known| known.0 == key && known.1 == text) {
+            Some((_, _, owners)) => owners.push(owner),
+            None => self.0.push((key, text, vec![owner])),
+        }
+    }
+
+    fn text(self, heading: impl Fn(&str, &str) -> String) -> String {
+        let texts = self.0.into_iter().map(|(key, text, owners)| {
+            let heading = heading(key, &owners.join(", "));
+            format!("{}{text}", wrap(&heading, ""))
+        });
+        texts.collect()
+    }
 }
 
 fn preset(preset: &Preset) -> String {
