@@ -5,6 +5,7 @@ use crate::contract::head::Head;
 use crate::contract::rule::Rule;
 use crate::error::{Error, Result};
 use crate::flow::step::Step;
+use crate::optim::Span;
 
 /// A way of computing a prediction from a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,19 +67,18 @@ impl Net {
     /// The number of epochs of a training: up to the end of the last span of a block or
     /// head.
     pub fn epochs(&self, steps_per_epoch: usize) -> usize {
+        let last = self.spans().map(|span| span.last_epoch(steps_per_epoch));
+        last.max().unwrap_or(0)
+    }
+
+    fn spans(&self) -> impl Iterator<Item = &Span> {
         let heads = self.heads.iter().map(|head| head.optimiser().span());
-        let spans = self.blocks.iter().map(Block::span).chain(heads);
-        spans
-            .map(|span| span.last_epoch(steps_per_epoch))
-            .max()
-            .unwrap_or(0)
+        self.blocks.iter().map(Block::span).chain(heads)
     }
 
     /// The number of complete epochs when the last block or head begins to learn.
     pub(crate) fn all_begun(&self, steps_per_epoch: usize) -> usize {
-        let heads = self.heads.iter().map(|head| head.optimiser().span());
-        let spans = self.blocks.iter().map(Block::span).chain(heads);
-        let learning = spans.filter(|span| !span.is_empty());
+        let learning = self.spans().filter(|span| !span.is_empty());
         let first = learning.map(|span| span.first_epoch(steps_per_epoch));
         first.max().unwrap_or(0)
     }
