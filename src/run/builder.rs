@@ -101,17 +101,20 @@ impl RunBuilder {
         self
     }
 
-    /// Returns the complete configuration, before anything is built.
+    /// Returns the complete configuration, before anything is built. If nothing about the
+    /// network is chosen, some pictures of `folder:DIR` are looked at:
+    /// [`Config::for_photographs`].
     ///
     /// # Errors
     /// As [`Config::resolve`].
     pub fn config(&self) -> Result<Config> {
-        let (mut preset, by_name) = (self.preset.as_deref(), self.given.is_none());
-        let mut sources = self.sources.clone();
-        if let Some((suited, of_data)) = self.for_photographs()? {
-            preset = Some(suited);
-            sources.insert(0, of_data);
-        }
+        self.clone().suited()?.0.resolved()
+    }
+
+    /// As [`RunBuilder::config`], without a look at the pictures.
+    fn resolved(&self) -> Result<Config> {
+        let (preset, by_name) = (self.preset.as_deref(), self.given.is_none());
+        let sources = self.sources.clone();
         let mut config = Config::resolve_for(&self.architecture, preset, sources, by_name)?;
         if self.given.is_some() {
             config.run.data = None;
@@ -119,28 +122,27 @@ impl RunBuilder {
         Ok(config)
     }
 
-    /// The preset for colour photographs, if it is used.
-    fn for_photographs(&self) -> Result<Option<(&'static str, Source)>> {
-        match self.preset.is_none() && self.given.is_none() && self.saved.is_none() {
-            true => Config::for_photographs(&self.architecture, &self.sources),
-            false => Ok(None),
-        }
-    }
-
-    /// Says that the preset for colour photographs is used.
-    fn say_what_suits(&self) -> Result<()> {
-        if let Some((preset, of_data)) = self.for_photographs()? {
-            let data = of_data.table[DataSet::KIND].as_table();
-            let settings = data.into_iter().flatten();
-            let settings = settings.filter(|(key, _)| *key != "name");
-            let settings: String = settings
-                .map(|(key, value)| format!(", data.{key} = {value}"))
-                .collect();
-            notify(format_args!(
-                "the pictures are colour photographs: preset {preset}{settings}"
-            ));
-        }
-        Ok(())
+    /// With the preset for colour photographs, if the data are such and nothing about the
+    /// network is chosen, and a line that says so.
+    fn suited(mut self) -> Result<(Self, Option<String>)> {
+        let is_chosen = self.preset.is_some() || self.given.is_some() || self.saved.is_some();
+        let suited = match is_chosen {
+            true => None,
+            false => Config::for_photographs(&self.architecture, &self.sources)?,
+        };
+        let Some((preset, of_data)) = suited else {
+            return Ok((self, None));
+        };
+        let data = of_data.table[DataSet::KIND].as_table();
+        let settings = data.into_iter().flatten();
+        let settings = settings.filter(|(key, _)| *key != "name");
+        let settings: String = settings
+            .map(|(key, value)| format!(", data.{key} = {value}"))
+            .collect();
+        self.preset = Some(preset.into());
+        self.sources.insert(0, of_data);
+        let said = format!("the pictures are colour photographs: preset {preset}{settings}");
+        Ok((self, Some(said)))
     }
 
     /// Loads the data and builds the network; for an opened run, also restores its
@@ -154,7 +156,14 @@ impl RunBuilder {
     }
 
     fn build_for(self, purpose: Purpose) -> Result<Run> {
-        self.say_what_suits()?;
+        let (builder, said) = self.suited()?;
+        if let Some(said) = said {
+            notify(said);
+        }
+        builder.build_suited(purpose)
+    }
+
+    fn build_suited(self, purpose: Purpose) -> Result<Run> {
         let (mut saved, mut fault) = (None, None);
         if let Some(folder) = &self.saved {
             let (read, problem) = Chosen::of(folder, self.with_data).read(folder)?;
@@ -164,7 +173,7 @@ impl RunBuilder {
         }
         let mut config = match (&self.saved, &saved) {
             (Some(folder), Some(saved)) => self.bound(folder, &saved.header)?,
-            _ => self.config()?,
+            _ => self.resolved()?,
         };
         config = located(config);
         let init = config.run.init.clone().filter(|_| saved.is_none());
@@ -211,7 +220,7 @@ impl RunBuilder {
     /// A process that was killed while it changed settings leaves a state with the new
     /// ones and a file with the old ones; those of the state then count.
     fn bound(&self, folder: &Path, header: &Header) -> Result<Config> {
-        let config = self.config()?;
+        let config = self.resolved()?;
         let wanted = header.settings.as_ref();
         // Checkpoints of older versions have none; another architecture is refused later.
         let Some(wanted) = wanted.filter(|_| header.architecture == self.architecture) else {
@@ -245,7 +254,7 @@ impl RunBuilder {
         *file = settings.parse().unwrap_or_default();
         file.remove("architecture");
         file.extend(data.map(|data| ("data".to_string(), data)));
-        builder.config()
+        builder.resolved()
     }
 
     /// Builds the opened run so that it continues in its folder, exactly where it
