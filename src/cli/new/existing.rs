@@ -54,11 +54,18 @@ impl Crate {
         };
         let path = self.folder.join(root);
         let text = disk::read_text(&path)?;
-        if disk::create(&self.folder.join(&module), code.as_bytes())?.is_none() {
+        let declaration = format!("mod {plugin};");
+        let file = self.folder.join(&module);
+        // An earlier call may have been interrupted before it declared the module.
+        let is_half_done = || {
+            let is_same = disk::read_text(&file).is_ok_and(|found| found == code);
+            is_same && !text.contains(&declaration)
+        };
+        if disk::create(&file, code.as_bytes())?.is_none() && !is_half_done() {
             let problem = "already exists and is never overwritten; choose another name";
-            return Err(Error::run(self.folder.join(module), problem));
+            return Err(Error::run(file, problem));
         }
-        let text = format!("{}\n\nmod {plugin};\n", text.trim_end());
+        let text = format!("{}\n\n{declaration}\n", text.trim_end());
         disk::rewrite(&path, text.trim_start().as_bytes())?;
 
         let mut next = vec![format!(
@@ -66,7 +73,7 @@ impl Crate {
             shell_word(&self.folder.display().to_string())
         )];
         next.extend(self.missing_dependency(source));
-        let mut done = format!("{} and `mod {plugin};` in {root}", module.display());
+        let mut done = format!("{} and `{declaration}` in {root}", module.display());
         // A test links the plugins of a library.
         let test = Path::new("tests/conforms.rs");
         if root == roots[0] && !self.has(test) {
