@@ -272,10 +272,17 @@ pub(crate) fn set_aside(folder: &Path, header: &Header) {
         let change = format!("{key} from ");
         header.changes.iter().any(|known| known.contains(&change))
     };
-    let is_of_this_run = (&found.architecture, &found.spec) == (&header.architecture, &header.spec)
+    let is_of_this_run = found.architecture == header.architecture
+        && found.spec.shape == header.spec.shape
+        && found.spec.classes == header.spec.classes
         && settings::differences(before, now).iter().all(is_known);
     let kept = folder.join("model.other.safetensors");
-    if is_of_this_run || kept.exists() || std::fs::rename(&path, &kept).is_err() {
+    // A model with a damaged header is not that of another run.
+    if is_of_this_run
+        || read(&path).is_err()
+        || kept.exists()
+        || std::fs::rename(&path, &kept).is_err()
+    {
         return;
     }
     notify(format_args!(

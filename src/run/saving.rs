@@ -24,6 +24,7 @@ impl Run {
     /// on purpose: the state first, which everything else follows from.
     pub(super) fn bring_up_to_date(&mut self, folder: &Path) -> Result<()> {
         self.check_folder(folder)?;
+        checkpoint::set_aside(folder, &self.header()?);
         if let Some(previous) = &self.previous {
             // So that a kill from here on leaves settings that the new state knows.
             let mut table: toml::Table = previous.parse().unwrap_or_default();
@@ -36,7 +37,6 @@ impl Run {
         }
         self.describe_in(folder)?;
         if self.step > 0 && !self.has_model(folder) {
-            checkpoint::set_aside(folder, &self.header()?);
             self.write_model(folder)?;
         }
         Ok(())

@@ -116,6 +116,10 @@ fn a_flipped_bit_of_any_file_changes_no_result() {
                     summary["test"].clone()
                 };
                 assert_eq!(error(&found), error(&wanted), "byte {at} of {name}");
+                assert!(
+                    of(&found, "model.other.safetensors").is_empty(),
+                    "byte {at}"
+                );
             }
             let run = start.file_name().unwrap().to_str().unwrap();
             println!(
@@ -270,6 +274,22 @@ fn changes_that_would_break_a_run_are_refused_before_anything_is_written() -> Re
         found.contains("has a result but no state.safetensors"),
         "{found}"
     );
+    Ok(())
+}
+
+#[test]
+fn a_model_of_another_run_is_kept_when_settings_change_too() -> Result<()> {
+    let base = tempfile::tempdir().unwrap();
+    let [one, other] = ["one", "other"].map(|name| base.path().join(name));
+    trained(&one, 1);
+    trained(&other, 2);
+    let kept = one.join("model.other.safetensors");
+    Run::open(&one)?.set("epochs", 3).resume()?.fit(&mut ())?;
+    assert!(!kept.exists(), "the run's own older model is replaced");
+    let theirs = other.join("model.safetensors");
+    fs::copy(&theirs, one.join("model.safetensors")).unwrap();
+    Run::open(&one)?.set("epochs", 4).resume()?.fit(&mut ())?;
+    assert_eq!(fs::read(kept).unwrap(), fs::read(theirs).unwrap());
     Ok(())
 }
 
