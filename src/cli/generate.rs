@@ -128,8 +128,7 @@ impl Generate {
             return Ok(self.prompt.clone().unwrap_or_default());
         };
         let text = text::read_or_stdin(file)?;
-        let text = text.strip_suffix('\n').unwrap_or(&text);
-        Ok(text.strip_suffix('\r').unwrap_or(text).to_string())
+        Ok(text.strip_suffix('\n').unwrap_or(&text).to_string())
     }
 }
 

@@ -16,8 +16,8 @@ pub(super) struct Predict {
     /// Folder of a run.
     run: PathBuf,
     /// Pictures of any size, grey or colour (PNG, JPEG, WebP, BMP, TIFF, GIF), and
-    /// folders of them. They should look like those of the training; for mnist and digits
-    /// alone, ink may be dark or light, and anywhere on the page.
+    /// folders of them. They should look like those of the training. If those are cut out
+    /// and centred, as in mnist, the ink may be dark or light, and anywhere on the page.
     #[arg(required = true)]
     files: Vec<PathBuf>,
     #[command(flatten)]

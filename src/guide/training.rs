@@ -87,7 +87,9 @@
 //!
 //! 1. the first preset of the architecture;
 //! 2. what the data set suggests (`onward show digits`: 12 epochs);
-//! 3. the preset of `--preset NAME`, instead of 1 and above 2; `none` is no preset;
+//! 3. the preset of `--preset NAME`, instead of 1 and above 2; `none` is no preset. If
+//!    the pictures are colour photographs and nothing about the network is set, that is
+//!    `convolutional`, and a line says so;
 //! 4. a file (`--config`);
 //! 5. `--data`, `--epochs` and `--seed`;
 //! 6. `--set`; of two values of one key, the last one is used. What has a flag is given
