@@ -12,14 +12,7 @@ use onward::{Input, Linear, Optimiser, Run, Step, Vars};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const STEP: Step = Step {
-    seed: 1,
-    index: 0,
-    epoch: 0,
-    epochs: 1,
-    train: true,
-    pass: 0,
-};
+const STEP: Step = Step::first(1);
 
 fn random(shape: (usize, usize)) -> Tensor {
     Tensor::rand(0f32, 1f32, shape, &Device::Cpu).expect("a tensor on the CPU")

@@ -185,14 +185,7 @@ mod tests {
             &Device::Cpu,
         )?;
         let input = Input::stacked(x, 1)?;
-        let step = Step {
-            seed: 5,
-            index: 0,
-            epoch: 0,
-            epochs: 1,
-            train: true,
-            pass: 0,
-        };
+        let step = Step::first(5);
         let activity = layer.forward(&input, &step)?;
         let silenced = activity
             .eq(0.)?

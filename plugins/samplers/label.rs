@@ -166,12 +166,8 @@ mod tests {
 
     fn step(index: u64) -> Step {
         Step {
-            seed: 1,
             index,
-            epoch: 0,
-            epochs: 1,
-            train: true,
-            pass: 0,
+            ..Step::first(1)
         }
     }
 

@@ -293,14 +293,7 @@ mod tests {
     #[test]
     fn half_of_the_images_are_mirrored() -> Result<()> {
         let images = Images::new([1, 2, 3, 4, 5, 6].repeat(400), vec![0; 400], [1, 2, 3])?;
-        let step = Step {
-            seed: 1,
-            index: 0,
-            epoch: 0,
-            epochs: 1,
-            train: true,
-            pass: 0,
-        };
+        let step = Step::first(1);
         let augment = Augment {
             shift: 0,
             flip: true,
@@ -336,12 +329,8 @@ mod tests {
         let mut seen = std::collections::BTreeSet::new();
         for index in 0..200 {
             let step = Step {
-                seed: 1,
                 index,
-                epoch: 0,
-                epochs: 1,
-                train: true,
-                pass: 0,
+                ..Step::first(1)
             };
             let batch = images.batch(
                 &[0],

@@ -28,8 +28,16 @@ pub struct Step {
 }
 
 impl Step {
+    /// The first step of a training of one epoch.
+    pub const fn first(seed: u64) -> Self {
+        Self {
+            train: true,
+            ..Self::evaluation(seed)
+        }
+    }
+
     /// A step outside training, for evaluation and prediction.
-    pub fn evaluation(seed: u64) -> Self {
+    pub const fn evaluation(seed: u64) -> Self {
         Self {
             seed,
             index: 0,

@@ -377,14 +377,7 @@ mod tests {
 
     #[test]
     fn the_closed_form_agrees_with_autograd() -> Result<()> {
-        let step = Step {
-            seed: 1,
-            index: 0,
-            epoch: 0,
-            epochs: 1,
-            train: true,
-            pass: 0,
-        };
+        let step = Step::first(1);
         for dtype in [DType::F32, DType::F64] {
             let (mut closed, mut optimiser) = linear(dtype)?;
             let (auto, mut other) = linear(dtype)?;

@@ -193,14 +193,7 @@ mod tests {
     use crate::optim::{Algorithm, Gradient, Optimiser, OptimiserSpec, Schedule, Span};
     use candle_nn::Init;
 
-    const STEP: Step = Step {
-        seed: 1,
-        index: 0,
-        epoch: 0,
-        epochs: 1,
-        train: true,
-        pass: 0,
-    };
+    const STEP: Step = Step::first(1);
 
     fn random(rows: usize, columns: usize, shift: usize) -> Result<Tensor> {
         let numbers: Vec<f32> = (0..rows * columns)

@@ -105,12 +105,8 @@ fn a_full_update_of_one_layer_matches_hintons_program() -> Result<()> {
         let targets = Targets::new(vec![Role::Positive, Role::Negative])?;
         for index in 0..2 {
             let step = Step {
-                seed: 1,
                 index,
-                epoch: 0,
-                epochs: 1,
-                train: true,
-                pass: 0,
+                ..Step::first(1)
             };
             let activity = block.forward(&input, &step)?;
             block.learn(&input, &activity, &targets, &step)?;
@@ -173,14 +169,7 @@ fn hard_negatives_follow_the_prediction() -> Result<()> {
     )?;
     // Class 2 has nearly all of the probability of the wrong classes.
     let log = Tensor::new(&[[-0.1f32, -30., -2.], [-30., -0.1, -2.]], &Device::Cpu)?;
-    let step = Step {
-        seed: 1,
-        index: 0,
-        epoch: 0,
-        epochs: 1,
-        train: true,
-        pass: 0,
-    };
+    let step = Step::first(1);
     let views = sampler.views(&batch, &Prediction::of(log), &step)?;
     let rows = views.input.join()?.flatten_from(1)?.to_vec2::<f32>()?;
     assert_eq!(rows[2][..3], [0., 0., 1.]);

@@ -183,14 +183,7 @@ fn a_step_of_two_layers_matches_an_independent_program() -> Result<()> {
         let pixels = Tensor::new(&[[[[0.2f64, 0.8, 0.4]]], [[[0.5, 0.1, 0.9]]]], &Device::Cpu)?
             .to_dtype(dtype)?;
         let batch = Batch::new(pixels, vec![0, 1])?;
-        let step = Step {
-            seed: 1,
-            index: 0,
-            epoch: 0,
-            epochs: 1,
-            train: true,
-            pass: 0,
-        };
+        let step = Step::first(1);
         let search = |net: &dyn Architecture, sampler: &dyn NegativeSampler| {
             let readout = net.net().readout("search")?;
             net.scores(&batch.hidden(), sampler, readout, &Step::evaluation(1))
@@ -239,14 +232,7 @@ impl NegativeSampler for Listener {
 
 #[test]
 fn redraw_draws_wrong_labels_from_the_current_states() -> Result<()> {
-    let step = Step {
-        seed: 1,
-        index: 0,
-        epoch: 0,
-        epochs: 1,
-        train: true,
-        pass: 0,
-    };
+    let step = Step::first(1);
     let heard = |settings: &str| -> Result<Vec<Vec<f32>>> {
         let (mut net, sampler, _, batch) = of_four_pixels(&format!(
             "hidden = [4, 4]\nsteps = 3\nwindow = [2, 3]\n{settings}"

@@ -213,14 +213,7 @@ mod tests {
     fn lessons_are_accumulated() -> Result<()> {
         let shape = [3, 6, 21];
         let fields = Fields::new(shape, 4, 1, 2)?;
-        let step = Step {
-            seed: 1,
-            index: 0,
-            epoch: 0,
-            epochs: 1,
-            train: true,
-            pass: 0,
-        };
+        let step = Step::first(1);
         for (units, gathered) in [(3, true), (3, false), (simd::MOST_UNITS + 1, true)] {
             let learned = |dtype: DType| -> Result<[Tensor; 2]> {
                 let vars = Vars::new(3, dtype, &Device::Cpu);
