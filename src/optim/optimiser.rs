@@ -191,7 +191,7 @@ impl Optimiser {
                 let (velocity, gradient) = (&mut moments.tensors[0], gradient.whole(var)?);
                 return muon::update(var, velocity, &gradient, momentum, rate, shrink);
             }
-            Algorithm::Adam | Algorithm::Muon => {
+            Algorithm::Adam | Algorithm::SparseAdam | Algorithm::Muon => {
                 let (beta1, beta2, epsilon) = ADAM;
                 let steps = f64::from(moments.steps);
                 let rate = rate / (1. - beta1.powf(steps));
@@ -203,6 +203,7 @@ impl Optimiser {
                     rate,
                     root,
                     shrink,
+                    sparse: algorithm == Algorithm::SparseAdam && var.rank() >= 2,
                 }
             }
         };
@@ -383,6 +384,39 @@ mod tests {
         let expected = [0.804_883_06, 1.124_534_7, 0.831_095_2];
         assert_close(&two_steps(Algorithm::Adam, DType::F32)?, &expected);
         assert_close(&two_steps(Algorithm::Adam, DType::F64)?, &expected);
+        Ok(())
+    }
+
+    // import math
+    // b1, b2, eps, lr, wd = 0.9, 0.999, 1e-8, 0.1, 0.01
+    // w, m, v = ([[x] * 2 for _ in range(2)] for x in (1., 0., 0.))
+    // gradients = [[[1., -2.], [.5, 0.]], [[0., 0.], [.5, 1.]], [[3., 1.], [0., 0.]]]
+    // for t, g in enumerate(gradients, 1):
+    //     for r in range(2):
+    //         for c in range(2) if any(g[r]) else []:
+    //             m[r][c] = b1 * m[r][c] + (1 - b1) * g[r][c]
+    //             v[r][c] = b2 * v[r][c] + (1 - b2) * g[r][c]**2
+    //             root = math.sqrt(v[r][c] / (1 - b2**t)) + eps
+    //             w[r][c] = (1 - lr * wd) * w[r][c] - lr * m[r][c] / (1 - b1**t) / root
+    // print(w)
+    #[test]
+    fn sparse_adam_leaves_rows_without_a_gradient() -> Result<()> {
+        let expected = [0.819_312_9, 1.120_765, 0.798_101, 0.923_587_3];
+        for dtype in [DType::F32, DType::F64] {
+            let vars = Vars::new(1, dtype, &Device::Cpu);
+            let var = vars.get("w", (2, 2), Init::Const(1.))?;
+            let mut optimiser = optimiser(&vars, Algorithm::SparseAdam);
+            for gradient in [
+                [[1f64, -2.], [0.5, 0.]],
+                [[0., 0.], [0.5, 1.]],
+                [[3., 1.], [0., 0.]],
+            ] {
+                let gradient = Tensor::new(&gradient, &Device::Cpu)?.to_dtype(dtype)?;
+                optimiser.update("w", &var, Gradient::Whole(&gradient), &step(0))?;
+            }
+            let found = var.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
+            assert_close(&found, &expected);
+        }
         Ok(())
     }
 

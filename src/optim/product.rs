@@ -302,6 +302,7 @@ mod tests {
                     (Algorithm::Sgd, false),
                     (Algorithm::Sgd, true),
                     (Algorithm::Adam, true),
+                    (Algorithm::SparseAdam, false),
                 ] {
                     let what = format!(
                         "1 of {nth}, common: {common}, {sizes:?}, {method:?}, gathered: \
@@ -331,7 +332,7 @@ mod tests {
             values,
             delta: delta(rows, 1, true)?,
         }]];
-        for method in [Algorithm::Sgd, Algorithm::Adam] {
+        for method in [Algorithm::Sgd, Algorithm::Adam, Algorithm::SparseAdam] {
             assert_same(both(&lessons, method, false)?, &format!("{method:?}"))?;
         }
         Ok(())

@@ -31,7 +31,7 @@ pub(super) enum Update {
         shrink: f64,
     },
     /// `w ← shrink·w − rate·m / (√v / root + ε)`; `rate` and `root` include the bias
-    /// corrections.
+    /// corrections. With `sparse` a row without a gradient stays as it is.
     Adam {
         beta1: f64,
         beta2: f64,
@@ -39,15 +39,22 @@ pub(super) enum Update {
         rate: f64,
         root: f64,
         shrink: f64,
+        sparse: bool,
     },
 }
 
 impl Update {
     /// Updates a variable and its moments.
     pub fn apply(self, var: &Var, moments: &mut [Tensor], gradient: Gradient<'_>) -> Result<()> {
-        kernels::on_gpu!(var, self.on_gpu(var, moments, gradient));
+        if !self.is_sparse() {
+            kernels::on_gpu!(var, self.on_gpu(var, moments, gradient));
+        }
         if !kernels::is_fast(var) {
-            return self.plain(var, moments, &gradient.whole(var)?);
+            let gradient = gradient.whole(var)?;
+            return match self.is_sparse() {
+                true => self.plain_rows(var, moments, &gradient),
+                false => self.plain(var, moments, &gradient),
+            };
         }
         match gradient {
             Gradient::Whole(gradient) => self.fast(var, moments, Direct::Whole(gradient)),
@@ -59,6 +66,10 @@ impl Update {
                 self.fast(var, moments, Direct::Whole(&formed(var, form, products)?))
             }
         }
+    }
+
+    fn is_sparse(self) -> bool {
+        matches!(self, Self::Adam { sparse: true, .. })
     }
 
     /// Updates `f32` on a GPU in place. Products are added to the velocity by the matrix
@@ -100,6 +111,7 @@ impl Update {
                     rate,
                     root,
                     shrink,
+                    ..
                 },
                 [first, second, ..],
             ) => {
@@ -149,6 +161,7 @@ impl Update {
                     rate,
                     root,
                     shrink,
+                    ..
                 },
                 [first, second, ..],
             ) => {
@@ -160,6 +173,19 @@ impl Update {
             _ => return Ok(()),
         };
         Ok(var.set(&((var.as_tensor() * shrink)? - change)?.detach())?)
+    }
+
+    /// As [`plain`](Self::plain), but the rows whose gradient is 0 keep their numbers.
+    fn plain_rows(self, var: &Var, moments: &mut [Tensor], gradient: &Tensor) -> Result<()> {
+        let met = gradient.flatten_from(1)?.abs()?.max(1)?.ne(0.)?;
+        let sides = [&[met.elem_count()], &vec![1; var.rank() - 1][..]].concat();
+        let met = met.reshape(sides)?.broadcast_as(var.dims())?;
+        let before = (var.as_tensor().copy()?, moments.to_vec());
+        self.plain(var, moments, gradient)?;
+        for (moment, before) in moments.iter_mut().zip(&before.1) {
+            *moment = met.where_cond(moment, before)?;
+        }
+        Ok(var.set(&met.where_cond(var.as_tensor(), &before.0)?)?)
     }
 
     /// Updates `f32` on the CPU in place, in one pass over memory.
@@ -191,6 +217,7 @@ impl Update {
                     rate,
                     root,
                     shrink,
+                    sparse,
                 },
                 [first, second, ..],
             ) => {
@@ -203,6 +230,7 @@ impl Update {
                     rate: rate as f32,
                     root: root as f32,
                     shrink: shrink as f32,
+                    row: sparse.then(|| var.elem_count() / var.dims()[0].max(1)),
                 };
                 with_values_mut(first, |first| {
                     with_values_mut(second, |second| {
@@ -265,6 +293,8 @@ struct Adam {
     rate: f32,
     root: f32,
     shrink: f32,
+    /// The length of the rows that stay as they are without a gradient.
+    row: Option<usize>,
 }
 
 impl Adam {
@@ -307,11 +337,11 @@ impl Adam {
                             |scatter| {
                                 scatter.each_place(here, |place, here| {
                                     if !scatter.meets(place) {
-                                        return self.descend(here, &nothing);
+                                        return self.descend_rows(here, &nothing);
                                     }
                                     let mut gradient = nothing.clone();
                                     scatter.add_to(place, &mut gradient);
-                                    self.descend(here, &gradient);
+                                    self.descend_rows(here, &gradient);
                                 });
                             },
                         )
@@ -321,18 +351,34 @@ impl Adam {
         }
     }
 
-    /// Updates in pieces, in parallel.
+    /// Updates in pieces of whole rows, in parallel.
     fn descend_all(self, [weight, first, second]: [&mut [f32]; 3], gradient: &[f32]) {
+        let row = self.row.unwrap_or(1).max(1);
+        let grain = GRAIN.div_ceil(row) * row;
         let moments = first
-            .par_chunks_mut(GRAIN)
-            .zip(second.par_chunks_mut(GRAIN));
+            .par_chunks_mut(grain)
+            .zip(second.par_chunks_mut(grain));
         let chunks = weight
-            .par_chunks_mut(GRAIN)
+            .par_chunks_mut(grain)
             .zip(moments)
-            .zip(gradient.par_chunks(GRAIN));
+            .zip(gradient.par_chunks(grain));
         chunks.for_each(|((weight, (first, second)), gradient)| {
-            self.descend([weight, first, second], gradient)
+            self.descend_rows([weight, first, second], gradient)
         });
+    }
+
+    /// Updates some rows; the sparse form only those with a gradient.
+    fn descend_rows(self, [weight, first, second]: [&mut [f32]; 3], gradient: &[f32]) {
+        let Some(row) = self.row else {
+            return self.descend([weight, first, second], gradient);
+        };
+        let moments = first.chunks_mut(row).zip(second.chunks_mut(row));
+        let rows = weight.chunks_mut(row).zip(moments);
+        for ((weight, (first, second)), gradient) in rows.zip(gradient.chunks(row)) {
+            if gradient.iter().any(|number| *number != 0.) {
+                self.descend([weight, first, second], gradient);
+            }
+        }
     }
 
     fn descend(self, [weight, first, second]: [&mut [f32]; 3], gradient: &[f32]) {
@@ -343,6 +389,7 @@ impl Adam {
             rate,
             root,
             shrink,
+            row: _,
         } = self;
         for (((w, m), v), g) in weight.iter_mut().zip(first).zip(second).zip(gradient) {
             *m = keep[0] * *m + new[0] * g;
