@@ -10,8 +10,8 @@ use onward_core::plugin::preset::Preset;
 use onward_core::settings::{Pick, Positive};
 use onward_core::wiring::stack::{no_hypotheses, Level, Order, Stack};
 use onward_core::{
-    Architecture, Batch, BuildContext, Error, GoodnessFn, Input, LocalLayer, NegativeSampler, Net,
-    Normalise, Objective, Readout, Result, Step, StepReport, Values,
+    Architecture, Batch, BuildContext, Error, GoodnessFn, LocalLayer, NegativeSampler, Net,
+    Normalise, Objective, Readout, Result, Step, StepReport,
 };
 
 onward_core::settings! {
@@ -138,22 +138,14 @@ struct LanguageModel {
 
 impl LanguageModel {
     fn new(settings: &Nlp, context: &BuildContext) -> Result<Self> {
-        let (inputs, vocabulary) = (context.inputs(), context.classes);
-        let slots = inputs / vocabulary.max(1);
-        if context.tokenizer.is_none() || slots * vocabulary != inputs {
+        let vocabulary = context.classes;
+        let neutral = context.neutral.clone();
+        let Some(example) = neutral.filter(|_| context.tokenizer.is_some()) else {
             let problem = "expected text; choose a text data set, such \
                            as --data text:FILE, and a sampler for text";
             return Err(Error::unfit("nlp", problem));
-        }
-        let levels: Vec<Level> = levels(settings, context);
-        let index = Tensor::zeros((1, slots), DType::U32, &Device::Cpu)?;
-        let index = index.to_device(&context.vars.device())?;
-        let example = Values::OneHot {
-            index,
-            classes: vocabulary,
-            strength: 1.,
         };
-        let example = Input::new([example], 1, 1, &[inputs])?;
+        let levels: Vec<Level> = levels(settings, context);
         let readout = 0..levels.len();
         let stack = Stack::new(context, example, settings.normalise, &levels, readout)?;
         let head = settings.head_spec.beside(&settings.optimiser);
@@ -357,7 +349,9 @@ mod tests {
         context.tokenizer = data.text.map(|text| text.tokenizer);
         let sampler = plugin::build(&Pick::<dyn NegativeSampler>::new("next_token"), &context)?;
         let batch = data.test.batch(windows, None)?;
-        context.input = sampler.neutral(&batch)?.shape().to_vec();
+        let neutral = sampler.neutral(&data.test.batch(&[0], None)?)?;
+        context.input = neutral.shape().to_vec();
+        context.neutral = Some(neutral);
         Ok((context, sampler, batch))
     }
 

@@ -2,6 +2,7 @@
 
 use onward_core::candle_core::{DType, Device, Tensor, Var};
 use onward_core::contract::negatives::{uniform_wrong, with_predicted_wrong};
+use onward_core::data::text::hashed::HashedNgrams;
 use onward_core::flow::examples::Examples;
 use onward_core::flow::input::LABEL;
 use onward_core::flow::random::{below, unit};
@@ -28,7 +29,7 @@ onward_core::settings! {
     /// A window of `K` tokens and a candidate for the next one, each a one-hot slot as
     /// wide as the vocabulary `V`: `[K·V context | V candidate]`. The next token makes
     /// the positive view, a wrong token the negative view, and an empty slot the neutral
-    /// view.
+    /// view. With `ngrams`, slots of hashed n-grams of the context are between the two.
     ///
     /// The context is one part for all views and candidates. One-hot slots pick rows of
     /// the weight, without a multiplication.
@@ -54,6 +55,7 @@ onward_core::settings! {
         length: usize = 50, in 1..=10_000;
         /// The number of epochs after which roll-outs are generated again.
         refresh: usize = 1, in 1..;
+        .. ngrams: HashedNgrams = HashedNgrams::default();
     }
 }
 
@@ -87,6 +89,7 @@ impl Sampler {
             return Err(Error::unfit("next_token", problem));
         }
         let window: usize = context.example.iter().product();
+        settings.ngrams.check(window)?;
         let pool = match settings.negatives {
             Negatives::RollOuts => {
                 let shape = (settings.pool, window + settings.length);
@@ -108,19 +111,19 @@ impl Sampler {
     /// The input `[context | candidate]`. The context has rows for every view, or shared
     /// rows for all views.
     fn input(&self, context: Tensor, candidate: Values, batch: usize) -> Result<Input> {
-        let width = (context.dim(1)? + 1) * self.vocabulary;
+        let ngrams = &self.settings.ngrams;
+        let width = (context.dim(1)? + 1) * self.vocabulary + ngrams.width();
         let views = candidate.rows()? / batch;
+        let hashed = ngrams.of(&context)?;
         let context = Values::OneHot {
             index: context,
             classes: self.vocabulary,
             strength: 1.,
         };
-        Input::new(
-            [context.into(), candidate.named(LABEL)],
-            batch,
-            views,
-            &[width],
-        )
+        let mut parts = vec![context.into()];
+        parts.extend(hashed.map(Into::into));
+        parts.push(candidate.named(LABEL));
+        Input::new(parts, batch, views, &[width])
     }
 
     fn candidates(&self, index: Tensor) -> Values {

@@ -1,20 +1,27 @@
 //! Sampler `plain`: the examples as they are, for rules that need no negatives.
 
-use onward_core::{Batch, Input, NegativeSampler, Prediction, Result, Role, Step, Values, Views};
+use onward_core::data::text::hashed::HashedNgrams;
+use onward_core::{
+    Batch, Error, Input, NegativeSampler, Prediction, Result, Role, Step, Values, Views,
+};
 
 onward_core::settings! {
     /// One positive view, the example itself, without a label in the input and without
-    /// negatives. Windows of tokens become one-hot slots.
+    /// negatives. Windows of tokens become one-hot slots, with `ngrams` beside slots of
+    /// hashed n-grams.
     ///
     /// # Reference
     /// The input of rules with a goodness for each class, such as Mono-Forward
     /// (<https://arxiv.org/abs/2501.09238>), and of backpropagation.
-    pub struct Plain {}
+    pub struct Plain {
+        .. ngrams: HashedNgrams = HashedNgrams::default();
+    }
 }
 
 struct Sampler {
     /// The size of the vocabulary, for text.
     tokens: Option<usize>,
+    ngrams: HashedNgrams,
 }
 
 impl NegativeSampler for Sampler {
@@ -31,21 +38,32 @@ impl NegativeSampler for Sampler {
             return Input::of(batch.examples().clone());
         };
         let index = batch.rows().clone();
-        let width = index.dim(1)? * tokens;
+        let width = index.dim(1)? * tokens + self.ngrams.width();
+        let ngrams = self.ngrams.of(&index)?;
         let slots = Values::OneHot {
             index,
             classes: tokens,
             strength: 1.,
         };
-        Input::new([slots], batch.size(), 1, &[width])
+        let parts = std::iter::once(slots).chain(ngrams);
+        Input::new(parts, batch.size(), 1, &[width])
     }
 }
 
 onward_core::register! {
     dyn NegativeSampler, "plain",
     "the examples as they are, no negatives (as in Mono-Forward 2025, arXiv 2501.09238)",
-    |_settings: Plain, context| {
+    |settings: Plain, context| {
         let tokens = context.tokenizer.as_ref().map(|_| context.classes);
-        Ok(Box::new(Sampler { tokens }))
+        let ngrams = settings.ngrams;
+        match tokens {
+            Some(_) => ngrams.check(context.example.iter().product())?,
+            None if ngrams.width() > 0 => {
+                let problem = "`ngrams` are of text; remove it, or choose a text data set";
+                return Err(Error::unfit("plain", problem));
+            }
+            None => (),
+        }
+        Ok(Box::new(Sampler { tokens, ngrams }))
     }
 }

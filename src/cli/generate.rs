@@ -79,9 +79,8 @@ impl Generate {
         };
         sampling.check()?;
         let run = open_to_predict(&self.run, &self.device)?;
-        let net = run.architecture().net();
         let has_probabilities = |name: &String| {
-            net.readout(name)
+            run.readout(name)
                 .is_ok_and(|readout| readout.log_probabilities)
         };
         let preferred = || Some(run.preferred_readout()).filter(has_probabilities);

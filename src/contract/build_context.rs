@@ -31,6 +31,8 @@ pub struct BuildContext {
     /// The shape of the input: of the sampler's views for an architecture, of the
     /// activity below for a layer.
     pub input: Vec<usize>,
+    /// The sampler's neutral view of one example, for an architecture.
+    pub neutral: Option<Input>,
     /// The number of columns of the sampler's views that are the label; 0 if there is
     /// no label in the input.
     pub label: usize,
@@ -58,6 +60,7 @@ impl BuildContext {
             classes: 0,
             positions: 1,
             input: Vec::new(),
+            neutral: None,
             label: 0,
             hypotheses: false,
             units: None,

@@ -95,16 +95,6 @@ pub(super) fn assemble(config: Config, source: Source, around: Surroundings) -> 
     describe_views(&*sampler, &example, &config, &mut context)?;
     let plugin = registry::named::<dyn Architecture>(&config.architecture)?;
     let architecture = build_complete(plugin, &config.settings, &context)?;
-    if let Some(readout) = &config.run.readout {
-        architecture.net().readout(readout).map_err(|error| {
-            Error::setting(
-                "readout",
-                format!("{readout:?}"),
-                "the settings",
-                error.to_string(),
-            )
-        })?;
-    }
     let channels = match config.run.standardise {
         true => Some(Channels::new(&vars.scope("data"), &data)?),
         false => None,
@@ -124,6 +114,8 @@ pub(super) fn assemble(config: Config, source: Source, around: Surroundings) -> 
         tally: Tally::default(),
         best: None,
         chosen: None,
+        mixed: None,
+        counted: OnceLock::new(),
         fingerprints: OnceLock::new(),
         previous: None,
         changes: Vec::new(),
@@ -131,6 +123,9 @@ pub(super) fn assemble(config: Config, source: Source, around: Surroundings) -> 
         folder: None,
         stop: Arc::default(),
     };
+    if let Some(readout) = &run.config.run.readout {
+        run.check_readout(readout)?;
+    }
     if trains {
         run.check_patience()?;
     }
@@ -211,6 +206,7 @@ fn describe_views(
     let label = neutral.part(LABEL).map(|part| part.values.width());
     context.label = label.transpose()?.unwrap_or(0);
     context.input = neutral.shape().to_vec();
+    context.neutral = Some(neutral);
     let candidates = every_class(1, example)?;
     context.hypotheses = sampler.hypotheses(example, &candidates)?.is_some();
     Ok(())

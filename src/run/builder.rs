@@ -9,7 +9,7 @@ use toml::Value;
 use super::assemble::{assemble, Source as DataSource, Surroundings};
 use super::checkpoint::{self, Header, Saved};
 use super::folder::{Folder, CONFIG, MODEL, STATE, SUMMARY};
-use super::{initial, settings, summary, Run};
+use super::{initial, mixture, settings, summary, Run};
 use crate::data::{at_home, DataSet};
 use crate::error::{notify, shell_word, Error, Result};
 use crate::plugin::config::{Config, NO_PRESET};
@@ -206,6 +206,9 @@ impl RunBuilder {
             run.restore_from(saved, purpose == Purpose::Resume)?;
             let chosen = |folder: &PathBuf| checkpoint::readout(&folder.join(MODEL), &header);
             run.chosen = self.saved.as_ref().and_then(chosen);
+            if let Some(folder) = &self.saved {
+                run.restore_mixture_beside(&folder.join(MODEL), &header)?;
+            }
         }
         run.origin = self.saved;
         if let Some(out) = self.out {
@@ -397,6 +400,8 @@ fn mend_model(folder: &Path, fault: &str, saved: &Saved) {
         checkpoint::set_aside(folder, &saved.header);
         let summary = summary::read(&folder.join(SUMMARY)).ok();
         let readout = summary.and_then(|summary| Some(summary["test"]["readout"].as_str()?.into()));
+        // `resume` counts the n-grams again; here they would have to be learned.
+        let readout = readout.filter(|readout| readout != mixture::NAME);
         checkpoint::write(&path, &model.collect(), &saved.header.with_readout(readout))
     };
     let outcome = match write() {

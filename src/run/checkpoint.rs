@@ -58,6 +58,10 @@ pub(crate) struct Header {
     /// The readout that validation chose; in the model of a finished run only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub readout: Option<String>,
+    /// The readout of the network that the mixture with counts has; in the model of a
+    /// finished run only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mixed: Option<String>,
     /// The number of complete epochs.
     pub epoch: usize,
     /// The number of steps taken.
@@ -101,6 +105,7 @@ impl Header {
             sums: Vec::new(),
             best: None,
             readout: None,
+            mixed: None,
             ..self.with_checksum(0)
         }
     }

@@ -1,6 +1,7 @@
 //! Evaluation of a run on a part of its data.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor, D};
 
@@ -28,7 +29,9 @@ impl Run {
     /// # Errors
     /// [`Error::Usage`] if the part is empty; errors of the plugins.
     pub fn evaluate(&self, split: Split, preferred: Option<&str>) -> Result<Evaluation> {
-        self.evaluate_by(&self.architecture.net().readouts, split, preferred)
+        let mut evaluation = self.evaluate_by(&self.readouts(), split, preferred)?;
+        evaluation.baselines = self.baselines(split);
+        Ok(evaluation)
     }
 
     /// As [`Run::evaluate`], with these readouts only.
@@ -57,7 +60,7 @@ impl Run {
                 "cannot be evaluated; the network has no readout",
             ));
         };
-        let evaluation = Evaluation::of(scores, examples.len(), self.baselines(split));
+        let evaluation = Evaluation::of(scores, examples.len());
         Ok(evaluation.by(preferred.unwrap_or(&first)))
     }
 
@@ -147,9 +150,7 @@ impl Run {
         let (hidden, labels) = (batch.hidden(), batch.labels()?);
         let step = Step::evaluation(self.config.run.seed);
         for (readout, counts) in readouts.iter().zip(counts) {
-            let scores = self
-                .architecture
-                .scores(&hidden, &*self.sampler, readout, &step)?;
+            let scores = self.read_out(&hidden, readout, &step)?;
             // (B, C), or (B, P, C): a row per label.
             let scores = scores.flatten_to(scores.rank() - 2)?;
             let predicted = scores.argmax(D::Minus1)?.to_vec1::<u32>()?;
@@ -165,16 +166,20 @@ impl Run {
 
     /// The n-gram models that a network for text is compared with, counted on the
     /// training part; `None` for other networks, and for a run without its data.
-    pub(super) fn ngrams(&self) -> Option<Baselines> {
-        let text = self.data.text.as_ref()?;
-        let train = self.data.train.passages()?;
-        let classes = self.data.spec.classes.len();
-        Some(Baselines::fit(&train, text.ngram, classes))
+    pub(super) fn ngrams(&self) -> Option<Arc<Baselines>> {
+        let count = || {
+            let text = self.data.text.as_ref()?;
+            let train = self.data.train.passages()?;
+            let classes = self.data.spec.classes.len();
+            let found = Baselines::fit(&train, text.ngram, classes);
+            (!self.data.train.is_empty()).then(|| Arc::new(found))
+        };
+        self.counted.get_or_init(count).clone()
     }
 
     fn baselines(&self, split: Split) -> BTreeMap<String, Score> {
         let passages = self.data.split(split).passages();
-        let passages = passages.filter(|_| split == Split::Test);
+        let passages = passages.filter(|_| split != Split::Train);
         let found = passages.and_then(|test| Some(self.ngrams()?.predict(&test)));
         let found = found.unwrap_or_default().into_iter();
         found.map(|(name, counts)| (name, counts.score())).collect()

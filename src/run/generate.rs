@@ -129,8 +129,8 @@ impl<'a> Generator<'a> {
                            classify an image with: onward predict";
             return Err(refused(problem.into()));
         };
-        let able = run.architecture().net().readouts.iter();
-        let able: Vec<_> = able.filter(|known| known.log_probabilities).collect();
+        let mut able = run.readouts();
+        able.retain(|known| known.log_probabilities);
         let is_wanted = |name: &str| readout.is_none_or(|wanted| wanted == name);
         let Some(found) = able.iter().find(|known| is_wanted(known.name)) else {
             let names: Vec<_> = able.iter().map(|readout| readout.name).collect();

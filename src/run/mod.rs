@@ -11,6 +11,7 @@ pub mod generate;
 mod initial;
 mod layers;
 pub mod locality;
+mod mixture;
 pub mod observe;
 mod patience;
 pub mod picture;
@@ -30,6 +31,7 @@ use candle_core::{DType, Device, Tensor};
 pub(crate) use self::builder::located;
 pub use self::builder::RunBuilder;
 use self::folder::{Folder, MODEL, SUMMARY};
+use self::mixture::Mixed;
 use self::observe::metrics::Metrics;
 use self::observe::{Event, Observer};
 use self::patience::Best;
@@ -38,6 +40,7 @@ use self::trainer::Tally;
 use crate::contract::architecture::Architecture;
 use crate::contract::sampler::NegativeSampler;
 use crate::data::channels::Channels;
+use crate::data::text::ngram::Baselines;
 use crate::data::DataSet;
 use crate::disk;
 use crate::error::Result;
@@ -71,6 +74,10 @@ pub struct Run {
     best: Option<Best>,
     /// The readout that validation chose at the end.
     chosen: Option<String>,
+    /// The mixture with counts, for text, from the end of the training on.
+    mixed: Option<Mixed>,
+    /// The models of counts that a network for text is compared with.
+    counted: OnceLock<Option<Arc<Baselines>>>,
     /// The fingerprints of the parts of the data.
     fingerprints: OnceLock<[u32; 3]>,
     /// The settings before they were changed on purpose, when the run was opened.
@@ -248,10 +255,9 @@ impl Run {
     /// [`Error::Usage`](crate::Error::Usage) for an unknown readout; errors of the
     /// plugins.
     pub fn scores(&self, examples: Tensor, readout: &str) -> Result<Tensor> {
-        let readout = self.architecture.net().readout(readout)?;
+        let readout = self.readout(readout)?;
         let batch = self.prepare(&Batch::unlabelled(examples)?)?;
         let step = Step::evaluation(self.config.run.seed);
-        self.architecture
-            .scores(&batch, &*self.sampler, readout, &step)
+        self.read_out(&batch, &readout, &step)
     }
 }

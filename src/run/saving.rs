@@ -70,6 +70,7 @@ impl Run {
             sums: self.tally.sums()?,
             best: self.best,
             readout: None,
+            mixed: None,
             epoch: self.epoch,
             step: self.step,
             checksum: 0,
@@ -168,8 +169,13 @@ impl Run {
 
     /// Writes the model, of a finished run with the readout that validation chose.
     pub(super) fn write_model(&self, folder: &Path) -> Result<()> {
-        let header = self.header()?.with_readout(self.chosen.clone());
-        checkpoint::write(&folder.join(MODEL), &self.model(), &header)
+        let mut header = self.header()?.with_readout(self.chosen.clone());
+        let mut tensors = self.model();
+        if let Some(mixed) = &self.mixed {
+            header.mixed = Some(mixed.readout().into());
+            tensors.extend(mixed.tensors()?);
+        }
+        checkpoint::write(&folder.join(MODEL), &tensors, &header)
     }
 
     /// Refuses a folder with contents that would be lost.
@@ -212,7 +218,7 @@ impl Run {
     pub(super) fn restore_from(&mut self, saved: Saved, resumes: bool) -> Result<()> {
         let Saved {
             path,
-            tensors,
+            mut tensors,
             header,
         } = saved;
         if header.architecture != self.config.architecture {
@@ -221,6 +227,7 @@ impl Run {
             return Err(Error::run(path, problem));
         }
         self.check_data(&path, &header, resumes)?;
+        self.restore_mixture(&path, &header, &mut tensors)?;
         // The file does not fit the configuration beside it, so this is not a usage
         // error.
         let restored = self.restore(tensors);

@@ -1,6 +1,7 @@
 //! Scores of whole texts by a language model and by the n-grams beside it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -98,7 +99,7 @@ pub struct TextScorer<'a> {
     tokenizer: &'a Tokenizer,
     window: usize,
     readouts: Vec<Readout>,
-    ngrams: Option<Baselines>,
+    ngrams: Option<Arc<Baselines>>,
     sum: TextCounts,
 }
 
@@ -114,11 +115,8 @@ impl<'a> TextScorer<'a> {
                            evaluate";
             return Err(Error::usage(&run.config.architecture, problem));
         };
-        let readouts = run.architecture.net().readouts.iter();
-        let readouts: Vec<_> = readouts
-            .filter(|readout| readout.log_probabilities)
-            .copied()
-            .collect();
+        let mut readouts = run.readouts();
+        readouts.retain(|readout| readout.log_probabilities);
         if readouts.is_empty() {
             let problem = "has no readout with probabilities, so its texts have no bits";
             return Err(Error::usage(&run.config.architecture, problem));
@@ -172,14 +170,12 @@ impl<'a> TextScorer<'a> {
     pub fn tokens(&self, text: &str) -> Result<Vec<TokenScore>> {
         let windows = self.windows(text)?;
         let (run, step) = (self.run, Step::evaluation(self.run.config.run.seed));
-        let readout = run.architecture.net().readout(self.readout())?;
+        let readout = run.readout(self.readout())?;
         let indices: Vec<usize> = (0..windows.len()).collect();
         let mut found = Vec::with_capacity(windows.len());
         for indices in indices.chunks(run.evaluation_batch()) {
             let batch = run.prepare(&windows.batch(indices, None)?)?;
-            let scores = run
-                .architecture
-                .scores(&batch.hidden(), &*run.sampler, readout, &step)?;
+            let scores = run.read_out(&batch.hidden(), &readout, &step)?;
             let labels = batch.labels()?;
             for (label, nats) in labels.iter().zip(surprise(&scores, labels, readout.name)?) {
                 found.push(TokenScore {

@@ -36,11 +36,7 @@ pub struct Evaluation {
 
 impl Evaluation {
     /// An evaluation without a chosen readout.
-    pub(super) fn of(
-        readouts: BTreeMap<String, Score>,
-        examples: usize,
-        baselines: BTreeMap<String, Score>,
-    ) -> Self {
+    pub(super) fn of(readouts: BTreeMap<String, Score>, examples: usize) -> Self {
         Self {
             readout: String::new(),
             error: f64::NAN,
@@ -48,7 +44,7 @@ impl Evaluation {
             bits: None,
             examples,
             readouts,
-            baselines,
+            baselines: BTreeMap::new(),
         }
     }
 

@@ -85,6 +85,7 @@ impl Run {
             if self.epoch < last.min(epochs) {
                 self.check_memory()?;
                 self.chosen = None;
+                self.mixed = None;
             }
             let blocks = self.blocks();
             let (config, epoch) = (&self.config, self.epoch);
@@ -313,12 +314,12 @@ impl Run {
     /// Evaluates the validation part, chooses the readout by it, and evaluates the test
     /// part once.
     fn final_evaluation(
-        &self,
+        &mut self,
         observer: &mut dyn Observer,
     ) -> Result<(Option<Evaluation>, Evaluation)> {
         let validation = match self.data.validation.is_empty() {
             true => None,
-            false => Some(self.evaluate(Split::Validation, None)?),
+            false => Some(self.evaluate_and_mix()?),
         };
         let best = || validation.as_ref().and_then(Evaluation::best);
         let preferred = self.config.run.readout.clone().or_else(best);

@@ -2,6 +2,8 @@
 //! as label.
 
 mod files;
+pub mod hashed;
+pub mod mixture;
 pub mod ngram;
 pub mod tokenizer;
 mod windows;

@@ -1,4 +1,7 @@
-//! n-gram models as baselines for language models.
+//! Kneser–Ney models of n-grams: counting, in closed form.
+
+mod baselines;
+mod packed;
 
 use std::collections::BTreeMap;
 
@@ -6,6 +9,8 @@ use rayon::prelude::*;
 
 use crate::data::score::Counts;
 use crate::flow::examples::Passages;
+
+pub use self::baselines::Baselines;
 
 /// No n-gram: its passage has too few tokens before this position.
 const NONE: u32 = u32::MAX;
@@ -52,6 +57,16 @@ struct Level {
     contexts: Vec<(u32, u32, f64)>,
     /// `D(1)`, `D(2)`, `D(3)`.
     discounts: [f64; 3],
+}
+
+/// How much a model knows of a context.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Known {
+    /// The number of tokens of the longest end of the context that was seen before
+    /// another token.
+    pub tokens: usize,
+    /// The sum of the counts after it.
+    pub sum: u32,
 }
 
 fn key(context: u32, token: u32) -> u64 {
@@ -184,6 +199,59 @@ impl KneserNey {
         Self { levels, vocabulary }
     }
 
+    /// The number of tokens of the longest n-grams.
+    pub fn order(&self) -> usize {
+        self.levels.len()
+    }
+
+    /// The number of tokens of the vocabulary.
+    pub fn vocabulary(&self) -> usize {
+        self.vocabulary
+    }
+
+    /// The number of n-grams of all lengths.
+    pub fn len(&self) -> usize {
+        self.levels.iter().map(|level| level.keys.len()).sum()
+    }
+
+    /// Whether nothing was counted.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Writes the probability of every token after `context` to `p`; returns how much is
+    /// known of the context.
+    pub fn distribution(&self, context: &[u32], p: &mut [f64]) -> Known {
+        let last = context
+            .len()
+            .saturating_sub(self.levels.len().saturating_sub(1));
+        let contexts = context[last..]
+            .iter()
+            .fold(self.beginning(), |contexts, token| {
+                self.behind(&contexts, *token)
+            });
+        let mut known = Known::default();
+        p.fill(1. / self.vocabulary as f64);
+        for (length, (level, &context)) in self.levels.iter().zip(&contexts).enumerate() {
+            let (first, sum, left) = level.contexts[context as usize];
+            if sum == 0 {
+                continue;
+            }
+            known = Known {
+                tokens: length,
+                sum,
+            };
+            let range = first as usize..level.contexts[context as usize + 1].0 as usize;
+            p.iter_mut().for_each(|p| *p *= left);
+            for (key, &count) in level.keys[range.clone()].iter().zip(&level.counts[range]) {
+                let discounted = (f64::from(count) - level.discount(count)).max(0.);
+                p[*key as u32 as usize] += discounted;
+            }
+            p.iter_mut().for_each(|p| *p /= f64::from(sum));
+        }
+        known
+    }
+
     /// The contexts at the beginning of a passage: for every length the index of the seen
     /// context, the empty one first.
     fn beginning(&self) -> Vec<u32> {
@@ -267,70 +335,6 @@ impl KneserNey {
             nats: Some(nats),
             characters: passages.characters,
         }
-    }
-}
-
-/// The frequencies of tokens, with add-one smoothing.
-struct Unigrams {
-    counts: Vec<u32>,
-    sum: f64,
-    /// The most frequent token.
-    best: Option<usize>,
-}
-
-impl Unigrams {
-    fn fit(passages: &[&[u32]], vocabulary: usize) -> Self {
-        let mut counts = vec![1u32; vocabulary];
-        let tokens = passages.iter().flat_map(|passage| passage.iter());
-        tokens.for_each(|token| counts[*token as usize] += 1);
-        let sum = counts.iter().map(|count| f64::from(*count)).sum();
-        let best = (0..vocabulary).rev().max_by_key(|token| counts[*token]);
-        Self { counts, sum, best }
-    }
-
-    fn predict(&self, passages: &Passages<'_>) -> Counts {
-        let (mut nats, mut wrong, mut labels) = (0., 0, 0);
-        let documents = passages.documents.iter();
-        for token in documents.flat_map(|passage| &passage[passages.window..]) {
-            nats -= (f64::from(self.counts[*token as usize]) / self.sum).ln();
-            wrong += usize::from(self.best != Some(*token as usize));
-            labels += 1;
-        }
-        Counts {
-            wrong,
-            labels,
-            nats: Some(nats),
-            characters: passages.characters,
-        }
-    }
-}
-
-/// Models that were counted on a training part, to compare a network with.
-pub struct Baselines {
-    unigrams: Unigrams,
-    ngrams: KneserNey,
-    order: usize,
-}
-
-impl Baselines {
-    /// Counts unigrams, and n-grams of up to `order` tokens for [`KneserNey`].
-    pub fn fit(train: &Passages<'_>, order: usize, vocabulary: usize) -> Self {
-        Self {
-            unigrams: Unigrams::fit(&train.documents, vocabulary),
-            ngrams: KneserNey::fit(&train.documents, order, vocabulary),
-            order,
-        }
-    }
-
-    /// Predicts the labels of some passages by each model.
-    pub fn predict(&self, test: &Passages<'_>) -> BTreeMap<String, Counts> {
-        BTreeMap::from([
-            ("unigram".into(), self.unigrams.predict(test)),
-            (
-                format!("kneser_ney_{}", self.order),
-                self.ngrams.predict(test),
-            ),
-        ])
     }
 }
 
@@ -426,35 +430,29 @@ mod tests {
             .collect();
         for order in 1..6 {
             let model = KneserNey::fit(&[&text[..150], &[], &text[150..]], order, 11);
-            let mut contexts = model.beginning();
+            let (mut contexts, mut seen) = (model.beginning(), Vec::new());
             for token in text.iter().copied().chain([10, 3, 10]) {
                 let sum: f64 = (0..11)
                     .map(|token| model.probability(&contexts, token))
                     .sum();
                 assert!((sum - 1.).abs() < 1e-12, "{sum} at order {order}");
+                if contexts.len() == order {
+                    // The same after the last tokens alone.
+                    let mut p = vec![0.; 11];
+                    let known = model.distribution(&seen[seen.len() - (order - 1)..], &mut p);
+                    assert_eq!(known.tokens, order - 1);
+                    for (token, p) in (0..).zip(p) {
+                        assert_eq!(p, model.probability(&contexts, token));
+                    }
+                }
                 let best = model.best(&contexts, &mut BTreeMap::new());
                 let highest = (0..11)
                     .map(|token| model.probability(&contexts, token))
                     .fold(0., f64::max);
                 assert_eq!(model.probability(&contexts, best), highest, "order {order}");
                 contexts = model.behind(&contexts, token);
+                seen.push(token);
             }
         }
-    }
-
-    #[test]
-    fn unigrams_use_add_one_smoothing() {
-        let (train, test) = (tokens("aab"), tokens("ab?"));
-        let passages = Passages {
-            documents: vec![&test[..]],
-            window: 0,
-            characters: 3,
-        };
-        let found = Unigrams::fit(&[&train[..]], 8).predict(&passages);
-        // 8 + 3 counts in total
-        let logs = [3f64, 2., 1.].map(|count| (count / 11.).ln());
-        let nats = -logs.iter().sum::<f64>();
-        assert!((found.nats.unwrap() - nats).abs() < 1e-12);
-        assert_eq!((found.wrong, found.labels), (2, 3));
     }
 }

@@ -1,0 +1,315 @@
+//! A network's prediction of the next token, mixed with that of counts.
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::ngram::{KneserNey, Known};
+
+/// The log-linear mixture of a network and of n-grams that were counted on its training
+/// part:
+///
+/// ```text
+/// log p(w|h) = α·log p_net(w|h) + β·log p_KN(w|h) − log Z(h)
+/// ```
+///
+/// The weights `α` and `β` depend on how much the n-grams know of the context `h`: on the
+/// number of its last tokens that were seen before another token, and on how often (once,
+/// up to 3, up to 15, or more times). They minimise the bits of the validation part, which
+/// is convex, by Newton's method. What few tokens say of the weights of their class of
+/// contexts is completed by the weights of all contexts together; how much they count for
+/// is chosen by cross-validation within the validation part.
+///
+/// # Reference
+/// Klakow, "Log-linear interpolation of language models", ICSLP 1998. The weights for each
+/// context are as in Jelinek and Mercer, "Interpolated estimation of Markov source
+/// parameters from sparse data", 1980.
+#[derive(Clone)]
+pub struct Mixture {
+    ngrams: Arc<KneserNey>,
+    /// `α` and `β` for each [`place`].
+    weights: Vec<[f64; 2]>,
+}
+
+/// The numbers of tokens that the weights of all contexts may count for in those of one
+/// class.
+const PRIORS: [f64; 5] = [10., 100., 1000., 10_000., 1e9];
+
+/// The parts of the examples that are held out in turn.
+const FOLDS: usize = 5;
+
+/// The classes of the number of times that a context was seen.
+const TIMES: usize = 4;
+
+/// The place of the weights of a context.
+fn place(known: Known) -> usize {
+    let times = match known.sum {
+        0 | 1 => 0,
+        2 | 3 => 1,
+        4..16 => 2,
+        _ => 3,
+    };
+    known.tokens * TIMES + times
+}
+
+impl Mixture {
+    /// A mixture with known weights; `None` if there are not as many as the n-grams need.
+    pub fn new(ngrams: Arc<KneserNey>, weights: Vec<[f64; 2]>) -> Option<Self> {
+        let fits = weights.len() == ngrams.order() * TIMES;
+        let is_finite = weights
+            .as_flattened()
+            .iter()
+            .all(|weight| weight.is_finite());
+        (fits && is_finite).then_some(Self { ngrams, weights })
+    }
+
+    /// The n-grams.
+    pub fn ngrams(&self) -> &Arc<KneserNey> {
+        &self.ngrams
+    }
+
+    /// The weights `α` and `β` for each class of contexts.
+    pub fn weights(&self) -> &[[f64; 2]] {
+        &self.weights
+    }
+
+    /// Mixes the log-probabilities of a network, a row for each context, in place.
+    pub fn mix(&self, contexts: &[Vec<u32>], log_probabilities: &mut [f32]) {
+        let rows = log_probabilities.par_chunks_mut(self.ngrams.vocabulary().max(1));
+        rows.zip(contexts).for_each(|(row, context)| {
+            let mut counted = vec![0.; row.len()];
+            let known = self.ngrams.distribution(context, &mut counted);
+            let [alpha, beta] = self.weights[place(known)];
+            let mixed = row.iter().zip(&counted);
+            let mixed: Vec<f64> = mixed
+                .map(|(net, p)| alpha * f64::from(*net) + beta * p.ln())
+                .collect();
+            let log_sum = log_sum(&mixed);
+            let mixed = mixed.iter().map(|log| (log - log_sum) as f32);
+            row.iter_mut().zip(mixed).for_each(|(row, log)| *row = log);
+        });
+    }
+}
+
+/// `log Σ exp`.
+fn log_sum(logs: &[f64]) -> f64 {
+    let most = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    most + logs.iter().map(|log| (log - most).exp()).sum::<f64>().ln()
+}
+
+/// What the weights of a [`Mixture`] are learned from: some tokens of the validation part.
+pub struct Examples {
+    ngrams: Arc<KneserNey>,
+    examples: Vec<Example>,
+}
+
+/// One token with the log-probabilities of all tokens.
+struct Example {
+    place: usize,
+    label: usize,
+    /// Of the network and of the n-grams.
+    logs: Vec<[f32; 2]>,
+}
+
+/// The examples of each weight that are added up at a time: in this order at any number of
+/// threads.
+const CHUNK: usize = 256;
+
+impl Examples {
+    /// No examples yet.
+    pub fn new(ngrams: Arc<KneserNey>) -> Self {
+        Self {
+            ngrams,
+            examples: Vec::new(),
+        }
+    }
+
+    /// Adds some contexts with the next token of each, and the network's
+    /// log-probabilities, a row for each.
+    pub fn add(&mut self, contexts: &[Vec<u32>], labels: &[u32], log_probabilities: &[f32]) {
+        let rows = log_probabilities.par_chunks(self.ngrams.vocabulary().max(1));
+        let examples = rows
+            .zip(contexts)
+            .zip(labels)
+            .map(|((row, context), label)| {
+                let mut counted = vec![0.; row.len()];
+                let known = self.ngrams.distribution(context, &mut counted);
+                let logs = row.iter().zip(counted);
+                Example {
+                    place: place(known),
+                    label: *label as usize,
+                    logs: logs.map(|(net, p)| [*net, p.ln() as f32]).collect(),
+                }
+            });
+        self.examples.par_extend(examples);
+    }
+
+    /// The mixture with the fewest bits on these examples. How far the weights of a class
+    /// of contexts may be from those of all contexts is chosen by cross-validation.
+    pub fn fit(self) -> Mixture {
+        let all: Vec<&Example> = self.examples.iter().collect();
+        let places = self.ngrams.order() * TIMES;
+        let held_out = |prior: f64| -> f64 {
+            let nats = (0..FOLDS).map(|fold| {
+                let bounds = [fold, fold + 1].map(|fold| all.len() * fold / FOLDS);
+                let rest = [&all[..bounds[0]], &all[bounds[1]..]].concat();
+                let weights = weights_of(&rest, places, prior);
+                let nats = all[bounds[0]..bounds[1]].iter();
+                let nats = nats.map(|example| Sums::of(example, weights[example.place]).nats);
+                nats.sum::<f64>()
+            });
+            nats.sum()
+        };
+        let best = PRIORS.map(|prior| (held_out(prior), prior)).into_iter();
+        let best = best.min_by(|a, b| a.0.total_cmp(&b.0));
+        let prior = best.map_or(PRIORS[0], |(_, prior)| prior);
+        Mixture {
+            weights: weights_of(&all, places, prior),
+            ngrams: self.ngrams,
+        }
+    }
+}
+
+/// The weights of each place, which the weights of all places together complete as if by
+/// `prior` more tokens.
+fn weights_of(all: &[&Example], places: usize, prior: f64) -> Vec<[f64; 2]> {
+    let (common, sums) = descend(all, [0.5; 2], |_| Sums::default());
+    // The curvature of one token, as a weight of the common weights.
+    let prior = sums.scaled(prior / all.len().max(1) as f64);
+    let places = (0..places).map(|place| {
+        let here = all.iter().filter(|example| example.place == place);
+        let here: Vec<&Example> = here.copied().collect();
+        let towards_common = |weights: [f64; 2]| prior.around(common, weights);
+        descend(&here, common, towards_common).0
+    });
+    places.collect()
+}
+
+/// The nats of some examples, their gradient and their second derivatives.
+#[derive(Clone, Copy, Default)]
+struct Sums {
+    nats: f64,
+    gradient: [f64; 2],
+    /// `∂²/∂α²`, `∂²/∂α∂β`, `∂²/∂β²`.
+    curvature: [f64; 3],
+}
+
+impl Sums {
+    fn of(example: &Example, [alpha, beta]: [f64; 2]) -> Self {
+        let features = || {
+            let logs = example.logs.iter();
+            logs.map(|[net, counts]| [f64::from(*net), f64::from(*counts)])
+        };
+        let logits = features().map(|[net, counts]| alpha * net + beta * counts);
+        let logits: Vec<f64> = logits.collect();
+        let log_sum = log_sum(&logits);
+        let (mut mean, mut square) = ([0.; 2], [0.; 3]);
+        for ([net, counts], logit) in features().zip(&logits) {
+            let p = (logit - log_sum).exp();
+            mean = [mean[0] + p * net, mean[1] + p * counts];
+            square = [
+                square[0] + p * net * net,
+                square[1] + p * net * counts,
+                square[2] + p * counts * counts,
+            ];
+        }
+        let found = example.logs[example.label].map(f64::from);
+        Self {
+            nats: log_sum - logits[example.label],
+            gradient: [mean[0] - found[0], mean[1] - found[1]],
+            curvature: [
+                square[0] - mean[0] * mean[0],
+                square[1] - mean[0] * mean[1],
+                square[2] - mean[1] * mean[1],
+            ],
+        }
+    }
+
+    fn plus(self, other: Self) -> Self {
+        let [a, b] = [self, other];
+        Self {
+            nats: a.nats + b.nats,
+            gradient: [0, 1].map(|i| a.gradient[i] + b.gradient[i]),
+            curvature: [0, 1, 2].map(|i| a.curvature[i] + b.curvature[i]),
+        }
+    }
+
+    fn scaled(self, factor: f64) -> Self {
+        Self {
+            nats: factor * self.nats,
+            gradient: self.gradient.map(|number| factor * number),
+            curvature: self.curvature.map(|number| factor * number),
+        }
+    }
+
+    /// A parabola with this curvature around `centre`.
+    fn around(self, centre: [f64; 2], weights: [f64; 2]) -> Self {
+        let [x, y] = [weights[0] - centre[0], weights[1] - centre[1]];
+        let [xx, xy, yy] = self.curvature;
+        Self {
+            nats: 0.5 * (xx * x * x + 2. * xy * x * y + yy * y * y),
+            gradient: [xx * x + xy * y, xy * x + yy * y],
+            curvature: self.curvature,
+        }
+    }
+
+    /// Newton's step; `None` where the curvature has no inverse.
+    fn step(self) -> Option<[f64; 2]> {
+        let ([xx, xy, yy], [x, y]) = (self.curvature, self.gradient);
+        // A little of the trace, since two models that are alike have one direction
+        // without curvature.
+        let little = 1e-9 * (xx + yy);
+        let (xx, yy) = (xx + little, yy + little);
+        let determinant = xx * yy - xy * xy;
+        let step = [
+            (xy * y - yy * x) / determinant,
+            (xy * x - xx * y) / determinant,
+        ];
+        step.iter().all(|number| number.is_finite()).then_some(step)
+    }
+}
+
+/// The weights of the fewest nats on some examples and `prior`, by Newton's method, with
+/// the sums over the examples there.
+fn descend(
+    examples: &[&Example],
+    start: [f64; 2],
+    prior: impl Fn([f64; 2]) -> Sums,
+) -> ([f64; 2], Sums) {
+    let sums = |weights: [f64; 2]| {
+        let chunks = examples.par_chunks(CHUNK).map(|examples| {
+            let sums = examples.iter().map(|example| Sums::of(example, weights));
+            sums.fold(Sums::default(), Sums::plus)
+        });
+        let chunks: Vec<Sums> = chunks.collect();
+        let of_examples = chunks.into_iter().fold(Sums::default(), Sums::plus);
+        (of_examples, of_examples.plus(prior(weights)))
+    };
+    let mut weights = start;
+    let (mut of_examples, mut here) = sums(weights);
+    for _ in 0..STEPS {
+        let Some(step) = here.step() else { break };
+        // A whole step, or as much of it as lowers the nats.
+        let shorter = (0..10).map(|halvings| 0.5f64.powi(halvings));
+        let tried = shorter.map(|share| {
+            let weights = [0, 1].map(|i| weights[i] + share * step[i]);
+            (weights, sums(weights))
+        });
+        let Some((lower, found)) = tried
+            .into_iter()
+            .find(|(_, (_, found))| found.nats < here.nats)
+        else {
+            break;
+        };
+        let gained = here.nats - found.1.nats;
+        weights = lower;
+        (of_examples, here) = found;
+        if gained < 1e-9 * here.nats {
+            break;
+        }
+    }
+    (weights, of_examples)
+}
+
+/// The most steps of Newton's method; it needs about five.
+const STEPS: usize = 50;

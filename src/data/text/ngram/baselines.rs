@@ -1,0 +1,96 @@
+//! Models of counts beside which a network is judged.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::KneserNey;
+use crate::data::score::Counts;
+use crate::flow::examples::Passages;
+
+/// The frequencies of tokens, with add-one smoothing.
+struct Unigrams {
+    counts: Vec<u32>,
+    sum: f64,
+    /// The most frequent token.
+    best: Option<usize>,
+}
+
+impl Unigrams {
+    fn fit(passages: &[&[u32]], vocabulary: usize) -> Self {
+        let mut counts = vec![1u32; vocabulary];
+        let tokens = passages.iter().flat_map(|passage| passage.iter());
+        tokens.for_each(|token| counts[*token as usize] += 1);
+        let sum = counts.iter().map(|count| f64::from(*count)).sum();
+        let best = (0..vocabulary).rev().max_by_key(|token| counts[*token]);
+        Self { counts, sum, best }
+    }
+
+    fn predict(&self, passages: &Passages<'_>) -> Counts {
+        let (mut nats, mut wrong, mut labels) = (0., 0, 0);
+        let documents = passages.documents.iter();
+        for token in documents.flat_map(|passage| &passage[passages.window..]) {
+            nats -= (f64::from(self.counts[*token as usize]) / self.sum).ln();
+            wrong += usize::from(self.best != Some(*token as usize));
+            labels += 1;
+        }
+        Counts {
+            wrong,
+            labels,
+            nats: Some(nats),
+            characters: passages.characters,
+        }
+    }
+}
+
+/// Models that were counted on a training part, to compare a network with.
+pub struct Baselines {
+    unigrams: Unigrams,
+    ngrams: Arc<KneserNey>,
+}
+
+impl Baselines {
+    /// Counts unigrams, and n-grams of up to `order` tokens for [`KneserNey`].
+    pub fn fit(train: &Passages<'_>, order: usize, vocabulary: usize) -> Self {
+        Self {
+            unigrams: Unigrams::fit(&train.documents, vocabulary),
+            ngrams: Arc::new(KneserNey::fit(&train.documents, order, vocabulary)),
+        }
+    }
+
+    /// The n-grams.
+    pub fn ngrams(&self) -> &Arc<KneserNey> {
+        &self.ngrams
+    }
+
+    /// Predicts the labels of some passages by each model.
+    pub fn predict(&self, test: &Passages<'_>) -> BTreeMap<String, Counts> {
+        BTreeMap::from([
+            ("unigram".into(), self.unigrams.predict(test)),
+            (
+                format!("kneser_ney_{}", self.ngrams.order()),
+                self.ngrams.predict(test),
+            ),
+        ])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unigrams_use_add_one_smoothing() {
+        let (train, test) = ([0, 0, 1], [0, 1, 2]);
+        let passages = Passages {
+            documents: vec![&test[..]],
+            window: 0,
+            characters: 3,
+        };
+        let found = Unigrams::fit(&[&train[..]], 8).predict(&passages);
+        // 8 + 3 counts in total
+        let logs = [3f64, 2., 1.].map(|count| (count / 11.).ln());
+        let nats = -logs.iter().sum::<f64>();
+        assert!((found.nats.unwrap() - nats).abs() < 1e-12);
+        assert_eq!((found.wrong, found.labels), (2, 3));
+    }
+}
