@@ -7,6 +7,7 @@ use onward_core::export::Table;
 use onward_core::kernels::log_softmax;
 use onward_core::optim::{Algorithm, OptimiserSpec, Schedule, Span};
 use onward_core::plugin::preset::Preset;
+use onward_core::plugin::registry::Kind;
 use onward_core::settings::{Pick, Positive};
 use onward_core::wiring::stack::{no_hypotheses, Level, Order, Stack};
 use onward_core::{
@@ -36,7 +37,13 @@ onward_core::settings! {
     /// decision is softer: the goodness is divided by `temperature` times the number of
     /// units. The first layer learns ten times as fast. The upper layers learn more
     /// slowly than the first (`upper_lr`); without that they stay near chance. The
-    /// defaults suit a book of fables; a corpus of a megabyte needs the preset `corpus`.
+    /// defaults suit a book of fables; a corpus of a megabyte needs the preset `contrast`.
+    ///
+    /// Where nothing about the network is set, `text:FILE` gets the preset `book` or, from
+    /// half a megabyte on, `corpus`. There the layer learns by a local classifier instead
+    /// of negative views, and sees hashed ends of the window beside its tokens
+    /// (`sampler.ngrams`, `sampler.words`), so that it has a row of weights for every end
+    /// that it meets. Both are better than the contrast, and a second layer adds nothing.
     /// `tokenizer` and `window` are shorthands for `data.tokenizer` and `data.window`.
     ///
     /// # Reference
@@ -108,8 +115,43 @@ const PRESETS: &[Preset] = &[
         "#,
     },
     Preset {
+        name: "book",
+        about: "for texts of up to half a megabyte (--data text:FILE): hashed ends of the \
+                window as inputs, a local classifier",
+        settings: r#"
+            data = "text"
+            epochs = 3
+            batch = 64
+            hidden = [1000]
+            goodness = "projection"
+            loss = "cross_entropy"
+            temperature = 0.001
+            optimiser = "sparse_adam"
+            lr = 0.001
+            sampler = { name = "plain", ngrams = 8, words = 1, buckets = 4096 }
+        "#,
+    },
+    Preset {
         name: "corpus",
-        about: "for texts of a megabyte and more (--data text:FILE): few epochs, Adam",
+        about: "for larger texts (--data text:FILE): as book, with a longer window, fewer \
+                epochs and more rows",
+        settings: r#"
+            data = { name = "text", window = 20 }
+            epochs = 2
+            batch = 128
+            hidden = [500]
+            goodness = "projection"
+            loss = "cross_entropy"
+            temperature = 0.002
+            optimiser = "sparse_adam"
+            lr = 0.0002
+            sampler = { name = "plain", ngrams = 6, words = 2, buckets = 16384 }
+        "#,
+    },
+    Preset {
+        name: "contrast",
+        about: "positive and negative views for texts of a megabyte and more (--data \
+                text:FILE): few epochs, Adam",
         settings: r#"
             data = "text"
             epochs = 4
@@ -332,6 +374,7 @@ onward_core::register! {
     "language model on windows of tokens, layer by layer (Hinton 2022, arXiv 2212.13345)",
     |settings: Nlp, context| Ok(Box::new(LanguageModel::new(&settings, context)?)),
     .presets(PRESETS).rewrite(shorthand)
+    .suits(&[(Kind::Book, "book"), (Kind::Corpus, "corpus")])
 }
 
 #[cfg(test)]

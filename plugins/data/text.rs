@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use onward_core::data::text::{data_set, files as files_of, paragraphs, read, Parts, Text};
 use onward_core::data::DataSet;
-use onward_core::export::Table;
+use onward_core::export::{Table, Value};
 use onward_core::plugin::preset::Preset;
+use onward_core::plugin::registry::Kind;
 use onward_core::{BuildContext, Error, Located, Result, Tokenizer};
 
 /// Fables written for this project, one per paragraph.
@@ -248,6 +249,28 @@ fn another_file(given: &mut Table, before: &mut Table) -> Result<()> {
     Ok(())
 }
 
+/// Whether a text is a book or a corpus, by the size of its files.
+fn size(given: &Table) -> Option<(Kind, Table)> {
+    let file = given.get("file").and_then(Value::as_str)?;
+    let more = given.get("more").and_then(Value::as_array);
+    let more = more.into_iter().flatten().filter_map(Value::as_str);
+    let mut bytes = 0;
+    for name in std::iter::once(file).chain(more) {
+        for file in files_of(name).ok()? {
+            bytes += file.metadata().ok()?.len();
+        }
+    }
+    let kind = if bytes < CORPUS {
+        Kind::Book
+    } else {
+        Kind::Corpus
+    };
+    Some((kind, Table::new()))
+}
+
+/// The bytes from which on a text is a corpus.
+const CORPUS: u64 = 500_000;
+
 const PRESETS: &[Preset] = &[Preset {
     name: "text",
     about: "fewer epochs and larger batches, since text has many examples",
@@ -259,7 +282,7 @@ onward_core::register! {
     "your own text in UTF-8 as windows of tokens, as text:FILE \
      (Hinton 2022, arXiv 2212.13345)",
     |settings: TextFiles, context| Ok(Box::new(of_files(&settings, context)?)),
-    .argument("file").rewrite(another_file).presets(PRESETS)
+    .argument("file").rewrite(another_file).presets(PRESETS).look(size)
 }
 
 onward_core::register! {

@@ -2,7 +2,7 @@
 
 use onward_core::candle_core::{DType, Device, Tensor, Var};
 use onward_core::contract::negatives::{uniform_wrong, with_predicted_wrong};
-use onward_core::data::text::hashed::HashedNgrams;
+use onward_core::data::text::hashed::{ContextHasher, HashedContexts};
 use onward_core::flow::examples::Examples;
 use onward_core::flow::input::LABEL;
 use onward_core::flow::random::{below, unit};
@@ -29,7 +29,8 @@ onward_core::settings! {
     /// A window of `K` tokens and a candidate for the next one, each a one-hot slot as
     /// wide as the vocabulary `V`: `[K·V context | V candidate]`. The next token makes
     /// the positive view, a wrong token the negative view, and an empty slot the neutral
-    /// view. With `ngrams`, slots of hashed n-grams of the context are between the two.
+    /// view. With `ngrams` or `words`, slots of hashed ends of the context are between the
+    /// two.
     ///
     /// The context is one part for all views and candidates. One-hot slots pick rows of
     /// the weight, without a multiplication.
@@ -55,7 +56,7 @@ onward_core::settings! {
         length: usize = 50, in 1..=10_000;
         /// The number of epochs after which roll-outs are generated again.
         refresh: usize = 1, in 1..;
-        .. ngrams: HashedNgrams = HashedNgrams::default();
+        .. contexts: HashedContexts = HashedContexts::default();
     }
 }
 
@@ -64,6 +65,7 @@ const BESIDE: usize = 500;
 
 struct Sampler {
     settings: NextToken,
+    hasher: ContextHasher,
     vocabulary: usize,
     pool: Option<Pool>,
 }
@@ -84,12 +86,12 @@ impl Pool {
 
 impl Sampler {
     fn new(settings: NextToken, context: &BuildContext) -> Result<Self> {
-        if context.tokenizer.is_none() {
+        let Some(tokenizer) = &context.tokenizer else {
             let problem = "expected text; choose a text data set, or another `sampler`";
             return Err(Error::unfit("next_token", problem));
-        }
+        };
         let window: usize = context.example.iter().product();
-        settings.ngrams.check(window)?;
+        let hasher = ContextHasher::new(&settings.contexts, tokenizer, window)?;
         let pool = match settings.negatives {
             Negatives::RollOuts => {
                 let shape = (settings.pool, window + settings.length);
@@ -103,6 +105,7 @@ impl Sampler {
         };
         Ok(Self {
             settings,
+            hasher,
             vocabulary: context.classes,
             pool,
         })
@@ -111,10 +114,9 @@ impl Sampler {
     /// The input `[context | candidate]`. The context has rows for every view, or shared
     /// rows for all views.
     fn input(&self, context: Tensor, candidate: Values, batch: usize) -> Result<Input> {
-        let ngrams = &self.settings.ngrams;
-        let width = (context.dim(1)? + 1) * self.vocabulary + ngrams.width();
+        let width = (context.dim(1)? + 1) * self.vocabulary + self.hasher.width();
         let views = candidate.rows()? / batch;
-        let hashed = ngrams.of(&context)?;
+        let hashed = self.hasher.of(&context)?;
         let context = Values::OneHot {
             index: context,
             classes: self.vocabulary,

@@ -50,12 +50,12 @@ pub(super) fn data_argument(config: &Config) -> Result<Option<String>> {
 pub(super) fn shortest(wanted: &Config, file: &Path) -> Result<String> {
     let data = data_argument(wanted)?;
     let info = registry::info(<dyn Architecture>::KIND, &wanted.architecture)?;
-    // Without a preset, the look of the pictures may choose one.
+    // Without a preset, the look of the data may choose one.
     let looks = match &wanted.run.data {
         Some(data) => registry::info(DataSet::KIND, &data.name)?.look.is_some(),
         None => false,
     };
-    let is_chosen_by_look = looks && info.for_photographs.is_some();
+    let is_chosen_by_look = looks && !info.suits.is_empty();
     let named = info.presets().into_iter().map(|preset| Some(preset.name));
     let default = (!is_chosen_by_look).then_some(None);
     let presets = default.into_iter().chain(named).chain([Some(NO_PRESET)]);

@@ -88,8 +88,9 @@
 //! 1. the first preset of the architecture;
 //! 2. what the data set suggests (`onward show digits`: 12 epochs);
 //! 3. the preset of `--preset NAME`, instead of 1 and above 2; `none` is no preset. If
-//!    the pictures are colour photographs and nothing about the network is set, that is
-//!    `convolutional`, and a line says so;
+//!    nothing about the network is set, the data are looked at, and a line says what was
+//!    chosen: `convolutional` for colour photographs, `book` or `corpus` for `text:FILE` of
+//!    less or more than half a megabyte;
 //! 4. a file (`--config`);
 //! 5. `--data`, `--epochs` and `--seed`;
 //! 6. `--set`; of two values of one key, the last one is used. What has a flag is given
@@ -112,6 +113,20 @@
 //! version and kind of processor, at any number of threads. So a difference between two
 //! runs comes from their settings; whether a setting helps needs several seeds.
 //! [`Summary::labels`](crate::Summary) says whether labels reached a layer.
+//!
+//! # Text: the network, counts, and both
+//!
+//! At the end of a training on text, three predictions stand side by side in the table,
+//! in `summary.json` and in `onward score`: the readouts of the network (*head*,
+//! *search*), n-grams that were counted on the training part (`kneser_ney_6`), and the
+//! readout *mixture* of both. The mixture weighs the best readout of the network and the
+//! counts by how much the counts know of the context; it learns the weights on the
+//! validation part and never sees the test part. So its validation figure is a little too
+//! good. See [`Mixture`](crate::data::text::mixture::Mixture) for the equation.
+//!
+//! The n-grams are a part of `model.safetensors` (1.5 MB for a text of 1.1 MB), so that
+//! `generate` and `score` have them without the training text. `--readout head` leaves
+//! them out; `--set mixture=false` trains without them.
 //!
 //! # If it does not learn
 //!

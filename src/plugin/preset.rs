@@ -127,7 +127,7 @@ mod tests {
             own_presets: &[],
             argument: None,
             rewrite: |_, _| Ok(()),
-            for_photographs: None,
+            suits: &[],
             look: None,
         }
     }

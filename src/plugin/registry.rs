@@ -40,9 +40,9 @@ pub struct Info {
     pub argument: Option<&'static str>,
     /// Adjusts the settings of a source before they are merged: see [`Plugin::rewrite`].
     pub rewrite: Rewrite,
-    /// The preset of an architecture for colour photographs.
-    pub for_photographs: Option<&'static str>,
-    /// For a data set of pictures: see [`Plugin::look`].
+    /// The presets of an architecture for data that look so.
+    pub suits: &'static [(Kind, &'static str)],
+    /// For a data set: see [`Plugin::look`].
     pub look: Option<Look>,
 }
 
@@ -59,8 +59,31 @@ impl Info {
 /// it.
 pub type Rewrite = fn(given: &mut Table, before: &mut Table) -> Result<()>;
 
-/// Looks at the files of a data set with these settings.
-pub type Look = fn(&Table) -> Option<Table>;
+/// Looks at the files of a data set with these settings: what kind they are of, and the
+/// settings of the data that suit it.
+pub type Look = fn(&Table) -> Option<(Kind, Table)>;
+
+/// A kind of data, for which an architecture may have a preset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Photographs in colour.
+    Photographs,
+    /// A text of less than half a megabyte.
+    Book,
+    /// A text of half a megabyte or more.
+    Corpus,
+}
+
+impl Kind {
+    /// What is said to people who get the preset.
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Self::Photographs => "the pictures are colour photographs",
+            Self::Book => "the text has less than half a megabyte",
+            Self::Corpus => "the text has half a megabyte or more",
+        }
+    }
+}
 
 /// A registered plugin: its description and its constructor.
 pub struct Plugin<T: ?Sized + 'static> {
@@ -90,16 +113,16 @@ impl<T: ?Sized> Plugin<T> {
         self
     }
 
-    /// Names the preset of an architecture for colour photographs. It is used where the
-    /// data are such and nothing about the network is set.
-    pub const fn for_photographs(mut self, preset: &'static str) -> Self {
-        self.info.for_photographs = Some(preset);
+    /// Names the presets of an architecture for some kinds of data. They are used where
+    /// the data are such and nothing about the network is set.
+    pub const fn suits(mut self, presets: &'static [(Kind, &'static str)]) -> Self {
+        self.info.suits = presets;
         self
     }
 
-    /// Lets a data set look whether its pictures are colour photographs: the function
-    /// gets the settings that were given, and returns those that suit photographs, or
-    /// `None` for other pictures. Files that cannot be read are reported later.
+    /// Lets a data set look at its files: the function gets the settings that were given,
+    /// and returns the kind of the data with the settings that suit it, or `None` for
+    /// other data. Files that cannot be read are reported later.
     pub const fn look(mut self, look: Look) -> Self {
         self.info.look = Some(look);
         self
@@ -272,7 +295,7 @@ macro_rules! register {
                     own_presets: &[],
                     argument: None,
                     rewrite: |_, _| Ok(()),
-                    for_photographs: None,
+                    suits: &[],
                     look: None,
                 },
                 build: |table, $context| {
@@ -336,7 +359,7 @@ mod tests {
             own_presets: &[],
             argument: None,
             rewrite: |_, _| Ok(()),
-            for_photographs: None,
+            suits: &[],
             look: None,
         };
         Plugin {

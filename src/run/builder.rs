@@ -12,7 +12,7 @@ use super::folder::{Folder, CONFIG, MODEL, STATE, SUMMARY};
 use super::{initial, mixture, settings, summary, Run};
 use crate::data::{at_home, DataSet};
 use crate::error::{notify, shell_word, Error, Result};
-use crate::plugin::config::{Config, NO_PRESET};
+use crate::plugin::config::{Config, Suited, NO_PRESET};
 use crate::plugin::registry;
 use crate::plugin::source::Source;
 use crate::settings::{Pick, PluginKind};
@@ -102,8 +102,8 @@ impl RunBuilder {
     }
 
     /// Returns the complete configuration, before anything is built. If nothing about the
-    /// network is chosen, some pictures of `folder:DIR` are looked at:
-    /// [`Config::for_photographs`].
+    /// network is chosen, the files of `folder:DIR` or `text:FILE` are looked at:
+    /// [`Config::suited`].
     ///
     /// # Errors
     /// As [`Config::resolve`].
@@ -111,7 +111,7 @@ impl RunBuilder {
         self.clone().suited()?.0.resolved()
     }
 
-    /// As [`RunBuilder::config`], without a look at the pictures.
+    /// As [`RunBuilder::config`], without a look at the data.
     fn resolved(&self) -> Result<Config> {
         let (preset, by_name) = (self.preset.as_deref(), self.given.is_none());
         let sources = self.sources.clone();
@@ -122,26 +122,26 @@ impl RunBuilder {
         Ok(config)
     }
 
-    /// With the preset for colour photographs, if the data are such and nothing about the
-    /// network is chosen, and a line that says so.
+    /// With the preset for what the data look like, if nothing about the network is
+    /// chosen, and a line that says so.
     fn suited(mut self) -> Result<(Self, Option<String>)> {
         let is_chosen = self.preset.is_some() || self.given.is_some() || self.saved.is_some();
         let suited = match is_chosen {
             true => None,
-            false => Config::for_photographs(&self.architecture, &self.sources)?,
+            false => Config::suited(&self.architecture, &self.sources)?,
         };
-        let Some((preset, of_data)) = suited else {
+        let Some(Suited { kind, preset, data }) = suited else {
             return Ok((self, None));
         };
-        let data = of_data.table[DataSet::KIND].as_table();
-        let settings = data.into_iter().flatten();
+        let settings = data.table[DataSet::KIND].as_table();
+        let settings = settings.into_iter().flatten();
         let settings = settings.filter(|(key, _)| *key != "name");
         let settings: String = settings
             .map(|(key, value)| format!(", data.{key} = {value}"))
             .collect();
         self.preset = Some(preset.into());
-        self.sources.insert(0, of_data);
-        let said = format!("the pictures are colour photographs: preset {preset}{settings}");
+        self.sources.insert(0, data);
+        let said = format!("{}: preset {preset}{settings}", kind.words());
         Ok((self, Some(said)))
     }
 
@@ -399,9 +399,7 @@ fn mend_model(folder: &Path, fault: &str, saved: &Saved) {
         });
         checkpoint::set_aside(folder, &saved.header);
         let summary = summary::read(&folder.join(SUMMARY)).ok();
-        let readout = summary.and_then(|summary| Some(summary["test"]["readout"].as_str()?.into()));
-        // `resume` counts the n-grams again; here they would have to be learned.
-        let readout = readout.filter(|readout| readout != mixture::NAME);
+        let readout = summary.and_then(|summary| readout_of(&summary));
         checkpoint::write(&path, &model.collect(), &saved.header.with_readout(readout))
     };
     let outcome = match write() {
@@ -412,6 +410,21 @@ fn mend_model(folder: &Path, fault: &str, saved: &Saved) {
         "warning: {}: {fault}; {outcome}",
         path.display()
     ));
+}
+
+/// The readout that validation chose. Of a mixture, that of the network in it: `resume`
+/// counts the n-grams again, a training state has none.
+fn readout_of(summary: &serde_json::Value) -> Option<String> {
+    let chosen = summary["test"]["readout"].as_str()?;
+    if chosen != mixture::NAME {
+        return Some(chosen.into());
+    }
+    let readouts = summary["validation"]["readouts"].as_object()?.iter();
+    let others = readouts.filter(|(name, _)| *name != mixture::NAME);
+    let with_bits =
+        others.filter_map(|(name, score)| Some((name, score["bits_per_token"].as_f64()?)));
+    let best = with_bits.min_by(|a, b| a.1.total_cmp(&b.1));
+    best.map(|(name, _)| name.clone())
 }
 
 impl Run {

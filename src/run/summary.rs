@@ -228,7 +228,7 @@ mod tests {
                 heads: false,
             },
             validation: None,
-            test: Evaluation::of(BTreeMap::new(), 4, BTreeMap::new()).by("x"),
+            test: Evaluation::of(BTreeMap::new(), 4).by("x"),
             version: "0".into(),
             changes: Vec::new(),
             of: Some(Origin {

@@ -413,7 +413,14 @@ fn presets_train_and_report_the_labels_they_used() {
                 "layer.padding=2",
             ],
         ),
-        ("nlp", "corpus", "fables", true, &["hidden=[40,40]"]),
+        ("nlp", "contrast", "fables", true, &["hidden=[40,40]"]),
+        (
+            "nlp",
+            "corpus",
+            "fables",
+            true,
+            &["hidden=[40]", "sampler.buckets=500"],
+        ),
     ];
     for (architecture, preset, data, labels, settings) in cases {
         let base = tempfile::tempdir().unwrap();

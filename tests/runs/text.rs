@@ -1,11 +1,13 @@
 //! Text end to end: a softmax over token windows, on embedded and other text.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use onward::data::Content;
 use onward::flow::examples::Split;
 use onward::run::generate::{generate, Generator, Sampling};
+use onward::run::summary::Score;
 use onward::{Error, Result, Run, RunBuilder, Tokenizer};
 
 fn shallow(data: &str) -> RunBuilder {
@@ -39,7 +41,8 @@ fn prose(folder: &Path) -> String {
 #[test]
 fn text_is_evaluated_in_bits_with_n_gram_baselines() -> Result<()> {
     let folder = tempfile::tempdir().unwrap();
-    let mut run = shallow("fables").out(folder.path().join("run")).build()?;
+    let run = shallow("fables").set("mixture", false);
+    let mut run = run.out(folder.path().join("run")).build()?;
     assert_eq!(run.data().spec.content, Content::Text);
     let summary = run.fit(&mut ())?;
     let bits = |name: &str| summary.test.readouts[name].bits;
@@ -63,11 +66,68 @@ fn text_is_evaluated_in_bits_with_n_gram_baselines() -> Result<()> {
         json["test"]["bits_per_char"].is_number()
             && json["test"]["readouts"]["bare"].get("perplexity").is_none()
     );
-    assert!(json["validation"].get("baselines").is_none());
+    assert!(json["validation"]["baselines"]["kneser_ney_6"].is_object());
     // The loaded run gives the same evaluation.
     let loaded = Run::load(folder.path().join("run"))?;
     assert_eq!(loaded.evaluate(Split::Test, Some("softmax"))?, summary.test);
     Ok(())
+}
+
+fn bits(scores: &BTreeMap<String, Score>, name: &str) -> f64 {
+    scores[name].bits.unwrap().bits_per_char
+}
+
+#[test]
+fn counts_are_mixed_into_the_prediction() -> Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    let mut run = shallow("fables").out(&path).build()?;
+    let summary = run.fit(&mut ())?;
+    assert_eq!(summary.test.readout, "mixture");
+    for part in [summary.validation.as_ref().unwrap(), &summary.test] {
+        let mixture = bits(&part.readouts, "mixture");
+        assert!(mixture < bits(&part.readouts, "softmax"));
+        assert!(mixture < bits(&part.baselines, "kneser_ney_6"));
+    }
+    // The loaded run predicts the same, with its data and from its model alone.
+    let loaded = Run::load(&path)?;
+    assert_eq!(loaded.evaluate(Split::Test, Some("mixture"))?, summary.test);
+    drop(loaded);
+    drop(run);
+    let [model, tokenizer] =
+        ["model.safetensors", "tokenizer.json"].map(|name| std::fs::read(path.join(name)).unwrap());
+    let alone = Run::from_bytes(&model, Some(&tokenizer))?;
+    assert_eq!(alone.preferred_readout(), "mixture");
+    let text = |run: &Run| generate(run, "The fox", 40, Sampling::default());
+    assert_eq!(text(&alone)?, text(&Run::load(&path)?)?);
+    // It is a part of the run: a lost model comes back with the same bytes.
+    std::fs::remove_file(path.join("model.safetensors")).unwrap();
+    Run::open(&path)?.resume()?.fit(&mut ())?;
+    assert!(std::fs::read(path.join("model.safetensors")).unwrap() == model);
+    // A model that was written again from the state has no counts, and says what it has.
+    std::fs::remove_file(path.join("model.safetensors")).unwrap();
+    assert_eq!(Run::load(&path)?.preferred_readout(), "softmax");
+    assert!(!Run::open(&path)?.resume()?.is_finished());
+    Ok(())
+}
+
+#[test]
+fn a_mixture_that_cannot_be_learned_is_refused() {
+    let refused = |builder: RunBuilder, expected: &str| {
+        let error = builder.set("readout", "mixture").build();
+        let error = error.err().expect("refused").to_string();
+        assert!(
+            error.contains(expected) && error.contains("readout"),
+            "{error}"
+        );
+    };
+    let text = || shallow("fables");
+    refused(text().set("validate", false), "a validation part");
+    refused(text().set("mixture", false), "`mixture = true`");
+    refused(
+        Run::builder("progressive").data("digits"),
+        "only text is counted",
+    );
 }
 
 #[test]

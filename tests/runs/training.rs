@@ -443,7 +443,7 @@ fn suggestions_of_data_override_the_default_preset_but_not_a_named_one() -> Resu
         .preset("corpus")
         .data("fables")
         .config()?;
-    assert_eq!(corpus.run.epochs, 4);
+    assert_eq!(corpus.run.epochs, 2);
     Ok(())
 }
 

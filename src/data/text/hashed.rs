@@ -1,84 +1,139 @@
-//! Hashed n-grams of a context, as one-hot slots.
+//! Hashed ends of a context, as one-hot slots.
 
 use candle_core::{Device, Tensor};
 
+use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 use crate::flow::input::{indices, Values};
 
 crate::settings! {
-    /// The last n-grams of a context as further inputs: for `n` from 2 to `ngrams`, the
-    /// last `n` tokens together pick one of `buckets` entries by a hash.
+    /// Hashed ends of a context as further inputs: for `n` from 2 to `ngrams` its last
+    /// `n` tokens, and for `n` from 1 to `words` its last `n` words, the last of which may
+    /// be unfinished. Each end picks one of `buckets` entries by a hash.
     ///
-    /// A layer so has a row of weights for every n-gram that it meets, as a table of
-    /// counts has. Different n-grams may share a row; n-grams of different lengths do
-    /// not.
+    /// A layer so has a row of weights for every end that it meets, as a table of counts
+    /// has. Different ends may share a row; those of different `n` do not. A word begins
+    /// with a token that does not begin with a letter or digit, such as a space, and ends
+    /// before the next such token.
     ///
     /// # Reference
     /// Mikolov et al., "Strategies for Training Large Scale Neural Network Language
-    /// Models", ASRU 2011, section 5, for hashed n-grams.
-    pub struct HashedNgrams {
+    /// Models", ASRU 2011, section 5, for hashed n-grams; words as contexts are from
+    /// compression (Mahoney, "Adaptive Weighing of Context Models for Lossless Data
+    /// Compression", 2005).
+    pub struct HashedContexts {
         /// The number of tokens of the longest n-gram of the context that is an input of
         /// its own, at most `data.window`; below 2 for none.
-        ngrams: usize = 0, in 0..=32;
-        /// The number of entries that n-grams of one length are hashed to.
+        ngrams: usize = 0, in 0..=64;
+        /// The number of last words of the context that are an input of their own, as far
+        /// as `data.window` has them; 0 for none.
+        words: usize = 0, in 0..=16;
+        /// The number of entries that the ends of one kind are hashed to.
         buckets: usize = 16_384, in 1..=10_000_000;
     }
 }
 
-impl HashedNgrams {
-    /// Refuses n-grams that are longer than a window.
+impl HashedContexts {
+    /// Whether there are any.
+    pub fn is_empty(&self) -> bool {
+        self.slots() == 0
+    }
+
+    fn slots(&self) -> usize {
+        self.ngrams.saturating_sub(1) + self.words
+    }
+}
+
+/// Hashes the ends of contexts: see [`HashedContexts`].
+pub struct ContextHasher {
+    settings: HashedContexts,
+    /// Whether each token begins a word.
+    begins_word: Vec<bool>,
+}
+
+impl ContextHasher {
+    /// For windows of `window` tokens.
     ///
     /// # Errors
-    /// [`Error::Setting`].
-    pub fn check(&self, window: usize) -> Result<()> {
-        if self.ngrams <= window {
-            return Ok(());
+    /// [`Error::Setting`] for n-grams that are longer than a window.
+    pub fn new(settings: &HashedContexts, tokenizer: &Tokenizer, window: usize) -> Result<Self> {
+        if settings.ngrams > window {
+            let expected = format!("at most the {window} tokens of `data.window`");
+            return Err(Error::setting(
+                "ngrams",
+                settings.ngrams,
+                "the settings",
+                expected,
+            ));
         }
-        let expected = format!("at most the {window} tokens of `data.window`");
-        Err(Error::setting(
-            "ngrams",
-            self.ngrams,
-            "the settings",
-            expected,
-        ))
+        let tokens = 0..tokenizer.vocabulary().len() as u32;
+        let begins_word = |token: u32| -> Result<bool> {
+            let text = tokenizer.decode(&[token])?;
+            Ok(!text.chars().next().is_some_and(char::is_alphanumeric))
+        };
+        Ok(Self {
+            settings: settings.clone(),
+            begins_word: tokens.map(begins_word).collect::<Result<_>>()?,
+        })
     }
 
     /// The number of columns of the input.
     pub fn width(&self) -> usize {
-        self.slots() * self.buckets
+        self.settings.slots() * self.settings.buckets
     }
 
-    fn slots(&self) -> usize {
-        self.ngrams.saturating_sub(1)
-    }
-
-    /// One slot for each length, of contexts `(B, K)`; `None` without n-grams.
+    /// One slot for each end, of contexts `(B, K)`; `None` if there are none.
     ///
     /// # Errors
     /// Errors of candle.
     pub fn of(&self, contexts: &Tensor) -> Result<Option<Values>> {
         let (rows, window) = contexts.dims2()?;
-        let slots = self.slots();
-        if slots == 0 || window < self.ngrams {
+        let slots = self.settings.slots();
+        if slots == 0 {
             return Ok(None);
         }
-        let tokens = indices(contexts, usize::MAX)?;
+        let tokens = indices(contexts, self.begins_word.len())?;
         let mut index = Vec::with_capacity(rows * slots);
         for context in tokens.chunks_exact(window) {
-            let mut hash = 0;
-            for (length, token) in context.iter().rev().take(self.ngrams).enumerate() {
-                hash = mixed(hash ^ (u64::from(*token) + 1));
-                if length > 0 {
-                    index.push((hash % self.buckets as u64) as u32);
-                }
-            }
+            self.add_ends(context, &mut index);
         }
         let index = Tensor::from_vec(index, (rows, slots), &Device::Cpu)?;
         Ok(Some(Values::OneHot {
             index: index.to_device(contexts.device())?,
-            classes: self.buckets,
+            classes: self.settings.buckets,
             strength: 1.,
         }))
+    }
+
+    fn add_ends(&self, context: &[u32], index: &mut Vec<u32>) {
+        let HashedContexts {
+            ngrams,
+            words,
+            buckets,
+        } = self.settings;
+        let bucket = |hash: u64| (hash % buckets as u64) as u32;
+        let end = index.len() + self.settings.slots();
+        // The hash of the last tokens, one more at each place.
+        let hashes = context.iter().rev().scan(0, |hash, token| {
+            *hash = mixed(*hash ^ (u64::from(*token) + 1));
+            Some((*token, *hash))
+        });
+        let (mut word_ends, mut last) = (Vec::with_capacity(words), 0);
+        for (place, (token, hash)) in hashes.enumerate() {
+            if (1..ngrams).contains(&place) {
+                index.push(bucket(hash));
+            }
+            if word_ends.len() < words && self.begins_word[token as usize] {
+                word_ends.push(bucket(hash));
+            }
+            if place + 1 >= ngrams && word_ends.len() == words {
+                break;
+            }
+            last = hash;
+        }
+        index.extend(word_ends);
+        // Words that begin before the window.
+        index.resize(end, bucket(last));
     }
 }
 
@@ -94,11 +149,16 @@ fn mixed(number: u64) -> u64 {
 mod tests {
     use super::*;
 
-    fn slots(ngrams: &HashedNgrams, contexts: &[[u32; 4]]) -> Result<Vec<Vec<u32>>> {
-        let contexts = Tensor::new(contexts, &Device::Cpu)?;
-        match ngrams.of(&contexts)? {
+    fn slots(settings: HashedContexts, contexts: &[&str]) -> Result<Vec<Vec<u32>>> {
+        let tokenizer = Tokenizer::characters(" abcdefghi")?;
+        let buckets = settings.buckets;
+        let hasher = ContextHasher::new(&settings, &tokenizer, 4)?;
+        let tokens = contexts.iter().map(|text| Ok(tokenizer.encode(text)?.ids));
+        let tokens: Vec<Vec<u32>> = tokens.collect::<Result<_>>()?;
+        match hasher.of(&Tensor::new(tokens, &Device::Cpu)?)? {
             Some(Values::OneHot { index, classes, .. }) => {
-                assert_eq!(classes, ngrams.buckets);
+                assert_eq!(classes, buckets);
+                assert_eq!(hasher.width(), buckets * index.dim(1)?);
                 Ok(index.to_vec2()?)
             }
             _ => panic!("expected one-hot slots"),
@@ -118,37 +178,56 @@ mod tests {
     //     print(h % 1000)
     #[test]
     fn slots_hash_the_last_tokens() -> Result<()> {
-        let ngrams = HashedNgrams {
+        let settings = HashedContexts {
             ngrams: 4,
+            words: 0,
             buckets: 1000,
         };
-        let found = slots(&ngrams, &[[9, 5, 3, 7], [8, 5, 3, 7], [9, 5, 7, 3]])?;
+        let found = slots(settings, &["iecg", "hecg", "iegc"])?;
         assert_eq!(found[0], [378, 96, 532]);
         assert_eq!(found[0][..2], found[1][..2]);
         assert_ne!(found[0][2], found[1][2]);
         assert!(found[0].iter().zip(&found[2]).all(|(a, b)| a != b));
-        assert_eq!(ngrams.width(), 3000);
+        Ok(())
+    }
+
+    #[test]
+    fn slots_hash_the_last_words() -> Result<()> {
+        let settings = HashedContexts {
+            ngrams: 0,
+            words: 2,
+            buckets: 100_000,
+        };
+        let found = slots(settings, &["a bc", "d bc", "d b ", "dabc", "  bc"])?;
+        // The same last word after another one.
+        assert_eq!(found[0][0], found[1][0]);
+        assert_ne!(found[0][1], found[1][1]);
+        // A space begins a word.
+        assert_ne!(found[2][0], found[1][0]);
+        // Of a word that begins before the window, all of the window counts.
+        assert_eq!(found[3][0], found[3][1]);
+        assert_eq!(found[4][0], found[0][0]);
         Ok(())
     }
 
     #[test]
     fn short_n_grams_are_none_and_long_ones_are_refused() -> Result<()> {
+        let tokenizer = Tokenizer::characters("abc")?;
         let contexts = Tensor::new(&[[1u32, 2]], &Device::Cpu)?;
-        for ngrams in [0, 1] {
-            let ngrams = HashedNgrams {
-                ngrams,
-                ..HashedNgrams::default()
-            };
-            assert!(ngrams.of(&contexts)?.is_none());
-            assert_eq!(ngrams.width(), 0);
-        }
-        let ngrams = HashedNgrams {
-            ngrams: 3,
-            ..HashedNgrams::default()
+        let with = |ngrams| HashedContexts {
+            ngrams,
+            ..HashedContexts::default()
         };
-        assert!(ngrams.check(3).is_ok());
-        let error = ngrams.check(2).unwrap_err().to_string();
-        assert!(error.contains("at most the 2 tokens"), "{error}");
+        for ngrams in [0, 1] {
+            let hasher = ContextHasher::new(&with(ngrams), &tokenizer, 2)?;
+            assert!(hasher.of(&contexts)?.is_none());
+            assert_eq!(hasher.width(), 0);
+        }
+        let error = ContextHasher::new(&with(3), &tokenizer, 2).err().unwrap();
+        assert!(
+            error.to_string().contains("at most the 2 tokens"),
+            "{error}"
+        );
         Ok(())
     }
 }

@@ -313,3 +313,92 @@ fn descend(
 
 /// The most steps of Newton's method; it needs about five.
 const STEPS: usize = 50;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LABELS: [u32; 12] = [0, 1, 0, 2, 1, 0, 0, 2, 1, 0, 1, 1];
+
+    /// Log-probabilities of a network for the example `i`.
+    fn net(i: usize) -> [f64; 3] {
+        let logits = [0, 1, 2].map(|token| {
+            let right = if LABELS[i] == token { 0.8 } else { 0. };
+            (3. * i as f64 + 2. * f64::from(token)).sin() + right
+        });
+        logits.map(|logit| logit - log_sum(&logits))
+    }
+
+    fn counts() -> Arc<KneserNey> {
+        let tokens = [[0; 7].as_slice(), &[1; 3], &[2; 2]].concat();
+        Arc::new(KneserNey::fit(&[&tokens], 1, 3))
+    }
+
+    fn rows() -> (Vec<Vec<u32>>, Vec<f32>) {
+        let rows = (0..LABELS.len()).flat_map(net).map(|log| log as f32);
+        (vec![Vec::new(); LABELS.len()], rows.collect())
+    }
+
+    // from math import exp, log, sin
+    //
+    // kn = [5 / 9, 2 / 9, 2 / 9]  # modified Kneser-Ney of the counts 7, 3, 2
+    // labels = [0, 1, 0, 2, 1, 0, 0, 2, 1, 0, 1, 1]
+    //
+    // def net(i):
+    //     z = [sin(3 * i + 2 * k) + (0.8 if labels[i] == k else 0) for k in range(3)]
+    //     s = log(sum(map(exp, z)))
+    //     return [x - s for x in z]
+    //
+    // def nats(a, b):
+    //     t = 0
+    //     for i, y in enumerate(labels):
+    //         z = [a * n + b * log(k) for n, k in zip(net(i), kn)]
+    //         t += log(sum(map(exp, z))) - z[y]
+    //     return t
+    //
+    // a, b, s = 0.5, 0.5, 0.25
+    // while s > 1e-9:
+    //     near = ((a + i * s, b + j * s) for i in (-1, 0, 1) for j in (-1, 0, 1))
+    //     best = min(near, key=lambda w: nats(*w))
+    //     if best == (a, b): s /= 2
+    //     a, b = best
+    // print(a, b, nats(a, b))
+    #[test]
+    fn the_weights_have_the_fewest_nats() {
+        let (contexts, mut rows) = rows();
+        let mut examples = Examples::new(counts());
+        examples.add(&contexts, &LABELS, &rows);
+        let mixture = examples.fit();
+        // All contexts are empty, and were seen 12 times.
+        let [alpha, beta] = mixture.weights()[2];
+        assert!((alpha - 1.312_441_68).abs() < 1e-4, "{alpha}");
+        assert!((beta - 0.305_053_31).abs() < 1e-4, "{beta}");
+
+        mixture.mix(&contexts, &mut rows);
+        let (mut nats, rows) = (0., rows.chunks(3));
+        for (row, label) in rows.zip(LABELS) {
+            let sum: f64 = row.iter().map(|log| f64::from(*log).exp()).sum();
+            assert!((sum - 1.).abs() < 1e-6, "{sum}");
+            nats -= f64::from(row[label as usize]);
+        }
+        assert!((nats - 8.589_850_93).abs() < 1e-5, "{nats}");
+    }
+
+    #[test]
+    fn a_class_of_contexts_without_examples_has_the_weights_of_all() {
+        let (contexts, rows) = rows();
+        let mut examples = Examples::new(counts());
+        examples.add(&contexts, &LABELS, &rows);
+        let mixture = examples.fit();
+        let apart = mixture.weights()[0][0] - mixture.weights()[2][0];
+        assert!(apart.abs() < 1e-6, "{apart}");
+        assert!(Mixture::new(counts(), vec![[1.; 2]; 3]).is_none());
+        assert!(Mixture::new(counts(), vec![[f64::NAN; 2]; TIMES]).is_none());
+    }
+
+    #[test]
+    fn no_examples_give_equal_shares() {
+        let mixture = Examples::new(counts()).fit();
+        assert_eq!(mixture.weights(), [[0.5; 2]; TIMES]);
+    }
+}

@@ -11,14 +11,15 @@
 
 mod canonical;
 mod complete;
-mod photographs;
 mod suggested;
+mod suited;
 
 use toml::{Table, Value};
 
 pub(crate) use self::complete::complete;
 use self::complete::{fill, located};
 use self::suggested::{of_goodness, preset_of, suggestion};
+pub use self::suited::Suited;
 use super::registry::{self, Info};
 use super::run_settings::RunSettings;
 use super::source::Source;
@@ -52,17 +53,14 @@ impl Config {
         Self::resolve_for(architecture, preset, sources, true)
     }
 
-    /// The preset that suits colour photographs and the settings of the data, if `sources`
-    /// choose such data and nothing about the network. It is for people who choose no
-    /// preset: [`Config::resolve`] looks at no file.
+    /// The preset and the settings of the data that suit what the data look like, if
+    /// `sources` choose such data and nothing about the network. It is for people who
+    /// choose no preset: [`Config::resolve`] looks at no file.
     ///
     /// # Errors
     /// As [`Config::resolve`].
-    pub fn for_photographs(
-        architecture: &str,
-        sources: &[Source],
-    ) -> Result<Option<(&'static str, Source)>> {
-        photographs::suited(architecture, sources)
+    pub fn suited(architecture: &str, sources: &[Source]) -> Result<Option<Suited>> {
+        suited::suited(architecture, sources)
     }
 
     /// As [`Config::resolve`]; `by_name` says whether the data set is chosen by the

@@ -440,7 +440,7 @@ mod tests {
                     // The same after the last tokens alone.
                     let mut p = vec![0.; 11];
                     let known = model.distribution(&seen[seen.len() - (order - 1)..], &mut p);
-                    assert_eq!(known.tokens, order - 1);
+                    assert!(known.tokens < order);
                     for (token, p) in (0..).zip(p) {
                         assert_eq!(p, model.probability(&contexts, token));
                     }

@@ -1,11 +1,11 @@
-//! The preset for colour photographs, where nothing about the network is chosen.
+//! The preset for what the data look like, where nothing about the network is chosen.
 
 use toml::{Table, Value};
 
 use crate::contract::architecture::Architecture;
 use crate::data::DataSet;
 use crate::error::Result;
-use crate::plugin::registry;
+use crate::plugin::registry::{self, Kind};
 use crate::plugin::run_settings::RunSettings;
 use crate::plugin::source::Source;
 use crate::settings::{PluginKind, Settings};
@@ -18,19 +18,25 @@ fn is_about_the_run(key: &str) -> bool {
     is_known && !["sampler", "init"].contains(&key)
 }
 
-/// The preset of an architecture for colour photographs and the settings of the data, if
-/// the sources choose such data, and nothing about the network.
+/// What suits some data.
+pub struct Suited {
+    /// The kind of the data.
+    pub kind: Kind,
+    /// The preset of the architecture.
+    pub preset: &'static str,
+    /// The settings of the data.
+    pub data: Source,
+}
+
+/// What suits the data that the sources choose, if they choose nothing about the network.
 ///
 /// # Errors
 /// Errors of the settings, as of [`Config::resolve`](super::Config::resolve).
-pub(super) fn suited(
-    architecture: &str,
-    sources: &[Source],
-) -> Result<Option<(&'static str, Source)>> {
+pub(super) fn suited(architecture: &str, sources: &[Source]) -> Result<Option<Suited>> {
     let info = registry::info(<dyn Architecture>::KIND, architecture)?;
-    let Some(preset) = info.for_photographs else {
+    if info.suits.is_empty() {
         return Ok(None);
-    };
+    }
     let known = RunSettings::describe();
     let mut data = Table::new();
     for source in sources {
@@ -54,11 +60,19 @@ pub(super) fn suited(
         return Ok(None);
     };
     let look = registry::info(DataSet::KIND, name)?.look;
-    let found = look.and_then(|look| look(&data));
-    Ok(found.map(|mut settings| {
-        settings.insert("name".into(), name.into());
-        let table = Table::from_iter([(DataSet::KIND.to_string(), Value::Table(settings))]);
-        let origin = "the look of the pictures".into();
-        (preset, Source { origin, table })
+    let Some((kind, mut settings)) = look.and_then(|look| look(&data)) else {
+        return Ok(None);
+    };
+    let preset = info.suits.iter().find(|(known, _)| *known == kind);
+    settings.insert("name".into(), name.into());
+    let table = Table::from_iter([(DataSet::KIND.to_string(), Value::Table(settings))]);
+    let data = Source {
+        origin: "the look of the data".into(),
+        table,
+    };
+    Ok(preset.map(|(kind, preset)| Suited {
+        kind: *kind,
+        preset,
+        data,
     }))
 }
