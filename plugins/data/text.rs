@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use onward_core::data::text::{data_set, files as files_of, paragraphs, read, Parts, Text};
+use onward_core::data::text::{
+    data_set, files as files_of, paragraphs, read, size as size_of, Parts, Text,
+};
 use onward_core::data::DataSet;
 use onward_core::export::{Table, Value};
 use onward_core::plugin::preset::Preset;
@@ -254,12 +256,8 @@ fn size(given: &Table) -> Option<(Kind, Table)> {
     let file = given.get("file").and_then(Value::as_str)?;
     let more = given.get("more").and_then(Value::as_array);
     let more = more.into_iter().flatten().filter_map(Value::as_str);
-    let mut bytes = 0;
-    for name in std::iter::once(file).chain(more) {
-        for file in files_of(name).ok()? {
-            bytes += file.metadata().ok()?.len();
-        }
-    }
+    let bytes: Option<u64> = std::iter::once(file).chain(more).map(size_of).sum();
+    let bytes = bytes?;
     let kind = if bytes < CORPUS {
         Kind::Book
     } else {

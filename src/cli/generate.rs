@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::Args;
+use serde_json::json;
 
 use super::flags::{open_to_predict, Device, ReadoutName};
-use super::output::{print, stream};
+use super::output::{print, print_json, stream};
 use crate::data::text;
-use crate::error::{notify, Result};
+use crate::error::{notify, printable, Result};
 use crate::run::generate::{Generator, Sampling};
 
 #[derive(Args)]
@@ -60,6 +61,26 @@ pub(super) struct Generate {
         allow_hyphen_values = true
     )]
     top_p: f64,
+    /// Divide the probability of every token in the window by R.
+    #[arg(
+        long,
+        value_name = "R",
+        default_value_t = 1.,
+        allow_hyphen_values = true
+    )]
+    repetition_penalty: f64,
+    /// Print the N most probable next tokens with their probabilities instead of a text.
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = clap::value_parser!(u64).range(1..),
+        conflicts_with_all = ["samples", "tokens", "stop", "temperature", "top_k", "top_p",
+                              "repetition_penalty", "seed"]
+    )]
+    next: Option<u64>,
+    /// Print the next tokens as JSON.
+    #[arg(long, requires = "next")]
+    json: bool,
     /// Seed of the sampling.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
@@ -75,6 +96,7 @@ impl Generate {
             temperature: self.temperature,
             top_k: self.top_k,
             top_p: self.top_p,
+            repetition_penalty: self.repetition_penalty,
             seed: self.seed,
         };
         sampling.check()?;
@@ -86,6 +108,13 @@ impl Generate {
         let preferred = || Some(run.preferred_readout()).filter(has_probabilities);
         let readout = self.readout.readout.clone().or_else(preferred);
         let prompt = self.prompt()?;
+        if let Some(count) = self.next {
+            let generator = Generator::new(&run, &prompt, readout.as_deref(), sampling)?;
+            for note in generator.notes() {
+                notify(format_args!("note: {note}"));
+            }
+            return self.print_next(&generator.next_tokens(count as usize)?);
+        }
         for sample in 0..self.samples {
             let sampling = Sampling {
                 seed: self.seed.wrapping_add(sample),
@@ -105,6 +134,24 @@ impl Generate {
             }
         }
         Ok(())
+    }
+
+    fn print_next(&self, tokens: &[(String, f64)]) -> Result<()> {
+        if self.json {
+            let tokens = tokens.iter();
+            let tokens: Vec<_> = tokens
+                .map(|(token, probability)| json!({ "token": token, "probability": probability }))
+                .collect();
+            return print_json(&tokens);
+        }
+        let lines = tokens.iter().map(|(token, probability)| {
+            format!(
+                "{:>6.2}%  {}\n",
+                100. * probability,
+                printable(&format!("{token:?}"))
+            )
+        });
+        print(&lines.collect::<String>())
     }
 
     /// Writes the text of a generator; returns `false` if the pipe is closed.

@@ -35,6 +35,16 @@ impl Readout {
         }
     }
 
+    /// The one of `readouts` with this name.
+    pub(crate) fn named<'a>(name: &str, readouts: &'a [Self]) -> Result<&'a Self> {
+        let found = readouts.iter().find(|readout| readout.name == name);
+        found.ok_or_else(|| {
+            let names: Vec<_> = readouts.iter().map(|readout| readout.name).collect();
+            let problem = format!("expected one of {}, found {name:?}", names.join(", "));
+            Error::usage("readout", problem)
+        })
+    }
+
     /// The same, used after every epoch.
     pub fn cheap(self) -> Self {
         Self {
@@ -102,12 +112,7 @@ impl Net {
     /// # Errors
     /// [`Error::Usage`] with the names of those there are.
     pub fn readout(&self, name: &str) -> Result<&Readout> {
-        let found = self.readouts.iter().find(|readout| readout.name == name);
-        found.ok_or_else(|| {
-            let names: Vec<_> = self.readouts.iter().map(|readout| readout.name).collect();
-            let problem = format!("expected one of {}, found {name:?}", names.join(", "));
-            Error::usage("readout", problem)
-        })
+        Readout::named(name, &self.readouts)
     }
 
     /// Tells every block and head that learned in an epoch that the epoch has ended.

@@ -124,7 +124,7 @@
 //! validation part and never sees the test part. So its validation figure is a little too
 //! good. See [`Mixture`](crate::data::text::mixture::Mixture) for the equation.
 //!
-//! The n-grams are a part of `model.safetensors` (1.5 MB for a text of 1.1 MB), so that
+//! The n-grams are a part of `model.safetensors` (1.1 MB for a text of 1.1 MB), so that
 //! `generate` and `score` have them without the training text. `--readout head` leaves
 //! them out; `--set mixture=false` trains without them.
 //!

@@ -1,5 +1,7 @@
 //! Text generation: tokens are sampled one by one from the predictions of a network.
 
+use std::collections::BTreeSet;
+
 use candle_core::{DType, Device, Tensor};
 
 use crate::data::text::tokenizer::{Stream, Tokenizer};
@@ -13,7 +15,8 @@ use crate::run::Run;
 /// The `top_k` most probable tokens are kept, with probabilities
 /// `∝ exp(log p / temperature)`. Of these, the fewest tokens that together have the
 /// probability `top_p` are kept, and one of them is sampled. Temperature 0 takes the most
-/// probable token. The unknown token is never sampled.
+/// probable token. The unknown token is never sampled. Before all that, the
+/// probability of every token in the window is divided by the repetition penalty.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
     /// The temperature, at least 0; below 1 probable tokens become more probable.
@@ -22,6 +25,8 @@ pub struct Sampling {
     pub top_k: Option<usize>,
     /// The total probability of the tokens to sample from, above 0 and at most 1.
     pub top_p: f64,
+    /// The repetition penalty, at least 1; 1 for none.
+    pub repetition_penalty: f64,
     /// The seed of the sampling.
     pub seed: u64,
 }
@@ -32,6 +37,7 @@ impl Default for Sampling {
             temperature: 1.,
             top_k: None,
             top_p: 1.,
+            repetition_penalty: 1.,
             seed: 1,
         }
     }
@@ -58,6 +64,10 @@ impl Sampling {
                 &self.top_p,
                 "a number, greater than 0 and at most 1",
             );
+        }
+        if !self.repetition_penalty.is_finite() || self.repetition_penalty < 1. {
+            let penalty = &self.repetition_penalty;
+            return refused("repetition-penalty", penalty, "a number, at least 1");
         }
         Ok(())
     }
@@ -191,10 +201,47 @@ impl<'a> Generator<'a> {
     /// # Errors
     /// Errors of the network; [`Error::Usage`] if no token can be sampled.
     pub fn step(&mut self) -> Result<String> {
+        let mut scores = self.log_probabilities()?;
         let window = self.run.data().spec.shape[0];
         let context = self.tokens.split_off(self.tokens.len() - window);
+        let repeated: BTreeSet<usize> = context.iter().map(|token| *token as usize).collect();
+        for token in repeated {
+            scores[token] -= self.sampling.repetition_penalty.ln();
+        }
+        let token = self.sampling.draw(&scores, self.drawn).ok_or_else(|| {
+            Error::usage(
+                format!("readout {}", self.readout),
+                "no token can be sampled, every probability is 0 or NaN",
+            )
+        })? as u32;
+        self.drawn += 1;
+        self.tokens = [context, vec![token]].concat();
+        self.stream.push(token)
+    }
+
+    /// The most probable next tokens, at most `count`, with their probabilities by the
+    /// readout, before the sampling changes them.
+    ///
+    /// # Errors
+    /// Errors of the network.
+    pub fn next_tokens(&self, count: usize) -> Result<Vec<(String, f64)>> {
+        let scores = self.log_probabilities()?;
+        let mut order: Vec<usize> = (0..scores.len()).collect();
+        order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
+        let best = order.into_iter().take(count);
+        best.map(|token| {
+            let text = self.tokenizer.decode(&[token as u32])?;
+            Ok((text, scores[token].exp()))
+        })
+        .collect()
+    }
+
+    /// The log-probability of each next token; of the unknown token it is `−∞`.
+    fn log_probabilities(&self) -> Result<Vec<f64>> {
+        let window = self.run.data().spec.shape[0];
+        let context = &self.tokens[self.tokens.len() - window..];
         let scores = self.run.scores(
-            Tensor::from_slice(&context, (1, window), &Device::Cpu)?,
+            Tensor::from_slice(context, (1, window), &Device::Cpu)?,
             self.readout,
         )?;
         let mut scores = scores
@@ -213,15 +260,7 @@ impl<'a> Generator<'a> {
             .iter_mut()
             .filter(|score| score.is_nan())
             .for_each(|score| *score = f64::NEG_INFINITY);
-        let token = self.sampling.draw(&scores, self.drawn).ok_or_else(|| {
-            Error::usage(
-                format!("readout {}", self.readout),
-                "no token can be sampled, every probability is 0 or NaN",
-            )
-        })? as u32;
-        self.drawn += 1;
-        self.tokens = [context, vec![token]].concat();
-        self.stream.push(token)
+        Ok(scores)
     }
 
     /// Returns the rest of the text: the bytes of an incomplete character.
@@ -399,6 +438,13 @@ mod tests {
             ),
             (Sampling { top_p: 0., ..all }, "greater than 0"),
             (Sampling { top_p: 1.5, ..all }, "at most 1"),
+            (
+                Sampling {
+                    repetition_penalty: 0.5,
+                    ..all
+                },
+                "`repetition-penalty` = 0.5",
+            ),
         ] {
             let error = sampling.check().unwrap_err();
             assert!(

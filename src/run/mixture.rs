@@ -80,13 +80,7 @@ impl Run {
     /// # Errors
     /// [`Error::Usage`] with the names of those there are.
     pub fn readout(&self, name: &str) -> Result<Readout> {
-        let readouts = self.readouts();
-        let found = readouts.iter().find(|readout| readout.name == name);
-        found.copied().ok_or_else(|| {
-            let names: Vec<_> = readouts.iter().map(|readout| readout.name).collect();
-            let problem = format!("expected one of {}, found {name:?}", names.join(", "));
-            Error::usage("readout", problem)
-        })
+        Readout::named(name, &self.readouts()).copied()
     }
 
     /// Refuses a readout that this run will not have.

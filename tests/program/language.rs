@@ -144,3 +144,61 @@ fn texts_are_generated_from_files_several_at_a_time_up_to_a_word() {
         &["generate", &run, "--prompt", "a", "--prompt-file", "b"],
     );
 }
+
+#[test]
+fn the_most_probable_next_tokens_are_printed() {
+    let base = tempfile::tempdir().unwrap();
+    let (run, _) = trained(base.path());
+    let generate = ["generate", &run, "--prompt", "The fox "];
+    let with = |more: &[&str]| succeeds(&[&generate, more].concat());
+    let found: Value = serde_json::from_str(&with(&["--next", "5", "--json"])).unwrap();
+    let probability = |at: usize| found[at]["probability"].as_f64().unwrap();
+    assert_eq!(found.as_array().unwrap().len(), 5);
+    assert!((1..5).all(|at| probability(at) <= probability(at - 1)));
+    assert!((0..5).map(probability).sum::<f64>() <= 1.);
+    let best = found[0]["token"].as_str().unwrap();
+    let text = with(&["--temperature", "0", "--tokens", "1"]);
+    assert_eq!(text.trim_end_matches('\n'), format!("The fox {best}"));
+    let table = with(&["--next", "2"]);
+    assert!(table.lines().count() == 2 && table.contains('%'), "{table}");
+
+    // A penalty changes a text that repeats itself.
+    let repeats = ["--temperature", "0", "--tokens", "40"];
+    let penalty = [&repeats[..], &["--repetition-penalty", "1e4"]].concat();
+    assert_ne!(with(&repeats), with(&penalty));
+    let wrong = [&generate[..], &["--repetition-penalty", "0.5"]].concat();
+    assert!(fails(2, &wrong).contains("at least 1"));
+    fails(2, &[&generate[..], &["--json"]].concat());
+    fails(
+        2,
+        &[&generate[..], &["--next", "2", "--seed", "1"]].concat(),
+    );
+}
+
+#[test]
+fn the_size_of_a_text_chooses_the_preset() {
+    let base = tempfile::tempdir().unwrap();
+    let path = str(&base.path().join("text.txt")).to_string();
+    let said = |characters: usize, more: &[&str]| {
+        std::fs::write(&path, "The fox saw a crow. ".repeat(characters / 20)).unwrap();
+        let data = format!("text:{path}");
+        let dry = ["train", "nlp", "--dry-run", "--data", &data];
+        let output = onward(&[&dry[..], more].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stderr)
+    };
+    let book = said(30_000, &[]);
+    assert!(
+        book.contains("less than half a megabyte: preset book"),
+        "{book}"
+    );
+    let corpus = said(600_000, &[]);
+    assert!(
+        corpus.contains("half a megabyte or more: preset corpus"),
+        "{corpus}"
+    );
+    for more in [["--set", "hidden=[20]"], ["--preset", "window"]] {
+        let chosen = said(30_000, &more);
+        assert!(!chosen.contains("megabyte"), "{chosen}");
+    }
+}

@@ -12,17 +12,33 @@ use crate::kernels::memory;
 const ENDINGS: [&str; 4] = ["txt", "text", "md", "markdown"];
 
 /// The files that a path stands for, sorted by name: a file; all text files in and below
-/// a folder; or all files whose names match a pattern with `*`.
+/// a folder; or all files whose names match a pattern with `*`. Of several, those without
+/// a byte are left out. A line says which were found.
 ///
 /// # Errors
 /// [`Error::Data`] if no file is found, or the pattern is wrong.
 pub fn files(path: impl AsRef<Path>) -> Result<Vec<PathBuf>> {
-    let path = path.as_ref();
+    let (files, said) = found(path.as_ref())?;
+    if let Some(said) = said {
+        notify(format_args!("{said}"));
+    }
+    Ok(files)
+}
+
+/// The bytes of all files that a path stands for; `None` if there are none.
+pub fn size(path: impl AsRef<Path>) -> Option<u64> {
+    let (files, _) = found(path.as_ref()).ok()?;
+    let sizes = files.iter().map(|file| Some(file.metadata().ok()?.len()));
+    sizes.sum()
+}
+
+/// The files that a path stands for, and a line about several.
+fn found(path: &Path) -> Result<(Vec<PathBuf>, Option<String>)> {
     let start = path.to_str().map_or_else(|| path.to_path_buf(), at_home);
     let has_star = path.as_os_str().as_encoded_bytes().contains(&b'*');
     let is_pattern = has_star && !start.exists();
     if !start.is_dir() && !is_pattern {
-        return Ok(vec![start]);
+        return Ok((vec![start], None));
     }
     let fault = |problem: String| Error::data(&start, problem);
     let pattern = match is_pattern {
@@ -57,16 +73,26 @@ pub fn files(path: impl AsRef<Path>) -> Result<Vec<PathBuf>> {
         };
         return Err(fault(problem));
     }
+    let is_empty = |path: &PathBuf| path.metadata().is_ok_and(|about| about.len() == 0);
+    let (empty, full): (Vec<_>, Vec<_>) = kept.iter().cloned().partition(is_empty);
+    let (kept, empty) = match full.is_empty() {
+        true => (kept, Vec::new()),
+        false => (full, empty),
+    };
+    let none = empty.first().map_or(String::new(), |path| {
+        let (count, name) = (empty.len(), printable(&path.display().to_string()));
+        format!("; {count} are empty and left out, such as {name}")
+    });
     let first = left_out.first().map_or(String::new(), |path| {
         let (count, name) = (left_out.len(), printable(&path.display().to_string()));
         format!("; {count} others are left out, such as {name}")
     });
-    notify(format_args!(
-        "{}: {} text files{first}",
+    let said = format!(
+        "{}: {} text files{none}{first}",
         printable(&start.display().to_string()),
         kept.len()
-    ));
-    Ok(kept)
+    );
+    Ok((kept, Some(said)))
 }
 
 fn is_text(path: &Path) -> bool {
@@ -212,6 +238,7 @@ mod tests {
         ] {
             std::fs::write(at(name), "text").unwrap();
         }
+        std::fs::write(at("empty.txt"), "").unwrap();
         let found = |path: PathBuf| files(path);
         let names = ["a.TXT", "b.txt", "below [1]/c.md"].map(at);
         assert_eq!(found(at("")).unwrap(), names);
@@ -219,6 +246,9 @@ mod tests {
         assert_eq!(found(at("*.txt")).unwrap(), [at("b.txt")]);
         assert_eq!(found(at("below [1]/*.md")).unwrap(), names[2..]);
         assert_eq!(found(at("d.pdf")).unwrap(), [at("d.pdf")]);
+        // An empty file that is asked for is refused when it is read.
+        assert_eq!(found(at("empty.txt")).unwrap(), [at("empty.txt")]);
+        assert_eq!((size(at("")), size(at("b.txt"))), (Some(12), Some(4)));
         let error = found(at("*.tex")).unwrap_err().to_string();
         assert!(error.contains("matches no file"), "{error}");
         std::fs::remove_file(at("below [1]/c.md")).unwrap();

@@ -69,7 +69,9 @@ impl ContextHasher {
         let tokens = 0..tokenizer.vocabulary().len() as u32;
         let begins_word = |token: u32| -> Result<bool> {
             let text = tokenizer.decode(&[token])?;
-            Ok(!text.chars().next().is_some_and(char::is_alphanumeric))
+            // A part of a character is decoded as a replacement.
+            let continues = |first: char| first.is_alphanumeric() || first == '\u{fffd}';
+            Ok(!text.chars().next().is_some_and(continues))
         };
         Ok(Self {
             settings: settings.clone(),
