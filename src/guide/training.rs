@@ -128,6 +128,27 @@
 //! `generate` and `score` have them without the training text. `--readout head` leaves
 //! them out; `--set mixture=false` trains without them.
 //!
+//! `onward train nlp --data text:tinyshakespeare.txt` (2.227 bits per character on held-out
+//! text, with the counts 2.126) writes this after `--prompt ROMEO: --temperature 0.8`, by
+//! the network alone, and by the mixture:
+//!
+//! ```text
+//! ROMEO: there is no humble thanks,
+//! That it is done that there is no other service give no further sin
+//! Must much lament, man!
+//!
+//! DUCHESS OF YORK:
+//! Therefore, it shall be join'd for this captivate which burns to move there?
+//! ```
+//!
+//! ```text
+//! ROMEO: there is no right,
+//! That were your complexions with your grace,
+//! With the makes home:
+//! You must as they. He not say this friendence in your heart thou
+//! Must it cozening for that is to add behold,
+//! ```
+//!
 //! # If it does not learn
 //!
 //! - *The loss does not fall, or positive and negative goodness stay equal.* The
