@@ -68,7 +68,7 @@ impl Mixed {
 impl Run {
     /// What can be read out: the readouts of the network and, for a language model that
     /// was trained to the end with a validation part, `mixture`: see
-    /// [`Mixture`](crate::data::text::mixture::Mixture).
+    /// [`Mixture`].
     pub fn readouts(&self) -> Vec<Readout> {
         let mixture = self.mixed.as_ref().map(|_| MIXTURE);
         let of_net = self.architecture.net().readouts.iter().copied();
