@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor};
 
 use super::tokenizer::Tokenizer;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::flow::input::{indices, Values};
 
 crate::settings! {
@@ -23,7 +23,7 @@ crate::settings! {
     /// Compression", 2005).
     pub struct HashedContexts {
         /// The number of tokens of the longest n-gram of the context that is an input of
-        /// its own, at most `data.window`; below 2 for none.
+        /// its own, as far as `data.window` has them; below 2 for none.
         ngrams: usize = 0, in 0..=64;
         /// The number of last words of the context that are an input of their own, as far
         /// as `data.window` has them; 0 for none.
@@ -52,20 +52,15 @@ pub struct ContextHasher {
 }
 
 impl ContextHasher {
-    /// For windows of `window` tokens.
+    /// For windows of `window` tokens, which have no longer n-grams.
     ///
     /// # Errors
-    /// [`Error::Setting`] for n-grams that are longer than a window.
+    /// As [`Tokenizer::decode`].
     pub fn new(settings: &HashedContexts, tokenizer: &Tokenizer, window: usize) -> Result<Self> {
-        if settings.ngrams > window {
-            let expected = format!("at most the {window} tokens of `data.window`");
-            return Err(Error::setting(
-                "ngrams",
-                settings.ngrams,
-                "the settings",
-                expected,
-            ));
-        }
+        let settings = HashedContexts {
+            ngrams: settings.ngrams.min(window),
+            ..settings.clone()
+        };
         let tokens = 0..tokenizer.vocabulary().len() as u32;
         let begins_word = |token: u32| -> Result<bool> {
             let text = tokenizer.decode(&[token])?;
@@ -74,7 +69,7 @@ impl ContextHasher {
             Ok(!text.chars().next().is_some_and(continues))
         };
         Ok(Self {
-            settings: settings.clone(),
+            settings,
             begins_word: tokens.map(begins_word).collect::<Result<_>>()?,
         })
     }
@@ -213,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn short_n_grams_are_none_and_long_ones_are_refused() -> Result<()> {
+    fn there_are_no_n_grams_of_one_token_or_beyond_the_window() -> Result<()> {
         let tokenizer = Tokenizer::characters("abc")?;
         let contexts = Tensor::new(&[[1u32, 2]], &Device::Cpu)?;
         let with = |ngrams| HashedContexts {
@@ -225,11 +220,10 @@ mod tests {
             assert!(hasher.of(&contexts)?.is_none());
             assert_eq!(hasher.width(), 0);
         }
-        let error = ContextHasher::new(&with(3), &tokenizer, 2).err().unwrap();
-        assert!(
-            error.to_string().contains("at most the 2 tokens"),
-            "{error}"
-        );
+        // A window of two tokens has no n-gram of three.
+        let hasher = ContextHasher::new(&with(3), &tokenizer, 2)?;
+        assert_eq!(hasher.width(), HashedContexts::default().buckets);
+        assert!(hasher.of(&contexts)?.is_some());
         Ok(())
     }
 }
