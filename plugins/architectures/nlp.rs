@@ -7,7 +7,7 @@ use onward_core::export::Table;
 use onward_core::kernels::log_softmax;
 use onward_core::optim::{Algorithm, OptimiserSpec, Schedule, Span};
 use onward_core::plugin::preset::Preset;
-use onward_core::plugin::registry::Kind;
+use onward_core::plugin::registry::DataKind;
 use onward_core::settings::{Pick, Positive};
 use onward_core::wiring::stack::{no_hypotheses, Level, Order, Stack};
 use onward_core::{
@@ -43,7 +43,7 @@ onward_core::settings! {
     /// half a megabyte on, `corpus`. There the layer learns by a local classifier instead
     /// of negative views, and sees hashed ends of the window beside its tokens
     /// (`sampler.ngrams`, `sampler.words`), so that it has a row of weights for every end
-    /// that it meets. Both are better than the contrast, and a second layer adds nothing.
+    /// that it meets.
     /// `tokenizer` and `window` are shorthands for `data.tokenizer` and `data.window`.
     ///
     /// # Reference
@@ -374,7 +374,7 @@ onward_core::register! {
     "language model on windows of tokens, layer by layer (Hinton 2022, arXiv 2212.13345)",
     |settings: Nlp, context| Ok(Box::new(LanguageModel::new(&settings, context)?)),
     .presets(PRESETS).rewrite(shorthand)
-    .suits(&[(Kind::Book, "book"), (Kind::Corpus, "corpus")])
+    .suits(&[(DataKind::Book, "book"), (DataKind::Corpus, "corpus")])
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use onward_core::contract::head::HeadSpec;
 use onward_core::export::{Table, Value};
 use onward_core::optim::{OptimiserSpec, Span};
 use onward_core::plugin::preset::Preset;
-use onward_core::plugin::registry::Kind;
+use onward_core::plugin::registry::DataKind;
 use onward_core::settings::{Each, Pick};
 use onward_core::wiring::stack::{Level, Order, Stack};
 use onward_core::{
@@ -305,5 +305,5 @@ onward_core::register! {
     dyn Architecture, "progressive",
     "stacked layers, all at once or one by one (Hinton 2022, arXiv 2212.13345)",
     |settings: Progressive, context| Ok(Box::new(Stacked::new(&settings, context)?)),
-    .presets(PRESETS).rewrite(shorthand).suits(&[(Kind::Photographs, "convolutional")])
+    .presets(PRESETS).rewrite(shorthand).suits(&[(DataKind::Photographs, "convolutional")])
 }

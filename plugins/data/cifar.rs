@@ -5,7 +5,7 @@ use std::sync::Arc;
 use onward_core::data::hub::Hub;
 use onward_core::data::{cifar, Content, DataSet, ExampleSpec, Framing};
 use onward_core::export::Table;
-use onward_core::plugin::registry::Kind;
+use onward_core::plugin::registry::DataKind;
 use onward_core::{BuildContext, Result};
 
 onward_core::settings! {
@@ -71,5 +71,5 @@ fn data_set(context: &BuildContext) -> Result<DataSet> {
 onward_core::register! {
     DataSet, "cifar-10", "colour photographs, 32×32, 10 classes (Krizhevsky 2009)",
     |_settings: Cifar, context| Ok(Box::new(data_set(context)?)),
-    .look(|_given| Some((Kind::Photographs, Table::new())))
+    .look(|_given| Some((DataKind::Photographs, Table::new())))
 }

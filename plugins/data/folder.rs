@@ -4,7 +4,7 @@ use onward_core::data::pictures::{are_colourful, data_set, Broken};
 use onward_core::data::{at_home, folder, DataSet};
 use onward_core::export::{Table, Value};
 use onward_core::plugin::preset::Preset;
-use onward_core::plugin::registry::Kind;
+use onward_core::plugin::registry::DataKind;
 
 onward_core::settings! {
     /// Pictures of any size, grey or colour (PNG, JPEG, WebP, BMP, TIFF, GIF), in one
@@ -38,7 +38,7 @@ const PRESETS: &[Preset] = &[Preset {
 }];
 
 /// Colours and a size for convolutions, unless others are given.
-fn photographs(given: &Table) -> Option<(Kind, Table)> {
+fn photographs(given: &Table) -> Option<(DataKind, Table)> {
     let dir = given.get("dir").and_then(Value::as_str)?;
     let is_grey = given.get("colour") == Some(&Value::Boolean(false));
     if is_grey || !are_colourful(&at_home(dir)) {
@@ -53,7 +53,7 @@ fn photographs(given: &Table) -> Option<(Kind, Table)> {
         .into_iter()
         .filter(|(key, _)| !given.contains_key(*key));
     let suited = suited.map(|(key, value)| (key.to_string(), value));
-    Some((Kind::Photographs, suited.collect()))
+    Some((DataKind::Photographs, suited.collect()))
 }
 
 onward_core::register! {

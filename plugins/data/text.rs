@@ -8,7 +8,7 @@ use onward_core::data::text::{
 use onward_core::data::DataSet;
 use onward_core::export::{Table, Value};
 use onward_core::plugin::preset::Preset;
-use onward_core::plugin::registry::Kind;
+use onward_core::plugin::registry::DataKind;
 use onward_core::{BuildContext, Error, Located, Result, Tokenizer};
 
 /// Fables written for this project, one per paragraph.
@@ -252,16 +252,16 @@ fn another_file(given: &mut Table, before: &mut Table) -> Result<()> {
 }
 
 /// Whether a text is a book or a corpus, by the size of its files.
-fn size(given: &Table) -> Option<(Kind, Table)> {
+fn size(given: &Table) -> Option<(DataKind, Table)> {
     let file = given.get("file").and_then(Value::as_str)?;
     let more = given.get("more").and_then(Value::as_array);
     let more = more.into_iter().flatten().filter_map(Value::as_str);
     let bytes: Option<u64> = std::iter::once(file).chain(more).map(size_of).sum();
     let bytes = bytes?;
     let kind = if bytes < CORPUS {
-        Kind::Book
+        DataKind::Book
     } else {
-        Kind::Corpus
+        DataKind::Corpus
     };
     Some((kind, Table::new()))
 }

@@ -41,7 +41,7 @@ pub struct Info {
     /// Adjusts the settings of a source before they are merged: see [`Plugin::rewrite`].
     pub rewrite: Rewrite,
     /// The presets of an architecture for data that look so.
-    pub suits: &'static [(Kind, &'static str)],
+    pub suits: &'static [(DataKind, &'static str)],
     /// For a data set: see [`Plugin::look`].
     pub look: Option<Look>,
 }
@@ -61,11 +61,11 @@ pub type Rewrite = fn(given: &mut Table, before: &mut Table) -> Result<()>;
 
 /// Looks at the files of a data set with these settings: what kind they are of, and the
 /// settings of the data that suit it.
-pub type Look = fn(&Table) -> Option<(Kind, Table)>;
+pub type Look = fn(&Table) -> Option<(DataKind, Table)>;
 
 /// A kind of data, for which an architecture may have a preset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum DataKind {
     /// Photographs in colour.
     Photographs,
     /// A text of less than half a megabyte.
@@ -74,7 +74,7 @@ pub enum Kind {
     Corpus,
 }
 
-impl Kind {
+impl DataKind {
     /// What is said to people who get the preset.
     pub(crate) fn words(self) -> &'static str {
         match self {
@@ -115,7 +115,7 @@ impl<T: ?Sized> Plugin<T> {
 
     /// Names the presets of an architecture for some kinds of data. They are used where
     /// the data are such and nothing about the network is set.
-    pub const fn suits(mut self, presets: &'static [(Kind, &'static str)]) -> Self {
+    pub const fn suits(mut self, presets: &'static [(DataKind, &'static str)]) -> Self {
         self.info.suits = presets;
         self
     }

@@ -197,6 +197,8 @@ fn the_size_of_a_text_chooses_the_preset() {
         corpus.contains("half a megabyte or more: preset corpus"),
         "{corpus}"
     );
+    let shorthand = said(30_000, &["--set", "tokenizer=bpe:260"]);
+    assert!(shorthand.contains("preset book"), "{shorthand}");
     for more in [["--set", "hidden=[20]"], ["--preset", "window"]] {
         let chosen = said(30_000, &more);
         assert!(!chosen.contains("megabyte"), "{chosen}");

@@ -5,7 +5,7 @@ use toml::{Table, Value};
 use crate::contract::architecture::Architecture;
 use crate::data::DataSet;
 use crate::error::Result;
-use crate::plugin::registry::{self, Kind};
+use crate::plugin::registry::{self, DataKind};
 use crate::plugin::run_settings::RunSettings;
 use crate::plugin::source::Source;
 use crate::settings::{PluginKind, Settings};
@@ -21,7 +21,7 @@ fn is_about_the_run(key: &str) -> bool {
 /// What suits some data.
 pub struct Suited {
     /// The kind of the data.
-    pub kind: Kind,
+    pub kind: DataKind,
     /// The preset of the architecture.
     pub preset: &'static str,
     /// The settings of the data.
@@ -43,6 +43,11 @@ pub(super) fn suited(architecture: &str, sources: &[Source]) -> Result<Option<Su
         let mut source = source.clone();
         source.is_for(architecture)?;
         source.canonical(&known)?;
+        // A shorthand of the architecture may be a setting of the data. What is wrong with
+        // one is reported with its origin when the settings are merged.
+        if (info.rewrite)(&mut source.table, &mut Table::new()).is_err() {
+            return Ok(None);
+        }
         if !source.table.keys().all(|key| is_about_the_run(key)) {
             return Ok(None);
         }
