@@ -169,10 +169,10 @@ impl Run {
     pub(super) fn ngrams(&self) -> Option<Arc<Baselines>> {
         let count = || {
             let text = self.data.text.as_ref()?;
-            let train = self.data.train.passages()?;
+            let train = self.data.train.passages();
+            let train = train.filter(|train| !train.documents.is_empty())?;
             let classes = self.data.spec.classes.len();
-            let found = Baselines::fit(&train, text.ngram, classes);
-            (!self.data.train.is_empty()).then(|| Arc::new(found))
+            Some(Arc::new(Baselines::fit(&train, text.ngram, classes)))
         };
         self.counted.get_or_init(count).clone()
     }

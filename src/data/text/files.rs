@@ -25,7 +25,8 @@ pub fn files(path: impl AsRef<Path>) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The bytes of all files that a path stands for; `None` if there are none.
+/// The size in bytes of the files that a path stands for, together; `None` if no file is
+/// found.
 pub fn size(path: impl AsRef<Path>) -> Option<u64> {
     let (files, _) = found(path.as_ref()).ok()?;
     let sizes = files.iter().map(|file| Some(file.metadata().ok()?.len()));

@@ -79,7 +79,8 @@ impl ContextHasher {
         self.settings.slots() * self.settings.buckets
     }
 
-    /// One slot for each end, of contexts `(B, K)`; `None` if there are none.
+    /// The one-hot slots of contexts `(B, K)`, one slot for each end; `None` without
+    /// `ngrams` and `words`.
     ///
     /// # Errors
     /// Errors of candle.

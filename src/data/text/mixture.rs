@@ -24,7 +24,6 @@ use super::ngram::{KneserNey, Known};
 /// Klakow, "Log-linear interpolation of language models", ICSLP 1998. The weights for each
 /// context are as in Jelinek and Mercer, "Interpolated estimation of Markov source
 /// parameters from sparse data", 1980.
-#[derive(Clone)]
 pub struct Mixture {
     ngrams: Arc<KneserNey>,
     /// `α` and `β` for each [`place`].
@@ -149,31 +148,40 @@ impl Examples {
     pub fn fit(self) -> Mixture {
         let all: Vec<&Example> = self.examples.iter().collect();
         let places = self.ngrams.order() * TIMES;
-        let held_out = |prior: f64| -> f64 {
-            let nats = (0..FOLDS).map(|fold| {
-                let bounds = [fold, fold + 1].map(|fold| all.len() * fold / FOLDS);
-                let rest = [&all[..bounds[0]], &all[bounds[1]..]].concat();
-                let weights = weights_of(&rest, places, prior);
+        let mut held_out = PRIORS.map(|prior| (0., prior));
+        for fold in 0..FOLDS {
+            let bounds = [fold, fold + 1].map(|fold| all.len() * fold / FOLDS);
+            let rest = [&all[..bounds[0]], &all[bounds[1]..]].concat();
+            let common = common_weights(&rest);
+            for (sum, prior) in &mut held_out {
+                let weights = weights_of(&rest, common, places, *prior);
                 let nats = all[bounds[0]..bounds[1]].iter();
                 let nats = nats.map(|example| Sums::of(example, weights[example.place]).nats);
-                nats.sum::<f64>()
-            });
-            nats.sum()
-        };
-        let best = PRIORS.map(|prior| (held_out(prior), prior)).into_iter();
-        let best = best.min_by(|a, b| a.0.total_cmp(&b.0));
+                *sum += nats.sum::<f64>();
+            }
+        }
+        let best = held_out.into_iter().min_by(|a, b| a.0.total_cmp(&b.0));
         let prior = best.map_or(PRIORS[0], |(_, prior)| prior);
         Mixture {
-            weights: weights_of(&all, places, prior),
+            weights: weights_of(&all, common_weights(&all), places, prior),
             ngrams: self.ngrams,
         }
     }
 }
 
-/// The weights of each place, which the weights of all places together complete as if by
-/// `prior` more tokens.
-fn weights_of(all: &[&Example], places: usize, prior: f64) -> Vec<[f64; 2]> {
-    let (common, sums) = descend(all, [0.5; 2], |_| Sums::default());
+/// The weights that are best for all contexts together, with the sums there.
+fn common_weights(all: &[&Example]) -> ([f64; 2], Sums) {
+    descend(all, [0.5; 2], |_| Sums::default())
+}
+
+/// The weights of each place, which the common weights complete as if by `prior` more
+/// tokens.
+fn weights_of(
+    all: &[&Example],
+    (common, sums): ([f64; 2], Sums),
+    places: usize,
+    prior: f64,
+) -> Vec<[f64; 2]> {
     // The curvature of one token, as a weight of the common weights.
     let prior = sums.scaled(prior / all.len().max(1) as f64);
     let places = (0..places).map(|place| {

@@ -209,16 +209,6 @@ impl KneserNey {
         self.vocabulary
     }
 
-    /// The number of n-grams of all lengths.
-    pub fn len(&self) -> usize {
-        self.levels.iter().map(|level| level.keys.len()).sum()
-    }
-
-    /// Whether nothing was counted.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Writes the probability of every token after `context` to `p`; returns how much is
     /// known of the context.
     pub fn distribution(&self, context: &[u32], p: &mut [f64]) -> Known {

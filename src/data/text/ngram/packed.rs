@@ -31,7 +31,7 @@ impl KneserNey {
         bytes
     }
 
-    /// The model of these counts; `None` for bytes that are none.
+    /// Reads what [`to_bytes`](Self::to_bytes) writes; `None` for other bytes.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let mut bytes = bytes.iter();
         let (order, vocabulary) = (read(&mut bytes)?, read(&mut bytes)?);
