@@ -5,6 +5,7 @@
 
 mod accumulate;
 mod gradient;
+mod in_place;
 mod muon;
 mod optimiser;
 mod output_gradient;

@@ -1,25 +1,14 @@
-//! The update of one variable, in two forms: with candle's operations, and for `f32` on
-//! the CPU.
-
-use std::ops::Range;
+//! The update of one variable: with candle's operations, on a GPU, or in place on the CPU.
 
 use candle_core::{Tensor, Var};
 use rayon::prelude::*;
 
-use super::picked_rows::Scatter;
+use super::in_place::{Adam, Direct, Sgd};
 use super::product::{Packed, Product};
 use super::{formed, Gradient, GRAIN};
 use crate::error::Result;
-use crate::flow::input::Values;
 use crate::kernels::gemm::accumulate;
 use crate::kernels::{self, with_values, with_values_mut};
-
-/// A gradient in a form that can be applied in one pass.
-#[derive(Clone, Copy)]
-enum Direct<'a> {
-    Whole(&'a Tensor),
-    Products(&'a [Product]),
-}
 
 /// One step of one variable with its coefficients.
 #[derive(Clone, Copy)]
@@ -243,162 +232,6 @@ impl Update {
     }
 }
 
-#[derive(Clone, Copy)]
-struct Sgd {
-    keep: f32,
-    new: f32,
-    rate: f32,
-    shrink: f32,
-}
-
-impl Sgd {
-    fn update(self, weight: &mut [f32], velocity: &mut [f32], gradient: Direct<'_>) -> Result<()> {
-        match gradient {
-            Direct::Whole(gradient) => with_values(gradient, |gradient| {
-                let chunks = weight
-                    .par_chunks_mut(GRAIN)
-                    .zip(velocity.par_chunks_mut(GRAIN));
-                chunks.zip(gradient.par_chunks(GRAIN)).for_each(
-                    |((weight, velocity), gradient)| {
-                        velocity
-                            .iter_mut()
-                            .zip(gradient)
-                            .for_each(|(v, g)| *v = self.keep * *v + self.new * g);
-                        self.descend(velocity, weight);
-                    },
-                );
-            }),
-            Direct::Products(products) => each(products, |product, range| {
-                let (velocity, weight) = (&mut velocity[range.clone()], &mut weight[range]);
-                product.add_to(velocity, weight, self.keep, self.new, |velocity, weight| {
-                    self.descend(velocity, weight);
-                })
-            }),
-        }
-    }
-
-    fn descend(self, velocity: &[f32], weight: &mut [f32]) {
-        weight
-            .iter_mut()
-            .zip(velocity)
-            .for_each(|(w, v)| *w = self.shrink * *w - self.rate * v);
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Adam {
-    keep: [f32; 2],
-    new: [f32; 2],
-    epsilon: f32,
-    rate: f32,
-    root: f32,
-    shrink: f32,
-    /// The length of the rows that stay as they are without a gradient.
-    row: Option<usize>,
-}
-
-impl Adam {
-    /// Updates with `moments`, the first and the second.
-    fn update(
-        self,
-        weight: &mut [f32],
-        moments: [&mut [f32]; 2],
-        gradient: Direct<'_>,
-    ) -> Result<()> {
-        let [first, second] = moments;
-        match gradient {
-            Direct::Whole(gradient) => with_values(gradient, |gradient| {
-                self.descend_all([weight, first, second], gradient);
-            }),
-            Direct::Products(products) => each(products, |product, range| {
-                let here = [
-                    &mut weight[range.clone()],
-                    &mut first[range.clone()],
-                    &mut second[range.clone()],
-                ];
-                match &product.values {
-                    Values::Dense { .. } | Values::Zeros { .. } => {
-                        let mut gradient = vec![0f32; range.len()];
-                        product.add_to(&mut gradient, &mut [], 0., 1., |_, _| ())?;
-                        self.descend_all(here, &gradient);
-                        Ok(())
-                    }
-                    // Most places have a zero gradient, which is not stored.
-                    Values::OneHot {
-                        index,
-                        classes,
-                        strength,
-                    } => {
-                        let nothing = vec![0f32; product.delta.units()];
-                        Scatter::with(
-                            (index, *classes),
-                            &product.delta,
-                            *strength as f32,
-                            |scatter| {
-                                scatter.each_place(here, |place, here| {
-                                    if !scatter.meets(place) {
-                                        return self.descend_rows(here, &nothing);
-                                    }
-                                    let mut gradient = nothing.clone();
-                                    scatter.add_to(place, &mut gradient);
-                                    self.descend_rows(here, &gradient);
-                                });
-                            },
-                        )
-                    }
-                }
-            }),
-        }
-    }
-
-    /// Updates in pieces of whole rows, in parallel.
-    fn descend_all(self, [weight, first, second]: [&mut [f32]; 3], gradient: &[f32]) {
-        let row = self.row.unwrap_or(1).max(1);
-        let grain = GRAIN.div_ceil(row) * row;
-        let moments = first
-            .par_chunks_mut(grain)
-            .zip(second.par_chunks_mut(grain));
-        let chunks = weight
-            .par_chunks_mut(grain)
-            .zip(moments)
-            .zip(gradient.par_chunks(grain));
-        chunks.for_each(|((weight, (first, second)), gradient)| {
-            self.descend_rows([weight, first, second], gradient)
-        });
-    }
-
-    /// Updates some rows; the sparse form only those with a gradient.
-    fn descend_rows(self, [weight, first, second]: [&mut [f32]; 3], gradient: &[f32]) {
-        let Some(row) = self.row else {
-            return self.descend([weight, first, second], gradient);
-        };
-        let moments = first.chunks_mut(row).zip(second.chunks_mut(row));
-        let rows = weight.chunks_mut(row).zip(moments);
-        for ((weight, (first, second)), gradient) in rows.zip(gradient.chunks(row)) {
-            if gradient.iter().any(|number| *number != 0.) {
-                self.descend([weight, first, second], gradient);
-            }
-        }
-    }
-
-    fn descend(self, [weight, first, second]: [&mut [f32]; 3], gradient: &[f32]) {
-        let Self {
-            keep,
-            new,
-            epsilon,
-            rate,
-            root,
-            shrink,
-            row: _,
-        } = self;
-        for (((w, m), v), g) in weight.iter_mut().zip(first).zip(second).zip(gradient) {
-            *m = keep[0] * *m + new[0] * g;
-            *v = keep[1] * *v + new[1] * g * g;
-            *w = shrink * *w - rate * *m / (v.sqrt() / root + epsilon);
-        }
-    }
-}
-
 /// `sum ← keep·sum + factor·valuesᵀ·delta` on a GPU, for the rows of each product.
 #[cfg(feature = "cuda")]
 fn add_products(sum: &Tensor, products: &[Product], keep: f64, factor: f64) -> Result<()> {
@@ -417,6 +250,7 @@ fn add_product(
     keep: f64,
     factor: f64,
 ) -> Result<()> {
+    use crate::flow::input::Values;
     use crate::kernels::cuda;
     match values {
         Values::Dense { matrix, columns } => {
@@ -490,18 +324,4 @@ pub(super) fn add_packed(
             |_, _| (),
         );
     })
-}
-
-/// Calls `f` with each product and the range of its elements in the variable.
-fn each(
-    products: &[Product],
-    mut f: impl FnMut(&Product, Range<usize>) -> Result<()>,
-) -> Result<()> {
-    let mut first = 0;
-    for product in products {
-        let count = product.values.width()? * product.delta.units();
-        f(product, first..first + count)?;
-        first += count;
-    }
-    Ok(())
 }

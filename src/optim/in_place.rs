@@ -1,0 +1,195 @@
+//! Updates of `f32` on the CPU, in place and in one pass over memory.
+
+use std::ops::Range;
+
+use candle_core::Tensor;
+use rayon::prelude::*;
+
+use super::picked_rows::Scatter;
+use super::product::Product;
+use super::GRAIN;
+use crate::error::Result;
+use crate::flow::input::Values;
+use crate::kernels::with_values;
+
+/// A gradient in a form that can be applied in one pass.
+#[derive(Clone, Copy)]
+pub(super) enum Direct<'a> {
+    Whole(&'a Tensor),
+    Products(&'a [Product]),
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Sgd {
+    pub keep: f32,
+    pub new: f32,
+    pub rate: f32,
+    pub shrink: f32,
+}
+
+impl Sgd {
+    pub fn update(
+        self,
+        weight: &mut [f32],
+        velocity: &mut [f32],
+        gradient: Direct<'_>,
+    ) -> Result<()> {
+        match gradient {
+            Direct::Whole(gradient) => with_values(gradient, |gradient| {
+                let chunks = weight
+                    .par_chunks_mut(GRAIN)
+                    .zip(velocity.par_chunks_mut(GRAIN));
+                chunks.zip(gradient.par_chunks(GRAIN)).for_each(
+                    |((weight, velocity), gradient)| {
+                        velocity
+                            .iter_mut()
+                            .zip(gradient)
+                            .for_each(|(v, g)| *v = self.keep * *v + self.new * g);
+                        self.descend(velocity, weight);
+                    },
+                );
+            }),
+            Direct::Products(products) => each(products, |product, range| {
+                let (velocity, weight) = (&mut velocity[range.clone()], &mut weight[range]);
+                product.add_to(velocity, weight, self.keep, self.new, |velocity, weight| {
+                    self.descend(velocity, weight);
+                })
+            }),
+        }
+    }
+
+    fn descend(self, velocity: &[f32], weight: &mut [f32]) {
+        weight
+            .iter_mut()
+            .zip(velocity)
+            .for_each(|(w, v)| *w = self.shrink * *w - self.rate * v);
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Adam {
+    pub keep: [f32; 2],
+    pub new: [f32; 2],
+    pub epsilon: f32,
+    pub rate: f32,
+    pub root: f32,
+    pub shrink: f32,
+    /// The length of the rows that stay as they are without a gradient.
+    pub row: Option<usize>,
+}
+
+impl Adam {
+    /// Updates with `moments`, the first and the second.
+    pub fn update(
+        self,
+        weight: &mut [f32],
+        moments: [&mut [f32]; 2],
+        gradient: Direct<'_>,
+    ) -> Result<()> {
+        let [first, second] = moments;
+        match gradient {
+            Direct::Whole(gradient) => with_values(gradient, |gradient| {
+                self.descend_all([weight, first, second], gradient);
+            }),
+            Direct::Products(products) => each(products, |product, range| {
+                let here = [
+                    &mut weight[range.clone()],
+                    &mut first[range.clone()],
+                    &mut second[range.clone()],
+                ];
+                match &product.values {
+                    Values::Dense { .. } | Values::Zeros { .. } => {
+                        let mut gradient = vec![0f32; range.len()];
+                        product.add_to(&mut gradient, &mut [], 0., 1., |_, _| ())?;
+                        self.descend_all(here, &gradient);
+                        Ok(())
+                    }
+                    // Most places have a zero gradient, which is not stored.
+                    Values::OneHot {
+                        index,
+                        classes,
+                        strength,
+                    } => {
+                        let nothing = vec![0f32; product.delta.units()];
+                        Scatter::with(
+                            (index, *classes),
+                            &product.delta,
+                            *strength as f32,
+                            |scatter| {
+                                scatter.each_place(here, |place, here| {
+                                    if !scatter.meets(place) {
+                                        return self.descend_rows(here, &nothing);
+                                    }
+                                    let mut gradient = nothing.clone();
+                                    scatter.add_to(place, &mut gradient);
+                                    self.descend_rows(here, &gradient);
+                                });
+                            },
+                        )
+                    }
+                }
+            }),
+        }
+    }
+
+    /// Updates in pieces of whole rows, in parallel.
+    fn descend_all(self, [weight, first, second]: [&mut [f32]; 3], gradient: &[f32]) {
+        let row = self.row.unwrap_or(1).max(1);
+        let grain = GRAIN.div_ceil(row) * row;
+        let moments = first
+            .par_chunks_mut(grain)
+            .zip(second.par_chunks_mut(grain));
+        let chunks = weight
+            .par_chunks_mut(grain)
+            .zip(moments)
+            .zip(gradient.par_chunks(grain));
+        chunks.for_each(|((weight, (first, second)), gradient)| {
+            self.descend_rows([weight, first, second], gradient)
+        });
+    }
+
+    /// Updates some rows; the sparse form only those with a gradient.
+    fn descend_rows(self, [weight, first, second]: [&mut [f32]; 3], gradient: &[f32]) {
+        let Some(row) = self.row else {
+            return self.descend([weight, first, second], gradient);
+        };
+        let moments = first.chunks_mut(row).zip(second.chunks_mut(row));
+        let rows = weight.chunks_mut(row).zip(moments);
+        for ((weight, (first, second)), gradient) in rows.zip(gradient.chunks(row)) {
+            if gradient.iter().any(|number| *number != 0.) {
+                self.descend([weight, first, second], gradient);
+            }
+        }
+    }
+
+    fn descend(self, [weight, first, second]: [&mut [f32]; 3], gradient: &[f32]) {
+        let Self {
+            keep,
+            new,
+            epsilon,
+            rate,
+            root,
+            shrink,
+            row: _,
+        } = self;
+        for (((w, m), v), g) in weight.iter_mut().zip(first).zip(second).zip(gradient) {
+            *m = keep[0] * *m + new[0] * g;
+            *v = keep[1] * *v + new[1] * g * g;
+            *w = shrink * *w - rate * *m / (v.sqrt() / root + epsilon);
+        }
+    }
+}
+
+/// Calls `f` with each product and the range of its elements in the variable.
+fn each(
+    products: &[Product],
+    mut f: impl FnMut(&Product, Range<usize>) -> Result<()>,
+) -> Result<()> {
+    let mut first = 0;
+    for product in products {
+        let count = product.values.width()? * product.delta.units();
+        f(product, first..first + count)?;
+        first += count;
+    }
+    Ok(())
+}
