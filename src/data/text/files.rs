@@ -82,7 +82,7 @@ fn found(path: &Path) -> Result<(Vec<PathBuf>, Option<String>)> {
     };
     let none = empty.first().map_or(String::new(), |path| {
         let (count, name) = (empty.len(), printable(&path.display().to_string()));
-        format!("; {count} are empty and left out, such as {name}")
+        format!("; left out as empty: {count}, such as {name}")
     });
     let first = left_out.first().map_or(String::new(), |path| {
         let (count, name) = (left_out.len(), printable(&path.display().to_string()));
