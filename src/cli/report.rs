@@ -172,7 +172,7 @@ impl Row {
             scores: scores
                 .map(|(name, score)| (name.clone(), Measure::of(score)))
                 .collect(),
-            command: shortest(&wanted, &run.join(CONFIG))?,
+            command: shortest(&wanted, &run.join(CONFIG))? + &on_device(&summary),
             changes: serde_json::from_value(summary["changes"].clone()).unwrap_or_default(),
             ..Self::named(run, base)
         })
@@ -198,6 +198,15 @@ impl Row {
             .map_or(String::new(), |seed| format!(" --seed {seed}"));
         self.command.replace(&seed, "")
     }
+}
+
+/// The flag that repeats a run on a device of the same kind.
+fn on_device(summary: &Json) -> String {
+    let device = summary["device"].as_str().unwrap_or_default();
+    let gpu = ["cuda", "metal"]
+        .into_iter()
+        .find(|kind| device.starts_with(kind));
+    gpu.map_or(String::new(), |kind| format!(" --device {kind}"))
 }
 
 /// The rows as CSV; errors are fractions, text has bits per character.

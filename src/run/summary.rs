@@ -164,6 +164,9 @@ pub struct Summary {
     pub peak_memory_mb: Option<f64>,
     /// The number of threads.
     pub threads: usize,
+    /// The device, as in `CPU, 2 threads` or `cuda:0, NVIDIA H200`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub device: String,
     /// The rule by which the blocks learned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<RuleUsed>,
@@ -222,6 +225,7 @@ mod tests {
             seconds_per_epoch: 0.05,
             peak_memory_mb: None,
             threads: 2,
+            device: "CPU, 2 threads".into(),
             rule: Some(RuleUsed::of(Rule::Contrast)),
             labels: Labels {
                 blocks: true,

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::checkpoint::Sums;
+use super::device;
 use super::observe::metrics::Metrics;
 use super::observe::{Event, Observer};
 use super::summary::{Evaluation, Labels, RuleUsed, Summary};
@@ -55,6 +56,7 @@ impl Run {
             seconds_per_epoch: training / self.epoch.saturating_sub(first).max(1) as f64,
             peak_memory_mb: memory::peak_mb(),
             threads: rayon::current_num_threads(),
+            device: device::describe(&self.device),
             rule: Some(RuleUsed::of(self.architecture.rule())),
             labels: Labels {
                 blocks: learns && (self.sampler.uses_labels() || net.uses_labels()),
