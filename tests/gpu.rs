@@ -150,6 +150,33 @@ fn the_same_seed_gives_the_same_bits_from_one_and_from_sixteen_threads() -> Resu
     })
 }
 
+/// Rounded numbers change two steps a little, each way of rounding in its own way.
+#[test]
+fn rounded_products_are_near_those_in_32_bits() -> Result<()> {
+    with_gpu(|_| {
+        for architecture in ["progressive", "recurrent"] {
+            let run = |precision: &str| -> Result<Run> {
+                // More steps make any difference large.
+                let builder = digits(architecture).set("epochs", 1).set("batch", 5000);
+                let mut run = builder.set("precision", precision).build()?;
+                run.train_until(1, &mut ())?;
+                Ok(run)
+            };
+            let (exact, tf32, bf16) = (run("f32")?, run("tf32")?, run("bf16")?);
+            assert!(numbers(&tf32)? != numbers(&bf16)?, "{architecture}");
+            for (precision, run) in [("tf32", &tf32), ("bf16", &bf16)] {
+                let (off, name) = difference(&exact, run)?;
+                eprintln!("{off:9.1e} {name}: {architecture}, {precision}");
+                assert!(
+                    off > 0. && off < 0.3,
+                    "{architecture}, {precision}: {off:e}"
+                );
+            }
+        }
+        Ok(())
+    })
+}
+
 /// The GPU is busy for a while before each step: a step that waited for it would return
 /// later.
 #[test]

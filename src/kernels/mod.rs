@@ -39,12 +39,21 @@ pub(crate) use cpu::{add, for_rows, is_fast, with_rows, with_values, with_values
 
 use crate::error::{Error, Result};
 
-/// Sets whether the numbers of matrix products on a GPU are rounded to TensorFloat-32,
-/// for all runs of the process.
+/// How the numbers of a matrix product on a GPU are rounded; its sums have 32 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rounding {
+    None,
+    /// TensorFloat-32: 10 bits after the point.
+    Tf32,
+    /// bfloat16: 7 bits after the point.
+    Bf16,
+}
+
+/// Sets how products on a GPU round, for all runs of the process.
 #[allow(unused_variables)]
-pub(crate) fn round_products(to_tf32: bool) {
+pub(crate) fn round_products(to: Rounding) {
     #[cfg(feature = "cuda")]
-    candle_core::cuda::set_gemm_reduced_precision_f32(to_tf32);
+    cuda::round_products(to);
 }
 
 /// The free memory of a device in bytes, if it is known.

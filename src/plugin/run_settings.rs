@@ -2,6 +2,7 @@
 
 use crate::contract::sampler::NegativeSampler;
 use crate::data::DataSet;
+use crate::kernels::Rounding;
 use crate::settings::Pick;
 
 crate::choices! {
@@ -12,8 +13,23 @@ crate::choices! {
         /// As `f32`, but the numbers of a product are rounded to 10 bits after the point
         /// (TensorFloat-32); its sums have 32 bits. Faster on a GPU; not for the CPU.
         Tf32 = "tf32",
+        /// As `f32`, but the numbers of a product are rounded to 7 bits after the point
+        /// (bfloat16); its sums, the weights and the updates have 32 bits. Faster than
+        /// `tf32` on a GPU for large batches, slower for small ones; not for the CPU.
+        Bf16 = "bf16",
         /// 64 bits, with candle's own operations: slow, for checking results.
         F64 = "f64",
+    }
+}
+
+impl Precision {
+    /// How products on a GPU round.
+    pub(crate) fn rounding(self) -> Rounding {
+        match self {
+            Self::F32 | Self::F64 => Rounding::None,
+            Self::Tf32 => Rounding::Tf32,
+            Self::Bf16 => Rounding::Bf16,
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::flow::batch::Batch;
 use crate::flow::input::{Values, LABEL};
 use crate::flow::vars::Vars;
-use crate::kernels::memory;
+use crate::kernels::{memory, Rounding};
 use crate::plugin::checked::Checkable;
 use crate::plugin::config::Config;
 use crate::plugin::registry;
@@ -64,16 +64,17 @@ pub(super) struct Surroundings {
 pub(super) fn assemble(config: Config, source: Source, around: Surroundings) -> Result<Run> {
     let device = device::open(&around.device)?;
     let dtype = match config.run.precision {
-        Precision::F32 | Precision::Tf32 => DType::F32,
+        Precision::F32 | Precision::Tf32 | Precision::Bf16 => DType::F32,
         Precision::F64 => DType::F64,
     };
-    let is_rounded = config.run.precision == Precision::Tf32;
-    if is_rounded && !device.is_cuda() {
-        let expected = "f32 or f64 without a GPU; tf32 is for `--device cuda`";
+    let precision = config.run.precision;
+    if precision.rounding() != Rounding::None && !device.is_cuda() {
+        let expected = "f32 or f64 without a GPU; tf32 and bf16 are for `--device cuda`";
+        let place = "the settings";
         return Err(Error::setting(
             "precision",
-            "tf32",
-            "the settings",
+            precision.word(),
+            place,
             expected,
         ));
     }

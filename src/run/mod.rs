@@ -50,7 +50,6 @@ use crate::flow::step::Step;
 use crate::flow::vars::Vars;
 use crate::kernels;
 use crate::plugin::config::Config;
-use crate::plugin::run_settings::Precision;
 
 /// A network with its data, and the progress of its training.
 pub struct Run {
@@ -240,7 +239,7 @@ impl Run {
     /// Errors of candle.
     pub fn prepare(&self, batch: &Batch) -> Result<Batch> {
         // Every pass begins here, and another run of this process may have set it.
-        kernels::round_products(self.config.run.precision == Precision::Tf32);
+        kernels::round_products(self.config.run.precision.rounding());
         let batch = batch.to(&self.device, self.dtype)?;
         match &self.channels {
             Some(channels) => channels.standardise(&batch),

@@ -7,6 +7,7 @@
 // Matrices are stored row by row. `stride` is the distance between rows.
 
 typedef unsigned char u8;
+typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 
@@ -69,6 +70,23 @@ __device__ float squares(const float* row, u32 width, u32 threads, u32 thread) {
 
 // NaN stays NaN: it must not look like a unit that is not active.
 __device__ float relu(float x) { return x < 0.f ? 0.f : x; }
+
+// ---- products ------------------------------------------------------------------------
+
+// Rows of numbers, rounded to bfloat16 (to the nearest, of two to the even one). A block
+// for each row and 1024 columns.
+extern "C" __global__ void to_bf16(const float* x, u16* out, u32 width, u64 stride,
+                                   u64 out_stride) {
+    const float* row = x + blockIdx.x * stride;
+    u16* to = out + blockIdx.x * out_stride;
+    for (u32 part = 0; part < 4; ++part) {
+        const u32 at = blockIdx.y * 1024 + part * 256 + threadIdx.x;
+        if (at >= width) return;
+        const u32 bits = __float_as_uint(row[at]);
+        const bool is_nan = (bits & 0x7fffffffu) > 0x7f800000u;
+        to[at] = is_nan ? 0x7fff : (u16)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+    }
+}
 
 // ---- a linear map of parts -----------------------------------------------------------
 

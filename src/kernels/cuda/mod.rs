@@ -106,7 +106,7 @@ pub(crate) fn is_fast(x: &Tensor) -> bool {
 const SOURCE: &str = include_str!("kernels.cu");
 
 /// The kernels of `kernels.cu`.
-const NAMES: [&str; 34] = [
+const NAMES: [&str; 35] = [
     "adam",
     "add_to",
     "affine",
@@ -138,6 +138,7 @@ const NAMES: [&str; 34] = [
     "standardise",
     "standardised_relu",
     "sum_views",
+    "to_bf16",
     "total",
     "unit_rows",
     "with_wrong",

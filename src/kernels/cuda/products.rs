@@ -1,16 +1,46 @@
 //! Matrix products, and linear maps of parts.
 
 use std::ffi::c_void;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::cuda::cudarc::cublas::{result, sys};
 use candle_core::cuda::cudarc::driver::DeviceRepr;
-use candle_core::cuda::gemm_reduced_precision_f32;
+use candle_core::cuda::{gemm_reduced_precision_f32, set_gemm_reduced_precision_f32};
 use candle_core::Tensor;
 
 use super::{failed, launch, tiles, Gpu, Rows};
 use crate::error::Result;
+use crate::kernels::Rounding;
+
+/// Whether the numbers of our own products are rounded to bfloat16.
+static TO_BF16: AtomicBool = AtomicBool::new(false);
+
+/// Sets how products round. Those of candle's own operations are never rounded to
+/// bfloat16, but to TensorFloat-32.
+pub(crate) fn round_products(to: Rounding) {
+    set_gemm_reduced_precision_f32(to != Rounding::None);
+    TO_BF16.store(to == Rounding::Bf16, Ordering::Relaxed);
+}
+
+/// The distance of rows of bfloat16 is a multiple of it: cuBLAS reads 16 bytes at a time.
+const TOGETHER: usize = 8;
 
 impl Gpu {
+    /// The same rows, rounded to bfloat16.
+    fn rounded(&self, x: &Rows) -> Result<Rows> {
+        let stride = x.width.next_multiple_of(TOGETHER);
+        let copy = self.empty::<u8>((x.rows, stride * 2))?;
+        let address = self.address(&copy)?;
+        launch!(self, to_bf16, tiles(x.rows, x.width);
+            x.address, address, x.width as u32, x.stride as u64, stride as u64);
+        Ok(Rows {
+            address,
+            stride,
+            _copy: copy,
+            ..*x
+        })
+    }
+
     /// Computes `c ← keep·c + factor·a·b`. `a` and `b` are stored as they are, or
     /// transposed.
     pub(super) fn multiply(
@@ -34,11 +64,19 @@ impl Gpu {
             true => sys::cublasOperation_t::CUBLAS_OP_T,
             false => sys::cublasOperation_t::CUBLAS_OP_N,
         };
-        let compute = match gemm_reduced_precision_f32() {
+        let number = sys::cudaDataType_t::CUDA_R_32F;
+        let copies = match TO_BF16.load(Ordering::Relaxed) {
+            true => Some((self.rounded(a)?, self.rounded(b)?)),
+            false => None,
+        };
+        let (a, b, factors) = match &copies {
+            Some((a, b)) => (a, b, sys::cudaDataType_t::CUDA_R_16BF),
+            None => (a, b, number),
+        };
+        let compute = match gemm_reduced_precision_f32() && copies.is_none() {
             true => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
             false => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
         };
-        let number = sys::cudaDataType_t::CUDA_R_32F;
         let blas = self.device.cublas_handle();
         // SAFETY: the addresses are those of matrices of these sizes; see the top of
         // `mod.rs`.
@@ -52,10 +90,10 @@ impl Gpu {
                 inner as i32,
                 (&raw const factor).cast::<c_void>(),
                 b.address as *const c_void,
-                number,
+                factors,
                 b.stride.max(1) as i32,
                 a.address as *const c_void,
-                number,
+                factors,
                 a.stride.max(1) as i32,
                 (&raw const keep).cast::<c_void>(),
                 c as *mut c_void,
