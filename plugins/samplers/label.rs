@@ -1,5 +1,5 @@
-//! Samplers `label_overlay` and `label_concat`: the label is in the input, and a wrong
-//! label makes a negative view.
+//! Samplers `label_overlay`, `label_concat` and `label_planes`: the label is in the input,
+//! and a wrong label makes a negative view.
 
 use onward_core::candle_core::Tensor;
 use onward_core::contract::negatives::{uniform_wrong, with_predicted_wrong};
@@ -31,7 +31,9 @@ onward_core::settings! {
     ///
     /// `label_overlay` writes it over the first `C` pixels of an example of `D` numbers,
     /// so that an input is `[label (C) | pixels C..D]`, as wide as the example;
-    /// `label_concat` appends it, `[pixels (D) | label (C)]`.
+    /// `label_concat` appends it, `[pixels (D) | label (C)]`; `label_planes` adds `C`
+    /// channels to an image, `(channels + C, H, W)`, and fills that of the label, for
+    /// convolutions.
     ///
     /// The pixels are one part for all views and hypotheses, so a layer multiplies them
     /// once.
@@ -49,14 +51,25 @@ onward_core::settings! {
     }
 }
 
+/// Where the label is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Over the first pixels.
+    Overlay,
+    /// After the pixels.
+    After,
+    /// In channels of images of this shape.
+    Planes([usize; 3]),
+}
+
 struct Sampler {
     settings: Label,
     classes: usize,
-    overlay: bool,
+    place: Place,
 }
 
 impl Sampler {
-    fn new(settings: Label, context: &BuildContext, overlay: bool) -> Result<Self> {
+    fn new(settings: Label, context: &BuildContext, place: Place) -> Result<Self> {
         let (classes, width) = (context.classes, context.example.iter().product::<usize>());
         let problem = match classes {
             _ if context.tokenizer.is_some() => {
@@ -68,7 +81,7 @@ impl Sampler {
                 format!("expected one label per example, found {positions}; choose another sampler")
             }
             0 | 1 => format!("expected at least 2 classes, found {classes}"),
-            _ if overlay && width <= classes => format!(
+            _ if place == Place::Overlay && width <= classes => format!(
                 "expected examples of more than {classes} numbers, one per class, found \
                  {width}; use label_concat"
             ),
@@ -76,7 +89,7 @@ impl Sampler {
                 return Ok(Self {
                     settings,
                     classes,
-                    overlay,
+                    place,
                 })
             }
         };
@@ -87,15 +100,31 @@ impl Sampler {
     fn input(&self, batch: &Batch, label: Values, views: usize) -> Result<Input> {
         let pixels = batch.rows().clone();
         let (width, label) = (pixels.dim(1)?, label.named(LABEL));
-        if self.overlay {
-            let rest = Values::Dense {
-                matrix: pixels,
-                columns: self.classes..width,
-            };
-            return Input::new([label, rest.into()], batch.size(), views, batch.shape());
-        }
-        let parts = [Values::dense(pixels)?.into(), label];
-        Input::new(parts, batch.size(), views, &[width + self.classes])
+        let (parts, shape) = match self.place {
+            Place::Overlay => {
+                let rest = Values::Dense {
+                    matrix: pixels,
+                    columns: self.classes..width,
+                };
+                ([label, rest.into()], batch.shape().to_vec())
+            }
+            Place::After => {
+                let shape = vec![width + self.classes];
+                ([Values::dense(pixels)?.into(), label], shape)
+            }
+            Place::Planes([channels, height, width]) => {
+                let of_class = label.values.to_matrix(pixels.dtype(), batch.device())?;
+                let shape = (of_class.dim(0)?, self.classes, height * width);
+                let planes = of_class
+                    .unsqueeze(2)?
+                    .broadcast_as(shape)?
+                    .flatten_from(1)?;
+                let planes = Values::dense(planes.contiguous()?)?.named(LABEL);
+                let shape = vec![channels + self.classes, height, width];
+                ([Values::dense(pixels)?.into(), planes], shape)
+            }
+        };
+        Input::new(parts, batch.size(), views, &shape)
     }
 
     /// The label of each row, `(R, 1)`.
@@ -148,14 +177,24 @@ onward_core::register! {
     dyn NegativeSampler, "label_overlay",
     "label over the first pixels, wrong labels as negatives \
      (Hinton 2022, arXiv 2212.13345)",
-    |settings: Label, context| Ok(Box::new(Sampler::new(settings, context, true)?))
+    |settings: Label, context| Ok(Box::new(Sampler::new(settings, context, Place::Overlay)?))
 }
 
 onward_core::register! {
     dyn NegativeSampler, "label_concat",
     "label after the pixels, wrong labels as negatives \
      (nebuly-ai forward_forward; arXiv 2212.13345)",
-    |settings: Label, context| Ok(Box::new(Sampler::new(settings, context, false)?))
+    |settings: Label, context| Ok(Box::new(Sampler::new(settings, context, Place::After)?))
+}
+
+onward_core::register! {
+    dyn NegativeSampler, "label_planes",
+    "label in channels beside those of an image, wrong labels as negatives, for convolutions \
+     (Hinton 2022, arXiv 2212.13345)",
+    |settings: Label, context| {
+        let shape = context.clone().with_input(&context.example).image()?;
+        Ok(Box::new(Sampler::new(settings, context, Place::Planes(shape))?))
+    }
 }
 
 #[cfg(test)]
@@ -171,14 +210,14 @@ mod tests {
         }
     }
 
-    fn sampler(negatives: Negatives, overlay: bool) -> Sampler {
+    fn sampler(negatives: Negatives, place: Place) -> Sampler {
         Sampler {
             settings: Label {
                 negatives,
                 strength: 1.,
             },
             classes: 3,
-            overlay,
+            place,
         }
     }
 
@@ -195,7 +234,7 @@ mod tests {
 
     #[test]
     fn the_overlay_replaces_the_first_pixels() -> Result<()> {
-        let sampler = sampler(Negatives::Uniform, true);
+        let sampler = sampler(Negatives::Uniform, Place::Overlay);
         let neutral = sampler.neutral(&batch()?)?.join()?.to_vec2::<f32>()?;
         assert!(neutral[0]
             .iter()
@@ -212,11 +251,33 @@ mod tests {
 
     #[test]
     fn the_concatenated_label_leaves_the_pixels_alone() -> Result<()> {
-        let views = sampler(Negatives::Uniform, false).views(&batch()?, &never(), &step(0))?;
+        let views =
+            sampler(Negatives::Uniform, Place::After).views(&batch()?, &never(), &step(0))?;
         assert_eq!(
             views.input.join()?.to_vec2::<f32>()?[1],
             [9., 9., 9., 5., 1., 0., 0.]
         );
+        Ok(())
+    }
+
+    #[test]
+    fn the_label_fills_its_plane() -> Result<()> {
+        let batch = Batch::new(
+            Tensor::new(&[[[[9f32, 8.], [7., 6.]]]], &Device::Cpu)?,
+            vec![2],
+        )?;
+        let sampler = sampler(Negatives::Uniform, Place::Planes([1, 2, 2]));
+        let views = sampler.views(&batch, &never(), &step(0))?;
+        assert_eq!(views.input.shape(), [4, 2, 2]);
+        let rows = views.input.join()?.flatten_from(1)?.to_vec2::<f32>()?;
+        let planes = |on: usize| {
+            let plane = |class: usize| [if class == on { 1. } else { 0. }; 4];
+            [vec![9., 8., 7., 6.], (0..3).flat_map(plane).collect()].concat()
+        };
+        assert_eq!(rows[0], planes(2)); // the true label
+        assert!(rows[1] == planes(0) || rows[1] == planes(1), "{rows:?}");
+        let neutral = sampler.neutral(&batch)?.join()?.flatten_from(1)?;
+        assert_eq!(neutral.to_vec2::<f32>()?[0][4..], [1f32 / 3.; 12]);
         Ok(())
     }
 
@@ -231,7 +292,8 @@ mod tests {
                         &Device::Cpu,
                     )?)
                 });
-                let views = sampler(negatives, true).views(&batch()?, &predict, &step(index))?;
+                let views =
+                    sampler(negatives, Place::Overlay).views(&batch()?, &predict, &step(index))?;
                 let rows = views.input.join()?.to_vec2::<f32>()?;
                 for example in 0..2 {
                     let class = (0..3)
@@ -260,7 +322,8 @@ mod tests {
     fn any_class_may_be_the_true_one() -> Result<()> {
         let mut seen = [0; 3];
         for index in 0..300 {
-            let views = sampler(Negatives::Any, true).views(&batch()?, &never(), &step(index))?;
+            let views =
+                sampler(Negatives::Any, Place::Overlay).views(&batch()?, &never(), &step(index))?;
             let rows = views.input.join()?.to_vec2::<f32>()?;
             seen[(0..3).find(|&class| rows[2][class] == 1.).expect("one-hot")] += 1;
         }
@@ -279,7 +342,8 @@ mod tests {
                 &Device::Cpu,
             )?)
         });
-        let views = sampler(Negatives::Hard, true).views(&batch()?, &predict, &step(0))?;
+        let views =
+            sampler(Negatives::Hard, Place::Overlay).views(&batch()?, &predict, &step(0))?;
         assert_eq!(
             views.input.join()?.to_dtype(DType::F32)?.to_vec2::<f32>()?[2],
             [1., 0., 0., 4.]
