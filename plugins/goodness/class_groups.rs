@@ -1,7 +1,7 @@
 //! Goodness `class_groups`: each class has its own units.
 
 use onward_core::candle_core::{Tensor, D};
-use onward_core::{BuildContext, Error, GoodnessFn, Result};
+use onward_core::{Architecture, BuildContext, Error, GoodnessFn, Result};
 
 onward_core::settings! {
     /// A goodness for each class: the mean over the units that belong to it.
@@ -100,4 +100,27 @@ onward_core::register! {
     "the mean over the units of each class (CwComp 2023, arXiv 2312.12668; DeeperForward 2025)",
     |settings: ClassGroups, context| Ok(Box::new(Goodness::new(settings, context)?)),
     .presets(super::CLASSIFIER)
+}
+
+onward_core::preset! {
+    dyn Architecture, "progressive", "class_groups",
+    "four convolutions whose channels belong to classes (CwComp 2023), without augmentation",
+    r#"
+        data = "cifar-10"
+        epochs = 20
+        batch = 100
+        standardise = true
+        hidden = [100, 200, 400, 800]
+        sampler = "plain"
+        layer = { name = "conv", norm = "batch" }
+        goodness = { name = "class_groups", scale = 5.0 }
+        loss = "cross_entropy"
+        dropout = 0.2
+        normalise = "none"
+        optimiser = "adam"
+        lr = 0.001
+        weight_decay = 0.0
+        schedule = "cosine"
+        head = false
+    "#
 }

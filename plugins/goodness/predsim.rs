@@ -287,7 +287,7 @@ onward_core::preset! {
         goodness = "predsim"
         loss = "cross_entropy"
         optimiser = "adam"
-        lr = 0.0005
+        lr = 0.001
         weight_decay = 0.0
         schedule = "steps"
         dropout = 0.1
@@ -302,7 +302,7 @@ onward_core::preset! {
     "the same rule in four convolutions",
     r#"
         data = "cifar-10"
-        epochs = 60
+        epochs = 40
         batch = 128
         shift = 4
         flip = true
@@ -313,7 +313,7 @@ onward_core::preset! {
         goodness = "predsim"
         loss = "cross_entropy"
         optimiser = "adam"
-        lr = 0.0005
+        lr = 0.002
         weight_decay = 0.0
         schedule = "steps"
         normalise = "none"

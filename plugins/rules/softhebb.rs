@@ -1,0 +1,252 @@
+//! SoftHebb: units that compete learn from their own activity, without labels and
+//! without a gradient.
+
+use onward_core::candle_core::{Tensor, Var};
+use onward_core::candle_nn::Init;
+use onward_core::kernels::{self, ChannelStats};
+use onward_core::modules::conv::Convolved;
+use onward_core::modules::rectifier::Norm;
+use onward_core::settings::Positive;
+use onward_core::{
+    Architecture, BuildContext, Conv, Input, LastResult, Lesson, LocalLayer, Optimiser, Result,
+    Rule, Step,
+};
+
+onward_core::settings! {
+    /// A convolution whose units compete at each pixel, and learn by Hebb's rule.
+    ///
+    /// With `n = norm(input)` and `u = n ∗ W`, the units share out each pixel:
+    /// `p = softmax(t·u)` over the `N` units. The winner of a pixel has `y = p`, the others
+    /// `y = −p`. Summed over the pixels and the batch,
+    ///
+    /// `ΔWᵢ = Σ yᵢ·n − (Σ yᵢ·uᵢ)·Wᵢ`,
+    /// `Wᵢ ← Wᵢ + rate·|‖Wᵢ‖ − 1|^½ · ΔWᵢ / max |ΔW|`.
+    ///
+    /// `‖Wᵢ‖` converges to 1, and the unit stops to learn: one epoch is enough. The
+    /// activity is `a = pool(max(0, u − mean u)^power)`, with the mean over the units.
+    ///
+    /// | tensor   | shape                 |                                     |
+    /// |----------|-----------------------|-------------------------------------|
+    /// | input    | `(B, C, H, W)`        | `(B, H, W)` is one channel          |
+    /// | `W`      | `(N, C, field, field)`| drawn from `N(0, 25/√(C·field²))`   |
+    /// | activity | `(B, N, …)`           | half the height and width if pooled |
+    ///
+    /// # Reference
+    /// Journé, Garcia Rodriguez, Guo, Moraitis, "Hebbian Deep Learning Without Feedback",
+    /// 2023 (<https://arxiv.org/abs/2209.11883>).
+    pub struct SoftHebb {
+        /// The number of units. Default: the architecture's `hidden`.
+        units: Option<usize> = None, in 1..;
+        /// Height and width of the field, in pixels; odd.
+        field: usize = 3, in 1..=101;
+        /// `t`: how much of a pixel the best units take.
+        sharpness: f64 = 1., in Positive;
+        /// The exponent of the activity.
+        power: f64 = 1., in Positive;
+        /// How the map is made smaller.
+        pool: Pool = Pool::Max;
+        /// The standardisation of the input, by batch normalisation (`batch`) or over each
+        /// example (`group`); its mean and variance have no learned correction.
+        norm: Norm = Norm::None;
+        /// The learning rate; the optimiser's settings are those of the head.
+        rate: f64 = 0.01, in Positive;
+    }
+}
+
+onward_core::choices! {
+    /// How a map is made smaller.
+    pub enum Pool {
+        /// The largest of 4×4 pixels, every 2 pixels.
+        Max = "max",
+        /// The mean of 2×2 pixels.
+        Mean = "mean",
+        /// It is not.
+        None = "none",
+    }
+}
+
+/// The length of a vector of weights at the start.
+const LENGTH: f64 = 25.;
+/// The fraction of the running means that a step keeps.
+const KEEP: f64 = 0.99;
+
+struct Layer {
+    settings: SoftHebb,
+    conv: Conv,
+    weight: Var,
+    /// Running mean and variance of the channels of the input, for `batch`.
+    running: Option<[Var; 2]>,
+    /// What the last forward pass in training computed on the way.
+    passed: LastResult<Passed>,
+}
+
+#[derive(Clone)]
+struct Passed {
+    stats: Option<ChannelStats>,
+    /// `n`.
+    input: Tensor,
+    /// `u`.
+    sums: Convolved,
+}
+
+impl Layer {
+    fn new(settings: SoftHebb, context: &BuildContext) -> Result<Self> {
+        let (units, vars, field) = (
+            context.units_or(settings.units)?,
+            &context.vars,
+            settings.field,
+        );
+        let [channels, _, _] = context.image()?;
+        let stdev = LENGTH / ((channels * field * field) as f64).sqrt();
+        let conv = Conv::new(
+            vars,
+            channels,
+            units,
+            field,
+            1,
+            Init::Randn { mean: 0., stdev },
+        )?;
+        let weight = vars.get("weight", (units, channels, field, field), Init::Const(0.))?;
+        Ok(Self {
+            conv,
+            weight,
+            running: match settings.norm {
+                Norm::Batch => Some([
+                    vars.buffer("running_mean", channels, Init::Const(0.))?,
+                    vars.buffer("running_variance", channels, Init::Const(1.))?,
+                ]),
+                _ => None,
+            },
+            passed: LastResult::default(),
+            settings,
+        })
+    }
+
+    fn pass(&self, input: &Input, step: &Step) -> Result<Passed> {
+        let x = input.join()?;
+        let x = if x.rank() == 3 { x.unsqueeze(1)? } else { x }.contiguous()?;
+        let stats = match (&self.running, self.settings.norm) {
+            (_, Norm::None) => None,
+            (Some([mean, variance]), _) if !step.train => Some(ChannelStats {
+                mean: mean.as_detached_tensor(),
+                variance: variance.as_detached_tensor(),
+                by_row: false,
+            }),
+            (_, norm) => Some(ChannelStats::of(&x, norm == Norm::Group)?),
+        };
+        let input = match &stats {
+            // With the slope 1 it only standardises.
+            Some(stats) => {
+                let zero = Tensor::zeros(x.dim(1)?, x.dtype(), x.device())?;
+                kernels::standardised_relu(&x, Some(stats), &zero, 1.)?
+            }
+            None => x,
+        };
+        let sums = self.conv.forward(&input)?;
+        Ok(Passed { stats, input, sums })
+    }
+
+    fn activity(&self, sums: &Tensor) -> Result<Tensor> {
+        let above = sums.broadcast_sub(&sums.mean_keepdim(1)?)?.relu()?;
+        let map = match self.settings.power {
+            1. => above,
+            power => above.powf(power)?,
+        };
+        let is_small = map.dims()[2..].iter().any(|size| *size < 2);
+        Ok(match self.settings.pool {
+            _ if is_small => map,
+            Pool::None => map,
+            Pool::Mean => map.avg_pool2d(2)?,
+            // No activity is negative, so that zeros beside the map change no maximum.
+            Pool::Max => map
+                .pad_with_zeros(2, 1, 1)?
+                .pad_with_zeros(3, 1, 1)?
+                .max_pool2d_with_stride(4, 2)?,
+        })
+    }
+}
+
+/// What each unit gets of each pixel, `(B, N, H, W)`: positive for the winner.
+fn shares(sums: &Tensor, sharpness: f64) -> Result<Tensor> {
+    let best = sums.max_keepdim(1)?;
+    let exp = (sums.broadcast_sub(&best)? * sharpness)?.exp()?;
+    let shares = exp.broadcast_div(&exp.sum_keepdim(1)?)?;
+    let wins = sums.broadcast_ge(&best)?.to_dtype(sums.dtype())?;
+    Ok((shares * ((wins * 2.)? - 1.)?)?)
+}
+
+impl LocalLayer for Layer {
+    fn forward(&self, input: &Input, step: &Step) -> Result<Tensor> {
+        let passed = self.pass(input, step)?;
+        let activity = self.activity(&passed.sums.output)?.detach();
+        if step.train {
+            self.passed.put(&activity, passed);
+        }
+        Ok(activity)
+    }
+
+    fn learn(&mut self, lesson: &Lesson<'_>, _: &mut Optimiser, step: &Step) -> Result<()> {
+        let passed = self.passed.take(lesson.activity);
+        let passed = passed.map_or_else(|| self.pass(lesson.input, step), Ok)?;
+        let Passed { stats, input, sums } = &passed;
+        let y = shares(&sums.output, self.settings.sharpness)?;
+        let of_input = self.conv.gradient(input, sums, &y)?;
+        let of_units = kernels::channel_sums(&(&y * &sums.output)?)?;
+        let units = of_units.elem_count();
+        let weight = self.weight.as_detached_tensor();
+        let decay = weight.broadcast_mul(&of_units.reshape((units, 1, 1, 1))?)?;
+        let change = (of_input - decay)?;
+        let largest = (change.abs()?.max_all()? + 1e-30)?;
+        let lengths = weight.flatten_from(1)?.sqr()?.sum(1)?.sqrt()?;
+        let rates = ((lengths - 1.)?.abs()?.sqrt()? * self.settings.rate)?;
+        let rates = rates.broadcast_div(&largest)?.reshape((units, 1, 1, 1))?;
+        self.weight
+            .set(&(weight + change.broadcast_mul(&rates)?)?.detach())?;
+        if let (Some(running), Some(stats)) = (&self.running, stats) {
+            for (var, now) in running.iter().zip([&stats.mean, &stats.variance]) {
+                var.set(&((var.as_tensor() * KEEP)? + (now * (1. - KEEP))?)?.detach())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn rule(&self) -> Option<Rule> {
+        Some(Rule::NoGradient)
+    }
+
+    fn weight_images(&self) -> Result<Option<Tensor>> {
+        Ok(Some(self.conv.weight_images()))
+    }
+}
+
+onward_core::register! {
+    dyn LocalLayer, "softhebb",
+    "units that compete and learn by Hebb's rule, without labels (SoftHebb 2023, \
+     arXiv 2209.11883)",
+    |settings: SoftHebb, context| Ok(Box::new(Layer::new(settings, context)?))
+}
+
+onward_core::preset! {
+    dyn Architecture, "progressive", "softhebb",
+    "three convolutions by Hebb's rule in one epoch, then a linear probe (SoftHebb 2023)",
+    r#"
+        data = "cifar-10"
+        epochs = 1
+        batch = 10
+        standardise = true
+        hidden = [96, 384, 1536]
+        sampler = "plain"
+        layer = [
+            { name = "softhebb", norm = "batch", field = 5, power = 0.7, rate = 0.08 },
+            { name = "softhebb", norm = "batch", sharpness = 0.65, power = 1.4, rate = 0.005 },
+            { name = "softhebb", norm = "batch", sharpness = 0.25, pool = "mean" },
+        ]
+        loss = "none"
+        normalise = "none"
+        readout_from = 1000 # the last layer alone
+        probe_epochs = 10
+        head_optimiser = "adam"
+        head_lr = 0.001
+        head_weight_decay = 0.0
+    "#
+}
