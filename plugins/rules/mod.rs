@@ -4,3 +4,5 @@ mod forward_projection;
 mod layer_collaboration;
 mod pepita;
 mod scff;
+mod softhebb;
+mod trifecta;

@@ -7,6 +7,9 @@ crate::choices! {
         /// Positive views against negative views, as in Forward-Forward. A gradient is
         /// used within a block.
         Contrast = "contrast",
+        /// As contrast, with gradients that reach two neighbouring blocks, as in Trifecta:
+        /// semi-local.
+        ContrastOfPairs = "contrast of pairs",
         /// Each block has its own classifier, and learns from its loss: close to deep
         /// supervision. A gradient is used within a block; there are no negatives.
         LocalClassifier = "local classifier",
@@ -27,13 +30,14 @@ crate::choices! {
 impl Rule {
     /// Whether blocks learn to reject negative views.
     pub fn has_negatives(self) -> bool {
-        self == Self::Contrast
+        matches!(self, Self::Contrast | Self::ContrastOfPairs)
     }
 
     /// How far a gradient reaches.
     pub fn gradient(self) -> &'static str {
         match self {
             Self::Contrast | Self::LocalClassifier => "within a block",
+            Self::ContrastOfPairs => "within two blocks",
             Self::ClosedForm | Self::SecondPass | Self::NoGradient | Self::Frozen => "none",
             Self::Backpropagation => "through the network",
         }

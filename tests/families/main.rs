@@ -1,6 +1,6 @@
-//! Families of rules unlike Forward-Forward. Those of `positions`, `shortcuts` and
-//! `trifecta` are plugins of about one page that are not part of the program and show
-//! that the contract supports them; the others are built in. Every plugin passes the
+//! Families of rules unlike Forward-Forward. Those of `positions` and `shortcuts` are
+//! plugins of about one page that are not part of the program and show that the contract
+//! supports them; the others are built in. Every plugin passes the
 //! trials of `onward::conformance` and is compared with an independent program, which is
 //! quoted above the expected numbers. The quoted programs use double precision and share
 //! these lines:
@@ -32,6 +32,7 @@ mod predsim;
 mod prototypes;
 mod scff;
 mod shortcuts;
+mod softhebb;
 mod trifecta;
 
 use onward::candle_core::{DType, Device, Shape, Tensor};
