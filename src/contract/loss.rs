@@ -91,6 +91,7 @@ impl Objective {
         targets: &Targets,
     ) -> Result<(Reading, Tensor)> {
         self.check(goodness)?;
+        self.check_roles(targets.roles())?;
         #[cfg(feature = "cuda")]
         if let Some(graded) = self.grade_on_gpu(goodness, theta, targets)? {
             return Ok(graded);
@@ -157,6 +158,19 @@ impl Objective {
             "expected a goodness with {expected}, found {found:?}; choose another goodness (see: \
              onward list goodness), or another loss (see: onward show loss)"
         )))
+    }
+
+    /// Positive views alone would only make the goodness of everything larger.
+    fn check_roles(&self, roles: &[Role]) -> Result<()> {
+        let is_contrast = !matches!(self.loss, Loss::CrossEntropy | Loss::None);
+        if is_contrast && !roles.contains(&Role::Negative) {
+            let problem =
+                "expected positive and negative views, found positive ones alone; choose \
+                           a sampler that makes negative views (see: onward list sampler), or a \
+                           goodness for each class (see: onward list goodness)";
+            return Err(self.unfit(problem));
+        }
+        Ok(())
     }
 
     /// The sum over the views, each against the threshold.
