@@ -1,6 +1,6 @@
 //! A data set from folders of pictures, one for each class.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
@@ -33,8 +33,9 @@ const TEST: [&str; 2] = ["test", "testing"];
 ///
 /// If `<dir>/train/` and `<dir>/test/` exist, these are the parts, and `<dir>/val/`, if
 /// it exists, is the validation part. Their classes are matched by name. Otherwise a
-/// random sixth of all pictures is the test part; it stays the same as long as the files
-/// do. Without a folder for it, a sixth of the remaining pictures is the validation part.
+/// random sixth of the pictures of each class is the test part; it stays the same as long
+/// as the files do. Without a folder for it, a sixth of the remaining pictures of each
+/// class is the validation part.
 ///
 /// # Errors
 /// [`Error::File`] and [`Error::Data`] for folders that cannot be read or have no classes
@@ -55,38 +56,43 @@ pub fn data_set(dir: &Path, shape: [usize; 3], broken: Broken) -> Result<DataSet
         spec: &spec,
         broken,
     };
-    let (train, validation, test) = match (&parts.train, &parts.test) {
+    let (source, files, validation, test) = match (&parts.train, &parts.test) {
         (Some(train), Some(test)) => {
             let validation = parts.validation.as_deref();
-            let validation = validation.map(|dir| reader.part(dir, false)).transpose()?;
+            let validation = validation.map(|dir| reader.part(dir)).transpose()?;
             (
-                reader.part(train, true)?,
+                &**train,
+                reader.listed(train, true)?,
                 validation,
-                reader.part(test, false)?,
+                reader.part(test)?,
             )
         }
         _ => {
-            let all = reader.listed(dir, true)?.into_iter().enumerate();
-            let (test, train): (Vec<_>, Vec<_>) = all.partition(|(index, _)| index % 6 == 5);
-            let bare = |files: Vec<(usize, Listed)>| files.into_iter().map(|(_, file)| file);
+            let (files, test) = sixth(reader.listed(dir, true)?);
+            (dir, files, None, reader.read(dir, test)?)
+        }
+    };
+    let (train, validation) = match validation {
+        Some(validation) => (reader.read(source, files)?, validation),
+        None => {
+            let (train, validation) = sixth(files);
             (
-                reader.read(dir, bare(train).collect())?,
-                None,
-                reader.read(dir, bare(test).collect())?,
+                reader.read(source, train)?,
+                reader.read(source, validation)?,
             )
         }
     };
-    let (of_train, of_test) = (train.labels().len(), test.labels().len());
+    let [mut of_train, split_off, of_test] =
+        [&train, &validation, &test].map(|part| part.labels().len());
+    if parts.validation.is_none() {
+        of_train += split_off;
+    }
     if of_train < 6 || of_test == 0 {
         let found = of_train + of_test;
         let problem =
             format!("found {found} images, expected at least 6 for training and 1 for testing");
         return Err(Error::data(dir, problem));
     }
-    let (train, validation) = match validation {
-        Some(validation) => (train, validation),
-        None => train.split_last(of_train / 6),
-    };
     Ok(DataSet {
         spec,
         train: Arc::new(train),
@@ -204,6 +210,19 @@ fn classes_of(dir: &Path) -> Result<Vec<OsString>> {
 /// A picture with its class.
 type Listed = (PathBuf, u8);
 
+/// All but a sixth of the pictures of each class, and that sixth, in their order.
+fn sixth(files: Vec<Listed>) -> (Vec<Listed>, Vec<Listed>) {
+    let mut by_class: Vec<usize> = (0..files.len()).collect();
+    by_class.sort_by_key(|&index| files[index].1);
+    let chosen: BTreeSet<usize> = by_class.into_iter().skip(5).step_by(6).collect();
+    let (sixth, rest): (Vec<_>, Vec<_>) = files
+        .into_iter()
+        .enumerate()
+        .partition(|(index, _)| chosen.contains(index));
+    let bare = |files: Vec<(usize, Listed)>| files.into_iter().map(|(_, file)| file).collect();
+    (bare(rest), bare(sixth))
+}
+
 /// Reads the parts of a data set with these classes.
 struct Reader<'a> {
     classes: Vec<OsString>,
@@ -212,8 +231,8 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// The pictures of a folder of classes.
-    fn part(&self, dir: &Path, is_training: bool) -> Result<Images> {
+    /// The pictures of a folder of classes, other than the training part.
+    fn part(&self, dir: &Path) -> Result<Images> {
         if let Some(other) = classes_of(dir)?
             .into_iter()
             .find(|name| !self.classes.contains(name))
@@ -224,7 +243,7 @@ impl Reader<'_> {
             );
             return Err(Error::data(dir, problem));
         }
-        self.read(dir, self.listed(dir, is_training)?)
+        self.read(dir, self.listed(dir, false)?)
     }
 
     /// All pictures with their classes, in a fixed random order. Every class must have
@@ -389,6 +408,25 @@ mod tests {
             }
         }
         folder
+    }
+
+    #[test]
+    fn a_sixth_of_every_class_is_split_off() {
+        let classes = [0u8, 1, 0, 2, 0, 0, 1, 0, 2, 1, 1, 0, 2, 1, 1, 2, 2, 2];
+        let files = classes.iter().enumerate();
+        let files: Vec<Listed> = files
+            .map(|(i, class)| (i.to_string().into(), *class))
+            .collect();
+        let (rest, sixth) = sixth(files.clone());
+        let mut of_class: Vec<u8> = sixth.iter().map(|(_, class)| *class).collect();
+        of_class.sort_unstable();
+        assert_eq!(of_class, [0, 1, 2]);
+        // The random order stays.
+        let kept: Vec<Listed> = files
+            .into_iter()
+            .filter(|file| !sixth.contains(file))
+            .collect();
+        assert_eq!(rest, kept);
     }
 
     #[test]
