@@ -32,9 +32,14 @@ impl Cells {
             });
         };
         if grid == 0 || height % grid != 0 || width % grid != 0 {
+            let divides = |grid: &usize| height % grid == 0 && width % grid == 0;
+            let fitting = (1..=height.min(width)).filter(divides);
+            let fitting: Vec<String> = fitting.map(|grid| grid.to_string()).collect();
             let problem = format!(
-                "found activities of {height}×{width}, expected a `grid` that divides them, \
-                 not {grid}"
+                "found activities of {height}×{width}, which a `grid` of {grid} does not divide; \
+                 set the goodness's `grid` to one of {} (0 for no averages), or use images of \
+                 another size",
+                fitting.join(", ")
             );
             return Err(Error::unfit("cells", problem));
         }
