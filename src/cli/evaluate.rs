@@ -22,7 +22,7 @@ pub(super) struct Evaluate {
     data: Option<String>,
     #[command(flatten)]
     data_dir: DataDir,
-    /// Part of the data: train, validation or test.
+    /// Part of the data: train, validation, test, or all of it.
     #[arg(long, default_value = "test", value_name = "PART")]
     split: String,
     /// Evaluate a probe on each layer instead of the readouts: ridge regression from its
@@ -44,42 +44,74 @@ fn layers_as_json(scores: &[(String, Score)]) -> Vec<serde_json::Value> {
 impl Evaluate {
     pub(super) fn run(self) -> Result<()> {
         let split = self.split()?;
+        if split.is_none() && self.layers {
+            let expected = "train, validation or test for the probes of `--layers`";
+            return Err(Error::setting("split", &self.split, "--split", expected));
+        }
         let mut builder = Run::open(&self.run)?.device(&self.device.device);
         if let Some(data) = &self.data {
             builder = builder.data(data);
         }
         let run = self.data_dir.add_to(builder).build()?;
-        if self.layers {
-            let scores = run.probe_layers(split)?;
-            return match self.json {
-                true => print_json(&layers_as_json(&scores)),
-                false => print(&outcome::of_layers(split.word(), &scores)),
-            };
-        }
-        if self.data.is_some() && run.data().spec.content == Content::Text {
-            notify(format_args!(
-                "note: only the {} part of that text; for all of it: onward score {} FILE",
-                split.word(),
-                shell_word(&self.run.display().to_string())
-            ));
-        }
-        let evaluation = run.evaluate(split, Some(&run.preferred_readout()))?;
+        let readout = run.preferred_readout();
+        let (part, evaluation) = match split {
+            None => ("all", run.evaluate_all(Some(&readout))?),
+            Some(split) if self.layers => {
+                let scores = run.probe_layers(split)?;
+                return match self.json {
+                    true => print_json(&layers_as_json(&scores)),
+                    false => print(&outcome::of_layers(split.word(), &scores)),
+                };
+            }
+            Some(split) => {
+                self.say_what_is_left_out(&run, split);
+                (split.word(), run.evaluate(split, Some(&readout))?)
+            }
+        };
         if self.json {
             return print_json(&evaluation);
         }
-        print(&outcome::of_evaluation(split.word(), &evaluation))
+        print(&outcome::of_evaluation(part, &evaluation))
     }
 
-    fn split(&self) -> Result<Split> {
+    /// Other data are divided as for a training.
+    fn say_what_is_left_out(&self, run: &Run, split: Split) {
+        if self.data.is_none() {
+            return;
+        }
+        let part = split.word();
+        if run.data().spec.content == Content::Text {
+            notify(format_args!(
+                "note: only the {part} part of that text; for all of it: onward score {} FILE",
+                shell_word(&self.run.display().to_string())
+            ));
+            return;
+        }
+        let count = |split| run.data().split(split).len();
+        let all: usize = [Split::Train, Split::Validation, Split::Test]
+            .map(count)
+            .iter()
+            .sum();
+        notify(format_args!(
+            "note: only the {part} part of that data, {} of {all}; for all of it: --split all",
+            count(split)
+        ));
+    }
+
+    /// The part; `None` for all of them.
+    fn split(&self) -> Result<Option<Split>> {
         let all = [Split::Train, Split::Validation, Split::Test];
         let given = match self.split.as_str() {
             "val" | "valid" => "validation",
             "training" => "train",
+            "all" => return Ok(None),
             given => given,
         };
         let found = all.into_iter().find(|split| split.word() == given);
-        found.ok_or_else(|| {
-            Error::setting("split", &self.split, "--split", "train, validation or test")
-        })
+        let found = found.ok_or_else(|| {
+            let expected = "train, validation, test or all";
+            Error::setting("split", &self.split, "--split", expected)
+        })?;
+        Ok(Some(found))
     }
 }

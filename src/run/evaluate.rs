@@ -34,6 +34,24 @@ impl Run {
         Ok(evaluation)
     }
 
+    /// Evaluates every readout on all parts of the data together, for data that the run was
+    /// not trained on.
+    ///
+    /// # Errors
+    /// As [`Run::evaluate`].
+    pub fn evaluate_all(&self, preferred: Option<&str>) -> Result<Evaluation> {
+        let (readouts, mut total) = (self.readouts(), BTreeMap::<String, Counts>::new());
+        let mut count = 0;
+        for split in [Split::Train, Split::Validation, Split::Test] {
+            let examples = self.data.split(split);
+            count += examples.len();
+            for (name, counts) in self.count(examples, &readouts)? {
+                total.entry(name).or_default().add(&counts);
+            }
+        }
+        self.evaluation_of(&total, count, preferred)
+    }
+
     /// As [`Run::evaluate`], with these readouts only.
     pub(super) fn evaluate_by(
         &self,
@@ -42,25 +60,31 @@ impl Run {
         preferred: Option<&str>,
     ) -> Result<Evaluation> {
         let examples = self.data.split(split);
-        let place = || format!("{} part of the data", split.word());
         if examples.is_empty() {
+            let place = format!("{} part of the data", split.word());
             return Err(Error::usage(
-                place(),
+                place,
                 "is empty; there is nothing to evaluate",
             ));
         }
-        let counts = self.count(examples, readouts)?;
+        self.evaluation_of(&self.count(examples, readouts)?, examples.len(), preferred)
+    }
+
+    fn evaluation_of(
+        &self,
+        counts: &BTreeMap<String, Counts>,
+        examples: usize,
+        preferred: Option<&str>,
+    ) -> Result<Evaluation> {
         let scores = counts
             .iter()
             .map(|(name, counts)| (name.clone(), counts.score()));
         let scores: BTreeMap<String, Score> = scores.collect();
         let Some(first) = scores.keys().next().cloned() else {
-            return Err(Error::usage(
-                place(),
-                "cannot be evaluated; the network has no readout",
-            ));
+            let problem = "cannot be evaluated; the network has no readout";
+            return Err(Error::usage("the run", problem));
         };
-        let evaluation = Evaluation::of(scores, examples.len());
+        let evaluation = Evaluation::of(scores, examples);
         Ok(evaluation.by(preferred.unwrap_or(&first)))
     }
 

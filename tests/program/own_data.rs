@@ -226,6 +226,35 @@ fn predictions_are_printed_for_folders_as_text_csv_and_json() {
 }
 
 #[test]
+fn other_pictures_are_evaluated_in_part_or_all_of_them() {
+    let base = tempfile::tempdir().unwrap();
+    let [data, other, run] = ["data", "other", "run"].map(|name| base.path().join(name));
+    bars(&data, 18, 250);
+    bars(&other, 12, 250);
+    train(&folder(&data), &run, &[]);
+    let evaluate = ["evaluate", word(&run), "--json", "--data", &folder(&other)];
+    let examples = |arguments: &[&str]| {
+        let output = onward(&[&evaluate[..], arguments].concat());
+        let result: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (result["examples"].clone(), text(&output.stderr))
+    };
+    let (found, said) = examples(&[]);
+    assert_eq!(found, 4);
+    assert!(
+        said.contains("only the test part of that data, 4 of 24"),
+        "{said}"
+    );
+    let (found, said) = examples(&["--split", "all"]);
+    assert_eq!(found, 24);
+    assert!(!said.contains("note"), "{said}");
+    let message = fails(2, &["evaluate", word(&run), "--split", "all", "--layers"]);
+    assert!(
+        message.contains("train, validation or test for the probes"),
+        "{message}"
+    );
+}
+
+#[test]
 fn a_run_resumes_from_any_folder_and_with_moved_data() {
     let base = tempfile::tempdir().unwrap();
     bars(&base.path().join("data"), 12, 10);
