@@ -159,7 +159,8 @@ fn a_report_has_the_runs_sorted_and_says_which_have_no_result() {
     let [one, two, other, begun] =
         ["one", "two", "other", "begun"].map(|name| base.path().join(name));
     succeeds(&train(&one, &[]));
-    succeeds(&train(&two, &["--seed", "2"]));
+    // `1` and `1.0` are one setting.
+    succeeds(&train(&two, &["--seed", "2", "--set", "temperature=1"]));
     succeeds(&train(&other, &["--set", "lr=0.0001"]));
     succeeds(&train(&begun, &[]));
     std::fs::remove_file(begun.join("summary.json")).unwrap();

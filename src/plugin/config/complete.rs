@@ -65,6 +65,10 @@ pub(super) fn fill(
             continue;
         };
         let mut value = value.clone();
+        // `5` and `5.0` are one setting, and are written as one.
+        if let (Value::Integer(number), Some(Value::Float(_))) = (&value, &setting.default) {
+            value = Value::Float(*number as f64);
+        }
         if let Some(kind) = setting.kind {
             // Settings without a plugin's name are settings of the default plugin.
             if let (Value::Table(given), Some(default)) = (&value, &setting.default) {
