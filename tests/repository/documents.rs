@@ -6,7 +6,7 @@ use onward::cli::results_table;
 use onward::plugin::registry;
 
 /// Published figures and their sources.
-const QUOTED: [(&str, &str); 10] = [
+const QUOTED: [(&str, &str); 16] = [
     ("2.0%", "Dellaferrera and Kreiman 2022: MNIST 98.0%"),
     (
         "10.38%",
@@ -41,6 +41,27 @@ const QUOTED: [(&str, &str); 10] = [
         "48.02%",
         "nebuly-ai/optimate, 3×2000, batch 5000, 20 epochs per layer, run for this project",
     ),
+    (
+        "8.54%",
+        "Nøkland and Eidnes 2019, predsim, Fashion-MNIST, fully connected",
+    ),
+    (
+        "3.60%",
+        "Nøkland and Eidnes 2019, predsim, VGG11B, CIFAR-10",
+    ),
+    (
+        "13.78%",
+        "Sun 2025, DeeperForward, 17 layers, CIFAR-10 without augmentation",
+    ),
+    (
+        "20.51%",
+        "Sun 2025, DeeperForward, four layers, CIFAR-10 without augmentation",
+    ),
+    (
+        "21.89%",
+        "Papachristodoulou 2023, CwComp, CIFAR-10 without augmentation",
+    ),
+    ("19.7%", "Journé 2023, SoftHebb, CIFAR-10"),
 ];
 
 fn root() -> &'static Path {
