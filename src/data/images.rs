@@ -117,25 +117,8 @@ impl Examples for Images {
             .zip(values.chunks_exact_mut(channels * height * width))
             .enumerate()
         {
-            let image = self.image(index);
-            let [down, right, mirrored] = moves.as_ref().map_or([0; 3], |moves| moves[place]);
-            let (down, right) = (down as isize, right as isize);
-            let (rows, from_row) = overlap(height, down);
-            let (columns, from_column) = overlap(width, right);
-            for channel in 0..channels {
-                for row in rows.clone() {
-                    let to = (channel * height + row) * width + columns.start;
-                    let from =
-                        (channel * height + row - rows.start + from_row) * width + from_column;
-                    decode(
-                        &image[from..][..columns.len()],
-                        &mut values[to..][..columns.len()],
-                    );
-                }
-            }
-            if mirrored == 1 {
-                values.chunks_exact_mut(width).for_each(<[f32]>::reverse);
-            }
+            let by = moves.as_ref().map_or([0; 3], |moves| moves[place]);
+            moved_into(self.image(index), values, self.shape, by, decode);
         }
         let shape = (indices.len(), channels, height, width);
         let images = Tensor::from_vec(values, shape, &Device::Cpu)?;
@@ -165,7 +148,7 @@ impl Examples for Images {
 
 /// How far each image of a batch is moved: pixels down and to the right, and 1 for a
 /// mirrored image. `None` without augmentation.
-fn moves(count: usize, augment: &Augment<'_>) -> Option<Vec<[i32; 3]>> {
+pub(super) fn moves(count: usize, augment: &Augment<'_>) -> Option<Vec<[i32; 3]>> {
     let (shift, step) = (augment.shift, augment.step);
     if shift == 0 && !augment.flip {
         return None;
@@ -185,6 +168,32 @@ fn moves(count: usize, augment: &Augment<'_>) -> Option<Vec<[i32; 3]>> {
         }
     }
     Some(moves)
+}
+
+/// Copies an image to `values`, which are zeros: moved down and to the right by pixels,
+/// then mirrored if the last number is 1. `convert` writes a part of a line.
+pub(super) fn moved_into<T>(
+    image: &[T],
+    values: &mut [f32],
+    [channels, height, width]: [usize; 3],
+    [down, right, mirrored]: [i32; 3],
+    convert: impl Fn(&[T], &mut [f32]),
+) {
+    let (rows, from_row) = overlap(height, down as isize);
+    let (columns, from_column) = overlap(width, right as isize);
+    for channel in 0..channels {
+        for row in rows.clone() {
+            let to = (channel * height + row) * width + columns.start;
+            let from = (channel * height + row - rows.start + from_row) * width + from_column;
+            convert(
+                &image[from..][..columns.len()],
+                &mut values[to..][..columns.len()],
+            );
+        }
+    }
+    if mirrored == 1 {
+        values.chunks_exact_mut(width).for_each(<[f32]>::reverse);
+    }
 }
 
 /// Images whose bytes are on a GPU. Their batches are decoded and augmented there.

@@ -8,6 +8,7 @@ pub(crate) mod files;
 pub mod hub;
 pub mod idx;
 pub mod images;
+pub mod numbers;
 pub mod pictures;
 pub mod score;
 pub mod text;

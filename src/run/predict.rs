@@ -4,6 +4,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
+use serde::Serialize;
 
 use super::Run;
 use crate::contract::net::Readout;
@@ -11,7 +12,7 @@ use crate::data::{pictures, Content};
 use crate::error::{Error, Result};
 
 /// The answer of a network for one picture.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Answer {
     /// The number of the best class; `None` if nothing can be seen in the picture, such
     /// as on a blank page.
