@@ -1,0 +1,36 @@
+"""Forward-only learning: train, compare and inspect Forward-Forward networks and other local rules.
+
+>>> import onward
+>>> run = onward.train("progressive", data="digits", hidden=[50, 50], epochs=1, verbose=False)
+>>> run.error < 0.6
+True
+>>> import numpy as np
+>>> run.predict(np.zeros((3, 28, 28))).shape
+(3,)
+>>> run.weights["blocks.0.layer.weight"].shape
+(784, 50)
+
+Settings are those of the program: `onward.show("progressive")` describes them. Those of a layer, a
+goodness and so on are given with two underscores, or as a dictionary: `layer__dropout=0.1`,
+`layer={"name": "dense", "dropout": 0.1}`.
+"""
+
+from ._data import Data
+from ._plugins import list_plugins as list
+from ._plugins import show
+from ._run import Run, open_run as open, resume, train
+from ._onward import OnwardError
+
+__all__ = ["Data", "OnwardError", "Run", "list", "open", "resume", "show", "train"]
+
+
+def _program() -> None:
+    """The command `onward`."""
+    import signal
+    import sys
+
+    from . import _onward
+
+    # The program handles Ctrl-C itself.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    sys.exit(_onward.program(["onward", *sys.argv[1:]]))

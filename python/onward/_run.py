@@ -1,0 +1,298 @@
+"""Runs: trained networks with their settings, data and results."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any, Callable, Iterable, Iterator, Mapping
+
+import numpy as np
+
+from . import _onward
+from ._data import Data, _as_floats, as_examples
+
+#: A path of the file system.
+Path = str | os.PathLike[str]
+
+
+def train(
+    architecture: str,
+    data: str | Data | tuple[Any, Any] | None = None,
+    *,
+    preset: str | None = None,
+    seed: int | None = None,
+    out: Path | None = None,
+    data_dir: Path | None = None,
+    device: str = "cpu",
+    callback: Callable[[dict[str, Any]], None] | None = None,
+    verbose: bool = True,
+    **settings: Any,
+) -> Run:
+    """Trains an architecture, and evaluates it.
+
+    data: a name (`"mnist"`), `"folder:DIR"`, `"text:FILE"`, a `Data`, or a pair of examples and
+    labels. out: a new folder for the run; by default nothing is written. callback: called with a
+    dictionary after every epoch, evaluation, and at the end; an exception in it ends the training.
+    verbose: whether a line is printed after every evaluation. Other settings are those of the
+    program, with two underscores for a dot.
+
+    The same settings and seed give the same bits as the program. Ctrl-C ends the training; with
+    `out` it can be resumed.
+
+    >>> x = np.random.default_rng(1).normal(size=(300, 8))
+    >>> run = train("progressive", (x, x[:, 0] > 0), goodness="projection", hidden=[20],
+    ...             sampler="plain", epochs=20, lr=0.01, verbose=False)
+    >>> run.error < 0.3
+    True
+    """
+    given = _settings(settings)
+    if seed is not None:
+        given["seed"] = seed
+    native = None
+    if isinstance(data, str):
+        given["data"] = data
+    elif data is not None:
+        native = (data if isinstance(data, Data) else Data(data))._native
+    record = _Record(callback, verbose)
+    run, summary = _onward.train(
+        architecture, given, native, preset, out, data_dir, device, record
+    )
+    return Run(run, json.loads(summary), record.events)
+
+
+def resume(
+    folder: Path,
+    data: Data | None = None,
+    *,
+    data_dir: Path | None = None,
+    device: str = "cpu",
+    callback: Callable[[dict[str, Any]], None] | None = None,
+    verbose: bool = True,
+    **settings: Any,
+) -> Run:
+    """Continues a run in its folder, exactly where it stopped.
+
+    Settings that are given are changed on purpose, such as `epochs=40`. A run on arrays needs its
+    `data` again.
+    """
+    record = _Record(callback, verbose)
+    native = None if data is None else data._native
+    run, summary = _onward.resume(
+        folder, _settings(settings), native, data_dir, device, record
+    )
+    return Run(run, json.loads(summary), [*_lines(folder)] or record.events)
+
+
+def open_run(
+    folder: Path,
+    data: Data | None = None,
+    *,
+    with_data: bool = False,
+    data_dir: Path | None = None,
+    device: str = "cpu",
+) -> Run:
+    """Opens a run to predict, or `with_data` to evaluate it too."""
+    native = None if data is None else data._native
+    run = _onward.open(folder, with_data, native, data_dir, device)
+    summary = None
+    path = os.path.join(folder, "summary.json")
+    if os.path.exists(path):
+        with open(path, encoding="utf-8") as file:
+            summary = json.load(file)
+    return Run(run, summary, [*_lines(folder)])
+
+
+class Run:
+    """A trained network."""
+
+    def __init__(
+        self,
+        native: _onward.Run,
+        summary: dict[str, Any] | None,
+        events: list[dict[str, Any]],
+    ):
+        self._native = native
+        #: What `summary.json` says; None for a run that is not finished.
+        self.summary = summary
+        #: Every epoch and evaluation as a dictionary.
+        self.events = events
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All settings in force, with their defaults."""
+        return json.loads(self._native.settings())
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Architecture, epochs, classes, shape of an example, readouts, folder, device."""
+        return json.loads(self._native.facts())
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of the classes."""
+        return self.facts["classes"]
+
+    @property
+    def error(self) -> float:
+        """The fraction of wrong predictions on the test part."""
+        if self.summary is None:
+            raise _onward.OnwardError("the run is not finished: it has no test error")
+        return self.summary["test"]["error"]
+
+    @property
+    def metrics(self) -> dict[str, list[Any]]:
+        """One list per column, for `pandas.DataFrame(run.metrics)`: the epoch, its seconds, the loss
+        of each block, and the error of each readout on the validation part where it was evaluated.
+        """
+        rows: dict[int, dict[str, Any]] = {}
+        for event in self.events:
+            if "epoch" not in event:
+                continue
+            row = rows.setdefault(event["epoch"], {"epoch": event["epoch"]})
+            if event["event"] == "epoch":
+                row["seconds"] = event["seconds"]
+                for block in event["blocks"]:
+                    row[f"loss_{block['block']}"] = block["loss"]
+            elif event["event"] == "evaluation" and event.get("split", "validation") == "validation":
+                for name, score in event["result"]["readouts"].items():
+                    row[f"error_{name}"] = score["error"]
+        names = list(dict.fromkeys(name for row in rows.values() for name in row))
+        return {name: [row.get(name) for row in rows.values()] for name in names}
+
+    def scores(self, x: Any, readout: str | None = None) -> np.ndarray:
+        """The score of every class for each example, `(N, C)`; higher is better.
+
+        readout: `"search"`, `"head"`, `"goodness"`, …; by default the best one on the validation part.
+        """
+        rows = [
+            self._native.scores(values, shape, readout or self.facts["readout"])
+            for values, shape in self._batches(x)
+        ]
+        return np.concatenate([_array(row) for row in rows])
+
+    def predict(self, x: Any, readout: str | None = None) -> np.ndarray:
+        """The number of the predicted class of each example, `(N,)`."""
+        return self.scores(x, readout).argmax(axis=-1)
+
+    def activities(self, x: Any) -> dict[str, np.ndarray]:
+        """The activities of each layer, without a label in the input, `(N, …)`."""
+        found: dict[str, list[np.ndarray]] = {}
+        for values, shape in self._batches(x):
+            for name, activity in self._native.activities(values, shape):
+                found.setdefault(name, []).append(_array(activity))
+        return {name: np.concatenate(parts) for name, parts in found.items()}
+
+    @property
+    def weights(self) -> dict[str, np.ndarray]:
+        """A copy of every variable of the model, by name."""
+        return {name: _array(values) for name, values in self._native.weights()}
+
+    def set_weights(self, weights: Mapping[str, Any]) -> None:
+        """Replaces variables of the model; others stay."""
+        arrays = [(name, np.asarray(value)) for name, value in weights.items()]
+        self._native.set_weights([(name, _as_floats(x, name), [*x.shape]) for name, x in arrays])
+
+    def evaluate(self, part: str = "test") -> dict[str, Any]:
+        """The errors of all readouts on a part of the data: train, validation, test, or all."""
+        return json.loads(self._native.evaluate(part))
+
+    def classify(self, *files: Path) -> list[dict[str, Any]]:
+        """The class of each picture in a file, with the scores of all classes."""
+        return json.loads(self._native.classify([*files]))
+
+    def save(self, folder: Path) -> None:
+        """Writes the run to a new folder."""
+        self._native.save(folder)
+
+    def _batches(self, x: Any) -> Iterator[tuple[np.ndarray, list[int]]]:
+        x, shape = as_examples(x), self.facts["shape"]
+        size = int(np.prod(shape))
+        if int(np.prod(x.shape[1:])) != size:
+            raise _onward.OnwardError(f"x: expected examples of shape {shape}, found {list(x.shape[1:])}")
+        for start in range(0, len(x), 500):
+            part = x[start : start + 500]
+            yield _as_floats(part), [len(part), *shape]
+
+    def __repr__(self) -> str:
+        facts = self.facts
+        error = f", test error {100 * self.error:.2f}%" if self.summary else ""
+        return f"Run({facts['architecture']}, {facts['epoch']} of {facts['epochs']} epochs{error})"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{self!r}</pre>{_curves(self.metrics)}"
+
+
+class _Record:
+    """Keeps the events of a training, prints a line for each evaluation, and passes them on."""
+
+    def __init__(self, callback: Callable[[dict[str, Any]], None] | None, verbose: bool):
+        self.callback, self.verbose = callback, verbose
+        self.events: list[dict[str, Any]] = []
+        self.epochs = 0
+
+    def __call__(self, text: str) -> None:
+        event = json.loads(text)
+        if event["event"] == "epoch":
+            self.epochs = event["epochs"]
+        if event["event"] != "finished":
+            self.events.append(event)
+        if self.verbose:
+            self.say(event)
+        if self.callback is not None:
+            self.callback(event)
+
+    def say(self, event: dict[str, Any]) -> None:
+        if event["event"] == "evaluation" and event["split"] == "validation":
+            scores = event["result"]["readouts"].items()
+            errors = ", ".join(f"{100 * score['error']:.2f}% ({name})" for name, score in scores)
+            print(f"epoch {event['epoch']}/{self.epochs or '?'}: validation error {errors}", flush=True)
+        elif event["event"] == "finished":
+            test = event["summary"]["test"]
+            print(f"test error {100 * test['error']:.2f}% ({test['readout']})", flush=True)
+
+
+def _settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    named = {key.replace("__", "."): value for key, value in given.items()}
+    # Choosing a plugin resets its settings, so it comes before them.
+    return dict(sorted(named.items(), key=lambda item: item[0].count(".")))
+
+
+def _array(values: tuple[bytes, list[int]]) -> np.ndarray:
+    data, shape = values
+    return np.frombuffer(data, dtype=np.float32).reshape(shape).copy()
+
+
+def _lines(folder: Path) -> Iterator[dict[str, Any]]:
+    path = os.path.join(folder, "metrics.jsonl")
+    if os.path.exists(path):
+        with open(path, encoding="utf-8") as file:
+            yield from (json.loads(line) for line in file if line.strip())
+
+
+def _curves(metrics: Mapping[str, Iterable[Any]]) -> str:
+    """The errors over the epochs as an SVG."""
+    width, height = 360, 120
+    epochs, lines = list(metrics.get("epoch", [])), []
+    curves = {name: values for name, values in metrics.items() if name.startswith("error_")}
+    top = max((value for values in curves.values() for value in values if value is not None), default=0)
+    if not top or len(epochs) < 2:
+        return ""
+    for index, (name, values) in enumerate(curves.items()):
+        colour = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd")[index % 4]
+        points = [
+            f"{width * (epoch - epochs[0]) / (epochs[-1] - epochs[0]):.1f},"
+            f"{height * (1 - value / top):.1f}"
+            for epoch, value in zip(epochs, values)
+            if value is not None
+        ]
+        lines.append(
+            f'<polyline fill="none" stroke="{colour}" points="{" ".join(points)}"/>'
+            f'<text x="{width + 8}" y="{14 + 16 * index}" fill="{colour}" font-size="12">'
+            f"{name.removeprefix('error_')}</text>"
+        )
+    return (
+        f'<svg width="{width + 90}" height="{height + 20}" viewBox="-4 -8 {width + 90} {height + 24}" '
+        f'role="img" aria-label="validation error of each readout"><path d="M0 0V{height}H{width}" '
+        f'fill="none" stroke="#888"/><text x="4" y="4" font-size="11" fill="#888">{100 * top:.1f}%</text>'
+        f"{''.join(lines)}</svg>"
+    )
