@@ -372,7 +372,8 @@ mod tests {
         let one_view = Targets::new(vec![Role::Positive])?;
         for (loss, expected) in [
             (Loss::CrossEntropy, "column per class"),
-            (Loss::Symmetric, "one negative view"),
+            (Loss::Symmetric, "positive ones alone"),
+            (Loss::Logistic, "positive ones alone"),
         ] {
             let error = objective(loss, 1.)
                 .grade(&goodness, 0., &one_view)
@@ -382,6 +383,10 @@ mod tests {
                 "{error}"
             );
         }
+        let three = Targets::new(vec![Role::Positive, Role::Negative, Role::Negative])?;
+        let goodness = Tensor::new(&[1f32, 2., 3.], &Device::Cpu)?;
+        let error = objective(Loss::Symmetric, 1.).grade(&goodness, 0., &three);
+        assert!(error.unwrap_err().to_string().contains("one negative view"));
         let columns = Tensor::new(&[[1f32, 2.]], &Device::Cpu)?;
         let error = objective(Loss::CrossEntropy, 1.)
             .grade(&columns, 0., &one_view)

@@ -82,6 +82,12 @@ pub fn data_set(dir: &Path, shape: [usize; 3], broken: Broken) -> Result<DataSet
             )
         }
     };
+    let learned: BTreeSet<u8> = train.labels().iter().copied().collect();
+    if let Some(lost) = (0..spec.classes.len()).find(|class| !learned.contains(&(*class as u8))) {
+        let name = &spec.classes[lost];
+        let problem = format!("of the class `{name}` no picture is left to learn from");
+        return Err(Error::data(dir, problem));
+    }
     let [mut of_train, split_off, of_test] =
         [&train, &validation, &test].map(|part| part.labels().len());
     if parts.validation.is_none() {
@@ -210,9 +216,15 @@ fn classes_of(dir: &Path) -> Result<Vec<OsString>> {
 /// A picture with its class.
 type Listed = (PathBuf, u8);
 
-/// All but a sixth of the pictures of each class, and that sixth, in their order.
+/// All but a sixth of the pictures of each class, and that sixth, in their order. The
+/// only picture of a class is not split off.
 fn sixth(files: Vec<Listed>) -> (Vec<Listed>, Vec<Listed>) {
+    let mut sizes = BTreeMap::new();
+    files
+        .iter()
+        .for_each(|(_, class)| *sizes.entry(*class).or_insert(0) += 1);
     let mut by_class: Vec<usize> = (0..files.len()).collect();
+    by_class.retain(|&index| sizes[&files[index].1] > 1);
     by_class.sort_by_key(|&index| files[index].1);
     let chosen: BTreeSet<usize> = by_class.into_iter().skip(5).step_by(6).collect();
     let (sixth, rest): (Vec<_>, Vec<_>) = files
@@ -321,12 +333,6 @@ impl Reader<'_> {
                 dir.display()
             ));
         }
-        let lost = |class: &u8| !labels.contains(class);
-        if let Some((_, class)) = files.iter().find(|(_, class)| lost(class)) {
-            let name = &self.spec.classes[usize::from(*class)];
-            let problem = format!("of the class `{name}` no picture is left");
-            return Err(Error::data(dir, problem));
-        }
         let shape = [self.spec.shape[0], self.spec.shape[1], self.spec.shape[2]];
         Images::new(pixels, labels, shape)
     }
@@ -412,6 +418,10 @@ mod tests {
 
     #[test]
     fn a_sixth_of_every_class_is_split_off() {
+        let alone: Vec<Listed> = (0..20)
+            .map(|class| (format!("{class}").into(), class))
+            .collect();
+        assert!(sixth(alone).1.is_empty());
         let classes = [0u8, 1, 0, 2, 0, 0, 1, 0, 2, 1, 1, 0, 2, 1, 1, 2, 2, 2];
         let files = classes.iter().enumerate();
         let files: Vec<Listed> = files
