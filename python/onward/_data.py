@@ -79,6 +79,11 @@ def as_examples(x: Any, what: str = "x") -> np.ndarray:
         raise _onward.OnwardError(
             f"{what}: expected examples (N, …), found shape {x.shape}; one example is x[None]"
         )
+    if x.ndim == 4 and x.shape[3] in (3, 4) and x.shape[1] not in (1, 3, 4):
+        raise _onward.OnwardError(
+            f"{what}: expected images (N, C, H, W), found shape {x.shape}; if the channels are last: "
+            "x.transpose(0, 3, 1, 2)"
+        )
     return x[:, None] if x.ndim == 3 else x
 
 

@@ -5,6 +5,8 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyString};
 
+use crate::OnwardError;
+
 /// A setting from Python: a number, a word, a truth value, a list or a dictionary.
 pub fn setting(key: &str, value: &Bound<'_, PyAny>) -> PyResult<Value> {
     // A truth value is a whole number too.
@@ -12,7 +14,9 @@ pub fn setting(key: &str, value: &Bound<'_, PyAny>) -> PyResult<Value> {
         return Ok(Value::Boolean(value.is_true()));
     }
     if value.cast::<PyInt>().is_ok() {
-        return Ok(Value::Integer(value.extract()?));
+        let number = value.extract();
+        let too_large = |_| OnwardError::new_err(format!("setting `{key}`: {value} is too large"));
+        return Ok(Value::Integer(number.map_err(too_large)?));
     }
     if value.cast::<PyFloat>().is_ok() {
         return Ok(Value::Float(value.extract()?));
@@ -29,15 +33,15 @@ pub fn setting(key: &str, value: &Bound<'_, PyAny>) -> PyResult<Value> {
         }
         return Ok(Value::Table(table));
     }
+    if let Ok(items) = value.try_iter() {
+        let items = items.map(|item| setting(key, &item?));
+        return Ok(Value::Array(items.collect::<PyResult<_>>()?));
+    }
     // Numbers of NumPy, paths.
     for method in ["__index__", "__float__", "__fspath__"] {
         if value.hasattr(method)? {
             return setting(key, &value.call_method0(method)?);
         }
-    }
-    if let Ok(items) = value.try_iter() {
-        let items = items.map(|item| setting(key, &item?));
-        return Ok(Value::Array(items.collect::<PyResult<_>>()?));
     }
     let found = value.get_type().name()?;
     Err(PyTypeError::new_err(format!(

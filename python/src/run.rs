@@ -72,6 +72,14 @@ fn tensor(array: &Bound<'_, PyAny>, shape: Vec<usize>) -> PyResult<Tensor> {
     Tensor::from_vec(values, shape, &Device::Cpu).map_err(|error| raised(error.into()))
 }
 
+/// Examples as the run reads them: tokens of text are whole numbers.
+fn of(run: &onward::Run, examples: Tensor) -> onward::Result<Tensor> {
+    Ok(match run.data().text {
+        Some(_) => examples.to_dtype(DType::U32)?,
+        None => examples,
+    })
+}
+
 /// The numbers of a tensor as bytes in the order of the processor.
 fn values(tensor: &Tensor) -> onward::Result<Numbers> {
     let flat = tensor
@@ -134,7 +142,7 @@ impl Run {
         readout: String,
     ) -> PyResult<Array> {
         let examples = tensor(examples, shape)?;
-        let found = self.with(py, |run| values(&run.scores(examples, &readout)?))?;
+        let found = self.with(py, |run| values(&run.scores(of(run, examples)?, &readout)?))?;
         Ok(array(py, found))
     }
 
@@ -147,7 +155,7 @@ impl Run {
     ) -> PyResult<Vec<(String, Array)>> {
         let examples = tensor(examples, shape)?;
         let found = self.with(py, |run| {
-            let activities = run.activities(examples)?.into_iter();
+            let activities = run.activities(of(run, examples)?)?.into_iter();
             activities
                 .map(|(name, activity)| Ok((name, values(&activity)?)))
                 .collect()

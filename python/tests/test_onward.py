@@ -61,6 +61,17 @@ def test_scores_activities_and_predictions(run):
     assert np.allclose(run.scores(bytes_), run.scores(bytes_ / 255), atol=1e-4)
 
 
+def test_settings_may_be_dictionaries_and_numbers_of_numpy():
+    settings = dict(hidden=np.array([30]), layer={"name": "dense", "dropout": 0.1}, epochs=np.int64(1))
+    run = onward.train("progressive", digits(60), verbose=False, **settings)
+    assert run.settings["hidden"] == [30] and run.settings["layer"]["dropout"] == 0.1
+
+
+def test_text_is_read_as_tokens():
+    run = onward.train("nlp", data="fables", hidden=[20], epochs=1, verbose=False)
+    assert run.scores(np.zeros((2, 10), int), "head").shape == (2, len(run.classes))
+
+
 def test_weights_go_out_and_in(run):
     name = "blocks.0.layer.weight"
     before = run.weights[name]
@@ -148,6 +159,8 @@ def test_wrong_settings_are_exceptions_with_their_parts():
         onward.train("progressive", data="digits", lrr=0.1)
     with pytest.raises(TypeError, match="setting `lr`: .*found object"):
         onward.train("progressive", data="digits", lr=object())
+    with pytest.raises(onward.OnwardError, match="setting `epochs`: .* is too large"):
+        onward.train("progressive", data="digits", epochs=10**30)
     with pytest.raises((OSError, onward.OnwardError), match="missing"):
         onward.open("missing")
 
@@ -161,6 +174,7 @@ def test_wrong_settings_are_exceptions_with_their_parts():
         (np.array([["a"], ["b"]]), [0, 1], "expected numbers"),
         (np.zeros((2, 3)), [0.5, 1.0], "whole numbers or names"),
         (np.zeros((2, 3)), [0, -1], "0 or more"),
+        (np.zeros((2, 9, 9, 3)), [0, 1], "if the channels are last"),
     ],
 )
 def test_wrong_arrays_are_exceptions(x, y, said):
