@@ -139,7 +139,7 @@ onward_core::preset! {
         standardise = true
         hidden = [32, 128, 512]
         sampler = "plain"
-        layer = { name = "conv", norm = "batch" }
+        layer = { name = "conv", norm = "batch", field = 5 }
         goodness = [{ name = "cafo", grid = 14 }, { name = "cafo", grid = 7 }, "cafo"]
         normalise = "none"
         readout_from = 1
