@@ -22,7 +22,7 @@ onward_core::settings! {
     /// `ΔWᵢ = Σ yᵢ·n − (Σ yᵢ·uᵢ)·Wᵢ`,
     /// `Wᵢ ← Wᵢ + rate·|‖Wᵢ‖ − 1|^½ · ΔWᵢ / max |ΔW|`.
     ///
-    /// `‖Wᵢ‖` converges to 1, and the unit stops to learn: one epoch is enough. The
+    /// `‖Wᵢ‖` converges to 1, and the unit stops learning: one epoch is enough. The
     /// activity is `a = pool(max(0, u − mean u)^power)`, with the mean over the units.
     ///
     /// | tensor   | shape                 |                                     |
@@ -48,7 +48,7 @@ onward_core::settings! {
         /// The standardisation of the input, by batch normalisation (`batch`) or over each
         /// example (`group`); its mean and variance have no learned correction.
         norm: Norm = Norm::None;
-        /// The learning rate; the optimiser's settings are those of the head.
+        /// The learning rate; `lr` and `optimiser` do not change this layer.
         rate: f64 = 0.01, in Positive;
     }
 }
@@ -73,7 +73,6 @@ const KEEP: f64 = 0.99;
 struct Layer {
     settings: SoftHebb,
     conv: Conv,
-    weight: Var,
     /// Running mean and variance of the channels of the input, for `batch`.
     running: Option<[Var; 2]>,
     /// What the last forward pass in training computed on the way.
@@ -106,10 +105,8 @@ impl Layer {
             1,
             Init::Randn { mean: 0., stdev },
         )?;
-        let weight = vars.get("weight", (units, channels, field, field), Init::Const(0.))?;
         Ok(Self {
             conv,
-            weight,
             running: match settings.norm {
                 Norm::Batch => Some([
                     vars.buffer("running_mean", channels, Init::Const(0.))?,
@@ -193,14 +190,15 @@ impl LocalLayer for Layer {
         let of_input = self.conv.gradient(input, sums, &y)?;
         let of_units = kernels::channel_sums(&(&y * &sums.output)?)?;
         let units = of_units.elem_count();
-        let weight = self.weight.as_detached_tensor();
+        let weight = self.conv.weight().as_detached_tensor();
         let decay = weight.broadcast_mul(&of_units.reshape((units, 1, 1, 1))?)?;
         let change = (of_input - decay)?;
         let largest = (change.abs()?.max_all()? + 1e-30)?;
         let lengths = weight.flatten_from(1)?.sqr()?.sum(1)?.sqrt()?;
         let rates = ((lengths - 1.)?.abs()?.sqrt()? * self.settings.rate)?;
         let rates = rates.broadcast_div(&largest)?.reshape((units, 1, 1, 1))?;
-        self.weight
+        self.conv
+            .weight()
             .set(&(weight + change.broadcast_mul(&rates)?)?.detach())?;
         if let (Some(running), Some(stats)) = (&self.running, stats) {
             for (var, now) in running.iter().zip([&stats.mean, &stats.variance]) {

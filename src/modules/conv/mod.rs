@@ -105,6 +105,11 @@ impl Conv {
         self.weight.1.as_detached_tensor()
     }
 
+    /// The variable of the kernels, for a rule of one's own.
+    pub fn weight(&self) -> &Var {
+        &self.weight.1
+    }
+
     /// The number of kernels, `N`.
     pub fn units(&self) -> usize {
         self.weight.1.dims()[0]
