@@ -22,6 +22,9 @@ pub(crate) const EVALUATION_BATCH: usize = 500;
 /// The activities of one layer that an evaluation computes at a time, at most.
 const ACTIVITIES: usize = 1 << 27;
 
+/// What is wrong with data without examples.
+const NOTHING: &str = "is empty; there is nothing to evaluate";
+
 impl Run {
     /// Evaluates every readout on a part of the data. The result is reported for the
     /// readout `preferred`, by default the first one.
@@ -49,7 +52,10 @@ impl Run {
                 total.entry(name).or_default().add(&counts);
             }
         }
-        self.evaluation_of(&total, count, preferred)
+        if count == 0 {
+            return Err(Error::usage("the data", NOTHING));
+        }
+        evaluation(&total, count, preferred)
     }
 
     /// As [`Run::evaluate`], with these readouts only.
@@ -62,30 +68,9 @@ impl Run {
         let examples = self.data.split(split);
         if examples.is_empty() {
             let place = format!("{} part of the data", split.word());
-            return Err(Error::usage(
-                place,
-                "is empty; there is nothing to evaluate",
-            ));
+            return Err(Error::usage(place, NOTHING));
         }
-        self.evaluation_of(&self.count(examples, readouts)?, examples.len(), preferred)
-    }
-
-    fn evaluation_of(
-        &self,
-        counts: &BTreeMap<String, Counts>,
-        examples: usize,
-        preferred: Option<&str>,
-    ) -> Result<Evaluation> {
-        let scores = counts
-            .iter()
-            .map(|(name, counts)| (name.clone(), counts.score()));
-        let scores: BTreeMap<String, Score> = scores.collect();
-        let Some(first) = scores.keys().next().cloned() else {
-            let problem = "cannot be evaluated; the network has no readout";
-            return Err(Error::usage("the run", problem));
-        };
-        let evaluation = Evaluation::of(scores, examples);
-        Ok(evaluation.by(preferred.unwrap_or(&first)))
+        evaluation(&self.count(examples, readouts)?, examples.len(), preferred)
     }
 
     /// Counts the wrong predictions of some readouts and, for text, the bits.
@@ -208,6 +193,24 @@ impl Run {
         let found = found.unwrap_or_default().into_iter();
         found.map(|(name, counts)| (name, counts.score())).collect()
     }
+}
+
+/// The scores of these counts, reported for `preferred`, by default the first readout.
+fn evaluation(
+    counts: &BTreeMap<String, Counts>,
+    examples: usize,
+    preferred: Option<&str>,
+) -> Result<Evaluation> {
+    let scores = counts
+        .iter()
+        .map(|(name, counts)| (name.clone(), counts.score()));
+    let scores: BTreeMap<String, Score> = scores.collect();
+    let Some(first) = scores.keys().next().cloned() else {
+        let problem = "cannot be evaluated; the network has no readout";
+        return Err(Error::usage("the run", problem));
+    };
+    let evaluation = Evaluation::of(scores, examples);
+    Ok(evaluation.by(preferred.unwrap_or(&first)))
 }
 
 /// Returns `−ln p` of each label under log-probabilities `(B, C)`; refuses scores that
