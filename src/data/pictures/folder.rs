@@ -7,6 +7,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::parts::Parts;
 use super::{example, open, FORMATS};
 use crate::data::images::Images;
 use crate::data::{Content, DataSet, ExampleSpec, Framing};
@@ -22,11 +23,6 @@ crate::choices! {
         Skip = "skip",
     }
 }
-
-/// The names of the folders of each part, in small letters.
-const TRAINING: [&str; 2] = ["train", "training"];
-const VALIDATION: [&str; 4] = ["val", "valid", "validation", "dev"];
-const TEST: [&str; 2] = ["test", "testing"];
 
 /// Reads a data set from folders, one per class: `<dir>/<class>/<picture>`, resized to
 /// `shape`.
@@ -108,55 +104,6 @@ pub fn data_set(dir: &Path, shape: [usize; 3], broken: Broken) -> Result<DataSet
     })
 }
 
-/// The folders of the parts.
-struct Parts {
-    train: Option<PathBuf>,
-    validation: Option<PathBuf>,
-    test: Option<PathBuf>,
-}
-
-impl Parts {
-    fn of(dir: &Path) -> Result<Self> {
-        let folders = folders_in(dir)?;
-        let find = |names: &[&str]| {
-            let is_one =
-                |name: &&OsString| names.contains(&name.to_string_lossy().to_lowercase().as_str());
-            folders.iter().find(is_one).map(|name| dir.join(name))
-        };
-        let parts = Self {
-            train: find(&TRAINING),
-            validation: find(&VALIDATION),
-            test: find(&TEST),
-        };
-        // A class may be called `test`; a part alone is a mistake if it holds classes.
-        let holds_classes = |part: &Option<PathBuf>| {
-            let found = part.as_ref().map(|dir| folders_in(dir));
-            matches!(found, Some(Ok(found)) if !found.is_empty())
-        };
-        match (&parts.train, &parts.test) {
-            (Some(_), None) if holds_classes(&parts.train) => {
-                let other = match &parts.validation {
-                    Some(other) => format!(
-                        "; rename {} to test, or move its pictures to the training part",
-                        other.display()
-                    ),
-                    None => "; add one, or name the training folder itself, of which a sixth \
-                             is then the test part"
-                        .into(),
-                };
-                let problem = format!("has a training part, but no folder `test`{other}");
-                Err(Error::data(dir, problem))
-            }
-            (Some(_), Some(_)) => Ok(parts),
-            _ => Ok(Self {
-                train: None,
-                validation: None,
-                test: None,
-            }),
-        }
-    }
-}
-
 /// Why these folders are not classes.
 fn no_classes(dir: &Path, classes: &[OsString]) -> String {
     let problem = format!(
@@ -201,7 +148,7 @@ fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn folders_in(dir: &Path) -> Result<Vec<OsString>> {
+pub(super) fn folders_in(dir: &Path) -> Result<Vec<OsString>> {
     let folders = entries(dir)?.into_iter().filter(|path| path.is_dir());
     Ok(folders
         .filter_map(|path| path.file_name().map(Into::into))

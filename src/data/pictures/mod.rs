@@ -3,6 +3,7 @@
 mod colours;
 mod folder;
 mod object;
+mod parts;
 
 use std::io::Cursor;
 use std::path::Path;

@@ -1,0 +1,65 @@
+//! The folders of the training, validation and test part.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use super::folder::folders_in;
+use crate::error::{Error, Result};
+
+/// The names of the folders of each part, in small letters.
+const TRAINING: [&str; 2] = ["train", "training"];
+const VALIDATION: [&str; 4] = ["val", "valid", "validation", "dev"];
+const TEST: [&str; 2] = ["test", "testing"];
+
+/// The folders of the parts.
+pub(super) struct Parts {
+    pub train: Option<PathBuf>,
+    pub validation: Option<PathBuf>,
+    pub test: Option<PathBuf>,
+}
+
+impl Parts {
+    /// Finds them in a folder; none if it holds classes instead.
+    ///
+    /// # Errors
+    /// [`Error::Data`] for a training part without a test part; [`Error::File`].
+    pub fn of(dir: &Path) -> Result<Self> {
+        let folders = folders_in(dir)?;
+        let find = |names: &[&str]| {
+            let is_one =
+                |name: &&OsString| names.contains(&name.to_string_lossy().to_lowercase().as_str());
+            folders.iter().find(is_one).map(|name| dir.join(name))
+        };
+        let parts = Self {
+            train: find(&TRAINING),
+            validation: find(&VALIDATION),
+            test: find(&TEST),
+        };
+        // A class may be called `test`; a part alone is a mistake if it holds classes.
+        let holds_classes = |part: &Option<PathBuf>| {
+            let found = part.as_ref().map(|dir| folders_in(dir));
+            matches!(found, Some(Ok(found)) if !found.is_empty())
+        };
+        match (&parts.train, &parts.test) {
+            (Some(_), None) if holds_classes(&parts.train) => {
+                let other = match &parts.validation {
+                    Some(other) => format!(
+                        "; rename {} to test, or move its pictures to the training part",
+                        other.display()
+                    ),
+                    None => "; add one, or name the training folder itself, of which a sixth \
+                             is then the test part"
+                        .into(),
+                };
+                let problem = format!("has a training part, but no folder `test`{other}");
+                Err(Error::data(dir, problem))
+            }
+            (Some(_), Some(_)) => Ok(parts),
+            _ => Ok(Self {
+                train: None,
+                validation: None,
+                test: None,
+            }),
+        }
+    }
+}
