@@ -60,7 +60,7 @@ class Data:
             and len(self.classes) <= 256
         )
         arrays = [
-            (_as_bytes(x) if are_bytes else _as_floats(x, name), y)
+            (_as_bytes(x) if are_bytes else as_floats(x, name), y)
             for name, (x, y) in ((name, parts[name]) for name in self.sizes)
         ]
         self._native = _onward.Data([*self.shape], [*self.classes], are_bytes, *arrays)
@@ -68,6 +68,13 @@ class Data:
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name}={size}" for name, size in self.sizes.items())
         return f"Data(shape={self.shape}, classes={self.classes}, {sizes})"
+
+
+def native(data: Data | Pair | None) -> _onward.Data | None:
+    """What the native part takes."""
+    if data is None:
+        return None
+    return (data if isinstance(data, Data) else Data(data))._native
 
 
 def as_examples(x: Any, what: str = "x") -> np.ndarray:
@@ -91,9 +98,10 @@ def _as_bytes(x: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(x).reshape(-1)
 
 
-def _as_floats(x: np.ndarray, what: str = "x") -> np.ndarray:
-    scale = np.float32(255) if x.dtype == np.uint8 else np.float32(1)
-    values = np.ascontiguousarray(x, dtype=np.float32).reshape(-1) / scale
+def as_floats(x: np.ndarray, what: str = "x") -> np.ndarray:
+    values = np.ascontiguousarray(x, dtype=np.float32).reshape(-1)
+    if x.dtype == np.uint8:
+        values /= 255
     if not np.isfinite(values).all():
         at = int(np.flatnonzero(~np.isfinite(values))[0]) // max(1, int(np.prod(x.shape[1:])))
         raise _onward.OnwardError(f"{what}: example {at} has a value that is not finite")

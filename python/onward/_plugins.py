@@ -39,8 +39,8 @@ def show(name: str) -> None:
     for plugin in named:
         print(f"{plugin['kind']} {plugin['name']}: {' '.join(plugin['about'].split())}")
         for setting in plugin["settings"]:
-            default = setting["default"]
-            print(f"  {setting['key']} = {'not set' if default is None else repr(default)}")
+            default = "not set" if setting["default"] is None else repr(setting["default"])
+            print(f"  {setting['key']} = {default}")
             help_text = " ".join(setting["help"].split())
             for text in (help_text, f"Allowed: {setting['allowed']}."):
                 print(textwrap.fill(text, 96, initial_indent=" " * 6, subsequent_indent=" " * 6))

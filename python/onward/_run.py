@@ -9,7 +9,7 @@ from typing import Any, Callable, Iterable, Iterator, Mapping
 import numpy as np
 
 from . import _onward
-from ._data import Data, _as_floats, as_examples
+from ._data import Data, Pair, as_examples, as_floats, native
 
 #: A path of the file system.
 Path = str | os.PathLike[str]
@@ -17,7 +17,7 @@ Path = str | os.PathLike[str]
 
 def train(
     architecture: str,
-    data: str | Data | tuple[Any, Any] | None = None,
+    data: str | Data | Pair | None = None,
     *,
     preset: str | None = None,
     seed: int | None = None,
@@ -48,21 +48,21 @@ def train(
     given = _settings(settings)
     if seed is not None:
         given["seed"] = seed
-    native = None
+    arrays = None
     if isinstance(data, str):
         given["data"] = data
-    elif data is not None:
-        native = (data if isinstance(data, Data) else Data(data))._native
+    else:
+        arrays = native(data)
     record = _Record(callback, verbose)
     run, summary = _onward.train(
-        architecture, given, native, preset, out, data_dir, device, record
+        architecture, given, arrays, preset, out, data_dir, device, record
     )
     return Run(run, json.loads(summary), record.events)
 
 
 def resume(
     folder: Path,
-    data: Data | None = None,
+    data: Data | Pair | None = None,
     *,
     data_dir: Path | None = None,
     device: str = "cpu",
@@ -76,24 +76,22 @@ def resume(
     `data` again.
     """
     record = _Record(callback, verbose)
-    native = None if data is None else data._native
     run, summary = _onward.resume(
-        folder, _settings(settings), native, data_dir, device, record
+        folder, _settings(settings), native(data), data_dir, device, record
     )
     return Run(run, json.loads(summary), [*_lines(folder)] or record.events)
 
 
 def open_run(
     folder: Path,
-    data: Data | None = None,
+    data: Data | Pair | None = None,
     *,
     with_data: bool = False,
     data_dir: Path | None = None,
     device: str = "cpu",
 ) -> Run:
     """Opens a run to predict, or `with_data` to evaluate it too."""
-    native = None if data is None else data._native
-    run = _onward.open(folder, with_data, native, data_dir, device)
+    run = _onward.open(folder, with_data, native(data), data_dir, device)
     summary = None
     path = os.path.join(folder, "summary.json")
     if os.path.exists(path):
@@ -164,11 +162,10 @@ class Run:
 
         readout: `"search"`, `"head"`, `"goodness"`, …; by default the best one on the validation part.
         """
-        rows = [
-            self._native.scores(values, shape, readout or self.facts["readout"])
-            for values, shape in self._batches(x)
-        ]
-        return np.concatenate([_array(row) for row in rows])
+        readout = readout or self.facts["readout"]
+        batches = self._batches(x)
+        scores = [self._native.scores(values, shape, readout) for values, shape in batches]
+        return np.concatenate([_array(part) for part in scores])
 
     def predict(self, x: Any, readout: str | None = None) -> np.ndarray:
         """The number of the predicted class of each example, `(N,)`."""
@@ -190,7 +187,7 @@ class Run:
     def set_weights(self, weights: Mapping[str, Any]) -> None:
         """Replaces variables of the model; others stay."""
         arrays = [(name, np.asarray(value)) for name, value in weights.items()]
-        self._native.set_weights([(name, _as_floats(x, name), [*x.shape]) for name, x in arrays])
+        self._native.set_weights([(name, as_floats(x, name), [*x.shape]) for name, x in arrays])
 
     def evaluate(self, part: str = "test") -> dict[str, Any]:
         """The errors of all readouts on a part of the data: train, validation, test, or all."""
@@ -211,7 +208,7 @@ class Run:
             raise _onward.OnwardError(f"x: expected examples of shape {shape}, found {list(x.shape[1:])}")
         for start in range(0, len(x), 500):
             part = x[start : start + 500]
-            yield _as_floats(part), [len(part), *shape]
+            yield as_floats(part), [len(part), *shape]
 
     def __repr__(self) -> str:
         facts = self.facts

@@ -105,8 +105,8 @@ fn fit(
         training.join()
     });
     // What Python raised is why the run was stopped.
-    if let Some(raised) = interrupted.or(caller.raised) {
-        return Err(raised);
+    if let Some(exception) = interrupted.or(caller.raised) {
+        return Err(exception);
     }
     let fitted = fitted.map_err(|_| PyRuntimeError::new_err("the training panicked"))?;
     let (run, summary) = fitted.map_err(raised)?;
