@@ -31,7 +31,7 @@ row() { printf '| %-44s | %-5s | %8s |\n' "$@"; }
 nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
 row "seconds per epoch" "" onward
 wide='--set hidden=[2000,2000,2000,2000] --set batch=4096'
-for precision in f32 tf32; do
+for precision in f32 tf32 bf16; do
     of="--set precision=$precision"
     row "progressive, 3×1000, batch 100" $precision "$(seconds narrow-$precision progressive --data mnist --epochs 5 $of)"
     row "progressive, 4×2000, batch 4096" $precision "$(seconds wide-$precision progressive --data mnist --epochs 6 $wide $of)"
@@ -46,7 +46,7 @@ if python3 -c 'import torch' 2> /dev/null; then
     done
 fi
 for seed in $(seq "${SEEDS:-0}"); do
-    for precision in f32 tf32; do
+    for precision in f32 tf32 bf16; do
         "$onward" train progressive --data mnist --data-dir "$data" --device cuda --epochs 20 --seed "$seed" \
             --set precision=$precision --quiet --out "$runs/seed-$seed-$precision" > /dev/null
         printf 'seed %d, %-4s, 20 epochs: ' "$seed" $precision

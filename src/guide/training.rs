@@ -91,9 +91,10 @@
 //!
 //! `--device cuda` trains on a GPU, `--device auto` on one if there is one.
 //! `--set precision=tf32` rounds the numbers of matrix products to 10 bits after the point,
-//! `bf16` to 7; sums, weights and updates keep 32 bits. On MNIST this changes errors less
-//! than another seed does. `bf16` pays for batches of some thousands, `tf32` for all. The
-//! bits of a run repeat on one kind of card, and differ from those of the CPU.
+//! `bf16` to 7; sums, weights and updates keep 32 bits. On MNIST `tf32` changes errors less
+//! than another seed does; `RESULTS.md` has both. `bf16` pays for batches of some thousands,
+//! `tf32` for all. The bits of a run repeat on one kind of card, and differ from those of
+//! the CPU.
 //!
 //! # Which value of a setting is used
 //!
