@@ -4,8 +4,10 @@
 //! This test program is one of the two packages and links the other.
 
 use onward::candle_core::Tensor;
-use onward::plugin::registry;
-use onward::{conformance, Error, GoodnessFn, LocalLayer, NegativeSampler, Result, Run};
+use onward::plugin::{self, registry};
+use onward::{
+    conformance, BuildContext, Error, GoodnessFn, LocalLayer, NegativeSampler, Result, Run,
+};
 
 onward::settings! {
     /// Half of the sum of squares, under the name of a built-in goodness.
@@ -52,6 +54,20 @@ fn a_name_in_two_packages_is_refused_and_both_are_named() {
     assert!(
         registry::all::<dyn LocalLayer>().is_ok() && registry::all::<dyn NegativeSampler>().is_ok()
     );
+}
+
+#[test]
+fn a_plugin_that_is_added_cannot_take_the_name_of_a_linked_one() {
+    let description = plugin::Description {
+        name: "dense".into(),
+        about: "a duplicate name (for this test, 2026)".into(),
+        package: "notebook".into(),
+        settings: Vec::new(),
+    };
+    let build = |_: &onward::export::Table, _: &BuildContext| unreachable!("it is not added");
+    let error = plugin::add::<dyn LocalLayer>(description, |_| Ok(()), build).unwrap_err();
+    let expected = "layer `dense`: one in package onward, one in package notebook";
+    assert!(error.to_string().contains(expected), "{error}");
 }
 
 #[test]

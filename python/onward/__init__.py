@@ -15,22 +15,30 @@ goodness and so on are given with two underscores, or as a dictionary: `layer__d
 `layer={"name": "dense", "dropout": 0.1}`.
 """
 
+from ._compare import compare, sweep
 from ._data import Data
+from ._extend import conformance, data_set, goodness, layer, sampler
+from ._onward import OnwardError
 from ._plugins import list_plugins as list
 from ._plugins import show
+from ._program import main
 from ._run import Run, open_run as open, resume, train
-from ._onward import OnwardError
 
-__all__ = ["Data", "OnwardError", "Run", "list", "open", "resume", "show", "train"]
-
-
-def _program() -> None:
-    """The command `onward`."""
-    import signal
-    import sys
-
-    from . import _onward
-
-    # The program handles Ctrl-C itself.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    sys.exit(_onward.program(["onward", *sys.argv[1:]]))
+__all__ = [
+    "Data",
+    "OnwardError",
+    "Run",
+    "compare",
+    "conformance",
+    "data_set",
+    "goodness",
+    "layer",
+    "list",
+    "main",
+    "open",
+    "resume",
+    "sampler",
+    "show",
+    "sweep",
+    "train",
+]

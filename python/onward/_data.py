@@ -41,7 +41,7 @@ class Data:
             if part is not None:
                 parts[name] = _pair(part, name)
         labels = np.concatenate([y for _, y in parts.values()])
-        self.classes, codes = _codes(labels, classes)
+        self.classes, codes = codes_of(labels, classes)
         start = 0
         for name, (x, y) in parts.items():
             parts[name] = (x, codes[start : start + len(y)])
@@ -70,6 +70,16 @@ class Data:
         return f"Data(shape={self.shape}, classes={self.classes}, {sizes})"
 
 
+#: An array of the native part: its bytes, shape and type.
+Native = tuple[bytearray, list[int], str]
+
+
+def array(values: Native) -> np.ndarray:
+    """An array of the native part as one of NumPy, without a copy."""
+    data, shape, kind = values
+    return np.frombuffer(data, dtype=kind).reshape(shape)
+
+
 def native(data: Data | Pair | None) -> _onward.Data | None:
     """What the native part takes."""
     if data is None:
@@ -95,15 +105,15 @@ def as_examples(x: Any, what: str = "x") -> np.ndarray:
 
 
 def _as_bytes(x: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(x).reshape(-1)
+    return np.ascontiguousarray(x)
 
 
 def as_floats(x: np.ndarray, what: str = "x") -> np.ndarray:
-    values = np.ascontiguousarray(x, dtype=np.float32).reshape(-1)
+    values = np.ascontiguousarray(x, dtype=np.float32)
     if x.dtype == np.uint8:
         values /= 255
     if not np.isfinite(values).all():
-        at = int(np.flatnonzero(~np.isfinite(values))[0]) // max(1, int(np.prod(x.shape[1:])))
+        at = int(np.argwhere(~np.isfinite(values))[0][0])
         raise _onward.OnwardError(f"{what}: example {at} has a value that is not finite")
     return values
 
@@ -123,7 +133,7 @@ def _pair(part: Pair, what: str) -> tuple[np.ndarray, np.ndarray]:
     return x, y
 
 
-def _codes(labels: np.ndarray, classes: Sequence[str] | None) -> tuple[list[str], np.ndarray]:
+def codes_of(labels: np.ndarray, classes: Sequence[str] | None) -> tuple[list[str], np.ndarray]:
     """The names of the classes, and the number of each label."""
     if labels.dtype.kind in "iu":
         if len(labels) and labels.min() < 0:

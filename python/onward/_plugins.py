@@ -15,7 +15,7 @@ def list_plugins(kind: str | None = None) -> list[dict[str, Any]]:
     >>> [plugin["name"] for plugin in list_plugins("architecture")]
     ['backprop', 'layer_collaboration', 'nlp', 'progressive', 'recurrent', 'trifecta']
     """
-    found = json.loads(_onward.plugins())
+    found = json.loads(_onward.list())
     kinds = list(dict.fromkeys(plugin["kind"] for plugin in found))
     if kind is not None and kind not in kinds:
         raise _onward.OnwardError(f"kind `{kind}`: expected one of {', '.join(kinds)}")

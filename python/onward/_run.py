@@ -9,7 +9,7 @@ from typing import Any, Callable, Iterable, Iterator, Mapping
 import numpy as np
 
 from . import _onward
-from ._data import Data, Pair, as_examples, as_floats, native
+from ._data import Data, Pair, array, as_examples, as_floats, codes_of, native
 
 #: A path of the file system.
 Path = str | os.PathLike[str]
@@ -45,14 +45,12 @@ def train(
     >>> run.error < 0.3
     True
     """
-    given = _settings(settings)
     if seed is not None:
-        given["seed"] = seed
-    arrays = None
+        settings["seed"] = seed
     if isinstance(data, str):
-        given["data"] = data
-    else:
-        arrays = native(data)
+        settings["data"] = data
+    arrays = None if isinstance(data, str) else native(data)
+    given = _settings(settings)
     record = _Record(callback, verbose)
     run, summary = _onward.train(
         architecture, given, arrays, preset, out, data_dir, device, record
@@ -163,9 +161,8 @@ class Run:
         readout: `"search"`, `"head"`, `"goodness"`, …; by default the best one on the validation part.
         """
         readout = readout or self.facts["readout"]
-        batches = self._batches(x)
-        scores = [self._native.scores(values, shape, readout) for values, shape in batches]
-        return np.concatenate([_array(part) for part in scores])
+        scores = [self._native.scores(part, readout) for part in self._batches(x)]
+        return np.concatenate([array(part) for part in scores])
 
     def predict(self, x: Any, readout: str | None = None) -> np.ndarray:
         """The number of the predicted class of each example, `(N,)`."""
@@ -173,21 +170,31 @@ class Run:
 
     def activities(self, x: Any) -> dict[str, np.ndarray]:
         """The activities of each layer, without a label in the input, `(N, …)`."""
-        found: dict[str, list[np.ndarray]] = {}
-        for values, shape in self._batches(x):
-            for name, activity in self._native.activities(values, shape):
-                found.setdefault(name, []).append(_array(activity))
-        return {name: np.concatenate(parts) for name, parts in found.items()}
+        return _joined(self._native.activities(part) for part in self._batches(x))
+
+    def goodness(self, x: Any, labels: Any = None) -> dict[str, np.ndarray]:
+        """The goodness of each layer, `(N,)`, or `(N, C)` for a goodness with classes.
+
+        labels: the class of each example that is put into its input; without them there is no label in
+        the input.
+        """
+        codes = None if labels is None else codes_of(np.asarray(labels), self.classes)[1]
+        parts, start = [], 0
+        for part in self._batches(x):
+            own = None if codes is None else codes[start : start + len(part)].tolist()
+            parts.append(self._native.goodness(part, own))
+            start += len(part)
+        return _joined(parts)
 
     @property
     def weights(self) -> dict[str, np.ndarray]:
         """A copy of every variable of the model, by name."""
-        return {name: _array(values) for name, values in self._native.weights()}
+        return {name: array(values) for name, values in self._native.weights()}
 
     def set_weights(self, weights: Mapping[str, Any]) -> None:
         """Replaces variables of the model; others stay."""
         arrays = [(name, np.asarray(value)) for name, value in weights.items()]
-        self._native.set_weights([(name, as_floats(x, name), [*x.shape]) for name, x in arrays])
+        self._native.set_weights([(name, as_floats(x, name)) for name, x in arrays])
 
     def evaluate(self, part: str = "test") -> dict[str, Any]:
         """The errors of all readouts on a part of the data: train, validation, test, or all."""
@@ -201,14 +208,14 @@ class Run:
         """Writes the run to a new folder."""
         self._native.save(folder)
 
-    def _batches(self, x: Any) -> Iterator[tuple[np.ndarray, list[int]]]:
+    def _batches(self, x: Any) -> Iterator[np.ndarray]:
         x, shape = as_examples(x), self.facts["shape"]
         size = int(np.prod(shape))
         if int(np.prod(x.shape[1:])) != size:
             raise _onward.OnwardError(f"x: expected examples of shape {shape}, found {list(x.shape[1:])}")
         for start in range(0, len(x), 500):
             part = x[start : start + 500]
-            yield as_floats(part), [len(part), *shape]
+            yield as_floats(part.reshape(len(part), *shape))
 
     def __repr__(self) -> str:
         facts = self.facts
@@ -254,9 +261,13 @@ def _settings(given: Mapping[str, Any]) -> dict[str, Any]:
     return dict(sorted(named.items(), key=lambda item: item[0].count(".")))
 
 
-def _array(values: tuple[bytes, list[int]]) -> np.ndarray:
-    data, shape = values
-    return np.frombuffer(data, dtype=np.float32).reshape(shape).copy()
+def _joined(parts: Iterable[Any]) -> dict[str, np.ndarray]:
+    """The parts of each layer, joined."""
+    found: dict[str, list[np.ndarray]] = {}
+    for part in parts:
+        for name, values in part:
+            found.setdefault(name, []).append(array(values))
+    return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
 def _lines(folder: Path) -> Iterator[dict[str, Any]]:

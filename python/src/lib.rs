@@ -1,12 +1,14 @@
 //! The native part of the Python package `onward`. It takes and returns plain values; the
 //! Python files beside it turn them into arrays and objects.
 
+mod arrays;
 mod convert;
 mod data;
+mod plugins;
 mod run;
 mod training;
 
-use pyo3::exceptions::PyOSError;
+use pyo3::exceptions::{PyKeyboardInterrupt, PyOSError};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 use pyo3::{create_exception, exceptions::PyValueError};
@@ -23,6 +25,12 @@ fn raised(error: onward::Error) -> PyErr {
     let text = error.to_string();
     if error.is_file() {
         return PyOSError::new_err(text);
+    }
+    let cause = plugins::take_raised();
+    let is_ctrl_c =
+        |cause: &PyErr| Python::attach(|py| cause.is_instance_of::<PyKeyboardInterrupt>(py));
+    if let Some(interrupted) = cause.as_ref().filter(|cause| is_ctrl_c(cause)) {
+        return Python::attach(|py| interrupted.clone_ref(py));
     }
     let exception = OnwardError::new_err(text);
     let mut inner = &error;
@@ -47,6 +55,7 @@ fn raised(error: onward::Error) -> PyErr {
         _ => [None, None, None],
     };
     Python::attach(|py| {
+        exception.set_cause(py, cause);
         let value = exception.value(py);
         for (name, part) in [("key", key), ("found", found), ("expected", expected)] {
             let part = part.map(|part| PyString::new(py, &part));
@@ -59,7 +68,7 @@ fn raised(error: onward::Error) -> PyErr {
 
 /// All plugins as JSON: a list with kind, name, summary, settings and presets.
 #[pyfunction]
-fn plugins() -> PyResult<String> {
+fn list() -> PyResult<String> {
     use onward::plugin::registry::{infos, KINDS};
     let mut found = Vec::new();
     for kind in KINDS {
@@ -93,9 +102,15 @@ fn plugins() -> PyResult<String> {
     Ok(serde_json::Value::from(found).to_string())
 }
 
-/// The program `onward` with these arguments; the exit code.
+/// The program `onward` with these arguments; the exit code. `again` are the words that
+/// start it once more.
 #[pyfunction]
-fn program(py: Python<'_>, arguments: Vec<std::ffi::OsString>) -> u8 {
+fn program(
+    py: Python<'_>,
+    arguments: Vec<std::ffi::OsString>,
+    again: Vec<std::ffi::OsString>,
+) -> u8 {
+    onward::cli::started_by(again);
     let code = py.detach(|| onward::cli::main_with(arguments));
     // A code cannot be read, only compared.
     (0..=u8::MAX)
@@ -111,7 +126,9 @@ fn _onward(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(training::train, module)?)?;
     module.add_function(wrap_pyfunction!(training::resume, module)?)?;
     module.add_function(wrap_pyfunction!(run::open, module)?)?;
-    module.add_function(wrap_pyfunction!(plugins, module)?)?;
+    module.add_function(wrap_pyfunction!(list, module)?)?;
     module.add_function(wrap_pyfunction!(program, module)?)?;
+    module.add_function(wrap_pyfunction!(plugins::register, module)?)?;
+    module.add_function(wrap_pyfunction!(plugins::conformance_of, module)?)?;
     Ok(())
 }

@@ -4,23 +4,17 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use onward::candle_core::{DType, Device, Tensor};
+use onward::candle_core::{DType, Tensor};
 use onward::data::Split;
-use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
 
+use crate::arrays::{to_python, to_tensor, Array};
 use crate::data::Data;
 use crate::{convert, raised, OnwardError};
 
 /// A trained or opened network, with its data and settings.
 #[pyclass(frozen, module = "onward._onward")]
 pub struct Run(Mutex<onward::Run>);
-
-/// The bytes of an array of `f32`, and its shape.
-type Array = (Py<PyBytes>, Vec<usize>);
-/// The same before Python has them.
-type Numbers = (Vec<u8>, Vec<usize>);
 
 impl Run {
     pub fn of(run: onward::Run) -> Self {
@@ -67,11 +61,6 @@ pub fn open(
     Ok(Run::of(opened.map_err(raised)?))
 }
 
-fn tensor(array: &Bound<'_, PyAny>, shape: Vec<usize>) -> PyResult<Tensor> {
-    let values = PyBuffer::<f32>::get(array)?.to_vec(array.py())?;
-    Tensor::from_vec(values, shape, &Device::Cpu).map_err(|error| raised(error.into()))
-}
-
 /// Examples as the run reads them: tokens of text are whole numbers.
 fn of(run: &onward::Run, examples: Tensor) -> onward::Result<Tensor> {
     Ok(match run.data().text {
@@ -80,57 +69,41 @@ fn of(run: &onward::Run, examples: Tensor) -> onward::Result<Tensor> {
     })
 }
 
-/// The numbers of a tensor as bytes in the order of the processor.
-fn values(tensor: &Tensor) -> onward::Result<Numbers> {
-    let flat = tensor
-        .to_device(&Device::Cpu)?
-        .to_dtype(DType::F32)?
-        .flatten_all()?;
-    let values = flat.to_vec1::<f32>()?;
-    let bytes = values.into_iter().flat_map(f32::to_ne_bytes).collect();
-    Ok((bytes, tensor.dims().to_vec()))
-}
-
-fn array(py: Python<'_>, (bytes, shape): Numbers) -> Array {
-    (PyBytes::new(py, &bytes).unbind(), shape)
-}
-
-fn arrays(py: Python<'_>, found: Vec<(String, Numbers)>) -> Vec<(String, Array)> {
-    let found = found.into_iter();
-    found
-        .map(|(name, values)| (name, array(py, values)))
+/// Named tensors for Python.
+fn named(py: Python<'_>, tensors: Vec<(String, Tensor)>) -> PyResult<Vec<(String, Array)>> {
+    let tensors = tensors.into_iter();
+    tensors
+        .map(|(name, tensor)| Ok((name, to_python(py, &tensor)?)))
         .collect()
 }
 
 #[pymethods]
 impl Run {
     /// The settings as JSON.
-    fn settings(&self) -> String {
-        let table = self.lock().config().to_table();
-        convert::to_json(&table.into()).to_string()
+    fn settings(&self, py: Python<'_>) -> PyResult<String> {
+        let table = self.with(py, |run| Ok(run.config().to_table()))?;
+        Ok(convert::to_json(&table.into()).to_string())
     }
 
     /// Name, epochs, readouts, classes and more as JSON.
-    fn facts(&self) -> String {
-        let run = self.lock();
-        let readouts = &run.architecture().net().readouts;
-        let readouts: Vec<_> = readouts
-            .iter()
-            .map(|readout| readout.name.to_string())
-            .collect();
-        serde_json::json!({
-            "architecture": run.config().architecture,
-            "epoch": run.epoch(),
-            "epochs": run.epochs(),
-            "readouts": readouts,
-            "readout": run.preferred_readout(),
-            "classes": run.data().spec.classes,
-            "shape": run.data().spec.shape,
-            "is_text": run.data().text.is_some(),
-            "folder": run.folder(),
-            "device": run.device(),
-        })
-        .to_string()
+    fn facts(&self, py: Python<'_>) -> PyResult<String> {
+        let facts = self.with(py, |run| {
+            let readouts = &run.architecture().net().readouts;
+            let readouts: Vec<_> = readouts.iter().map(|readout| readout.name).collect();
+            Ok(serde_json::json!({
+                "architecture": run.config().architecture,
+                "epoch": run.epoch(),
+                "epochs": run.epochs(),
+                "readouts": readouts,
+                "readout": run.preferred_readout(),
+                "classes": run.data().spec.classes,
+                "shape": run.data().spec.shape,
+                "is_text": run.data().text.is_some(),
+                "folder": run.folder(),
+                "device": run.device(),
+            }))
+        })?;
+        Ok(facts.to_string())
     }
 
     /// The scores of every class, `(B, C)`.
@@ -138,12 +111,11 @@ impl Run {
         &self,
         py: Python<'_>,
         examples: &Bound<'_, PyAny>,
-        shape: Vec<usize>,
         readout: String,
     ) -> PyResult<Array> {
-        let examples = tensor(examples, shape)?;
-        let found = self.with(py, |run| values(&run.scores(of(run, examples)?, &readout)?))?;
-        Ok(array(py, found))
+        let examples = to_tensor(examples)?;
+        let found = self.with(py, |run| run.scores(of(run, examples)?, &readout))?;
+        to_python(py, &found)
     }
 
     /// The activities of every layer.
@@ -151,59 +123,72 @@ impl Run {
         &self,
         py: Python<'_>,
         examples: &Bound<'_, PyAny>,
-        shape: Vec<usize>,
     ) -> PyResult<Vec<(String, Array)>> {
-        let examples = tensor(examples, shape)?;
+        let examples = to_tensor(examples)?;
+        let found = self.with(py, |run| run.activities(of(run, examples)?))?;
+        named(py, found)
+    }
+
+    /// The goodness of every layer, with these labels in the input or without a label.
+    fn goodness(
+        &self,
+        py: Python<'_>,
+        examples: &Bound<'_, PyAny>,
+        labels: Option<Vec<u32>>,
+    ) -> PyResult<Vec<(String, Array)>> {
+        let examples = to_tensor(examples)?;
         let found = self.with(py, |run| {
-            let activities = run.activities(of(run, examples)?)?.into_iter();
-            activities
-                .map(|(name, activity)| Ok((name, values(&activity)?)))
-                .collect()
+            run.goodness(of(run, examples)?, labels.as_deref())
         })?;
-        Ok(arrays(py, found))
+        named(py, found)
     }
 
     /// The variables of the model.
     fn weights(&self, py: Python<'_>) -> PyResult<Vec<(String, Array)>> {
-        let found = self.with(py, |run| {
-            let model = run.vars().model().into_iter();
-            model
-                .map(|(name, var)| Ok((name, values(var.as_tensor())?)))
-                .collect()
-        })?;
-        Ok(arrays(py, found))
+        let model = self.with(py, |run| Ok(run.vars().model()))?.into_iter();
+        let tensors = model.map(|(name, var)| (name, var.as_tensor().clone()));
+        named(py, tensors.collect())
     }
 
     /// Sets variables of the model.
-    fn set_weights(&self, weights: Vec<(String, Bound<'_, PyAny>, Vec<usize>)>) -> PyResult<()> {
-        let run = self.lock();
-        let model: HashMap<_, _> = run.vars().model().into_iter().collect();
-        let mut found = Vec::new();
-        for (name, array, shape) in weights {
-            let Some(var) = model.get(&name) else {
-                let mut known: Vec<_> = model.keys().map(String::as_str).collect();
-                known.sort_unstable();
-                let known = known.join(", ");
-                let problem = format!("there is no variable `{name}`; known: {known}");
-                return Err(OnwardError::new_err(problem));
-            };
-            if var.dims() != shape {
-                let problem = format!(
-                    "variable `{name}`: expected shape {:?}, found {shape:?}",
-                    var.dims()
-                );
-                return Err(OnwardError::new_err(problem));
+    fn set_weights(
+        &self,
+        py: Python<'_>,
+        weights: Vec<(String, Bound<'_, PyAny>)>,
+    ) -> PyResult<()> {
+        let weights = weights.into_iter();
+        let weights = weights.map(|(name, array)| Ok((name, to_tensor(&array)?)));
+        let weights = weights.collect::<PyResult<Vec<_>>>()?;
+        let set = |run: &onward::Run| {
+            let model: HashMap<_, _> = run.vars().model().into_iter().collect();
+            let mut found = Vec::new();
+            for (name, value) in &weights {
+                let Some(var) = model.get(name) else {
+                    let mut known: Vec<_> = model.keys().map(String::as_str).collect();
+                    known.sort_unstable();
+                    let known = known.join(", ");
+                    return Ok(Some(format!(
+                        "there is no variable `{name}`; known: {known}"
+                    )));
+                };
+                if var.dims() != value.dims() {
+                    let (expected, found) = (var.dims(), value.dims());
+                    return Ok(Some(format!(
+                        "variable `{name}`: expected shape {expected:?}, found {found:?}"
+                    )));
+                }
+                found.push((var, value));
             }
-            found.push((var, tensor(&array, shape)?));
-        }
-        let set = || -> onward::Result<()> {
             for (var, value) in found {
                 var.set(&value.to_dtype(var.dtype())?.to_device(var.device())?)?;
             }
             run.vars().changed();
-            Ok(())
+            Ok(None)
         };
-        set().map_err(raised)
+        match self.with(py, set)? {
+            Some(problem) => Err(OnwardError::new_err(problem)),
+            None => Ok(()),
+        }
     }
 
     /// The evaluation of a part of the data as JSON.

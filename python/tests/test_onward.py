@@ -42,7 +42,7 @@ def test_a_run_has_its_results(run):
 def test_the_program_gives_the_same_bits(run, tmp_path):
     settings = [f"--set={key.replace('__', '.')}={value}" for key, value in SMALL.items()]
     out = tmp_path / "program"
-    command = [sys.executable, "-c", "import onward; onward._program()"]
+    command = [sys.executable, "-c", "import onward; onward.main()"]
     arguments = ["train", "progressive", "--quiet", "--out", out, *settings]
     subprocess.run([*command, *arguments], check=True, capture_output=True)
     model = onward.open(out).weights
@@ -65,6 +65,13 @@ def test_settings_may_be_dictionaries_and_numbers_of_numpy():
     settings = dict(hidden=np.array([30]), layer={"name": "dense", "dropout": 0.1}, epochs=np.int64(1))
     run = onward.train("progressive", digits(60), verbose=False, **settings)
     assert run.settings["hidden"] == [30] and run.settings["layer"]["dropout"] == 0.1
+
+
+def test_settings_of_data_count_for_data_that_are_not_the_default(tmp_path):
+    (tmp_path / "fables.txt").write_text("The fox and the grapes. " * 60)
+    data = f"text:{tmp_path / 'fables.txt'}"
+    run = onward.train("nlp", data, data__window=5, hidden=[20], epochs=1, verbose=False)
+    assert run.settings["data"]["window"] == 5
 
 
 def test_text_is_read_as_tokens():

@@ -15,7 +15,8 @@ mod output;
 mod page;
 mod picture;
 mod predict;
-pub mod progress;
+mod program;
+mod progress;
 mod report;
 pub mod results_table;
 mod score;
@@ -32,6 +33,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+pub use self::program::started_by;
 use crate::error::{notify, printable};
 
 /// Forward-only learning: every layer learns from its own input and output, without

@@ -85,7 +85,8 @@
 //!
 //! The package `onward` has the program and the library: `onward.train("progressive",
 //! data="mnist")`, or `onward.train("progressive", (x, y))` with arrays; scores, activities
-//! and weights come back as arrays. See `python/README.md`.
+//! and weights come back as arrays. Goodness functions, layers, samplers and data sets can
+//! be written in Python. See `python/README.md`.
 //!
 //! # On a GPU
 //!

@@ -1,6 +1,7 @@
 //! Plugins by name: registration, configuration, building, and the wrapper that checks
 //! them.
 
+mod added;
 mod build;
 pub(crate) mod checked;
 pub mod config;
@@ -10,5 +11,6 @@ pub mod registry;
 pub mod run_settings;
 pub mod source;
 
+pub use self::added::{add, Description};
 pub use self::build::build;
 pub(crate) use self::build::build_complete;

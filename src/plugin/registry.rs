@@ -4,7 +4,8 @@
 //! [`register!`](crate::register). `inventory` promises no order and accepts two plugins
 //! of one name. Therefore lists are sorted by name here, and duplicates are refused with
 //! both packages named. A crate that a program does not mention is not linked: the
-//! program writes `use the_plugins as _;`.
+//! program writes `use the_plugins as _;`. [`add`](super::add) registers a plugin while the
+//! program runs.
 
 use toml::Table;
 
@@ -15,6 +16,7 @@ use crate::contract::layer::LocalLayer;
 use crate::contract::sampler::NegativeSampler;
 use crate::data::DataSet;
 use crate::error::{Error, Result};
+use crate::plugin::added::Added;
 use crate::plugin::checked::Checkable;
 use crate::plugin::preset::{self, Preset};
 use crate::settings::{PluginKind, Setting};
@@ -31,9 +33,9 @@ pub struct Info {
     /// The package that registered it.
     pub package: &'static str,
     /// The settings.
-    pub settings: fn() -> Vec<Setting>,
+    pub settings: &'static Describe,
     /// Reads a table of settings and reports errors.
-    pub check: fn(&Table) -> Result<()>,
+    pub check: &'static Check,
     /// The presets of its own file; [`Info::presets`] has those of other files too.
     pub own_presets: &'static [Preset],
     /// The setting that `name:ARGUMENT` sets.
@@ -54,6 +56,15 @@ impl Info {
         own.chain(preset::added_to(self.kind, self.name)).collect()
     }
 }
+
+/// Lists the settings of a plugin.
+pub type Describe = dyn Fn() -> Vec<Setting> + Send + Sync;
+
+/// Reads a table of settings and reports errors.
+pub type Check = dyn Fn(&Table) -> Result<()> + Send + Sync;
+
+/// Builds a plugin from its settings and its context.
+pub type Build<T> = dyn Fn(&Table, &BuildContext) -> Result<Box<T>> + Send + Sync;
 
 /// Adjusts the settings `given` by one source, and those merged from the sources `before`
 /// it.
@@ -90,7 +101,7 @@ pub struct Plugin<T: ?Sized + 'static> {
     /// The description.
     pub info: Info,
     /// Builds the plugin from its settings and its context.
-    pub build: fn(&Table, &BuildContext) -> Result<Box<T>>,
+    pub build: &'static Build<T>,
 }
 
 impl<T: ?Sized> Plugin<T> {
@@ -131,8 +142,17 @@ impl<T: ?Sized> Plugin<T> {
 
 /// A kind of plugin that is collected from all linked crates.
 pub trait Registered: PluginKind + Checkable {
+    /// The plugins of this kind in the linked crates, in no particular order.
+    fn linked() -> Vec<&'static Plugin<Self>>;
+
+    /// Those that [`add`](super::add) added.
+    #[doc(hidden)]
+    fn added() -> &'static Added<Self>;
+
     /// All registered plugins of this kind, in no particular order.
-    fn registered() -> Vec<&'static Plugin<Self>>;
+    fn registered() -> Vec<&'static Plugin<Self>> {
+        [Self::linked(), Self::added().list()].concat()
+    }
 }
 
 macro_rules! kinds {
@@ -145,8 +165,13 @@ macro_rules! kinds {
             }
 
             impl Registered for $kind {
-                fn registered() -> Vec<&'static Plugin<Self>> {
+                fn linked() -> Vec<&'static Plugin<Self>> {
                     inventory::iter::<Plugin<$kind>>().collect()
+                }
+
+                fn added() -> &'static Added<Self> {
+                    static ADDED: Added<$kind> = Added::new();
+                    &ADDED
                 }
             }
         )*
@@ -290,15 +315,15 @@ macro_rules! register {
                     name: $crate::plugin::registry::is_a_name($name),
                     about: $crate::plugin::registry::is_a_line($about),
                     package: env!("CARGO_PKG_NAME"),
-                    settings: <$type as $crate::settings::Settings>::describe,
-                    check: |table| <$type as $crate::settings::Settings>::read(table).map(|_| ()),
+                    settings: &<$type as $crate::settings::Settings>::describe,
+                    check: &|table| <$type as $crate::settings::Settings>::read(table).map(|_| ()),
                     own_presets: &[],
                     argument: None,
                     rewrite: |_, _| Ok(()),
                     suits: &[],
                     look: None,
                 },
-                build: |table, $context| {
+                build: &|table, $context| {
                     let $settings = <$type as $crate::settings::Settings>::read(table)?;
                     $build
                 },
@@ -325,14 +350,18 @@ pub const fn is_a_name(name: &'static str) -> &'static str {
     let (bytes, mut index) = (name.as_bytes(), 0);
     assert!(!bytes.is_empty(), "a plugin needs a name");
     while index < bytes.len() {
-        let fits = matches!(bytes[index], b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
         assert!(
-            fits,
+            is_of_a_name(bytes[index]),
             "the name of a plugin has no other characters than a-z, 0-9, _ and -"
         );
         index += 1;
     }
     name
+}
+
+/// Whether a name may have this character.
+pub(super) const fn is_of_a_name(byte: u8) -> bool {
+    matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-')
 }
 
 #[doc(hidden)]
@@ -354,8 +383,8 @@ mod tests {
             name,
             about: "",
             package,
-            settings: Vec::new,
-            check: |_| Ok(()),
+            settings: &Vec::new,
+            check: &|_| Ok(()),
             own_presets: &[],
             argument: None,
             rewrite: |_, _| Ok(()),
@@ -364,7 +393,7 @@ mod tests {
         };
         Plugin {
             info,
-            build: |_, _| Err(Error::unfit("test", "not built")),
+            build: &|_, _| Err(Error::unfit("test", "not built")),
         }
     }
 

@@ -4,12 +4,15 @@ use candle_core::{Tensor, D};
 use candle_nn::Init;
 
 use super::{Run, Score};
+use crate::contract::prediction::Prediction;
+use crate::contract::sampler::NegativeSampler;
 use crate::error::{Error, Result};
 use crate::flow::batch::Batch;
 use crate::flow::examples::{Examples, Split};
 use crate::flow::input::{Input, Normalise};
 use crate::flow::step::Step;
 use crate::flow::vars::Vars;
+use crate::flow::views::Views;
 use crate::modules::cells::Cells;
 use crate::modules::least_squares::LeastSquares;
 
@@ -34,12 +37,55 @@ impl Run {
         self.activities_of(&batch)
     }
 
+    /// The goodness of every layer for each of `examples`, `(B, …)`: the name of the
+    /// block, and a tensor `(B,)`, or with a column per class `(B, C)`. `labels` are in
+    /// the input; without them it has no label.
+    ///
+    /// # Errors
+    /// As [`Run::activities`]; [`Error::Unfit`] if the sampler puts no label in the input,
+    /// or the labels are not one class for each example.
+    pub fn goodness(
+        &self,
+        examples: Tensor,
+        labels: Option<&[u32]>,
+    ) -> Result<Vec<(String, Tensor)>> {
+        let batch = self.prepare(&Batch::unlabelled(examples)?)?;
+        let activities = match labels {
+            None => self.activities_of(&batch)?,
+            Some(labels) => {
+                let (classes, size) = (self.data.spec.classes.len() as u32, batch.size());
+                if labels.len() != size || labels.iter().any(|&label| label >= classes) {
+                    let problem =
+                        format!("expected {size} labels, one for each example, below {classes}");
+                    return Err(Error::unfit("goodness", problem));
+                }
+                let candidates = Tensor::new(labels, batch.device())?.unsqueeze(0)?;
+                let sampler = Labelled {
+                    sampler: &*self.sampler,
+                    candidates,
+                };
+                self.activities_from(&batch, &sampler)?
+            }
+        };
+        let blocks = &self.architecture.net().blocks;
+        let blocks = blocks.iter().zip(activities);
+        blocks
+            .map(|(block, (name, activity))| Ok((name, block.goodness(&activity)?)))
+            .collect()
+    }
+
     fn activities_of(&self, batch: &Batch) -> Result<Vec<(String, Tensor)>> {
+        self.activities_from(batch, &*self.sampler)
+    }
+
+    fn activities_from(
+        &self,
+        batch: &Batch,
+        sampler: &dyn NegativeSampler,
+    ) -> Result<Vec<(String, Tensor)>> {
         let step = Step::evaluation(self.config.run.seed);
         let batch = batch.hidden();
-        let activities = self
-            .architecture
-            .activities(&batch, &*self.sampler, &step)?;
+        let activities = self.architecture.activities(&batch, sampler, &step)?;
         if activities.is_empty() {
             let problem = "does not show the activities of its layers";
             return Err(Error::unfit(&self.config.architecture, problem));
@@ -115,6 +161,26 @@ impl Run {
             f(rows.collect::<Result<_>>()?, batch.labels()?)?;
         }
         Ok(())
+    }
+}
+
+/// A sampler whose neutral view has these labels, `(1, B)`.
+struct Labelled<'a> {
+    sampler: &'a dyn NegativeSampler,
+    candidates: Tensor,
+}
+
+impl NegativeSampler for Labelled<'_> {
+    fn views(&self, batch: &Batch, prediction: &Prediction<'_>, step: &Step) -> Result<Views> {
+        self.sampler.views(batch, prediction, step)
+    }
+
+    fn neutral(&self, batch: &Batch) -> Result<Input> {
+        let found = self.sampler.hypotheses(batch, &self.candidates)?;
+        found.ok_or_else(|| {
+            let problem = "the sampler puts no label in the input; leave the labels out";
+            Error::unfit("goodness", problem)
+        })
     }
 }
 

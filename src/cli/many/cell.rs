@@ -10,6 +10,7 @@ use clap::Parser;
 use serde_json::Value as Json;
 
 use crate::cli::command_line::configuration;
+use crate::cli::program;
 use crate::cli::subject::Subject;
 use crate::error::{notify, printable, shell_word, Error, Located, Result};
 use crate::plugin::config::Config;
@@ -67,7 +68,7 @@ impl Cell {
     /// the test part. Empty if the network does not show its layers.
     pub fn layers(&self) -> Vec<f64> {
         let errors = |part: &str| -> Option<Vec<f64>> {
-            let mut evaluate = Command::new(std::env::current_exe().ok()?);
+            let mut evaluate = program::again().ok()?;
             evaluate.arg("evaluate").arg(&self.folder);
             evaluate.args(["--layers", "--json", "--split", part]);
             evaluate.args(&self.place);
@@ -121,8 +122,7 @@ impl Cell {
 /// fails or runs out of memory takes nothing with it, and its memory is measured alone.
 fn run_program(words: &[String], stop: &AtomicBool) -> Result<()> {
     let fault = |problem: String| Error::usage("run", problem);
-    let program = std::env::current_exe().map_err(|error| fault(error.to_string()))?;
-    let mut command = Command::new(program);
+    let mut command = program::again().map_err(|error| fault(error.to_string()))?;
     command.args(words).arg("--quiet");
     command
         .stdin(Stdio::null())
