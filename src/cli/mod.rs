@@ -1,6 +1,7 @@
 //! The command line of `onward` and of every program that links plugins to it.
 
 mod advice;
+mod bench;
 mod certify;
 mod command_line;
 mod dry_run;
@@ -135,6 +136,13 @@ enum Command {
         "certify backprop --data digits --json",
     ))]
     Certify(certify::Certify),
+    /// Measure how fast this machine trains, beside its best matrix product.
+    #[command(after_help = examples!(
+        "bench",
+        "bench progressive progressive,hidden=[2000,2000],batch=500",
+        "bench recurrent --data digits --json",
+    ))]
+    Bench(bench::Bench),
     /// Write runs as one page for a browser: curves, layers, answers, pictures, settings.
     #[command(after_help = examples!(
         "page runs/progressive-digits-1 --out run.html",
@@ -261,6 +269,7 @@ pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Report(command) => command.run(),
         Command::Compare(command) => command.run(),
         Command::Sweep(command) => command.run(),
+        Command::Bench(command) => command.run(),
         Command::Page(command) => command.run(),
         Command::Certify(command) => command.run(),
         Command::List(command) => command.run(),

@@ -24,6 +24,7 @@
 //! onward evaluate my-run --layers         # a probe on each layer
 //! onward page my-run other-run            # one HTML file: curves, layers, answers, pictures
 //! onward certify progressive --data mnist # measured: does a signal come back to a block?
+//! onward bench progressive # time of a step, and its share of the best matrix product
 //! ```
 //!
 //! `compare` trains every method on every data set with every seed, each run in a process

@@ -3,10 +3,10 @@
 use candle_core::{Tensor, D};
 use rayon::prelude::*;
 
-use super::cpu::{for_rows, is_fast, with_values};
 #[cfg(feature = "cuda")]
 use super::cuda;
 use super::leaky_relu;
+use super::rows::{for_rows, is_fast, with_values};
 use crate::error::Result;
 
 /// Means and variances for standardisation, each `(R,)` by row or `(N,)` by channel.

@@ -1,146 +1,25 @@
 //! The fast forms: `f32` on the CPU, rows divided among threads.
 
-use std::cell::Cell;
-
-use candle_core::{CpuStorage, InplaceOp1, Layout, Storage, Tensor};
+use candle_core::Tensor;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
+use super::rows::{for_rows, with_rows, with_values, Rows, GRAIN};
+use super::wide::Loop;
 use super::Gate;
-use crate::error::{Error, Result};
-
-/// The number of elements below which waking another thread does not pay off.
-const GRAIN: usize = 1 << 15;
-
-pub(crate) fn is_fast(x: &Tensor) -> bool {
-    x.device().is_cpu() && x.dtype() == super::FAST && x.rank() >= 1
-}
-
-/// Rows in memory: row `r` is `data[r·stride..][..width]`.
-pub(crate) struct Rows<'a> {
-    pub data: &'a [f32],
-    pub rows: usize,
-    pub width: usize,
-    pub stride: usize,
-}
-
-impl<'a> Rows<'a> {
-    pub fn row(&self, row: usize) -> &'a [f32] {
-        &self.data[row * self.stride..][..self.width]
-    }
-}
-
-/// `x`, `(B, …)`, as a matrix `(B, D)` whose columns are contiguous. Copies only if they
-/// are not.
-pub(super) fn matrix_of(x: &Tensor) -> Result<Tensor> {
-    let matrix = match x.rank() {
-        2 => x.clone(),
-        _ => x.flatten_from(1)?,
-    };
-    Ok(match matrix.stride()[1] == 1 || matrix.dim(1)? == 1 {
-        true => matrix,
-        false => matrix.contiguous()?,
-    })
-}
-
-/// Calls `f` with the rows of `x`, `(B, …)` read as `(B, D)`. Copies only if the columns
-/// are not contiguous.
-pub(crate) fn with_rows<T>(x: &Tensor, f: impl FnOnce(Rows<'_>) -> T) -> Result<T> {
-    let matrix = matrix_of(x)?;
-    let (rows, width) = matrix.dims2()?;
-    let (storage, layout) = matrix.storage_and_layout();
-    let Storage::Cpu(CpuStorage::F32(data)) = &*storage else {
-        return Err(not_fast(x));
-    };
-    Ok(f(Rows {
-        data: &data[layout.start_offset()..],
-        rows,
-        width,
-        stride: layout.stride()[0],
-    }))
-}
-
-/// Calls `f` with the values of a tensor; copies only if it is not contiguous.
-pub(crate) fn with_values<T>(x: &Tensor, f: impl FnOnce(&[f32]) -> T) -> Result<T> {
-    let x = x.contiguous()?;
-    let (storage, layout) = x.storage_and_layout();
-    let Storage::Cpu(CpuStorage::F32(data)) = &*storage else {
-        return Err(not_fast(&x));
-    };
-    Ok(f(&data[layout.start_offset()..][..x.elem_count()]))
-}
-
-/// Calls `f` with the values of a contiguous tensor, to change them in place.
-pub(crate) fn with_values_mut<T>(x: &Tensor, f: impl FnOnce(&mut [f32]) -> T) -> Result<T> {
-    let change = Change {
-        f: Cell::new(Some(f)),
-        done: Cell::new(None),
-    };
-    x.inplace_op1(&change)?;
-    change.done.into_inner().ok_or_else(|| not_fast(x))
-}
-
-struct Change<F, T> {
-    f: Cell<Option<F>>,
-    done: Cell<Option<T>>,
-}
-
-impl<T, F: FnOnce(&mut [f32]) -> T> InplaceOp1 for Change<F, T> {
-    fn name(&self) -> &'static str {
-        "change in place"
-    }
-
-    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
-        if let (CpuStorage::F32(values), Some((start, end)), Some(f)) =
-            (storage, layout.contiguous_offsets(), self.f.take())
-        {
-            self.done.set(Some(f(&mut values[start..end])));
-        }
-        Ok(())
-    }
-}
-
-fn not_fast(x: &Tensor) -> Error {
-    Error::usage(
-        "fast path",
-        format!(
-            "expected contiguous f32 on the CPU, found {:?} on {:?}",
-            x.dtype(),
-            x.device().location()
-        ),
-    )
-}
-
-/// Calls `f(row index, row)` for all rows, in parallel if there are many elements.
-pub(crate) fn for_rows(out: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
-    if width == 0 {
-        return;
-    }
-    if out.len() < 2 * GRAIN {
-        out.chunks_exact_mut(width)
-            .enumerate()
-            .for_each(|(row, out)| f(row, out));
-        return;
-    }
-    let rows = GRAIN.div_ceil(width);
-    out.par_chunks_mut(rows * width)
-        .enumerate()
-        .for_each(|(chunk, out)| {
-            out.chunks_exact_mut(width)
-                .enumerate()
-                .for_each(|(row, out)| f(chunk * rows + row, out));
-        });
-}
+use crate::error::Result;
 
 /// Computes `out ← out + factor·row`.
+#[inline(always)]
 pub(crate) fn add(out: &mut [f32], factor: f32, row: &[f32]) {
-    out.iter_mut()
-        .zip(row)
-        .for_each(|(out, x)| *out += factor * x);
+    for (out, x) in out.iter_mut().zip(row) {
+        *out += factor * x;
+    }
 }
 
 /// The dot product, summed in 16 lanes in a fixed order.
+#[inline(always)]
 fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut lanes = [0f32; 16];
     let (a16, b16) = (a.chunks_exact(16), b.chunks_exact(16));
@@ -158,23 +37,37 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     lanes.iter().sum::<f32>() + rest
 }
 
+/// The sums of the squares of the rows from `first` on.
+struct Squares<'a> {
+    x: &'a Rows<'a>,
+    first: usize,
+    sums: &'a mut [f32],
+}
+
+impl Loop for Squares<'_> {
+    #[inline(always)]
+    fn run(self) {
+        for (row, sum) in self.sums.iter_mut().enumerate() {
+            let row = self.x.row(self.first + row);
+            *sum = dot(row, row);
+        }
+    }
+}
+
 pub(super) fn sum_squares(x: &Tensor) -> Result<Tensor> {
     let sums = with_rows(x, |x| {
         let mut sums = vec![0f32; x.rows];
+        let rows = GRAIN.div_ceil(x.width.max(1));
+        let some = |first: usize, sums: &mut [f32]| {
+            let x = &x;
+            Squares { x, first, sums }.wide();
+        };
         if x.rows * x.width < 2 * GRAIN {
-            sums.iter_mut()
-                .enumerate()
-                .for_each(|(row, sum)| *sum = dot(x.row(row), x.row(row)));
+            some(0, &mut sums);
         } else {
-            let rows = GRAIN.div_ceil(x.width);
             sums.par_chunks_mut(rows)
                 .enumerate()
-                .for_each(|(chunk, sums)| {
-                    for (row, sum) in sums.iter_mut().enumerate() {
-                        let row = x.row(chunk * rows + row);
-                        *sum = dot(row, row);
-                    }
-                });
+                .for_each(|(chunk, sums)| some(chunk * rows, sums));
         }
         sums
     })?;
@@ -213,14 +106,36 @@ pub(super) fn sum_views(x: &Tensor, factors: Option<&Tensor>, views: usize) -> R
     Ok(Tensor::from_vec(sums, (batch, x.dim(1)?), x.device())?)
 }
 
+/// The sums over `rows` rows of the columns from `first` on.
+struct Strip<'a> {
+    x: &'a Rows<'a>,
+    rows: usize,
+    first: usize,
+    sums: &'a mut [f32],
+}
+
+impl Loop for Strip<'_> {
+    #[inline(always)]
+    fn run(self) {
+        for row in 0..self.rows {
+            let row = &self.x.row(row)[self.first..][..self.sums.len()];
+            add(self.sums, 1., row);
+        }
+    }
+}
+
 pub(super) fn column_sums(x: &Tensor, rows: usize) -> Result<Tensor> {
     let sums = with_rows(x, |x| {
         let mut sums = vec![0f32; x.width];
         let strip = |first: usize, sums: &mut [f32]| {
-            for row in 0..rows {
-                let row = &x.row(row)[first..][..sums.len()];
-                add(sums, 1., row);
+            let x = &x;
+            Strip {
+                x,
+                rows,
+                first,
+                sums,
             }
+            .wide();
         };
         if rows * x.width < 2 * GRAIN {
             strip(0, &mut sums);
@@ -240,6 +155,7 @@ pub(super) fn column_sums(x: &Tensor, rows: usize) -> Result<Tensor> {
 
 /// Gates one row. It has no branch, and lengths that the compiler knows to be equal, so
 /// that it is vectorised.
+#[inline(always)]
 fn gate_row(out: &mut [f32], gradient: &[f32], activity: &[f32], gain: f32) {
     let (gradient, activity) = (&gradient[..out.len()], &activity[..out.len()]);
     for i in 0..out.len() {
@@ -249,6 +165,7 @@ fn gate_row(out: &mut [f32], gradient: &[f32], activity: &[f32], gain: f32) {
 }
 
 /// The same with a slope below 0.
+#[inline(always)]
 fn leaky_gate_row(out: &mut [f32], gradient: &[f32], activity: &[f32], gain: f32, slope: f32) {
     let (gradient, activity) = (&gradient[..out.len()], &activity[..out.len()]);
     for i in 0..out.len() {

@@ -2,7 +2,7 @@
 
 use candle_core::{Tensor, D};
 
-use super::cpu::{for_rows, is_fast, with_values};
+use super::rows::{for_rows, is_fast, with_values};
 use crate::error::Result;
 
 /// The directions of the rows of `x`, `(R, N)`, after the mean of each row is subtracted:

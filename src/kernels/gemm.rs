@@ -6,6 +6,8 @@
 
 use rayon::prelude::*;
 
+use super::{meter, wide};
+
 /// A matrix in memory: element `(r, c)` is `data[r·row + c·column]`.
 #[derive(Clone, Copy)]
 pub(crate) struct Matrix<'a, T = f32> {
@@ -202,7 +204,7 @@ unsafe fn multiply<T: Copy + PartialEq + From<u8> + 'static>(
     b: Matrix<'_, T>,
 ) {
     // SAFETY: as the caller promises.
-    unsafe {
+    meter::count([a.rows, a.columns, b.columns], || unsafe {
         gemm::gemm(
             a.rows,
             b.columns,
@@ -224,7 +226,7 @@ unsafe fn multiply<T: Copy + PartialEq + From<u8> + 'static>(
             false,
             gemm::Parallelism::None,
         );
-    }
+    });
 }
 
 /// The address of a matrix's first element.
@@ -336,25 +338,29 @@ impl Panel<'_> {
         if keep != 0. && keep != 1. {
             // Scaled first, row by row, which brings the panel into the cache. The
             // product reads it in small tiles and would otherwise wait for each of them.
-            for row in 0..self.height {
-                // SAFETY: as the caller promises.
-                let piece = unsafe { self.piece(self.dst, row) };
-                piece.iter_mut().for_each(|dst| *dst *= keep);
-            }
+            wide(|| {
+                for row in 0..self.height {
+                    // SAFETY: as the caller promises.
+                    let piece = unsafe { self.piece(self.dst, row) };
+                    piece.iter_mut().for_each(|dst| *dst *= keep);
+                }
+            });
         }
         let keep = if keep == 0. { 0. } else { 1. };
         // SAFETY: as the caller promises.
         unsafe { multiply(self.dst.0.add(offset), self.stride, [keep, factor], a, b) };
-        for row in 0..self.height {
-            // SAFETY: as the caller promises; the product has written these elements.
-            let piece = unsafe { self.piece(self.dst, row) };
-            let beside: &mut [f32] = match self.beside.0.is_null() {
-                true => &mut [],
-                // SAFETY: as the caller promises.
-                false => unsafe { self.piece(self.beside, row) },
-            };
-            finish(self.first_row + row, self.first_column, piece, beside);
-        }
+        wide(|| {
+            for row in 0..self.height {
+                // SAFETY: as the caller promises; the product has written these elements.
+                let piece = unsafe { self.piece(self.dst, row) };
+                let beside: &mut [f32] = match self.beside.0.is_null() {
+                    true => &mut [],
+                    // SAFETY: as the caller promises.
+                    false => unsafe { self.piece(self.beside, row) },
+                };
+                finish(self.first_row + row, self.first_column, piece, beside);
+            }
+        });
     }
 
     /// A row of the panel.

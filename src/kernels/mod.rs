@@ -25,8 +25,11 @@ mod deviations;
 mod directions;
 pub(crate) mod gemm;
 pub(crate) mod memory;
+pub(crate) mod meter;
 pub(crate) mod normal_equations;
+mod rows;
 pub(crate) mod sizes;
+mod wide;
 
 use candle_core::{DType, Device, Shape, Tensor, D};
 use rand_chacha::ChaCha8Rng;
@@ -35,7 +38,10 @@ pub use channel_stats::{channel_sums, standardised_relu, ChannelStats};
 pub use deviations::Deviations;
 pub use directions::Directions;
 
-pub(crate) use cpu::{add, for_rows, is_fast, with_rows, with_values, with_values_mut, Rows};
+pub(crate) use cpu::add;
+pub(crate) use rows::{for_rows, is_fast, with_rows, with_values, with_values_mut, Rows};
+
+pub(crate) use wide::wide;
 
 use crate::error::{Error, Result};
 

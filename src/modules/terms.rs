@@ -148,19 +148,22 @@ impl Affine<'_> {
     }
 
     /// Applies bias and ReLU to a piece of a row that begins at column `first`.
+    #[inline(always)]
     fn finish(&self, first: usize, out: &mut [f32]) {
         if let Some(bias) = self.bias {
             add(out, 1., &bias[first..]);
         }
         if self.relu {
             // Not `max`, which would hide NaN as an inactive unit.
-            out.iter_mut()
-                .for_each(|out| *out = if *out < 0. { 0. } else { *out });
+            for out in out.iter_mut() {
+                *out = if *out < 0. { 0. } else { *out };
+            }
         }
     }
 }
 
 impl Term {
+    #[inline(always)]
     fn add_to(&self, row: usize, out: &mut [f32], affine: &Affine<'_>) {
         let scale = self.scale.as_ref().map_or(1., |scale| scale[row]);
         let (row, units) = (row % self.rows, affine.units);

@@ -10,7 +10,7 @@ use super::product::Product;
 use super::GRAIN;
 use crate::error::Result;
 use crate::flow::input::Values;
-use crate::kernels::with_values;
+use crate::kernels::{wide, with_values};
 
 /// A gradient in a form that can be applied in one pass.
 #[derive(Clone, Copy)]
@@ -41,11 +41,13 @@ impl Sgd {
                     .zip(velocity.par_chunks_mut(GRAIN));
                 chunks.zip(gradient.par_chunks(GRAIN)).for_each(
                     |((weight, velocity), gradient)| {
-                        velocity
-                            .iter_mut()
-                            .zip(gradient)
-                            .for_each(|(v, g)| *v = self.keep * *v + self.new * g);
-                        self.descend(velocity, weight);
+                        wide(|| {
+                            velocity
+                                .iter_mut()
+                                .zip(gradient)
+                                .for_each(|(v, g)| *v = self.keep * *v + self.new * g);
+                            self.descend(velocity, weight);
+                        });
                     },
                 );
             }),
@@ -58,6 +60,7 @@ impl Sgd {
         }
     }
 
+    #[inline(always)]
     fn descend(self, velocity: &[f32], weight: &mut [f32]) {
         weight
             .iter_mut()
@@ -151,17 +154,18 @@ impl Adam {
     /// Updates some rows; the sparse form only those with a gradient.
     fn descend_rows(self, [weight, first, second]: [&mut [f32]; 3], gradient: &[f32]) {
         let Some(row) = self.row else {
-            return self.descend([weight, first, second], gradient);
+            return wide(|| self.descend([weight, first, second], gradient));
         };
         let moments = first.chunks_mut(row).zip(second.chunks_mut(row));
         let rows = weight.chunks_mut(row).zip(moments);
         for ((weight, (first, second)), gradient) in rows.zip(gradient.chunks(row)) {
             if gradient.iter().any(|number| *number != 0.) {
-                self.descend([weight, first, second], gradient);
+                wide(|| self.descend([weight, first, second], gradient));
             }
         }
     }
 
+    #[inline(always)]
     fn descend(self, [weight, first, second]: [&mut [f32]; 3], gradient: &[f32]) {
         let Self {
             keep,

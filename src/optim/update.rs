@@ -8,7 +8,7 @@ use super::product::{Packed, Product};
 use super::{formed, Gradient, GRAIN};
 use crate::error::Result;
 use crate::kernels::gemm::accumulate;
-use crate::kernels::{self, with_values, with_values_mut};
+use crate::kernels::{self, wide, with_values, with_values_mut};
 
 /// One step of one variable with its coefficients.
 #[derive(Clone, Copy)]
@@ -278,9 +278,7 @@ pub(super) fn add_whole(sum: &Tensor, gradient: &Tensor, factor: f64) -> Result<
             sum.par_chunks_mut(GRAIN)
                 .zip(gradient.par_chunks(GRAIN))
                 .for_each(|(sum, gradient)| {
-                    sum.iter_mut()
-                        .zip(gradient)
-                        .for_each(|(sum, gradient)| *sum += factor as f32 * gradient);
+                    wide(|| kernels::add(sum, factor as f32, gradient));
                 });
         })
     })?

@@ -6,12 +6,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use clap::Parser;
 use serde_json::Value as Json;
 
+use super::method::builder;
 use crate::cli::command_line::configuration;
 use crate::cli::program;
-use crate::cli::subject::Subject;
 use crate::error::{notify, printable, shell_word, Error, Located, Result};
 use crate::plugin::config::Config;
 use crate::run::folder::{CONFIG, STATE, SUMMARY};
@@ -34,13 +33,6 @@ enum Found {
     Nothing,
     Unfinished,
     Finished,
-}
-
-/// The arguments of a run alone.
-#[derive(Parser)]
-struct Only {
-    #[command(flatten)]
-    subject: Subject,
 }
 
 impl Cell {
@@ -89,10 +81,7 @@ impl Cell {
 
     /// The settings that are wanted.
     pub fn config(&self) -> Result<Config> {
-        let words = [String::from("onward")].into_iter();
-        let only = Only::try_parse_from(words.chain(self.words.iter().cloned()));
-        let only = only.map_err(|error| Error::usage("settings", error.to_string()))?;
-        only.subject.builder()?.config().at(|| self.method.clone())
+        builder(&self.words)?.config().at(|| self.method.clone())
     }
 
     /// What is in the folder; an error if it is a run of other settings.

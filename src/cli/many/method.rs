@@ -3,17 +3,21 @@
 use std::path::Path;
 use std::str::FromStr;
 
+use clap::Parser;
+
 use super::FLAGS;
+use crate::cli::subject::Subject;
 use crate::cli::train::for_a_name;
 use crate::contract::architecture::Architecture;
 use crate::contract::rule::Rule;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::plugin::{facts, registry};
+use crate::run::RunBuilder;
 use crate::settings::PluginKind;
 
 /// An architecture with a preset, or a file of settings; and settings of its own.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Method {
+pub(in crate::cli) struct Method {
     label: String,
     source: Source,
     settings: Vec<String>,
@@ -64,7 +68,20 @@ impl Method {
         Ok(baselines)
     }
 
-    fn named(architecture: &str, settings: Vec<String>) -> Self {
+    /// An architecture with a preset.
+    pub fn with_preset(architecture: &str, preset: &str) -> Self {
+        Self {
+            label: format!("{architecture}:{preset}"),
+            source: Source::Named {
+                architecture: architecture.into(),
+                preset: Some(preset.into()),
+            },
+            settings: Vec::new(),
+        }
+    }
+
+    /// An architecture with its default preset.
+    pub fn named(architecture: &str, settings: Vec<String>) -> Self {
         let with = settings.iter().map(|setting| format!(",{setting}"));
         Self {
             label: format!("{architecture}{}", with.collect::<String>()),
@@ -98,6 +115,16 @@ impl Method {
         format!("{}-{:08x}", &name[..LONGEST - 9], crc.sum())
     }
 
+    /// The run of this method, with settings of all methods before its own.
+    pub fn builder(&self, of_all: &[String], data: Option<&str>) -> Result<RunBuilder> {
+        let mut words = self.words(of_all);
+        words.extend(
+            data.into_iter()
+                .flat_map(|name| ["--data".into(), name.into()]),
+        );
+        builder(&words)
+    }
+
     /// The arguments of `onward train`, with the settings of all methods before its own.
     pub fn words(&self, of_all: &[String]) -> Vec<String> {
         let mut words = match &self.source {
@@ -123,6 +150,21 @@ impl Method {
         }
         words
     }
+}
+
+/// The arguments of a run alone.
+#[derive(Parser)]
+struct Only {
+    #[command(flatten)]
+    subject: Subject,
+}
+
+/// The run that these arguments of `onward train` describe.
+pub(super) fn builder(words: &[String]) -> Result<RunBuilder> {
+    let words = std::iter::once("onward").chain(words.iter().map(String::as_str));
+    let only = Only::try_parse_from(words);
+    let only = only.map_err(|error| Error::usage("settings", error.to_string()))?;
+    only.subject.builder()
 }
 
 impl FromStr for Method {

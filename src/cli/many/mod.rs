@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 use clap::Args;
 
 use self::cell::Cell;
-use self::method::Method;
+pub(super) use self::method::Method;
 use self::table::Entry;
 use super::flags::{DataDir, Device};
 use super::stop::Stop;

@@ -22,6 +22,7 @@ use crate::contract::build_context::BuildContext;
 use crate::error::{panic_message, Error, Located, Result};
 use crate::flow::input::{Input, Values};
 use crate::flow::vars::Vars;
+use crate::kernels::wide;
 use crate::plugin::registry::Info;
 
 /// A kind of plugin that can be wrapped.
@@ -143,7 +144,7 @@ fn is_within(tensor: &Tensor, limit: f32) -> bool {
             .iter()
             .fold(true, |all, value| all & (value.abs() <= limit))
     };
-    values[start..end].chunks(4096).all(is_within)
+    wide(|| values[start..end].chunks(4096).all(is_within))
 }
 
 /// Whether no number of an input's parts and scales is beyond [`LARGE`].

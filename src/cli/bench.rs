@@ -1,0 +1,277 @@
+//! `onward bench`: how fast this machine trains, beside its best matrix product.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde::Serialize;
+
+use super::flags::{DataDir, Device};
+use super::many::Method;
+use super::output::{print, print_json};
+use crate::contract::architecture::Architecture;
+use crate::error::{notify, printable, Result};
+use crate::kernels::meter::{self, Work};
+use crate::plugin::registry;
+use crate::run::observe::{Event, Observer};
+use crate::settings::PluginKind;
+
+#[derive(Args)]
+pub(super) struct Bench {
+    /// Methods: an architecture, or `architecture:preset`; settings of their own follow
+    /// after commas, as in progressive,hidden=[2000,2000],batch=500. By default all
+    /// architectures with their default presets.
+    #[arg(value_name = "METHOD")]
+    methods: Vec<Method>,
+    /// Measure every preset of every architecture.
+    #[arg(long, conflicts_with = "methods")]
+    all: bool,
+    /// Data set of all methods; by default that of each.
+    #[arg(long, value_name = "NAME")]
+    data: Option<String>,
+    #[command(flatten)]
+    data_dir: DataDir,
+    /// Seconds of training to measure, for each method.
+    #[arg(long, value_name = "S", default_value = "3")]
+    seconds: f64,
+    /// A setting for all methods; can be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    #[command(flatten)]
+    device: Device,
+    /// Print JSON instead of the table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// The measurements.
+#[derive(Serialize)]
+struct Report {
+    processor: String,
+    threads: usize,
+    /// Billions of operations per second of the best product in 32 bits.
+    best_product: f64,
+    methods: Vec<Entry>,
+}
+
+#[derive(Serialize)]
+struct Entry {
+    method: String,
+    /// Why there is no measurement.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
+    #[serde(flatten)]
+    speed: Option<Speed>,
+}
+
+/// The speed of a method. What counts products is missing on a GPU, and where candle's own
+/// operations multiply, as in backpropagation.
+#[derive(Serialize)]
+struct Speed {
+    /// The steps that were measured.
+    steps: usize,
+    /// The median time of a step.
+    step_seconds: f64,
+    examples_per_second: f64,
+    /// Billions of operations of the matrix products of a step, two for each
+    /// multiplication with its addition.
+    operations: Option<f64>,
+    /// Billions of such operations per second.
+    speed: Option<f64>,
+    /// The same as a share of the best product.
+    share_of_best: Option<f64>,
+    /// The share of the threads' time that products take.
+    time_in_products: Option<f64>,
+}
+
+impl Bench {
+    pub(super) fn run(self) -> Result<()> {
+        let methods = match (self.methods.is_empty(), self.all) {
+            (false, _) => self.methods.clone(),
+            (true, all) => known(all)?,
+        };
+        let best_product = meter::best_product();
+        meter::start();
+        let mut report = Report {
+            processor: processor(),
+            threads: rayon::current_num_threads(),
+            best_product: best_product / 1e9,
+            methods: Vec::new(),
+        };
+        for method in methods {
+            notify(format_args!("  {}", printable(method.label())));
+            let measured = self.measure(&method, &report);
+            let (speed, problem) = match measured {
+                Ok(speed) => (Some(speed), None),
+                // A wrong name or setting of the user's own ends the command.
+                Err(error) if !self.methods.is_empty() => return Err(error),
+                Err(error) => (None, Some(error.to_string())),
+            };
+            report.methods.push(Entry {
+                method: method.label().into(),
+                problem,
+                speed,
+            });
+        }
+        match self.json {
+            true => print_json(&report),
+            false => print(&in_words(&report)),
+        }
+    }
+
+    fn measure(&self, method: &Method, report: &Report) -> Result<Speed> {
+        let mut builder = method.builder(&self.set, self.data.as_deref())?;
+        builder = self.data_dir.add_to(builder).device(&self.device.device);
+        let stop = Arc::new(AtomicBool::new(false));
+        // Evaluations are not steps.
+        let builder = builder.set("evaluate_every", NEVER);
+        let mut run = builder.stop_when(stop.clone()).build()?;
+        let mut watch = Watch {
+            seconds: self.seconds,
+            stop,
+            warm: 0,
+            last: None,
+            times: Vec::new(),
+            examples: 0,
+            work: Work::default(),
+        };
+        match run.train_until(run.epochs(), &mut watch) {
+            Err(error) if !error.is_stopped() => return Err(error),
+            _ => Ok(watch.speed(report, run.vars().device().is_cpu())),
+        }
+    }
+}
+
+const NEVER: i64 = 1_000_000;
+
+/// Steps before the first that is measured: memory is taken, caches are filled.
+const WARM: usize = 3;
+
+/// Measures the time and the work between two steps of an epoch.
+struct Watch {
+    seconds: f64,
+    stop: Arc<AtomicBool>,
+    warm: usize,
+    /// The end of the step before.
+    last: Option<(Instant, Work)>,
+    times: Vec<f64>,
+    examples: usize,
+    work: Work,
+}
+
+impl Observer for Watch {
+    fn on(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Stepped { examples, .. } => {
+                let (now, work) = (Instant::now(), meter::so_far());
+                self.warm += 1;
+                if let Some((last, before)) = self.last.filter(|_| self.warm > WARM) {
+                    let done = work.since(before);
+                    self.times.push((now - last).as_secs_f64());
+                    self.examples += examples;
+                    self.work.multiply_adds += done.multiply_adds;
+                    self.work.time += done.time;
+                }
+                self.last = Some((now, work));
+                if self.times.iter().sum::<f64>() >= self.seconds {
+                    self.stop.store(true, Ordering::Relaxed);
+                }
+            }
+            // What is between epochs is no step.
+            _ => self.last = None,
+        }
+    }
+}
+
+impl Watch {
+    fn speed(mut self, report: &Report, on_cpu: bool) -> Speed {
+        let (steps, seconds) = (self.times.len(), self.times.iter().sum::<f64>());
+        self.times.sort_by(f64::total_cmp);
+        let median = self.times.get(steps / 2).copied().unwrap_or(f64::NAN);
+        let counted = |value: f64| (on_cpu && value > 0.).then_some(value);
+        let operations = 2e-9 * self.work.multiply_adds as f64;
+        let of_threads = Duration::from_secs_f64(seconds * report.threads as f64);
+        Speed {
+            steps,
+            step_seconds: median,
+            examples_per_second: self.examples as f64 / steps as f64 / median,
+            operations: counted(operations / steps as f64),
+            speed: counted(operations / steps as f64 / median),
+            share_of_best: counted(operations / steps as f64 / median / report.best_product),
+            time_in_products: counted(self.work.time.as_secs_f64() / of_threads.as_secs_f64()),
+        }
+    }
+}
+
+/// The architectures with their default presets, or with all of them.
+fn known(all: bool) -> Result<Vec<Method>> {
+    let mut methods = Vec::new();
+    for info in registry::infos(<dyn Architecture>::KIND)? {
+        let presets = info.presets();
+        let presets = presets.iter().skip(1).filter(|_| all);
+        methods.push(Method::named(info.name, Vec::new()));
+        methods.extend(presets.map(|preset| Method::with_preset(info.name, preset.name)));
+    }
+    Ok(methods)
+}
+
+/// The name of the processor, where the system tells it.
+fn processor() -> String {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let line = text.lines().find(|line| line.starts_with("model name"));
+    let name = line.and_then(|line| Some(line.split_once(':')?.1.trim()));
+    name.unwrap_or(std::env::consts::ARCH).into()
+}
+
+fn in_words(report: &Report) -> String {
+    let mut text = format!(
+        "{}, {} threads; best product {:.0} GFLOP/s\n\n",
+        report.processor, report.threads, report.best_product
+    );
+    let longest = report
+        .methods
+        .iter()
+        .map(|entry| entry.method.chars().count());
+    let width = longest.max().unwrap_or(0).max("method".len());
+    let heads = [
+        "step",
+        "examples/s",
+        "GFLOP",
+        "GFLOP/s",
+        "of best",
+        "in products",
+    ];
+    let line = |name: &str, cells: [String; 6]| {
+        let [step, examples, operations, speed, share, time] = cells;
+        format!(
+            "{name:<width$}  {step:>9}  {examples:>10}  {operations:>6}  {speed:>7}  {share:>7}  {time:>11}\n"
+        )
+    };
+    text += &line("method", heads.map(String::from));
+    for entry in &report.methods {
+        let name = printable(&entry.method);
+        let Some(speed) = &entry.speed else {
+            let problem = entry.problem.as_deref().unwrap_or_default();
+            text += &format!("{name:<width$}  {}\n", printable(problem));
+            continue;
+        };
+        let number = |value: Option<f64>| value.map_or("–".into(), |value| format!("{value:.2}"));
+        let whole = |value: Option<f64>| value.map_or("–".into(), |value| format!("{value:.0}"));
+        let percent = |value: Option<f64>| {
+            value.map_or("–".into(), |value| format!("{:.0}%", 100. * value))
+        };
+        text += &line(
+            &name,
+            [
+                format!("{:.2} ms", 1e3 * speed.step_seconds),
+                format!("{:.0}", speed.examples_per_second),
+                number(speed.operations),
+                whole(speed.speed),
+                percent(speed.share_of_best),
+                percent(speed.time_in_products),
+            ],
+        );
+    }
+    text
+}

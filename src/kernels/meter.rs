@@ -1,0 +1,90 @@
+//! Counts and times matrix products, for `onward bench`.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use super::gemm::{product, Matrix};
+
+static IS_ON: AtomicBool = AtomicBool::new(false);
+static MULTIPLY_ADDS: AtomicU64 = AtomicU64::new(0);
+static NANOSECONDS: AtomicU64 = AtomicU64::new(0);
+
+/// What the matrix products of this process have cost since [`start`].
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Work {
+    /// The multiplications, each with an addition: `m·k·n` for a product of `(m, k)` and
+    /// `(k, n)`. Rows that are left out since their gradient is zero do not count.
+    pub multiply_adds: u64,
+    /// The sum of the times of all threads.
+    pub time: Duration,
+}
+
+impl Work {
+    /// What was done after `earlier`.
+    pub fn since(self, earlier: Self) -> Self {
+        Self {
+            multiply_adds: self.multiply_adds - earlier.multiply_adds,
+            time: self.time.saturating_sub(earlier.time),
+        }
+    }
+}
+
+/// Begins to count, for the whole process.
+pub(crate) fn start() {
+    IS_ON.store(true, Relaxed);
+}
+
+/// What was counted so far.
+pub(crate) fn so_far() -> Work {
+    Work {
+        multiply_adds: MULTIPLY_ADDS.load(Relaxed),
+        time: Duration::from_nanos(NANOSECONDS.load(Relaxed)),
+    }
+}
+
+/// Does the work of `[m, k, n]` multiplications, and counts them.
+#[inline(always)]
+pub(super) fn count(sizes: [usize; 3], work: impl FnOnce()) {
+    if !IS_ON.load(Relaxed) {
+        return work();
+    }
+    let start = Instant::now();
+    work();
+    NANOSECONDS.fetch_add(start.elapsed().as_nanos() as u64, Relaxed);
+    MULTIPLY_ADDS.fetch_add(sizes.iter().map(|&size| size as u64).product(), Relaxed);
+}
+
+/// The operations per second, two for each multiplication with its addition, of the best
+/// of several products of square matrices in 32 bits, by all threads.
+pub(crate) fn best_product() -> f64 {
+    const SIZE: usize = 2048;
+    let numbers: Vec<f32> = (0..SIZE * SIZE).map(|i| (i % 7) as f32 - 3.).collect();
+    let matrix = Matrix::of_rows(&numbers, SIZE, SIZE, SIZE);
+    let (start, mut best) = (Instant::now(), f64::INFINITY);
+    while start.elapsed() < Duration::from_secs(1) {
+        let one = Instant::now();
+        std::hint::black_box(product(matrix, matrix, |_, _, _| ()));
+        best = best.min(one.elapsed().as_secs_f64());
+    }
+    2. * (SIZE as f64).powi(3) / best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn multiplications_are_counted_once_it_has_started() {
+        let ones = vec![1f32; 64 * 64];
+        let (a, b) = (
+            Matrix::of_rows(&ones, 3, 5, 5),
+            Matrix::of_rows(&ones, 5, 7, 7),
+        );
+        start();
+        let before = so_far();
+        product(a, b, |_, _, _| ());
+        // Other tests multiply at the same time.
+        assert!(so_far().since(before).multiply_adds >= 3 * 5 * 7);
+        assert!(so_far().time > before.time);
+    }
+}

@@ -1,0 +1,153 @@
+//! Tensors as rows in memory: `f32` on the CPU, rows divided among threads.
+
+use std::cell::Cell;
+
+use candle_core::{CpuStorage, InplaceOp1, Layout, Storage, Tensor};
+use rayon::prelude::*;
+
+use super::wide::Loop;
+use crate::error::{Error, Result};
+
+/// The number of elements below which waking another thread does not pay off.
+pub(super) const GRAIN: usize = 1 << 15;
+
+pub(crate) fn is_fast(x: &Tensor) -> bool {
+    x.device().is_cpu() && x.dtype() == super::FAST && x.rank() >= 1
+}
+
+/// Rows in memory: row `r` is `data[r·stride..][..width]`.
+pub(crate) struct Rows<'a> {
+    pub data: &'a [f32],
+    pub rows: usize,
+    pub width: usize,
+    pub stride: usize,
+}
+
+impl<'a> Rows<'a> {
+    pub fn row(&self, row: usize) -> &'a [f32] {
+        &self.data[row * self.stride..][..self.width]
+    }
+}
+
+/// `x`, `(B, …)`, as a matrix `(B, D)` whose columns are contiguous. Copies only if they
+/// are not.
+pub(super) fn matrix_of(x: &Tensor) -> Result<Tensor> {
+    let matrix = match x.rank() {
+        2 => x.clone(),
+        _ => x.flatten_from(1)?,
+    };
+    Ok(match matrix.stride()[1] == 1 || matrix.dim(1)? == 1 {
+        true => matrix,
+        false => matrix.contiguous()?,
+    })
+}
+
+/// Calls `f` with the rows of `x`, `(B, …)` read as `(B, D)`. Copies only if the columns
+/// are not contiguous.
+pub(crate) fn with_rows<T>(x: &Tensor, f: impl FnOnce(Rows<'_>) -> T) -> Result<T> {
+    let matrix = matrix_of(x)?;
+    let (rows, width) = matrix.dims2()?;
+    let (storage, layout) = matrix.storage_and_layout();
+    let Storage::Cpu(CpuStorage::F32(data)) = &*storage else {
+        return Err(not_fast(x));
+    };
+    Ok(f(Rows {
+        data: &data[layout.start_offset()..],
+        rows,
+        width,
+        stride: layout.stride()[0],
+    }))
+}
+
+/// Calls `f` with the values of a tensor; copies only if it is not contiguous.
+pub(crate) fn with_values<T>(x: &Tensor, f: impl FnOnce(&[f32]) -> T) -> Result<T> {
+    let x = x.contiguous()?;
+    let (storage, layout) = x.storage_and_layout();
+    let Storage::Cpu(CpuStorage::F32(data)) = &*storage else {
+        return Err(not_fast(&x));
+    };
+    Ok(f(&data[layout.start_offset()..][..x.elem_count()]))
+}
+
+/// Calls `f` with the values of a contiguous tensor, to change them in place.
+pub(crate) fn with_values_mut<T>(x: &Tensor, f: impl FnOnce(&mut [f32]) -> T) -> Result<T> {
+    let change = Change {
+        f: Cell::new(Some(f)),
+        done: Cell::new(None),
+    };
+    x.inplace_op1(&change)?;
+    change.done.into_inner().ok_or_else(|| not_fast(x))
+}
+
+struct Change<F, T> {
+    f: Cell<Option<F>>,
+    done: Cell<Option<T>>,
+}
+
+impl<T, F: FnOnce(&mut [f32]) -> T> InplaceOp1 for Change<F, T> {
+    fn name(&self) -> &'static str {
+        "change in place"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
+        if let (CpuStorage::F32(values), Some((start, end)), Some(f)) =
+            (storage, layout.contiguous_offsets(), self.f.take())
+        {
+            self.done.set(Some(f(&mut values[start..end])));
+        }
+        Ok(())
+    }
+}
+
+fn not_fast(x: &Tensor) -> Error {
+    Error::usage(
+        "fast path",
+        format!(
+            "expected contiguous f32 on the CPU, found {:?} on {:?}",
+            x.dtype(),
+            x.device().location()
+        ),
+    )
+}
+
+/// Calls `f(row index, row)` for all rows, in parallel if there are many elements.
+pub(crate) fn for_rows(out: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
+    if width == 0 {
+        return;
+    }
+    let rows = GRAIN.div_ceil(width);
+    let some = |chunk: usize, out: &mut [f32]| {
+        let (first, f) = (chunk * rows, &f);
+        EachRow {
+            out,
+            width,
+            first,
+            f,
+        }
+        .wide();
+    };
+    if out.len() < 2 * GRAIN {
+        return some(0, out);
+    }
+    out.par_chunks_mut(rows * width)
+        .enumerate()
+        .for_each(|(chunk, out)| some(chunk, out));
+}
+
+/// Calls `f` for each row, the first of which is row `first`.
+struct EachRow<'a, F> {
+    out: &'a mut [f32],
+    width: usize,
+    first: usize,
+    f: &'a F,
+}
+
+impl<F: Fn(usize, &mut [f32])> Loop for EachRow<'_, F> {
+    #[inline(always)]
+    fn run(self) {
+        // Not `for_each`, which is not always inlined.
+        for (row, out) in self.out.chunks_exact_mut(self.width).enumerate() {
+            (self.f)(self.first + row, out);
+        }
+    }
+}

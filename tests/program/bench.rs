@@ -1,0 +1,48 @@
+//! `onward bench`.
+
+use serde_json::Value;
+
+use crate::{onward, text};
+
+#[test]
+fn the_steps_and_the_operations_of_their_products_are_measured() {
+    let method = "progressive,hidden=[60,50],batch=100";
+    let arguments = [
+        "bench",
+        method,
+        "--data",
+        "digits",
+        "--seconds",
+        "0.2",
+        "--json",
+    ];
+    let output = onward(&arguments);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(report["best_product"].as_f64().unwrap() > 0.1);
+    let measured = &report["methods"][0];
+    assert_eq!(measured["method"], method);
+    assert!(measured["steps"].as_u64().unwrap() > 3);
+    // All views share the pixels, and there are 774 beside the label of 10. Layer 2 sees two
+    // views and the neutral one; the head reads layer 2 alone.
+    let forward = 100 * 774 * 60 + 300 * 60 * 50 + 100 * 50 * 10;
+    let gradients = 774 * 100 * 60 + 60 * 200 * 50 + 50 * 100 * 10;
+    let expected = 2e-9 * f64::from(forward + gradients);
+    let found = measured["operations"].as_f64().unwrap();
+    assert!(
+        (found / expected - 1.).abs() < 0.2,
+        "{found}, expected about {expected}"
+    );
+    let share = measured["time_in_products"].as_f64().unwrap();
+    assert!(0. < share && share <= 1., "{share}");
+}
+
+#[test]
+fn a_method_that_cannot_be_built_is_an_error_that_names_it() {
+    let output = onward(&["bench", "progresive"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("unknown architecture `progresive`"));
+    let output = onward(&["bench", "progressive,lr=-1", "--data", "digits"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("setting `lr`"));
+}
