@@ -5,6 +5,7 @@ use std::ops::Range;
 use onward_core::candle_core::Tensor;
 use onward_core::contract::head::HeadSpec;
 use onward_core::export::{Table, Value};
+use onward_core::flow::graph::{Graph, Inputs, Node};
 use onward_core::optim::{OptimiserSpec, Span};
 use onward_core::plugin::preset::Preset;
 use onward_core::plugin::registry::DataKind;
@@ -248,6 +249,10 @@ impl Architecture for Stacked {
         step: &Step,
     ) -> Result<Tensor> {
         self.stack.scores(batch, sampler, readout, step)
+    }
+
+    fn graph(&self, views: Inputs, readout: &Readout, graph: &mut Graph) -> Result<Node> {
+        self.stack.graph(views, readout, graph)
     }
 
     fn activities(

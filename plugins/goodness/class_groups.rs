@@ -1,6 +1,7 @@
 //! Goodness `class_groups`: each class has its own units.
 
 use onward_core::candle_core::{Tensor, D};
+use onward_core::flow::graph::{Graph, Node};
 use onward_core::{Architecture, BuildContext, Error, GoodnessFn, Result};
 
 onward_core::settings! {
@@ -79,6 +80,17 @@ impl GoodnessFn for Goodness {
 
     fn classes(&self) -> Option<usize> {
         Some(self.classes)
+    }
+
+    fn graph(&self, activity: Node, graph: &mut Graph) -> Result<Node> {
+        let numbers = graph.shape(activity).iter().product::<usize>();
+        let values = match self.settings.of {
+            Moment::Squares => graph.multiply(activity, activity),
+            Moment::Values => activity,
+        };
+        let sums = graph.sums(values, self.classes);
+        let of_class = (numbers / self.classes).max(1);
+        graph.times(sums, self.settings.scale / of_class as f64)
     }
 
     fn gradient(&self, activity: &Tensor, upstream: &Tensor) -> Result<Tensor> {

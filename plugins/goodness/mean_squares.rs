@@ -2,6 +2,7 @@
 
 use onward_core::candle_core::Tensor;
 use onward_core::contract::goodness::Polarity;
+use onward_core::flow::graph::{Graph, Node};
 use onward_core::plugin::preset::Preset;
 use onward_core::{kernels, GoodnessFn, Result};
 
@@ -28,6 +29,12 @@ impl GoodnessFn for MeanSquares {
     fn goodness(&self, activity: &Tensor) -> Result<Tensor> {
         let units = activity.elem_count() / activity.dim(0)?.max(1);
         Ok((kernels::sum_squares(activity)? * (self.positive.sign() / units as f64))?)
+    }
+
+    fn graph(&self, activity: Node, graph: &mut Graph) -> Result<Node> {
+        let units = graph.shape(activity).iter().product::<usize>();
+        let squares = graph.sum_squares(activity);
+        graph.times(squares, self.positive.sign() / units as f64)
     }
 
     fn threshold(&self, _units: usize) -> f64 {

@@ -2,6 +2,7 @@
 
 use onward_core::candle_core::Tensor;
 use onward_core::candle_nn::Init;
+use onward_core::flow::graph::{Graph, Node};
 use onward_core::kernels::{self, Deviations, Directions};
 use onward_core::modules::cells::Cells;
 use onward_core::modules::conv::Convolved;
@@ -154,6 +155,10 @@ impl GoodnessFn for Goodness {
 
     fn uses_labels(&self, _: &Objective) -> bool {
         true
+    }
+
+    fn graph(&self, activity: Node, graph: &mut Graph) -> Result<Node> {
+        self.decoder.graph(activity, graph)
     }
 
     fn grade(&self, activity: &Tensor, targets: &Targets, _: &Objective) -> Result<Grade> {

@@ -3,6 +3,7 @@
 
 use onward_core::candle_core::Tensor;
 use onward_core::candle_nn::Init;
+use onward_core::flow::graph::{Graph, Node};
 use onward_core::modules::cells::Cells;
 use onward_core::modules::pooled_linear::PooledLinear;
 use onward_core::plugin::preset::Preset;
@@ -56,6 +57,10 @@ impl GoodnessFn for Goodness {
 
     fn classes(&self) -> Option<usize> {
         Some(self.classes)
+    }
+
+    fn graph(&self, activity: Node, graph: &mut Graph) -> Result<Node> {
+        self.linear.graph(activity, graph)
     }
 
     fn gradient(&self, activity: &Tensor, upstream: &Tensor) -> Result<Tensor> {

@@ -2,6 +2,7 @@
 
 use onward_core::candle_core::Tensor;
 use onward_core::contract::goodness::Polarity;
+use onward_core::flow::graph::{Graph, Node};
 use onward_core::{kernels, GoodnessFn, Result};
 
 onward_core::settings! {
@@ -30,6 +31,11 @@ onward_core::settings! {
 impl GoodnessFn for SumSquares {
     fn goodness(&self, activity: &Tensor) -> Result<Tensor> {
         self.positive.of(kernels::sum_squares(activity)?)
+    }
+
+    fn graph(&self, activity: Node, graph: &mut Graph) -> Result<Node> {
+        let squares = graph.sum_squares(activity);
+        graph.times(squares, self.positive.sign())
     }
 
     fn threshold(&self, units: usize) -> f64 {

@@ -2,6 +2,7 @@
 
 use onward_core::candle_core::Tensor;
 use onward_core::candle_nn::Init;
+use onward_core::flow::graph::{Graph, Node};
 use onward_core::modules::conv::Convolved;
 use onward_core::modules::rectifier::{Rectifier, RectifierSpec};
 use onward_core::{
@@ -135,6 +136,15 @@ impl LocalLayer for Layer {
         let gradient = self.conv.input_gradient(&images, &made, &delta)?;
         let shape = [&[lesson.input.rows()], lesson.input.shape()].concat();
         Ok(gradient.reshape(shape)?)
+    }
+
+    fn graph(&self, x: Node, graph: &mut Graph) -> Result<Node> {
+        let images = match *graph.shape(x) {
+            [height, width] => graph.shaped(x, &[1, height, width]),
+            _ => x,
+        };
+        let sums = self.conv.graph(images, graph)?;
+        self.rectifier.graph(sums, graph)
     }
 
     fn weight_images(&self) -> Result<Option<Tensor>> {

@@ -2,6 +2,7 @@
 
 use onward_core::candle_core::Tensor;
 use onward_core::candle_nn::Init;
+use onward_core::flow::graph::{Graph, Node};
 use onward_core::kernels::{self, Gate};
 use onward_core::modules::peer_norm::PeerNorm;
 use onward_core::modules::rectifier::{Norm, Rectifier, RectifierSpec};
@@ -144,6 +145,14 @@ impl LocalLayer for Layer {
         }
         let shape = [&[lesson.input.rows()], lesson.input.shape()].concat();
         Ok(self.linear.joined_gradient(&gradient)?.reshape(shape)?)
+    }
+
+    fn graph(&self, x: Node, graph: &mut Graph) -> Result<Node> {
+        let sums = self.linear.graph(x, graph)?;
+        match &self.rectifier {
+            Some(rectifier) => rectifier.graph(sums, graph),
+            None => Ok(graph.relu(sums)),
+        }
     }
 
     fn weight_images(&self) -> Result<Option<Tensor>> {

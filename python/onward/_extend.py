@@ -31,14 +31,15 @@ def goodness(
 ) -> Any:
     """Registers a goodness: high for what a layer should accept, low for what it should reject.
 
-    A function `goodness(activity)` takes the activity of a layer, `(R, …)`, and returns the goodness of
-    every row, `(R,)`. `gradient(activity, upstream)` returns the gradient of `(upstream *
+    A function `goodness(activity)` takes the activity of a layer as rows, `(R, D)`, and returns the
+    goodness of every row, `(R,)`. `gradient(activity, upstream)` returns the gradient of `(upstream *
     goodness).sum()` with respect to the activity, of its shape; without it PyTorch finds the gradient.
 
     A class has these as methods, and may have
 
     - `threshold(units)`: the goodness above which an activity counts as positive, 0 by default;
-    - `per_class = True`: the goodness is `(R, C)`, one column for each of `self.classes`, which is set.
+    - `per_class = True`: the goodness is `(R, C)`, one column for each of `self.classes`, which is set;
+    - `flat = False`: activities keep their shape `(R, …)`, such as that of the maps of a convolution.
 
     name: by default that of the function or class, in snake_case.
 
@@ -199,6 +200,7 @@ class _Goodness:
         if self.per_class:
             plugin.classes = context["classes"]
         self.by_torch = not hasattr(plugin, "gradient")
+        self.flat = getattr(plugin, "flat", True)
 
     def facts(self) -> int | None:
         return self.plugin.classes if self.per_class else None
@@ -208,15 +210,22 @@ class _Goodness:
         return 0.0 if threshold is None else float(threshold(units))
 
     def goodness(self, activity: Native) -> np.ndarray:
-        x = array(activity)
+        x = self.rows(activity)
         found = _without_gradient(self.plugin.goodness, x) if self.by_torch else self.plugin.goodness(x)
         return _like(found, x, "goodness")
 
     def gradient(self, activity: Native, upstream: Native) -> np.ndarray:
-        x, upstream = array(activity), array(upstream)
+        x, upstream = self.rows(activity), array(upstream)
         if self.by_torch:
-            return _gradients(self.plugin.goodness, [x], upstream)[0]
-        return _like(self.plugin.gradient(x, upstream), x, "gradient")
+            found = _gradients(self.plugin.goodness, [x], upstream)[0]
+        else:
+            found = _like(self.plugin.gradient(x, upstream), x, "gradient")
+        # Another shape than that of the rows is reported with its plugin.
+        return found.reshape(activity[1]) if found.shape == x.shape else found
+
+    def rows(self, activity: Native) -> np.ndarray:
+        x = array(activity)
+        return x.reshape(len(x), -1) if self.flat else x
 
 
 class _Layer:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any, Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 
 from . import _onward
 from ._data import Data, Pair, array, as_examples, as_floats, codes_of, native
+
+if TYPE_CHECKING:
+    import torch
 
 #: A path of the file system.
 Path = str | os.PathLike[str]
@@ -195,6 +198,29 @@ class Run:
         """Replaces variables of the model; others stay."""
         arrays = [(name, np.asarray(value)) for name, value in weights.items()]
         self._native.set_weights([(name, as_floats(x, name)) for name, x in arrays])
+
+    def to_torch(self, readout: str | None = None) -> torch.nn.Module:
+        """The network as a PyTorch module: `module(x)` are the scores of a readout, `(N, C)`.
+
+        x: examples as `scores` takes them, as a tensor of 32-bit numbers. The module's parameters have
+        the names of the run's weights, with `_` for `.`; `from_torch` puts them back. Networks of the
+        architecture `progressive` with layers `dense` and `conv` can be turned into modules.
+        """
+        from ._torch import module
+
+        return module(self._native, readout or self.facts["readout"])
+
+    def from_torch(self, module: torch.nn.Module) -> None:
+        """Takes the weights of a module that `to_torch` made, such as after training it on."""
+        from ._torch import weights
+
+        self.set_weights(weights(module))
+
+    def to_onnx(self, file: Path, readout: str | None = None) -> None:
+        """Writes the network as an ONNX file, with the input `examples` and the output `scores`."""
+        model = self._native.onnx(readout or self.facts["readout"])
+        with open(file, "xb") as out:
+            out.write(model)
 
     def evaluate(self, part: str = "test") -> dict[str, Any]:
         """The errors of all readouts on a part of the data: train, validation, test, or all."""

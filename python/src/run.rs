@@ -6,7 +6,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use onward::candle_core::{DType, Tensor};
 use onward::data::Split;
+use onward::run::onnx;
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 
 use crate::arrays::{to_python, to_tensor, Array};
 use crate::data::Data;
@@ -141,6 +143,19 @@ impl Run {
             run.goodness(of(run, examples)?, labels.as_deref())
         })?;
         named(py, found)
+    }
+
+    /// The operations of a readout as JSON, and their constants.
+    fn graph(&self, py: Python<'_>, readout: String) -> PyResult<(String, Vec<(String, Array)>)> {
+        let graph = self.with(py, |run| run.graph(&readout))?;
+        let steps = serde_json::json!(graph.steps()).to_string();
+        Ok((steps, named(py, graph.constants().to_vec())?))
+    }
+
+    /// A readout in the format of ONNX.
+    fn onnx<'py>(&self, py: Python<'py>, readout: String) -> PyResult<Bound<'py, PyBytes>> {
+        let bytes = self.with(py, |run| onnx::model(&run.graph(&readout)?))?;
+        Ok(PyBytes::new(py, &bytes))
     }
 
     /// The variables of the model.

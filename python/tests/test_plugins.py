@@ -22,10 +22,10 @@ class PlainSquares:
     """The sum of the squares, as the built-in goodness has it."""
 
     def goodness(self, activity):
-        return (activity.reshape(len(activity), -1) ** 2).sum(1)
+        return (activity**2).sum(1)
 
     def gradient(self, activity, upstream):
-        return 2 * activity * upstream.reshape(-1, *[1] * (activity.ndim - 1))
+        return 2 * activity * upstream[:, None]
 
     def threshold(self, units):
         return units
@@ -147,6 +147,29 @@ def test_classes_may_have_a_column_each():
     assert run.goodness(np.zeros((3, 784)))["1"].shape == (3, 10)
 
 
+def test_activities_may_keep_their_shape(tmp_path):
+    shapes = set()
+
+    @onward.goodness
+    class Maps:
+        """The sum of the activities of the first channel."""
+
+        flat = False
+
+        def goodness(self, activity):
+            shapes.add(activity.shape[1:])
+            return activity[:, 0].reshape(len(activity), -1).sum(1)
+
+        def gradient(self, activity, upstream):
+            gradient = np.zeros_like(activity)
+            gradient[:, 0] = upstream.reshape(-1, *[1] * (activity.ndim - 2))
+            return gradient
+
+    train(goodness="maps", layer="conv", hidden=[4], epochs=1, theta=1.0)
+    assert shapes == {(4, 14, 14)}
+    onward.conformance("goodness", "maps", verbose=False)
+
+
 def goodness(name, function, gradient=None):
     function.__doc__ = "A goodness that is wrong."
     onward.goodness(name=name, gradient=gradient or (lambda activity, upstream: activity))(function)
@@ -181,7 +204,7 @@ def test_a_wrong_result_is_named(function, said):
 
 
 def test_a_wrong_gradient_fails_the_trials():
-    name = goodness("wrong_gradient", lambda activity: (activity**2).reshape(len(activity), -1).sum(1))
+    name = goodness("wrong_gradient", lambda activity: (activity**2).sum(1))
     with pytest.raises(onward.OnwardError, match="finite differences"):
         onward.conformance("goodness", name, verbose=False)
     with pytest.raises(onward.OnwardError, match="there is no goodness `nothing`"):
@@ -248,7 +271,7 @@ def test_pytorch_finds_gradients():
     def squares_by_torch(activity):
         """The sum of the squares."""
         assert isinstance(activity, torch.Tensor)
-        return activity.flatten(1).pow(2).sum(1)
+        return activity.pow(2).sum(1)
 
     @onward.layer
     class TorchDense:

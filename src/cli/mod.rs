@@ -6,6 +6,7 @@ mod certify;
 mod command_line;
 mod dry_run;
 mod evaluate;
+mod export;
 mod flags;
 mod generate;
 mod list;
@@ -94,6 +95,12 @@ enum Command {
         "picture runs/progressive-digits-1 --out digits.png",
     ))]
     Picture(picture::Picture),
+    /// Write a run's network for other programs, as an ONNX file.
+    #[command(after_help = examples!(
+        "export runs/progressive-digits-1 --out digits.onnx",
+        "export runs/progressive-digits-1 --readout head --out digits.onnx",
+    ))]
+    Export(export::Export),
     /// Generate text from a prompt.
     #[command(after_help = examples!(
         "generate runs/nlp-fables-1 --prompt \"The fox \" --tokens 200",
@@ -263,6 +270,7 @@ pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Evaluate(command) => command.run(),
         Command::Predict(command) => command.run(),
         Command::Picture(command) => command.run(),
+        Command::Export(command) => command.run(),
         Command::Generate(command) => command.run(),
         Command::Score(command) => command.run(),
         Command::Tokenize(command) => command.run(),

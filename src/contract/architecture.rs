@@ -6,8 +6,9 @@ use crate::contract::block::StepReport;
 use crate::contract::net::{Net, Readout};
 use crate::contract::rule::Rule;
 use crate::contract::sampler::NegativeSampler;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::flow::batch::Batch;
+use crate::flow::graph::{self, Graph, Inputs, Node};
 use crate::flow::step::Step;
 
 /// The wiring of a network: which block feeds which, in what order and how often, and
@@ -126,6 +127,15 @@ pub trait Architecture: Send + Sync {
         Ok(Vec::new())
     }
 
+    /// Adds what [`scores`](Self::scores) computes to a graph for other programs, given
+    /// the views of the examples: `(R, C)`. By default the network cannot be exported.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`](crate::Error::Unfit) if it cannot.
+    fn graph(&self, _views: Inputs, _readout: &Readout, _graph: &mut Graph) -> Result<Node> {
+        Err(Error::unfit("architecture", graph::NOT_EXPORTED))
+    }
+
     /// The class of the rule by which the network learns; by default that of the first
     /// block that learns.
     fn rule(&self) -> Rule {
@@ -178,6 +188,10 @@ impl<T: Architecture + ?Sized> Architecture for Box<T> {
         step: &Step,
     ) -> Result<Vec<Tensor>> {
         (**self).activities(batch, sampler, step)
+    }
+
+    fn graph(&self, views: Inputs, readout: &Readout, graph: &mut Graph) -> Result<Node> {
+        (**self).graph(views, readout, graph)
     }
 
     fn rule(&self) -> Rule {

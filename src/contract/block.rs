@@ -8,6 +8,7 @@ use crate::contract::layer::{Lesson, LocalLayer};
 use crate::contract::loss::{Loss, Objective};
 use crate::contract::rule::Rule;
 use crate::error::{Error, Located, Result};
+use crate::flow::graph::{Graph, Node};
 use crate::flow::input::{Input, Normalise};
 use crate::flow::reading::Reading;
 use crate::flow::step::Step;
@@ -349,6 +350,30 @@ impl Block {
     ) -> Result<StepReport> {
         let grade = self.grade(activity, targets, step)?;
         self.follow(input, activity, targets, grade.as_ref(), step)
+    }
+
+    /// Adds the activity for an input to a graph.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`] if the layer cannot be exported.
+    pub fn graph(&self, x: Node, graph: &mut Graph) -> Result<Node> {
+        self.layer.graph(x, graph).at(|| self.place())
+    }
+
+    /// Adds the goodness of an activity to a graph.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`] if the goodness cannot be exported.
+    pub fn goodness_graph(&self, activity: Node, graph: &mut Graph) -> Result<Node> {
+        self.goodness.graph(activity, graph).at(|| self.place())
+    }
+
+    /// Adds the input of the next block to a graph.
+    ///
+    /// # Errors
+    /// Errors of candle.
+    pub fn pass_on_graph(&self, activity: Node, graph: &mut Graph) -> Result<Node> {
+        graph.normalised(activity, self.normalise)
     }
 
     /// The gradient with respect to the joined input, `(V·B, …)`, given that with

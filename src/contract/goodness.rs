@@ -8,6 +8,7 @@ use candle_core::{Tensor, Var};
 use crate::contract::loss::Objective;
 use crate::contract::rule::Rule;
 use crate::error::{Error, Result};
+use crate::flow::graph::{self, Graph, Node};
 use crate::flow::reading::Reading;
 use crate::flow::step::Step;
 use crate::flow::views::Targets;
@@ -185,6 +186,16 @@ pub trait GoodnessFn: Send + Sync {
         Ok(())
     }
 
+    /// Adds what [`goodness`](Self::goodness) computes to a graph for other programs,
+    /// given the activity, `(R, …)`: the goodness as columns, `(R, 1)` or `(R, C)`. By
+    /// default the goodness cannot be exported.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`] if it cannot.
+    fn graph(&self, _activity: Node, _graph: &mut Graph) -> Result<Node> {
+        Err(Error::unfit("goodness", graph::NOT_EXPORTED))
+    }
+
     /// Called once after the last step of every epoch in which the block learns; does
     /// nothing by default. Rules in closed form solve here for what they have summed up
     /// in [`learn`](Self::learn).
@@ -235,6 +246,10 @@ impl<T: GoodnessFn + ?Sized> GoodnessFn for Box<T> {
         step: &Step,
     ) -> Result<()> {
         (**self).learn(activity, grade, targets, optimiser, step)
+    }
+
+    fn graph(&self, activity: Node, graph: &mut Graph) -> Result<Node> {
+        (**self).graph(activity, graph)
     }
 
     fn epoch_ended(&mut self, step: &Step) -> Result<()> {

@@ -5,6 +5,7 @@ use candle_nn::Init;
 
 use crate::contract::loss::cross_entropy;
 use crate::error::{Error, Located, Result};
+use crate::flow::graph::{Graph, Node};
 use crate::flow::input::Input;
 use crate::flow::reading::Reading;
 use crate::flow::step::Step;
@@ -133,6 +134,18 @@ impl Head {
             Map::Ridge(map) => map.forward(&rows(features)?)?,
         };
         kernels::log_softmax(&scores)
+    }
+
+    /// Adds the log-probabilities to a graph, given the features.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the features are not as wide as the head.
+    pub fn graph(&self, features: Node, graph: &mut Graph) -> Result<Node> {
+        let scores = match &self.map {
+            Map::Descent(linear) => linear.graph(features, graph)?,
+            Map::Ridge(map) => map.graph(features, graph)?,
+        };
+        Ok(graph.log_softmax(scores))
     }
 
     /// One step, from what [`Head::log_probabilities`] returned for `features`; returns

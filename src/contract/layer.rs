@@ -4,6 +4,7 @@ use candle_core::{Tensor, Var};
 
 use crate::contract::rule::Rule;
 use crate::error::{Error, Result};
+use crate::flow::graph::{self, Graph, Node};
 use crate::flow::input::Input;
 use crate::flow::step::Step;
 use crate::flow::views::Targets;
@@ -140,6 +141,15 @@ pub trait LocalLayer: Send + Sync {
         Ok(())
     }
 
+    /// Adds what [`forward`](Self::forward) computes in evaluation to a graph for other
+    /// programs, given the input `x`, `(R, …)`. By default the layer cannot be exported.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`] if it cannot.
+    fn graph(&self, _x: Node, _graph: &mut Graph) -> Result<Node> {
+        Err(Error::unfit("layer", graph::NOT_EXPORTED))
+    }
+
     /// The weights of each unit, `(N, …)`, for an input of the shape that the layer was
     /// built for or for a field `(C, H, W)` of it. They are shown as pictures; by
     /// default `None`.
@@ -179,6 +189,10 @@ impl<T: LocalLayer + ?Sized> LocalLayer for Box<T> {
 
     fn epoch_ended(&mut self, step: &Step) -> Result<()> {
         (**self).epoch_ended(step)
+    }
+
+    fn graph(&self, x: Node, graph: &mut Graph) -> Result<Node> {
+        (**self).graph(x, graph)
     }
 
     fn weight_images(&self) -> Result<Option<Tensor>> {

@@ -2,6 +2,7 @@
 
 pub mod batch;
 pub mod examples;
+pub mod graph;
 pub mod input;
 pub mod random;
 pub mod reading;

@@ -21,7 +21,7 @@ pub struct ChannelStats {
 }
 
 /// The constant added to a variance before its root is taken.
-const EPSILON: f64 = 1e-5;
+pub(crate) const EPSILON: f64 = 1e-5;
 
 /// The numbers of rows, channels and elements per plane of `(R, N, …)`.
 fn sizes(x: &Tensor) -> Result<(usize, usize, usize)> {

@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 
 use crate::error::{Error, Result};
+use crate::flow::graph::{Graph, Node};
 use crate::kernels;
 
 /// The cells over which an activity is averaged before a classifier sees it. Only maps
@@ -78,6 +79,15 @@ impl Cells {
             Some(cell) => Ok(kernels::cell_means(activity, cell)?.flatten_from(1)?),
             None => Ok(activity.flatten_from(1)?),
         }
+    }
+
+    /// Adds `cell(a)` to a graph.
+    pub fn graph(&self, activity: Node, graph: &mut Graph) -> Node {
+        let means = match self.cell {
+            Some(cell) => graph.mean_pool(activity, cell),
+            None => activity,
+        };
+        graph.flat(means)
     }
 
     /// The gradient with respect to an activity, given that with respect to its averages,

@@ -4,6 +4,7 @@ use candle_core::{DType, Tensor, Var};
 use candle_nn::Init;
 
 use crate::error::Result;
+use crate::flow::graph::{Graph, Node};
 use crate::flow::vars::Vars;
 use crate::kernels::{self, normal_equations};
 
@@ -57,6 +58,22 @@ impl LeastSquares {
         let inputs = self.map.dim(0)? - 1;
         let product = rows.contiguous()?.matmul(&self.map.narrow(0, 0, inputs)?)?;
         Ok(product.broadcast_add(&self.map.narrow(0, inputs, 1)?)?)
+    }
+
+    /// Adds `x·M + c` to a graph.
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) if the input has another width.
+    pub fn graph(&self, x: Node, graph: &mut Graph) -> Result<Node> {
+        let inputs = self.map.dim(0)? - 1;
+        let (map, constant) = (
+            self.map.narrow(0, 0, inputs)?,
+            self.map.narrow(0, inputs, 1)?,
+        );
+        let (x, map) = (graph.flat(x), graph.constant(&map)?);
+        let product = graph.matmul(x, map)?;
+        let constant = graph.constant(&constant.squeeze(0)?)?;
+        Ok(graph.add(product, constant))
     }
 
     /// Adds rows `(R, D)` and their targets `(R, C)` to the sums.

@@ -5,6 +5,7 @@ use candle_nn::Init;
 
 use super::terms::{numbers, with_weight, Affine, Cache};
 use crate::error::{Error, Result};
+use crate::flow::graph::{Graph, Node};
 #[cfg(feature = "cuda")]
 use crate::flow::input::Values;
 use crate::flow::input::{Input, Part};
@@ -171,6 +172,21 @@ impl Linear {
             first += width;
         }
         cuda::affine(&terms, &weight, input.rows(), finish)
+    }
+
+    /// Adds `x·W + b` to a graph.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the input has another width.
+    pub fn graph(&self, x: Node, graph: &mut Graph) -> Result<Node> {
+        let x = graph.flat(x);
+        let weight = graph.variable(&self.weight.0, &self.weight.1)?;
+        let product = graph.matmul(x, weight)?;
+        let Some((name, bias)) = &self.bias else {
+            return Ok(product);
+        };
+        let bias = graph.variable(name, bias)?;
+        Ok(graph.add(product, bias))
     }
 
     /// The plain form with candle's operations, on any device.

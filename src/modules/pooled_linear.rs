@@ -4,6 +4,7 @@ use candle_core::Tensor;
 use candle_nn::Init;
 
 use crate::error::Result;
+use crate::flow::graph::{Graph, Node};
 use crate::flow::input::Input;
 use crate::flow::step::Step;
 use crate::flow::vars::Vars;
@@ -55,6 +56,15 @@ impl PooledLinear {
     /// [`Error::Shape`](crate::Error::Shape) if the activity has another shape.
     pub fn forward(&self, activity: &Tensor) -> Result<Tensor> {
         self.linear.forward(&self.averaged(activity)?, false)
+    }
+
+    /// Adds `cell(a)·M` to a graph.
+    ///
+    /// # Errors
+    /// As [`Linear::graph`].
+    pub fn graph(&self, activity: Node, graph: &mut Graph) -> Result<Node> {
+        let averages = self.cells.graph(activity, graph);
+        self.linear.graph(averages, graph)
     }
 
     /// The gradient with respect to the activity, given that with respect to `y`.

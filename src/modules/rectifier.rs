@@ -3,10 +3,11 @@
 use candle_core::{Tensor, Var};
 use candle_nn::Init;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::flow::graph::{Graph, Node};
 use crate::flow::step::Step;
 use crate::flow::vars::Vars;
-use crate::kernels::{self, ChannelStats, Gate};
+use crate::kernels::{self, ChannelStats, Gate, EPSILON};
 use crate::modules::cache::LastResult;
 use crate::optim::{Gradient, Optimiser};
 
@@ -106,6 +107,35 @@ impl Rectifier {
             self.kept.put(z, found);
         }
         Ok(activity)
+    }
+
+    /// Adds the activity of the sums `z` in evaluation to a graph.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`] for a norm over each example.
+    pub fn graph(&self, z: Node, graph: &mut Graph) -> Result<Node> {
+        if self.spec.norm == Norm::Group {
+            let problem = "cannot be exported with `norm = \"group\"`";
+            return Err(Error::unfit("rectifier", problem));
+        }
+        // A number for each channel, and for all of its pixels.
+        let sides = vec![1; graph.shape(z).len() - 1];
+        let of_channels = [&graph.shape(z)[..1], &sides[..]].concat();
+        let mut found = z;
+        if let Some([mean, variance]) = &self.running {
+            let factor = (variance.as_tensor() + EPSILON)?.sqrt()?.recip()?;
+            let offset = (mean.as_tensor() * &factor)?.neg()?;
+            let factor = graph.constant(&factor.reshape(&of_channels[..])?)?;
+            let offset = graph.constant(&offset.reshape(&of_channels[..])?)?;
+            found = graph.multiply(found, factor);
+            found = graph.add(found, offset);
+        }
+        if let Some((name, bias)) = &self.bias {
+            let bias = graph.variable(name, bias)?;
+            let bias = graph.reshaped(bias, &of_channels);
+            found = graph.add(found, bias);
+        }
+        Ok(graph.leaky_relu(found, self.spec.slope))
     }
 
     /// What a gradient is multiplied by between the activity and `n`. `gain` is the

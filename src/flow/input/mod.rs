@@ -7,6 +7,7 @@ mod values;
 use candle_core::{DType, Device, Tensor};
 
 pub use self::normalise::Normalise;
+pub(crate) use self::normalise::SHORTEST;
 pub(crate) use self::values::indices;
 pub use self::values::Values;
 use crate::error::{Error, Result};

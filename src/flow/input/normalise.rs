@@ -57,7 +57,7 @@ impl Normalise {
 
 /// The smallest divisor of a row. It is far below any relevant length, and keeps rows of
 /// zeros at zero.
-const SHORTEST: f64 = 1e-8;
+pub(crate) const SHORTEST: f64 = 1e-8;
 
 impl Input {
     /// The same with every row normalised over all parts together. Only [`Part::scale`]

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use self::tiles::{plain_pool, plain_spread};
 use crate::error::{Error, Result};
+use crate::flow::graph::{Graph, Node};
 use crate::flow::step::Step;
 use crate::flow::vars::Vars;
 use crate::kernels::gemm::{accumulate_here, Matrix};
@@ -150,6 +151,16 @@ impl Conv {
     /// [`Error::Shape`] if `x` is not `(R, C, H, W)`, or smaller than a pool.
     pub fn forward(&self, x: &Tensor) -> Result<Convolved> {
         convolve(x, &self.weight.1.as_detached_tensor(), &self.sizes(x)?)
+    }
+
+    /// Adds `pool(x ∗ W)` to a graph.
+    ///
+    /// # Errors
+    /// Errors of candle.
+    pub fn graph(&self, x: Node, graph: &mut Graph) -> Result<Node> {
+        let kernels = graph.variable(&self.weight.0, &self.weight.1)?;
+        let sums = graph.conv(x, kernels);
+        Ok(graph.max_pool(sums, self.pool))
     }
 
     /// The gradient with respect to `x`, `(R, C, H, W)`, given `delta`, the gradient with

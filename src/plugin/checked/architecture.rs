@@ -11,6 +11,7 @@ use crate::contract::rule::Rule;
 use crate::contract::sampler::NegativeSampler;
 use crate::error::Result;
 use crate::flow::batch::Batch;
+use crate::flow::graph::{Graph, Inputs, Node};
 use crate::flow::step::Step;
 
 struct Facts {
@@ -98,6 +99,10 @@ impl Architecture for Checked<dyn Architecture, Facts> {
             return Err(self.fault(problem));
         }
         Ok(activities)
+    }
+
+    fn graph(&self, views: Inputs, readout: &Readout, graph: &mut Graph) -> Result<Node> {
+        self.attempt(|net| net.graph(views, readout, graph))
     }
 
     fn rule(&self) -> Rule {

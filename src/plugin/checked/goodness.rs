@@ -8,6 +8,7 @@ use crate::contract::goodness::{GoodnessFn, Grade};
 use crate::contract::loss::Objective;
 use crate::contract::rule::Rule;
 use crate::error::Result;
+use crate::flow::graph::{Graph, Node};
 use crate::flow::step::Step;
 use crate::flow::views::Targets;
 use crate::optim::Optimiser;
@@ -130,6 +131,10 @@ impl GoodnessFn for Checked<dyn GoodnessFn, Facts> {
         step: &Step,
     ) -> Result<()> {
         self.attempt_mut(|plugin| plugin.learn(activity, grade, targets, optimiser, step))
+    }
+
+    fn graph(&self, activity: Node, graph: &mut Graph) -> Result<Node> {
+        self.attempt(|plugin| plugin.graph(activity, graph))
     }
 
     fn epoch_ended(&mut self, step: &Step) -> Result<()> {

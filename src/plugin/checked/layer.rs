@@ -7,6 +7,7 @@ use crate::contract::build_context::BuildContext;
 use crate::contract::layer::{Lesson, LocalLayer};
 use crate::contract::rule::Rule;
 use crate::error::Result;
+use crate::flow::graph::{Graph, Node};
 use crate::flow::input::Input;
 use crate::flow::step::Step;
 use crate::optim::Optimiser;
@@ -70,6 +71,10 @@ impl LocalLayer for Checked<dyn LocalLayer, Facts> {
 
     fn rule(&self) -> Option<Rule> {
         self.inner.rule()
+    }
+
+    fn graph(&self, x: Node, graph: &mut Graph) -> Result<Node> {
+        self.attempt(|plugin| plugin.graph(x, graph))
     }
 
     fn epoch_ended(&mut self, step: &Step) -> Result<()> {

@@ -1,5 +1,6 @@
 //! Stacked blocks: the wiring that several architectures share.
 
+mod graph;
 mod readout;
 
 use std::collections::BTreeMap;

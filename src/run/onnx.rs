@@ -1,0 +1,243 @@
+//! Graphs in the format of ONNX (<https://onnx.ai>), operator set 17.
+//!
+//! The format is Protocol Buffers. A message is a list of fields, each with its number and
+//! its value; the few kinds that are needed are written here.
+
+use candle_core::Tensor;
+
+use crate::error::Result;
+use crate::flow::graph::{Graph, Operation, Step};
+
+/// A message of Protocol Buffers.
+#[derive(Default)]
+struct Message(Vec<u8>);
+
+impl Message {
+    fn varint(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.0.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.0.push(value as u8);
+    }
+
+    /// A whole number.
+    fn number(mut self, field: u64, value: i64) -> Self {
+        self.varint(field << 3);
+        self.varint(value as u64);
+        self
+    }
+
+    /// A number of 32 bits.
+    fn float(mut self, field: u64, value: f32) -> Self {
+        self.varint(field << 3 | 5);
+        self.0.extend(value.to_le_bytes());
+        self
+    }
+
+    fn bytes(mut self, field: u64, bytes: &[u8]) -> Self {
+        self.varint(field << 3 | 2);
+        self.varint(bytes.len() as u64);
+        self.0.extend(bytes);
+        self
+    }
+
+    fn text(self, field: u64, text: &str) -> Self {
+        self.bytes(field, text.as_bytes())
+    }
+
+    fn message(self, field: u64, message: Self) -> Self {
+        self.bytes(field, &message.0)
+    }
+}
+
+/// The types of numbers in a `TensorProto`.
+const FLOAT: i64 = 1;
+const INT64: i64 = 7;
+
+/// An attribute of a node.
+enum Attribute {
+    Int(i64),
+    Ints(Vec<i64>),
+    Float(f32),
+}
+
+impl Attribute {
+    fn written(&self, name: &str) -> Message {
+        let message = Message::default().text(1, name);
+        match self {
+            Self::Float(value) => message.float(2, *value).number(20, 1),
+            Self::Int(value) => message.number(3, *value).number(20, 2),
+            Self::Ints(values) => values
+                .iter()
+                .fold(message, |message, value| message.number(8, *value))
+                .number(20, 7),
+        }
+    }
+}
+
+/// A model with the input `examples` and the output `scores`.
+///
+/// # Errors
+/// Errors of candle.
+pub fn model(graph: &Graph) -> Result<Vec<u8>> {
+    let (first, last) = (graph.steps().first(), graph.steps().last());
+    let shape = |step: Option<&Step>| step.map(|step| step.shape.clone()).unwrap_or_default();
+    let mut message = Message::default();
+    let mut numbers = Vec::new();
+    for (index, step) in graph.steps().iter().enumerate() {
+        if let Some(node) = node(graph, index, step, &mut numbers) {
+            message = message.message(1, node);
+        }
+    }
+    message = message.text(2, "onward");
+    for (name, value) in graph.constants() {
+        message = message.message(5, tensor(name, value)?);
+    }
+    for (name, values) in numbers {
+        message = message.message(5, whole_numbers(&name, &values));
+    }
+    let message = message
+        .message(11, value(EXAMPLES, &shape(first)))
+        .message(12, value(SCORES, &shape(last)));
+    let operators = Message::default().text(1, "").number(2, 17);
+    let model = Message::default()
+        .number(1, 8)
+        .text(2, "onward")
+        .text(3, env!("CARGO_PKG_VERSION"))
+        .message(7, message)
+        .message(8, operators);
+    Ok(model.0)
+}
+
+const EXAMPLES: &str = "examples";
+const SCORES: &str = "scores";
+
+/// The name of the value that a step computes.
+fn name(graph: &Graph, index: usize) -> String {
+    match &graph.steps()[index].operation {
+        Operation::Input => EXAMPLES.into(),
+        Operation::Constant { name } => name.clone(),
+        _ if index + 1 == graph.steps().len() => SCORES.into(),
+        _ => format!("value.{index}"),
+    }
+}
+
+/// The node of a step; whole numbers that it needs, such as a shape, are added to `numbers`.
+fn node(
+    graph: &Graph,
+    index: usize,
+    step: &Step,
+    numbers: &mut Vec<(String, Vec<i64>)>,
+) -> Option<Message> {
+    let mut inputs: Vec<String> = step
+        .of
+        .iter()
+        .map(|node| name(graph, node.index()))
+        .collect();
+    let output = name(graph, index);
+    let mut with = |values: Vec<i64>, inputs: &mut Vec<String>| {
+        let name = format!("numbers.{}", numbers.len());
+        inputs.push(name.clone());
+        numbers.push((name, values));
+    };
+    let whole = |value: usize| value as i64;
+    let square = |size: usize| Attribute::Ints(vec![whole(size); 2]);
+    let (kind, attributes): (&str, Vec<(&str, Attribute)>) = match &step.operation {
+        Operation::Input | Operation::Constant { .. } => return None,
+        Operation::Matmul => ("MatMul", Vec::new()),
+        Operation::Add => ("Add", Vec::new()),
+        Operation::Multiply => ("Mul", Vec::new()),
+        Operation::Divide => ("Div", Vec::new()),
+        Operation::Maximum => ("Max", Vec::new()),
+        Operation::LeakyRelu { slope: 0. } => ("Relu", Vec::new()),
+        Operation::LeakyRelu { slope } => (
+            "LeakyRelu",
+            vec![("alpha", Attribute::Float(*slope as f32))],
+        ),
+        Operation::Sqrt => ("Sqrt", Vec::new()),
+        Operation::LogSoftmax => ("LogSoftmax", vec![("axis", Attribute::Int(1))]),
+        Operation::SumLast => {
+            with(vec![-1], &mut inputs);
+            ("ReduceSum", vec![("keepdims", Attribute::Int(0))])
+        }
+        Operation::Conv { padding } => {
+            let pads = Attribute::Ints(vec![whole(*padding); 4]);
+            ("Conv", vec![("pads", pads)])
+        }
+        Operation::MaxPool { size } => {
+            let (size, strides) = (square(*size), square(*size));
+            (
+                "MaxPool",
+                vec![("kernel_shape", size), ("strides", strides)],
+            )
+        }
+        Operation::MeanPool { size } => {
+            let size = || Attribute::Ints(size.map(whole).to_vec());
+            let attributes = vec![("kernel_shape", size()), ("strides", size())];
+            ("AveragePool", attributes)
+        }
+        Operation::Shape { dims } => {
+            // 0 stands for the number of rows.
+            let dims = dims.iter().map(|dim| whole(*dim));
+            with([0].into_iter().chain(dims).collect(), &mut inputs);
+            ("Reshape", Vec::new())
+        }
+        Operation::Reshape { dims } => {
+            with(dims.iter().map(|dim| whole(*dim)).collect(), &mut inputs);
+            ("Reshape", Vec::new())
+        }
+        Operation::PadColumns { count } => {
+            with(vec![0, 0, 0, whole(*count)], &mut inputs);
+            ("Pad", Vec::new())
+        }
+        Operation::ConcatColumns => ("Concat", vec![("axis", Attribute::Int(1))]),
+        Operation::ConcatRows => ("Concat", vec![("axis", Attribute::Int(0))]),
+        Operation::Views { count } => {
+            with(vec![whole(*count), -1], &mut inputs);
+            ("Reshape", Vec::new())
+        }
+        Operation::Transpose => ("Transpose", Vec::new()),
+    };
+    let mut message = Message::default();
+    for input in &inputs {
+        message = message.text(1, input);
+    }
+    message = message.text(2, &output).text(4, kind);
+    for (name, attribute) in &attributes {
+        message = message.message(5, attribute.written(name));
+    }
+    Some(message)
+}
+
+/// Numbers in 32 bits.
+fn tensor(name: &str, value: &Tensor) -> Result<Message> {
+    let dims = value.dims().iter();
+    let message = dims.fold(Message::default(), |message, dim| {
+        message.number(1, *dim as i64)
+    });
+    let values = value.flatten_all()?.to_vec1::<f32>()?;
+    let bytes: Vec<u8> = values.into_iter().flat_map(f32::to_le_bytes).collect();
+    Ok(message.number(2, FLOAT).text(8, name).bytes(9, &bytes))
+}
+
+fn whole_numbers(name: &str, values: &[i64]) -> Message {
+    let bytes: Vec<u8> = values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect();
+    let message = Message::default().number(1, values.len() as i64);
+    message.number(2, INT64).text(8, name).bytes(9, &bytes)
+}
+
+/// The description of an input or output, with any number of rows.
+fn value(name: &str, shape: &[usize]) -> Message {
+    let rows = Message::default().text(2, "N");
+    let mut dims = Message::default().message(1, rows);
+    for dim in shape {
+        dims = dims.message(1, Message::default().number(1, *dim as i64));
+    }
+    let of_tensor = Message::default().number(1, FLOAT).message(2, dims);
+    let kind = Message::default().message(1, of_tensor);
+    Message::default().text(1, name).message(2, kind)
+}
