@@ -15,6 +15,14 @@ pub(crate) const METRICS: &str = "metrics.jsonl";
 const LOCK: &str = ".lock";
 pub(crate) const SUMMARY: &str = "summary.json";
 
+/// Whether a folder is that of a run. Other programs have a `config.toml` too, without an
+/// architecture.
+pub(crate) fn is_run(path: &Path) -> bool {
+    let config = disk::read_text(&path.join(CONFIG)).ok();
+    let config = config.and_then(|text| text.parse::<toml::Table>().ok());
+    config.is_some_and(|config| config.contains_key("architecture")) || path.join(STATE).is_file()
+}
+
 /// The folder of a run, locked by this process until the value is dropped.
 pub(crate) struct Folder {
     path: PathBuf,
