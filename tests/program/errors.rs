@@ -23,6 +23,10 @@ fn usage_errors_exit_with_code_2_and_name_valid_values() {
             &["--set", "sampler.strenght=1"],
             &["`sampler.strenght`", "did you mean `strength`?"],
         ),
+        (
+            &["--set", "readout_form=1"],
+            &["did you mean `readout_from`?"],
+        ),
         (&["--set", "hidden=[]"], &["`hidden` = []", "at least 1"]),
         (&["--set", "hidden=[0]"], &["`hidden` = [0]", "at least 1"]),
         (
