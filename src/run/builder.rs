@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
 
-use toml::Value;
+use toml::{Table, Value};
 
 use super::assemble::{assemble, Source as DataSource, Surroundings};
 use super::checkpoint::{self, Header, Saved};
@@ -120,6 +120,21 @@ impl RunBuilder {
             config.run.data = None;
         }
         Ok(config)
+    }
+
+    /// The settings that are other than they would be without the suggestion of the data
+    /// set.
+    ///
+    /// # Errors
+    /// As [`RunBuilder::config`].
+    pub(crate) fn suggested(&self) -> Result<Table> {
+        let this = self.clone().suited()?.0;
+        let with = this.resolved()?.to_table();
+        let (preset, sources) = (this.preset.as_deref(), this.sources);
+        let without = Config::resolve_for(&this.architecture, preset, sources, false)?;
+        let without = without.to_table();
+        let differs = |(key, value): &(String, Value)| without.get(key) != Some(value);
+        Ok(with.into_iter().filter(differs).collect())
     }
 
     /// With the preset for what the data look like, if nothing about the network is
