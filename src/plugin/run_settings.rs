@@ -58,8 +58,9 @@ crate::settings! {
         /// Augmentation: half of the training images, drawn at random, are mirrored left
         /// to right.
         flip: bool = false;
-        /// Whether every channel of images is standardised: its mean over the training
-        /// part is subtracted, and the result divided by its standard deviation.
+        /// Whether every channel of images, or every column of rows of numbers, is
+        /// standardised: its mean over the training part is subtracted, and the result
+        /// divided by its standard deviation.
         standardise: bool = false;
         /// Whether the validation part is held out to choose the readout; otherwise it is
         /// added to the training part.
