@@ -3,8 +3,8 @@
 use onward_core::candle_core::Tensor;
 use onward_core::settings::Finite;
 use onward_core::{
-    kernels, Architecture, Batch, GoodnessFn, Grade, Input, NegativeSampler, Objective, Prediction,
-    Reading, Result, Role, Step, Targets, Views,
+    kernels, Architecture, Batch, Error, GoodnessFn, Grade, Input, NegativeSampler, Objective,
+    Prediction, Reading, Result, Role, Step, Targets, Views,
 };
 
 onward_core::settings! {
@@ -79,6 +79,11 @@ impl GoodnessFn for TwoThresholds {
     }
 
     fn grade(&self, activity: &Tensor, targets: &Targets, _: &Objective) -> Result<Grade> {
+        if !targets.roles().contains(&Role::Negative) {
+            let problem = "expected positive and negative views, found positive ones alone; \
+                           add --set sampler=pairs, or another sampler with negative views";
+            return Err(Error::unfit("two_thresholds", problem));
+        }
         let goodness = self.goodness(activity)?;
         let size = goodness.dim(0)? / targets.roles().len().max(1);
         let mut loss = Reading::default();

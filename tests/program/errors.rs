@@ -212,3 +212,35 @@ fn a_damaged_or_foreign_checkpoint_is_refused() {
     #[cfg(target_os = "linux")]
     fails(1, &["train", "progressive", "--out", "/proc/nowhere/run"]);
 }
+
+#[test]
+fn the_parts_of_a_rule_name_each_other() {
+    let small = [
+        "--set",
+        "data.size=100",
+        "--set",
+        "hidden=[10]",
+        "--epochs",
+        "1",
+    ];
+    let base = tempfile::tempdir().unwrap();
+    let out = base.path().join("run");
+    let train = ["train", "progressive", "--quiet", "--out", str(&out)];
+    for (sets, expected) in [
+        (
+            &["--set", "layer=two_passes"][..],
+            "--set sampler=modulated --set goodness=second_pass",
+        ),
+        (
+            &["--set", "goodness=second_pass", "--set", "sampler=plain"],
+            "--set sampler=modulated",
+        ),
+        (
+            &["--set", "goodness=two_thresholds", "--set", "sampler=plain"],
+            "--set sampler=pairs",
+        ),
+    ] {
+        let message = fails(2, &[&train, &small[..], sets].concat());
+        assert!(message.contains(expected), "{message}");
+    }
+}
