@@ -46,7 +46,7 @@ struct Goodness {
 
 impl Goodness {
     fn new(settings: &Cafo, context: &BuildContext) -> Result<Self> {
-        let grid = (settings.grid > 0).then_some(settings.grid);
+        let grid = super::grid_of_maps("cafo", settings.grid, context)?;
         let cells = Cells::new(&context.input, grid)?;
         let sizes = [cells.inputs(), context.classes];
         let start = Init::Const(0.);
