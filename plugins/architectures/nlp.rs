@@ -1,17 +1,17 @@
 //! Architecture `nlp`: a language model on windows of tokens.
 
 use onward_core::candle_core::{DType, Device, Tensor};
-use onward_core::contract::head::HeadSpec;
+use onward_core::contract::head::{self, HeadSpec};
 use onward_core::contract::negatives::every_class;
 use onward_core::export::Table;
 use onward_core::kernels::log_softmax;
 use onward_core::optim::{Algorithm, OptimiserSpec, Schedule, Span};
 use onward_core::plugin::preset::Preset;
 use onward_core::plugin::registry::DataKind;
-use onward_core::settings::{Pick, Positive};
+use onward_core::settings::{Idle, Pick, Positive, Settings};
 use onward_core::wiring::stack::{no_hypotheses, Level, Order, Stack};
 use onward_core::{
-    Architecture, Batch, BuildContext, Error, GoodnessFn, LocalLayer, NegativeSampler, Net,
+    Architecture, Batch, BuildContext, Error, GoodnessFn, LocalLayer, Loss, NegativeSampler, Net,
     Normalise, Objective, Readout, Result, Step, StepReport,
 };
 
@@ -369,11 +369,37 @@ fn shorthand(given: &mut Table, _before: &mut Table) -> Result<()> {
     Ok(())
 }
 
+/// The settings without an effect beside others.
+fn idle(own: &Table, _: &Table) -> Result<Vec<Idle>> {
+    let settings = Nlp::read(own)?;
+    let learn = !settings.frozen;
+    let mut idle = head::idle(&settings.optimiser, learn, Some(&settings.head_spec));
+    if settings.frozen {
+        let of_learning = ["loss", "order", "upper_lr", "sampler.negatives"];
+        idle.extend(Idle::all(
+            &of_learning,
+            "the layers are frozen (`frozen = true`)",
+        ));
+    }
+    if settings.hidden.len() == 1 {
+        idle.extend(Idle::all(&["upper_lr"], "there is one layer"));
+    }
+    if settings.objective.loss == Loss::CrossEntropy {
+        let because = "there is no search with a goodness for each token";
+        idle.extend(Idle::all(&["candidates"], because));
+    }
+    let mut of_loss = settings.objective.idle();
+    // The search uses it.
+    of_loss.retain(|idle| idle.key != "temperature");
+    idle.extend(of_loss);
+    Ok(idle)
+}
+
 onward_core::register! {
     dyn Architecture, "nlp",
     "language model on windows of tokens, layer by layer (Hinton 2022, arXiv 2212.13345)",
     |settings: Nlp, context| Ok(Box::new(LanguageModel::new(&settings, context)?)),
-    .presets(PRESETS).rewrite(shorthand)
+    .presets(PRESETS).rewrite(shorthand).idle(idle).reads(&["theta", "temperature"])
     .suits(&[(DataKind::Book, "book"), (DataKind::Corpus, "corpus")])
 }
 

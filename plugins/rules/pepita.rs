@@ -2,6 +2,7 @@
 
 use onward_core::candle_core::{Tensor, Var};
 use onward_core::candle_nn::Init;
+use onward_core::contract::goodness::beside_own_loss;
 use onward_core::plugin::preset::Preset;
 use onward_core::{
     kernels, Architecture, Batch, BuildContext, Error, GoodnessFn, Grade, Input, Lesson, Linear,
@@ -283,7 +284,7 @@ onward_core::register! {
     dyn GoodnessFn, "second_pass",
     "an output layer that learns from the second pass (PEPITA 2022, arXiv 2201.11665)",
     |_settings: SecondPass, context| Ok(Box::new(Output::new(context)?)),
-    .presets(PRESETS)
+    .presets(PRESETS).idle(|_, all| Ok(beside_own_loss(all, "second_pass")))
 }
 
 onward_core::preset! {

@@ -1,6 +1,7 @@
 //! SCFF: pairs of examples without labels, and a threshold for each role.
 
 use onward_core::candle_core::Tensor;
+use onward_core::contract::goodness::beside_own_loss;
 use onward_core::settings::Finite;
 use onward_core::{
     kernels, Architecture, Batch, Error, GoodnessFn, Grade, Input, NegativeSampler, Objective,
@@ -126,7 +127,8 @@ fn units(activity: &Tensor) -> Result<f64> {
 onward_core::register! {
     dyn GoodnessFn, "two_thresholds",
     "mean of squares, with a threshold for each role (SCFF 2024, arXiv 2409.11593)",
-    |settings: TwoThresholds, _context| Ok(Box::new(settings))
+    |settings: TwoThresholds, _context| Ok(Box::new(settings)),
+    .idle(|_, all| Ok(beside_own_loss(all, "two_thresholds")))
 }
 
 onward_core::preset! {

@@ -17,7 +17,7 @@ use crate::data::DataSet;
 use crate::error::{Error, Result};
 use crate::plugin::checked::Checkable;
 use crate::plugin::preset::{self, Preset};
-use crate::settings::{PluginKind, Setting};
+use crate::settings::{Idle, PluginKind, Setting};
 
 /// The description of a plugin, available without building it.
 #[derive(Clone, Copy)]
@@ -44,6 +44,10 @@ pub struct Info {
     pub suits: &'static [(DataKind, &'static str)],
     /// For a data set: see [`Plugin::look`].
     pub look: Option<Look>,
+    /// The settings that have no effect beside others: see [`Plugin::idle`].
+    pub idle: FindIdle,
+    /// For an architecture: see [`Plugin::reads`].
+    pub reads: &'static [&'static str],
 }
 
 impl Info {
@@ -58,6 +62,10 @@ impl Info {
 /// Adjusts the settings `given` by one source, and those merged from the sources `before`
 /// it.
 pub type Rewrite = fn(given: &mut Table, before: &mut Table) -> Result<()>;
+
+/// The settings without an effect, given the plugin's own settings and all settings of the
+/// run, both complete.
+pub type FindIdle = fn(own: &Table, all: &Table) -> Result<Vec<Idle>>;
 
 /// Looks at the files of a data set with these settings: what kind they are of, and the
 /// settings of the data that suit it.
@@ -125,6 +133,20 @@ impl<T: ?Sized> Plugin<T> {
     /// other data. Files that cannot be read are reported later.
     pub const fn look(mut self, look: Look) -> Self {
         self.info.look = Some(look);
+        self
+    }
+
+    /// Lists the settings that have no effect beside others, so that people who set one are
+    /// told. A key that is none of the plugin's own settings is one of the architecture,
+    /// such as the `loss` beside a goodness that computes its own.
+    pub const fn idle(mut self, idle: FindIdle) -> Self {
+        self.info.idle = idle;
+        self
+    }
+
+    /// Names settings that an architecture reads itself, whatever its plugins ignore.
+    pub const fn reads(mut self, keys: &'static [&'static str]) -> Self {
+        self.info.reads = keys;
         self
     }
 }
@@ -297,6 +319,8 @@ macro_rules! register {
                     rewrite: |_, _| Ok(()),
                     suits: &[],
                     look: None,
+                    idle: |_, _| Ok(::std::vec::Vec::new()),
+                    reads: &[],
                 },
                 build: |table, $context| {
                     let $settings = <$type as $crate::settings::Settings>::read(table)?;
@@ -361,6 +385,8 @@ mod tests {
             rewrite: |_, _| Ok(()),
             suits: &[],
             look: None,
+            idle: |_, _| Ok(Vec::new()),
+            reads: &[],
         };
         Plugin {
             info,

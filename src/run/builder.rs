@@ -10,7 +10,7 @@ use super::assemble::{assemble, Source as DataSource, Surroundings};
 use super::checkpoint::{self, Header, Saved};
 use super::folder::{Folder, CONFIG, MODEL, STATE, SUMMARY};
 use super::{initial, mixture, settings, summary, Run};
-use crate::data::{at_home, DataSet};
+use crate::data::{at_home, Content, DataSet};
 use crate::error::{notify, shell_word, Error, Result};
 use crate::plugin::config::{Config, Suited, NO_PRESET};
 use crate::plugin::registry;
@@ -209,6 +209,9 @@ impl RunBuilder {
             tokenizer,
         };
         let mut run = assemble(config, source, around)?;
+        let is_text = run.data.spec.content == Content::Text;
+        let idle = run.config.without_effect(&self.sources, is_text)?;
+        idle.into_iter().for_each(notify);
         run.stop = self.stop;
         if let Some(init) = init {
             initial::load(&init, &run.vars, &run.data.spec)?;

@@ -214,6 +214,55 @@ fn a_damaged_or_foreign_checkpoint_is_refused() {
 }
 
 #[test]
+fn a_setting_without_an_effect_is_said() {
+    let said = |arguments: &[&str]| {
+        let output = onward(&[&["train", "progressive", "--dry-run"], arguments].concat());
+        let message = text(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {message}");
+        message
+    };
+    let small = ["--set", "data.size=100", "--set", "hidden=[10]"];
+    let cafo = [&["--set", "goodness=cafo"], &small[..]].concat();
+    let quiet = said(&cafo);
+    assert!(!quiet.contains("no effect"), "{quiet}");
+    for (set, expected) in [
+        ("loss=symmetric", "the goodness cafo has a loss of its own"),
+        ("learning_rate=0.5", "stay random"),
+        ("head_lr=0.5", "there is no head"),
+        ("mixture=true", "the data are no text"),
+    ] {
+        let found = said(&[&cafo[..], &["--set", set]].concat());
+        let key = set
+            .split('=')
+            .next()
+            .unwrap()
+            .replace("learning_rate", "lr");
+        let expected = [
+            format!("warning: `{key}` (from --set {set}) has no effect"),
+            expected.into(),
+        ];
+        for expected in expected {
+            assert!(found.contains(&expected), "{set}: {found}");
+        }
+    }
+    // A complete configuration repeats its run.
+    let base = tempfile::tempdir().unwrap();
+    let out = base.path().join("run");
+    let train = [
+        "train",
+        "progressive",
+        "--quiet",
+        "--epochs",
+        "1",
+        "--out",
+        str(&out),
+    ];
+    succeeds(&[&train, &cafo[..], &["--set", "loss=symmetric"]].concat());
+    let again = said(&["--config", str(&out.join("config.toml"))]);
+    assert!(!again.contains("no effect"), "{again}");
+}
+
+#[test]
 fn the_parts_of_a_rule_name_each_other() {
     let small = [
         "--set",

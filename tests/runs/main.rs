@@ -4,6 +4,7 @@ mod bound;
 mod embedded;
 mod framing;
 mod golden;
+mod idle;
 mod initial;
 mod layers;
 mod locality;
