@@ -7,7 +7,8 @@ use std::fmt::Display;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use self::nearest::{meant, nearest};
+pub(crate) use self::nearest::close;
+use self::nearest::{meant, nearest_setting};
 
 /// The result type of the crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -77,7 +78,7 @@ pub enum Error {
     /// A setting that does not exist.
     #[error(
         "unknown setting `{key}` (from {origin}){}; known here: {}",
-        nearest(key, known), known.join(", ")
+        nearest_setting(key, known), known.join(", ")
     )]
     UnknownSetting {
         /// The dotted path that was given.

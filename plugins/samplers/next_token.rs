@@ -268,7 +268,7 @@ onward_core::register! {
         let settings = NextToken::read(own)?;
         let mut idle = settings.contexts.idle();
         if settings.negatives != Negatives::RollOuts {
-            let because = "they are of `negatives = roll_outs`";
+            let because = "only `negatives = roll_outs` uses it";
             idle.extend(Idle::all(&["pool", "length", "refresh"], because));
         }
         Ok(idle)

@@ -36,41 +36,63 @@ const ELSEWHERE: [(&str, &str); 14] = [
 /// The most names that are suggested.
 const MOST: usize = 6;
 
-/// `, did you mean …?` with the known names that are close to the given one, else nothing:
-/// the same setting within a plugin, a slip of the keys, or names with the same words.
+/// Settings that are flags of the program.
+const FLAGS: [&str; 6] = ["preset", "device", "out", "threads", "config", "data_dir"];
+
+/// As [`nearest`]; for a setting with its whole path, or the flag that sets it.
+pub(super) fn nearest_setting(given: &str, known: &[String]) -> String {
+    let flag = given.replace('-', "_");
+    if FLAGS.contains(&&*flag) {
+        return format!(", did you mean the flag --{}?", flag.replace('_', "-"));
+    }
+    let place = given.rfind('.').map_or("", |dot| &given[..=dot]);
+    let whole = |name: &str| match name.contains('.') {
+        true => name.to_string(),
+        false => format!("{place}{name}"),
+    };
+    suggested(close(given, known).into_iter().map(whole))
+}
+
+/// `, did you mean …?` with the known names that are close to the given one, else nothing.
 pub(super) fn nearest(given: &str, known: &[String]) -> String {
-    let last = given.rsplit('.').next().unwrap_or(given).to_lowercase();
-    let names = |is_it: &dyn Fn(&str) -> bool| -> Vec<&str> {
-        known
-            .iter()
-            .map(String::as_str)
-            .filter(|n| is_it(n))
-            .collect()
+    suggested(close(given, known).into_iter().map(String::from))
+}
+
+/// The known names that are close to the given one: the same setting within a plugin, a slip
+/// of the keys, or names with the same words.
+pub(crate) fn close<'a>(given: &str, known: &'a [String]) -> Vec<&'a str> {
+    let last = last_part(given).to_lowercase();
+    let names = |is_it: &dyn Fn(&str) -> bool| -> Vec<&'a str> {
+        let names = known.iter().map(String::as_str);
+        names.filter(|name| is_it(name)).collect()
     };
     let within = names(&|name| name.ends_with(&format!(".{last}")));
     if let Some(first) = within.first() {
-        return suggested(&[first]);
+        return vec![first];
     }
     let slip = known
         .iter()
-        .map(|name| (slips(&last, &name.to_lowercase()), name))
-        .filter(|(slips, name)| *slips <= (last.len().min(name.len()) / 3).max(1))
-        .min();
+        .map(|name| (slips(&last, &last_part(name).to_lowercase()), name))
+        .filter(|(slips, name)| *slips <= (last.len().min(last_part(name).len()) / 3).max(1))
+        .min_by_key(|(slips, name)| (*slips, name.matches('.').count(), *name));
     if let Some((_, name)) = slip.filter(|_| last.len() > 1) {
-        return suggested(&[name]);
+        return vec![name];
     }
     let elsewhere = ELSEWHERE.iter().find(|(theirs, _)| *theirs == last);
     if let Some((_, ours)) = elsewhere {
-        let is_ours = |name: &str| name == *ours || name.ends_with(&format!(".{ours}"));
-        if let Some(name) = names(&is_ours).first() {
-            return suggested(&[name]);
+        if let Some(name) = names(&|name| last_part(name) == *ours).first() {
+            return vec![name];
         }
     }
     let with_it = names(&|name| has_words(name, &last));
     match with_it.is_empty() {
-        false => suggested(&with_it),
-        true => suggested(&names(&|name| has_words(&last, name))),
+        false => with_it,
+        true => names(&|name| has_words(&last, name)),
     }
+}
+
+fn last_part(name: &str) -> &str {
+    name.rsplit('.').next().unwrap_or(name)
 }
 
 /// The number of slips of the keys that make one name of the other. How words are joined
@@ -83,7 +105,7 @@ fn slips(a: &str, b: &str) -> usize {
 /// Whether all words of `few` are words of `name`.
 fn has_words(name: &str, few: &str) -> bool {
     let words = |name: &str| -> Vec<String> {
-        let last = name.rsplit('.').next().unwrap_or(name).to_lowercase();
+        let last = last_part(name).to_lowercase();
         let words = last.split(['_', '-', ' ']).map(String::from);
         words.filter(|word| !word.is_empty()).collect()
     };
@@ -91,9 +113,8 @@ fn has_words(name: &str, few: &str) -> bool {
     !few.is_empty() && few.iter().all(|word| all.contains(word))
 }
 
-fn suggested(names: &[&str]) -> String {
-    let quoted = |name: &&str| format!("`{name}`");
-    let shown: Vec<String> = names.iter().take(MOST).map(quoted).collect();
+fn suggested(names: impl Iterator<Item = String>) -> String {
+    let shown: Vec<String> = names.take(MOST).map(|name| format!("`{name}`")).collect();
     match &shown[..] {
         [] => String::new(),
         [name] => format!(", did you mean {name}?"),
@@ -149,9 +170,23 @@ mod tests {
         assert_eq!(suggests("decay", &KNOWN), ", did you mean `weight_decay`?");
         assert_eq!(
             suggests("lr_schedule", &KNOWN),
-            ", did you mean one of `lr`, `schedule`?"
+            ", did you mean `schedule`?"
         );
         assert_eq!(suggests("cifar", &KNOWN), ", did you mean `cifar-10`?");
+    }
+
+    #[test]
+    fn a_setting_is_suggested_with_its_path_and_a_flag_as_a_flag() {
+        let known = ["size".to_string(), "layer.dropout".to_string()];
+        for (given, expected) in [
+            ("data.sise", "`data.size`"),
+            ("dropuot", "`layer.dropout`"),
+            ("preset", "the flag --preset"),
+            ("data-dir", "the flag --data-dir"),
+        ] {
+            let expected = format!(", did you mean {expected}?");
+            assert_eq!(nearest_setting(given, &known), expected);
+        }
     }
 
     #[test]

@@ -260,6 +260,12 @@ fn find<P: Copy>(
             let expected = format!("a name of that kind; {name} is of the kind {other}: {flag}");
             return Error::setting(kind, format!("{name:?}"), "the command line", expected);
         }
+        if kind == <dyn Architecture>::KIND {
+            if let Some(meant) = as_preset(name) {
+                let expected = format!("an architecture; {name} is a preset: {meant}");
+                return Error::setting(kind, format!("{name:?}"), "the command line", expected);
+            }
+        }
         Error::UnknownPlugin {
             kind,
             name: name.into(),
@@ -269,6 +275,19 @@ fn find<P: Copy>(
                 .collect(),
         }
     })
+}
+
+/// The command for a preset, `PRESET` or `ARCHITECTURE:PRESET`, in the place of an
+/// architecture.
+fn as_preset(name: &str) -> Option<String> {
+    let (architecture, preset) = match name.split_once(':') {
+        Some((architecture, preset)) => (Some(architecture), preset),
+        None => (None, name),
+    };
+    let infos = infos(<dyn Architecture>::KIND).ok()?.into_iter();
+    let mut fitting = infos.filter(|info| architecture.is_none_or(|name| name == info.name));
+    let info = fitting.find(|info| info.presets().iter().any(|known| known.name == preset))?;
+    Some(format!("onward train {} --preset {preset}", info.name))
 }
 
 /// Registers a plugin: its kind, name, one-line description, and constructor.

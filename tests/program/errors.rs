@@ -21,7 +21,7 @@ fn usage_errors_exit_with_code_2_and_name_valid_values() {
         ),
         (
             &["--set", "sampler.strenght=1"],
-            &["`sampler.strenght`", "did you mean `strength`?"],
+            &["`sampler.strenght`", "did you mean `sampler.strength`?"],
         ),
         (
             &["--set", "readout_form=1"],
@@ -217,6 +217,43 @@ fn a_damaged_or_foreign_checkpoint_is_refused() {
 fn a_setting_without_an_effect_is_said() {
     let said = |arguments: &[&str]| {
         let output = onward(&[&["train", "progressive", "--dry-run"], arguments].concat());
+#[test]
+fn the_setting_preset_or_flag_that_was_meant_is_named() {
+    for (arguments, expected) in [
+        (
+            &["nlp", "--set", "head=true"][..],
+            "did you mean one of `head_rule`, `head_optimiser`",
+        ),
+        (
+            &["nlp", "--set", "dropout=0.1"],
+            "did you mean `layer.dropout`?",
+        ),
+        (
+            &["nlp", "--set", "context=20"],
+            "did you mean `data.window`?",
+        ),
+        (
+            &["progressive", "--set", "data.sise=9"],
+            "did you mean `data.size`?",
+        ),
+        (
+            &["progressive", "--set", "preset=nebuly"],
+            "did you mean the flag --preset?",
+        ),
+        (
+            &["pepita"],
+            "a preset: onward train progressive --preset pepita",
+        ),
+        (
+            &["nlp:window"],
+            "a preset: onward train nlp --preset window",
+        ),
+    ] {
+        let message = fails(2, &[&["train"], arguments].concat());
+        assert!(message.contains(expected), "{message}");
+    }
+}
+
         let message = text(&output.stderr);
         assert!(output.status.success(), "{arguments:?}: {message}");
         message
