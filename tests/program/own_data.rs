@@ -158,6 +158,16 @@ fn no_file_is_left_out_in_silence() {
     assert!(
         message.contains("has 2 folders: name that one"),
         "{message}"
+#[test]
+fn pictures_without_class_folders_are_named() {
+    let base = tempfile::tempdir().unwrap();
+    bars(base.path(), 6, 250);
+    let loose = folder(&base.path().join("lying"));
+    let message = fails(1, &["train", "progressive", "--data", &loose]);
+    let expected = "6 pictures lie in it: put those of each class into a folder";
+    assert!(message.contains(expected), "{message}");
+}
+
     );
 }
 
