@@ -284,35 +284,39 @@ fn of_classes(run: &Run) -> Result<Vec<String>> {
         "{} classes of {range} training examples",
         train.len()
     )];
-    let named = |is_one: &dyn Fn(usize) -> bool| -> String {
+    let named = |is_one: &dyn Fn(usize) -> bool| -> Option<(String, bool)> {
         let classes = data.spec.classes.iter().enumerate();
         let classes = classes.filter(|(class, _)| is_one(*class));
         let names: Vec<String> = classes.map(|(_, name)| printable(name)).collect();
         let more = names.len().saturating_sub(8);
         let first = names[..names.len() - more].join(", ");
-        if more > 0 {
-            format!("{first} and {more} more")
-        } else {
-            first
+        match (names.len(), more) {
+            (0, _) => None,
+            (count, 0) => Some((first, count == 1)),
+            _ => Some((format!("{first} and {more} more"), false)),
         }
     };
-    for (names, problem) in [
+    for (names, one, several) in [
         (
             named(&|class| train[class] == 0),
+            "has no training examples, so it cannot be learned",
             "have no training examples, so they cannot be learned",
         ),
         (
             named(&|class| train[class] == 1),
+            "has one training example",
             "have one training example each",
         ),
         (
             named(&|class| test[class] == 0 && train[class] > 0),
+            "has no test examples, so the test error says nothing of it",
             "have no test examples, so the test error says nothing of them",
         ),
     ] {
-        if !names.is_empty() {
-            lines.push(format!("warning: the classes {names} {problem}"));
-        }
+        lines.extend(names.map(|(names, is_one)| match is_one {
+            true => format!("warning: the class {names} {one}"),
+            false => format!("warning: the classes {names} {several}"),
+        }));
     }
     Ok(lines)
 }

@@ -57,6 +57,10 @@ fn usage_errors_exit_with_code_2_and_name_valid_values() {
             &["one of interleaved, greedy"],
         ),
         (
+            &["--set", "readout=softmax", "--set", "data.size=100"],
+            &["`readout` = \"softmax\"", "expected one of search, head"],
+        ),
+        (
             &["--set", "layer.dropout=1.5"],
             &["`layer.dropout` = 1.5", "at most 0.95"],
         ),
@@ -214,10 +218,6 @@ fn a_damaged_or_foreign_checkpoint_is_refused() {
 }
 
 #[test]
-fn a_setting_without_an_effect_is_said() {
-    let said = |arguments: &[&str]| {
-        let output = onward(&[&["train", "progressive", "--dry-run"], arguments].concat());
-#[test]
 fn the_setting_preset_or_flag_that_was_meant_is_named() {
     for (arguments, expected) in [
         (
@@ -254,6 +254,10 @@ fn the_setting_preset_or_flag_that_was_meant_is_named() {
     }
 }
 
+#[test]
+fn a_setting_without_an_effect_is_said() {
+    let said = |arguments: &[&str]| {
+        let output = onward(&[&["train", "progressive", "--dry-run"], arguments].concat());
         let message = text(&output.stderr);
         assert!(output.status.success(), "{arguments:?}: {message}");
         message
