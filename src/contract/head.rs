@@ -67,12 +67,13 @@ pub fn idle(layers: &OptimiserSpec, learn: bool, head: Option<&HeadSpec>) -> Vec
     let has_momentum = |algorithm| matches!(algorithm, Algorithm::Sgd | Algorithm::Muon);
     let descending = head.filter(|head| head.head_rule == HeadRule::Descent);
     let of_head = descending.is_some_and(|head| has_momentum(head.head_optimiser));
+    let of_layers = learn && has_momentum(layers.optimiser);
     let mut idle = Vec::new();
     if !learn {
-        let of_layers = ["optimiser", "lr", "weight_decay"];
-        idle.extend(Idle::all(&of_layers, "no layer learns by an optimiser"));
+        let by_rate = ["optimiser", "lr", "weight_decay"];
+        idle.extend(Idle::all(&by_rate, "no layer learns by an optimiser"));
     }
-    if !of_head && !(learn && has_momentum(layers.optimiser)) {
+    if !(of_head || of_layers) {
         idle.extend(Idle::all(
             &["momentum"],
             "no optimiser of this run has a momentum",
