@@ -161,7 +161,7 @@ pub enum Error {
 
     /// A data set whose files were not found.
     #[error(
-        "data set `{name}`: {file}, plain or .gz, is in none of: {}{}; put the original \
+        "data set `{name}`: {file}, plain or .gz, is in {}{}; put the original \
          files there, or choose another folder: with --data-dir or $ONWARD_DATA, for \
          idx:DIR with --data",
         places(looked),
@@ -410,11 +410,11 @@ pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> &str {
 }
 
 fn places(looked: &[PathBuf]) -> String {
-    looked
-        .iter()
-        .map(|path| path.display().to_string())
-        .collect::<Vec<_>>()
-        .join(", ")
+    if looked.is_empty() {
+        return "no folder that was searched, since none is known".into();
+    }
+    let places = looked.iter().map(|path| path.display().to_string());
+    format!("none of: {}", places.collect::<Vec<_>>().join(", "))
 }
 
 fn also(why: &str) -> String {

@@ -182,7 +182,9 @@ pub fn main() -> ExitCode {
 /// How to give a setting that was given as a flag.
 fn hint(error: &clap::Error) -> Option<String> {
     use clap::error::{ContextKind, ContextValue, ErrorKind};
-    if error.kind() != ErrorKind::UnknownArgument {
+    // Of a flag that is nearly right, clap says which.
+    let is_near = error.get(ContextKind::SuggestedArg).is_some();
+    if error.kind() != ErrorKind::UnknownArgument || is_near || !takes_settings(error) {
         return None;
     }
     let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else {
@@ -196,6 +198,13 @@ fn hint(error: &clap::Error) -> Option<String> {
     Some(format!(
         "Settings have no flags of their own; give one as --set {key}=VALUE (see: onward show)."
     ))
+}
+
+/// Whether the command of an error takes settings.
+fn takes_settings(error: &clap::Error) -> bool {
+    let usage = error.to_string();
+    let of = |command: &str| usage.contains(&format!("Usage: onward {command} "));
+    ["train", "resume", "compare", "sweep"].into_iter().any(of)
 }
 
 /// The most threads that are started. More would take minutes to start.

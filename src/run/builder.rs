@@ -8,7 +8,7 @@ use toml::{Table, Value};
 
 use super::assemble::{assemble, Source as DataSource, Surroundings};
 use super::checkpoint::{self, Header, Saved};
-use super::folder::{Folder, CONFIG, MODEL, STATE, SUMMARY};
+use super::folder::{not_a_run, Folder, CONFIG, MODEL, STATE, SUMMARY};
 use super::{initial, mixture, settings, summary, Run};
 use crate::data::{at_home, Content, DataSet};
 use crate::error::{notify, shell_word, Error, Result};
@@ -471,7 +471,7 @@ impl Run {
     pub fn open(folder: impl AsRef<Path>) -> Result<RunBuilder> {
         let folder = folder.as_ref();
         let path = folder.join(CONFIG);
-        let mut source = Source::file(&path)?;
+        let mut source = Source::file(&path).map_err(|error| not_a_run(folder, error))?;
         let Some(Value::String(architecture)) = source.table.remove("architecture") else {
             let problem = "has no `architecture`; it is not the configuration of a run";
             return Err(Error::run(path, problem));

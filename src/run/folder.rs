@@ -23,6 +23,20 @@ pub(crate) fn is_run(path: &Path) -> bool {
     config.is_some_and(|config| config.contains_key("architecture")) || path.join(STATE).is_file()
 }
 
+/// Says what is missing in a folder that is not that of a run.
+pub(crate) fn not_a_run(folder: &Path, error: Error) -> Error {
+    if !error.is_file() || folder.join(CONFIG).exists() {
+        return error;
+    }
+    let found = match (folder.is_dir(), folder.exists()) {
+        (true, _) => "a folder without it",
+        (false, true) => "a file",
+        (false, false) => "nothing there",
+    };
+    let problem = format!("expected the folder of a run, with config.toml, found {found}");
+    Error::run(folder, problem)
+}
+
 /// The folder of a run, locked by this process until the value is dropped.
 pub(crate) struct Folder {
     path: PathBuf,

@@ -334,3 +334,67 @@ fn the_parts_of_a_rule_name_each_other() {
         assert!(message.contains(expected), "{message}");
     }
 }
+
+#[test]
+fn a_folder_that_is_no_run_is_said() {
+    let base = tempfile::tempdir().unwrap();
+    let file = base.path().join("file");
+    std::fs::write(&file, "a").unwrap();
+    for (folder, expected) in [
+        (base.path().join("nowhere"), "found nothing there"),
+        (base.path().into(), "found a folder without it"),
+        (file.clone(), "found a file"),
+    ] {
+        for arguments in [
+            &["predict", str(&folder), "x.png"][..],
+            &["resume", str(&folder)],
+        ] {
+            let message = fails(1, arguments);
+            let expected = format!("expected the folder of a run, with config.toml, {expected}");
+            assert!(message.contains(&expected), "{message}");
+        }
+    }
+    let compare = [
+        "compare",
+        "progressive",
+        "--data",
+        "digits",
+        "--out",
+        str(&file),
+    ];
+    let message = fails(1, &compare);
+    assert!(
+        message.contains("is a file, expected a folder"),
+        "{message}"
+    );
+}
+
+/// A terminal obeys no name that is printed at the end of a training.
+#[test]
+fn names_of_folders_are_shown_safely() {
+    let base = tempfile::tempdir().unwrap();
+    let out = base.path().join("a\u{1b}[31m");
+    let small = [
+        "--set",
+        "data.size=100",
+        "--set",
+        "hidden=[10]",
+        "--epochs",
+        "1",
+    ];
+    let train = ["train", "progressive", "--quiet", "--out", str(&out)];
+    let printed = succeeds(&[&train, &small[..]].concat());
+    assert!(printed.contains("a\\u{1b}[31m"), "{printed}");
+    assert!(!printed.contains('\u{1b}'), "{printed:?}");
+}
+
+#[test]
+fn a_flag_that_is_nearly_right_is_taken_for_no_setting() {
+    let near = fails(2, &["train", "progressive", "--epoch", "1"]);
+    assert!(
+        near.contains("'--epochs'") && !near.contains("--set"),
+        "{near}"
+    );
+    let evaluate = fails(2, &["evaluate", "run", "--learning-rate", "1"]);
+    assert!(!evaluate.contains("--set"), "{evaluate}");
+}

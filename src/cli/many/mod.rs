@@ -191,8 +191,14 @@ impl Many {
     }
 }
 
-/// Refuses the folder of a run, and one within it.
+/// Refuses a file, the folder of a run, and one within it.
 fn refuse_run(out: &Path) -> Result<()> {
+    if out.is_file() {
+        return Err(Error::run(
+            out,
+            "is a file, expected a folder; choose another --out",
+        ));
+    }
     let whole = std::path::absolute(out).unwrap_or_else(|_| out.to_path_buf());
     let Some(run) = whole.ancestors().find(|folder| is_run(folder)) else {
         return Ok(());
