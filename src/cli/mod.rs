@@ -182,14 +182,18 @@ pub fn main() -> ExitCode {
 /// How to give a setting that was given as a flag.
 fn hint(error: &clap::Error) -> Option<String> {
     use clap::error::{ContextKind, ContextValue, ErrorKind};
-    // Of a flag that is nearly right, clap says which.
-    let is_near = error.get(ContextKind::SuggestedArg).is_some();
-    if error.kind() != ErrorKind::UnknownArgument || is_near || !takes_settings(error) {
+    if error.kind() != ErrorKind::UnknownArgument || !takes_settings(error) {
         return None;
     }
     let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else {
         return None;
     };
+    // Of a flag that is nearly right, as --epoch is, clap says which.
+    if let Some(ContextValue::String(near)) = error.get(ContextKind::SuggestedArg) {
+        if near.starts_with(flag) || flag.starts_with(near) {
+            return None;
+        }
+    }
     let key = flag
         .strip_prefix("--")?
         .split('=')

@@ -395,6 +395,9 @@ fn a_flag_that_is_nearly_right_is_taken_for_no_setting() {
         near.contains("'--epochs'") && !near.contains("--set"),
         "{near}"
     );
+    // Not every near one.
+    let theta = fails(2, &["train", "progressive", "--theta", "1"]);
+    assert!(theta.contains("--set theta=VALUE"), "{theta}");
     let evaluate = fails(2, &["evaluate", "run", "--learning-rate", "1"]);
     assert!(!evaluate.contains("--set"), "{evaluate}");
 }
