@@ -9,6 +9,7 @@ mod initial;
 mod layers;
 mod locality;
 mod mutated;
+mod numbers;
 mod patience;
 mod recurrent;
 mod recurrent_maps;
