@@ -1,9 +1,14 @@
 //! The error type of the crate: what went wrong, where, and what to do.
 
+mod nearest;
+
 use std::any::Any;
 use std::fmt::Display;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+
+pub(crate) use self::nearest::close;
+use self::nearest::{meant, nearest_setting};
 
 /// The result type of the crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -73,7 +78,7 @@ pub enum Error {
     /// A setting that does not exist.
     #[error(
         "unknown setting `{key}` (from {origin}){}; known here: {}",
-        nearest(key, known), known.join(", ")
+        nearest_setting(key, known), known.join(", ")
     )]
     UnknownSetting {
         /// The dotted path that was given.
@@ -156,7 +161,7 @@ pub enum Error {
 
     /// A data set whose files were not found.
     #[error(
-        "data set `{name}`: {file}, plain or .gz, is in none of: {}{}; put the original \
+        "data set `{name}`: {file}, plain or .gz, is in {}{}; put the original \
          files there, or choose another folder: with --data-dir or $ONWARD_DATA, for \
          idx:DIR with --data",
         places(looked),
@@ -404,49 +409,12 @@ pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> &str {
     text.unwrap_or("without a message")
 }
 
-/// As [`nearest`]; for a path in the place of a data set, the data set that reads it.
-fn meant(kind: &str, given: &str, known: &[String]) -> String {
-    let path = Path::new(given);
-    let is_path = given.contains('/') || path.exists() || path.extension().is_some();
-    if kind == "data" && is_path && !given.contains(':') {
-        return match path.is_dir() || path.extension().is_none() {
-            true => format!(", did you mean `folder:{given}`?"),
-            false => format!(", did you mean `text:{given}`?"),
-        };
-    }
-    nearest(given, known)
-}
-
-/// `, did you mean …?` if a known name is close to the given name, else nothing.
-fn nearest(given: &str, known: &[String]) -> String {
-    let last = given.rsplit('.').next().unwrap_or(given);
-    if let Some(inner) = known
-        .iter()
-        .find(|name| name.ends_with(&format!(".{last}")))
-    {
-        return format!(", did you mean `{inner}`?");
-    }
-    let small = last.to_lowercase();
-    known
-        .iter()
-        .map(|name| {
-            (
-                strsim::damerau_levenshtein(&small, &name.to_lowercase()),
-                name,
-            )
-        })
-        .filter(|(distance, name)| *distance <= 1 + name.len() / 4)
-        .min()
-        .map(|(_, name)| format!(", did you mean `{name}`?"))
-        .unwrap_or_default()
-}
-
 fn places(looked: &[PathBuf]) -> String {
-    looked
-        .iter()
-        .map(|path| path.display().to_string())
-        .collect::<Vec<_>>()
-        .join(", ")
+    if looked.is_empty() {
+        return "no folder that was searched, since none is known".into();
+    }
+    let places = looked.iter().map(|path| path.display().to_string());
+    format!("none of: {}", places.collect::<Vec<_>>().join(", "))
 }
 
 fn also(why: &str) -> String {
@@ -481,11 +449,6 @@ mod tests {
         assert_eq!(shell_word("it's"), r"'it'\''s'");
         assert_eq!(shell_word("a\nb'\u{202e}"), r"$'a\x0ab\'\xe2\x80\xae'");
         assert_eq!(printable("a\u{1b}[2J\u{202e}ü"), "a\\u{1b}[2J\\u{202e}ü");
-    }
-
-    #[test]
-    fn nothing_is_suggested_for_a_name_far_from_all_others() {
-        assert_eq!(nearest("sampler.banana", &["strength".to_string()]), "");
     }
 
     #[test]

@@ -2,9 +2,11 @@
 
 use onward_core::candle_core::{Tensor, Var, D};
 use onward_core::candle_nn::Init;
+use onward_core::contract::head;
 use onward_core::kernels::log_softmax;
 use onward_core::optim::{Algorithm, OptimiserSpec, Schedule, Span};
 use onward_core::plugin::preset::Preset;
+use onward_core::settings::Settings;
 use onward_core::{
     Architecture, Batch, Block, BuildContext, Error, GoodnessFn, Input, LocalLayer, Loss,
     NegativeSampler, Net, Normalise, Objective, Optimiser, Readout, Result, Role, Rule, Step,
@@ -270,5 +272,10 @@ onward_core::register! {
     "baseline: the same network trained by backpropagation \
      (Rumelhart, Hinton, Williams 1986, Nature 323)",
     |settings: Backprop, context| Ok(Box::new(Baseline::new(&settings, context)?)),
-    .presets(PRESETS)
+    .presets(PRESETS).idle(|own, _| {
+        let optimiser = OptimiserSpec::read(own)?;
+        let mut idle = head::idle(&optimiser, true, None);
+        idle.retain(|idle| idle.key == "momentum");
+        Ok(idle)
+    })
 }

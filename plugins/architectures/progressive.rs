@@ -3,13 +3,13 @@
 use std::ops::Range;
 
 use onward_core::candle_core::Tensor;
-use onward_core::contract::head::HeadSpec;
+use onward_core::contract::head::{self, HeadSpec};
 use onward_core::export::{Table, Value};
 use onward_core::flow::graph::{Graph, Inputs, Node};
 use onward_core::optim::{OptimiserSpec, Span};
 use onward_core::plugin::preset::Preset;
 use onward_core::plugin::registry::DataKind;
-use onward_core::settings::{Each, Pick};
+use onward_core::settings::{Each, Idle, Pick, Settings};
 use onward_core::wiring::stack::{Level, Order, Stack};
 use onward_core::{
     Architecture, Batch, BuildContext, Error, GoodnessFn, LocalLayer, NegativeSampler, Net,
@@ -306,9 +306,41 @@ fn shorthand(given: &mut Table, before: &mut Table) -> Result<()> {
     Ok(())
 }
 
+/// The settings of layers that learn.
+const OF_LEARNING: [&str; 8] = [
+    "loss",
+    "theta",
+    "temperature",
+    "order",
+    "layer.dropout",
+    "layer.peer",
+    "layer.peer_momentum",
+    "sampler.negatives",
+];
+
+/// The settings without an effect beside others.
+fn idle(own: &Table, _: &Table) -> Result<Vec<Idle>> {
+    let settings = Progressive::read(own)?;
+    let of_head = settings.head.then_some(&settings.head_spec);
+    let mut idle = head::idle(&settings.optimiser, !settings.frozen, of_head);
+    if settings.frozen {
+        let because = "the layers are frozen (`frozen = true`)";
+        idle.extend(Idle::all(&OF_LEARNING, because));
+        if !settings.head {
+            idle.extend(Idle::all(&["dropout"], because));
+        }
+    }
+    if !settings.head {
+        idle.extend(Idle::all(&["probe_epochs"], "there is no head"));
+    }
+    idle.extend(settings.objective.idle());
+    Ok(idle)
+}
+
 onward_core::register! {
     dyn Architecture, "progressive",
     "stacked layers, all at once or one by one (Hinton 2022, arXiv 2212.13345)",
     |settings: Progressive, context| Ok(Box::new(Stacked::new(&settings, context)?)),
-    .presets(PRESETS).rewrite(shorthand).suits(&[(DataKind::Photographs, "convolutional")])
+    .presets(PRESETS).rewrite(shorthand).idle(idle)
+    .suits(&[(DataKind::Photographs, "convolutional")])
 }

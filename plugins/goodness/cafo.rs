@@ -2,10 +2,12 @@
 
 use onward_core::candle_core::Tensor;
 use onward_core::candle_nn::Init;
+use onward_core::contract::goodness::beside_own_loss;
+use onward_core::contract::head::without_optimiser;
 use onward_core::modules::cells::Cells;
 use onward_core::modules::least_squares::LeastSquares;
 use onward_core::plugin::preset::Preset;
-use onward_core::settings::Positive;
+use onward_core::settings::{Idle, Positive};
 use onward_core::{
     kernels, Architecture, BuildContext, Error, GoodnessFn, Grade, Objective, Optimiser, Result,
     Rule, Step, Targets,
@@ -46,7 +48,7 @@ struct Goodness {
 
 impl Goodness {
     fn new(settings: &Cafo, context: &BuildContext) -> Result<Self> {
-        let grid = (settings.grid > 0).then_some(settings.grid);
+        let grid = super::grid_of_maps("cafo", settings.grid, context)?;
         let cells = Cells::new(&context.input, grid)?;
         let sizes = [cells.inputs(), context.classes];
         let start = Init::Const(0.);
@@ -126,7 +128,15 @@ onward_core::register! {
     dyn GoodnessFn, "cafo",
     "a predictor in closed form, solved at the end of an epoch (CaFo 2023, arXiv 2303.09728)",
     |settings: Cafo, context| Ok(Box::new(Goodness::new(&settings, context)?)),
-    .presets(PRESETS)
+    .presets(PRESETS).idle(|_, all| {
+        let mut idle = beside_own_loss(all, "cafo");
+        if !idle.is_empty() {
+            let because = "layers stay random beside the goodness cafo, which is solved for";
+            idle.extend(without_optimiser(all, because));
+            idle.extend(Idle::all(&["layer.peer", "layer.peer_momentum"], because));
+        }
+        Ok(idle)
+    })
 }
 
 onward_core::preset! {

@@ -2,12 +2,14 @@
 
 use onward_core::candle_core::Tensor;
 use onward_core::candle_nn::Init;
+use onward_core::contract::goodness::beside_own_loss;
 use onward_core::flow::graph::{Graph, Node};
 use onward_core::kernels::{self, Deviations, Directions};
 use onward_core::modules::cells::Cells;
 use onward_core::modules::conv::Convolved;
 use onward_core::modules::pooled_linear::PooledLinear;
 use onward_core::plugin::preset::Preset;
+use onward_core::settings::{Idle, Settings};
 use onward_core::{
     Architecture, BuildContext, Conv, Error, GoodnessFn, Grade, Input, LastResult, Linear, Loss,
     Objective, Optimiser, Reading, Result, Step, Targets,
@@ -273,7 +275,13 @@ onward_core::register! {
     "predictions and similarities of pairs of examples (Nøkland and Eidnes 2019, \
      arXiv 1901.06656)",
     |settings: Predsim, context| Ok(Box::new(Goodness::new(&settings, context)?)),
-    .presets(PRESETS)
+    .presets(PRESETS).idle(|own, all| {
+        let mut idle = beside_own_loss(all, "predsim");
+        if Predsim::read(own)?.beta == 0. {
+            idle.extend(Idle::all(&["field"], "similarities do not count (`beta = 0`)"));
+        }
+        Ok(idle)
+    })
 }
 
 onward_core::preset! {

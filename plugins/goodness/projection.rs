@@ -43,7 +43,7 @@ struct Goodness {
 impl Goodness {
     fn new(settings: &Projection, context: &BuildContext) -> Result<Self> {
         let (vars, classes) = (&context.vars, context.classes);
-        let grid = (settings.grid > 0).then_some(settings.grid);
+        let grid = super::grid_of_maps("projection", settings.grid, context)?;
         let cells = Cells::new(&context.input, grid)?;
         let linear = PooledLinear::new(vars, cells, classes, Init::Const(0.), false)?;
         Ok(Self { linear, classes })

@@ -5,6 +5,7 @@ use onward_core::candle_nn::Init;
 use onward_core::flow::graph::{Graph, Node};
 use onward_core::modules::conv::Convolved;
 use onward_core::modules::rectifier::{Rectifier, RectifierSpec};
+use onward_core::settings::Settings;
 use onward_core::{
     kernels, BuildContext, Conv, Error, Input, LastResult, Lesson, LocalLayer, Optimiser, Result,
     Step,
@@ -156,5 +157,6 @@ onward_core::register! {
     dyn LocalLayer, "conv",
     "convolution, pooling, rectified linear units \
      (LeCun 1998; local learning: CwComp 2023, arXiv 2312.12668)",
-    |settings: Convolution, context| Ok(Box::new(Layer::new(settings, context)?))
+    |settings: Convolution, context| Ok(Box::new(Layer::new(settings, context)?)),
+    .idle(|own, _| Ok(Convolution::read(own)?.rectifier.idle()))
 }

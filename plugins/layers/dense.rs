@@ -7,6 +7,7 @@ use onward_core::kernels::{self, Gate};
 use onward_core::modules::peer_norm::PeerNorm;
 use onward_core::modules::rectifier::{Norm, Rectifier, RectifierSpec};
 use onward_core::optim::OutputGradient;
+use onward_core::settings::{Idle, Settings};
 use onward_core::{
     BuildContext, Input, LastResult, Lesson, Linear, LocalLayer, Optimiser, Result, Step,
 };
@@ -164,7 +165,16 @@ onward_core::register! {
     dyn LocalLayer, "dense",
     "fully connected rectified linear units, peer normalisation, dropout \
      (Hinton 2022, arXiv 2212.13345)",
-    |settings: Dense, context| Ok(Box::new(Layer::new(settings, context)?))
+    |settings: Dense, context| Ok(Box::new(Layer::new(settings, context)?)),
+    .idle(|own, _| {
+        let settings = Dense::read(own)?;
+        let mut idle = settings.rectifier.idle();
+        if settings.peer == 0. {
+            let because = "there is no peer normalisation (`peer = 0`)";
+            idle.extend(Idle::all(&["peer_momentum"], because));
+        }
+        Ok(idle)
+    })
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use onward_core::candle_nn::Init;
 use onward_core::kernels::Gate;
 use onward_core::modules::locally_connected::{Fields, LocallyConnected};
 use onward_core::modules::peer_norm::PeerNorm;
+use onward_core::settings::{Idle, Settings};
 use onward_core::{BuildContext, Input, Lesson, LocalLayer, Optimiser, Result, Step};
 
 onward_core::settings! {
@@ -98,5 +99,9 @@ onward_core::register! {
     dyn LocalLayer, "local",
     "local receptive fields, weights not shared, peer normalisation \
      (Hinton 2022, arXiv 2212.13345)",
-    |settings: Receptive, context| Ok(Box::new(Layer::new(&settings, context)?))
+    |settings: Receptive, context| Ok(Box::new(Layer::new(&settings, context)?)),
+    .idle(|own, _| Ok(match Receptive::read(own)?.peer {
+        0. => Idle::all(&["peer_momentum"], "there is no peer normalisation (`peer = 0`)"),
+        _ => Vec::new(),
+    }))
 }

@@ -1,10 +1,10 @@
 //! Layer collaboration: the loss of each layer includes the goodness of the others.
 
 use onward_core::candle_core::Tensor;
-use onward_core::contract::head::HeadSpec;
+use onward_core::contract::head::{self, HeadSpec};
 use onward_core::optim::{OptimiserSpec, Span};
 use onward_core::plugin::preset::Preset;
-use onward_core::settings::Pick;
+use onward_core::settings::{Pick, Settings};
 use onward_core::wiring::stack::{Level, Stack};
 use onward_core::{
     Architecture, Batch, BuildContext, Error, GoodnessFn, LocalLayer, NegativeSampler, Net,
@@ -170,5 +170,10 @@ onward_core::register! {
     |settings: LayerCollaboration, context| {
         Ok(Box::new(Collaborating::new(&settings, context)?))
     },
-    .presets(PRESETS)
+    .presets(PRESETS).reads(&["theta"]).idle(|own, _| {
+        let settings = LayerCollaboration::read(own)?;
+        let mut idle = head::idle(&settings.optimiser, true, Some(&settings.head_spec));
+        idle.extend(settings.objective.idle());
+        Ok(idle)
+    })
 }

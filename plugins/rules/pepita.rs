@@ -2,6 +2,8 @@
 
 use onward_core::candle_core::{Tensor, Var};
 use onward_core::candle_nn::Init;
+use onward_core::contract::goodness::beside_own_loss;
+use onward_core::plugin::preset::Preset;
 use onward_core::{
     kernels, Architecture, Batch, BuildContext, Error, GoodnessFn, Grade, Input, Lesson, Linear,
     LocalLayer, NegativeSampler, Objective, Optimiser, Prediction, Result, Role, Rule, Step,
@@ -23,6 +25,26 @@ onward_core::settings! {
         /// The size of the projection.
         strength: f64 = 0.05, in onward_core::settings::Positive;
     }
+}
+
+/// The roles of the two passes, which no other sampler has. The second is no negative view:
+/// its label is the true one.
+const TWO_PASSES: [Role; 2] = [Role::Positive, Role::Positive];
+
+/// Refuses the views of other samplers. `more` is what has to be set beside the sampler.
+fn check_passes(place: &str, targets: &Targets, more: &str) -> Result<()> {
+    let found = targets.roles();
+    if found == TWO_PASSES {
+        return Ok(());
+    }
+    let is_negative = |role: &&Role| **role == Role::Negative;
+    let problem = format!(
+        "found {} views of each example, {} of them negative; expected the two passes of the \
+         sampler `modulated`: add --set sampler=modulated{more}",
+        found.len(),
+        found.iter().filter(is_negative).count()
+    );
+    Err(Error::unfit(place, problem))
 }
 
 struct Modulation {
@@ -48,7 +70,7 @@ impl NegativeSampler for Modulation {
         let error = (log.exp()? - one_hot)?.to_dtype(rows.dtype())?;
         let modulated = (rows + error.matmul(&self.projection)?)?;
         let both = Input::stacked(Tensor::cat(&[rows, &modulated.detach()], 0)?, 2)?;
-        Views::new(both, vec![Role::Positive, Role::Negative])
+        Views::new(both, TWO_PASSES.to_vec())
     }
 
     fn neutral(&self, batch: &Batch) -> Result<Input> {
@@ -115,12 +137,8 @@ impl LocalLayer for Layer {
     }
 
     fn learn(&mut self, lesson: &Lesson<'_>, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
-        let (size, views) = (lesson.input.batch(), lesson.input.views());
-        if views != 2 {
-            let problem =
-                format!("expected two passes, found {views}; choose the sampler `modulated`");
-            return Err(Error::unfit("two_passes", problem));
-        }
+        let size = lesson.input.batch();
+        check_passes("two_passes", lesson.targets, " --set goodness=second_pass")?;
         let passes = [0, size].map(|first| lesson.activity.narrow(0, first, size));
         let [first, second] = passes;
         let difference = ((first? - second?)? / size as f64)?;
@@ -209,6 +227,7 @@ impl GoodnessFn for Output {
     }
 
     fn grade(&self, activity: &Tensor, targets: &Targets, _: &Objective) -> Result<Grade> {
+        check_passes("second_pass", targets, "")?;
         let labels = targets.labels()?;
         let goodness = self.goodness(activity)?;
         let of_second = last(&goodness, targets.roles().len())?;
@@ -246,10 +265,26 @@ impl GoodnessFn for Output {
     }
 }
 
+/// The parts of the rule belong together.
+const PRESETS: &[Preset] = &[Preset {
+    name: "pepita",
+    about: "the two passes and the layer of the rule, with plain descent",
+    settings: r#"
+        sampler = "modulated"
+        layer = "two_passes"
+        normalise = "none"
+        optimiser = "sgd"
+        lr = 1.0
+        weight_decay = 0.0
+        head = false
+    "#,
+}];
+
 onward_core::register! {
     dyn GoodnessFn, "second_pass",
     "an output layer that learns from the second pass (PEPITA 2022, arXiv 2201.11665)",
-    |_settings: SecondPass, context| Ok(Box::new(Output::new(context)?))
+    |_settings: SecondPass, context| Ok(Box::new(Output::new(context)?)),
+    .presets(PRESETS).idle(|_, all| Ok(beside_own_loss(all, "second_pass")))
 }
 
 onward_core::preset! {

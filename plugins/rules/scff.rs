@@ -1,10 +1,11 @@
 //! SCFF: pairs of examples without labels, and a threshold for each role.
 
 use onward_core::candle_core::Tensor;
+use onward_core::contract::goodness::beside_own_loss;
 use onward_core::settings::Finite;
 use onward_core::{
-    kernels, Architecture, Batch, GoodnessFn, Grade, Input, NegativeSampler, Objective, Prediction,
-    Reading, Result, Role, Step, Targets, Views,
+    kernels, Architecture, Batch, Error, GoodnessFn, Grade, Input, NegativeSampler, Objective,
+    Prediction, Reading, Result, Role, Step, Targets, Views,
 };
 
 onward_core::settings! {
@@ -79,6 +80,11 @@ impl GoodnessFn for TwoThresholds {
     }
 
     fn grade(&self, activity: &Tensor, targets: &Targets, _: &Objective) -> Result<Grade> {
+        if !targets.roles().contains(&Role::Negative) {
+            let problem = "expected positive and negative views, found positive ones alone; \
+                           add --set sampler=pairs, or another sampler with negative views";
+            return Err(Error::unfit("two_thresholds", problem));
+        }
         let goodness = self.goodness(activity)?;
         let size = goodness.dim(0)? / targets.roles().len().max(1);
         let mut loss = Reading::default();
@@ -121,7 +127,8 @@ fn units(activity: &Tensor) -> Result<f64> {
 onward_core::register! {
     dyn GoodnessFn, "two_thresholds",
     "mean of squares, with a threshold for each role (SCFF 2024, arXiv 2409.11593)",
-    |settings: TwoThresholds, _context| Ok(Box::new(settings))
+    |settings: TwoThresholds, _context| Ok(Box::new(settings)),
+    .idle(|_, all| Ok(beside_own_loss(all, "two_thresholds")))
 }
 
 onward_core::preset! {

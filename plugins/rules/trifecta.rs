@@ -1,11 +1,12 @@
 //! Trifecta: neighbouring layers learn in pairs; the pairs alternate by step.
 
 use onward_core::candle_core::Tensor;
-use onward_core::contract::head::HeadSpec;
+use onward_core::contract::head::{self, HeadSpec};
+use onward_core::export::Table;
 use onward_core::optim::{OptimiserSpec, Span};
 use onward_core::plugin::preset::Preset;
 use onward_core::plugin::registry::DataKind;
-use onward_core::settings::{Each, Pick};
+use onward_core::settings::{Each, Idle, Pick, Settings};
 use onward_core::wiring::stack::{Level, Stack};
 use onward_core::{
     Architecture, Batch, BuildContext, Error, GoodnessFn, Grade, LocalLayer, Loss, NegativeSampler,
@@ -212,9 +213,17 @@ const PRESETS: &[Preset] = &[
     },
 ];
 
+/// The settings without an effect beside others.
+fn idle(own: &Table, _: &Table) -> Result<Vec<Idle>> {
+    let settings = Trifecta::read(own)?;
+    let mut idle = head::idle(&settings.optimiser, true, Some(&settings.head_spec));
+    idle.extend(settings.objective.idle());
+    Ok(idle)
+}
+
 onward_core::register! {
     dyn Architecture, "trifecta",
     "neighbouring layers learn in pairs (Trifecta 2023, arXiv 2311.18130)",
     |settings: Trifecta, context| Ok(Box::new(Pairs::new(&settings, context)?)),
-    .presets(PRESETS).suits(&[(DataKind::Photographs, "convolutional")])
+    .presets(PRESETS).idle(idle).suits(&[(DataKind::Photographs, "convolutional")])
 }

@@ -6,7 +6,7 @@ use onward_core::data::text::hashed::{ContextHasher, HashedContexts};
 use onward_core::flow::examples::Examples;
 use onward_core::flow::input::LABEL;
 use onward_core::flow::random::{below, unit};
-use onward_core::settings::Positive;
+use onward_core::settings::{Idle, Positive, Settings};
 use onward_core::{
     Batch, BuildContext, Error, Input, NegativeSampler, Prediction, Result, Role, Step, Values,
     Views,
@@ -263,7 +263,16 @@ onward_core::register! {
     dyn NegativeSampler, "next_token",
     "a window of text with the next token, or a wrong one \
      (Hinton 2022, arXiv 2212.13345)",
-    |settings: NextToken, context| Ok(Box::new(Sampler::new(settings, context)?))
+    |settings: NextToken, context| Ok(Box::new(Sampler::new(settings, context)?)),
+    .idle(|own, _| {
+        let settings = NextToken::read(own)?;
+        let mut idle = settings.contexts.idle();
+        if settings.negatives != Negatives::RollOuts {
+            let because = "only `negatives = roll_outs` uses it";
+            idle.extend(Idle::all(&["pool", "length", "refresh"], because));
+        }
+        Ok(idle)
+    })
 }
 
 #[cfg(test)]

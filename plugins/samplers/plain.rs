@@ -1,6 +1,7 @@
 //! Sampler `plain`: the examples as they are, for rules that need no negatives.
 
 use onward_core::data::text::hashed::{ContextHasher, HashedContexts};
+use onward_core::settings::Settings;
 use onward_core::{
     Batch, Error, Input, NegativeSampler, Prediction, Result, Role, Step, Values, Views,
 };
@@ -69,5 +70,6 @@ onward_core::register! {
             tokens: context.tokenizer.as_ref().map(|_| context.classes),
             hasher: hasher.transpose()?,
         }))
-    }
+    },
+    .idle(|own, _| Ok(Plain::read(own)?.contexts.idle()))
 }

@@ -199,12 +199,18 @@ pub fn main() -> ExitCode {
 /// How to give a setting that was given as a flag.
 fn hint(error: &clap::Error) -> Option<String> {
     use clap::error::{ContextKind, ContextValue, ErrorKind};
-    if error.kind() != ErrorKind::UnknownArgument {
+    if error.kind() != ErrorKind::UnknownArgument || !takes_settings(error) {
         return None;
     }
     let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else {
         return None;
     };
+    // Of a flag that is nearly right, as --epoch is, clap says which.
+    if let Some(ContextValue::String(near)) = error.get(ContextKind::SuggestedArg) {
+        if near.starts_with(flag) || flag.starts_with(near) {
+            return None;
+        }
+    }
     let key = flag
         .strip_prefix("--")?
         .split('=')
@@ -213,6 +219,13 @@ fn hint(error: &clap::Error) -> Option<String> {
     Some(format!(
         "Settings have no flags of their own; give one as --set {key}=VALUE (see: onward show)."
     ))
+}
+
+/// Whether the command of an error takes settings.
+fn takes_settings(error: &clap::Error) -> bool {
+    let usage = error.to_string();
+    let of = |command: &str| usage.contains(&format!("Usage: onward {command} "));
+    ["train", "resume", "compare", "sweep"].into_iter().any(of)
 }
 
 /// The most threads that are started. More would take minutes to start.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::data::score::Score;
 use crate::data::Content;
-use crate::error::shell_word;
+use crate::error::{printable, shell_word};
 use crate::run::summary::{Evaluation, Summary};
 use crate::run::Run;
 
@@ -21,7 +21,7 @@ pub(super) fn of_run(summary: &Summary, run: &Run) -> String {
         thousands(summary.parameters),
     );
     if let Some(folder) = run.folder() {
-        text += &format!("run:  {}\n", folder.display());
+        text += &format!("run:  {}\n", printable(&folder.display().to_string()));
         text += &format!("next: {}\n", next_command(run, folder));
     }
     text

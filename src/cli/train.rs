@@ -13,15 +13,13 @@ use super::output::{print, print_json};
 use super::progress::Progress;
 use super::stop::Stop;
 use super::subject::{flag, Subject};
-use crate::data::{Content, DataSet, Split};
+use crate::data::{Content, Split};
 use crate::error::{notify, printable, Error, Result};
-use crate::plugin::registry;
 use crate::plugin::source::Source;
 use crate::run::folder::SUMMARY;
 use crate::run::observe::{Event, Observer};
 use crate::run::summary::{self, Summary};
 use crate::run::Run;
-use crate::settings::PluginKind;
 
 /// What a training prints.
 #[derive(Args)]
@@ -54,6 +52,7 @@ impl Train {
     pub(super) fn run(self) -> Result<()> {
         let stop = Stop::on_signals();
         let builder = self.subject.builder()?.stop_when(stop.flag());
+        let suggested = suggestion(&builder.suggested()?);
         if self.dry_run {
             return dry_run::show(builder.build()?, &stop.flag());
         }
@@ -66,7 +65,7 @@ impl Train {
                 run
             }
         };
-        self.report.fit(run, &stop)
+        self.report.fit(run, suggested, &stop)
     }
 
     /// The name of the folder: what was chosen, and the seed.
@@ -142,7 +141,7 @@ impl Resume {
         if run.is_finished() {
             return self.print_finished(&run);
         }
-        self.report.fit(run, &stop)
+        self.report.fit(run, None, &stop)
     }
 }
 
@@ -189,13 +188,14 @@ pub(super) fn for_a_name(text: &str) -> String {
 }
 
 impl Reporting {
-    /// Trains to the end and prints the result.
-    fn fit(&self, mut run: Run, stop: &Stop) -> Result<()> {
+    /// Trains to the end and prints the result. `more` is said after the first line.
+    fn fit(&self, mut run: Run, more: Option<String>, stop: &Stop) -> Result<()> {
         stop.training_begins();
         let summary = if self.quiet {
             run.fit(&mut ())?
         } else {
             notify(describe(&run));
+            more.into_iter().for_each(notify);
             for line in of_classes(&run)? {
                 notify(line);
             }
@@ -236,9 +236,8 @@ fn describe(run: &Run) -> String {
     let name = data_name(run);
     format!(
         "{architecture} on {name}: {train} training, {validation} validation, {test} test \
-         examples\non {}{}{folder}",
-        run.device(),
-        suggested(run)
+         examples\non {}{folder}",
+        run.device()
     )
 }
 
@@ -285,52 +284,48 @@ fn of_classes(run: &Run) -> Result<Vec<String>> {
         "{} classes of {range} training examples",
         train.len()
     )];
-    let named = |is_one: &dyn Fn(usize) -> bool| -> String {
+    let named = |is_one: &dyn Fn(usize) -> bool| -> Option<(String, bool)> {
         let classes = data.spec.classes.iter().enumerate();
         let classes = classes.filter(|(class, _)| is_one(*class));
         let names: Vec<String> = classes.map(|(_, name)| printable(name)).collect();
         let more = names.len().saturating_sub(8);
         let first = names[..names.len() - more].join(", ");
-        if more > 0 {
-            format!("{first} and {more} more")
-        } else {
-            first
+        match (names.len(), more) {
+            (0, _) => None,
+            (count, 0) => Some((first, count == 1)),
+            _ => Some((format!("{first} and {more} more"), false)),
         }
     };
-    for (names, problem) in [
+    for (names, one, several) in [
         (
             named(&|class| train[class] == 0),
+            "has no training examples, so it cannot be learned",
             "have no training examples, so they cannot be learned",
         ),
         (
             named(&|class| train[class] == 1),
+            "has one training example",
             "have one training example each",
         ),
         (
             named(&|class| test[class] == 0 && train[class] > 0),
+            "has no test examples, so the test error says nothing of it",
             "have no test examples, so the test error says nothing of them",
         ),
     ] {
-        if !names.is_empty() {
-            lines.push(format!("warning: the classes {names} {problem}"));
-        }
+        lines.extend(names.map(|(names, is_one)| match is_one {
+            true => format!("warning: the class {names} {one}"),
+            false => format!("warning: the classes {names} {several}"),
+        }));
     }
     Ok(lines)
 }
 
-/// The settings that the data set suggests, if the run uses them.
-fn suggested(run: &Run) -> String {
-    let info = registry::info(DataSet::KIND, data_name(run));
-    let preset = info.ok().and_then(|info| info.own_presets.first());
-    let settings = preset.and_then(|preset| preset.settings.parse::<Table>().ok());
-    let used = run.config().to_table();
-    let settings = settings.unwrap_or_default().into_iter();
-    let settings = settings.filter(|(key, value)| used.get(key) == Some(value));
+/// What the data set suggests, in a line, if it suggests anything.
+fn suggestion(settings: &Table) -> Option<String> {
+    let settings = settings.iter();
     let settings: Vec<_> = settings
         .map(|(key, value)| format!("{key} = {value}"))
         .collect();
-    match settings.is_empty() {
-        true => String::new(),
-        false => format!("\nthe data set suggests {}", settings.join(", ")),
-    }
+    (!settings.is_empty()).then(|| format!("the data set suggests {}", settings.join(", ")))
 }

@@ -64,6 +64,7 @@ fn objectives() -> Vec<(Objective, Vec<Role>)> {
         of(Loss::Logistic, &pair),
         of(Loss::Symmetric, &pair),
         of(Loss::CrossEntropy, &[Role::Positive]),
+        of(Loss::CrossEntropy, &[Role::Positive; 2]),
     ]
 }
 

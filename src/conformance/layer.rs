@@ -217,21 +217,27 @@ fn learn(layer: &mut dyn LocalLayer, input: &Input, context: &BuildContext) -> R
     let step = step(1, 0);
     let activity = layer.forward(input, &step)?;
     let gradient = activity.detach();
-    let roles = [Role::Positive, Role::Negative]
-        .into_iter()
-        .take(input.views());
-    let targets = Targets::new(roles.collect())?;
-    let labels = (0..input.batch() as u32).map(|index| index % 4).collect();
-    let targets = match layer.uses_labels() {
-        true => targets.with_labels(Some(labels)),
-        false => targets,
-    };
-    let lesson = Lesson {
-        input,
-        activity: &activity,
-        gradient: Some(&gradient),
-        targets: &targets,
-    };
-    layer.learn(&lesson, &mut optimiser(context, "layer"), &step)?;
+    let mut learned = Ok(());
+    // A rule without negatives may refuse the first.
+    for second in [Role::Negative, Role::Positive] {
+        let roles = [Role::Positive, second].into_iter().take(input.views());
+        let targets = Targets::new(roles.collect())?;
+        let labels = (0..input.batch() as u32).map(|index| index % 4).collect();
+        let targets = match layer.uses_labels() {
+            true => targets.with_labels(Some(labels)),
+            false => targets,
+        };
+        let lesson = Lesson {
+            input,
+            activity: &activity,
+            gradient: Some(&gradient),
+            targets: &targets,
+        };
+        learned = layer.learn(&lesson, &mut optimiser(context, "layer"), &step);
+        if !learned.as_ref().is_err_and(Error::is_unfit) {
+            break;
+        }
+    }
+    learned?;
     Ok(activity)
 }

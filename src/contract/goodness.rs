@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use candle_core::backprop::GradStore;
 use candle_core::{Tensor, Var};
+use toml::Table;
 
-use crate::contract::loss::Objective;
+use crate::contract::loss::{Loss, Objective};
 use crate::contract::rule::Rule;
 use crate::error::{Error, Result};
 use crate::flow::graph::{self, Graph, Node};
@@ -13,6 +14,7 @@ use crate::flow::reading::Reading;
 use crate::flow::step::Step;
 use crate::flow::views::Targets;
 use crate::optim::Optimiser;
+use crate::settings::Idle;
 
 crate::choices! {
     /// The activity that counts as good.
@@ -255,6 +257,16 @@ impl<T: GoodnessFn + ?Sized> GoodnessFn for Box<T> {
     fn epoch_ended(&mut self, step: &Step) -> Result<()> {
         (**self).epoch_ended(step)
     }
+}
+
+/// The settings of an architecture that have no effect beside a goodness with a loss of its
+/// own. `settings` are those of the architecture; without a loss a block has no goodness.
+pub fn beside_own_loss(settings: &Table, name: &str) -> Vec<Idle> {
+    if settings.get("loss") == Some(&Loss::None.word().into()) {
+        return Vec::new();
+    }
+    let because = format!("the goodness {name} has a loss of its own");
+    Idle::all(&["loss", "theta", "temperature"], because)
 }
 
 /// The loss of an activity, and its gradients.

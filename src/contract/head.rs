@@ -2,6 +2,7 @@
 
 use candle_core::Tensor;
 use candle_nn::Init;
+use toml::{Table, Value};
 
 use crate::contract::loss::cross_entropy;
 use crate::error::{Error, Located, Result};
@@ -14,7 +15,7 @@ use crate::kernels;
 use crate::modules::least_squares::LeastSquares;
 use crate::modules::linear::Linear;
 use crate::optim::{Algorithm, Optimiser, OptimiserSpec, Span};
-use crate::settings::Positive;
+use crate::settings::{Idle, Positive};
 
 crate::settings! {
     /// How a head learns.
@@ -58,6 +59,65 @@ impl From<OptimiserSpec> for HeadPlan {
             ridge: None,
         }
     }
+}
+
+/// The settings of layers and of a head that have no effect. `layers` is the optimiser of
+/// the layers, `learn` whether they follow it; `head` is `None` without a head, which shares
+/// momentum and schedule with the layers.
+pub fn idle(layers: &OptimiserSpec, learn: bool, head: Option<&HeadSpec>) -> Vec<Idle> {
+    let has_momentum = |algorithm| matches!(algorithm, Algorithm::Sgd | Algorithm::Muon);
+    let descending = head.filter(|head| head.head_rule == HeadRule::Descent);
+    let of_head = descending.is_some_and(|head| has_momentum(head.head_optimiser));
+    let of_layers = learn && has_momentum(layers.optimiser);
+    let mut idle = Vec::new();
+    if !learn {
+        let by_rate = ["optimiser", "lr", "weight_decay"];
+        idle.extend(Idle::all(&by_rate, "no layer learns by an optimiser"));
+    }
+    if !(of_head || of_layers) {
+        idle.extend(Idle::all(
+            &["momentum"],
+            "no optimiser of this run has a momentum",
+        ));
+    }
+    if !learn && descending.is_none() {
+        idle.extend(Idle::all(&["schedule"], "nothing learns by an optimiser"));
+    }
+    let by_descent = ["head_optimiser", "head_lr", "head_weight_decay"];
+    match head.map(|head| head.head_rule) {
+        None => {
+            let because = "there is no head";
+            idle.extend(Idle::all(&["head_rule", "head_ridge"], because));
+            idle.extend(Idle::all(&by_descent, because));
+        }
+        Some(HeadRule::Ridge) => {
+            idle.extend(Idle::all(
+                &by_descent,
+                "the head is solved for (`head_rule = ridge`)",
+            ));
+        }
+        Some(HeadRule::Descent) => {
+            let because = "the head is not solved for (`head_rule = descent`)";
+            idle.extend(Idle::all(&["head_ridge"], because));
+        }
+    }
+    idle
+}
+
+/// Whether the settings of an architecture, complete, have a head that learns by descent.
+pub fn descends(settings: &Table) -> bool {
+    let is = |key: &str, value: Value| settings.get(key) == Some(&value);
+    is("head_rule", "descent".into()) && !is("head", false.into())
+}
+
+/// The settings of an architecture that have no effect where neither its layers nor their
+/// goodness follow an optimiser.
+pub fn without_optimiser(settings: &Table, because: &str) -> Vec<Idle> {
+    let mut idle = Idle::all(&["optimiser", "lr", "weight_decay"], because);
+    if !descends(settings) {
+        idle.extend(Idle::all(&["momentum", "schedule"], because));
+    }
+    idle
 }
 
 impl HeadSpec {

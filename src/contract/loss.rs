@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::flow::reading::Reading;
 use crate::flow::views::{Role, Targets};
 use crate::kernels;
-use crate::settings::{Finite, Positive};
+use crate::settings::{Finite, Idle, Positive};
 
 crate::choices! {
     /// What a block minimises; `g` is its goodness, `θ` its threshold, `T` its
@@ -58,6 +58,16 @@ crate::settings! {
 }
 
 impl Objective {
+    /// The settings without an effect beside the loss.
+    pub fn idle(&self) -> Vec<Idle> {
+        let because = format!("the loss is {}", self.loss.word());
+        match self.loss {
+            Loss::Logistic | Loss::LogSigmoid => Vec::new(),
+            Loss::Symmetric | Loss::CrossEntropy => Idle::all(&["theta"], because),
+            Loss::Unbounded | Loss::None => Idle::all(&["theta", "temperature"], because),
+        }
+    }
+
     /// The loss of all views together, and its gradient with respect to their goodness.
     ///
     /// | tensor | shape |

@@ -1,92 +1,80 @@
-//! Standardisation of image channels with the statistics of the training part.
+//! Standardisation of image channels, or of the columns of rows of numbers, with the
+//! statistics of the training part.
 
-use candle_core::{Tensor, Var, D};
+use candle_core::{DType, Device, Tensor, Var, D};
 use candle_nn::Init;
 
 use crate::data::{Content, DataSet};
 use crate::error::{Error, Result};
 use crate::flow::batch::Batch;
+use crate::flow::examples::Examples;
 use crate::flow::vars::Vars;
 
-/// Mean and standard deviation of every channel over the training part. They are saved
-/// with the network, which needs them for every prediction.
+/// Mean and standard deviation over the training part: of every channel of images
+/// `(C, H, W)`, of every column of rows of numbers `(D,)`. They are saved with the network,
+/// which needs them for every prediction.
 pub(crate) struct Channels {
     mean: Var,
     deviation: Var,
 }
 
-/// The number of images that are read at a time, and in total. With these the means are
+/// The number of examples that are read at a time, and in total. With these the means are
 /// known to one part in a thousand.
 const AT_ONCE: usize = 500;
 const AT_MOST: usize = 10_000;
 
 impl Channels {
-    /// The channels of the training part of `data`. Without data they are restored from a
-    /// checkpoint later.
+    /// The channels or columns of the training part of `data`. Without data they are
+    /// restored from a checkpoint later.
     pub fn new(vars: &Vars, data: &DataSet) -> Result<Self> {
-        let (&[channels, _, _], Content::Picture(_)) = (&data.spec.shape[..], data.spec.content)
-        else {
-            return Err(Error::usage(
-                "data",
-                format!(
-                    "`standardise` expects images (channels, height, width), found shape \
-                     {:?}",
-                    data.spec.shape
-                ),
-            ));
+        let count = match (&data.spec.shape[..], data.spec.content) {
+            (&[count] | &[count, _, _], Content::Picture(_)) => count,
+            (shape, content) => {
+                let found = match content {
+                    Content::Text => "text".into(),
+                    Content::Picture(_) => format!("shape {shape:?}"),
+                };
+                let expected = "images (channels, height, width) or rows of numbers (columns)";
+                let problem = format!(
+                    "`standardise` expects {expected}, found {found}; set `standardise=false`"
+                );
+                return Err(Error::usage("data", problem));
+            }
         };
         let this = Self {
-            mean: vars.buffer("mean", channels, Init::Const(0.))?,
-            deviation: vars.buffer("deviation", channels, Init::Const(1.))?,
+            mean: vars.buffer("mean", count, Init::Const(0.))?,
+            deviation: vars.buffer("deviation", count, Init::Const(1.))?,
         };
-        let count = data.train.len().min(AT_MOST);
-        if count == 0 {
+        if data.train.is_empty() {
             return Ok(this);
         }
-        let (mut sum, mut squares) = (vec![0f64; channels], vec![0f64; channels]);
-        // Evenly spaced: files may be sorted by class.
-        let indices: Vec<usize> = (0..count)
-            .map(|index| index * data.train.len() / count)
-            .collect();
-        for indices in indices.chunks(AT_ONCE) {
-            let images = data
-                .train
-                .batch(indices, None)?
-                .examples()
-                .flatten_from(2)?; // (B, C, P)
-            let of = |x: Tensor| -> Result<Vec<f32>> {
-                Ok(x.mean(D::Minus1)?.sum(0)?.to_vec1::<f32>()?)
-            };
-            let (means, of_squares) = (of(images.clone())?, of(images.sqr()?)?);
-            for channel in 0..channels {
-                sum[channel] += f64::from(means[channel]);
-                squares[channel] += f64::from(of_squares[channel]);
-            }
-        }
-        let mean: Vec<f64> = sum.iter().map(|sum| sum / count as f64).collect();
-        let variance = squares
-            .iter()
-            .zip(&mean)
-            .map(|(square, mean)| square / count as f64 - mean * mean);
-        // A constant channel becomes zero.
-        let deviation: Vec<f64> = variance.map(|variance| variance.max(1e-8).sqrt()).collect();
-        for (var, values) in [(&this.mean, mean), (&this.deviation, deviation)] {
-            let values = Tensor::from_vec(values, channels, &candle_core::Device::Cpu)?;
+        let moments = match data.spec.shape.len() {
+            1 => of_columns(&*data.train, count)?,
+            _ => of_channels(&*data.train, count)?,
+        };
+        for (var, values) in [&this.mean, &this.deviation].into_iter().zip(moments) {
+            let values = Tensor::from_vec(values, count, &Device::Cpu)?;
             var.set(&values.to_dtype(var.dtype())?.to_device(var.device())?)?;
         }
         Ok(this)
     }
 
-    /// Computes `(x − mean) / deviation` for each channel.
+    /// Computes `(x − mean) / deviation` for each channel or column.
     pub fn standardise(&self, batch: &Batch) -> Result<Batch> {
-        let spread =
-            |var: &Var| -> Result<Tensor> { Ok(var.as_detached_tensor().reshape((1, (), 1, 1))?) };
+        let is_image = batch.examples().rank() == 4;
+        let spread = |var: &Var| -> Result<Tensor> {
+            let values = var.as_detached_tensor();
+            Ok(match is_image {
+                true => values.reshape((1, (), 1, 1))?,
+                false => values.unsqueeze(0)?,
+            })
+        };
         let plain = || -> Result<Tensor> {
             let centred = batch.examples().broadcast_sub(&spread(&self.mean)?)?;
             Ok(centred.broadcast_div(&spread(&self.deviation)?)?)
         };
         #[cfg(feature = "cuda")]
-        let images = match crate::kernels::cuda::is_fast(batch.examples()) {
+        let examples = match crate::kernels::cuda::is_fast(batch.examples()) {
             true => {
                 let (mean, deviation) = (self.mean.as_tensor(), self.deviation.as_tensor());
                 crate::kernels::cuda::standardise(batch.examples(), mean, deviation)?
@@ -94,10 +82,135 @@ impl Channels {
             false => plain()?,
         };
         #[cfg(not(feature = "cuda"))]
-        let images = plain()?;
+        let examples = plain()?;
         match batch.labels() {
-            Ok(labels) => Batch::new(images, labels.to_vec()),
-            Err(_) => Batch::unlabelled(images),
+            Ok(labels) => Batch::new(examples, labels.to_vec()),
+            Err(_) => Batch::unlabelled(examples),
         }
+    }
+}
+
+/// The indices of the examples that are read, some at a time. They are evenly spaced, since
+/// files may be sorted by class.
+fn read_at(examples: &dyn Examples) -> (usize, Vec<Vec<usize>>) {
+    let count = examples.len().min(AT_MOST);
+    let indices = (0..count).map(|index| index * examples.len() / count);
+    let indices: Vec<usize> = indices.collect();
+    (count, indices.chunks(AT_ONCE).map(<[_]>::to_vec).collect())
+}
+
+/// Means and deviations of the channels of images.
+fn of_channels(examples: &dyn Examples, channels: usize) -> Result<[Vec<f64>; 2]> {
+    let (mut sum, mut squares) = (vec![0f64; channels], vec![0f64; channels]);
+    let (count, indices) = read_at(examples);
+    for indices in indices {
+        let images = examples.batch(&indices, None)?;
+        let images = images.examples().flatten_from(2)?; // (B, C, P)
+        let of =
+            |x: Tensor| -> Result<Vec<f32>> { Ok(x.mean(D::Minus1)?.sum(0)?.to_vec1::<f32>()?) };
+        let (means, of_squares) = (of(images.clone())?, of(images.sqr()?)?);
+        for channel in 0..channels {
+            sum[channel] += f64::from(means[channel]);
+            squares[channel] += f64::from(of_squares[channel]);
+        }
+    }
+    let mean: Vec<f64> = sum.iter().map(|sum| sum / count as f64).collect();
+    let variance = squares.iter().zip(&mean);
+    let variance = variance.map(|(square, mean)| square / count as f64 - mean * mean);
+    // A constant channel becomes zero.
+    let deviation = variance.map(|variance| variance.max(1e-8).sqrt()).collect();
+    Ok([mean, deviation])
+}
+
+/// Means and deviations of the columns of rows of numbers.
+///
+/// Columns may have any unit, such as years or bytes, so their numbers are taken in double
+/// precision and relative to those of the first row.
+fn of_columns(examples: &dyn Examples, columns: usize) -> Result<[Vec<f64>; 2]> {
+    let (mut sum, mut squares) = (vec![0f64; columns], vec![0f64; columns]);
+    let (count, indices) = read_at(examples);
+    let rows = |indices: &[usize]| -> Result<Vec<Vec<f64>>> {
+        let rows = examples.batch(indices, None)?;
+        Ok(rows.examples().to_dtype(DType::F64)?.to_vec2()?)
+    };
+    let first = rows(&[0])?.remove(0);
+    for indices in indices {
+        for row in rows(&indices)? {
+            for (column, value) in row.into_iter().enumerate() {
+                let value = value - first[column];
+                sum[column] += value;
+                squares[column] += value * value;
+            }
+        }
+    }
+    let columns = first.into_iter().zip(sum.into_iter().zip(squares));
+    let moments = columns.map(|(first, (sum, squares))| {
+        let mean = sum / count as f64;
+        let variance = (squares / count as f64 - mean * mean).max(0.);
+        let mean = first + mean;
+        // A column whose numbers are all alike, but for rounding, becomes zero.
+        let is_constant = variance.sqrt() <= 1e-7 * mean.abs();
+        (mean, if is_constant { 1. } else { variance.sqrt() })
+    });
+    let (mean, deviation) = moments.unzip();
+    Ok([mean, deviation])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::data::numbers::Numbers;
+    use crate::data::{ExampleSpec, Framing};
+
+    fn data(values: Vec<f32>, shape: &[usize]) -> Result<DataSet> {
+        let count = values.len() / shape.iter().product::<usize>();
+        let classes = vec!["a".to_string(), "b".to_string()];
+        let spec = ExampleSpec::new(shape, classes, Content::Picture(Framing::Whole));
+        let train = Numbers::new(values, vec![0; count], shape)?;
+        Ok(DataSet {
+            train: Arc::new(train),
+            ..DataSet::empty(spec, None)
+        })
+    }
+
+    #[test]
+    fn every_column_of_rows_is_standardised_in_its_own_unit() -> Result<()> {
+        // Years, parts of a million, and a constant.
+        let rows = vec![1900f32, 1e-6, 7., 2000., 3e-6, 7.];
+        let data = data(rows, &[3])?;
+        let vars = Vars::new(1, DType::F32, &Device::Cpu);
+        let channels = Channels::new(&vars, &data)?;
+        let batch = data.train.batch(&[0, 1], None)?;
+        let found = channels.standardise(&batch)?;
+        let found = found.examples().to_vec2::<f32>()?;
+        for (found, expected) in found.iter().flatten().zip([-1., -1., 0., 1., 1., 0.]) {
+            assert!((found - expected).abs() < 1e-5, "{found} {expected}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn every_channel_of_images_is_standardised() -> Result<()> {
+        let data = data(vec![1., 3., 5., 5.], &[2, 1, 2])?;
+        let vars = Vars::new(1, DType::F32, &Device::Cpu);
+        let channels = Channels::new(&vars, &data)?;
+        let found = channels.standardise(&data.train.batch(&[0], None)?)?;
+        let found = found.examples().flatten_all()?.to_vec1::<f32>()?;
+        assert_eq!(found, [-1., 1., 0., 0.]);
+        Ok(())
+    }
+
+    #[test]
+    fn other_shapes_are_refused_with_those_that_are_known() -> Result<()> {
+        let vars = Vars::new(1, DType::F32, &Device::Cpu);
+        let error = Channels::new(&vars, &data(vec![0.; 8], &[2, 2])?).err();
+        let error = error.expect("it is refused").to_string();
+        assert!(
+            error.contains("rows of numbers (columns), found shape [2, 2]"),
+            "{error}"
+        );
+        Ok(())
     }
 }

@@ -209,9 +209,29 @@ fn magic(file: &mut Reader<'_>, expected: u32, what: &str) -> Result<()> {
     if found == expected {
         return Ok(());
     }
+    let described = described(found);
     Err(file.fault(format!(
-        "begins with {found}; an IDX file of {what} begins with {expected}"
+        "begins with {found}{described}; an IDX file of {what} begins with {expected}"
     )))
+}
+
+/// What the first number of another IDX file says: the type and the number of dimensions.
+fn described(magic: u32) -> String {
+    let numbers = match magic >> 8 {
+        _ if magic == LABELS => return ", a file of labels".into(),
+        _ if magic == IMAGES => return ", a file of images".into(),
+        0x08 => "bytes",
+        0x09 => "signed bytes",
+        0x0b => "whole numbers of 16 bits",
+        0x0c => "whole numbers of 32 bits",
+        0x0d => "numbers with a fraction, of 32 bits",
+        0x0e => "numbers with a fraction, of 64 bits",
+        _ => return String::new(),
+    };
+    match magic & 0xff {
+        1 => format!(", {numbers} in 1 dimension"),
+        dimensions => format!(", {numbers} in {dimensions} dimensions"),
+    }
 }
 
 fn number(file: &mut Reader<'_>) -> Result<usize> {
@@ -358,7 +378,7 @@ mod tests {
     #[test]
     fn an_invalid_file_is_refused_with_the_reason() {
         let huge = images(1_000_000_000, 28, 28, &[0; 100]);
-        let cases: [(&str, Vec<u8>, &str); 9] = [
+        let cases: [(&str, Vec<u8>, &str); 11] = [
             (
                 "train-images-idx3-ubyte",
                 images(6, 2, 2, &[0; 23]),
@@ -388,7 +408,17 @@ mod tests {
             (
                 "train-images-idx3-ubyte",
                 labels(24, &[0; 24]),
-                "begins with 2049",
+                "begins with 2049, a file of labels;",
+            ),
+            (
+                "train-images-idx3-ubyte",
+                [2052u32, 6].map(u32::to_be_bytes).concat(),
+                "begins with 2052, bytes in 4 dimensions;",
+            ),
+            (
+                "train-images-idx3-ubyte",
+                [0x0d03u32, 6].map(u32::to_be_bytes).concat(),
+                "numbers with a fraction, of 32 bits in 3 dimensions;",
             ),
             (
                 "train-labels-idx1-ubyte",

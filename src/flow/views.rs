@@ -10,8 +10,7 @@ use crate::flow::input::Input;
 pub enum Role {
     /// A view whose goodness should be high.
     Positive,
-    /// A view whose goodness should be low. In a rule without goodness: the second,
-    /// modulated pass.
+    /// A view whose goodness should be low.
     Negative,
 }
 

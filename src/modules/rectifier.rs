@@ -10,6 +10,7 @@ use crate::flow::vars::Vars;
 use crate::kernels::{self, ChannelStats, Gate, EPSILON};
 use crate::modules::cache::LastResult;
 use crate::optim::{Gradient, Optimiser};
+use crate::settings::Idle;
 
 crate::choices! {
     /// The standardisation of the sums of a layer before the non-linearity.
@@ -34,6 +35,19 @@ crate::settings! {
         norm_momentum: f64 = 0.9, in 0. ..1.;
         /// The slope of the units below 0: 0 for ReLU, 0.01 for the usual leaky ReLU.
         slope: f64 = 0., in 0. ..1.;
+    }
+}
+
+impl RectifierSpec {
+    /// The settings without an effect beside the others.
+    pub fn idle(&self) -> Vec<Idle> {
+        match self.norm {
+            Norm::Batch => Vec::new(),
+            _ => Idle::all(
+                &["norm_momentum"],
+                "there are no running means (`norm = batch`)",
+            ),
+        }
     }
 }
 

@@ -122,6 +122,8 @@ pub fn add<T: Registered + ?Sized>(
         rewrite: |_, _| Ok(()),
         suits: &[],
         look: None,
+        idle: |_, _| Ok(Vec::new()),
+        reads: &[],
     };
     let build = Box::leak(Box::new(build));
     T::added().put(Box::leak(Box::new(Plugin { info, build })));

@@ -129,6 +129,8 @@ mod tests {
             rewrite: |_, _| Ok(()),
             suits: &[],
             look: None,
+            idle: |_, _| Ok(Vec::new()),
+            reads: &[],
         }
     }
 

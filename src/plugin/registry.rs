@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::plugin::added::Added;
 use crate::plugin::checked::Checkable;
 use crate::plugin::preset::{self, Preset};
-use crate::settings::{PluginKind, Setting};
+use crate::settings::{Idle, PluginKind, Setting};
 
 /// The description of a plugin, available without building it.
 #[derive(Clone, Copy)]
@@ -46,6 +46,10 @@ pub struct Info {
     pub suits: &'static [(DataKind, &'static str)],
     /// For a data set: see [`Plugin::look`].
     pub look: Option<Look>,
+    /// The settings that have no effect beside others: see [`Plugin::idle`].
+    pub idle: FindIdle,
+    /// For an architecture: see [`Plugin::reads`].
+    pub reads: &'static [&'static str],
 }
 
 impl Info {
@@ -69,6 +73,10 @@ pub type Build<T> = dyn Fn(&Table, &BuildContext) -> Result<Box<T>> + Send + Syn
 /// Adjusts the settings `given` by one source, and those merged from the sources `before`
 /// it.
 pub type Rewrite = fn(given: &mut Table, before: &mut Table) -> Result<()>;
+
+/// The settings without an effect, given the plugin's own settings and all settings of the
+/// run, both complete.
+pub type FindIdle = fn(own: &Table, all: &Table) -> Result<Vec<Idle>>;
 
 /// Looks at the files of a data set with these settings: what kind they are of, and the
 /// settings of the data that suit it.
@@ -136,6 +144,20 @@ impl<T: ?Sized> Plugin<T> {
     /// other data. Files that cannot be read are reported later.
     pub const fn look(mut self, look: Look) -> Self {
         self.info.look = Some(look);
+        self
+    }
+
+    /// Lists the settings that have no effect beside others, so that people who set one are
+    /// told. A key that is none of the plugin's own settings is one of the architecture,
+    /// such as the `loss` beside a goodness that computes its own.
+    pub const fn idle(mut self, idle: FindIdle) -> Self {
+        self.info.idle = idle;
+        self
+    }
+
+    /// Names settings that an architecture reads itself, whatever its plugins ignore.
+    pub const fn reads(mut self, keys: &'static [&'static str]) -> Self {
+        self.info.reads = keys;
         self
     }
 }
@@ -263,6 +285,12 @@ fn find<P: Copy>(
             let expected = format!("a name of that kind; {name} is of the kind {other}: {flag}");
             return Error::setting(kind, format!("{name:?}"), "the command line", expected);
         }
+        if kind == <dyn Architecture>::KIND {
+            if let Some(meant) = as_preset(name) {
+                let expected = format!("an architecture; {name} is a preset: {meant}");
+                return Error::setting(kind, format!("{name:?}"), "the command line", expected);
+            }
+        }
         Error::UnknownPlugin {
             kind,
             name: name.into(),
@@ -272,6 +300,19 @@ fn find<P: Copy>(
                 .collect(),
         }
     })
+}
+
+/// The command for a preset, `PRESET` or `ARCHITECTURE:PRESET`, in the place of an
+/// architecture.
+fn as_preset(name: &str) -> Option<String> {
+    let (architecture, preset) = match name.split_once(':') {
+        Some((architecture, preset)) => (Some(architecture), preset),
+        None => (None, name),
+    };
+    let infos = infos(<dyn Architecture>::KIND).ok()?.into_iter();
+    let mut fitting = infos.filter(|info| architecture.is_none_or(|name| name == info.name));
+    let info = fitting.find(|info| info.presets().iter().any(|known| known.name == preset))?;
+    Some(format!("onward train {} --preset {preset}", info.name))
 }
 
 /// Registers a plugin: its kind, name, one-line description, and constructor.
@@ -322,6 +363,8 @@ macro_rules! register {
                     rewrite: |_, _| Ok(()),
                     suits: &[],
                     look: None,
+                    idle: |_, _| Ok(::std::vec::Vec::new()),
+                    reads: &[],
                 },
                 build: &|table, $context| {
                     let $settings = <$type as $crate::settings::Settings>::read(table)?;
@@ -390,6 +433,8 @@ mod tests {
             rewrite: |_, _| Ok(()),
             suits: &[],
             look: None,
+            idle: |_, _| Ok(Vec::new()),
+            reads: &[],
         };
         Plugin {
             info,

@@ -3,7 +3,7 @@
 use crate::contract::sampler::NegativeSampler;
 use crate::data::DataSet;
 use crate::kernels::Rounding;
-use crate::settings::Pick;
+use crate::settings::{Idle, Pick};
 
 crate::choices! {
     /// The element type of a run's numbers.
@@ -58,8 +58,9 @@ crate::settings! {
         /// Augmentation: half of the training images, drawn at random, are mirrored left
         /// to right.
         flip: bool = false;
-        /// Whether every channel of images is standardised: its mean over the training
-        /// part is subtracted, and the result divided by its standard deviation.
+        /// Whether every channel of images, or every column of rows of numbers, is
+        /// standardised: its mean over the training part is subtracted, and the result
+        /// divided by its standard deviation.
         standardise: bool = false;
         /// Whether the validation part is held out to choose the readout; otherwise it is
         /// added to the training part.
@@ -82,5 +83,20 @@ crate::settings! {
         checkpoint_every: usize = 0;
         /// The element type of all numbers.
         precision: Precision = Precision::F32;
+    }
+}
+
+impl RunSettings {
+    /// The settings without an effect, for text or other data.
+    pub(crate) fn idle(&self, is_text: bool) -> Vec<Idle> {
+        let mut idle = Vec::new();
+        if !is_text {
+            idle.extend(Idle::all(&["mixture"], "the data are no text"));
+        }
+        if !self.validate {
+            let because = "there is no validation part (`validate = false`)";
+            idle.extend(Idle::all(&["mixture", "evaluate_every"], because));
+        }
+        idle
     }
 }

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
 
-use toml::Value;
+use toml::{Table, Value};
 
 use super::assemble::{assemble, Source as DataSource, Surroundings};
 use super::checkpoint::{self, Header, Saved};
-use super::folder::{Folder, CONFIG, MODEL, STATE, SUMMARY};
+use super::folder::{not_a_run, Folder, CONFIG, MODEL, STATE, SUMMARY};
 use super::{initial, mixture, settings, summary, Run};
-use crate::data::{at_home, DataSet};
+use crate::data::{at_home, Content, DataSet};
 use crate::error::{notify, shell_word, Error, Result};
 use crate::plugin::config::{Config, Suited, NO_PRESET};
 use crate::plugin::registry;
@@ -122,6 +122,21 @@ impl RunBuilder {
         Ok(config)
     }
 
+    /// The settings that are other than they would be without the suggestion of the data
+    /// set.
+    ///
+    /// # Errors
+    /// As [`RunBuilder::config`].
+    pub(crate) fn suggested(&self) -> Result<Table> {
+        let this = self.clone().suited()?.0;
+        let with = this.resolved()?.to_table();
+        let (preset, sources) = (this.preset.as_deref(), this.sources);
+        let without = Config::resolve_for(&this.architecture, preset, sources, false)?;
+        let without = without.to_table();
+        let differs = |(key, value): &(String, Value)| without.get(key) != Some(value);
+        Ok(with.into_iter().filter(differs).collect())
+    }
+
     /// With the preset for what the data look like, if nothing about the network is
     /// chosen, and a line that says so.
     fn suited(mut self) -> Result<(Self, Option<String>)> {
@@ -194,6 +209,9 @@ impl RunBuilder {
             tokenizer,
         };
         let mut run = assemble(config, source, around)?;
+        let is_text = run.data.spec.content == Content::Text;
+        let idle = run.config.without_effect(&self.sources, is_text)?;
+        idle.into_iter().for_each(notify);
         run.stop = self.stop;
         if let Some(init) = init {
             initial::load(&init, &run.vars, &run.data.spec)?;
@@ -453,7 +471,7 @@ impl Run {
     pub fn open(folder: impl AsRef<Path>) -> Result<RunBuilder> {
         let folder = folder.as_ref();
         let path = folder.join(CONFIG);
-        let mut source = Source::file(&path)?;
+        let mut source = Source::file(&path).map_err(|error| not_a_run(folder, error))?;
         let Some(Value::String(architecture)) = source.table.remove("architecture") else {
             let problem = "has no `architecture`; it is not the configuration of a run";
             return Err(Error::run(path, problem));

@@ -15,6 +15,28 @@ pub(crate) const METRICS: &str = "metrics.jsonl";
 const LOCK: &str = ".lock";
 pub(crate) const SUMMARY: &str = "summary.json";
 
+/// Whether a folder is that of a run. Other programs have a `config.toml` too, without an
+/// architecture.
+pub(crate) fn is_run(path: &Path) -> bool {
+    let config = disk::read_text(&path.join(CONFIG)).ok();
+    let config = config.and_then(|text| text.parse::<toml::Table>().ok());
+    config.is_some_and(|config| config.contains_key("architecture")) || path.join(STATE).is_file()
+}
+
+/// Says what is missing in a folder that is not that of a run.
+pub(crate) fn not_a_run(folder: &Path, error: Error) -> Error {
+    if !error.is_file() || folder.join(CONFIG).exists() {
+        return error;
+    }
+    let found = match (folder.is_dir(), folder.exists()) {
+        (true, _) => "a folder without it",
+        (false, true) => "a file",
+        (false, false) => "nothing there",
+    };
+    let problem = format!("expected the folder of a run, with config.toml, found {found}");
+    Error::run(folder, problem)
+}
+
 /// The folder of a run, locked by this process until the value is dropped.
 pub(crate) struct Folder {
     path: PathBuf,

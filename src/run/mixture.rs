@@ -94,10 +94,12 @@ impl Run {
             ))
         };
         if name != NAME {
-            return match self.architecture.net().readout(name) {
-                Ok(_) => Ok(()),
-                Err(error) => refused(error.to_string()),
-            };
+            let readouts = &self.architecture.net().readouts;
+            if readouts.iter().any(|readout| readout.name == name) {
+                return Ok(());
+            }
+            let names: Vec<_> = readouts.iter().map(|readout| readout.name).collect();
+            return refused(format!("one of {}", names.join(", ")));
         }
         let has_text = self.data.text.is_some() && self.of_net().next().is_some();
         if !has_text {

@@ -6,6 +6,7 @@
 //! from TOML, and written back with every default filled in.
 
 pub mod choices;
+mod idle;
 pub mod pick;
 pub mod range;
 
@@ -13,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::Serialize;
 use toml::{Table, Value};
 
+pub use self::idle::Idle;
 pub use self::pick::{Each, Pick, PluginKind};
 pub use self::range::{Allowed, Bounded, Finite, Positive};
 use crate::error::{Error, Result};

@@ -89,6 +89,31 @@ fn methods_and_seeds_give_one_table() {
 }
 
 #[test]
+fn many_runs_are_not_written_into_one_run() {
+    let base = tempfile::tempdir().unwrap();
+    let run = base.path().join("run");
+    let small = compare(&run, &["progressive"], &["--quiet"]);
+    succeeds(&[&["train"], &small[1..]].concat());
+    let count = || std::fs::read_dir(&run).unwrap().count();
+    let (before, inside) = (count(), run.join("many"));
+    for out in [&run, &inside] {
+        let only = ["--no-baselines"];
+        let comparison = compare(out, &["progressive"], &only);
+        let mut sweep = compare(out, &["progressive"], &["--grid", "lr=0.1,0.2"]);
+        sweep[0] = "sweep";
+        for arguments in [comparison, sweep] {
+            let message = fails(2, &arguments);
+            let expected = format!("{}: is the folder of one run", str(&run));
+            assert!(
+                message.contains(&expected) && message.contains("--out"),
+                "{message}"
+            );
+        }
+    }
+    assert_eq!(count(), before);
+}
+
+#[test]
 fn a_run_that_was_interrupted_goes_on_and_one_that_fails_is_a_row() {
     let base = tempfile::tempdir().unwrap();
     let out = base.path().join("out");

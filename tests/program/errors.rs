@@ -21,7 +21,11 @@ fn usage_errors_exit_with_code_2_and_name_valid_values() {
         ),
         (
             &["--set", "sampler.strenght=1"],
-            &["`sampler.strenght`", "did you mean `strength`?"],
+            &["`sampler.strenght`", "did you mean `sampler.strength`?"],
+        ),
+        (
+            &["--set", "readout_form=1"],
+            &["did you mean `readout_from`?"],
         ),
         (&["--set", "hidden=[]"], &["`hidden` = []", "at least 1"]),
         (&["--set", "hidden=[0]"], &["`hidden` = [0]", "at least 1"]),
@@ -51,6 +55,10 @@ fn usage_errors_exit_with_code_2_and_name_valid_values() {
         (
             &["--set", "order=backwards"],
             &["one of interleaved, greedy"],
+        ),
+        (
+            &["--set", "readout=softmax", "--set", "data.size=100"],
+            &["`readout` = \"softmax\"", "expected one of search, head"],
         ),
         (
             &["--set", "layer.dropout=1.5"],
@@ -207,4 +215,189 @@ fn a_damaged_or_foreign_checkpoint_is_refused() {
     assert!(message.contains("has no `architecture`"), "{message}");
     #[cfg(target_os = "linux")]
     fails(1, &["train", "progressive", "--out", "/proc/nowhere/run"]);
+}
+
+#[test]
+fn the_setting_preset_or_flag_that_was_meant_is_named() {
+    for (arguments, expected) in [
+        (
+            &["nlp", "--set", "head=true"][..],
+            "did you mean one of `head_rule`, `head_optimiser`",
+        ),
+        (
+            &["nlp", "--set", "dropout=0.1"],
+            "did you mean `layer.dropout`?",
+        ),
+        (
+            &["nlp", "--set", "context=20"],
+            "did you mean `data.window`?",
+        ),
+        (
+            &["progressive", "--set", "data.sise=9"],
+            "did you mean `data.size`?",
+        ),
+        (
+            &["progressive", "--set", "preset=nebuly"],
+            "did you mean the flag --preset?",
+        ),
+        (
+            &["pepita"],
+            "a preset: onward train progressive --preset pepita",
+        ),
+        (
+            &["nlp:window"],
+            "a preset: onward train nlp --preset window",
+        ),
+    ] {
+        let message = fails(2, &[&["train"], arguments].concat());
+        assert!(message.contains(expected), "{message}");
+    }
+}
+
+#[test]
+fn a_setting_without_an_effect_is_said() {
+    let said = |arguments: &[&str]| {
+        let output = onward(&[&["train", "progressive", "--dry-run"], arguments].concat());
+        let message = text(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {message}");
+        message
+    };
+    let small = ["--set", "data.size=100", "--set", "hidden=[10]"];
+    let cafo = [&["--set", "goodness=cafo"], &small[..]].concat();
+    let quiet = said(&cafo);
+    assert!(!quiet.contains("no effect"), "{quiet}");
+    for (set, expected) in [
+        ("loss=symmetric", "the goodness cafo has a loss of its own"),
+        ("learning_rate=0.5", "stay random"),
+        ("head_lr=0.5", "there is no head"),
+        ("mixture=true", "the data are no text"),
+    ] {
+        let found = said(&[&cafo[..], &["--set", set]].concat());
+        let key = set
+            .split('=')
+            .next()
+            .unwrap()
+            .replace("learning_rate", "lr");
+        let expected = [
+            format!("warning: `{key}` (from --set {set}) has no effect"),
+            expected.into(),
+        ];
+        for expected in expected {
+            assert!(found.contains(&expected), "{set}: {found}");
+        }
+    }
+    // A complete configuration repeats its run.
+    let base = tempfile::tempdir().unwrap();
+    let out = base.path().join("run");
+    let train = [
+        "train",
+        "progressive",
+        "--quiet",
+        "--epochs",
+        "1",
+        "--out",
+        str(&out),
+    ];
+    succeeds(&[&train, &cafo[..], &["--set", "loss=symmetric"]].concat());
+    let again = said(&["--config", str(&out.join("config.toml"))]);
+    assert!(!again.contains("no effect"), "{again}");
+}
+
+#[test]
+fn the_parts_of_a_rule_name_each_other() {
+    let small = [
+        "--set",
+        "data.size=100",
+        "--set",
+        "hidden=[10]",
+        "--epochs",
+        "1",
+    ];
+    let base = tempfile::tempdir().unwrap();
+    let out = base.path().join("run");
+    let train = ["train", "progressive", "--quiet", "--out", str(&out)];
+    for (sets, expected) in [
+        (
+            &["--set", "layer=two_passes"][..],
+            "--set sampler=modulated --set goodness=second_pass",
+        ),
+        (
+            &["--set", "goodness=second_pass", "--set", "sampler=plain"],
+            "--set sampler=modulated",
+        ),
+        (
+            &["--set", "goodness=two_thresholds", "--set", "sampler=plain"],
+            "--set sampler=pairs",
+        ),
+    ] {
+        let message = fails(2, &[&train, &small[..], sets].concat());
+        assert!(message.contains(expected), "{message}");
+    }
+}
+
+#[test]
+fn a_folder_that_is_no_run_is_said() {
+    let base = tempfile::tempdir().unwrap();
+    let file = base.path().join("file");
+    std::fs::write(&file, "a").unwrap();
+    for (folder, expected) in [
+        (base.path().join("nowhere"), "found nothing there"),
+        (base.path().into(), "found a folder without it"),
+        (file.clone(), "found a file"),
+    ] {
+        for arguments in [
+            &["predict", str(&folder), "x.png"][..],
+            &["resume", str(&folder)],
+        ] {
+            let message = fails(1, arguments);
+            let expected = format!("expected the folder of a run, with config.toml, {expected}");
+            assert!(message.contains(&expected), "{message}");
+        }
+    }
+    let compare = [
+        "compare",
+        "progressive",
+        "--data",
+        "digits",
+        "--out",
+        str(&file),
+    ];
+    let message = fails(1, &compare);
+    assert!(
+        message.contains("is a file, expected a folder"),
+        "{message}"
+    );
+}
+
+/// A terminal obeys no name that is printed at the end of a training.
+#[test]
+fn names_of_folders_are_shown_safely() {
+    let base = tempfile::tempdir().unwrap();
+    let out = base.path().join("a\u{1b}[31m");
+    let small = [
+        "--set",
+        "data.size=100",
+        "--set",
+        "hidden=[10]",
+        "--epochs",
+        "1",
+    ];
+    let train = ["train", "progressive", "--quiet", "--out", str(&out)];
+    let printed = succeeds(&[&train, &small[..]].concat());
+    assert!(printed.contains("a\\u{1b}[31m"), "{printed}");
+    assert!(!printed.contains('\u{1b}'), "{printed:?}");
+}
+
+#[test]
+fn a_flag_that_is_nearly_right_is_taken_for_no_setting() {
+    let near = fails(2, &["train", "progressive", "--epoch", "1"]);
+    assert!(
+        near.contains("'--epochs'") && !near.contains("--set"),
+        "{near}"
+    );
+    // Not every near one.
+    let theta = fails(2, &["train", "progressive", "--theta", "1"]);
+    assert!(theta.contains("--set theta=VALUE"), "{theta}");
+    let evaluate = fails(2, &["evaluate", "run", "--learning-rate", "1"]);
+    assert!(!evaluate.contains("--set"), "{evaluate}");
 }

@@ -204,3 +204,32 @@ fn the_size_of_a_text_chooses_the_preset() {
         assert!(!chosen.contains("megabyte"), "{chosen}");
     }
 }
+
+#[test]
+fn a_suggestion_of_the_data_is_said_where_it_changes_something() {
+    let base = tempfile::tempdir().unwrap();
+    let path = base.path().join("text.txt");
+    std::fs::write(&path, "The fox saw a crow. ".repeat(50)).unwrap();
+    let data = format!("text:{}", str(&path));
+    let said = |name: &str, arguments: &[&str]| {
+        let out = base.path().join(name);
+        let small = ["--set", "hidden=[4]", "--out", str(&out)];
+        let output = onward(&[&["train"], arguments, &small].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stderr)
+    };
+    // The preset has the same.
+    let same = said("same", &["nlp", "--preset", "window", "--data", &data]);
+    assert!(!same.contains("suggests"), "{same}");
+    let size = ["--set", "data.size=100"];
+    let digits = said("other", &[&["progressive"], &size[..]].concat());
+    assert!(
+        digits.contains("the data set suggests epochs = 12\n"),
+        "{digits}"
+    );
+    let own = said(
+        "own",
+        &[&["progressive", "--epochs", "2"], &size[..]].concat(),
+    );
+    assert!(!own.contains("suggests"), "{own}");
+}

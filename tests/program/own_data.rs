@@ -63,10 +63,7 @@ fn the_parts_of_a_folder_are_matched_by_name() {
     // A class that the test part has not is named; one that the training part has not is refused.
     std::fs::remove_dir_all(data.join("test/lying")).unwrap();
     let said = train(&folder(&data), &base.path().join("second"), &[]);
-    assert!(
-        said.contains("classes lying have no test examples"),
-        "{said}"
-    );
+    assert!(said.contains("class lying has no test examples"), "{said}");
     std::fs::create_dir(data.join("test/leaning")).unwrap();
     let message = fails(1, &["train", "progressive", "--data", &folder(&data)]);
     assert!(message.contains("class `leaning`"), "{message}");
@@ -159,6 +156,16 @@ fn no_file_is_left_out_in_silence() {
         message.contains("has 2 folders: name that one"),
         "{message}"
     );
+}
+
+#[test]
+fn pictures_without_class_folders_are_named() {
+    let base = tempfile::tempdir().unwrap();
+    bars(base.path(), 6, 250);
+    let loose = folder(&base.path().join("lying"));
+    let message = fails(1, &["train", "progressive", "--data", &loose]);
+    let expected = "6 pictures lie in it: put those of each class into a folder";
+    assert!(message.contains(expected), "{message}");
 }
 
 #[test]
@@ -367,6 +374,7 @@ fn settings_are_taken_in_the_forms_that_people_write() {
         ("hidden=30", "hidden = [30]"),
         ("hidden=30,20", "hidden = [30, 20]"),
         ("hidden=(30,20)", "hidden = [30, 20]"),
+        ("hidden=3e1", "hidden = [30]"),
         ("batch=1e2", "batch = 100"),
         ("validate=True", "validate = true"),
         ("learning_rate=0.02", "lr = 0.02"),

@@ -2,12 +2,15 @@
 
 mod bound;
 mod embedded;
+mod export;
 mod framing;
 mod golden;
+mod idle;
 mod initial;
 mod layers;
 mod locality;
 mod mutated;
+mod numbers;
 mod patience;
 mod recurrent;
 mod recurrent_maps;

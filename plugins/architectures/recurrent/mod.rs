@@ -3,11 +3,12 @@
 mod clamps;
 mod net;
 
-use onward_core::contract::head::HeadSpec;
+use onward_core::contract::head::{self, HeadSpec};
+use onward_core::export::Table;
 use onward_core::optim::OptimiserSpec;
 use onward_core::plugin::preset::Preset;
-use onward_core::settings::{Pick, Positive};
-use onward_core::{Architecture, GoodnessFn, LocalLayer, Normalise, Objective};
+use onward_core::settings::{Idle, Pick, Positive, Settings};
+use onward_core::{Architecture, GoodnessFn, LocalLayer, Normalise, Objective, Result};
 
 use self::net::RecurrentNet;
 
@@ -180,10 +181,23 @@ const PRESETS: &[Preset] = &[
     },
 ];
 
+/// The settings without an effect beside others.
+fn idle(own: &Table, all: &Table) -> Result<Vec<Idle>> {
+    let settings = Recurrent::read(own)?;
+    let mut idle = head::idle(&settings.optimiser, true, Some(&settings.head_spec));
+    idle.extend(settings.objective.idle());
+    let sampler = all.get("sampler").and_then(|sampler| sampler.get("name"));
+    if sampler == Some(&"label_concat".into()) {
+        let because = "the label is clamped above the last layer with `label_weight`";
+        idle.extend(Idle::all(&["sampler.strength"], because));
+    }
+    Ok(idle)
+}
+
 onward_core::register! {
     dyn Architecture, "recurrent",
     "layers with bottom-up and top-down input, a still image as a video \
      (Hinton 2022, arXiv 2212.13345)",
     |settings: Recurrent, context| Ok(Box::new(RecurrentNet::new(&settings, context)?)),
-    .presets(PRESETS)
+    .presets(PRESETS).idle(idle)
 }

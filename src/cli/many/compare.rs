@@ -8,7 +8,7 @@ use super::cell::Cell;
 use super::method::Method;
 use super::{table, write, Many};
 use crate::cli::output::{print, print_json};
-use crate::error::Result;
+use crate::error::{printable, Result};
 
 #[derive(Args)]
 pub(in crate::cli) struct Compare {
@@ -54,7 +54,7 @@ impl Compare {
         print(&format!(
             "{}written: {}\n",
             table::plain(&entries),
-            written.display()
+            printable(&written.display().to_string())
         ))
     }
 }

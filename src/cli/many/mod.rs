@@ -21,6 +21,7 @@ use super::stop::Stop;
 use super::train::for_a_name;
 use crate::disk;
 use crate::error::{notify, printable, Error, Result};
+use crate::run::folder::is_run;
 
 /// What all runs share.
 #[derive(Args)]
@@ -149,6 +150,7 @@ impl Many {
         probe: impl Fn(&Cell) -> Vec<f64>,
         so_far: impl Fn(&[Entry]) -> Result<()>,
     ) -> Result<Vec<Entry>> {
+        refuse_run(out)?;
         let stop = Stop::on_signals();
         stop.training_begins();
         // A name that is wrong is found before anything is trained.
@@ -187,6 +189,23 @@ impl Many {
         }
         Ok(entries)
     }
+}
+
+/// Refuses a file, the folder of a run, and one within it.
+fn refuse_run(out: &Path) -> Result<()> {
+    if out.is_file() {
+        return Err(Error::run(
+            out,
+            "is a file, expected a folder; choose another --out",
+        ));
+    }
+    let whole = std::path::absolute(out).unwrap_or_else(|_| out.to_path_buf());
+    let Some(run) = whole.ancestors().find(|folder| is_run(folder)) else {
+        return Ok(());
+    };
+    let problem = "is the folder of one run, found where the folder of many runs and their \
+                   tables was expected; choose another folder with --out";
+    Err(Error::usage(printable(&run.display().to_string()), problem))
 }
 
 /// Writes the tables `NAME.md`, `NAME.csv` and `NAME.json`.

@@ -9,7 +9,7 @@ use super::method::{outer_parts, Method};
 use super::table::{self, Entry};
 use super::{write, Many};
 use crate::cli::output::{print, print_json};
-use crate::error::{Error, Result};
+use crate::error::{printable, Error, Result};
 use crate::flow::random::{shuffled, stream, unit};
 
 #[derive(Args)]
@@ -135,7 +135,8 @@ impl Sweep {
             text += &format!("best on {data} by validation: {method}\n");
         }
         let written = self.out.join("sweep.md");
-        print(&format!("{text}written: {}\n", written.display()))
+        let written = printable(&written.display().to_string());
+        print(&format!("{text}written: {written}\n"))
     }
 
     /// A method for each combination.

@@ -117,6 +117,17 @@ fn no_classes(dir: &Path, classes: &[OsString]) -> String {
     );
     let inside = match classes {
         [only] => dir.join(only),
+        [] => {
+            let paths = entries(dir).unwrap_or_default();
+            let loose = paths.iter().filter(|path| is_picture(path)).count();
+            return match loose {
+                0 => problem,
+                _ => format!(
+                    "{problem}; {loose} pictures lie in it: put those of each class into a \
+                     folder with the name of the class"
+                ),
+            };
+        }
         _ => return problem,
     };
     match folders_in(&inside) {

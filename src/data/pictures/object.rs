@@ -20,6 +20,9 @@ const VISIBLE: f32 = 0.06;
 /// Objects stand out from the grain of the ground by this many of its standard
 /// deviations.
 const ABOVE_GRAIN: f32 = 4.;
+/// On a ground with grain, a piece of at most this part of the longest side, in pixels, is
+/// grain too.
+const LONE: u32 = 40;
 /// A piece with less than this share of the largest piece's pixels is a speck.
 const SPECK: f32 = 0.02;
 
@@ -117,6 +120,11 @@ fn cut_out(image: &Grey, frames: u32) -> Option<Grey> {
     let pieces = Pieces::of(&mask, width);
     let kept = pieces.kept(width, height);
     let largest = kept.first().map(|&piece| &pieces.found[piece])?;
+    // Of many pixels of grain a few are far from the ground, alone or in twos.
+    let is_grainy = ABOVE_GRAIN * grain > VISIBLE / 2.;
+    if is_grainy && largest.pixels <= (width.max(height) / LONE).max(1) {
+        return None;
+    }
     if frames > 0 && largest.is_sheet(width, height) {
         // Paper on a scanner's lid: the object is on it.
         let [left, top, right, bottom] = largest.sides;
@@ -430,6 +438,17 @@ mod tests {
         });
         assert!(framed(&grain, 28, 28, 4).is_none());
         assert!(framed(&Grey::from_pixel(1, 1, Luma([1.])), 28, 28, 4).is_none());
+        // Normal grain has numbers far from its mean.
+        for (side, deviation) in [(100, 0.02), (100, 0.08), (320, 0.02), (320, 0.08)] {
+            for _ in 0..5 {
+                let page = Grey::from_fn(side, side, |_, _| {
+                    let mut unit = || crate::flow::random::unit(&mut rng) as f32;
+                    let normal = (0..12).map(|_| unit()).sum::<f32>() - 6.;
+                    Luma([(0.7 + deviation * normal).clamp(0., 1.)])
+                });
+                assert!(framed(&page, 28, 28, 4).is_none(), "{side} {deviation}");
+            }
+        }
     }
 
     #[test]

@@ -163,10 +163,8 @@ fn room() -> u64 {
 /// Text from bytes in UTF-8, without a byte order mark.
 fn decoded(path: &Path, bytes: Vec<u8>) -> Result<String> {
     let fault = |problem: String| Error::data(path, problem);
-    if bytes.starts_with(&[0x1f, 0x8b]) {
-        return Err(fault(
-            "is compressed (gzip), expected text; unpack it with gunzip".into(),
-        ));
+    if let Some([problem, cure]) = other_format(&bytes) {
+        return Err(fault(format!("{problem}, expected text; {cure}")));
     }
     if let Some(encoding) = wide(&bytes) {
         let cure = format!(
@@ -179,10 +177,15 @@ fn decoded(path: &Path, bytes: Vec<u8>) -> Result<String> {
     }
     let text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
+        let byte = error.as_bytes()[at];
+        // Latin-1 has no characters there, only controls.
+        let (name, encoding) = match byte {
+            0x80..=0x9f => ("Windows-1252", "CP1252"),
+            _ => ("Latin-1", "LATIN1"),
+        };
         fault(format!(
-            "is not UTF-8 at byte {at} (0x{:02x}); expected plain text. If it is Latin-1, \
-             convert it: iconv -f LATIN1 -t UTF-8",
-            error.as_bytes()[at]
+            "is not UTF-8 at byte {at} (0x{byte:02x}); expected plain text. If it is {name}, \
+             convert it: iconv -f {encoding} -t UTF-8"
         ))
     })?;
     let text = text
@@ -195,6 +198,30 @@ fn decoded(path: &Path, bytes: Vec<u8>) -> Result<String> {
         return Err(fault("is empty; expected text".into()));
     }
     Ok(text)
+}
+
+/// What a file is that is no text, by its first bytes, and how it becomes text.
+fn other_format(bytes: &[u8]) -> Option<[&'static str; 2]> {
+    let known: [(&[u8], [&str; 2]); 4] = [
+        (
+            &[0x1f, 0x8b],
+            ["is compressed (gzip)", "unpack it with gunzip"],
+        ),
+        (b"\xfd7zXZ", ["is compressed (xz)", "unpack it with unxz"]),
+        (
+            b"%PDF-",
+            ["is a PDF", "convert it, for example with pdftotext"],
+        ),
+        (
+            b"PK\x03\x04",
+            [
+                "is a zip file, as are .docx and .epub",
+                "save the document as plain text",
+            ],
+        ),
+    ];
+    let found = known.iter().find(|(start, _)| bytes.starts_with(start));
+    found.map(|(_, words)| *words)
 }
 
 /// UTF-16, by its mark or by the zeros between its letters.
@@ -273,6 +300,9 @@ mod tests {
         refused(b"caf\xe9 noir", "iconv -f LATIN1");
         refused(b"\xff\xfe\0\0a\0\0\0", "is UTF-32LE");
         refused(b"\x1f\x8b\x08\0", "compressed (gzip)");
+        refused(b"%PDF-1.4\n\xe2\xe3", "is a PDF, expected text; convert it");
+        refused(b"PK\x03\x04\x14\0", "is a zip file, as are .docx");
+        refused(b"a \x93word\x94", "iconv -f CP1252");
         refused(b"", "is empty");
         refused(b" \n\n", "is empty");
         assert!(matches!(

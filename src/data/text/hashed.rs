@@ -5,6 +5,7 @@ use candle_core::{Device, Tensor};
 use super::tokenizer::Tokenizer;
 use crate::error::Result;
 use crate::flow::input::{indices, Values};
+use crate::settings::Idle;
 
 crate::settings! {
     /// Hashed ends of a context as further inputs: for `n` from 2 to `ngrams` its last
@@ -37,6 +38,14 @@ impl HashedContexts {
     /// Whether there are any.
     pub fn is_empty(&self) -> bool {
         self.slots() == 0
+    }
+
+    /// The settings without an effect beside the others.
+    pub fn idle(&self) -> Vec<Idle> {
+        match self.is_empty() {
+            true => Idle::all(&["buckets"], "nothing is hashed (`ngrams` and `words`)"),
+            false => Vec::new(),
+        }
     }
 
     fn slots(&self) -> usize {

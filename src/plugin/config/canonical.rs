@@ -99,6 +99,7 @@ fn adapt(value: &mut Value, setting: &Setting) {
         table.filter(|table| table.len() == 1)?.remove("value")
     };
     let allowed = setting.allowed.as_str();
+    let of_whole = allowed.starts_with("a list, each a whole number");
     let adapted = match value {
         Value::String(text) if allowed.starts_with("a number") => {
             let is_number = text
@@ -107,11 +108,7 @@ fn adapt(value: &mut Value, setting: &Setting) {
             let number = text.parse::<f64>().ok().filter(|_| is_number);
             number.map(Value::Float)
         }
-        Value::Float(number) if allowed.starts_with("a whole number") => {
-            // Larger ones are not exact.
-            let is_whole = number.fract() == 0. && number.abs() < 9e15;
-            is_whole.then_some(Value::Integer(*number as i64))
-        }
+        Value::Float(number) if allowed.starts_with("a whole number") => whole(*number),
         Value::String(text) if allowed.starts_with("true or false") => {
             text.to_lowercase().parse().ok().map(Value::Boolean)
         }
@@ -132,6 +129,19 @@ fn adapt(value: &mut Value, setting: &Setting) {
     if let Some(adapted) = adapted {
         *value = adapted;
     }
+    if let (Value::Array(values), true) = (value, of_whole) {
+        for value in values {
+            if let Some(number) = value.as_float().and_then(whole) {
+                *value = number;
+            }
+        }
+    }
+}
+
+/// A number without a fraction as a whole number. Larger ones are not exact.
+fn whole(number: f64) -> Option<Value> {
+    let is_whole = number.fract() == 0. && number.abs() < 9e15;
+    is_whole.then_some(Value::Integer(number as i64))
 }
 
 fn rename(table: &mut Table, alias: &str, key: &str) -> Result<()> {

@@ -4,7 +4,7 @@ use toml::{Table, Value};
 
 use super::canonical::{canonical, pick};
 use super::merge;
-use crate::error::{Error, Result};
+use crate::error::{close, Error, Result};
 use crate::plugin::registry::{self, Info};
 use crate::plugin::source::Source;
 use crate::settings::Setting;
@@ -26,15 +26,21 @@ pub(crate) fn complete(kind: &'static str, info: &Info, given: Table) -> Result<
     Ok(table)
 }
 
-/// The settings of the chosen plugins that have this key.
+/// The settings of the chosen plugins that have nearly this key.
 fn within(known: &[Setting], given: &Table, key: &str) -> Vec<String> {
-    let of_plugin = |setting: &Setting| {
-        let chosen = given.get(setting.key)?.get("name")?.as_str()?;
-        let info = registry::info(setting.kind?, chosen).ok()?;
-        let is_there = (info.settings)().iter().any(|inner| inner.key == key);
-        is_there.then(|| format!("{}.{key}", setting.key))
-    };
-    known.iter().filter_map(of_plugin).collect()
+    let mut paths = Vec::new();
+    for setting in known {
+        let chosen = given.get(setting.key).or(setting.default.as_ref());
+        let name = chosen.and_then(|chosen| chosen.get("name").unwrap_or(chosen).as_str());
+        let (Some(kind), Some(name)) = (setting.kind, name) else {
+            continue;
+        };
+        let settings = registry::info(kind, name).map(|info| (info.settings)());
+        let settings = settings.unwrap_or_default().into_iter();
+        paths.extend(settings.map(|inner| format!("{}.{}", setting.key, inner.key)));
+    }
+    let near = close(key, &paths).into_iter();
+    near.map(String::from).collect()
 }
 
 /// The origin of a setting, by its key.

@@ -11,6 +11,7 @@
 
 mod canonical;
 mod complete;
+mod idle;
 mod suggested;
 mod suited;
 

@@ -69,17 +69,21 @@ pub(super) fn suggestion(sources: &[Source]) -> Result<Option<Source>> {
     }))
 }
 
+impl Source {
+    /// Whether it is a complete configuration, which repeats its run.
+    pub(super) fn is_complete(&self) -> bool {
+        let known = RunSettings::describe().into_iter();
+        let mut written = known.filter(|setting| setting.default.is_some());
+        written.all(|setting| self.table.contains_key(setting.key))
+    }
+}
+
 /// What the goodness that the user chose needs: its first preset.
 pub(super) fn of_goodness(sources: &[Source]) -> Result<Option<Source>> {
     let kind = <dyn GoodnessFn>::KIND;
-    // A complete configuration has what it needs, and repeats its run.
-    let defaults = RunSettings::describe();
-    let is_complete = |source: &Source| {
-        let mut written = defaults.iter().filter(|setting| setting.default.is_some());
-        written.all(|setting| source.table.contains_key(setting.key))
-    };
     let chosen = sources.iter().rev().find_map(|source| {
-        if is_complete(source) {
+        // A complete configuration has what it needs.
+        if source.is_complete() {
             return None;
         }
         let goodness = source.table.get(kind)?;

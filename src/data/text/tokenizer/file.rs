@@ -23,8 +23,22 @@ impl Tokenizer {
             .strip_prefix('\u{feff}')
             .map_or(json.clone(), String::from);
         // Checked first, because the library assumes valid JSON in some places.
-        let description: serde_json::Value = serde_json::from_str(&json)
-            .map_err(|error| usage(format!("not a valid tokenizer.json: {error}")))?;
+        let read = serde_json::from_str::<serde_json::Value>(&json);
+        let description = read.map_err(|error| {
+            usage(format!(
+                "not a valid tokenizer.json: it is not JSON: {error}"
+            ))
+        })?;
+        if !description["model"].is_object() {
+            let found = match description["model_type"].is_string() {
+                true => "the configuration of a model, config.json",
+                false => "JSON without `model`, as vocab.json and other files beside it",
+            };
+            return Err(usage(format!(
+                "not a valid tokenizer.json: found {found}; expected the tokenizer.json of \
+                 Hugging Face's tokenizers"
+            )));
+        }
         let mut without = description.clone();
         // Random merges are for training. Here a text must always give the same tokens.
         let dropout = without
@@ -210,6 +224,14 @@ mod tests {
         let gap = r#"{"version":"1.0","model":{"type":"WordLevel","unk_token":"?","vocab":{"?":0,"a":2}}}"#;
         let tokenizer = Tokenizer::from_json(format!("\u{feff}{gap}")).unwrap();
         assert_eq!(tokenizer.vocabulary(), ["?", "<unused 1>", "a"]);
+        for (other, expected) in [
+            (r#"{"a": 0, "b": 1}"#, "JSON without `model`"),
+            (r#"{"model_type": "gpt2"}"#, "config.json"),
+            ("[1, 2]", "JSON without `model`"),
+        ] {
+            let error = Tokenizer::from_json(other.into()).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
         assert!(Tokenizer::from_json("fox".into())
             .unwrap_err()
             .to_string()

@@ -1,0 +1,111 @@
+//! Settings that were set, but have no effect beside the others.
+
+use toml::{Table, Value};
+
+use super::{list_paths, Config};
+use crate::contract::architecture::Architecture;
+use crate::error::{printable, Result};
+use crate::plugin::registry::{self, Info};
+use crate::plugin::run_settings::RunSettings;
+use crate::plugin::source::Source;
+use crate::settings::{Idle, PluginKind, Setting, Settings};
+
+impl Config {
+    /// A warning for each setting of `sources` that has no effect. Those of a complete
+    /// configuration, which repeats its run, are not looked at.
+    ///
+    /// # Errors
+    /// As [`Config::resolve`].
+    pub(crate) fn without_effect(&self, sources: &[Source], is_text: bool) -> Result<Vec<String>> {
+        let known = Self::known(self.info()?);
+        let idle = self.idle(is_text)?;
+        let mut warnings: Vec<(String, String)> = Vec::new();
+        for source in sources {
+            let mut source = source.clone();
+            source.canonical(&known)?;
+            if source.is_complete() {
+                continue;
+            }
+            let mut paths = Vec::new();
+            list_paths(&source.table, "", &mut paths);
+            for path in paths {
+                let Some((_, because)) = idle.iter().find(|(key, _)| *key == path) else {
+                    continue;
+                };
+                warnings.retain(|(other, _)| *other != path);
+                let from = printable(&source.origin);
+                let warning = format!("warning: `{path}` (from {from}) has no effect: {because}");
+                warnings.push((path, warning));
+            }
+        }
+        Ok(warnings.into_iter().map(|(_, warning)| warning).collect())
+    }
+
+    /// The settings that have no effect beside the others, by their paths, and why.
+    ///
+    /// # Errors
+    /// As [`Config::resolve`].
+    pub fn idle(&self, is_text: bool) -> Result<Vec<(String, String)>> {
+        let info = self.info()?;
+        let all = self.to_table();
+        let of_run = self.run.idle(is_text).into_iter();
+        let own = of_run.chain((info.idle)(&self.settings, &all)?);
+        let mut idle: Vec<(String, String)> = own
+            .map(|idle| (idle.key.to_string(), idle.because))
+            .collect();
+        for setting in Self::known(info) {
+            let (Some(kind), Some(value)) = (setting.kind, all.get(setting.key)) else {
+                continue;
+            };
+            let one = std::slice::from_ref(value);
+            let picks = value.as_array().map_or(one, Vec::as_slice);
+            let found = picks.iter().map(|pick| of_plugin(kind, pick, &all));
+            let found = found.collect::<Result<Vec<_>>>()?;
+            let Some((first, others)) = found.split_first() else {
+                continue;
+            };
+            // Of several plugins, one for each layer, all have to ignore a setting.
+            let by_all = |(path, _): &&(String, String)| {
+                others
+                    .iter()
+                    .all(|idle| idle.iter().any(|(other, _)| other == path))
+            };
+            for (path, because) in first.iter().filter(by_all) {
+                let path = match path.strip_prefix("own.") {
+                    Some(own) => format!("{}.{own}", setting.key),
+                    None if info.reads.contains(&&**path) => continue,
+                    None => path.clone(),
+                };
+                idle.push((path, because.clone()));
+            }
+        }
+        Ok(idle)
+    }
+
+    fn info(&self) -> Result<&'static Info> {
+        registry::info(<dyn Architecture>::KIND, &self.architecture)
+    }
+
+    fn known(info: &Info) -> Vec<Setting> {
+        [RunSettings::describe(), (info.settings)()].concat()
+    }
+}
+
+/// What has no effect beside a plugin; `own.` is put before its own settings.
+fn of_plugin(kind: &'static str, pick: &Value, all: &Table) -> Result<Vec<(String, String)>> {
+    let default = Table::new();
+    let own = pick.as_table().unwrap_or(&default);
+    let name = own.get("name").unwrap_or(pick);
+    let Some(name) = name.as_str() else {
+        return Ok(Vec::new());
+    };
+    let info = registry::info(kind, name)?;
+    let settings = (info.settings)();
+    let is_own = |key: &str| settings.iter().any(|setting| setting.key == key);
+    let found = (info.idle)(own, all)?.into_iter();
+    let path = |Idle { key, because }: Idle| match is_own(key) {
+        true => (format!("own.{key}"), because),
+        false => (key.to_string(), because),
+    };
+    Ok(found.map(path).collect())
+}

@@ -1,0 +1,229 @@
+//! Settings without an effect: a setting that is said to have none changes nothing, and one
+//! that changes nothing is said to.
+
+use std::sync::Arc;
+
+use onward::candle_core::Tensor;
+use onward::data::numbers::Numbers;
+use onward::data::{Content, DataSet, ExampleSpec, Framing};
+use onward::export::{Table, Value};
+use onward::plugin::registry;
+use onward::plugin::source::Source;
+use onward::run::Run;
+use onward::settings::Setting;
+use onward::Result;
+
+/// Three classes of small images.
+fn images() -> Result<DataSet> {
+    let shape = [1, 6, 6];
+    let part = |first: usize, count: usize| -> Result<Arc<Numbers>> {
+        let labels: Vec<u32> = (0..count).map(|index| (index % 3) as u32).collect();
+        let values = (0..count * 36).map(|index| {
+            let (example, pixel) = (index / 36, index % 36);
+            let own = if pixel % 3 == example % 3 { 0.5 } else { 0. };
+            own + 0.5 * ((first + index) as f32 * 1.7).sin().abs()
+        });
+        Ok(Arc::new(Numbers::new(values.collect(), labels, &shape)?))
+    };
+    let classes = ["a", "b", "c"].map(String::from).to_vec();
+    let spec = ExampleSpec::new(&shape, classes, Content::Picture(Framing::Whole));
+    Ok(DataSet {
+        train: part(0, 24)?,
+        validation: part(1000, 12)?,
+        test: part(2000, 12)?,
+        ..DataSet::empty(spec, None)
+    })
+}
+
+/// A network with some settings.
+struct Case {
+    architecture: &'static str,
+    settings: String,
+    data: DataSet,
+}
+
+impl Case {
+    fn run(&self, more: Option<(&str, &Value)>) -> Result<Run> {
+        let source = |text: &str| Source {
+            origin: "the case".into(),
+            table: text.parse().expect("settings in TOML"),
+        };
+        let sizes = "epochs = 4\nbatch = 12\nhidden = [12, 12]";
+        let builder = Run::builder(self.architecture).preset("none");
+        let builder = builder.data_set(self.data.clone()).source(source(sizes));
+        let builder = builder.source(source(&self.settings));
+        match more {
+            Some((key, value)) => builder.set(key, value.clone()).build(),
+            None => builder.build(),
+        }
+    }
+
+    /// The bits of all variables, and of the scores by all readouts, after a training.
+    fn trained(&self, more: Option<(&str, &Value)>) -> Result<Vec<Vec<u32>>> {
+        let mut run = self.run(more)?;
+        run.fit(&mut ())?;
+        let bits = |tensor: &Tensor| -> Result<Vec<u32>> {
+            let numbers = tensor.flatten_all()?.to_vec1::<f32>()?;
+            Ok(numbers.into_iter().map(f32::to_bits).collect())
+        };
+        let mut found = Vec::new();
+        for (_, var) in run.vars().learned() {
+            found.push(bits(&var)?);
+        }
+        let test = self.data.test.batch(&[0, 1, 2, 3], None)?;
+        for readout in &run.architecture().net().readouts {
+            found.push(bits(&run.scores(test.examples().clone(), readout.name)?)?);
+        }
+        Ok(found)
+    }
+}
+
+/// Other values of a setting.
+fn others(setting: &Setting, now: Option<&Value>) -> Vec<Value> {
+    let words = setting.choices.iter().map(|choice| choice.word.into());
+    let words: Vec<Value> = words.filter(|word| Some(word) != now).collect();
+    match now {
+        _ if !words.is_empty() => words,
+        Some(Value::Float(number)) => vec![(number * 0.5 + 0.07).into()],
+        Some(Value::Integer(number)) => vec![(number + 2).into()],
+        Some(Value::Boolean(flag)) => vec![(!flag).into()],
+        None if setting.allowed.starts_with("a number") => vec![1.7.into()],
+        _ => Vec::new(),
+    }
+}
+
+/// The settings of an architecture, or of its plugins, with their paths and values.
+fn settings(of: &Table, kind: &'static str, name: &str, prefix: &str) -> Vec<(String, Vec<Value>)> {
+    let mut found = Vec::new();
+    for setting in (registry::info(kind, name).unwrap().settings)() {
+        let (path, now) = (format!("{prefix}{}", setting.key), of.get(setting.key));
+        match (setting.kind, now) {
+            (Some(kind), Some(Value::Table(inner))) => {
+                let name = inner["name"].as_str().unwrap();
+                found.extend(settings(inner, kind, name, &format!("{path}.")));
+            }
+            (Some(_), _) => {}
+            _ => found.push((path, others(&setting, now))),
+        }
+    }
+    found
+}
+
+/// Settings and values without an effect in so small a case, or by what they mean.
+const UNSAID: [&str; 8] = [
+    // Layers that there are not.
+    "readout_from",
+    // Activities are no maps.
+    "goodness.field",
+    "goodness.inputs",
+    "goodness.grid",
+    // Each layer is solved for anyway.
+    "order",
+    // Every row has a gradient.
+    "optimiser",
+    // Not with the readouts of the case.
+    "goodness.positive",
+    // There is no label above.
+    "label_weight",
+];
+
+fn check(architecture: &'static str, text: &str) -> Result<()> {
+    let case = Case {
+        architecture,
+        settings: text.into(),
+        data: images()?,
+    };
+    let run = case.run(None)?;
+    let (config, before) = (run.config(), case.trained(None)?);
+    let mut all = settings(&config.to_table(), "architecture", architecture, "");
+    let sampler = config.to_table()["sampler"].clone();
+    let sampler = sampler.as_table().unwrap();
+    let name = sampler["name"].as_str().unwrap();
+    all.extend(settings(sampler, "sampler", name, "sampler."));
+    let mut wrong = Vec::new();
+    for (path, values) in all {
+        for value in &values {
+            let set = Some((&*path, value));
+            let Ok(run) = case.run(set) else { continue };
+            let idle = run.config().idle(false)?;
+            let is_idle = idle.iter().any(|(idle, _)| *idle == path);
+            let changes = match case.trained(set) {
+                Ok(after) => after != before,
+                Err(error) if error.is_unfit() => true,
+                Err(error) => return Err(error),
+            };
+            let is_expected = match changes {
+                // The label is normalised, but for rounding.
+                true => path == "sampler.strength",
+                false => UNSAID.contains(&&*path),
+            };
+            if is_idle == changes && !is_expected {
+                wrong.push(format!(
+                    "{path} = {value}: changes {changes}, idle {is_idle}"
+                ));
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{architecture} {text}:\n{}",
+        wrong.join("\n")
+    );
+    Ok(())
+}
+
+#[test]
+fn settings_change_something_or_are_said_not_to() -> Result<()> {
+    let uniform = "sampler = { name = \"label_overlay\", negatives = \"uniform\" }";
+    let plain = "sampler = \"plain\"";
+    for text in [
+        "",
+        "frozen = true",
+        "frozen = true\nhead = false",
+        "head = false",
+        "head_rule = \"ridge\"",
+        "optimiser = \"adam\"",
+        "optimiser = \"adam\"\nhead = false",
+        "loss = \"symmetric\"",
+        "loss = \"unbounded\"",
+        "layer = { name = \"dense\", peer = 0.1, norm = \"batch\" }",
+        "goodness = \"mean_squares\"",
+        "goodness = \"two_thresholds\"",
+        "layer = \"conv\"",
+        "layer = \"local\"",
+    ] {
+        check("progressive", &format!("{uniform}\n{text}"))?;
+    }
+    for text in [
+        "goodness = \"cafo\"",
+        "goodness = \"predsim\"",
+        "goodness = { name = \"predsim\", beta = 0.0 }",
+        "goodness = \"projection\"\nloss = \"cross_entropy\"",
+        "goodness = \"prototypes\"\nloss = \"cross_entropy\"",
+        "goodness = \"class_groups\"\nloss = \"cross_entropy\"",
+        "layer = \"softhebb\"\nloss = \"none\"",
+        "layer = \"softhebb\"\nloss = \"cross_entropy\"\ngoodness = \"projection\"",
+        "layer = \"forward_projection\"\nloss = \"none\"\norder = \"greedy\"",
+    ] {
+        check("progressive", &format!("{plain}\n{text}"))?;
+    }
+    check(
+        "progressive",
+        "sampler = \"modulated\"\ngoodness = \"second_pass\"",
+    )?;
+    check(
+        "progressive",
+        "sampler = \"modulated\"\ngoodness = \"second_pass\"\nlayer = \"two_passes\"",
+    )?;
+    check("layer_collaboration", uniform)?;
+    check(
+        "layer_collaboration",
+        &format!("{uniform}\ngoodness = \"two_thresholds\""),
+    )?;
+    check("trifecta", uniform)?;
+    check("recurrent", "sampler = \"label_concat\"")?;
+    check("recurrent", uniform)?;
+    check("backprop", plain)?;
+    check("backprop", &format!("{plain}\noptimiser = \"sgd\""))?;
+    Ok(())
+}
