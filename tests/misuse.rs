@@ -145,6 +145,9 @@ fn wrong_declarations_give_helpful_compiler_errors() {
             "metadata",
             "--error-format",
             "json",
+            // Long types are written whole.
+            "--diagnostic-width",
+            "400",
             "--out-dir",
         ]);
         command

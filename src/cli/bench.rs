@@ -137,7 +137,7 @@ impl Bench {
             work: Work::default(),
         };
         match run.train_until(run.epochs(), &mut watch) {
-            Err(error) if !error.is_stopped() => return Err(error),
+            Err(error) if !error.is_stopped() => Err(error),
             _ => Ok(watch.speed(report, run.vars().device().is_cpu())),
         }
     }

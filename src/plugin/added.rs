@@ -110,21 +110,14 @@ pub fn add<T: Registered + ?Sized>(
         });
     }
     // Descriptions are shared with everything that was built, so they are never freed.
-    let info = Info {
-        kind: T::KIND,
-        name: name.leak(),
-        about: about.leak(),
-        package: package.leak(),
-        settings: Box::leak(Box::new(move || settings.clone())),
-        check: Box::leak(Box::new(check)),
-        own_presets: &[],
-        argument: None,
-        rewrite: |_, _| Ok(()),
-        suits: &[],
-        look: None,
-        idle: |_, _| Ok(Vec::new()),
-        reads: &[],
-    };
+    let info = Info::new(
+        T::KIND,
+        name.leak(),
+        about.leak(),
+        package.leak(),
+        Box::leak(Box::new(move || settings.clone())),
+        Box::leak(Box::new(check)),
+    );
     let build = Box::leak(Box::new(build));
     T::added().put(Box::leak(Box::new(Plugin { info, build })));
     Ok(())

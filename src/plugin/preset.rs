@@ -117,21 +117,7 @@ mod tests {
     }
 
     fn toy() -> Info {
-        Info {
-            kind: "goodness",
-            name: "toy",
-            about: "",
-            package: "tests",
-            settings: &Vec::new,
-            check: &|_| Ok(()),
-            own_presets: &[],
-            argument: None,
-            rewrite: |_, _| Ok(()),
-            suits: &[],
-            look: None,
-            idle: |_, _| Ok(Vec::new()),
-            reads: &[],
-        }
+        Info::new("goodness", "toy", "", "tests", &Vec::new, &|_| Ok(()))
     }
 
     #[test]

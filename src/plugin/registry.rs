@@ -53,6 +53,33 @@ pub struct Info {
 }
 
 impl Info {
+    /// What every plugin has; the options are added with the methods of [`Plugin`].
+    #[doc(hidden)]
+    pub const fn new(
+        kind: &'static str,
+        name: &'static str,
+        about: &'static str,
+        package: &'static str,
+        settings: &'static Describe,
+        check: &'static Check,
+    ) -> Self {
+        Self {
+            kind,
+            name,
+            about,
+            package,
+            settings,
+            check,
+            own_presets: &[],
+            argument: None,
+            rewrite: |_, _| Ok(()),
+            suits: &[],
+            look: None,
+            idle: |_, _| Ok(Vec::new()),
+            reads: &[],
+        }
+    }
+
     /// Named sets of settings: its own, of which the first is the default, then those
     /// that [`preset!`](crate::preset) added, sorted by name.
     pub fn presets(&self) -> Vec<&'static Preset> {
@@ -351,21 +378,14 @@ macro_rules! register {
     ) => {
         $crate::export::inventory::submit! {
             $crate::plugin::registry::Plugin::<$kind> {
-                info: $crate::plugin::registry::Info {
-                    kind: $crate::plugin::registry::is_a_kind::<$kind>(),
-                    name: $crate::plugin::registry::is_a_name($name),
-                    about: $crate::plugin::registry::is_a_line($about),
-                    package: env!("CARGO_PKG_NAME"),
-                    settings: &<$type as $crate::settings::Settings>::describe,
-                    check: &|table| <$type as $crate::settings::Settings>::read(table).map(|_| ()),
-                    own_presets: &[],
-                    argument: None,
-                    rewrite: |_, _| Ok(()),
-                    suits: &[],
-                    look: None,
-                    idle: |_, _| Ok(::std::vec::Vec::new()),
-                    reads: &[],
-                },
+                info: $crate::plugin::registry::Info::new(
+                    $crate::plugin::registry::is_a_kind::<$kind>(),
+                    $crate::plugin::registry::is_a_name($name),
+                    $crate::plugin::registry::is_a_line($about),
+                    env!("CARGO_PKG_NAME"),
+                    &<$type as $crate::settings::Settings>::describe,
+                    &|table| <$type as $crate::settings::Settings>::read(table).map(|_| ()),
+                ),
                 build: &|table, $context| {
                     let $settings = <$type as $crate::settings::Settings>::read(table)?;
                     $build
@@ -421,23 +441,8 @@ mod tests {
     use super::*;
 
     const fn plugin(name: &'static str, package: &'static str) -> Plugin<dyn GoodnessFn> {
-        let info = Info {
-            kind: "goodness",
-            name,
-            about: "",
-            package,
-            settings: &Vec::new,
-            check: &|_| Ok(()),
-            own_presets: &[],
-            argument: None,
-            rewrite: |_, _| Ok(()),
-            suits: &[],
-            look: None,
-            idle: |_, _| Ok(Vec::new()),
-            reads: &[],
-        };
         Plugin {
-            info,
+            info: Info::new("goodness", name, "", package, &Vec::new, &|_| Ok(())),
             build: &|_, _| Err(Error::unfit("test", "not built")),
         }
     }
