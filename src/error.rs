@@ -240,6 +240,9 @@ pub enum Error {
         plugin: String,
         /// The problem, and what was expected.
         problem: String,
+        /// What the plugin raised, if it is written in another language.
+        #[source]
+        cause: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
 
     /// The requested device is not available.

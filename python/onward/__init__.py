@@ -15,6 +15,9 @@ goodness and so on are given with two underscores, or as a dictionary: `layer__d
 `layer={"name": "dense", "dropout": 0.1}`.
 """
 
+import atexit as _atexit
+
+from . import _onward
 from ._compare import compare, sweep
 from ._data import Data
 from ._extend import conformance, data_set, goodness, layer, sampler
@@ -23,6 +26,11 @@ from ._plugins import list_plugins as list
 from ._plugins import show
 from ._program import main
 from ._run import Run, open_run as open, resume, train
+
+#: Of an error that is not about a setting.
+OnwardError.key = OnwardError.found = OnwardError.expected = None
+# Threads that compute would abort the process while Python ends.
+_atexit.register(_onward.finish)
 
 __all__ = [
     "Data",

@@ -44,6 +44,8 @@ class Table(Sequence[dict[str, Any]]):
     @property
     def best(self) -> dict[str, Any]:
         """The row with the lowest validation error."""
+        if not self.rows or self.rows[0]["problem"] is not None:
+            raise _onward.OnwardError("no method of the table has a result")
         return self.rows[0]
 
     def _cells(self) -> Iterator[list[str]]:
@@ -97,7 +99,9 @@ def compare(
     >>> sorted(row["method"] for row in table)
     ['backprop', 'progressive:predsim', 'random layers']
     """
+    methods = [methods] if isinstance(methods, str) else methods
     named = dict(methods) if isinstance(methods, Mapping) else {method: method for method in methods}
+    seeds = _seeds(seeds, settings)
     if baselines:
         named = {**named, **{label: method for label, method in BASELINES.items() if label not in named}}
     rows = (
@@ -126,9 +130,14 @@ def sweep(
     >>> table.best["method"], table[1]["test"]
     ('lr=0.003', None)
     """
-    if not grid or not all(grid.values()):
-        raise _onward.OnwardError(f"grid: expected settings with one or more values each, found {grid}")
-    rows = []
+    lists = isinstance(grid, Mapping) and {
+        key: [*values]
+        for key, values in grid.items()
+        if isinstance(values, Iterable) and not isinstance(values, str)
+    }
+    if not lists or len(lists) < len(grid) or not all(lists.values()):
+        raise _onward.OnwardError(f"grid: expected settings with a list of values each, found {grid}")
+    grid, seeds, rows = lists, _seeds(seeds, settings), []
     for values in itertools.product(*grid.values()):
         chosen = dict(zip(grid, values))
         label = ", ".join(f"{key.replace('__', '.')}={value}" for key, value in chosen.items())
@@ -138,6 +147,13 @@ def sweep(
     for row in table[1:]:
         row["test"] = row["test_deviation"] = None
     return table
+
+
+def _seeds(seeds: Iterable[int], settings: Mapping[str, Any]) -> list[int]:
+    found = [seeds] if isinstance(seeds, int) else [*seeds]
+    if not found or "seed" in settings:
+        raise _onward.OnwardError("seeds: expected one or more seeds, and no setting `seed`")
+    return found
 
 
 def _settings_of(method: Method) -> dict[str, Any]:
@@ -160,7 +176,7 @@ def _row(
     for seed in seeds:
         try:
             run = train(data=data, seed=seed, verbose=False, **settings)
-        except _onward.OnwardError as error:
+        except (_onward.OnwardError, OSError, TypeError) as error:
             problem = str(error)
             break
         summary = run.summary or {}

@@ -139,6 +139,11 @@ def codes_of(labels: np.ndarray, classes: Sequence[str] | None) -> tuple[list[st
         if len(labels) and labels.min() < 0:
             raise _onward.OnwardError(f"labels: expected 0 or more, found {labels.min()}")
         count = int(labels.max()) + 1 if len(labels) else 0
+        if not classes and count > len(labels) + 1000:
+            raise _onward.OnwardError(
+                f"labels: found {count - 1} among {len(labels)} examples; number the classes from 0 on, as "
+                "np.unique(labels, return_inverse=True)[1] does"
+            )
         names = [str(name) for name in classes] if classes else [str(i) for i in range(count)]
         if count > len(names):
             raise _onward.OnwardError(

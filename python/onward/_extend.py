@@ -10,13 +10,14 @@ then gets and returns tensors of PyTorch.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import inspect
 import re
 import types
 import typing
-from typing import Any, Callable, Mapping, TypeVar
+from typing import Any, Callable, Iterator, Mapping, TypeVar
 
 import numpy as np
 
@@ -63,9 +64,8 @@ def goodness(
             return _Goodness(made(**settings), context)
 
         methods = ["goodness"] if inspect.isclass(plugin) else []
-        if gradient is None:
-            _needs_torch(plugin, "gradient")
-        return _register("goodness", plugin, name, methods, make)
+        derivative = "gradient" if gradient is None else None
+        return _register("goodness", plugin, name, methods, make, derivative)
 
     return decorate if plugin is None else decorate(plugin)
 
@@ -107,8 +107,7 @@ def layer(plugin: Any = None, *, name: str | None = None) -> Any:
         def make(settings: dict[str, Any], context: dict[str, Any]) -> _Layer:
             return _Layer(plugin(**settings), context)
 
-        _needs_torch(plugin, "gradients")
-        return _register("layer", plugin, name, ["variables", "forward"], make)
+        return _register("layer", plugin, name, ["variables", "forward"], make, "gradients")
 
     return decorate if plugin is None else decorate(plugin)
 
@@ -124,7 +123,7 @@ def sampler(plugin: Any = None, *, name: str | None = None) -> Any:
     - `hypotheses(x, labels)`: the examples with these labels in the input, for a search over labels;
     - `neutral(x)`: the examples without a label in the input, by default as they are;
     - `uses_labels = False`: `labels` is then None;
-    - `smallest_batch = 2`: the least number of examples that it takes.
+    - `smallest_batch`: the least number of examples that it takes, 1 by default.
 
     >>> import onward
     >>> @onward.sampler
@@ -182,6 +181,9 @@ def conformance(kind: str, name: str, verbose: bool = True) -> None:
     other, gradients against finite differences, that a seed gives the same bits, that labels are used
     only where that is declared, that a run with the plugin learns, repeats and can be resumed.
     """
+    kinds = ("goodness", "layer", "sampler", "data")
+    if kind not in kinds:
+        raise _onward.OnwardError(f"kind `{kind}`: expected one of {', '.join(kinds)}")
     report, failed = _onward.conformance_of(kind, name)
     if verbose:
         print(report, end="")
@@ -206,8 +208,8 @@ class _Goodness:
         return self.plugin.classes if self.per_class else None
 
     def threshold(self, units: int) -> float:
-        threshold = getattr(self.plugin, "threshold", None)
-        return 0.0 if threshold is None else float(threshold(units))
+        threshold = getattr(self.plugin, "threshold", 0.0)
+        return float(threshold(units) if callable(threshold) else threshold)
 
     def goodness(self, activity: Native) -> np.ndarray:
         x = self.rows(activity)
@@ -242,6 +244,9 @@ class _Layer:
         if not isinstance(found, Mapping):
             raise TypeError(f"`variables` returned {_named(found)}, expected a dictionary of arrays")
         self.names = [*found]
+        for name, value in found.items():
+            if np.ndim(value) == 0:
+                raise ValueError(f"`variables` returned a number for `{name}`, expected an array: [{value}]")
         return [(name, _like(value, np.float64(0), "variables")) for name, value in found.items()]
 
     def forward(self, x: Native, *variables: Native) -> np.ndarray:
@@ -356,7 +361,7 @@ def _named(found: Any) -> str:
 def _without_gradient(function: Callable[..., Any], *arrays: np.ndarray) -> Any:
     import torch
 
-    with torch.no_grad():
+    with torch.no_grad(), _on_tensors():
         return function(*(torch.from_numpy(x) for x in arrays))
 
 
@@ -367,12 +372,25 @@ def _gradients(
     import torch
 
     tensors = [torch.from_numpy(x).requires_grad_() for x in arrays]
-    found = torch.autograd.grad(
-        function(*tensors), tensors, torch.from_numpy(upstream), allow_unused=True
-    )
+    with _on_tensors():
+        found = torch.autograd.grad(
+            function(*tensors), tensors, torch.from_numpy(upstream), allow_unused=True
+        )
     pairs = zip(tensors, found)
     whole = [torch.zeros_like(x) if gradient is None else gradient for x, gradient in pairs]
     return [_like(gradient, x, "gradient") for gradient, x in zip(whole, arrays)]
+
+
+@contextlib.contextmanager
+def _on_tensors() -> Iterator[None]:
+    """Says what an exception may come from."""
+    try:
+        yield
+    except Exception as error:
+        raise type(error)(
+            f"{error}; without a method for the gradient a plugin gets tensors of PyTorch: use PyTorch's "
+            "operations, or write the gradient"
+        ).with_traceback(error.__traceback__) from error
 
 
 class _Function:
@@ -390,21 +408,16 @@ class _Function:
         return types.SimpleNamespace(**methods)
 
 
-def _needs_torch(plugin: Any, derivative: str) -> None:
-    if not hasattr(plugin, derivative) and importlib.util.find_spec("torch") is None:
-        raise _onward.OnwardError(
-            f"{plugin.__name__}: expected a `{derivative}`, since PyTorch, which would find it, is not "
-            "installed"
-        )
-
-
 def _register(
     kind: str,
     plugin: _Plugin,
     name: str | None,
     methods: list[str],
     make: Callable[[dict[str, Any], dict[str, Any]], Any],
+    derivative: str | None = None,
 ) -> _Plugin:
+    if not (inspect.isclass(plugin) or inspect.isfunction(plugin)):
+        raise _onward.OnwardError(f"{kind}: expected a class or a function, found a {type(plugin).__name__}")
     name = name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", plugin.__name__).lower()
     missing = [method for method in methods if not hasattr(plugin, method)]
     if missing:
@@ -413,6 +426,11 @@ def _register(
     if not about:
         raise _onward.OnwardError(
             f"{kind} `{name}`: expected a docstring; its first line describes the plugin"
+        )
+    by_torch = derivative is not None and not hasattr(plugin, derivative)
+    if by_torch and importlib.util.find_spec("torch") is None:
+        raise _onward.OnwardError(
+            f"{kind} `{name}`: expected a `{derivative}`, since PyTorch, which would find it, is not installed"
         )
     _onward.register(kind, name, about, plugin.__module__, _settings(kind, plugin), make)
     return plugin
@@ -423,12 +441,19 @@ def _settings(kind: str, plugin: Any) -> list[tuple[str, Any, str]]:
     of = plugin.__init__ if inspect.isclass(plugin) else plugin
     if of is object.__init__:
         return []
-    hints = typing.get_type_hints(of, include_extras=True)
+    try:
+        hints = typing.get_type_hints(of, include_extras=True)
+    except NameError:
+        hints = {}  # of a type that is imported for checks alone
     parameters = list(inspect.signature(of).parameters.values())
     # `self`, or the activity of a goodness.
     parameters = parameters[1:] if inspect.isclass(plugin) or kind == "goodness" else parameters
     found = []
     for parameter in parameters:
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise _onward.OnwardError(
+                f"{plugin.__name__}: expected settings with names of their own, found `{parameter}`"
+            )
         if parameter.default is parameter.empty:
             raise _onward.OnwardError(
                 f"{plugin.__name__}: expected a default for its setting `{parameter.name}`"

@@ -119,7 +119,7 @@ class Run:
     @property
     def settings(self) -> dict[str, Any]:
         """All settings in force, with their defaults."""
-        return json.loads(self._native.settings())
+        return self._native.settings()
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -182,6 +182,10 @@ class Run:
         the input.
         """
         codes = None if labels is None else codes_of(np.asarray(labels), self.classes)[1]
+        if codes is not None and codes.shape != (len(x),):
+            raise _onward.OnwardError(
+                f"labels: expected one for each of {len(x)} examples, found shape {codes.shape}"
+            )
         parts, start = [], 0
         for part in self._batches(x):
             own = None if codes is None else codes[start : start + len(part)].tolist()
@@ -196,8 +200,13 @@ class Run:
 
     def set_weights(self, weights: Mapping[str, Any]) -> None:
         """Replaces variables of the model; others stay."""
-        arrays = [(name, np.asarray(value)) for name, value in weights.items()]
-        self._native.set_weights([(name, as_floats(x, name)) for name, x in arrays])
+        arrays = []
+        for name, value in weights.items():
+            values = np.asarray(value)
+            if values.dtype.kind not in "buif" or not np.isfinite(values).all():
+                raise _onward.OnwardError(f"variable `{name}`: expected finite numbers")
+            arrays.append((name, np.asarray(values, dtype=np.float32, order="C")))
+        self._native.set_weights(arrays)
 
     def to_torch(self, readout: str | None = None) -> torch.nn.Module:
         """The network as a PyTorch module: `module(x)` are the scores of a readout, `(N, C)`.
@@ -234,8 +243,15 @@ class Run:
         """Writes the run to a new folder."""
         self._native.save(folder)
 
+    def __reduce__(self) -> Any:
+        raise _onward.OnwardError(
+            "a run cannot be pickled or copied: write it with `save`, and read it with `onward.open`"
+        )
+
     def _batches(self, x: Any) -> Iterator[np.ndarray]:
         x, shape = as_examples(x), self.facts["shape"]
+        if not len(x):
+            raise _onward.OnwardError("x: expected one or more examples, found none")
         size = int(np.prod(shape))
         if int(np.prod(x.shape[1:])) != size:
             raise _onward.OnwardError(f"x: expected examples of shape {shape}, found {list(x.shape[1:])}")
@@ -282,7 +298,12 @@ class _Record:
 
 
 def _settings(given: Mapping[str, Any]) -> dict[str, Any]:
-    named = {key.replace("__", "."): value for key, value in given.items()}
+    # None leaves a setting as it is; a number may be an array of no dimension.
+    named = {
+        key.replace("__", "."): value.item() if getattr(value, "ndim", None) == 0 else value
+        for key, value in given.items()
+        if value is not None
+    }
     # Choosing a plugin resets its settings, so it comes before them.
     return dict(sorted(named.items(), key=lambda item: item[0].count(".")))
 

@@ -58,7 +58,7 @@ class Network(torch.nn.Module):
         for step in self.steps:
             operation = step["op"]
             if operation == "input":
-                values.append(examples.reshape(len(examples), *step["shape"]))
+                values.append(_examples(examples, step["shape"]))
             elif operation == "constant":
                 values.append(getattr(self, _attribute(step["name"])))
             else:
@@ -66,6 +66,15 @@ class Network(torch.nn.Module):
                 of = [values[index] for index in step["of"]]
                 values.append(_OPERATIONS[operation](*of, **settings))
         return values[-1]
+
+
+def _examples(x: torch.Tensor, shape: list[int]) -> torch.Tensor:
+    """Examples of this shape; bytes are read as 0 to 1."""
+    x = torch.as_tensor(x)
+    if x.ndim < 2 or x[0].numel() != int(np.prod(shape)) and len(x):
+        raise _onward.OnwardError(f"x: expected examples of shape {shape}, found {[*x.shape]}")
+    x = x.float() / 255 if x.dtype == torch.uint8 else x
+    return x.reshape(len(x), *shape)
 
 
 def module(native: _onward.Run, readout: str) -> Network:
@@ -79,7 +88,7 @@ def weights(network: torch.nn.Module) -> dict[str, np.ndarray]:
         found = type(network).__name__
         raise _onward.OnwardError(f"expected a module that `to_torch` made, found a {found}")
     values = dict(network.named_parameters())
-    return {name: values[key].detach().cpu().numpy() for key, name in network.variables.items()}
+    return {name: values[key].detach().cpu().double().numpy() for key, name in network.variables.items()}
 
 
 def _attribute(name: str) -> str:

@@ -3,15 +3,18 @@
 use onward::export::{Table, Value};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyString};
+use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString};
 
 use crate::OnwardError;
 
 /// A setting from Python: a number, a word, a truth value, a list or a dictionary.
 pub fn setting(key: &str, value: &Bound<'_, PyAny>) -> PyResult<Value> {
-    // A truth value is a whole number too.
+    // A truth value is a whole number too. NumPy has its own.
     if let Ok(value) = value.cast::<PyBool>() {
         return Ok(Value::Boolean(value.is_true()));
+    }
+    if ["bool", "bool_"].contains(&&*value.get_type().name()?.to_string()) {
+        return Ok(Value::Boolean(value.is_truthy()?));
     }
     if value.cast::<PyInt>().is_ok() {
         let number = value.extract();
@@ -47,6 +50,28 @@ pub fn setting(key: &str, value: &Bound<'_, PyAny>) -> PyResult<Value> {
     Err(PyTypeError::new_err(format!(
         "setting `{key}`: expected a number, a word, a truth value, a list or a dictionary, found {found}"
     )))
+}
+
+/// A setting for Python.
+pub fn to_python<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyAny>> {
+    Ok(match value {
+        Value::String(text) => text.into_pyobject(py)?.into_any(),
+        Value::Integer(number) => number.into_pyobject(py)?.into_any(),
+        Value::Float(number) => number.into_pyobject(py)?.into_any(),
+        Value::Boolean(truth) => PyBool::new(py, *truth).to_owned().into_any(),
+        Value::Array(values) => {
+            let values = values.iter().map(|value| to_python(py, value));
+            PyList::new(py, values.collect::<PyResult<Vec<_>>>()?)?.into_any()
+        }
+        Value::Table(table) => {
+            let entries = PyDict::new(py);
+            for (key, value) in table {
+                entries.set_item(key, to_python(py, value)?)?;
+            }
+            entries.into_any()
+        }
+        other => other.to_string().into_pyobject(py)?.into_any(),
+    })
 }
 
 /// A setting as JSON.

@@ -5,6 +5,7 @@ mod arrays;
 mod convert;
 mod data;
 mod plugins;
+mod process;
 mod run;
 mod training;
 
@@ -22,21 +23,24 @@ create_exception!(
 
 /// The exception for an error.
 fn raised(error: onward::Error) -> PyErr {
-    let text = error.to_string();
-    if error.is_file() {
-        return PyOSError::new_err(text);
-    }
-    let cause = plugins::take_raised();
-    let is_ctrl_c =
-        |cause: &PyErr| Python::attach(|py| cause.is_instance_of::<PyKeyboardInterrupt>(py));
-    if let Some(interrupted) = cause.as_ref().filter(|cause| is_ctrl_c(cause)) {
-        return Python::attach(|py| interrupted.clone_ref(py));
-    }
-    let exception = OnwardError::new_err(text);
     let mut inner = &error;
     while let onward::Error::At { source, .. } = inner {
         inner = source;
     }
+    let cause = match inner {
+        onward::Error::Plugin { cause, .. } => cause.as_ref(),
+        _ => None,
+    };
+    let cause = cause.and_then(|cause| cause.downcast_ref::<PyErr>());
+    let cause = cause.map(|cause| Python::attach(|py| cause.clone_ref(py)));
+    if let Some(interrupted) = cause.as_ref().filter(|cause| is_ctrl_c(cause)) {
+        return Python::attach(|py| interrupted.clone_ref(py));
+    }
+    let text = in_words(&error, inner);
+    if error.is_file() {
+        return PyOSError::new_err(text);
+    }
+    let exception = OnwardError::new_err(text);
     let [key, found, expected] = match inner {
         onward::Error::Setting {
             key,
@@ -64,6 +68,22 @@ fn raised(error: onward::Error) -> PyErr {
         }
     });
     exception
+}
+
+fn is_ctrl_c(cause: &PyErr) -> bool {
+    Python::attach(|py| cause.is_instance_of::<PyKeyboardInterrupt>(py))
+}
+
+/// An error in words; how a plugin is linked is another matter in Python.
+fn in_words(error: &onward::Error, inner: &onward::Error) -> String {
+    let text = error.to_string();
+    let end = "; a plugin of another crate";
+    match (inner, text.split_once(end)) {
+        (onward::Error::UnknownPlugin { .. }, Some((text, _))) => {
+            format!("{text}; a plugin in Python has to be defined first: import its file")
+        }
+        _ => text,
+    }
 }
 
 /// All plugins as JSON: a list with kind, name, summary, settings and presets.
@@ -128,6 +148,7 @@ fn _onward(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(run::open, module)?)?;
     module.add_function(wrap_pyfunction!(list, module)?)?;
     module.add_function(wrap_pyfunction!(program, module)?)?;
+    module.add_function(wrap_pyfunction!(process::finish, module)?)?;
     module.add_function(wrap_pyfunction!(plugins::register, module)?)?;
     module.add_function(wrap_pyfunction!(plugins::conformance_of, module)?)?;
     Ok(())

@@ -1,7 +1,7 @@
 //! Plugins written in Python. Before each of them stands an adapter, of `_extend.py`, that
 //! takes and returns contiguous arrays.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use onward::candle_core::{Tensor, Var};
 use onward::candle_nn::Init;
@@ -21,16 +21,7 @@ use pyo3::types::PyTuple;
 
 use crate::arrays::{to_python, to_tensor};
 use crate::data::Data;
-use crate::{convert, raised};
-
-/// What a plugin raised last, until it is raised again as the cause of an error.
-static RAISED: Mutex<Option<PyErr>> = Mutex::new(None);
-
-/// Takes what a plugin raised.
-pub fn take_raised() -> Option<PyErr> {
-    let mut raised = RAISED.lock().unwrap_or_else(PoisonError::into_inner);
-    raised.take()
-}
+use crate::{convert, process, raised};
 
 /// An adapter, and the name of its plugin in messages.
 struct Adapter {
@@ -72,22 +63,26 @@ impl Adapter {
 /// The error for what a plugin raised.
 fn fault(py: Python<'_>, called: &str, error: PyErr) -> Error {
     let place = place(py, &error).unwrap_or_default();
-    let problem = format!("raised {error}{place}");
-    *RAISED.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
     Error::Plugin {
         plugin: called.into(),
-        problem,
+        problem: format!("raised {error}{place}"),
+        cause: Some(Box::new(error)),
     }
 }
 
-/// File and line where an exception was raised.
+/// File and line where an exception was raised: the last ones outside of packages.
 fn place(py: Python<'_>, error: &PyErr) -> Option<String> {
     let traceback = py.import("traceback").ok()?;
     let frames = traceback
         .call_method1("extract_tb", (error.traceback(py)?,))
         .ok()?;
-    let last = frames.get_item(frames.len().ok()?.checked_sub(1)?).ok()?;
-    let (file, line) = (last.getattr("filename").ok()?, last.getattr("lineno").ok()?);
+    let mut places = Vec::new();
+    for frame in frames.try_iter().ok()?.flatten() {
+        let file = frame.getattr("filename").ok()?.to_string();
+        places.push((file, frame.getattr("lineno").ok()?.to_string()));
+    }
+    let is_own = |(file, _): &&(String, String)| !file.contains("site-packages");
+    let (file, line) = places.iter().rfind(is_own).or(places.last())?;
     Some(format!(" ({file}, line {line})"))
 }
 
@@ -107,6 +102,16 @@ struct Goodness {
     classes: Option<usize>,
 }
 
+impl Goodness {
+    fn found_threshold(&self, units: usize) -> Result<f64> {
+        self.adapter.call(
+            "threshold",
+            |py| Ok(vec![units.into_pyobject(py)?.into_any()]),
+            |found| found.extract(),
+        )
+    }
+}
+
 impl GoodnessFn for Goodness {
     fn goodness(&self, activity: &Tensor) -> Result<Tensor> {
         self.adapter.tensor("goodness", &[activity])
@@ -117,13 +122,8 @@ impl GoodnessFn for Goodness {
     }
 
     fn threshold(&self, units: usize) -> f64 {
-        let found = self.adapter.call(
-            "threshold",
-            |py| Ok(vec![units.into_pyobject(py)?.into_any()]),
-            |found| found.extract(),
-        );
-        // The wrapper of every plugin refuses it.
-        found.unwrap_or(f64::NAN)
+        // The wrapper of every plugin refuses what is no number.
+        self.found_threshold(units).unwrap_or(f64::NAN)
     }
 
     fn gradient(&self, activity: &Tensor, upstream: &Tensor) -> Result<Tensor> {
@@ -303,12 +303,6 @@ impl NegativeSampler for Sampler {
 /// Seeds of NumPy's generators are below this.
 const SEEDS: usize = 1 << 53;
 
-/// The settings of a plugin as a dictionary of Python.
-fn settings_in<'py>(py: Python<'py>, table: &Table) -> PyResult<Bound<'py, PyAny>> {
-    let text = convert::to_json(&table.clone().into()).to_string();
-    py.import("json")?.call_method1("loads", (text,))
-}
-
 /// What is made when a plugin is built: a function of Python that takes its settings and
 /// its context.
 struct Maker {
@@ -330,7 +324,7 @@ impl Maker {
                 let facts = py
                     .import("json")?
                     .call_method1("loads", (facts.to_string(),))?;
-                let settings = settings_in(py, settings)?;
+                let settings = convert::to_python(py, &settings.clone().into())?;
                 Ok(self.make.bind(py).call1((settings, facts))?.unbind())
             };
             made().map_err(|error| fault(py, &called, error))
@@ -414,7 +408,10 @@ pub fn register(
         "goodness" => plugin::add::<dyn GoodnessFn>(described, check, move |table, context| {
             let adapter = maker.make(table, context)?;
             let classes = adapter.facts(|found| found.extract())?;
-            Ok(Box::new(Goodness { adapter, classes }))
+            let goodness = Goodness { adapter, classes };
+            // An exception is reported here; later there is no way to.
+            goodness.found_threshold(context.inputs())?;
+            Ok(Box::new(goodness))
         }),
         "layer" => plugin::add::<dyn LocalLayer>(described, check, move |table, context| {
             let adapter = maker.make(table, context)?;
@@ -447,10 +444,10 @@ pub fn register(
 
 /// Runs the trials of a plugin; returns the report, and the trials that failed.
 #[pyfunction]
-pub fn conformance_of(py: Python<'_>, kind: &str, name: &str) -> (String, Vec<String>) {
+pub fn conformance_of(py: Python<'_>, kind: &str, name: &str) -> PyResult<(String, Vec<String>)> {
+    let _active = process::enter()?;
     let report = py.detach(|| conformance::of_plugin(kind, name));
-    // The trials have told what was raised.
-    take_raised();
+    py.check_signals()?;
     let failed = report.failures().map(ToString::to_string).collect();
-    (report.to_string(), failed)
+    Ok((report.to_string(), failed))
 }

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use onward::candle_core::{DType, Tensor};
 use onward::data::Split;
@@ -12,28 +11,21 @@ use pyo3::types::PyBytes;
 
 use crate::arrays::{to_python, to_tensor, Array};
 use crate::data::Data;
-use crate::{convert, raised, OnwardError};
+use crate::{convert, process, raised, OnwardError};
 
 /// A trained or opened network, with its data and settings.
 #[pyclass(frozen, module = "onward._onward")]
-pub struct Run(Mutex<onward::Run>);
+pub struct Run(pub onward::Run);
 
 impl Run {
-    pub fn of(run: onward::Run) -> Self {
-        Self(Mutex::new(run))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, onward::Run> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Calls `f` with the run, while other threads of Python go on.
     fn with<T: Send>(
         &self,
         py: Python<'_>,
         f: impl FnOnce(&onward::Run) -> onward::Result<T> + Send,
     ) -> PyResult<T> {
-        py.detach(|| f(&self.lock())).map_err(raised)
+        let _active = process::enter()?;
+        py.detach(|| f(&self.0)).map_err(raised)
     }
 }
 
@@ -47,6 +39,7 @@ pub fn open(
     data_dir: Option<PathBuf>,
     device: String,
 ) -> PyResult<Run> {
+    let _active = process::enter()?;
     let data = data.map(|data| data.get().0.clone());
     let opened = py.detach(|| {
         let mut builder = onward::Run::open(folder)?.device(&device);
@@ -60,7 +53,7 @@ pub fn open(
         }
         builder.build()
     });
-    Ok(Run::of(opened.map_err(raised)?))
+    Ok(Run(opened.map_err(raised)?))
 }
 
 /// Examples as the run reads them: tokens of text are whole numbers.
@@ -81,31 +74,29 @@ fn named(py: Python<'_>, tensors: Vec<(String, Tensor)>) -> PyResult<Vec<(String
 
 #[pymethods]
 impl Run {
-    /// The settings as JSON.
-    fn settings(&self, py: Python<'_>) -> PyResult<String> {
-        let table = self.with(py, |run| Ok(run.config().to_table()))?;
-        Ok(convert::to_json(&table.into()).to_string())
+    /// The settings as a dictionary.
+    fn settings<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        convert::to_python(py, &self.0.config().to_table().into())
     }
 
     /// Name, epochs, readouts, classes and more as JSON.
-    fn facts(&self, py: Python<'_>) -> PyResult<String> {
-        let facts = self.with(py, |run| {
-            let readouts = &run.architecture().net().readouts;
-            let readouts: Vec<_> = readouts.iter().map(|readout| readout.name).collect();
-            Ok(serde_json::json!({
-                "architecture": run.config().architecture,
-                "epoch": run.epoch(),
-                "epochs": run.epochs(),
-                "readouts": readouts,
-                "readout": run.preferred_readout(),
-                "classes": run.data().spec.classes,
-                "shape": run.data().spec.shape,
-                "is_text": run.data().text.is_some(),
-                "folder": run.folder(),
-                "device": run.device(),
-            }))
-        })?;
-        Ok(facts.to_string())
+    fn facts(&self) -> String {
+        let run = &self.0;
+        let readouts = &run.architecture().net().readouts;
+        let readouts: Vec<_> = readouts.iter().map(|readout| readout.name).collect();
+        serde_json::json!({
+            "architecture": run.config().architecture,
+            "epoch": run.epoch(),
+            "epochs": run.epochs(),
+            "readouts": readouts,
+            "readout": run.preferred_readout(),
+            "classes": run.data().spec.classes,
+            "shape": run.data().spec.shape,
+            "is_text": run.data().text.is_some(),
+            "folder": run.folder(),
+            "device": run.device(),
+        })
+        .to_string()
     }
 
     /// The scores of every class, `(B, C)`.

@@ -13,7 +13,7 @@ use pyo3::types::PyDict;
 
 use crate::data::Data;
 use crate::run::Run;
-use crate::{convert, raised};
+use crate::{convert, process, raised};
 
 /// The time between two looks for Ctrl-C.
 const LOOK: Duration = Duration::from_millis(20);
@@ -81,7 +81,9 @@ fn fit(
     build: impl FnOnce(Arc<AtomicBool>) -> onward::Result<onward::Run> + Send,
     callback: Py<PyAny>,
 ) -> PyResult<(Run, String)> {
+    let _active = process::enter()?;
     let stop = Arc::new(AtomicBool::new(false));
+    process::remember(&stop);
     let mut caller = Caller {
         callback,
         stop: stop.clone(),
@@ -110,7 +112,7 @@ fn fit(
     }
     let fitted = fitted.map_err(|_| PyRuntimeError::new_err("the training panicked"))?;
     let (run, summary) = fitted.map_err(raised)?;
-    Ok((Run::of(run), serde_json::json!(summary).to_string()))
+    Ok((Run(run), serde_json::json!(summary).to_string()))
 }
 
 /// Adds the settings of a dictionary.

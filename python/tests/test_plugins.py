@@ -332,3 +332,86 @@ def test_methods_are_compared_and_settings_swept():
     assert swept.best["method"].startswith("lr=0.003") and swept[1]["test"] is None
     with pytest.raises(onward.OnwardError, match="grid: expected settings"):
         onward.sweep("progressive", "digits", {"lr": []}, **settings)
+
+
+def test_settings_keep_their_values_and_types():
+    seen = []
+
+    @onward.goodness(gradient=lambda activity, upstream, **_: 2 * activity * upstream[:, None])
+    def limited(activity, cap=float("inf"), flag=np.bool_(True), word="a", sizes=(1, 2)):
+        """The sum of the squares, with settings of every type."""
+        seen.append((cap, flag, word, sizes))
+        return (activity**2).sum(1)
+
+    train(goodness="limited", goodness__word="b")
+    assert seen[0] == (float("inf"), True, "b", [1, 2])
+
+
+def test_a_threshold_may_be_a_number_and_what_it_raises_is_named():
+    @onward.goodness
+    class Fixed:
+        """The sum of the squares, with a fixed threshold."""
+
+        threshold = 3.0
+
+        def goodness(self, activity):
+            return (activity**2).sum(1)
+
+        def gradient(self, activity, upstream):
+            return 2 * activity * upstream[:, None]
+
+    @onward.goodness
+    class Broken(Fixed):
+        """A threshold that raises."""
+
+        def threshold(self, units):
+            raise RuntimeError("no threshold")
+
+    train(goodness="fixed")
+    with pytest.raises(onward.OnwardError, match="raised RuntimeError: no threshold"):
+        train(goodness="broken")
+
+
+def test_a_variable_is_an_array():
+    @onward.layer
+    class Scaled:
+        """A layer with a number as its variable."""
+
+        def variables(self, shape, units, rng):
+            return {"s": 1.0}
+
+        def forward(self, x, variables):
+            return x
+
+        def gradients(self, x, activity, gradient, variables):
+            return {"s": [0.0]}
+
+    with pytest.raises(onward.OnwardError, match=r"a number for `s`, expected an array: \[1.0\]"):
+        train(layer="scaled")
+
+
+def test_wrong_requests_are_named():
+    run = train()
+    x = np.zeros((3, 28, 28))
+    for call, said in [
+        (lambda: run.goodness(x, [1, 2, 3, 4]), "one for each of 3 examples"),
+        (lambda: run.scores(x[:0]), "found none"),
+        (lambda: run.set_weights({"head.weight": [[np.nan]]}), "`head.weight`: expected finite"),
+        (lambda: onward.Data((x, [0, 10**9, 2])), "found 1000000000 among 3 examples"),
+        (lambda: onward.conformance("layers", "dense"), "expected one of goodness"),
+        (lambda: onward.goodness(len), "expected a class or a function"),
+        (lambda: train(goodness="never_defined"), "import its file"),
+        (lambda: onward.compare(["progressive"], "digits", seeds=[]), "one or more seeds"),
+        (lambda: onward.sweep("progressive", "digits", {"goodness": "ab"}), "a list of values"),
+    ]:
+        with pytest.raises(onward.OnwardError, match=said):
+            call()
+    run.set_weights({"head.weight": np.full(run.weights["head.weight"].shape, 255, np.uint8)})
+    assert run.weights["head.weight"].max() == 255
+    assert onward.OnwardError("made here").key is None
+
+
+def test_seeds_may_be_a_generator():
+    settings = dict(hidden=[20], epochs=1, data__size=300, verbose=False, baselines=False)
+    table = onward.compare(["progressive", "backprop"], "digits", seeds=(s for s in (1, 2)), **settings)
+    assert [row["seeds"] for row in table] == [2, 2]

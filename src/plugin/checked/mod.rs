@@ -59,6 +59,7 @@ fn fault(called: &str, problem: String) -> Error {
     Error::Plugin {
         plugin: called.into(),
         problem,
+        cause: None,
     }
 }
 
