@@ -84,7 +84,7 @@ pub trait Architecture: Send + Sync {
     /// with the block's index.
     ///
     /// # Errors
-    /// [`Error::Diverged`](crate::Error::Diverged) if a loss is not finite; errors of
+    /// [`Error::Diverged`] if a loss is not finite; errors of
     /// the parts.
     fn learn(
         &mut self,
@@ -131,7 +131,7 @@ pub trait Architecture: Send + Sync {
     /// the views of the examples: `(R, C)`. By default the network cannot be exported.
     ///
     /// # Errors
-    /// [`Error::Unfit`](crate::Error::Unfit) if it cannot.
+    /// [`Error::Unfit`] if it cannot.
     fn graph(&self, _views: Inputs, _readout: &Readout, _graph: &mut Graph) -> Result<Node> {
         Err(Error::unfit("architecture", graph::NOT_EXPORTED))
     }

@@ -11,6 +11,7 @@
 //! onward evaluate my-run --data folder:new-photos --split all
 //! onward predict my-run photo-of-a-seven.jpg
 //! onward picture my-run --out my-run.png  # examples, views, features of the first layer
+//! onward export my-run --out net.onnx     # the network for other programs
 //! onward tokenize book.txt --kind bpe --vocab 1000 --out tokenizer.json
 //! onward train nlp --data text:book.txt --set tokenizer=tokenizer.json --out my-text
 //! onward generate my-text --prompt "The fox " --tokens 200
@@ -24,7 +25,7 @@
 //! onward evaluate my-run --layers         # a probe on each layer
 //! onward page my-run other-run            # one HTML file: curves, layers, answers, pictures
 //! onward certify progressive --data mnist # measured: does a signal come back to a block?
-//! onward bench progressive # time of a step, and its share of the best matrix product
+//! onward bench progressive                # time of a step, and its share of the best product
 //! ```
 //!
 //! `compare` trains every method on every data set with every seed, each run in a process
