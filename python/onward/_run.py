@@ -211,7 +211,7 @@ class Run:
     def to_torch(self, readout: str | None = None) -> torch.nn.Module:
         """The network as a PyTorch module: `module(x)` are the scores of a readout, `(N, C)`.
 
-        x: examples as `scores` takes them, as a tensor of 32-bit numbers. The module's parameters have
+        x: examples as `scores` takes them, as a tensor of 32-bit numbers or bytes. The module's parameters have
         the names of the run's weights, with `_` for `.`; `from_torch` puts them back. Networks of the
         architecture `progressive` with layers `dense` and `conv` can be turned into modules.
         """
@@ -226,7 +226,10 @@ class Run:
         self.set_weights(weights(module))
 
     def to_onnx(self, file: Path, readout: str | None = None) -> None:
-        """Writes the network as an ONNX file, with the input `examples` and the output `scores`."""
+        """Writes the network as an ONNX file, with the input `examples` and the output `scores`.
+
+        examples: `(N, *shape)` as `facts["shape"]` has it, in 32 bits, pixels from 0 to 1.
+        """
         model = self._native.onnx(readout or self.facts["readout"])
         with open(file, "xb") as out:
             out.write(model)

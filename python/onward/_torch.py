@@ -53,6 +53,10 @@ class Network(torch.nn.Module):
             _attribute(name): name for name in constants if not name.startswith("constant.")
         }
 
+    def extra_repr(self) -> str:
+        parts = (f"{name}: {tuple(value.shape)}" for name, value in self.named_parameters())
+        return ", ".join(parts)
+
     def forward(self, examples: torch.Tensor) -> torch.Tensor:
         values: list[torch.Tensor] = []
         for step in self.steps:
@@ -71,7 +75,7 @@ class Network(torch.nn.Module):
 def _examples(x: torch.Tensor, shape: list[int]) -> torch.Tensor:
     """Examples of this shape; bytes are read as 0 to 1."""
     x = torch.as_tensor(x)
-    if x.ndim < 2 or x[0].numel() != int(np.prod(shape)) and len(x):
+    if x.ndim < 2 or x.numel() != len(x) * int(np.prod(shape)):
         raise _onward.OnwardError(f"x: expected examples of shape {shape}, found {[*x.shape]}")
     x = x.float() / 255 if x.dtype == torch.uint8 else x
     return x.reshape(len(x), *shape)

@@ -2,6 +2,8 @@
 
 import json
 import os
+import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -206,6 +208,16 @@ def test_plugins_are_listed_and_shown(capsys):
     assert "hidden = [1000, 1000, 1000]" in shown and "preset hinton" in shown
     with pytest.raises(onward.OnwardError, match="unknown plugin"):
         onward.show("nothing")
+
+
+def test_the_code_of_the_readme_runs():
+    readme = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", readme, re.S)
+    assert len(blocks) == 2
+    names = {"__name__": "readme"}
+    for block in blocks:
+        exec(block, names)
+    assert names["run"].error < 0.9
 
 
 def test_the_installed_command_works():
