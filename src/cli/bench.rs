@@ -33,7 +33,7 @@ pub(super) struct Bench {
     #[command(flatten)]
     data_dir: DataDir,
     /// Seconds of training to measure, for each method.
-    #[arg(long, value_name = "S", default_value = "3")]
+    #[arg(long, value_name = "S", default_value = "3", value_parser = seconds)]
     seconds: f64,
     /// A setting for all methods; can be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
@@ -202,6 +202,12 @@ impl Watch {
             time_in_products: counted(self.work.time.as_secs_f64() / of_threads.as_secs_f64()),
         }
     }
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok();
+    let number = number.filter(|number| (0.01..=3600.).contains(number));
+    number.ok_or_else(|| "expected a number of seconds from 0.01 to 3600".into())
 }
 
 /// The architectures with their default presets, or with all of them.

@@ -42,6 +42,14 @@ fn a_method_that_cannot_be_built_is_an_error_that_names_it() {
     let output = onward(&["bench", "progresive"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("unknown architecture `progresive`"));
+    for wrong in ["nan", "-1", "0", "soon"] {
+        let output = onward(&["bench", &format!("--seconds={wrong}")]);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(
+            text(&output.stderr).contains("from 0.01 to 3600"),
+            "{wrong}"
+        );
+    }
     let output = onward(&["bench", "progressive,lr=-1", "--data", "digits"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("setting `lr`"));
