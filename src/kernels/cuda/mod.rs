@@ -34,7 +34,7 @@ pub(crate) use losses::*;
 pub(crate) use products::*;
 pub(crate) use updates::*;
 
-use super::cpu::matrix_of;
+use super::rows::matrix_of;
 use crate::error::{Error, Result};
 
 /// The GPUs that this process has opened, by number.
