@@ -362,7 +362,7 @@ def _without_gradient(function: Callable[..., Any], *arrays: np.ndarray) -> Any:
     import torch
 
     with torch.no_grad(), _on_tensors():
-        return function(*(torch.from_numpy(x) for x in arrays))
+        return function(*(torch.from_dlpack(x) for x in arrays))
 
 
 def _gradients(
@@ -371,10 +371,10 @@ def _gradients(
     """The gradients of `(upstream * function(*arrays)).sum()` by PyTorch."""
     import torch
 
-    tensors = [torch.from_numpy(x).requires_grad_() for x in arrays]
+    tensors = [torch.from_dlpack(x).requires_grad_() for x in arrays]
     with _on_tensors():
         found = torch.autograd.grad(
-            function(*tensors), tensors, torch.from_numpy(upstream), allow_unused=True
+            function(*tensors), tensors, torch.from_dlpack(upstream), allow_unused=True
         )
     pairs = zip(tensors, found)
     whole = [torch.zeros_like(x) if gradient is None else gradient for x, gradient in pairs]

@@ -116,6 +116,26 @@ class Run:
         #: Every epoch and evaluation as a dictionary.
         self.events = events
 
+    @staticmethod
+    def open(folder: Path, data: Data | Pair | None = None, **options: Any) -> Run:
+        """As `onward.open`."""
+        return open_run(folder, data, **options)
+
+    def resume(self, data: Data | Pair | None = None, **settings: Any) -> Run:
+        """Continues this run in its folder, as `onward.resume` does."""
+        folder = self.facts["folder"]
+        if folder is None:
+            raise _onward.OnwardError("the run has no folder: train it with `out`, or write it with `save`")
+        del self._native  # it holds the folder
+        try:
+            further = resume(folder, data, **settings)
+        except BaseException:
+            further = open_run(folder)
+            raise
+        finally:
+            self._native, self.summary, self.events = further._native, further.summary, further.events
+        return self
+
     @property
     def settings(self) -> dict[str, Any]:
         """All settings in force, with their defaults."""

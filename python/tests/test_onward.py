@@ -116,10 +116,16 @@ def test_a_run_is_saved_opened_and_resumed(tmp_path):
     settings = dict(hidden=[20], standardise=True, verbose=False, seed=5)
     whole = onward.train("progressive", data, epochs=4, **settings)
     out = tmp_path / "run"
-    onward.train("progressive", data, epochs=2, out=out, **settings)
-    resumed = onward.resume(out, data, epochs=4, verbose=False)
+    half = onward.train("progressive", data, epochs=2, out=out, **settings)
+    resumed = half.resume(data, epochs=4, verbose=False)
+    assert resumed is half
+    with pytest.raises(onward.OnwardError, match="unknown setting `epoch`"):
+        half.resume(data, epoch=5, verbose=False)
+    assert half.facts["epoch"] == 4
+    with pytest.raises(onward.OnwardError, match="no folder"):
+        whole.resume()
     assert resumed.facts["epoch"] == 4 and resumed.metrics["epoch"] == [1, 2, 3, 4]
-    opened = onward.open(out)
+    opened = onward.Run.open(out)
     assert opened.error == resumed.error
     x = digits(9, seed=1)[0]
     assert (opened.scores(x) == resumed.scores(x)).all()
