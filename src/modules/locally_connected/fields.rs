@@ -2,6 +2,7 @@
 
 use candle_core::Tensor;
 
+use super::lanes::Pieces;
 use super::simd;
 use crate::error::{Error, Result};
 use crate::kernels::Rows;
@@ -128,7 +129,7 @@ impl Fields {
     /// Whether fields with this number of units use the form for few units (see
     /// [`simd`]).
     pub(super) fn is_narrow(&self, units: usize) -> bool {
-        units <= simd::MOST_UNITS && simd::Pieces::of(self).are_filled()
+        units <= simd::MOST_UNITS && Pieces::of(self).are_filled()
     }
 
     pub(super) fn locations(&self) -> usize {

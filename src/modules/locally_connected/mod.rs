@@ -1,6 +1,7 @@
 //! Local receptive fields: like a convolution, but each location has its own weights.
 
 mod fields;
+mod lanes;
 mod learning;
 mod per_location;
 mod simd;
@@ -201,7 +202,7 @@ impl LocallyConnected {
         let (weight, units) = (self.weight.1.as_tensor(), self.weight.1.dim(2)?);
         let key = (weight, &(0..units));
         self.turned.get(0, key, self.vars.version(), true, || {
-            with_values(weight, |weight| simd::turned(&self.fields, weight, units))
+            with_values(weight, |weight| lanes::turned(&self.fields, weight, units))
         })
     }
 
@@ -217,11 +218,11 @@ impl LocallyConnected {
             }
             return;
         }
-        let pieces = simd::Pieces::of(&self.fields);
-        let sums = term.sums.chunks_exact(rows * units * simd::LANES);
+        let pieces = lanes::Pieces::of(&self.fields);
+        let sums = term.sums.chunks_exact(rows * units * lanes::LANES);
         for (piece, sums) in sums.enumerate() {
             let (first, count) = pieces.locations(piece);
-            let sums = sums[row * units * simd::LANES..].chunks_exact(simd::LANES);
+            let sums = sums[row * units * lanes::LANES..].chunks_exact(lanes::LANES);
             for (out, sums) in out.chunks_exact_mut(locations).zip(sums) {
                 add(&mut out[first..first + count], scale, sums);
             }

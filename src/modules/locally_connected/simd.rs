@@ -6,7 +6,7 @@
 //!
 //! Neighbouring locations of a grid row are computed together, each in a lane of a
 //! vector. The same element of all their fields is contiguous in the image, so that it is
-//! one load. A row of the grid is divided into pieces of [`LANES`] locations.
+//! one load: see [`lanes`](super::lanes).
 //!
 //! Every sum has a fixed order, independent of the vector length and of the number of
 //! threads.
@@ -14,15 +14,13 @@
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::lanes::{Framed, Pieces, LANES, TILE};
 use super::Fields;
 use crate::kernels::Rows;
 
 /// The largest number of units at a location for this form: a matrix product would not
 /// have more columns than a vector has lanes.
 pub(super) const MOST_UNITS: usize = 16;
-
-/// The number of locations in a piece: as many as the longest vectors have lanes.
-pub(super) const LANES: usize = 16;
 
 /// The number of units whose sums are in registers at a time.
 const UNITS: usize = 3;
@@ -34,150 +32,6 @@ const BLOCK: usize = 6;
 /// The number of examples per pass over a gradient, so that their data stay in the L1
 /// cache.
 const EXAMPLES: usize = 64;
-
-/// The number of weights of a location that are reordered at a time, so that those of all
-/// locations of a piece stay in the L1 cache.
-const TILE: usize = 64;
-
-/// The division of a grid into pieces.
-#[derive(Clone, Copy)]
-pub(super) struct Pieces {
-    grid: [usize; 2],
-    per_row: usize,
-}
-
-impl Pieces {
-    pub fn of(fields: &Fields) -> Self {
-        Self {
-            grid: fields.grid,
-            per_row: fields.grid[1].div_ceil(LANES),
-        }
-    }
-
-    /// Whether at least half of the lanes of the pieces are locations of the grid.
-    pub fn are_filled(self) -> bool {
-        2 * self.grid[1] >= self.per_row * LANES
-    }
-
-    pub fn count(self) -> usize {
-        self.grid[0] * self.per_row
-    }
-
-    /// The first location of a piece, and the number of its locations.
-    pub fn locations(self, piece: usize) -> (usize, usize) {
-        let (row, column) = (piece / self.per_row, piece % self.per_row * LANES);
-        (
-            row * self.grid[1] + column,
-            (self.grid[1] - column).min(LANES),
-        )
-    }
-}
-
-/// Images with padding, laid out so that the same element of all fields of a piece is
-/// [`LANES`] contiguous numbers.
-///
-/// Columns are grouped by their remainder modulo the stride:
-/// `(R, C, lines, stride, length)`.
-struct Framed {
-    data: Vec<f32>,
-    channels: usize,
-    lines: usize,
-    stride: usize,
-    length: usize,
-}
-
-impl Framed {
-    fn new(fields: &Fields, images: &Rows<'_>) -> Self {
-        let &Fields {
-            image: [_, height, width],
-            grid,
-            field,
-            stride,
-            padding,
-            ..
-        } = fields;
-        let channels = images.width / (height * width);
-        let lines = (grid[0] - 1) * stride + field;
-        let length = Pieces::of(fields).per_row * LANES + (field - 1) / stride;
-        let framed = Self {
-            data: Vec::new(),
-            channels,
-            lines,
-            stride,
-            length,
-        };
-        let mut data = vec![0f32; images.rows * framed.per_image()];
-        data.par_chunks_exact_mut(framed.per_image().max(1))
-            .enumerate()
-            .for_each(|(row, out)| {
-                for (line, source) in images.row(row).chunks_exact(width).enumerate() {
-                    let (channel, line) = (line / height, line % height + padding);
-                    if line >= lines {
-                        continue;
-                    }
-                    let out =
-                        &mut out[(channel * lines + line) * stride * length..][..stride * length];
-                    if stride == 1 {
-                        out[padding..][..width].copy_from_slice(source);
-                        continue;
-                    }
-                    for (column, number) in source.iter().enumerate() {
-                        let column = column + padding;
-                        if column / stride < length {
-                            out[column % stride * length + column / stride] = *number;
-                        }
-                    }
-                }
-            });
-        Self { data, ..framed }
-    }
-
-    fn per_image(&self) -> usize {
-        self.channels * self.lines * self.stride * self.length
-    }
-
-    /// The position at which the fields of a piece begin in a channel of an image.
-    fn begin(&self, row: usize, channel: usize, pieces: Pieces, piece: usize) -> usize {
-        let (line, column) = (
-            piece / pieces.per_row * self.stride,
-            piece % pieces.per_row * LANES,
-        );
-        row * self.per_image() + (channel * self.lines + line) * self.stride * self.length + column
-    }
-
-    /// The offset of each element of a field of `field×field` pixels from that position.
-    fn offsets(&self, field: usize) -> Vec<usize> {
-        let number = |number: usize| {
-            let (line, column) = (number / field, number % field);
-            (line * self.stride + column % self.stride) * self.length + column / self.stride
-        };
-        (0..field * field).map(number).collect()
-    }
-}
-
-/// The weight, `(L, F, N)`, reordered with the locations of a piece side by side:
-/// `(pieces, F, N, LANES)`.
-pub(super) fn turned(fields: &Fields, weight: &[f32], units: usize) -> Vec<f32> {
-    let (pieces, size) = (Pieces::of(fields), fields.numbers() * units);
-    let mut turned = vec![0f32; pieces.count() * size * LANES];
-    turned
-        .par_chunks_exact_mut(size * LANES)
-        .enumerate()
-        .for_each(|(piece, out)| {
-            let (first, count) = pieces.locations(piece);
-            for (tile, out) in out.chunks_mut(TILE * LANES).enumerate() {
-                for lane in 0..count {
-                    let weight = &weight[(first + lane) * size + tile * TILE..];
-                    out[lane..]
-                        .iter_mut()
-                        .step_by(LANES)
-                        .zip(weight)
-                        .for_each(|(out, weight)| *out = *weight);
-                }
-            }
-        });
-    turned
-}
 
 /// The sums of the fields over channels from `first` on, `(pieces, R, N, LANES)`;
 /// `weight` is [`turned`].
