@@ -39,9 +39,9 @@ _OPERATIONS: dict[str, Callable[..., torch.Tensor]] = {
 class Network(torch.nn.Module):
     """The operations of a readout. Variables of the run are parameters, other numbers are buffers."""
 
-    def __init__(self, steps: list[dict[str, Any]], constants: dict[str, np.ndarray]):
+    def __init__(self, entries: list[dict[str, Any]], constants: dict[str, np.ndarray]):
         super().__init__()
-        self.steps = steps
+        self.entries = entries
         for name, values in constants.items():
             tensor = torch.from_numpy(values.copy())
             if name.startswith("constant."):
@@ -59,15 +59,15 @@ class Network(torch.nn.Module):
 
     def forward(self, examples: torch.Tensor) -> torch.Tensor:
         values: list[torch.Tensor] = []
-        for step in self.steps:
-            operation = step["op"]
+        for entry in self.entries:
+            operation = entry["op"]
             if operation == "input":
-                values.append(_examples(examples, step["shape"]))
+                values.append(_examples(examples, entry["shape"]))
             elif operation == "constant":
-                values.append(getattr(self, _attribute(step["name"])))
+                values.append(getattr(self, _attribute(entry["name"])))
             else:
-                settings = {key: value for key, value in step.items() if key not in ("op", "of", "shape")}
-                of = [values[index] for index in step["of"]]
+                settings = {key: value for key, value in entry.items() if key not in ("op", "of", "shape")}
+                of = [values[index] for index in entry["of"]]
                 values.append(_OPERATIONS[operation](*of, **settings))
         return values[-1]
 
@@ -82,8 +82,8 @@ def _examples(x: torch.Tensor, shape: list[int]) -> torch.Tensor:
 
 
 def module(native: _onward.Run, readout: str) -> Network:
-    steps, constants = native.graph(readout)
-    return Network(json.loads(steps), {name: array(values) for name, values in constants})
+    entries, constants = native.graph(readout)
+    return Network(json.loads(entries), {name: array(values) for name, values in constants})
 
 
 def weights(network: torch.nn.Module) -> dict[str, np.ndarray]:

@@ -139,8 +139,8 @@ impl Run {
     /// The operations of a readout as JSON, and their constants.
     fn graph(&self, py: Python<'_>, readout: String) -> PyResult<(String, Vec<(String, Array)>)> {
         let graph = self.with(py, |run| run.graph(&readout))?;
-        let steps = serde_json::json!(graph.steps()).to_string();
-        Ok((steps, named(py, graph.constants().to_vec())?))
+        let entries = serde_json::json!(graph.entries()).to_string();
+        Ok((entries, named(py, graph.constants().to_vec())?))
     }
 
     /// A readout in the format of ONNX.

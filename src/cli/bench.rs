@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use clap::Args;
 use serde::Serialize;
@@ -11,7 +11,7 @@ use super::flags::{DataDir, Device};
 use super::many::Method;
 use super::output::{print, print_json};
 use crate::contract::architecture::Architecture;
-use crate::error::{notify, printable, Result};
+use crate::error::{notify, printable, Error, Result};
 use crate::kernels::meter::{self, Work};
 use crate::plugin::registry;
 use crate::run::observe::{Event, Observer};
@@ -133,12 +133,13 @@ impl Bench {
             warm: 0,
             last: None,
             times: Vec::new(),
+            total: 0.,
             examples: 0,
             work: Work::default(),
         };
         match run.train_until(run.epochs(), &mut watch) {
             Err(error) if !error.is_stopped() => Err(error),
-            _ => Ok(watch.speed(report, run.vars().device().is_cpu())),
+            _ => watch.speed(report, run.vars().device().is_cpu()),
         }
     }
 }
@@ -156,6 +157,8 @@ struct Watch {
     /// The end of the step before.
     last: Option<(Instant, Work)>,
     times: Vec<f64>,
+    /// Their sum.
+    total: f64,
     examples: usize,
     work: Work,
 }
@@ -168,13 +171,15 @@ impl Observer for Watch {
                 self.warm += 1;
                 if let Some((last, before)) = self.last.filter(|_| self.warm > WARM) {
                     let done = work.since(before);
-                    self.times.push((now - last).as_secs_f64());
+                    let seconds = (now - last).as_secs_f64();
+                    self.times.push(seconds);
+                    self.total += seconds;
                     self.examples += examples;
                     self.work.multiply_adds += done.multiply_adds;
                     self.work.time += done.time;
                 }
                 self.last = Some((now, work));
-                if self.times.iter().sum::<f64>() >= self.seconds {
+                if self.total >= self.seconds {
                     self.stop.store(true, Ordering::Relaxed);
                 }
             }
@@ -185,22 +190,28 @@ impl Observer for Watch {
 }
 
 impl Watch {
-    fn speed(mut self, report: &Report, on_cpu: bool) -> Speed {
-        let (steps, seconds) = (self.times.len(), self.times.iter().sum::<f64>());
+    fn speed(mut self, report: &Report, on_cpu: bool) -> Result<Speed> {
         self.times.sort_by(f64::total_cmp);
-        let median = self.times.get(steps / 2).copied().unwrap_or(f64::NAN);
+        let steps = self.times.len();
+        let Some(&median) = self.times.get(steps / 2) else {
+            let problem = format!(
+                "no step could be measured: the training has no epoch of more than {WARM} steps; \
+                 set a smaller `batch`, more epochs, or choose larger data"
+            );
+            return Err(Error::unfit("bench", problem));
+        };
         let counted = |value: f64| (on_cpu && value > 0.).then_some(value);
-        let operations = 2e-9 * self.work.multiply_adds as f64;
-        let of_threads = Duration::from_secs_f64(seconds * report.threads as f64);
-        Speed {
+        let operations = 2e-9 * self.work.multiply_adds as f64 / steps as f64;
+        let of_threads = self.total * report.threads as f64;
+        Ok(Speed {
             steps,
             step_seconds: median,
             examples_per_second: self.examples as f64 / steps as f64 / median,
-            operations: counted(operations / steps as f64),
-            speed: counted(operations / steps as f64 / median),
-            share_of_best: counted(operations / steps as f64 / median / report.best_product),
-            time_in_products: counted(self.work.time.as_secs_f64() / of_threads.as_secs_f64()),
-        }
+            operations: counted(operations),
+            speed: counted(operations / median),
+            share_of_best: counted(operations / median / report.best_product),
+            time_in_products: counted(self.work.time.as_secs_f64() / of_threads),
+        })
     }
 }
 
@@ -215,7 +226,9 @@ fn known(all: bool) -> Result<Vec<Method>> {
     let mut methods = Vec::new();
     for info in registry::infos(<dyn Architecture>::KIND)? {
         let presets = info.presets();
-        let presets = presets.iter().skip(1).filter(|_| all);
+        // The first of its own is the default.
+        let default = info.own_presets.len().min(1);
+        let presets = presets.iter().skip(default).filter(|_| all);
         methods.push(Method::named(info.name, Vec::new()));
         methods.extend(presets.map(|preset| Method::with_preset(info.name, preset.name)));
     }

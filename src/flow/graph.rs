@@ -91,7 +91,7 @@ pub enum Operation {
 
 /// An operation with its arguments.
 #[derive(Clone, Debug, Serialize)]
-pub struct Step {
+pub struct Entry {
     /// What is done.
     #[serde(flatten)]
     pub operation: Operation,
@@ -101,7 +101,7 @@ pub struct Step {
     pub shape: Vec<usize>,
 }
 
-impl Step {
+impl Entry {
     fn is_constant(&self, name: &str) -> bool {
         matches!(&self.operation, Operation::Constant { name: own } if own == name)
     }
@@ -128,7 +128,7 @@ impl Step {
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Graph {
-    steps: Vec<Step>,
+    entries: Vec<Entry>,
     constants: Vec<(String, Tensor)>,
 }
 
@@ -141,8 +141,8 @@ impl Node {
 
 impl Graph {
     /// The operations.
-    pub fn steps(&self) -> &[Step] {
-        &self.steps
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
     }
 
     /// The constants by name, in 32 bits on the CPU.
@@ -152,7 +152,7 @@ impl Graph {
 
     /// The shape of a value without its rows; of a constant its whole shape.
     pub fn shape(&self, node: Node) -> &[usize] {
-        &self.steps[node.0].shape
+        &self.entries[node.0].shape
     }
 
     fn width(&self, node: Node) -> usize {
@@ -161,12 +161,12 @@ impl Graph {
 
     fn push(&mut self, operation: Operation, of: &[Node], shape: Vec<usize>) -> Node {
         let of = of.to_vec();
-        self.steps.push(Step {
+        self.entries.push(Entry {
             operation,
             of,
             shape,
         });
-        Node(self.steps.len() - 1)
+        Node(self.entries.len() - 1)
     }
 
     /// The examples, each of this shape.
@@ -179,7 +179,11 @@ impl Graph {
     /// # Errors
     /// Errors of candle.
     pub fn variable(&mut self, name: &str, value: &Tensor) -> Result<Node> {
-        if let Some(known) = self.steps.iter().position(|step| step.is_constant(name)) {
+        if let Some(known) = self
+            .entries
+            .iter()
+            .position(|entry| entry.is_constant(name))
+        {
             return Ok(Node(known));
         }
         let value = value.detach().to_device(&Device::Cpu)?;
@@ -368,29 +372,30 @@ impl Graph {
 
     /// The same without operations that the result does not need.
     pub fn pruned(self) -> Self {
-        let mut needed = vec![false; self.steps.len()];
-        for (index, step) in self.steps.iter().enumerate().rev() {
-            let is_last = index + 1 == self.steps.len();
-            needed[index] |= is_last || step.operation == Operation::Input;
+        let mut needed = vec![false; self.entries.len()];
+        for (index, entry) in self.entries.iter().enumerate().rev() {
+            let is_last = index + 1 == self.entries.len();
+            needed[index] |= is_last || entry.operation == Operation::Input;
             if needed[index] {
-                step.of.iter().for_each(|node| needed[node.0] = true);
+                entry.of.iter().for_each(|node| needed[node.0] = true);
             }
         }
-        let mut place = vec![0; self.steps.len()];
+        let mut place = vec![0; self.entries.len()];
         let mut pruned = Self::default();
-        for (index, mut step) in self.steps.into_iter().enumerate() {
+        for (index, mut entry) in self.entries.into_iter().enumerate() {
             if !needed[index] {
                 continue;
             }
-            place[index] = pruned.steps.len();
-            step.of
+            place[index] = pruned.entries.len();
+            entry
+                .of
                 .iter_mut()
                 .for_each(|node| *node = Node(place[node.0]));
-            pruned.steps.push(step);
+            pruned.entries.push(entry);
         }
         let constants = self.constants.into_iter();
         pruned.constants = constants
-            .filter(|(name, _)| pruned.steps.iter().any(|step| step.is_constant(name)))
+            .filter(|(name, _)| pruned.entries.iter().any(|entry| entry.is_constant(name)))
             .collect();
         pruned
     }
@@ -400,17 +405,17 @@ impl Graph {
     /// # Errors
     /// Errors of candle, for example if the examples have another shape.
     pub fn evaluate(&self, examples: &Tensor) -> Result<Tensor> {
-        let mut values: Vec<Tensor> = Vec::with_capacity(self.steps.len());
-        for step in &self.steps {
-            let of: Vec<&Tensor> = step.of.iter().map(|node| &values[node.0]).collect();
-            values.push(self.compute(step, &of, examples)?);
+        let mut values: Vec<Tensor> = Vec::with_capacity(self.entries.len());
+        for entry in &self.entries {
+            let of: Vec<&Tensor> = entry.of.iter().map(|node| &values[node.0]).collect();
+            values.push(self.compute(entry, &of, examples)?);
         }
         let last = values.pop();
         last.ok_or_else(|| Error::usage("graph", "there is no operation"))
     }
 
-    fn compute(&self, step: &Step, of: &[&Tensor], examples: &Tensor) -> Result<Tensor> {
-        Ok(match &step.operation {
+    fn compute(&self, entry: &Entry, of: &[&Tensor], examples: &Tensor) -> Result<Tensor> {
+        Ok(match &entry.operation {
             Operation::Input => examples.clone(),
             Operation::Constant { name } => {
                 let found = self.constants.iter().find(|(known, _)| known == name);

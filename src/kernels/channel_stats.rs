@@ -21,7 +21,7 @@ pub struct ChannelStats {
 }
 
 /// The constant added to a variance before its root is taken.
-pub(crate) const EPSILON: f64 = 1e-5;
+const EPSILON: f64 = 1e-5;
 
 /// The numbers of rows, channels and elements per plane of `(R, N, …)`.
 fn sizes(x: &Tensor) -> Result<(usize, usize, usize)> {
@@ -192,7 +192,7 @@ impl ChannelStats {
     }
 
     /// `1 / √(variance + 10⁻⁵)`.
-    fn scale(&self) -> Result<Tensor> {
+    pub(crate) fn scale(&self) -> Result<Tensor> {
         Ok((&self.variance + EPSILON)?.sqrt()?.recip()?)
     }
 

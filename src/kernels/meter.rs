@@ -13,7 +13,9 @@ static NANOSECONDS: AtomicU64 = AtomicU64::new(0);
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Work {
     /// The multiplications, each with an addition: `m·k·n` for a product of `(m, k)` and
-    /// `(k, n)`. Rows that are left out since their gradient is zero do not count.
+    /// `(k, n)`. Rows that are left out since their gradient is zero do not count, nor do
+    /// rows of a weight that one-hot inputs pick, local fields with few units, and
+    /// candle's own products.
     pub multiply_adds: u64,
     /// The sum of the times of all threads.
     pub time: Duration,

@@ -34,7 +34,6 @@ mod wide;
 use candle_core::{DType, Device, Shape, Tensor, D};
 use rand_chacha::ChaCha8Rng;
 
-pub(crate) use channel_stats::EPSILON;
 pub use channel_stats::{channel_sums, standardised_relu, ChannelStats};
 pub use deviations::Deviations;
 pub use directions::Directions;

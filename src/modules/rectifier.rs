@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::flow::graph::{Graph, Node};
 use crate::flow::step::Step;
 use crate::flow::vars::Vars;
-use crate::kernels::{self, ChannelStats, Gate, EPSILON};
+use crate::kernels::{self, ChannelStats, Gate};
 use crate::modules::cache::LastResult;
 use crate::optim::{Gradient, Optimiser};
 use crate::settings::Idle;
@@ -136,9 +136,9 @@ impl Rectifier {
         let sides = vec![1; graph.shape(z).len() - 1];
         let of_channels = [&graph.shape(z)[..1], &sides[..]].concat();
         let mut found = z;
-        if let Some([mean, variance]) = &self.running {
-            let factor = (variance.as_tensor() + EPSILON)?.sqrt()?.recip()?;
-            let offset = (mean.as_tensor() * &factor)?.neg()?;
+        if let Some(moments) = self.running_moments() {
+            let factor = moments.scale()?;
+            let offset = (moments.mean * &factor)?.neg()?;
             let factor = graph.constant(&factor.reshape(&of_channels[..])?)?;
             let offset = graph.constant(&offset.reshape(&of_channels[..])?)?;
             found = graph.multiply(found, factor);
@@ -211,20 +211,21 @@ impl Rectifier {
         Ok(())
     }
 
+    /// The running means, for `batch`.
+    fn running_moments(&self) -> Option<ChannelStats> {
+        let [mean, variance] = self.running.as_ref()?;
+        Some(ChannelStats {
+            mean: mean.as_detached_tensor(),
+            variance: variance.as_detached_tensor(),
+            by_row: false,
+        })
+    }
+
     /// The mean and variance for standardising `z`.
     fn moments(&self, z: &Tensor, step: &Step) -> Result<Moments> {
-        Ok(match (self.spec.norm, &self.running) {
+        Ok(match (self.spec.norm, self.running_moments()) {
             (Norm::Group, _) => Some((ChannelStats::of(z, true)?, false)),
-            (Norm::Batch, Some(running)) if !step.train => {
-                let [mean, variance] = [0, 1].map(|index| running[index].as_detached_tensor());
-                let by_row = false;
-                let moments = ChannelStats {
-                    mean,
-                    variance,
-                    by_row,
-                };
-                Some((moments, true))
-            }
+            (Norm::Batch, Some(moments)) if !step.train => Some((moments, true)),
             (Norm::Batch, _) => Some((ChannelStats::of(z, false)?, false)),
             (Norm::None, _) => None,
         })

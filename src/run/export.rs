@@ -10,8 +10,8 @@ use crate::flow::graph::{Graph, Inputs, Node};
 use crate::flow::input::Input;
 use crate::flow::vars::Vars;
 
-/// The most that the scores of a graph may differ from those of the run, as a share of the
-/// largest.
+/// The most that the numbers of a graph may differ from those of the run, as a share of
+/// the largest.
 const TOLERANCE: f64 = 1e-4;
 
 impl Run {
@@ -32,22 +32,9 @@ impl Run {
         let examples = graph.input(&self.data.spec.shape);
         let flat = graph.flat(examples);
         let neutral = self.view(&mut graph, flat, |batch| self.sampler.neutral(batch))?;
-        let mut views = Vec::new();
-        // Each class is a view of its own.
-        for class in 0..self.data.spec.classes.len() as u32 {
-            if readout.name != SEARCH {
-                break;
-            }
-            views.push(self.view(&mut graph, flat, |batch| {
-                let candidates = vec![class; batch.size()];
-                let candidates = Tensor::new(candidates, batch.device())?.unsqueeze(0)?;
-                let found = self.sampler.hypotheses(batch, &candidates)?;
-                found.ok_or_else(crate::wiring::stack::no_hypotheses)
-            })?);
-        }
-        let hypotheses = match views.len() {
-            0 => None,
-            classes => Some((graph.views(&views), classes)),
+        let hypotheses = match readout.name {
+            SEARCH => Some(self.hypotheses(&mut graph, flat)?),
+            _ => None,
         };
         let inputs = Inputs {
             neutral,
@@ -57,6 +44,21 @@ impl Run {
         let graph = graph.pruned();
         self.check_graph(&graph, readout.name)?;
         Ok(graph)
+    }
+
+    /// A view of the examples for each class, and the number of classes.
+    fn hypotheses(&self, graph: &mut Graph, flat: Node) -> Result<(Node, usize)> {
+        let classes = self.data.spec.classes.len();
+        let mut views = Vec::with_capacity(classes);
+        for class in 0..classes as u32 {
+            views.push(self.view(graph, flat, |batch| {
+                let candidates = vec![class; batch.size()];
+                let candidates = Tensor::new(candidates, batch.device())?.unsqueeze(0)?;
+                let found = self.sampler.hypotheses(batch, &candidates)?;
+                found.ok_or_else(crate::wiring::stack::no_hypotheses)
+            })?);
+        }
+        Ok((graph.views(&views), classes))
     }
 
     /// A view of the examples: each number times a factor, plus an offset, with columns
@@ -93,7 +95,7 @@ impl Run {
         let padded = other.flatten_from(1)?;
         let padded = padded.pad_with_zeros(1, 0, width - columns)?;
         let expected = ((padded * &factor)? + &offset)?;
-        if difference(&found, &expected)? > 1e-5 {
+        if difference(&found, &expected)? > TOLERANCE * largest(&expected)?.max(1.) {
             return Err(problem("are not a factor and an offset of each number"));
         }
         let padded = graph.padded(flat, width);
@@ -114,8 +116,7 @@ impl Run {
             let expected = format!("{:?}", expected.dims());
             return Err(Error::shape("scores of a graph", found.dims(), expected));
         }
-        let largest = expected.abs()?.flatten_all()?.max(0)?;
-        let largest = largest.to_scalar::<f64>()?.max(1.);
+        let largest = largest(&expected)?.max(1.);
         let apart = difference(&found, &expected)?;
         if apart <= TOLERANCE * largest {
             return Ok(());
@@ -128,6 +129,7 @@ impl Run {
     }
 }
 
+/// The readout that sees a view for each class.
 const SEARCH: &str = "search";
 
 /// Numbers like pixels.
@@ -141,6 +143,11 @@ fn random(shape: &[usize]) -> Result<Tensor> {
 
 /// The largest difference.
 fn difference(a: &Tensor, b: &Tensor) -> Result<f64> {
-    let apart = (a - b)?.abs()?.flatten_all()?.max(0)?;
-    Ok(apart.to_dtype(DType::F64)?.to_scalar()?)
+    largest(&(a - b)?)
+}
+
+/// The largest absolute value.
+fn largest(x: &Tensor) -> Result<f64> {
+    let largest = x.abs()?.flatten_all()?.max(0)?;
+    Ok(largest.to_dtype(DType::F64)?.to_scalar()?)
 }

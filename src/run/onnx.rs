@@ -6,7 +6,7 @@
 use candle_core::Tensor;
 
 use crate::error::Result;
-use crate::flow::graph::{Graph, Operation, Step};
+use crate::flow::graph::{Entry, Graph, Operation};
 
 /// A message of Protocol Buffers.
 #[derive(Default)]
@@ -81,12 +81,12 @@ impl Attribute {
 /// # Errors
 /// Errors of candle.
 pub fn model(graph: &Graph) -> Result<Vec<u8>> {
-    let (first, last) = (graph.steps().first(), graph.steps().last());
-    let shape = |step: Option<&Step>| step.map(|step| step.shape.clone()).unwrap_or_default();
+    let (first, last) = (graph.entries().first(), graph.entries().last());
+    let shape = |entry: Option<&Entry>| entry.map(|entry| entry.shape.clone()).unwrap_or_default();
     let mut message = Message::default();
     let mut numbers = Vec::new();
-    for (index, step) in graph.steps().iter().enumerate() {
-        if let Some(node) = node(graph, index, step, &mut numbers) {
+    for (index, entry) in graph.entries().iter().enumerate() {
+        if let Some(node) = node(graph, index, entry, &mut numbers) {
             message = message.message(1, node);
         }
     }
@@ -113,24 +113,24 @@ pub fn model(graph: &Graph) -> Result<Vec<u8>> {
 const EXAMPLES: &str = "examples";
 const SCORES: &str = "scores";
 
-/// The name of the value that a step computes.
+/// The name of the value that an entry computes.
 fn name(graph: &Graph, index: usize) -> String {
-    match &graph.steps()[index].operation {
+    match &graph.entries()[index].operation {
         Operation::Input => EXAMPLES.into(),
         Operation::Constant { name } => name.clone(),
-        _ if index + 1 == graph.steps().len() => SCORES.into(),
+        _ if index + 1 == graph.entries().len() => SCORES.into(),
         _ => format!("value.{index}"),
     }
 }
 
-/// The node of a step; whole numbers that it needs, such as a shape, are added to `numbers`.
+/// The node of an entry; whole numbers that it needs, such as a shape, are added to `numbers`.
 fn node(
     graph: &Graph,
     index: usize,
-    step: &Step,
+    entry: &Entry,
     numbers: &mut Vec<(String, Vec<i64>)>,
 ) -> Option<Message> {
-    let mut inputs: Vec<String> = step
+    let mut inputs: Vec<String> = entry
         .of
         .iter()
         .map(|node| name(graph, node.index()))
@@ -143,7 +143,7 @@ fn node(
     };
     let whole = |value: usize| value as i64;
     let square = |size: usize| Attribute::Ints(vec![whole(size); 2]);
-    let (kind, attributes): (&str, Vec<(&str, Attribute)>) = match &step.operation {
+    let (kind, attributes): (&str, Vec<(&str, Attribute)>) = match &entry.operation {
         Operation::Input | Operation::Constant { .. } => return None,
         Operation::Matmul => ("MatMul", Vec::new()),
         Operation::Add => ("Add", Vec::new()),

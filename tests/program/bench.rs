@@ -50,6 +50,13 @@ fn a_method_that_cannot_be_built_is_an_error_that_names_it() {
             "{wrong}"
         );
     }
+    let output = onward(&[
+        "bench",
+        "--set=data.size=600",
+        "progressive,hidden=[5],batch=600",
+    ]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("no step could be measured"));
     let output = onward(&["bench", "progressive,lr=-1", "--data", "digits"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("setting `lr`"));

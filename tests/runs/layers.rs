@@ -39,6 +39,37 @@ fn every_layer_has_an_activity_and_a_probe() -> Result<()> {
 }
 
 #[test]
+fn the_goodness_of_the_layers_under_each_label_is_what_the_search_sums() -> Result<()> {
+    let mut run = builder("progressive").set("readout_from", 1).build()?;
+    run.fit(&mut ())?;
+    let examples = Tensor::rand(0f32, 1., (3, 1, 4, 4), &Device::Cpu)?;
+    let scores = run.scores(examples.clone(), "search")?.to_vec2::<f32>()?;
+    for class in 0..4u32 {
+        let layers = run.goodness(examples.clone(), Some(&[class; 3]))?;
+        let names: Vec<_> = layers.iter().map(|(name, _)| &**name).collect();
+        assert_eq!(names, ["1", "2"]);
+        let sum = (&layers[0].1 + &layers[1].1)?.to_vec1::<f32>()?;
+        for (example, sum) in sum.into_iter().enumerate() {
+            let score = scores[example][class as usize];
+            assert!((sum - score).abs() < 1e-4 * score.abs(), "{sum} {score}");
+        }
+    }
+    for wrong in [&[0u32, 1][..], &[0, 1, 4]] {
+        let error = run.goodness(examples.clone(), Some(wrong)).unwrap_err();
+        let expected = "expected 3 labels, one for each example, below 4";
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+    let plain = builder("progressive").set("sampler", "plain").build()?;
+    assert!(plain.goodness(examples.clone(), None).is_ok());
+    let error = plain.goodness(examples, Some(&[0; 3])).unwrap_err();
+    assert!(
+        error.to_string().contains("no label in the input"),
+        "{error}"
+    );
+    Ok(())
+}
+
+#[test]
 fn layers_of_a_text_are_probed_too() -> Result<()> {
     let text = Run::builder("nlp").data_set(onward::conformance::text()?);
     let run = text.set("hidden", vec![12, 8]).build()?;
