@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import itertools
+import math
 import statistics
 from typing import Any, Iterable, Iterator, Mapping, Sequence
 
@@ -21,6 +22,9 @@ BASELINES: dict[str, Method] = {
 }
 
 
+_HEADS = ["method", "seeds", "validation", "test", "seconds", "parameters"]
+
+
 class Table(Sequence[dict[str, Any]]):
     """Rows as dictionaries, for `pandas.DataFrame(table)`, best validation error first.
 
@@ -29,9 +33,9 @@ class Table(Sequence[dict[str, Any]]):
     """
 
     def __init__(self, rows: Iterable[dict[str, Any]]):
-        def place(row: dict[str, Any]) -> tuple[bool, float]:
-            error = row["validation"] if row["validation"] is not None else row["test"]
-            return error is None, error if error is not None else 0.0
+        def place(row: dict[str, Any]) -> float:
+            known = (row[part] for part in ("validation", "test") if row[part] is not None)
+            return next(known, math.inf)
 
         self.rows = sorted(rows, key=place)
 
@@ -48,13 +52,10 @@ class Table(Sequence[dict[str, Any]]):
             raise _onward.OnwardError("no method of the table has a result")
         return self.rows[0]
 
-    def _cells(self) -> Iterator[list[str]]:
-        yield ["method", "seeds", "validation", "test", "seconds", "parameters"]
-        for row in self.rows:
-            if row["problem"] is not None:
-                yield [row["method"], "", row["problem"], "", "", ""]
-                continue
-            yield [
+    def _cells(self) -> list[list[str]]:
+        """The methods with a result."""
+        return [
+            [
                 row["method"],
                 str(row["seeds"]),
                 _percent(row["validation"], row["validation_deviation"]),
@@ -62,19 +63,28 @@ class Table(Sequence[dict[str, Any]]):
                 f"{row['seconds']:.1f}",
                 f"{row['parameters']:,}",
             ]
+            for row in self.rows
+            if row["problem"] is None
+        ]
+
+    def _problems(self) -> list[tuple[str, str]]:
+        return [(row["method"], row["problem"]) for row in self.rows if row["problem"] is not None]
 
     def __repr__(self) -> str:
-        cells = [*self._cells()]
-        # A problem may be long; it is not in a column.
-        widths = [max(len(row[i]) for row in cells if row[-1] or not i) for i in range(len(cells[0]))]
-        lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in cells)
-        return "\n".join(line.rstrip() for line in lines)
+        cells = [_HEADS, *self._cells()]
+        widths = [max(map(len, column)) for column in zip(*cells)]
+        padded = ((cell.ljust(width) for cell, width in zip(row, widths)) for row in cells)
+        lines = ["  ".join(row).rstrip() for row in padded]
+        return "\n".join(lines + [f"{method}: {problem}" for method, problem in self._problems()])
 
     def _repr_html_(self) -> str:
-        head, *rows = self._cells()
-        cells = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows)
-        names = "".join(f"<th>{name}</th>" for name in head)
-        return f"<table><tr>{names}</tr>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
+        def line(cells: Iterable[str], tag: str = "td") -> str:
+            return "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells)
+
+        rows = [line(_HEADS, "th"), *map(line, self._cells())]
+        for method, problem in self._problems():
+            rows.append(f'{line([method])}<td colspan="{len(_HEADS) - 1}">{html.escape(problem)}</td>')
+        return f"<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
 
 
 def compare(
@@ -130,23 +140,27 @@ def sweep(
     >>> table.best["method"], table[1]["test"]
     ('lr=0.003', None)
     """
-    lists = isinstance(grid, Mapping) and {
-        key: [*values]
-        for key, values in grid.items()
-        if isinstance(values, Iterable) and not isinstance(values, str)
-    }
-    if not lists or len(lists) < len(grid) or not all(lists.values()):
-        raise _onward.OnwardError(f"grid: expected settings with a list of values each, found {grid}")
-    grid, seeds, rows = lists, _seeds(seeds, settings), []
-    for values in itertools.product(*grid.values()):
-        chosen = dict(zip(grid, values))
+    lists, seeds, rows = _lists(grid), _seeds(seeds, settings), []
+    for values in itertools.product(*lists.values()):
+        chosen = dict(zip(lists, values))
         label = ", ".join(f"{key.replace('__', '.')}={value}" for key, value in chosen.items())
         given = {**settings, **_settings_of(architecture), **chosen}
-        rows.append(_row(label, data, given, seeds, verbose, with_test=False))
+        rows.append(_row(label, data, given, seeds, verbose, "validation"))
     table = Table(rows)
     for row in table[1:]:
         row["test"] = row["test_deviation"] = None
     return table
+
+
+def _lists(grid: Mapping[str, Iterable[Any]]) -> dict[str, list[Any]]:
+    def is_list(values: Any) -> bool:
+        return isinstance(values, Iterable) and not isinstance(values, str)
+
+    if isinstance(grid, Mapping) and grid and all(map(is_list, grid.values())):
+        lists = {key: [*values] for key, values in grid.items()}
+        if all(lists.values()):
+            return lists
+    raise _onward.OnwardError(f"grid: expected settings with a list of values each, found {grid}")
 
 
 def _seeds(seeds: Iterable[int], settings: Mapping[str, Any]) -> list[int]:
@@ -168,49 +182,41 @@ def _row(
     label: str,
     data: str | Data | Pair,
     settings: dict[str, Any],
-    seeds: Iterable[int],
+    seeds: list[int],
     verbose: bool,
-    with_test: bool = True,
+    part: str = "test",
 ) -> dict[str, Any]:
-    summaries, problem = [], None
+    """Trains with every seed. part: the part of the data whose error is printed."""
+    row = dict.fromkeys([*_HEADS, "validation_deviation", "test_deviation", "problem"])
+    row.update(method=label, seeds=0)
+    summaries = []
     for seed in seeds:
         try:
             run = train(data=data, seed=seed, verbose=False, **settings)
         except (_onward.OnwardError, OSError, TypeError) as error:
-            problem = str(error)
-            break
-        summary = run.summary or {}
-        summaries.append(summary)
-        if verbose:
-            shown = summary["test"] if with_test else summary["validation"]
-            part = "test" if with_test else "validation"
-            error = _percent(shown["error"] if shown else None, None)
-            print(f"{label}, seed {seed}: {part} error {error}", flush=True)
-    if verbose and problem is not None:
-        print(f"{label}: {problem}", flush=True)
-    done = summaries if problem is None else []
-    validation = _spread([s["validation"]["error"] for s in done if s["validation"] is not None])
-    test = _spread([s["test"]["error"] for s in done])
-    return {
-        "method": label,
-        "seeds": len(done),
-        "validation": validation[0],
-        "validation_deviation": validation[1],
-        "test": test[0],
-        "test_deviation": test[1],
-        "seconds": statistics.fmean(s["seconds"] for s in done) if done else None,
-        "parameters": done[0]["parameters"] if done else None,
-        "problem": problem,
-    }
+            if verbose:
+                print(f"{label}: {error}", flush=True)
+            return {**row, "problem": str(error)}
+        summaries.append(run.summary)
+        if verbose and run.summary[part]:
+            print(f"{label}, seed {seed}: {part} error {_percent(run.summary[part]['error'])}", flush=True)
+    row.update(
+        seeds=len(seeds),
+        seconds=statistics.fmean(summary["seconds"] for summary in summaries),
+        parameters=summaries[0]["parameters"],
+    )
+    for name in ("validation", "test"):
+        errors = [summary[name]["error"] for summary in summaries if summary[name]]
+        if errors:
+            row[name] = statistics.fmean(errors)
+        if len(errors) > 1:
+            row[f"{name}_deviation"] = statistics.stdev(errors)
+    return row
 
 
-def _spread(errors: list[float]) -> tuple[float | None, float | None]:
-    """The mean, and of several numbers the standard deviation."""
-    mean = statistics.fmean(errors) if errors else None
-    return mean, statistics.stdev(errors) if len(errors) > 1 else None
-
-
-def _percent(error: float | None, deviation: float | None) -> str:
+def _percent(error: float | None, deviation: float | None = None) -> str:
     if error is None:
         return "–"
-    return f"{100 * error:.2f}" + (f" ± {100 * deviation:.2f}%" if deviation is not None else "%")
+    if deviation is None:
+        return f"{100 * error:.2f}%"
+    return f"{100 * error:.2f} ± {100 * deviation:.2f}%"

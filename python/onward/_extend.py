@@ -59,15 +59,15 @@ def goodness(
     """
 
     def decorate(plugin: _Plugin) -> _Plugin:
-        def make(settings: dict[str, Any], context: dict[str, Any]) -> _Goodness:
+        def make(settings: dict[str, Any], context: _Context) -> _Goodness:
             made = plugin if inspect.isclass(plugin) else _Function(plugin, gradient)
             return _Goodness(made(**settings), context)
 
         methods = ["goodness"] if inspect.isclass(plugin) else []
-        derivative = "gradient" if gradient is None else None
+        derivative = "" if gradient else "gradient"
         return _register("goodness", plugin, name, methods, make, derivative)
 
-    return decorate if plugin is None else decorate(plugin)
+    return _applied(decorate, plugin)
 
 
 def layer(plugin: Any = None, *, name: str | None = None) -> Any:
@@ -104,12 +104,12 @@ def layer(plugin: Any = None, *, name: str | None = None) -> Any:
     """
 
     def decorate(plugin: _Plugin) -> _Plugin:
-        def make(settings: dict[str, Any], context: dict[str, Any]) -> _Layer:
+        def make(settings: dict[str, Any], context: _Context) -> _Layer:
             return _Layer(plugin(**settings), context)
 
         return _register("layer", plugin, name, ["variables", "forward"], make, "gradients")
 
-    return decorate if plugin is None else decorate(plugin)
+    return _applied(decorate, plugin)
 
 
 def sampler(plugin: Any = None, *, name: str | None = None) -> Any:
@@ -140,12 +140,12 @@ def sampler(plugin: Any = None, *, name: str | None = None) -> Any:
     """
 
     def decorate(plugin: _Plugin) -> _Plugin:
-        def make(settings: dict[str, Any], context: dict[str, Any]) -> _Sampler:
+        def make(settings: dict[str, Any], context: _Context) -> _Sampler:
             return _Sampler(plugin(**settings))
 
         return _register("sampler", plugin, name, ["views"], make)
 
-    return decorate if plugin is None else decorate(plugin)
+    return _applied(decorate, plugin)
 
 
 def data_set(plugin: Any = None, *, name: str | None = None) -> Any:
@@ -166,12 +166,12 @@ def data_set(plugin: Any = None, *, name: str | None = None) -> Any:
     """
 
     def decorate(plugin: _Plugin) -> _Plugin:
-        def make(settings: dict[str, Any], context: dict[str, Any]) -> _DataSet:
+        def make(settings: dict[str, Any], context: _Context) -> _DataSet:
             return _DataSet(functools.partial(plugin, **settings))
 
         return _register("data", plugin, name, [], make)
 
-    return decorate if plugin is None else decorate(plugin)
+    return _applied(decorate, plugin)
 
 
 def conformance(kind: str, name: str, verbose: bool = True) -> None:
@@ -193,14 +193,32 @@ def conformance(kind: str, name: str, verbose: bool = True) -> None:
         raise _onward.OnwardError(f"there is no {kind} `{name}`")
 
 
+def _applied(decorate: Callable[[Any], Any], plugin: Any) -> Any:
+    """A decorator that was called, `@name(…)`, or applied at once, `@name`."""
+    if plugin is None:
+        return decorate
+    return decorate(plugin)
+
+
+class _Context(typing.NamedTuple):
+    """The place in a network that a plugin is made for."""
+
+    #: The shape of the input.
+    shape: tuple[int, ...]
+    #: The width that is asked for.
+    units: int | None
+    #: The number of classes of the data.
+    classes: int
+
+
 class _Goodness:
     """What the native part calls; arrays are `(bytes, shape, type)`."""
 
-    def __init__(self, plugin: Any, context: dict[str, Any]):
+    def __init__(self, plugin: Any, context: _Context):
         self.plugin = plugin
         self.per_class = getattr(plugin, "per_class", False)
         if self.per_class:
-            plugin.classes = context["classes"]
+            plugin.classes = context.classes
         self.by_torch = not hasattr(plugin, "gradient")
         self.flat = getattr(plugin, "flat", True)
 
@@ -231,7 +249,7 @@ class _Goodness:
 
 
 class _Layer:
-    def __init__(self, plugin: Any, context: dict[str, Any]):
+    def __init__(self, plugin: Any, context: _Context):
         self.plugin, self.context, self.names = plugin, context, []
         self.by_torch = not hasattr(plugin, "gradients")
 
@@ -240,7 +258,7 @@ class _Layer:
 
     def variables(self, seed: int) -> list[tuple[str, np.ndarray]]:
         rng = np.random.default_rng(seed)
-        found = self.plugin.variables(tuple(self.context["shape"]), self.context["units"], rng)
+        found = self.plugin.variables(self.context.shape, self.context.units, rng)
         if not isinstance(found, Mapping):
             raise TypeError(f"`variables` returned {_named(found)}, expected a dictionary of arrays")
         self.names = [*found]
@@ -387,10 +405,11 @@ def _on_tensors() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise type(error)(
-            f"{error}; without a method for the gradient a plugin gets tensors of PyTorch: use PyTorch's "
-            "operations, or write the gradient"
-        ).with_traceback(error.__traceback__) from error
+        error.add_note(
+            "without a method for the gradient a plugin gets tensors of PyTorch: use PyTorch's operations, "
+            "or write the gradient"
+        )
+        raise
 
 
 class _Function:
@@ -413,9 +432,10 @@ def _register(
     plugin: _Plugin,
     name: str | None,
     methods: list[str],
-    make: Callable[[dict[str, Any], dict[str, Any]], Any],
-    derivative: str | None = None,
+    make: Callable[[dict[str, Any], _Context], Any],
+    derivative: str = "",
 ) -> _Plugin:
+    """Registers a plugin with these methods. PyTorch stands in for its method `derivative`."""
     if not (inspect.isclass(plugin) or inspect.isfunction(plugin)):
         raise _onward.OnwardError(f"{kind}: expected a class or a function, found a {type(plugin).__name__}")
     name = name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", plugin.__name__).lower()
@@ -427,12 +447,16 @@ def _register(
         raise _onward.OnwardError(
             f"{kind} `{name}`: expected a docstring; its first line describes the plugin"
         )
-    by_torch = derivative is not None and not hasattr(plugin, derivative)
+    by_torch = derivative and not hasattr(plugin, derivative)
     if by_torch and importlib.util.find_spec("torch") is None:
         raise _onward.OnwardError(
             f"{kind} `{name}`: expected a `{derivative}`, since PyTorch, which would find it, is not installed"
         )
-    _onward.register(kind, name, about, plugin.__module__, _settings(kind, plugin), make)
+
+    def made(settings: dict[str, Any], shape: list[int], units: int | None, classes: int) -> Any:
+        return make(settings, _Context(tuple(shape), units, classes))
+
+    _onward.register(kind, name, about, plugin.__module__, _settings(kind, plugin), made)
     return plugin
 
 

@@ -128,13 +128,14 @@ class Run:
             raise _onward.OnwardError("the run has no folder: train it with `out`, or write it with `save`")
         del self._native  # it holds the folder
         try:
-            further = resume(folder, data, **settings)
+            self._become(resume(folder, data, **settings))
         except BaseException:
-            further = open_run(folder)
+            self._become(open_run(folder))
             raise
-        finally:
-            self._native, self.summary, self.events = further._native, further.summary, further.events
         return self
+
+    def _become(self, other: Run) -> None:
+        self._native, self.summary, self.events = other._native, other.summary, other.events
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -231,9 +232,9 @@ class Run:
     def to_torch(self, readout: str | None = None) -> torch.nn.Module:
         """The network as a PyTorch module: `module(x)` are the scores of a readout, `(N, C)`.
 
-        x: examples as `scores` takes them, as a tensor of 32-bit numbers or bytes. The module's parameters have
-        the names of the run's weights, with `_` for `.`; `from_torch` puts them back. Networks of the
-        architecture `progressive` with layers `dense` and `conv` can be turned into modules.
+        x: examples as `scores` takes them, as a tensor of 32-bit numbers or bytes. The module's
+        parameters have the names of the run's weights, with `_` for `.`; `from_torch` puts them back.
+        Networks of the architecture `progressive` with layers `dense` and `conv` can be modules.
         """
         from ._torch import module
 

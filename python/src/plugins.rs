@@ -63,9 +63,12 @@ impl Adapter {
 /// The error for what a plugin raised.
 fn fault(py: Python<'_>, called: &str, error: PyErr) -> Error {
     let place = place(py, &error).unwrap_or_default();
+    let notes = error.value(py).getattr("__notes__");
+    let notes: Vec<String> = notes.and_then(|notes| notes.extract()).unwrap_or_default();
+    let notes: String = notes.iter().map(|note| format!("; {note}")).collect();
     Error::Plugin {
         plugin: called.into(),
-        problem: format!("raised {error}{place}"),
+        problem: format!("raised {error}{place}{notes}"),
         cause: Some(Box::new(error)),
     }
 }
@@ -303,8 +306,8 @@ impl NegativeSampler for Sampler {
 /// Seeds of NumPy's generators are below this.
 const SEEDS: usize = 1 << 53;
 
-/// What is made when a plugin is built: a function of Python that takes its settings and
-/// its context.
+/// What is called when a plugin is built: a function of Python that takes its settings, the
+/// shape of its input, the width that is asked for, and the number of classes.
 struct Maker {
     make: Py<PyAny>,
     kind: &'static str,
@@ -315,17 +318,11 @@ struct Maker {
 impl Maker {
     fn make(&self, settings: &Table, context: &BuildContext) -> Result<Adapter> {
         let called = format!("{} {} (package {})", self.kind, self.name, self.package);
-        let facts = serde_json::json!({
-            "shape": context.input, "units": context.units, "classes": context.classes,
-            "example": context.example, "seed": context.seed,
-        });
         let made = Python::attach(|py| {
             let made = || {
-                let facts = py
-                    .import("json")?
-                    .call_method1("loads", (facts.to_string(),))?;
                 let settings = convert::to_python(py, &settings.clone().into())?;
-                Ok(self.make.bind(py).call1((settings, facts))?.unbind())
+                let arguments = (settings, &context.input, context.units, context.classes);
+                Ok(self.make.bind(py).call1(arguments)?.unbind())
             };
             made().map_err(|error| fault(py, &called, error))
         });

@@ -283,6 +283,24 @@ def test_pytorch_finds_gradients():
         def forward(self, x, variables):
             return torch.relu(x.flatten(1) @ variables["weight"])
 
+    @onward.goodness
+    def written_for_numpy(activity):
+        """The mean of the squares, with an operation of NumPy."""
+        return np.add.reduce(activity, axis=1)
+
+    class Odd(Exception):
+        def __init__(self, one, two):
+            super().__init__(f"{one} {two}")
+
+    @onward.goodness
+    def raises_oddly(activity):
+        """It raises an exception that cannot be made from one text."""
+        raise Odd("this", "that")
+
+    for name in ("written_for_numpy", "raises_oddly"):
+        with pytest.raises(onward.OnwardError, match="gets tensors of PyTorch") as found:
+            train(goodness=name)
+    assert isinstance(found.value.__cause__, Odd)
     onward.conformance("goodness", "squares_by_torch", verbose=False)
     onward.conformance("layer", "torch_dense", verbose=False)
     ours, theirs = train(goodness="squares_by_torch"), train(goodness="sum_squares", theta=0.0)
