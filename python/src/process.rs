@@ -49,6 +49,10 @@ pub fn remember(stop: &Arc<AtomicBool>) {
 /// threads that need it would abort the process.
 #[pyfunction]
 pub fn finish(py: Python<'_>) {
+    // A forked process has none of the threads that are counted.
+    if PROCESS.load(SeqCst) != std::process::id() {
+        return;
+    }
     for stop in STOPS.lock().unwrap_or_else(PoisonError::into_inner).iter() {
         if let Some(stop) = stop.upgrade() {
             stop.store(true, SeqCst);

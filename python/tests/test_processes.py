@@ -41,6 +41,21 @@ def trained(seed):
     return onward.train("progressive", seed=seed, **SMALL).error
 
 
+def test_a_process_that_was_forked_while_a_thread_trains_ends_at_once():
+    script = """
+import os, threading, time
+target = lambda: onward.train("progressive", data="digits", hidden=[30], epochs=100000, data__size=300, verbose=False)
+threading.Thread(target=target, daemon=True).start()
+time.sleep(1)
+start, child = time.time(), os.fork()
+if child:
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert time.time() - start < 5
+"""
+    done = python(script)
+    assert done.returncode == 0, done.stderr
+
+
 def test_processes_that_are_spawned_train():
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:

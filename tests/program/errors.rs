@@ -254,6 +254,16 @@ fn the_setting_preset_or_flag_that_was_meant_is_named() {
     }
 }
 
+/// A training that takes no time.
+const SMALL: [&str; 6] = [
+    "--set",
+    "data.size=100",
+    "--set",
+    "hidden=[10]",
+    "--epochs",
+    "1",
+];
+
 #[test]
 fn a_setting_without_an_effect_is_said() {
     let said = |arguments: &[&str]| {
@@ -262,8 +272,7 @@ fn a_setting_without_an_effect_is_said() {
         assert!(output.status.success(), "{arguments:?}: {message}");
         message
     };
-    let small = ["--set", "data.size=100", "--set", "hidden=[10]"];
-    let cafo = [&["--set", "goodness=cafo"], &small[..]].concat();
+    let cafo = [&["--set", "goodness=cafo"], &SMALL[..]].concat();
     let quiet = said(&cafo);
     assert!(!quiet.contains("no effect"), "{quiet}");
     for (set, expected) in [
@@ -289,15 +298,7 @@ fn a_setting_without_an_effect_is_said() {
     // A complete configuration repeats its run.
     let base = tempfile::tempdir().unwrap();
     let out = base.path().join("run");
-    let train = [
-        "train",
-        "progressive",
-        "--quiet",
-        "--epochs",
-        "1",
-        "--out",
-        str(&out),
-    ];
+    let train = ["train", "progressive", "--quiet", "--out", str(&out)];
     succeeds(&[&train, &cafo[..], &["--set", "loss=symmetric"]].concat());
     let again = said(&["--config", str(&out.join("config.toml"))]);
     assert!(!again.contains("no effect"), "{again}");
@@ -305,14 +306,6 @@ fn a_setting_without_an_effect_is_said() {
 
 #[test]
 fn the_parts_of_a_rule_name_each_other() {
-    let small = [
-        "--set",
-        "data.size=100",
-        "--set",
-        "hidden=[10]",
-        "--epochs",
-        "1",
-    ];
     let base = tempfile::tempdir().unwrap();
     let out = base.path().join("run");
     let train = ["train", "progressive", "--quiet", "--out", str(&out)];
@@ -330,7 +323,7 @@ fn the_parts_of_a_rule_name_each_other() {
             "--set sampler=pairs",
         ),
     ] {
-        let message = fails(2, &[&train, &small[..], sets].concat());
+        let message = fails(2, &[&train, &SMALL[..], sets].concat());
         assert!(message.contains(expected), "{message}");
     }
 }
@@ -374,16 +367,8 @@ fn a_folder_that_is_no_run_is_said() {
 fn names_of_folders_are_shown_safely() {
     let base = tempfile::tempdir().unwrap();
     let out = base.path().join("a\u{1b}[31m");
-    let small = [
-        "--set",
-        "data.size=100",
-        "--set",
-        "hidden=[10]",
-        "--epochs",
-        "1",
-    ];
     let train = ["train", "progressive", "--quiet", "--out", str(&out)];
-    let printed = succeeds(&[&train, &small[..]].concat());
+    let printed = succeeds(&[&train, &SMALL[..]].concat());
     assert!(printed.contains("a\\u{1b}[31m"), "{printed}");
     assert!(!printed.contains('\u{1b}'), "{printed:?}");
 }
