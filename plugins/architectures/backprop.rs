@@ -3,21 +3,31 @@
 use onward_core::candle_core::{Tensor, Var, D};
 use onward_core::candle_nn::Init;
 use onward_core::contract::head;
-use onward_core::kernels::log_softmax;
+use onward_core::kernels::{log_softmax, matmul};
 use onward_core::optim::{Algorithm, OptimiserSpec, Schedule, Span};
 use onward_core::plugin::preset::Preset;
 use onward_core::settings::Settings;
 use onward_core::{
-    Architecture, Batch, Block, BuildContext, Error, GoodnessFn, Input, LocalLayer, Loss,
+    Architecture, Batch, Block, BuildContext, Error, GoodnessFn, Grade, Input, LocalLayer, Loss,
     NegativeSampler, Net, Normalise, Objective, Optimiser, Readout, Result, Role, Rule, Step,
     StepReport, Targets, Values,
 };
 
+onward_core::choices! {
+    /// What predicts the class.
+    pub enum Classifiers {
+        /// One softmax on all layers: `log softmax(Σₗ norm(aₗ)·Wₗ)`.
+        Joint = "joint",
+        /// A softmax on each layer, `log softmax(norm(aₗ)·Wₗ)`: the loss is the mean of
+        /// their cross-entropies, and the last one predicts (deep supervision).
+        Each = "each",
+    }
+}
+
 onward_core::settings! {
     /// A baseline, not a forward-only rule: stacked rectified layers, each output
-    /// normalised, all of them concatenated into a softmax,
-    /// `log softmax(Σₗ norm(aₗ)·Wₗ)`, trained end to end by backpropagation with the
-    /// cross-entropy.
+    /// normalised, with a softmax on all of them or on each, trained end to end by
+    /// backpropagation with the cross-entropy.
     ///
     /// It is the network that `nlp` and `progressive` train locally. The inputs are the
     /// sampler's neutral views, which contain no label with the sampler `plain`; tokens
@@ -26,12 +36,15 @@ onward_core::settings! {
     ///
     /// # Reference
     /// Rumelhart, Hinton, Williams, "Learning representations by back-propagating
-    /// errors", 1986 (Nature 323).
+    /// errors", 1986 (Nature 323). A classifier for each layer: Lee et al.,
+    /// "Deeply-Supervised Nets", 2015 (<https://arxiv.org/abs/1409.5185>).
     pub struct Backprop {
         /// The width of each layer, starting at the first.
         hidden: Vec<usize> = vec![1000; 3], in 1..=1_000_000;
         /// The normalisation of the input and of every activity.
         normalise: Normalise = Normalise::MeanSquare;
+        /// What predicts the class.
+        classifiers: Classifiers = Classifiers::Joint;
         .. optimiser: OptimiserSpec = OptimiserSpec {
             optimiser: Algorithm::Adam,
             lr: 0.0001,
@@ -42,25 +55,40 @@ onward_core::settings! {
     }
 }
 
-const PRESETS: &[Preset] = &[Preset {
-    name: "adam",
-    about: "three layers of 1000 units, Adam with a constant learning rate",
-    settings: r#"
-        data = "digits"
-        sampler = "plain"
-        epochs = 5
-        batch = 100
-    "#,
-}];
+const PRESETS: &[Preset] = &[
+    Preset {
+        name: "adam",
+        about: "three layers of 1000 units, Adam with a constant learning rate",
+        settings: r#"
+            data = "digits"
+            sampler = "plain"
+            epochs = 5
+            batch = 100
+        "#,
+    },
+    Preset {
+        name: "deep_supervision",
+        about: "the same with a classifier for each layer (Lee et al. 2015)",
+        settings: r#"
+            data = "digits"
+            sampler = "plain"
+            epochs = 5
+            batch = 100
+            classifiers = "each"
+        "#,
+    },
+];
 
-/// The whole network as one layer; its activity is the logits, `(B, C)`.
 /// The most layers: the backward pass of candle calls itself once for each operation.
 const DEEPEST: usize = 1000;
 
+/// The whole network as one layer. Its activity is the logits of its classifiers, one
+/// after the other: `(B, C)` or, with one for each layer, `(B, L·C)`.
 struct Whole {
     layers: Vec<[Var; 2]>,
     heads: Vec<Var>,
     normalise: Normalise,
+    classifiers: Classifiers,
 }
 
 impl Whole {
@@ -92,6 +120,7 @@ impl Whole {
             layers,
             heads,
             normalise: settings.normalise,
+            classifiers: settings.classifiers,
         })
     }
 
@@ -109,26 +138,25 @@ impl LocalLayer for Whole {
     fn forward(&self, input: &Input, _step: &Step) -> Result<Tensor> {
         let input = input.clone().normalised(self.normalise)?;
         let mut activity: Option<Tensor> = None;
-        let mut logits: Option<Tensor> = None;
+        let mut votes = Vec::new();
         for ([weight, bias], head) in self.layers.iter().zip(&self.heads) {
             let sum = match &activity {
-                Some(below) => below.matmul(weight)?,
+                Some(below) => matmul(below, weight)?,
                 None => first(&input, weight)?,
             };
             let above = self.normalised(&sum.broadcast_add(bias)?.relu()?)?;
-            let votes = above.matmul(head)?;
-            logits = Some(match logits {
-                None => votes,
-                Some(logits) => (logits + votes)?,
-            });
+            votes.push(matmul(&above, head)?);
             activity = Some(above);
         }
-        logits.ok_or_else(|| {
-            Error::unfit(
-                "backprop",
-                "found no layer in `hidden`, expected at least one",
-            )
-        })
+        let mut rest = votes.iter();
+        let Some(first) = rest.next() else {
+            let problem = "found no layer in `hidden`, expected at least one";
+            return Err(Error::unfit("backprop", problem));
+        };
+        match self.classifiers {
+            Classifiers::Joint => rest.try_fold(first.clone(), |sum, votes| Ok((sum + votes)?)),
+            Classifiers::Each => Ok(Tensor::cat(&votes, 1)?),
+        }
     }
 }
 
@@ -149,7 +177,7 @@ fn first(input: &Input, weight: &Var) -> Result<Tensor> {
             } => (picked(&rows, index, *classes)? * *strength)?,
             dense => {
                 let matrix = dense.to_matrix(weight.dtype(), weight.device())?;
-                matrix.contiguous()?.matmul(&rows)?
+                matmul(&matrix, &rows)?
             }
         };
         let product = match &part.scale {
@@ -178,16 +206,37 @@ fn picked(rows: &Tensor, index: &Tensor, classes: usize) -> Result<Tensor> {
         .sum(1)?)
 }
 
-/// The logits as a goodness, with a column per class.
-struct Logits(usize);
+/// The logits of the last classifier as a goodness, with a column per class.
+struct Logits {
+    classes: usize,
+}
 
 impl GoodnessFn for Logits {
     fn goodness(&self, activity: &Tensor) -> Result<Tensor> {
-        Ok(activity.clone())
+        let first = activity.dim(1)? - self.classes;
+        Ok(activity.narrow(1, first, self.classes)?)
     }
 
     fn classes(&self) -> Option<usize> {
-        Some(self.0)
+        Some(self.classes)
+    }
+
+    /// The mean loss of all classifiers.
+    fn grade(&self, activity: &Tensor, targets: &Targets, objective: &Objective) -> Result<Grade> {
+        let (rows, columns) = activity.dims2()?;
+        let classifiers = columns / self.classes;
+        let labels = targets.labels()?.iter();
+        let labels = labels.flat_map(|&label| std::iter::repeat_n(label, classifiers));
+        let targets = targets.clone().with_labels(Some(labels.collect()));
+        let logits = activity.reshape((rows * classifiers, self.classes))?;
+        let (loss, upstream) = objective.grade(&logits, 0., &targets)?;
+        Ok(Grade {
+            loss,
+            gradient: Some(upstream.reshape((rows, columns))?),
+            goodness: Some(self.goodness(activity)?),
+            upstream: None,
+            own: None,
+        })
     }
 }
 
@@ -199,7 +248,8 @@ impl Baseline {
     fn new(settings: &Backprop, context: &BuildContext) -> Result<Self> {
         let place = context.scope("net");
         let layer = Box::new(Whole::new(settings, &place)?);
-        let goodness = Box::new(Logits(context.classes));
+        let classes = context.classes;
+        let goodness = Box::new(Logits { classes });
         let objective = Objective {
             loss: Loss::CrossEntropy,
             ..Objective::default()
@@ -250,8 +300,9 @@ impl Architecture for Baseline {
         _readout: &Readout,
         step: &Step,
     ) -> Result<Tensor> {
-        let logits = self.net.blocks[0].forward(&sampler.neutral(batch)?, step)?;
-        log_softmax(&logits.detach())
+        let block = &self.net.blocks[0];
+        let activity = block.forward(&sampler.neutral(batch)?, step)?;
+        log_softmax(&block.goodness(&activity.detach())?.contiguous()?)
     }
 
     fn net(&self) -> &Net {

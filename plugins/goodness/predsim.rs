@@ -239,7 +239,7 @@ fn of_pairs(x: &Tensor, labels: &[u32], classes: usize) -> Result<(Tensor, Tenso
     let error = (kernels::matmul_transposed(u, u)? - similarities(labels, classes, x)?)?;
     let loss = error.sqr()?.mean_all()?;
     let pairs = labels.len() as f64;
-    let delta = (error * (4. / (pairs * pairs)))?.matmul(u)?;
+    let delta = kernels::matmul(&(error * (4. / (pairs * pairs)))?, u)?;
     Ok((loss, directions.gradient(&delta)?))
 }
 

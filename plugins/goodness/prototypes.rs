@@ -77,9 +77,9 @@ impl Goodness {
     fn gradients(&self, activity: &Tensor, upstream: &Tensor) -> Result<[Tensor; 2]> {
         let embedded = self.embedded(activity)?;
         let upstream = (upstream * self.scale)?;
-        let of_directions = upstream.matmul(&directions(&self.prototypes)?)?;
+        let of_directions = kernels::matmul(&upstream, &directions(&self.prototypes)?)?;
         let of_prototypes = upstream.t()?.contiguous()?;
-        let of_prototypes = of_prototypes.matmul(&directions(&embedded)?)?;
+        let of_prototypes = kernels::matmul(&of_prototypes, &directions(&embedded)?)?;
         Ok([
             Normalise::UnitLength.gradient(&embedded, &of_directions)?,
             Normalise::UnitLength.gradient(&self.prototypes, &of_prototypes)?,

@@ -78,8 +78,8 @@ impl LocalLayer for Layer {
         }
         let rows = rows(lesson.input)?.contiguous()?;
         let labels = kernels::one_hot(lesson.targets.labels()?, self.classes, &rows)?;
-        let of_input = rows.matmul(&self.of_input)?.sign()?;
-        let targets = (of_input + labels.matmul(&self.of_label)?.sign()?)?;
+        let of_input = kernels::matmul(&rows, &self.of_input)?.sign()?;
+        let targets = (of_input + kernels::matmul(&labels, &self.of_label)?.sign()?)?;
         self.map.add(&rows, &targets)
     }
 

@@ -68,7 +68,7 @@ impl NegativeSampler for Modulation {
         let (rows, log) = (batch.rows(), prediction.log_probabilities()?);
         let one_hot = kernels::one_hot(batch.labels()?, log.dim(1)?, log)?;
         let error = (log.exp()? - one_hot)?.to_dtype(rows.dtype())?;
-        let modulated = (rows + error.matmul(&self.projection)?)?;
+        let modulated = (rows + kernels::matmul(&error, &self.projection)?)?;
         let both = Input::stacked(Tensor::cat(&[rows, &modulated.detach()], 0)?, 2)?;
         Views::new(both, TWO_PASSES.to_vec())
     }

@@ -225,12 +225,9 @@ fn seconds(text: &str) -> Result<f64, String> {
 fn known(all: bool) -> Result<Vec<Method>> {
     let mut methods = Vec::new();
     for info in registry::infos(<dyn Architecture>::KIND)? {
-        let presets = info.presets();
-        // The first of its own is the default.
-        let default = info.own_presets.len().min(1);
-        let presets = presets.iter().skip(default).filter(|_| all);
-        methods.push(Method::named(info.name, Vec::new()));
-        methods.extend(presets.map(|preset| Method::with_preset(info.name, preset.name)));
+        let of_architecture = Method::all_of(info);
+        let count = if all { of_architecture.len() } else { 1 };
+        methods.extend(of_architecture.into_iter().take(count));
     }
     Ok(methods)
 }

@@ -1,23 +1,24 @@
-//! Counts and times matrix products, for `onward bench`.
+//! Counts matrix products, and times them for `onward bench`.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant};
 
 use super::gemm::{product, Matrix};
 
-static IS_ON: AtomicBool = AtomicBool::new(false);
+static IS_TIMED: AtomicBool = AtomicBool::new(false);
 static MULTIPLY_ADDS: AtomicU64 = AtomicU64::new(0);
 static NANOSECONDS: AtomicU64 = AtomicU64::new(0);
 
-/// What the matrix products of this process have cost since [`start`].
+/// What the matrix products of this process have cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Work {
     /// The multiplications, each with an addition: `m·k·n` for a product of `(m, k)` and
     /// `(k, n)`. Rows that are left out since their gradient is zero do not count, nor do
     /// rows of a weight that one-hot inputs pick, local fields with few units, and
-    /// candle's own products.
+    /// products that a plugin leaves to candle.
     pub multiply_adds: u64,
-    /// The sum of the times of all threads.
+    /// The sum of the times of all threads, since [`start`].
     pub time: Duration,
 }
 
@@ -31,9 +32,48 @@ impl Work {
     }
 }
 
-/// Begins to count, for the whole process.
+/// Counts the multiplications of one training.
+pub(crate) struct Account {
+    before: u64,
+    /// The number of trainings that had begun, this one included.
+    begun: u64,
+    is_alone: bool,
+}
+
+static BEGUN: AtomicU64 = AtomicU64::new(0);
+static RUNNING: AtomicU64 = AtomicU64::new(0);
+
+impl Account {
+    pub fn open() -> Self {
+        Self {
+            begun: BEGUN.fetch_add(1, SeqCst) + 1,
+            is_alone: RUNNING.fetch_add(1, SeqCst) == 0,
+            before: so_far().multiply_adds,
+        }
+    }
+
+    /// The multiplications since it was opened. `None` if another training of the process
+    /// ran meanwhile, whose multiplications would be among them.
+    pub fn close(self) -> Option<u64> {
+        let is_alone = self.is_alone && BEGUN.load(SeqCst) == self.begun;
+        is_alone.then(|| so_far().multiply_adds - self.before)
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        RUNNING.fetch_sub(1, SeqCst);
+    }
+}
+
+/// Begins to time products, for the whole process.
 pub(crate) fn start() {
-    IS_ON.store(true, Relaxed);
+    IS_TIMED.store(true, Relaxed);
+}
+
+/// Adds to the multiplications.
+pub(super) fn note(multiply_adds: u64) {
+    MULTIPLY_ADDS.fetch_add(multiply_adds, Relaxed);
 }
 
 /// What was counted so far.
@@ -47,13 +87,13 @@ pub(crate) fn so_far() -> Work {
 /// Does the work of `[m, k, n]` multiplications, and counts them.
 #[inline(always)]
 pub(super) fn count(sizes: [usize; 3], work: impl FnOnce()) {
-    if !IS_ON.load(Relaxed) {
+    note(sizes.iter().map(|&size| size as u64).product());
+    if !IS_TIMED.load(Relaxed) {
         return work();
     }
     let start = Instant::now();
     work();
     NANOSECONDS.fetch_add(start.elapsed().as_nanos() as u64, Relaxed);
-    MULTIPLY_ADDS.fetch_add(sizes.iter().map(|&size| size as u64).product(), Relaxed);
 }
 
 /// The operations per second, two for each multiplication with its addition, of the best
@@ -76,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn multiplications_are_counted_once_it_has_started() {
+    fn multiplications_are_counted_and_timed() {
         let ones = vec![1f32; 64 * 64];
         let (a, b) = (
             Matrix::of_rows(&ones, 3, 5, 5),
@@ -88,5 +128,12 @@ mod tests {
         // Other tests multiply at the same time.
         assert!(so_far().since(before).multiply_adds >= 3 * 5 * 7);
         assert!(so_far().time > before.time);
+    }
+
+    #[test]
+    fn trainings_at_the_same_time_are_not_counted() {
+        let outer = Account::open();
+        let inner = Account::open();
+        assert_eq!((inner.close(), outer.close()), (None, None));
     }
 }

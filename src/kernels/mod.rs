@@ -23,7 +23,9 @@ mod cpu;
 pub(crate) mod cuda;
 mod deviations;
 mod directions;
+pub(crate) mod energy;
 pub(crate) mod gemm;
+mod matmul;
 pub(crate) mod memory;
 pub(crate) mod meter;
 pub(crate) mod normal_equations;
@@ -37,6 +39,7 @@ use rand_chacha::ChaCha8Rng;
 pub use channel_stats::{channel_sums, standardised_relu, ChannelStats};
 pub use deviations::Deviations;
 pub use directions::Directions;
+pub use matmul::matmul;
 
 pub(crate) use cpu::add;
 pub(crate) use rows::{for_rows, is_fast, with_rows, with_values, with_values_mut, Rows};

@@ -56,7 +56,7 @@ impl LeastSquares {
     /// Errors of candle.
     pub fn forward(&self, rows: &Tensor) -> Result<Tensor> {
         let inputs = self.map.dim(0)? - 1;
-        let product = rows.contiguous()?.matmul(&self.map.narrow(0, 0, inputs)?)?;
+        let product = kernels::matmul(rows, &self.map.narrow(0, 0, inputs)?)?;
         Ok(product.broadcast_add(&self.map.narrow(0, inputs, 1)?)?)
     }
 
@@ -85,7 +85,7 @@ impl LeastSquares {
         let rows = rows.to_dtype(dtype)?;
         let rows = Tensor::cat(&[&rows, &rows.narrow(1, 0, 1)?.ones_like()?], 1)?;
         normal_equations::add_squares(&self.squares, &rows)?;
-        let products = rows.t()?.matmul(&targets.to_dtype(dtype)?)?;
+        let products = kernels::matmul(&rows.t()?, &targets.to_dtype(dtype)?)?;
         normal_equations::add(&self.products, &products)
     }
 

@@ -199,7 +199,7 @@ impl Linear {
             let width = part.values.width()?;
             let rows = weight.narrow(0, first, width)?;
             let values = part.values.to_matrix(dtype, device)?;
-            let mut product = values.contiguous()?.matmul(&rows)?;
+            let mut product = kernels::matmul(&values, &rows)?;
             if product.dim(0)? != input.rows() {
                 product = product.repeat((input.views(), 1))?;
             }

@@ -61,8 +61,8 @@ fn orthogonal(matrix: &Tensor) -> Result<Tensor> {
     let [a, b, c] = COEFFICIENTS;
     for _ in 0..REPETITIONS {
         let square = kernels::matmul_transposed(&x, &x)?;
-        let polynomial = ((&square * b)? + (square.matmul(&square)? * c)?)?;
-        x = ((&x * a)? + polynomial.matmul(&x)?)?;
+        let polynomial = ((&square * b)? + (kernels::matmul(&square, &square)? * c)?)?;
+        x = ((&x * a)? + kernels::matmul(&polynomial, &x)?)?;
     }
     Ok(if is_high { x.t()?.contiguous()? } else { x })
 }

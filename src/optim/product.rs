@@ -8,7 +8,7 @@ use super::picked_rows::Scatter;
 use crate::error::Result;
 use crate::flow::input::Values;
 use crate::kernels::gemm::{accumulate, Matrix};
-use crate::kernels::{add, is_fast, with_rows};
+use crate::kernels::{add, is_fast, matmul, with_rows};
 
 /// A matrix product in a gradient: `valuesᵀ · delta`, for the rows of the weight by which
 /// `values` were multiplied.
@@ -32,7 +32,7 @@ impl Product {
             .to_matrix(dtype, self.delta.own().device())?
             .t()?
             .contiguous()?;
-        Ok(matrix.matmul(&self.delta.whole()?.contiguous()?)?)
+        matmul(&matrix, &self.delta.whole()?)
     }
 
     /// Computes `dst ← keep·dst + factor·valuesᵀ·delta`, then calls `finish` with each

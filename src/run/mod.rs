@@ -3,6 +3,7 @@
 mod assemble;
 mod builder;
 mod checkpoint;
+mod cost;
 mod device;
 mod embedded;
 mod evaluate;

@@ -153,6 +153,9 @@ pub struct Summary {
     pub seed: u64,
     /// The number of complete epochs.
     pub epochs: usize,
+    /// The number of training examples. Runs of older versions do not have it.
+    #[serde(default)]
+    pub training_examples: usize,
     /// The number of parameters, those of frozen layers included.
     pub parameters: usize,
     /// Wall-clock time of training, evaluation and writing; for a resumed run, since it
@@ -160,6 +163,19 @@ pub struct Summary {
     pub seconds: f64,
     /// Mean wall-clock time of an epoch, without evaluation.
     pub seconds_per_epoch: f64,
+    /// The multiplications, each with an addition, of the matrix products of training,
+    /// for one example, all its views included: the mean since the run was started or
+    /// resumed. `None` if they are not known: on a device of Apple, or if another run of
+    /// the process trained at the same time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub multiply_adds_per_example: Option<u64>,
+    /// The mean energy of the machine's processors in an epoch, in joules, without
+    /// evaluation, where the machine tells it. That of other programs is included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processor_joules_per_epoch: Option<f64>,
+    /// The same of the GPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_joules_per_epoch: Option<f64>,
     /// The peak memory of the process, where the system reports it (Linux).
     pub peak_memory_mb: Option<f64>,
     /// The number of threads.
@@ -220,9 +236,13 @@ mod tests {
             data: "b".into(),
             seed: 1,
             epochs: 2,
+            training_examples: 7,
             parameters: 3,
             seconds: 0.1,
             seconds_per_epoch: 0.05,
+            multiply_adds_per_example: Some(6),
+            processor_joules_per_epoch: None,
+            gpu_joules_per_epoch: Some(0.5),
             peak_memory_mb: None,
             threads: 2,
             device: "CPU, 2 threads".into(),

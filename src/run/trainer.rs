@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::checkpoint::Sums;
+use super::cost::Cost;
 use super::device;
 use super::observe::metrics::Metrics;
 use super::observe::{Event, Observer};
@@ -31,12 +32,13 @@ impl Run {
     pub(super) fn train_and_evaluate(&mut self, observer: &mut dyn Observer) -> Result<Summary> {
         let started = Instant::now();
         let (first, last) = (self.epoch, self.epochs());
-        let training = self.train(last, observer)?;
+        let cost = self.train(last, observer)?;
         let (validation, test) = rayon::scope(|_| self.final_evaluation(observer))?;
         self.chosen = Some(test.readout.clone());
         let net = self.architecture.net();
         let learns = net.blocks.iter().any(|block| !block.span().is_empty());
         let settings = &self.config.run;
+        let trained = self.epoch.saturating_sub(first).max(1) as f64;
         let summary = Summary {
             architecture: self.config.architecture.clone(),
             data: settings
@@ -46,6 +48,7 @@ impl Run {
                 .unwrap_or_default(),
             seed: settings.seed,
             epochs: self.epoch,
+            training_examples: self.data.train.len(),
             parameters: self
                 .vars
                 .learned()
@@ -53,7 +56,10 @@ impl Run {
                 .map(|(_, var)| var.elem_count())
                 .sum(),
             seconds: started.elapsed().as_secs_f64(),
-            seconds_per_epoch: training / self.epoch.saturating_sub(first).max(1) as f64,
+            seconds_per_epoch: cost.seconds / trained,
+            multiply_adds_per_example: cost.multiply_adds_per_example(),
+            processor_joules_per_epoch: cost.energy().processors.map(|joules| joules / trained),
+            gpu_joules_per_epoch: cost.energy().gpu.map(|joules| joules / trained),
             peak_memory_mb: memory::peak_mb(),
             threads: rayon::current_num_threads(),
             device: device::describe(&self.device),
@@ -72,11 +78,12 @@ impl Run {
         Ok(summary)
     }
 
-    /// Trains until `last` epochs are complete or `patience` runs out; returns the seconds that the steps took.
+    /// Trains until `last` epochs are complete or `patience` runs out; returns what the
+    /// steps have cost.
     ///
     /// The loop runs on a thread of the pool that does the arithmetic. Called from
     /// another thread, each of the many small operations would cost a switch of threads.
-    pub(super) fn train(&mut self, last: usize, observer: &mut dyn Observer) -> Result<f64> {
+    pub(super) fn train(&mut self, last: usize, observer: &mut dyn Observer) -> Result<Cost> {
         rayon::scope(|_| {
             let epochs = self.epochs();
             let steps = self.steps_per_epoch();
@@ -99,18 +106,18 @@ impl Run {
                 steps,
                 tokens: self.tokens_per_epoch(),
             });
-            let mut training = 0.;
+            let mut cost = Cost::new(&self.device);
             self.stored = self.data.train.on_device(&self.device)?;
             self.catch_up()?;
             let had_stalled = self.has_stalled();
             while self.epoch < last.min(epochs) && !self.has_stalled() {
-                training += self.train_epoch(self.epoch, observer)?;
+                self.train_epoch(self.epoch, &mut cost, observer)?;
                 self.evaluate_epoch(observer)?;
             }
             if self.has_stalled() && !had_stalled {
                 self.checkpoint(observer)?; // so that a resumed run knows
             }
-            Ok(training)
+            Ok(cost)
         })
     }
 
@@ -120,8 +127,13 @@ impl Run {
         is_text.then(|| self.data.train.len() * spec.positions)
     }
 
-    /// Trains one epoch, or the rest of it; returns the seconds that the steps took.
-    fn train_epoch(&mut self, epoch: usize, observer: &mut dyn Observer) -> Result<f64> {
+    /// Trains one epoch, or the rest of it.
+    fn train_epoch(
+        &mut self,
+        epoch: usize,
+        cost: &mut Cost,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
         let settings = self.config.run.clone();
         let (epochs, steps) = (self.epochs(), self.steps_per_epoch());
         let examples = self.data.train.len();
@@ -136,7 +148,8 @@ impl Run {
         if done == 0 {
             self.tally = Tally::default();
         }
-        let (clock, mut looked) = (Instant::now(), Instant::now());
+        let (lap, mut looked) = (cost.begin(), Instant::now());
+        let mut trained = 0;
         for indices in order.chunks(settings.batch.min(examples)).skip(done) {
             let step = self.step_of(epoch);
             let augment = Augment {
@@ -149,6 +162,7 @@ impl Run {
             let reports = self.architecture.learn(&batch, &*self.sampler, &step)?;
             self.tally.add(&reports)?;
             let examples = indices.len();
+            trained += examples;
             observer.on(&Event::Stepped {
                 step: &step,
                 examples,
@@ -157,6 +171,7 @@ impl Run {
             self.step += 1;
             if looked.elapsed() >= LOOK {
                 self.check(&self.tally.means()?)?;
+                cost.look();
                 looked = Instant::now();
             }
             if self.step == ((epoch + 1) * steps) as u64 {
@@ -172,7 +187,7 @@ impl Run {
         }
         // On a GPU this waits for the last step.
         let reports = self.tally.means()?;
-        let seconds = clock.elapsed().as_secs_f64();
+        let seconds = cost.end(lap, trained);
         self.check(&reports)?;
         self.epoch = epoch + 1;
         observer.on(&Event::EpochEnded {
@@ -182,8 +197,7 @@ impl Run {
             reports: &reports,
         });
         self.checkpoint(observer)?;
-        self.stop_if_asked()?;
-        Ok(seconds)
+        self.stop_if_asked()
     }
 
     /// Refuses means that are not finite. On a GPU, a block does not look at its own

@@ -33,6 +33,7 @@ mod prototypes;
 mod scff;
 mod shortcuts;
 mod softhebb;
+mod supervision;
 mod trifecta;
 
 use onward::candle_core::{DType, Device, Shape, Tensor};

@@ -18,7 +18,8 @@ pub(in crate::cli) struct Compare {
     methods: Vec<Method>,
     #[command(flatten)]
     many: Many,
-    /// Leave out the baselines: backpropagation, and random layers with a trained head.
+    /// Leave out the baselines: backpropagation with one classifier and with one for each
+    /// layer, and random layers with a trained head.
     #[arg(long)]
     no_baselines: bool,
     /// Also evaluate a probe on each layer: ridge regression from its activity, on the

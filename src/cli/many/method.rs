@@ -39,9 +39,9 @@ enum Source {
 }
 
 impl Method {
-    /// What every table of methods should have beside them: backpropagation, and random
-    /// layers with a trained head, both with their default presets. The random layers are
-    /// those of the architecture of the first method that can be frozen.
+    /// What every table of methods should have beside them: backpropagation with all its
+    /// presets, and random layers with a trained head. The random layers are those of the
+    /// architecture of the first method that can be frozen.
     ///
     /// # Errors
     /// [`Error::DuplicatePlugin`](crate::Error::DuplicatePlugin).
@@ -51,7 +51,7 @@ impl Method {
         let mut baselines = Vec::new();
         for info in registry::infos(kind)? {
             if facts::of(info).class == backpropagation {
-                baselines.push(Self::named(info.name, Vec::new()));
+                baselines.extend(Self::all_of(info));
             }
         }
         let can_be_frozen = |method: &&Self| {
@@ -68,8 +68,19 @@ impl Method {
         Ok(baselines)
     }
 
-    /// An architecture with a preset.
-    pub fn with_preset(architecture: &str, preset: &str) -> Self {
+    /// An architecture with its default preset, and with each of the others.
+    pub fn all_of(info: &registry::Info) -> Vec<Self> {
+        let presets = info.presets();
+        // The first of its own is the default.
+        let default = info.own_presets.len().min(1);
+        let others = presets.iter().skip(default);
+        let others = others.map(|preset| Self::with_preset(info.name, preset.name));
+        std::iter::once(Self::named(info.name, Vec::new()))
+            .chain(others)
+            .collect()
+    }
+
+    fn with_preset(architecture: &str, preset: &str) -> Self {
         Self {
             label: format!("{architecture}:{preset}"),
             source: Source::Named {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use serde::Serialize;
+use serde_json::Value as Json;
 
 use super::Cell;
 use crate::cli::output::csv_line;
@@ -18,11 +19,51 @@ pub(super) struct Entry {
     pub method: String,
     #[serde(flatten)]
     row: Row,
-    parameters: Option<u64>,
-    seconds_per_epoch: Option<f64>,
-    peak_memory_mb: Option<f64>,
+    #[serde(flatten)]
+    cost: Cost,
     /// The errors of a probe on each layer, if they were asked for.
     pub layers: Vec<f64>,
+}
+
+/// What a run has cost, where it is known.
+#[derive(Clone, Default, Serialize)]
+struct Cost {
+    parameters: Option<f64>,
+    /// The multiplications, each with an addition, of training for one example.
+    multiply_adds_per_example: Option<f64>,
+    seconds_per_epoch: Option<f64>,
+    peak_memory_mb: Option<f64>,
+    /// The energy of the processors and the GPU in an epoch.
+    joules_per_epoch: Option<f64>,
+}
+
+impl Cost {
+    fn of(summary: &Json) -> Self {
+        let number = |key: &str| summary[key].as_f64();
+        let joules = ["processor_joules_per_epoch", "gpu_joules_per_epoch"].map(number);
+        Self {
+            parameters: number("parameters"),
+            multiply_adds_per_example: number("multiply_adds_per_example"),
+            seconds_per_epoch: number("seconds_per_epoch"),
+            peak_memory_mb: number("peak_memory_mb"),
+            joules_per_epoch: joules.into_iter().flatten().reduce(|a, b| a + b),
+        }
+    }
+
+    /// The means, each over the runs that have it.
+    fn mean(runs: &[&Entry]) -> Self {
+        let mean = |of: fn(&Self) -> Option<f64>| {
+            let values: Vec<f64> = runs.iter().filter_map(|run| of(&run.cost)).collect();
+            (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+        };
+        Self {
+            parameters: mean(|cost| cost.parameters),
+            multiply_adds_per_example: mean(|cost| cost.multiply_adds_per_example),
+            seconds_per_epoch: mean(|cost| cost.seconds_per_epoch),
+            peak_memory_mb: mean(|cost| cost.peak_memory_mb),
+            joules_per_epoch: mean(|cost| cost.joules_per_epoch),
+        }
+    }
 }
 
 impl Entry {
@@ -37,12 +78,12 @@ impl Entry {
         row.data = cell.data.clone();
         row.seed = Some(cell.seed.into());
         let summary = summary::read(&cell.folder.join(SUMMARY)).unwrap_or_default();
-        let number = |key: &str| summary[key].as_f64().filter(|_| row.problem.is_none());
         Self {
             method: cell.method.clone(),
-            parameters: summary["parameters"].as_u64(),
-            seconds_per_epoch: number("seconds_per_epoch"),
-            peak_memory_mb: number("peak_memory_mb"),
+            cost: match row.problem {
+                None => Cost::of(&summary),
+                Some(_) => Cost::default(),
+            },
             layers: Vec::new(),
             row,
         }
@@ -61,7 +102,7 @@ impl Entry {
             None => format!(
                 "{test}validation {}, {:.1} s per epoch",
                 word(row.validation),
-                self.seconds_per_epoch.unwrap_or(f64::NAN)
+                self.cost.seconds_per_epoch.unwrap_or(f64::NAN)
             ),
         }
     }
@@ -78,9 +119,9 @@ pub(super) struct Group<'a> {
     test: Option<Spread>,
     /// Validation may have chosen another readout for another seed.
     readout: String,
-    parameters: Option<u64>,
-    seconds_per_epoch: Option<f64>,
-    peak_memory_mb: Option<f64>,
+    epochs: Option<u64>,
+    #[serde(flatten)]
+    cost: Cost,
     /// The mean errors of a probe on each layer.
     layers: Vec<f64>,
     /// Of the runs without a result.
@@ -139,10 +180,6 @@ fn group<'a>(runs: Vec<&'a Entry>) -> Group<'a> {
         .copied()
         .filter(|run| run.row.problem.is_none())
         .collect();
-    let mean = |of: &dyn Fn(&Entry) -> Option<f64>| {
-        let values: Vec<f64> = done.iter().filter_map(|run| of(run)).collect();
-        (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
-    };
     let spread = |of: &dyn Fn(&Row) -> Option<Measure>| {
         let measures: Vec<_> = done.iter().map(|run| of(&run.row)).collect();
         statistics(measures.into_iter())
@@ -169,9 +206,8 @@ fn group<'a>(runs: Vec<&'a Entry>) -> Group<'a> {
             names.dedup();
             names.join(", ")
         },
-        parameters: done.first().and_then(|run| run.parameters),
-        seconds_per_epoch: mean(&|run| run.seconds_per_epoch),
-        peak_memory_mb: mean(&|run| run.peak_memory_mb),
+        epochs: done.first().and_then(|run| run.row.epochs),
+        cost: Cost::mean(&done),
         layers: mean_of_layers(&done),
         problems: runs
             .iter()
@@ -191,18 +227,24 @@ fn mean_of_layers(runs: &[&Entry]) -> Vec<f64> {
         .collect()
 }
 
-const HEADINGS: [&str; 10] = [
+/// The columns of a table. Those that are empty in all rows are left out.
+const HEADINGS: [&str; 13] = [
     "method",
     "rule",
     "seeds",
+    "epochs",
     "validation",
     "test",
     "readout",
     "layers",
     "parameters",
+    "MACs",
     "s/epoch",
+    "J/epoch",
     "MB",
 ];
+
+const EMPTY: &str = "–";
 
 impl Group<'_> {
     /// Whether all seeds have a validation result.
@@ -210,42 +252,60 @@ impl Group<'_> {
         self.validation.is_some() && self.problems.is_empty()
     }
 
-    fn cells(&self) -> [String; 10] {
-        let rounded = |number: Option<f64>, digits: usize| {
-            number.map_or("–".into(), |number| format!("{number:.digits$}"))
-        };
-        let seconds = self.seconds_per_epoch;
+    fn cells(&self) -> [String; HEADINGS.len()] {
+        let shown =
+            |number: Option<f64>, show: fn(f64) -> String| number.map_or(EMPTY.into(), show);
         let [validation, test] = self.cells.clone();
+        let layers = self
+            .layers
+            .iter()
+            .map(|error| format!("{:.1}%", 100. * error));
+        let layers = layers.collect::<Vec<_>>().join(" ");
+        let cost = &self.cost;
         [
             self.method.into(),
             self.rule.clone(),
             self.seeds.len().to_string(),
+            shown(self.epochs.map(|epochs| epochs as f64), |n| n.to_string()),
             validation,
             test,
             self.readout.clone(),
-            match self.layers.is_empty() {
-                true => "–".into(),
-                false => {
-                    let percent = self
-                        .layers
-                        .iter()
-                        .map(|error| format!("{:.1}%", 100. * error));
-                    percent.collect::<Vec<_>>().join(" ")
-                }
+            if layers.is_empty() {
+                EMPTY.into()
+            } else {
+                layers
             },
-            self.parameters
-                .map_or("–".into(), |count| count.to_string()),
-            rounded(
-                seconds,
-                if seconds.is_some_and(|s| s < 10.) {
-                    2
-                } else {
-                    0
-                },
-            ),
-            rounded(self.peak_memory_mb, 0),
+            shown(cost.parameters, |n| n.to_string()),
+            shown(cost.multiply_adds_per_example, short),
+            shown(cost.seconds_per_epoch, seconds),
+            shown(cost.joules_per_epoch, short),
+            shown(cost.peak_memory_mb, |mb| format!("{mb:.0}")),
         ]
     }
+}
+
+fn seconds(seconds: f64) -> String {
+    let digits = if seconds < 10. { 2 } else { 0 };
+    format!("{seconds:.digits$}")
+}
+
+/// A number with three digits: `6.23M`.
+fn short(number: f64) -> String {
+    let units = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1., "")];
+    let found = units.into_iter().find(|(unit, _)| number >= 0.9995 * unit);
+    let (unit, name) = found.unwrap_or((1., ""));
+    let value = number / unit;
+    let digits = (2. - value.max(1e-9).log10().floor()).clamp(0., 2.) as usize;
+    format!("{value:.digits$}{name}")
+}
+
+/// The rows of a table with its headings, without columns that are empty in all rows.
+fn columns(cells: Vec<[String; HEADINGS.len()]>) -> Vec<Vec<String>> {
+    let is_used = |column: &usize| cells.iter().any(|line| line[*column] != EMPTY);
+    let used: Vec<usize> = (0..HEADINGS.len()).filter(is_used).collect();
+    let of = |line: &[String; HEADINGS.len()]| used.iter().map(|&at| line[at].clone()).collect();
+    let headings = HEADINGS.map(String::from);
+    std::iter::once(&headings).chain(&cells).map(of).collect()
 }
 
 /// The table for a terminal, and the reasons of runs without a result.
@@ -256,11 +316,7 @@ pub(super) fn plain(entries: &[Entry]) -> String {
     data.dedup();
     for data in data {
         let of_data = groups.iter().filter(|group| group.data == data);
-        let cells = of_data.clone().map(Group::cells);
-        let lines: Vec<[String; 10]> = [HEADINGS.map(String::from)]
-            .into_iter()
-            .chain(cells)
-            .collect();
+        let lines = columns(of_data.clone().map(Group::cells).collect());
         let width = |column: usize| {
             let widths = lines.iter().map(|line| line[column].chars().count());
             widths.max().unwrap_or(0)
@@ -286,10 +342,12 @@ pub(super) fn plain(entries: &[Entry]) -> String {
 
 /// The table in Markdown.
 pub(super) fn markdown(entries: &[Entry]) -> String {
-    let mut text = format!("| data | {} | command |\n", HEADINGS.join(" | "));
-    text += &format!("|{}\n", "-|".repeat(HEADINGS.len() + 2));
-    for group in rows(entries) {
-        let cells = group.cells().map(|cell| escaped(&cell));
+    let groups = rows(entries);
+    let lines = columns(groups.iter().map(Group::cells).collect());
+    let mut text = format!("| data | {} | command |\n", lines[0].join(" | "));
+    text += &format!("|{}\n", "-|".repeat(lines[0].len() + 2));
+    for (group, line) in groups.iter().zip(&lines[1..]) {
+        let cells: Vec<String> = line.iter().map(|cell| escaped(cell)).collect();
         let command = match group.problems.first() {
             Some(problem) => format!("no result: {}", escaped(problem)),
             None => format!("`{}`", group.runs[0].row.command.replace('|', r"\|")),
@@ -309,26 +367,30 @@ pub(super) fn csv(entries: &[Entry]) -> String {
         "method",
         "data",
         "seed",
+        "epochs",
         "rule",
         "readout",
         "validation",
         "test",
         "layers",
         "parameters",
+        "multiply_adds_per_example",
         "seconds_per_epoch",
+        "joules_per_epoch",
         "peak_memory_mb",
         "command",
         "problem",
     ];
     let mut text = csv_line(&names.map(String::from));
     for entry in entries {
-        let row = &entry.row;
+        let (row, cost) = (&entry.row, &entry.cost);
         let number = |number: Option<f64>| number.map_or(String::new(), |n| n.to_string());
         let value = |measure: Option<Measure>| number(measure.map(|measure| measure.value));
         text += &csv_line(&[
             entry.method.clone(),
             row.data.clone(),
-            row.seed.map_or(String::new(), |seed| seed.to_string()),
+            number(row.seed.map(|seed| seed as f64)),
+            number(row.epochs.map(|epochs| epochs as f64)),
             row.rule_in_words(),
             row.readout.clone(),
             value(row.validation),
@@ -339,12 +401,28 @@ pub(super) fn csv(entries: &[Entry]) -> String {
                 .map(f64::to_string)
                 .collect::<Vec<_>>()
                 .join(" "),
-            entry.parameters.map_or(String::new(), |n| n.to_string()),
-            number(entry.seconds_per_epoch),
-            number(entry.peak_memory_mb),
+            number(cost.parameters),
+            number(cost.multiply_adds_per_example),
+            number(cost.seconds_per_epoch),
+            number(cost.joules_per_epoch),
+            number(cost.peak_memory_mb),
             row.command.clone(),
             row.problem.clone().unwrap_or_default(),
         ]);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_numbers_are_short() {
+        let shown = [0., 0.5, 12.34, 999.6, 6_234_000., 2.5e9, 7e13].map(short);
+        assert_eq!(
+            shown,
+            ["0.00", "0.50", "12.3", "1.00k", "6.23M", "2.50G", "70.0T"]
+        );
+    }
 }

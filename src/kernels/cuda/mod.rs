@@ -10,6 +10,7 @@
 
 #![allow(unsafe_code)]
 
+pub(super) mod energy;
 mod forms;
 mod images;
 mod losses;

@@ -10,7 +10,7 @@ use candle_core::Tensor;
 
 use super::{failed, launch, tiles, Gpu, Rows};
 use crate::error::Result;
-use crate::kernels::Rounding;
+use crate::kernels::{meter, Rounding};
 
 /// Whether the numbers of our own products are rounded to bfloat16.
 static TO_BF16: AtomicBool = AtomicBool::new(false);
@@ -59,6 +59,7 @@ impl Gpu {
         if rows == 0 || columns == 0 {
             return Ok(());
         }
+        meter::note((rows * inner * columns) as u64);
         // cuBLAS stores matrices column by column, so it computes cᵀ = bᵀ·aᵀ.
         let form = |transposed: bool| match transposed {
             true => sys::cublasOperation_t::CUBLAS_OP_T,
