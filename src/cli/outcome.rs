@@ -27,6 +27,21 @@ pub(super) fn of_run(summary: &Summary, run: &Run) -> String {
     text
 }
 
+/// How far a run has come that was asked to stop, and the command that continues it.
+pub(super) fn of_part(run: &Run) -> String {
+    let mut text = format!(
+        "{} of {} are complete\n",
+        run.epoch(),
+        count(run.epochs(), "epoch")
+    );
+    if let Some(folder) = run.folder() {
+        let folder = folder.display().to_string();
+        text += &format!("run:  {}\n", printable(&folder));
+        text += &format!("next: onward resume {}\n", shell_word(&folder));
+    }
+    text
+}
+
 /// The scores of one evaluation.
 pub(super) fn of_evaluation(part: &str, evaluation: &Evaluation) -> String {
     let rows = table(&[(part, evaluation)]);

@@ -167,6 +167,15 @@ impl Observer for Progress {
     }
 }
 
+impl Drop for Progress {
+    fn drop(&mut self) {
+        // Of a run that was stopped, the bar is still there.
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
 /// The first two and the last of many blocks, for a line of about 80 columns.
 fn abridged(blocks: &[String]) -> Vec<String> {
     match blocks {

@@ -285,7 +285,7 @@ pub(super) struct Measure {
 }
 
 impl Measure {
-    fn of(score: &Json) -> Self {
+    pub fn of(score: &Json) -> Self {
         match score["bits_per_char"].as_f64() {
             Some(value) => Self {
                 value,

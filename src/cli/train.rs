@@ -21,9 +21,13 @@ use crate::run::observe::{Event, Observer};
 use crate::run::summary::{self, Summary};
 use crate::run::Run;
 
-/// What a training prints.
+/// How long a training goes on, and what it prints.
 #[derive(Args)]
 struct Reporting {
+    /// Stop once N epochs are complete, without a result; `onward resume` continues as if
+    /// it had not stopped.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "json")]
+    until: Option<u32>,
     /// Show no progress on stderr.
     #[arg(long)]
     quiet: bool,
@@ -191,26 +195,34 @@ impl Reporting {
     /// Trains to the end and prints the result. `more` is said after the first line.
     fn fit(&self, mut run: Run, more: Option<String>, stop: &Stop) -> Result<()> {
         stop.training_begins();
-        let summary = if self.quiet {
-            run.fit(&mut ())?
-        } else {
+        let (mut progress, mut watch) = (Progress::default(), Watch::new(largest_shares(&run)?));
+        let is_quiet = self.quiet;
+        let mut observer = |event: &Event<'_>| {
+            if !is_quiet {
+                progress.on(event);
+                watch.on(event);
+                watch.take().into_iter().for_each(|line| progress.say(line));
+            }
+        };
+        if !is_quiet {
             notify(describe(&run));
             more.into_iter().for_each(notify);
             for line in of_classes(&run)? {
                 notify(line);
             }
-            let (mut progress, mut watch) =
-                (Progress::default(), Watch::new(largest_shares(&run)?));
-            let summary = run.fit(&mut |event: &Event<'_>| {
-                progress.on(event);
-                watch.on(event);
-                watch.take().into_iter().for_each(|line| progress.say(line));
-            })?;
+        }
+        let until = self.until.map(|epochs| epochs as usize);
+        if let Some(until) = until.filter(|until| *until < run.epochs()) {
+            run.train_until(until, &mut observer)?;
+            drop(progress);
+            return print(&outcome::of_part(&run));
+        }
+        let summary = run.fit(&mut observer)?;
+        if !is_quiet {
             for line in watch.advice(&summary) {
                 notify(line);
             }
-            summary
-        };
+        }
         if self.json {
             return print_json(&summary);
         }

@@ -21,7 +21,9 @@
 //!
 //! ```sh
 //! onward compare progressive progressive:predsim,dropout=0.2 --data mnist --seeds 1..3 --epochs 10
+//! onward compare progressive backprop --data mnist --multiply-adds 5e12   # or --minutes 10
 //! onward sweep progressive --data mnist --grid lr=0.01,0.03 --grid layer.dropout=0,0.1 --epochs 10
+//! onward sweep progressive --data mnist --random 27 --range lr=0.001..0.1 --epochs 27 --halving
 //! onward evaluate my-run --layers         # a probe on each layer
 //! onward page my-run other-run            # one HTML file: curves, layers, answers, pictures
 //! onward certify progressive --data mnist # measured: does a signal come back to a block?
@@ -29,12 +31,18 @@
 //! ```
 //!
 //! `compare` trains every method on every data set with every seed, each run in a process
-//! of its own, and writes one table: validation and test, the class of the rule, time and
-//! memory. Backpropagation and layers that stay random are in every table. A method is
-//! `ARCHITECTURE:PRESET,KEY=VALUE,…`. A method that fails is a row with its reason. After
-//! an interruption, run the same command again to continue. `sweep` varies the settings
-//! of one method, chooses by the validation part, and shows the test result of the best
-//! one alone.
+//! of its own, and writes one table: validation and test, the class of the rule, time,
+//! memory, energy where the machine tells it, and MACs: the multiplications of training for
+//! one example, each with an addition. Backpropagation, with one classifier or with one for
+//! each layer, and layers that stay random are in every table. All runs have the same
+//! number of epochs, or as many as fit into the same time or the same number of
+//! multiplications. A method is `ARCHITECTURE:PRESET,KEY=VALUE,…`. A method that fails is
+//! a row with its reason. After an interruption, run the same command again to continue.
+//! With `--jobs 4` four small runs are trained at a time.
+//!
+//! `sweep` varies the settings of one method, chooses by the validation part, and shows the
+//! test result of the best one alone. With `--halving` all combinations are trained a short
+//! way, and only the best third goes on each time.
 //!
 //! `certify` changes the variables of one block after the other, and compares bit by bit
 //! what that changes in the update of the others

@@ -193,10 +193,43 @@ impl Run {
     /// [`Error::Diverged`](crate::Error::Diverged); [`Error::File`](crate::Error::File);
     /// errors of the plugins.
     pub fn fit(&mut self, observer: &mut dyn Observer) -> Result<Summary> {
+        self.with_folder(observer, |run, observer| {
+            let mut summary = run.train_and_evaluate(observer)?;
+            let Some(folder) = run.folder().map(PathBuf::from) else {
+                return Ok(summary);
+            };
+            run.check_folder(&folder)?;
+            run.write_model(&folder)?;
+            summary.of = run.origin_in(&folder);
+            summary.changes = run.changes.clone();
+            run.check_folder(&folder)?;
+            disk::replace(&folder.join(SUMMARY), summary::to_text(&summary).as_bytes())?;
+            Ok(summary)
+        })
+    }
+
+    /// Trains until `epochs` epochs are complete, at most those of the configuration,
+    /// without the final evaluation. After [`Run::save`], or with a folder, the run can be
+    /// loaded and continued as if it had not stopped.
+    ///
+    /// # Errors
+    /// As [`Run::fit`].
+    pub fn train_until(&mut self, epochs: usize, observer: &mut dyn Observer) -> Result<()> {
+        self.with_folder(observer, |run, observer| {
+            run.train(epochs, observer).map(|_| ())
+        })
+    }
+
+    /// Trains with the log in the folder of the run, if there is one.
+    fn with_folder<T>(
+        &mut self,
+        observer: &mut dyn Observer,
+        train: impl FnOnce(&mut Self, &mut dyn Observer) -> Result<T>,
+    ) -> Result<T> {
         let Some(folder) = self.folder().map(PathBuf::from) else {
-            return self.train_and_evaluate(observer);
+            return train(self, observer);
         };
-        let trained = self.train_in(&folder, observer);
+        let trained = self.logged(&folder, observer, train);
         if let (Err(error), Some(folder)) = (&trained, &self.folder) {
             // Stopped, or without room on the disk, it can be resumed.
             if !error.is_stopped() && !error.is_file() {
@@ -206,7 +239,12 @@ impl Run {
         trained
     }
 
-    fn train_in(&mut self, folder: &Path, observer: &mut dyn Observer) -> Result<Summary> {
+    fn logged<T>(
+        &mut self,
+        folder: &Path,
+        observer: &mut dyn Observer,
+        train: impl FnOnce(&mut Self, &mut dyn Observer) -> Result<T>,
+    ) -> Result<T> {
         self.bring_up_to_date(folder)?;
         let progress = (self.epoch, self.epochs());
         let mut metrics = Metrics::after(folder, progress, &self.blocks())?;
@@ -215,24 +253,7 @@ impl Run {
             metrics.on(event);
             observer.on(event);
         };
-        let mut summary = self.train_and_evaluate(&mut both)?;
-        self.check_folder(folder)?;
-        self.write_model(folder)?;
-        summary.of = self.origin_in(folder);
-        summary.changes = self.changes.clone();
-        self.check_folder(folder)?;
-        disk::replace(&folder.join(SUMMARY), summary::to_text(&summary).as_bytes())?;
-        Ok(summary)
-    }
-
-    /// Trains until `epochs` epochs are complete, at most those of the configuration,
-    /// without the final evaluation. After [`Run::save`] the run can be loaded and
-    /// continued as if it had not stopped.
-    ///
-    /// # Errors
-    /// As [`Run::fit`].
-    pub fn train_until(&mut self, epochs: usize, observer: &mut dyn Observer) -> Result<()> {
-        self.train(epochs, observer).map(|_| ())
+        train(self, &mut both)
     }
 
     /// Converts a batch for the network: to its device and element type, standardised if

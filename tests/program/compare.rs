@@ -232,3 +232,121 @@ fn a_sweep_chooses_by_validation_and_shows_one_test_result() {
     let message = fails(2, &[&["sweep", "progressive"], &common[1..11]].concat());
     assert!(message.contains("--grid"), "{message}");
 }
+
+#[test]
+fn halving_gives_up_the_worse_half_and_decides_the_same_again() {
+    let base = tempfile::tempdir().unwrap();
+    let out = base.path().join("out");
+    let grid = ["--grid", "lr=0.00001,0.05,0.00002,0.04", "--halving", "2"];
+    let mut common = compare(&out, &[], &["--jobs", "2"]);
+    let epochs = common.iter().position(|word| *word == "--epochs").unwrap();
+    common[epochs + 1] = "4";
+    let arguments = [&["sweep", "progressive"], &common[1..], &grid].concat();
+    let first = succeeds(&arguments);
+    let json = std::fs::read_to_string(out.join("sweep.json")).unwrap();
+    let rows: Value = serde_json::from_str(&json).unwrap();
+    let of = |key: &str| -> Vec<u64> {
+        rows.as_array()
+            .unwrap()
+            .iter()
+            .map(|row| row[key].as_u64().unwrap())
+            .collect()
+    };
+    assert_eq!(of("epochs"), [4, 2, 1, 1], "{first}");
+    let whole: Vec<bool> = rows
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| !row["test"].is_null())
+        .collect();
+    assert_eq!(whole, [true, false, false, false]);
+    assert_eq!(succeeds(&arguments), first);
+
+    // The best one is the run that was never stopped.
+    let best = first
+        .lines()
+        .find_map(|line| line.strip_prefix("best on digits by validation: "));
+    let rate = best.unwrap().split_once(',').unwrap().1;
+    let alone = base.path().join("alone");
+    let small = compare(&alone, &["progressive"], &["--set", rate, "--quiet"]);
+    let mut train: Vec<&str> = [&["train"], &small[1..]].concat();
+    let epochs = train.iter().position(|word| *word == "--epochs").unwrap();
+    train[epochs + 1] = "4";
+    succeeds(&train);
+    let model = |folder: &Path| std::fs::read(folder.join("model.safetensors")).unwrap();
+    let name = format!("progressivex{rate}-digits-1");
+    assert!(model(&alone) == model(&out.join(name)));
+}
+
+#[test]
+fn a_budget_of_operations_or_time_becomes_epochs() {
+    let base = tempfile::tempdir().unwrap();
+    let words = |out: &Path, more: &[&str]| -> Vec<String> {
+        let mut words = compare(out, &["progressive", "progressive,hidden=[40]"], more);
+        let epochs = words.iter().position(|word| *word == "--epochs").unwrap();
+        words.drain(epochs..epochs + 2);
+        words.iter().map(ToString::to_string).collect()
+    };
+    let run = |out: &Path, more: &[&str]| -> Value {
+        let words = words(out, &[&["--no-baselines", "--json"], more].concat());
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        serde_json::from_str(&succeeds(&words)).unwrap()
+    };
+    // Twice the units cost about twice as much: 170 examples, 28·28·20·5 operations each
+    // for two views that go forward and back, and for negatives.
+    let out = base.path().join("operations");
+    let rows = run(&out, &["--multiply-adds", "1e8"]);
+    let rows = rows.as_array().unwrap();
+    let epochs = |hidden: &str| {
+        let of =
+            |row: &&Value| row["method"].as_str().unwrap().contains("[40]") == (hidden == "40");
+        rows.iter().find(of).unwrap()["epochs"].as_u64().unwrap()
+    };
+    assert!(epochs("20") > epochs("40") && epochs("40") > 1, "{rows:?}");
+    for row in rows {
+        let number = |key: &str| row[key].as_f64().unwrap();
+        let all = number("multiply_adds_per_example") * number("epochs") * 170.;
+        assert!((0.5e8..1.2e8).contains(&all), "{row}");
+    }
+    let out = base.path().join("time");
+    let rows = run(&out, &["--minutes", "0.002"]);
+    assert!(rows[0]["epochs"].as_u64().unwrap() > 1, "{rows}");
+    let words = words(&base.path().join("small"), &["--multiply-adds", "10"]);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let printed = succeeds(&words);
+    assert!(printed.contains("more than the budget"), "{printed}");
+    let both = [&words[..], &["--epochs", "1"]].concat();
+    assert!(fails(2, &both).contains("cannot be used with"));
+}
+
+#[test]
+fn a_training_stops_after_some_epochs_and_goes_on() {
+    let base = tempfile::tempdir().unwrap();
+    let [whole, parts] = ["whole", "parts"].map(|name| base.path().join(name));
+    let train = |out: &Path, more: &[&str]| {
+        let small = compare(out, &["progressive"], &["--quiet"]);
+        let mut words = [&["train"], &small[1..], more].concat();
+        let epochs = words.iter().position(|word| *word == "--epochs").unwrap();
+        words[epochs + 1] = "3";
+        succeeds(&words)
+    };
+    train(&whole, &[]);
+    let printed = train(&parts, &["--until", "1"]);
+    assert!(
+        printed.starts_with("1 of 3 epochs are complete"),
+        "{printed}"
+    );
+    assert!(printed.contains("next: onward resume"), "{printed}");
+    assert!(!parts.join("summary.json").exists());
+    succeeds(&["resume", str(&parts), "--until", "2", "--quiet"]);
+    succeeds(&["resume", str(&parts), "--quiet"]);
+    for name in ["model.safetensors", "state.safetensors"] {
+        let read = |folder: &Path| std::fs::read(folder.join(name)).unwrap();
+        assert!(read(&whole) == read(&parts), "{name}");
+    }
+    let lines = |folder: &Path| {
+        let text = std::fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
+        text.lines().count()
+    };
+    assert_eq!(lines(&whole), lines(&parts));
+}

@@ -17,12 +17,15 @@ use crate::run::folder::{CONFIG, STATE, SUMMARY};
 use crate::run::{located, settings, summary};
 
 /// A run of many.
+#[derive(Clone)]
 pub(super) struct Cell {
     pub method: String,
     pub data: String,
     pub seed: u32,
     pub folder: PathBuf,
-    /// The arguments of `onward train`, without the folder.
+    /// The folder of the run that measures what an epoch costs.
+    pub pilot: PathBuf,
+    /// The arguments of `onward train`, without the seed and the folder.
     pub words: Vec<String>,
     /// The device and the folder of data, as arguments of all commands.
     pub place: Vec<String>,
@@ -35,20 +38,74 @@ enum Found {
     Finished,
 }
 
+/// What an epoch costs: with layers that learn one after the other, one of each.
+pub(super) struct Price {
+    pub seconds: f64,
+    pub multiply_adds: Option<f64>,
+}
+
 impl Cell {
-    /// Trains, or continues, unless the run is finished.
-    pub fn train(&self, stop: &AtomicBool) -> Result<()> {
+    /// Trains, or continues, unless the run is finished; with `until` only so many epochs.
+    pub fn train(&self, until: Option<u32>, stop: &AtomicBool) -> Result<()> {
         let folder = self.folder.display().to_string();
-        let words = match self.found()? {
+        let mut words = match self.found()? {
             Found::Finished => return Ok(()),
             Found::Unfinished => vec!["resume".into(), folder],
             Found::Nothing => {
-                let train = ["train".to_string()].into_iter();
-                let out = ["--out".into(), folder];
-                train.chain(self.words.iter().cloned()).chain(out).collect()
+                let (train, words) = (["train".to_string()].into_iter(), self.arguments());
+                train.chain(words).chain(["--out".into(), folder]).collect()
             }
         };
+        words.extend(
+            until
+                .iter()
+                .flat_map(|epochs| ["--until".into(), epochs.to_string()]),
+        );
         run_program(&[words, self.place.clone()].concat(), stop)
+    }
+
+    /// The arguments of `onward train`, without the folder.
+    fn arguments(&self) -> Vec<String> {
+        [&self.words[..], &["--seed".into(), self.seed.to_string()]].concat()
+    }
+
+    /// The same run with this number of epochs.
+    pub fn with_epochs(&self, epochs: u32) -> Self {
+        let epochs = ["--epochs".into(), epochs.to_string()];
+        Self {
+            words: [&self.words[..], &epochs].concat(),
+            ..self.clone()
+        }
+    }
+
+    /// The price of an epoch, measured once for all seeds.
+    pub fn pilot(&self, stop: &AtomicBool) -> Result<Price> {
+        let pilot = Self {
+            folder: self.pilot.clone(),
+            seed: 1,
+            ..self.with_epochs(1)
+        };
+        pilot.train(None, stop)?;
+        let path = pilot.folder.join(SUMMARY);
+        let summary = summary::read(&path)?;
+        let number = |key: &str| summary[key].as_f64();
+        let missing = || Error::run(&path, "expected the time and the number of epochs");
+        let epochs = number("epochs").ok_or_else(missing)?;
+        let per_epoch = number("multiply_adds_per_example").zip(number("training_examples"));
+        Ok(Price {
+            seconds: epochs * number("seconds_per_epoch").ok_or_else(missing)?,
+            multiply_adds: per_epoch.map(|(count, examples)| epochs * count * examples),
+        })
+    }
+
+    /// The run in words.
+    pub fn in_words(&self) -> String {
+        format!("{} on {}, seed {}", self.method, self.data, self.seed)
+    }
+
+    /// Refuses settings that cannot be.
+    pub fn check(&self) -> Result<()> {
+        self.config().map(|_| ())
     }
 
     /// Whether its folder has a result.
@@ -81,7 +138,9 @@ impl Cell {
 
     /// The settings that are wanted.
     pub fn config(&self) -> Result<Config> {
-        builder(&self.words)?.config().at(|| self.method.clone())
+        builder(&self.arguments())?
+            .config()
+            .at(|| self.method.clone())
     }
 
     /// What is in the folder; an error if it is a run of other settings.

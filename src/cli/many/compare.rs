@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::cell::Cell;
 use super::method::Method;
+use super::workers::{Task, Workers};
 use super::{table, write, Many};
 use crate::cli::output::{print, print_json};
 use crate::error::{printable, Result};
@@ -45,9 +46,14 @@ impl Compare {
             true => cell.layers(),
             false => Vec::new(),
         };
-        let entries = Many::train(&cells, &self.out, true, probe, |so_far| {
-            write(&self.out, "compare", so_far)
-        })?;
+        let workers = Workers::new(&self.many, &self.out, &cells)?;
+        let task = Task {
+            until: None,
+            with_test: true,
+            probe: &probe,
+            so_far: &|rows| write(&self.out, "compare", rows),
+        };
+        let entries = workers.train(&cells.iter().collect::<Vec<_>>(), &task)?;
         if self.many.json {
             return print_json(&table::rows(&entries));
         }

@@ -1,27 +1,28 @@
 //! Many runs and one table of them: `onward compare` and `onward sweep`.
 
+mod budget;
 mod cell;
 pub(super) mod compare;
+mod halving;
 mod method;
 pub(super) mod sweep;
 mod table;
+mod workers;
 
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::str::FromStr;
-use std::sync::atomic::Ordering;
 
 use clap::Args;
 
+use self::budget::Budget;
 use self::cell::Cell;
 pub(super) use self::method::Method;
 use self::table::Entry;
 use super::flags::{DataDir, Device};
-use super::stop::Stop;
 use super::train::for_a_name;
 use crate::disk;
-use crate::error::{notify, printable, Error, Result};
-use crate::run::folder::is_run;
+use crate::error::{printable, Error, Result};
 
 /// What all runs share.
 #[derive(Args)]
@@ -34,9 +35,12 @@ struct Many {
     /// Seeds: 1..3 for 1, 2 and 3; or 1,4,7.
     #[arg(long, value_name = "SEEDS", default_value = "1")]
     seeds: Seeds,
-    /// Passes over the training part, the same for all runs.
-    #[arg(long, value_name = "N")]
-    epochs: Option<u32>,
+    #[command(flatten)]
+    budget: Budget,
+    /// Runs that are trained at the same time, each with its part of the threads. Small
+    /// networks are trained faster so, but the seconds per epoch then say little.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    jobs: u16,
     /// A setting for all runs; can be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -53,6 +57,9 @@ struct Seeds(Vec<u32>);
 
 /// The settings that have flags of their own, and make the rows of a table comparable.
 const FLAGS: [&str; 3] = ["data", "epochs", "seed"];
+
+/// The folder of the runs that measure what an epoch costs.
+const PILOTS: &str = "pilots";
 
 /// The most seeds.
 const MOST_SEEDS: usize = 1000;
@@ -111,7 +118,12 @@ impl Many {
                         data: data.clone(),
                         seed,
                         folder,
-                        words: self.words(method, data, seed),
+                        pilot: out.join(PILOTS).join(format!(
+                            "{}-{}",
+                            method.name(),
+                            for_a_name(data)
+                        )),
+                        words: self.words(method, data),
                         place: self.place(),
                     });
                 }
@@ -120,92 +132,29 @@ impl Many {
         Ok(cells)
     }
 
-    /// The arguments of `onward train`.
-    fn words(&self, method: &Method, data: &str, seed: u32) -> Vec<String> {
+    /// The arguments of `onward train`, without the seed and a budget that is measured.
+    fn words(&self, method: &Method, data: &str) -> Vec<String> {
         // The settings of a method win over those of all.
         let mut words = method.words(&self.set);
         words.extend(["--data".into(), data.into()]);
-        words.extend(["--seed".into(), seed.to_string()]);
-        if let Some(epochs) = self.epochs {
+        if let Some(epochs) = self.budget.epochs {
             words.extend(["--epochs".into(), epochs.to_string()]);
         }
         words
     }
 
-    /// The device and the folder of data, as arguments.
+    /// The device, the folder of data and the threads, as arguments.
     fn place(&self) -> Vec<String> {
         let mut words = vec!["--device".into(), self.device.device.clone()];
+        if self.jobs > 1 {
+            let threads = rayon::current_num_threads() / usize::from(self.jobs);
+            words.extend(["--threads".into(), threads.max(1).to_string()]);
+        }
         if let Some(folder) = &self.data_dir.data_dir {
             words.extend(["--data-dir".into(), folder.display().to_string()]);
         }
         words
     }
-
-    /// Trains all runs that are not finished, one after the other, and calls `so_far`
-    /// after each. Says the result of each, with that on the test part if `with_test`.
-    fn train(
-        cells: &[Cell],
-        out: &Path,
-        with_test: bool,
-        probe: impl Fn(&Cell) -> Vec<f64>,
-        so_far: impl Fn(&[Entry]) -> Result<()>,
-    ) -> Result<Vec<Entry>> {
-        refuse_run(out)?;
-        let stop = Stop::on_signals();
-        stop.training_begins();
-        // A name that is wrong is found before anything is trained.
-        for cell in cells {
-            cell.config()?;
-        }
-        let made = std::fs::create_dir_all(out);
-        made.map_err(Error::file("create", out))?;
-        let mut entries = Vec::new();
-        for (index, cell) in cells.iter().enumerate() {
-            let place = format!(
-                "[{}/{}] {} on {}, seed {}",
-                index + 1,
-                cells.len(),
-                cell.method,
-                cell.data,
-                cell.seed
-            );
-            notify(&place);
-            let is_stopped = || match stop.flag().load(Ordering::Relaxed) {
-                true => Err(Error::run(
-                    out,
-                    "stopped; run the same command again to continue",
-                )),
-                false => Ok(()),
-            };
-            is_stopped()?;
-            let failure = cell.train(&stop.flag()).err();
-            is_stopped()?;
-            let mut entry = Entry::of(cell, failure);
-            entry.layers = probe(cell);
-            is_stopped()?;
-            notify(format_args!("  {}", entry.in_words(with_test)));
-            entries.push(entry);
-            so_far(&entries)?;
-        }
-        Ok(entries)
-    }
-}
-
-/// Refuses a file, the folder of a run, and one within it.
-fn refuse_run(out: &Path) -> Result<()> {
-    if out.is_file() {
-        return Err(Error::run(
-            out,
-            "is a file, expected a folder; choose another --out",
-        ));
-    }
-    let whole = std::path::absolute(out).unwrap_or_else(|_| out.to_path_buf());
-    let Some(run) = whole.ancestors().find(|folder| is_run(folder)) else {
-        return Ok(());
-    };
-    let problem = "is the folder of one run, found where the folder of many runs and their \
-                   tables was expected; choose another folder with --out";
-    Err(Error::usage(printable(&run.display().to_string()), problem))
 }
 
 /// Writes the tables `NAME.md`, `NAME.csv` and `NAME.json`.

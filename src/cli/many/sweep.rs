@@ -5,11 +5,14 @@ use std::str::FromStr;
 
 use clap::Args;
 
+use super::cell::Cell;
+use super::halving;
 use super::method::{outer_parts, Method};
-use super::table::{self, Entry};
+use super::table::{self, Entry, Group};
+use super::workers::{Task, Workers};
 use super::{write, Many};
 use crate::cli::output::{print, print_json};
-use crate::error::{printable, Error, Result};
+use crate::error::{notify, printable, Error, Result};
 use crate::flow::random::{shuffled, stream, unit};
 
 #[derive(Args)]
@@ -26,6 +29,18 @@ pub(in crate::cli) struct Sweep {
     /// Train only N combinations, drawn at random, always the same ones.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     random: Option<u16>,
+    /// Successive halving: train all combinations for a part of the epochs, then only the
+    /// best one in FACTOR by validation, and so on; the last ones to the end. A run that
+    /// goes on has the same bits as one that was never stopped.
+    #[arg(
+        long,
+        value_name = "FACTOR",
+        num_args = 0..=1,
+        default_missing_value = "3",
+        value_parser = clap::value_parser!(u32).range(2..),
+        conflicts_with_all = ["minutes", "multiply_adds"]
+    )]
+    halving: Option<u32>,
     #[command(flatten)]
     many: Many,
     /// Folder of the runs and of the tables sweep.md, sweep.csv and sweep.json. With the
@@ -114,16 +129,7 @@ impl Sweep {
     pub(in crate::cli) fn run(self) -> Result<()> {
         let methods = self.methods()?;
         let cells = self.many.cells(&methods, &self.out)?;
-        let entries = Many::train(
-            &cells,
-            &self.out,
-            false,
-            |_| Vec::new(),
-            |so_far| {
-                // The test part is looked at once, at the end.
-                write(&self.out, "sweep", &table::judged(so_far.to_vec(), &[]))
-            },
-        )?;
+        let entries = self.train(&cells, methods.len())?;
         let best = best(&entries);
         let entries = table::judged(entries, &best);
         write(&self.out, "sweep", &entries)?;
@@ -137,6 +143,49 @@ impl Sweep {
         let written = self.out.join("sweep.md");
         let written = printable(&written.display().to_string());
         print(&format!("{text}written: {written}\n"))
+    }
+
+    /// Trains all combinations, or with halving the best ones further than others.
+    fn train(&self, cells: &[Cell], count: usize) -> Result<Vec<Entry>> {
+        let workers = Workers::new(&self.many, &self.out, cells)?;
+        let (mut left, mut given_up): (Vec<&Cell>, Vec<Entry>) = (cells.iter().collect(), vec![]);
+        let train = |left: &[&Cell], given_up: &[Entry], until| {
+            workers.train(
+                left,
+                &Task {
+                    until,
+                    with_test: false,
+                    probe: &|_| Vec::new(),
+                    so_far: &|rows| {
+                        // The test part is looked at once, at the end.
+                        let rows = [rows, given_up].concat();
+                        write(&self.out, "sweep", &table::judged(rows, &[]))
+                    },
+                },
+            )
+        };
+        if let (Some(factor), Some(first)) = (self.halving, cells.first()) {
+            let epochs = u32::try_from(first.config()?.run.epochs).unwrap_or(u32::MAX);
+            for stage in halving::stages(epochs, count, factor) {
+                let entries = train(&left, &given_up, Some(stage))?;
+                let kept = halving::kept(&entries, factor);
+                let goes_on = |data: &str, method: &str| {
+                    let mut kept = kept.iter();
+                    kept.any(|(of, name)| (of.as_str(), name.as_str()) == (data, method))
+                };
+                left.retain(|cell| goes_on(&cell.data, &cell.method));
+                given_up.extend(
+                    entries
+                        .into_iter()
+                        .filter(|entry| !goes_on(entry.data(), &entry.method)),
+                );
+                notify(format_args!(
+                    "after {stage} of {epochs} epochs {} of {count} go on",
+                    kept.len()
+                ));
+            }
+        }
+        Ok([train(&left, &given_up, None)?, given_up].concat())
     }
 
     /// A method for each combination.
@@ -194,7 +243,9 @@ impl Sweep {
 /// The data sets, each with the method that has the best validation result.
 fn best(entries: &[Entry]) -> Vec<(String, String)> {
     let mut best: Vec<(String, String)> = Vec::new();
-    for row in table::rows(entries).iter().filter(|row| row.is_complete()) {
+    let rows = table::rows(entries);
+    let done = |row: &&Group<'_>| row.is_complete() && row.is_whole();
+    for row in rows.iter().filter(done) {
         if best.iter().all(|(data, _)| data != row.data) {
             best.push((row.data.into(), row.method.into()));
         }

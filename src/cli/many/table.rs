@@ -1,5 +1,6 @@
 //! The tables of a comparison.
 
+use std::cmp::Reverse;
 use std::path::Path;
 
 use serde::Serialize;
@@ -11,6 +12,7 @@ use crate::cli::report::{Measure, Row};
 use crate::cli::results_table::{escaped, shown, statistics};
 use crate::error::Error;
 use crate::run::folder::SUMMARY;
+use crate::run::observe::metrics;
 use crate::run::summary;
 
 /// A run with its result, or with the reason why it has no result.
@@ -23,6 +25,8 @@ pub(super) struct Entry {
     cost: Cost,
     /// The errors of a probe on each layer, if they were asked for.
     pub layers: Vec<f64>,
+    /// Whether it was trained to its end, and not stopped before.
+    is_whole: bool,
 }
 
 /// What a run has cost, where it is known.
@@ -85,6 +89,46 @@ impl Entry {
                 Some(_) => Cost::default(),
             },
             layers: Vec::new(),
+            is_whole: true,
+            row,
+        }
+    }
+
+    /// The data set, as it was given.
+    pub fn data(&self) -> &str {
+        &self.row.data
+    }
+
+    /// A run that was stopped after some epochs, with its last validation result.
+    pub fn after(cell: &Cell, epochs: u32, failure: Option<Error>) -> Self {
+        if failure.is_some() {
+            return Self::of(cell, failure);
+        }
+        // Also of a run that has gone on since, so that a sweep that is continued decides
+        // as it did before.
+        let found = metrics::last_validation(&cell.folder, epochs.into());
+        let best = found.as_ref().and_then(|evaluation| {
+            let readouts = evaluation["result"]["readouts"].as_object()?;
+            let measures = readouts
+                .iter()
+                .map(|(name, score)| (name, Measure::of(score)));
+            measures.min_by(|a, b| a.1.value.total_cmp(&b.1.value))
+        });
+        let Some((readout, measure)) = best else {
+            let problem = "nothing was evaluated on the validation part by then; train longer, \
+                           or without --halving";
+            let problem = Error::run(&cell.folder, format!("after {epochs} epochs {problem}"));
+            return Self::of(cell, Some(problem));
+        };
+        let mut row = Row::named(&cell.folder, Path::new(""));
+        (row.data, row.seed) = (cell.data.clone(), Some(cell.seed.into()));
+        row.epochs = Some(epochs.into());
+        (row.readout, row.validation) = (readout.clone(), Some(measure));
+        Self {
+            method: cell.method.clone(),
+            cost: Cost::default(),
+            layers: Vec::new(),
+            is_whole: false,
             row,
         }
     }
@@ -99,11 +143,11 @@ impl Entry {
         };
         match &self.row.problem {
             Some(problem) => format!("no result: {problem}"),
-            None => format!(
-                "{test}validation {}, {:.1} s per epoch",
-                word(row.validation),
-                self.cost.seconds_per_epoch.unwrap_or(f64::NAN)
-            ),
+            None => {
+                let time = self.cost.seconds_per_epoch;
+                let time = time.map_or(String::new(), |s| format!(", {s:.1} s per epoch"));
+                format!("{test}validation {}{time}", word(row.validation))
+            }
         }
     }
 }
@@ -151,7 +195,8 @@ pub(super) fn judged(mut entries: Vec<Entry>, best: &[(String, String)]) -> Vec<
     entries
 }
 
-/// The groups, sorted by data set and by validation result; those without one last.
+/// The groups, sorted by data set and by validation result; those that were given up
+/// come later, and those without a result last.
 pub(super) fn rows(entries: &[Entry]) -> Vec<Group<'_>> {
     let mut groups: Vec<Vec<&Entry>> = Vec::new();
     for entry in entries {
@@ -169,7 +214,9 @@ pub(super) fn rows(entries: &[Entry]) -> Vec<Group<'_>> {
             let spread = row.validation.as_ref().or(row.test.as_ref());
             spread.map_or(f64::INFINITY, |spread| spread.mean)
         };
-        place(a).cmp(&place(b)).then(value(a).total_cmp(&value(b)))
+        let given_up = |row: &Group<'_>| (!row.is_whole()).then_some(Reverse(row.epochs));
+        let order = place(a).cmp(&place(b)).then(given_up(a).cmp(&given_up(b)));
+        order.then(value(a).total_cmp(&value(b)))
     });
     rows
 }
@@ -250,6 +297,11 @@ impl Group<'_> {
     /// Whether all seeds have a validation result.
     pub fn is_complete(&self) -> bool {
         self.validation.is_some() && self.problems.is_empty()
+    }
+
+    /// Whether all seeds were trained to the end.
+    pub fn is_whole(&self) -> bool {
+        self.runs.iter().all(|run| run.is_whole)
     }
 
     fn cells(&self) -> [String; HEADINGS.len()] {

@@ -11,7 +11,8 @@ use super::super::flags::{DataDir, Device};
 use crate::data::{Content, Split};
 use crate::disk;
 use crate::error::{Error, Result};
-use crate::run::folder::{CONFIG, METRICS, SUMMARY};
+use crate::run::folder::{CONFIG, SUMMARY};
+use crate::run::observe::metrics;
 use crate::run::{picture, summary, Run};
 
 /// The most test examples that are looked at.
@@ -22,9 +23,6 @@ const ACTIVITIES: usize = 1000;
 
 /// The number of wrong answers that are shown.
 const WORST: usize = 24;
-
-/// The longest metrics.jsonl that is read, in bytes.
-const LONGEST: u64 = 1 << 28;
 
 /// What was found in the folder of a run, and why something is missing.
 #[derive(Default)]
@@ -91,9 +89,7 @@ impl Look {
         look.note(summary::read(&folder.join(SUMMARY)), |look, found| {
             look.summary = Some(found);
         });
-        look.note(metrics(&folder.join(METRICS)), |look, lines| {
-            look.metrics = lines
-        });
+        look.note(metrics::lines(folder), |look, lines| look.metrics = lines);
         let run = Run::open(folder).map(|builder| builder.device(&device.device));
         let run = run.and_then(|builder| data_dir.add_to(builder).build());
         look.note(run, |look, run| {
@@ -118,15 +114,6 @@ impl Look {
     pub fn is_empty(&self) -> bool {
         self.settings.is_empty()
     }
-}
-
-fn metrics(path: &Path) -> Result<Vec<Json>> {
-    let bytes = disk::read(path, LONGEST)?;
-    let text = String::from_utf8_lossy(&bytes);
-    Ok(text
-        .lines()
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .collect())
 }
 
 fn sheet(run: &Run) -> Result<Vec<u8>> {

@@ -15,6 +15,31 @@ use crate::run::observe::{Event, Observer};
 /// The longest file that is read, in bytes.
 const LONGEST: u64 = 1 << 30;
 
+/// The whole lines of `metrics.jsonl` in a folder; none if there is no such file.
+///
+/// # Errors
+/// [`Error::File`] if it cannot be read.
+pub(crate) fn lines(folder: &Path) -> Result<Vec<Value>> {
+    let path = folder.join(METRICS);
+    let text = match std::fs::symlink_metadata(&path) {
+        Ok(about) if about.is_file() => disk::read(&path, LONGEST)?,
+        _ => Vec::new(),
+    };
+    let text = String::from_utf8_lossy(&text);
+    let line = |line: &str| serde_json::from_str(line).ok();
+    Ok(text.lines().filter_map(line).collect())
+}
+
+/// The last evaluation on the validation part that is not after `epoch`.
+#[cfg(feature = "cli")]
+pub(crate) fn last_validation(folder: &Path, epoch: u64) -> Option<Value> {
+    let is_wanted = |line: &Value| {
+        let is_of_part = line["event"] == "evaluation" && line["split"] == "validation";
+        is_of_part && line["epoch"].as_u64().is_some_and(|of| of <= epoch)
+    };
+    lines(folder).ok()?.into_iter().rev().find(is_wanted)
+}
+
 /// Appends metrics to a file. Lines that cannot be written are written later, before the
 /// next one; if that never succeeds, a warning says so and the run continues.
 pub struct Metrics {

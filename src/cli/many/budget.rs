@@ -1,0 +1,65 @@
+//! What every run of a table may cost.
+
+use std::sync::atomic::AtomicBool;
+
+use clap::Args;
+
+use super::cell::Cell;
+use crate::error::{Error, Result};
+
+/// The same for all runs: epochs, or the time or the multiplications of training.
+#[derive(Args, Clone)]
+pub(super) struct Budget {
+    /// Passes over the training part, the same for all runs.
+    #[arg(long, value_name = "N", group = "budget")]
+    pub epochs: Option<u32>,
+    /// Minutes of training for each run, without evaluation. One epoch of each method is
+    /// trained first, to find out how many there may be.
+    #[arg(long, value_name = "M", group = "budget", value_parser = amount)]
+    minutes: Option<f64>,
+    /// Multiplications of training for each run, each with an addition, as in 1e12; counted
+    /// in one epoch that is trained first.
+    #[arg(long, value_name = "N", group = "budget", value_parser = amount)]
+    multiply_adds: Option<f64>,
+}
+
+/// The most epochs of a run.
+const MOST: f64 = 1e6;
+
+impl Budget {
+    /// The run with the number of epochs that the budget allows.
+    ///
+    /// # Errors
+    /// If one epoch fails or costs more than the budget.
+    pub fn applied_to(&self, cell: &Cell, stop: &AtomicBool) -> Result<Cell> {
+        let (wanted, per_epoch) = match (self.minutes, self.multiply_adds) {
+            (Some(minutes), _) => (60. * minutes, cell.pilot(stop)?.seconds),
+            (_, Some(count)) => {
+                let counted = cell.pilot(stop)?.multiply_adds.ok_or_else(|| {
+                    let problem = "its multiplications are not counted; give --minutes instead";
+                    Error::usage("--multiply-adds", problem)
+                })?;
+                (count, counted)
+            }
+            _ => return Ok(cell.clone()),
+        };
+        let epochs = (wanted / per_epoch.max(f64::MIN_POSITIVE))
+            .min(MOST)
+            .floor();
+        if epochs < 1. {
+            let costs = match self.minutes {
+                Some(_) => format!("takes {:.3} minutes", per_epoch / 60.),
+                None => format!("has {per_epoch:.2e} multiplications"),
+            };
+            let problem = format!("one epoch {costs}, more than the budget");
+            return Err(Error::usage("budget", problem));
+        }
+        Ok(cell.with_epochs(epochs as u32))
+    }
+}
+
+fn amount(text: &str) -> Result<f64, String> {
+    let number = text.trim().parse::<f64>().ok();
+    let number = number.filter(|number| *number > 0. && number.is_finite());
+    number.ok_or_else(|| "expected a number above 0, as in 2.5 or 1e12".into())
+}

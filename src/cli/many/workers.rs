@@ -1,0 +1,155 @@
+//! Trains many runs, one or several at a time.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::cell::Cell;
+use super::table::Entry;
+use super::Many;
+use crate::cli::stop::Stop;
+use crate::error::{notify, printable, Error, Result};
+use crate::run::folder::is_run;
+
+/// Trains the runs of one table.
+pub(super) struct Workers<'a> {
+    many: &'a Many,
+    out: &'a Path,
+    stop: Stop,
+    /// One run at a time measures what an epoch costs.
+    measuring: Mutex<()>,
+}
+
+/// What is wanted of every run.
+pub(super) struct Task<'a> {
+    /// The number of complete epochs after which it stops; `None` for the whole run.
+    pub until: Option<u32>,
+    /// Whether the result on the test part is said.
+    pub with_test: bool,
+    /// The errors of a probe on each layer, for a run that is finished.
+    pub probe: &'a (dyn Fn(&Cell) -> Vec<f64> + Sync),
+    /// Called after each run with the rows so far, in the order of the runs.
+    pub so_far: &'a (dyn Fn(&[Entry]) -> Result<()> + Sync),
+}
+
+impl<'a> Workers<'a> {
+    /// Makes the folder of the table.
+    ///
+    /// # Errors
+    /// For settings that cannot be, before anything is trained; [`Error::File`].
+    pub fn new(many: &'a Many, out: &'a Path, cells: &[Cell]) -> Result<Self> {
+        refuse_run(out)?;
+        let stop = Stop::on_signals();
+        stop.training_begins();
+        for cell in cells {
+            cell.check()?;
+        }
+        let made = std::fs::create_dir_all(out);
+        made.map_err(Error::file("create", out))?;
+        Ok(Self {
+            many,
+            out,
+            stop,
+            measuring: Mutex::default(),
+        })
+    }
+
+    /// Trains all runs that are not finished. Returns a row for each.
+    ///
+    /// # Errors
+    /// If it was stopped; errors of `so_far`.
+    pub fn train(&self, cells: &[&Cell], task: &Task<'_>) -> Result<Vec<Entry>> {
+        let next = AtomicUsize::new(0);
+        let done: Mutex<Vec<Option<Entry>>> = Mutex::new(cells.iter().map(|_| None).collect());
+        let work = || -> Result<()> {
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                let Some(cell) = cells.get(index) else {
+                    return Ok(());
+                };
+                self.refuse_if_stopped()?;
+                let place = format!("[{}/{}]", index + 1, cells.len());
+                notify(format_args!("{place} {}", cell.in_words()));
+                let entry = self.entry(cell, task)?;
+                let result = entry.in_words(task.with_test);
+                match self.many.jobs {
+                    1 => notify(format_args!("  {result}")),
+                    _ => notify(format_args!("{place} {result}")),
+                }
+                let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+                done[index] = Some(entry);
+                let rows: Vec<Entry> = done.iter().flatten().cloned().collect();
+                (task.so_far)(&rows)?;
+            }
+        };
+        std::thread::scope(|scope| {
+            let jobs = usize::from(self.many.jobs).min(cells.len().max(1));
+            let threads: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
+            let ends = threads.into_iter().map(|thread| {
+                let ended = thread.join();
+                ended.unwrap_or_else(|_| {
+                    Err(Error::usage("run", "the thread that waits for it panicked"))
+                })
+            });
+            ends.collect::<Vec<_>>().into_iter().collect::<Result<()>>()
+        })?;
+        let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok(done.into_iter().flatten().collect())
+    }
+
+    /// Trains one run. Its own failure is a row.
+    fn entry(&self, cell: &Cell, task: &Task<'_>) -> Result<Entry> {
+        let stop = self.stop.flag();
+        let measured = {
+            let _one = self
+                .measuring
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            self.many.budget.applied_to(cell, &stop)
+        };
+        self.refuse_if_stopped()?;
+        let cell = match measured {
+            Ok(cell) => cell,
+            Err(error) => return Ok(Entry::of(cell, Some(error))),
+        };
+        let failure = cell.train(task.until, &stop).err();
+        self.refuse_if_stopped()?;
+        let mut entry = match task.until {
+            Some(epochs) => Entry::after(&cell, epochs, failure),
+            None => Entry::of(&cell, failure),
+        };
+        if task.until.is_none() {
+            entry.layers = (task.probe)(&cell);
+        }
+        self.refuse_if_stopped()?;
+        Ok(entry)
+    }
+
+    fn refuse_if_stopped(&self) -> Result<()> {
+        let stop: Arc<_> = self.stop.flag();
+        match stop.load(Ordering::Relaxed) {
+            true => Err(Error::run(
+                self.out,
+                "stopped; run the same command again to continue",
+            )),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Refuses a file, the folder of a run, and one within it.
+fn refuse_run(out: &Path) -> Result<()> {
+    if out.is_file() {
+        return Err(Error::run(
+            out,
+            "is a file, expected a folder; choose another --out",
+        ));
+    }
+    let whole = std::path::absolute(out).unwrap_or_else(|_| out.to_path_buf());
+    let Some(run) = whole.ancestors().find(|folder| is_run(folder)) else {
+        return Ok(());
+    };
+    let problem = "is the folder of one run, found where the folder of many runs and their \
+                   tables was expected; choose another folder with --out";
+    Err(Error::usage(printable(&run.display().to_string()), problem))
+}
