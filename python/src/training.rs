@@ -33,6 +33,7 @@ impl Observer for Caller {
                 epochs,
                 seconds,
                 reports,
+                ..
             } => {
                 let blocks: Vec<_> = reports
                     .iter()

@@ -183,6 +183,7 @@ mod tests {
                 epochs,
                 seconds,
                 reports,
+                rates: &[],
             });
             watch.take().len()
         };

@@ -13,7 +13,13 @@ use crate::plugin::source::Source;
 use crate::settings::PluginKind;
 
 /// Settings that change when files are written, but not the result.
-const SILENT: [&str; 2] = ["evaluate_every", "checkpoint_every"];
+const SILENT: [&str; 5] = [
+    "evaluate_every",
+    "evaluate_all_every",
+    "evaluate_training",
+    "checkpoint_every",
+    "log",
+];
 
 /// Reads the configuration of a run; settings that are newer than the file get their
 /// defaults.

@@ -137,6 +137,7 @@ impl Observer for Progress {
                 epochs,
                 seconds,
                 reports,
+                ..
             } => {
                 let rate = self.units().rate(self.steps as f64 / seconds.max(1e-9));
                 let line = format!(

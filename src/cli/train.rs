@@ -17,7 +17,7 @@ use crate::data::{Content, Split};
 use crate::error::{notify, printable, Error, Result};
 use crate::plugin::source::Source;
 use crate::run::folder::SUMMARY;
-use crate::run::observe::{Event, Observer};
+use crate::run::observe::{Event, Log, Observer};
 use crate::run::summary::{self, Summary};
 use crate::run::Run;
 
@@ -44,6 +44,10 @@ pub(super) struct Train {
     /// the settings that were given, and with a number if it exists.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Also write a log beside metrics.jsonl: csv or tensorboard; can be repeated. As
+    /// --set log=[csv,tensorboard].
+    #[arg(long, value_name = "KIND", value_parser = clap::builder::PossibleValuesParser::new(Log::WORDS))]
+    log: Vec<String>,
     /// Print the settings in force, the variables, and estimates of memory and time;
     /// write nothing.
     #[arg(long)]
@@ -55,7 +59,10 @@ pub(super) struct Train {
 impl Train {
     pub(super) fn run(self) -> Result<()> {
         let stop = Stop::on_signals();
-        let builder = self.subject.builder()?.stop_when(stop.flag());
+        let mut builder = self.subject.builder()?.stop_when(stop.flag());
+        if !self.log.is_empty() {
+            builder = builder.set("log", self.log.clone());
+        }
         let suggested = suggestion(&builder.suggested()?);
         if self.dry_run {
             return dry_run::show(builder.build()?, &stop.flag());

@@ -17,6 +17,15 @@
 //! onward generate my-text --prompt "The fox " --tokens 200
 //! ```
 //!
+//! # Watching a run
+//!
+//! Every epoch and every evaluation is a line of `metrics.jsonl`: losses, goodness of both
+//! views, learning rates, errors by readout. `--log csv` also writes them as a table,
+//! `metrics.csv`; `--log tensorboard` as events, which `tensorboard --logdir runs` shows.
+//! `--set evaluate_training=1000` evaluates so many training examples beside the validation
+//! part, and `--set evaluate_all_every=5` every fifth epoch by the slow readouts too.
+//! `--until N` stops after N epochs; `onward resume` goes on.
+//!
 //! # Many runs
 //!
 //! ```sh

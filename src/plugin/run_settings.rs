@@ -3,6 +3,7 @@
 use crate::contract::sampler::NegativeSampler;
 use crate::data::DataSet;
 use crate::kernels::Rounding;
+use crate::run::observe::Log;
 use crate::settings::{Idle, Pick};
 
 crate::choices! {
@@ -74,6 +75,12 @@ crate::settings! {
         mixture: bool = true;
         /// Epochs between two evaluations on the validation part.
         evaluate_every: usize = 1, in 1..;
+        /// Epochs between two evaluations by all readouts on the validation part, also by
+        /// those that need a pass for each class; 0: only at the end.
+        evaluate_all_every: usize = 0;
+        /// Training examples, evenly spaced over the training part and not augmented, that
+        /// are evaluated beside the validation part; 0: none.
+        evaluate_training: usize = 0;
         /// Training ends when the validation part has not become better in this many
         /// epochs; the weights are those of the last epoch. 0: never. Counted from the
         /// epoch in which the last block or head begins to learn.
@@ -81,6 +88,9 @@ crate::settings! {
         /// Steps between two additional checkpoints within an epoch; 0 to save only after
         /// every epoch.
         checkpoint_every: usize = 0;
+        /// What is written beside `metrics.jsonl`: `csv` for `metrics.csv`, `tensorboard`
+        /// for TensorBoard's event files.
+        log: Vec<Log> = Vec::new();
         /// The element type of all numbers.
         precision: Precision = Precision::F32;
     }
@@ -95,7 +105,13 @@ impl RunSettings {
         }
         if !self.validate {
             let because = "there is no validation part (`validate = false`)";
-            idle.extend(Idle::all(&["mixture", "evaluate_every"], because));
+            let keys = [
+                "mixture",
+                "evaluate_every",
+                "evaluate_all_every",
+                "evaluate_training",
+            ];
+            idle.extend(Idle::all(&keys, because));
         }
         idle
     }

@@ -22,6 +22,13 @@ pub(crate) const EVALUATION_BATCH: usize = 500;
 /// The activities of one layer that an evaluation computes at a time, at most.
 const ACTIVITIES: usize = 1 << 27;
 
+/// At most `most` of `count` indices, evenly spaced.
+pub(crate) fn spaced(count: usize, most: usize) -> Vec<usize> {
+    (0..count)
+        .step_by(count.div_ceil(most.max(1)).max(1))
+        .collect()
+}
+
 /// What is wrong with data without examples.
 const NOTHING: &str = "is empty; there is nothing to evaluate";
 
@@ -73,20 +80,40 @@ impl Run {
         evaluation(&self.count(examples, readouts)?, examples.len(), preferred)
     }
 
+    /// Evaluates at most `count` training examples, evenly spaced.
+    pub(super) fn evaluate_some(&self, count: usize, readouts: &[Readout]) -> Result<Evaluation> {
+        let examples = &*self.data.train;
+        let indices = spaced(examples.len(), count);
+        let counts = self.count_at(examples, &indices, readouts)?;
+        evaluation(&counts, indices.len(), None)
+    }
+
     /// Counts the wrong predictions of some readouts and, for text, the bits.
     pub(super) fn count(
         &self,
         examples: &dyn Examples,
         readouts: &[Readout],
     ) -> Result<BTreeMap<String, Counts>> {
+        let indices: Vec<usize> = (0..examples.len()).collect();
+        self.count_at(examples, &indices, readouts)
+    }
+
+    /// As [`count`](Self::count), for the examples at `indices`.
+    fn count_at(
+        &self,
+        examples: &dyn Examples,
+        indices: &[usize],
+        readouts: &[Readout],
+    ) -> Result<BTreeMap<String, Counts>> {
         let passages = examples.passages();
+        // Of some of the windows of a text, their part of its characters.
         let characters = passages.as_ref().map_or(0, |passages| passages.characters);
+        let characters = characters * indices.len() / examples.len().max(1);
         let none = Counts {
             characters,
             ..Counts::default()
         };
         let mut counts = vec![none; readouts.len()];
-        let indices: Vec<usize> = (0..examples.len()).collect();
         for indices in indices.chunks(self.evaluation_batch()) {
             self.stop_if_asked()?;
             self.add_batch(examples, indices, readouts, passages.is_some(), &mut counts)?;

@@ -6,7 +6,7 @@ mod checkpoint;
 mod cost;
 mod device;
 mod embedded;
-mod evaluate;
+pub(crate) mod evaluate;
 mod export;
 pub(crate) mod folder;
 pub mod generate;
@@ -249,11 +249,14 @@ impl Run {
         let progress = (self.epoch, self.epochs());
         let mut metrics = Metrics::after(folder, progress, &self.blocks())?;
         self.write_missing(&mut metrics)?;
-        let mut both = |event: &Event<'_>| {
+        let wanted = &self.config.run.log;
+        let mut logs = observe::logs(wanted, folder, self.epoch, &self.blocks())?;
+        let mut all = |event: &Event<'_>| {
             metrics.on(event);
+            logs.on(event);
             observer.on(event);
         };
-        train(self, &mut both)
+        train(self, &mut all)
     }
 
     /// Converts a batch for the network: to its device and element type, standardised if

@@ -109,6 +109,15 @@ impl Run {
     /// Counts an evaluation, once every block and head has begun to learn.
     fn remember(&mut self, evaluation: &Evaluation) {
         let counts = self.epoch > self.architecture.net().all_begun(self.steps_per_epoch());
+        // Those that are evaluated every time.
+        let mut evaluation = evaluation.clone();
+        let readouts = &self.architecture.net().readouts;
+        let is_cheap = |name: &str| {
+            readouts
+                .iter()
+                .any(|known| known.cheap && known.name == name)
+        };
+        evaluation.readouts.retain(|name, _| is_cheap(name));
         let best = evaluation
             .best()
             .and_then(|best| evaluation.readouts.get(&best));

@@ -195,6 +195,7 @@ impl Run {
             epochs,
             seconds,
             reports: &reports,
+            rates: &self.rates(epoch),
         });
         self.checkpoint(observer)?;
         self.stop_if_asked()
@@ -235,6 +236,20 @@ impl Run {
         }
     }
 
+    /// The learning rates of the last step of an epoch, with the index of each block that
+    /// learned in it.
+    fn rates(&self, epoch: usize) -> Vec<(usize, f64)> {
+        let step = Step {
+            index: ((epoch + 1) * self.steps_per_epoch()) as u64 - 1,
+            ..self.step_of(epoch)
+        };
+        let blocks = self.architecture.net().blocks.iter().enumerate();
+        let learning = blocks.filter(|(_, block)| block.is_learning(&step));
+        learning
+            .map(|(index, block)| (index, block.optimiser().rate(&step)))
+            .collect()
+    }
+
     /// The names of the blocks.
     pub(super) fn blocks(&self) -> Vec<String> {
         let blocks = self.architecture.net().blocks.iter();
@@ -254,6 +269,7 @@ impl Run {
                 epochs: self.epochs(),
                 seconds: f64::NAN, // lost with the stop
                 reports,
+                rates: &self.rates(epoch - 1),
             });
         }
         if !metrics.has_evaluation(epoch) {
@@ -304,26 +320,39 @@ impl Run {
         self.sampler.refresh(&*self.data.train, &predict, &step)
     }
 
-    /// Evaluates the cheap readouts on the validation part, if an evaluation is due.
+    /// Evaluates the validation part, if an evaluation is due: by the cheap readouts, or by
+    /// all. Before it, some training examples if that is set.
     pub(super) fn evaluate_after(
         &self,
         epoch: usize,
         observer: &mut dyn Observer,
     ) -> Result<Option<Evaluation>> {
-        let is_due = epoch.is_multiple_of(self.config.run.evaluate_every) && epoch < self.epochs();
+        let settings = &self.config.run;
+        let is_now =
+            |every: usize| every > 0 && epoch.is_multiple_of(every) && epoch < self.epochs();
+        let by_all = is_now(settings.evaluate_all_every);
         let readouts = self.architecture.net().readouts.iter().copied();
-        let useful = |readout: &Readout| readout.cheap && epoch > readout.from_epoch;
-        let readouts: Vec<Readout> = readouts.filter(useful).collect();
-        if !is_due || readouts.is_empty() || self.data.validation.is_empty() {
+        let is_used = |readout: &Readout| {
+            epoch > readout.from_epoch
+                && (by_all || readout.cheap && is_now(settings.evaluate_every))
+        };
+        let readouts: Vec<Readout> = readouts.filter(is_used).collect();
+        if readouts.is_empty() || self.data.validation.is_empty() {
             return Ok(None);
         }
-        let split = Split::Validation;
-        let evaluation = self.evaluate_by(&readouts, split, None)?;
-        observer.on(&Event::Evaluated {
-            epoch,
-            split,
-            evaluation: &evaluation,
-        });
+        let mut tell = |split, evaluation: &Evaluation| {
+            observer.on(&Event::Evaluated {
+                epoch,
+                split,
+                evaluation,
+            });
+        };
+        if settings.evaluate_training > 0 {
+            let evaluation = self.evaluate_some(settings.evaluate_training, &readouts)?;
+            tell(Split::Train, &evaluation);
+        }
+        let evaluation = self.evaluate_by(&readouts, Split::Validation, None)?;
+        tell(Split::Validation, &evaluation);
         Ok(Some(evaluation))
     }
 

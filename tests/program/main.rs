@@ -12,6 +12,7 @@ mod hostile_files;
 mod injected;
 mod interrupted;
 mod language;
+mod logs;
 mod new;
 mod own_data;
 mod page;

@@ -11,6 +11,7 @@ use super::super::flags::{DataDir, Device};
 use crate::data::{Content, Split};
 use crate::disk;
 use crate::error::{Error, Result};
+use crate::run::evaluate::spaced;
 use crate::run::folder::{CONFIG, SUMMARY};
 use crate::run::observe::metrics;
 use crate::run::{picture, summary, Run};
@@ -125,11 +126,6 @@ fn png(picture: &image::DynamicImage) -> Result<Vec<u8>> {
     let written = picture.write_to(&mut bytes, ImageFormat::Png);
     written.map_err(|error| Error::usage("picture", error.to_string()))?;
     Ok(bytes.into_inner())
-}
-
-/// Evenly spaced indices of a part.
-fn spaced(count: usize, most: usize) -> Vec<usize> {
-    (0..count).step_by(count.div_ceil(most).max(1)).collect()
 }
 
 fn answers(run: &Run) -> Result<Option<Answers>> {

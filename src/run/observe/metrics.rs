@@ -9,6 +9,7 @@ use serde_json::{json, Value};
 
 use crate::disk;
 use crate::error::{notify, Error, Result};
+use crate::flow::examples::Split;
 use crate::run::folder::METRICS;
 use crate::run::observe::{Event, Observer};
 
@@ -79,6 +80,7 @@ impl Metrics {
         let old = String::from_utf8_lossy(&old);
         let (mut kept, mut of_epochs, mut evaluations) =
             (String::new(), BTreeSet::new(), BTreeSet::new());
+        let mut others = BTreeSet::new();
         for line in old.lines() {
             let value: Value = serde_json::from_str(line).unwrap_or_default();
             let (event, Some(of)) = (value["event"].as_str(), value["epoch"].as_u64()) else {
@@ -87,7 +89,11 @@ impl Metrics {
             let is_new = match event {
                 _ if of > epoch as u64 => false,
                 Some("epoch") => of_epochs.insert(of),
-                Some("evaluation") if of < epochs as u64 => evaluations.insert(of),
+                Some("evaluation") if of >= epochs as u64 => false,
+                Some("evaluation") if value["split"] == Split::Validation.word() => {
+                    evaluations.insert(of)
+                }
+                Some("evaluation") => others.insert((of, value["split"].to_string())),
                 _ => false,
             };
             if is_new {
@@ -114,7 +120,7 @@ impl Metrics {
         self.epochs.contains(&(epoch as u64))
     }
 
-    /// Whether there is an evaluation after this epoch.
+    /// Whether there is an evaluation of the validation part after this epoch.
     pub fn has_evaluation(&self, epoch: usize) -> bool {
         self.evaluations.contains(&(epoch as u64))
     }
@@ -173,8 +179,13 @@ impl Observer for Metrics {
                 epoch,
                 seconds,
                 reports,
+                rates,
                 ..
             } => {
+                let rate = |block: &usize| {
+                    let found = rates.iter().find(|(of, _)| of == block);
+                    found.map(|(_, rate)| rate)
+                };
                 let blocks: Vec<Value> = reports
                     .iter()
                     .map(|(block, report)| {
@@ -183,6 +194,7 @@ impl Observer for Metrics {
                             "loss": report.loss,
                             "positive": report.positive,
                             "negative": report.negative,
+                            "rate": rate(block),
                         })
                     })
                     .collect();

@@ -1,14 +1,49 @@
 //! Observers of a run.
 
+mod csv;
 pub mod metrics;
+mod tensorboard;
 
 use std::path::Path;
 
+use self::csv::Csv;
+use self::tensorboard::TensorBoard;
 use crate::contract::block::StepReport;
+use crate::error::Result;
 use crate::flow::examples::Split;
 use crate::flow::step::Step;
 use crate::plugin::config::Config;
 use crate::run::summary::{Evaluation, Summary};
+
+crate::choices! {
+    /// What is written beside `metrics.jsonl` while a run trains.
+    pub enum Log {
+        /// `metrics.csv`: a line for each epoch.
+        Csv = "csv",
+        /// Event files for TensorBoard.
+        Tensorboard = "tensorboard",
+    }
+}
+
+/// The observers that write these logs into the folder of a run that has completed `epoch`
+/// epochs. They come after the one that writes `metrics.jsonl`.
+///
+/// # Errors
+/// [`Error::File`](crate::Error::File) if a file cannot be written.
+pub(super) fn logs(
+    wanted: &[Log],
+    folder: &Path,
+    epoch: usize,
+    blocks: &[String],
+) -> Result<Vec<Box<dyn Observer>>> {
+    let log = |log: &Log| -> Result<Box<dyn Observer>> {
+        Ok(match log {
+            Log::Csv => Box::new(Csv::new(folder)),
+            Log::Tensorboard => Box::new(TensorBoard::after(folder, epoch, blocks)?),
+        })
+    };
+    wanted.iter().map(log).collect()
+}
 
 /// An event in a run.
 #[non_exhaustive]
@@ -48,6 +83,8 @@ pub enum Event<'a> {
         seconds: f64,
         /// The means over the epoch, with the index of each block.
         reports: &'a [(usize, StepReport<f64>)],
+        /// The learning rates of its last step, with the index of each block that learned.
+        rates: &'a [(usize, f64)],
     },
     /// A part of the data was evaluated.
     Evaluated {

@@ -1,0 +1,250 @@
+//! Event files for TensorBoard.
+
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::contract::block::StepReport;
+use crate::error::{notify, Error, Result};
+use crate::run::observe::{Event, Observer};
+use crate::run::summary::Evaluation;
+
+/// Writes scalars into a file `events.out.tfevents.…` in the folder of a run. The step of
+/// a scalar is the number of complete epochs.
+///
+/// A file is a sequence of records. A record is the length of its data as 8 bytes, their
+/// checksum, the data, their checksum; the data are a message `Event` of TensorFlow's
+/// `event.proto`, of which this file writes four fields.
+pub(super) struct TensorBoard {
+    file: File,
+    blocks: Vec<String>,
+    has_warned: bool,
+}
+
+impl TensorBoard {
+    /// Begins a new file, for a run that has completed `epoch` epochs. TensorBoard reads
+    /// all files of a folder; of older ones it drops what is said again.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it cannot be written.
+    pub fn after(folder: &Path, epoch: usize, blocks: &[String]) -> Result<Self> {
+        let mut this = Self {
+            file: create(folder)?,
+            blocks: blocks.to_vec(),
+            has_warned: false,
+        };
+        let version = message(&[field(3, Wire::Bytes(b"brain.Event:2"))]);
+        this.write(0, &version);
+        // The status START, from this step on.
+        let session = message(&[field(1, Wire::Number(1))]);
+        this.write(epoch + 1, &message(&[field(7, Wire::Bytes(&session))]));
+        Ok(this)
+    }
+
+    fn scalars(&mut self, epoch: usize, scalars: &[(String, f64)]) {
+        let value = |(tag, value): &(String, f64)| {
+            let value = message(&[
+                field(1, Wire::Bytes(tag.as_bytes())),
+                field(2, Wire::Float(*value as f32)),
+            ]);
+            field(1, Wire::Bytes(&value))
+        };
+        let summary = message(&scalars.iter().map(value).collect::<Vec<_>>());
+        self.write(epoch, &message(&[field(5, Wire::Bytes(&summary))]));
+    }
+
+    /// Writes an event with the time and a step, and the fields of `rest`.
+    fn write(&mut self, step: usize, rest: &[u8]) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.map_or(0., |time| time.as_secs_f64());
+        let event = message(&[
+            field(1, Wire::Double(now)),
+            field(2, Wire::Number(step as u64)),
+            rest.to_vec(),
+        ]);
+        // One call for the whole record.
+        if let Err(error) = self.file.write_all(&record(&event)) {
+            if !std::mem::replace(&mut self.has_warned, true) {
+                notify(format_args!(
+                    "warning: cannot write the events for TensorBoard: {error}"
+                ));
+            }
+        }
+    }
+
+    fn of_blocks(&self, reports: &[(usize, StepReport<f64>)]) -> Vec<(String, f64)> {
+        let mut scalars = Vec::new();
+        for (block, report) in reports {
+            let name = self.blocks.get(*block).map_or("?", String::as_str);
+            for (tag, value) in [
+                ("loss", report.loss),
+                ("goodness of positive views", report.positive),
+                ("goodness of negative views", report.negative),
+            ] {
+                scalars.extend(value.map(|value| (format!("{tag}/{name}"), value)));
+            }
+        }
+        scalars
+    }
+}
+
+/// A new file, whose name sorts behind those of earlier sittings.
+fn create(folder: &Path) -> Result<File> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let seconds = now.map_or(0, |time| time.as_secs());
+    let mut number = 0;
+    loop {
+        let name = format!("events.out.tfevents.{seconds:010}.onward.{number}");
+        let path: PathBuf = folder.join(name);
+        match OpenOptions::new().write(true).create_new(true).open(&path) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists && number < 1000 => number += 1,
+            opened => return opened.map_err(Error::file("create", &path)),
+        }
+    }
+}
+
+/// The scalars of an evaluation.
+fn of_evaluation(split: &str, evaluation: &Evaluation) -> Vec<(String, f64)> {
+    let mut scalars = Vec::new();
+    for (readout, score) in &evaluation.readouts {
+        scalars.push((format!("{split} error/{readout}"), score.error));
+        if let Some(bits) = score.bits {
+            let tag = format!("{split} bits per character/{readout}");
+            scalars.push((tag, bits.bits_per_char));
+        }
+    }
+    scalars
+}
+
+impl Observer for TensorBoard {
+    fn on(&mut self, event: &Event<'_>) {
+        match event {
+            Event::EpochEnded {
+                epoch,
+                seconds,
+                reports,
+                rates,
+                ..
+            } => {
+                let mut scalars = self.of_blocks(reports);
+                scalars.extend(rates.iter().map(|(block, rate)| {
+                    let name = self.blocks.get(*block).map_or("?", String::as_str);
+                    (format!("learning rate/{name}"), *rate)
+                }));
+                scalars.push(("seconds per epoch".into(), *seconds));
+                self.scalars(*epoch, &scalars);
+            }
+            Event::Evaluated {
+                epoch,
+                split,
+                evaluation,
+            } => self.scalars(*epoch, &of_evaluation(split.word(), evaluation)),
+            _ => {}
+        }
+    }
+}
+
+/// A value of a field of a message, as protocol buffers write it.
+enum Wire<'a> {
+    Number(u64),
+    Double(f64),
+    Float(f32),
+    Bytes(&'a [u8]),
+}
+
+fn field(number: u64, value: Wire<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    match value {
+        Wire::Number(value) => {
+            varint(number << 3, &mut bytes);
+            varint(value, &mut bytes);
+        }
+        Wire::Double(value) => {
+            varint(number << 3 | 1, &mut bytes);
+            bytes.extend(value.to_le_bytes());
+        }
+        Wire::Bytes(value) => {
+            varint(number << 3 | 2, &mut bytes);
+            varint(value.len() as u64, &mut bytes);
+            bytes.extend(value);
+        }
+        Wire::Float(value) => {
+            varint(number << 3 | 5, &mut bytes);
+            bytes.extend(value.to_le_bytes());
+        }
+    }
+    bytes
+}
+
+fn message(fields: &[Vec<u8>]) -> Vec<u8> {
+    fields.concat()
+}
+
+/// Seven bits in a byte, the lowest first; the eighth says that there are more.
+fn varint(mut value: u64, bytes: &mut Vec<u8>) {
+    while value >= 0x80 {
+        bytes.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+}
+
+fn record(data: &[u8]) -> Vec<u8> {
+    let length = (data.len() as u64).to_le_bytes();
+    let mut bytes = length.to_vec();
+    bytes.extend(masked(&length).to_le_bytes());
+    bytes.extend(data);
+    bytes.extend(masked(data).to_le_bytes());
+    bytes
+}
+
+/// The checksum of a record: CRC-32C, rotated and moved, so that a checksum of data that
+/// contain checksums still finds errors.
+fn masked(data: &[u8]) -> u32 {
+    crc32c(data).rotate_right(15).wrapping_add(0xa282_ead8)
+}
+
+/// CRC-32 with Castagnoli's polynomial.
+fn crc32c(data: &[u8]) -> u32 {
+    let mut crc = !0u32;
+    for byte in data {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            crc = crc >> 1 ^ if crc & 1 == 1 { 0x82f6_3b78 } else { 0 };
+        }
+    }
+    !crc
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // from tensorboard.compat.proto.event_pb2 import Event
+    // from tensorboard.compat.proto.summary_pb2 import Summary
+    // from tensorboard.summary.writer.record_writer import RecordWriter
+    // value = Summary.Value(tag="loss/1", simple_value=.25)
+    // event = Event(wall_time=1.5, step=300, summary=Summary(value=[value]))
+    // RecordWriter(open("f", "wb")).write(event.SerializeToString())
+    // print(list(open("f", "rb").read()))
+    const RECORD: &[u8] = &[
+        29, 0, 0, 0, 0, 0, 0, 0, 96, 47, 223, 35, 9, 0, 0, 0, 0, 0, 0, 248, 63, 16, 172, 2, 42, 15,
+        10, 13, 10, 6, 108, 111, 115, 115, 47, 49, 21, 0, 0, 128, 62, 49, 145, 22, 220,
+    ];
+
+    #[test]
+    fn a_record_is_that_of_tensorboards_own_writer() {
+        let value = message(&[
+            field(1, Wire::Bytes(b"loss/1")),
+            field(2, Wire::Float(0.25)),
+        ]);
+        let summary = message(&[field(1, Wire::Bytes(&value))]);
+        let event = message(&[
+            field(1, Wire::Double(1.5)),
+            field(2, Wire::Number(300)),
+            field(5, Wire::Bytes(&summary)),
+        ]);
+        assert_eq!(record(&event), RECORD);
+    }
+}
