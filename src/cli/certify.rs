@@ -27,7 +27,8 @@ impl Certify {
     }
 }
 
-fn in_words(certificate: &Certificate) -> String {
+/// The rows of a certificate, with their headings.
+pub(super) fn rows(certificate: &Certificate) -> Vec<[String; 5]> {
     let mut lines =
         vec![["block", "weights", "activity of", "signal from", "views by"].map(String::from)];
     let names = |names: &Vec<String>| match names.is_empty() {
@@ -42,6 +43,20 @@ fn in_words(certificate: &Certificate) -> String {
         let [activity, signal, views] = [&block.activity, &block.signal, &block.views].map(names);
         [block.block.clone(), weights, activity, signal, views]
     }));
+    lines
+}
+
+/// What a certificate means, in a line.
+pub(super) fn verdict(certificate: &Certificate) -> String {
+    match certificate.crossed {
+        0 => "No signal comes back to a block from another one.".into(),
+        1 => "A signal comes back from a neighbouring block.".into(),
+        more => format!("A signal comes back across {more} blocks."),
+    }
+}
+
+fn in_words(certificate: &Certificate) -> String {
+    let lines = rows(certificate);
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max();
     let mut text = String::from("What the update of each block depends on, besides itself:\n");
     for line in &lines {
@@ -51,11 +66,7 @@ fn in_words(certificate: &Certificate) -> String {
         });
         text += &format!("  {}\n", cells.collect::<String>().trim_end());
     }
-    text += &match certificate.crossed {
-        0 => "No signal comes back to a block from another one.\n".to_string(),
-        1 => "A signal comes back from a neighbouring block.\n".to_string(),
-        more => format!("A signal comes back across {more} blocks.\n"),
-    };
+    text += &(verdict(certificate) + "\n");
     let wide = |block: &&Locality| block.within > USUAL_WITHIN;
     for block in certificate.blocks.iter().filter(wide) {
         text += &format!(

@@ -7,6 +7,7 @@ mod command_line;
 mod dry_run;
 mod evaluate;
 mod export;
+mod figures;
 mod flags;
 mod generate;
 mod list;
@@ -16,6 +17,7 @@ mod outcome;
 mod output;
 mod page;
 mod picture;
+mod plot;
 mod predict;
 mod program;
 mod progress;
@@ -156,6 +158,12 @@ enum Command {
         "page runs/compare/progressive-digits-1 runs/compare/backprop-digits-1",
     ))]
     Page(page::Page),
+    /// Write the charts and pictures of runs as files: curves, histograms, answers, views.
+    #[command(after_help = examples!(
+        "plot runs/progressive-digits-1 --out plots",
+        "plot runs/compare/progressive-digits-1 runs/compare/backprop-digits-1 --format png",
+    ))]
+    Plot(plot::Plot),
     /// List plugins: architectures, layers, goodness functions, samplers, data sets.
     #[command(after_help = examples!(
         "list",
@@ -292,6 +300,7 @@ pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Sweep(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::Page(command) => command.run(),
+        Command::Plot(command) => command.run(),
         Command::Certify(command) => command.run(),
         Command::List(command) => command.run(),
         Command::Show(command) => command.run(),

@@ -44,6 +44,10 @@ pub(super) struct Train {
     /// the settings that were given, and with a number if it exists.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// First measure what the update of each block depends on, as `onward certify` does;
+    /// summary.json has the result.
+    #[arg(long)]
+    certify: bool,
     /// Also write a log beside metrics.jsonl: csv or tensorboard; can be repeated. As
     /// --set log=[csv,tensorboard].
     #[arg(long, value_name = "KIND", value_parser = clap::builder::PossibleValuesParser::new(Log::WORDS))]
@@ -60,6 +64,9 @@ impl Train {
     pub(super) fn run(self) -> Result<()> {
         let stop = Stop::on_signals();
         let mut builder = self.subject.builder()?.stop_when(stop.flag());
+        if self.certify {
+            builder = builder.certified();
+        }
         if !self.log.is_empty() {
             builder = builder.set("log", self.log.clone());
         }

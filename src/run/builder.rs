@@ -29,6 +29,7 @@ pub struct RunBuilder {
     saved: Option<PathBuf>,
     with_data: bool,
     given: Option<DataSet>,
+    is_certified: bool,
     stop: Arc<AtomicBool>,
 }
 
@@ -91,6 +92,20 @@ impl RunBuilder {
     /// Skips reading the data of an opened run. The run can then only predict.
     pub fn without_data(mut self) -> Self {
         self.with_data = false;
+        self
+    }
+
+    /// Measures what the update of each block depends on, before the training of a new
+    /// run: [`Summary::locality`](crate::run::summary::Summary::locality) has the result.
+    /// It takes some steps of training for each block.
+    pub fn certified(mut self) -> Self {
+        self.is_certified = true;
+        self
+    }
+
+    /// The same run for an experiment: nothing is written or measured.
+    pub(super) fn for_measuring(mut self) -> Self {
+        (self.out, self.is_certified) = (None, false);
         self
     }
 
@@ -179,6 +194,10 @@ impl RunBuilder {
     }
 
     fn build_suited(self, purpose: Purpose) -> Result<Run> {
+        let certificate = match self.is_certified && self.saved.is_none() {
+            true => Some(self.clone().certify()?),
+            false => None,
+        };
         let (mut saved, mut fault) = (None, None);
         if let Some(folder) = &self.saved {
             let (read, problem) = Chosen::of(folder, self.with_data).read(folder)?;
@@ -229,6 +248,7 @@ impl RunBuilder {
             }
         }
         run.origin = self.saved;
+        run.certificate = certificate;
         if let Some(out) = self.out {
             run.folder = Some(Folder::create(&out)?);
         }
@@ -459,6 +479,7 @@ impl Run {
             saved: None,
             with_data: true,
             given: None,
+            is_certified: false,
             stop: Arc::default(),
         }
     }

@@ -12,6 +12,10 @@ pub(crate) const MODEL: &str = "model.safetensors";
 pub(crate) const STATE: &str = "state.safetensors";
 pub(crate) const TOKENIZER: &str = "tokenizer.json";
 pub(crate) const METRICS: &str = "metrics.jsonl";
+pub(crate) const CSV: &str = "metrics.csv";
+/// What the names of event files for TensorBoard begin and end with.
+pub(crate) const EVENTS: [&str; 2] = ["events.out.tfevents.", ".onward"];
+pub(crate) const CERTIFICATE: &str = "certificate.json";
 const LOCK: &str = ".lock";
 pub(crate) const SUMMARY: &str = "summary.json";
 
@@ -138,9 +142,16 @@ impl Folder {
         if !self.is_new || is_saved || self.check().is_err() {
             return;
         }
-        for name in [CONFIG, TOKENIZER, METRICS, LOCK] {
+        for name in [CONFIG, TOKENIZER, METRICS, CSV, CERTIFICATE, LOCK] {
             // What cannot be removed stays.
             let _ = fs::remove_file(self.path.join(name));
+        }
+        for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if name.starts_with(EVENTS[0]) && name.ends_with(EVENTS[1]) {
+                let _ = fs::remove_file(entry.path());
+            }
         }
         let _ = fs::remove_dir(&self.path);
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use candle_core::{DType, Tensor, Var};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Run, RunBuilder};
 use crate::contract::prediction::Prediction;
@@ -20,7 +20,7 @@ use crate::plugin::source::Source;
 
 /// What the update of every block depends on, found by experiment:
 /// [`RunBuilder::certify`].
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Certificate {
     /// The blocks, from the input on.
     pub blocks: Vec<Locality>,
@@ -30,7 +30,7 @@ pub struct Certificate {
 }
 
 /// What the update of a block depends on, besides its own variables and its input.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Locality {
     /// The name of the block.
     pub block: String,
@@ -89,7 +89,7 @@ impl RunBuilder {
     /// As [`RunBuilder::build`]; errors of the step.
     pub fn certify(self) -> Result<Certificate> {
         let device = self.device.clone();
-        let first = self.build()?;
+        let first = self.for_measuring().build()?;
         let parts = Parts::of(&first);
         let mut moments: Vec<(usize, u64)> = Vec::new();
         for block in &first.architecture().net().blocks {

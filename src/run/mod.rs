@@ -10,6 +10,7 @@ pub(crate) mod evaluate;
 mod export;
 pub(crate) mod folder;
 pub mod generate;
+pub(crate) mod goodness;
 mod initial;
 mod layers;
 pub mod locality;
@@ -34,6 +35,7 @@ use candle_core::{DType, Device, Tensor};
 pub(crate) use self::builder::located;
 pub use self::builder::RunBuilder;
 use self::folder::{Folder, MODEL, SUMMARY};
+use self::locality::Certificate;
 use self::mixture::Mixed;
 use self::observe::metrics::Metrics;
 use self::observe::{Event, Observer};
@@ -86,6 +88,8 @@ pub struct Run {
     previous: Option<String>,
     /// All settings that were changed on purpose since the run began.
     changes: Vec<String>,
+    /// What the update of each block depends on, if it was measured.
+    certificate: Option<Certificate>,
     /// The folder from which the run was loaded.
     origin: Option<PathBuf>,
     folder: Option<Folder>,
@@ -249,6 +253,7 @@ impl Run {
         let progress = (self.epoch, self.epochs());
         let mut metrics = Metrics::after(folder, progress, &self.blocks())?;
         self.write_missing(&mut metrics)?;
+        self.keep_certificate(folder)?;
         let wanted = &self.config.run.log;
         let mut logs = observe::logs(wanted, folder, self.epoch, &self.blocks())?;
         let mut all = |event: &Event<'_>| {

@@ -3,11 +3,9 @@
 use candle_core::{DType, Device, Tensor};
 use image::{imageops, Rgb, RgbImage};
 
-use crate::contract::prediction::Prediction;
 use crate::data::{Content, ExampleSpec};
 use crate::error::{Error, Result};
 use crate::flow::batch::Batch;
-use crate::flow::step::Step;
 use crate::flow::views::Role;
 use crate::run::Run;
 
@@ -161,30 +159,9 @@ struct Seen {
     negative: Option<Tensor>,
 }
 
-/// The views of a batch in the first step of the run.
+/// The first positive and the first negative view of every example of a batch.
 fn views(run: &Run, batch: &Batch) -> Result<Seen> {
-    let seed = run.config.run.seed;
-    let step = Step {
-        epochs: run.epochs(),
-        train: true,
-        ..Step::evaluation(seed)
-    };
-    let net = run.architecture.net();
-    let readout = net
-        .readouts
-        .iter()
-        .find(|readout| readout.cheap && readout.log_probabilities);
-    let prediction = Prediction::new(|| {
-        let readout = readout.ok_or_else(|| {
-            let problem = "the sampler needs the network's prediction, but the network \
-                           has no cheap readout with probabilities";
-            Error::unfit("picture", problem)
-        })?;
-        let hidden = run.prepare(batch)?.hidden();
-        run.architecture
-            .scores(&hidden, &*run.sampler, readout, &Step::evaluation(seed))
-    });
-    let views = run.sampler.views(batch, &prediction, &step)?;
+    let views = run.views(batch)?;
     let rows = views.input.join()?.flatten_from(1)?;
     let view = |index: usize| rows.narrow(0, index * batch.size(), batch.size());
     let negative = views

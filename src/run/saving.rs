@@ -6,7 +6,7 @@ use std::path::Path;
 use candle_core::Tensor;
 
 use super::checkpoint::{self, Header, Saved, FORMAT};
-use super::folder::{Folder, CONFIG, MODEL, STATE, SUMMARY, TOKENIZER};
+use super::folder::{Folder, CERTIFICATE, CONFIG, MODEL, STATE, SUMMARY, TOKENIZER};
 use super::{settings, Run};
 use crate::disk;
 use crate::error::{notify, printable, Error, Result};
@@ -40,6 +40,24 @@ impl Run {
             self.write_model(folder)?;
         }
         Ok(())
+    }
+
+    /// Writes the certificate of locality, or reads that of an earlier sitting.
+    pub(super) fn keep_certificate(&mut self, folder: &Path) -> Result<()> {
+        let path = folder.join(CERTIFICATE);
+        match &self.certificate {
+            Some(certificate) => {
+                let text = serde_json::to_string_pretty(certificate);
+                let text = text.expect("plain values can be written");
+                disk::replace(&path, (text + "\n").as_bytes())
+            }
+            None => {
+                let text = disk::read_text(&path).ok();
+                // One that is damaged is measured again by `onward certify`.
+                self.certificate = text.and_then(|text| serde_json::from_str(&text).ok());
+                Ok(())
+            }
+        }
     }
 
     /// Refuses to write to the folder of this run if it is another one by now.

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::locality::Certificate;
 use super::settings;
 use crate::contract::rule::Rule;
 pub use crate::data::score::{Bits, Score};
@@ -186,6 +187,10 @@ pub struct Summary {
     /// The rule by which the blocks learned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<RuleUsed>,
+    /// What the update of each block depends on, if it was measured before the training:
+    /// [`RunBuilder::certified`](crate::RunBuilder::certified).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locality: Option<Certificate>,
     /// The use of the labels of the training part.
     pub labels: Labels,
     /// The validation part.
@@ -247,6 +252,7 @@ mod tests {
             threads: 2,
             device: "CPU, 2 threads".into(),
             rule: Some(RuleUsed::of(Rule::Contrast)),
+            locality: None,
             labels: Labels {
                 blocks: true,
                 heads: false,

@@ -64,6 +64,7 @@ impl Run {
             threads: rayon::current_num_threads(),
             device: device::describe(&self.device),
             rule: Some(RuleUsed::of(self.architecture.rule())),
+            locality: self.certificate.clone(),
             labels: Labels {
                 blocks: learns && (self.sampler.uses_labels() || net.uses_labels()),
                 heads: !net.heads.is_empty(),

@@ -350,3 +350,39 @@ fn a_training_stops_after_some_epochs_and_goes_on() {
     };
     assert_eq!(lines(&whole), lines(&parts));
 }
+
+#[test]
+fn the_locality_of_each_method_is_measured_once() {
+    let base = tempfile::tempdir().unwrap();
+    let out = base.path().join("out");
+    let arguments = compare(
+        &out,
+        &["progressive", "trifecta,hidden=[20,20]"],
+        &["--seeds", "1..2"],
+    );
+    let arguments = [&arguments[..], &["--certify", "--no-baselines", "--json"]].concat();
+    let rows: Value = serde_json::from_str(&succeeds(&arguments)).unwrap();
+    let crossed = |method: &str| {
+        let mut rows = rows.as_array().unwrap().iter();
+        let row = rows.find(|row| row["method"].as_str().unwrap().starts_with(method));
+        row.unwrap()["crossed"].as_u64()
+    };
+    assert_eq!(
+        (crossed("progressive"), crossed("trifecta")),
+        (Some(0), Some(1))
+    );
+    let certificate = |seed: u32| {
+        let folder = out.join(format!("progressive-digits-{seed}"));
+        folder.join("certificate.json").exists()
+    };
+    assert_eq!((certificate(1), certificate(2)), (true, false));
+    // The page says it, and a run that goes on still knows it.
+    let run = out.join("progressive-digits-1");
+    let epochs = ["resume", str(&run), "--epochs", "2", "--quiet", "--json"];
+    let summary: Value = serde_json::from_str(&succeeds(&epochs)).unwrap();
+    assert_eq!(summary["locality"]["crossed"], 0);
+    let page = base.path().join("page.html");
+    succeeds(&["page", str(&run), "--out", str(&page)]);
+    let page = std::fs::read_to_string(page).unwrap();
+    assert!(page.contains("No signal comes back to a block"), "{page}");
+}

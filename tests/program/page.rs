@@ -40,6 +40,9 @@ fn a_page_has_what_there_is_of_every_run() {
         "validation error",
         "loss of each layer",
         "goodness: positive, negative",
+        "layer 1: goodness of test views",
+        "learning rate of each layer",
+        "Written by the network",
         "test error of a probe",
         "label \\ answer",
         "The worst answers",
@@ -64,4 +67,49 @@ fn a_page_has_what_there_is_of_every_run() {
     let message = fails(2, &["page", str(&empty), "--out", str(&other)]);
     assert!(message.contains("none of these folders"), "{message}");
     assert!(!other.exists());
+}
+
+#[test]
+fn charts_and_pictures_are_written_as_files() {
+    let base = tempfile::tempdir().unwrap();
+    let at = |name: &str| base.path().join(name);
+    succeeds(&train(&at("one"), &[]));
+    succeeds(&train(&at("two"), &["--set", "evaluate_training=20"]));
+    let (one, two, out) = (at("one"), at("two"), at("plots"));
+    let written = succeeds(&["plot", str(&one), "--out", str(&out)]);
+    let names = [
+        "loss.svg",
+        "goodness.svg",
+        "goodness-1.svg",
+        "confusion.svg",
+        "views.png",
+    ];
+    for name in names {
+        assert!(
+            written.contains(name) && out.join(name).is_file(),
+            "{name}: {written}"
+        );
+    }
+    // Again: what exists is kept.
+    let again = onward(&["plot", str(&one), "--out", str(&out)]);
+    let said = text(&again.stderr);
+    assert!(
+        again.status.success() && said.contains("loss.svg exists and is kept"),
+        "{said}"
+    );
+    let both = at("both");
+    let written = succeeds(&[
+        "plot",
+        str(&one),
+        str(&two),
+        "--format",
+        "png",
+        "--out",
+        str(&both),
+    ]);
+    assert!(!written.contains(".svg"), "{written}");
+    let png = std::fs::read(both.join("two").join("goodness-1.png")).unwrap();
+    assert!(png.starts_with(b"\x89PNG"));
+    let message = fails(2, &["plot", str(&at("missing")), "--out", str(&at("x"))]);
+    assert!(message.contains("none of these folders"), "{message}");
 }

@@ -23,6 +23,8 @@ pub(super) struct Cell {
     pub data: String,
     pub seed: u32,
     pub folder: PathBuf,
+    /// Whether it is measured what its updates depend on.
+    pub is_certified: bool,
     /// The folder of the run that measures what an epoch costs.
     pub pilot: PathBuf,
     /// The arguments of `onward train`, without the seed and the folder.
@@ -56,6 +58,9 @@ impl Cell {
                 train.chain(words).chain(["--out".into(), folder]).collect()
             }
         };
+        if self.is_certified && words[0] == "train" {
+            words.push("--certify".into());
+        }
         words.extend(
             until
                 .iter()
@@ -83,6 +88,7 @@ impl Cell {
         let pilot = Self {
             folder: self.pilot.clone(),
             seed: 1,
+            is_certified: false,
             ..self.with_epochs(1)
         };
         pilot.train(None, stop)?;

@@ -27,6 +27,10 @@ pub(in crate::cli) struct Compare {
     /// validation part.
     #[arg(long)]
     layers: bool,
+    /// Also measure how many blocks a signal crosses on its way back, as `onward certify`
+    /// does, once for each method.
+    #[arg(long)]
+    certify: bool,
     /// Folder of the runs and of the tables compare.md, compare.csv and compare.json.
     /// With the same folder an interrupted comparison is continued, and runs that are
     /// there are kept.
@@ -41,7 +45,13 @@ impl Compare {
             let baselines = Method::baselines(&self.methods)?.into_iter();
             methods.extend(baselines.filter(|baseline| !self.methods.contains(baseline)));
         }
-        let cells = self.many.cells(&methods, &self.out)?;
+        let mut cells = self.many.cells(&methods, &self.out)?;
+        let mut known: Vec<(String, String)> = Vec::new();
+        for cell in cells.iter_mut().filter(|_| self.certify) {
+            let of = (cell.method.clone(), cell.data.clone());
+            cell.is_certified = !known.contains(&of);
+            known.push(of);
+        }
         let probe = |cell: &Cell| match self.layers {
             true => cell.layers(),
             false => Vec::new(),

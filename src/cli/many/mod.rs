@@ -118,6 +118,7 @@ impl Many {
                         data: data.clone(),
                         seed,
                         folder,
+                        is_certified: false,
                         pilot: out.join(PILOTS).join(format!(
                             "{}-{}",
                             method.name(),

@@ -23,6 +23,8 @@ pub(super) struct Entry {
     row: Row,
     #[serde(flatten)]
     cost: Cost,
+    /// The number of blocks that a signal crosses on its way back, if it was measured.
+    crossed: Option<u64>,
     /// The errors of a probe on each layer, if they were asked for.
     pub layers: Vec<f64>,
     /// Whether it was trained to its end, and not stopped before.
@@ -84,6 +86,7 @@ impl Entry {
         let summary = summary::read(&cell.folder.join(SUMMARY)).unwrap_or_default();
         Self {
             method: cell.method.clone(),
+            crossed: summary["locality"]["crossed"].as_u64(),
             cost: match row.problem {
                 None => Cost::of(&summary),
                 Some(_) => Cost::default(),
@@ -127,6 +130,7 @@ impl Entry {
         Self {
             method: cell.method.clone(),
             cost: Cost::default(),
+            crossed: None,
             layers: Vec::new(),
             is_whole: false,
             row,
@@ -166,6 +170,8 @@ pub(super) struct Group<'a> {
     epochs: Option<u64>,
     #[serde(flatten)]
     cost: Cost,
+    /// The number of blocks that a signal crosses on its way back, if it was measured.
+    crossed: Option<u64>,
     /// The mean errors of a probe on each layer.
     layers: Vec<f64>,
     /// Of the runs without a result.
@@ -255,6 +261,7 @@ fn group<'a>(runs: Vec<&'a Entry>) -> Group<'a> {
         },
         epochs: done.first().and_then(|run| run.row.epochs),
         cost: Cost::mean(&done),
+        crossed: done.iter().find_map(|run| run.crossed),
         layers: mean_of_layers(&done),
         problems: runs
             .iter()
@@ -275,9 +282,10 @@ fn mean_of_layers(runs: &[&Entry]) -> Vec<f64> {
 }
 
 /// The columns of a table. Those that are empty in all rows are left out.
-const HEADINGS: [&str; 13] = [
+const HEADINGS: [&str; 14] = [
     "method",
     "rule",
+    "crossed",
     "seeds",
     "epochs",
     "validation",
@@ -317,6 +325,7 @@ impl Group<'_> {
         [
             self.method.into(),
             self.rule.clone(),
+            shown(self.crossed.map(|blocks| blocks as f64), |n| n.to_string()),
             self.seeds.len().to_string(),
             shown(self.epochs.map(|epochs| epochs as f64), |n| n.to_string()),
             validation,
@@ -421,6 +430,7 @@ pub(super) fn csv(entries: &[Entry]) -> String {
         "seed",
         "epochs",
         "rule",
+        "crossed",
         "readout",
         "validation",
         "test",
@@ -444,6 +454,7 @@ pub(super) fn csv(entries: &[Entry]) -> String {
             number(row.seed.map(|seed| seed as f64)),
             number(row.epochs.map(|epochs| epochs as f64)),
             row.rule_in_words(),
+            number(entry.crossed.map(|blocks| blocks as f64)),
             row.readout.clone(),
             value(row.validation),
             value(row.test),

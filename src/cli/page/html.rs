@@ -3,9 +3,11 @@
 use base64::prelude::{Engine, BASE64_STANDARD};
 use serde_json::Value as Json;
 
-use super::charts::{over_epochs, Line};
-use super::look::{Answers, Look};
+use crate::cli::certify;
+use crate::cli::figures::look::{Answers, Look};
+use crate::cli::figures::{self, Figure};
 use crate::error::{printable, Result};
+use crate::run::locality::Certificate;
 
 const STYLE: &str = include_str!("page.css");
 
@@ -14,7 +16,7 @@ pub(super) fn page(looks: &[Look]) -> Result<String> {
     let names: Vec<String> = looks.iter().map(|look| escaped(&look.name)).collect();
     let mut body = format!("<h1>{}</h1>\n", names.join(", "));
     body += &comparison(looks);
-    body += &curves(looks);
+    body += &charts([figures::errors(looks)]);
     for look in looks {
         body += &section(look)?;
     }
@@ -119,86 +121,13 @@ fn table(headings: &[&str], rows: &str) -> String {
     )
 }
 
-/// Charts of all runs: validation by readout, losses, goodness.
-fn curves(looks: &[Look]) -> String {
-    let mut error = Vec::new();
-    for (run, look) in looks.iter().enumerate() {
-        let evaluations = look
-            .metrics
-            .iter()
-            .filter(|line| line["event"] == "evaluation" && line["split"] == "validation");
-        let mut readouts: Vec<String> = Vec::new();
-        for line in evaluations.clone() {
-            for name in line["result"]["readouts"]
-                .as_object()
-                .into_iter()
-                .flat_map(|all| all.keys())
-            {
-                if !readouts.contains(name) {
-                    readouts.push(name.clone());
-                }
-            }
-        }
-        for (place, readout) in readouts.iter().enumerate() {
-            let points = evaluations.clone().filter_map(|line| {
-                let value = line["result"]["readouts"][readout]["error"].as_f64();
-                Some((line["epoch"].as_f64()?, value?))
-            });
-            error.push(Line {
-                label: match looks.len() {
-                    1 => readout.clone(),
-                    _ => format!("{} {readout}", look.name),
-                },
-                points: points.collect(),
-                colour: if looks.len() == 1 { place } else { run },
-                is_dashed: looks.len() > 1 && place > 0,
-            });
-        }
-    }
-    let charts = over_epochs("validation error", &error, true);
-    figures(charts)
-}
-
-fn figures(charts: impl IntoIterator<Item = String>) -> String {
-    let figures = charts
-        .into_iter()
-        .map(|svg| format!("<figure>{svg}</figure>\n"));
-    format!(
-        "<div class=\"figures\">\n{}</div>\n",
-        figures.collect::<String>()
-    )
-}
-
-/// A chart of a value of every block of a run.
-fn of_blocks(look: &Look, title: &str, values: &[(&str, &str)]) -> Option<String> {
-    let epochs = || look.metrics.iter().filter(|line| line["event"] == "epoch");
-    let mut names: Vec<&str> = Vec::new();
-    for block in epochs().flat_map(|line| line["blocks"].as_array().into_iter().flatten()) {
-        let name = block["block"].as_str().unwrap_or_default();
-        if !names.contains(&name) {
-            names.push(name);
-        }
-    }
-    let mut lines = Vec::new();
-    for (colour, name) in names.iter().enumerate() {
-        for (place, (key, sign)) in values.iter().enumerate() {
-            let points = epochs().filter_map(|line| {
-                let mut blocks = line["blocks"].as_array()?.iter();
-                let block = blocks.find(|block| block["block"] == **name)?;
-                Some((line["epoch"].as_f64()?, block[*key].as_f64()?))
-            });
-            let points: Vec<_> = points.collect();
-            if !points.is_empty() {
-                lines.push(Line {
-                    label: format!("{name} {sign}"),
-                    points,
-                    colour,
-                    is_dashed: place > 0,
-                });
-            }
-        }
-    }
-    over_epochs(title, &lines, false)
+/// Charts side by side; those with too little to draw are left out.
+fn charts(figures: impl IntoIterator<Item = Figure>) -> String {
+    let svgs = figures.into_iter().filter_map(|figure| figure.chart.svg());
+    let figures: String = svgs
+        .map(|svg| format!("<figure>{svg}</figure>\n"))
+        .collect();
+    format!("<div class=\"figures\">\n{figures}</div>\n")
 }
 
 /// All that is known of one run.
@@ -223,15 +152,10 @@ fn section(look: &Look) -> Result<String> {
     if let Some(summary) = &look.summary {
         html += &readouts(summary);
     }
-    let charts = [
-        of_blocks(look, "loss of each layer", &[("loss", "")]),
-        of_blocks(
-            look,
-            "goodness: positive, negative (dashed)",
-            &[("positive", "+"), ("negative", "−")],
-        ),
-    ];
-    html += &figures(charts.into_iter().flatten());
+    html += &charts(figures::layers(look));
+    if let Some(certificate) = look.certificate() {
+        html += &locality(&certificate);
+    }
     html += &layers(look);
     if let Some(answers) = &look.answers {
         html += &of_answers(answers);
@@ -242,6 +166,12 @@ fn section(look: &Look) -> Result<String> {
              examples, positive views, negative views with their masks, weights of units. Rows \
              that a rule does not have are left out.</p>\n<img class=\"sheet\" alt=\"examples, views and weights\" src=\"{}\">\n",
             data_url(sheet)
+        );
+    }
+    if let Some(text) = &look.text {
+        html += &format!(
+            "<h3>Text</h3>\n<p>Written by the network.</p>\n<pre class=\"text\" tabindex=\"0\">{}</pre>\n",
+            escaped(text)
         );
     }
     html += &format!(
@@ -301,6 +231,28 @@ fn layers(look: &Look) -> String {
          10,000 training examples. A dead unit is 0 for all of 1,000 test examples. The effective rank \
          is (tr C)² / tr(C²) of the covariance C of the units.</p>\n",
         table(&headings, &rows.collect::<String>())
+    )
+}
+
+/// What the update of each block depends on.
+fn locality(measured: &Certificate) -> String {
+    let lines = certify::rows(measured);
+    let cells = |line: &[String; 5]| {
+        let rest = line[1..]
+            .iter()
+            .map(|cell| format!("<td>{}</td>", escaped(cell)));
+        let rest: String = rest.collect();
+        format!(
+            "<tr><th scope=\"row\">{}</th>{rest}</tr>\n",
+            escaped(&line[0])
+        )
+    };
+    let rows: String = lines[1..].iter().map(cells).collect();
+    format!(
+        "<h3>Locality</h3>\n<p>What the update of each block depends on besides itself, measured \
+         before the training by changing one block after the other. {}</p>\n{}",
+        certify::verdict(measured),
+        table(&lines[0].each_ref().map(String::as_str), &rows)
     )
 }
 

@@ -1,18 +1,16 @@
 //! `onward page`: runs as one page for a browser.
 
-mod charts;
 mod html;
-mod look;
 
 use std::path::PathBuf;
 
 use clap::Args;
 
-use self::look::Look;
+use super::figures::look::Look;
 use super::flags::{DataDir, Device};
 use super::output::print;
 use crate::disk;
-use crate::error::{notify, Error, Result};
+use crate::error::{Error, Result};
 
 #[derive(Args)]
 pub(super) struct Page {
@@ -37,18 +35,7 @@ impl Page {
         if self.out.exists() {
             return Err(exists());
         }
-        let look = |run: &PathBuf| {
-            let look = Look::at(run, &self.data_dir, &self.device);
-            for gap in &look.gaps {
-                notify(format_args!("{}: {gap}", run.display()));
-            }
-            look
-        };
-        let looks: Vec<Look> = self.runs.iter().map(look).collect();
-        if looks.iter().all(Look::is_empty) {
-            let problem = "none of these folders has a run; start one with `onward train`";
-            return Err(Error::usage("page", problem));
-        }
+        let looks = Look::at_all(&self.runs, &self.data_dir, &self.device)?;
         let page = html::page(&looks)?;
         disk::create(&self.out, page.as_bytes())?.ok_or_else(exists)?;
         print(&format!(

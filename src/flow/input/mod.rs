@@ -208,6 +208,36 @@ impl Input {
         })
     }
 
+    /// View `index` alone.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if there is no such view.
+    pub(crate) fn view(&self, index: usize) -> Result<Self> {
+        if index >= self.views {
+            let expected = format!("a view below {}", self.views);
+            return Err(Error::shape("view of an input", [index], expected));
+        }
+        let first = index * self.batch;
+        let part = |part: &Part| -> Result<Part> {
+            let scale = part.scale.as_ref();
+            Ok(Part {
+                name: part.name,
+                values: match part.values.rows()? == self.batch {
+                    true => part.values.clone(),
+                    false => part.values.narrow(first, self.batch)?,
+                },
+                scale: scale
+                    .map(|scale| scale.narrow(0, first, self.batch))
+                    .transpose()?,
+            })
+        };
+        Ok(Self {
+            parts: self.parts.iter().map(part).collect::<Result<_>>()?,
+            views: 1,
+            ..self.clone()
+        })
+    }
+
     /// The parts, from left to right.
     pub fn parts(&self) -> &[Part] {
         &self.parts
@@ -299,6 +329,20 @@ mod tests {
     }
 
     /// Compares the fast form with candle's, including scales.
+    #[test]
+    fn a_view_has_its_own_rows_and_those_that_all_views_share() -> Result<()> {
+        let input = pixels_and_label()?.normalised(Normalise::UnitLength)?;
+        let rows = input.join()?;
+        for index in 0..2 {
+            let view = input.view(index)?;
+            assert_eq!((view.views(), view.batch()), (1, 2));
+            let expected = rows.narrow(0, 2 * index, 2)?.to_vec2::<f32>()?;
+            assert_eq!(view.join()?.to_vec2::<f32>()?, expected);
+        }
+        assert!(input.view(2).is_err());
+        Ok(())
+    }
+
     #[test]
     fn both_forms_of_joining_agree() -> Result<()> {
         let matrix = Tensor::from_iter((0..30).map(|i| i as f32 / 7. - 2.), &Device::Cpu)?

@@ -107,6 +107,29 @@ impl Values {
         }
     }
 
+    /// Some of the rows.
+    pub(super) fn narrow(&self, first: usize, count: usize) -> Result<Self> {
+        Ok(match self {
+            Self::Dense { matrix, columns } => Self::Dense {
+                matrix: matrix.narrow(0, first, count)?,
+                columns: columns.clone(),
+            },
+            Self::OneHot {
+                index,
+                classes,
+                strength,
+            } => Self::OneHot {
+                index: index.narrow(0, first, count)?,
+                classes: *classes,
+                strength: *strength,
+            },
+            Self::Zeros { width, .. } => Self::Zeros {
+                rows: count,
+                width: *width,
+            },
+        })
+    }
+
     /// The sum of the squares of every row, `(R,)`.
     pub(super) fn sum_squares(&self, dtype: DType, device: &Device) -> Result<Tensor> {
         match self {

@@ -1,47 +1,63 @@
 //! `metrics.csv`: a line for each epoch, for spreadsheets.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek, Write};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use super::metrics;
-use crate::disk;
-use crate::error::{notify, Result};
+use crate::error::{notify, Error, Result};
+use crate::run::folder::CSV;
 use crate::run::observe::{Event, Observer};
 
-/// Writes `metrics.csv` from `metrics.jsonl`, which is written first.
+/// Writes what `metrics.jsonl` has as a table. New columns change all lines, so the file is
+/// written anew, by its handle: in the folder that was opened, wherever that is now.
 pub(super) struct Csv {
-    folder: PathBuf,
-    written: Instant,
+    file: File,
+    lines: Vec<Value>,
+    blocks: Vec<String>,
+    written: Option<Instant>,
     has_warned: bool,
 }
 
-/// The least time between two writings, of all epochs each.
+/// The least time between two writings.
 const PAUSE: Duration = Duration::from_secs(2);
 
 impl Csv {
-    pub fn new(folder: &Path) -> Self {
-        Self {
-            folder: folder.into(),
-            written: Instant::now(),
+    /// Goes on after the lines that `metrics.jsonl` has.
+    ///
+    /// # Errors
+    /// [`Error::File`] if a file cannot be read or written.
+    pub fn after(folder: &Path, blocks: &[String]) -> Result<Self> {
+        let path = folder.join(CSV);
+        let opened = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path);
+        Ok(Self {
+            file: opened.map_err(Error::file("write", &path))?,
+            lines: metrics::lines(folder)?,
+            blocks: blocks.to_vec(),
+            written: None,
             has_warned: false,
-        }
+        })
     }
 
     fn write(&mut self) {
-        self.written = Instant::now();
-        let written = metrics::lines(&self.folder).and_then(|lines| {
-            disk::replace(&self.folder.join("metrics.csv"), table(&lines).as_bytes())
-        });
-        self.say(written);
-    }
-
-    fn say(&mut self, written: Result<()>) {
-        if let Err(error) = written {
+        self.written = Some(Instant::now());
+        let text = table(&self.lines);
+        let mut replace = || -> io::Result<()> {
+            self.file.rewind()?;
+            self.file.write_all(text.as_bytes())?;
+            self.file.set_len(text.len() as u64)
+        };
+        if let Err(error) = replace() {
             if !std::mem::replace(&mut self.has_warned, true) {
-                notify(format_args!("warning: cannot write metrics.csv: {error}"));
+                notify(format_args!("warning: cannot write {CSV}: {error}"));
             }
         }
     }
@@ -49,21 +65,18 @@ impl Csv {
 
 impl Observer for Csv {
     fn on(&mut self, event: &Event<'_>) {
-        match event {
-            Event::Evaluated { .. } | Event::EpochEnded { .. }
-                if self.written.elapsed() > PAUSE =>
-            {
-                self.write()
-            }
-            Event::Finished { .. } => self.write(),
-            _ => {}
+        let Some(line) = metrics::line(event, &self.blocks) else {
+            return;
+        };
+        self.lines.push(line);
+        if self.written.is_none_or(|written| written.elapsed() > PAUSE) {
+            self.write();
         }
     }
 }
 
 impl Drop for Csv {
     fn drop(&mut self) {
-        // Of a run that was stopped.
         self.write();
     }
 }

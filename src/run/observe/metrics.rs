@@ -7,6 +7,7 @@ use std::path::Path;
 
 use serde_json::{json, Value};
 
+use crate::contract::block::StepReport;
 use crate::disk;
 use crate::error::{notify, Error, Result};
 use crate::flow::examples::Split;
@@ -172,53 +173,57 @@ impl Drop for Metrics {
     }
 }
 
+/// The line about an event, if there is one. `blocks` are the names of the blocks.
+pub(super) fn line(event: &Event<'_>, blocks: &[String]) -> Option<Value> {
+    match event {
+        Event::EpochEnded {
+            epoch,
+            seconds,
+            reports,
+            rates,
+            ..
+        } => {
+            let rate = |block: &usize| {
+                let found = rates.iter().find(|(of, _)| of == block);
+                found.map(|(_, rate)| rate)
+            };
+            let block = |(block, report): &(usize, StepReport<f64>)| {
+                json!({
+                    "block": blocks.get(*block),
+                    "loss": report.loss,
+                    "positive": report.positive,
+                    "negative": report.negative,
+                    "rate": rate(block),
+                })
+            };
+            Some(json!({
+                "event": "epoch",
+                "epoch": epoch,
+                "seconds": seconds,
+                "blocks": reports.iter().map(block).collect::<Vec<_>>(),
+            }))
+        }
+        Event::Evaluated {
+            epoch,
+            split,
+            evaluation,
+        } => Some(json!({
+            "event": "evaluation",
+            "epoch": epoch,
+            "split": split,
+            "result": evaluation,
+        })),
+        _ => None,
+    }
+}
+
 impl Observer for Metrics {
     fn on(&mut self, event: &Event<'_>) {
-        match event {
-            Event::EpochEnded {
-                epoch,
-                seconds,
-                reports,
-                rates,
-                ..
-            } => {
-                let rate = |block: &usize| {
-                    let found = rates.iter().find(|(of, _)| of == block);
-                    found.map(|(_, rate)| rate)
-                };
-                let blocks: Vec<Value> = reports
-                    .iter()
-                    .map(|(block, report)| {
-                        json!({
-                            "block": self.blocks.get(*block),
-                            "loss": report.loss,
-                            "positive": report.positive,
-                            "negative": report.negative,
-                            "rate": rate(block),
-                        })
-                    })
-                    .collect();
-                self.write(&json!({
-                    "event": "epoch",
-                    "epoch": epoch,
-                    "seconds": seconds,
-                    "blocks": blocks,
-                }));
-            }
-            Event::Evaluated {
-                epoch,
-                split,
-                evaluation,
-            } => {
-                self.write(&json!({
-                    "event": "evaluation",
-                    "epoch": epoch,
-                    "split": split,
-                    "result": evaluation,
-                }));
-            }
-            Event::Saved { .. } | Event::Finished { .. } => self.synchronise(),
-            _ => {}
+        if let Some(line) = line(event, &self.blocks) {
+            self.write(&line);
+        }
+        if let Event::Saved { .. } | Event::Finished { .. } = event {
+            self.synchronise();
         }
     }
 }

@@ -26,7 +26,7 @@ crate::choices! {
 }
 
 /// The observers that write these logs into the folder of a run that has completed `epoch`
-/// epochs. They come after the one that writes `metrics.jsonl`.
+/// epochs. `metrics.jsonl` has the lines of before.
 ///
 /// # Errors
 /// [`Error::File`](crate::Error::File) if a file cannot be written.
@@ -38,7 +38,7 @@ pub(super) fn logs(
 ) -> Result<Vec<Box<dyn Observer>>> {
     let log = |log: &Log| -> Result<Box<dyn Observer>> {
         Ok(match log {
-            Log::Csv => Box::new(Csv::new(folder)),
+            Log::Csv => Box::new(Csv::after(folder, blocks)?),
             Log::Tensorboard => Box::new(TensorBoard::after(folder, epoch, blocks)?),
         })
     };

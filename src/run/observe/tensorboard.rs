@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::contract::block::StepReport;
 use crate::error::{notify, Error, Result};
+use crate::run::folder::EVENTS;
 use crate::run::observe::{Event, Observer};
 use crate::run::summary::Evaluation;
 
@@ -95,7 +96,8 @@ fn create(folder: &Path) -> Result<File> {
     let seconds = now.map_or(0, |time| time.as_secs());
     let mut number = 0;
     loop {
-        let name = format!("events.out.tfevents.{seconds:010}.onward.{number}");
+        let [begin, end] = EVENTS;
+        let name = format!("{begin}{seconds:010}.{number}{end}");
         let path: PathBuf = folder.join(name);
         match OpenOptions::new().write(true).create_new(true).open(&path) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists && number < 1000 => number += 1,

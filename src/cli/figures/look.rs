@@ -1,18 +1,21 @@
 //! What there is to see of a run.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device as Place, Tensor, D};
 use image::{GrayImage, ImageFormat, RgbImage};
 use serde_json::Value as Json;
 
-use super::super::command_line::{configuration, shortest};
-use super::super::flags::{DataDir, Device};
+use crate::cli::command_line::{configuration, shortest};
+use crate::cli::flags::{DataDir, Device};
 use crate::data::{Content, Split};
 use crate::disk;
-use crate::error::{Error, Result};
+use crate::error::{notify, Error, Result};
 use crate::run::evaluate::spaced;
 use crate::run::folder::{CONFIG, SUMMARY};
+use crate::run::generate::{Generator, Sampling};
+use crate::run::goodness::ViewGoodness;
+use crate::run::locality::Certificate;
 use crate::run::observe::metrics;
 use crate::run::{picture, summary, Run};
 
@@ -22,26 +25,36 @@ const EXAMPLES: usize = 2000;
 /// The most test examples whose activities are looked at.
 const ACTIVITIES: usize = 1000;
 
+/// The most test examples of whose views the goodness is looked at.
+const VIEWS: usize = 1000;
+
+/// The number of tokens that are generated.
+const TOKENS: usize = 300;
+
 /// The number of wrong answers that are shown.
 const WORST: usize = 24;
 
 /// What was found in the folder of a run, and why something is missing.
 #[derive(Default)]
-pub(super) struct Look {
+pub(in crate::cli) struct Look {
     pub name: String,
     pub settings: String,
     pub command: String,
     pub summary: Option<Json>,
     pub metrics: Vec<Json>,
     pub layers: Vec<Layer>,
+    /// The goodness of views of test examples.
+    pub goodness: Vec<ViewGoodness>,
     pub answers: Option<Answers>,
+    /// Text that the network wrote, for text.
+    pub text: Option<String>,
     /// The sheet of `onward picture`, as PNG.
     pub sheet: Option<Vec<u8>>,
     pub gaps: Vec<String>,
 }
 
 /// A layer, looked at with test examples.
-pub(super) struct Layer {
+pub(in crate::cli) struct Layer {
     pub name: String,
     /// The error of a probe on the test part.
     pub probe: f64,
@@ -53,7 +66,7 @@ pub(super) struct Layer {
 }
 
 /// The answers on the test part.
-pub(super) struct Answers {
+pub(in crate::cli) struct Answers {
     pub readout: String,
     pub classes: Vec<String>,
     /// How often class `row` was answered by class `column`.
@@ -62,7 +75,7 @@ pub(super) struct Answers {
 }
 
 /// A wrong answer.
-pub(super) struct Wrong {
+pub(in crate::cli) struct Wrong {
     pub label: usize,
     pub answer: usize,
     /// By how much the score of the answer is above that of the label.
@@ -71,7 +84,27 @@ pub(super) struct Wrong {
 }
 
 impl Look {
-    pub fn at(folder: &Path, data_dir: &DataDir, device: &Device) -> Self {
+    /// Looks at all of these folders, and says what is missing.
+    ///
+    /// # Errors
+    /// If none of them has a run.
+    pub fn at_all(runs: &[PathBuf], data_dir: &DataDir, device: &Device) -> Result<Vec<Self>> {
+        let look = |run: &PathBuf| {
+            let look = Self::at(run, data_dir, device);
+            for gap in &look.gaps {
+                notify(format_args!("{}: {gap}", run.display()));
+            }
+            look
+        };
+        let looks: Vec<Self> = runs.iter().map(look).collect();
+        if looks.iter().all(Self::is_empty) {
+            let problem = "none of these folders has a run; start one with `onward train`";
+            return Err(Error::usage("runs", problem));
+        }
+        Ok(looks)
+    }
+
+    fn at(folder: &Path, data_dir: &DataDir, device: &Device) -> Self {
         let name = folder.file_name().unwrap_or(folder.as_os_str());
         let mut look = Self {
             name: name.to_string_lossy().into_owned(),
@@ -96,8 +129,13 @@ impl Look {
         look.note(run, |look, run| {
             look.note(answers(&run), |look, found| look.answers = found);
             look.note(layers(&run), |look, found| look.layers = found);
-            if matches!(run.data().spec.content, Content::Picture(_)) {
-                look.note(sheet(&run), |look, found| look.sheet = Some(found));
+            let goodness = run.goodness_of_views(Split::Test, VIEWS);
+            look.note(goodness, |look, found| look.goodness = found);
+            match run.data().spec.content {
+                Content::Picture(_) => {
+                    look.note(sheet(&run), |look, found| look.sheet = Some(found));
+                }
+                Content::Text => look.note(text(&run), |look, found| look.text = Some(found)),
             }
         });
         look
@@ -109,6 +147,11 @@ impl Look {
             Ok(found) => with(self, found),
             Err(error) => self.gaps.push(error.to_string()),
         }
+    }
+
+    /// What the update of each block depends on, if it was measured.
+    pub fn certificate(&self) -> Option<Certificate> {
+        serde_json::from_value(self.summary.as_ref()?["locality"].clone()).ok()
     }
 
     /// Whether there is no run at all.
@@ -167,6 +210,19 @@ fn answers(run: &Run) -> Result<Option<Answers>> {
         confusion,
         worst: worst.iter().take(WORST).map(wrong).collect::<Result<_>>()?,
     }))
+}
+
+/// Text that begins as texts do.
+fn text(run: &Run) -> Result<String> {
+    let readout = run.preferred_readout();
+    let sampling = Sampling::default();
+    let mut generator = Generator::new(run, "\n", Some(&readout), sampling)
+        .or_else(|_| Generator::new(run, "\n", None, sampling))?;
+    let mut text = String::new();
+    for _ in 0..TOKENS {
+        text += &generator.step()?;
+    }
+    Ok(text + &generator.finish()?)
 }
 
 /// An example as a picture, grey or in colours.

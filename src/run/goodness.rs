@@ -1,0 +1,139 @@
+//! The goodness of the views that a run learns from.
+
+use candle_core::{DType, Tensor};
+
+use super::evaluate::spaced;
+use super::Run;
+use crate::contract::prediction::Prediction;
+use crate::contract::sampler::NegativeSampler;
+use crate::error::{Error, Result};
+use crate::flow::batch::Batch;
+use crate::flow::examples::Split;
+use crate::flow::input::Input;
+use crate::flow::step::Step;
+use crate::flow::views::{Role, Views};
+
+/// The goodness of a layer for views of some examples.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ViewGoodness {
+    pub block: String,
+    pub positive: Vec<f32>,
+    pub negative: Vec<f32>,
+}
+
+/// The number of examples in a batch.
+const BATCH: usize = 100;
+
+impl Run {
+    /// The views of a batch in the first step of the run.
+    ///
+    /// # Errors
+    /// Errors of the sampler, and of the prediction that it may need.
+    pub(super) fn views(&self, batch: &Batch) -> Result<Views> {
+        let seed = self.config.run.seed;
+        let step = Step {
+            epochs: self.epochs(),
+            train: true,
+            ..Step::evaluation(seed)
+        };
+        let net = self.architecture.net();
+        let readout = net
+            .readouts
+            .iter()
+            .find(|readout| readout.cheap && readout.log_probabilities);
+        let prediction = Prediction::new(|| {
+            let readout = readout.ok_or_else(|| {
+                let problem = "the sampler needs the network's prediction, but the network \
+                               has no cheap readout with probabilities";
+                Error::unfit("views", problem)
+            })?;
+            let hidden = self.prepare(batch)?.hidden();
+            self.architecture
+                .scores(&hidden, &*self.sampler, readout, &Step::evaluation(seed))
+        });
+        self.sampler.views(batch, &prediction, &step)
+    }
+
+    /// The goodness of every layer for the positive and the negative views of at most
+    /// `most` examples of a part. Of a goodness with a column per class, the column of the
+    /// label counts as positive, the others as negative.
+    ///
+    /// # Errors
+    /// As [`Run::activities`](super::Run::activities).
+    pub(crate) fn goodness_of_views(&self, split: Split, most: usize) -> Result<Vec<ViewGoodness>> {
+        let examples = self.data.split(split);
+        let mut layers: Vec<ViewGoodness> = Vec::new();
+        for indices in spaced(examples.len(), most).chunks(BATCH) {
+            let batch = self.prepare(&examples.batch(indices, None)?)?;
+            let views = self.views(&batch)?;
+            for (view, role) in views.targets.roles().iter().enumerate() {
+                let shown = Shown {
+                    sampler: &*self.sampler,
+                    input: views.input.view(view)?,
+                };
+                let step = Step::evaluation(self.config.run.seed);
+                let activities = self
+                    .architecture
+                    .activities(&batch.hidden(), &shown, &step)?;
+                let blocks = self.architecture.net().blocks.iter().zip(activities);
+                for (index, (block, activity)) in blocks.enumerate() {
+                    if layers.len() == index {
+                        layers.push(ViewGoodness {
+                            block: block.name().into(),
+                            ..ViewGoodness::default()
+                        });
+                    }
+                    let goodness = block.goodness(&activity)?;
+                    layers[index].add(&goodness, *role, batch.labels().ok())?;
+                }
+            }
+        }
+        Ok(layers)
+    }
+}
+
+impl ViewGoodness {
+    /// Adds the goodness of a view of a batch, `(B,)` or `(B, C)`.
+    fn add(&mut self, goodness: &Tensor, role: Role, labels: Option<&[u32]>) -> Result<()> {
+        let columns = match *goodness.dims() {
+            [_] => 1,
+            [_, columns] => columns,
+            // A column per class at each position of a sequence.
+            _ => return Ok(()),
+        };
+        let values = goodness
+            .to_dtype(DType::F32)?
+            .flatten_all()?
+            .to_vec1::<f32>()?;
+        for (row, values) in values.chunks(columns.max(1)).enumerate() {
+            let label = labels.and_then(|labels| labels.get(row));
+            for (column, value) in values.iter().enumerate() {
+                let is_positive = match columns {
+                    1 => role == Role::Positive,
+                    _ => label.is_some_and(|label| *label as usize == column),
+                };
+                match is_positive {
+                    true => self.positive.push(*value),
+                    false => self.negative.push(*value),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A sampler whose neutral view is this input.
+struct Shown<'a> {
+    sampler: &'a dyn NegativeSampler,
+    input: Input,
+}
+
+impl NegativeSampler for Shown<'_> {
+    fn views(&self, batch: &Batch, prediction: &Prediction<'_>, step: &Step) -> Result<Views> {
+        self.sampler.views(batch, prediction, step)
+    }
+
+    fn neutral(&self, _: &Batch) -> Result<Input> {
+        Ok(self.input.clone())
+    }
+}
