@@ -3,6 +3,7 @@
 use candle_core::{DType, Tensor};
 
 use super::evaluate::spaced;
+use super::layers::UNMOVED;
 use super::Run;
 use crate::contract::prediction::Prediction;
 use crate::contract::sampler::NegativeSampler;
@@ -59,7 +60,8 @@ impl Run {
     /// label counts as positive, the others as negative.
     ///
     /// # Errors
-    /// As [`Run::activities`](super::Run::activities).
+    /// As [`Run::activities`](super::Run::activities); [`Error::Unfit`] if the activities
+    /// of all views are the same.
     pub(crate) fn goodness_of_views(&self, split: Split, most: usize) -> Result<Vec<ViewGoodness>> {
         let examples = self.data.split(split);
         let mut layers: Vec<ViewGoodness> = Vec::new();
@@ -87,6 +89,16 @@ impl Run {
                     layers[index].add(&goodness, *role, batch.labels().ok())?;
                 }
             }
+        }
+        let bits = |values: &[f32]| {
+            values
+                .iter()
+                .map(|value| value.to_bits())
+                .collect::<Vec<_>>()
+        };
+        let is_alike = |layer: &ViewGoodness| bits(&layer.positive) == bits(&layer.negative);
+        if !layers.is_empty() && layers.iter().all(is_alike) {
+            return Err(Error::unfit(&self.config.architecture, UNMOVED));
         }
         Ok(layers)
     }

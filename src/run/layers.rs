@@ -43,7 +43,8 @@ impl Run {
     ///
     /// # Errors
     /// As [`Run::activities`]; [`Error::Unfit`] if the sampler puts no label in the input,
-    /// or the labels are not one class for each example.
+    /// if the activities do not depend on it, as in a recurrent network, which shows those
+    /// of its pass without a label, or if the labels are not one class for each example.
     pub fn goodness(
         &self,
         examples: Tensor,
@@ -59,12 +60,19 @@ impl Run {
                         format!("expected {size} labels, one for each example, below {classes}");
                     return Err(Error::unfit("goodness", problem));
                 }
-                let candidates = Tensor::new(labels, batch.device())?.unsqueeze(0)?;
-                let sampler = Labelled {
-                    sampler: &*self.sampler,
-                    candidates,
+                let with = |labels: &[u32]| -> Result<Vec<(String, Tensor)>> {
+                    let sampler = Labelled {
+                        sampler: &*self.sampler,
+                        candidates: Tensor::new(labels, batch.device())?.unsqueeze(0)?,
+                    };
+                    self.activities_from(&batch, &sampler)
                 };
-                self.activities_from(&batch, &sampler)?
+                let found = with(labels)?;
+                let others: Vec<u32> = labels.iter().map(|label| (label + 1) % classes).collect();
+                if same(&found, &with(&others)?)? {
+                    return Err(Error::unfit(&self.config.architecture, UNMOVED));
+                }
+                found
             }
         };
         let blocks = &self.architecture.net().blocks;
@@ -162,6 +170,20 @@ impl Run {
         }
         Ok(())
     }
+}
+
+/// What is wrong with activities that are the same with any label.
+pub(super) const UNMOVED: &str = "shows activities that do not depend on the label: those of a \
+                                  pass without it, or of dead units";
+
+/// Whether all activities are the same, bit by bit.
+fn same(a: &[(String, Tensor)], b: &[(String, Tensor)]) -> Result<bool> {
+    for ((_, a), (_, b)) in a.iter().zip(b) {
+        if a.dims() != b.dims() || a.ne(b)?.max_all()?.to_scalar::<u8>()? > 0 {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// A sampler whose neutral view has these labels, `(1, B)`.

@@ -61,6 +61,17 @@ fn the_goodness_of_the_layers_under_each_label_is_what_the_search_sums() -> Resu
     }
     let plain = builder("progressive").set("sampler", "plain").build()?;
     assert!(plain.goodness(examples.clone(), None).is_ok());
+    // A recurrent network shows the activities of its pass without a label.
+    let recurrent = builder("recurrent")
+        .set("sampler", "label_concat")
+        .build()?;
+    let error = recurrent
+        .goodness(examples.clone(), Some(&[1; 3]))
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("do not depend on the label"),
+        "{error}"
+    );
     let error = plain.goodness(examples, Some(&[0; 3])).unwrap_err();
     assert!(
         error.to_string().contains("no label in the input"),

@@ -227,10 +227,21 @@ impl Lines {
                 ))?,
                 (false, _) => chart.draw_series(LineSeries::new(points.iter().copied(), style))?,
             };
-            let length = 16 * scale as i32;
-            series
-                .label(line.label.clone())
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + length, y)], style));
+            // The same mark as in the chart.
+            let (length, radius) = (16 * scale as i32, 3 * scale);
+            let series = series.label(line.label.clone());
+            match (line.is_dashed, points.len()) {
+                (_, 1) => series.legend(move |(x, y)| {
+                    Circle::new((x + length / 2, y), radius, colour.filled())
+                }),
+                (true, _) => series.legend(move |at| {
+                    let dash = |from, to| PathElement::new([(from, 0), (to, 0)], style);
+                    EmptyElement::at(at) + dash(0, length * 5 / 14) + dash(length * 9 / 14, length)
+                }),
+                (false, _) => {
+                    series.legend(move |(x, y)| PathElement::new([(x, y), (x + length, y)], style))
+                }
+            };
         }
         chart
             .configure_series_labels()
