@@ -24,6 +24,8 @@ mod progress;
 mod report;
 pub mod results_table;
 mod score;
+#[cfg(feature = "tui")]
+mod screen;
 mod shell;
 mod show;
 mod stop;

@@ -11,6 +11,12 @@ use crate::contract::block::StepReport;
 use crate::run::observe::{Event, Observer};
 use crate::run::summary::{Evaluation, Score};
 
+/// Shows a training while it runs.
+pub(super) trait Display: Observer {
+    /// A line above what changes.
+    fn say(&mut self, text: String);
+}
+
 /// Shows the rate, the remaining time, the loss, and the goodness of both views in every
 /// block.
 pub struct Progress {
@@ -36,15 +42,16 @@ impl Default for Progress {
     }
 }
 
-impl Progress {
-    /// A line above the bar, if there is one.
-    pub fn say(&self, text: String) {
+impl Display for Progress {
+    fn say(&mut self, text: String) {
         match &self.bar {
             Some(bar) => bar.println(text),
             None => notify(format_args!("{text}")),
         }
     }
+}
 
+impl Progress {
     fn units(&self) -> Units {
         match self.tokens {
             Some(tokens) => Units {
@@ -204,7 +211,7 @@ impl Units {
 
 /// Formats a number with about four digits: a mean of squares is near 1, a sum of squares
 /// near the number of units.
-fn short(value: f64) -> String {
+pub(super) fn short(value: f64) -> String {
     let decimals = match value.abs() {
         size if size < 10. => 3,
         size if size < 100. => 1,

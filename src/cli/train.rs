@@ -10,7 +10,9 @@ use super::dry_run;
 use super::flags::{DataDir, Device};
 use super::outcome;
 use super::output::{print, print_json};
-use super::progress::Progress;
+use super::progress::{Display, Progress};
+#[cfg(feature = "tui")]
+use super::screen::Screen;
 use super::stop::Stop;
 use super::subject::{flag, Subject};
 use crate::data::{Content, Split};
@@ -31,6 +33,10 @@ struct Reporting {
     /// Show no progress on stderr.
     #[arg(long)]
     quiet: bool,
+    /// Show curves in the terminal while it trains; for a program that was built with
+    /// --features tui.
+    #[arg(long, conflicts_with = "quiet")]
+    tui: bool,
     /// Print the summary as JSON at the end.
     #[arg(long)]
     json: bool,
@@ -63,6 +69,7 @@ pub(super) struct Train {
 impl Train {
     pub(super) fn run(self) -> Result<()> {
         let stop = Stop::on_signals();
+        self.report.check()?;
         let mut builder = self.subject.builder()?.stop_when(stop.flag());
         if self.certify {
             builder = builder.certified();
@@ -135,6 +142,7 @@ pub(super) struct Resume {
 impl Resume {
     pub(super) fn run(self) -> Result<()> {
         let stop = Stop::on_signals();
+        self.report.check()?;
         let builder = Run::open(&self.run)?.device(&self.device.device);
         let mut builder = self.data_dir.add_to(builder).stop_when(stop.flag());
         if let Some(epochs) = &self.epochs {
@@ -206,10 +214,40 @@ pub(super) fn for_a_name(text: &str) -> String {
 }
 
 impl Reporting {
+    /// Refuses `--tui` where there is none.
+    fn check(&self) -> Result<()> {
+        match self.tui && !cfg!(feature = "tui") {
+            true => Err(Error::usage(
+                "--tui",
+                "this program was built without it; build with --features tui",
+            )),
+            false => Ok(()),
+        }
+    }
+
+    /// What shows the training.
+    fn display(&self) -> Box<dyn Display> {
+        #[cfg(feature = "tui")]
+        if self.tui {
+            match Screen::open() {
+                Ok(screen) => return Box::new(screen),
+                Err(problem) => notify(format_args!("--tui: {problem}; lines are printed instead")),
+            }
+        }
+        Box::new(Progress::default())
+    }
+
     /// Trains to the end and prints the result. `more` is said after the first line.
     fn fit(&self, mut run: Run, more: Option<String>, stop: &Stop) -> Result<()> {
         stop.training_begins();
-        let (mut progress, mut watch) = (Progress::default(), Watch::new(largest_shares(&run)?));
+        if !self.quiet {
+            notify(describe(&run));
+            more.into_iter().for_each(notify);
+            for line in of_classes(&run)? {
+                notify(line);
+            }
+        }
+        let (mut progress, mut watch) = (self.display(), Watch::new(largest_shares(&run)?));
         let is_quiet = self.quiet;
         let mut observer = |event: &Event<'_>| {
             if !is_quiet {
@@ -218,13 +256,6 @@ impl Reporting {
                 watch.take().into_iter().for_each(|line| progress.say(line));
             }
         };
-        if !is_quiet {
-            notify(describe(&run));
-            more.into_iter().for_each(notify);
-            for line in of_classes(&run)? {
-                notify(line);
-            }
-        }
         let until = self.until.map(|epochs| epochs as usize);
         if let Some(until) = until.filter(|until| *until < run.epochs()) {
             run.train_until(until, &mut observer)?;
@@ -232,6 +263,7 @@ impl Reporting {
             return print(&outcome::of_part(&run));
         }
         let summary = run.fit(&mut observer)?;
+        drop(progress);
         if !is_quiet {
             for line in watch.advice(&summary) {
                 notify(line);

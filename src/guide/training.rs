@@ -24,6 +24,7 @@
 //! `metrics.csv`; `--log tensorboard` as events, which `tensorboard --logdir runs` shows.
 //! `--set evaluate_training=1000` evaluates so many training examples beside the validation
 //! part, and `--set evaluate_all_every=5` every fifth epoch by the slow readouts too.
+//! `--tui` shows curves in the terminal, in a program that was built with `--features tui`.
 //! `--until N` stops after N epochs; `onward resume` goes on.
 //!
 //! # Many runs
@@ -35,6 +36,7 @@
 //! onward sweep progressive --data mnist --random 27 --range lr=0.001..0.1 --epochs 27 --halving
 //! onward evaluate my-run --layers         # a probe on each layer
 //! onward page my-run other-run            # one HTML file: curves, layers, answers, pictures
+//! onward plot my-run --out plots          # the same charts as files, SVG or PNG
 //! onward certify progressive --data mnist # measured: does a signal come back to a block?
 //! onward bench progressive                # time of a step, and its share of the best product
 //! ```

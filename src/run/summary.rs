@@ -37,7 +37,7 @@ pub struct Evaluation {
 
 impl Evaluation {
     /// An evaluation without a chosen readout.
-    pub(super) fn of(readouts: BTreeMap<String, Score>, examples: usize) -> Self {
+    pub(crate) fn of(readouts: BTreeMap<String, Score>, examples: usize) -> Self {
         Self {
             readout: String::new(),
             error: f64::NAN,
