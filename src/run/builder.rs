@@ -25,11 +25,11 @@ pub struct RunBuilder {
     sources: Vec<Source>,
     data_dirs: Vec<PathBuf>,
     pub(super) device: String,
-    out: Option<PathBuf>,
+    pub(super) out: Option<PathBuf>,
     saved: Option<PathBuf>,
     with_data: bool,
     given: Option<DataSet>,
-    is_certified: bool,
+    pub(super) is_certified: bool,
     stop: Arc<AtomicBool>,
 }
 
@@ -92,20 +92,6 @@ impl RunBuilder {
     /// Skips reading the data of an opened run. The run can then only predict.
     pub fn without_data(mut self) -> Self {
         self.with_data = false;
-        self
-    }
-
-    /// Measures what the update of each block depends on, before the training of a new
-    /// run: [`Summary::locality`](crate::run::summary::Summary::locality) has the result.
-    /// It takes some steps of training for each block.
-    pub fn certified(mut self) -> Self {
-        self.is_certified = true;
-        self
-    }
-
-    /// The same run for an experiment: nothing is written or measured.
-    pub(super) fn for_measuring(mut self) -> Self {
-        (self.out, self.is_certified) = (None, false);
         self
     }
 
@@ -437,7 +423,7 @@ fn mend_model(folder: &Path, fault: &str, saved: &Saved) {
         });
         checkpoint::set_aside(folder, &saved.header);
         let summary = summary::read(&folder.join(SUMMARY)).ok();
-        let readout = summary.and_then(|summary| readout_of(&summary));
+        let readout = summary.and_then(|summary| mixture::readout_of(&summary));
         checkpoint::write(&path, &model.collect(), &saved.header.with_readout(readout))
     };
     let outcome = match write() {
@@ -448,21 +434,6 @@ fn mend_model(folder: &Path, fault: &str, saved: &Saved) {
         "warning: {}: {fault}; {outcome}",
         path.display()
     ));
-}
-
-/// The readout that validation chose. Of a mixture, that of the network in it: `resume`
-/// counts the n-grams again, a training state has none.
-fn readout_of(summary: &serde_json::Value) -> Option<String> {
-    let chosen = summary["test"]["readout"].as_str()?;
-    if chosen != mixture::NAME {
-        return Some(chosen.into());
-    }
-    let readouts = summary["validation"]["readouts"].as_object()?.iter();
-    let others = readouts.filter(|(name, _)| *name != mixture::NAME);
-    let with_bits =
-        others.filter_map(|(name, score)| Some((name, score["bits_per_token"].as_f64()?)));
-    let best = with_bits.min_by(|a, b| a.1.total_cmp(&b.1));
-    best.map(|(name, _)| name.clone())
 }
 
 impl Run {

@@ -71,6 +71,20 @@ const EXAMPLES: usize = 32;
 const ROUNDS: usize = 4;
 
 impl RunBuilder {
+    /// Measures what the update of each block depends on, before the training of a new
+    /// run: [`Summary::locality`](crate::run::summary::Summary::locality) has the result.
+    /// It takes some steps of training for each block.
+    pub fn certified(mut self) -> Self {
+        self.is_certified = true;
+        self
+    }
+
+    /// The same run for an experiment: nothing is written or measured.
+    fn for_measuring(mut self) -> Self {
+        (self.out, self.is_certified) = (None, false);
+        self
+    }
+
     /// Measures on which other blocks the update of each block depends.
     ///
     /// The network is built again for every part: each block, each head, and the learned

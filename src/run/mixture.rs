@@ -243,3 +243,18 @@ fn flat(scores: &Tensor) -> Result<Vec<f32>> {
     let scores = scores.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
     Ok(scores.flatten_all()?.to_vec1()?)
 }
+
+/// The readout that validation chose. Of a mixture, that of the network in it: `resume`
+/// counts the n-grams again, a training state has none.
+pub(super) fn readout_of(summary: &serde_json::Value) -> Option<String> {
+    let chosen = summary["test"]["readout"].as_str()?;
+    if chosen != NAME {
+        return Some(chosen.into());
+    }
+    let readouts = summary["validation"]["readouts"].as_object()?.iter();
+    let others = readouts.filter(|(name, _)| *name != NAME);
+    let with_bits =
+        others.filter_map(|(name, score)| Some((name, score["bits_per_token"].as_f64()?)));
+    let best = with_bits.min_by(|a, b| a.1.total_cmp(&b.1));
+    best.map(|(name, _)| name.clone())
+}
