@@ -17,9 +17,10 @@ use super::stop::Stop;
 use super::subject::{flag, Subject};
 use crate::data::{Content, Split};
 use crate::error::{notify, printable, Error, Result};
+use crate::plugin::run_settings::Log;
 use crate::plugin::source::Source;
 use crate::run::folder::SUMMARY;
-use crate::run::observe::{Event, Log, Observer};
+use crate::run::observe::{Event, Observer};
 use crate::run::summary::{self, Summary};
 use crate::run::Run;
 

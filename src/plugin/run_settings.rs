@@ -3,7 +3,6 @@
 use crate::contract::sampler::NegativeSampler;
 use crate::data::DataSet;
 use crate::kernels::Rounding;
-use crate::run::observe::Log;
 use crate::settings::{Idle, Pick};
 
 crate::choices! {
@@ -20,6 +19,16 @@ crate::choices! {
         Bf16 = "bf16",
         /// 64 bits, with candle's own operations: slow, for checking results.
         F64 = "f64",
+    }
+}
+
+crate::choices! {
+    /// What is written beside `metrics.jsonl` while a run trains.
+    pub enum Log {
+        /// `metrics.csv`: a line for each epoch.
+        Csv = "csv",
+        /// Event files for TensorBoard.
+        Tensorboard = "tensorboard",
     }
 }
 

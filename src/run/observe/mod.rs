@@ -13,17 +13,8 @@ use crate::error::Result;
 use crate::flow::examples::Split;
 use crate::flow::step::Step;
 use crate::plugin::config::Config;
+use crate::plugin::run_settings::Log;
 use crate::run::summary::{Evaluation, Summary};
-
-crate::choices! {
-    /// What is written beside `metrics.jsonl` while a run trains.
-    pub enum Log {
-        /// `metrics.csv`: a line for each epoch.
-        Csv = "csv",
-        /// Event files for TensorBoard.
-        Tensorboard = "tensorboard",
-    }
-}
 
 /// The observers that write these logs into the folder of a run that has completed `epoch`
 /// epochs. `metrics.jsonl` has the lines of before.
