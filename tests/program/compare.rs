@@ -261,6 +261,11 @@ fn halving_gives_up_the_worse_half_and_decides_the_same_again() {
         .collect();
     assert_eq!(whole, [true, false, false, false]);
     assert_eq!(succeeds(&arguments), first);
+    let other = base.path().join("other");
+    let common = compare(&other, &[], &["--set", "validate=false"]);
+    let arguments = [&["sweep", "progressive"], &common[1..], &grid].concat();
+    let printed = succeeds(&arguments);
+    assert!(printed.contains("no combination has a result"), "{printed}");
 
     // The best one is the run that was never stopped.
     let best = first

@@ -91,7 +91,8 @@ fn training_examples_and_slow_readouts_are_evaluated_at_chosen_epochs() {
 fn logs_are_written_beside_the_metrics_and_go_on_with_the_run() {
     let base = tempfile::tempdir().unwrap();
     let run = base.path().join("run");
-    let logs = ["--log", "csv", "--log", "tensorboard"];
+    // One that is given twice is written once.
+    let logs = ["--log", "csv", "--log", "tensorboard", "--log", "csv"];
     succeeds(&train(&run, &[&logs[..], &["--until", "2"]].concat()));
     let csv = || std::fs::read_to_string(run.join("metrics.csv")).unwrap();
     let lines: Vec<String> = csv().lines().map(String::from).collect();

@@ -140,6 +140,9 @@ impl Sweep {
         for (data, method) in &best {
             text += &format!("best on {data} by validation: {method}\n");
         }
+        if best.is_empty() {
+            text += "no combination has a result on the validation part\n";
+        }
         let written = self.out.join("sweep.md");
         let written = printable(&written.display().to_string());
         print(&format!("{text}written: {written}\n"))

@@ -33,7 +33,9 @@ pub(super) fn logs(
             Log::Tensorboard => Box::new(TensorBoard::after(folder, epoch, blocks)?),
         })
     };
-    wanted.iter().map(log).collect()
+    let once = wanted.iter().enumerate();
+    let once = once.filter(|(index, log)| !wanted[..*index].contains(log));
+    once.map(|(_, wanted)| log(wanted)).collect()
 }
 
 /// An event in a run.
