@@ -6,7 +6,7 @@ use clap::Args;
 use super::output::{print, print_json};
 use super::subject::Subject;
 use crate::error::Result;
-use crate::run::locality::{Certificate, Locality, USUAL_WITHIN};
+use crate::run::locality::Certificate;
 
 #[derive(Args)]
 pub(super) struct Certify {
@@ -46,13 +46,21 @@ pub(super) fn rows(certificate: &Certificate) -> Vec<[String; 5]> {
     lines
 }
 
-/// What a certificate means, in a line.
+/// What a certificate means.
 pub(super) fn verdict(certificate: &Certificate) -> String {
-    match certificate.crossed {
+    let mut text = match certificate.crossed {
         0 => "No signal comes back to a block from another one.".into(),
         1 => "A signal comes back from a neighbouring block.".into(),
         more => format!("A signal comes back across {more} blocks."),
+    };
+    for block in certificate.wide() {
+        text += &format!(
+            " Within block {} the update of one weight depends on {} others: it is more than a \
+             layer with a classifier.",
+            block.block, block.within
+        );
     }
+    text
 }
 
 fn in_words(certificate: &Certificate) -> String {
@@ -67,13 +75,5 @@ fn in_words(certificate: &Certificate) -> String {
         text += &format!("  {}\n", cells.collect::<String>().trim_end());
     }
     text += &(verdict(certificate) + "\n");
-    let wide = |block: &&Locality| block.within > USUAL_WITHIN;
-    for block in certificate.blocks.iter().filter(wide) {
-        text += &format!(
-            "Within block {} the update of one weight depends on {} others: it is more than a \
-             layer with a classifier.\n",
-            block.block, block.within
-        );
-    }
     text
 }

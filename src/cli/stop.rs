@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use crate::error::notify;
 
+/// What the first signal during a training says.
+pub(super) const STOPPING: &str = "stopping after this batch; repeat to stop immediately";
+
 /// What the signals do: before the training they end the program at once, since nothing
 /// would be lost; during the training the first one asks the run to save itself and stop,
 /// and the second one ends the program.
@@ -54,7 +57,7 @@ impl Stop {
                 if !is_training.load(Ordering::Relaxed) || flag.swap(true, Ordering::Relaxed) {
                     std::process::exit(128 + signal);
                 }
-                notify("stopping after this batch; repeat to stop immediately");
+                notify(STOPPING);
             }
         };
         let thread = std::thread::Builder::new().name("signals".into());

@@ -415,7 +415,7 @@ pub fn matmul_transposed(a: &Tensor, b: &Tensor) -> Result<Tensor> {
             a.device(),
         )?);
     }
-    Ok(a.contiguous()?.matmul(&b.t()?.contiguous()?)?)
+    matmul(a, &b.t()?)
 }
 
 /// A tensor filled with one value.

@@ -56,6 +56,7 @@ impl Source {
         let parsed = parsed.filter(|table| table.len() == 1);
         let value = parsed
             .and_then(|mut table| table.remove("value"))
+            .or_else(|| words(value))
             .unwrap_or_else(|| Value::String(value.trim().to_string()));
         let keys: Vec<_> = key.trim().split('.').collect();
         if keys.len() > DEEPEST {
@@ -90,6 +91,22 @@ fn nested(key: &str, value: Value) -> Table {
     })
 }
 
+/// A list of words without quotes: `[csv,tensorboard]`.
+fn words(text: &str) -> Option<Value> {
+    let inner = text.trim().strip_prefix('[')?.strip_suffix(']')?;
+    let is_bare = |c: char| c.is_alphanumeric() || "_-./".contains(c);
+    let is_word = |word: &&str| word.starts_with(char::is_alphabetic) && word.chars().all(is_bare);
+    let words: Vec<&str> = inner.split(',').map(str::trim).collect();
+    let words = words.iter().all(is_word).then_some(words)?;
+    Some(
+        words
+            .into_iter()
+            .map(Value::from)
+            .collect::<Vec<_>>()
+            .into(),
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,6 +121,10 @@ mod tests {
         assert_eq!(
             assigned("hidden=[10, 20]"),
             toml::toml! { hidden = [10, 20] }
+        );
+        assert_eq!(
+            assigned("log=[csv, tensorboard]"),
+            toml::toml! { log = ["csv", "tensorboard"] }
         );
         assert_eq!(
             assigned("sampler=label_overlay"),

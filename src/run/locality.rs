@@ -55,8 +55,14 @@ impl Certificate {
     /// Whether no signal comes back to any block, and no block holds more than a layer
     /// and its classifier ([`USUAL_WITHIN`]).
     pub fn is_local(&self) -> bool {
-        let is_layer = |block: &Locality| block.within <= USUAL_WITHIN;
-        self.crossed == 0 && self.blocks.iter().all(is_layer)
+        self.crossed == 0 && self.wide().next().is_none()
+    }
+
+    /// The blocks that hold more than a layer and its classifier, as the one block of
+    /// backpropagation does.
+    pub fn wide(&self) -> impl Iterator<Item = &Locality> {
+        let is_wide = |block: &&Locality| block.within > USUAL_WITHIN;
+        self.blocks.iter().filter(is_wide)
     }
 }
 

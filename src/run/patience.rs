@@ -108,7 +108,9 @@ impl Run {
 
     /// Counts an evaluation, once every block and head has begun to learn.
     fn remember(&mut self, evaluation: &Evaluation) {
-        let counts = self.epoch > self.architecture.net().all_begun(self.steps_per_epoch());
+        let has_begun = self.epoch > self.architecture.net().all_begun(self.steps_per_epoch());
+        // Not those of `evaluate_all_every` in between.
+        let counts = has_begun && self.epoch.is_multiple_of(self.config.run.evaluate_every);
         // Those that are evaluated every time.
         let mut evaluation = evaluation.clone();
         let readouts = &self.architecture.net().readouts;

@@ -162,12 +162,14 @@ pub struct Summary {
     /// Wall-clock time of training, evaluation and writing; for a resumed run, since it
     /// was resumed.
     pub seconds: f64,
-    /// Mean wall-clock time of an epoch, without evaluation.
+    /// Mean wall-clock time of an epoch since the run was started or resumed, without
+    /// evaluation; of all epochs if none was trained since.
     pub seconds_per_epoch: f64,
     /// The multiplications, each with an addition, of the matrix products of training,
     /// for one example, all its views included: the mean since the run was started or
-    /// resumed. `None` if they are not known: on a device of Apple, or if another run of
-    /// the process trained at the same time.
+    /// resumed. Those are counted that were made, on this device and in this precision:
+    /// in `f32` rows of zeros are left out. `None` if nothing was trained since, or if
+    /// another run of the process trained at the same time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub multiply_adds_per_example: Option<u64>,
     /// The mean energy of the machine's processors in an epoch, in joules, without

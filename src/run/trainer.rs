@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::checkpoint::Sums;
 use super::cost::Cost;
 use super::device;
-use super::observe::metrics::Metrics;
+use super::observe::metrics::{self, Metrics};
 use super::observe::{Event, Observer};
 use super::summary::{Evaluation, Labels, RuleUsed, Summary};
 use super::Run;
@@ -39,6 +39,10 @@ impl Run {
         let learns = net.blocks.iter().any(|block| !block.span().is_empty());
         let settings = &self.config.run;
         let trained = self.epoch.saturating_sub(first).max(1) as f64;
+        let seconds_per_epoch = match self.epoch > first {
+            true => cost.seconds / trained,
+            false => self.recorded_seconds(),
+        };
         let summary = Summary {
             architecture: self.config.architecture.clone(),
             data: settings
@@ -56,7 +60,7 @@ impl Run {
                 .map(|(_, var)| var.elem_count())
                 .sum(),
             seconds: started.elapsed().as_secs_f64(),
-            seconds_per_epoch: cost.seconds / trained,
+            seconds_per_epoch,
             multiply_adds_per_example: cost.multiply_adds_per_example(),
             processor_joules_per_epoch: cost.energy().processors.map(|joules| joules / trained),
             gpu_joules_per_epoch: cost.energy().gpu.map(|joules| joules / trained),
@@ -120,6 +124,17 @@ impl Run {
             }
             Ok(cost)
         })
+    }
+
+    /// The mean time of the epochs of earlier sittings; 0 if it is not known.
+    fn recorded_seconds(&self) -> f64 {
+        let lines = self.folder().and_then(|folder| metrics::lines(folder).ok());
+        let lines = lines.unwrap_or_default();
+        let seconds: Vec<f64> = lines
+            .iter()
+            .filter_map(|line| line["seconds"].as_f64())
+            .collect();
+        seconds.iter().sum::<f64>() / seconds.len().max(1) as f64
     }
 
     fn tokens_per_epoch(&self) -> Option<usize> {

@@ -96,7 +96,16 @@ impl Look {
             }
             look
         };
-        let looks: Vec<Self> = runs.iter().map(look).collect();
+        let mut looks: Vec<Self> = runs.iter().map(look).collect();
+        // Folders of one name, as in several comparisons.
+        for index in 1..looks.len() {
+            let (before, this) = looks.split_at(index);
+            let has = |name: &str| before.iter().any(|look| look.name == name);
+            let base = &this[0].name;
+            let numbered = (2..).map(|number| format!("{base}-{number}"));
+            let mut names = std::iter::once(base.clone()).chain(numbered);
+            looks[index].name = names.find(|name| !has(name)).unwrap_or_default();
+        }
         if looks.iter().all(Self::is_empty) {
             let problem = "none of these folders has a run; start one with `onward train`";
             return Err(Error::usage("runs", problem));

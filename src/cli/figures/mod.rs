@@ -24,30 +24,34 @@ impl Figure {
 /// The validation errors of all runs, and the errors on training examples.
 pub(super) fn errors(looks: &[Look]) -> Figure {
     let mut lines = Vec::new();
-    for (run, look) in looks.iter().enumerate() {
-        let mut place = 0;
-        for (split, word) in [("validation", ""), ("train", "training, ")] {
-            let evaluations = || {
-                let of_split =
-                    |line: &&Json| line["event"] == "evaluation" && line["split"] == split;
-                look.metrics.iter().filter(of_split)
-            };
-            for readout in readouts(evaluations()) {
-                let points = evaluations().filter_map(|line| {
+    // One for each readout of each run.
+    let mut colours = 0;
+    for look in looks {
+        let of_split = |split: &'static str| {
+            let is_of = move |line: &&Json| line["event"] == "evaluation" && line["split"] == split;
+            look.metrics.iter().filter(is_of)
+        };
+        for readout in readouts(of_split("validation").chain(of_split("train"))) {
+            for (split, word) in [("validation", ""), ("train", "training, ")] {
+                let points = of_split(split).filter_map(|line| {
                     let value = line["result"]["readouts"][&readout]["error"].as_f64();
                     Some((line["epoch"].as_f64()?, value?))
                 });
-                lines.push(Line {
-                    label: match looks.len() {
-                        1 => format!("{word}{readout}"),
-                        _ => format!("{} {word}{readout}", look.name),
-                    },
-                    points: points.collect(),
-                    colour: if looks.len() == 1 { place } else { run },
-                    is_dashed: split == "train" || looks.len() > 1 && place > 0,
-                });
-                place += 1;
+                let points: Vec<_> = points.collect();
+                if !points.is_empty() {
+                    let of_run = match looks.len() {
+                        1 => String::new(),
+                        _ => format!("{} ", look.name),
+                    };
+                    lines.push(Line {
+                        label: format!("{of_run}{word}{readout}"),
+                        points,
+                        colour: colours,
+                        is_dashed: split == "train",
+                    });
+                }
             }
+            colours += 1;
         }
     }
     let has_training = lines.iter().any(|line| line.label.contains("training, "));

@@ -47,12 +47,15 @@ impl Budget {
             .min(MOST)
             .floor();
         if epochs < 1. {
-            let costs = match self.minutes {
-                Some(_) => format!("takes {:.3} minutes", per_epoch / 60.),
-                None => format!("has {per_epoch:.2e} multiplications"),
+            let (flag, costs) = match self.minutes {
+                Some(_) => ("--minutes", format!("takes {per_epoch:.2} s")),
+                None => (
+                    "--multiply-adds",
+                    format!("has {per_epoch:.2e} multiplications"),
+                ),
             };
             let problem = format!("one epoch {costs}, more than the budget");
-            return Err(Error::usage("budget", problem));
+            return Err(Error::usage(flag, problem));
         }
         Ok(cell.with_epochs(epochs as u32))
     }

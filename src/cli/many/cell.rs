@@ -11,6 +11,7 @@ use serde_json::Value as Json;
 use super::method::builder;
 use crate::cli::command_line::configuration;
 use crate::cli::program;
+use crate::cli::stop::STOPPING;
 use crate::error::{notify, printable, shell_word, Error, Located, Result};
 use crate::plugin::config::Config;
 use crate::run::folder::{CONFIG, STATE, SUMMARY};
@@ -32,6 +33,9 @@ pub(super) struct Cell {
     /// The device and the folder of data, as arguments of all commands.
     pub place: Vec<String>,
 }
+
+/// The flag of the number of threads.
+pub(super) const THREADS: &str = "--threads";
 
 /// What is in the folder of a run.
 enum Found {
@@ -91,15 +95,24 @@ impl Cell {
             is_certified: false,
             ..self.with_epochs(1)
         };
-        pilot.train(None, stop)?;
         let path = pilot.folder.join(SUMMARY);
+        // One that was interrupted would not know the time of its first part.
+        if pilot.folder.join(CONFIG).is_file() && summary::read(&path).is_err() {
+            let removed = std::fs::remove_dir_all(&pilot.folder);
+            removed.map_err(Error::file("remove", &pilot.folder))?;
+        }
+        pilot.train(None, stop)?;
         let summary = summary::read(&path)?;
         let number = |key: &str| summary[key].as_f64();
-        let missing = || Error::run(&path, "expected the time and the number of epochs");
+        let missing = || {
+            let problem = "has no time of an epoch; remove it, and it is measured again";
+            Error::run(&pilot.folder, problem)
+        };
         let epochs = number("epochs").ok_or_else(missing)?;
+        let seconds = number("seconds_per_epoch").filter(|seconds| *seconds > 0.);
         let per_epoch = number("multiply_adds_per_example").zip(number("training_examples"));
         Ok(Price {
-            seconds: epochs * number("seconds_per_epoch").ok_or_else(missing)?,
+            seconds: epochs * seconds.ok_or_else(missing)?,
             multiply_adds: per_epoch.map(|(count, examples)| epochs * count * examples),
         })
     }
@@ -107,6 +120,19 @@ impl Cell {
     /// The run in words.
     pub fn in_words(&self) -> String {
         format!("{} on {}, seed {}", self.method, self.data, self.seed)
+    }
+
+    /// The number of epochs; with layers that learn one after the other, of all of them.
+    /// Builds the network.
+    pub fn epochs(&self) -> Result<u32> {
+        let place = self.place.chunks(2).filter(|words| words[0] != THREADS);
+        let words: Vec<String> = self
+            .arguments()
+            .into_iter()
+            .chain(place.flatten().cloned())
+            .collect();
+        let epochs = builder(&words)?.build()?.epochs();
+        Ok(u32::try_from(epochs).unwrap_or(u32::MAX))
     }
 
     /// Refuses settings that cannot be.
@@ -196,7 +222,7 @@ fn run_program(words: &[String], stop: &AtomicBool) -> Result<()> {
         for line in lines.map_while(Result::ok) {
             if let Some(error) = line.strip_prefix("error: ") {
                 last = error.into();
-            } else if last.is_empty() {
+            } else if last.is_empty() && line != STOPPING {
                 notify(format_args!("  {}", printable(&line)));
             }
         }

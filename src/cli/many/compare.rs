@@ -6,10 +6,11 @@ use clap::Args;
 
 use super::cell::Cell;
 use super::method::Method;
+use super::table::{self, Entry};
 use super::workers::{Task, Workers};
-use super::{table, write, Many};
+use super::{write, Many};
 use crate::cli::output::{print, print_json};
-use crate::error::{printable, Result};
+use crate::error::{printable, Error, Result};
 
 #[derive(Args)]
 pub(in crate::cli) struct Compare {
@@ -72,6 +73,10 @@ impl Compare {
             "{}written: {}\n",
             table::plain(&entries),
             printable(&written.display().to_string())
-        ))
+        ))?;
+        match entries.iter().all(Entry::has_failed) {
+            true => Err(Error::run(&self.out, "no method has a result")),
+            false => Ok(()),
+        }
     }
 }

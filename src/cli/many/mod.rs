@@ -149,7 +149,7 @@ impl Many {
         let mut words = vec!["--device".into(), self.device.device.clone()];
         if self.jobs > 1 {
             let threads = rayon::current_num_threads() / usize::from(self.jobs);
-            words.extend(["--threads".into(), threads.max(1).to_string()]);
+            words.extend([cell::THREADS.into(), threads.max(1).to_string()]);
         }
         if let Some(folder) = &self.data_dir.data_dir {
             words.extend(["--data-dir".into(), folder.display().to_string()]);

@@ -168,7 +168,12 @@ impl Sweep {
             )
         };
         if let (Some(factor), Some(first)) = (self.halving, cells.first()) {
-            let epochs = u32::try_from(first.config()?.run.epochs).unwrap_or(u32::MAX);
+            if !first.config()?.run.validate {
+                let problem = "needs a validation part to choose by, found `validate = false`";
+                return Err(Error::usage("--halving", problem));
+            }
+            let epochs = first.epochs()?;
+            let mut many = count * self.many.data.len();
             for stage in halving::stages(epochs, count, factor) {
                 let entries = train(&left, &given_up, Some(stage))?;
                 let kept = halving::kept(&entries, factor);
@@ -183,9 +188,13 @@ impl Sweep {
                         .filter(|entry| !goes_on(entry.data(), &entry.method)),
                 );
                 notify(format_args!(
-                    "after {stage} of {epochs} epochs {} of {count} go on",
+                    "after {stage} of {epochs} epochs {} of {many} go on",
                     kept.len()
                 ));
+                many = kept.len();
+                if left.is_empty() {
+                    break;
+                }
             }
         }
         Ok([train(&left, &given_up, None)?, given_up].concat())

@@ -12,6 +12,7 @@ use crate::cli::report::{Measure, Row};
 use crate::cli::results_table::{escaped, shown, statistics};
 use crate::error::Error;
 use crate::run::folder::SUMMARY;
+use crate::run::locality::Certificate;
 use crate::run::observe::metrics;
 use crate::run::summary;
 
@@ -23,8 +24,9 @@ pub(super) struct Entry {
     row: Row,
     #[serde(flatten)]
     cost: Cost,
-    /// The number of blocks that a signal crosses on its way back, if it was measured.
-    crossed: Option<u64>,
+    /// The number of blocks that a signal crosses on its way back, if it was measured;
+    /// `all` if a block holds a whole network.
+    pub crossed: Option<String>,
     /// The errors of a probe on each layer, if they were asked for.
     pub layers: Vec<f64>,
     /// Whether it was trained to its end, and not stopped before.
@@ -86,7 +88,7 @@ impl Entry {
         let summary = summary::read(&cell.folder.join(SUMMARY)).unwrap_or_default();
         Self {
             method: cell.method.clone(),
-            crossed: summary["locality"]["crossed"].as_u64(),
+            crossed: crossed(&summary),
             cost: match row.problem {
                 None => Cost::of(&summary),
                 Some(_) => Cost::default(),
@@ -95,6 +97,11 @@ impl Entry {
             is_whole: true,
             row,
         }
+    }
+
+    /// Whether there is no result.
+    pub fn has_failed(&self) -> bool {
+        self.row.problem.is_some()
     }
 
     /// The data set, as it was given.
@@ -118,9 +125,9 @@ impl Entry {
             measures.min_by(|a, b| a.1.value.total_cmp(&b.1.value))
         });
         let Some((readout, measure)) = best else {
-            let problem = "nothing was evaluated on the validation part by then; train longer, \
-                           or without --halving";
-            let problem = Error::run(&cell.folder, format!("after {epochs} epochs {problem}"));
+            let problem = "nothing was evaluated on the validation part; train longer, with a \
+                           smaller `evaluate_every`, or without --halving";
+            let problem = Error::run(&cell.folder, format!("after epoch {epochs} {problem}"));
             return Self::of(cell, Some(problem));
         };
         let mut row = Row::named(&cell.folder, Path::new(""));
@@ -156,6 +163,15 @@ impl Entry {
     }
 }
 
+fn crossed(summary: &Json) -> Option<String> {
+    let measured: Certificate = serde_json::from_value(summary["locality"].clone()).ok()?;
+    let is_whole_net = measured.wide().next().is_some();
+    Some(match is_whole_net {
+        true => "all".into(),
+        false => measured.crossed.to_string(),
+    })
+}
+
 /// A row of the table: all seeds of a method on a data set.
 #[derive(Serialize)]
 pub(super) struct Group<'a> {
@@ -170,8 +186,7 @@ pub(super) struct Group<'a> {
     epochs: Option<u64>,
     #[serde(flatten)]
     cost: Cost,
-    /// The number of blocks that a signal crosses on its way back, if it was measured.
-    crossed: Option<u64>,
+    crossed: Option<String>,
     /// The mean errors of a probe on each layer.
     layers: Vec<f64>,
     /// Of the runs without a result.
@@ -261,7 +276,7 @@ fn group<'a>(runs: Vec<&'a Entry>) -> Group<'a> {
         },
         epochs: done.first().and_then(|run| run.row.epochs),
         cost: Cost::mean(&done),
-        crossed: done.iter().find_map(|run| run.crossed),
+        crossed: done.iter().find_map(|run| run.crossed.clone()),
         layers: mean_of_layers(&done),
         problems: runs
             .iter()
@@ -325,7 +340,7 @@ impl Group<'_> {
         [
             self.method.into(),
             self.rule.clone(),
-            shown(self.crossed.map(|blocks| blocks as f64), |n| n.to_string()),
+            self.crossed.clone().unwrap_or(EMPTY.into()),
             self.seeds.len().to_string(),
             shown(self.epochs.map(|epochs| epochs as f64), |n| n.to_string()),
             validation,
@@ -454,7 +469,7 @@ pub(super) fn csv(entries: &[Entry]) -> String {
             number(row.seed.map(|seed| seed as f64)),
             number(row.epochs.map(|epochs| epochs as f64)),
             row.rule_in_words(),
-            number(entry.crossed.map(|blocks| blocks as f64)),
+            entry.crossed.clone().unwrap_or_default(),
             row.readout.clone(),
             value(row.validation),
             value(row.test),

@@ -121,6 +121,12 @@ impl<'a> Workers<'a> {
         if task.until.is_none() {
             entry.layers = (task.probe)(&cell);
         }
+        if cell.is_certified && cell.has_result() && entry.crossed.is_none() {
+            notify(format_args!(
+                "  trained before without --certify; to measure it, remove {}",
+                printable(&cell.folder.display().to_string())
+            ));
+        }
         self.refuse_if_stopped()?;
         Ok(entry)
     }
