@@ -349,6 +349,37 @@ fn a_goodness_brings_what_it_needs() {
 }
 
 #[test]
+fn the_configuration_of_an_older_version_gets_no_suggestion() {
+    let base = tempfile::tempdir().unwrap();
+    let run = base.path().join("run");
+    let small = [
+        "--set",
+        "data.size=100",
+        "--set",
+        "hidden=[10,10]",
+        "--epochs",
+        "1",
+    ];
+    // Its goodness would bring a threshold of its own, which this architecture does not set.
+    let train = ["train", "trifecta", "--quiet", "--out", word(&run)];
+    succeeds(&[&train[..], &small].concat());
+    let config = std::fs::read_to_string(run.join("config.toml")).unwrap();
+    let newer = ["log = ", "evaluate_all_every = ", "evaluate_training = "];
+    let is_older = |line: &&str| newer.iter().all(|key| !line.starts_with(key));
+    let older: Vec<&str> = config.lines().filter(is_older).collect();
+    assert_eq!(older.len() + newer.len(), config.lines().count());
+    std::fs::write(run.join("config.toml"), older.join("\n")).unwrap();
+    let command = succeeds(&["report", word(&run)]);
+    assert!(
+        !command.contains("theta") && !command.contains("no result"),
+        "{command}"
+    );
+    succeeds(&["resume", word(&run), "--epochs", "2", "--quiet"]);
+    let config = std::fs::read_to_string(run.join("config.toml")).unwrap();
+    assert!(!config.contains("theta"), "{config}");
+}
+
+#[test]
 fn a_failed_start_leaves_no_folder() {
     let base = tempfile::tempdir().unwrap();
     let out = base.path().join("run");

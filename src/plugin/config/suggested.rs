@@ -69,12 +69,24 @@ pub(super) fn suggestion(sources: &[Source]) -> Result<Option<Source>> {
     }))
 }
 
+/// The settings that every complete configuration has. Later settings may be missing in
+/// that of an older version, which is complete all the same.
+const ALWAYS: [&str; 9] = [
+    "batch",
+    "checkpoint_every",
+    "epochs",
+    "evaluate_every",
+    "flip",
+    "precision",
+    "seed",
+    "shift",
+    "validate",
+];
+
 impl Source {
     /// Whether it is a complete configuration, which repeats its run.
     pub(super) fn is_complete(&self) -> bool {
-        let known = RunSettings::describe().into_iter();
-        let mut written = known.filter(|setting| setting.default.is_some());
-        written.all(|setting| self.table.contains_key(setting.key))
+        ALWAYS.iter().all(|key| self.table.contains_key(*key))
     }
 }
 
