@@ -9,9 +9,8 @@ use crate::data::DataSet;
 use crate::error::{Error, Result};
 use crate::plugin::preset;
 use crate::plugin::registry::{self, Info};
-use crate::plugin::run_settings::RunSettings;
 use crate::plugin::source::Source;
-use crate::settings::{PluginKind, Settings};
+use crate::settings::PluginKind;
 
 pub(super) fn preset_of(info: &Info, name: Option<&str>) -> Result<Source> {
     let preset = match name {
