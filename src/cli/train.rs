@@ -24,7 +24,7 @@ use crate::run::observe::{Event, Observer};
 use crate::run::summary::{self, Summary};
 use crate::run::Run;
 
-/// How long a training goes on, and what it prints.
+/// When a training stops, and what it prints.
 #[derive(Args)]
 struct Reporting {
     /// Stop once N epochs are complete, without a result; `onward resume` continues as if
@@ -215,7 +215,7 @@ pub(super) fn for_a_name(text: &str) -> String {
 }
 
 impl Reporting {
-    /// Refuses `--tui` where there is none.
+    /// Refuses `--tui` in a program that was built without it.
     fn check(&self) -> Result<()> {
         match self.tui && !cfg!(feature = "tui") {
             true => Err(Error::usage(

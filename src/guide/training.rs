@@ -25,7 +25,7 @@
 //! `--set evaluate_training=1000` evaluates so many training examples beside the validation
 //! part, and `--set evaluate_all_every=5` every fifth epoch by the slow readouts too.
 //! `--tui` shows curves in the terminal, in a program that was built with `--features tui`.
-//! `--until N` stops after N epochs; `onward resume` goes on.
+//! `--until N` stops after N epochs; `onward resume` continues the run.
 //!
 //! # Many runs
 //!
@@ -52,8 +52,8 @@
 //! With `--jobs 4` four small runs are trained at a time.
 //!
 //! `sweep` varies the settings of one method, chooses by the validation part, and shows the
-//! test result of the best one alone. With `--halving` all combinations are trained a short
-//! way, and only the best third goes on each time.
+//! test result of the best one alone. With `--halving` all combinations train for a few
+//! epochs, the best third of them for three times as many, and so on.
 //!
 //! `certify` changes the variables of one block after the other, and compares bit by bit
 //! what that changes in the update of the others

@@ -1,9 +1,8 @@
-//! The goodness of the views that a run learns from.
+//! The goodness of the layers: under a label, and of the views that a run learns from.
 
 use candle_core::{DType, Tensor};
 
 use super::evaluate::spaced;
-use super::layers::UNMOVED;
 use super::Run;
 use crate::contract::prediction::Prediction;
 use crate::contract::sampler::NegativeSampler;
@@ -26,6 +25,63 @@ pub(crate) struct ViewGoodness {
 const BATCH: usize = 100;
 
 impl Run {
+    /// The goodness of every layer for each of `examples`, `(B, …)`: the name of the
+    /// block, and a tensor `(B,)`, or with a column per class `(B, C)`. `labels` are in
+    /// the input; without them it has no label.
+    ///
+    /// # Errors
+    /// As [`Run::activities`]; [`Error::Unfit`] if the sampler puts no label in the input,
+    /// if the activities do not depend on it, as in a recurrent network, which shows those
+    /// of its pass without a label, or if the labels are not one class for each example.
+    pub fn goodness(
+        &self,
+        examples: Tensor,
+        labels: Option<&[u32]>,
+    ) -> Result<Vec<(String, Tensor)>> {
+        let batch = self.prepare(&Batch::unlabelled(examples)?)?;
+        let activities = match labels {
+            None => self.activities_of(&batch)?,
+            Some(labels) => {
+                let (classes, size) = (self.data.spec.classes.len() as u32, batch.size());
+                if labels.len() != size || labels.iter().any(|&label| label >= classes) {
+                    let problem =
+                        format!("expected {size} labels, one for each example, below {classes}");
+                    return Err(Error::unfit("goodness", problem));
+                }
+                let with = |labels: &[u32]| -> Result<Vec<(String, Tensor)>> {
+                    let candidates = Tensor::new(labels, batch.device())?.unsqueeze(0)?;
+                    let input = self.sampler.hypotheses(&batch.hidden(), &candidates)?;
+                    let input = input.ok_or_else(|| {
+                        let problem =
+                            "the sampler puts no label in the input; leave the labels out";
+                        Error::unfit("goodness", problem)
+                    })?;
+                    self.activities_of_input(&batch, input)
+                };
+                let found = with(labels)?;
+                let others: Vec<u32> = labels.iter().map(|label| (label + 1) % classes).collect();
+                if same(&found, &with(&others)?)? {
+                    return Err(Error::unfit(&self.config.architecture, UNMOVED));
+                }
+                found
+            }
+        };
+        let blocks = &self.architecture.net().blocks;
+        let blocks = blocks.iter().zip(activities);
+        blocks
+            .map(|(block, (name, activity))| Ok((name, block.goodness(&activity)?)))
+            .collect()
+    }
+
+    /// The activities of every layer for this input instead of the neutral view.
+    fn activities_of_input(&self, batch: &Batch, input: Input) -> Result<Vec<(String, Tensor)>> {
+        let shown = Shown {
+            sampler: &*self.sampler,
+            input,
+        };
+        self.activities_from(batch, &shown)
+    }
+
     /// The views of a batch in the first step of the run.
     ///
     /// # Errors
@@ -69,16 +125,9 @@ impl Run {
             let batch = self.prepare(&examples.batch(indices, None)?)?;
             let views = self.views(&batch)?;
             for (view, role) in views.targets.roles().iter().enumerate() {
-                let shown = Shown {
-                    sampler: &*self.sampler,
-                    input: views.input.view(view)?,
-                };
-                let step = Step::evaluation(self.config.run.seed);
-                let activities = self
-                    .architecture
-                    .activities(&batch.hidden(), &shown, &step)?;
+                let activities = self.activities_of_input(&batch, views.input.view(view)?)?;
                 let blocks = self.architecture.net().blocks.iter().zip(activities);
-                for (index, (block, activity)) in blocks.enumerate() {
+                for (index, (block, (_, activity))) in blocks.enumerate() {
                     if layers.len() == index {
                         layers.push(ViewGoodness {
                             block: block.name().into(),
@@ -132,6 +181,20 @@ impl ViewGoodness {
         }
         Ok(())
     }
+}
+
+/// What is wrong with activities that are the same with any label.
+const UNMOVED: &str = "shows activities that do not depend on the label: those of a \
+                                  pass without it, or of dead units";
+
+/// Whether all activities are the same, bit by bit.
+fn same(a: &[(String, Tensor)], b: &[(String, Tensor)]) -> Result<bool> {
+    for ((_, a), (_, b)) in a.iter().zip(b) {
+        if a.dims() != b.dims() || a.ne(b)?.max_all()?.to_scalar::<u8>()? > 0 {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// A sampler whose neutral view is this input.

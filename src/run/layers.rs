@@ -3,8 +3,8 @@
 use candle_core::{Tensor, D};
 use candle_nn::Init;
 
+use super::evaluate::spaced;
 use super::{Run, Score};
-use crate::contract::prediction::Prediction;
 use crate::contract::sampler::NegativeSampler;
 use crate::error::{Error, Result};
 use crate::flow::batch::Batch;
@@ -12,7 +12,6 @@ use crate::flow::examples::{Examples, Split};
 use crate::flow::input::{Input, Normalise};
 use crate::flow::step::Step;
 use crate::flow::vars::Vars;
-use crate::flow::views::Views;
 use crate::modules::cells::Cells;
 use crate::modules::least_squares::LeastSquares;
 
@@ -37,56 +36,11 @@ impl Run {
         self.activities_of(&batch)
     }
 
-    /// The goodness of every layer for each of `examples`, `(B, …)`: the name of the
-    /// block, and a tensor `(B,)`, or with a column per class `(B, C)`. `labels` are in
-    /// the input; without them it has no label.
-    ///
-    /// # Errors
-    /// As [`Run::activities`]; [`Error::Unfit`] if the sampler puts no label in the input,
-    /// if the activities do not depend on it, as in a recurrent network, which shows those
-    /// of its pass without a label, or if the labels are not one class for each example.
-    pub fn goodness(
-        &self,
-        examples: Tensor,
-        labels: Option<&[u32]>,
-    ) -> Result<Vec<(String, Tensor)>> {
-        let batch = self.prepare(&Batch::unlabelled(examples)?)?;
-        let activities = match labels {
-            None => self.activities_of(&batch)?,
-            Some(labels) => {
-                let (classes, size) = (self.data.spec.classes.len() as u32, batch.size());
-                if labels.len() != size || labels.iter().any(|&label| label >= classes) {
-                    let problem =
-                        format!("expected {size} labels, one for each example, below {classes}");
-                    return Err(Error::unfit("goodness", problem));
-                }
-                let with = |labels: &[u32]| -> Result<Vec<(String, Tensor)>> {
-                    let sampler = Labelled {
-                        sampler: &*self.sampler,
-                        candidates: Tensor::new(labels, batch.device())?.unsqueeze(0)?,
-                    };
-                    self.activities_from(&batch, &sampler)
-                };
-                let found = with(labels)?;
-                let others: Vec<u32> = labels.iter().map(|label| (label + 1) % classes).collect();
-                if same(&found, &with(&others)?)? {
-                    return Err(Error::unfit(&self.config.architecture, UNMOVED));
-                }
-                found
-            }
-        };
-        let blocks = &self.architecture.net().blocks;
-        let blocks = blocks.iter().zip(activities);
-        blocks
-            .map(|(block, (name, activity))| Ok((name, block.goodness(&activity)?)))
-            .collect()
-    }
-
-    fn activities_of(&self, batch: &Batch) -> Result<Vec<(String, Tensor)>> {
+    pub(super) fn activities_of(&self, batch: &Batch) -> Result<Vec<(String, Tensor)>> {
         self.activities_from(batch, &*self.sampler)
     }
 
-    fn activities_from(
+    pub(super) fn activities_from(
         &self,
         batch: &Batch,
         sampler: &dyn NegativeSampler,
@@ -159,9 +113,7 @@ impl Run {
             return Err(Error::usage("probe", "the part of the data is empty"));
         }
         // Files may be sorted by class.
-        let stride = examples.len().div_ceil(most);
-        let indices: Vec<usize> = (0..examples.len()).step_by(stride).collect();
-        for indices in indices.chunks(self.evaluation_batch()) {
+        for indices in spaced(examples.len(), most).chunks(self.evaluation_batch()) {
             self.stop_if_asked()?;
             let batch = self.prepare(&examples.batch(indices, None)?)?;
             let activities = self.activities_of(&batch)?.into_iter();
@@ -169,40 +121,6 @@ impl Run {
             f(rows.collect::<Result<_>>()?, batch.labels()?)?;
         }
         Ok(())
-    }
-}
-
-/// What is wrong with activities that are the same with any label.
-pub(super) const UNMOVED: &str = "shows activities that do not depend on the label: those of a \
-                                  pass without it, or of dead units";
-
-/// Whether all activities are the same, bit by bit.
-fn same(a: &[(String, Tensor)], b: &[(String, Tensor)]) -> Result<bool> {
-    for ((_, a), (_, b)) in a.iter().zip(b) {
-        if a.dims() != b.dims() || a.ne(b)?.max_all()?.to_scalar::<u8>()? > 0 {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-/// A sampler whose neutral view has these labels, `(1, B)`.
-struct Labelled<'a> {
-    sampler: &'a dyn NegativeSampler,
-    candidates: Tensor,
-}
-
-impl NegativeSampler for Labelled<'_> {
-    fn views(&self, batch: &Batch, prediction: &Prediction<'_>, step: &Step) -> Result<Views> {
-        self.sampler.views(batch, prediction, step)
-    }
-
-    fn neutral(&self, batch: &Batch) -> Result<Input> {
-        let found = self.sampler.hypotheses(batch, &self.candidates)?;
-        found.ok_or_else(|| {
-            let problem = "the sampler puts no label in the input; leave the labels out";
-            Error::unfit("goodness", problem)
-        })
     }
 }
 

@@ -114,9 +114,11 @@ impl Look {
     }
 
     fn at(folder: &Path, data_dir: &DataDir, device: &Device) -> Self {
-        let name = folder.file_name().unwrap_or(folder.as_os_str());
+        // Of `.` and `..` too.
+        let whole = folder.canonicalize().unwrap_or_else(|_| folder.into());
+        let name = whole.file_name().map(|name| name.to_string_lossy());
         let mut look = Self {
-            name: name.to_string_lossy().into_owned(),
+            name: name.map_or("run".into(), |name| name.into_owned()),
             ..Self::default()
         };
         let config = folder.join(CONFIG);
@@ -154,7 +156,13 @@ impl Look {
     fn note<T>(&mut self, found: Result<T>, with: impl FnOnce(&mut Self, T)) {
         match found {
             Ok(found) => with(self, found),
-            Err(error) => self.gaps.push(error.to_string()),
+            Err(error) => {
+                let gap = error.to_string();
+                // Several parts may be missing for one reason.
+                if !self.gaps.contains(&gap) {
+                    self.gaps.push(gap);
+                }
+            }
         }
     }
 

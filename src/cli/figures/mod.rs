@@ -7,6 +7,7 @@ use serde_json::Value as Json;
 
 use self::charts::{Chart, Histograms, Line, Lines, Matrix};
 use self::look::Look;
+use super::train::for_a_name;
 
 /// A chart with the name of its file.
 pub(super) struct Figure {
@@ -54,8 +55,7 @@ pub(super) fn errors(looks: &[Look]) -> Figure {
             colours += 1;
         }
     }
-    let has_training = lines.iter().any(|line| line.label.contains("training, "));
-    let title = match has_training {
+    let title = match lines.iter().any(|line| line.is_dashed) {
         true => "validation error, training error (dashed)",
         false => "validation error",
     };
@@ -110,7 +110,7 @@ pub(super) fn layers(look: &Look) -> Vec<Figure> {
                 .map(|(name, values)| (name.into(), values.clone()))
                 .collect(),
         });
-        Figure::new(format!("goodness-{}", layer.block), chart)
+        Figure::new(format!("goodness-{}", for_a_name(&layer.block)), chart)
     }));
     let probes = look.layers.iter().enumerate();
     let probes = probes.map(|(index, layer)| ((index + 1) as f64, layer.probe));

@@ -43,9 +43,7 @@ impl Budget {
             }
             _ => return Ok(cell.clone()),
         };
-        let epochs = (wanted / per_epoch.max(f64::MIN_POSITIVE))
-            .min(MOST)
-            .floor();
+        let epochs = (wanted / per_epoch).min(MOST).floor();
         if epochs < 1. {
             let (flag, costs) = match self.minutes {
                 Some(_) => ("--minutes", format!("takes {per_epoch:.2} s")),

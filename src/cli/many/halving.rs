@@ -1,10 +1,10 @@
-//! Successive halving: all methods are trained a short way, and only the best ones on.
+//! Successive halving: all methods train for a few epochs, only the best ones for more.
 
 use super::table::{self, Entry};
 
-/// The number of epochs after which methods are given up, of `epochs` in all. Of `count`
-/// methods one in `factor` goes on each time, after `factor` times as many epochs as the
-/// last time.
+/// The epochs after which the worse methods are given up. At each of them one method in
+/// `factor` is kept, and each is `factor` times the one before; `count` methods begin, and
+/// the last ones train for all `epochs`.
 ///
 /// # Reference
 /// Jamieson and Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter
@@ -21,7 +21,7 @@ pub(super) fn stages(epochs: u32, count: usize, factor: u32) -> Vec<u32> {
     stages
 }
 
-/// The methods that go on, each with its data set: of each data set one in `factor`, by
+/// The methods that are kept, each with its data set: of each data set one in `factor`, by
 /// the mean validation result of all seeds.
 pub(super) fn kept(entries: &[Entry], factor: u32) -> Vec<(String, String)> {
     let rows = table::rows(entries);

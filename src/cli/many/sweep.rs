@@ -30,8 +30,8 @@ pub(in crate::cli) struct Sweep {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     random: Option<u16>,
     /// Successive halving: train all combinations for a part of the epochs, then only the
-    /// best one in FACTOR by validation, and so on; the last ones to the end. A run that
-    /// goes on has the same bits as one that was never stopped.
+    /// best one in FACTOR by validation, and so on; the last ones to the end. The bits of
+    /// a run do not depend on where it was interrupted.
     #[arg(
         long,
         value_name = "FACTOR",
@@ -148,7 +148,7 @@ impl Sweep {
         print(&format!("{text}written: {written}\n"))
     }
 
-    /// Trains all combinations, or with halving the best ones further than others.
+    /// Trains all combinations; with halving the best ones for more epochs than the others.
     fn train(&self, cells: &[Cell], count: usize) -> Result<Vec<Entry>> {
         let workers = Workers::new(&self.many, &self.out, cells)?;
         let (mut left, mut given_up): (Vec<&Cell>, Vec<Entry>) = (cells.iter().collect(), vec![]);
@@ -177,18 +177,18 @@ impl Sweep {
             for stage in halving::stages(epochs, count, factor) {
                 let entries = train(&left, &given_up, Some(stage))?;
                 let kept = halving::kept(&entries, factor);
-                let goes_on = |data: &str, method: &str| {
+                let is_kept = |data: &str, method: &str| {
                     let mut kept = kept.iter();
                     kept.any(|(of, name)| (of.as_str(), name.as_str()) == (data, method))
                 };
-                left.retain(|cell| goes_on(&cell.data, &cell.method));
+                left.retain(|cell| is_kept(&cell.data, &cell.method));
                 given_up.extend(
                     entries
                         .into_iter()
-                        .filter(|entry| !goes_on(entry.data(), &entry.method)),
+                        .filter(|entry| !is_kept(entry.data(), &entry.method)),
                 );
                 notify(format_args!(
-                    "after {stage} of {epochs} epochs {} of {many} go on",
+                    "after {stage} of {epochs} epochs {} of {many} are kept",
                     kept.len()
                 ));
                 many = kept.len();

@@ -236,8 +236,8 @@ pub(super) fn rows(entries: &[Entry]) -> Vec<Group<'_>> {
             spread.map_or(f64::INFINITY, |spread| spread.mean)
         };
         let given_up = |row: &Group<'_>| (!row.is_whole()).then_some(Reverse(row.epochs));
-        let order = place(a).cmp(&place(b)).then(given_up(a).cmp(&given_up(b)));
-        order.then(value(a).total_cmp(&value(b)))
+        let rank = |row: &Group<'_>| (place(row), value(row).is_infinite(), given_up(row));
+        rank(a).cmp(&rank(b)).then(value(a).total_cmp(&value(b)))
     });
     rows
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use super::cell::Cell;
 use super::table::Entry;
@@ -132,8 +132,7 @@ impl<'a> Workers<'a> {
     }
 
     fn refuse_if_stopped(&self) -> Result<()> {
-        let stop: Arc<_> = self.stop.flag();
-        match stop.load(Ordering::Relaxed) {
+        match self.stop.flag().load(Ordering::Relaxed) {
             true => Err(Error::run(
                 self.out,
                 "stopped; run the same command again to continue",
