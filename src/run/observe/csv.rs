@@ -13,8 +13,9 @@ use crate::error::{notify, Error, Result};
 use crate::run::folder::CSV;
 use crate::run::observe::{Event, Observer};
 
-/// Writes what `metrics.jsonl` has as a table. New columns change all lines, so the file is
-/// written anew, by its handle: in the folder that was opened, wherever that is now.
+/// Writes what `metrics.jsonl` has as a table. New columns change all lines, so the whole
+/// file is written again. It stays open, so that a folder that was moved is still the one
+/// that is written to.
 pub(super) struct Csv {
     file: File,
     lines: Vec<Value>,
@@ -27,7 +28,7 @@ pub(super) struct Csv {
 const PAUSE: Duration = Duration::from_secs(2);
 
 impl Csv {
-    /// Goes on after the lines that `metrics.jsonl` has.
+    /// Begins with the lines that `metrics.jsonl` has.
     ///
     /// # Errors
     /// [`Error::File`] if a file cannot be read or written.
@@ -91,28 +92,14 @@ fn table(lines: &[Value]) -> String {
             continue;
         };
         let row = epochs.entry(epoch).or_default();
-        let mut put = |name: String, value: &Value| {
-            let Some(value) = value.as_f64() else { return };
+        for (what, of, value) in metrics::numbers(line) {
+            let name = format!("{what} {of}").trim_end().to_string();
             let known = columns.iter().position(|column| *column == name);
             let column = known.unwrap_or_else(|| {
                 columns.push(name);
                 columns.len() - 1
             });
             row.insert(column, value);
-        };
-        put("seconds".into(), &line["seconds"]);
-        for block in line["blocks"].as_array().into_iter().flatten() {
-            let name = block["block"].as_str().unwrap_or("?");
-            for key in ["loss", "positive", "negative", "rate"] {
-                put(format!("{key} {name}"), &block[key]);
-            }
-        }
-        let split = line["split"].as_str().unwrap_or_default();
-        let readouts = line["result"]["readouts"].as_object();
-        for (readout, score) in readouts.into_iter().flatten() {
-            for (key, word) in [("error", "error"), ("bits_per_char", "bits_per_char")] {
-                put(format!("{split} {word} {readout}"), &score[key]);
-            }
         }
     }
     let quoted = |name: &String| match name.contains([',', '"', '\n', '\r']) {

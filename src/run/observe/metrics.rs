@@ -22,14 +22,41 @@ const LONGEST: u64 = 1 << 30;
 /// # Errors
 /// [`Error::File`] if it cannot be read.
 pub(crate) fn lines(folder: &Path) -> Result<Vec<Value>> {
+    let line = |line: &str| serde_json::from_str(line).ok();
+    Ok(text(folder)?.lines().filter_map(line).collect())
+}
+
+fn text(folder: &Path) -> Result<String> {
     let path = folder.join(METRICS);
-    let text = match std::fs::symlink_metadata(&path) {
+    let bytes = match std::fs::symlink_metadata(&path) {
         Ok(about) if about.is_file() => disk::read(&path, LONGEST)?,
         _ => Vec::new(),
     };
-    let text = String::from_utf8_lossy(&text);
-    let line = |line: &str| serde_json::from_str(line).ok();
-    Ok(text.lines().filter_map(line).collect())
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The numbers of a line: what each is, the block or readout that it is of, and its value.
+pub(super) fn numbers(line: &Value) -> Vec<(String, String, f64)> {
+    let mut numbers = Vec::new();
+    let mut put = |what: &str, of: &str, value: &Value| {
+        let value = value.as_f64();
+        numbers.extend(value.map(|value| (what.to_string(), of.to_string(), value)));
+    };
+    put("seconds", "", &line["seconds"]);
+    for block in line["blocks"].as_array().into_iter().flatten() {
+        let name = block["block"].as_str().unwrap_or("?");
+        for key in ["loss", "positive", "negative", "rate"] {
+            put(key, name, &block[key]);
+        }
+    }
+    let split = line["split"].as_str().unwrap_or_default();
+    let readouts = line["result"]["readouts"].as_object();
+    for (readout, score) in readouts.into_iter().flatten() {
+        for key in ["error", "bits_per_char"] {
+            put(&format!("{split} {key}"), readout, &score[key]);
+        }
+    }
+    numbers
 }
 
 /// The last evaluation on the validation part that is not after `epoch`.
@@ -73,12 +100,8 @@ impl Metrics {
         blocks: &[String],
     ) -> Result<Self> {
         let path = folder.join(METRICS);
-        let old = match std::fs::symlink_metadata(&path) {
-            Ok(about) if about.is_file() => disk::read(&path, LONGEST)?,
-            _ => Vec::new(),
-        };
         // Damaged lines are dropped; they do not prevent the run from resuming.
-        let old = String::from_utf8_lossy(&old);
+        let old = text(folder)?;
         let (mut kept, mut of_epochs, mut evaluations) =
             (String::new(), BTreeSet::new(), BTreeSet::new());
         let mut others = BTreeSet::new();

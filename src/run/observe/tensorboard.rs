@@ -5,11 +5,10 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::contract::block::StepReport;
+use super::metrics;
 use crate::error::{notify, Error, Result};
 use crate::run::folder::EVENTS;
 use crate::run::observe::{Event, Observer};
-use crate::run::summary::Evaluation;
 
 /// Writes scalars into a file `events.out.tfevents.…` in the folder of a run. The step of
 /// a scalar is the number of complete epochs.
@@ -39,11 +38,14 @@ impl TensorBoard {
         this.write(0, &version);
         // The status START, from this step on.
         let session = message(&[field(1, Wire::Number(1))]);
-        this.write(epoch + 1, &message(&[field(7, Wire::Bytes(&session))]));
+        this.write(
+            epoch as u64 + 1,
+            &message(&[field(7, Wire::Bytes(&session))]),
+        );
         Ok(this)
     }
 
-    fn scalars(&mut self, epoch: usize, scalars: &[(String, f64)]) {
+    fn scalars(&mut self, epoch: u64, scalars: &[(String, f64)]) {
         let value = |(tag, value): &(String, f64)| {
             let value = message(&[
                 field(1, Wire::Bytes(tag.as_bytes())),
@@ -56,12 +58,12 @@ impl TensorBoard {
     }
 
     /// Writes an event with the time and a step, and the fields of `rest`.
-    fn write(&mut self, step: usize, rest: &[u8]) {
+    fn write(&mut self, step: u64, rest: &[u8]) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let now = now.map_or(0., |time| time.as_secs_f64());
         let event = message(&[
             field(1, Wire::Double(now)),
-            field(2, Wire::Number(step as u64)),
+            field(2, Wire::Number(step)),
             rest.to_vec(),
         ]);
         // One call for the whole record.
@@ -72,21 +74,6 @@ impl TensorBoard {
                 ));
             }
         }
-    }
-
-    fn of_blocks(&self, reports: &[(usize, StepReport<f64>)]) -> Vec<(String, f64)> {
-        let mut scalars = Vec::new();
-        for (block, report) in reports {
-            let name = self.blocks.get(*block).map_or("?", String::as_str);
-            for (tag, value) in [
-                ("loss", report.loss),
-                ("goodness of positive views", report.positive),
-                ("goodness of negative views", report.negative),
-            ] {
-                scalars.extend(value.map(|value| (format!("{tag}/{name}"), value)));
-            }
-        }
-        scalars
     }
 }
 
@@ -106,44 +93,18 @@ fn create(folder: &Path) -> Result<File> {
     }
 }
 
-/// The scalars of an evaluation.
-fn of_evaluation(split: &str, evaluation: &Evaluation) -> Vec<(String, f64)> {
-    let mut scalars = Vec::new();
-    for (readout, score) in &evaluation.readouts {
-        scalars.push((format!("{split} error/{readout}"), score.error));
-        if let Some(bits) = score.bits {
-            let tag = format!("{split} bits per character/{readout}");
-            scalars.push((tag, bits.bits_per_char));
-        }
-    }
-    scalars
-}
-
 impl Observer for TensorBoard {
     fn on(&mut self, event: &Event<'_>) {
-        match event {
-            Event::EpochEnded {
-                epoch,
-                seconds,
-                reports,
-                rates,
-                ..
-            } => {
-                let mut scalars = self.of_blocks(reports);
-                scalars.extend(rates.iter().map(|(block, rate)| {
-                    let name = self.blocks.get(*block).map_or("?", String::as_str);
-                    (format!("learning rate/{name}"), *rate)
-                }));
-                scalars.push(("seconds per epoch".into(), *seconds));
-                self.scalars(*epoch, &scalars);
-            }
-            Event::Evaluated {
-                epoch,
-                split,
-                evaluation,
-            } => self.scalars(*epoch, &of_evaluation(split.word(), evaluation)),
-            _ => {}
-        }
+        let Some(line) = metrics::line(event, &self.blocks) else {
+            return;
+        };
+        let epoch = line["epoch"].as_u64().unwrap_or(0);
+        let tagged = |(what, of, value): (String, String, f64)| match of.is_empty() {
+            true => (what, value),
+            false => (format!("{what}/{of}"), value),
+        };
+        let scalars: Vec<_> = metrics::numbers(&line).into_iter().map(tagged).collect();
+        self.scalars(epoch, &scalars);
     }
 }
 
