@@ -17,6 +17,7 @@ mod new;
 mod own_data;
 mod page;
 mod results;
+mod settings;
 mod text;
 
 pub(crate) fn onward(arguments: &[&str]) -> Output {

@@ -288,98 +288,6 @@ fn a_run_resumes_from_any_folder_and_with_moved_data() {
 }
 
 #[test]
-fn a_goodness_brings_what_it_needs() {
-    let base = tempfile::tempdir().unwrap();
-    let listed = succeeds(&["list", "goodness", "--json"]);
-    let listed: Value = serde_json::from_str(&listed).unwrap();
-    let infos = listed["goodness"].as_array().unwrap();
-    let names: Vec<&str> = infos
-        .iter()
-        .filter_map(|info| info["name"].as_str())
-        .collect();
-    assert!(names.len() >= 3, "{listed}");
-    for name in names {
-        let out = base.path().join(name);
-        let goodness = format!("goodness={name}");
-        let arguments = [
-            "train",
-            "progressive",
-            "--json",
-            "--set",
-            &goodness,
-            "--set",
-            "hidden=[100]",
-            "--set",
-            "data.size=2000",
-            "--epochs",
-            "8",
-            "--out",
-            word(&out),
-        ];
-        let summary: Value = serde_json::from_str(&succeeds(&arguments)).unwrap();
-        let error = summary["test"]["error"].as_f64().unwrap();
-        assert!(error < 0.5, "{name}: {error}");
-    }
-
-    // The preset has this goodness too, with settings of its own.
-    let out = base.path().join("nebuly");
-    let arguments = [
-        "train",
-        "progressive",
-        "--quiet",
-        "--preset",
-        "nebuly",
-        "--data",
-        "digits",
-        "--set",
-        "data.size=100",
-        "--set",
-        "hidden=10",
-        "--epochs",
-        "1",
-        "--out",
-        word(&out),
-    ];
-    succeeds(&arguments);
-    let config = std::fs::read_to_string(out.join("config.toml")).unwrap();
-    assert!(
-        config.contains("theta = 2.0\n") && config.contains("lr = 0.03\n"),
-        "{config}"
-    );
-}
-
-#[test]
-fn the_configuration_of_an_older_version_gets_no_suggestion() {
-    let base = tempfile::tempdir().unwrap();
-    let run = base.path().join("run");
-    let small = [
-        "--set",
-        "data.size=100",
-        "--set",
-        "hidden=[10,10]",
-        "--epochs",
-        "1",
-    ];
-    // Its goodness would bring a threshold of its own, which this architecture does not set.
-    let train = ["train", "trifecta", "--quiet", "--out", word(&run)];
-    succeeds(&[&train[..], &small].concat());
-    let config = std::fs::read_to_string(run.join("config.toml")).unwrap();
-    let newer = ["log = ", "evaluate_all_every = ", "evaluate_training = "];
-    let is_older = |line: &&str| newer.iter().all(|key| !line.starts_with(key));
-    let older: Vec<&str> = config.lines().filter(is_older).collect();
-    assert_eq!(older.len() + newer.len(), config.lines().count());
-    std::fs::write(run.join("config.toml"), older.join("\n")).unwrap();
-    let command = succeeds(&["report", word(&run)]);
-    assert!(
-        !command.contains("theta") && !command.contains("no result"),
-        "{command}"
-    );
-    succeeds(&["resume", word(&run), "--epochs", "2", "--quiet"]);
-    let config = std::fs::read_to_string(run.join("config.toml")).unwrap();
-    assert!(!config.contains("theta"), "{config}");
-}
-
-#[test]
 fn a_failed_start_leaves_no_folder() {
     let base = tempfile::tempdir().unwrap();
     let out = base.path().join("run");
@@ -397,49 +305,31 @@ fn a_failed_start_leaves_no_folder() {
 }
 
 #[test]
-fn settings_are_taken_in_the_forms_that_people_write() {
+fn text_that_is_not_utf_8_is_named() {
     let base = tempfile::tempdir().unwrap();
-    for (index, (given, written)) in [
-        ("lr=.5", "lr = 0.5"),
-        ("lr=5.", "lr = 5.0"),
-        ("hidden=30", "hidden = [30]"),
-        ("hidden=30,20", "hidden = [30, 20]"),
-        ("hidden=(30,20)", "hidden = [30, 20]"),
-        ("hidden=3e1", "hidden = [30]"),
-        ("batch=1e2", "batch = 100"),
-        ("validate=True", "validate = true"),
-        ("learning_rate=0.02", "lr = 0.02"),
-        ("optimizer=adam", "optimiser = \"adam\""),
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let out = base.path().join(index.to_string());
-        let arguments = [
-            "train",
-            "progressive",
-            "--quiet",
-            "--set",
-            "hidden=[10]",
-            "--set",
-            "data.size=100",
-            "--epochs",
-            "1",
-            "--out",
-            word(&out),
-            "--set",
-            given,
-        ];
-        succeeds(&arguments);
-        let config = std::fs::read_to_string(out.join("config.toml")).unwrap();
-        assert!(config.contains(written), "{given}: {config}");
+    let file = base.path().join("t.txt");
+    let letters = "The fox saw the crow. ".repeat(50);
+    for (name, bytes) in [
+        (
+            "UTF-16LE",
+            letters
+                .encode_utf16()
+                .flat_map(u16::to_le_bytes)
+                .collect::<Vec<u8>>(),
+        ),
+        (
+            "UTF-16BE",
+            letters.encode_utf16().flat_map(u16::to_be_bytes).collect(),
+        ),
+    ] {
+        std::fs::write(&file, bytes).unwrap();
+        let data = format!("text:{}", file.display());
+        let message = fails(1, &["train", "nlp", "--data", &data]);
+        assert!(
+            message.contains(name) && message.contains("iconv"),
+            "{message}"
+        );
     }
-    for given in ["lr=0,01", "batch=1.5", "hidden=a,b", "validate=perhaps"] {
-        let message = fails(2, &["train", "progressive", "--set", given]);
-        assert!(message.contains("expected"), "{given}: {message}");
-    }
-    let message = fails(2, &["train", "progressive", "--learning-rate", "0.1"]);
-    assert!(message.contains("--set learning_rate=VALUE"), "{message}");
 }
 
 #[test]
@@ -469,45 +359,4 @@ fn what_would_change_nothing_or_mean_something_else_is_refused() {
         output.status.success() && said.contains("flat for lying"),
         "{said}"
     );
-}
-
-#[test]
-fn a_setting_is_given_by_its_flag_or_by_set() {
-    let twice: [&[&str]; 3] = [
-        &["--epochs", "0", "--set", "epochs=1"],
-        &["--seed", "x", "--set", "seed = 1"],
-        &["--data", "digits", "--set", "data=mnist"],
-    ];
-    for more in twice {
-        let message = fails(2, &[&["train", "progressive"], more].concat());
-        assert!(message.contains("only one of the two"), "{message}");
-    }
-}
-
-#[test]
-fn text_that_is_not_utf_8_is_named() {
-    let base = tempfile::tempdir().unwrap();
-    let file = base.path().join("t.txt");
-    let letters = "The fox saw the crow. ".repeat(50);
-    for (name, bytes) in [
-        (
-            "UTF-16LE",
-            letters
-                .encode_utf16()
-                .flat_map(u16::to_le_bytes)
-                .collect::<Vec<u8>>(),
-        ),
-        (
-            "UTF-16BE",
-            letters.encode_utf16().flat_map(u16::to_be_bytes).collect(),
-        ),
-    ] {
-        std::fs::write(&file, bytes).unwrap();
-        let data = format!("text:{}", file.display());
-        let message = fails(1, &["train", "nlp", "--data", &data]);
-        assert!(
-            message.contains(name) && message.contains("iconv"),
-            "{message}"
-        );
-    }
 }

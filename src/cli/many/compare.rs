@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::cell::Cell;
+use super::entry::Entry;
 use super::method::Method;
-use super::table::{self, Entry};
+use super::table;
 use super::workers::{Task, Workers};
 use super::{write, Many};
 use crate::cli::output::{print, print_json};

@@ -1,6 +1,7 @@
 //! Successive halving: all methods train for a few epochs, only the best ones for more.
 
-use super::table::{self, Entry};
+use super::entry::Entry;
+use super::table;
 
 /// The epochs after which the worse methods are given up. At each of them one method in
 /// `factor` is kept, and each is `factor` times the one before; `count` methods begin, and

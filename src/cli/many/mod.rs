@@ -3,6 +3,7 @@
 mod budget;
 mod cell;
 pub(super) mod compare;
+mod entry;
 mod halving;
 mod method;
 pub(super) mod sweep;
@@ -17,8 +18,8 @@ use clap::Args;
 
 use self::budget::Budget;
 use self::cell::Cell;
+use self::entry::Entry;
 pub(super) use self::method::Method;
-use self::table::Entry;
 use super::flags::{DataDir, Device};
 use super::train::for_a_name;
 use crate::disk;

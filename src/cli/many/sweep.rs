@@ -6,9 +6,10 @@ use std::str::FromStr;
 use clap::Args;
 
 use super::cell::Cell;
+use super::entry::Entry;
 use super::halving;
 use super::method::{outer_parts, Method};
-use super::table::{self, Entry, Group};
+use super::table::{self, Group};
 use super::workers::{Task, Workers};
 use super::{write, Many};
 use crate::cli::output::{print, print_json};
@@ -185,7 +186,7 @@ impl Sweep {
                 given_up.extend(
                     entries
                         .into_iter()
-                        .filter(|entry| !is_kept(entry.data(), &entry.method)),
+                        .filter(|entry| !is_kept(&entry.row.data, &entry.method)),
                 );
                 notify(format_args!(
                     "after {stage} of {epochs} epochs {} of {many} are kept",

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::cell::Cell;
-use super::table::Entry;
+use super::entry::Entry;
 use super::Many;
 use crate::cli::stop::Stop;
 use crate::error::{notify, printable, Error, Result};

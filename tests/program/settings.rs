@@ -1,0 +1,156 @@
+//! Settings: how they are written, and what they bring with them.
+
+use serde_json::Value;
+
+use crate::*;
+
+#[test]
+fn a_goodness_brings_what_it_needs() {
+    let base = tempfile::tempdir().unwrap();
+    let listed = succeeds(&["list", "goodness", "--json"]);
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    let infos = listed["goodness"].as_array().unwrap();
+    let names: Vec<&str> = infos
+        .iter()
+        .filter_map(|info| info["name"].as_str())
+        .collect();
+    assert!(names.len() >= 3, "{listed}");
+    for name in names {
+        let out = base.path().join(name);
+        let goodness = format!("goodness={name}");
+        let arguments = [
+            "train",
+            "progressive",
+            "--json",
+            "--set",
+            &goodness,
+            "--set",
+            "hidden=[100]",
+            "--set",
+            "data.size=2000",
+            "--epochs",
+            "8",
+            "--out",
+            str(&out),
+        ];
+        let summary: Value = serde_json::from_str(&succeeds(&arguments)).unwrap();
+        let error = summary["test"]["error"].as_f64().unwrap();
+        assert!(error < 0.5, "{name}: {error}");
+    }
+
+    // The preset has this goodness too, with settings of its own.
+    let out = base.path().join("nebuly");
+    let arguments = [
+        "train",
+        "progressive",
+        "--quiet",
+        "--preset",
+        "nebuly",
+        "--data",
+        "digits",
+        "--set",
+        "data.size=100",
+        "--set",
+        "hidden=10",
+        "--epochs",
+        "1",
+        "--out",
+        str(&out),
+    ];
+    succeeds(&arguments);
+    let config = std::fs::read_to_string(out.join("config.toml")).unwrap();
+    assert!(
+        config.contains("theta = 2.0\n") && config.contains("lr = 0.03\n"),
+        "{config}"
+    );
+}
+
+#[test]
+fn the_configuration_of_an_older_version_gets_no_suggestion() {
+    let base = tempfile::tempdir().unwrap();
+    let run = base.path().join("run");
+    let small = [
+        "--set",
+        "data.size=100",
+        "--set",
+        "hidden=[10,10]",
+        "--epochs",
+        "1",
+    ];
+    // Its goodness would bring a threshold of its own, which this architecture does not set.
+    let train = ["train", "trifecta", "--quiet", "--out", str(&run)];
+    succeeds(&[&train[..], &small].concat());
+    let config = std::fs::read_to_string(run.join("config.toml")).unwrap();
+    let newer = ["log = ", "evaluate_all_every = ", "evaluate_training = "];
+    let is_older = |line: &&str| newer.iter().all(|key| !line.starts_with(key));
+    let older: Vec<&str> = config.lines().filter(is_older).collect();
+    assert_eq!(older.len() + newer.len(), config.lines().count());
+    std::fs::write(run.join("config.toml"), older.join("\n")).unwrap();
+    let command = succeeds(&["report", str(&run)]);
+    assert!(
+        !command.contains("theta") && !command.contains("no result"),
+        "{command}"
+    );
+    succeeds(&["resume", str(&run), "--epochs", "2", "--quiet"]);
+    let config = std::fs::read_to_string(run.join("config.toml")).unwrap();
+    assert!(!config.contains("theta"), "{config}");
+}
+
+#[test]
+fn settings_are_taken_in_the_forms_that_people_write() {
+    let base = tempfile::tempdir().unwrap();
+    for (index, (given, written)) in [
+        ("lr=.5", "lr = 0.5"),
+        ("lr=5.", "lr = 5.0"),
+        ("hidden=30", "hidden = [30]"),
+        ("hidden=30,20", "hidden = [30, 20]"),
+        ("hidden=(30,20)", "hidden = [30, 20]"),
+        ("hidden=3e1", "hidden = [30]"),
+        ("batch=1e2", "batch = 100"),
+        ("validate=True", "validate = true"),
+        ("learning_rate=0.02", "lr = 0.02"),
+        ("optimizer=adam", "optimiser = \"adam\""),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let out = base.path().join(index.to_string());
+        let arguments = [
+            "train",
+            "progressive",
+            "--quiet",
+            "--set",
+            "hidden=[10]",
+            "--set",
+            "data.size=100",
+            "--epochs",
+            "1",
+            "--out",
+            str(&out),
+            "--set",
+            given,
+        ];
+        succeeds(&arguments);
+        let config = std::fs::read_to_string(out.join("config.toml")).unwrap();
+        assert!(config.contains(written), "{given}: {config}");
+    }
+    for given in ["lr=0,01", "batch=1.5", "hidden=a,b", "validate=perhaps"] {
+        let message = fails(2, &["train", "progressive", "--set", given]);
+        assert!(message.contains("expected"), "{given}: {message}");
+    }
+    let message = fails(2, &["train", "progressive", "--learning-rate", "0.1"]);
+    assert!(message.contains("--set learning_rate=VALUE"), "{message}");
+}
+
+#[test]
+fn a_setting_is_given_by_its_flag_or_by_set() {
+    let twice: [&[&str]; 3] = [
+        &["--epochs", "0", "--set", "epochs=1"],
+        &["--seed", "x", "--set", "seed = 1"],
+        &["--data", "digits", "--set", "data=mnist"],
+    ];
+    for more in twice {
+        let message = fails(2, &[&["train", "progressive"], more].concat());
+        assert!(message.contains("only one of the two"), "{message}");
+    }
+}
