@@ -9,7 +9,7 @@ use crate::data::DataSet;
 use crate::error::{shell_word, Error, Result};
 use crate::plugin::config::{Config, NO_PRESET};
 use crate::plugin::registry;
-use crate::plugin::source::Source;
+use crate::plugin::source::{is_bare, Source};
 use crate::settings::PluginKind;
 
 /// Settings that change when files are written, but not the result.
@@ -141,7 +141,6 @@ fn flat(table: &Table, prefix: &str) -> Vec<(String, Value)> {
 /// A value as it is written on a command line: words without quotes, lists without
 /// spaces.
 fn plain(value: &Value) -> String {
-    let is_bare = |c: char| c.is_alphanumeric() || "_-./".contains(c);
     match value {
         Value::String(word) if word.chars().all(is_bare) => word.clone(),
         Value::Array(values) => {

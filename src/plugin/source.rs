@@ -91,10 +91,14 @@ fn nested(key: &str, value: Value) -> Table {
     })
 }
 
+/// Whether a word of such characters needs no quotes.
+pub(crate) fn is_bare(c: char) -> bool {
+    c.is_alphanumeric() || "_-./".contains(c)
+}
+
 /// A list of words without quotes: `[csv,tensorboard]`.
 fn words(text: &str) -> Option<Value> {
     let inner = text.trim().strip_prefix('[')?.strip_suffix(']')?;
-    let is_bare = |c: char| c.is_alphanumeric() || "_-./".contains(c);
     let is_word = |word: &&str| word.starts_with(char::is_alphabetic) && word.chars().all(is_bare);
     let words: Vec<&str> = inner.split(',').map(str::trim).collect();
     let words = words.iter().all(is_word).then_some(words)?;

@@ -30,7 +30,7 @@ pub(super) struct Cell {
     pub pilot: PathBuf,
     /// The arguments of `onward train`, without the seed and the folder.
     pub words: Vec<String>,
-    /// The device and the folder of data, as arguments of all commands.
+    /// The device, the folder of data and the threads, as arguments of all commands.
     pub place: Vec<String>,
 }
 
