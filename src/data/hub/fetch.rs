@@ -355,17 +355,18 @@ mod tests {
         })
         .unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
-        let path = folder.path().join("growing");
-        let growing = |step: usize| {
-            let path = path.clone();
-            move |_: &AtomicU64| {
+        // Each in a folder of its own, since one that was given up is still written to.
+        let run = |step: usize, most| {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("growing");
+            patiently(folder.path(), patience, most, move |_| {
                 (1..10).for_each(|size| {
                     std::thread::sleep(Duration::from_millis(100));
-                    fs::write(&path, vec![0; size * step]).unwrap();
+                    // The folder is removed once the test has its answer.
+                    let _ = fs::write(&path, vec![0; size * step]);
                 })
-            }
+            })
         };
-        let run = |step, most| patiently(folder.path(), patience, most, growing(step));
         run(1 << 16, u64::MAX).unwrap();
         let error = run(1, u64::MAX).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
