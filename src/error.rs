@@ -245,6 +245,13 @@ pub enum Error {
         cause: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
 
+    /// A rank of a run on several ranks has ended, and the others cannot go on.
+    #[error("rank {rank} has ended; its own message says why")]
+    Rank {
+        /// The rank.
+        rank: usize,
+    },
+
     /// The requested device is not available.
     #[error("device `{name}`: {problem}")]
     Device {
@@ -308,6 +315,19 @@ impl Error {
             Self::At { source, .. } => source.is_unfit(),
             _ => false,
         }
+    }
+
+    /// Whether another rank has ended, so that this one cannot go on.
+    pub fn is_of_another_rank(&self) -> bool {
+        match self {
+            Self::At { source, .. } => source.is_of_another_rank(),
+            _ => matches!(self, Self::Rank { .. }),
+        }
+    }
+
+    /// An [`Error::Rank`].
+    pub(crate) fn gone(rank: usize) -> Self {
+        Self::Rank { rank }
     }
 
     /// An [`Error::Setting`].

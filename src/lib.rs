@@ -119,6 +119,7 @@ extern crate self as onward_core;
 
 #[cfg(feature = "cli")]
 pub mod cli;
+pub mod comm;
 pub mod conformance;
 pub mod contract;
 pub mod data;

@@ -7,6 +7,7 @@ use onward_core::contract::head::{self, HeadSpec};
 use onward_core::export::{Table, Value};
 use onward_core::flow::graph::{Graph, Inputs, Node};
 use onward_core::optim::{OptimiserSpec, Span};
+use onward_core::contract::staged::Staged;
 use onward_core::plugin::preset::Preset;
 use onward_core::plugin::registry::DataKind;
 use onward_core::settings::{Each, Idle, Pick, Settings};
@@ -262,6 +263,10 @@ impl Architecture for Stacked {
         step: &Step,
     ) -> Result<Vec<Tensor>> {
         self.stack.of_neutral(batch, sampler, step)
+    }
+
+    fn staged(&mut self) -> Option<&mut dyn Staged> {
+        Some(&mut self.stack)
     }
 
     fn net(&self) -> &Net {

@@ -21,6 +21,7 @@ mod plot;
 mod predict;
 mod program;
 mod progress;
+mod ranks;
 mod report;
 pub mod results_table;
 mod score;
@@ -36,10 +37,12 @@ mod train;
 use std::error::Error as _;
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
 pub use self::program::started_by;
+use crate::comm::Comm;
 use crate::error::{notify, printable};
 
 /// Forward-only learning: every layer learns from its own input and output, without
@@ -206,6 +209,13 @@ pub fn main() -> ExitCode {
     main_with(std::env::args_os())
 }
 
+/// As [`main`], in one of several processes that train together, such as those that `mpirun`
+/// starts. Only the first of them prints.
+pub fn main_on(comm: Arc<dyn Comm>) -> ExitCode {
+    ranks::one_of(comm);
+    main()
+}
+
 /// How to give a setting that was given as a flag.
 fn hint(error: &clap::Error) -> Option<String> {
     use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -290,6 +300,8 @@ pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let done = match cli.command {
         Command::Train(command) => command.run(),
         Command::Resume(command) => command.run(),
+        // What is not a training, one process does alone.
+        _ if !ranks::is_lead() => Ok(()),
         Command::Evaluate(command) => command.run(),
         Command::Predict(command) => command.run(),
         Command::Picture(command) => command.run(),

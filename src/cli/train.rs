@@ -11,6 +11,7 @@ use super::flags::{DataDir, Device};
 use super::outcome;
 use super::output::{print, print_json};
 use super::progress::{Display, Progress};
+use super::ranks::Ranks;
 #[cfg(feature = "tui")]
 use super::screen::Screen;
 use super::stop::Stop;
@@ -22,7 +23,7 @@ use crate::plugin::source::Source;
 use crate::run::folder::SUMMARY;
 use crate::run::observe::{Event, Observer};
 use crate::run::summary::{self, Summary};
-use crate::run::Run;
+use crate::run::{Run, RunBuilder};
 
 /// When a training stops, and what it prints.
 #[derive(Args)]
@@ -64,6 +65,8 @@ pub(super) struct Train {
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
+    ranks: Ranks,
+    #[command(flatten)]
     report: Reporting,
 }
 
@@ -82,16 +85,17 @@ impl Train {
         if self.dry_run {
             return dry_run::show(builder.build()?, &stop.flag());
         }
-        let run = match &self.out {
-            Some(out) => builder.out(out).build()?,
-            None => {
-                let mut run = builder.build()?;
+        if let Some(out) = &self.out {
+            builder = builder.out(out);
+        }
+        let until = self.report.until();
+        self.ranks.train(builder, until, RunBuilder::build, |mut run| {
+            if self.out.is_none() {
                 let name = self.name_of(&run);
                 run.write_to_numbered(&PathBuf::from("runs").join(name))?;
-                run
             }
-        };
-        self.report.fit(run, suggested, &stop)
+            self.report.fit(run, suggested, &stop)
+        })
     }
 
     /// The name of the folder: what was chosen, and the seed.
@@ -137,6 +141,8 @@ pub(super) struct Resume {
     #[command(flatten)]
     device: Device,
     #[command(flatten)]
+    ranks: Ranks,
+    #[command(flatten)]
     report: Reporting,
 }
 
@@ -155,7 +161,12 @@ impl Resume {
         for assignment in &self.set {
             builder = builder.source(Source::assignment(assignment)?);
         }
-        let run = builder.resume()?;
+        let until = self.report.until();
+        let lead = |run| self.go_on(run, &stop);
+        self.ranks.train(builder, until, RunBuilder::resume, lead)
+    }
+
+    fn go_on(&self, run: Run, stop: &Stop) -> Result<()> {
         let is_for_training = |set: &String| !set.starts_with("readout=");
         if run.is_trained() && self.set.iter().any(is_for_training) {
             let (origin, epochs) = (format!("--set {}", self.set.join(" --set ")), run.epoch());
@@ -168,11 +179,9 @@ impl Resume {
         if run.is_finished() {
             return self.print_finished(&run);
         }
-        self.report.fit(run, None, &stop)
+        self.report.fit(run, None, stop)
     }
-}
 
-impl Resume {
     /// Prints the result that is in the folder.
     fn print_finished(&self, run: &Run) -> Result<()> {
         let summary = summary::read(&self.run.join(SUMMARY))?;
@@ -226,6 +235,10 @@ impl Reporting {
         }
     }
 
+    fn until(&self) -> Option<usize> {
+        self.until.map(|epochs| epochs as usize)
+    }
+
     /// What shows the training.
     fn display(&self) -> Box<dyn Display> {
         #[cfg(feature = "tui")]
@@ -257,8 +270,7 @@ impl Reporting {
                 watch.take().into_iter().for_each(|line| progress.say(line));
             }
         };
-        let until = self.until.map(|epochs| epochs as usize);
-        if let Some(until) = until.filter(|until| *until < run.epochs()) {
+        if let Some(until) = self.until().filter(|until| *until < run.epochs()) {
             run.train_until(until, &mut observer)?;
             drop(progress);
             return print(&outcome::of_part(&run));

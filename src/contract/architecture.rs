@@ -6,6 +6,7 @@ use crate::contract::block::StepReport;
 use crate::contract::net::{Net, Readout};
 use crate::contract::rule::Rule;
 use crate::contract::sampler::NegativeSampler;
+use crate::contract::staged::Staged;
 use crate::error::{Error, Result};
 use crate::flow::batch::Batch;
 use crate::flow::graph::{self, Graph, Inputs, Node};
@@ -142,6 +143,13 @@ pub trait Architecture: Send + Sync {
         self.net().rule()
     }
 
+    /// The network as levels that can be on several ranks; by default it cannot be divided.
+    /// An architecture whose `learn` is that of a
+    /// [`Stack`](crate::wiring::stack::Stack) returns the stack.
+    fn staged(&mut self) -> Option<&mut dyn Staged> {
+        None
+    }
+
     /// Called once after the last step of every epoch; by default it tells the blocks
     /// that learned in it.
     ///
@@ -196,6 +204,10 @@ impl<T: Architecture + ?Sized> Architecture for Box<T> {
 
     fn rule(&self) -> Rule {
         (**self).rule()
+    }
+
+    fn staged(&mut self) -> Option<&mut dyn Staged> {
+        (**self).staged()
     }
 
     fn epoch_ended(&mut self, step: &Step) -> Result<()> {

@@ -20,3 +20,4 @@ pub mod net;
 pub mod prediction;
 pub mod rule;
 pub mod sampler;
+pub mod staged;

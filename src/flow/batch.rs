@@ -57,6 +57,14 @@ impl Batch {
         })
     }
 
+    /// `size` examples without any numbers, where nobody looks at them.
+    ///
+    /// # Errors
+    /// Errors of candle.
+    pub(crate) fn empty(size: usize, device: &Device) -> Result<Self> {
+        Self::unlabelled(Tensor::zeros((size, 0), DType::F32, device)?)
+    }
+
     /// The same batch on another device. Floating-point examples get this element type;
     /// tokens keep theirs.
     ///

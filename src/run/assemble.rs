@@ -122,6 +122,7 @@ pub(super) fn assemble(config: Config, source: Source, around: Surroundings) -> 
         changes: Vec::new(),
         origin: None,
         folder: None,
+        team: None,
         certificate: None,
         stop: Arc::default(),
     };

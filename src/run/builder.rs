@@ -10,6 +10,7 @@ use super::assemble::{assemble, Source as DataSource, Surroundings};
 use super::checkpoint::{self, Header, Saved};
 use super::folder::{not_a_run, Folder, CONFIG, MODEL, STATE, SUMMARY};
 use super::{initial, mixture, settings, summary, Run};
+use crate::comm::Team;
 use crate::data::{at_home, Content, DataSet};
 use crate::error::{notify, shell_word, Error, Result};
 use crate::plugin::config::{Config, Suited, NO_PRESET};
@@ -30,6 +31,9 @@ pub struct RunBuilder {
     with_data: bool,
     given: Option<DataSet>,
     pub(super) is_certified: bool,
+    pub(super) team: Option<Team>,
+    /// Whether nothing is said about the settings.
+    pub(super) is_quiet: bool,
     stop: Arc<AtomicBool>,
 }
 
@@ -93,6 +97,24 @@ impl RunBuilder {
     pub fn without_data(mut self) -> Self {
         self.with_data = false;
         self
+    }
+
+    /// Gives the run its place among several ranks. All ranks build the same run; rank 0 has
+    /// its folder. See [`ranks`](super::ranks).
+    pub fn team(mut self, team: Team) -> Self {
+        self.team = Some(team);
+        self
+    }
+
+    /// The same run on one rank and without a folder, to measure it.
+    pub(super) fn alone(&self) -> Self {
+        Self {
+            team: None,
+            out: None,
+            is_certified: false,
+            is_quiet: true,
+            ..self.clone()
+        }
     }
 
     /// Stops the training after the current batch once `flag` is set, for example by a
@@ -173,13 +195,14 @@ impl RunBuilder {
 
     fn build_for(self, purpose: Purpose) -> Result<Run> {
         let (builder, said) = self.suited()?;
-        if let Some(said) = said {
+        if let Some(said) = said.filter(|_| builder.speaks()) {
             notify(said);
         }
         builder.build_suited(purpose)
     }
 
     fn build_suited(self, purpose: Purpose) -> Result<Run> {
+        let (speaks, is_lead) = (self.speaks(), self.is_lead());
         let certificate = match self.is_certified && self.saved.is_none() {
             true => Some(self.clone().certify()?),
             false => None,
@@ -216,7 +239,9 @@ impl RunBuilder {
         let mut run = assemble(config, source, around)?;
         let is_text = run.data.spec.content == Content::Text;
         let idle = run.config.without_effect(&self.sources, is_text)?;
-        idle.into_iter().for_each(notify);
+        if speaks {
+            idle.into_iter().for_each(notify);
+        }
         run.stop = self.stop;
         if let Some(init) = init {
             initial::load(&init, &run.vars, &run.data.spec)?;
@@ -235,10 +260,22 @@ impl RunBuilder {
         }
         run.origin = self.saved;
         run.certificate = certificate;
-        if let Some(out) = self.out {
+        if let Some(out) = self.out.filter(|_| is_lead) {
             run.folder = Some(Folder::create(&out)?);
         }
+        if let Some(team) = self.team {
+            run.join(team)?;
+        }
         Ok(run)
+    }
+
+    fn is_lead(&self) -> bool {
+        self.team.as_ref().is_none_or(Team::is_lead)
+    }
+
+    /// Whether this rank says what was found about the settings.
+    fn speaks(&self) -> bool {
+        self.is_lead() && !self.is_quiet
     }
 
     /// The configuration of an opened run. Its `config.toml` must have the settings of
@@ -298,9 +335,13 @@ impl RunBuilder {
                 "no run was opened; start with Run::open",
             ));
         };
-        let folder = Folder::lock(&path)?;
+        // The other ranks only read.
+        let folder = match self.is_lead() {
+            true => Some(Folder::lock(&path)?),
+            false => None,
+        };
         if path.join(STATE).is_file() {
-            self.saved = Some(path);
+            self.saved = Some(path.clone());
         } else if path.join(MODEL).is_file() {
             // The state is written before the model, so it has been removed.
             let problem = format!(
@@ -309,18 +350,18 @@ impl RunBuilder {
             );
             return Err(Error::run(path, problem));
         }
-        if self.saved.is_none() && folder.path().join(SUMMARY).is_file() {
+        if self.saved.is_none() && path.join(SUMMARY).is_file() {
             let problem = format!(
                 "has a result but no {STATE} to resume from; `onward report` prints the command \
                  that trains it again, in another folder"
             );
-            return Err(Error::run(folder.path(), problem));
+            return Err(Error::run(path, problem));
         }
         let mut sources = self.sources.iter().rev();
         let of_epochs = sources.find(|source| source.table.contains_key("epochs"));
         let origin = of_epochs.map_or("the settings".into(), |source| source.origin.clone());
         let mut run = self.build_for(Purpose::Resume)?;
-        run.folder = Some(folder);
+        run.folder = folder;
         let least = run.step.div_ceil(run.steps_per_epoch() as u64);
         if least > run.epochs() as u64 {
             let expected = format!("at least the {least} epochs that are begun or complete");
@@ -451,6 +492,8 @@ impl Run {
             with_data: true,
             given: None,
             is_certified: false,
+            team: None,
+            is_quiet: false,
             stop: Arc::default(),
         }
     }

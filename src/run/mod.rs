@@ -20,6 +20,7 @@ pub mod onnx;
 mod patience;
 pub mod picture;
 pub mod predict;
+pub mod ranks;
 mod saving;
 pub mod score_text;
 pub(crate) mod settings;
@@ -42,6 +43,7 @@ use self::observe::{Event, Observer};
 use self::patience::Best;
 use self::summary::{Origin, Score, Summary};
 use self::trainer::Tally;
+use crate::comm::Team;
 use crate::contract::architecture::Architecture;
 use crate::contract::sampler::NegativeSampler;
 use crate::data::channels::Channels;
@@ -93,6 +95,8 @@ pub struct Run {
     /// The folder from which the run was loaded.
     origin: Option<PathBuf>,
     folder: Option<Folder>,
+    /// The place among several ranks, if there are several.
+    team: Option<Team>,
     stop: Arc<AtomicBool>,
 }
 

@@ -11,6 +11,7 @@ use super::cost::Cost;
 use super::device;
 use super::observe::metrics::{self, Metrics};
 use super::observe::{Event, Observer};
+use super::ranks::Decision;
 use super::summary::{Evaluation, Labels, RuleUsed, Summary};
 use super::Run;
 use crate::contract::block::StepReport;
@@ -113,11 +114,21 @@ impl Run {
             });
             let mut cost = Cost::new(&self.device);
             self.stored = self.data.train.on_device(&self.device)?;
-            self.catch_up()?;
+            // The same on all ranks, before rank 0 evaluates.
+            let goes_on = self.epoch < last.min(epochs) && !self.has_stalled();
+            if self.is_lead() {
+                self.catch_up()?;
+            }
+            if goes_on {
+                self.best = self.decided(self.decision())?.best;
+            }
             let had_stalled = self.has_stalled();
             while self.epoch < last.min(epochs) && !self.has_stalled() {
                 self.train_epoch(self.epoch, &mut cost, observer)?;
-                self.evaluate_epoch(observer)?;
+                if self.is_lead() {
+                    self.evaluate_epoch(observer)?;
+                }
+                self.best = self.decided(self.decision())?.best;
             }
             if self.has_stalled() && !had_stalled {
                 self.checkpoint(observer)?; // so that a resumed run knows
@@ -157,7 +168,7 @@ impl Run {
         let order = random::shuffled(&mut rng, examples);
         let done = self.done_in(epoch, steps)?;
         // Within an epoch, a resumed sampler keeps what it has prepared.
-        if done == 0 {
+        if done == 0 && self.reads_examples() {
             self.refresh_sampler(epoch)?;
         }
         // Within an epoch, its means go on.
@@ -174,7 +185,10 @@ impl Run {
                 step: &step,
             };
             let train = self.stored.as_ref().unwrap_or(&self.data.train);
-            let batch = self.prepare(&train.batch(indices, Some(&augment))?)?;
+            let batch = match self.reads_examples() {
+                true => self.prepare(&train.batch(indices, Some(&augment))?)?,
+                false => Batch::empty(indices.len(), &self.device)?,
+            };
             let reports = self.architecture.learn(&batch, &*self.sampler, &step)?;
             self.tally.add(&reports)?;
             let examples = indices.len();
@@ -191,16 +205,23 @@ impl Run {
                 looked = Instant::now();
             }
             if self.step == ((epoch + 1) * steps) as u64 {
-                self.architecture.epoch_ended(&step)?;
+                self.end_epoch(&step)?;
                 // The end of the epoch is saved below.
                 break;
             }
             let every = settings.checkpoint_every as u64;
-            if self.is_stopped() || every > 0 && self.step.is_multiple_of(every) {
+            let stops = self.decided(self.decision())?.stops;
+            if stops || every > 0 && self.step.is_multiple_of(every) {
+                let own = self.tally.clone();
+                self.tally = self.gather()?;
                 self.checkpoint(observer)?;
+                self.tally = own;
             }
-            self.stop_if_asked()?;
+            if stops {
+                return Err(self.stopped());
+            }
         }
+        self.tally = self.gather()?;
         // On a GPU this waits for the last step.
         let reports = self.tally.means()?;
         let seconds = cost.end(lap, trained);
@@ -241,7 +262,7 @@ impl Run {
     }
 
     /// The next step.
-    fn step_of(&self, epoch: usize) -> Step {
+    pub(super) fn step_of(&self, epoch: usize) -> Step {
         Step {
             seed: self.config.run.seed,
             index: self.step,
@@ -412,14 +433,32 @@ impl Run {
     /// Returns [`Error::Stopped`] if the run was asked to stop. Unsaved work is repeated
     /// when the run is resumed.
     pub(super) fn stop_if_asked(&self) -> Result<()> {
-        if self.is_stopped() {
-            let folder = self.folder().map(PathBuf::from);
-            return Err(Error::Stopped {
-                step: self.step,
-                folder,
-            });
+        match self.is_stopped() {
+            true => Err(self.stopped()),
+            false => Ok(()),
         }
-        Ok(())
+    }
+
+    fn stopped(&self) -> Error {
+        Error::Stopped {
+            step: self.step,
+            folder: self.folder().map(PathBuf::from),
+        }
+    }
+
+    fn decision(&self) -> Decision {
+        Decision {
+            stops: self.is_stopped(),
+            best: self.best,
+        }
+    }
+
+    /// Tells the levels of this rank that an epoch has ended.
+    fn end_epoch(&mut self, step: &Step) -> Result<()> {
+        match (&self.team, self.architecture.staged()) {
+            (Some(_), Some(staged)) => staged.epoch_ended(step),
+            _ => self.architecture.epoch_ended(step),
+        }
     }
 
     /// Saves the run, if it has a folder.
@@ -434,7 +473,7 @@ impl Run {
 }
 
 /// Means of the reports of an epoch.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Tally {
     /// The sum and the number of the reports of each block.
     sums: BTreeMap<usize, (StepReport, f64)>,
@@ -477,6 +516,13 @@ impl Tally {
             })
         };
         self.sums.iter().map(sums).collect()
+    }
+}
+
+impl Tally {
+    /// Replaces the sums of some blocks.
+    pub fn replace(&mut self, sums: Vec<Sums>) {
+        self.sums.extend(Self::from(sums).sums);
     }
 }
 

@@ -9,6 +9,7 @@ use crate::contract::build_context::BuildContext;
 use crate::contract::net::{Net, Readout};
 use crate::contract::rule::Rule;
 use crate::contract::sampler::NegativeSampler;
+use crate::contract::staged::Staged;
 use crate::error::Result;
 use crate::flow::batch::Batch;
 use crate::flow::graph::{Graph, Inputs, Node};
@@ -107,6 +108,10 @@ impl Architecture for Checked<dyn Architecture, Facts> {
 
     fn rule(&self) -> Rule {
         self.inner.rule()
+    }
+
+    fn staged(&mut self) -> Option<&mut dyn Staged> {
+        self.inner.staged()
     }
 
     fn epoch_ended(&mut self, step: &Step) -> Result<()> {

@@ -2,6 +2,7 @@
 
 mod graph;
 mod readout;
+mod stages;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -9,7 +10,10 @@ use std::ops::Range;
 use candle_core::Tensor;
 use rayon::prelude::*;
 
+use self::readout::no_prediction;
 pub use self::readout::no_hypotheses;
+use self::stages::{no_prediction_below, Passing, Way};
+use crate::comm::Team;
 use crate::contract::block::{Block, StepReport};
 use crate::contract::build_context::BuildContext;
 use crate::contract::goodness::GoodnessFn;
@@ -120,6 +124,8 @@ pub struct Stack {
     /// The number of classes of the data.
     labels: usize,
     shortcuts: Vec<Vec<usize>>,
+    /// The place among the ranks, if there are several.
+    team: Option<Team>,
 }
 
 impl Stack {
@@ -143,6 +149,7 @@ impl Stack {
             features: 0,
             labels: context.classes,
             shortcuts: levels.iter().map(|level| level.shortcuts.clone()).collect(),
+            team: None,
         };
         stack.check_shortcuts()?;
         let step = Step::evaluation(context.seed);
@@ -215,7 +222,7 @@ impl Stack {
             .is_some_and(|shortcuts| !shortcuts.is_empty())
     }
 
-    /// One step of all levels that learn at this step, and of the head:
+    /// One step of the levels of this rank that learn at this step, and of the head:
     /// [`Architecture::learn`](crate::Architecture::learn).
     ///
     /// # Errors
@@ -226,68 +233,126 @@ impl Stack {
         sampler: &dyn NegativeSampler,
         step: &Step,
     ) -> Result<Vec<(usize, StepReport)>> {
-        let neutral = self.neutral(batch, sampler, step)?;
-        let mut reports = Vec::new();
-        // No views are needed in epochs in which only the head learns.
-        if self.net.blocks.iter().any(|block| block.is_learning(step)) {
-            let prediction = match &neutral {
-                Some((_, log)) => Prediction::of(log.clone()),
-                None => Prediction::new(|| self.prediction(batch, sampler, step)),
-            };
-            let views = sampler.views(batch, &prediction, step)?;
-            drop(prediction);
-            reports = self.learn_levels(views.input, &views.targets, &step.pass(1))?;
+        let levels = self.own_levels();
+        let mut passing = match self.below() {
+            Some(team) => self.received(team)?,
+            None => self.neutral(batch, sampler, step)?,
+        };
+        self.pass_neutral(&mut passing, levels.clone(), step)?;
+        let log = match (self.above(), &passing.labels) {
+            (None, Some(_)) => Some(self.log_probabilities(&passing)?),
+            _ => None,
+        };
+        if self.below().is_none() {
+            passing.views = self.views(batch, sampler, log.as_ref(), step)?;
         }
-        if let (Some(head), Some((features, log))) = (self.net.heads.first_mut(), &neutral) {
-            head.learn(features, log, batch.labels()?, step)?;
+        let reports = self.learn_levels(&mut passing, levels, &step.pass(1))?;
+        match self.above() {
+            Some(team) => self.send(&passing, team, step)?,
+            None => self.learn_head(&passing, log.as_ref(), step)?,
         }
         Ok(reports)
     }
 
-    /// The head's features of the neutral view and its log-probabilities, if it learns at
-    /// this step.
+    /// The neutral view, if the head learns at this step.
     fn neutral(
         &self,
         batch: &Batch,
         sampler: &dyn NegativeSampler,
         step: &Step,
-    ) -> Result<Option<(Input, Tensor)>> {
-        let head = self.net.heads.first();
-        let Some(head) = head.filter(|head| head.is_learning(step)) else {
-            return Ok(None);
-        };
-        let features = self.features(sampler.neutral(batch)?, step)?;
-        let log = head.log_probabilities(&features)?;
-        Ok(Some((features, log)))
+    ) -> Result<Passing> {
+        let mut passing = Passing::default();
+        if self.head_learns(step) {
+            let input = sampler.neutral(batch)?.normalised(self.normalise)?;
+            passing.neutral = Some(input.into());
+            passing.labels = Some(batch.labels()?.to_vec());
+        }
+        Ok(passing)
     }
 
-    /// One step of all levels that learn.
+    fn head_learns(&self, step: &Step) -> bool {
+        let head = self.net.heads.first();
+        head.is_some_and(|head| head.is_learning(step))
+    }
+
+    /// The number of the levels up to the last one that learns.
+    fn learning(&self, step: &Step) -> usize {
+        let mut blocks = self.net.blocks.iter();
+        let last = blocks.rposition(|block| block.is_learning(step));
+        last.map_or(0, |last| last + 1)
+    }
+
+    /// Passes the neutral view through some levels, and collects the features of the head.
+    fn pass_neutral(
+        &self,
+        passing: &mut Passing,
+        levels: Range<usize>,
+        step: &Step,
+    ) -> Result<()> {
+        match &mut passing.neutral {
+            Some(way) => self.collect(way, levels, &mut passing.features, step),
+            None => Ok(()),
+        }
+    }
+
+    fn log_probabilities(&self, passing: &Passing) -> Result<Tensor> {
+        let head = self.net.heads.first().ok_or_else(no_prediction)?;
+        head.log_probabilities(&Input::beside(&passing.features)?)
+    }
+
+    /// The views to learn from. None are needed in epochs in which only the head learns.
+    fn views(
+        &self,
+        batch: &Batch,
+        sampler: &dyn NegativeSampler,
+        log: Option<&Tensor>,
+        step: &Step,
+    ) -> Result<Option<(Way, Targets)>> {
+        if self.learning(step) == 0 {
+            return Ok(None);
+        }
+        let prediction = match (log, self.above()) {
+            (Some(log), _) => Prediction::of(log.clone()),
+            (None, Some(_)) => Prediction::new(|| Err(no_prediction_below())),
+            (None, None) => Prediction::new(|| self.prediction(batch, sampler, step)),
+        };
+        let views = sampler.views(batch, &prediction, step)?;
+        let input = views.input.normalised(self.normalise)?;
+        Ok(Some((input.into(), views.targets)))
+    }
+
+    fn learn_head(&mut self, passing: &Passing, log: Option<&Tensor>, step: &Step) -> Result<()> {
+        if let (Some(head), Some(log), Some(labels)) =
+            (self.net.heads.first_mut(), log, &passing.labels)
+        {
+            let features = Input::beside(&passing.features)?;
+            head.learn(&features, log, labels, step)?;
+        }
+        Ok(())
+    }
+
+    /// One step of those of some levels that learn.
     ///
     /// Levels do not depend on each other's updates, so several learn in parallel: one
     /// per thread, so that memory does not grow with the depth.
     fn learn_levels(
         &mut self,
-        input: Input,
-        targets: &Targets,
+        passing: &mut Passing,
+        levels: Range<usize>,
         step: &Step,
     ) -> Result<Vec<(usize, StepReport)>> {
         let mut reports = Vec::new();
-        let mut kept = Kept::default();
-        let mut input = input.normalised(self.normalise)?;
-        let is_learning = |block: &Block| block.is_learning(step);
-        let end = self
-            .net
-            .blocks
-            .iter()
-            .rposition(is_learning)
-            .map_or(0, |last| last + 1);
-        let width = kernels::beside(&input.dtype_and_device().1);
-        for first in (0..end).step_by(width) {
-            let levels = first..(first + width).min(end);
-            let (lessons, above) =
-                self.forward_some(levels.clone(), input, end, &mut kept, step)?;
-            input = above;
+        let Some((way, targets)) = &mut passing.views else {
+            return Ok(reports);
+        };
+        let end = self.learning(step);
+        let own = levels.start..levels.end.min(end);
+        let width = kernels::beside(&way.input.dtype_and_device().1);
+        for first in own.clone().step_by(width) {
+            let levels = first..(first + width).min(own.end);
+            let lessons = self.forward_some(levels.clone(), way, end, step)?;
             let blocks = self.net.blocks[levels].par_iter_mut().zip(lessons);
+            let targets = &*targets;
             let learned: Vec<_> = blocks
                 .map(|(block, lesson)| {
                     let (input, activity) = lesson?;
@@ -303,31 +368,29 @@ impl Stack {
         Ok(reports)
     }
 
-    /// Passes an input through some levels. Returns the input and activity of each level
-    /// that learns, and the input of the next level, which is not computed for the level
-    /// `end`.
+    /// Passes views through some levels. Returns the input and activity of each level that
+    /// learns. The input of the next level is not computed for the level `end`.
     fn forward_some(
         &self,
         levels: Range<usize>,
-        mut input: Input,
+        way: &mut Way,
         end: usize,
-        kept: &mut Kept,
         step: &Step,
-    ) -> Result<(Vec<Option<Passed>>, Input)> {
+    ) -> Result<Vec<Option<Passed>>> {
         let mut lessons = Vec::with_capacity(levels.len());
         for index in levels {
             let block = &self.net.blocks[index];
-            let activity = self.forward_level(index, &input, step)?;
+            let activity = self.forward_level(index, &way.input, step)?;
             let above = if index + 1 < end {
-                kept.add(self, index, &activity);
-                self.input_above(index, &activity, kept, input.views(), step)?
+                way.kept.add(self, index, &activity);
+                self.input_above(index, &activity, &way.kept, way.input.views(), step)?
             } else {
-                input.clone()
+                way.input.clone()
             };
+            let input = std::mem::replace(&mut way.input, above);
             lessons.push(block.is_learning(step).then_some((input, activity)));
-            input = above;
         }
-        Ok((lessons, input))
+        Ok(lessons)
     }
 
     /// The input of the level above `index`: its activity, and those of the shortcuts,

@@ -1,7 +1,10 @@
 //! What is read out of a stack: the goodness of its levels, a search, the head.
 
+use std::ops::Range;
+
 use candle_core::Tensor;
 
+use super::stages::Way;
 use super::{Kept, Stack};
 use crate::contract::block::Block;
 use crate::contract::negatives::every_class;
@@ -88,21 +91,34 @@ impl Stack {
     /// Errors of a layer.
     pub fn features(&self, neutral: Input, step: &Step) -> Result<Input> {
         let mut features = Vec::with_capacity(self.readout.len());
-        let mut kept = Kept::default();
-        let mut input = neutral.normalised(self.normalise)?;
-        for (index, block) in self.net.blocks[..self.readout.end].iter().enumerate() {
-            let activity = self.forward_level(index, &input, step)?;
-            let passed = block.pass_on(&activity, input.views(), step)?;
+        let mut way = Way::from(neutral.normalised(self.normalise)?);
+        self.collect(&mut way, 0..self.readout.end, &mut features, step)?;
+        Input::beside(&features)
+    }
+
+    /// Passes the neutral view through some levels, and adds the normalised activities of
+    /// those that are read out.
+    pub(super) fn collect(
+        &self,
+        way: &mut Way,
+        levels: Range<usize>,
+        features: &mut Vec<Input>,
+        step: &Step,
+    ) -> Result<()> {
+        for index in levels.start..levels.end.min(self.readout.end) {
+            let views = way.input.views();
+            let activity = self.forward_level(index, &way.input, step)?;
+            let passed = self.net.blocks[index].pass_on(&activity, views, step)?;
             if self.readout.contains(&index) {
                 features.push(passed.clone());
             }
-            kept.add(self, index, &activity);
-            input = match self.has_shortcut(index + 1) {
-                true => self.input_above(index, &activity, &kept, input.views(), step)?,
+            way.kept.add(self, index, &activity);
+            way.input = match self.has_shortcut(index + 1) {
+                true => self.input_above(index, &activity, &way.kept, views, step)?,
                 false => passed,
             };
         }
-        Input::beside(&features)
+        Ok(())
     }
 
     /// A forward pass: the input and the activity of every level, for architectures
@@ -237,7 +253,7 @@ fn not_yet() -> Error {
     Error::unfit("stacked layers", problem)
 }
 
-fn no_prediction() -> Error {
+pub(super) fn no_prediction() -> Error {
     let problem = "the network's prediction is needed, but the network has no head and \
                    no goodness with a column per class; add a head (`head = true`)";
     Error::unfit("stacked layers", problem)

@@ -1,0 +1,81 @@
+//! Training on several ranks: threads of this program, or the processes that `mpirun` has
+//! started.
+
+use std::sync::{Arc, OnceLock};
+
+use clap::Args;
+
+use crate::comm::{channels, Comm, Team};
+use crate::error::{Error, Result};
+use crate::run::{ranks, Run, RunBuilder};
+
+/// The other processes of this program, if it was started as several.
+static WORLD: OnceLock<Arc<dyn Comm>> = OnceLock::new();
+
+/// Says that this process is one of several. Later calls change nothing.
+pub(super) fn one_of(comm: Arc<dyn Comm>) {
+    let _ = WORLD.set(comm);
+}
+
+/// The other processes, if there are several.
+fn world() -> Option<Arc<dyn Comm>> {
+    WORLD.get().filter(|comm| comm.ranks() > 1).cloned()
+}
+
+/// Whether this process does what needs no other one, such as printing a table.
+pub(super) fn is_lead() -> bool {
+    world().is_none_or(|comm| comm.rank() == 0)
+}
+
+/// How the layers and the examples of a training are divided.
+#[derive(Args)]
+pub(super) struct Ranks {
+    /// Divide the layers among N stages that work at the same time, each on the batch that
+    /// the stage below has finished. The result has the same bits. Stages are threads here;
+    /// under mpirun (see the guide `machines`) they are its processes.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    stages: Option<u16>,
+}
+
+impl Ranks {
+    /// Builds the run that `build` makes on every rank, and trains it: `lead` on rank 0, the
+    /// others beside it until they have trained as long.
+    pub fn train(
+        &self,
+        builder: RunBuilder,
+        until: Option<usize>,
+        build: impl Fn(RunBuilder) -> Result<Run> + Sync,
+        lead: impl FnOnce(Run) -> Result<()> + Send,
+    ) -> Result<()> {
+        let follow = |builder: RunBuilder| {
+            let mut run = build(builder)?;
+            let last = until.unwrap_or(usize::MAX).min(run.epochs());
+            run.train_until(last, &mut ())
+        };
+        let stages = self.stages.map(usize::from);
+        if let Some(comm) = world() {
+            let found = comm.ranks();
+            if let Some(stages) = stages.filter(|stages| *stages != found) {
+                let problem = format!("expected the number of processes, {found}; found {stages}");
+                return Err(Error::usage("--stages", problem));
+            }
+            let builder = builder.clone().team(ranks::team(comm.clone(), &builder, 1)?);
+            return match comm.rank() {
+                0 => lead(build(builder)?),
+                _ => follow(builder),
+            };
+        }
+        let stages = stages.unwrap_or(1);
+        if stages == 1 {
+            return lead(build(builder)?);
+        }
+        let cuts = ranks::cut(&ranks::measured(&builder)?, stages)?;
+        let teams = channels(stages).into_iter();
+        let teams: Result<Vec<Team>> = teams.map(|comm| Team::new(comm, cuts.clone())).collect();
+        ranks::in_threads(
+            teams?,
+            |team| lead(build(builder.clone().team(team))?),
+            |team| follow(builder.clone().team(team)),
+        )
+    }
+}

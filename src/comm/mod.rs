@@ -1,0 +1,46 @@
+//! The ranks that train one run together, and what they send each other.
+//!
+//! A rank is a process, or a thread of one. Each holds some of the blocks, a *stage*, and
+//! learns from some of the examples, as a *replica*. Stage `k` sends what it passes on to
+//! stage `k + 1` and goes on with the next batch; nothing that a block learns from comes
+//! back.
+
+mod channels;
+mod message;
+mod team;
+
+pub use self::channels::channels;
+pub use self::message::Message;
+pub use self::team::Team;
+use crate::error::Result;
+
+/// The connection of a rank to the others, such as MPI.
+///
+/// ```
+/// use onward_core::comm::{channels, Comm};
+///
+/// let ranks = channels(2);
+/// ranks[0].send(1, b"a batch".to_vec())?;
+/// assert_eq!(ranks[1].receive(0)?, b"a batch");
+/// # Ok::<(), onward_core::Error>(())
+/// ```
+pub trait Comm: Send + Sync {
+    /// The number of this rank, counted from 0.
+    fn rank(&self) -> usize;
+
+    /// The number of ranks.
+    fn ranks(&self) -> usize;
+
+    /// Sends a message. It returns before the message is received, unless several are
+    /// still on their way to that rank: a rank cannot run ahead without limit.
+    ///
+    /// # Errors
+    /// [`Error::Rank`](crate::Error::Rank) if that rank has ended.
+    fn send(&self, to: usize, message: Vec<u8>) -> Result<()>;
+
+    /// The next message from a rank, in the order in which they were sent; waits for it.
+    ///
+    /// # Errors
+    /// [`Error::Rank`](crate::Error::Rank) if that rank has ended.
+    fn receive(&self, from: usize) -> Result<Vec<u8>>;
+}

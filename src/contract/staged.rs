@@ -1,0 +1,58 @@
+//! Networks whose levels can be on several ranks.
+
+use std::time::Duration;
+
+use crate::comm::Team;
+use crate::contract::sampler::NegativeSampler;
+use crate::error::Result;
+use crate::flow::batch::Batch;
+use crate::flow::step::Step;
+
+/// A network of levels one above the other, each of which learns from what the level below
+/// passes on and from nothing else. Its levels can be on several ranks: see
+/// [`comm`](crate::comm).
+///
+/// An architecture that holds a [`Stack`](crate::wiring::stack::Stack), and whose `learn` is
+/// that of the stack, returns it in
+/// [`Architecture::staged`](crate::Architecture::staged).
+pub trait Staged {
+    /// The number of levels.
+    fn levels(&self) -> usize;
+
+    /// Gives the network its place among the ranks. From then on, `learn` teaches the levels
+    /// of this rank: it receives from the stage below and sends to the stage above. Only
+    /// the first stage looks at the batch.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`](crate::Error::Unfit) if the levels cannot be divided so.
+    fn join(&mut self, team: Team) -> Result<()>;
+
+    /// As [`Architecture::epoch_ended`](crate::Architecture::epoch_ended), for the levels of
+    /// this rank.
+    ///
+    /// # Errors
+    /// Errors of the parts.
+    fn epoch_ended(&mut self, step: &Step) -> Result<()>;
+
+    /// One step of all levels, one after the other, with what each has cost.
+    ///
+    /// # Errors
+    /// As [`Architecture::learn`](crate::Architecture::learn).
+    fn measure(
+        &mut self,
+        batch: &Batch,
+        sampler: &dyn NegativeSampler,
+        step: &Step,
+    ) -> Result<Vec<Cost>>;
+}
+
+/// What a step of one level costs.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Cost {
+    /// The time of the level in a step: forward passes, update, its part of the head.
+    pub time: Duration,
+    /// The bytes that it passes on.
+    pub bytes: u64,
+    /// The numbers of its variables that learn.
+    pub parameters: u64,
+}

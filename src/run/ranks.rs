@@ -1,0 +1,343 @@
+//! A run on several ranks: what they tell each other besides batches.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+use super::checkpoint::Sums;
+use super::patience::Best;
+use super::trainer::Tally;
+use super::{settings, Run, RunBuilder};
+use crate::comm::{Comm, Message, Team};
+use crate::contract::staged::Cost;
+use crate::error::{Error, Result};
+use crate::optim::Optimiser;
+
+/// The steps that are measured to place the levels. The first ones are slower.
+const STEPS: usize = 4;
+
+/// What has to be the same on all ranks.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Hello {
+    version: String,
+    settings: String,
+    data: [u32; 3],
+    epoch: usize,
+    step: u64,
+}
+
+/// What rank 0 decides after an epoch or a step.
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+pub(super) struct Decision {
+    /// Whether the run stops here.
+    pub stops: bool,
+    /// The best evaluation so far, with `patience`.
+    pub best: Option<Best>,
+}
+
+/// What a step of each level costs, measured in some steps of a run that is then dropped.
+///
+/// # Errors
+/// [`Error::Unfit`] if the architecture cannot be divided; as [`RunBuilder::build`].
+pub fn measured(builder: &RunBuilder) -> Result<Vec<Cost>> {
+    let mut run = builder.alone().build()?;
+    let costs = rayon::scope(|_| run.measured_steps())?;
+    let mut costs = costs.into_iter();
+    let mut best = costs.next().unwrap_or_default();
+    for step in costs {
+        for (best, cost) in best.iter_mut().zip(step) {
+            best.time = best.time.min(cost.time);
+        }
+    }
+    Ok(best)
+}
+
+/// Divides levels among stages so that the slowest stage is as fast as it can be. Returns the
+/// first level of each stage, and the number of levels: what [`Team::new`] takes.
+///
+/// # Errors
+/// [`Error::Usage`] if there are more stages than levels.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use onward_core::contract::staged::Cost;
+/// use onward_core::run::ranks::cut;
+///
+/// let level = |milliseconds| Cost { time: Duration::from_millis(milliseconds), ..Cost::default() };
+/// assert_eq!(cut(&[level(2), level(3), level(5)], 2)?, [0, 2, 3]);
+/// # Ok::<(), onward_core::Error>(())
+/// ```
+pub fn cut(costs: &[Cost], stages: usize) -> Result<Vec<usize>> {
+    let levels = costs.len();
+    if stages == 0 || stages > levels {
+        let problem = format!("expected 1 to {levels}, one or more levels each; found {stages}");
+        return Err(Error::usage("stages", problem));
+    }
+    let time = |from: usize, to: usize| costs[from..to].iter().map(|cost| cost.time).sum();
+    // The best cuts of the levels from each one on, for one stage more in every round.
+    let mut best: Vec<Option<(Duration, Vec<usize>)>> = (0..=levels)
+        .map(|from| (from < levels).then(|| (time(from, levels), vec![from, levels])))
+        .collect();
+    for _ in 1..stages {
+        let more = |from: usize| {
+            let ends = from + 1..levels;
+            let cuts = ends.filter_map(|end| {
+                let (slowest, cuts) = best[end].as_ref()?;
+                let slowest = (*slowest).max(time(from, end));
+                Some((slowest, [&[from], &cuts[..]].concat()))
+            });
+            // The first of equals, so that all ranks would find the same.
+            cuts.min_by_key(|(slowest, _)| *slowest)
+        };
+        best = (0..=levels).map(more).collect();
+    }
+    let found = best.swap_remove(0);
+    Ok(found.map(|(_, cuts)| cuts).unwrap_or_default())
+}
+
+/// The place of a rank. Rank 0 measures what each level costs, and tells the others how the
+/// levels are divided.
+///
+/// # Errors
+/// As [`measured`] and [`cut`]; [`Error::Usage`] if the ranks are not `replicas` times the
+/// stages; errors of the connection.
+pub fn team(comm: Arc<dyn Comm>, builder: &RunBuilder, replicas: usize) -> Result<Team> {
+    let ranks = comm.ranks();
+    if replicas == 0 || !ranks.is_multiple_of(replicas) {
+        let problem = format!("{ranks} ranks cannot be {replicas} equal parts; expected a divisor");
+        return Err(Error::usage("replicas", problem));
+    }
+    let mut message = Message::default();
+    if comm.rank() == 0 {
+        message.put("cuts", &cut(&measured(builder)?, ranks / replicas)?);
+        for rank in 1..ranks {
+            comm.send(rank, message.to_bytes()?)?;
+        }
+    } else {
+        message = Message::from_bytes(&comm.receive(0)?)?;
+    }
+    Team::new(comm, message.note("cuts")?.unwrap_or_default())
+}
+
+/// Runs `lead` with the first and `follow` with every other team, each on threads of its
+/// own, and returns what `lead` returns. An error of any of them ends all.
+///
+/// # Errors
+/// The error of the rank that failed first; [`Error::Usage`] if threads cannot be started.
+pub fn in_threads<T: Send>(
+    mut teams: Vec<Team>,
+    lead: impl FnOnce(Team) -> Result<T> + Send,
+    follow: impl Fn(Team) -> Result<()> + Sync,
+) -> Result<T> {
+    let threads = (rayon::current_num_threads() / teams.len().max(1)).max(1);
+    let pool = || {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        pool.map_err(|error| Error::usage("threads", error.to_string()))
+    };
+    let mut others = teams.split_off(1.min(teams.len()));
+    let first = teams.pop();
+    let first = first.ok_or_else(|| Error::usage("ranks", "expected one or more"))?;
+    std::thread::scope(|scope| {
+        let follow = &follow;
+        let followers: Vec<_> = others
+            .drain(..)
+            .map(|team| scope.spawn(move || pool()?.install(|| follow(team))))
+            .collect();
+        let led = pool().and_then(|pool| pool.install(|| lead(first)));
+        let failed = followers.into_iter().filter_map(|follower| {
+            let followed = follower.join();
+            followed
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                .err()
+        });
+        let failed: Vec<Error> = failed.collect();
+        match led {
+            Err(error) if error.is_of_another_rank() => {
+                let cause = failed
+                    .into_iter()
+                    .find(|error| !error.is_of_another_rank());
+                Err(cause.unwrap_or(error))
+            }
+            led => led,
+        }
+    })
+}
+
+impl Run {
+    /// The place among several ranks, if there are several.
+    pub fn team(&self) -> Option<&Team> {
+        self.team.as_ref()
+    }
+
+    /// Whether this rank has the folder: the only one, or rank 0.
+    pub(super) fn is_lead(&self) -> bool {
+        self.team.as_ref().is_none_or(Team::is_lead)
+    }
+
+    /// Whether this rank looks at the examples.
+    pub(super) fn reads_examples(&self) -> bool {
+        self.team.as_ref().is_none_or(Team::is_first)
+    }
+
+    /// Takes the place among the ranks, and checks that all of them train the same run.
+    pub(super) fn join(&mut self, team: Team) -> Result<()> {
+        let name = self.config.architecture.clone();
+        let staged = self.architecture.staged().ok_or_else(|| not_staged(&name))?;
+        staged.join(team.clone())?;
+        let own = Hello {
+            version: env!("CARGO_PKG_VERSION").into(),
+            settings: settings::of(&self.config),
+            data: self.fingerprints()?,
+            epoch: self.epoch,
+            step: self.step,
+        };
+        if team.is_lead() {
+            for (index, message) in team.receive_from_all()?.into_iter().enumerate() {
+                let other: Option<Hello> = message.note("hello")?;
+                own.check(index + 1, other)?;
+            }
+        } else {
+            let mut message = Message::default();
+            message.put("hello", &own);
+            team.send_to_lead(&message)?;
+        }
+        self.team = Some(team);
+        Ok(())
+    }
+
+    fn measured_steps(&mut self) -> Result<Vec<Vec<Cost>>> {
+        let steps = (0..STEPS).map(|index| {
+            let size = self.config.run.batch.min(self.data.train.len());
+            let indices: Vec<usize> = (0..size).collect();
+            let batch = self.prepare(&self.data.train.batch(&indices, None)?)?;
+            let (name, step) = (self.config.architecture.clone(), self.step_of(0));
+            let step = crate::flow::step::Step {
+                index: index as u64,
+                ..step
+            };
+            let staged = self.architecture.staged().ok_or_else(|| not_staged(&name))?;
+            staged.measure(&batch, &*self.sampler, &step)
+        });
+        steps.collect()
+    }
+
+    /// What rank 0 decides, for all ranks.
+    pub(super) fn decided(&self, decision: Decision) -> Result<Decision> {
+        let Some(team) = &self.team else {
+            return Ok(decision);
+        };
+        let mut message = Message::default();
+        message.put("decision", &decision);
+        let decided = team.decided(message)?.note("decision")?;
+        Ok(decided.unwrap_or_default())
+    }
+
+    /// Brings the state of all ranks to rank 0. Returns the reports of all blocks there.
+    pub(super) fn gather(&mut self) -> Result<Tally> {
+        let Some(team) = self.team.clone() else {
+            return Ok(self.tally.clone());
+        };
+        if !team.is_lead() {
+            team.send_to_lead(&self.own_state(&team)?)?;
+            return Ok(self.tally.clone());
+        }
+        let mut tally = self.tally.clone();
+        for (index, message) in team.receive_from_all()?.into_iter().enumerate() {
+            let levels = team.levels_of((index + 1) % team.stages());
+            self.take(&message.tensors.clone().into_iter().collect())?;
+            let sums: Vec<Sums> = message.note("sums")?.unwrap_or_default();
+            let own = sums.into_iter().filter(|sums| levels.contains(&sums.block));
+            tally.replace(own.collect());
+        }
+        Ok(tally)
+    }
+
+    /// The variables and optimisers of the levels of this rank.
+    fn own_state(&self, team: &Team) -> Result<Message> {
+        let net = self.architecture.net();
+        let blocks = net.blocks[team.levels()].iter();
+        let heads = net.heads.iter().filter(|_| team.is_last());
+        let optimisers = blocks.map(|block| block.optimiser());
+        let optimisers = optimisers.chain(heads.map(|head| head.optimiser()));
+        let mut message = Message::default();
+        for optimiser in optimisers {
+            for (name, var) in optimiser.vars().all() {
+                let tensor = var.as_detached_tensor();
+                message.tensors.insert(format!("{VARIABLE}{name}"), tensor);
+            }
+            for (name, tensor) in optimiser.save()? {
+                message.tensors.insert(format!("{OPTIMISER}{name}"), tensor);
+            }
+        }
+        message.put("sums", &self.tally.sums()?);
+        Ok(message)
+    }
+
+    /// Takes over the variables and optimisers of another rank.
+    fn take(&mut self, tensors: &HashMap<String, Tensor>) -> Result<()> {
+        for (name, var) in self.vars.all() {
+            if let Some(tensor) = tensors.get(&format!("{VARIABLE}{name}")) {
+                var.set(&tensor.to_dtype(var.dtype())?.to_device(var.device())?)?;
+            }
+        }
+        self.vars.changed();
+        let of_optimisers = tensors.iter().filter_map(|(name, tensor)| {
+            let name = name.strip_prefix(OPTIMISER)?;
+            Some((name.to_string(), tensor.clone()))
+        });
+        let of_optimisers: HashMap<String, Tensor> = of_optimisers.collect();
+        let has_some = |optimiser: &Optimiser| {
+            let own = optimiser.vars().path("");
+            of_optimisers.keys().any(|name| name.starts_with(&own))
+        };
+        let net = self.architecture.net_mut();
+        let blocks = net.blocks.iter_mut().map(|block| block.optimiser_mut());
+        let heads = net.heads.iter_mut().map(|head| head.optimiser_mut());
+        for optimiser in blocks.chain(heads).filter(|optimiser| has_some(optimiser)) {
+            optimiser.restore(&of_optimisers)?;
+        }
+        Ok(())
+    }
+}
+
+/// The names of tensors between ranks begin with one of these.
+const VARIABLE: &str = "variable.";
+const OPTIMISER: &str = "optimiser.";
+
+impl Hello {
+    /// Refuses a rank that does not train the same run.
+    fn check(&self, rank: usize, other: Option<Self>) -> Result<()> {
+        let Some(other) = other else {
+            return Err(Error::usage(format!("rank {rank}"), "sent no greeting"));
+        };
+        let problem = if other.version != self.version {
+            format!("runs version {}, rank 0 {}", other.version, self.version)
+        } else if let Some((key, own, others)) =
+            settings::difference(&self.settings, &other.settings)
+        {
+            format!("has the setting `{key}` = {others}, rank 0 {own}")
+        } else if other.data != self.data {
+            "has other data than rank 0; put the same files on all machines".into()
+        } else if (other.epoch, other.step) != (self.epoch, self.step) {
+            format!(
+                "is at step {}, rank 0 at step {}; give all ranks the same run folder",
+                other.step, self.step
+            )
+        } else {
+            return Ok(());
+        };
+        Err(Error::usage(format!("rank {rank}"), problem))
+    }
+}
+
+fn not_staged(architecture: &str) -> Error {
+    let problem = format!(
+        "the layers of `{architecture}` cannot be on several ranks: they need each other within \
+         a step; choose an architecture of stacked layers, or one stage"
+    );
+    Error::unfit("stages", problem)
+}
