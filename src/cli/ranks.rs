@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use clap::Args;
 
+use super::subject::flag;
 use crate::comm::{channels, Comm, Team};
 use crate::error::{Error, Result};
 use crate::run::{ranks, Run, RunBuilder};
@@ -35,6 +36,10 @@ pub(super) struct Ranks {
     /// under mpirun (see the guide `machines`) they are its processes.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     stages: Option<u16>,
+    /// Divide every batch among N replicas of the network, which average their gradients; the
+    /// same as --set replicas=N.
+    #[arg(long, value_name = "N")]
+    replicas: Option<String>,
 }
 
 impl Ranks {
@@ -52,25 +57,31 @@ impl Ranks {
             let last = until.unwrap_or(usize::MAX).min(run.epochs());
             run.train_until(last, &mut ())
         };
-        let stages = self.stages.map(usize::from);
+        let builder = match &self.replicas {
+            Some(replicas) => builder.source(flag("replicas", replicas)?),
+            None => builder,
+        };
+        let (stages, replicas) = (self.stages.map(usize::from), builder.config()?.run.replicas);
         if let Some(comm) = world() {
             let found = comm.ranks();
-            if let Some(stages) = stages.filter(|stages| *stages != found) {
-                let problem = format!("expected the number of processes, {found}; found {stages}");
+            if let Some(stages) = stages.filter(|stages| stages * replicas != found) {
+                let problem = format!(
+                    "{stages} stages × {replicas} replicas need as many processes; found {found}"
+                );
                 return Err(Error::usage("--stages", problem));
             }
-            let builder = builder.clone().team(ranks::team(comm.clone(), &builder, 1)?);
+            let builder = builder.clone().team(ranks::team(comm.clone(), &builder)?);
             return match comm.rank() {
                 0 => lead(build(builder)?),
                 _ => follow(builder),
             };
         }
         let stages = stages.unwrap_or(1);
-        if stages == 1 {
+        if stages * replicas == 1 {
             return lead(build(builder)?);
         }
         let cuts = ranks::cut(&ranks::measured(&builder)?, stages)?;
-        let teams = channels(stages).into_iter();
+        let teams = channels(stages * replicas).into_iter();
         let teams: Result<Vec<Team>> = teams.map(|comm| Team::new(comm, cuts.clone())).collect();
         ranks::in_threads(
             teams?,

@@ -16,6 +16,7 @@ use super::ranks::Ranks;
 use super::screen::Screen;
 use super::stop::Stop;
 use super::subject::{flag, Subject};
+use crate::comm::Team;
 use crate::data::{Content, Split};
 use crate::error::{notify, printable, Error, Result};
 use crate::plugin::run_settings::Log;
@@ -305,11 +306,29 @@ fn describe(run: &Run) -> String {
     let folder = run.folder().map(|folder| folder.display().to_string());
     let folder = folder.map_or(String::new(), |folder| format!("\nwriting {folder}"));
     let name = data_name(run);
+    let ranks = run.team().map_or(String::new(), divided);
     format!(
         "{architecture} on {name}: {train} training, {validation} validation, {test} test \
-         examples\non {}{folder}",
+         examples\non {}{ranks}{folder}",
         run.device()
     )
+}
+
+/// How the layers are divided among ranks.
+fn divided(team: &Team) -> String {
+    let of_stage = |stage| {
+        let levels = team.levels_of(stage);
+        match levels.len() {
+            1 => levels.end.to_string(),
+            _ => format!("{}–{}", levels.start + 1, levels.end),
+        }
+    };
+    let stages: Vec<String> = (0..team.stages()).map(of_stage).collect();
+    let (ranks, stages) = (team.ranks(), stages.join(" | "));
+    match team.replicas() {
+        1 => format!(" in each of {ranks} ranks: layers {stages}"),
+        replicas => format!(" in each of {ranks} ranks: layers {stages}, {replicas} replicas"),
+    }
 }
 
 /// The share of the largest class of the validation and the test part, for images with

@@ -6,6 +6,7 @@
 //! back.
 
 mod channels;
+mod mean;
 mod message;
 mod team;
 

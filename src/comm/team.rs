@@ -84,6 +84,17 @@ impl Team {
         self.rank() / self.stages()
     }
 
+    /// The examples of a batch that this replica learns from: the part of `0..examples`.
+    pub fn share(&self, examples: usize) -> Range<usize> {
+        let [first, end] = [0, 1].map(|more| {
+            // The first ones get what cannot be divided.
+            let replica = self.replica() + more;
+            let (each, rest) = (examples / self.replicas(), examples % self.replicas());
+            replica * each + replica.min(rest)
+        });
+        first..end
+    }
+
     /// Whether this rank has the first levels, and reads the examples.
     pub fn is_first(&self) -> bool {
         self.stage() == 0
@@ -118,6 +129,21 @@ impl Team {
     /// As [`Comm::receive`].
     pub fn receive_from_below(&self) -> Result<Message> {
         Message::from_bytes(&self.comm.receive(self.rank() - 1)?)
+    }
+
+    /// The rank of another replica of this stage.
+    pub(super) fn rank_of(&self, replica: usize) -> usize {
+        replica * self.stages() + self.stage()
+    }
+
+    /// Sends to another replica of this stage.
+    pub(super) fn send_to(&self, replica: usize, message: Vec<u8>) -> Result<()> {
+        self.comm.send(self.rank_of(replica), message)
+    }
+
+    /// Receives from another replica of this stage.
+    pub(super) fn receive_from(&self, replica: usize) -> Result<Vec<u8>> {
+        self.comm.receive(self.rank_of(replica))
     }
 
     /// Sends to rank 0.

@@ -201,6 +201,14 @@ impl Vars {
         self.entries(|role| role == VarRole::State)
     }
 
+    /// The variables that gradients do not change and that are floating-point numbers, such
+    /// as running means.
+    pub(crate) fn statistics(&self) -> Vec<(String, Var)> {
+        let mut found = self.entries(|role| role != VarRole::Learned);
+        found.retain(|(_, var)| var.dtype().is_float());
+        found
+    }
+
     fn entries(&self, keep: impl Fn(VarRole) -> bool) -> Vec<(String, Var)> {
         let tree = self.tree();
         let entries = tree.entries.iter();

@@ -12,6 +12,7 @@ use super::muon;
 use super::schedule::Span;
 use super::spec::{Algorithm, OptimiserSpec};
 use super::update::Update;
+use crate::comm::Team;
 use crate::error::{Error, Result};
 use crate::flow::step::Step;
 use crate::flow::vars::Vars;
@@ -31,6 +32,9 @@ pub struct Optimiser {
     /// The weight of each gradient while gradients are accumulated.
     share: Option<f64>,
     accumulators: BTreeMap<String, Accumulator>,
+    /// The replicas whose gradients are averaged with the own ones, and the number of the
+    /// own rows in this step.
+    replicas: Option<(Team, usize)>,
 }
 
 /// The state of one variable: the velocity, or the first and second moments; and the
@@ -52,6 +56,7 @@ impl Optimiser {
             moments: BTreeMap::new(),
             share: None,
             accumulators: BTreeMap::new(),
+            replicas: None,
         }
     }
 
@@ -63,6 +68,13 @@ impl Optimiser {
     /// Changes the span in which it runs. With an empty span it never runs.
     pub fn set_span(&mut self, span: Span) {
         self.span = span;
+    }
+
+    /// From now on the gradients of each step are the means over the replicas of a team; this
+    /// one has learned from `rows` examples. All of them have to make the same updates in the
+    /// same order.
+    pub(crate) fn average_over(&mut self, team: &Team, rows: usize) {
+        self.replicas = Some((team.clone(), rows));
     }
 
     /// The scope of the variables that it may update.
@@ -122,9 +134,10 @@ impl Optimiser {
             return Err(Error::usage(format!("update of {name}"), problem));
         }
         gradient.check(var)?;
+        let is_averaged = self.replicas.is_some();
         match (self.share, gradient) {
             (Some(share), gradient) => self.accumulator(name, var)?.add(gradient, share),
-            (None, Gradient::Formed(..)) => {
+            (None, gradient) if is_averaged || matches!(gradient, Gradient::Formed(..)) => {
                 self.accumulator(name, var)?.add(gradient, 1.)?;
                 self.apply_accumulated(step)
             }
@@ -153,6 +166,11 @@ impl Optimiser {
         let mut accumulators = std::mem::take(&mut self.accumulators);
         for (name, sum) in accumulators.iter_mut().filter(|(_, sum)| !sum.is_empty()) {
             let var = sum.var.clone();
+            if let Some((team, rows)) = &self.replicas {
+                let mean = team.mean(sum.whole(share)?, *rows)?;
+                self.change(name, &var, Gradient::Whole(&mean), step)?;
+                continue;
+            }
             sum.take(share, |gradient| self.change(name, &var, gradient, step))?;
         }
         self.accumulators = accumulators;

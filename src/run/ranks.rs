@@ -1,10 +1,12 @@
 //! A run on several ranks: what they tell each other besides batches.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use candle_core::Tensor;
+use rand::Rng;
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint::Sums;
@@ -14,6 +16,8 @@ use super::{settings, Run, RunBuilder};
 use crate::comm::{Comm, Message, Team};
 use crate::contract::staged::Cost;
 use crate::error::{Error, Result};
+use crate::flow::random;
+use crate::flow::step::Step;
 use crate::optim::Optimiser;
 
 /// The steps that are measured to place the levels. The first ones are slower.
@@ -103,13 +107,13 @@ pub fn cut(costs: &[Cost], stages: usize) -> Result<Vec<usize>> {
 /// levels are divided.
 ///
 /// # Errors
-/// As [`measured`] and [`cut`]; [`Error::Usage`] if the ranks are not `replicas` times the
-/// stages; errors of the connection.
-pub fn team(comm: Arc<dyn Comm>, builder: &RunBuilder, replicas: usize) -> Result<Team> {
-    let ranks = comm.ranks();
-    if replicas == 0 || !ranks.is_multiple_of(replicas) {
-        let problem = format!("{ranks} ranks cannot be {replicas} equal parts; expected a divisor");
-        return Err(Error::usage("replicas", problem));
+/// As [`measured`] and [`cut`]; [`Error::Setting`] if the ranks are not a multiple of
+/// `replicas`; errors of the connection.
+pub fn team(comm: Arc<dyn Comm>, builder: &RunBuilder) -> Result<Team> {
+    let (ranks, replicas) = (comm.ranks(), builder.config()?.run.replicas);
+    if !ranks.is_multiple_of(replicas) {
+        let expected = format!("a divisor of the number of ranks, {ranks}");
+        return Err(Error::setting("replicas", replicas, "the settings", expected));
     }
     let mut message = Message::default();
     if comm.rank() == 0 {
@@ -183,11 +187,74 @@ impl Run {
         self.team.as_ref().is_none_or(Team::is_first)
     }
 
+    /// The examples of a batch that this rank learns from.
+    pub(super) fn share(&self, examples: usize) -> Range<usize> {
+        match &self.team {
+            Some(team) => team.share(examples),
+            None => 0..examples,
+        }
+    }
+
+    /// The step with random numbers of its own for each replica.
+    pub(super) fn of_replica(&self, step: Step) -> Step {
+        match self.team.as_ref().map_or(0, Team::replica) {
+            0 => step,
+            replica => Step {
+                seed: random::stream(step.seed, "replica", replica as u64).next_u64(),
+                ..step
+            },
+        }
+    }
+
+    /// Refuses to train replicas without ranks for them.
+    pub(super) fn check_ranks(&self) -> Result<()> {
+        match (&self.team, self.config.run.replicas) {
+            (None, replicas) if replicas > 1 => {
+                let expected = "1 on a single rank; `onward train` and `mpirun` divide the batch \
+                                among several, from Rust `run::ranks`";
+                Err(Error::setting("replicas", replicas, "the settings", expected))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses a batch that cannot be divided among the replicas.
+    fn check_replicas(&self, team: &Team) -> Result<()> {
+        let (replicas, settings) = (team.replicas(), &self.config.run);
+        if settings.replicas != replicas {
+            let expected = format!("{replicas}, as the ranks are divided");
+            let found = settings.replicas;
+            return Err(Error::setting("replicas", found, "the settings", expected));
+        }
+        let examples = self.data.train.len();
+        let batch = settings.batch.min(examples);
+        let last = match examples % batch {
+            0 => batch,
+            rest => rest,
+        };
+        let least = self.sampler.smallest_batch().max(1);
+        match last / replicas < least {
+            false => Ok(()),
+            true => {
+                let expected = format!(
+                    "at most {}: the last batch has {last} examples, and each replica needs \
+                     {least}",
+                    (last / least).max(1)
+                );
+                Err(Error::setting("replicas", replicas, "the settings", expected))
+            }
+        }
+    }
+
     /// Takes the place among the ranks, and checks that all of them train the same run.
     pub(super) fn join(&mut self, team: Team) -> Result<()> {
         let name = self.config.architecture.clone();
+        self.check_replicas(&team)?;
         let staged = self.architecture.staged().ok_or_else(|| not_staged(&name))?;
         staged.join(team.clone())?;
+        if team.replica() > 0 {
+            self.tally = Tally::default(); // that of a stopped epoch is kept by the first one
+        }
         let own = Hello {
             version: env!("CARGO_PKG_VERSION").into(),
             settings: settings::of(&self.config),
@@ -215,7 +282,7 @@ impl Run {
             let indices: Vec<usize> = (0..size).collect();
             let batch = self.prepare(&self.data.train.batch(&indices, None)?)?;
             let (name, step) = (self.config.architecture.clone(), self.step_of(0));
-            let step = crate::flow::step::Step {
+            let step = Step {
                 index: index as u64,
                 ..step
             };
@@ -248,10 +315,16 @@ impl Run {
         let mut tally = self.tally.clone();
         for (index, message) in team.receive_from_all()?.into_iter().enumerate() {
             let levels = team.levels_of((index + 1) % team.stages());
-            self.take(&message.tensors.clone().into_iter().collect())?;
+            // Replicas have the same variables.
+            if index + 1 < team.stages() {
+                self.take(&message.tensors.clone().into_iter().collect())?;
+            }
             let sums: Vec<Sums> = message.note("sums")?.unwrap_or_default();
             let own = sums.into_iter().filter(|sums| levels.contains(&sums.block));
-            tally.replace(own.collect());
+            match index + 1 < team.stages() {
+                true => tally.replace(own.collect()),
+                false => tally.merge(own.collect())?,
+            }
         }
         Ok(tally)
     }
@@ -264,7 +337,7 @@ impl Run {
         let optimisers = blocks.map(|block| block.optimiser());
         let optimisers = optimisers.chain(heads.map(|head| head.optimiser()));
         let mut message = Message::default();
-        for optimiser in optimisers {
+        for optimiser in optimisers.filter(|_| team.replica() == 0) {
             for (name, var) in optimiser.vars().all() {
                 let tensor = var.as_detached_tensor();
                 message.tensors.insert(format!("{VARIABLE}{name}"), tensor);

@@ -99,6 +99,7 @@ impl Run {
             }
             if self.epoch < last.min(epochs) {
                 self.check_memory()?;
+                self.check_ranks()?;
                 self.chosen = None;
                 self.mixed = None;
             }
@@ -178,7 +179,8 @@ impl Run {
         let (lap, mut looked) = (cost.begin(), Instant::now());
         let mut trained = 0;
         for indices in order.chunks(settings.batch.min(examples)).skip(done) {
-            let step = self.step_of(epoch);
+            let step = self.of_replica(self.step_of(epoch));
+            let indices = &indices[self.share(indices.len())];
             let augment = Augment {
                 shift: settings.shift,
                 flip: settings.flip,
@@ -520,6 +522,16 @@ impl Tally {
 }
 
 impl Tally {
+    /// Adds the sums of some blocks.
+    pub fn merge(&mut self, sums: Vec<Sums>) -> Result<()> {
+        for (block, (report, count)) in Self::from(sums).sums {
+            let (sum, counted) = self.sums.entry(block).or_default();
+            sum.add(&report, 1.)?;
+            *counted += count;
+        }
+        Ok(())
+    }
+
     /// Replaces the sums of some blocks.
     pub fn replace(&mut self, sums: Vec<Sums>) {
         self.sums.extend(Self::from(sums).sums);

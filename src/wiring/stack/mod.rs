@@ -246,11 +246,13 @@ impl Stack {
         if self.below().is_none() {
             passing.views = self.views(batch, sampler, log.as_ref(), step)?;
         }
+        self.count_rows(&passing);
         let reports = self.learn_levels(&mut passing, levels, &step.pass(1))?;
         match self.above() {
             Some(team) => self.send(&passing, team, step)?,
             None => self.learn_head(&passing, log.as_ref(), step)?,
         }
+        self.average_statistics()?;
         Ok(reports)
     }
 
@@ -347,7 +349,11 @@ impl Stack {
         };
         let end = self.learning(step);
         let own = levels.start..levels.end.min(end);
-        let width = kernels::beside(&way.input.dtype_and_device().1);
+        let width = match self.replicas() {
+            None => kernels::beside(&way.input.dtype_and_device().1),
+            // Replicas meet in every update, in one order.
+            Some(_) => 1,
+        };
         for first in own.clone().step_by(width) {
             let levels = first..(first + width).min(own.end);
             let lessons = self.forward_some(levels.clone(), way, end, step)?;

@@ -7,6 +7,9 @@ use candle_core::{DType, Device};
 
 use super::{Kept, Stack};
 use crate::comm::{Message, Team};
+use crate::contract::block::Block;
+use crate::contract::head::Head;
+use crate::contract::rule::Rule;
 use crate::contract::sampler::NegativeSampler;
 use crate::contract::staged::{Cost, Staged};
 use crate::error::{Error, Result};
@@ -14,6 +17,7 @@ use crate::flow::batch::Batch;
 use crate::flow::input::Input;
 use crate::flow::step::Step;
 use crate::flow::views::{Role, Targets};
+use crate::optim::Optimiser;
 
 /// What goes up through the levels, and from one rank to the next.
 #[derive(Default)]
@@ -60,6 +64,47 @@ impl Stack {
     /// The ranks, if there is a stage above.
     pub(super) fn above(&self) -> Option<&Team> {
         self.team.as_ref().filter(|team| !team.is_last())
+    }
+
+    /// The ranks, if there are several replicas.
+    pub(super) fn replicas(&self) -> Option<&Team> {
+        self.team.as_ref().filter(|team| team.replicas() > 1)
+    }
+
+    /// Tells the optimisers how many examples this replica has in this step.
+    pub(super) fn count_rows(&mut self, passing: &Passing) {
+        let Some(team) = self.replicas().cloned() else {
+            return;
+        };
+        let of_views = passing.views.as_ref().map(|(way, _)| way.input.batch());
+        let of_head = passing.features.first().map(Input::batch);
+        let rows = of_views.or(of_head).unwrap_or_default();
+        for optimiser in self.own_optimisers() {
+            optimiser.average_over(&team, rows);
+        }
+    }
+
+    /// Averages running means and the like over the replicas.
+    pub(super) fn average_statistics(&mut self) -> Result<()> {
+        let Some(team) = self.replicas().cloned() else {
+            return Ok(());
+        };
+        for optimiser in self.own_optimisers() {
+            for (_, var) in optimiser.vars().statistics() {
+                var.set(&team.mean(&var, 1)?)?;
+                optimiser.vars().changed();
+            }
+        }
+        Ok(())
+    }
+
+    /// The optimisers of this rank.
+    fn own_optimisers(&mut self) -> impl Iterator<Item = &mut Optimiser> {
+        let (own, is_last) = (self.own_levels(), self.above().is_none());
+        let blocks = self.net.blocks[own].iter_mut();
+        let heads = self.net.heads.iter_mut().filter(move |_| is_last);
+        let blocks = blocks.map(Block::optimiser_mut);
+        blocks.chain(heads.map(Head::optimiser_mut))
     }
 
     /// Sends what the levels above need in this step.
@@ -168,6 +213,21 @@ impl Staged for Stack {
         if end != levels {
             let problem = format!("expected stages of {levels} levels, found {team:?}");
             return Err(Error::unfit("stages", problem));
+        }
+        let mut rules = self.net.blocks.iter().map(Block::rule);
+        let averages = |rule: &Rule| {
+            matches!(
+                rule,
+                Rule::Contrast | Rule::LocalClassifier | Rule::SecondPass | Rule::Frozen
+            )
+        };
+        if let Some(rule) = rules.find(|rule| team.replicas() > 1 && !averages(rule)) {
+            let problem = format!(
+                "cannot be averaged over replicas for a rule of the class {:?}, which follows no \
+                 gradient; use one replica",
+                rule.word()
+            );
+            return Err(Error::unfit("replicas", problem));
         }
         self.team = Some(team);
         Ok(())
