@@ -104,7 +104,10 @@ impl Comm for World {
         let mut message = Vec::new();
         loop {
             let (found, status) = patiently(|| process.immediate_matched_probe());
-            let (begin, length) = (message.len(), status.count(u8::equivalent_datatype()) as usize);
+            let (begin, length) = (
+                message.len(),
+                status.count(u8::equivalent_datatype()) as usize,
+            );
             message.resize(begin + length, 0);
             found.matched_receive_into(&mut message[begin..]);
             if length < PIECE {

@@ -4,10 +4,10 @@ use std::ops::Range;
 
 use onward_core::candle_core::Tensor;
 use onward_core::contract::head::{self, HeadSpec};
+use onward_core::contract::staged::Staged;
 use onward_core::export::{Table, Value};
 use onward_core::flow::graph::{Graph, Inputs, Node};
 use onward_core::optim::{OptimiserSpec, Span};
-use onward_core::contract::staged::Staged;
 use onward_core::plugin::preset::Preset;
 use onward_core::plugin::registry::DataKind;
 use onward_core::settings::{Each, Idle, Pick, Settings};

@@ -17,6 +17,7 @@ mod outcome;
 mod output;
 mod page;
 mod picture;
+mod plan;
 mod plot;
 mod predict;
 mod program;
@@ -157,6 +158,12 @@ enum Command {
         "bench recurrent --data digits --json",
     ))]
     Bench(bench::Bench),
+    /// Say what several ranks would give: stages, replicas, expected speed.
+    #[command(after_help = examples!(
+        "plan progressive --set sampler.negatives=uniform --ranks 4 --link 10Gbit",
+        "plan progressive --preset predsim --data mnist --ranks 2 --threads 1",
+    ))]
+    Plan(plan::Plan),
     /// Write runs as one page for a browser: curves, layers, answers, pictures, settings.
     #[command(after_help = examples!(
         "page runs/progressive-digits-1 --out run.html",
@@ -245,7 +252,9 @@ fn hint(error: &clap::Error) -> Option<String> {
 fn takes_settings(error: &clap::Error) -> bool {
     let usage = error.to_string();
     let of = |command: &str| usage.contains(&format!("Usage: onward {command} "));
-    ["train", "resume", "compare", "sweep"].into_iter().any(of)
+    ["train", "resume", "compare", "sweep", "plan"]
+        .into_iter()
+        .any(of)
 }
 
 /// The most threads that are started. More would take minutes to start.
@@ -285,6 +294,7 @@ pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
+            ranks::let_the_lead_speak();
             // Help and version are not failures. If printing fails, the pipe is closed.
             let _ = error.print();
             if let Some(hint) = hint(&error) {
@@ -313,6 +323,7 @@ pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Compare(command) => command.run(),
         Command::Sweep(command) => command.run(),
         Command::Bench(command) => command.run(),
+        Command::Plan(command) => command.run(),
         Command::Page(command) => command.run(),
         Command::Plot(command) => command.run(),
         Command::Certify(command) => command.run(),
@@ -325,7 +336,8 @@ pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            notify(format_args!("error: {error}"));
+            ranks::let_the_lead_speak();
+            notify(format_args!("{}error: {error}", ranks::name()));
             ExitCode::from(if error.is_usage() { 2 } else { 1 })
         }
     }

@@ -2,6 +2,7 @@
 //! started.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use clap::Args;
 
@@ -26,6 +27,21 @@ fn world() -> Option<Arc<dyn Comm>> {
 /// Whether this process does what needs no other one, such as printing a table.
 pub(super) fn is_lead() -> bool {
     world().is_none_or(|comm| comm.rank() == 0)
+}
+
+/// The time in which rank 0 fails with the same error, and ends all.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Waits where all processes fail alike, so that rank 0 alone says why.
+pub(super) fn let_the_lead_speak() {
+    if !is_lead() {
+        std::thread::sleep(PATIENCE);
+    }
+}
+
+/// What a message of this process begins with, if there are several.
+pub(super) fn name() -> String {
+    world().map_or(String::new(), |comm| format!("rank {}: ", comm.rank()))
 }
 
 /// How the layers and the examples of a training are divided.

@@ -90,13 +90,14 @@ impl Train {
             builder = builder.out(out);
         }
         let until = self.report.until();
-        self.ranks.train(builder, until, RunBuilder::build, |mut run| {
-            if self.out.is_none() {
-                let name = self.name_of(&run);
-                run.write_to_numbered(&PathBuf::from("runs").join(name))?;
-            }
-            self.report.fit(run, suggested, &stop)
-        })
+        self.ranks
+            .train(builder, until, RunBuilder::build, |mut run| {
+                if self.out.is_none() {
+                    let name = self.name_of(&run);
+                    run.write_to_numbered(&PathBuf::from("runs").join(name))?;
+                }
+                self.report.fit(run, suggested, &stop)
+            })
     }
 
     /// The name of the folder: what was chosen, and the seed.

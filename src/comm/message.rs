@@ -79,9 +79,8 @@ impl Message {
         let Some((batch, views, shape)) = self.note::<(usize, usize, Vec<usize>)>(name)? else {
             return Ok(None);
         };
-        let here = |tensor: &Tensor| -> Result<Tensor> {
-            Ok(tensor.to_dtype(dtype)?.to_device(device)?)
-        };
+        let here =
+            |tensor: &Tensor| -> Result<Tensor> { Ok(tensor.to_dtype(dtype)?.to_device(device)?) };
         let mut parts: Vec<Part> = Vec::new();
         while let Some(matrix) = self.tensors.get(&key(name, parts.len(), "values")) {
             let scale = self.tensors.get(&key(name, parts.len(), "scale"));

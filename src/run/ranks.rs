@@ -113,7 +113,12 @@ pub fn team(comm: Arc<dyn Comm>, builder: &RunBuilder) -> Result<Team> {
     let (ranks, replicas) = (comm.ranks(), builder.config()?.run.replicas);
     if !ranks.is_multiple_of(replicas) {
         let expected = format!("a divisor of the number of ranks, {ranks}");
-        return Err(Error::setting("replicas", replicas, "the settings", expected));
+        return Err(Error::setting(
+            "replicas",
+            replicas,
+            "the settings",
+            expected,
+        ));
     }
     let mut message = Message::default();
     if comm.rank() == 0 {
@@ -161,9 +166,7 @@ pub fn in_threads<T: Send>(
         let failed: Vec<Error> = failed.collect();
         match led {
             Err(error) if error.is_of_another_rank() => {
-                let cause = failed
-                    .into_iter()
-                    .find(|error| !error.is_of_another_rank());
+                let cause = failed.into_iter().find(|error| !error.is_of_another_rank());
                 Err(cause.unwrap_or(error))
             }
             led => led,
@@ -212,7 +215,12 @@ impl Run {
             (None, replicas) if replicas > 1 => {
                 let expected = "1 on a single rank; `onward train` and `mpirun` divide the batch \
                                 among several, from Rust `run::ranks`";
-                Err(Error::setting("replicas", replicas, "the settings", expected))
+                Err(Error::setting(
+                    "replicas",
+                    replicas,
+                    "the settings",
+                    expected,
+                ))
             }
             _ => Ok(()),
         }
@@ -241,7 +249,12 @@ impl Run {
                      {least}",
                     (last / least).max(1)
                 );
-                Err(Error::setting("replicas", replicas, "the settings", expected))
+                Err(Error::setting(
+                    "replicas",
+                    replicas,
+                    "the settings",
+                    expected,
+                ))
             }
         }
     }
@@ -250,7 +263,10 @@ impl Run {
     pub(super) fn join(&mut self, team: Team) -> Result<()> {
         let name = self.config.architecture.clone();
         self.check_replicas(&team)?;
-        let staged = self.architecture.staged().ok_or_else(|| not_staged(&name))?;
+        let staged = self
+            .architecture
+            .staged()
+            .ok_or_else(|| not_staged(&name))?;
         staged.join(team.clone())?;
         if team.replica() > 0 {
             self.tally = Tally::default(); // that of a stopped epoch is kept by the first one
@@ -286,7 +302,10 @@ impl Run {
                 index: index as u64,
                 ..step
             };
-            let staged = self.architecture.staged().ok_or_else(|| not_staged(&name))?;
+            let staged = self
+                .architecture
+                .staged()
+                .ok_or_else(|| not_staged(&name))?;
             staged.measure(&batch, &*self.sampler, &step)
         });
         steps.collect()

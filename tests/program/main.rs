@@ -16,6 +16,7 @@ mod logs;
 mod new;
 mod own_data;
 mod page;
+mod ranks;
 mod results;
 mod settings;
 mod text;

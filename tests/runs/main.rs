@@ -12,6 +12,7 @@ mod locality;
 mod mutated;
 mod numbers;
 mod patience;
+mod ranks;
 mod recurrent;
 mod recurrent_maps;
 mod shallow;

@@ -10,8 +10,8 @@ use std::ops::Range;
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-use self::readout::no_prediction;
 pub use self::readout::no_hypotheses;
+use self::readout::no_prediction;
 use self::stages::{no_prediction_below, Passing, Way};
 use crate::comm::Team;
 use crate::contract::block::{Block, StepReport};
@@ -285,12 +285,7 @@ impl Stack {
     }
 
     /// Passes the neutral view through some levels, and collects the features of the head.
-    fn pass_neutral(
-        &self,
-        passing: &mut Passing,
-        levels: Range<usize>,
-        step: &Step,
-    ) -> Result<()> {
+    fn pass_neutral(&self, passing: &mut Passing, levels: Range<usize>, step: &Step) -> Result<()> {
         match &mut passing.neutral {
             Some(way) => self.collect(way, levels, &mut passing.features, step),
             None => Ok(()),

@@ -273,7 +273,10 @@ impl Staged for Stack {
             let begun = Instant::now();
             self.learn_levels(&mut passing, index..index + 1, &step.pass(1))?;
             cost.time += begun.elapsed();
-            cost.bytes = passing.views.as_ref().map_or(0, |(way, _)| bytes(&way.input));
+            cost.bytes = passing
+                .views
+                .as_ref()
+                .map_or(0, |(way, _)| bytes(&way.input));
             if index + 1 < self.readout.end && passing.neutral.is_some() {
                 // The neutral view is one more view of the same examples.
                 let views = passing.views.as_ref();

@@ -1,0 +1,258 @@
+//! `onward plan`: what more ranks would give, from the measured time of each layer.
+
+use clap::Args;
+use serde::Serialize;
+
+use super::output::{print, print_json};
+use super::subject::Subject;
+use crate::contract::staged::Cost;
+use crate::error::Result;
+use crate::optim::Algorithm;
+use crate::run::{ranks, RunBuilder};
+
+#[derive(Args)]
+pub(super) struct Plan {
+    #[command(flatten)]
+    subject: Subject,
+    /// The number of ranks: machines like this one, or with --threads N parts of one with N
+    /// cores each.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    ranks: u16,
+    /// The speed of the network between two ranks, as in 10Gbit or 100Mbit.
+    #[arg(long, value_name = "SPEED", value_parser = link, default_value = "10Gbit")]
+    link: f64,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// The levels of a network, and the ways to divide them.
+#[derive(Serialize)]
+struct Report {
+    /// Bits per second.
+    link: f64,
+    levels: Vec<Level>,
+    /// The seconds of a step on one rank.
+    alone: f64,
+    ways: Vec<Way>,
+}
+
+#[derive(Serialize)]
+struct Level {
+    seconds: f64,
+    bytes_passed_on: u64,
+    parameters: u64,
+}
+
+/// One way to divide a network among the ranks.
+#[derive(Serialize)]
+struct Way {
+    stages: usize,
+    replicas: usize,
+    /// The first layer of each stage, counted from 1, and the last one.
+    layers: Vec<[usize; 2]>,
+    /// The seconds of a step.
+    seconds: f64,
+    speed_up: f64,
+    /// The bytes that the busiest rank sends in a step.
+    bytes_sent: u64,
+    /// The megabytes of variables and optimisers on the fullest rank.
+    memory_mb: f64,
+}
+
+impl Plan {
+    pub(super) fn run(self) -> Result<()> {
+        let builder = self.subject.builder()?;
+        let costs = ranks::measured(&builder)?;
+        let report = report(&costs, self.ranks.into(), self.link, moments(&builder)?)?;
+        match self.json {
+            true => print_json(&report),
+            false => print(&in_words(&report, self.ranks.into())),
+        }
+    }
+}
+
+/// The numbers that the optimiser keeps for each parameter.
+fn moments(builder: &RunBuilder) -> Result<u64> {
+    let config = builder.config()?;
+    let optimiser = config
+        .settings
+        .get("optimiser")
+        .and_then(|value| value.as_str());
+    let adam = [Algorithm::Adam, Algorithm::SparseAdam].map(Algorithm::word);
+    Ok(if optimiser.is_some_and(|name| adam.contains(&name)) {
+        2
+    } else {
+        1
+    })
+}
+
+fn report(costs: &[Cost], ranks: usize, link: f64, moments: u64) -> Result<Report> {
+    let alone: f64 = costs.iter().map(|cost| cost.time.as_secs_f64()).sum();
+    let most = ranks.min(costs.len());
+    let stages = (1..=most).filter(|stages| ranks.is_multiple_of(*stages));
+    let ways = stages.map(|stages| way(costs, stages, ranks / stages, link, moments, alone));
+    let mut ways = ways.collect::<Result<Vec<_>>>()?;
+    ways.sort_by(|a, b| b.speed_up.total_cmp(&a.speed_up));
+    let level = |cost: &Cost| Level {
+        seconds: cost.time.as_secs_f64(),
+        bytes_passed_on: cost.bytes,
+        parameters: cost.parameters,
+    };
+    Ok(Report {
+        link,
+        levels: costs.iter().map(level).collect(),
+        alone,
+        ways,
+    })
+}
+
+/// The bytes of a number.
+const NUMBER: u64 = 4;
+
+/// The model: a stage takes the time of its levels for its part of the batch. While it works
+/// on the next batch, it sends what it passes on; a step takes as long as the slower of the
+/// two, in the slowest stage. Then the replicas of a stage exchange gradients: each sends
+/// `2·(P − 1)/P` of the numbers of its parameters.
+fn way(
+    costs: &[Cost],
+    stages: usize,
+    replicas: usize,
+    link: f64,
+    moments: u64,
+    alone: f64,
+) -> Result<Way> {
+    let cuts = ranks::cut(costs, stages)?;
+    let parts = replicas as f64;
+    let all: u64 = costs.iter().map(|cost| cost.parameters).sum();
+    let (mut seconds, mut bytes_sent, mut memory) = (0f64, 0, 0);
+    for ends in cuts.windows(2) {
+        let levels = &costs[ends[0]..ends[1]];
+        let time: f64 = levels.iter().map(|cost| cost.time.as_secs_f64()).sum();
+        let own: u64 = levels.iter().map(|cost| cost.parameters).sum();
+        let passed = match ends[1] == costs.len() {
+            true => 0,
+            false => levels.last().map_or(0, |cost| cost.bytes) / replicas as u64,
+        };
+        let exchanged = (2. * (parts - 1.) / parts * (own * NUMBER) as f64) as u64;
+        let sending = |bytes: u64| 8. * bytes as f64 / link;
+        seconds = seconds.max((time / parts).max(sending(passed)) + sending(exchanged));
+        bytes_sent = bytes_sent.max(passed + exchanged);
+        memory = memory.max((all + moments * own) * NUMBER);
+    }
+    Ok(Way {
+        stages,
+        replicas,
+        layers: cuts.windows(2).map(|ends| [ends[0] + 1, ends[1]]).collect(),
+        seconds,
+        speed_up: alone / seconds,
+        bytes_sent,
+        memory_mb: memory as f64 / 1e6,
+    })
+}
+
+fn in_words(report: &Report, ranks: usize) -> String {
+    let mut text = format!(
+        "{ranks} ranks, {} between them; a step of one rank takes {:.1} ms\n\n",
+        speed(report.link),
+        1e3 * report.alone
+    );
+    text += "layer  ms/step  passes on  parameters\n";
+    for (index, level) in report.levels.iter().enumerate() {
+        text += &format!(
+            "{:>5}  {:>7.2}  {:>6.2} MB  {:>10}\n",
+            index + 1,
+            1e3 * level.seconds,
+            level.bytes_passed_on as f64 / 1e6,
+            level.parameters
+        );
+    }
+    text += "\nstages  replicas  expected  ms/step  sent/step  memory  layers\n";
+    for way in &report.ways {
+        let layers = way.layers.iter().map(|[first, last]| match first == last {
+            true => first.to_string(),
+            false => format!("{first}–{last}"),
+        });
+        text += &format!(
+            "{:>6}  {:>8}  {:>7.2}×  {:>7.1}  {:>6.1} MB  {:>3.0} MB  {}\n",
+            way.stages,
+            way.replicas,
+            way.speed_up,
+            1e3 * way.seconds,
+            way.bytes_sent as f64 / 1e6,
+            way.memory_mb,
+            layers.collect::<Vec<_>>().join(" | ")
+        );
+    }
+    text += "\nStages give the bits of one rank; replicas do not. Not counted: evaluation, which \
+             rank 0 does alone,\nand delays of the network. Memory is that of variables and \
+             optimisers; rank 0 has those of all stages.\n";
+    text
+}
+
+fn speed(link: f64) -> String {
+    match link >= 1e9 {
+        true => format!("{} Gbit/s", link / 1e9),
+        false => format!("{} Mbit/s", link / 1e6),
+    }
+}
+
+/// A speed such as `10Gbit`, in bits per second.
+fn link(text: &str) -> std::result::Result<f64, String> {
+    let units = [("Gbit", 1e9), ("Mbit", 1e6), ("kbit", 1e3)];
+    let found = units.iter().find_map(|(unit, bits)| {
+        let number = text.trim_end_matches("/s").strip_suffix(unit)?;
+        let number: f64 = number.trim().parse().ok()?;
+        (number.is_finite() && number > 0.).then_some(number * bits)
+    });
+    found.ok_or_else(|| "expected a speed such as 10Gbit or 100Mbit".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn levels(milliseconds: &[u64]) -> Vec<Cost> {
+        let level = |time: &u64| Cost {
+            time: Duration::from_millis(*time),
+            bytes: 1_000_000,
+            parameters: 1_000_000,
+        };
+        milliseconds.iter().map(level).collect()
+    }
+
+    #[test]
+    fn the_slowest_stage_or_its_message_sets_the_pace() -> Result<()> {
+        let fast = way(&levels(&[10, 10, 20]), 2, 1, 1e12, 1, 0.04)?;
+        assert_eq!(fast.layers, [[1, 2], [3, 3]]);
+        assert!((fast.speed_up - 2.).abs() < 1e-9, "{}", fast.speed_up);
+        // 1 MB at 100 Mbit/s takes 80 ms.
+        let slow = way(&levels(&[10, 10, 20]), 2, 1, 1e8, 1, 0.04)?;
+        assert!((slow.seconds - 0.08).abs() < 1e-9, "{}", slow.seconds);
+        Ok(())
+    }
+
+    #[test]
+    fn replicas_exchange_their_gradients() -> Result<()> {
+        // Two replicas of 3 million parameters: each sends 12 MB, at 1 Gbit/s in 96 ms.
+        let way = way(&levels(&[10, 10, 20]), 1, 2, 1e9, 1, 0.04)?;
+        assert!(
+            (way.seconds - (0.02 + 0.096)).abs() < 1e-9,
+            "{}",
+            way.seconds
+        );
+        assert_eq!(way.bytes_sent, 12_000_000);
+        Ok(())
+    }
+
+    #[test]
+    fn links_have_a_unit() {
+        assert_eq!(link("10Gbit"), Ok(1e10));
+        assert_eq!(link("100Mbit/s"), Ok(1e8));
+        for wrong in ["10", "fast", "-1Gbit", "infGbit", "NaNGbit", ""] {
+            assert!(link(wrong).is_err(), "{wrong}");
+        }
+    }
+}

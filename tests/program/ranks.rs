@@ -1,0 +1,102 @@
+//! Training on several ranks from the command line: threads.
+#![cfg(unix)]
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::*;
+
+const NET: [&str; 9] = [
+    "progressive",
+    "--quiet",
+    "--set",
+    "hidden=[30,20,20]",
+    "--set",
+    "data.size=600",
+    "--set",
+    "sampler.negatives=uniform",
+    "--epochs",
+];
+
+fn train<'a>(epochs: &'a str, out: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
+    let out = out.to_str().unwrap();
+    [&["train"], &NET[..], &[epochs, "--out", out], more].concat()
+}
+
+fn state(run: &Path) -> Vec<u8> {
+    std::fs::read(run.join("state.safetensors")).unwrap()
+}
+
+#[test]
+fn a_run_goes_on_with_another_number_of_ranks() {
+    let folder = tempfile::tempdir().unwrap();
+    let [whole, part] = ["whole", "part"].map(|name| folder.path().join(name));
+    succeeds(&train("3", &whole, &[]));
+    succeeds(&train("3", &part, &["--stages", "2", "--until", "1"]));
+    let part_text = part.to_str().unwrap();
+    succeeds(&[
+        "resume", part_text, "--quiet", "--stages", "3", "--until", "2",
+    ]);
+    succeeds(&["resume", part_text, "--quiet"]);
+    assert!(state(&part) == state(&whole));
+    // It is finished now, on any number of ranks.
+    let again = succeeds(&["resume", part_text, "--stages", "2"]);
+    assert!(again.contains("head"), "{again}");
+}
+
+#[test]
+fn a_run_in_stages_that_is_stopped_ends_with_the_bytes_of_an_undisturbed_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let [whole, part] = ["whole", "part"].map(|name| folder.path().join(name));
+    succeeds(&train("40", &whole, &[]));
+    let mut child = Command::new(env!("CARGO_BIN_EXE_onward"))
+        .args(train("40", &part, &["--stages", "3"]))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let start = Instant::now();
+    while !part.join("state.safetensors").exists() {
+        assert!(
+            start.elapsed() < Duration::from_secs(60),
+            "nothing is saved"
+        );
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let id = child.id().to_string();
+    assert!(Command::new("kill")
+        .args(["-TERM", &id])
+        .status()
+        .unwrap()
+        .success());
+    child.wait().unwrap();
+    succeeds(&["resume", part.to_str().unwrap(), "--quiet", "--stages", "2"]);
+    assert!(state(&part) == state(&whole));
+}
+
+#[test]
+fn a_plan_says_what_more_ranks_would_give() {
+    let plan = succeeds(&[
+        "plan",
+        "progressive",
+        "--set",
+        "hidden=[30,20,20]",
+        "--set",
+        "data.size=600",
+        "--set",
+        "sampler.negatives=uniform",
+        "--ranks",
+        "4",
+        "--link",
+        "10Gbit",
+    ]);
+    for wanted in ["stages", "layers", "expected", "4"] {
+        assert!(plan.contains(wanted), "{wanted}: {plan}");
+    }
+    let error = fails(
+        2,
+        &["plan", "progressive", "--ranks", "2", "--link", "fast"],
+    );
+    assert!(error.contains("10Gbit"), "{error}");
+}

@@ -1,0 +1,223 @@
+//! Runs on several ranks: the bits of one, and what is refused.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use onward::comm::{channels, Team};
+use onward::run::ranks;
+use onward::{Result, Run, RunBuilder};
+
+fn plain() -> RunBuilder {
+    Run::builder("progressive")
+        .data("digits")
+        .set("data.size", 300)
+        .set("hidden", vec![20, 16, 12])
+        .set("epochs", 2)
+}
+
+fn builder() -> RunBuilder {
+    plain().set("sampler.negatives", "uniform")
+}
+
+/// Trains on threads: stages of these levels, for each replica.
+fn train_on(builder: &RunBuilder, cuts: &[usize], replicas: usize, out: &Path) -> Result<()> {
+    let stages = cuts.len() - 1;
+    let teams = channels(stages * replicas).into_iter();
+    let teams: Result<Vec<Team>> = teams.map(|comm| Team::new(comm, cuts.to_vec())).collect();
+    let builder = builder.clone().set("replicas", replicas as i64);
+    ranks::in_threads(
+        teams?,
+        |team| {
+            let mut run = builder.clone().out(out).team(team).build()?;
+            run.fit(&mut ()).map(|_| ())
+        },
+        |team| {
+            let mut run = builder.clone().team(team).build()?;
+            run.train_until(run.epochs(), &mut ())
+        },
+    )
+}
+
+/// The files that have to be the same, and the reports of all blocks without their times.
+fn files(run: &Path) -> (Vec<u8>, Vec<u8>, Vec<serde_json::Value>) {
+    let read = |name: &str| std::fs::read(run.join(name)).unwrap();
+    let metrics = String::from_utf8(read("metrics.jsonl")).unwrap();
+    let lines = metrics.lines().map(|line| {
+        let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
+        line.as_object_mut().unwrap().remove("seconds");
+        line
+    });
+    (
+        read("model.safetensors"),
+        read("state.safetensors"),
+        lines.collect(),
+    )
+}
+
+#[test]
+fn stages_give_the_bits_of_one_rank() -> Result<()> {
+    let cases = [
+        ("as it is", builder()),
+        ("greedy", builder().set("order", "greedy")),
+        ("a head after the layers", builder().set("probe_epochs", 1)),
+        ("one layer read out", builder().set("readout_to", 2)),
+        ("no head", builder().set("head", false)),
+        (
+            "dropout",
+            builder().set("dropout", 0.2).set("layer.peer", 0.03),
+        ),
+        ("classifiers", plain().set("goodness", "projection")),
+        ("64 bits", builder().set("precision", "f64")),
+    ];
+    for (name, builder) in cases {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        builder
+            .clone()
+            .out(folder.join("one"))
+            .build()?
+            .fit(&mut ())?;
+        for (index, cuts) in [[0, 1, 3].as_slice(), &[0, 2, 3], &[0, 1, 2, 3]]
+            .into_iter()
+            .enumerate()
+        {
+            let out = folder.join(index.to_string());
+            train_on(&builder, cuts, 1, &out)?;
+            let (found, wanted) = (files(&out), files(&folder.join("one")));
+            assert!(found == wanted, "{name}, {cuts:?}");
+        }
+    }
+    Ok(())
+}
+
+/// The numbers of a model.
+fn model(run: &Path) -> Result<BTreeMap<String, Vec<f64>>> {
+    let tensors = onward::candle_core::safetensors::load(
+        run.join("model.safetensors"),
+        &onward::candle_core::Device::Cpu,
+    )?;
+    let flat = |tensor: onward::candle_core::Tensor| -> Result<Vec<f64>> {
+        Ok(tensor.flatten_all()?.to_vec1()?)
+    };
+    tensors
+        .into_iter()
+        .map(|(name, tensor)| Ok((name, flat(tensor)?)))
+        .collect()
+}
+
+/// Without random numbers in a step, the mean of the gradients of the parts of a batch is the
+/// gradient of the batch, also where the parts are of different sizes.
+#[test]
+fn replicas_follow_the_gradient_of_the_whole_batch() -> Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let builder = Run::builder("progressive")
+        .preset("mono_forward")
+        .data("digits")
+        .set("data.size", 300)
+        .set("hidden", vec![14, 12])
+        .set("epochs", 2)
+        .set("batch", 64)
+        .set("optimiser", "sgd")
+        .set("lr", 0.05)
+        .set("precision", "f64");
+    builder
+        .clone()
+        .out(folder.join("one"))
+        .build()?
+        .fit(&mut ())?;
+    let one = model(&folder.join("one"))?;
+    for (replicas, cuts) in [(2, vec![0, 2]), (3, vec![0, 1, 2])] {
+        let out = folder.join(replicas.to_string());
+        train_on(&builder, &cuts, replicas, &out)?;
+        let found = model(&out)?;
+        for (name, wanted) in &one {
+            for (found, wanted) in found[name].iter().zip(wanted) {
+                let difference = (found - wanted).abs();
+                assert!(
+                    difference < 1e-9,
+                    "{name}, {replicas} replicas: {difference}"
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn replicas_give_the_same_bits_in_any_stages() -> Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let builder = builder().set("layer.peer", 0.03).set("dropout", 0.1);
+    for (out, cuts) in [("a", vec![0, 3]), ("b", vec![0, 3]), ("c", vec![0, 2, 3])] {
+        train_on(&builder, &cuts, 2, &folder.join(out))?;
+    }
+    let wanted = files(&folder.join("a"));
+    assert!(files(&folder.join("b")) == wanted);
+    assert!(files(&folder.join("c")) == wanted);
+    Ok(())
+}
+
+#[test]
+fn what_cannot_be_divided_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    let message = |builder: RunBuilder, cuts: &[usize], replicas| {
+        let error = train_on(&builder, cuts, replicas, &out).unwrap_err();
+        error.to_string()
+    };
+    let hard = builder().set("sampler.negatives", "hard");
+    let message_of_hard = message(hard, &[0, 1, 3], 1);
+    assert!(
+        message_of_hard.contains("sampler.negatives=uniform"),
+        "{message_of_hard}"
+    );
+
+    let recurrent = Run::builder("recurrent")
+        .data("digits")
+        .set("data.size", 300);
+    let of_recurrent = message(recurrent, &[0, 1], 2);
+    assert!(of_recurrent.contains("`recurrent`"), "{of_recurrent}");
+
+    let too_many = message(builder().set("batch", 2), &[0, 3], 3);
+    assert!(too_many.contains("`replicas` = 3"), "{too_many}");
+
+    let hebbian = Run::builder("progressive")
+        .preset("softhebb")
+        .data("digits");
+    let of_hebbian = message(hebbian.set("data.size", 300), &[0, 3], 2);
+    assert!(of_hebbian.contains("no gradient"), "{of_hebbian}");
+
+    let alone = builder().set("replicas", 2).build().unwrap().fit(&mut ());
+    let alone = alone.unwrap_err().to_string();
+    assert!(alone.contains("1 on a single rank"), "{alone}");
+
+    let costs = ranks::measured(&builder()).unwrap();
+    let stages = ranks::cut(&costs, 4).unwrap_err().to_string();
+    assert!(stages.contains("1 to 3"), "{stages}");
+}
+
+#[test]
+fn ranks_with_other_settings_or_data_are_named() {
+    for (key, value, wanted) in [
+        ("lr", 0.02, "`lr` = 0.02"),
+        ("data.size", 200., "other data"),
+    ] {
+        let teams = channels(2).into_iter();
+        let teams = teams.map(|comm| Team::new(comm, vec![0, 1, 3]).unwrap());
+        let other = match key {
+            "data.size" => builder().set(key, value as i64),
+            _ => builder().set(key, value),
+        };
+        let error = ranks::in_threads(
+            teams.collect(),
+            |team| builder().team(team).build()?.fit(&mut ()),
+            |team| other.clone().team(team).build().map(|_| ()),
+        );
+        let error = error.unwrap_err().to_string();
+        assert!(
+            error.contains("rank 1") && error.contains(wanted),
+            "{error}"
+        );
+    }
+}
