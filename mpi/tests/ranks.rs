@@ -130,9 +130,9 @@ fn a_killed_process_ends_the_run_which_goes_on_to_the_same_bytes() {
         wait_until("a checkpoint", || run.join("state.safetensors").exists());
         let processes = ranks(child.id());
         let (process, _) = processes.iter().find(|(_, rank)| rank == killed).unwrap();
-        let kill = Command::new("kill").args(["-KILL", &process.to_string()]);
-        let kill = { kill }.status().unwrap();
-        assert!(kill.success());
+        let process = process.to_string();
+        let kill = Command::new("kill").args(["-KILL", &process]).status();
+        assert!(kill.unwrap().success());
         let message = ended_within(child, Duration::from_secs(30));
         assert!(message.contains(&format!("rank {killed}")), "{message}");
         let run_text = run.to_str().unwrap();
