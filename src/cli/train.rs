@@ -11,7 +11,7 @@ use super::flags::{DataDir, Device};
 use super::outcome;
 use super::output::{print, print_json};
 use super::progress::{Display, Progress};
-use super::ranks::Ranks;
+use super::ranks::{self, Ranks};
 #[cfg(feature = "tui")]
 use super::screen::Screen;
 use super::stop::Stop;
@@ -83,6 +83,9 @@ impl Train {
             builder = builder.set("log", self.log.clone());
         }
         let suggested = suggestion(&builder.suggested()?);
+        if self.dry_run && !ranks::is_lead() {
+            return Ok(());
+        }
         if self.dry_run {
             return dry_run::show(builder.build()?, &stop.flag());
         }

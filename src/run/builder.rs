@@ -106,10 +106,12 @@ impl RunBuilder {
         self
     }
 
-    /// The same run on one rank and without a folder, to measure it.
+    /// The same run from its beginning, on one rank and without a folder, to measure it.
     pub(super) fn alone(&self) -> Self {
         Self {
             team: None,
+            // A run that was killed early has no weights yet.
+            saved: None,
             out: None,
             is_certified: false,
             is_quiet: true,
@@ -203,7 +205,7 @@ impl RunBuilder {
 
     fn build_suited(self, purpose: Purpose) -> Result<Run> {
         let (speaks, is_lead) = (self.speaks(), self.is_lead());
-        let certificate = match self.is_certified && self.saved.is_none() {
+        let certificate = match self.is_certified && self.saved.is_none() && is_lead {
             true => Some(self.clone().certify()?),
             false => None,
         };

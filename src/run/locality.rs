@@ -87,7 +87,7 @@ impl RunBuilder {
 
     /// The same run for an experiment: nothing is written or measured.
     fn for_measuring(mut self) -> Self {
-        (self.out, self.is_certified) = (None, false);
+        (self.out, self.team, self.is_certified) = (None, None, false);
         self
     }
 

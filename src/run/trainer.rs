@@ -62,7 +62,11 @@ impl Run {
                 .sum(),
             seconds: started.elapsed().as_secs_f64(),
             seconds_per_epoch,
-            multiply_adds_per_example: cost.multiply_adds_per_example(),
+            // Each of several ranks counts its own.
+            multiply_adds_per_example: match self.team {
+                Some(_) => None,
+                None => cost.multiply_adds_per_example(),
+            },
             processor_joules_per_epoch: cost.energy().processors.map(|joules| joules / trained),
             gpu_joules_per_epoch: cost.energy().gpu.map(|joules| joules / trained),
             peak_memory_mb: memory::peak_mb(),

@@ -46,6 +46,17 @@ fn a_run_goes_on_with_another_number_of_ranks() {
 }
 
 #[test]
+fn a_run_that_was_killed_before_it_saved_begins_again_in_stages() {
+    let folder = tempfile::tempdir().unwrap();
+    let [whole, part] = ["whole", "part"].map(|name| folder.path().join(name));
+    succeeds(&train("2", &whole, &[]));
+    std::fs::create_dir(&part).unwrap();
+    std::fs::copy(whole.join("config.toml"), part.join("config.toml")).unwrap();
+    succeeds(&["resume", str(&part), "--quiet", "--stages", "2"]);
+    assert!(state(&part) == state(&whole));
+}
+
+#[test]
 fn a_run_in_stages_that_is_stopped_ends_with_the_bytes_of_an_undisturbed_one() {
     let folder = tempfile::tempdir().unwrap();
     let [whole, part] = ["whole", "part"].map(|name| folder.path().join(name));
