@@ -19,6 +19,7 @@
 
 mod world;
 
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -46,7 +47,9 @@ pub fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let world = Arc::new(World::of(&communicator));
-    let code = onward::cli::main_on(world.clone());
+    // Unwinding would wait for the other processes, which wait for this one.
+    let ran = catch_unwind(AssertUnwindSafe(|| onward::cli::main_on(world.clone())));
+    let code = ran.unwrap_or(ExitCode::FAILURE);
     if code != ExitCode::SUCCESS && world.ranks() > 1 {
         communicator.abort(1);
     }

@@ -294,6 +294,9 @@ pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
+            if !ranks::is_lead() && error.exit_code() == 0 {
+                return ExitCode::SUCCESS; // rank 0 prints the help
+            }
             ranks::let_the_lead_speak();
             // Help and version are not failures. If printing fails, the pipe is closed.
             let _ = error.print();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::stop::Stop;
 use super::subject::flag;
 use crate::comm::{channels, Comm, Team};
 use crate::error::{Error, Result};
@@ -65,11 +66,14 @@ impl Ranks {
         &self,
         builder: RunBuilder,
         until: Option<usize>,
+        stop: &Stop,
         build: impl Fn(RunBuilder) -> Result<Run> + Sync,
         lead: impl FnOnce(Run) -> Result<()> + Send,
     ) -> Result<()> {
         let follow = |builder: RunBuilder| {
             let mut run = build(builder)?;
+            // A signal reaches all processes; rank 0 decides when the run stops.
+            stop.training_begins();
             let last = until.unwrap_or(usize::MAX).min(run.epochs());
             run.train_until(last, &mut ())
         };
@@ -89,7 +93,11 @@ impl Ranks {
             let builder = builder.clone().team(ranks::team(comm.clone(), &builder)?);
             return match comm.rank() {
                 0 => lead(build(builder)?),
-                _ => follow(builder),
+                _ => match follow(builder) {
+                    // Rank 0 says so, once it has saved.
+                    Err(error) if error.is_stopped() => Ok(()),
+                    followed => followed,
+                },
             };
         }
         let stages = stages.unwrap_or(1);

@@ -94,7 +94,7 @@ impl Train {
         }
         let until = self.report.until();
         self.ranks
-            .train(builder, until, RunBuilder::build, |mut run| {
+            .train(builder, until, &stop, RunBuilder::build, |mut run| {
                 if self.out.is_none() {
                     let name = self.name_of(&run);
                     run.write_to_numbered(&PathBuf::from("runs").join(name))?;
@@ -168,7 +168,8 @@ impl Resume {
         }
         let until = self.report.until();
         let lead = |run| self.go_on(run, &stop);
-        self.ranks.train(builder, until, RunBuilder::resume, lead)
+        self.ranks
+            .train(builder, until, &stop, RunBuilder::resume, lead)
     }
 
     fn go_on(&self, run: Run, stop: &Stop) -> Result<()> {

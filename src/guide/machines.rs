@@ -19,7 +19,8 @@
 //!
 //! Architectures of stacked layers, with any layer, goodness and loss: `progressive` and its
 //! presets. Those whose layers need each other within a step are refused: `recurrent` (each
-//! layer sees the one above), `layer_collaboration`, `trifecta`, and `backprop`. A sampler
+//! layer sees the one above), `layer_collaboration`, `trifecta`, and `backprop`; so is `nlp`,
+//! which draws its negatives from its own prediction. A sampler
 //! that draws from the network's own prediction is refused with several stages, since the
 //! last stage would have to send the prediction back; `--set sampler.negatives=uniform`
 //! draws without it. An architecture of your own can be divided if its `learn` is that of a
@@ -31,8 +32,10 @@
 //! `--replicas P` divides every batch into `P` parts. Each replica learns from its part, and
 //! all of them make the same update from the mean gradient, weighted by examples. Running
 //! means are averaged after every step; batch normalisation normalises each part by itself.
-//! The gradient is that of the whole batch up to rounding, but each replica draws random
-//! numbers of its own, so the bits differ from those of one replica. They are the same in
+//! Where the loss is a mean over examples, the gradient is that of the whole batch up to
+//! rounding; what compares the examples of a batch (`predsim`, `two_thresholds`, `pairs`,
+//! peer and batch normalisation) sees its part alone. Each replica draws random numbers of
+//! its own, so the bits differ from those of one replica. They are the same in
 //! every run, and for any number of stages. `replicas` is a setting of the run. Rules without
 //! a gradient are refused.
 //!
@@ -71,7 +74,7 @@
 //!
 //! A stage takes the time of its layers, `T`. Meanwhile it sends what it passes on: for `V`
 //! views of `B` examples and `N` units, `4·B·(V + 1)·N` bytes, the neutral view for the head
-//! included. A step takes as long as the slowest stage or message. With `P` replicas, `T`
+//! included, and `4·B·N` more for each lower layer that the head reads. A step takes as long as the slowest stage or message. With `P` replicas, `T`
 //! and the message are divided by `P`, and then each rank sends `2·(P − 1)/P` of the bytes of
 //! its parameters.
 //!

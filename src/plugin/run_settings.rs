@@ -100,7 +100,7 @@ crate::settings! {
         /// What is written beside `metrics.jsonl`: `csv` for `metrics.csv`, `tensorboard`
         /// for TensorBoard's event files.
         log: Vec<Log> = Vec::new();
-        /// The equal parts into which every batch is divided among ranks, which average their
+        /// The parts of about one size into which every batch is divided among ranks, which average their
         /// gradients; 1: every batch is learned from as a whole. More than one needs ranks:
         /// the guide `machines`.
         replicas: usize = 1, in 1..=1024;

@@ -136,7 +136,8 @@ pub fn team(comm: Arc<dyn Comm>, builder: &RunBuilder) -> Result<Team> {
 /// own, and returns what `lead` returns. An error of any of them ends all.
 ///
 /// # Errors
-/// The error of the rank that failed first; [`Error::Usage`] if threads cannot be started.
+/// The error of rank 0 or, if that one could not go on without another, of the first other
+/// rank with one of its own; [`Error::Usage`] if threads cannot be started.
 pub fn in_threads<T: Send>(
     mut teams: Vec<Team>,
     lead: impl FnOnce(Team) -> Result<T> + Send,
@@ -428,8 +429,8 @@ impl Hello {
 
 fn not_staged(architecture: &str) -> Error {
     let problem = format!(
-        "the layers of `{architecture}` cannot be on several ranks: they need each other within \
-         a step; choose an architecture of stacked layers, or one stage"
+        "`{architecture}` cannot be divided among ranks, neither in stages nor in replicas; choose \
+         an architecture of stacked layers, or train it on one"
     );
     Error::unfit("stages", problem)
 }

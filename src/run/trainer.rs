@@ -241,7 +241,10 @@ impl Run {
             rates: &self.rates(epoch),
         });
         self.checkpoint(observer)?;
-        self.stop_if_asked()
+        match self.decided(self.decision())?.stops {
+            true => Err(self.stopped()),
+            false => Ok(()),
+        }
     }
 
     /// Refuses means that are not finite. On a GPU, a block does not look at its own
@@ -349,7 +352,9 @@ impl Run {
             .iter()
             .find(|readout| readout.cheap);
         let predict = |batch: &Batch| {
-            self.stop_if_asked()?;
+            if self.is_lead() {
+                self.stop_if_asked()?;
+            }
             let readout = readout.ok_or_else(|| {
                 let problem = "the sampler needs the network's prediction, but the \
                                network has no cheap readout, such as a head";

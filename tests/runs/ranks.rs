@@ -177,7 +177,10 @@ fn what_cannot_be_divided_says_why() {
         .data("digits")
         .set("data.size", 300);
     let of_recurrent = message(recurrent, &[0, 1], 2);
-    assert!(of_recurrent.contains("`recurrent`"), "{of_recurrent}");
+    assert!(
+        of_recurrent.contains("`recurrent` cannot be divided"),
+        "{of_recurrent}"
+    );
 
     let too_many = message(builder().set("batch", 2), &[0, 3], 3);
     assert!(too_many.contains("`replicas` = 3"), "{too_many}");
