@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use candle_core::{DType, Tensor};
 
 use super::evaluate::EVALUATION_BATCH;
-use super::trainer::Tally;
+use super::tally::Tally;
 use super::{device, Run};
 use crate::contract::architecture::Architecture;
 use crate::contract::build_context::BuildContext;

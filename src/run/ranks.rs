@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::checkpoint::Sums;
 use super::patience::Best;
-use super::trainer::Tally;
+use super::tally::Tally;
 use super::{settings, Run, RunBuilder};
 use crate::comm::{Comm, Message, Team};
 use crate::contract::staged::Cost;

@@ -1,18 +1,17 @@
 //! The training loop: batches, steps, events, checkpoints. It does not depend on a rule,
 //! layer or data set.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::checkpoint::Sums;
 use super::cost::Cost;
 use super::device;
 use super::observe::metrics::{self, Metrics};
 use super::observe::{Event, Observer};
 use super::ranks::Decision;
 use super::summary::{Evaluation, Labels, RuleUsed, Summary};
+use super::tally::Tally;
 use super::Run;
 use crate::contract::block::StepReport;
 use crate::contract::net::Readout;
@@ -21,7 +20,6 @@ use crate::error::{Error, Result};
 use crate::flow::batch::Batch;
 use crate::flow::examples::{Augment, Split};
 use crate::flow::random;
-use crate::flow::reading::Reading;
 use crate::flow::step::Step;
 use crate::kernels::memory;
 
@@ -480,85 +478,5 @@ impl Run {
         self.save(folder)?;
         observer.on(&Event::Saved { folder });
         Ok(())
-    }
-}
-
-/// Means of the reports of an epoch.
-#[derive(Clone, Default)]
-pub(super) struct Tally {
-    /// The sum and the number of the reports of each block.
-    sums: BTreeMap<usize, (StepReport, f64)>,
-}
-
-impl Tally {
-    fn add(&mut self, reports: &[(usize, StepReport)]) -> Result<()> {
-        for (block, report) in reports {
-            let (sum, count) = self.sums.entry(*block).or_default();
-            sum.add(report, 1.)?;
-            *count += 1.;
-        }
-        Ok(())
-    }
-
-    /// The means so far.
-    fn means(&self) -> Result<Vec<(usize, StepReport<f64>)>> {
-        let mean = |sums: Sums| {
-            let divided = |value: Option<f64>| value.map(|value| value / sums.count);
-            let report = StepReport {
-                loss: divided(sums.loss),
-                positive: divided(sums.positive),
-                negative: divided(sums.negative),
-            };
-            (sums.block, report)
-        };
-        Ok(self.sums()?.into_iter().map(mean).collect())
-    }
-
-    /// The sums so far, for a checkpoint.
-    pub fn sums(&self) -> Result<Vec<Sums>> {
-        let sums = |(block, (sum, count)): (&usize, &(StepReport, f64))| {
-            let sum = sum.read()?;
-            Ok(Sums {
-                block: *block,
-                loss: sum.loss,
-                positive: sum.positive,
-                negative: sum.negative,
-                count: *count,
-            })
-        };
-        self.sums.iter().map(sums).collect()
-    }
-}
-
-impl Tally {
-    /// Adds the sums of some blocks.
-    pub fn merge(&mut self, sums: Vec<Sums>) -> Result<()> {
-        for (block, (report, count)) in Self::from(sums).sums {
-            let (sum, counted) = self.sums.entry(block).or_default();
-            sum.add(&report, 1.)?;
-            *counted += count;
-        }
-        Ok(())
-    }
-
-    /// Replaces the sums of some blocks.
-    pub fn replace(&mut self, sums: Vec<Sums>) {
-        self.sums.extend(Self::from(sums).sums);
-    }
-}
-
-impl From<Vec<Sums>> for Tally {
-    fn from(sums: Vec<Sums>) -> Self {
-        let of_block = |sums: Sums| {
-            let report = StepReport {
-                loss: sums.loss.map(Reading::from),
-                positive: sums.positive.map(Reading::from),
-                negative: sums.negative.map(Reading::from),
-            };
-            (sums.block, (report, sums.count))
-        };
-        Self {
-            sums: sums.into_iter().map(of_block).collect(),
-        }
     }
 }

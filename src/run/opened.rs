@@ -1,0 +1,77 @@
+//! The file that a run is loaded from, and a model that is mended from the state beside it.
+
+use std::path::{Path, PathBuf};
+
+use super::checkpoint::{self, Saved};
+use super::folder::{Folder, MODEL, STATE, SUMMARY};
+use super::{mixture, summary};
+use crate::error::{notify, Error, Result};
+
+/// The checkpoint to load, and what is wrong with the model.
+pub(super) struct Chosen {
+    path: PathBuf,
+    fault: Option<&'static str>,
+}
+
+impl Chosen {
+    /// The model if only the weights are needed and it is current, otherwise the training
+    /// state.
+    pub fn of(folder: &Path, with_state: bool) -> Self {
+        let (state, model) = (folder.join(STATE), folder.join(MODEL));
+        let header = checkpoint::header_of(&state);
+        // To predict, the model is enough.
+        let is_damaged = header.is_none() && checkpoint::header_of(&model).is_some();
+        let is_current = header.is_some_and(|header| checkpoint::is_of(&model, &header));
+        if !state.is_file() || (is_current || is_damaged) && !with_state {
+            return Self {
+                path: model,
+                fault: None,
+            };
+        }
+        let fault = match (model.is_file(), checkpoint::header_of(&model)) {
+            _ if is_current => None,
+            (false, _) => Some("was missing"),
+            (true, None) => Some("was damaged"),
+            (true, Some(_)) => Some("was not of the same moment as the state"),
+        };
+        Self { path: state, fault }
+    }
+
+    /// Reads the checkpoint; where a model is damaged, the state beside it.
+    pub fn read(self, folder: &Path) -> Result<(Saved, Option<&'static str>)> {
+        let state = folder.join(STATE);
+        match checkpoint::read(&self.path) {
+            Err(_) if self.path != state && state.is_file() => {
+                Ok((checkpoint::read(&state)?, Some("was damaged")))
+            }
+            read => Ok((read?, self.fault)),
+        }
+    }
+}
+
+/// Writes the model again from the training state `saved`, if no other process is writing
+/// there and the state is still the same.
+pub(super) fn mend_model(folder: &Path, fault: &str, saved: &Saved) {
+    let path = folder.join(MODEL);
+    let write = || -> Result<()> {
+        let _lock = Folder::lock(folder)?;
+        if checkpoint::header_of(&folder.join(STATE)).as_ref() != Some(&saved.header) {
+            return Err(Error::run(folder, "has changed"));
+        }
+        let model = saved.tensors.iter().filter_map(|(name, tensor)| {
+            Some((name.strip_prefix("model.")?.to_string(), tensor.clone()))
+        });
+        checkpoint::set_aside(folder, &saved.header);
+        let summary = summary::read(&folder.join(SUMMARY)).ok();
+        let readout = summary.and_then(|summary| mixture::readout_of(&summary));
+        checkpoint::write(&path, &model.collect(), &saved.header.with_readout(readout))
+    };
+    let outcome = match write() {
+        Ok(()) => format!("it was written again from {STATE}"),
+        Err(_) => format!("{STATE} is used instead"),
+    };
+    notify(format_args!(
+        "warning: {}: {fault}; {outcome}",
+        path.display()
+    ));
+}
