@@ -8,7 +8,8 @@ use super::subject::Subject;
 use crate::contract::staged::Cost;
 use crate::error::Result;
 use crate::optim::Algorithm;
-use crate::run::{ranks, RunBuilder};
+use crate::run::ranks::Divisible;
+use crate::run::RunBuilder;
 
 #[derive(Args)]
 pub(super) struct Plan {
@@ -63,8 +64,8 @@ struct Way {
 impl Plan {
     pub(super) fn run(self) -> Result<()> {
         let builder = self.subject.builder()?;
-        let costs = ranks::measured(&builder)?;
-        let report = report(&costs, self.ranks.into(), self.link, moments(&builder)?)?;
+        let network = Divisible::measure(&builder)?;
+        let report = report(&network, self.ranks.into(), self.link, moments(&builder)?)?;
         match self.json {
             true => print_json(&report),
             false => print(&in_words(&report, self.ranks.into())),
@@ -87,12 +88,19 @@ fn moments(builder: &RunBuilder) -> Result<u64> {
     })
 }
 
-fn report(costs: &[Cost], ranks: usize, link: f64, moments: u64) -> Result<Report> {
+fn report(network: &Divisible, ranks: usize, link: f64, moments: u64) -> Result<Report> {
+    let costs = network.levels();
     let alone: f64 = costs.iter().map(|cost| cost.time.as_secs_f64()).sum();
-    let most = ranks.min(costs.len());
-    let stages = (1..=most).filter(|stages| ranks.is_multiple_of(*stages));
-    let ways = stages.map(|stages| way(costs, stages, ranks / stages, link, moments, alone));
-    let mut ways = ways.collect::<Result<Vec<_>>>()?;
+    let (mut ways, mut refused) = (Vec::new(), None);
+    for stages in (1..=ranks).filter(|stages| ranks.is_multiple_of(*stages)) {
+        match network.divide(stages, ranks / stages) {
+            Ok(cuts) => ways.push(way(costs, &cuts, ranks / stages, link, moments)),
+            Err(error) => refused = Some(error),
+        }
+    }
+    if let Some(error) = refused.filter(|_| ways.is_empty()) {
+        return Err(error);
+    }
     ways.sort_by(|a, b| b.speed_up.total_cmp(&a.speed_up));
     let level = |cost: &Cost| Level {
         seconds: cost.time.as_secs_f64(),
@@ -114,15 +122,8 @@ const NUMBER: u64 = 4;
 /// on the next batch, it sends what it passes on; a step takes as long as the slower of the
 /// two, in the slowest stage. Then the replicas of a stage exchange gradients: each sends
 /// `2·(P − 1)/P` of the numbers of its parameters.
-fn way(
-    costs: &[Cost],
-    stages: usize,
-    replicas: usize,
-    link: f64,
-    moments: u64,
-    alone: f64,
-) -> Result<Way> {
-    let cuts = ranks::cut(costs, stages)?;
+fn way(costs: &[Cost], cuts: &[usize], replicas: usize, link: f64, moments: u64) -> Way {
+    let alone: f64 = costs.iter().map(|cost| cost.time.as_secs_f64()).sum();
     let parts = replicas as f64;
     let all: u64 = costs.iter().map(|cost| cost.parameters).sum();
     let (mut seconds, mut bytes_sent, mut memory) = (0f64, 0, 0);
@@ -140,15 +141,15 @@ fn way(
         bytes_sent = bytes_sent.max(passed + exchanged);
         memory = memory.max((all + moments * own) * NUMBER);
     }
-    Ok(Way {
-        stages,
+    Way {
+        stages: cuts.len() - 1,
         replicas,
         layers: cuts.windows(2).map(|ends| [ends[0] + 1, ends[1]]).collect(),
         seconds,
         speed_up: alone / seconds,
         bytes_sent,
         memory_mb: memory as f64 / 1e6,
-    })
+    }
 }
 
 fn in_words(report: &Report, ranks: usize) -> String {
@@ -224,27 +225,25 @@ mod tests {
     }
 
     #[test]
-    fn the_slowest_stage_or_its_message_sets_the_pace() -> Result<()> {
-        let fast = way(&levels(&[10, 10, 20]), 2, 1, 1e12, 1, 0.04)?;
+    fn the_slowest_stage_or_its_message_sets_the_pace() {
+        let fast = way(&levels(&[10, 10, 20]), &[0, 2, 3], 1, 1e12, 1);
         assert_eq!(fast.layers, [[1, 2], [3, 3]]);
         assert!((fast.speed_up - 2.).abs() < 1e-9, "{}", fast.speed_up);
         // 1 MB at 100 Mbit/s takes 80 ms.
-        let slow = way(&levels(&[10, 10, 20]), 2, 1, 1e8, 1, 0.04)?;
+        let slow = way(&levels(&[10, 10, 20]), &[0, 2, 3], 1, 1e8, 1);
         assert!((slow.seconds - 0.08).abs() < 1e-9, "{}", slow.seconds);
-        Ok(())
     }
 
     #[test]
-    fn replicas_exchange_their_gradients() -> Result<()> {
+    fn replicas_exchange_their_gradients() {
         // Two replicas of 3 million parameters: each sends 12 MB, at 1 Gbit/s in 96 ms.
-        let way = way(&levels(&[10, 10, 20]), 1, 2, 1e9, 1, 0.04)?;
+        let way = way(&levels(&[10, 10, 20]), &[0, 3], 2, 1e9, 1);
         assert!(
             (way.seconds - (0.02 + 0.096)).abs() < 1e-9,
             "{}",
             way.seconds
         );
         assert_eq!(way.bytes_sent, 12_000_000);
-        Ok(())
     }
 
     #[test]

@@ -10,7 +10,8 @@ use super::stop::Stop;
 use super::subject::flag;
 use crate::comm::{channels, Comm, Team};
 use crate::error::{Error, Result};
-use crate::run::{ranks, Run, RunBuilder};
+use crate::run::ranks::{self, Divisible};
+use crate::run::{Run, RunBuilder};
 
 /// The other processes of this program, if it was started as several.
 static WORLD: OnceLock<Arc<dyn Comm>> = OnceLock::new();
@@ -104,7 +105,7 @@ impl Ranks {
         if stages * replicas == 1 {
             return lead(build(builder)?);
         }
-        let cuts = ranks::cut(&ranks::measured(&builder)?, stages)?;
+        let cuts = Divisible::measure(&builder)?.divide(stages, replicas)?;
         let teams = channels(stages * replicas).into_iter();
         let teams: Result<Vec<Team>> = teams.map(|comm| Team::new(comm, cuts.clone())).collect();
         ranks::in_threads(

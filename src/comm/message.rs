@@ -93,6 +93,15 @@ impl Message {
         Ok(Some(Input::new(parts, batch, views, &shape)?))
     }
 
+    /// The bytes of the tensors.
+    pub fn size(&self) -> u64 {
+        let bytes = |tensor: &Tensor| tensor.elem_count() * tensor.dtype().size_in_bytes();
+        self.tensors
+            .values()
+            .map(|tensor| bytes(tensor) as u64)
+            .sum()
+    }
+
     /// The message as bytes.
     ///
     /// # Errors
@@ -107,7 +116,7 @@ impl Message {
     /// The message that these bytes are.
     ///
     /// # Errors
-    /// [`Error::Usage`] if they are none: the ranks run different programs.
+    /// [`Error::Usage`] if they are no message, since the ranks run different programs.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let read = safetensors::SafeTensors::read_metadata(bytes);
         let (_, metadata) = read.map_err(|error| garbled(error.to_string()))?;

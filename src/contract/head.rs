@@ -248,6 +248,11 @@ impl Head {
         }
     }
 
+    /// Whether it is in closed form.
+    pub(crate) fn is_solved(&self) -> bool {
+        matches!(self.map, Map::Ridge(_))
+    }
+
     /// Whether the head learns at this step.
     pub fn is_learning(&self, step: &Step) -> bool {
         self.optimiser.span().contains(step)

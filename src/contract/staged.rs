@@ -34,7 +34,14 @@ pub trait Staged {
     /// Errors of the parts.
     fn epoch_ended(&mut self, step: &Step) -> Result<()>;
 
-    /// One step of all levels, one after the other, with what each has cost.
+    /// Refuses replicas where the mean of their gradients is not all that they learn from.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`](crate::Error::Unfit) with the reason.
+    fn check_replicas(&self) -> Result<()>;
+
+    /// One step of all levels, one after the other, with what each has cost. A sampler that
+    /// asks for the network's prediction gets one in which all classes are alike.
     ///
     /// # Errors
     /// As [`Architecture::learn`](crate::Architecture::learn).
@@ -43,7 +50,17 @@ pub trait Staged {
         batch: &Batch,
         sampler: &dyn NegativeSampler,
         step: &Step,
-    ) -> Result<Vec<Cost>>;
+    ) -> Result<Measured>;
+}
+
+/// What a step costs, level by level.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Measured {
+    /// The levels, from the input on.
+    pub levels: Vec<Cost>,
+    /// Whether the sampler asks for the network's prediction. There can be one stage only
+    /// then: the last one would have to send the prediction back.
+    pub needs_prediction: bool,
 }
 
 /// What a step of one level costs.
@@ -51,7 +68,7 @@ pub trait Staged {
 pub struct Cost {
     /// The time of the level in a step: forward passes, update, its part of the head.
     pub time: Duration,
-    /// The bytes that it passes on.
+    /// The bytes of the message to a stage that begins above it; 0 for the last level.
     pub bytes: u64,
     /// The numbers of its variables that learn.
     pub parameters: u64,

@@ -201,12 +201,9 @@ impl Vars {
         self.entries(|role| role == VarRole::State)
     }
 
-    /// The variables that gradients do not change and that are floating-point numbers, such
-    /// as running means.
-    pub(crate) fn statistics(&self) -> Vec<(String, Var)> {
-        let mut found = self.entries(|role| role != VarRole::Learned);
-        found.retain(|(_, var)| var.dtype().is_float());
-        found
+    /// The variables of the model that gradients do not change; see [`Vars::buffer`].
+    pub(crate) fn buffers(&self) -> Vec<(String, Var)> {
+        self.entries(|role| role == VarRole::Buffer)
     }
 
     fn entries(&self, keep: impl Fn(VarRole) -> bool) -> Vec<(String, Var)> {

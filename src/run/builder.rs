@@ -33,8 +33,9 @@ pub struct RunBuilder {
     given: Option<DataSet>,
     pub(super) is_certified: bool,
     pub(super) team: Option<Team>,
-    /// Whether nothing is said about the settings.
-    pub(super) is_quiet: bool,
+    /// Whether the run is built only to be measured: nothing is said about its settings, and
+    /// its weights do not matter.
+    is_to_measure: bool,
     stop: Arc<AtomicBool>,
 }
 
@@ -108,14 +109,14 @@ impl RunBuilder {
     }
 
     /// The same run from its beginning, on one rank and without a folder, to measure it.
-    pub(super) fn alone(&self) -> Self {
+    pub(super) fn to_measure(&self) -> Self {
         Self {
             team: None,
             // A run that was killed early has no weights yet.
             saved: None,
             out: None,
             is_certified: false,
-            is_quiet: true,
+            is_to_measure: true,
             ..self.clone()
         }
     }
@@ -222,7 +223,8 @@ impl RunBuilder {
             _ => self.resolved()?,
         };
         config = located(config);
-        let init = config.run.init.clone().filter(|_| saved.is_none());
+        let init = config.run.init.clone();
+        let init = init.filter(|_| saved.is_none() && !self.is_to_measure);
         let tokenizer = match (&self.saved, &saved) {
             (Some(folder), Some(saved)) => checkpoint::tokenizer(folder, &saved.header)?,
             _ => None,
@@ -263,11 +265,11 @@ impl RunBuilder {
         }
         run.origin = self.saved;
         run.certificate = certificate;
-        if let Some(out) = self.out.filter(|_| is_lead) {
-            run.folder = Some(Folder::create(&out)?);
-        }
         if let Some(team) = self.team {
             run.join(team)?;
+        }
+        if let Some(out) = self.out.filter(|_| is_lead) {
+            run.folder = Some(Folder::create(&out)?);
         }
         Ok(run)
     }
@@ -278,7 +280,7 @@ impl RunBuilder {
 
     /// Whether this rank says what was found about the settings.
     fn speaks(&self) -> bool {
-        self.is_lead() && !self.is_quiet
+        self.is_lead() && !self.is_to_measure
     }
 
     /// The configuration of an opened run. Its `config.toml` must have the settings of
@@ -427,7 +429,7 @@ impl Run {
             given: None,
             is_certified: false,
             team: None,
-            is_quiet: false,
+            is_to_measure: false,
             stop: Arc::default(),
         }
     }

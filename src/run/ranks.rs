@@ -10,18 +10,18 @@ use rand::Rng;
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint::Sums;
-use super::patience::Best;
 use super::tally::Tally;
 use super::{settings, Run, RunBuilder};
 use crate::comm::{Comm, Message, Team};
-use crate::contract::staged::Cost;
+use crate::contract::staged::{Cost, Measured, Staged};
 use crate::error::{Error, Result};
 use crate::flow::random;
 use crate::flow::step::Step;
 use crate::optim::Optimiser;
+use crate::wiring::stack::no_prediction_below;
 
 /// The steps that are measured to place the levels. The first ones are slower.
-const STEPS: usize = 4;
+const STEPS: u64 = 4;
 
 /// What has to be the same on all ranks.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -33,34 +33,64 @@ struct Hello {
     step: u64,
 }
 
-/// What rank 0 decides after an epoch or a step.
+/// What rank 0 decides after a step or an epoch.
 #[derive(Clone, Copy, Default, Serialize, Deserialize)]
 pub(super) struct Decision {
-    /// Whether the run stops here.
+    /// Whether the run was asked to stop.
     pub stops: bool,
-    /// The best evaluation so far, with `patience`.
-    pub best: Option<Best>,
+    /// Whether `patience` has run out.
+    pub has_stalled: bool,
 }
 
-/// What a step of each level costs, measured in some steps of a run that is then dropped.
-///
-/// # Errors
-/// [`Error::Unfit`] if the architecture cannot be divided; as [`RunBuilder::build`].
-pub fn measured(builder: &RunBuilder) -> Result<Vec<Cost>> {
-    let mut run = builder.alone().build()?;
-    let costs = rayon::scope(|_| run.measured_steps())?;
-    let mut costs = costs.into_iter();
-    let mut best = costs.next().unwrap_or_default();
-    for step in costs {
-        for (best, cost) in best.iter_mut().zip(step) {
-            best.time = best.time.min(cost.time);
-        }
+/// A network that can be divided among ranks: what each level costs, and how far it can be
+/// divided.
+pub struct Divisible {
+    measured: Measured,
+    most_replicas: usize,
+}
+
+impl Divisible {
+    /// Builds a run, measures some of its steps, and drops it.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`] if the architecture cannot be divided; [`Error::Setting`] if its
+    /// batches cannot be divided among its `replicas`; as [`RunBuilder::build`].
+    pub fn measure(builder: &RunBuilder) -> Result<Self> {
+        let mut run = builder.to_measure().build()?;
+        run.check_replicas(run.config.run.replicas)?;
+        let averages = run.staged()?.check_replicas().is_ok();
+        Ok(Self {
+            most_replicas: if averages { run.most_replicas() } else { 1 },
+            measured: rayon::scope(|_| run.measured())?,
+        })
     }
-    Ok(best)
+
+    /// What each level costs.
+    pub fn levels(&self) -> &[Cost] {
+        &self.measured.levels
+    }
+
+    /// The first level of each stage, and the number of levels: what [`Team::new`] takes.
+    ///
+    /// # Errors
+    /// As [`cut`]; [`Error::Unfit`] if there can be one stage only; [`Error::Setting`] for
+    /// more replicas than there can be.
+    pub fn divide(&self, stages: usize, replicas: usize) -> Result<Vec<usize>> {
+        if stages > 1 && self.measured.needs_prediction {
+            return Err(no_prediction_below());
+        }
+        if replicas > self.most_replicas {
+            return Err(of_replicas(
+                replicas,
+                format!("at most {}", self.most_replicas),
+            ));
+        }
+        cut(self.levels(), stages)
+    }
 }
 
-/// Divides levels among stages so that the slowest stage is as fast as it can be. Returns the
-/// first level of each stage, and the number of levels: what [`Team::new`] takes.
+/// Divides levels among stages so that the slowest stage is as fast as it can be. Returns
+/// the first level of each stage, and the number of levels.
 ///
 /// # Errors
 /// [`Error::Usage`] if there are more stages than levels.
@@ -71,8 +101,11 @@ pub fn measured(builder: &RunBuilder) -> Result<Vec<Cost>> {
 /// use onward_core::contract::staged::Cost;
 /// use onward_core::run::ranks::cut;
 ///
-/// let level = |milliseconds| Cost { time: Duration::from_millis(milliseconds), ..Cost::default() };
-/// assert_eq!(cut(&[level(2), level(3), level(5)], 2)?, [0, 2, 3]);
+/// let levels = [2, 3, 5].map(|time| Cost {
+///     time: Duration::from_millis(time),
+///     ..Cost::default()
+/// });
+/// assert_eq!(cut(&levels, 2)?, [0, 2, 3]);
 /// # Ok::<(), onward_core::Error>(())
 /// ```
 pub fn cut(costs: &[Cost], stages: usize) -> Result<Vec<usize>> {
@@ -107,22 +140,18 @@ pub fn cut(costs: &[Cost], stages: usize) -> Result<Vec<usize>> {
 /// levels are divided.
 ///
 /// # Errors
-/// As [`measured`] and [`cut`]; [`Error::Setting`] if the ranks are not a multiple of
-/// `replicas`; errors of the connection.
+/// As [`Divisible::measure`] and [`Divisible::divide`]; [`Error::Setting`] if the ranks are
+/// not a multiple of `replicas`; errors of the connection.
 pub fn team(comm: Arc<dyn Comm>, builder: &RunBuilder) -> Result<Team> {
     let (ranks, replicas) = (comm.ranks(), builder.config()?.run.replicas);
     if !ranks.is_multiple_of(replicas) {
         let expected = format!("a divisor of the number of ranks, {ranks}");
-        return Err(Error::setting(
-            "replicas",
-            replicas,
-            "the settings",
-            expected,
-        ));
+        return Err(of_replicas(replicas, expected));
     }
     let mut message = Message::default();
     if comm.rank() == 0 {
-        message.put("cuts", &cut(&measured(builder)?, ranks / replicas)?);
+        let cuts = Divisible::measure(builder)?.divide(ranks / replicas, replicas)?;
+        message.put("cuts", &cuts);
         for rank in 1..ranks {
             comm.send(rank, message.to_bytes()?)?;
         }
@@ -216,59 +245,51 @@ impl Run {
             (None, replicas) if replicas > 1 => {
                 let expected = "1 on a single rank; `onward train` and `mpirun` divide the batch \
                                 among several, from Rust `run::ranks`";
-                Err(Error::setting(
-                    "replicas",
-                    replicas,
-                    "the settings",
-                    expected,
-                ))
+                Err(of_replicas(replicas, expected))
             }
             _ => Ok(()),
         }
     }
 
-    /// Refuses a batch that cannot be divided among the replicas.
-    fn check_replicas(&self, team: &Team) -> Result<()> {
-        let (replicas, settings) = (team.replicas(), &self.config.run);
-        if settings.replicas != replicas {
-            let expected = format!("{replicas}, as the ranks are divided");
-            let found = settings.replicas;
-            return Err(Error::setting("replicas", found, "the settings", expected));
-        }
+    /// The number of replicas that the smallest batch of an epoch is enough for.
+    fn most_replicas(&self) -> usize {
         let examples = self.data.train.len();
-        let batch = settings.batch.min(examples);
+        let batch = self.config.run.batch.min(examples).max(1);
         let last = match examples % batch {
             0 => batch,
             rest => rest,
         };
-        let least = self.sampler.smallest_batch().max(1);
-        match last / replicas < least {
+        (last / self.sampler.smallest_batch().max(1)).max(1)
+    }
+
+    /// Refuses a batch that cannot be divided among so many replicas.
+    fn check_replicas(&self, replicas: usize) -> Result<()> {
+        let most = self.most_replicas();
+        match replicas > most {
             false => Ok(()),
             true => {
-                let expected = format!(
-                    "at most {}: the last batch has {last} examples, and each replica needs \
-                     {least}",
-                    (last / least).max(1)
-                );
-                Err(Error::setting(
-                    "replicas",
-                    replicas,
-                    "the settings",
-                    expected,
-                ))
+                let expected = format!("at most {most}, for the last batch of an epoch");
+                Err(of_replicas(replicas, expected))
             }
         }
     }
 
+    /// The levels of the network.
+    fn staged(&mut self) -> Result<&mut dyn Staged> {
+        let architecture = &self.config.architecture;
+        let staged = self.architecture.staged();
+        staged.ok_or_else(|| not_staged(architecture))
+    }
+
     /// Takes the place among the ranks, and checks that all of them train the same run.
     pub(super) fn join(&mut self, team: Team) -> Result<()> {
-        let name = self.config.architecture.clone();
-        self.check_replicas(&team)?;
-        let staged = self
-            .architecture
-            .staged()
-            .ok_or_else(|| not_staged(&name))?;
-        staged.join(team.clone())?;
+        let (replicas, wanted) = (team.replicas(), self.config.run.replicas);
+        if replicas != wanted {
+            let expected = format!("{replicas}, as the ranks are divided");
+            return Err(of_replicas(wanted, expected));
+        }
+        self.check_replicas(replicas)?;
+        self.staged()?.join(team.clone())?;
         if team.replica() > 0 {
             self.tally = Tally::default(); // that of a stopped epoch is kept by the first one
         }
@@ -293,23 +314,27 @@ impl Run {
         Ok(())
     }
 
-    fn measured_steps(&mut self) -> Result<Vec<Vec<Cost>>> {
-        let steps = (0..STEPS).map(|index| {
-            let size = self.config.run.batch.min(self.data.train.len());
-            let indices: Vec<usize> = (0..size).collect();
-            let batch = self.prepare(&self.data.train.batch(&indices, None)?)?;
-            let (name, step) = (self.config.architecture.clone(), self.step_of(0));
-            let step = Step {
-                index: index as u64,
-                ..step
-            };
-            let staged = self
-                .architecture
-                .staged()
-                .ok_or_else(|| not_staged(&name))?;
-            staged.measure(&batch, &*self.sampler, &step)
-        });
-        steps.collect()
+    /// The shortest times of some steps.
+    fn measured(&mut self) -> Result<Measured> {
+        let size = self.config.run.batch.min(self.data.train.len());
+        let indices: Vec<usize> = (0..size).collect();
+        let batch = self.prepare(&self.data.train.batch(&indices, None)?)?;
+        let mut best = Measured::default();
+        for index in 0..STEPS {
+            let first = self.step_of(0);
+            let step = Step { index, ..first };
+            let staged = self.architecture.staged();
+            let staged = staged.ok_or_else(|| not_staged(&self.config.architecture))?;
+            let measured = staged.measure(&batch, &*self.sampler, &step)?;
+            if index == 0 {
+                best = measured;
+                continue;
+            }
+            for (best, cost) in best.levels.iter_mut().zip(measured.levels) {
+                best.time = best.time.min(cost.time);
+            }
+        }
+        Ok(best)
     }
 
     /// What rank 0 decides, for all ranks.
@@ -329,21 +354,22 @@ impl Run {
             return Ok(self.tally.clone());
         };
         if !team.is_lead() {
+            // Said here, since a message has no numbers that are not finite.
+            self.check(&self.tally.means()?)?;
             team.send_to_lead(&self.own_state(&team)?)?;
             return Ok(self.tally.clone());
         }
         let mut tally = self.tally.clone();
         for (index, message) in team.receive_from_all()?.into_iter().enumerate() {
             let levels = team.levels_of((index + 1) % team.stages());
-            // Replicas have the same variables.
-            if index + 1 < team.stages() {
-                self.take(&message.tensors.clone().into_iter().collect())?;
-            }
             let sums: Vec<Sums> = message.note("sums")?.unwrap_or_default();
             let own = sums.into_iter().filter(|sums| levels.contains(&sums.block));
-            match index + 1 < team.stages() {
-                true => tally.replace(own.collect()),
-                false => tally.merge(own.collect())?,
+            if index + 1 < team.stages() {
+                tally.replace(own.collect());
+                self.take(&message.tensors.into_iter().collect())?;
+            } else {
+                // Another replica, with the same variables.
+                tally.merge(own.collect())?;
             }
         }
         Ok(tally)
@@ -425,6 +451,10 @@ impl Hello {
         };
         Err(Error::usage(format!("rank {rank}"), problem))
     }
+}
+
+fn of_replicas(replicas: usize, expected: impl Into<String>) -> Error {
+    Error::setting("replicas", replicas, "the settings", expected)
 }
 
 fn not_staged(architecture: &str) -> Error {

@@ -21,6 +21,7 @@ use crate::flow::batch::Batch;
 use crate::flow::examples::{Augment, Split};
 use crate::flow::random;
 use crate::flow::step::Step;
+use crate::kernels::energy::Energy;
 use crate::kernels::memory;
 
 /// The time between two looks at the means of an epoch.
@@ -42,6 +43,11 @@ impl Run {
             true => cost.seconds / trained,
             false => self.recorded_seconds(),
         };
+        // Each of several ranks counts its own.
+        let (multiply_adds_per_example, energy) = match self.team {
+            Some(_) => (None, Energy::default()),
+            None => (cost.multiply_adds_per_example(), cost.energy()),
+        };
         let summary = Summary {
             architecture: self.config.architecture.clone(),
             data: settings
@@ -60,13 +66,9 @@ impl Run {
                 .sum(),
             seconds: started.elapsed().as_secs_f64(),
             seconds_per_epoch,
-            // Each of several ranks counts its own.
-            multiply_adds_per_example: match self.team {
-                Some(_) => None,
-                None => cost.multiply_adds_per_example(),
-            },
-            processor_joules_per_epoch: cost.energy().processors.map(|joules| joules / trained),
-            gpu_joules_per_epoch: cost.energy().gpu.map(|joules| joules / trained),
+            multiply_adds_per_example,
+            processor_joules_per_epoch: energy.processors.map(|joules| joules / trained),
+            gpu_joules_per_epoch: energy.gpu.map(|joules| joules / trained),
             peak_memory_mb: memory::peak_mb(),
             threads: rayon::current_num_threads(),
             device: device::describe(&self.device),
@@ -117,21 +119,22 @@ impl Run {
             });
             let mut cost = Cost::new(&self.device);
             self.stored = self.data.train.on_device(&self.device)?;
-            // The same on all ranks, before rank 0 evaluates.
-            let goes_on = self.epoch < last.min(epochs) && !self.has_stalled();
+            // The same on all ranks, until rank 0 evaluates.
+            let mut goes_on = self.epoch < last.min(epochs) && !self.has_stalled();
             if self.is_lead() {
                 self.catch_up()?;
             }
-            if goes_on {
-                self.best = self.decided(self.decision())?.best;
-            }
             let had_stalled = self.has_stalled();
-            while self.epoch < last.min(epochs) && !self.has_stalled() {
+            if goes_on {
+                goes_on = !self.decided(self.decision())?.has_stalled;
+            }
+            while goes_on {
                 self.train_epoch(self.epoch, &mut cost, observer)?;
                 if self.is_lead() {
                     self.evaluate_epoch(observer)?;
                 }
-                self.best = self.decided(self.decision())?.best;
+                let has_stalled = self.decided(self.decision())?.has_stalled;
+                goes_on = self.epoch < last.min(epochs) && !has_stalled;
             }
             if self.has_stalled() && !had_stalled {
                 self.checkpoint(observer)?; // so that a resumed run knows
@@ -247,7 +250,7 @@ impl Run {
 
     /// Refuses means that are not finite. On a GPU, a block does not look at its own
     /// loss.
-    fn check(&self, means: &[(usize, StepReport<f64>)]) -> Result<()> {
+    pub(super) fn check(&self, means: &[(usize, StepReport<f64>)]) -> Result<()> {
         for (block, report) in means {
             let values = [
                 ("loss", report.loss),
@@ -350,8 +353,11 @@ impl Run {
             .iter()
             .find(|readout| readout.cheap);
         let predict = |batch: &Batch| {
-            if self.is_lead() {
-                self.stop_if_asked()?;
+            self.stop_if_asked()?;
+            if !self.is_lead() {
+                let problem = "the sampler asks for the network's prediction before an epoch, \
+                               which only rank 0 has; use one replica";
+                return Err(Error::unfit("sampler", problem));
             }
             let readout = readout.ok_or_else(|| {
                 let problem = "the sampler needs the network's prediction, but the \
@@ -458,7 +464,7 @@ impl Run {
     fn decision(&self) -> Decision {
         Decision {
             stops: self.is_stopped(),
-            best: self.best,
+            has_stalled: self.has_stalled(),
         }
     }
 

@@ -88,20 +88,9 @@ fn a_run_in_stages_that_is_stopped_ends_with_the_bytes_of_an_undisturbed_one() {
 
 #[test]
 fn a_plan_says_what_more_ranks_would_give() {
-    let plan = succeeds(&[
-        "plan",
-        "progressive",
-        "--set",
-        "hidden=[30,20,20]",
-        "--set",
-        "data.size=600",
-        "--set",
-        "sampler.negatives=uniform",
-        "--ranks",
-        "4",
-        "--link",
-        "10Gbit",
-    ]);
+    let more = ["3", "--ranks", "4", "--link", "10Gbit"];
+    let settings = &NET[2..]; // without --quiet
+    let plan = succeeds(&[&["plan", "progressive"], settings, &more].concat());
     for wanted in ["stages", "layers", "expected", "4"] {
         assert!(plan.contains(wanted), "{wanted}: {plan}");
     }

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use onward::candle_core;
 use onward::comm::{channels, Team};
-use onward::run::ranks;
+use onward::run::ranks::{self, Divisible};
 use onward::{Result, Run, RunBuilder};
 
 fn plain() -> RunBuilder {
@@ -92,13 +93,10 @@ fn stages_give_the_bits_of_one_rank() -> Result<()> {
 
 /// The numbers of a model.
 fn model(run: &Path) -> Result<BTreeMap<String, Vec<f64>>> {
-    let tensors = onward::candle_core::safetensors::load(
-        run.join("model.safetensors"),
-        &onward::candle_core::Device::Cpu,
-    )?;
-    let flat = |tensor: onward::candle_core::Tensor| -> Result<Vec<f64>> {
-        Ok(tensor.flatten_all()?.to_vec1()?)
-    };
+    let path = run.join("model.safetensors");
+    let tensors = candle_core::safetensors::load(path, &candle_core::Device::Cpu)?;
+    let flat =
+        |tensor: candle_core::Tensor| -> Result<Vec<f64>> { Ok(tensor.flatten_all()?.to_vec1()?) };
     tensors
         .into_iter()
         .map(|(name, tensor)| Ok((name, flat(tensor)?)))
@@ -195,9 +193,85 @@ fn what_cannot_be_divided_says_why() {
     let alone = alone.unwrap_err().to_string();
     assert!(alone.contains("1 on a single rank"), "{alone}");
 
-    let costs = ranks::measured(&builder()).unwrap();
-    let stages = ranks::cut(&costs, 4).unwrap_err().to_string();
-    assert!(stages.contains("1 to 3"), "{stages}");
+    let solved = message(
+        plain()
+            .set("head_rule", "ridge")
+            .set("sampler.negatives", "uniform"),
+        &[0, 3],
+        2,
+    );
+    assert!(solved.contains("head_rule = ridge"), "{solved}");
+
+    assert!(!out.exists(), "a refused run leaves a folder");
+}
+
+#[test]
+fn what_cannot_be_divided_is_known_before_ranks_start() {
+    let refusal = |builder: RunBuilder, stages, replicas| {
+        let network = Divisible::measure(&builder)?;
+        network.divide(stages, replicas)
+    };
+    let message = |builder, stages, replicas| {
+        let refusal: Result<Vec<usize>> = refusal(builder, stages, replicas);
+        refusal.unwrap_err().to_string()
+    };
+    let too_many = message(builder(), 4, 1);
+    assert!(too_many.contains("1 to 3"), "{too_many}");
+    let hard = builder().set("sampler.negatives", "hard");
+    let of_hard = message(hard.clone(), 2, 1);
+    assert!(of_hard.contains("sampler.negatives=uniform"), "{of_hard}");
+    // One stage has the prediction.
+    assert_eq!(refusal(hard, 1, 2).unwrap(), [0, 3]);
+    let of_replicas = message(builder().set("batch", 2), 1, 3);
+    assert!(of_replicas.contains("at most 2"), "{of_replicas}");
+    let solved = builder().set("head_rule", "ridge");
+    assert!(message(solved, 1, 2).contains("at most 1"));
+}
+
+/// The mean of seven equal numbers, as of PEPITA's fixed projection, may be another number.
+#[test]
+fn what_never_changes_is_the_same_with_replicas() -> Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let builder = Run::builder("progressive")
+        .preset("pepita")
+        .data("digits")
+        .set("data.size", 300)
+        .set("hidden", vec![16])
+        .set("epochs", 1);
+    builder
+        .clone()
+        .out(folder.join("one"))
+        .build()?
+        .fit(&mut ())?;
+    train_on(&builder, &[0, 1], 7, &folder.join("seven"))?;
+    let bits = |run: &str| -> Result<Vec<u32>> {
+        let path = folder.join(run).join("model.safetensors");
+        let model = candle_core::safetensors::load(path, &candle_core::Device::Cpu)?;
+        let fixed = model
+            .into_iter()
+            .find(|(name, _)| name.ends_with("projection"));
+        let (_, fixed) = fixed.expect("a projection of the error");
+        let values = fixed.flatten_all()?.to_vec1::<f32>()?;
+        Ok(values.into_iter().map(f32::to_bits).collect())
+    };
+    assert_eq!(bits("seven")?, bits("one")?);
+    Ok(())
+}
+
+#[test]
+fn a_run_goes_on_in_stages_when_what_it_began_with_is_gone() -> Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    builder().out(at("first")).build()?.fit(&mut ())?;
+    let next = builder()
+        .set("init", at("first").to_str().unwrap())
+        .set("epochs", 3);
+    next.out(at("next")).build()?.train_until(1, &mut ())?;
+    std::fs::remove_dir_all(at("first")).unwrap();
+    let opened = Run::open(at("next"))?;
+    assert_eq!(Divisible::measure(&opened)?.divide(3, 1)?, [0, 1, 2, 3]);
+    Ok(())
 }
 
 #[test]

@@ -11,8 +11,8 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 pub use self::readout::no_hypotheses;
-use self::readout::no_prediction;
-use self::stages::{no_prediction_below, Passing, Way};
+pub(crate) use self::stages::no_prediction_below;
+use self::stages::{Passing, Way};
 use crate::comm::Team;
 use crate::contract::block::{Block, StepReport};
 use crate::contract::build_context::BuildContext;
@@ -239,20 +239,26 @@ impl Stack {
             None => self.neutral(batch, sampler, step)?,
         };
         self.pass_neutral(&mut passing, levels.clone(), step)?;
-        let log = match (self.above(), &passing.labels) {
-            (None, Some(_)) => Some(self.log_probabilities(&passing)?),
-            _ => None,
+        let read = match self.above() {
+            Some(_) => None,
+            None => self.read_head(&passing)?,
         };
         if self.below().is_none() {
-            passing.views = self.views(batch, sampler, log.as_ref(), step)?;
+            let prediction = match (&read, self.above()) {
+                (Some((_, log)), _) => Prediction::of(log.clone()),
+                (None, Some(_)) => Prediction::new(|| Err(no_prediction_below())),
+                (None, None) => Prediction::new(|| self.prediction(batch, sampler, step)),
+            };
+            passing.views = self.views(batch, sampler, &prediction, step)?;
         }
         self.count_rows(&passing);
-        let reports = self.learn_levels(&mut passing, levels, &step.pass(1))?;
+        let before = self.buffers_before(step)?;
+        let reports = self.learn_levels(&mut passing, levels.clone(), &step.pass(1))?;
         match self.above() {
-            Some(team) => self.send(&passing, team, step)?,
-            None => self.learn_head(&passing, log.as_ref(), step)?,
+            Some(team) => team.send_up(&self.message(&passing, levels.end, step)?)?,
+            None => self.learn_head(&passing, read.as_ref(), step)?,
         }
-        self.average_statistics()?;
+        self.average_buffers(&before, step)?;
         Ok(reports)
     }
 
@@ -292,9 +298,14 @@ impl Stack {
         }
     }
 
-    fn log_probabilities(&self, passing: &Passing) -> Result<Tensor> {
-        let head = self.net.heads.first().ok_or_else(no_prediction)?;
-        head.log_probabilities(&Input::beside(&passing.features)?)
+    /// The features of the head and its log-probabilities, if it learns at this step.
+    fn read_head(&self, passing: &Passing) -> Result<Option<(Input, Tensor)>> {
+        let (Some(head), Some(_)) = (self.net.heads.first(), &passing.labels) else {
+            return Ok(None);
+        };
+        let features = Input::beside(&passing.features)?;
+        let log = head.log_probabilities(&features)?;
+        Ok(Some((features, log)))
     }
 
     /// The views to learn from. None are needed in epochs in which only the head learns.
@@ -302,28 +313,27 @@ impl Stack {
         &self,
         batch: &Batch,
         sampler: &dyn NegativeSampler,
-        log: Option<&Tensor>,
+        prediction: &Prediction<'_>,
         step: &Step,
     ) -> Result<Option<(Way, Targets)>> {
         if self.learning(step) == 0 {
             return Ok(None);
         }
-        let prediction = match (log, self.above()) {
-            (Some(log), _) => Prediction::of(log.clone()),
-            (None, Some(_)) => Prediction::new(|| Err(no_prediction_below())),
-            (None, None) => Prediction::new(|| self.prediction(batch, sampler, step)),
-        };
-        let views = sampler.views(batch, &prediction, step)?;
+        let views = sampler.views(batch, prediction, step)?;
         let input = views.input.normalised(self.normalise)?;
         Ok(Some((input.into(), views.targets)))
     }
 
-    fn learn_head(&mut self, passing: &Passing, log: Option<&Tensor>, step: &Step) -> Result<()> {
-        if let (Some(head), Some(log), Some(labels)) =
-            (self.net.heads.first_mut(), log, &passing.labels)
+    fn learn_head(
+        &mut self,
+        passing: &Passing,
+        read: Option<&(Input, Tensor)>,
+        step: &Step,
+    ) -> Result<()> {
+        if let (Some(head), Some((features, log)), Some(labels)) =
+            (self.net.heads.first_mut(), read, &passing.labels)
         {
-            let features = Input::beside(&passing.features)?;
-            head.learn(&features, log, labels, step)?;
+            head.learn(features, log, labels, step)?;
         }
         Ok(())
     }

@@ -253,7 +253,7 @@ fn not_yet() -> Error {
     Error::unfit("stacked layers", problem)
 }
 
-pub(super) fn no_prediction() -> Error {
+fn no_prediction() -> Error {
     let problem = "the network's prediction is needed, but the network has no head and \
                    no goodness with a column per class; add a head (`head = true`)";
     Error::unfit("stacked layers", problem)

@@ -1,17 +1,19 @@
 //! A stack whose levels are on several ranks.
 
+use std::cell::Cell;
 use std::ops::Range;
 use std::time::Instant;
 
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Tensor, Var};
 
 use super::{Kept, Stack};
 use crate::comm::{Message, Team};
 use crate::contract::block::Block;
 use crate::contract::head::Head;
+use crate::contract::prediction::Prediction;
 use crate::contract::rule::Rule;
 use crate::contract::sampler::NegativeSampler;
-use crate::contract::staged::{Cost, Staged};
+use crate::contract::staged::{Cost, Measured, Staged};
 use crate::error::{Error, Result};
 use crate::flow::batch::Batch;
 use crate::flow::input::Input;
@@ -84,18 +86,41 @@ impl Stack {
         }
     }
 
-    /// Averages running means and the like over the replicas.
-    pub(super) fn average_statistics(&mut self) -> Result<()> {
+    /// Averages what the levels that learn change without a gradient, such as running means,
+    /// over the replicas.
+    pub(super) fn average_buffers(&mut self, before: &[Tensor], step: &Step) -> Result<()> {
         let Some(team) = self.replicas().cloned() else {
             return Ok(());
         };
-        for optimiser in self.own_optimisers() {
-            for (_, var) in optimiser.vars().statistics() {
-                var.set(&team.mean(&var, 1)?)?;
-                optimiser.vars().changed();
-            }
+        let buffers = self.learning_buffers(step);
+        for (buffer, before) in buffers.iter().zip(before) {
+            // The mean of the changes leaves those as they are that never change.
+            let change = team.mean(&(buffer.as_tensor() - before)?, 1)?;
+            buffer.set(&(before + change)?)?;
+        }
+        if let Some(optimiser) = self.own_optimisers().next() {
+            optimiser.vars().changed();
         }
         Ok(())
+    }
+
+    /// The values of these buffers before a step, if there are several replicas.
+    pub(super) fn buffers_before(&mut self, step: &Step) -> Result<Vec<Tensor>> {
+        if self.replicas().is_none() {
+            return Ok(Vec::new());
+        }
+        let buffers = self.learning_buffers(step);
+        let copies = buffers.iter().map(|buffer| Ok(buffer.copy()?.detach()));
+        copies.collect()
+    }
+
+    fn learning_buffers(&mut self, step: &Step) -> Vec<Var> {
+        let learning = self.own_optimisers();
+        let learning = learning.filter(|optimiser| optimiser.span().contains(step));
+        learning
+            .flat_map(|optimiser| optimiser.vars().buffers())
+            .map(|(_, buffer)| buffer)
+            .collect()
     }
 
     /// The optimisers of this rank.
@@ -107,24 +132,25 @@ impl Stack {
         blocks.chain(heads.map(Head::optimiser_mut))
     }
 
-    /// Sends what the levels above need in this step.
-    pub(super) fn send(&self, passing: &Passing, team: &Team, step: &Step) -> Result<()> {
-        let end = team.levels().end;
+    /// What the levels from `end` on need in this step.
+    pub(super) fn message(&self, passing: &Passing, end: usize, step: &Step) -> Result<Message> {
         let mut message = Message::default();
         message.put("labels", &passing.labels);
         for (index, features) in passing.features.iter().enumerate() {
             message.put_input(&format!("features.{index}"), features)?;
         }
-        if let Some(neutral) = passing.neutral.as_ref().filter(|_| end < self.readout.end) {
-            put_way(&mut message, "neutral", neutral)?;
+        let neutral = passing.neutral.as_ref();
+        if let Some(neutral) = neutral.filter(|_| end < self.readout.end) {
+            let is_feature = self.readout.contains(&(end - 1)) && !self.has_shortcut(end);
+            put_way(&mut message, "neutral", neutral, !is_feature)?;
         }
         if let Some((views, targets)) = &passing.views {
             if end < self.learning(step) {
-                put_way(&mut message, "views", views)?;
+                put_way(&mut message, "views", views, true)?;
                 put_targets(&mut message, targets);
             }
         }
-        team.send_up(&message)
+        Ok(message)
     }
 
     /// What the level below has sent for this step.
@@ -134,22 +160,26 @@ impl Stack {
         let (dtype, device) = (vars.dtype(), vars.device());
         let mut passing = Passing {
             labels: message.note("labels")?.flatten(),
-            neutral: way(&message, "neutral", dtype, &device)?,
             ..Passing::default()
         };
         let of_level = |index: usize| message.input(&format!("features.{index}"), dtype, &device);
         while let Some(features) = of_level(passing.features.len())? {
             passing.features.push(features);
         }
-        if let Some(views) = way(&message, "views", dtype, &device)? {
+        let last = passing.features.last();
+        passing.neutral = way(&message, "neutral", last, dtype, &device)?;
+        if let Some(views) = way(&message, "views", None, dtype, &device)? {
             passing.views = Some((views, targets(&message)?));
         }
         Ok(passing)
     }
 }
 
-fn put_way(message: &mut Message, name: &str, way: &Way) -> Result<()> {
-    message.put_input(name, &way.input)?;
+/// Adds views on their way up; without their input where the head has it already.
+fn put_way(message: &mut Message, name: &str, way: &Way, with_input: bool) -> Result<()> {
+    if with_input {
+        message.put_input(name, &way.input)?;
+    }
     let levels: Vec<usize> = way.kept.0.keys().copied().collect();
     message.put(&format!("{name}.kept"), &levels);
     for (level, activity) in &way.kept.0 {
@@ -159,13 +189,25 @@ fn put_way(message: &mut Message, name: &str, way: &Way) -> Result<()> {
     Ok(())
 }
 
-fn way(message: &Message, name: &str, dtype: DType, device: &Device) -> Result<Option<Way>> {
-    let Some(input) = message.input(name, dtype, device)? else {
+/// The views of this name, if any are in the message. `last` is their input if that is left
+/// out.
+fn way(
+    message: &Message,
+    name: &str,
+    last: Option<&Input>,
+    dtype: DType,
+    device: &Device,
+) -> Result<Option<Way>> {
+    let levels: Option<Vec<usize>> = message.note(&format!("{name}.kept"))?;
+    let Some(levels) = levels else {
+        return Ok(None);
+    };
+    let sent = message.input(name, dtype, device)?;
+    let Some(input) = sent.or_else(|| last.cloned()) else {
         return Ok(None);
     };
     let mut way = Way::from(input);
-    let levels: Option<Vec<usize>> = message.note(&format!("{name}.kept"))?;
-    for level in levels.unwrap_or_default() {
+    for level in levels {
         let activity = message.tensors.get(&format!("{name}.kept.{level}"));
         if let Some(activity) = activity {
             let activity = activity.to_dtype(dtype)?.to_device(device)?;
@@ -196,7 +238,7 @@ fn targets(message: &Message) -> Result<Targets> {
 }
 
 /// The error of a sampler that asks for the network's prediction in the first stage.
-pub(super) fn no_prediction_below() -> Error {
+pub(crate) fn no_prediction_below() -> Error {
     let problem = "the sampler draws from the network's own prediction, which the last stage \
                    would have to send back; choose negatives without it, such as `--set \
                    sampler.negatives=uniform`, or one stage";
@@ -214,23 +256,32 @@ impl Staged for Stack {
             let problem = format!("expected stages of {levels} levels, found {team:?}");
             return Err(Error::unfit("stages", problem));
         }
-        let mut rules = self.net.blocks.iter().map(Block::rule);
-        let averages = |rule: &Rule| {
+        if team.replicas() > 1 {
+            self.check_replicas()?;
+        }
+        self.team = Some(team);
+        Ok(())
+    }
+
+    fn check_replicas(&self) -> Result<()> {
+        let refused = |what: String| {
+            let problem = format!("{what} is not averaged over replicas; use one replica");
+            Err(Error::unfit("replicas", problem))
+        };
+        let follows_gradient = |rule: &Rule| {
             matches!(
                 rule,
                 Rule::Contrast | Rule::LocalClassifier | Rule::SecondPass | Rule::Frozen
             )
         };
-        if let Some(rule) = rules.find(|rule| team.replicas() > 1 && !averages(rule)) {
-            let problem = format!(
-                "cannot be averaged over replicas for a rule of the class {:?}, which follows no \
-                 gradient; use one replica",
-                rule.word()
-            );
-            return Err(Error::unfit("replicas", problem));
+        let mut rules = self.net.blocks.iter().map(Block::rule);
+        if let Some(rule) = rules.find(|rule| !follows_gradient(rule)) {
+            return refused(format!("a rule of the class {:?}", rule.word()));
         }
-        self.team = Some(team);
-        Ok(())
+        match self.net.heads.iter().any(Head::is_solved) {
+            true => refused("a head that is solved for (`head_rule = ridge`)".into()),
+            false => Ok(()),
+        }
     }
 
     fn epoch_ended(&mut self, step: &Step) -> Result<()> {
@@ -253,50 +304,42 @@ impl Staged for Stack {
         batch: &Batch,
         sampler: &dyn NegativeSampler,
         step: &Step,
-    ) -> Result<Vec<Cost>> {
-        let mut costs = Vec::with_capacity(self.levels());
+    ) -> Result<Measured> {
         let mut passing = self.neutral(batch, sampler, step)?;
+        let is_asked = Cell::new(false);
+        let alike = Prediction::new(|| {
+            is_asked.set(true);
+            let vars = self.net.blocks[0].optimiser().vars();
+            let shape = (batch.size(), self.labels);
+            Ok(Tensor::zeros(shape, vars.dtype(), &vars.device())?)
+        });
+        passing.views = self.views(batch, sampler, &alike, step)?;
+        drop(alike);
+        let mut levels = Vec::with_capacity(self.levels());
         for index in 0..self.levels() {
             let begun = Instant::now();
             self.pass_neutral(&mut passing, index..index + 1, step)?;
-            costs.push(Cost {
-                time: begun.elapsed(),
-                ..Cost::default()
+            self.learn_levels(&mut passing, index..index + 1, &step.pass(1))?;
+            let time = begun.elapsed();
+            let learned = self.net.blocks[index].optimiser().vars().learned();
+            levels.push(Cost {
+                time,
+                bytes: match index + 1 < self.levels() {
+                    true => self.message(&passing, index + 1, step)?.size(),
+                    false => 0,
+                },
+                parameters: learned.iter().map(|(_, var)| var.elem_count() as u64).sum(),
             });
         }
-        let log = match passing.labels {
-            Some(_) => Some(self.log_probabilities(&passing)?),
-            None => None,
-        };
-        passing.views = self.views(batch, sampler, log.as_ref(), step)?;
-        for (index, cost) in costs.iter_mut().enumerate() {
-            let begun = Instant::now();
-            self.learn_levels(&mut passing, index..index + 1, &step.pass(1))?;
-            cost.time += begun.elapsed();
-            cost.bytes = passing
-                .views
-                .as_ref()
-                .map_or(0, |(way, _)| bytes(&way.input));
-            if index + 1 < self.readout.end && passing.neutral.is_some() {
-                // The neutral view is one more view of the same examples.
-                let views = passing.views.as_ref();
-                let views = views.map_or(1, |(way, _)| way.input.views().max(1));
-                cost.bytes += cost.bytes / views as u64;
-            }
-            let learned = self.net.blocks[index].optimiser().vars().learned();
-            let learned = learned.iter().map(|(_, var)| var.elem_count() as u64);
-            cost.parameters = learned.sum();
-        }
         let begun = Instant::now();
-        self.learn_head(&passing, log.as_ref(), step)?;
-        if let Some(last) = costs.last_mut() {
+        let read = self.read_head(&passing)?;
+        self.learn_head(&passing, read.as_ref(), step)?;
+        if let Some(last) = levels.last_mut() {
             last.time += begun.elapsed();
         }
-        Ok(costs)
+        Ok(Measured {
+            levels,
+            needs_prediction: is_asked.get(),
+        })
     }
-}
-
-fn bytes(input: &Input) -> u64 {
-    let number = input.dtype_and_device().0.size_in_bytes();
-    (input.rows() * input.width() * number) as u64
 }
