@@ -1,5 +1,6 @@
 //! The processes of an MPI program as ranks.
 
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{sync_channel, Receiver, SyncSender};
 use std::sync::{Arc, OnceLock};
@@ -15,10 +16,11 @@ use onward::{Error, Result};
 /// The most messages that wait to be sent to one rank.
 const WAITING: usize = 4;
 
-/// The longest piece of a message: MPI counts bytes in 32 bits. A shorter piece is the last.
+/// The longest piece of a message, since MPI counts bytes in 32 bits. A shorter piece is the
+/// last one.
 const PIECE: usize = 1 << 30;
 
-/// The time between two looks. MPI itself would keep a core busy while it waits.
+/// The time between two looks for a message. Waiting inside MPI would keep a core busy.
 const PAUSE: Duration = Duration::from_micros(50);
 
 /// The looks before the first pause.
@@ -55,7 +57,12 @@ impl World {
     fn sender(&self, to: usize) -> SyncSender<Vec<u8>> {
         let (sender, messages) = sync_channel(WAITING);
         let unsent = self.unsent.clone();
-        thread::spawn(move || send_all(to, &messages, &unsent));
+        thread::spawn(move || {
+            let sent = catch_unwind(AssertUnwindSafe(|| send_all(to, &messages, &unsent)));
+            if sent.is_err() {
+                SimpleCommunicator::world().abort(1); // nobody may wait for what is left
+            }
+        });
         sender
     }
 }

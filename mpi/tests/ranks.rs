@@ -105,7 +105,7 @@ fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 fn ended_within(mut child: Child, limit: Duration) -> String {
     let start = Instant::now();
     while child.try_wait().unwrap().is_none() {
-        assert!(start.elapsed() < limit, "it goes on");
+        assert!(start.elapsed() < limit, "still running after {limit:?}");
         std::thread::sleep(Duration::from_millis(5));
     }
     assert!(!child.wait().unwrap().success());
@@ -139,6 +139,30 @@ fn a_killed_process_ends_the_run_which_goes_on_to_the_same_bytes() {
         succeeds(mpirun(2, &["resume", run_text, "--quiet"]));
         assert!(state(&run) == state(&at("whole")), "rank {killed}");
     }
+}
+
+/// A launcher passes a signal on to all processes.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_stopped_run_is_saved_first_and_goes_on_to_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let [whole, part] = ["whole", "part"].map(|name| folder.path().join(name));
+    alone(&arguments("60", &whole, &[]));
+    let child = mpirun(3, &arguments("60", &part, &[]))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait_until("a checkpoint", || part.join("state.safetensors").exists());
+    let ids = ranks(child.id()).into_iter().map(|(id, _)| id.to_string());
+    let ids: Vec<String> = ids.collect();
+    assert_eq!(ids.len(), 3);
+    let kill = Command::new("kill").arg("-TERM").args(&ids).status();
+    assert!(kill.unwrap().success());
+    let message = ended_within(child, Duration::from_secs(30));
+    assert_eq!(message.matches("error: stopped after step").count(), 1, "{message}");
+    succeeds(mpirun(2, &["resume", part.to_str().unwrap(), "--quiet"]));
+    assert!(state(&part) == state(&whole));
 }
 
 #[test]

@@ -216,8 +216,8 @@ pub fn main() -> ExitCode {
     main_with(std::env::args_os())
 }
 
-/// As [`main`], in one of several processes that train together, such as those that `mpirun`
-/// starts. Only the first of them prints.
+/// As [`main`], in one of several processes that train together, such as those that
+/// `mpirun` starts. Rank 0 prints; the others say only why they fail.
 pub fn main_on(comm: Arc<dyn Comm>) -> ExitCode {
     ranks::one_of(comm);
     main()
@@ -307,7 +307,8 @@ pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     if let Err(message) = start_threads(cli.threads) {
-        notify(format_args!("error: {message}"));
+        ranks::let_the_lead_speak();
+        notify(format_args!("{}error: {message}", ranks::name()));
         return ExitCode::from(2);
     }
     let done = match cli.command {

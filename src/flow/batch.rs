@@ -57,7 +57,7 @@ impl Batch {
         })
     }
 
-    /// `size` examples without any numbers, where nobody looks at them.
+    /// `size` examples of zero numbers each, for a rank that does not read the examples.
     ///
     /// # Errors
     /// Errors of candle.

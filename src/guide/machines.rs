@@ -58,8 +58,8 @@
 //! to be on a shared disk, or copied. The number of stages may be another one.
 //!
 //! If a process is killed or fails, MPI ends all others within seconds and says which one it
-//! was; `onward resume` or `mpirun … onward-mpi resume` goes on from the last checkpoint and
-//! ends with the bytes of an undisturbed run. After Ctrl-C the run is saved first; Open MPI
+//! was. Continue with `onward resume` or `mpirun … onward-mpi resume`: the run then ends with
+//! the bytes of an undisturbed one. After Ctrl-C the run is saved first; Open MPI
 //! gives it one second for that, more with `--mca odls_base_sigkill_timeout 60`. With
 //! `srun`, `--kill-on-bad-exit=1` is needed: without it, the others wait for ever.
 //!
