@@ -16,8 +16,8 @@ use onward::{Error, Result};
 /// The most messages that wait to be sent to one rank.
 const WAITING: usize = 4;
 
-/// The longest piece of a message, since MPI counts bytes in 32 bits. A shorter piece is the
-/// last one.
+/// The longest piece of a message, since MPI counts bytes in 32 bits. A shorter piece
+/// is the last one.
 const PIECE: usize = 1 << 30;
 
 /// The time between two looks for a message. Waiting inside MPI would keep a core busy.

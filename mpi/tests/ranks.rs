@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_onward-mpi");
 
-/// The program in some processes. In a container it may run as root, with more processes than
-/// cores.
+/// The program in some processes. In a container it may run as root, with more
+/// processes than cores.
 fn mpirun(processes: usize, arguments: &[&str]) -> Command {
     let mut command = Command::new("mpirun");
     command
@@ -160,7 +160,11 @@ fn a_stopped_run_is_saved_first_and_goes_on_to_the_same_bytes() {
     let kill = Command::new("kill").arg("-TERM").args(&ids).status();
     assert!(kill.unwrap().success());
     let message = ended_within(child, Duration::from_secs(30));
-    assert_eq!(message.matches("error: stopped after step").count(), 1, "{message}");
+    assert_eq!(
+        message.matches("error: stopped after step").count(),
+        1,
+        "{message}"
+    );
     succeeds(mpirun(2, &["resume", part.to_str().unwrap(), "--quiet"]));
     assert!(state(&part) == state(&whole));
 }

@@ -15,8 +15,8 @@ use crate::run::RunBuilder;
 pub(super) struct Plan {
     #[command(flatten)]
     subject: Subject,
-    /// The number of ranks: machines like this one, or with --threads N parts of one with N
-    /// cores each.
+    /// The number of ranks: machines like this one, or with --threads N parts of one
+    /// with N cores each.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     ranks: u16,
     /// The speed of the network between two ranks, as in 10Gbit or 100Mbit.
@@ -118,10 +118,10 @@ fn report(network: &Divisible, ranks: usize, link: f64, moments: u64) -> Result<
 /// The bytes of a number.
 const NUMBER: u64 = 4;
 
-/// The model: a stage takes the time of its levels for its part of the batch. While it works
-/// on the next batch, it sends what it passes on; a step takes as long as the slower of the
-/// two, in the slowest stage. Then the replicas of a stage exchange gradients: each sends
-/// `2·(P − 1)/P` of the numbers of its parameters.
+/// The model: a stage takes the time of its levels for its part of the batch. While it
+/// works on the next batch, it sends what it passes on; a step takes as long as the
+/// slower of the two, in the slowest stage. Then the replicas of a stage exchange
+/// gradients: each sends `2·(P − 1)/P` of the numbers of its parameters.
 fn way(costs: &[Cost], cuts: &[usize], replicas: usize, link: f64, moments: u64) -> Way {
     let alone: f64 = costs.iter().map(|cost| cost.time.as_secs_f64()).sum();
     let parts = replicas as f64;

@@ -49,20 +49,20 @@ pub(super) fn name() -> String {
 /// How the layers and the examples of a training are divided.
 #[derive(Args)]
 pub(super) struct Ranks {
-    /// Divide the layers among N stages that work at the same time, each on the batch that
-    /// the stage below has finished. The result has the same bits. Stages are threads here;
-    /// under mpirun (see the guide `machines`) they are its processes.
+    /// Divide the layers among N stages that work at the same time, each on the batch
+    /// that the stage below has finished. The result has the same bits. Stages are
+    /// threads here; under mpirun (see the guide `machines`) they are its processes.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     stages: Option<u16>,
-    /// Divide every batch among N replicas of the network, which average their gradients; the
-    /// same as --set replicas=N.
+    /// Divide every batch among N replicas of the network, which average their
+    /// gradients; the same as --set replicas=N.
     #[arg(long, value_name = "N")]
     replicas: Option<String>,
 }
 
 impl Ranks {
-    /// Builds the run that `build` makes on every rank, and trains it: `lead` on rank 0, the
-    /// others beside it until they have trained as long.
+    /// Builds the run that `build` makes on every rank, and trains it: `lead` on rank
+    /// 0, the others beside it until they have trained as long.
     pub fn train(
         &self,
         builder: RunBuilder,

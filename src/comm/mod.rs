@@ -1,9 +1,9 @@
 //! The ranks that train one run together, and what they send each other.
 //!
-//! A rank is a process, or a thread of one. Each holds some of the blocks, a *stage*, and
-//! learns from some of the examples, as a *replica*. Stage `k` sends the input of the next
-//! block to stage `k + 1`, and goes on with the next batch. It receives nothing from the
-//! stages above.
+//! A rank is a process, or a thread of one. Each holds some of the blocks, a *stage*,
+//! and learns from some of the examples, as a *replica*. Stage `k` sends the input of
+//! the next block to stage `k + 1`, and goes on with the next batch. It receives
+//! nothing from the stages above.
 
 mod channels;
 mod mean;

@@ -165,11 +165,11 @@ impl Team {
             .collect()
     }
 
-    /// What rank 0 decides; the argument of the other ranks is not used. All ranks have to
-    /// call it at the same point.
+    /// What rank 0 decides; the argument of the other ranks is not used. All ranks have
+    /// to call it at the same point.
     ///
-    /// Each stage passes the decision on to the next one, after its message of the last step.
-    /// So rank 0 does not wait for the stages above.
+    /// Each stage passes the decision on to the next one, after its message of the last
+    /// step. So rank 0 does not wait for the stages above.
     ///
     /// # Errors
     /// As [`Comm::send`] and [`Comm::receive`].

@@ -8,40 +8,41 @@ use crate::error::Result;
 use crate::flow::batch::Batch;
 use crate::flow::step::Step;
 
-/// A network of levels one above the other, each of which learns from what the level below
-/// passes on and from nothing else. Its levels can be on several ranks: see
+/// A network of levels one above the other, each of which learns from what the level
+/// below passes on and from nothing else. Its levels can be on several ranks: see
 /// [`comm`](crate::comm).
 ///
-/// An architecture that holds a [`Stack`](crate::wiring::stack::Stack), and whose `learn` is
-/// that of the stack, returns it in
+/// An architecture that holds a [`Stack`](crate::wiring::stack::Stack), and whose
+/// `learn` is that of the stack, returns it in
 /// [`Architecture::staged`](crate::Architecture::staged).
 pub trait Staged {
     /// The number of levels.
     fn levels(&self) -> usize;
 
-    /// Gives the network its place among the ranks. From then on, `learn` teaches the levels
-    /// of this rank: it receives from the stage below and sends to the stage above. Only
-    /// the first stage looks at the batch.
+    /// Gives the network its place among the ranks. From then on, `learn` teaches the
+    /// levels of this rank: it receives from the stage below and sends to the stage
+    /// above. Only the first stage looks at the batch.
     ///
     /// # Errors
     /// [`Error::Unfit`](crate::Error::Unfit) if the levels cannot be divided so.
     fn join(&mut self, team: Team) -> Result<()>;
 
-    /// As [`Architecture::epoch_ended`](crate::Architecture::epoch_ended), for the levels of
-    /// this rank.
+    /// As [`Architecture::epoch_ended`](crate::Architecture::epoch_ended), for the
+    /// levels of this rank.
     ///
     /// # Errors
     /// Errors of the parts.
     fn epoch_ended(&mut self, step: &Step) -> Result<()>;
 
-    /// Refuses replicas where the mean of their gradients is not all that they learn from.
+    /// Refuses replicas where the mean of their gradients is not all that they learn
+    /// from.
     ///
     /// # Errors
     /// [`Error::Unfit`](crate::Error::Unfit) with the reason.
     fn check_replicas(&self) -> Result<()>;
 
-    /// One step of all levels, one after the other, with what each has cost. A sampler that
-    /// asks for the network's prediction gets one in which all classes are alike.
+    /// One step of all levels, one after the other, with what each has cost. A sampler
+    /// that asks for the network's prediction gets one in which all classes are alike.
     ///
     /// # Errors
     /// As [`Architecture::learn`](crate::Architecture::learn).

@@ -42,8 +42,8 @@ pub(super) struct Decision {
     pub has_stalled: bool,
 }
 
-/// A network that can be divided among ranks: what each level costs, and how far it can be
-/// divided.
+/// A network that can be divided among ranks: what each level costs, and how far it can
+/// be divided.
 pub struct Divisible {
     measured: Measured,
     most_replicas: usize,
@@ -73,8 +73,8 @@ impl Divisible {
     /// The first level of each stage, and the number of levels: what [`Team::new`] takes.
     ///
     /// # Errors
-    /// As [`cut`]; [`Error::Unfit`] if there can be one stage only; [`Error::Setting`] for
-    /// more replicas than there can be.
+    /// As [`cut`]; [`Error::Unfit`] if there can be one stage only; [`Error::Setting`]
+    /// for more replicas than there can be.
     pub fn divide(&self, stages: usize, replicas: usize) -> Result<Vec<usize>> {
         if stages > 1 && self.measured.needs_prediction {
             return Err(no_prediction_below());
@@ -136,12 +136,12 @@ pub fn cut(costs: &[Cost], stages: usize) -> Result<Vec<usize>> {
     Ok(found.map(|(_, cuts)| cuts).unwrap_or_default())
 }
 
-/// The place of a rank. Rank 0 measures what each level costs, and tells the others how the
-/// levels are divided.
+/// The place of a rank. Rank 0 measures what each level costs, and tells the others how
+/// the levels are divided.
 ///
 /// # Errors
-/// As [`Divisible::measure`] and [`Divisible::divide`]; [`Error::Setting`] if the ranks are
-/// not a multiple of `replicas`; errors of the connection.
+/// As [`Divisible::measure`] and [`Divisible::divide`]; [`Error::Setting`] if the ranks
+/// are not a multiple of `replicas`; errors of the connection.
 pub fn team(comm: Arc<dyn Comm>, builder: &RunBuilder) -> Result<Team> {
     let (ranks, replicas) = (comm.ranks(), builder.config()?.run.replicas);
     if !ranks.is_multiple_of(replicas) {
@@ -165,8 +165,8 @@ pub fn team(comm: Arc<dyn Comm>, builder: &RunBuilder) -> Result<Team> {
 /// own, and returns what `lead` returns. An error of any of them ends all.
 ///
 /// # Errors
-/// The error of rank 0 or, if that one could not go on without another, of the first other
-/// rank with one of its own; [`Error::Usage`] if threads cannot be started.
+/// The error of rank 0 or, if that one could not go on without another, of the first
+/// other rank with one of its own; [`Error::Usage`] if threads cannot be started.
 pub fn in_threads<T: Send>(
     mut teams: Vec<Team>,
     lead: impl FnOnce(Team) -> Result<T> + Send,

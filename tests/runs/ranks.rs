@@ -103,8 +103,8 @@ fn model(run: &Path) -> Result<BTreeMap<String, Vec<f64>>> {
         .collect()
 }
 
-/// Without random numbers in a step, the mean of the gradients of the parts of a batch is the
-/// gradient of the batch, also where the parts are of different sizes.
+/// Without random numbers in a step, the mean of the gradients of the parts of a batch
+/// is the gradient of the batch, also where the parts are of different sizes.
 #[test]
 fn replicas_follow_the_gradient_of_the_whole_batch() -> Result<()> {
     let folder = tempfile::tempdir().unwrap();
@@ -228,7 +228,8 @@ fn what_cannot_be_divided_is_known_before_ranks_start() {
     assert!(message(solved, 1, 2).contains("at most 1"));
 }
 
-/// The mean of seven equal numbers, as of PEPITA's fixed projection, may be another number.
+/// The mean of seven equal numbers, as of PEPITA's fixed projection, may be another
+/// number.
 #[test]
 fn what_never_changes_is_the_same_with_replicas() -> Result<()> {
     let folder = tempfile::tempdir().unwrap();

@@ -86,8 +86,8 @@ impl Stack {
         }
     }
 
-    /// Averages what the levels that learn change without a gradient, such as running means,
-    /// over the replicas.
+    /// Averages what the levels that learn change without a gradient, such as running
+    /// means, over the replicas.
     pub(super) fn average_buffers(&mut self, before: &[Tensor], step: &Step) -> Result<()> {
         let Some(team) = self.replicas().cloned() else {
             return Ok(());
@@ -189,8 +189,8 @@ fn put_way(message: &mut Message, name: &str, way: &Way, with_input: bool) -> Re
     Ok(())
 }
 
-/// The views of this name, if any are in the message. `last` is their input if that is left
-/// out.
+/// The views of this name, if any are in the message. `last` is their input if that is
+/// left out.
 fn way(
     message: &Message,
     name: &str,
