@@ -102,6 +102,17 @@ fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// Some processes that train 60 epochs and have saved the first of them.
+fn started(processes: usize, run: &Path) -> Child {
+    let child = mpirun(processes, &arguments("60", run, &[]))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait_until("a checkpoint", || run.join("state.safetensors").exists());
+    child
+}
+
 fn ended_within(mut child: Child, limit: Duration) -> String {
     let start = Instant::now();
     while child.try_wait().unwrap().is_none() {
@@ -122,12 +133,7 @@ fn a_killed_process_ends_the_run_which_goes_on_to_the_same_bytes() {
     alone(&arguments("60", &at("whole"), &[]));
     for killed in ["0", "1", "2"] {
         let run = at(killed);
-        let child = mpirun(3, &arguments("60", &run, &[]))
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        wait_until("a checkpoint", || run.join("state.safetensors").exists());
+        let child = started(3, &run);
         let processes = ranks(child.id());
         let (process, _) = processes.iter().find(|(_, rank)| rank == killed).unwrap();
         let process = process.to_string();
@@ -148,12 +154,7 @@ fn a_stopped_run_is_saved_first_and_goes_on_to_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let [whole, part] = ["whole", "part"].map(|name| folder.path().join(name));
     alone(&arguments("60", &whole, &[]));
-    let child = mpirun(3, &arguments("60", &part, &[]))
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    wait_until("a checkpoint", || part.join("state.safetensors").exists());
+    let child = started(3, &part);
     let ids = ranks(child.id()).into_iter().map(|(id, _)| id.to_string());
     let ids: Vec<String> = ids.collect();
     assert_eq!(ids.len(), 3);
