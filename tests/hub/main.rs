@@ -1,7 +1,11 @@
 //! Downloads of data sets, from a local server with the interface of Hugging Face's hub.
 
 mod colours;
+#[cfg(target_os = "linux")]
+mod faults;
 mod server;
+#[path = "../program/shim.rs"]
+mod shim;
 mod tables;
 
 use std::path::Path;
@@ -15,7 +19,7 @@ use onward::settings::Pick;
 use onward::{BuildContext, Error, Result, Vars};
 use proptest::prelude::*;
 
-use server::{put, server};
+use server::{mark, put, server};
 use tables::{grey, parquet, png, rows, Row, SCHEMA};
 
 const TINY: Hub = Hub {
@@ -355,6 +359,7 @@ fn files_of_the_cache_that_changed_are_downloaded_again() -> Result<()> {
 #[test]
 fn other_images_and_marks_that_are_paths_are_refused() {
     let cache = tempfile::tempdir().unwrap();
+    mark("test/marked", 0, "/tmp/");
     for (repository, content, expected) in [
         ("test/known", Some(["0"; 2]), "not those of this data set"),
         ("test/marked", None, "refused a file with the mark"),
@@ -371,6 +376,27 @@ fn other_images_and_marks_that_are_paths_are_refused() {
         };
         let error = provide(&hub, cache.path()).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
+        assert_eq!(left(cache.path()), [""; 0]);
+    }
+}
+
+/// A server that changes its mind: what it says at first is plain, and leads out of the
+/// cache when the client asks again.
+#[test]
+#[cfg(target_os = "linux")]
+fn what_is_downloaded_stays_in_the_cache_whatever_a_server_says() {
+    let (cache, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let start = format!("{}/", outside.path().display());
+    for (repository, after) in [("test/turning", 2), ("test/turning-later", 3)] {
+        put(
+            repository,
+            parquet(SCHEMA, &rows(TINY.train), 4),
+            parquet(SCHEMA, &rows(TINY.test), 4),
+        );
+        mark(repository, after, &start);
+        let error = provide(&Hub { repository, ..TINY }, cache.path()).unwrap_err();
+        assert!(error.to_string().contains(repository), "{error}");
+        assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
         assert_eq!(left(cache.path()), [""; 0]);
     }
 }

@@ -12,6 +12,21 @@ pub struct Server {
     pub endpoint: String,
     files: Arc<Mutex<Files>>,
     pub sent: Arc<Mutex<HashMap<String, usize>>>,
+    odd: Arc<Mutex<HashMap<String, Odd>>>,
+}
+
+/// Marks of files that lead out of the cache.
+struct Odd {
+    /// The number of answers with plain marks before them.
+    after: usize,
+    start: String,
+}
+
+/// Lets the marks of a repository begin with `start`, after some that are plain.
+pub fn mark(repository: &str, after: usize, start: &str) {
+    let start = start.into();
+    let mut odd = server().odd.lock().unwrap();
+    odd.insert(repository.into(), Odd { after, start });
 }
 
 /// One server for all tests, because the environment of the process holds its address.
@@ -26,12 +41,17 @@ pub fn server() -> &'static Server {
             endpoint,
             files: Arc::default(),
             sent: Arc::default(),
+            odd: Arc::default(),
         };
-        let (files, sent) = (server.files.clone(), server.sent.clone());
+        let (files, sent, odd) = (
+            server.files.clone(),
+            server.sent.clone(),
+            server.odd.clone(),
+        );
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (files, sent) = (files.clone(), sent.clone());
-                std::thread::spawn(move || answer(stream, &files, &sent));
+                let (files, sent, odd) = (files.clone(), sent.clone(), odd.clone());
+                std::thread::spawn(move || answer(stream, &files, &sent, &odd));
             }
         });
         server
@@ -43,6 +63,7 @@ fn answer(
     mut stream: TcpStream,
     files: &Mutex<Files>,
     sent: &Mutex<HashMap<String, usize>>,
+    odd: &Mutex<HashMap<String, Odd>>,
 ) -> Option<()> {
     let mut lines = BufReader::new(stream.try_clone().ok()?).lines();
     let request = lines.next()?.ok()?;
@@ -85,14 +106,17 @@ fn answer(
         "404 Not Found"
     };
     let body = body.unwrap_or_default();
-    // One repository leads out of the cache.
-    let odd = if path.contains("test/marked") {
-        "/tmp/"
-    } else {
-        ""
-    };
+    let mut odd = odd.lock().unwrap();
+    let odd = file.and_then(|(repository, _)| odd.get_mut(repository));
+    let start = odd.map_or("", |odd| match odd.after {
+        0 => &odd.start,
+        _ => {
+            odd.after -= 1;
+            ""
+        }
+    });
     let head = format!(
-        "HTTP/1.1 {status}\r\nContent-Length: {}\r\nETag: \"{odd}{:x}\"\r\nX-Repo-Commit: {}\r\nConnection: close\r\n\r\n",
+        "HTTP/1.1 {status}\r\nContent-Length: {}\r\nETag: \"{start}{:x}\"\r\nX-Repo-Commit: {}\r\nConnection: close\r\n\r\n",
         body.len(),
         path.bytes().fold(7u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into())),
         "0123456789".repeat(4)

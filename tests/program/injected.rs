@@ -13,26 +13,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-/// Errors of the system: no space, an error of the disk, an interruption.
-const ERRORS: [(&str, &str); 3] = [("ENOSPC", "28"), ("EIO", "5"), ("EINTR", "4")];
-const KILLS: [&str; 3] = ["kill_before", "kill_after", "kill_half"];
-
-/// Compiles the library that makes the faults; `None` without a C compiler.
-fn shim(folder: &Path) -> Option<PathBuf> {
-    let library = folder.join("shim.so");
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/program/shim.c");
-    let built = Command::new("cc")
-        .args(["-shared", "-fPIC", "-O1", "-w", "-o"])
-        .args([library.as_os_str(), source.as_ref(), "-ldl".as_ref()])
-        .status();
-    match built {
-        Ok(status) if status.success() => Some(library),
-        _ => {
-            eprintln!("skipped: no C compiler `cc` for tests/program/shim.c");
-            None
-        }
-    }
-}
+use crate::shim::{shim, ERRORS, KILLS};
 
 struct Fault<'a> {
     shim: &'a Path,

@@ -13,12 +13,14 @@ mod injected;
 mod interrupted;
 mod language;
 mod logs;
+mod memory;
 mod new;
 mod own_data;
 mod page;
 mod ranks;
 mod results;
 mod settings;
+mod shim;
 mod text;
 
 pub(crate) fn onward(arguments: &[&str]) -> Output {

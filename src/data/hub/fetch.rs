@@ -105,8 +105,11 @@ fn fetch_into(hub: &Hub, part: &Path, name: &str) -> Result<[Images; 2]> {
         "downloading {name} from {}/datasets/{repository}",
         client.endpoint()
     ));
-    let client = HFClientSync::from_inner(client).map_err(|error| fault(repository, &error))?;
+    let within = folder.clone();
     let tables = patiently(&folder, PATIENCE, hub.most(), move |total| {
+        confine(&within)?;
+        // It starts threads, which are confined as the one that they are started from.
+        let client = HFClientSync::from_inner(client).map_err(|error| causes(&error))?;
         let about = Announced::of(&client, repository).map_err(|error| causes(&error))?;
         total.store(about.size, Ordering::Relaxed);
         match about.odd {
@@ -160,6 +163,30 @@ fn fetch_into(hub: &Hub, part: &Path, name: &str) -> Result<[Images; 2]> {
         }
     }
     Ok(parts)
+}
+
+/// Lets this thread, and those that it starts, write to a folder alone: the client makes
+/// paths of what a server says, and a server may say one thing when it is asked and
+/// another when it is asked again.
+///
+/// Kernels before Linux 5.13 and other systems cannot do this; there, what a server says
+/// first ([`Announced`]) is all that is checked.
+#[cfg(target_os = "linux")]
+fn confine(folder: &Path) -> Result<(), String> {
+    use landlock::{path_beneath_rules, AccessFs, Ruleset, RulesetAttr, RulesetCreatedAttr, ABI};
+    let writing = AccessFs::from_write(ABI::V3);
+    Ruleset::default()
+        .handle_access(writing)
+        .and_then(Ruleset::create)
+        .and_then(|rules| rules.add_rules(path_beneath_rules([folder], writing)))
+        .and_then(|rules| rules.restrict_self())
+        .map_err(|error| format!("cannot confine the download to its folder: {error}"))?;
+    Ok(())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn confine(_: &Path) -> Result<(), String> {
+    Ok(())
 }
 
 impl Hub {
