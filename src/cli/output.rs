@@ -23,6 +23,12 @@ pub(super) fn stream(text: &str) -> Result<bool> {
     }
 }
 
+/// The columns of the terminal that stdout is; as many as wanted where it is none.
+pub(super) fn width() -> usize {
+    let size = console::Term::stdout().size_checked();
+    size.map_or(usize::MAX, |(_, columns)| columns.into())
+}
+
 /// Prints a value as indented JSON.
 pub(super) fn print_json(value: &impl serde::Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value).expect("plain values can be written");

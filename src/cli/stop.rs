@@ -17,8 +17,7 @@ pub(super) struct Stop {
 }
 
 impl Stop {
-    /// Listens to the signals. One that is ignored, as `nohup` does, stays ignored, where
-    /// the system tells which are (Linux).
+    /// Listens to the signals. One that is ignored, as `nohup` does, stays ignored.
     pub fn on_signals() -> Self {
         let stop = Self {
             is_training: Arc::default(),
@@ -45,11 +44,8 @@ impl Stop {
     #[cfg(unix)]
     fn listen(&self) -> std::io::Result<()> {
         use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-        let ignored = ignored();
-        let wanted = [SIGHUP, SIGINT, SIGTERM];
-        let wanted = wanted
-            .into_iter()
-            .filter(|signal| ignored & 1 << (signal - 1) == 0);
+        let wanted = [SIGHUP, SIGINT, SIGTERM].into_iter();
+        let wanted = wanted.filter(|&signal| !is_ignored(signal));
         let mut signals = signal_hook::iterator::Signals::new(wanted)?;
         let (is_training, flag) = (self.is_training.clone(), self.flag.clone());
         let listen = move || {
@@ -76,12 +72,16 @@ impl Stop {
     }
 }
 
-/// The set of ignored signals, where the system tells (Linux): bit `n − 1` for signal
-/// `n`.
 #[cfg(unix)]
-fn ignored() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let set = line.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
-    set.unwrap_or(0)
+#[allow(unsafe_code)] // the standard library cannot ask
+fn is_ignored(signal: i32) -> bool {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: without a new action the call only writes the present one, of plain data.
+    let action = unsafe {
+        if libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) != 0 {
+            return false;
+        }
+        action.assume_init()
+    };
+    action.sa_sigaction == libc::SIG_IGN
 }

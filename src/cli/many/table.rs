@@ -221,8 +221,8 @@ fn columns(cells: Vec<[String; HEADINGS.len()]>) -> Vec<Vec<String>> {
     std::iter::once(&headings).chain(&cells).map(of).collect()
 }
 
-/// The table for a terminal, and the reasons of runs without a result.
-pub(super) fn plain(entries: &[Entry]) -> String {
+/// The table for a terminal of `width` columns, and the reasons of runs without a result.
+pub(super) fn plain(entries: &[Entry], width: usize) -> String {
     let mut text = String::new();
     let groups = rows(entries);
     let mut data: Vec<&str> = groups.iter().map(|group| group.data).collect();
@@ -230,24 +230,43 @@ pub(super) fn plain(entries: &[Entry]) -> String {
     for data in data {
         let of_data = groups.iter().filter(|group| group.data == data);
         let lines = columns(of_data.clone().map(Group::cells).collect());
-        let width = |column: usize| {
-            let widths = lines.iter().map(|line| line[column].chars().count());
-            widths.max().unwrap_or(0)
-        };
         text += &format!("{data}\n");
-        for line in &lines {
-            let cells = line.iter().enumerate();
-            let cells =
-                cells.map(|(column, cell)| format!("{cell:<width$}", width = width(column)));
-            let line = cells.collect::<Vec<_>>().join("  ");
-            text += &format!("  {}\n", line.trim_end());
-        }
+        text += &aligned(&lines, width);
         for group in of_data {
             let mut problems = group.problems.clone();
             problems.dedup();
             for problem in problems {
                 text += &format!("  {}: no result: {problem}\n", group.method);
             }
+        }
+    }
+    text
+}
+
+/// Rows in columns. Those that are too many for the width follow in further parts, each
+/// of which begins with the first column.
+fn aligned(lines: &[Vec<String>], width: usize) -> String {
+    let wide = |column: usize| {
+        let widths = lines.iter().map(|line| line[column].chars().count());
+        2 + widths.max().unwrap_or(0)
+    };
+    let (mut parts, mut part, mut used) = (Vec::new(), vec![0], wide(0));
+    for column in 1..lines[0].len() {
+        if used + wide(column) > width && part.len() > 1 {
+            parts.push(std::mem::replace(&mut part, vec![0]));
+            used = wide(0);
+        }
+        used += wide(column);
+        part.push(column);
+    }
+    parts.push(part);
+    let mut text = String::new();
+    for part in &parts {
+        for line in lines {
+            let cells = part
+                .iter()
+                .map(|&at| format!("  {:<1$}", line[at], wide(at) - 2));
+            text += &format!("{}\n", cells.collect::<String>().trim_end());
         }
     }
     text
@@ -339,5 +358,22 @@ mod tests {
             shown,
             ["0.00", "0.50", "12.3", "1.00k", "6.23M", "2.50G", "70.0T"]
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_that_is_too_wide_goes_on_below() {
+        let lines = [["method", "rule", "test"], ["a", "contrast", "1.5%"]];
+        let lines = lines.map(|line| line.map(String::from).to_vec());
+        let wide = "  method  rule      test\n  a       contrast  1.5%\n";
+        assert_eq!(aligned(&lines, 24), wide);
+        let narrow = "  method  rule\n  a       contrast\n  method  test\n  a       1.5%\n";
+        assert_eq!(aligned(&lines, 23), narrow);
+        // A column that is wider than the terminal stands alone.
+        assert_eq!(aligned(&lines, 3), narrow);
     }
 }
