@@ -78,8 +78,8 @@ pub(in crate::cli) struct Answers {
 pub(in crate::cli) struct Wrong {
     pub label: usize,
     pub answer: usize,
-    /// By how much the score of the answer is above that of the label.
-    pub margin: f32,
+    /// The score of each class.
+    pub scores: Vec<f32>,
     pub png: Vec<u8>,
 }
 
@@ -195,7 +195,7 @@ fn answers(run: &Run) -> Result<Option<Answers>> {
     }
     let (readout, count) = (run.preferred_readout(), spec.classes.len());
     let mut confusion = vec![vec![0; count]; count];
-    let mut worst: Vec<(f32, usize, usize, usize)> = Vec::new();
+    let mut worst: Vec<(f32, usize, Wrong)> = Vec::new();
     let test = run.data().split(Split::Test);
     for indices in spaced(test.len(), EXAMPLES).chunks(100) {
         let batch = test.batch(indices, None)?;
@@ -207,25 +207,29 @@ fn answers(run: &Run) -> Result<Option<Answers>> {
             let answer = (0..scores.len()).max_by(better).unwrap_or(label);
             confusion[label][answer] += 1;
             if answer != label {
-                worst.push((scores[answer] - scores[label], *index, label, answer));
+                let margin = scores[answer] - scores[label];
+                let wrong = Wrong {
+                    label,
+                    answer,
+                    scores,
+                    png: Vec::new(),
+                };
+                worst.push((margin, *index, wrong));
             }
         }
     }
     worst.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-    let wrong = |&(margin, index, label, answer): &(f32, usize, usize, usize)| {
+    worst.truncate(WORST);
+    let wrong = |(_, index, wrong): (f32, usize, Wrong)| {
         let batch = test.batch(&[index], None)?;
-        Ok(Wrong {
-            label,
-            answer,
-            margin,
-            png: example(batch.examples(), &spec.shape)?,
-        })
+        let png = example(batch.examples(), &spec.shape)?;
+        Ok(Wrong { png, ..wrong })
     };
     Ok(Some(Answers {
         readout,
         classes: spec.classes.clone(),
         confusion,
-        worst: worst.iter().take(WORST).map(wrong).collect::<Result<_>>()?,
+        worst: worst.into_iter().map(wrong).collect::<Result<_>>()?,
     }))
 }
 

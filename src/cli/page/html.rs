@@ -4,12 +4,14 @@ use base64::prelude::{Engine, BASE64_STANDARD};
 use serde_json::Value as Json;
 
 use crate::cli::certify;
-use crate::cli::figures::look::{Answers, Look};
+use crate::cli::figures::look::{Answers, Look, Wrong};
 use crate::cli::figures::{self, Figure};
 use crate::error::{printable, Result};
 use crate::run::locality::Certificate;
 
 const STYLE: &str = include_str!("page.css");
+/// The classes whose scores are shown of a wrong answer.
+const SCORES: usize = 4;
 
 /// A page of these runs.
 pub(super) fn page(looks: &[Look]) -> Result<String> {
@@ -304,20 +306,47 @@ fn of_answers(answers: &Answers) -> String {
     let headings: Vec<&str> = headings.iter().map(String::as_str).collect();
     html += &table(&headings, &rows).replacen("<table>", "<table class=\"confusion\">", 1);
     if !answers.worst.is_empty() {
-        html += "<h3>The worst answers</h3>\n<div class=\"worst\">\n";
+        html +=
+            "<h3>The worst answers</h3>\n<p>Below each, its highest scores, and that of its label \
+                 in green.</p>\n<div class=\"worst\">\n";
         for wrong in &answers.worst {
             let [label, answer] =
                 [wrong.label, wrong.answer].map(|class| escaped(&answers.classes[class]));
             html += &format!(
                 "<figure><img alt=\"{label}, taken for {answer}\" src=\"{}\"><figcaption>{label}, not \
-                 {answer}<br>+{:.2}</figcaption></figure>\n",
+                 {answer}</figcaption>{}</figure>\n",
                 data_url(&wrong.png),
-                wrong.margin
+                scores(wrong, &answers.classes)
             );
         }
         html += "</div>\n";
     }
     html
+}
+
+/// The highest scores of a wrong answer, and that of its label: a bar from the lowest of
+/// all classes to the highest.
+fn scores(wrong: &Wrong, classes: &[String]) -> String {
+    let mut order: Vec<usize> = (0..wrong.scores.len()).collect();
+    order.sort_by(|&a, &b| wrong.scores[b].total_cmp(&wrong.scores[a]));
+    let value = |at: Option<&usize>| at.map_or(0., |&class| wrong.scores[class]);
+    let (most, least) = (value(order.first()), value(order.last()));
+    let place = order.iter().position(|&class| class == wrong.label);
+    let shown = order
+        .iter()
+        .enumerate()
+        .filter(|&(at, _)| at < SCORES || Some(at) == place);
+    let lines = shown.map(|(_, &class)| {
+        let (score, name) = (wrong.scores[class], escaped(&classes[class]));
+        let share = (score - least) / (most - least).max(f32::MIN_POSITIVE);
+        let mark = if class == wrong.label {
+            " class=\"label\""
+        } else {
+            ""
+        };
+        format!("<li{mark} style=\"--share:{share:.2}\">{name} <b>{score:.3}</b></li>")
+    });
+    format!("<ol class=\"scores\">{}</ol>", lines.collect::<String>())
 }
 
 fn data_url(png: &[u8]) -> String {
@@ -327,6 +356,22 @@ fn data_url(png: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wrong_answer_shows_the_highest_scores_and_that_of_its_label() {
+        let wrong = Wrong {
+            label: 5,
+            answer: 1,
+            scores: vec![3., 9., 8., 7., 6., -1.],
+            png: Vec::new(),
+        };
+        let classes = ["a", "b", "c", "d", "e", "f"].map(String::from);
+        let html = scores(&wrong, &classes);
+        let names = html.split("\">").skip(2).map(|part| &part[..1]);
+        assert_eq!(names.collect::<String>(), "bcdef");
+        assert!(html.contains("--share:1.00\">b <b>9.000"), "{html}");
+        assert!(html.contains("class=\"label\" style=\"--share:0.00\">f <b>-1.000"));
+    }
 
     #[test]
     fn nothing_of_a_user_is_a_mark() {
