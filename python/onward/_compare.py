@@ -18,18 +18,29 @@ Method = str | Mapping[str, Any]
 #: What should stand beside every method.
 BASELINES: dict[str, Method] = {
     "backprop": "backprop",
+    "deep supervision": {"architecture": "backprop", "classifiers": "each"},
     "random layers": {"architecture": "progressive", "frozen": True},
 }
 
 
-_HEADS = ["method", "seeds", "validation", "test", "seconds", "parameters"]
+#: What the tables show of a summary as it is, and its heading.
+_COSTS = {
+    "parameters": "parameters",
+    "multiply_adds_per_example": "MACs",
+    "seconds_per_epoch": "s/epoch",
+    "joules_per_epoch": "J/epoch",
+    "peak_memory_mb": "MB",
+}
+_HEADS = ["method", "rule", "seeds", "epochs", "validation", "test", *_COSTS.values()]
 
 
 class Table(Sequence[dict[str, Any]]):
     """Rows as dictionaries, for `pandas.DataFrame(table)`, best validation error first.
 
-    method, seeds, validation and test error (means over the seeds) with their deviations, seconds of
-    training, parameters, and the problem of a method without a result.
+    method, class of its rule, seeds, epochs, validation and test error (means over the seeds) with their
+    deviations, parameters, multiply_adds_per_example (multiplications of training for one example, without
+    tests), seconds_per_epoch, joules_per_epoch and peak_memory_mb (means, where the machine tells them),
+    and the problem of a method without a result. The peak is that of the whole Python process so far.
     """
 
     def __init__(self, rows: Iterable[dict[str, Any]]):
@@ -57,11 +68,12 @@ class Table(Sequence[dict[str, Any]]):
         return [
             [
                 row["method"],
+                row["rule"],
                 str(row["seeds"]),
+                str(row["epochs"]),
                 _percent(row["validation"], row["validation_deviation"]),
                 _percent(row["test"], row["test_deviation"]),
-                f"{row['seconds']:.1f}",
-                f"{row['parameters']:,}",
+                *("–" if row[cost] is None else _short(row[cost]) for cost in _COSTS),
             ]
             for row in self.rows
             if row["problem"] is None
@@ -99,7 +111,8 @@ def compare(
     """Trains several methods on the same data, with the same settings beside their own.
 
     methods: names like `"progressive:predsim"` (architecture and preset), or a dictionary of labels and
-    methods. baselines: also train backpropagation and random layers with a trained head. A method that
+    methods. baselines: also train backpropagation with one classifier and with one for each layer, and
+    random layers with a trained head. A method that
     fails is a row with its problem. The command `onward compare` keeps every run in a folder and can be
     interrupted.
 
@@ -107,7 +120,7 @@ def compare(
     >>> table = onward.compare(["progressive:predsim"], "digits", hidden=[30], epochs=1,
     ...                        data__size=600, verbose=False)
     >>> sorted(row["method"] for row in table)
-    ['backprop', 'progressive:predsim', 'random layers']
+    ['backprop', 'deep supervision', 'progressive:predsim', 'random layers']
     """
     methods = [methods] if isinstance(methods, str) else methods
     named = dict(methods) if isinstance(methods, Mapping) else {method: method for method in methods}
@@ -187,7 +200,8 @@ def _row(
     part: str = "test",
 ) -> dict[str, Any]:
     """Trains with every seed. part: the part of the data whose error is printed."""
-    row = dict.fromkeys([*_HEADS, "validation_deviation", "test_deviation", "problem"])
+    parts = ["method", "rule", "seeds", "epochs", "validation", "validation_deviation", "test", "test_deviation"]
+    row: dict[str, Any] = dict.fromkeys([*parts, *_COSTS, "problem"])
     row.update(method=label, seeds=0)
     summaries = []
     for seed in seeds:
@@ -200,11 +214,11 @@ def _row(
         summaries.append(run.summary)
         if verbose and run.summary[part]:
             print(f"{label}, seed {seed}: {part} error {_percent(run.summary[part]['error'])}", flush=True)
-    row.update(
-        seeds=len(seeds),
-        seconds=statistics.fmean(summary["seconds"] for summary in summaries),
-        parameters=summaries[0]["parameters"],
-    )
+    row.update(seeds=len(seeds), epochs=summaries[0]["epochs"], rule=summaries[0]["rule"]["class"])
+    for cost in _COSTS:
+        known = [summary[cost] for summary in summaries if summary.get(cost) is not None]
+        if known:
+            row[cost] = statistics.fmean(known)
     for name in ("validation", "test"):
         errors = [summary[name]["error"] for summary in summaries if summary[name]]
         if errors:
@@ -212,6 +226,14 @@ def _row(
         if len(errors) > 1:
             row[f"{name}_deviation"] = statistics.stdev(errors)
     return row
+
+
+def _short(number: float) -> str:
+    """Three digits: `6.23M`."""
+    for unit, name in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= 0.9995 * unit:
+            return f"{number / unit:.3g}{name}"
+    return f"{number:.3g}"
 
 
 def _percent(error: float | None, deviation: float | None = None) -> str:

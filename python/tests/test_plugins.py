@@ -342,7 +342,9 @@ def test_methods_are_compared_and_settings_swept():
     methods = {"mine": {"architecture": "progressive", "goodness": "plain_squares"}, "wrong": "progresive"}
     table = onward.compare(methods, "digits", seeds=(1, 2), **settings)
     rows = {row["method"]: row for row in table}
-    assert rows.keys() == {"mine", "wrong", "backprop", "random layers"}
+    assert rows.keys() == {"mine", "wrong", "backprop", "deep supervision", "random layers"}
+    assert rows["mine"]["rule"] == "contrast" and rows["backprop"]["rule"] == "backpropagation"
+    assert rows["mine"]["epochs"] == 1 and rows["mine"]["multiply_adds_per_example"] > 1e4
     assert rows["mine"]["seeds"] == 2 and rows["mine"]["test_deviation"] is not None
     assert table[-1]["method"] == "wrong" and "unknown architecture" in table[-1]["problem"]
     assert "±" in repr(table) and "<td>mine</td>" in table._repr_html_()

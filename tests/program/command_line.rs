@@ -103,6 +103,11 @@ fn a_closed_or_full_stderr_loses_no_run() {
 /// Layers learn in parallel and products are split; both must not change the results.
 #[test]
 fn every_architecture_repeats_byte_for_byte_at_any_number_of_threads() {
+    let fables = include_str!("../../plugins/data/fables.txt");
+    let base = tempfile::tempdir().unwrap();
+    let part = base.path().join("fables.txt");
+    std::fs::write(&part, &fables[..8000]).unwrap();
+    let data = format!("text:{}", str(&part));
     let cases: [&[&str]; 5] = [
         &[
             "recurrent",
@@ -131,7 +136,15 @@ fn every_architecture_repeats_byte_for_byte_at_any_number_of_threads() {
             "--set",
             "probe_epochs=1",
         ],
-        &["nlp", "--set", "hidden=[400,400]", "--set", "batch=256"],
+        &[
+            "nlp",
+            "--data",
+            &data,
+            "--set",
+            "hidden=[400,400]",
+            "--set",
+            "batch=256",
+        ],
         &[
             "backprop",
             "--set",
