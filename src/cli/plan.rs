@@ -8,7 +8,7 @@ use super::subject::Subject;
 use crate::contract::staged::Cost;
 use crate::error::Result;
 use crate::optim::Algorithm;
-use crate::run::ranks::Divisible;
+use crate::run::ranks::{Divisible, Phase};
 use crate::run::RunBuilder;
 
 #[derive(Args)]
@@ -27,7 +27,8 @@ pub(super) struct Plan {
     json: bool,
 }
 
-/// The levels of a network, and the ways to divide them.
+/// The levels of a network, and the ways to divide them. What changes during the
+/// training, as in greedy order, is the mean over its epochs.
 #[derive(Serialize)]
 struct Report {
     /// Bits per second.
@@ -38,7 +39,7 @@ struct Report {
     ways: Vec<Way>,
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Copy, Default, Serialize)]
 struct Level {
     seconds: f64,
     bytes_passed_on: u64,
@@ -89,12 +90,11 @@ fn moments(builder: &RunBuilder) -> Result<u64> {
 }
 
 fn report(network: &Divisible, ranks: usize, link: f64, moments: u64) -> Result<Report> {
-    let costs = network.levels();
-    let alone: f64 = costs.iter().map(|cost| cost.time.as_secs_f64()).sum();
+    let phases = network.phases();
     let (mut ways, mut refused) = (Vec::new(), None);
     for stages in (1..=ranks).filter(|stages| ranks.is_multiple_of(*stages)) {
         match network.divide(stages, ranks / stages) {
-            Ok(cuts) => ways.push(way(costs, &cuts, ranks / stages, link, moments)),
+            Ok(cuts) => ways.push(way(phases, &cuts, ranks / stages, link, moments)),
             Err(error) => refused = Some(error),
         }
     }
@@ -102,17 +102,32 @@ fn report(network: &Divisible, ranks: usize, link: f64, moments: u64) -> Result<
         return Err(error);
     }
     ways.sort_by(|a, b| b.speed_up.total_cmp(&a.speed_up));
-    let level = |cost: &Cost| Level {
-        seconds: cost.time.as_secs_f64(),
-        bytes_passed_on: cost.bytes,
-        parameters: cost.parameters,
+    let count = phases.first().map_or(0, |phase| phase.levels.len());
+    let level = |index: usize| Level {
+        seconds: mean(phases, |phase| phase.levels[index].time.as_secs_f64()),
+        bytes_passed_on: mean(phases, |phase| phase.levels[index].bytes as f64) as u64,
+        parameters: phases[0].levels[index].parameters,
     };
     Ok(Report {
         link,
-        levels: costs.iter().map(level).collect(),
-        alone,
+        levels: (0..count).map(level).collect(),
+        alone: mean(phases, |phase| seconds(&phase.levels)),
         ways,
     })
+}
+
+/// The mean over the epochs.
+fn mean(phases: &[Phase], of: impl Fn(&Phase) -> f64) -> f64 {
+    let epochs: usize = phases.iter().map(|phase| phase.epochs).sum();
+    let sum: f64 = phases
+        .iter()
+        .map(|phase| phase.epochs as f64 * of(phase))
+        .sum();
+    sum / epochs.max(1) as f64
+}
+
+fn seconds(levels: &[Cost]) -> f64 {
+    levels.iter().map(|cost| cost.time.as_secs_f64()).sum()
 }
 
 /// The bytes of a number.
@@ -122,32 +137,48 @@ const NUMBER: u64 = 4;
 /// works on the next batch, it sends what it passes on; a step takes as long as the
 /// slower of the two, in the slowest stage. Then the replicas of a stage exchange
 /// gradients: each sends `2·(P − 1)/P` of the numbers of its parameters.
-fn way(costs: &[Cost], cuts: &[usize], replicas: usize, link: f64, moments: u64) -> Way {
-    let alone: f64 = costs.iter().map(|cost| cost.time.as_secs_f64()).sum();
+fn way(phases: &[Phase], cuts: &[usize], replicas: usize, link: f64, moments: u64) -> Way {
     let parts = replicas as f64;
-    let all: u64 = costs.iter().map(|cost| cost.parameters).sum();
-    let (mut seconds, mut bytes_sent, mut memory) = (0f64, 0, 0);
-    for ends in cuts.windows(2) {
-        let levels = &costs[ends[0]..ends[1]];
-        let time: f64 = levels.iter().map(|cost| cost.time.as_secs_f64()).sum();
-        let own: u64 = levels.iter().map(|cost| cost.parameters).sum();
-        let passed = match ends[1] == costs.len() {
-            true => 0,
-            false => levels.last().map_or(0, |cost| cost.bytes) / replicas as u64,
-        };
-        let exchanged = (2. * (parts - 1.) / parts * (own * NUMBER) as f64) as u64;
-        let sending = |bytes: u64| 8. * bytes as f64 / link;
-        seconds = seconds.max((time / parts).max(sending(passed)) + sending(exchanged));
-        bytes_sent = bytes_sent.max(passed + exchanged);
-        memory = memory.max((all + moments * own) * NUMBER);
-    }
+    let parameters = |levels: &[Cost]| levels.iter().map(|cost| cost.parameters).sum::<u64>();
+    // The part of the batch that a stage passes on, and the gradients that it exchanges
+    // in phases in which it learns.
+    let sent = |levels: &[Cost], is_last: bool| {
+        let last = levels.last().filter(|_| !is_last);
+        let passed = last.map_or(0., |cost| cost.bytes as f64 / parts);
+        let learning = levels.iter().filter(|cost| cost.learns);
+        let learned: u64 = learning.map(|cost| cost.parameters).sum();
+        (
+            passed,
+            2. * (parts - 1.) / parts * (learned * NUMBER) as f64,
+        )
+    };
+    let stages = |phase: &Phase, of: &dyn Fn(f64, f64, f64) -> f64| {
+        let stages = cuts.windows(2).map(|ends| {
+            let levels = &phase.levels[ends[0]..ends[1]];
+            let (passed, exchanged) = sent(levels, ends[1] == phase.levels.len());
+            of(seconds(levels), passed, exchanged)
+        });
+        stages.fold(0., f64::max)
+    };
+    let sending = |bytes: f64| 8. * bytes / link;
+    let step = |time: f64, passed: f64, exchanged: f64| {
+        (time / parts).max(sending(passed)) + sending(exchanged)
+    };
+    let time = mean(phases, |phase| stages(phase, &step));
+    let levels = phases.first().map_or(&[][..], |phase| &phase.levels);
+    let fullest = cuts
+        .windows(2)
+        .map(|ends| parameters(&levels[ends[0]..ends[1]]));
+    let memory = (parameters(levels) + moments * fullest.max().unwrap_or(0)) * NUMBER;
     Way {
         stages: cuts.len() - 1,
         replicas,
         layers: cuts.windows(2).map(|ends| [ends[0] + 1, ends[1]]).collect(),
-        seconds,
-        speed_up: alone / seconds,
-        bytes_sent,
+        seconds: time,
+        speed_up: mean(phases, |phase| seconds(&phase.levels)) / time,
+        bytes_sent: mean(phases, |phase| {
+            stages(phase, &|_, passed, exchanged| passed + exchanged)
+        }) as u64,
         memory_mb: memory as f64 / 1e6,
     }
 }
@@ -215,35 +246,48 @@ mod tests {
 
     use super::*;
 
-    fn levels(milliseconds: &[u64]) -> Vec<Cost> {
+    fn phase(milliseconds: &[u64]) -> Phase {
         let level = |time: &u64| Cost {
             time: Duration::from_millis(*time),
             bytes: 1_000_000,
             parameters: 1_000_000,
+            learns: *time >= 10,
         };
-        milliseconds.iter().map(level).collect()
+        Phase {
+            epochs: 1,
+            levels: milliseconds.iter().map(level).collect(),
+        }
     }
 
     #[test]
     fn the_slowest_stage_or_its_message_sets_the_pace() {
-        let fast = way(&levels(&[10, 10, 20]), &[0, 2, 3], 1, 1e12, 1);
+        let phases = [phase(&[10, 10, 20])];
+        let fast = way(&phases, &[0, 2, 3], 1, 1e12, 1);
         assert_eq!(fast.layers, [[1, 2], [3, 3]]);
         assert!((fast.speed_up - 2.).abs() < 1e-9, "{}", fast.speed_up);
         // 1 MB at 100 Mbit/s takes 80 ms.
-        let slow = way(&levels(&[10, 10, 20]), &[0, 2, 3], 1, 1e8, 1);
+        let slow = way(&phases, &[0, 2, 3], 1, 1e8, 1);
         assert!((slow.seconds - 0.08).abs() < 1e-9, "{}", slow.seconds);
+    }
+
+    #[test]
+    fn layers_that_learn_one_after_the_other_gain_little() {
+        let phases = [phase(&[10, 0, 0]), phase(&[5, 10, 0]), phase(&[5, 5, 10])];
+        let way = way(&phases, &[0, 2, 3], 1, 1e12, 1);
+        // 45 ms on one rank: 10, 15 and 10 ms in two stages.
+        assert!((way.speed_up - 45. / 35.).abs() < 1e-9, "{}", way.speed_up);
     }
 
     #[test]
     fn replicas_exchange_their_gradients() {
         // Two replicas of 3 million parameters: each sends 12 MB, at 1 Gbit/s in 96 ms.
-        let way = way(&levels(&[10, 10, 20]), &[0, 3], 2, 1e9, 1);
-        assert!(
-            (way.seconds - (0.02 + 0.096)).abs() < 1e-9,
-            "{}",
-            way.seconds
-        );
-        assert_eq!(way.bytes_sent, 12_000_000);
+        let found = way(&[phase(&[10, 10, 20])], &[0, 3], 2, 1e9, 1);
+        let wanted = 0.02 + 0.096;
+        assert!((found.seconds - wanted).abs() < 1e-9, "{}", found.seconds);
+        assert_eq!(found.bytes_sent, 12_000_000);
+        // A layer that only passes on has nothing to exchange.
+        let found = way(&[phase(&[5, 5, 20])], &[0, 3], 2, 1e9, 1);
+        assert_eq!(found.bytes_sent, 4_000_000);
     }
 
     #[test]

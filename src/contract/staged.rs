@@ -71,6 +71,8 @@ pub struct Cost {
     pub time: Duration,
     /// The bytes of the message to a stage that begins above it; 0 for the last level.
     pub bytes: u64,
-    /// The numbers of its variables that learn.
+    /// The numbers of its variables that can learn.
     pub parameters: u64,
+    /// Whether the level learns in this step, or only passes on.
+    pub learns: bool,
 }

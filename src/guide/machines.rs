@@ -92,7 +92,8 @@
 //!   pay with large batches and fast networks; stages pay before that.
 //! - On one machine, one rank that uses all cores is usually as fast: layers learn side
 //!   by side there as well.
-//! - In greedy order only one layer learns at a time, so stages are mostly idle.
+//! - In greedy order only one layer learns at a time, so stages are mostly idle. The
+//!   plan measures each part of the training, and its figures are means over the epochs.
 //!
 //! Evaluation is done by rank 0 alone while the others wait; `--set evaluate_every=5`
 //! makes it rare. Every rank holds the weights of all layers, and the optimisers of its

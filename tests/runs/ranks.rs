@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
 
 use onward::candle_core;
-use onward::comm::{channels, Team};
-use onward::run::ranks::{self, Divisible};
+use onward::comm::{channels, Comm, Team};
+use onward::run::ranks::{self, Divisible, Phase};
 use onward::{Result, Run, RunBuilder};
 
 fn plain() -> RunBuilder {
@@ -37,6 +39,54 @@ fn train_on(builder: &RunBuilder, cuts: &[usize], replicas: usize, out: &Path) -
             run.train_until(run.epochs(), &mut ())
         },
     )
+}
+
+/// A connection that counts the bytes that it sends to each rank.
+struct Counted {
+    comm: Arc<dyn Comm>,
+    to: Arc<Vec<AtomicU64>>,
+}
+
+impl Comm for Counted {
+    fn rank(&self) -> usize {
+        self.comm.rank()
+    }
+
+    fn ranks(&self) -> usize {
+        self.comm.ranks()
+    }
+
+    fn send(&self, to: usize, message: Vec<u8>) -> Result<()> {
+        self.to[to].fetch_add(message.len() as u64, Ordering::Relaxed);
+        self.comm.send(to, message)
+    }
+
+    fn receive(&self, from: usize) -> Result<Vec<u8>> {
+        self.comm.receive(from)
+    }
+}
+
+/// The bytes that each rank sends to each other one in a run.
+fn sent(builder: &RunBuilder, cuts: &[usize], replicas: usize) -> Result<Vec<Vec<u64>>> {
+    let ranks = (cuts.len() - 1) * replicas;
+    let (mut counts, mut teams) = (Vec::new(), Vec::new());
+    for comm in channels(ranks) {
+        let to: Arc<Vec<AtomicU64>> = Arc::new((0..ranks).map(|_| AtomicU64::new(0)).collect());
+        counts.push(to.clone());
+        teams.push(Team::new(Arc::new(Counted { comm, to }), cuts.to_vec())?);
+    }
+    let builder = builder.clone().set("replicas", replicas as i64);
+    let fit = |team| builder.clone().team(team).build()?.fit(&mut ()).map(drop);
+    let follow = |team| {
+        let mut run = builder.clone().team(team).build()?;
+        run.train_until(run.epochs(), &mut ())
+    };
+    ranks::in_threads(teams, fit, follow)?;
+    let read = |to: &AtomicU64| to.load(Ordering::Relaxed);
+    Ok(counts
+        .iter()
+        .map(|to| to.iter().map(read).collect())
+        .collect())
 }
 
 /// The files that have to be the same, and the reports of all blocks without their times.
@@ -101,6 +151,67 @@ fn model(run: &Path) -> Result<BTreeMap<String, Vec<f64>>> {
         .into_iter()
         .map(|(name, tensor)| Ok((name, flat(tensor)?)))
         .collect()
+}
+
+/// What `onward plan` reckons with: the bytes of each level for a batch, and for replicas
+/// `2·(P − 1)/P` of the bytes of the parameters that learn.
+#[test]
+fn ranks_send_what_the_plan_reckons_with() -> Result<()> {
+    for order in ["interleaved", "greedy"] {
+        let builder = Run::builder("progressive")
+            .preset("mono_forward")
+            .data("digits")
+            .set("data.size", 500)
+            .set("validate", false)
+            .set("batch", 100)
+            .set("order", order)
+            .set("hidden", vec![160; 8]);
+        let of_epochs = |epochs: i64| builder.clone().set("epochs", epochs);
+        let steps = builder.clone().build()?.data().train.len() as f64 / 100.;
+        let network = Divisible::measure(&of_epochs(1))?;
+        for (stages, replicas) in [(4, 1), (8, 1), (4, 2)] {
+            let cuts: Vec<usize> = (0..=stages).map(|stage| stage * 8 / stages).collect();
+            // What is sent once, at the start, is no matter of steps.
+            let [short, long] = [1, 2].map(|epochs| sent(&of_epochs(epochs), &cuts, replicas));
+            let (short, long) = (short?, long?);
+            let per_step =
+                |from: usize, to: usize| (long[from][to] - short[from][to]) as f64 / steps;
+            for stage in 1..stages {
+                let end = cuts[stage];
+                let of_phase = |phase: &Phase| phase.levels[end - 1].bytes as f64;
+                let wanted = network.phases().iter().map(of_phase).sum::<f64>() / replicas as f64;
+                is_near(
+                    per_step(stage - 1, stage),
+                    wanted,
+                    &format!("{order}, {stage} of {stages}"),
+                );
+            }
+            for stage in (1..stages).filter(|_| replicas == 2) {
+                let levels = cuts[stage]..cuts[stage + 1];
+                let of_phase = |phase: &Phase| -> u64 {
+                    let learning = phase.levels[levels.clone()]
+                        .iter()
+                        .filter(|cost| cost.learns);
+                    learning.map(|cost| 4 * cost.parameters).sum()
+                };
+                let wanted = network.phases().iter().map(of_phase).sum::<u64>() as f64;
+                is_near(
+                    per_step(stage, stages + stage),
+                    wanted,
+                    &format!("{order}, replicas"),
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_near(found: f64, wanted: f64, what: &str) {
+    let share = found / wanted;
+    assert!(
+        (0.95..1.05).contains(&share),
+        "{what}: {found} instead of {wanted}"
+    );
 }
 
 /// Without random numbers in a step, the mean of the gradients of the parts of a batch

@@ -329,6 +329,7 @@ impl Staged for Stack {
                     false => 0,
                 },
                 parameters: learned.iter().map(|(_, var)| var.elem_count() as u64).sum(),
+                learns: self.net.blocks[index].is_learning(step),
             });
         }
         let begun = Instant::now();

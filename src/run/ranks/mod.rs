@@ -1,27 +1,25 @@
 //! A run on several ranks: what they tell each other besides batches.
 
+mod division;
+
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use candle_core::Tensor;
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
+pub use self::division::{cut, Divisible, Phase};
 use super::checkpoint::Sums;
 use super::tally::Tally;
 use super::{settings, Run, RunBuilder};
 use crate::comm::{Comm, Message, Team};
-use crate::contract::staged::{Cost, Measured, Staged};
+use crate::contract::staged::Staged;
 use crate::error::{Error, Result};
 use crate::flow::random;
 use crate::flow::step::Step;
 use crate::optim::Optimiser;
-use crate::wiring::stack::no_prediction_below;
-
-/// The steps that are measured to place the levels. The first ones are slower.
-const STEPS: u64 = 4;
 
 /// What has to be the same on all ranks.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -40,100 +38,6 @@ pub(super) struct Decision {
     pub stops: bool,
     /// Whether `patience` has run out.
     pub has_stalled: bool,
-}
-
-/// A network that can be divided among ranks: what each level costs, and how far it can
-/// be divided.
-pub struct Divisible {
-    measured: Measured,
-    most_replicas: usize,
-}
-
-impl Divisible {
-    /// Builds a run, measures some of its steps, and drops it.
-    ///
-    /// # Errors
-    /// [`Error::Unfit`] if the architecture cannot be divided; [`Error::Setting`] if its
-    /// batches cannot be divided among its `replicas`; as [`RunBuilder::build`].
-    pub fn measure(builder: &RunBuilder) -> Result<Self> {
-        let mut run = builder.to_measure().build()?;
-        run.check_replicas(run.config.run.replicas)?;
-        let averages = run.staged()?.check_replicas().is_ok();
-        Ok(Self {
-            most_replicas: if averages { run.most_replicas() } else { 1 },
-            measured: rayon::scope(|_| run.measured())?,
-        })
-    }
-
-    /// What each level costs.
-    pub fn levels(&self) -> &[Cost] {
-        &self.measured.levels
-    }
-
-    /// The first level of each stage, and the number of levels: what [`Team::new`] takes.
-    ///
-    /// # Errors
-    /// As [`cut`]; [`Error::Unfit`] if there can be one stage only; [`Error::Setting`]
-    /// for more replicas than there can be.
-    pub fn divide(&self, stages: usize, replicas: usize) -> Result<Vec<usize>> {
-        if stages > 1 && self.measured.needs_prediction {
-            return Err(no_prediction_below());
-        }
-        if replicas > self.most_replicas {
-            return Err(of_replicas(
-                replicas,
-                format!("at most {}", self.most_replicas),
-            ));
-        }
-        cut(self.levels(), stages)
-    }
-}
-
-/// Divides levels among stages so that the slowest stage is as fast as it can be. Returns
-/// the first level of each stage, and the number of levels.
-///
-/// # Errors
-/// [`Error::Usage`] if there are more stages than levels.
-///
-/// ```
-/// use std::time::Duration;
-///
-/// use onward_core::contract::staged::Cost;
-/// use onward_core::run::ranks::cut;
-///
-/// let levels = [2, 3, 5].map(|time| Cost {
-///     time: Duration::from_millis(time),
-///     ..Cost::default()
-/// });
-/// assert_eq!(cut(&levels, 2)?, [0, 2, 3]);
-/// # Ok::<(), onward_core::Error>(())
-/// ```
-pub fn cut(costs: &[Cost], stages: usize) -> Result<Vec<usize>> {
-    let levels = costs.len();
-    if stages == 0 || stages > levels {
-        let problem = format!("expected 1 to {levels}, one or more levels each; found {stages}");
-        return Err(Error::usage("stages", problem));
-    }
-    let time = |from: usize, to: usize| costs[from..to].iter().map(|cost| cost.time).sum();
-    // The best cuts of the levels from each one on, for one stage more in every round.
-    let mut best: Vec<Option<(Duration, Vec<usize>)>> = (0..=levels)
-        .map(|from| (from < levels).then(|| (time(from, levels), vec![from, levels])))
-        .collect();
-    for _ in 1..stages {
-        let more = |from: usize| {
-            let ends = from + 1..levels;
-            let cuts = ends.filter_map(|end| {
-                let (slowest, cuts) = best[end].as_ref()?;
-                let slowest = (*slowest).max(time(from, end));
-                Some((slowest, [&[from], &cuts[..]].concat()))
-            });
-            // The first of equals, so that all ranks would find the same.
-            cuts.min_by_key(|(slowest, _)| *slowest)
-        };
-        best = (0..=levels).map(more).collect();
-    }
-    let found = best.swap_remove(0);
-    Ok(found.map(|(_, cuts)| cuts).unwrap_or_default())
 }
 
 /// The place of a rank. Rank 0 measures what each level costs, and tells the others how
@@ -312,29 +216,6 @@ impl Run {
         }
         self.team = Some(team);
         Ok(())
-    }
-
-    /// The shortest times of some steps.
-    fn measured(&mut self) -> Result<Measured> {
-        let size = self.config.run.batch.min(self.data.train.len());
-        let indices: Vec<usize> = (0..size).collect();
-        let batch = self.prepare(&self.data.train.batch(&indices, None)?)?;
-        let mut best = Measured::default();
-        for index in 0..STEPS {
-            let first = self.step_of(0);
-            let step = Step { index, ..first };
-            let staged = self.architecture.staged();
-            let staged = staged.ok_or_else(|| not_staged(&self.config.architecture))?;
-            let measured = staged.measure(&batch, &*self.sampler, &step)?;
-            if index == 0 {
-                best = measured;
-                continue;
-            }
-            for (best, cost) in best.levels.iter_mut().zip(measured.levels) {
-                best.time = best.time.min(cost.time);
-            }
-        }
-        Ok(best)
     }
 
     /// What rank 0 decides, for all ranks.
