@@ -105,6 +105,7 @@ impl Ranks {
         if stages * replicas == 1 {
             return lead(build(builder)?);
         }
+        let builder = builder.share_data();
         let cuts = Divisible::measure(&builder)?.divide(stages, replicas)?;
         let teams = channels(stages * replicas).into_iter();
         let teams: Result<Vec<Team>> = teams.map(|comm| Team::new(comm, cuts.clone())).collect();

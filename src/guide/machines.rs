@@ -96,5 +96,5 @@
 //!   plan measures each part of the training, and its figures are means over the epochs.
 //!
 //! Evaluation is done by rank 0 alone while the others wait; `--set evaluate_every=5`
-//! makes it rare. Every rank holds the weights of all layers, and the optimisers of its
-//! own.
+//! makes it rare. Threads share one copy of the data; every process has its own. Every
+//! rank holds the weights of all layers, and the optimisers of its own.

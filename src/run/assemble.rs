@@ -1,7 +1,7 @@
 //! Assembly of a run from its configuration: data, sampler, network.
 
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use candle_core::{DType, Tensor};
 
@@ -27,10 +27,13 @@ use crate::plugin::registry;
 use crate::plugin::run_settings::{Precision, RunSettings};
 use crate::plugin::{build, build_complete};
 
+/// The data of the first of several runs of one configuration, for the others.
+pub(super) type Shared = Arc<Mutex<Option<DataSet>>>;
+
 /// The source of a run's data.
 pub(super) enum Source {
-    /// The data set that the configuration names.
-    Named,
+    /// The data set that the configuration names, read once for all runs that share it.
+    Named(Option<Shared>),
     /// Data that are already in memory.
     Given(DataSet),
     /// No examples, only to predict.
@@ -141,8 +144,15 @@ fn open_data(source: Source, config: &Config, context: &BuildContext) -> Result<
         (Source::Given(data), _) => {
             DataSet::checked(Box::new(data), "the program's own data".into(), context)?
         }
-        (Source::Named, Some(data)) => build(data, context)?,
-        (Source::Named, None) => return Err(missing(config, "data")),
+        (Source::Named(None), Some(data)) => build(data, context)?,
+        (Source::Named(Some(shared)), Some(data)) => {
+            let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            match &*shared {
+                Some(data) => Box::new(data.clone()),
+                None => Box::new(shared.insert(*build(data, context)?).clone()),
+            }
+        }
+        (Source::Named(_), None) => return Err(missing(config, "data")),
     };
     if data.train.is_empty() {
         return Err(Error::usage("data", "the training part is empty"));

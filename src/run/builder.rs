@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use toml::{Table, Value};
 
-use super::assemble::{assemble, Source as DataSource, Surroundings};
+use super::assemble::{assemble, Shared, Source as DataSource, Surroundings};
 use super::checkpoint::{self, Header, Saved};
 use super::folder::{not_a_run, Folder, CONFIG, MODEL, STATE, SUMMARY};
 use super::opened::{mend_model, Chosen};
@@ -31,6 +31,7 @@ pub struct RunBuilder {
     saved: Option<PathBuf>,
     with_data: bool,
     given: Option<DataSet>,
+    shared: Option<Shared>,
     pub(super) is_certified: bool,
     pub(super) team: Option<Team>,
     /// Whether the run is built only to be measured: nothing is said about its settings, and
@@ -49,6 +50,13 @@ impl RunBuilder {
     /// have no name, so they have to be given again when the run is opened.
     pub fn data_set(mut self, data: DataSet) -> Self {
         self.given = Some(data);
+        self
+    }
+
+    /// Lets clones of this builder share one copy of the data, which the first run that is
+    /// built reads. They must not differ in their settings of data.
+    pub fn share_data(mut self) -> Self {
+        self.shared = Some(Shared::default());
         self
     }
 
@@ -234,7 +242,7 @@ impl RunBuilder {
                 DataSource::empty(header.spec.clone(), tokenizer.clone())
             }
             (_, Some(data)) => DataSource::Given(data),
-            (_, None) => DataSource::Named,
+            (_, None) => DataSource::Named(self.shared),
         };
         let around = Surroundings {
             data_dirs: self.data_dirs,
@@ -427,6 +435,7 @@ impl Run {
             saved: None,
             with_data: true,
             given: None,
+            shared: None,
             is_certified: false,
             team: None,
             is_to_measure: false,

@@ -214,6 +214,19 @@ fn is_near(found: f64, wanted: f64, what: &str) {
     );
 }
 
+#[test]
+fn ranks_of_one_process_share_the_data() -> Result<()> {
+    let builder = builder().share_data();
+    let runs = [builder.clone().build()?, builder.build()?];
+    let [first, second] = runs
+        .each_ref()
+        .map(|run| Arc::as_ptr(&run.data().train).cast::<()>());
+    assert_eq!(first, second);
+    let alone = plain().build()?;
+    assert_ne!(Arc::as_ptr(&alone.data().train).cast::<()>(), first);
+    Ok(())
+}
+
 /// Without random numbers in a step, the mean of the gradients of the parts of a batch
 /// is the gradient of the batch, also where the parts are of different sizes.
 #[test]
