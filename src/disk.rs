@@ -1,6 +1,6 @@
 //! Files: reading within limits, and writing so that a reader never sees half a file.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::Path;
 
@@ -72,6 +72,19 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     write_beside(path, bytes, None)?
         .persist_over(path)
         .map_err(Error::file("write", path))
+}
+
+/// Opens a file of a run to write to it for some time, and makes it if it is missing. A
+/// link or a pipe in its place is replaced by a file.
+///
+/// # Errors
+/// [`Error::File`].
+pub(crate) fn open_to_write(path: &Path, options: &mut OpenOptions) -> Result<File> {
+    if fs::symlink_metadata(path).is_ok_and(|about| !about.is_file()) {
+        replace(path, &[])?;
+    }
+    let opened = options.create(true).open(path);
+    opened.map_err(Error::file("write", path))
 }
 
 /// As [`replace`], with a file that `fill` writes at the path that it gets. The path is

@@ -81,24 +81,26 @@ impl<'a> Reader<'a> {
     }
 
     /// The rest of the file, which must have `count` bytes; `promise` explains the number
-    /// in messages. Memory is allocated only for bytes that exist.
+    /// in messages. Memory is used only for bytes that exist.
     pub fn exactly(&mut self, count: Option<u64>, promise: &str) -> Result<Vec<u8>> {
         let Some(count) = count.filter(|&count| count < u64::MAX) else {
             return Err(self.fault(format!("{promise}, an impossible size")));
         };
         // A small file may decompress to more than fits into memory.
-        let room = memory::available().unwrap_or(u64::MAX) / 2;
+        if count > memory::available().unwrap_or(u64::MAX) / 2 {
+            return Err(self.fault(format!(
+                "{promise}, {count} bytes; that is more than half of the free memory"
+            )));
+        }
+        // As large as it will be: a vector that grows is copied, and is twice as large.
         let mut bytes = Vec::new();
-        let read = self
-            .bytes
-            .by_ref()
-            .take((count + 1).min(room))
-            .read_to_end(&mut bytes);
+        let size = usize::try_from(count).unwrap_or(usize::MAX);
+        if bytes.try_reserve_exact(size.saturating_add(1)).is_err() {
+            return Err(self.fault(format!("{promise}, {count} bytes; that is too much")));
+        }
+        let read = self.bytes.by_ref().take(count + 1).read_to_end(&mut bytes);
         read.map_err(|error| self.fault(format!("cannot be decompressed: {error}")))?;
         match bytes.len() as u64 {
-            found if found == room => Err(self.fault(format!(
-                "{promise}, {count} bytes; that is more than half of the free memory"
-            ))),
             found if found == count => Ok(bytes),
             found if found < count => {
                 Err(self.fault(format!("{promise}, {count} bytes; found only {found}")))

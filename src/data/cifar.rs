@@ -8,6 +8,7 @@ use crate::data::find;
 use crate::data::images::Images;
 use crate::disk;
 use crate::error::{Error, Result};
+use crate::kernels::memory;
 
 /// The six files of CIFAR-10: five for training, one for testing.
 pub const FILES: [&str; 6] = [
@@ -38,6 +39,16 @@ pub fn read(folders: &[PathBuf], name: &str) -> Result<[Images; 2]> {
         .into_iter()
         .collect::<Result<Vec<_>>>()?;
     let (mut pixels, mut labels) = (Vec::new(), Vec::new());
+    // All of them at once, since a vector that grows is copied. Memory that is not written
+    // to is not used yet.
+    if memory::available().is_some_and(|free| free < (7 * COUNT * IMAGE) as u64) {
+        let problem = format!(
+            "its pixels need {} MB, more than is free",
+            (6 * COUNT * IMAGE) >> 20
+        );
+        return Err(Error::usage(name, problem));
+    }
+    pixels.reserve_exact(5 * COUNT * IMAGE);
     let (test, train) = files.split_last().expect("there are six");
     for file in train {
         append(file, &mut pixels, &mut labels)?;

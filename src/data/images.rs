@@ -17,8 +17,9 @@ use crate::kernels;
 /// Images of one shape `[C, H, W]`, each with a class. Splitting is cheap.
 #[derive(Clone)]
 pub struct Images {
-    pixels: Arc<[u8]>,
-    labels: Arc<[u8]>,
+    // Not `Arc<[u8]>`, which would copy all of them.
+    pixels: Arc<Vec<u8>>,
+    labels: Arc<Vec<u8>>,
     shape: [usize; 3],
     range: Range<usize>,
 }

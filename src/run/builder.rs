@@ -269,6 +269,9 @@ impl RunBuilder {
             run.chosen = self.saved.as_ref().and_then(chosen);
             if let Some(folder) = &self.saved {
                 run.restore_mixture_beside(&folder.join(MODEL), &header)?;
+                if purpose == Purpose::Use {
+                    run.check_mixture(folder)?;
+                }
             }
         }
         run.origin = self.saved;

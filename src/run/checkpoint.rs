@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use safetensors::tensor::{TensorView, View};
 use safetensors::{SafeTensorError, SafeTensors};
 use serde::{Deserialize, Serialize};
@@ -349,7 +349,10 @@ pub(crate) fn not_finite<'a>(
     tensors: impl IntoIterator<Item = (&'a String, &'a Tensor)>,
 ) -> Result<Option<&'a String>> {
     for (name, tensor) in tensors {
-        if tensor.dtype().is_float() && !scalar(&tensor.abs()?.sum_all()?)?.is_finite() {
+        // A sum is quick; it may be too large where no number is.
+        let is_suspect =
+            tensor.dtype().is_float() && !scalar(&tensor.abs()?.sum_all()?)?.is_finite();
+        if is_suspect && !scalar(&tensor.to_dtype(DType::F64)?.abs()?.sum_all()?)?.is_finite() {
             return Ok(Some(name));
         }
     }

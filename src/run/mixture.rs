@@ -7,7 +7,8 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 
 use super::checkpoint::{self, Header};
-use super::summary::Evaluation;
+use super::folder::{MODEL, SUMMARY};
+use super::summary::{self, Evaluation};
 use super::Run;
 use crate::contract::net::Readout;
 use crate::data::text::mixture::{Examples as Fit, Mixture};
@@ -223,6 +224,21 @@ impl Run {
             Some(Ok(mut saved)) => self.restore_mixture(model, &saved.header, &mut saved.tensors),
             _ => Ok(()),
         }
+    }
+
+    /// Refuses to answer without the counts that the finished run in this folder has.
+    pub(super) fn check_mixture(&self, folder: &Path) -> Result<()> {
+        let is_of = |summary: &serde_json::Value| {
+            let readouts = &summary["test"]["readouts"];
+            summary["epochs"] == self.epoch && readouts.get(NAME).is_some()
+        };
+        let had_one = summary::read(&folder.join(SUMMARY)).is_ok_and(|summary| is_of(&summary));
+        if self.mixed.is_some() || !had_one {
+            return Ok(());
+        }
+        let problem = "the n-grams of its readout `mixture` are missing or damaged; `onward \
+                       resume` counts them again";
+        Err(Error::run(folder.join(MODEL), problem))
     }
 }
 

@@ -180,8 +180,11 @@ impl Run {
         if !folder.join(CONFIG).exists() {
             self.describe_in(folder)?;
         }
+        // Each on its own: another folder may have taken the place of this one since.
         checkpoint::write(&folder.join(STATE), &state, &header)?;
+        self.check_folder(folder)?;
         self.write_model(folder)?;
+        self.check_folder(folder)?;
         self.describe_in(folder)
     }
 

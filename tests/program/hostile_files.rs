@@ -185,3 +185,27 @@ fn a_state_that_was_tampered_with_is_not_resumed() {
         }
     }
 }
+
+/// What a run writes to for some time is its own: nothing behind a link, no pipe.
+#[test]
+#[cfg(unix)]
+fn links_and_pipes_among_the_files_of_a_run_are_replaced() {
+    let base = tempfile::tempdir().unwrap();
+    let (run, theirs) = (base.path().join("run"), base.path().join("theirs"));
+    succeeds(&train(&run, &["--until", "1", "--log", "csv"]));
+    std::fs::write(&theirs, "precious").unwrap();
+    for (epochs, name) in [("2", "metrics.csv"), ("3", "metrics.jsonl")] {
+        let path = run.join(name);
+        std::fs::remove_file(&path).unwrap();
+        if epochs == "2" {
+            std::os::unix::fs::symlink(&theirs, &path).unwrap();
+        } else {
+            let made = std::process::Command::new("mkfifo").arg(&path).status();
+            assert!(made.unwrap().success());
+        }
+        succeeds(&["resume", str(&run), "--quiet", "--epochs", epochs]);
+        assert!(path.symlink_metadata().unwrap().is_file(), "{name}");
+        assert!(std::fs::metadata(&path).unwrap().len() > 0, "{name}");
+    }
+    assert_eq!(std::fs::read_to_string(&theirs).unwrap(), "precious");
+}

@@ -100,6 +100,37 @@ fn a_whole_text_is_scored_beside_the_counts_of_the_training_text() {
     );
 }
 
+/// The readout that the run chose needs what the model alone has.
+#[test]
+fn a_model_without_its_counts_is_not_used_in_silence() {
+    let base = tempfile::tempdir().unwrap();
+    let (run, other) = trained(base.path());
+    let model = Path::new(&run).join("model.safetensors");
+    let (whole, said) = (
+        std::fs::read(&model).unwrap(),
+        succeeds(&["score", &run, &other]),
+    );
+    let mut flipped = whole.clone();
+    flipped[whole.len() - 100] ^= 1;
+    let damages: [&dyn Fn(); 2] = [&|| std::fs::write(&model, &flipped).unwrap(), &|| {
+        std::fs::remove_file(&model).unwrap()
+    }];
+    for damage in damages {
+        damage();
+        // Twice: the first command may write a model again.
+        for command in [&["score", &run, &other][..], &["evaluate", &run]] {
+            let message = fails(1, command);
+            assert!(
+                message.contains("`onward resume` counts them again"),
+                "{message}"
+            );
+        }
+        succeeds(&["resume", &run, "--quiet"]);
+        assert!(std::fs::read(&model).unwrap() == whole);
+        assert_eq!(succeeds(&["score", &run, &other]), said);
+    }
+}
+
 #[test]
 fn texts_are_generated_from_files_several_at_a_time_up_to_a_word() {
     let base = tempfile::tempdir().unwrap();

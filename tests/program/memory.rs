@@ -107,3 +107,67 @@ fn what_does_not_fit_into_a_container_is_refused_and_the_rest_is_trained() {
     }
     assert!(trained >= 6 && refused >= 6, "{trained} and {refused}");
 }
+
+#[test]
+fn data_that_do_not_fit_into_a_container_are_refused() {
+    let base = tempfile::tempdir().unwrap();
+    let data = base.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    // 47 MB of images, which are all black but for their first bytes.
+    for (part, count) in [("train", 60_000u32), ("t10k", 1000)] {
+        let images = [
+            [0, 0, 8, 3],
+            count.to_be_bytes(),
+            [0, 0, 0, 28],
+            [0, 0, 0, 28],
+        ]
+        .concat();
+        let path = data.join(format!("{part}-images-idx3-ubyte"));
+        std::fs::write(&path, images).unwrap();
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        file.set_len(16 + u64::from(count) * 784).unwrap();
+        let labels = (0..count).map(|index| (index % 10) as u8);
+        let labels = [[0, 0, 8, 1], count.to_be_bytes()]
+            .concat()
+            .into_iter()
+            .chain(labels);
+        let path = data.join(format!("{part}-labels-idx1-ubyte"));
+        std::fs::write(path, labels.collect::<Vec<u8>>()).unwrap();
+    }
+    let data = format!("idx:{}", str(&data));
+    let mut codes = Vec::new();
+    for limit in [64, 100, 130, 160, 300] {
+        let Some(group) = Group::of(limit) else {
+            eprintln!("skipped: no right to make a control group");
+            return;
+        };
+        let run = base.path().join(limit.to_string());
+        let output = group.onward(&[
+            "train",
+            "progressive",
+            "--quiet",
+            "--epochs",
+            "1",
+            "--out",
+            str(&run),
+            "--data",
+            &data,
+            "--set",
+            "hidden=[10]",
+            "--set",
+            "batch=1000",
+        ]);
+        let message = text(&output.stderr);
+        assert_eq!(
+            output.status.signal(),
+            None,
+            "{limit} MB: killed; {message}"
+        );
+        assert!(
+            output.status.success() || message.contains("memory"),
+            "{message}"
+        );
+        codes.push(output.status.code());
+    }
+    assert!(codes[0] != Some(0) && codes[4] == Some(0), "{codes:?}");
+}

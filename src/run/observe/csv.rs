@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::metrics;
-use crate::error::{notify, Error, Result};
+use crate::disk;
+use crate::error::{notify, Result};
 use crate::run::folder::CSV;
 use crate::run::observe::{Event, Observer};
 
@@ -34,13 +35,8 @@ impl Csv {
     /// [`Error::File`] if a file cannot be read or written.
     pub fn after(folder: &Path, blocks: &[String]) -> Result<Self> {
         let path = folder.join(CSV);
-        let opened = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path);
         Ok(Self {
-            file: opened.map_err(Error::file("write", &path))?,
+            file: disk::open_to_write(&path, OpenOptions::new().write(true))?,
             lines: metrics::lines(folder)?,
             blocks: blocks.to_vec(),
             written: None,

@@ -9,7 +9,7 @@ use serde_json::{json, Value};
 
 use crate::contract::block::StepReport;
 use crate::disk;
-use crate::error::{notify, Error, Result};
+use crate::error::{notify, Result};
 use crate::flow::examples::Split;
 use crate::run::folder::METRICS;
 use crate::run::observe::{Event, Observer};
@@ -127,9 +127,8 @@ impl Metrics {
         if kept != old {
             disk::replace(&path, kept.as_bytes())?;
         }
-        let file = OpenOptions::new().create(true).append(true).open(&path);
         Ok(Self {
-            file: file.map_err(Error::file("write", &path))?,
+            file: disk::open_to_write(&path, OpenOptions::new().append(true))?,
             length: kept.len() as u64,
             waiting: String::new(),
             has_warned: false,
