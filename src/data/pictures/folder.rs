@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::parts::Parts;
-use super::{example, open, FORMATS};
+use super::{example, open, Seen, FORMATS};
 use crate::data::images::Images;
 use crate::data::{Content, DataSet, ExampleSpec, Framing};
 use crate::error::{notify, Error, Result};
@@ -262,9 +262,9 @@ impl Reader<'_> {
     fn read(&self, dir: &Path, files: Vec<Listed>) -> Result<Images> {
         use rayon::prelude::*;
         let all = files.len();
-        let bytes = |path: &Path| {
-            let shown = example(&open(path)?, self.spec)?;
-            shown.ok_or_else(|| Error::data(path, "shows nothing"))
+        let bytes = |path: &Path| match example(&*open(path)?, self.spec)? {
+            Seen::Example { bytes, .. } => Ok(bytes),
+            Seen::Nothing(contrast) => Err(Error::data(path, format!("shows nothing: {contrast}"))),
         };
         let decoded: Vec<Result<Vec<u8>>> = files.par_iter().map(|(path, _)| bytes(path)).collect();
         let (mut pixels, mut labels, mut faults) = (Vec::new(), Vec::new(), Vec::new());
