@@ -1,8 +1,8 @@
 //! Writing results to stdout.
 
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 
-use crate::error::{Error, Result};
+use crate::error::{is_obeyed, printable, Error, Result};
 
 /// Prints text. A closed pipe is not an error.
 pub(super) fn print(text: &str) -> Result<()> {
@@ -23,18 +23,96 @@ pub(super) fn stream(text: &str) -> Result<bool> {
     }
 }
 
-/// Prints a value as indented JSON.
+/// Prints a value as indented JSON. Characters that a terminal would obey are escaped, as
+/// JSON can do without a loss.
 pub(super) fn print_json(value: &impl serde::Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value).expect("plain values can be written");
-    print(&format!("{text}\n"))
+    print(&format!("{}\n", escaped_json(&text)))
+}
+
+fn escaped_json(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        // Control characters outside of strings are the ends of lines.
+        if c == '\n' || !is_obeyed(c) {
+            escaped.push(c);
+            continue;
+        }
+        for unit in c.encode_utf16(&mut [0; 2]) {
+            escaped += &format!("\\u{unit:04x}");
+        }
+    }
+    escaped
+}
+
+/// Prints CSV: names as they are for programs, and for a person's terminal with the
+/// characters escaped that it would obey.
+pub(super) fn print_csv(text: &str) -> Result<()> {
+    match std::io::stdout().is_terminal() {
+        true => print(&shown_csv(text)),
+        false => print(text),
+    }
+}
+
+fn shown_csv(text: &str) -> String {
+    let lines: Vec<String> = text.split('\n').map(printable).collect();
+    lines.join("\n")
 }
 
 /// A line of CSV (RFC 4180).
 pub(super) fn csv_line<'a>(fields: impl IntoIterator<Item = &'a String>) -> String {
-    let field = |field: &String| match field.contains([',', '"', '\n', '\r']) {
-        true => format!("\"{}\"", field.replace('"', "\"\"")),
-        false => field.clone(),
-    };
-    let fields: Vec<String> = fields.into_iter().map(field).collect();
+    let fields: Vec<String> = fields.into_iter().map(|field| csv_field(field)).collect();
     fields.join(",") + "\n"
+}
+
+/// A field of CSV, in quotes where a reader could take it for something else.
+fn csv_field(field: &str) -> String {
+    let is_special = |c: char| c == ',' || c == '"' || is_obeyed(c);
+    // Some readers drop the spaces around a field.
+    let is_plain = field.trim().len() == field.len() && !field.contains(is_special);
+    match is_plain {
+        true => field.to_string(),
+        false => format!("\"{}\"", field.replace('"', "\"\"")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_one_field_of_csv() {
+        let fields = [
+            "plain",
+            "a,b",
+            "say \"hi\"",
+            "two\nlines",
+            "a\rb",
+            " spaces ",
+            "\u{1b}[31mred",
+            "",
+        ];
+        let line = csv_line(&fields.map(String::from));
+        let expected = "plain,\"a,b\",\"say \"\"hi\"\"\",\"two\nlines\",\"a\rb\",\" spaces \",\
+                        \"\u{1b}[31mred\",\n";
+        assert_eq!(line, expected);
+    }
+
+    #[test]
+    fn a_terminal_gets_nothing_to_obey() {
+        let name = "a\u{1b}[2J\r\u{202e}\u{9b}1m\u{7f}\u{e0041}b";
+        let line = csv_line(&[name.to_string()]);
+        assert_eq!(
+            shown_csv(&line),
+            "\"a\\u{1b}[2J\\r\\u{202e}\\u{9b}1m\\u{7f}\\u{e0041}b\"\n"
+        );
+        let json = serde_json::to_string_pretty(&[name]).unwrap();
+        let escaped = escaped_json(&json);
+        assert!(
+            !escaped.contains(|c| c != '\n' && is_obeyed(c)),
+            "{escaped}"
+        );
+        let read: Vec<String> = serde_json::from_str(&escaped).unwrap();
+        assert_eq!(read, [name]);
+    }
 }

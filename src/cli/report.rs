@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value as Json;
 
 use super::command_line::{configuration, data_argument, shortest};
-use super::output::{csv_line, print, print_json};
+use super::output::{csv_line, print, print_csv, print_json};
 use super::results_table;
 use crate::contract::rule::Rule;
 use crate::error::{notify, shell_word, Error, Result};
@@ -40,7 +40,7 @@ impl Report {
             notify(format_args!("warning: {problem}"));
         }
         if self.csv {
-            return print(&csv(&rows));
+            return print_csv(&csv(&rows));
         }
         if self.json {
             return print_json(&rows);
