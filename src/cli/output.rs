@@ -2,6 +2,8 @@
 
 use std::io::{ErrorKind, IsTerminal, Write};
 
+use terminal_size::terminal_size_of;
+
 use crate::error::{is_obeyed, printable, Error, Result};
 
 /// Prints text. A closed pipe is not an error.
@@ -76,6 +78,53 @@ fn csv_field(field: &str) -> String {
     }
 }
 
+/// The longest line, where the terminal is not narrower.
+const WIDTH: usize = 100;
+
+/// The length of the lines on stdout.
+fn width() -> usize {
+    let of_terminal = terminal_size_of(std::io::stdout());
+    of_terminal.map_or(WIDTH, |(columns, _)| {
+        usize::from(columns.0).clamp(40, WIDTH)
+    })
+}
+
+/// Wraps text into indented lines, as wide as the terminal.
+pub(super) fn wrap(text: &str, indent: &str) -> String {
+    wrapped(text, indent, width())
+}
+
+/// A name with its description, as a line of a list; further lines are indented.
+pub(super) fn entry(name: &str, about: &str) -> String {
+    entry_within(name, about, width())
+}
+
+fn entry_within(name: &str, about: &str, width: usize) -> String {
+    let indent = " ".repeat(19);
+    let lines = wrapped(about, &indent, width);
+    let first = format!("  {name:<16} ");
+    // A longer name moves its description to the next line.
+    match first.len() > indent.len() {
+        true => format!("{}\n{lines}", first.trim_end()),
+        false => first + lines.trim_start(),
+    }
+}
+
+fn wrapped(text: &str, indent: &str, width: usize) -> String {
+    let mut lines = String::new();
+    let mut line = String::from(indent);
+    for word in text.split_whitespace() {
+        let length = line.chars().count() + word.chars().count();
+        if length > width && !line.trim().is_empty() {
+            lines += &format!("{}\n", line.trim_end());
+            line = String::from(indent);
+        }
+        line += word;
+        line.push(' ');
+    }
+    lines + &format!("{}\n", line.trim_end())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,6 +145,18 @@ mod tests {
         let expected = "plain,\"a,b\",\"say \"\"hi\"\"\",\"two\nlines\",\"a\rb\",\" spaces \",\
                         \"\u{1b}[31mred\",\n";
         assert_eq!(line, expected);
+    }
+
+    #[test]
+    fn an_entry_of_a_list_fits_the_terminal() {
+        let about = "three layers of a thousand units, and a head that is trained on them";
+        for (name, lines) in [("short", 4), ("a_name_of_twenty_two_", 5)] {
+            let text = entry_within(name, about, 40);
+            assert_eq!(text.lines().count(), lines, "{text}");
+            assert!(text.lines().all(|line| line.len() <= 40), "{text}");
+            let words: Vec<&str> = text.split_whitespace().skip(1).collect();
+            assert_eq!(words.join(" "), about);
+        }
     }
 
     #[test]
