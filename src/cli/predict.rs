@@ -34,8 +34,9 @@ pub(super) struct Predict {
 
 impl Predict {
     pub(super) fn run(self) -> Result<()> {
-        let files = self.pictures()?;
+        // A run and a picture in the wrong order are noticed at the run.
         let run = open_to_predict(&self.run, &self.device)?;
+        let files = self.pictures()?;
         let readout = self.readout.readout.clone();
         let readout = readout.unwrap_or_else(|| run.preferred_readout());
         let (mut answers, mut failed) = (Vec::new(), None);

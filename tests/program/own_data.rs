@@ -230,6 +230,17 @@ fn predictions_are_printed_for_folders_as_text_csv_and_json() {
     );
     let message = fails(2, &["predict", word(&run), word(&run)]);
     assert!(message.contains("has no pictures"), "{message}");
+    // In the wrong order.
+    let message = fails(
+        1,
+        &["predict", word(&pictures.join("inner/one.png")), word(&run)],
+    );
+    assert!(
+        message.contains("expected the folder of a run"),
+        "{message}"
+    );
+    let said = text(&onward(&["report", word(base.path())]).stderr);
+    assert!(said.contains("but has 1 of them: name those"), "{said}");
 }
 
 /// A network for digits, of which only the framing of pictures matters.
@@ -355,7 +366,11 @@ fn a_run_resumes_from_any_folder_and_with_moved_data() {
     std::fs::rename(base.path().join("data"), base.path().join("moved")).unwrap();
     let longer = ["resume", word(&folder), "--epochs", "3"];
     let output = run(&root, &longer);
-    assert!(!output.status.success());
+    let said = text(&output.stderr);
+    assert!(
+        !output.status.success() && said.contains("where they are now: --data folder:PATH"),
+        "{said}"
+    );
     let moved = format!("folder:{}", base.path().join("moved").display());
     let output = run(&root, &[&longer[..], &["--data", &moved]].concat());
     assert!(output.status.success(), "{}", text(&output.stderr));
