@@ -88,8 +88,6 @@ mod tests {
     use onward_core::plugin::config::Config;
     use onward_core::plugin::source::Source;
 
-    use super::*;
-
     fn standardises(architecture: &str, preset: Option<&str>, settings: &str) -> bool {
         let source = Source {
             origin: "the test".into(),
