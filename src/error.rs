@@ -24,16 +24,29 @@ pub(crate) fn notify(message: impl Display) {
 /// Text from outside, such as the name of a file, with the characters escaped that a
 /// terminal would obey: control characters, and those that turn the direction of a line.
 pub(crate) fn printable(text: &str) -> String {
-    let escaped = |c: char| match c.is_control() || is_invisible(c) {
+    let escaped = |c: char| match is_obeyed(c) {
         true => c.escape_default().to_string(),
         false => c.to_string(),
     };
     text.chars().map(escaped).collect()
 }
 
-/// Marks of direction and characters without width.
+/// Whether a terminal would obey a character instead of showing it.
+pub(crate) fn is_obeyed(c: char) -> bool {
+    c.is_control() || is_invisible(c)
+}
+
+/// Marks of direction, other ends of lines and characters without width.
 fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    matches!(
+        c,
+        '\u{61c}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}'
+            | '\u{e0000}'..='\u{e007f}'
+    )
 }
 
 /// A word of a command line, in quotes where the shell would change it.
@@ -42,13 +55,13 @@ pub(crate) fn shell_word(word: &str) -> String {
     if !word.is_empty() && word.chars().all(is_plain) {
         return word.to_string();
     }
-    if !word.chars().any(|c| c.is_control() || is_invisible(c)) {
+    if !word.chars().any(is_obeyed) {
         return format!("'{}'", word.replace('\'', r"'\''"));
     }
     // As bash, zsh and ksh read it, without a character that a terminal would obey.
     let escaped = |c: char| match c {
         '\'' | '\\' => format!("\\{c}"),
-        c if c.is_control() || is_invisible(c) => {
+        c if is_obeyed(c) => {
             let mut bytes = [0; 4];
             let bytes = c.encode_utf8(&mut bytes).bytes();
             bytes.map(|byte| format!("\\x{byte:02x}")).collect()

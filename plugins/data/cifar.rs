@@ -5,6 +5,7 @@ use std::sync::Arc;
 use onward_core::data::hub::Hub;
 use onward_core::data::{cifar, Content, DataSet, ExampleSpec, Framing};
 use onward_core::export::Table;
+use onward_core::plugin::preset::Preset;
 use onward_core::plugin::registry::DataKind;
 use onward_core::{BuildContext, Result};
 
@@ -68,8 +69,48 @@ fn data_set(context: &BuildContext) -> Result<DataSet> {
     })
 }
 
+/// Photographs are bright: the mean of their pixels would hide what differs between the
+/// views of an image, and rules that compare views would not learn.
+const PRESETS: &[Preset] = &[Preset {
+    name: "standardised",
+    about: "each channel with mean 0 and deviation 1 over the training part",
+    settings: "standardise = true",
+}];
+
 onward_core::register! {
     DataSet, "cifar-10", "colour photographs, 32×32, 10 classes (Krizhevsky 2009)",
     |_settings: Cifar, context| Ok(Box::new(data_set(context)?)),
-    .look(|_given| Some((DataKind::Photographs, Table::new())))
+    .look(|_given| Some((DataKind::Photographs, Table::new()))).presets(PRESETS)
+}
+
+#[cfg(test)]
+mod tests {
+    use onward_core::plugin::config::Config;
+    use onward_core::plugin::source::Source;
+
+    fn standardises(architecture: &str, preset: Option<&str>, settings: &str) -> bool {
+        let source = Source {
+            origin: "the test".into(),
+            table: settings.parse().unwrap(),
+        };
+        let config = Config::resolve(architecture, preset, vec![source]).unwrap();
+        config.run.standardise
+    }
+
+    #[test]
+    fn rules_that_compare_views_get_standardised_photographs() {
+        for (architecture, preset) in [
+            ("progressive", Some("hinton")),
+            ("layer_collaboration", None),
+            ("backprop", None),
+        ] {
+            let of = |settings: &str| standardises(architecture, preset, settings);
+            assert!(of("data = \"cifar-10\""), "{architecture}");
+            let named = "data = \"cifar-10\"\nstandardise = false";
+            assert!(!of(named), "{architecture}");
+            for data in ["mnist", "fashion-mnist", "digits"] {
+                assert!(!of(&format!("data = {data:?}")), "{architecture}, {data}");
+            }
+        }
+    }
 }

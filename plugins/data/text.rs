@@ -1,9 +1,10 @@
 //! Data sets `text` and `fables`: windows of text, with the next token as the class.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use onward_core::data::text::{
-    data_set, files as files_of, paragraphs, read, size as size_of, Parts, Text,
+    apart, data_set, files as files_of, paragraphs, read, size as size_of, Parts, Text,
 };
 use onward_core::data::DataSet;
 use onward_core::export::{Table, Value};
@@ -137,15 +138,22 @@ fn usage(problem: String) -> Error {
     Error::usage("data", problem)
 }
 
-fn documents(files: &[&str], document: Document) -> Result<Vec<String>> {
+/// The files that these files, folders and patterns stand for.
+fn all_files<'a>(given: impl IntoIterator<Item = &'a String>) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for path in given {
+        files.extend(files_of(path)?);
+    }
+    Ok(files)
+}
+
+fn documents(files: &[PathBuf], document: Document) -> Result<Vec<String>> {
     let mut documents = Vec::new();
     for file in files {
-        for file in files_of(file)? {
-            let text = read(&file)?;
-            match document {
-                Document::File => documents.push(text),
-                Document::Paragraph => documents.extend(paragraphs(&text)),
-            }
+        let text = read(file)?;
+        match document {
+            Document::File => documents.push(text),
+            Document::Paragraph => documents.extend(paragraphs(&text)),
         }
     }
     Ok(documents)
@@ -160,20 +168,10 @@ fn of_files(settings: &TextFiles, context: &BuildContext) -> Result<DataSet> {
             "a file, as in --data text:FILE",
         ));
     }
-    let files: Vec<&str> = std::iter::once(&settings.file)
-        .chain(&settings.more)
-        .map(String::as_str)
-        .collect();
-    let given = |file: &Option<String>| {
-        file.as_ref()
-            .map(|file| documents(&[file.as_str()], settings.document))
-            .transpose()
-    };
+    let given = || std::iter::once(&settings.file).chain(&settings.more);
+    let files = all_files(given())?;
     let parts = match settings.prepare {
-        Prepare::None => {
-            let all = documents(&files, settings.document)?;
-            Parts::new(all, given(&settings.validation)?, given(&settings.test)?)
-        }
+        Prepare::None => divided(settings, files)?,
         Prepare::Hinton if settings.validation.is_some() || settings.test.is_some() => {
             return Err(usage(
                 "prepare=hinton has fixed parts; remove `data.validation` and `data.test`".into(),
@@ -182,18 +180,10 @@ fn of_files(settings: &TextFiles, context: &BuildContext) -> Result<DataSet> {
         Prepare::Hinton => hinton(&documents(&files, Document::File)?.join("\n\n"))?,
     };
     let alphabet = (settings.prepare == Prepare::Hinton).then_some(SYMBOLS);
-    let others = settings
-        .validation
-        .iter()
-        .chain(&settings.test)
-        .map(String::as_str);
     let named = || {
-        files
-            .iter()
-            .copied()
-            .chain(others)
-            .collect::<Vec<_>>()
-            .join(", ")
+        let others = settings.validation.iter().chain(&settings.test);
+        let all: Vec<&str> = given().chain(others).map(String::as_str).collect();
+        all.join(", ")
     };
     text(
         &parts,
@@ -204,6 +194,18 @@ fn of_files(settings: &TextFiles, context: &BuildContext) -> Result<DataSet> {
         context,
     )
     .at(named)
+}
+
+/// The parts of a text: those that have files of their own, and parts of the rest.
+fn divided(settings: &TextFiles, files: Vec<PathBuf>) -> Result<Parts> {
+    let validation = all_files(&settings.validation)?;
+    let test = all_files(&settings.test)?;
+    let files = apart(files, &[&validation[..], &test].concat())?;
+    let read = |files: &[PathBuf]| documents(files, settings.document);
+    let part = |files: &[PathBuf], is_given: bool| is_given.then(|| read(files)).transpose();
+    let validation = part(&validation, settings.validation.is_some())?;
+    let test = part(&test, settings.test.is_some())?;
+    Ok(Parts::new(read(&files)?, validation, test))
 }
 
 /// Tokenizes text with the tokenizer of the opened run, if there is one, else with a new

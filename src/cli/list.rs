@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::json;
 
-use super::output::{print, print_json};
+use super::output::{entry, print, print_json};
 use super::show::settings_named;
 use crate::error::{Error, Result};
 use crate::plugin::facts;
@@ -56,7 +56,7 @@ impl List {
         for kind in kinds {
             text += &format!("{kind}\n");
             for info in registry::infos(kind)? {
-                text += &format!("  {:<16} {}\n", info.name, info.about);
+                text += &entry(info.name, info.about);
             }
         }
         print(&text)
@@ -73,8 +73,7 @@ fn presets() -> Result<()> {
         {
             text += &format!("{kind} {}\n", info.name);
             for preset in info.presets() {
-                let about: Vec<&str> = preset.about.split_whitespace().collect();
-                text += &format!("  {:<16} {}\n", preset.name, about.join(" "));
+                text += &entry(preset.name, preset.about);
             }
         }
     }

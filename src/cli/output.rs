@@ -1,8 +1,10 @@
 //! Writing results to stdout.
 
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 
-use crate::error::{Error, Result};
+use terminal_size::terminal_size_of;
+
+use crate::error::{is_obeyed, printable, Error, Result};
 
 /// Prints text. A closed pipe is not an error.
 pub(super) fn print(text: &str) -> Result<()> {
@@ -23,24 +25,158 @@ pub(super) fn stream(text: &str) -> Result<bool> {
     }
 }
 
-/// The columns of the terminal that stdout is; as many as wanted where it is none.
-pub(super) fn width() -> usize {
-    let size = console::Term::stdout().size_checked();
-    size.map_or(usize::MAX, |(_, columns)| columns.into())
-}
-
-/// Prints a value as indented JSON.
+/// Prints a value as indented JSON. Characters that a terminal would obey are escaped, as
+/// JSON can do without a loss.
 pub(super) fn print_json(value: &impl serde::Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value).expect("plain values can be written");
-    print(&format!("{text}\n"))
+    print(&format!("{}\n", escaped_json(&text)))
+}
+
+fn escaped_json(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        // Control characters outside of strings are the ends of lines.
+        if c == '\n' || !is_obeyed(c) {
+            escaped.push(c);
+            continue;
+        }
+        for unit in c.encode_utf16(&mut [0; 2]) {
+            escaped += &format!("\\u{unit:04x}");
+        }
+    }
+    escaped
+}
+
+/// Prints CSV: names as they are for programs, and for a person's terminal with the
+/// characters escaped that it would obey.
+pub(super) fn print_csv(text: &str) -> Result<()> {
+    match std::io::stdout().is_terminal() {
+        true => print(&shown_csv(text)),
+        false => print(text),
+    }
+}
+
+fn shown_csv(text: &str) -> String {
+    let lines: Vec<String> = text.split('\n').map(printable).collect();
+    lines.join("\n")
 }
 
 /// A line of CSV (RFC 4180).
 pub(super) fn csv_line<'a>(fields: impl IntoIterator<Item = &'a String>) -> String {
-    let field = |field: &String| match field.contains([',', '"', '\n', '\r']) {
-        true => format!("\"{}\"", field.replace('"', "\"\"")),
-        false => field.clone(),
-    };
-    let fields: Vec<String> = fields.into_iter().map(field).collect();
+    let fields: Vec<String> = fields.into_iter().map(|field| csv_field(field)).collect();
     fields.join(",") + "\n"
+}
+
+/// A field of CSV, in quotes where a reader could take it for something else.
+fn csv_field(field: &str) -> String {
+    let is_special = |c: char| c == ',' || c == '"' || is_obeyed(c);
+    // Some readers drop the spaces around a field.
+    let is_plain = field.trim().len() == field.len() && !field.contains(is_special);
+    match is_plain {
+        true => field.to_string(),
+        false => format!("\"{}\"", field.replace('"', "\"\"")),
+    }
+}
+
+/// The longest line, where the terminal is not narrower.
+const WIDTH: usize = 100;
+
+/// The columns of the terminal that stdout is, if it is one.
+pub(super) fn columns() -> Option<usize> {
+    let of_terminal = terminal_size_of(std::io::stdout());
+    of_terminal.map(|(columns, _)| columns.0.into())
+}
+
+/// The length of the lines on stdout.
+fn width() -> usize {
+    columns().map_or(WIDTH, |columns| columns.clamp(40, WIDTH))
+}
+
+/// Wraps text into indented lines, as wide as the terminal.
+pub(super) fn wrap(text: &str, indent: &str) -> String {
+    wrapped(text, indent, width())
+}
+
+/// A name with its description, as a line of a list; further lines are indented.
+pub(super) fn entry(name: &str, about: &str) -> String {
+    entry_within(name, about, width())
+}
+
+fn entry_within(name: &str, about: &str, width: usize) -> String {
+    let indent = " ".repeat(19);
+    let lines = wrapped(about, &indent, width);
+    let first = format!("  {name:<16} ");
+    // A longer name moves its description to the next line.
+    match first.len() > indent.len() {
+        true => format!("{}\n{lines}", first.trim_end()),
+        false => first + lines.trim_start(),
+    }
+}
+
+fn wrapped(text: &str, indent: &str, width: usize) -> String {
+    let mut lines = String::new();
+    let mut line = String::from(indent);
+    for word in text.split_whitespace() {
+        let length = line.chars().count() + word.chars().count();
+        if length > width && !line.trim().is_empty() {
+            lines += &format!("{}\n", line.trim_end());
+            line = String::from(indent);
+        }
+        line += word;
+        line.push(' ');
+    }
+    lines + &format!("{}\n", line.trim_end())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_one_field_of_csv() {
+        let fields = [
+            "plain",
+            "a,b",
+            "say \"hi\"",
+            "two\nlines",
+            "a\rb",
+            " spaces ",
+            "\u{1b}[31mred",
+            "",
+        ];
+        let line = csv_line(&fields.map(String::from));
+        let expected = "plain,\"a,b\",\"say \"\"hi\"\"\",\"two\nlines\",\"a\rb\",\" spaces \",\
+                        \"\u{1b}[31mred\",\n";
+        assert_eq!(line, expected);
+    }
+
+    #[test]
+    fn an_entry_of_a_list_fits_the_terminal() {
+        let about = "three layers of a thousand units, and a head that is trained on them";
+        for (name, lines) in [("short", 4), ("a_name_of_twenty_two_", 5)] {
+            let text = entry_within(name, about, 40);
+            assert_eq!(text.lines().count(), lines, "{text}");
+            assert!(text.lines().all(|line| line.len() <= 40), "{text}");
+            let words: Vec<&str> = text.split_whitespace().skip(1).collect();
+            assert_eq!(words.join(" "), about);
+        }
+    }
+
+    #[test]
+    fn a_terminal_gets_nothing_to_obey() {
+        let name = "a\u{1b}[2J\r\u{202e}\u{9b}1m\u{7f}\u{e0041}b";
+        let line = csv_line(&[name.to_string()]);
+        assert_eq!(
+            shown_csv(&line),
+            "\"a\\u{1b}[2J\\r\\u{202e}\\u{9b}1m\\u{7f}\\u{e0041}b\"\n"
+        );
+        let json = serde_json::to_string_pretty(&[name]).unwrap();
+        let escaped = escaped_json(&json);
+        assert!(
+            !escaped.contains(|c| c != '\n' && is_obeyed(c)),
+            "{escaped}"
+        );
+        let read: Vec<String> = serde_json::from_str(&escaped).unwrap();
+        assert_eq!(read, [name]);
+    }
 }

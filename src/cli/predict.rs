@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::flags::{open_to_predict, Device, ReadoutName};
-use super::output::{csv_line, print, print_json};
+use super::output::{csv_line, print, print_csv, print_json};
 use crate::data::pictures::pictures_in;
 use crate::error::{notify, printable, Error, Located, Result};
 use crate::run::predict::Answer;
@@ -34,15 +34,21 @@ pub(super) struct Predict {
 
 impl Predict {
     pub(super) fn run(self) -> Result<()> {
-        let files = self.pictures()?;
+        // A run and a picture in the wrong order are noticed at the run.
         let run = open_to_predict(&self.run, &self.device)?;
+        let files = self.pictures()?;
         let readout = self.readout.readout.clone();
         let readout = readout.unwrap_or_else(|| run.preferred_readout());
         let (mut answers, mut failed) = (Vec::new(), None);
         let all = run.predict_each(&files, Some(&readout))?;
         for (file, answer) in files.iter().zip(all) {
             match answer {
-                Ok(answer) => answers.push((file.as_path(), answer)),
+                Ok(answer) => {
+                    if let Some(remark) = &answer.remark {
+                        notify(format_args!("note: {}: {remark}", file.display()));
+                    }
+                    answers.push((file.as_path(), answer));
+                }
                 // The remaining pictures are still classified.
                 Err(error) if files.len() > 1 => {
                     notify(format_args!("error: {error}"));
@@ -62,7 +68,7 @@ impl Predict {
             print_json(&answers.collect::<Vec<_>>())?;
         } else if self.csv {
             let lines = answers.iter().map(|(file, answer)| shown.csv(file, answer));
-            print(&(shown.csv_header() + &lines.collect::<String>()))?;
+            print_csv(&(shown.csv_header() + &lines.collect::<String>()))?;
         } else {
             let lines = answers
                 .iter()
@@ -151,6 +157,8 @@ impl Shown<'_> {
             "probability": answer.probability,
             "readout": self.readout,
             "scores": scores,
+            "objects": answer.objects,
+            "remark": answer.remark,
         })
     }
 }

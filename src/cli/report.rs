@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value as Json;
 
 use super::command_line::{configuration, data_argument, shortest};
-use super::output::{csv_line, print, print_json};
+use super::output::{csv_line, print, print_csv, print_json};
 use super::results_table;
 use crate::contract::rule::Rule;
 use crate::error::{notify, shell_word, Error, Result};
@@ -40,7 +40,7 @@ impl Report {
             notify(format_args!("warning: {problem}"));
         }
         if self.csv {
-            return print(&csv(&rows));
+            return print_csv(&csv(&rows));
         }
         if self.json {
             return print_json(&rows);
@@ -127,7 +127,7 @@ impl Row {
                     "is not finished; continue with: onward resume {}",
                     shell_word(&run.display().to_string())
                 ),
-                false => "is not the folder of a run".into(),
+                false => no_run(run),
             };
             return Err(Error::run(run, problem));
         }
@@ -197,6 +197,16 @@ impl Row {
             .seed
             .map_or(String::new(), |seed| format!(" --seed {seed}"));
         self.command.replace(&seed, "")
+    }
+}
+
+/// Why a folder is no run; one with runs in it is a mistake that is easily made.
+fn no_run(folder: &Path) -> String {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let is_run = |entry: &std::fs::DirEntry| entry.path().join(CONFIG).is_file();
+    match entries.filter(is_run).count() {
+        0 => "is not the folder of a run".into(),
+        count => format!("is not the folder of a run, but has {count} of them: name those"),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::output::print;
+use super::output::{print, wrap};
 use crate::contract::architecture::Architecture;
 use crate::error::{Error, Result};
 use crate::guide::glossary;
@@ -10,9 +10,6 @@ use crate::plugin::preset::Preset;
 use crate::plugin::registry::{self, Info, KINDS};
 use crate::plugin::run_settings::RunSettings;
 use crate::settings::{Choice, PluginKind, Setting, Settings};
-
-/// The maximum length of a line.
-const WIDTH: usize = 100;
 
 #[derive(Args)]
 pub(super) struct Show {
@@ -172,20 +169,4 @@ fn preset(preset: &Preset) -> String {
         text += &format!("      {line}\n");
     }
     text
-}
-
-/// Wraps text into indented lines of at most [`WIDTH`] characters.
-fn wrap(text: &str, indent: &str) -> String {
-    let mut lines = String::new();
-    let mut line = String::from(indent);
-    for word in text.split_whitespace() {
-        let length = line.chars().count() + word.chars().count();
-        if length > WIDTH && !line.trim().is_empty() {
-            lines += &format!("{}\n", line.trim_end());
-            line = String::from(indent);
-        }
-        line += word;
-        line.push(' ');
-    }
-    lines + &format!("{}\n", line.trim_end())
 }

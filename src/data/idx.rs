@@ -68,6 +68,12 @@ pub fn data_set(
         .iter()
         .max()
         .map_or(0, |&label| usize::from(label) + 1);
+    let first = train.labels()[0];
+    if classes.is_empty() && train.labels().iter().all(|label| *label == first) {
+        let problem = format!("all training images have the label {first}, expected two classes");
+        let file = find(folders, name, "train-labels-idx1-ubyte")?;
+        return Err(Error::data(file, problem));
+    }
     let classes: Vec<String> = match classes {
         [] => (0..found.max(2)).map(|class| class.to_string()).collect(),
         names => names.iter().map(|name| name.to_string()).collect(),
@@ -220,6 +226,13 @@ fn described(magic: u32) -> String {
     let numbers = match magic >> 8 {
         _ if magic == LABELS => return ", a file of labels".into(),
         _ if magic == IMAGES => return ", a file of images".into(),
+        _ if [LABELS, IMAGES].contains(&magic.swap_bytes()) => {
+            return ", which has the bytes in the other order".into();
+        }
+        _ if magic.to_be_bytes().iter().all(u8::is_ascii_graphic) => {
+            let letters = magic.to_be_bytes().map(char::from);
+            return format!(", the letters {}", letters.iter().collect::<String>());
+        }
         0x08 => "bytes",
         0x09 => "signed bytes",
         0x0b => "whole numbers of 16 bits",
@@ -378,7 +391,7 @@ mod tests {
     #[test]
     fn an_invalid_file_is_refused_with_the_reason() {
         let huge = images(1_000_000_000, 28, 28, &[0; 100]);
-        let cases: [(&str, Vec<u8>, &str); 11] = [
+        let cases: [(&str, Vec<u8>, &str); 14] = [
             (
                 "train-images-idx3-ubyte",
                 images(6, 2, 2, &[0; 23]),
@@ -409,6 +422,21 @@ mod tests {
                 "train-images-idx3-ubyte",
                 labels(24, &[0; 24]),
                 "begins with 2049, a file of labels;",
+            ),
+            (
+                "train-images-idx3-ubyte",
+                [0x0308_0000u32, 6].map(u32::to_be_bytes).concat(),
+                "the bytes in the other order;",
+            ),
+            (
+                "train-images-idx3-ubyte",
+                b"<html>404".to_vec(),
+                "the letters <htm;",
+            ),
+            (
+                "train-labels-idx1-ubyte",
+                labels(6, &[1; 6]),
+                "all training images have the label 1",
             ),
             (
                 "train-images-idx3-ubyte",

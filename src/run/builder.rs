@@ -249,7 +249,14 @@ impl RunBuilder {
             device: self.device,
             tokenizer,
         };
-        let mut run = assemble(config, source, around)?;
+        let elsewhere = match (&self.saved, &source) {
+            (Some(folder), DataSource::Named(_)) => moved(folder, &config),
+            _ => None,
+        };
+        let mut run = match elsewhere {
+            Some(error) => return Err(error),
+            None => assemble(config, source, around)?,
+        };
         let is_text = run.data.spec.content == Content::Text;
         let idle = run.config.without_effect(&self.sources, is_text)?;
         if speaks {
@@ -415,6 +422,21 @@ fn whole(path: &str) -> String {
     let absolute = absolute.filter(|_| is_there);
     let absolute = absolute.as_deref().and_then(Path::to_str);
     absolute.unwrap_or(path).into()
+}
+
+/// What to do where the data of an opened run are not at their place any more.
+fn moved(folder: &Path, config: &Config) -> Option<Error> {
+    let data = config.run.data.as_ref()?;
+    let argument = registry::info(DataSet::KIND, &data.name).ok()?.argument?;
+    let path = data.settings.get(argument)?.as_str()?;
+    if path.contains('*') || at_home(path).exists() {
+        return None;
+    }
+    let name = &data.name;
+    let problem = format!(
+        "its data, {path}, are not there; name the place where they are now: --data {name}:PATH"
+    );
+    Some(Error::run(folder, problem))
 }
 
 /// The purpose of opening a run. Resuming requires exactly the same data as before.

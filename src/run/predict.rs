@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use super::Run;
 use crate::contract::net::Readout;
-use crate::data::{pictures, Content};
+use crate::data::pictures::{self, Contrast, Picture, Seen};
+use crate::data::Content;
 use crate::error::{Error, Result};
 
 /// The answer of a network for one picture.
@@ -24,6 +25,11 @@ pub struct Answer {
     /// The score of every class, in the order of the classes; higher is better. Empty if
     /// nothing can be seen.
     pub scores: Vec<f64>,
+    /// The number of objects that were found. A network for one object sees several
+    /// together.
+    pub objects: usize,
+    /// Why the answer may be wrong or missing.
+    pub remark: Option<String>,
 }
 
 /// The pictures whose scores are computed at once.
@@ -95,7 +101,8 @@ impl Run {
         pictures: &[image::DynamicImage],
         readout: Option<&str>,
     ) -> Result<Vec<Answer>> {
-        let answers = self.classify(pictures, readout, |picture| Ok(picture.clone()))?;
+        let open = |picture: &image::DynamicImage| Ok(picture.clone().into());
+        let answers = self.classify(pictures, readout, open)?;
         answers.into_iter().collect()
     }
 
@@ -117,7 +124,7 @@ impl Run {
         &self,
         pictures: &[T],
         readout: Option<&str>,
-        open: impl Fn(&T) -> Result<image::DynamicImage> + Sync,
+        open: impl Fn(&T) -> Result<Picture> + Sync,
     ) -> Result<Vec<Result<Answer>>> {
         let spec = &self.data.spec;
         if spec.content == Content::Text {
@@ -130,15 +137,17 @@ impl Run {
         let is_log = self.architecture.net().readout(readout)?.log_probabilities;
         let mut answers = Vec::with_capacity(pictures.len());
         for some in pictures.chunks(TOGETHER) {
-            let seen: Vec<Result<Option<Vec<u8>>>> = some
+            let seen: Vec<Result<Seen>> = some
                 .par_iter()
-                .map(|picture| pictures::example(&open(picture)?, spec))
+                .map(|picture| pictures::example(&*open(picture)?, spec))
                 .collect();
             let mut scores = self.scores_of(&seen, readout)?.into_iter();
             for seen in seen {
-                answers.push(seen.map(|seen| {
-                    let scores = seen.and_then(|_| scores.next()).unwrap_or_default();
-                    self.answer(scores, is_log)
+                answers.push(seen.map(|seen| match seen {
+                    Seen::Example { objects, .. } => {
+                        self.answer(scores.next().unwrap_or_default(), is_log, objects)
+                    }
+                    Seen::Nothing(contrast) => nothing(contrast),
                 }));
             }
         }
@@ -146,8 +155,13 @@ impl Run {
     }
 
     /// The scores of the pictures in which something can be seen.
-    fn scores_of(&self, seen: &[Result<Option<Vec<u8>>>], readout: &str) -> Result<Vec<Vec<f64>>> {
-        let examples: Vec<&Vec<u8>> = seen.iter().flatten().flatten().collect();
+    fn scores_of(&self, seen: &[Result<Seen>], readout: &str) -> Result<Vec<Vec<f64>>> {
+        let mut examples = Vec::with_capacity(seen.len());
+        for seen in seen.iter().flatten() {
+            if let Seen::Example { bytes, .. } = seen {
+                examples.push(bytes);
+            }
+        }
         if examples.is_empty() {
             return Ok(Vec::new());
         }
@@ -159,13 +173,31 @@ impl Run {
         Ok(scores.to_vec2()?)
     }
 
-    fn answer(&self, scores: Vec<f64>, is_log: bool) -> Answer {
+    fn answer(&self, scores: Vec<f64>, is_log: bool, objects: usize) -> Answer {
         let best = (0..scores.len()).max_by(|&a, &b| scores[a].total_cmp(&scores[b]));
+        let together = format!(
+            "found {objects} objects, which a network for one object sees together; crop the \
+             picture to one of them"
+        );
         Answer {
             best,
             class: best.and_then(|best| self.data.spec.classes.get(best).cloned()),
             probability: best.filter(|_| is_log).map(|best| scores[best].exp()),
             scores,
+            objects,
+            remark: (objects > 1).then_some(together),
         }
+    }
+}
+
+/// The answer for a picture in which nothing can be seen.
+fn nothing(contrast: Contrast) -> Answer {
+    Answer {
+        best: None,
+        class: None,
+        probability: None,
+        scores: Vec::new(),
+        objects: 0,
+        remark: Some(format!("nothing found: {contrast}")),
     }
 }

@@ -85,7 +85,9 @@ fn a_picture_that_promises_far_more_than_its_file_is_refused() {
     std::fs::write(&path, bytes).unwrap();
     let message = fails(1, &["predict", str(&run), str(&path)]);
     assert!(
-        message.contains("takes 137 MB when it is decoded, expected at most 64 MB"),
+        message.contains(
+            "has 12000×12000 pixels, 144 MB decoded, expected at most 67 MB for its file"
+        ),
         "{message}"
     );
 }

@@ -230,6 +230,91 @@ fn predictions_are_printed_for_folders_as_text_csv_and_json() {
     );
     let message = fails(2, &["predict", word(&run), word(&run)]);
     assert!(message.contains("has no pictures"), "{message}");
+    // In the wrong order.
+    let message = fails(
+        1,
+        &["predict", word(&pictures.join("inner/one.png")), word(&run)],
+    );
+    assert!(
+        message.contains("expected the folder of a run"),
+        "{message}"
+    );
+    let said = text(&onward(&["report", word(base.path())]).stderr);
+    assert!(said.contains("but has 1 of them: name those"), "{said}");
+}
+
+/// A network for digits, of which only the framing of pictures matters.
+fn network_for_one_object(base: &Path) -> PathBuf {
+    let run = base.join("run");
+    let small = ["--epochs", "1", "--set", "hidden=[20]", "--quiet"];
+    let command = ["train", "progressive", "--out", word(&run)];
+    succeeds(&[&command[..], &small].concat());
+    run
+}
+
+/// Strokes at these columns, `depth` levels darker than the paper.
+fn strokes(columns: &[u32], depth: u8) -> GrayImage {
+    GrayImage::from_fn(160, 100, |x, y| {
+        let is_ink = columns.iter().any(|at| (*at..at + 8).contains(&x));
+        Luma([if is_ink && (25..75).contains(&y) {
+            230 - depth
+        } else {
+            230
+        }])
+    })
+}
+
+#[test]
+fn several_objects_and_too_little_contrast_are_said() {
+    let base = tempfile::tempdir().unwrap();
+    let run = network_for_one_object(base.path());
+    let predict = |picture: GrayImage, more: &[&str]| {
+        let file = base.path().join("picture.png");
+        picture.save(&file).unwrap();
+        let output = onward(&[&["predict", word(&run), word(&file)], more].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        (text(&output.stdout), text(&output.stderr))
+    };
+    let (_, said) = predict(strokes(&[70], 180), &[]);
+    assert_eq!(said, "");
+    let (printed, said) = predict(strokes(&[40, 90], 180), &["--json"]);
+    assert!(said.contains("picture.png: found 2 objects"), "{said}");
+    assert!(said.contains("crop the picture to one"), "{said}");
+    let answers: Value = serde_json::from_str(&printed).unwrap();
+    assert_eq!(answers[0]["objects"], 2);
+    // Without grain six levels can be seen, two cannot.
+    let (printed, said) = predict(strokes(&[70], 6), &[]);
+    assert!(!printed.contains("nothing found"), "{printed}");
+    assert_eq!(said, "");
+    for form in [&[][..], &["--csv"], &["--json"]] {
+        let (_, said) = predict(strokes(&[70], 2), form);
+        let expected = "nothing found: the contrast is too low: 2 of 255 levels, expected 4";
+        assert!(said.contains(expected), "{said}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn any_name_of_a_file_is_one_field_of_csv_and_harmless_on_a_terminal() {
+    let base = tempfile::tempdir().unwrap();
+    let run = network_for_one_object(base.path());
+    let pictures = base.path().join("pictures");
+    std::fs::create_dir(&pictures).unwrap();
+    let name = "a\u{1b}[2J, \"b\"\nc\u{202e}.png";
+    strokes(&[70], 180).save(pictures.join(name)).unwrap();
+    let printed = succeeds(&["predict", word(&run), "--csv", word(&pictures)]);
+    let quoted = name.replace('"', "\"\"");
+    assert!(printed.contains(&format!("/{quoted}\",")), "{printed}");
+    for form in [&[][..], &["--json"]] {
+        let printed = succeeds(&[&["predict", word(&run), word(&pictures)], form].concat());
+        let obeyed = |c: char| c == '\u{202e}' || (c.is_control() && c != '\n');
+        assert!(!printed.contains(obeyed), "{printed:?}");
+        if !form.is_empty() {
+            let answers: Value = serde_json::from_str(&printed).unwrap();
+            let file = answers[0]["file"].as_str().unwrap();
+            assert!(file.ends_with(name), "{file}");
+        }
+    }
 }
 
 #[test]
@@ -281,7 +366,11 @@ fn a_run_resumes_from_any_folder_and_with_moved_data() {
     std::fs::rename(base.path().join("data"), base.path().join("moved")).unwrap();
     let longer = ["resume", word(&folder), "--epochs", "3"];
     let output = run(&root, &longer);
-    assert!(!output.status.success());
+    let said = text(&output.stderr);
+    assert!(
+        !output.status.success() && said.contains("where they are now: --data folder:PATH"),
+        "{said}"
+    );
     let moved = format!("folder:{}", base.path().join("moved").display());
     let output = run(&root, &[&longer[..], &["--data", &moved]].concat());
     assert!(output.status.success(), "{}", text(&output.stderr));

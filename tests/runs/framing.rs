@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use onward::data::images::Images;
-use onward::data::pictures::{example, framing_of};
+use onward::data::pictures::{example, framing_of, Seen};
 use onward::data::{idx, Content, Framing, Split};
 use onward::image::{DynamicImage, GrayImage};
 use onward::{Result, Run};
@@ -23,7 +23,9 @@ fn digits(count: usize, is_dark: bool) -> Result<(Vec<u8>, Vec<u8>)> {
             .map(|value| (value * 255.).round() as u8)
             .collect();
         let image = DynamicImage::ImageLuma8(GrayImage::from_vec(28, 28, bytes).unwrap());
-        let framed = example(&image, spec)?.expect("a digit");
+        let Seen::Example { bytes: framed, .. } = example(&image, spec)? else {
+            panic!("it is a digit");
+        };
         pixels.extend(
             framed
                 .iter()

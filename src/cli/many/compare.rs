@@ -10,7 +10,7 @@ use super::method::Method;
 use super::table;
 use super::workers::{Task, Workers};
 use super::{write, Many};
-use crate::cli::output::{print, print_json, width};
+use crate::cli::output::{columns, print, print_json};
 use crate::error::{printable, Error, Result};
 
 #[derive(Args)]
@@ -72,7 +72,7 @@ impl Compare {
         let written = self.out.join("compare.md");
         print(&format!(
             "{}written: {}\n",
-            table::plain(&entries, width()),
+            table::plain(&entries, columns()),
             printable(&written.display().to_string())
         ))?;
         match entries.iter().all(Entry::has_failed) {

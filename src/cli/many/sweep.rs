@@ -12,7 +12,7 @@ use super::method::{outer_parts, Method};
 use super::table::{self, Group};
 use super::workers::{Task, Workers};
 use super::{write, Many};
-use crate::cli::output::{print, print_json, width};
+use crate::cli::output::{columns, print, print_json};
 use crate::error::{notify, printable, Error, Result};
 use crate::flow::random::{shuffled, stream, unit};
 
@@ -137,7 +137,7 @@ impl Sweep {
         if self.many.json {
             return print_json(&table::rows(&entries));
         }
-        let mut text = table::plain(&entries, width());
+        let mut text = table::plain(&entries, columns());
         for (data, method) in &best {
             text += &format!("best on {data} by validation: {method}\n");
         }

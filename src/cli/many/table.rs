@@ -221,8 +221,9 @@ fn columns(cells: Vec<[String; HEADINGS.len()]>) -> Vec<Vec<String>> {
     std::iter::once(&headings).chain(&cells).map(of).collect()
 }
 
-/// The table for a terminal of `width` columns, and the reasons of runs without a result.
-pub(super) fn plain(entries: &[Entry], width: usize) -> String {
+/// The table for a terminal of so many columns, or for a file, and the reasons of runs
+/// without a result.
+pub(super) fn plain(entries: &[Entry], width: Option<usize>) -> String {
     let mut text = String::new();
     let groups = rows(entries);
     let mut data: Vec<&str> = groups.iter().map(|group| group.data).collect();
@@ -231,7 +232,7 @@ pub(super) fn plain(entries: &[Entry], width: usize) -> String {
         let of_data = groups.iter().filter(|group| group.data == data);
         let lines = columns(of_data.clone().map(Group::cells).collect());
         text += &format!("{data}\n");
-        text += &aligned(&lines, width);
+        text += &aligned(&lines, width.unwrap_or(usize::MAX));
         for group in of_data {
             let mut problems = group.problems.clone();
             problems.dedup();

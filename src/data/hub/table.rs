@@ -156,7 +156,7 @@ fn exactly(picture: &[u8], shape: [usize; 3]) -> Result<Vec<u8>, String> {
              channel"
         ));
     }
-    let interleaved = image.into_bytes();
+    let interleaved = image.as_bytes();
     let channel = |channel| interleaved.iter().skip(channel).step_by(channels).copied();
     let bytes: Vec<u8> = (0..channels).flat_map(channel).collect();
     debug_assert_eq!(bytes.len(), channels * height * width);

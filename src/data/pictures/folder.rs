@@ -7,8 +7,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::parts::Parts;
-use super::{example, open, FORMATS};
+use super::parts::{shared, Parts};
+use super::{example, open, Seen, FORMATS};
 use crate::data::images::Images;
 use crate::data::{Content, DataSet, ExampleSpec, Framing};
 use crate::error::{notify, Error, Result};
@@ -38,6 +38,10 @@ crate::choices! {
 /// or pictures, for classes that only a part has, and for broken pictures, unless
 /// `broken` is `skip`.
 pub fn data_set(dir: &Path, shape: [usize; 3], broken: Broken) -> Result<DataSet> {
+    if dir.is_file() {
+        let problem = "is a file, expected the folder that has a folder for each class";
+        return Err(Error::data(dir, problem));
+    }
     let parts = Parts::of(dir)?;
     let classes = classes_of(parts.train.as_deref().unwrap_or(dir))?;
     if classes.len() < 2 || classes.len() > 256 {
@@ -94,6 +98,11 @@ pub fn data_set(dir: &Path, shape: [usize; 3], broken: Broken) -> Result<DataSet
         let problem =
             format!("found {found} images, expected at least 6 for training and 1 for testing");
         return Err(Error::data(dir, problem));
+    }
+    for (name, part) in [("validation", &validation), ("test", &test)] {
+        if let Some(warning) = shared(&train, part, name) {
+            notify(format_args!("warning: {}: {warning}", dir.display()));
+        }
     }
     Ok(DataSet {
         spec,
@@ -262,9 +271,9 @@ impl Reader<'_> {
     fn read(&self, dir: &Path, files: Vec<Listed>) -> Result<Images> {
         use rayon::prelude::*;
         let all = files.len();
-        let bytes = |path: &Path| {
-            let shown = example(&open(path)?, self.spec)?;
-            shown.ok_or_else(|| Error::data(path, "shows nothing"))
+        let bytes = |path: &Path| match example(&*open(path)?, self.spec)? {
+            Seen::Example { bytes, .. } => Ok(bytes),
+            Seen::Nothing(contrast) => Err(Error::data(path, format!("shows nothing: {contrast}"))),
         };
         let decoded: Vec<Result<Vec<u8>>> = files.par_iter().map(|(path, _)| bytes(path)).collect();
         let (mut pixels, mut labels, mut faults) = (Vec::new(), Vec::new(), Vec::new());
@@ -446,6 +455,10 @@ mod tests {
     #[test]
     fn a_folder_without_classes_or_pictures_is_refused() {
         let empty = tempfile::tempdir().unwrap();
+        let file = empty.path().join("a.png");
+        GrayImage::new(4, 4).save(&file).unwrap();
+        let error = data_set(&file, [1, 4, 4], Broken::Refuse).err().unwrap();
+        assert!(error.to_string().contains("is a file"), "{error}");
         let error = data_set(empty.path(), [1, 4, 4], Broken::Refuse)
             .err()
             .unwrap()

@@ -1,9 +1,11 @@
 //! The folders of the training, validation and test part.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::folder::folders_in;
+use crate::data::images::Images;
 use crate::error::{Error, Result};
 
 /// The names of the folders of each part, in small letters.
@@ -61,5 +63,40 @@ impl Parts {
                 test: None,
             }),
         }
+    }
+}
+
+/// A warning if a twentieth of the pictures of a part are in the training part too: a
+/// network that knows them by heart has a lower error than on other pictures.
+pub(super) fn shared(train: &Images, part: &Images, name: &str) -> Option<String> {
+    let size = train.shape().iter().product();
+    let known: HashSet<&[u8]> = train.pixels().chunks_exact(size).collect();
+    let all = part.labels().len();
+    let pictures = part.pixels().chunks_exact(size);
+    let found = pictures.filter(|picture| known.contains(picture)).count();
+    (found > 0 && 20 * found >= all).then(|| {
+        format!(
+            "{found} of the {all} {name} pictures are in the training part too, so the {name} \
+             error is too low for other pictures"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pictures_that_are_in_two_parts_are_counted() {
+        let part = |values: &[u8]| {
+            let pixels = values.iter().flat_map(|value| [*value; 4]).collect();
+            Images::new(pixels, vec![0; values.len()], [1, 2, 2]).unwrap()
+        };
+        let train = part(&[1, 2, 3, 4]);
+        assert_eq!(shared(&train, &part(&[5, 6, 7]), "test"), None);
+        let warned = shared(&train, &part(&[5, 2, 3]), "test").unwrap();
+        assert!(warned.starts_with("2 of the 3 test pictures"), "{warned}");
+        let many: Vec<u8> = (4..34).collect();
+        assert_eq!(shared(&train, &part(&many), "test"), None);
     }
 }

@@ -38,10 +38,16 @@ fn found(path: &Path) -> Result<(Vec<PathBuf>, Option<String>)> {
     let start = path.to_str().map_or_else(|| path.to_path_buf(), at_home);
     let has_star = path.as_os_str().as_encoded_bytes().contains(&b'*');
     let is_pattern = has_star && !start.exists();
+    let fault = |problem: String| Error::data(&start, problem);
     if !start.is_dir() && !is_pattern {
+        let is_list = start.as_os_str().as_encoded_bytes().contains(&b',');
+        if is_list && !start.exists() {
+            let problem = "is no file; for several files name a folder or a pattern such as \
+                           'books/*.txt', or add them: --set 'data.more=[\"FILE\"]'";
+            return Err(fault(problem.into()));
+        }
         return Ok((vec![start], None));
     }
-    let fault = |problem: String| Error::data(&start, problem);
     let pattern = match is_pattern {
         // A star is the only mark; brackets are parts of names.
         true => {
@@ -94,6 +100,32 @@ fn found(path: &Path) -> Result<(Vec<PathBuf>, Option<String>)> {
         kept.len()
     );
     Ok((kept, Some(said)))
+}
+
+/// The training files without those of the validation or test part, such as the file of a
+/// folder that is named for the test. A line says so.
+///
+/// # Errors
+/// [`Error::Data`] if nothing is left.
+pub fn apart(train: Vec<PathBuf>, others: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let place = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
+    let taken: Vec<PathBuf> = others.iter().map(place).collect();
+    let (shared, rest): (Vec<_>, Vec<_>) = train
+        .into_iter()
+        .partition(|path| taken.contains(&place(path)));
+    let Some(first) = shared.first() else {
+        return Ok(rest);
+    };
+    if rest.is_empty() {
+        let problem = "is also in the validation or test part, so nothing is left to train on";
+        return Err(Error::data(first, problem));
+    }
+    let (count, first) = (shared.len(), printable(&first.display().to_string()));
+    notify(format_args!(
+        "note: {count} of the files are in the validation or test part, and not trained on, \
+         such as {first}"
+    ));
+    Ok(rest)
 }
 
 fn is_text(path: &Path) -> bool {
@@ -178,6 +210,11 @@ fn decoded(path: &Path, bytes: Vec<u8>) -> Result<String> {
     let text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let byte = error.as_bytes()[at];
+        if error.utf8_error().error_len().is_none() {
+            return fault(format!(
+                "breaks off within a character at byte {at}; expected all of the text"
+            ));
+        }
         // Latin-1 has no characters there, only controls.
         let (name, encoding) = match byte {
             0x80..=0x9f => ("Windows-1252", "CP1252"),
@@ -285,6 +322,28 @@ mod tests {
     }
 
     #[test]
+    fn a_file_is_in_one_part() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for name in ["a.txt", "b.txt"] {
+            std::fs::write(at(name), "text").unwrap();
+        }
+        let [a, b] = ["a.txt", "b.txt"].map(at);
+        let both = || vec![a.clone(), b.clone()];
+        assert_eq!(apart(both(), &[]).unwrap(), both());
+        let other_way = folder.path().join(".").join("a.txt");
+        assert_eq!(apart(both(), &[other_way]).unwrap(), both()[1..]);
+        let error = apart(vec![a.clone()], &both()).unwrap_err().to_string();
+        assert!(error.contains("nothing is left"), "{error}");
+    }
+
+    #[test]
+    fn several_names_in_one_are_explained() {
+        let error = files("a.txt,b.txt").unwrap_err().to_string();
+        assert!(error.contains("data.more"), "{error}");
+    }
+
+    #[test]
     fn invalid_text_is_refused_with_the_position() {
         let folder = tempfile::tempdir().unwrap();
         let refused = |bytes: &[u8], expected: &str| {
@@ -303,6 +362,7 @@ mod tests {
         refused(b"%PDF-1.4\n\xe2\xe3", "is a PDF, expected text; convert it");
         refused(b"PK\x03\x04\x14\0", "is a zip file, as are .docx");
         refused(b"a \x93word\x94", "iconv -f CP1252");
+        refused(b"caf\xc3", "breaks off within a character at byte 3");
         refused(b"", "is empty");
         refused(b" \n\n", "is empty");
         assert!(matches!(
