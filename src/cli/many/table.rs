@@ -360,11 +360,6 @@ mod tests {
             ["0.00", "0.50", "12.3", "1.00k", "6.23M", "2.50G", "70.0T"]
         );
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
 
     #[test]
     fn a_table_that_is_too_wide_goes_on_below() {
