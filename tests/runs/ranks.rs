@@ -176,8 +176,7 @@ fn ranks_send_what_the_plan_reckons_with() -> Result<()> {
             let (short, long) = (short?, long?);
             let per_step =
                 |from: usize, to: usize| (long[from][to] - short[from][to]) as f64 / steps;
-            for stage in 1..stages {
-                let end = cuts[stage];
+            for (stage, &end) in cuts.iter().enumerate().take(stages).skip(1) {
                 let of_phase = |phase: &Phase| phase.levels[end - 1].bytes as f64;
                 let wanted = network.phases().iter().map(of_phase).sum::<f64>() / replicas as f64;
                 is_near(
