@@ -32,7 +32,7 @@ impl Csv {
     /// Begins with the lines that `metrics.jsonl` has.
     ///
     /// # Errors
-    /// [`Error::File`] if a file cannot be read or written.
+    /// [`Error::File`](crate::Error::File) if a file cannot be read or written.
     pub fn after(folder: &Path, blocks: &[String]) -> Result<Self> {
         let path = folder.join(CSV);
         Ok(Self {

@@ -20,7 +20,7 @@ const LONGEST: u64 = 1 << 30;
 /// The whole lines of `metrics.jsonl` in a folder; none if there is no such file.
 ///
 /// # Errors
-/// [`Error::File`] if it cannot be read.
+/// [`Error::File`](crate::Error::File) if it cannot be read.
 pub(crate) fn lines(folder: &Path) -> Result<Vec<Value>> {
     let line = |line: &str| serde_json::from_str(line).ok();
     Ok(text(folder)?.lines().filter_map(line).collect())
@@ -93,7 +93,7 @@ impl Metrics {
     /// lines.
     ///
     /// # Errors
-    /// [`Error::File`] if it cannot be read or written.
+    /// [`Error::File`](crate::Error::File) if it cannot be read or written.
     pub fn after(
         folder: &Path,
         (epoch, epochs): (usize, usize),
