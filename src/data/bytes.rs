@@ -86,11 +86,19 @@ impl<'a> Reader<'a> {
         let Some(count) = count.filter(|&count| count < u64::MAX) else {
             return Err(self.fault(format!("{promise}, an impossible size")));
         };
+        let path = self.path;
+        let undecoded = |error| Error::data(path, format!("cannot be decompressed: {error}"));
         // A small file may decompress to more than fits into memory.
-        if count > memory::available().unwrap_or(u64::MAX) / 2 {
-            return Err(self.fault(format!(
-                "{promise}, {count} bytes; that is more than half of the free memory"
-            )));
+        let room = memory::available().unwrap_or(u64::MAX) / 2;
+        if count > room {
+            let mut bytes = self.bytes.by_ref().take(room);
+            let found = std::io::copy(&mut bytes, &mut std::io::sink()).map_err(undecoded)?;
+            return Err(self.fault(match found == room {
+                true => {
+                    format!("{promise}, {count} bytes; that is more than half of the free memory")
+                }
+                false => format!("{promise}, {count} bytes; found only {found}"),
+            }));
         }
         // As large as it will be: a vector that grows is copied, and is twice as large.
         let mut bytes = Vec::new();
@@ -99,7 +107,7 @@ impl<'a> Reader<'a> {
             return Err(self.fault(format!("{promise}, {count} bytes; that is too much")));
         }
         let read = self.bytes.by_ref().take(count + 1).read_to_end(&mut bytes);
-        read.map_err(|error| self.fault(format!("cannot be decompressed: {error}")))?;
+        read.map_err(undecoded)?;
         match bytes.len() as u64 {
             found if found == count => Ok(bytes),
             found if found < count => {
