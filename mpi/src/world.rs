@@ -60,7 +60,8 @@ impl World {
         thread::spawn(move || {
             let sent = catch_unwind(AssertUnwindSafe(|| send_all(to, &messages, &unsent)));
             if sent.is_err() {
-                SimpleCommunicator::world().abort(1); // nobody may wait for what is left
+                // The others would wait for the messages that are not sent.
+                SimpleCommunicator::world().abort(1);
             }
         });
         sender

@@ -73,7 +73,7 @@ class Table(Sequence[dict[str, Any]]):
                 str(row["epochs"]),
                 _percent(row["validation"], row["validation_deviation"]),
                 _percent(row["test"], row["test_deviation"]),
-                *("–" if row[cost] is None else _short(row[cost]) for cost in _COSTS),
+                *(_short(row[cost]) for cost in _COSTS),
             ]
             for row in self.rows
             if row["problem"] is None
@@ -228,8 +228,10 @@ def _row(
     return row
 
 
-def _short(number: float) -> str:
-    """Three digits: `6.23M`."""
+def _short(number: float | None) -> str:
+    """Three digits: `6.23M`; a dash for a number that is not known."""
+    if number is None:
+        return "–"
     for unit, name in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= 0.9995 * unit:
             return f"{number / unit:.3g}{name}"

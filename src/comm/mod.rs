@@ -2,8 +2,8 @@
 //!
 //! A rank is a process, or a thread of one. Each holds some of the blocks, a *stage*,
 //! and learns from some of the examples, as a *replica*. Stage `k` sends the input of
-//! the next block to stage `k + 1`, and goes on with the next batch. It receives
-//! nothing from the stages above.
+//! the next block to stage `k + 1`. Then it begins the next batch, without an answer:
+//! nothing is sent to the stages below.
 
 mod channels;
 mod mean;

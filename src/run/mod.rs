@@ -20,6 +20,7 @@ pub mod onnx;
 mod opened;
 mod patience;
 pub mod picture;
+pub(crate) mod places;
 pub mod predict;
 pub mod ranks;
 mod saving;
@@ -35,7 +36,6 @@ use std::sync::{Arc, OnceLock};
 
 use candle_core::{DType, Device, Tensor};
 
-pub(crate) use self::builder::located;
 pub use self::builder::RunBuilder;
 use self::folder::{Folder, MODEL, SUMMARY};
 use self::locality::Certificate;

@@ -15,7 +15,8 @@ use crate::cli::stop::STOPPING;
 use crate::error::{notify, printable, shell_word, Error, Located, Result};
 use crate::plugin::config::Config;
 use crate::run::folder::{CONFIG, STATE, SUMMARY};
-use crate::run::{located, settings, summary};
+use crate::run::places::located;
+use crate::run::{settings, summary};
 
 /// A run of many.
 #[derive(Clone)]

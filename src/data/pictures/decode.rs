@@ -175,11 +175,12 @@ fn on_ground(mut image: RgbaImage) -> DynamicImage {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use image::{GrayImage, Luma};
 
-    fn encoded(image: &DynamicImage, format: ImageFormat) -> Vec<u8> {
+    /// The file of a picture.
+    pub fn encoded(image: &DynamicImage, format: ImageFormat) -> Vec<u8> {
         let mut bytes = Vec::new();
         image
             .write_to(&mut Cursor::new(&mut bytes), format)

@@ -130,19 +130,10 @@ fn grey(image: &DynamicImage) -> Grey {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Cursor;
-
     use image::{ImageFormat, Rgba, RgbaImage};
 
+    use super::decode::tests::encoded;
     use super::*;
-
-    fn encoded(image: &DynamicImage, format: ImageFormat) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        image
-            .write_to(&mut Cursor::new(&mut bytes), format)
-            .unwrap();
-        bytes
-    }
 
     #[test]
     fn strokes_on_a_transparent_ground_can_be_seen() {
