@@ -10,7 +10,7 @@ use super::assemble::{assemble, Shared, Source as DataSource, Surroundings};
 use super::checkpoint::{self, Header, Saved};
 use super::folder::{not_a_run, Folder, CONFIG, MODEL, STATE, SUMMARY};
 use super::opened::{mend_model, Chosen};
-use super::places::{located, moved};
+use super::places::{check_data, located};
 use super::{initial, settings, Run};
 use crate::comm::Team;
 use crate::data::{Content, DataSet};
@@ -249,14 +249,10 @@ impl RunBuilder {
             device: self.device,
             tokenizer,
         };
-        let elsewhere = match (&self.saved, &source) {
-            (Some(folder), DataSource::Named(_)) => moved(folder, &config),
-            _ => None,
-        };
-        let mut run = match elsewhere {
-            Some(error) => return Err(error),
-            None => assemble(config, source, around)?,
-        };
+        if let (Some(folder), DataSource::Named(_)) = (&self.saved, &source) {
+            check_data(folder, &config)?;
+        }
+        let mut run = assemble(config, source, around)?;
         let is_text = run.data.spec.content == Content::Text;
         let idle = run.config.without_effect(&self.sources, is_text)?;
         if speaks {

@@ -5,7 +5,7 @@ use std::path::Path;
 use toml::Value;
 
 use crate::data::{at_home, DataSet};
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::plugin::config::Config;
 use crate::plugin::registry;
 use crate::settings::{Pick, PluginKind};
@@ -39,17 +39,23 @@ fn whole(path: &str) -> String {
     absolute.unwrap_or(path).into()
 }
 
-/// What to do where the data of an opened run are not at their place any more.
-pub(super) fn moved(folder: &Path, config: &Config) -> Option<Error> {
-    let data = config.run.data.as_ref()?;
-    let argument = registry::info(DataSet::KIND, &data.name).ok()?.argument?;
-    let path = data.settings.get(argument)?.as_str()?;
-    if path.contains('*') || at_home(path).exists() {
-        return None;
-    }
+/// Refuses an opened run whose data are not at their place any more.
+pub(super) fn check_data(folder: &Path, config: &Config) -> Result<()> {
+    let Some(data) = &config.run.data else {
+        return Ok(());
+    };
+    let argument = registry::info(DataSet::KIND, &data.name).map(|info| info.argument);
+    let path = argument
+        .ok()
+        .flatten()
+        .and_then(|argument| data.settings.get(argument)?.as_str());
+    let is_there = |path: &str| path.contains('*') || at_home(path).exists();
+    let Some(path) = path.filter(|path| !is_there(path)) else {
+        return Ok(());
+    };
     let name = &data.name;
     let problem = format!(
         "its data, {path}, are not there; name the place where they are now: --data {name}:PATH"
     );
-    Some(Error::run(folder, problem))
+    Err(Error::run(folder, problem))
 }
