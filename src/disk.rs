@@ -171,6 +171,15 @@ pub(crate) fn sync(folder: &Path) -> io::Result<()> {
     }
 }
 
+/// Makes a folder whose name must be free, durably.
+///
+/// # Errors
+/// Errors of the system; [`ErrorKind::AlreadyExists`] if the name is taken.
+pub(crate) fn create_empty_folder(path: &Path) -> io::Result<()> {
+    uninterrupted(|| fs::create_dir(path))?;
+    sync(parent(path))
+}
+
 /// Repeats a call that a signal interrupted.
 fn uninterrupted(mut call: impl FnMut() -> io::Result<()>) -> io::Result<()> {
     loop {

@@ -56,7 +56,7 @@ fn data_set(context: &BuildContext) -> Result<DataSet> {
     )?;
     let [train, test] = cifar::read(&folders, name)?;
     let (train, validation) = train.split_last(train.labels().len() / 6);
-    Ok(DataSet {
+    let data = DataSet {
         spec: ExampleSpec::new(
             &cifar::SHAPE,
             CLASSES.map(String::from).to_vec(),
@@ -66,7 +66,9 @@ fn data_set(context: &BuildContext) -> Result<DataSet> {
         validation: Arc::new(validation),
         test: Arc::new(test),
         text: None,
-    })
+    };
+    HUB.recognise(name, &data)?;
+    Ok(data)
 }
 
 /// Photographs are bright: the mean of their pixels would hide what differs between the

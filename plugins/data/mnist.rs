@@ -66,12 +66,9 @@ fn data_set(
         &idx::FILES,
         idx::write,
     )?;
-    Ok(Box::new(idx::data_set(
-        &context.folders(name),
-        name,
-        classes,
-        framing,
-    )?))
+    let data = idx::data_set(&context.folders(name), name, classes, framing)?;
+    hub.recognise(name, &data)?;
+    Ok(Box::new(data))
 }
 
 onward_core::register! {

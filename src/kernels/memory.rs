@@ -3,11 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
-/// The free memory in bytes: that of the machine, or what a container or a batch system
-/// leaves of it.
+/// The free memory in bytes: that of the machine, or what a container, a batch system or
+/// `ulimit -v` leaves of it.
 pub(crate) fn available() -> Option<u64> {
-    let of_machine = of_machine();
-    [of_machine, of_groups()].into_iter().flatten().min()
+    let limits = [of_machine(), of_groups(), of_process()];
+    limits.into_iter().flatten().min()
 }
 
 fn of_machine() -> Option<u64> {
@@ -20,6 +20,28 @@ fn of_machine() -> Option<u64> {
         .parse::<u64>()
         .ok()?
         .checked_mul(1024)
+}
+
+/// What the limit of the addresses of this process leaves; `None` without a limit.
+fn of_process() -> Option<u64> {
+    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
+    let limit = of_limits(&limits)?;
+    Some(limit.saturating_sub(of_status("VmSize:")?))
+}
+
+fn of_limits(text: &str) -> Option<u64> {
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Max address space"))?;
+    line.split_whitespace().next()?.parse().ok() // "unlimited" is no limit
+}
+
+/// A size in bytes that the system states for this process.
+fn of_status(name: &str) -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kibibytes.checked_mul(1024)
 }
 
 /// What the control groups of this process leave; `None` without a limit.
@@ -91,17 +113,21 @@ fn of_group(folder: &Path, names: &Names) -> Option<u64> {
 
 /// The peak memory of this process in units of 10⁶ bytes.
 pub(crate) fn peak_mb() -> Option<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kibibytes: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some((kibibytes * 1.024).round() / 1000.)
+    let bytes = of_status("VmHWM:")?;
+    Some((bytes as f64 / 1000.).round() / 1000.)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limit_of_the_addresses_is_read() {
+        let line = "Max address space         3145728000           unlimited            bytes";
+        assert_eq!(of_limits(line), Some(3_145_728_000));
+        assert_eq!(of_limits(&line.replace("3145728000", "unlimited ")), None);
+        assert_eq!(of_limits("Max cpu time  1 2 seconds"), None);
+    }
 
     #[test]
     fn a_group_leaves_its_limit_less_what_is_used() {

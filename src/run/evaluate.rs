@@ -22,6 +22,10 @@ pub(crate) const EVALUATION_BATCH: usize = 500;
 /// The activities of one layer that an evaluation computes at a time, at most.
 const ACTIVITIES: usize = 1 << 27;
 
+/// The bytes that the buffers of products and files take, and what the allocator keeps for
+/// each thread, whatever the network.
+const BUFFERS: u64 = 40 << 20;
+
 /// At most `most` of `count` indices, evenly spaced.
 pub(crate) fn spaced(count: usize, most: usize) -> Vec<usize> {
     (0..count)
@@ -152,24 +156,28 @@ impl Run {
         let optimisers = net.blocks.iter().map(|block| block.optimiser());
         let optimisers = optimisers.chain(net.heads.iter().map(|head| head.optimiser()));
         let of_optimisers: u64 = optimisers.map(|optimiser| optimiser.needs()).sum();
-        let rows = (self.config.run.batch.min(self.data.train.len()) * 2)
-            .max(self.evaluation_batch() * self.candidates());
-        // A layer's activity, what the next one makes of it, and a copy.
+        // A layer's activity, what the next one makes of it, and a copy; the same of the
+        // input, which a search does not repeat for every class.
         let size = self.dtype.size_in_bytes();
-        let of_activities = 3 * (rows.saturating_mul(self.widest()).saturating_mul(size)) as u64;
+        let batch = self.config.run.batch.min(self.data.train.len()) * 2;
+        let input: usize = self.data.spec.shape.iter().product();
+        let of_input = batch.max(self.evaluation_batch()).saturating_mul(input);
+        let rows = batch.max(self.evaluation_batch() * self.candidates());
+        let largest = rows.saturating_mul(self.widest()).max(of_input);
+        let of_activities = 3 * largest.saturating_mul(size) as u64;
         let largest = self.vars.all().into_iter().map(|(_, var)| var.elem_count());
         let of_saving = 2 * (largest.max().unwrap_or(0) * size) as u64;
-        let needed = of_optimisers + of_activities.max(of_saving);
+        let needed = of_optimisers + of_activities.max(of_saving) + BUFFERS;
         let free = kernels::free_memory(&self.device);
         let Some(free) = free.filter(|free| needed > *free) else {
             return Ok(());
         };
-        let [needed, of_optimisers, of_activities, free] =
-            [needed, of_optimisers, of_activities, free].map(|bytes| bytes >> 20);
+        let [needed, of_optimisers, of_activities, buffers, free] =
+            [needed, of_optimisers, of_activities, BUFFERS, free].map(|bytes| bytes >> 20);
         let problem = format!(
             "training needs {needed} MB more ({of_optimisers} for the optimisers, \
-             {of_activities} for activities), and {free} MB are free; use fewer units, a \
-             smaller `batch`, or `optimiser = \"sgd\"`"
+             {of_activities} for activities, {buffers} for buffers), and {free} MB are \
+             free; use fewer units, a smaller `batch`, or `optimiser = \"sgd\"`"
         );
         Err(Error::usage("the network", problem))
     }

@@ -44,9 +44,12 @@ pub(crate) fn not_a_run(folder: &Path, error: Error) -> Error {
 /// The folder of a run, locked by this process until the value is dropped.
 pub(crate) struct Folder {
     path: PathBuf,
-    /// The operating system releases the lock with the handle, even if the process is
+    /// The operating system releases the locks with the handles, even if the process is
     /// killed.
     lock: File,
+    /// The folder itself, in case somebody removes the lock file; `None` where the system
+    /// does not lock folders.
+    _itself: Option<File>,
     /// Whether this process made it for a new run.
     is_new: bool,
 }
@@ -74,9 +77,9 @@ impl Folder {
 
     /// Creates and locks the folder of a new run; an existing folder must be empty.
     pub fn create(path: &Path) -> Result<Self> {
-        let parent = path.parent().unwrap_or(path);
+        let parent = disk::parent(path);
         fs::create_dir_all(parent).map_err(Error::file("create", parent))?;
-        match fs::create_dir(path) {
+        match disk::create_empty_folder(path) {
             Ok(()) => Self::of_new(path),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 if !path.is_dir() {
@@ -109,7 +112,7 @@ impl Folder {
     /// Creates the folder `<base>`, or `<base>-2` and so on if it exists. Two processes
     /// never get the same folder.
     pub fn create_numbered(base: &Path) -> Result<Self> {
-        let parent = base.parent().unwrap_or(base);
+        let parent = disk::parent(base);
         fs::create_dir_all(parent).map_err(Error::file("create", parent))?;
         let mut number = 1;
         loop {
@@ -118,7 +121,7 @@ impl Folder {
                 name.push(format!("-{number}"));
             }
             let path = PathBuf::from(name);
-            match fs::create_dir(&path) {
+            match disk::create_empty_folder(&path) {
                 Ok(()) => return Self::of_new(&path),
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => number += 1,
                 Err(error) => return Err(Error::file("create", &path)(error)),
@@ -170,12 +173,21 @@ impl Folder {
             .write(true)
             .open(&file);
         let lock = lock.map_err(Error::file("write", &file))?;
-        match lock.try_lock() {
+        let itself = File::open(path).ok();
+        let locked = lock.try_lock().and_then(|()| {
+            // Not every system can open or lock a folder.
+            match itself.as_ref().map(File::try_lock) {
+                Some(Err(TryLockError::WouldBlock)) => Err(TryLockError::WouldBlock),
+                _ => Ok(()),
+            }
+        });
+        match locked {
             Ok(()) => {
                 disk::remove_unfinished(path);
                 Ok(Self {
                     path: path.into(),
                     lock,
+                    _itself: itself,
                     is_new: false,
                 })
             }
@@ -290,6 +302,13 @@ mod tests {
         let error = Folder::lock(held.path()).err().unwrap().to_string();
         assert!(error.contains("another process"), "{error}");
         let path = held.path().to_path_buf();
+        // Also when somebody removed the lock in between.
+        #[cfg(target_os = "linux")]
+        {
+            std::fs::remove_file(path.join(LOCK)).unwrap();
+            let error = Folder::lock(&path).err().unwrap().to_string();
+            assert!(error.contains("another process"), "{error}");
+        }
         drop(held);
         Folder::lock(&path)?;
         Ok(())

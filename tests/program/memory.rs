@@ -136,7 +136,8 @@ fn data_that_do_not_fit_into_a_container_are_refused() {
     }
     let data = format!("idx:{}", str(&data));
     let mut codes = Vec::new();
-    for limit in [64, 100, 130, 160, 300] {
+    // A little more than the data is the worst.
+    for limit in [64, 96, 98, 100, 102, 104, 108, 112, 130, 160, 300] {
         let Some(group) = Group::of(limit) else {
             eprintln!("skipped: no right to make a control group");
             return;
@@ -169,5 +170,5 @@ fn data_that_do_not_fit_into_a_container_are_refused() {
         );
         codes.push(output.status.code());
     }
-    assert!(codes[0] != Some(0) && codes[4] == Some(0), "{codes:?}");
+    assert!(codes[0] != Some(0) && codes.last() == Some(&Some(0)), "{codes:?}");
 }

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use crate::data::files::there;
 use crate::data::find;
 use crate::data::images::Images;
+use crate::data::DataSet;
 use crate::error::{notify, Error, Result};
+use crate::flow::examples::Split;
 
 mod checksums;
 #[cfg(feature = "hub")]
@@ -95,6 +97,24 @@ impl Hub {
                 looked,
             }
         })
+    }
+
+    /// Warns if the test part has other numbers of images of the classes than this data
+    /// set: files of another one may have the same names.
+    ///
+    /// # Errors
+    /// Errors of the examples.
+    pub fn recognise(&self, name: &str, data: &DataSet) -> Result<()> {
+        let found = data.class_counts(Split::Test)?;
+        let mut counts = self.test.iter().zip(&found).zip(&data.spec.classes);
+        if let Some(((expected, found), class)) = counts.find(|((a, b), _)| a != b) {
+            notify(format_args!(
+                "these are not the images of {name}, or not all: found {found} test images of \
+                 class {class}, expected {expected}; to train on images of your own, use \
+                 --data idx:DIR or folder:DIR"
+            ));
+        }
+        Ok(())
     }
 
     #[cfg(not(feature = "hub"))]
