@@ -11,43 +11,23 @@ use serde_json::Value;
 /// The compiler whose messages are recorded.
 const COMPILER: &str = "rustc 1.95.";
 
-/// The compiled library, and the folder of its dependencies.
-fn library(root: &Path) -> (PathBuf, PathBuf) {
-    let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
-    let mut command = Command::new(cargo);
-    command.args([
-        "check",
-        "--package",
-        "onward",
-        "--lib",
-        "--offline",
-        "--quiet",
-        "--message-format",
-        "json",
-    ]);
-    let output = command.current_dir(root).output().expect("start cargo");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let artifacts = String::from_utf8(output.stdout).unwrap();
-    let files = artifacts
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .find_map(|artifact| {
-            let is_ours =
-                artifact["reason"] == "compiler-artifact" && artifact["target"]["name"] == "onward";
-            is_ours.then(|| artifact["filenames"].clone())
-        });
-    let files: Vec<PathBuf> =
-        serde_json::from_value(files.expect("an artifact of the library")).unwrap();
-    let metadata = files
-        .into_iter()
-        .find(|file| file.extension().is_some_and(|kind| kind == "rmeta"))
-        .unwrap();
-    let dependencies = metadata.parent().unwrap().to_path_buf();
-    (metadata, dependencies)
+/// The library that this test was compiled with, and the folder of its dependencies.
+fn library() -> (PathBuf, PathBuf) {
+    let test = std::env::current_exe().expect("the path of this program");
+    let dependencies = test.parent().expect("the folder of this program");
+    let entries = std::fs::read_dir(dependencies).expect("read the folder of this program");
+    let is_library = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("libonward-") && name.ends_with(".rlib")
+    };
+    // Those of other features or of older sources may lie beside it; cargo compiled the
+    // newest one last, from the sources of today.
+    let libraries = entries.flatten().map(|entry| entry.path());
+    let newest = libraries
+        .filter(is_library)
+        .max_by_key(|path| path.metadata().and_then(|about| about.modified()).ok());
+    let library = newest.expect("libonward-….rlib beside this program");
+    (library, dependencies.to_path_buf())
 }
 
 /// The errors with their places in `file` and their notes.
@@ -117,7 +97,7 @@ fn wrong_declarations_give_helpful_compiler_errors() {
             "skipped in part: the recorded messages are those of {COMPILER}*, not of this compiler"
         );
     }
-    let ((library, dependencies), out) = (library(root), tempfile::tempdir().unwrap());
+    let ((library, dependencies), out) = (library(), tempfile::tempdir().unwrap());
     let mut names: Vec<String> = std::fs::read_dir(root.join("tests/ui"))
         .unwrap()
         .filter_map(|entry| {

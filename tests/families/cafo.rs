@@ -73,7 +73,7 @@ fn a_readout_of_random_layers_works() -> Result<()> {
 fn running_statistics_are_those_of_the_random_layer() -> Result<()> {
     let settings = [
         ("goodness", r#""cafo""#),
-        ("layer", r#"{ name = "conv", norm = "batch" }"#),
+        ("layer", r#"{ name = "conv", norm = "batch", pool = 4 }"#),
         ("hidden", "[16]"),
         ("normalise", r#""none""#),
     ];
