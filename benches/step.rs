@@ -6,13 +6,23 @@
 
 use criterion::{criterion_group, criterion_main, Criterion};
 use onward::candle_core::{DType, Device, Tensor, Var};
+use onward::kernels::{self, Gate};
+use onward::modules::conv::conv2d;
 use onward::optim::{Algorithm, OptimiserSpec, Schedule, Span};
-use onward::{Input, Linear, Optimiser, Run, Step, Vars};
+use onward::{Conv, Input, Linear, Optimiser, Result, Run, Step, Vars};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const STEP: Step = Step::first(1);
+
+const DESCENT: OptimiserSpec = OptimiserSpec {
+    optimiser: Algorithm::Sgd,
+    lr: 1e-6,
+    weight_decay: 0.001,
+    momentum: 0.9,
+    schedule: Schedule::Constant,
+};
 
 fn random(shape: (usize, usize)) -> Tensor {
     Tensor::rand(0f32, 1f32, shape, &Device::Cpu).expect("a tensor on the CPU")
@@ -21,13 +31,6 @@ fn random(shape: (usize, usize)) -> Tensor {
 /// Forward pass and update of one weight matrix, in closed form and by autograd.
 fn layer(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("layer 1000x1000, 200 rows");
-    let descent = OptimiserSpec {
-        optimiser: Algorithm::Sgd,
-        lr: 1e-6,
-        weight_decay: 0.001,
-        momentum: 0.9,
-        schedule: Schedule::Constant,
-    };
     let (x, delta) = (random((200, 1000)), random((200, 1000)));
     let vars = Vars::new(1, DType::F32, &Device::Cpu);
     let init = onward::candle_nn::Init::Randn {
@@ -35,7 +38,7 @@ fn layer(criterion: &mut Criterion) {
         stdev: 0.03,
     };
     let mut linear = Linear::new(&vars, 1000, 1000, init, true).expect("a layer");
-    let mut optimiser = Optimiser::new(vars.clone(), descent, Span::Epochs(0..1));
+    let mut optimiser = Optimiser::new(vars.clone(), DESCENT, Span::Epochs(0..1));
     let input = Input::stacked(x.clone(), 2).expect("two views");
     group.bench_function("closed form", |bencher| {
         bencher.iter(|| {
@@ -62,16 +65,59 @@ fn layer(criterion: &mut Criterion) {
     let weight: Var = vars
         .get("weight", (1000, 1000), init)
         .expect("the same variable");
-    group.bench_function("autograd", |bencher| {
+    let mut by_autograd = |name: &str, forward: &dyn Fn() -> Result<Tensor>| {
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let activity = forward().expect("forward");
+                let gradients = kernels::backward(&activity, &delta).expect("backward");
+                optimiser.apply(&gradients, &STEP).expect("update");
+            });
+        });
+    };
+    by_autograd("autograd", &|| {
+        kernels::leaky_relu(&kernels::matmul(&x, &weight)?, 0.)
+    });
+    by_autograd("autograd, candle's own operations", &|| {
+        Ok(x.matmul(&weight)?.relu()?)
+    });
+    group.finish();
+}
+
+/// Forward pass and update of 32 kernels, in closed form and by autograd: through the
+/// convolution of this library, and through candle's own.
+fn convolution(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("32 kernels 3x3, pool 2, 200 images 28x28");
+    let x = Tensor::rand(0f32, 1., (200, 1, 28, 28), &Device::Cpu).expect("images");
+    let delta = Tensor::rand(0f32, 1., (200, 32, 14, 14), &Device::Cpu).expect("a gradient");
+    let vars = Vars::new(1, DType::F32, &Device::Cpu);
+    let init = onward::candle_nn::Init::Const(0.01);
+    let mut conv = Conv::new(&vars, 1, 32, 3, 2, init).expect("kernels");
+    let kernels = conv.weight().clone();
+    let mut optimiser = Optimiser::new(vars, DESCENT, Span::Epochs(0..1));
+    group.bench_function("closed form", |bencher| {
         bencher.iter(|| {
-            let activity = x.matmul(&weight).and_then(|y| y.relu()).expect("forward");
-            let loss = (activity * &delta)
-                .and_then(|product| product.sum_all())
-                .expect("loss");
-            optimiser
-                .apply(&loss.backward().expect("backward"), &STEP)
+            let made = conv.forward(&x).expect("forward");
+            let activity = made.output.relu().expect("forward");
+            let delta = kernels::gate(&delta, &activity, Gate::default()).expect("backward");
+            conv.update(&x, &made, &delta, &mut optimiser, &STEP)
                 .expect("update");
         });
+    });
+    let mut by_autograd = |name: &str, forward: &dyn Fn(&Tensor) -> Result<Tensor>| {
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let activity = forward(&x).expect("forward");
+                let gradients = kernels::backward(&activity, &delta).expect("backward");
+                optimiser.apply(&gradients, &STEP).expect("update");
+            });
+        });
+    };
+    by_autograd("autograd", &|x| {
+        kernels::leaky_relu(&conv2d(x, &kernels, 2)?, 0.)
+    });
+    by_autograd("autograd, candle's own operations", &|x| {
+        let sums = x.conv2d(&kernels, 1, 1, 1, 1)?;
+        Ok(sums.max_pool2d(2)?.relu()?)
     });
     group.finish();
 }
@@ -98,5 +144,5 @@ fn ten_steps(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, layer, ten_steps);
+criterion_group!(benches, layer, convolution, ten_steps);
 criterion_main!(benches);

@@ -13,6 +13,7 @@ use crate::flow::graph::{self, Graph, Node};
 use crate::flow::reading::Reading;
 use crate::flow::step::Step;
 use crate::flow::views::Targets;
+use crate::kernels;
 use crate::optim::Optimiser;
 use crate::settings::Idle;
 
@@ -116,8 +117,8 @@ pub trait GoodnessFn: Send + Sync {
     /// Errors of candle.
     fn gradient(&self, activity: &Tensor, upstream: &Tensor) -> Result<Tensor> {
         let activity = Var::from_tensor(activity)?;
-        let total = (self.goodness(&activity)? * upstream.detach())?.sum_all()?;
-        match total.backward()?.remove(&activity) {
+        let goodness = self.goodness(&activity)?;
+        match kernels::backward(&goodness, upstream)?.remove(&activity) {
             Some(gradient) => Ok(gradient.detach()),
             None => Ok(activity.zeros_like()?.detach()),
         }

@@ -8,6 +8,7 @@ use crate::flow::graph::{self, Graph, Node};
 use crate::flow::input::Input;
 use crate::flow::step::Step;
 use crate::flow::views::Targets;
+use crate::kernels;
 use crate::optim::Optimiser;
 
 /// One layer of a network. It learns from its own input and output alone.
@@ -78,8 +79,8 @@ pub trait LocalLayer: Send + Sync {
     /// [`Error::Unfit`] if the lesson has no gradient; [`Error::Usage`] if the activity
     /// is detached.
     fn learn(&mut self, lesson: &Lesson<'_>, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
-        let total = (lesson.activity * lesson.gradient()?.detach())?.sum_all()?;
-        optimiser.apply(&total.backward()?, step)
+        let gradients = kernels::backward(lesson.activity, lesson.gradient()?)?;
+        optimiser.apply(&gradients, step)
     }
 
     /// Called instead of [`learn`](Self::learn) where the goodness gives no gradient, so
@@ -106,8 +107,7 @@ pub trait LocalLayer: Send + Sync {
         let var = Var::from_tensor(&lesson.input.join()?.detach())?;
         let input = Input::stacked(var.as_tensor().clone(), lesson.input.views())?;
         let activity = self.forward(&input.shaped(lesson.input.shape())?, step)?;
-        let total = (activity * lesson.gradient()?.detach())?.sum_all()?;
-        let found = total.backward()?.remove(&var);
+        let found = kernels::backward(&activity, lesson.gradient()?)?.remove(&var);
         found.map(|gradient| gradient.detach()).ok_or_else(|| {
             let problem = "no gradient reaches the input through `forward`; a layer that detaches has to override \
                            `input_gradient`";

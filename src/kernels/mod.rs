@@ -17,6 +17,7 @@ macro_rules! on_gpu {
 }
 pub(crate) use on_gpu;
 
+mod backward;
 mod channel_stats;
 mod cpu;
 #[cfg(feature = "cuda")]
@@ -25,6 +26,7 @@ mod deviations;
 mod directions;
 pub(crate) mod energy;
 pub(crate) mod gemm;
+mod leaky_relu;
 mod matmul;
 pub(crate) mod memory;
 pub(crate) mod meter;
@@ -36,9 +38,11 @@ mod wide;
 use candle_core::{DType, Device, Shape, Tensor, D};
 use rand_chacha::ChaCha8Rng;
 
+pub use backward::backward;
 pub use channel_stats::{channel_sums, standardised_relu, ChannelStats};
 pub use deviations::Deviations;
 pub use directions::Directions;
+pub use leaky_relu::leaky_relu;
 pub use matmul::matmul;
 
 pub(crate) use cpu::add;
@@ -269,18 +273,6 @@ pub fn gate(gradient: &Tensor, activity: &Tensor, gate: Gate) -> Result<Tensor> 
         factor = (factor + (below * gate.slope)?)?;
     }
     Ok(((gradient * factor)? * gate.gain)?)
-}
-
-/// `max(x, slope·x)`.
-///
-/// # Errors
-/// Errors of candle.
-pub fn leaky_relu(x: &Tensor, slope: f64) -> Result<Tensor> {
-    let positive = x.relu()?;
-    if slope == 0. {
-        return Ok(positive);
-    }
-    Ok((positive - (x.neg()?.relu()? * slope)?)?)
 }
 
 /// `x[r] + Σₛ sharesₛ[r]·rowₛ` for every row `r`: `x` is `(R, N)`, `sharesₛ` `(R,)` and

@@ -1,12 +1,14 @@
 //! A convolution with optional max pooling that learns in closed form.
 
 mod tiles;
+mod tracked;
 
 use candle_core::{Tensor, Var};
 use candle_nn::Init;
 use rayon::prelude::*;
 
 use self::tiles::{plain_pool, plain_spread};
+pub use self::tracked::conv2d;
 use crate::error::{Error, Result};
 use crate::flow::graph::{Graph, Node};
 use crate::flow::step::Step;
@@ -87,18 +89,13 @@ impl Conv {
         pool: usize,
         init: Init,
     ) -> Result<Self> {
-        let problem = match (field % 2, pool) {
-            (0, _) => format!("expected an odd `field` (1, 3, 5, …), found {field}"),
-            (_, 0 | 16..) => format!("expected a `pool` of 1 to 15 pixels, found {pool}"),
-            _ => {
-                let weight = (
-                    vars.path("weight"),
-                    vars.get("weight", (units, inputs, field, field), init)?,
-                );
-                return Ok(Self { weight, pool });
-            }
-        };
-        Err(Error::unfit(vars.path("weight"), problem))
+        let path = vars.path("weight");
+        check(&path, field, pool)?;
+        let weight = vars.get("weight", (units, inputs, field, field), init)?;
+        Ok(Self {
+            weight: (path, weight),
+            pool,
+        })
     }
 
     /// The weights of each unit, `(N, C, K, K)`.
@@ -117,32 +114,7 @@ impl Conv {
     }
 
     fn sizes(&self, x: &Tensor) -> Result<Sizes> {
-        let (units, inputs, field, _) = self.weight.1.dims4()?;
-        let fault = |expected: String| {
-            Err(Error::shape(
-                self.weight.0.clone(),
-                x.dims().to_vec(),
-                expected,
-            ))
-        };
-        let &[rows, channels, height, width] = x.dims() else {
-            return fault(format!("images (R, {inputs}, H, W)"));
-        };
-        if channels != inputs || height < self.pool || width < self.pool {
-            let pool = self.pool;
-            return fault(format!(
-                "images (R, {inputs}, H, W) of at least {pool} by {pool} pixels"
-            ));
-        }
-        Ok(Sizes {
-            rows,
-            inputs,
-            height,
-            width,
-            units,
-            field,
-            pool: self.pool,
-        })
+        sizes(&self.weight.0, x, &self.weight.1, self.pool)
     }
 
     /// Computes `pool(x ∗ W)`.
@@ -174,19 +146,7 @@ impl Conv {
     pub fn input_gradient(&self, x: &Tensor, made: &Convolved, delta: &Tensor) -> Result<Tensor> {
         let sizes = self.sizes(x)?;
         self.check_delta(made, delta, &sizes)?;
-        let delta = match sizes.pool {
-            1 => delta.clone(),
-            _ => plain_spread(delta, &made.choice()?, &sizes)?,
-        };
-        let weight = self.weight.1.as_detached_tensor();
-        let mirrored = weight.transpose(0, 1)?.contiguous()?.flip(&[2, 3])?;
-        let sizes = Sizes {
-            inputs: sizes.units,
-            units: sizes.inputs,
-            pool: 1,
-            ..sizes
-        };
-        Ok(convolve(&delta, &mirrored, &sizes)?.output)
+        input_gradient(self.weight.1.as_tensor(), &made.choice()?, delta, &sizes)
     }
 
     fn check_delta(&self, made: &Convolved, delta: &Tensor, sizes: &Sizes) -> Result<()> {
@@ -219,49 +179,7 @@ impl Conv {
             let gradient = x.conv2d(&delta, sizes.field / 2, 1, 1, 1)?; // (C, N, K, K)
             return Ok(gradient.transpose(0, 1)?.contiguous()?);
         }
-        let together = sizes.together();
-        let (image, out_image) = (x.elem_count() / sizes.rows.max(1), sizes.out_image());
-        let images = sizes.rows.div_ceil(PARTS).next_multiple_of(together); // of a part
-        let parts = with_values(x, |x| {
-            with_values(delta, |delta| {
-                let part = |(index, x): (usize, &[f32])| {
-                    let mut sum = vec![0f32; sizes.units * sizes.numbers()];
-                    let (mut fields, mut tile) = (Vec::new(), Vec::new());
-                    let mut first = index * images;
-                    for x in x.chunks(together * image) {
-                        let range = first * out_image..(first + x.len() / image) * out_image;
-                        let choice = made.choice.get(range.clone()).unwrap_or(&[]);
-                        for band in sizes.bands() {
-                            sizes.gather(x, band, &mut fields);
-                            sizes.spread(&delta[range.clone()], choice, band, &mut tile);
-                            let pixels = fields.len() / sizes.numbers();
-                            let tile = Matrix::of_rows(&tile, sizes.units, pixels, pixels);
-                            let fields = Matrix::of_rows(&fields, sizes.numbers(), pixels, pixels);
-                            accumulate_here(&mut sum, 1., tile, fields.transposed());
-                        }
-                        first += x.len() / image;
-                    }
-                    sum
-                };
-                x.par_chunks(images * image)
-                    .enumerate()
-                    .map(part)
-                    .collect::<Vec<_>>()
-            })
-        })??;
-        let mut parts = parts.into_iter();
-        let mut sum = parts
-            .next()
-            .unwrap_or_else(|| vec![0.; sizes.units * sizes.numbers()]);
-        let rest: Vec<_> = parts.collect();
-        kernels::for_rows(&mut sum, sizes.numbers(), |row, sum| {
-            for part in &rest {
-                sum.iter_mut()
-                    .zip(&part[row * sizes.numbers()..])
-                    .for_each(|(sum, part)| *sum += part);
-            }
-        });
-        Ok(Tensor::from_vec(sum, self.weight.1.shape(), x.device())?)
+        kernel_gradient(x, &made.choice, delta, &sizes)
     }
 
     /// Updates the kernel; see [`Conv::gradient`].
@@ -286,6 +204,104 @@ impl Conv {
     }
 }
 
+/// Refuses a field without a middle, and pools that are too large to be numbered.
+fn check(path: &str, field: usize, pool: usize) -> Result<()> {
+    let problem = match (field % 2, pool) {
+        (0, _) => format!("expected an odd `field` (1, 3, 5, …), found {field}"),
+        (_, 0 | 16..) => format!("expected a `pool` of 1 to 15 pixels, found {pool}"),
+        _ => return Ok(()),
+    };
+    Err(Error::unfit(path, problem))
+}
+
+fn sizes(path: &str, x: &Tensor, weight: &Tensor, pool: usize) -> Result<Sizes> {
+    let (units, inputs, field, _) = weight.dims4()?;
+    let fault = |expected: String| Err(Error::shape(path, x.dims(), expected));
+    let &[rows, channels, height, width] = x.dims() else {
+        return fault(format!("images (R, {inputs}, H, W)"));
+    };
+    if channels != inputs || height < pool || width < pool {
+        return fault(format!(
+            "images (R, {inputs}, H, W) of at least {pool} by {pool} pixels"
+        ));
+    }
+    Ok(Sizes {
+        rows,
+        inputs,
+        height,
+        width,
+        units,
+        field,
+        pool,
+    })
+}
+
+/// The gradient of the kernels, `(N, C, K, K)`, in 32 bits on the CPU.
+fn kernel_gradient(x: &Tensor, choices: &[u8], delta: &Tensor, sizes: &Sizes) -> Result<Tensor> {
+    let shape = (sizes.units, sizes.inputs, sizes.field, sizes.field);
+    let together = sizes.together();
+    let (image, out_image) = (x.elem_count() / sizes.rows.max(1), sizes.out_image());
+    let images = sizes.rows.div_ceil(PARTS).next_multiple_of(together); // of a part
+    let parts = with_values(x, |x| {
+        with_values(delta, |delta| {
+            let part = |(index, x): (usize, &[f32])| {
+                let mut sum = vec![0f32; sizes.units * sizes.numbers()];
+                let (mut fields, mut tile) = (Vec::new(), Vec::new());
+                let mut first = index * images;
+                for x in x.chunks(together * image) {
+                    let range = first * out_image..(first + x.len() / image) * out_image;
+                    let choice = choices.get(range.clone()).unwrap_or(&[]);
+                    for band in sizes.bands() {
+                        sizes.gather(x, band, &mut fields);
+                        sizes.spread(&delta[range.clone()], choice, band, &mut tile);
+                        let pixels = fields.len() / sizes.numbers();
+                        let tile = Matrix::of_rows(&tile, sizes.units, pixels, pixels);
+                        let fields = Matrix::of_rows(&fields, sizes.numbers(), pixels, pixels);
+                        accumulate_here(&mut sum, 1., tile, fields.transposed());
+                    }
+                    first += x.len() / image;
+                }
+                sum
+            };
+            x.par_chunks(images * image)
+                .enumerate()
+                .map(part)
+                .collect::<Vec<_>>()
+        })
+    })??;
+    let mut parts = parts.into_iter();
+    let mut sum = parts
+        .next()
+        .unwrap_or_else(|| vec![0.; sizes.units * sizes.numbers()]);
+    let rest: Vec<_> = parts.collect();
+    kernels::for_rows(&mut sum, sizes.numbers(), |row, sum| {
+        for part in &rest {
+            sum.iter_mut()
+                .zip(&part[row * sizes.numbers()..])
+                .for_each(|(sum, part)| *sum += part);
+        }
+    });
+    Ok(Tensor::from_vec(sum, shape, x.device())?)
+}
+
+/// The gradient of the images, `(R, C, H, W)`.
+fn input_gradient(
+    weight: &Tensor,
+    choices: &[u8],
+    delta: &Tensor,
+    sizes: &Sizes,
+) -> Result<Tensor> {
+    let delta = plain_spread(delta, choices, sizes)?;
+    let mirrored = weight.detach().transpose(0, 1)?.contiguous()?;
+    let sizes = Sizes {
+        inputs: sizes.units,
+        units: sizes.inputs,
+        pool: 1,
+        ..*sizes
+    };
+    Ok(convolve(&delta, &mirrored.flip(&[2, 3])?, &sizes)?.output)
+}
+
 /// `pool(x ∗ weight)`.
 fn convolve(x: &Tensor, weight: &Tensor, sizes: &Sizes) -> Result<Convolved> {
     #[cfg(feature = "cuda")]
@@ -301,11 +317,20 @@ fn convolve(x: &Tensor, weight: &Tensor, sizes: &Sizes) -> Result<Convolved> {
         let (output, choice) = plain_pool(&full, sizes)?;
         return Ok(Convolved::new(output, choice));
     }
+    let (output, choice) = with_values(weight, |weight| {
+        with_values(x, |x| convolve_values(x, weight, sizes))
+    })??;
     let (height, width) = sizes.out();
+    let output = Tensor::from_vec(output, (sizes.rows, sizes.units, height, width), x.device())?;
+    Ok(Convolved::new(output, choice.into()))
+}
+
+/// `pool(x ∗ weight)`, and the choices of the pools, in 32 bits on the CPU.
+fn convolve_values(x: &[f32], weight: &[f32], sizes: &Sizes) -> (Vec<f32>, Vec<u8>) {
     let mut out = vec![0f32; sizes.rows * sizes.out_image()];
     let mut choice = vec![0u8; if sizes.pool > 1 { out.len() } else { 0 }];
     let together = sizes.together();
-    let (image, out_image) = (x.elem_count() / sizes.rows.max(1), sizes.out_image());
+    let (image, out_image) = (x.len() / sizes.rows.max(1), sizes.out_image());
     // One choice for each output; none without a pool.
     let choices = if sizes.pool > 1 {
         together * out_image
@@ -318,30 +343,25 @@ fn convolve(x: &Tensor, weight: &Tensor, sizes: &Sizes) -> Result<Convolved> {
     } else {
         &mut nothing
     };
-    with_values(weight, |weight| {
-        with_values(x, |x| {
-            let weight = Matrix::of_rows(weight, sizes.units, sizes.numbers(), sizes.numbers());
-            let images = x.par_chunks(together * image);
-            let outs = out
-                .par_chunks_mut(together * out_image)
-                .zip(of_choice.par_chunks_mut(choices));
-            images.zip(outs).for_each_init(
-                || (Vec::new(), Vec::new()),
-                |(fields, tile), (images, (out, choice))| {
-                    for band in sizes.bands() {
-                        sizes.gather(images, band, fields);
-                        let pixels = fields.len() / sizes.numbers();
-                        tile.resize(sizes.units * pixels, 0f32);
-                        let fields = Matrix::of_rows(fields, sizes.numbers(), pixels, pixels);
-                        accumulate_here(tile, 0., weight, fields);
-                        sizes.pool(tile, band, out, choice);
-                    }
-                },
-            );
-        })
-    })??;
-    let output = Tensor::from_vec(out, (sizes.rows, sizes.units, height, width), x.device())?;
-    Ok(Convolved::new(output, choice.into()))
+    let weight = Matrix::of_rows(weight, sizes.units, sizes.numbers(), sizes.numbers());
+    let images = x.par_chunks(together * image);
+    let outs = out
+        .par_chunks_mut(together * out_image)
+        .zip(of_choice.par_chunks_mut(choices));
+    images.zip(outs).for_each_init(
+        || (Vec::new(), Vec::new()),
+        |(fields, tile), (images, (out, choice))| {
+            for band in sizes.bands() {
+                sizes.gather(images, band, fields);
+                let pixels = fields.len() / sizes.numbers();
+                tile.resize(sizes.units * pixels, 0f32);
+                let fields = Matrix::of_rows(fields, sizes.numbers(), pixels, pixels);
+                accumulate_here(tile, 0., weight, fields);
+                sizes.pool(tile, band, out, choice);
+            }
+        },
+    );
+    (out, choice)
 }
 
 #[cfg(test)]
