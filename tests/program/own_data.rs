@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use image::{GrayImage, Luma};
+use onward::data::idx;
+use onward::data::images::Images;
 use serde_json::Value;
 
 use super::{fails, onward, succeeds, text};
@@ -112,6 +114,26 @@ fn colour_photographs_get_a_network_that_suits_them() {
     }
     let (said, _) = trained(&scans, "grey", &[]);
     assert!(!said.contains("colour photographs"), "{said}");
+}
+
+/// The files of Fashion-MNIST, KMNIST and others have the names of MNIST's.
+#[test]
+fn another_data_set_under_the_name_of_a_known_one_is_noticed() {
+    let base = tempfile::tempdir().unwrap();
+    let images = |count: u8| {
+        let pixels = (0..count * 4).collect();
+        let labels = (0..count).map(|index| index % 10).collect();
+        Images::new(pixels, labels, [1, 2, 2]).unwrap()
+    };
+    idx::write(base.path(), &images(60), &images(20)).unwrap();
+    let from = ["--data-dir", word(base.path())];
+    let said = train("mnist", &base.path().join("run"), &from);
+    let expected =
+        "not the images of mnist, or not all: found 2 test images of class 0, expected 980";
+    assert!(said.contains(expected), "{said}");
+    let own = format!("idx:{}", base.path().display());
+    let said = train(&own, &base.path().join("own"), &[]);
+    assert!(!said.contains("not the images"), "{said}");
 }
 
 #[test]
