@@ -125,13 +125,15 @@ fn another_data_set_under_the_name_of_a_known_one_is_noticed() {
         let labels = (0..count).map(|index| index % 10).collect();
         Images::new(pixels, labels, [1, 2, 2]).unwrap()
     };
-    idx::write(base.path(), &images(60), &images(20)).unwrap();
+    let folder = base.path().join("mnist");
+    std::fs::create_dir(&folder).unwrap();
+    idx::write(&folder, &images(60), &images(20)).unwrap();
     let from = ["--data-dir", word(base.path())];
     let said = train("mnist", &base.path().join("run"), &from);
     let expected =
         "not the images of mnist, or not all: found 2 test images of class 0, expected 980";
     assert!(said.contains(expected), "{said}");
-    let own = format!("idx:{}", base.path().display());
+    let own = format!("idx:{}", folder.display());
     let said = train(&own, &base.path().join("own"), &[]);
     assert!(!said.contains("not the images"), "{said}");
 }
