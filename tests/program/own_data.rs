@@ -121,9 +121,11 @@ fn colour_photographs_get_a_network_that_suits_them() {
 fn another_data_set_under_the_name_of_a_known_one_is_noticed() {
     let base = tempfile::tempdir().unwrap();
     let images = |count: u8| {
-        let pixels = (0..count * 4).collect();
+        let pixels = (0..u32::from(count) * 16)
+            .map(|pixel| pixel as u8)
+            .collect();
         let labels = (0..count).map(|index| index % 10).collect();
-        Images::new(pixels, labels, [1, 2, 2]).unwrap()
+        Images::new(pixels, labels, [1, 4, 4]).unwrap()
     };
     let folder = base.path().join("mnist");
     std::fs::create_dir(&folder).unwrap();
