@@ -57,7 +57,7 @@ crate::settings! {
         /// random. Default: all are random.
         init: Option<String> = None;
         /// The seed of all random numbers of the run.
-        seed: u64 = 1;
+        seed: u64 = 1, in 0..=i64::MAX as u64;
         /// Passes over the training part; per layer if layers learn one after the other.
         epochs: usize = 100, in 1..;
         /// Examples per step; at most the whole training part.

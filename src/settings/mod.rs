@@ -229,7 +229,9 @@ macro_rules! settings {
             fn updated(self, table: &$crate::export::Table) -> $crate::Result<Self> {
                 Ok(Self {
                     $($field: {
-                        let value = $crate::settings::value(table, stringify!($field), self.$field)?;
+                        let value = $crate::settings::value(
+                            table, stringify!($field), self.$field, || $crate::settings!(@words $type $(, $range)?),
+                        )?;
                         $($crate::settings::check(stringify!($field), &value, &($range))?;)?
                         value
                     },)*
@@ -283,12 +285,17 @@ pub fn in_words<S, T: SettingValue + Bounded<S>>(range: &impl Allowed<S>) -> Str
 }
 
 #[doc(hidden)]
-pub fn value<T: SettingValue>(table: &Table, key: &str, default: T) -> Result<T> {
+pub fn value<T: SettingValue>(
+    table: &Table,
+    key: &str,
+    default: T,
+    expected: impl FnOnce() -> String,
+) -> Result<T> {
     let Some(value) = table.get(key) else {
         return Ok(default);
     };
     let read = value.clone().try_into();
-    read.map_err(|_| refused(key, value, T::describe()))
+    read.map_err(|_| refused(key, value, expected()))
 }
 
 #[doc(hidden)]
@@ -367,9 +374,10 @@ mod tests {
             ),
             (
                 toml::toml! { hidden = "wide" },
-                "a list, each a whole number",
+                "a list, each a whole number, at least 1 and at most 10",
             ),
             (toml::toml! { lr = 0.0 }, "greater than 0"),
+            (toml::toml! { lr = "fast" }, "a number, greater than 0"),
             (toml::toml! { lr = inf }, "greater than 0"),
             (toml::toml! { theta = nan }, "finite"),
             (toml::toml! { flag = 1 }, "true or false"),

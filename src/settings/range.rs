@@ -114,6 +114,12 @@ impl Bounded<usize> for usize {
     }
 }
 
+impl Bounded<u64> for u64 {
+    fn is_within(&self, range: &impl Allowed<u64>) -> bool {
+        range.contains(self)
+    }
+}
+
 impl<S, T: Bounded<S>> Bounded<S> for Vec<T> {
     fn is_within(&self, range: &impl Allowed<S>) -> bool {
         !self.is_empty() && self.iter().all(|value| value.is_within(range))
