@@ -15,7 +15,7 @@ use crate::run::{picture, Run};
 pub(super) struct Picture {
     /// Folder of a run.
     run: PathBuf,
-    /// PNG file to write; it must not exist.
+    /// File to write, in the format of its ending (PNG without one); it must not exist.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// Number of images in a row.
@@ -39,11 +39,25 @@ impl Picture {
         if self.out.exists() {
             return Err(exists());
         }
+        let format = self.format()?;
         let run = self.data_dir.add_to(Run::open(&self.run)?).build()?;
         let sheet = picture::sheet(&run, self.count.into())?;
         let mut bytes = Cursor::new(Vec::new());
-        let written = sheet.write_to(&mut bytes, ImageFormat::Png);
+        let written = sheet.write_to(&mut bytes, format);
         written.map_err(|error| Error::run(&self.out, format!("cannot be drawn: {error}")))?;
         disk::create(&self.out, &bytes.into_inner())?.ok_or_else(exists)
+    }
+
+    fn format(&self) -> Result<ImageFormat> {
+        let Some(ending) = self.out.extension() else {
+            return Ok(ImageFormat::Png);
+        };
+        let format = ImageFormat::from_extension(ending);
+        format.filter(ImageFormat::writing_enabled).ok_or_else(|| {
+            let name = self.out.display();
+            let problem =
+                format!("{name}: expected a name that ends in .png, .jpg, .webp or .tiff");
+            Error::usage("--out", problem)
+        })
     }
 }

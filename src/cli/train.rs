@@ -200,7 +200,7 @@ impl Resume {
                     run.epochs()
                 )),
                 false => notify(format_args!(
-                    "all {epochs} epochs are trained; continue with --epochs N, N above {epochs}"
+                    "all epochs ({epochs}) are trained; continue with --epochs N, N above {epochs}"
                 )),
             }
         }

@@ -37,7 +37,7 @@ fn results_are_a_short_table_for_people() {
     assert_eq!(text(&again.stdout), printed);
     let said = text(&again.stderr);
     assert!(
-        said.contains("all 2 epochs are trained") && said.contains("--epochs"),
+        said.contains("all epochs (2) are trained") && said.contains("--epochs"),
         "{said}"
     );
     let evaluated = succeeds(&["evaluate", name]);
@@ -261,4 +261,31 @@ fn the_name_of_a_run_says_what_was_set() {
     assert!(output.status.success(), "{}", text(&output.stderr));
     let name = "progressive-hinton-digits-hidden=10x20-data.size=200-lr=0.02-1";
     assert!(base.path().join("runs").join(name).is_dir());
+}
+
+#[test]
+fn a_picture_has_the_format_of_its_name() {
+    let base = tempfile::tempdir().unwrap();
+    let run = base.path().join("run");
+    let small = ["--set", "hidden=[5]", "--set", "data.size=100"];
+    succeeds(
+        &[
+            &["train", "progressive", "--quiet", "--epochs", "1"],
+            &small[..],
+            &["--out", str(&run)],
+        ]
+        .concat(),
+    );
+    for (name, first) in [
+        ("a.png", b"\x89PNG"),
+        ("a.jpg", b"\xff\xd8\xff\xe0"),
+        ("a", b"\x89PNG"),
+    ] {
+        let out = base.path().join(name);
+        succeeds(&["picture", str(&run), "--out", str(&out)]);
+        assert_eq!(&std::fs::read(&out).unwrap()[..4], first, "{name}");
+    }
+    let out = base.path().join("a.pdf");
+    let message = fails(2, &["picture", str(&run), "--out", str(&out)]);
+    assert!(message.contains("ends in .png"), "{message}");
 }

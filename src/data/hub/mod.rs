@@ -109,9 +109,9 @@ impl Hub {
         let mut counts = self.test.iter().zip(&found).zip(&data.spec.classes);
         if let Some(((expected, found), class)) = counts.find(|((a, b), _)| a != b) {
             notify(format_args!(
-                "warning: these are not the images of {name}, or not all: found {found} test images of \
-                 class {class}, expected {expected}; to train on images of your own, use \
-                 --data idx:DIR or folder:DIR"
+                "warning: these are not the images of {name}, or not all: found {found} test \
+                 images of class {class}, expected {expected}; to train on images of your own, \
+                 use --data idx:DIR or folder:DIR"
             ));
         }
         Ok(())
