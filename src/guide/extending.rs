@@ -99,15 +99,15 @@
 //!
 //! # A layer that is fast
 //!
-//! First measure: `onward bench progressive,layer=smooth progressive` prints the time of a
-//! step, the operations of its products, and their share of the fastest product of the
-//! machine. Where the share is far below that of a built-in layer, the time goes into one of
-//! these:
+//! Measure first: `onward bench progressive,layer=smooth progressive` prints the time of a
+//! step of both networks, and the share of the machine's best speed that their matrix
+//! products reach. A layer with a far lower share than the built-in one loses its time in
+//! one of these places:
 //!
-//! - *Gradients that nobody needs.* Candle's own `matmul` and `conv2d` also find the
-//!   gradient of the input, which no layer passes on: half as much work again.
-//! - *Passes over memory.* Candle's operations on single numbers run on one thread, and
-//!   most go back in several passes.
+//! - *A gradient that is not used.* A layer needs the gradient of its weights. Candle's
+//!   `matmul` and `conv2d` also compute that of the input, a third product of the same size.
+//! - *Element-wise operations.* Candle's run on one thread, and going back through one
+//!   takes several passes over memory.
 //! - *Candle's convolution and pooling*, which are slow on a CPU.
 //! - *Waiting for a GPU*: `to_vec1`, `to_scalar` and the like.
 //!
