@@ -175,7 +175,7 @@ impl Run {
         let [needed, of_optimisers, of_activities, buffers, free] =
             [needed, of_optimisers, of_activities, BUFFERS, free].map(|bytes| bytes >> 20);
         let problem = format!(
-            "training needs {needed} MB more ({of_optimisers} for the optimisers, \
+            "training needs {needed} MB more memory ({of_optimisers} for the optimisers, \
              {of_activities} for activities, {buffers} for buffers), and {free} MB are \
              free; use fewer units, a smaller `batch`, or `optimiser = \"sgd\"`"
         );
