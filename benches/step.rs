@@ -97,7 +97,7 @@ fn convolution(criterion: &mut Criterion) {
     group.bench_function("closed form", |bencher| {
         bencher.iter(|| {
             let made = conv.forward(&x).expect("forward");
-            let activity = made.output.relu().expect("forward");
+            let activity = kernels::leaky_relu(&made.output, 0.).expect("forward");
             let delta = kernels::gate(&delta, &activity, Gate::default()).expect("backward");
             conv.update(&x, &made, &delta, &mut optimiser, &STEP)
                 .expect("update");

@@ -120,8 +120,8 @@
 //! | `relu` | [`kernels::leaky_relu`](crate::kernels::leaky_relu()) |
 //! | `(y * gradient)?.sum_all()?.backward()` | [`kernels::backward`](crate::kernels::backward()) |
 //!
-//! A step of a layer made of them takes 1.3 to 2.3 times as long as that of the built-in
-//! one of its shape, in candle's own operations 3 to 13 times (`cargo bench --bench step`).
+//! A step of a layer made of them takes 1.3 to 2.5 times as long as that of the built-in
+//! one of its shape, in candle's own operations 4 to 14 times (`cargo bench --bench step`).
 //! A closed form in `learn` gains the rest: [`Linear`](crate::Linear), [`Conv`](crate::Conv) and
 //! [`LocallyConnected`](crate::modules::locally_connected::LocallyConnected) have a forward
 //! pass and an `update` for a gradient that you compute. The same trials check the layer
