@@ -1,16 +1,16 @@
 //! Architecture `backprop`: the same networks trained by backpropagation, as a baseline.
 
-use onward_core::candle_core::{Tensor, Var, D};
+use onward_core::candle_core::Tensor;
 use onward_core::candle_nn::Init;
 use onward_core::contract::head;
-use onward_core::kernels::{log_softmax, matmul};
+use onward_core::kernels::{self, log_softmax, Gate};
 use onward_core::optim::{Algorithm, OptimiserSpec, Schedule, Span};
 use onward_core::plugin::preset::Preset;
 use onward_core::settings::Settings;
 use onward_core::{
-    Architecture, Batch, Block, BuildContext, Error, GoodnessFn, Grade, Input, LocalLayer, Loss,
-    NegativeSampler, Net, Normalise, Objective, Optimiser, Readout, Result, Role, Rule, Step,
-    StepReport, Targets, Values,
+    Architecture, Batch, Block, BuildContext, Error, GoodnessFn, Grade, Input, LastResult, Lesson,
+    Linear, LocalLayer, Loss, NegativeSampler, Net, Normalise, Objective, Optimiser, Readout,
+    Result, Role, Rule, Step, StepReport, Targets,
 };
 
 onward_core::choices! {
@@ -79,30 +79,28 @@ const PRESETS: &[Preset] = &[
     },
 ];
 
-/// The most layers: the backward pass of candle calls itself once for each operation.
-const DEEPEST: usize = 1000;
-
 /// The whole network as one layer. Its activity is the logits of its classifiers, one
 /// after the other: `(B, C)` or, with one for each layer, `(B, L·C)`.
 struct Whole {
-    layers: Vec<[Var; 2]>,
-    heads: Vec<Var>,
+    layers: Vec<Linear>,
+    heads: Vec<Linear>,
     normalise: Normalise,
     classifiers: Classifiers,
+    /// What the forward pass of a training step leaves for its backward pass.
+    kept: LastResult<Vec<Kept>>,
+}
+
+/// What a layer computed.
+#[derive(Clone)]
+struct Kept {
+    input: Input,
+    activity: Tensor,
+    /// The normalised activity.
+    output: Input,
 }
 
 impl Whole {
     fn new(settings: &Backprop, context: &BuildContext) -> Result<Self> {
-        let count = settings.hidden.len();
-        if count > DEEPEST {
-            let expected = format!("at most {DEEPEST} layers");
-            return Err(Error::setting(
-                "hidden",
-                format!("{count} layers"),
-                "the settings",
-                expected,
-            ));
-        }
         let mut inputs = context.inputs();
         let (mut layers, mut heads) = (Vec::new(), Vec::new());
         for (index, &units) in settings.hidden.iter().enumerate() {
@@ -111,99 +109,90 @@ impl Whole {
                 mean: 0.,
                 stdev: 1. / (inputs.max(1) as f64).sqrt(),
             };
-            let weight = vars.get("weight", (inputs, units), init)?;
-            layers.push([weight, vars.get("bias", units, Init::Const(0.))?]);
-            heads.push(vars.get("head", (units, context.classes), Init::Const(0.))?);
+            layers.push(Linear::new(&vars, inputs, units, init, true)?);
+            let (vars, zero) = (vars.scope("head"), Init::Const(0.));
+            heads.push(Linear::new(&vars, units, context.classes, zero, false)?);
             inputs = units;
+        }
+        if layers.is_empty() {
+            let problem = "found no layer in `hidden`, expected at least one";
+            return Err(Error::unfit("backprop", problem));
         }
         Ok(Self {
             layers,
             heads,
             normalise: settings.normalise,
             classifiers: settings.classifiers,
+            kept: LastResult::default(),
         })
     }
 
-    fn normalised(&self, x: &Tensor) -> Result<Tensor> {
-        let Some(length) = self.normalise.length(x.dim(D::Minus1)?) else {
-            return Ok(x.clone());
-        };
-        // Added instead of clamped, so that the derivative at zero is finite.
-        let scale = ((x.sqr()?.sum_keepdim(1)? + 1e-12)?.sqrt()?.recip()? * length)?;
-        Ok(x.broadcast_mul(&scale)?)
+    fn pass(&self, input: &Input) -> Result<Vec<Kept>> {
+        let mut input = input.clone().normalised(self.normalise)?;
+        let mut all = Vec::with_capacity(self.layers.len());
+        for layer in &self.layers {
+            let activity = layer.forward(&input, true)?;
+            let output = Input::of(activity.clone())?.normalised(self.normalise)?;
+            let below = std::mem::replace(&mut input, output.clone());
+            all.push(Kept {
+                input: below,
+                activity,
+                output,
+            });
+        }
+        Ok(all)
     }
 }
 
 impl LocalLayer for Whole {
-    fn forward(&self, input: &Input, _step: &Step) -> Result<Tensor> {
-        let input = input.clone().normalised(self.normalise)?;
-        let mut activity: Option<Tensor> = None;
-        let mut votes = Vec::new();
-        for ([weight, bias], head) in self.layers.iter().zip(&self.heads) {
-            let sum = match &activity {
-                Some(below) => matmul(below, weight)?,
-                None => first(&input, weight)?,
+    fn forward(&self, input: &Input, step: &Step) -> Result<Tensor> {
+        let all = self.pass(input)?;
+        let votes = self.heads.iter().zip(&all);
+        let votes = votes.map(|(head, kept)| head.forward(&kept.output, false));
+        let votes = votes.collect::<Result<Vec<_>>>()?;
+        let logits = match self.classifiers {
+            Classifiers::Joint => {
+                let mut rest = votes[1..].iter();
+                rest.try_fold(votes[0].clone(), |sum, votes| sum + votes)?
+            }
+            Classifiers::Each => Tensor::cat(&votes, 1)?,
+        };
+        if step.train {
+            self.kept.put(&logits, all);
+        }
+        Ok(logits)
+    }
+
+    /// The chain rule, from the last layer to the first. A layer is updated after its
+    /// weights have given the gradient of the layer below.
+    fn learn(&mut self, lesson: &Lesson<'_>, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
+        let all = self.kept.take(lesson.activity);
+        let all = all.map_or_else(|| self.pass(lesson.input), Ok)?;
+        let logits = lesson.gradient()?;
+        let mut from_above = None;
+        for (index, kept) in all.iter().enumerate().rev() {
+            let (layer, head) = (&mut self.layers[index], &mut self.heads[index]);
+            let votes = match self.classifiers {
+                Classifiers::Joint => logits.clone(),
+                Classifiers::Each => {
+                    let classes = head.units();
+                    logits.narrow(1, index * classes, classes)?.contiguous()?
+                }
             };
-            let above = self.normalised(&sum.broadcast_add(bias)?.relu()?)?;
-            votes.push(matmul(&above, head)?);
-            activity = Some(above);
-        }
-        let mut rest = votes.iter();
-        let Some(first) = rest.next() else {
-            let problem = "found no layer in `hidden`, expected at least one";
-            return Err(Error::unfit("backprop", problem));
-        };
-        match self.classifiers {
-            Classifiers::Joint => rest.try_fold(first.clone(), |sum, votes| Ok((sum + votes)?)),
-            Classifiers::Each => Ok(Tensor::cat(&votes, 1)?),
-        }
-    }
-}
-
-/// The input times the first weight, part by part; tokens pick its rows.
-fn first(input: &Input, weight: &Var) -> Result<Tensor> {
-    let mut row = 0;
-    let mut sum: Option<Tensor> = None;
-    for part in input.parts() {
-        let width = part.values.width()?;
-        let rows = weight.narrow(0, row, width)?;
-        row += width;
-        let product = match &part.values {
-            Values::Zeros { .. } => continue,
-            Values::OneHot {
-                index,
-                classes,
-                strength,
-            } => (picked(&rows, index, *classes)? * *strength)?,
-            dense => {
-                let matrix = dense.to_matrix(weight.dtype(), weight.device())?;
-                matmul(&matrix, &rows)?
+            let mut output = head.joined_gradient(&votes)?;
+            if let Some(from_above) = &from_above {
+                output = kernels::weighted(&output, 1., from_above, 1.)?;
             }
-        };
-        let product = match &part.scale {
-            Some(scale) => {
-                product.broadcast_mul(&scale.to_dtype(product.dtype())?.unsqueeze(1)?)?
+            let activity = self.normalise.gradient(&kept.activity, &output)?;
+            let sums = kernels::gate(&activity, &kept.activity, Gate::default())?;
+            if index > 0 {
+                from_above = Some(layer.joined_gradient(&sums)?);
             }
-            None => product,
-        };
-        sum = Some(match sum {
-            None => product,
-            Some(sum) => (sum + product)?,
-        });
+            head.update(&kept.output, &votes, optimiser, step)?;
+            layer.update(&kept.input, &sums, optimiser, step)?;
+        }
+        Ok(())
     }
-    sum.ok_or_else(|| Error::unfit("backprop", "the input is empty"))
-}
-
-/// The sum of the rows that one-hot slots pick, `(B, N)`.
-fn picked(rows: &Tensor, index: &Tensor, classes: usize) -> Result<Tensor> {
-    let (batch, slots) = index.dims2()?;
-    let starts: Vec<u32> = (0..slots).map(|slot| (slot * classes) as u32).collect();
-    let starts = Tensor::new(starts.as_slice(), index.device())?;
-    let index = index.broadcast_add(&starts)?.flatten_all()?;
-    Ok(rows
-        .index_select(&index, 0)?
-        .reshape((batch, slots, ()))?
-        .sum(1)?)
 }
 
 /// The logits of the last classifier as a goodness, with a column per class.

@@ -213,10 +213,13 @@ fn render(strokes: &[Stroke], pen: f64) -> [u8; SIDE * SIDE] {
             for column in range(x0, x1) {
                 let (x, y) = ((column as f64 + 0.5) / side, (row as f64 + 0.5) / side);
                 let along = (((x - x0) * dx + (y - y0) * dy) / length).clamp(0., 1.);
-                let distance = (x - x0 - along * dx).hypot(y - y0 - along * dy);
-                let value = ((pen - distance) * side + 0.5).clamp(0., 1.);
+                let (right, down) = (x - x0 - along * dx, y - y0 - along * dy);
                 let pixel = &mut ink[row * SIDE + column];
-                *pixel = pixel.max(value);
+                // Most pixels have no ink of this stroke, or all of another one already.
+                if *pixel < 1. && right * right + down * down < reach * reach {
+                    let value = ((pen - right.hypot(down)) * side + 0.5).clamp(0., 1.);
+                    *pixel = pixel.max(value);
+                }
             }
         }
     }

@@ -90,6 +90,30 @@ pub(super) fn scale_rows(x: &Tensor, factors: &Tensor) -> Result<Tensor> {
     Ok(Tensor::from_vec(scaled, x.shape(), x.device())?)
 }
 
+pub(super) fn unit_rows_gradient(
+    x: &Tensor,
+    gradient: &Tensor,
+    length: f64,
+    shortest: f64,
+) -> Result<Tensor> {
+    let out = with_rows(x, |x| {
+        with_rows(gradient, |gradient| {
+            let mut out = vec![0f32; x.rows * x.width];
+            for_rows(&mut out, x.width, |row, out| {
+                let (x, gradient) = (x.row(row), gradient.row(row));
+                let inverse = 1. / dot(x, x).sqrt().max(shortest as f32);
+                let along = dot(x, gradient) * inverse * inverse;
+                let scale = inverse * length as f32;
+                for ((out, x), gradient) in out.iter_mut().zip(x).zip(gradient) {
+                    *out = scale * (gradient - along * x);
+                }
+            });
+            out
+        })
+    })??;
+    Ok(Tensor::from_vec(out, x.shape(), x.device())?)
+}
+
 pub(super) fn sum_views(x: &Tensor, factors: Option<&Tensor>, views: usize) -> Result<Tensor> {
     let factors = factors.map(Tensor::to_vec1::<f32>).transpose()?;
     let batch = x.dim(0)? / views.max(1);
@@ -343,6 +367,7 @@ mod tests {
         both(kernels::column_sums);
         both(|x| kernels::column_means(x, x.dim(0)?.div_ceil(2)));
         both(|x| kernels::scale_rows(x, &kernels::sum_squares(x)?));
+        both(|x| kernels::unit_rows_gradient(x, &x.sqr()?, 3., 1e-8));
         both(|x| kernels::sum_views(&Tensor::cat(&[x, &x.neg()?, x], 0)?, None, 3));
         both(|x| {
             let views = Tensor::cat(&[x, &x.sqr()?], 0)?;

@@ -134,6 +134,23 @@ pub(crate) fn unit_rows(x: &Tensor, length: f64, shortest: f64) -> Result<Option
     Ok(None)
 }
 
+/// The gradient with respect to `x`, `(R, D)`, given that with respect to the rows that
+/// [`unit_rows`] makes of it.
+pub(crate) fn unit_rows_gradient(
+    x: &Tensor,
+    gradient: &Tensor,
+    length: f64,
+    shortest: f64,
+) -> Result<Tensor> {
+    if is_fast(x) && is_fast(gradient) {
+        return cpu::unit_rows_gradient(x, gradient, length, shortest);
+    }
+    let inverse = sum_squares(x)?.sqrt()?.maximum(shortest)?.recip()?;
+    let unit = scale_rows(x, &inverse)?;
+    let along = scale_rows(&unit, &(&unit * gradient)?.sum(1)?)?;
+    scale_rows(&(gradient - along)?, &(inverse * length)?)
+}
+
 /// The logistic function `1 / (1 + e⁻ˣ)`, exact at both ends.
 pub fn sigmoid(x: &Tensor) -> Result<Tensor> {
     Ok((x * 0.5)?.tanh()?.affine(0.5, 0.5)?)

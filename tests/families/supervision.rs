@@ -73,10 +73,10 @@ fn three_steps_match_an_independent_program() -> Result<()> {
     for (name, expected) in [
         ("net.0.weight", &WEIGHT_1[..]),
         ("net.0.bias", &BIAS_1),
-        ("net.0.head", &HEAD_1),
+        ("net.0.head.weight", &HEAD_1),
         ("net.1.weight", &WEIGHT_2),
         ("net.1.bias", &BIAS_2),
-        ("net.1.head", &HEAD_2),
+        ("net.1.head.weight", &HEAD_2),
     ] {
         subject.assert_close(name, expected);
     }

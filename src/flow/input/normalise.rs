@@ -44,13 +44,7 @@ impl Normalise {
             return Ok(gradient.clone());
         };
         let above = gradient.reshape(rows.shape())?;
-        let inverse = kernels::sum_squares(&rows)?
-            .sqrt()?
-            .maximum(SHORTEST)?
-            .recip()?;
-        let unit = kernels::scale_rows(&rows, &inverse)?;
-        let along = kernels::scale_rows(&unit, &(&unit * &above)?.sum(1)?)?;
-        let below = kernels::scale_rows(&(above - along)?, &(inverse * length)?)?;
+        let below = kernels::unit_rows_gradient(&rows, &above, length, SHORTEST)?;
         Ok(below.reshape(x.shape())?)
     }
 }
