@@ -4,5 +4,6 @@ mod forward_projection;
 mod layer_collaboration;
 mod pepita;
 mod scff;
+mod sigprop;
 mod softhebb;
 mod trifecta;

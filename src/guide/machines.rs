@@ -19,8 +19,8 @@
 //!
 //! Architectures of stacked layers, with any layer, goodness and loss: `progressive`
 //! and its presets. Those whose layers need each other within a step are refused:
-//! `recurrent` (each layer sees the one above), `layer_collaboration`, `trifecta`, and
-//! `backprop`; so is `nlp`, which draws its negatives from its own prediction. A
+//! `recurrent` (each layer sees the one above), `layer_collaboration`, `trifecta`,
+//! `sigprop`, and `backprop`; so is `nlp`, which draws its negatives from its own prediction. A
 //! sampler that draws from the network's own prediction is refused with several stages,
 //! since the last stage would have to send the prediction back; `--set
 //! sampler.negatives=uniform` draws without it. An architecture of your own can be

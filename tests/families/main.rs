@@ -32,6 +32,7 @@ mod predsim;
 mod prototypes;
 mod scff;
 mod shortcuts;
+mod sigprop;
 mod softhebb;
 mod supervision;
 mod trifecta;

@@ -221,6 +221,7 @@ fn settings_change_something_or_are_said_not_to() -> Result<()> {
         &format!("{uniform}\ngoodness = \"two_thresholds\""),
     )?;
     check("trifecta", uniform)?;
+    check("sigprop", plain)?;
     check("recurrent", "sampler = \"label_concat\"")?;
     check("recurrent", uniform)?;
     check("backprop", plain)?;

@@ -1,0 +1,116 @@
+//! SigProp: one pattern for each class goes forward through the same layers as a second
+//! stream.
+
+use onward::Result;
+
+use super::{batch, error_on_digits, numbers, Subject};
+
+// x, labels = numbers(1, 4, 3), [0, 1, 1, 2]
+// both = np.vstack([x, numbers(4, 3, 3)])
+// W1, b1, W2, b2 = numbers(2, 3, 5), np.zeros(5), numbers(3, 5, 4), np.zeros(4)
+// unit = lambda v: v / np.sqrt((v ** 2).sum(1, keepdims=True))
+// def loss(h):
+//     z = 2 * unit(h[:4]) @ unit(h[4:]).T
+//     return (np.log(np.exp(z).sum(1)) - z[range(4), labels]).mean()
+// for step in range(3):
+//     h1 = layer(norm(both), W1, b1); h2 = layer(norm(h1), W2, b2)
+//     one = [gradient(lambda: loss(layer(norm(both), W1, b1)), p) for p in (W1, b1)]
+//     two = [gradient(lambda: loss(layer(norm(h1), W2, b2)), p) for p in (W2, b2)]
+//     for p, d in zip((W1, b1, W2, b2), one + two): p -= .5 * d
+// print(W1, b1, W2, b2, h2[4:])
+const WEIGHT_1: [f64; 15] = [
+    0.147985176,
+    0.136168437,
+    -0.186659315,
+    0.133115768,
+    0.566667512,
+    -0.840784386,
+    -0.260281325,
+    0.745878214,
+    0.144289287,
+    -0.632287667,
+    0.484919064,
+    0.100405615,
+    -0.465467558,
+    -0.221283045,
+    0.069326734,
+];
+const BIAS_1: [f64; 5] = [
+    0.260285955,
+    -0.189703326,
+    0.078322689,
+    -0.272959647,
+    0.387143122,
+];
+const WEIGHT_2: [f64; 20] = [
+    0.070560004,
+    -0.499961629,
+    0.180874199,
+    0.427381663,
+    -0.183239565,
+    -0.437726087,
+    0.465517512,
+    0.123085317,
+    -0.389176039,
+    -0.261154295,
+    0.430853615,
+    0.253886131,
+    -0.493457779,
+    -0.016367690,
+    0.501608544,
+    -0.048353995,
+    -0.468845870,
+    0.232694238,
+    0.533241241,
+    -0.388203943,
+];
+const BIAS_2: [f64; 4] = [0.000000000, 0.000000000, 0.110711461, -0.051541198];
+const SIGNALS: [f64; 12] = [
+    0.000000000,
+    0.000000000,
+    1.680087453,
+    0.000000000,
+    0.000000000,
+    0.000000000,
+    1.251175868,
+    0.182214383,
+    0.000000000,
+    0.000000000,
+    1.020221603,
+    0.314676776,
+];
+
+#[test]
+fn three_steps_match_an_independent_program() -> Result<()> {
+    let settings = "hidden = [5, 4]\ngoodness = { name = \"sigprop\", scale = 2.0 }";
+    let mut subject = Subject::new("sigprop", "plain", settings)?;
+    subject.set("blocks.0.layer.weight", &numbers(2., (3, 5))?);
+    subject.set("blocks.1.layer.weight", &numbers(3., (5, 4))?);
+    subject.set("streams.patterns", &numbers(4., (3, 3))?);
+    subject.learn(3, |_| batch(1.))?;
+    for (name, expected) in [
+        ("blocks.0.layer.weight", &WEIGHT_1[..]),
+        ("blocks.0.layer.bias", &BIAS_1),
+        ("blocks.1.layer.weight", &WEIGHT_2),
+        ("blocks.1.layer.bias", &BIAS_2),
+        ("blocks.1.goodness.signals", &SIGNALS),
+    ] {
+        subject.assert_close(name, expected);
+    }
+    Ok(())
+}
+
+#[test]
+fn it_trains() -> Result<()> {
+    let error = error_on_digits(&[("preset", r#""dense""#)], "sigprop")?;
+    assert!(error < 0.2, "{error}");
+    Ok(())
+}
+
+#[test]
+fn the_goodness_alone_is_refused_with_the_reason() {
+    let settings = [("goodness", r#""sigprop""#), ("sampler", r#""plain""#)];
+    let error = error_on_digits(&settings, "progressive").unwrap_err();
+    let expected = "use the architecture `sigprop`";
+    assert!(error.to_string().contains(expected), "{error}");
+}
