@@ -154,13 +154,23 @@
 //!
 //! # Text: the network, counts, and both
 //!
-//! At the end of a training on text, three predictions stand side by side in the table,
-//! in `summary.json` and in `onward score`: the readouts of the network (*head*,
-//! *search*), n-grams that were counted on the training part (`kneser_ney_6`), and the
-//! readout *mixture* of both. The mixture weighs the best readout of the network and the
-//! counts by how much the counts know of the context; it learns the weights on the
-//! validation part and never sees the test part. So its validation figure is a little too
-//! good. See [`Mixture`](crate::data::text::mixture::Mixture) for the equation.
+//! At the end of a training on text, these predictions stand side by side in the table, in
+//! `summary.json` and in `onward score`:
+//!
+//! - the readouts of the network, *head* and *search*;
+//! - `kneser_ney_6`, n-grams that were counted on the training part;
+//! - `kneser_ney_6_adaptive`, the same n-grams, which go on counting in the text that they
+//!   read: each token is predicted first, then counted. They know a new name after its
+//!   first occurrence. See [`Reader`](crate::data::text::ngram::Reader);
+//! - *mixture* and *adaptive*, the best readout of the network mixed with the n-grams of
+//!   the one kind and of the other. The network and the counts are weighed by how much the
+//!   counts know of the context. The weights are learned on the validation part, never on
+//!   the test part, so the validation figure is a little too good. See
+//!   [`Mixture`](crate::data::text::mixture::Mixture) for the equation.
+//!
+//! Counting starts anew with each document. A model that adapts to the text that it reads
+//! should be compared with others that do; the remaining ones are the same at every place.
+//! `generate` with *adaptive* counts in the prompt, not in what it writes.
 //!
 //! The n-grams are a part of `model.safetensors` (1.1 MB for a text of 1.1 MB), so that
 //! `generate` and `score` have them without the training text. `--readout head` leaves

@@ -78,9 +78,10 @@ crate::settings! {
         /// The readout of the reported result. Default: the best one on the validation
         /// part.
         readout: Option<String> = None;
-        /// For text: whether the readout `mixture` is learned at the end, which mixes the
-        /// network with n-grams of up to `data.ngram` tokens, counted on the training part.
-        /// Its weights are learned on the validation part; without one there is no mixture.
+        /// For text: whether the readouts `mixture` and `adaptive` are learned at the end,
+        /// which mix the network with n-grams of up to `data.ngram` tokens, counted on the
+        /// training part. Their weights are learned on the validation part; without one
+        /// there is no mixture.
         mixture: bool = true;
         /// Epochs between two evaluations on the validation part.
         evaluate_every: usize = 1, in 1..;

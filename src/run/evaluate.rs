@@ -9,7 +9,7 @@ use super::summary::{Evaluation, Score};
 use super::Run;
 use crate::contract::net::Readout;
 use crate::data::score::Counts;
-use crate::data::text::ngram::Baselines;
+use crate::data::text::ngram::{Baselines, PassageReader};
 use crate::data::Content;
 use crate::error::{Error, Result};
 use crate::flow::examples::{Examples, Split};
@@ -118,9 +118,18 @@ impl Run {
             ..Counts::default()
         };
         let mut counts = vec![none; readouts.len()];
+        let mut reader = self.reader(examples);
         for indices in indices.chunks(self.evaluation_batch()) {
             self.stop_if_asked()?;
-            self.add_batch(examples, indices, readouts, passages.is_some(), &mut counts)?;
+            let is_text = passages.is_some();
+            self.add_batch(
+                examples,
+                indices,
+                readouts,
+                is_text,
+                &mut reader,
+                &mut counts,
+            )?;
         }
         let names = readouts.iter().map(|readout| readout.name.to_string());
         Ok(names.zip(counts).collect())
@@ -188,13 +197,16 @@ impl Run {
         indices: &[usize],
         readouts: &[Readout],
         is_text: bool,
+        reader: &mut Option<PassageReader<'_>>,
         counts: &mut [Counts],
     ) -> Result<()> {
         let batch = self.prepare(&examples.batch(indices, None)?)?;
         let (hidden, labels) = (batch.hidden(), batch.labels()?);
         let step = Step::evaluation(self.config.run.seed);
+        let mut of_net = BTreeMap::new();
         for (readout, counts) in readouts.iter().zip(counts) {
-            let scores = self.read_out(&hidden, readout, &step)?;
+            let text = reader.as_mut().map(|reader| (reader, indices));
+            let scores = self.read_out_once(&hidden, readout, &mut of_net, text, &step)?;
             // (B, C), or (B, P, C): a row per label.
             let scores = scores.flatten_to(scores.rank() - 2)?;
             let predicted = scores.argmax(D::Minus1)?.to_vec1::<u32>()?;

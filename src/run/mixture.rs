@@ -1,10 +1,11 @@
-//! Counts as a part of a language model: the readout `mixture`.
+//! Counts as a part of a language model: the readouts `mixture` and `adaptive`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
+use rayon::prelude::*;
 
 use super::checkpoint::{self, Header};
 use super::folder::{MODEL, SUMMARY};
@@ -12,14 +13,15 @@ use super::summary::{self, Evaluation};
 use super::Run;
 use crate::contract::net::Readout;
 use crate::data::text::mixture::{Examples as Fit, Mixture};
-use crate::data::text::ngram::KneserNey;
+use crate::data::text::ngram::{Counted, KneserNey, PassageReader, Reader};
 use crate::error::{Error, Result};
 use crate::flow::batch::Batch;
-use crate::flow::examples::Split;
+use crate::flow::examples::{Examples, Split};
 use crate::flow::step::Step;
 
-/// The name of the readout.
-pub(super) const NAME: &str = "mixture";
+/// The names of the readouts.
+const NAME: &str = "mixture";
+const ADAPTIVE: &str = "adaptive";
 
 /// The readout that mixes a readout of the network with n-grams.
 const MIXTURE: Readout = Readout {
@@ -29,6 +31,12 @@ const MIXTURE: Readout = Readout {
     from_epoch: 0,
 };
 
+/// The same with n-grams that go on counting in the text that they read.
+const ADAPTIVE_MIXTURE: Readout = Readout {
+    name: ADAPTIVE,
+    ..MIXTURE
+};
+
 /// The numbers of the network's log-probabilities from which the weights are learned, at
 /// most.
 const MOST: usize = 1 << 24;
@@ -36,10 +44,12 @@ const MOST: usize = 1 << 24;
 /// The names of the tensors in a model.
 const NGRAMS: &str = "mixture.ngrams";
 const WEIGHTS: &str = "mixture.weights";
+const ADAPTIVE_WEIGHTS: &str = "mixture.adaptive";
 
-/// A mixture, and the readout of the network in it.
+/// Both mixtures, and the readout of the network in them.
 pub(super) struct Mixed {
     mixture: Mixture,
+    adaptive: Mixture,
     readout: Readout,
 }
 
@@ -52,28 +62,31 @@ impl Mixed {
     /// The tensors that a model keeps.
     pub fn tensors(&self) -> Result<BTreeMap<String, Tensor>> {
         let bytes = self.mixture.ngrams().to_bytes();
-        let weights = self.mixture.weights();
-        let shape = (weights.len(), 2);
-        let weights = Tensor::from_slice(weights.as_flattened(), shape, &Device::Cpu)?;
+        let weights = |mixture: &Mixture| {
+            let weights = mixture.weights();
+            Tensor::from_slice(weights.as_flattened(), (weights.len(), 2), &Device::Cpu)
+        };
         let size = bytes.len();
-        Ok(BTreeMap::from([
-            (
-                NGRAMS.to_string(),
-                Tensor::from_vec(bytes, size, &Device::Cpu)?,
-            ),
-            (WEIGHTS.to_string(), weights),
-        ]))
+        let tensors = [
+            (NGRAMS, Tensor::from_vec(bytes, size, &Device::Cpu)?),
+            (WEIGHTS, weights(&self.mixture)?),
+            (ADAPTIVE_WEIGHTS, weights(&self.adaptive)?),
+        ];
+        Ok(tensors.map(|(name, tensor)| (name.into(), tensor)).into())
     }
 }
 
 impl Run {
     /// What can be read out: the readouts of the network and, for a language model that
-    /// was trained to the end with a validation part, `mixture`: see
-    /// [`Mixture`].
+    /// was trained to the end with a validation part, two mixtures with counts:
+    ///
+    /// - `mixture`, with n-grams that were counted on the training part: see [`Mixture`];
+    /// - `adaptive`, with n-grams that go on counting in the text that they read: see
+    ///   [`Reader`].
     pub fn readouts(&self) -> Vec<Readout> {
-        let mixture = self.mixed.as_ref().map(|_| MIXTURE);
+        let mixed = self.mixed.as_ref().map(|_| [MIXTURE, ADAPTIVE_MIXTURE]);
         let of_net = self.architecture.net().readouts.iter().copied();
-        of_net.chain(mixture).collect()
+        of_net.chain(mixed.into_iter().flatten()).collect()
     }
 
     /// The readout with this name.
@@ -94,7 +107,7 @@ impl Run {
                 expected,
             ))
         };
-        if name != NAME {
+        if ![NAME, ADAPTIVE].contains(&name) {
             let readouts = &self.architecture.net().readouts;
             if readouts.iter().any(|readout| readout.name == name) {
                 return Ok(());
@@ -125,35 +138,107 @@ impl Run {
         readouts.filter(|readout| readout.log_probabilities)
     }
 
-    /// The scores of a prepared batch by any readout of the run.
+    /// The scores of a prepared batch by any readout of the run. The text before a window
+    /// is not known, so the readout `adaptive` reads the window alone.
     pub(super) fn read_out(&self, batch: &Batch, readout: &Readout, step: &Step) -> Result<Tensor> {
-        let of_net = |readout| {
-            self.architecture
-                .scores(batch, &*self.sampler, readout, step)
-        };
-        let Some(mixed) = self.mixed.as_ref().filter(|_| readout.name == NAME) else {
-            return of_net(readout);
-        };
-        let scores = of_net(&mixed.readout)?;
-        let mut rows = flat(&scores)?;
-        mixed.mixture.mix(&contexts(batch)?, &mut rows);
-        let rows = Tensor::from_vec(rows, scores.shape(), &Device::Cpu)?;
-        Ok(rows.to_dtype(scores.dtype())?.to_device(scores.device())?)
+        let mut of_net = BTreeMap::new();
+        self.read_out_once(batch, readout, &mut of_net, None, step)
     }
 
-    /// Evaluates the validation part, also by the mixture, which is learned there.
+    /// As [`read_out`](Self::read_out). What the network computed is kept in `of_net`, for
+    /// other readouts of the same batch; `text` reads the text before each window, given
+    /// the indices of the windows.
+    pub(super) fn read_out_once(
+        &self,
+        batch: &Batch,
+        readout: &Readout,
+        of_net: &mut BTreeMap<&'static str, Tensor>,
+        text: Option<(&mut PassageReader<'_>, &[usize])>,
+        step: &Step,
+    ) -> Result<Tensor> {
+        let (net, mixture) = match &self.mixed {
+            Some(mixed) if readout.name == NAME => (&mixed.readout, Some(&mixed.mixture)),
+            Some(mixed) if readout.name == ADAPTIVE => (&mixed.readout, Some(&mixed.adaptive)),
+            _ => (readout, None),
+        };
+        let scores = match of_net.get(net.name) {
+            Some(scores) => scores.clone(),
+            None => {
+                let scores = self.architecture.scores(batch, &*self.sampler, net, step)?;
+                of_net.insert(net.name, scores.clone());
+                scores
+            }
+        };
+        let Some(mixture) = mixture else {
+            return Ok(scores);
+        };
+        let counted = match text {
+            Some((reader, indices)) if readout.name == ADAPTIVE => {
+                indices.iter().map(|index| reader.at(*index)).collect()
+            }
+            _ => self.counted(batch, mixture.ngrams(), readout)?,
+        };
+        mixed_scores(&scores, mixture, &counted)
+    }
+
+    /// The probabilities by counts after each window of a batch.
+    fn counted(
+        &self,
+        batch: &Batch,
+        ngrams: &Arc<KneserNey>,
+        readout: &Readout,
+    ) -> Result<Vec<Counted>> {
+        let rows = batch.rows().to_device(&Device::Cpu)?;
+        let windows: Vec<Vec<u32>> = rows.to_dtype(DType::U32)?.to_vec2()?;
+        let counted = windows.par_iter().map(|window| match readout.name {
+            ADAPTIVE => {
+                let mut reader = Reader::new(ngrams.clone());
+                window.iter().for_each(|token| reader.read(*token));
+                reader.next_token()
+            }
+            _ => ngrams.after(window),
+        });
+        Ok(counted.collect())
+    }
+
+    /// Reads a part of the data window by window, if there is a readout that does.
+    pub(super) fn reader<'a>(&self, part: &'a dyn Examples) -> Option<PassageReader<'a>> {
+        let mixed = self.mixed.as_ref()?;
+        let ngrams = mixed.adaptive.ngrams().clone();
+        Some(PassageReader::new(part.passages()?, ngrams))
+    }
+
+    /// Reads one text for [`scores_after`](Self::scores_after), if this readout does.
+    pub(super) fn text_reader(&self, readout: &str) -> Option<Reader> {
+        let mixed = self.mixed.as_ref().filter(|_| readout == ADAPTIVE)?;
+        Some(Reader::new(mixed.adaptive.ngrams().clone()))
+    }
+
+    /// The scores after one window by the readout `adaptive`, `(1, C)`; `reader` has read
+    /// the text before.
+    pub(super) fn scores_after(&self, window: Tensor, reader: &Reader) -> Result<Tensor> {
+        let mixed = self
+            .mixed
+            .as_ref()
+            .ok_or_else(|| Error::usage("the run", "expected a mixture with counts, found none"))?;
+        let scores = self.scores(window, mixed.readout.name)?;
+        mixed_scores(&scores, &mixed.adaptive, &[reader.next_token()])
+    }
+
+    /// Evaluates the validation part, also by the mixtures, which are learned there.
     pub(super) fn evaluate_and_mix(&mut self) -> Result<Evaluation> {
         self.mixed = None;
         let mut evaluation = self.evaluate(Split::Validation, None)?;
         self.mix(&evaluation)?;
         if self.mixed.is_some() {
-            let mixture = self.evaluate_by(&[MIXTURE], Split::Validation, None)?;
-            evaluation.readouts.extend(mixture.readouts);
+            let readouts = [MIXTURE, ADAPTIVE_MIXTURE];
+            let mixed = self.evaluate_by(&readouts, Split::Validation, None)?;
+            evaluation.readouts.extend(mixed.readouts);
         }
         Ok(evaluation)
     }
 
-    /// Learns the mixture of the best readout of the network on the validation part with
+    /// Learns the mixtures of the best readout of the network on the validation part with
     /// the n-grams of the training part.
     fn mix(&mut self, validation: &Evaluation) -> Result<()> {
         let is_flat = self.data.spec.positions == 1;
@@ -169,7 +254,33 @@ impl Run {
         let (Some(readout), Some(counts)) = (best.copied(), self.ngrams()) else {
             return Ok(());
         };
-        let ngrams = counts.ngrams().clone();
+        let Some(passages) = self.data.validation.passages() else {
+            return Ok(());
+        };
+        let ngrams = counts.ngrams();
+        let mut reader = PassageReader::new(passages, ngrams.clone());
+        let mixture = self.learn_mixture(&readout, ngrams, |batch, _| {
+            self.counted(batch, ngrams, &MIXTURE)
+        })?;
+        let adaptive = self.learn_mixture(&readout, ngrams, |_, indices| {
+            Ok(indices.iter().map(|index| reader.at(*index)).collect())
+        })?;
+        self.mixed = Some(Mixed {
+            mixture,
+            adaptive,
+            readout,
+        });
+        Ok(())
+    }
+
+    /// Learns one mixture; `counted` are the counts' probabilities for a batch of windows
+    /// with these indices.
+    fn learn_mixture(
+        &self,
+        readout: &Readout,
+        ngrams: &Arc<KneserNey>,
+        mut counted: impl FnMut(&Batch, &[usize]) -> Result<Vec<Counted>>,
+    ) -> Result<Mixture> {
         let mut fit = Fit::new(ngrams.clone());
         let part = &self.data.validation;
         let most = (MOST / ngrams.vocabulary().max(1)).max(1);
@@ -180,12 +291,10 @@ impl Run {
         for indices in indices.chunks(self.evaluation_batch()) {
             self.stop_if_asked()?;
             let batch = self.prepare(&part.batch(indices, None)?)?;
-            let scores = self.read_out(&batch.hidden(), &readout, &step)?;
-            fit.add(&contexts(&batch)?, batch.labels()?, &flat(&scores)?);
+            let scores = self.read_out(&batch.hidden(), readout, &step)?;
+            fit.add(&counted(&batch, indices)?, batch.labels()?, &flat(&scores)?);
         }
-        let mixture = fit.fit();
-        self.mixed = Some(Mixed { mixture, readout });
-        Ok(())
+        Ok(fit.fit())
     }
 
     /// Takes the mixture from the tensors of a model.
@@ -195,21 +304,24 @@ impl Run {
         header: &Header,
         tensors: &mut HashMap<String, Tensor>,
     ) -> Result<()> {
-        let (ngrams, weights) = (tensors.remove(NGRAMS), tensors.remove(WEIGHTS));
+        let found = [NGRAMS, WEIGHTS, ADAPTIVE_WEIGHTS].map(|name| tensors.remove(name));
         let Some(name) = &header.mixed else {
             return Ok(());
         };
-        let found = ngrams.zip(weights);
-        let mixture = found.and_then(|(ngrams, weights)| decoded(&ngrams, &weights));
-        let mixture =
-            mixture.filter(|mixture| mixture.ngrams().vocabulary() == self.data.spec.classes.len());
-        let Some(mixture) = mixture else {
-            let problem = "its n-grams are damaged, or are of another tokenizer; restore a \
-                           copy, or train again";
+        let mixtures = decoded(found);
+        let mixtures = mixtures
+            .filter(|[mixture, _]| mixture.ngrams().vocabulary() == self.data.spec.classes.len());
+        let Some([mixture, adaptive]) = mixtures else {
+            let problem = "its n-grams are damaged, or are of another tokenizer or version; \
+                           restore a copy, or train again";
             return Err(Error::run(path, problem));
         };
         let readout = *self.architecture.net().readout(name)?;
-        self.mixed = Some(Mixed { mixture, readout });
+        self.mixed = Some(Mixed {
+            mixture,
+            adaptive,
+            readout,
+        });
         Ok(())
     }
 
@@ -242,17 +354,23 @@ impl Run {
     }
 }
 
-fn decoded(ngrams: &Tensor, weights: &Tensor) -> Option<Mixture> {
-    let ngrams = KneserNey::from_bytes(&ngrams.to_vec1::<u8>().ok()?)?;
-    let weights = weights.to_vec2::<f64>().ok()?.into_iter();
-    let weights: Option<Vec<[f64; 2]>> = weights.map(|pair| pair.try_into().ok()).collect();
-    Mixture::new(Arc::new(ngrams), weights?)
+/// The mixtures with the weights of both, from the n-grams and the weights.
+fn decoded([ngrams, weights, adaptive]: [Option<Tensor>; 3]) -> Option<[Mixture; 2]> {
+    let ngrams = Arc::new(KneserNey::from_bytes(&ngrams?.to_vec1::<u8>().ok()?)?);
+    let mixture = |weights: Option<Tensor>| {
+        let weights = weights?.to_vec2::<f64>().ok()?.into_iter();
+        let weights: Option<Vec<[f64; 2]>> = weights.map(|pair| pair.try_into().ok()).collect();
+        Mixture::new(ngrams.clone(), weights?)
+    };
+    Some([mixture(weights)?, mixture(adaptive)?])
 }
 
-/// The windows of a batch.
-fn contexts(batch: &Batch) -> Result<Vec<Vec<u32>>> {
-    let rows = batch.rows().to_device(&Device::Cpu)?;
-    Ok(rows.to_dtype(DType::U32)?.to_vec2()?)
+/// The scores of the network, mixed with the probabilities of counts.
+fn mixed_scores(scores: &Tensor, mixture: &Mixture, counted: &[Counted]) -> Result<Tensor> {
+    let mut rows = flat(scores)?;
+    mixture.mix(counted, &mut rows);
+    let rows = Tensor::from_vec(rows, scores.shape(), &Device::Cpu)?;
+    Ok(rows.to_dtype(scores.dtype())?.to_device(scores.device())?)
 }
 
 fn flat(scores: &Tensor) -> Result<Vec<f32>> {
@@ -264,11 +382,11 @@ fn flat(scores: &Tensor) -> Result<Vec<f32>> {
 /// counts the n-grams again, a training state has none.
 pub(super) fn readout_of(summary: &serde_json::Value) -> Option<String> {
     let chosen = summary["test"]["readout"].as_str()?;
-    if chosen != NAME {
+    if ![NAME, ADAPTIVE].contains(&chosen) {
         return Some(chosen.into());
     }
     let readouts = summary["validation"]["readouts"].as_object()?.iter();
-    let others = readouts.filter(|(name, _)| *name != NAME);
+    let others = readouts.filter(|(name, _)| ![NAME, ADAPTIVE].contains(&name.as_str()));
     let with_bits =
         others.filter_map(|(name, score)| Some((name, score["bits_per_token"].as_f64()?)));
     let best = with_bits.min_by(|a, b| a.1.total_cmp(&b.1));

@@ -173,9 +173,12 @@ impl<'a> TextScorer<'a> {
         let readout = run.readout(self.readout())?;
         let indices: Vec<usize> = (0..windows.len()).collect();
         let mut found = Vec::with_capacity(windows.len());
+        let mut reader = run.reader(&windows);
         for indices in indices.chunks(run.evaluation_batch()) {
             let batch = run.prepare(&windows.batch(indices, None)?)?;
-            let scores = run.read_out(&batch.hidden(), &readout, &step)?;
+            let (hidden, mut of_net) = (batch.hidden(), BTreeMap::new());
+            let text = reader.as_mut().map(|reader| (reader, indices));
+            let scores = run.read_out_once(&hidden, &readout, &mut of_net, text, &step)?;
             let labels = batch.labels()?;
             for (label, nats) in labels.iter().zip(surprise(&scores, labels, readout.name)?) {
                 found.push(TokenScore {

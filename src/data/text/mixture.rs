@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::ngram::{KneserNey, Known};
+use super::ngram::{Counted, KneserNey, Known};
 
 /// The log-linear mixture of a network and of n-grams that were counted on its training
 /// part:
@@ -72,14 +72,13 @@ impl Mixture {
         &self.weights
     }
 
-    /// Mixes the log-probabilities of a network, a row for each context, in place.
-    pub fn mix(&self, contexts: &[Vec<u32>], log_probabilities: &mut [f32]) {
+    /// Mixes the log-probabilities of a network, a row for each context, with those of the
+    /// counts, in place.
+    pub fn mix(&self, counted: &[Counted], log_probabilities: &mut [f32]) {
         let rows = log_probabilities.par_chunks_mut(self.ngrams.vocabulary().max(1));
-        rows.zip(contexts).for_each(|(row, context)| {
-            let mut counted = vec![0.; row.len()];
-            let known = self.ngrams.distribution(context, &mut counted);
-            let [alpha, beta] = self.weights[place(known)];
-            let mixed = row.iter().zip(&counted);
+        rows.zip(counted).for_each(|(row, counted)| {
+            let [alpha, beta] = self.weights[place(counted.known)];
+            let mixed = row.iter().zip(&counted.p);
             let mixed: Vec<f64> = mixed
                 .map(|(net, p)| alpha * f64::from(*net) + beta * p.ln())
                 .collect();
@@ -123,23 +122,19 @@ impl Examples {
         }
     }
 
-    /// Adds some contexts with the next token of each, and the network's
-    /// log-probabilities, a row for each.
-    pub fn add(&mut self, contexts: &[Vec<u32>], labels: &[u32], log_probabilities: &[f32]) {
+    /// Adds the log-probabilities of the network and the counts after some contexts, a row
+    /// for each, with the next tokens.
+    pub fn add(&mut self, counted: &[Counted], labels: &[u32], log_probabilities: &[f32]) {
         let rows = log_probabilities.par_chunks(self.ngrams.vocabulary().max(1));
-        let examples = rows
-            .zip(contexts)
-            .zip(labels)
-            .map(|((row, context), label)| {
-                let mut counted = vec![0.; row.len()];
-                let known = self.ngrams.distribution(context, &mut counted);
-                let logs = row.iter().zip(counted);
-                Example {
-                    place: place(known),
-                    label: *label as usize,
-                    logs: logs.map(|(net, p)| [*net, p.ln() as f32]).collect(),
-                }
-            });
+        let examples = rows.zip(counted).zip(labels);
+        let examples = examples.map(|((row, counted), label)| {
+            let logs = row.iter().zip(&counted.p);
+            Example {
+                place: place(counted.known),
+                label: *label as usize,
+                logs: logs.map(|(net, p)| [*net, p.ln() as f32]).collect(),
+            }
+        });
         self.examples.par_extend(examples);
     }
 
@@ -342,9 +337,9 @@ mod tests {
         Arc::new(KneserNey::fit(&[&tokens], 1, 3))
     }
 
-    fn rows() -> (Vec<Vec<u32>>, Vec<f32>) {
+    fn rows() -> (Vec<Counted>, Vec<f32>) {
         let rows = (0..LABELS.len()).flat_map(net).map(|log| log as f32);
-        (vec![Vec::new(); LABELS.len()], rows.collect())
+        (vec![counts().after(&[]); LABELS.len()], rows.collect())
     }
 
     // from math import exp, log, sin
@@ -373,16 +368,16 @@ mod tests {
     // print(a, b, nats(a, b))
     #[test]
     fn the_weights_have_the_fewest_nats() {
-        let (contexts, mut rows) = rows();
+        let (counted, mut rows) = rows();
         let mut examples = Examples::new(counts());
-        examples.add(&contexts, &LABELS, &rows);
+        examples.add(&counted, &LABELS, &rows);
         let mixture = examples.fit();
         // All contexts are empty, and were seen 12 times.
         let [alpha, beta] = mixture.weights()[2];
         assert!((alpha - 1.312_441_68).abs() < 1e-4, "{alpha}");
         assert!((beta - 0.305_053_31).abs() < 1e-4, "{beta}");
 
-        mixture.mix(&contexts, &mut rows);
+        mixture.mix(&counted, &mut rows);
         let (mut nats, rows) = (0., rows.chunks(3));
         for (row, label) in rows.zip(LABELS) {
             let sum: f64 = row.iter().map(|log| f64::from(*log).exp()).sum();
@@ -394,9 +389,9 @@ mod tests {
 
     #[test]
     fn a_class_of_contexts_without_examples_has_the_weights_of_all() {
-        let (contexts, rows) = rows();
+        let (counted, rows) = rows();
         let mut examples = Examples::new(counts());
-        examples.add(&contexts, &LABELS, &rows);
+        examples.add(&counted, &LABELS, &rows);
         let mixture = examples.fit();
         let apart = mixture.weights()[0][0] - mixture.weights()[2][0];
         assert!(apart.abs() < 1e-6, "{apart}");

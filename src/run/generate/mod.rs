@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use candle_core::{DType, Device, Tensor};
 
 pub use self::sampling::Sampling;
+use crate::data::text::ngram::Reader;
 use crate::data::text::tokenizer::{Stream, Tokenizer};
 use crate::data::Content;
 use crate::error::{Error, Result};
@@ -15,7 +16,8 @@ use crate::run::Run;
 /// Generates text from a prompt.
 ///
 /// A prompt that is shorter than the window is padded on the left, with line ends or else
-/// with spaces.
+/// with spaces. The readout `adaptive` counts in the prompt, and not in the text that it
+/// generates, which it would soon repeat.
 pub struct Generator<'a> {
     run: &'a Run,
     tokenizer: &'a Tokenizer,
@@ -27,6 +29,7 @@ pub struct Generator<'a> {
     tokens: Vec<u32>,
     drawn: u64,
     stream: Stream<'a>,
+    reader: Option<Reader>,
 }
 
 impl<'a> Generator<'a> {
@@ -79,9 +82,12 @@ impl<'a> Generator<'a> {
             tokens = [vec![filler; window - tokens.len()], tokens].concat();
         }
         // The text of a token may depend on the token before it.
-        let mut stream = tokenizer.stream();
+        let (mut stream, mut reader) = (tokenizer.stream(), run.text_reader(found.name));
         for token in &known {
             stream.push(*token)?;
+            if let Some(reader) = &mut reader {
+                reader.read(*token);
+            }
         }
         let prompt = tokenizer.decode(&known)?;
         Ok(Self {
@@ -94,6 +100,7 @@ impl<'a> Generator<'a> {
             tokens,
             drawn: 0,
             stream,
+            reader,
         })
     }
 
@@ -127,6 +134,9 @@ impl<'a> Generator<'a> {
         })? as u32;
         self.drawn += 1;
         self.tokens = [context, vec![token]].concat();
+        if let Some(reader) = &mut self.reader {
+            reader.pass(token);
+        }
         self.stream.push(token)
     }
 
@@ -151,10 +161,11 @@ impl<'a> Generator<'a> {
     fn log_probabilities(&self) -> Result<Vec<f64>> {
         let window = self.run.data().spec.shape[0];
         let context = &self.tokens[self.tokens.len() - window..];
-        let scores = self.run.scores(
-            Tensor::from_slice(context, (1, window), &Device::Cpu)?,
-            self.readout,
-        )?;
+        let context = Tensor::from_slice(context, (1, window), &Device::Cpu)?;
+        let scores = match &self.reader {
+            Some(reader) => self.run.scores_after(context, reader)?,
+            None => self.run.scores(context, self.readout)?,
+        };
         let mut scores = scores
             .to_device(&Device::Cpu)?
             .to_dtype(DType::F64)?

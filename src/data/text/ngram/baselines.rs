@@ -70,6 +70,10 @@ impl Baselines {
                 format!("kneser_ney_{}", self.ngrams.order()),
                 self.ngrams.predict(test),
             ),
+            (
+                format!("kneser_ney_{}_adaptive", self.ngrams.order()),
+                self.ngrams.predict_and_count(test),
+            ),
         ])
     }
 }

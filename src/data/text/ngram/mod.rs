@@ -2,8 +2,10 @@
 
 mod baselines;
 mod packed;
+mod reader;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use rayon::prelude::*;
 
@@ -11,6 +13,7 @@ use crate::data::score::Counts;
 use crate::flow::examples::Passages;
 
 pub use self::baselines::Baselines;
+pub use self::reader::{PassageReader, Reader};
 
 /// No n-gram: its passage has too few tokens before this position.
 const NONE: u32 = u32::MAX;
@@ -69,21 +72,46 @@ pub struct Known {
     pub sum: u32,
 }
 
+/// The probability of every token after a context, by counts.
+#[derive(Clone, Debug)]
+pub struct Counted {
+    /// The probability of each token.
+    pub p: Vec<f64>,
+    /// How much is known of the context.
+    pub known: Known,
+}
+
 fn key(context: u32, token: u32) -> u64 {
     u64::from(context) << 32 | u64::from(token)
 }
 
 impl Level {
+    /// The n-grams after a context, the sum of their counts, and `γ`; nothing for a
+    /// context that was not seen.
+    fn after(&self, context: u32) -> (Range<usize>, u32, f64) {
+        let context = context as usize;
+        match self.contexts.get(context..context + 2) {
+            Some(&[(first, sum, left), (last, _, _)]) => (first as usize..last as usize, sum, left),
+            _ => (0..0, 0, 0.),
+        }
+    }
+
     /// The index of the n-gram, if it was seen.
     fn find(&self, context: u32, token: u32) -> Option<u32> {
-        let (first, last) = (
-            self.contexts[context as usize].0,
-            self.contexts[context as usize + 1].0,
-        );
-        let found = self.keys[first as usize..last as usize]
-            .binary_search(&key(context, token))
-            .ok()?;
-        Some(first + found as u32)
+        let (range, _, _) = self.after(context);
+        let first = range.start;
+        let found = self.keys[range].binary_search(&key(context, token)).ok()?;
+        Some((first + found) as u32)
+    }
+
+    fn count(&self, context: u32, token: u32) -> u32 {
+        let found = self.find(context, token);
+        found.map_or(0, |number| self.counts[number as usize])
+    }
+
+    /// What is left of a count.
+    fn kept(&self, count: u32) -> f64 {
+        (f64::from(count) - self.discount(count)).max(0.)
     }
 
     fn discount(&self, count: u32) -> f64 {
@@ -94,7 +122,7 @@ impl Level {
         }
     }
 
-    /// Estimates the discounts from the counts, and sums the counts of each context.
+    /// Estimates the discounts from the counts, and sums up each context.
     fn finish(&mut self) {
         let mut of = [0f64; 5];
         self.counts
@@ -114,6 +142,11 @@ impl Level {
                 k as f64 / 2.
             }
         });
+        self.sum_up();
+    }
+
+    /// Sums the counts and the discounts of each context.
+    fn sum_up(&mut self) {
         for context in 0..self.contexts.len() - 1 {
             let (first, last) = (
                 self.contexts[context].0 as usize,
@@ -209,9 +242,8 @@ impl KneserNey {
         self.vocabulary
     }
 
-    /// Writes the probability of every token after `context` to `p`; returns how much is
-    /// known of the context.
-    pub fn distribution(&self, context: &[u32], p: &mut [f64]) -> Known {
+    /// The probability of every token after a context.
+    pub fn after(&self, context: &[u32]) -> Counted {
         let last = context
             .len()
             .saturating_sub(self.levels.len().saturating_sub(1));
@@ -221,9 +253,9 @@ impl KneserNey {
                 self.behind(&contexts, *token)
             });
         let mut known = Known::default();
-        p.fill(1. / self.vocabulary as f64);
+        let mut p = vec![1. / self.vocabulary as f64; self.vocabulary];
         for (length, (level, &context)) in self.levels.iter().zip(&contexts).enumerate() {
-            let (first, sum, left) = level.contexts[context as usize];
+            let (range, sum, left) = level.after(context);
             if sum == 0 {
                 continue;
             }
@@ -231,15 +263,13 @@ impl KneserNey {
                 tokens: length,
                 sum,
             };
-            let range = first as usize..level.contexts[context as usize + 1].0 as usize;
             p.iter_mut().for_each(|p| *p *= left);
             for (key, &count) in level.keys[range.clone()].iter().zip(&level.counts[range]) {
-                let discounted = (f64::from(count) - level.discount(count)).max(0.);
-                p[*key as u32 as usize] += discounted;
+                p[*key as u32 as usize] += level.kept(count);
             }
             p.iter_mut().for_each(|p| *p /= f64::from(sum));
         }
-        known
+        Counted { p, known }
     }
 
     /// The contexts at the beginning of a passage: for every length the index of the seen
@@ -265,13 +295,9 @@ impl KneserNey {
     fn probability(&self, contexts: &[u32], token: u32) -> f64 {
         let mut p = 1. / self.vocabulary as f64;
         for (level, &context) in self.levels.iter().zip(contexts) {
-            let (_, sum, left) = level.contexts[context as usize];
+            let (_, sum, left) = level.after(context);
             if sum > 0 {
-                let count = level
-                    .find(context, token)
-                    .map_or(0, |number| level.counts[number as usize]);
-                p = ((f64::from(count) - level.discount(count)).max(0.) + left * p)
-                    / f64::from(sum);
+                p = (level.kept(level.count(context, token)) + left * p) / f64::from(sum);
             }
         }
         p
@@ -290,11 +316,7 @@ impl KneserNey {
         let mut best = self.best(shorter, known);
         let mut highest = self.probability(contexts, best);
         let level = &self.levels[shorter.len()];
-        let (first, last) = (
-            level.contexts[context as usize].0,
-            level.contexts[context as usize + 1].0,
-        );
-        for key in &level.keys[first as usize..last as usize] {
+        for key in &level.keys[level.after(context).0] {
             let p = self.probability(contexts, *key as u32);
             if p > highest {
                 (best, highest) = (*key as u32, p);
@@ -428,10 +450,9 @@ mod tests {
                 assert!((sum - 1.).abs() < 1e-12, "{sum} at order {order}");
                 if contexts.len() == order {
                     // The same after the last tokens alone.
-                    let mut p = vec![0.; 11];
-                    let known = model.distribution(&seen[seen.len() - (order - 1)..], &mut p);
-                    assert!(known.tokens < order);
-                    for (token, p) in (0..).zip(p) {
+                    let counted = model.after(&seen[seen.len() - (order - 1)..]);
+                    assert!(counted.known.tokens < order);
+                    for (token, p) in (0..).zip(counted.p) {
                         assert_eq!(p, model.probability(&contexts, token));
                     }
                 }
