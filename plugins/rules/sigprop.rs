@@ -2,41 +2,43 @@
 
 use onward_core::candle_core::{Tensor, Var};
 use onward_core::candle_nn::Init;
-use onward_core::contract::goodness::beside_own_loss;
 use onward_core::contract::head;
 use onward_core::export::Table;
 use onward_core::optim::{OptimiserSpec, Span};
 use onward_core::plugin::preset::Preset;
 use onward_core::settings::{Each, Idle, Pick, Positive, Settings};
-use onward_core::wiring::stack::{Level, Stack};
 use onward_core::{
-    kernels, Architecture, Batch, BuildContext, Error, GoodnessFn, Grade, Input, LocalLayer, Loss,
-    NegativeSampler, Net, Normalise, Objective, Optimiser, Prediction, Readout, Result, Role, Rule,
-    Step, StepReport, Targets, Views,
+    kernels, plugin, Architecture, Batch, Block, BuildContext, Error, GoodnessFn, Grade, Input,
+    LocalLayer, Loss, NegativeSampler, Net, Normalise, Objective, Optimiser, Readout, Result, Role,
+    Rule, Step, StepReport, Targets,
 };
 
 onward_core::settings! {
     /// Stacked layers that see two streams: the examples, and one pattern for each class.
     ///
     /// The pattern of a class is random and fixed, of the shape of an example:
-    /// `x_c ~ N(0, 1)`. Both streams go through the same layers, and each layer learns to
-    /// make the activity of an example similar to that of its class's pattern, by the loss
-    /// of the goodness `sigprop`. The class with the highest goodness, summed over the
-    /// layers from `readout_from` on, is predicted, with the patterns' activities of the
-    /// last step: one pass for all classes.
+    /// `x_c ~ N(0, 1)`. Both streams go through the same layers. The goodness of a layer is
+    /// the similarity of the activity `a`, `(B, …)`, of an example to the activity `t`,
+    /// `(C, …)`, of each pattern:
+    ///
+    /// `g[b, c] = scale·cos(a[b], t[c])`, `(B, C)`
+    ///
+    /// The loss is the cross-entropy of `softmax(g)`, and its gradient reaches both
+    /// streams. The class with the highest goodness, summed over the layers from
+    /// `readout_from` on, is predicted: one pass for all classes.
     ///
     /// # Reference
     /// Kohan, Rietman, Siegelmann, "Signal Propagation: The Framework for Learning and
     /// Inference in a Forward Pass", 2022 (<https://arxiv.org/abs/2204.01723>). There the
-    /// projection of the labels may learn with the first layer.
+    /// projection of the labels may learn with the first layer, and inner products take the
+    /// place of the cosines.
     pub struct SigProp {
         /// The width of each layer, starting at the first.
         hidden: Vec<usize> = vec![1000; 3], in 1..=1_000_000;
         /// The layer: one for all, or a list with one per layer.
         layer: Each<Pick<dyn LocalLayer>> = "dense".into();
-        /// The goodness function, with the loss of both streams: one for all layers, or a
-        /// list with one per layer.
-        goodness: Each<Pick<dyn GoodnessFn>> = "sigprop".into();
+        /// The factor of the cosine.
+        scale: f64 = 40., in Positive;
         /// The normalisation of the input, and of every activity before the next layer
         /// sees it.
         normalise: Normalise = Normalise::MeanSquare;
@@ -48,67 +50,88 @@ onward_core::settings! {
 }
 
 struct TwoStreams {
-    stack: Stack,
-    /// The inputs of the second stream, `(C, …)`.
+    net: Net,
+    normalise: Normalise,
+    /// The first layer that is read out, counted from 0.
+    readout_from: usize,
+    /// The inputs of the second stream, `(C, …)`, and its activities in each layer.
     patterns: Var,
+    signals: Vec<Var>,
 }
 
 impl TwoStreams {
     fn new(settings: &SigProp, context: &BuildContext) -> Result<Self> {
         let count = settings.hidden.len();
-        let level = |(index, &units): (usize, &usize)| -> Result<Level> {
-            Ok(Level {
-                units,
-                layer: settings.layer.of("layer", index, count)?.clone(),
-                goodness: settings.goodness.of("goodness", index, count)?.clone(),
-                objective: Objective {
-                    loss: Loss::CrossEntropy,
-                    ..Objective::default()
-                },
-                optimiser: settings.optimiser.clone(),
-                span: Span::Epochs(0..context.epochs),
-                dropout: 0.,
-                shortcuts: Vec::new(),
-            })
-        };
-        let levels = settings.hidden.iter().enumerate().map(level);
-        let levels = levels.collect::<Result<Vec<_>>>()?;
-        let readout = settings.readout_from.min(count).saturating_sub(1)..count;
+        let (normalise, classes) = (settings.normalise, context.classes);
         let example = context.probe_input()?;
-        let shape = [&[context.classes], example.shape()].concat();
+        let shape = [&[classes], example.shape()].concat();
         let normal = Init::Randn {
             mean: 0.,
             stdev: 1.,
         };
         let patterns = context.scope("streams").vars;
         let patterns = patterns.buffer("patterns", shape, normal)?;
-        let mut stack = Stack::new(context, example, settings.normalise, &levels, readout)?;
-        stack.net.readouts = stack.readouts(context.hypotheses);
-        Ok(Self { stack, patterns })
+        let (mut net, mut signals) = (Net::default(), Vec::new());
+        let mut input = example.normalised(normalise)?;
+        for (index, &units) in settings.hidden.iter().enumerate() {
+            let place = context.scope("blocks").scope(index);
+            let of_layer = place.scope("layer").with_input(input.shape());
+            let layer = settings.layer.of("layer", index, count)?;
+            let layer = plugin::build(layer, &of_layer.with_units(units))?;
+            let step = Step::evaluation(context.seed);
+            let activity = layer.forward(&input, &step)?;
+            let shape = (classes, activity.elem_count());
+            let of_goodness = place.scope("goodness").vars;
+            let signal = of_goodness.buffer("signals", shape, Init::Const(0.))?;
+            let goodness = Box::new(Similarity {
+                scale: settings.scale,
+                signals: signal.clone(),
+            });
+            signals.push(signal);
+            let objective = Objective {
+                loss: Loss::CrossEntropy,
+                ..Objective::default()
+            };
+            let span = Span::Epochs(0..context.epochs);
+            let optimiser = Optimiser::new(place.vars, settings.optimiser.clone(), span);
+            let name = (index + 1).to_string();
+            let block = Block::new(name, layer, goodness, objective, normalise, optimiser);
+            input = block.pass_on(&activity, 1, &step)?;
+            net.blocks.push(block);
+        }
+        net.readouts = vec![Readout::new("goodness").cheap()];
+        Ok(Self {
+            net,
+            normalise,
+            readout_from: settings.readout_from.min(count).saturating_sub(1),
+            patterns,
+            signals,
+        })
     }
-}
 
-/// The rows of both streams as one view: those of the examples, then one for each class.
-struct BothStreams<'a> {
-    examples: &'a dyn NegativeSampler,
-    patterns: &'a Tensor,
-}
-
-impl NegativeSampler for BothStreams<'_> {
-    fn views(&self, batch: &Batch, _: &Prediction<'_>, _: &Step) -> Result<Views> {
-        let examples = self.examples.neutral(batch)?;
-        let shape = [&[batch.size()], examples.shape()].concat();
+    /// The rows of both streams as one view: those of the examples, then one for each
+    /// class.
+    fn both(&self, examples: &Input, labels: &[u32]) -> Result<(Input, Targets)> {
+        let shape = [&[examples.rows()], examples.shape()].concat();
         let rows = examples.join()?.reshape(shape)?;
-        let rows = Tensor::cat(&[&rows, self.patterns], 0)?;
-        let classes = 0..self.patterns.dim(0)? as u32;
-        let labels = batch.labels()?.iter().copied().chain(classes);
-        let mut views = Views::new(Input::of(rows)?, vec![Role::Positive])?;
-        views.targets = views.targets.with_labels(Some(labels.collect()));
-        Ok(views)
+        let patterns = self.patterns.as_detached_tensor();
+        let classes = 0..patterns.dim(0)? as u32;
+        let rows = Input::of(Tensor::cat(&[rows, patterns], 0)?)?;
+        let labels = labels.iter().copied().chain(classes).collect();
+        let targets = Targets::new(vec![Role::Positive])?.with_labels(Some(labels));
+        Ok((rows.normalised(self.normalise)?, targets))
     }
 
-    fn neutral(&self, batch: &Batch) -> Result<Input> {
-        self.examples.neutral(batch)
+    /// The activity of every layer.
+    fn pass(&self, input: Input, step: &Step) -> Result<Vec<Tensor>> {
+        let mut input = input.normalised(self.normalise)?;
+        let mut activities = Vec::with_capacity(self.net.blocks.len());
+        for block in &self.net.blocks {
+            let activity = block.forward(&input, step)?.detach();
+            input = block.pass_on(&activity, 1, step)?;
+            activities.push(activity);
+        }
+        Ok(activities)
     }
 }
 
@@ -119,21 +142,43 @@ impl Architecture for TwoStreams {
         sampler: &dyn NegativeSampler,
         step: &Step,
     ) -> Result<Vec<(usize, StepReport)>> {
-        let both = BothStreams {
-            examples: sampler,
-            patterns: &self.patterns.as_detached_tensor(),
-        };
-        self.stack.learn(batch, &both, step)
+        let (mut input, targets) = self.both(&sampler.neutral(batch)?, batch.labels()?)?;
+        let mut reports = Vec::new();
+        for (index, block) in self.net.blocks.iter_mut().enumerate() {
+            let is_learning = block.is_learning(step);
+            let step = Step {
+                train: step.train && is_learning,
+                ..*step
+            };
+            let activity = block.forward(&input, &step)?;
+            let above = block.pass_on(&activity, 1, &step)?;
+            if is_learning {
+                reports.push((index, block.learn(&input, &activity, &targets, &step)?));
+            }
+            input = above;
+        }
+        Ok(reports)
     }
 
     fn scores(
         &self,
         batch: &Batch,
         sampler: &dyn NegativeSampler,
-        readout: &Readout,
+        _: &Readout,
         step: &Step,
     ) -> Result<Tensor> {
-        self.stack.scores(batch, sampler, readout, step)
+        let activities = self.pass(sampler.neutral(batch)?, step)?;
+        let levels = self.net.blocks.iter().zip(&activities);
+        let mut levels = levels.skip(self.readout_from);
+        let Some((block, activity)) = levels.next() else {
+            return Err(Error::unfit(
+                "sigprop",
+                "found no layer, expected at least one",
+            ));
+        };
+        levels.try_fold(block.goodness(activity)?, |sum, (block, activity)| {
+            Ok((sum + block.goodness(activity)?)?)
+        })
     }
 
     fn activities(
@@ -142,15 +187,33 @@ impl Architecture for TwoStreams {
         sampler: &dyn NegativeSampler,
         step: &Step,
     ) -> Result<Vec<Tensor>> {
-        self.stack.of_neutral(batch, sampler, step)
+        self.pass(sampler.neutral(batch)?, step)
     }
 
     fn net(&self) -> &Net {
-        &self.stack.net
+        &self.net
     }
 
     fn net_mut(&mut self) -> &mut Net {
-        &mut self.stack.net
+        &mut self.net
+    }
+
+    /// The patterns pass through the layers as they are now, without dropout: so will the
+    /// examples that are to be classified.
+    fn epoch_ended(&mut self, step: &Step) -> Result<()> {
+        self.net.epoch_ended(step)?;
+        let patterns = Input::of(self.patterns.as_detached_tensor())?;
+        let activities = self.pass(
+            patterns,
+            &Step {
+                train: false,
+                ..*step
+            },
+        )?;
+        for (signals, activity) in self.signals.iter().zip(activities) {
+            signals.set(&activity.flatten_from(1)?.copy()?)?;
+        }
+        Ok(())
     }
 }
 
@@ -184,43 +247,16 @@ fn idle(own: &Table, _: &Table) -> Result<Vec<Idle>> {
     Ok(head::idle(&SigProp::read(own)?.optimiser, true, None))
 }
 
-onward_core::settings! {
-    /// A goodness for each class: the similarity to the activity of the class's pattern.
-    ///
-    /// `g[b, c] = scale·cos(a[b], t[c])`, `(B, …)` to `(B, C)`, where `t`, `(C, …)`, are
-    /// the activities of the patterns in the last step. The loss is the cross-entropy of
-    /// `softmax(g)`; its gradient reaches the activities of both streams.
-    ///
-    /// # Reference
-    /// Kohan, Rietman, Siegelmann, 2022 (<https://arxiv.org/abs/2204.01723>), with cosines
-    /// instead of inner products.
-    pub struct Similarity {
-        /// The factor of the cosine.
-        scale: f64 = 40., in Positive;
-    }
-}
-
-struct Goodness {
+/// The goodness, with the loss of both streams.
+struct Similarity {
     scale: f64,
     /// The activities of the patterns, `(C, N)`.
     signals: Var,
 }
 
-impl Goodness {
-    fn new(settings: &Similarity, context: &BuildContext) -> Result<Self> {
-        let shape = (context.classes, context.inputs());
-        Ok(Self {
-            scale: settings.scale,
-            signals: context.vars.buffer("signals", shape, Init::Const(0.))?,
-        })
-    }
-
-    fn classes_of(&self) -> usize {
-        self.signals.dims()[0]
-    }
-
+impl Similarity {
     /// `scale·cos` of all pairs of rows, given as rows of length 1.
-    fn similarity(&self, rows: &Tensor, signals: &Tensor) -> Result<Tensor> {
+    fn of(&self, rows: &Tensor, signals: &Tensor) -> Result<Tensor> {
         Ok((kernels::matmul_transposed(rows, signals)? * self.scale)?)
     }
 }
@@ -231,13 +267,13 @@ fn directions(activity: &Tensor) -> Result<Tensor> {
     Input::of(rows)?.normalised(Normalise::UnitLength)?.join()
 }
 
-impl GoodnessFn for Goodness {
+impl GoodnessFn for Similarity {
     fn goodness(&self, activity: &Tensor) -> Result<Tensor> {
-        self.similarity(&directions(activity)?, &directions(&self.signals)?)
+        self.of(&directions(activity)?, &directions(&self.signals)?)
     }
 
     fn classes(&self) -> Option<usize> {
-        Some(self.classes_of())
+        Some(self.signals.dims()[0])
     }
 
     fn gradient(&self, activity: &Tensor, upstream: &Tensor) -> Result<Tensor> {
@@ -255,21 +291,12 @@ impl GoodnessFn for Goodness {
     }
 
     fn grade(&self, activity: &Tensor, targets: &Targets, _: &Objective) -> Result<Grade> {
-        let (labels, classes) = (targets.labels()?, self.classes_of());
-        let rows = activity.dim(0)?;
-        let size = rows.saturating_sub(classes);
-        let has_patterns = labels.get(size..).is_some_and(|labels| {
-            labels.len() == classes && labels.iter().zip(0..).all(|(found, class)| *found == class)
-        });
-        if size == 0 || !has_patterns {
-            let problem = "expected the patterns of the classes as a second stream, found \
-                           none; use the architecture `sigprop`";
-            return Err(Error::unfit("sigprop", problem));
-        }
+        let (labels, classes) = (targets.labels()?, self.signals.dim(0)?);
+        let size = activity.dim(0)? - classes;
         let directions = directions(activity)?;
         let examples = directions.narrow(0, 0, size)?;
         let signals = directions.narrow(0, size, classes)?;
-        let goodness = self.similarity(&directions, &signals)?;
+        let goodness = self.of(&directions, &signals)?;
         let objective = Objective {
             loss: Loss::CrossEntropy,
             ..Objective::default()
@@ -299,16 +326,9 @@ impl GoodnessFn for Goodness {
         _: &mut Optimiser,
         _: &Step,
     ) -> Result<()> {
-        let classes = self.classes_of();
+        let classes = self.signals.dim(0)?;
         let signals = activity.narrow(0, activity.dim(0)? - classes, classes)?;
         let signals = signals.flatten_from(1)?.detach().copy()?;
         Ok(self.signals.set(&signals)?)
     }
-}
-
-onward_core::register! {
-    dyn GoodnessFn, "sigprop",
-    "cosine to the activity of each class's pattern (SigProp 2022, arXiv 2204.01723)",
-    |settings: Similarity, context| Ok(Box::new(Goodness::new(&settings, context)?)),
-    .idle(|_, all| Ok(beside_own_loss(all, "sigprop")))
 }

@@ -271,7 +271,7 @@ impl RunBuilder {
             let chosen = |folder: &PathBuf| checkpoint::readout(&folder.join(MODEL), &header);
             run.chosen = self.saved.as_ref().and_then(chosen);
             if let Some(folder) = &self.saved {
-                run.restore_mixture_beside(&folder.join(MODEL), &header)?;
+                run.restore_mixture_beside(&folder.join(MODEL), &header);
                 if purpose == Purpose::Use {
                     run.check_mixture(folder)?;
                 }

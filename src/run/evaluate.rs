@@ -203,10 +203,9 @@ impl Run {
         let batch = self.prepare(&examples.batch(indices, None)?)?;
         let (hidden, labels) = (batch.hidden(), batch.labels()?);
         let step = Step::evaluation(self.config.run.seed);
-        let mut of_net = BTreeMap::new();
-        for (readout, counts) in readouts.iter().zip(counts) {
-            let text = reader.as_mut().map(|reader| (reader, indices));
-            let scores = self.read_out_once(&hidden, readout, &mut of_net, text, &step)?;
+        let text = reader.as_mut().map(|reader| (reader, indices));
+        let all = self.read_out_all(&hidden, readouts, text, &step)?;
+        for ((readout, counts), scores) in readouts.iter().zip(counts).zip(all) {
             // (B, C), or (B, P, C): a row per label.
             let scores = scores.flatten_to(scores.rank() - 2)?;
             let predicted = scores.argmax(D::Minus1)?.to_vec1::<u32>()?;

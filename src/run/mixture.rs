@@ -141,44 +141,45 @@ impl Run {
     /// The scores of a prepared batch by any readout of the run. The text before a window
     /// is not known, so the readout `adaptive` reads the window alone.
     pub(super) fn read_out(&self, batch: &Batch, readout: &Readout, step: &Step) -> Result<Tensor> {
-        let mut of_net = BTreeMap::new();
-        self.read_out_once(batch, readout, &mut of_net, None, step)
+        let mut scores = self.read_out_all(batch, &[*readout], None, step)?;
+        Ok(scores.remove(0))
     }
 
-    /// As [`read_out`](Self::read_out). What the network computed is kept in `of_net`, for
-    /// other readouts of the same batch; `text` reads the text before each window, given
-    /// the indices of the windows.
-    pub(super) fn read_out_once(
+    /// The scores by several readouts; the network computes those that two mixtures share
+    /// once. `text` reads the text before each window, given the indices of the windows.
+    pub(super) fn read_out_all(
         &self,
         batch: &Batch,
-        readout: &Readout,
-        of_net: &mut BTreeMap<&'static str, Tensor>,
-        text: Option<(&mut PassageReader<'_>, &[usize])>,
+        readouts: &[Readout],
+        mut text: Option<(&mut PassageReader<'_>, &[usize])>,
         step: &Step,
-    ) -> Result<Tensor> {
-        let (net, mixture) = match &self.mixed {
-            Some(mixed) if readout.name == NAME => (&mixed.readout, Some(&mixed.mixture)),
-            Some(mixed) if readout.name == ADAPTIVE => (&mixed.readout, Some(&mixed.adaptive)),
-            _ => (readout, None),
-        };
-        let scores = match of_net.get(net.name) {
-            Some(scores) => scores.clone(),
-            None => {
-                let scores = self.architecture.scores(batch, &*self.sampler, net, step)?;
-                of_net.insert(net.name, scores.clone());
-                scores
-            }
-        };
-        let Some(mixture) = mixture else {
-            return Ok(scores);
-        };
-        let counted = match text {
-            Some((reader, indices)) if readout.name == ADAPTIVE => {
-                indices.iter().map(|index| reader.at(*index)).collect()
-            }
-            _ => self.counted(batch, mixture.ngrams(), readout)?,
-        };
-        mixed_scores(&scores, mixture, &counted)
+    ) -> Result<Vec<Tensor>> {
+        let mut of_net: BTreeMap<&str, Tensor> = BTreeMap::new();
+        let mut all = Vec::with_capacity(readouts.len());
+        for readout in readouts {
+            let (net, mixture) = match &self.mixed {
+                Some(mixed) if readout.name == NAME => (&mixed.readout, Some(&mixed.mixture)),
+                Some(mixed) if readout.name == ADAPTIVE => (&mixed.readout, Some(&mixed.adaptive)),
+                _ => (readout, None),
+            };
+            let scores = match of_net.get(net.name) {
+                Some(scores) => scores.clone(),
+                None => self.architecture.scores(batch, &*self.sampler, net, step)?,
+            };
+            of_net.insert(net.name, scores.clone());
+            all.push(match (mixture, &mut text) {
+                (None, _) => scores,
+                (Some(mixture), Some((reader, indices))) if readout.name == ADAPTIVE => {
+                    let counted = indices.iter().map(|index| reader.at(*index));
+                    mixed_scores(&scores, mixture, &counted.collect::<Vec<_>>())?
+                }
+                (Some(mixture), _) => {
+                    let counted = self.counted(batch, mixture.ngrams(), readout)?;
+                    mixed_scores(&scores, mixture, &counted)?
+                }
+            });
+        }
+        Ok(all)
     }
 
     /// The probabilities by counts after each window of a batch.
@@ -313,7 +314,7 @@ impl Run {
             .filter(|[mixture, _]| mixture.ngrams().vocabulary() == self.data.spec.classes.len());
         let Some([mixture, adaptive]) = mixtures else {
             let problem = "its n-grams are damaged, or are of another tokenizer or version; \
-                           restore a copy, or train again";
+                           `onward resume` counts them again";
             return Err(Error::run(path, problem));
         };
         let readout = *self.architecture.net().readout(name)?;
@@ -326,15 +327,14 @@ impl Run {
     }
 
     /// Takes the mixture from the model beside a training state of the same moment.
-    pub(super) fn restore_mixture_beside(&mut self, model: &Path, state: &Header) -> Result<()> {
+    pub(super) fn restore_mixture_beside(&mut self, model: &Path, state: &Header) {
         let has_mixture = |header: Header| header.mixed.is_some();
         let is_there = self.mixed.is_none()
             && checkpoint::is_of(model, state)
             && checkpoint::header_of(model).is_some_and(has_mixture);
-        match is_there.then(|| checkpoint::read(model)) {
-            // A damaged model is written again.
-            Some(Ok(mut saved)) => self.restore_mixture(model, &saved.header, &mut saved.tensors),
-            _ => Ok(()),
+        if let Some(Ok(mut saved)) = is_there.then(|| checkpoint::read(model)) {
+            // A damaged mixture is learned again.
+            let _ = self.restore_mixture(model, &saved.header, &mut saved.tensors);
         }
     }
 

@@ -176,9 +176,9 @@ impl<'a> TextScorer<'a> {
         let mut reader = run.reader(&windows);
         for indices in indices.chunks(run.evaluation_batch()) {
             let batch = run.prepare(&windows.batch(indices, None)?)?;
-            let (hidden, mut of_net) = (batch.hidden(), BTreeMap::new());
             let text = reader.as_mut().map(|reader| (reader, indices));
-            let scores = run.read_out_once(&hidden, &readout, &mut of_net, text, &step)?;
+            let mut all = run.read_out_all(&batch.hidden(), &[readout], text, &step)?;
+            let scores = all.remove(0);
             let labels = batch.labels()?;
             for (label, nats) in labels.iter().zip(surprise(&scores, labels, readout.name)?) {
                 found.push(TokenScore {

@@ -1,9 +1,10 @@
 //! SigProp: one pattern for each class goes forward through the same layers as a second
 //! stream.
 
-use onward::Result;
+use onward::candle_core::Tensor;
+use onward::{Batch, Result, Step};
 
-use super::{batch, error_on_digits, numbers, Subject};
+use super::{batch, error_on_digits, numbers, step, Subject};
 
 // x, labels = numbers(1, 4, 3), [0, 1, 1, 2]
 // both = np.vstack([x, numbers(4, 3, 3)])
@@ -82,7 +83,7 @@ const SIGNALS: [f64; 12] = [
 
 #[test]
 fn three_steps_match_an_independent_program() -> Result<()> {
-    let settings = "hidden = [5, 4]\ngoodness = { name = \"sigprop\", scale = 2.0 }";
+    let settings = "hidden = [5, 4]\nscale = 2.0";
     let mut subject = Subject::new("sigprop", "plain", settings)?;
     subject.set("blocks.0.layer.weight", &numbers(2., (3, 5))?);
     subject.set("blocks.1.layer.weight", &numbers(3., (5, 4))?);
@@ -107,10 +108,35 @@ fn it_trains() -> Result<()> {
     Ok(())
 }
 
+/// Dropout is of training alone: signals with a mask would be compared with whole
+/// activities.
 #[test]
-fn the_goodness_alone_is_refused_with_the_reason() {
-    let settings = [("goodness", r#""sigprop""#), ("sampler", r#""plain""#)];
-    let error = error_on_digits(&settings, "progressive").unwrap_err();
-    let expected = "use the architecture `sigprop`";
-    assert!(error.to_string().contains(expected), "{error}");
+fn the_signals_are_those_of_the_trained_layers_without_dropout() -> Result<()> {
+    let settings = "hidden = [6]\nlayer = { name = \"dense\", dropout = 0.9 }";
+    let mut subject = Subject::new("sigprop", "plain", settings)?;
+    subject.learn(3, |_| batch(1.))?;
+    let signals = |subject: &Subject| {
+        let all = subject.vars.all();
+        let (_, var) = all
+            .iter()
+            .find(|(name, _)| name.ends_with("signals"))
+            .unwrap();
+        var.as_tensor().copy().unwrap()
+    };
+    let zeros = |x: &Tensor| -> Result<u8> { Ok(x.eq(0.)?.sum_all()?.to_scalar()?) };
+    let masked = zeros(&signals(&subject))?;
+    subject.net.epoch_ended(&step(2))?;
+    let whole = signals(&subject);
+    assert!(zeros(&whole)? < masked, "{masked}");
+    let patterns = subject.vars.all();
+    let (_, patterns) = patterns
+        .iter()
+        .find(|(name, _)| name.ends_with("patterns"))
+        .unwrap();
+    let patterns = Batch::unlabelled(patterns.as_detached_tensor())?;
+    let now = Step::evaluation(1);
+    let activities = subject.net.activities(&patterns, &*subject.sampler, &now)?;
+    let whole = whole.flatten_all()?.to_vec1::<f64>()?;
+    super::assert_close("signals", &activities[0], &whole);
+    Ok(())
 }

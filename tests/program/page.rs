@@ -42,7 +42,7 @@ fn a_page_has_what_there_is_of_every_run() {
         "goodness: positive, negative",
         "layer 1: goodness of test views",
         "learning rate of each layer",
-        "Written by the network",
+        "Written by this run",
         "test error of a probe",
         "label \\ answer",
         "The worst answers",

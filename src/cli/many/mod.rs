@@ -24,6 +24,7 @@ use super::flags::{DataDir, Device};
 use super::train::for_a_name;
 use crate::disk;
 use crate::error::{printable, Error, Result};
+use crate::plugin::registry;
 
 /// What all runs share.
 #[derive(Args)]
@@ -137,7 +138,12 @@ impl Many {
     /// The arguments of `onward train`, without the seed and a budget that is measured.
     fn words(&self, method: &Method, data: &str) -> Vec<String> {
         // The settings of a method win over those of all.
-        let mut words = method.words(&self.set);
+        let mut of_all = self.set.clone();
+        if is_text(data) {
+            // Counts are the same for all methods, and would hide what these have learned.
+            of_all.insert(0, "mixture=false".into());
+        }
+        let mut words = method.words(&of_all);
         words.extend(["--data".into(), data.into()]);
         if let Some(epochs) = self.budget.epochs {
             words.extend(["--epochs".into(), epochs.to_string()]);
@@ -157,6 +163,16 @@ impl Many {
         }
         words
     }
+}
+
+/// Whether a data set has tokens.
+fn is_text(data: &str) -> bool {
+    let name = data.split(':').next().unwrap_or_default();
+    let info = registry::info("data", name);
+    info.is_ok_and(|info| {
+        let mut settings = (info.settings)().into_iter();
+        settings.any(|setting| setting.key == "tokenizer")
+    })
 }
 
 /// Writes the tables `NAME.md`, `NAME.csv` and `NAME.json`.

@@ -172,7 +172,7 @@ fn section(look: &Look) -> Result<String> {
     }
     if let Some(text) = &look.text {
         html += &format!(
-            "<h3>Text</h3>\n<p>Written by the network.</p>\n<pre class=\"text\" tabindex=\"0\">{}</pre>\n",
+            "<h3>Text</h3>\n<p>Written by this run.</p>\n<pre class=\"text\" tabindex=\"0\">{}</pre>\n",
             escaped(text)
         );
     }

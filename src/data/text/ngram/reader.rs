@@ -92,7 +92,8 @@ impl Reader {
         self.contexts = ending;
     }
 
-    /// Passes the next token without counting it, such as one that was generated.
+    /// Passes the next token without counting it, such as one that was generated. Tokens
+    /// that are read afterwards would be counted in part: pass to the end.
     pub fn pass(&mut self, token: u32) {
         let longer = self.contexts.iter().enumerate();
         let longer = longer.map_while(|(level, &context)| self.find(level, context, token));
@@ -158,9 +159,10 @@ pub struct PassageReader<'a> {
     passages: Passages<'a>,
     ngrams: Arc<KneserNey>,
     reader: Reader,
-    /// The passage, the number of its tokens that were read, and of the windows before it.
     passage: usize,
+    /// The number of tokens of the passage that were read.
     place: usize,
+    /// The index of its first window.
     first: usize,
 }
 
