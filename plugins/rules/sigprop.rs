@@ -69,8 +69,8 @@ impl TwoStreams {
             mean: 0.,
             stdev: 1.,
         };
-        let patterns = context.scope("streams").vars;
-        let patterns = patterns.buffer("patterns", shape, normal)?;
+        let streams = context.scope("streams").vars;
+        let patterns = streams.buffer("patterns", shape, normal)?;
         let (mut net, mut signals) = (Net::default(), Vec::new());
         let mut input = example.normalised(normalise)?;
         for (index, &units) in settings.hidden.iter().enumerate() {
@@ -81,8 +81,10 @@ impl TwoStreams {
             let step = Step::evaluation(context.seed);
             let activity = layer.forward(&input, &step)?;
             let shape = (classes, activity.elem_count());
-            let of_goodness = place.scope("goodness").vars;
-            let signal = of_goodness.buffer("signals", shape, Init::Const(0.))?;
+            // No block learns from them, so they belong to none.
+            let signal = streams
+                .scope(index)
+                .buffer("signals", shape, Init::Const(0.))?;
             let goodness = Box::new(Similarity {
                 scale: settings.scale,
                 signals: signal.clone(),
@@ -296,14 +298,14 @@ impl GoodnessFn for Similarity {
         let directions = directions(activity)?;
         let examples = directions.narrow(0, 0, size)?;
         let signals = directions.narrow(0, size, classes)?;
-        let goodness = self.of(&directions, &signals)?;
+        let goodness = self.of(&examples, &signals)?;
         let objective = Objective {
             loss: Loss::CrossEntropy,
             ..Objective::default()
         };
         let of_examples = Targets::new(vec![Role::Positive])?;
         let of_examples = of_examples.with_labels(Some(labels[..size].to_vec()));
-        let (loss, upstream) = objective.grade(&goodness.narrow(0, 0, size)?, 0., &of_examples)?;
+        let (loss, upstream) = objective.grade(&goodness, 0., &of_examples)?;
         let upstream = (upstream * self.scale)?;
         let of_examples = kernels::matmul(&upstream, &signals)?;
         let of_signals = kernels::matmul(&upstream.t()?.contiguous()?, &examples)?;

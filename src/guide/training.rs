@@ -182,9 +182,9 @@
 //! the mixtures need no training text later. `onward generate --readout head` writes
 //! without them; `--set mixture=false` trains without them.
 //!
-//! `onward train nlp --data text:tinyshakespeare.txt` (2.227 bits per character on held-out
-//! text, with the counts 2.126) writes this after `--prompt ROMEO: --temperature 0.8`, by
-//! the network alone, and by the mixture:
+//! `onward train nlp --data text:tinyshakespeare.txt` (2.228 bits per character on held-out
+//! text, *mixture* 2.126, *adaptive* 2.030) writes this after `--prompt ROMEO:
+//! --temperature 0.8`, by the network alone (`--readout head`), and by *adaptive*:
 //!
 //! ```text
 //! ROMEO: there is no humble thanks,
@@ -192,15 +192,19 @@
 //! Must much lament, man!
 //!
 //! DUCHESS OF YORK:
-//! Therefore, it shall be join'd for this captivate which burns to move there?
+//! Therefore, it shall be join'd for this captivate which burns to
 //! ```
 //!
 //! ```text
-//! ROMEO: there is no right,
-//! That were your complexions with your grace,
-//! With the makes home:
-//! You must as they. He not say this friendence in your heart thou
-//! Must it cozening for that is to add behold,
+//! ROMEO:
+//! And there nowledge his life,
+//! How often liege, where is the world;
+//! And not give but now the city,
+//! And, I charge, proud against my tender while.
+//!
+//! COMINIUS:
+//! O, take it for that murders
+//! That would the ca
 //! ```
 //!
 //! # If it does not learn

@@ -94,7 +94,7 @@ fn three_steps_match_an_independent_program() -> Result<()> {
         ("blocks.0.layer.bias", &BIAS_1),
         ("blocks.1.layer.weight", &WEIGHT_2),
         ("blocks.1.layer.bias", &BIAS_2),
-        ("blocks.1.goodness.signals", &SIGNALS),
+        ("streams.1.signals", &SIGNALS),
     ] {
         subject.assert_close(name, expected);
     }

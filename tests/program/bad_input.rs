@@ -480,15 +480,6 @@ fn settings_are_blamed_and_not_plugins() {
             "sampler.strength",
         ),
         (&["list", "--threads", "65535"], "--threads 65535"),
-        (
-            &[
-                "train",
-                "backprop",
-                "--set",
-                &format!("hidden=[{}]", ["1"; 4000].join(",")),
-            ],
-            "hidden",
-        ),
     ] {
         let message = fails(2, arguments);
         assert!(
