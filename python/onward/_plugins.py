@@ -13,7 +13,7 @@ def list_plugins(kind: str | None = None) -> list[dict[str, Any]]:
     """All architectures, layers, goodness functions, samplers and data sets, or those of one kind.
 
     >>> [plugin["name"] for plugin in list_plugins("architecture")]
-    ['backprop', 'layer_collaboration', 'nlp', 'progressive', 'recurrent', 'trifecta']
+    ['backprop', 'layer_collaboration', 'nlp', 'progressive', 'recurrent', 'sigprop', 'trifecta']
     """
     found = json.loads(_onward.list())
     kinds = list(dict.fromkeys(plugin["kind"] for plugin in found))
