@@ -88,6 +88,8 @@ impl PooledLinear {
         step: &Step,
     ) -> Result<()> {
         let averages = self.averaged(activity)?;
+        // Else every layer of a deep net would keep the activity of its last batch.
+        self.kept.take(activity);
         self.linear.update(&averages, upstream, optimiser, step)
     }
 }
