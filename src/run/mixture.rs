@@ -260,29 +260,7 @@ impl Run {
         };
         let ngrams = counts.ngrams();
         let mut reader = PassageReader::new(passages, ngrams.clone());
-        let mixture = self.learn_mixture(&readout, ngrams, |batch, _| {
-            self.counted(batch, ngrams, &MIXTURE)
-        })?;
-        let adaptive = self.learn_mixture(&readout, ngrams, |_, indices| {
-            Ok(indices.iter().map(|index| reader.at(*index)).collect())
-        })?;
-        self.mixed = Some(Mixed {
-            mixture,
-            adaptive,
-            readout,
-        });
-        Ok(())
-    }
-
-    /// Learns one mixture; `counted` are the counts' probabilities for a batch of windows
-    /// with these indices.
-    fn learn_mixture(
-        &self,
-        readout: &Readout,
-        ngrams: &Arc<KneserNey>,
-        mut counted: impl FnMut(&Batch, &[usize]) -> Result<Vec<Counted>>,
-    ) -> Result<Mixture> {
-        let mut fit = Fit::new(ngrams.clone());
+        let mut fits = [Fit::new(ngrams.clone()), Fit::new(ngrams.clone())];
         let part = &self.data.validation;
         let most = (MOST / ngrams.vocabulary().max(1)).max(1);
         let indices: Vec<usize> = (0..part.len())
@@ -292,10 +270,20 @@ impl Run {
         for indices in indices.chunks(self.evaluation_batch()) {
             self.stop_if_asked()?;
             let batch = self.prepare(&part.batch(indices, None)?)?;
-            let scores = self.read_out(&batch.hidden(), readout, &step)?;
-            fit.add(&counted(&batch, indices)?, batch.labels()?, &flat(&scores)?);
+            let rows = flat(&self.read_out(&batch.hidden(), &readout, &step)?)?;
+            let counted = self.counted(&batch, ngrams, &MIXTURE)?;
+            let read: Vec<Counted> = indices.iter().map(|index| reader.at(*index)).collect();
+            for (fit, counted) in fits.iter_mut().zip([counted, read]) {
+                fit.add(&counted, batch.labels()?, &rows);
+            }
         }
-        Ok(fit.fit())
+        let [mixture, adaptive] = fits.map(Fit::fit);
+        self.mixed = Some(Mixed {
+            mixture,
+            adaptive,
+            readout,
+        });
+        Ok(())
     }
 
     /// Takes the mixture from the tensors of a model.

@@ -13,6 +13,7 @@ use crate::data::score::Counts;
 use crate::flow::examples::Passages;
 
 pub use self::baselines::Baselines;
+use self::reader::Change;
 pub use self::reader::{PassageReader, Reader};
 
 /// No n-gram: its passage has too few tokens before this position.
@@ -252,20 +253,36 @@ impl KneserNey {
             .fold(self.beginning(), |contexts, token| {
                 self.behind(&contexts, *token)
             });
+        self.interpolated(&contexts, |_, _| None)
+    }
+
+    /// The probability of every token after these contexts; `more` has what is added to the
+    /// counts after a context, given the number of its tokens.
+    fn interpolated<'a>(
+        &self,
+        contexts: &[u32],
+        more: impl Fn(usize, u32) -> Option<&'a Change>,
+    ) -> Counted {
         let mut known = Known::default();
         let mut p = vec![1. / self.vocabulary as f64; self.vocabulary];
-        for (length, (level, &context)) in self.levels.iter().zip(&contexts).enumerate() {
-            let (range, sum, left) = level.after(context);
+        for (tokens, (level, &context)) in self.levels.iter().zip(contexts).enumerate() {
+            let (range, mut sum, mut left) = level.after(context);
+            let change = more(tokens, context);
+            if let Some(change) = change {
+                sum += change.sum;
+                left += change.left;
+            }
             if sum == 0 {
                 continue;
             }
-            known = Known {
-                tokens: length,
-                sum,
-            };
+            known = Known { tokens, sum };
             p.iter_mut().for_each(|p| *p *= left);
             for (key, &count) in level.keys[range.clone()].iter().zip(&level.counts[range]) {
                 p[*key as u32 as usize] += level.kept(count);
+            }
+            for &(token, more) in change.map_or(&[][..], |change| &change.counts) {
+                let before = level.count(context, token);
+                p[token as usize] += level.kept(before + more) - level.kept(before);
             }
             p.iter_mut().for_each(|p| *p /= f64::from(sum));
         }

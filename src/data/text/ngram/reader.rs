@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{key, Counted, KneserNey, Known};
+use super::{key, Counted, KneserNey};
 use crate::data::score::Counts;
 use crate::flow::examples::Passages;
 
@@ -48,11 +48,11 @@ struct Added {
 
 /// What the text adds to the counts after a context.
 #[derive(Default)]
-struct Change {
-    sum: u32,
-    left: f64,
+pub(super) struct Change {
+    pub sum: u32,
+    pub left: f64,
     /// Tokens and their additional counts, sorted.
-    counts: Vec<(u32, u32)>,
+    pub counts: Vec<(u32, u32)>,
 }
 
 impl Reader {
@@ -103,34 +103,8 @@ impl Reader {
 
     /// The probability of every token after the text so far.
     pub fn next_token(&self) -> Counted {
-        let mut known = Known::default();
-        let mut p = vec![1. / self.ngrams.vocabulary as f64; self.ngrams.vocabulary];
-        let levels = self.ngrams.levels.iter().zip(&self.added);
-        for (length, ((level, added), &context)) in levels.zip(&self.contexts).enumerate() {
-            let (range, mut sum, mut left) = level.after(context);
-            let change = added.changes.get(&context);
-            if let Some(change) = change {
-                sum += change.sum;
-                left += change.left;
-            }
-            if sum == 0 {
-                continue;
-            }
-            known = Known {
-                tokens: length,
-                sum,
-            };
-            p.iter_mut().for_each(|p| *p *= left);
-            for (key, &count) in level.keys[range.clone()].iter().zip(&level.counts[range]) {
-                p[*key as u32 as usize] += level.kept(count);
-            }
-            for &(token, more) in change.map_or(&[][..], |change| &change.counts) {
-                let before = level.count(context, token);
-                p[token as usize] += level.kept(before + more) - level.kept(before);
-            }
-            p.iter_mut().for_each(|p| *p /= f64::from(sum));
-        }
-        Counted { p, known }
+        let more = |tokens: usize, context| self.added[tokens].changes.get(&context);
+        self.ngrams.interpolated(&self.contexts, more)
     }
 
     fn find(&self, level: usize, context: u32, token: u32) -> Option<u32> {
@@ -206,7 +180,8 @@ impl<'a> PassageReader<'a> {
 }
 
 impl KneserNey {
-    /// Predicts the labels of some passages, and goes on counting in each of them.
+    /// Predicts the labels of some passages. Each token of a passage is counted after it was
+    /// predicted; the next passage begins without these counts.
     pub fn predict_and_count(self: &Arc<Self>, passages: &Passages<'_>) -> Counts {
         let (mut nats, mut wrong, mut labels) = (0., 0, 0);
         for passage in &passages.documents {
