@@ -278,12 +278,6 @@ impl GoodnessFn for Similarity {
         Some(self.signals.dims()[0])
     }
 
-    fn gradient(&self, activity: &Tensor, upstream: &Tensor) -> Result<Tensor> {
-        let signals = directions(&self.signals)?;
-        let of_directions = kernels::matmul(&(upstream * self.scale)?, &signals)?;
-        Normalise::UnitLength.gradient(activity, &of_directions)
-    }
-
     fn uses_labels(&self, _: &Objective) -> bool {
         true
     }
@@ -292,17 +286,13 @@ impl GoodnessFn for Similarity {
         Rule::LocalClassifier
     }
 
-    fn grade(&self, activity: &Tensor, targets: &Targets, _: &Objective) -> Result<Grade> {
+    fn grade(&self, activity: &Tensor, targets: &Targets, objective: &Objective) -> Result<Grade> {
         let (labels, classes) = (targets.labels()?, self.signals.dim(0)?);
         let size = activity.dim(0)? - classes;
         let directions = directions(activity)?;
         let examples = directions.narrow(0, 0, size)?;
         let signals = directions.narrow(0, size, classes)?;
         let goodness = self.of(&examples, &signals)?;
-        let objective = Objective {
-            loss: Loss::CrossEntropy,
-            ..Objective::default()
-        };
         let of_examples = Targets::new(vec![Role::Positive])?;
         let of_examples = of_examples.with_labels(Some(labels[..size].to_vec()));
         let (loss, upstream) = objective.grade(&goodness, 0., &of_examples)?;
