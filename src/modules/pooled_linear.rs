@@ -93,3 +93,25 @@ impl PooledLinear {
         self.linear.update(&averages, upstream, optimiser, step)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+
+    use super::*;
+    use crate::optim::{OptimiserSpec, Span};
+
+    #[test]
+    fn nothing_of_a_batch_is_kept_after_the_update() -> Result<()> {
+        let vars = Vars::new(1, DType::F32, &Device::Cpu);
+        let cells = Cells::new(&[3], None)?;
+        let mut linear = PooledLinear::new(&vars, cells, 2, Init::Const(0.), true)?;
+        let mut optimiser = Optimiser::new(vars, OptimiserSpec::sgd(1.), Span::Epochs(0..1));
+        let activity = Tensor::ones((4, 3), DType::F32, &Device::Cpu)?;
+        let goodness = linear.forward(&activity)?;
+        assert!(linear.kept.get(&activity).is_some());
+        linear.update(&activity, &goodness, &mut optimiser, &Step::first(1))?;
+        assert!(linear.kept.get(&activity).is_none());
+        Ok(())
+    }
+}
