@@ -154,29 +154,30 @@
 //!
 //! # Text: the network, counts, and both
 //!
-//! At the end of a training on text, these predictions stand side by side in the table, in
-//! `summary.json` and in `onward score`:
+//! At the end of a training on text, these predictions stand side by side in the table,
+//! in `summary.json` and in `onward score`:
 //!
 //! - the readouts of the network, such as *head*;
 //! - `unigram`, the frequencies of the tokens;
-//! - `kneser_ney_6`, n-grams of up to `data.ngram` tokens that were counted on the training
-//!   part;
-//! - `kneser_ney_6_adaptive`, the same n-grams, which go on counting in the text that they
-//!   read: each token is predicted first, then counted. They know a new name after its
-//!   first occurrence. See [`Reader`](crate::data::text::ngram::Reader);
-//! - *mixture*, the best readout of the network mixed with the n-grams. It sees the window
-//!   alone, so `data.window` should be at least `data.ngram` − 1;
+//! - `kneser_ney_6`, n-grams of up to `data.ngram` tokens that were counted on the
+//!   training part;
+//! - `kneser_ney_6_adaptive`, the same n-grams, which go on counting in the text that
+//!   they read: each token is predicted first, then counted. They know a new name after
+//!   its first occurrence. See [`Reader`](crate::data::text::ngram::Reader);
+//! - *mixture*, the best readout of the network mixed with the n-grams. It sees the
+//!   window alone, so `data.window` should be at least `data.ngram` − 1;
 //! - *adaptive*, the same with the n-grams that go on counting. It sees all of the text
 //!   before the token.
 //!
-//! A mixture weighs the network and the counts by how much the counts know of the context.
-//! It learns the weights on the validation part, never on the test part, so its validation
-//! figure is a little too good. See [`Mixture`](crate::data::text::mixture::Mixture) for
-//! the equation. *adaptive* and `kneser_ney_6_adaptive` learn from the test text while they
-//! read it; compare them with other models that do.
+//! A mixture weighs the network and the counts by how much the counts know of the
+//! context. It learns the weights on the validation part, never on the test part, so
+//! its validation figure is a little too good. See
+//! [`Mixture`](crate::data::text::mixture::Mixture) for the equation. *adaptive* and
+//! `kneser_ney_6_adaptive` learn from the test text while they read it; compare them
+//! with other models that do.
 //!
-//! `generate` with *adaptive* counts in the prompt, not in what it writes. `compare` and
-//! `sweep` leave the mixtures out, since the counts are the same for all methods.
+//! `generate` with *adaptive* counts in the prompt, not in what it writes. `compare`
+//! and `sweep` leave the mixtures out, since the counts are the same for all methods.
 //!
 //! The n-grams are a part of `model.safetensors` (1.1 MB for a text of 1.1 MB), so that
 //! the mixtures need no training text later. `onward generate --readout head` writes

@@ -9,6 +9,7 @@ mod idle;
 mod initial;
 mod layers;
 mod locality;
+mod mixture;
 mod mutated;
 mod numbers;
 mod patience;
