@@ -19,7 +19,7 @@ use crate::flow::examples::Passages;
 ///
 /// let ngrams = Arc::new(KneserNey::fit(&[&[0, 1, 0, 1, 0]], 2, 3));
 /// let mut reader = Reader::new(ngrams);
-/// [0, 2, 0].map(|token| reader.read(token));
+/// reader.read(0);
 /// let before = reader.next_token().p[2];
 /// [2, 0].map(|token| reader.read(token));
 /// assert!(reader.next_token().p[2] > before);
