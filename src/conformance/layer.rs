@@ -157,7 +157,7 @@ impl Subject<'_> {
     }
 
     fn locality(&self) -> Checked {
-        match (self.locality_of(1, 1), self.locality_of(3, 2)) {
+        match (self.locality_of(16, 1), self.locality_of(3, 2)) {
             // Some rules need two passes.
             (Err(Complaint::Skip(_)), two) => two,
             (one, Err(Complaint::Skip(_))) => one,

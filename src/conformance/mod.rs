@@ -30,7 +30,7 @@
 //! | `trains` | all but data | in a run: finite losses, and finite scores of the documented shape |
 //! | `repeats` | all but data | same seed, same bits at the end of a run; other seed, other bits |
 //! | `resumes` | all but data | a run that is stopped and resumed ends with the same bits |
-//! | `local run` | all but data | a block's update does not depend on whether other blocks learn |
+//! | `local run` | all but data | a block's update does not depend on whether blocks above it learn |
 //!
 //! A trial that needs missing files, a network or another kind of data is skipped, and
 //! the report says why. The report also contains the time of a step, which never fails a

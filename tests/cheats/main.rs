@@ -10,7 +10,8 @@ use std::sync::Mutex;
 use onward::candle_nn::Init;
 use onward::conformance::{self, Outcome};
 use onward::data::DataSet;
-use onward::plugin::preset::Preset;
+use onward::plugin::{self, preset::Preset};
+use onward::settings::Pick;
 use onward::{
     Architecture, BuildContext, Error, GoodnessFn, LocalLayer, NegativeSampler, Result, Run, Step,
 };
@@ -68,6 +69,20 @@ onward::register! {
     }])
 }
 
+onward::register! {
+    dyn LocalLayer, "honest_dropout", "keeps the contract (for these tests, 2026)",
+    |_settings: Cheat, context| {
+        let mut dense = Pick::new("dense");
+        dense.settings.insert("dropout".into(), 0.3.into());
+        plugin::build(&dense, context)
+    }
+}
+
+#[test]
+fn the_trials_pass_a_layer_that_drops_units() {
+    conformance::of(|_, info| info.name == "honest_dropout").assert_passed();
+}
+
 #[test]
 fn the_trials_detect_every_cheat() {
     let cheats = [
@@ -75,7 +90,7 @@ fn the_trials_detect_every_cheat() {
             "layer",
             "writes_elsewhere",
             "local run",
-            "if other blocks learn in the same step",
+            "if blocks above block 1 learn in the same step",
         ),
         ("layer", "ignores_the_seed", "seed", "the seed is ignored"),
         ("layer", "remembers", "resumes", "ends with different bits"),
