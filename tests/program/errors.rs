@@ -295,6 +295,14 @@ fn a_setting_without_an_effect_is_said() {
             assert!(found.contains(&expected), "{set}: {found}");
         }
     }
+    let own_views = ["--set", "sampler=pairs"];
+    let found = text(
+        &onward(&[&["train", "backprop", "--dry-run"], &SMALL[..], &own_views].concat()).stderr,
+    );
+    assert!(
+        found.contains("`sampler.name` (from --set sampler=pairs) has no effect"),
+        "{found}"
+    );
     // A complete configuration repeats its run.
     let base = tempfile::tempdir().unwrap();
     let out = base.path().join("run");

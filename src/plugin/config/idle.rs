@@ -4,7 +4,9 @@ use toml::{Table, Value};
 
 use super::{list_paths, Config};
 use crate::contract::architecture::Architecture;
+use crate::contract::sampler::NegativeSampler;
 use crate::error::{printable, Result};
+use crate::plugin::facts;
 use crate::plugin::registry::{self, Info};
 use crate::plugin::run_settings::RunSettings;
 use crate::plugin::source::Source;
@@ -50,6 +52,7 @@ impl Config {
         let all = self.to_table();
         let of_run = self.run.idle(is_text).into_iter();
         let own = of_run.chain((info.idle)(&self.settings, &all)?);
+        let own = own.chain(self.unused_sampler(info)?);
         let mut idle: Vec<(String, String)> = own
             .map(|idle| (idle.key.to_string(), idle.because))
             .collect();
@@ -80,6 +83,20 @@ impl Config {
             }
         }
         Ok(idle)
+    }
+
+    /// The sampler, if it makes negatives for an architecture that learns without any.
+    fn unused_sampler(&self, info: &Info) -> Result<Vec<Idle>> {
+        let Some(sampler) = &self.run.sampler else {
+            return Ok(Vec::new());
+        };
+        let of_sampler = facts::of(registry::info(<dyn NegativeSampler>::KIND, &sampler.name)?);
+        let is_unused = facts::of(info).negatives == Some(false);
+        if !is_unused || of_sampler.negatives != Some(true) {
+            return Ok(Vec::new());
+        }
+        let because = format!("{} learns without the views of a sampler", info.name);
+        Ok(Idle::all(&["sampler.name"], because))
     }
 
     fn info(&self) -> Result<&'static Info> {
