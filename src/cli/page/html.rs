@@ -184,22 +184,16 @@ fn section(look: &Look) -> Result<String> {
 }
 
 fn readouts(summary: &Json) -> String {
-    let of_test = summary["test"]["readouts"]
-        .as_object()
-        .into_iter()
-        .flatten();
-    let baselines = summary["test"]["baselines"]
-        .as_object()
-        .into_iter()
-        .flatten();
-    let rows = of_test.chain(baselines).map(|(name, test)| {
-        let validation = &summary["validation"]["readouts"][name];
-        format!(
-            "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td></tr>\n",
-            escaped(name),
-            score(test),
-            score(validation)
-        )
+    let rows = ["readouts", "baselines"].into_iter().flat_map(|kind| {
+        let of_test = summary["test"][kind].as_object().into_iter().flatten();
+        of_test.map(move |(name, test)| {
+            format!(
+                "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td></tr>\n",
+                escaped(name),
+                score(test),
+                score(&summary["validation"][kind][name])
+            )
+        })
     });
     table(
         &["readout", "test", "validation"],
