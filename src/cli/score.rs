@@ -9,7 +9,7 @@ use super::flags::{open_to_predict, DataDir, Device};
 use super::output::{print, print_json};
 use crate::data::score::Score;
 use crate::data::text;
-use crate::error::{notify, printable, Located, Result};
+use crate::error::{notify, printable, Error, Located, Result};
 use crate::run::score_text::{TextScore, TextScorer};
 use crate::run::Run;
 
@@ -37,8 +37,20 @@ impl ScoreTexts {
         let run = self.open()?;
         let mut scorer = TextScorer::new(&run)?;
         let (mut rows, mut json) = (Vec::new(), Vec::new());
-        for (name, text) in self.read()? {
-            let score = scorer.score(&text).at(|| name.clone())?;
+        let texts = self.read()?;
+        let mut left = texts.len();
+        for (name, text) in texts {
+            left -= 1;
+            let score = match scorer.score(&text) {
+                // A text without a token to predict, beside others.
+                Err(error @ Error::Usage { .. }) if left + rows.len() > 0 => {
+                    let name = printable(&name);
+                    notify(format_args!("warning: {name} is left out: {error}"));
+                    json.push(json!({ "text": name, "left_out": error.to_string() }));
+                    continue;
+                }
+                score => score.at(|| name.clone())?,
+            };
             if score.unknown > 0 {
                 notify(format_args!(
                     "note: {}: {} tokens are unknown to the tokenizer; each costs bits and \
@@ -80,7 +92,7 @@ impl ScoreTexts {
         let with_data = self.data_dir.add_to(builder).build();
         with_data.or_else(|error| {
             let run = open_to_predict(&self.run, &self.device)?;
-            notify(format_args!("note: no n-grams to compare with: {error}"));
+            notify(format_args!("note: the training text is not read: {error}"));
             Ok(run)
         })
     }

@@ -119,6 +119,7 @@ pub(super) fn assemble(config: Config, source: Source, around: Surroundings) -> 
         best: None,
         chosen: None,
         mixed: None,
+        has_own_data: true,
         counted: OnceLock::new(),
         fingerprints: OnceLock::new(),
         previous: None,

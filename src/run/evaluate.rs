@@ -219,15 +219,20 @@ impl Run {
         Ok(())
     }
 
-    /// The n-gram models that a network for text is compared with, counted on the
-    /// training part; `None` for other networks, and for a run without its data.
+    /// The n-gram models that a network for text is compared with: those of its mixture,
+    /// or else counted on its training part. `None` for other networks, and for a run
+    /// that has neither.
     pub(super) fn ngrams(&self) -> Option<Arc<Baselines>> {
         let count = || {
             let text = self.data.text.as_ref()?;
             let train = self.data.train.passages();
-            let train = train.filter(|train| !train.documents.is_empty())?;
+            let train = train.filter(|train| self.has_own_data && !train.documents.is_empty());
+            if let Some(mixed) = &self.mixed {
+                let ngrams = mixed.ngrams().clone();
+                return Some(Arc::new(Baselines::beside(ngrams, train.as_ref())));
+            }
             let classes = self.data.spec.classes.len();
-            Some(Arc::new(Baselines::fit(&train, text.ngram, classes)))
+            Some(Arc::new(Baselines::fit(&train?, text.ngram, classes)))
         };
         self.counted.get_or_init(count).clone()
     }

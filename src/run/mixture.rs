@@ -59,6 +59,11 @@ impl Mixed {
         self.readout.name
     }
 
+    /// The n-grams of the training part.
+    pub fn ngrams(&self) -> &Arc<KneserNey> {
+        self.mixture.ngrams()
+    }
+
     /// The tensors that a model keeps.
     pub fn tensors(&self) -> Result<BTreeMap<String, Tensor>> {
         let bytes = self.mixture.ngrams().to_bytes();

@@ -84,6 +84,8 @@ pub struct Run {
     chosen: Option<String>,
     /// The mixture with counts, for text, from the end of the training on.
     mixed: Option<Mixed>,
+    /// Whether the training part is the one that the network was trained on.
+    has_own_data: bool,
     /// The models of counts that a network for text is compared with.
     counted: OnceLock<Option<Arc<Baselines>>>,
     /// The fingerprints of the parts of the data.

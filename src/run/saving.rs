@@ -248,6 +248,8 @@ impl Run {
             return Err(Error::run(path, problem));
         }
         self.check_data(&path, &header, resumes)?;
+        let found = self.fingerprints()?;
+        self.has_own_data = header.data.is_none_or(|wanted| wanted[0] == found[0]);
         self.restore_mixture(&path, &header, &mut tensors)?;
         // The file does not fit the configuration beside it, so this is not a usage
         // error.

@@ -27,7 +27,7 @@ pub struct TextScore {
     /// The scores of the readouts with probabilities.
     pub readouts: BTreeMap<String, Score>,
     /// The scores of n-grams that were counted on the training part of the run; empty
-    /// for a run that was opened without its data.
+    /// for a run that has neither a mixture with n-grams nor its data.
     pub baselines: BTreeMap<String, Score>,
 }
 
@@ -104,7 +104,7 @@ pub struct TextScorer<'a> {
 }
 
 impl<'a> TextScorer<'a> {
-    /// Counts the n-grams of the training part, if the run has its data.
+    /// Takes the n-grams of the run's mixture, or else counts those of its training part.
     ///
     /// # Errors
     /// [`Error::Usage`] for a run on images, or without a readout with probabilities.

@@ -86,13 +86,21 @@ fn a_whole_text_is_scored_beside_the_counts_of_the_training_text() {
     let text = std::fs::read_to_string(&other).unwrap();
     assert_eq!(with_stdin(&["score", &run, "-"], &text).lines().count(), 2);
 
-    // Without the training text there is nothing to count.
+    // Without the training text only the unigrams are missing.
     std::fs::remove_file(base.path().join("text.txt")).unwrap();
     let found = json(&[&other]);
     assert_eq!(found["texts"][0]["score"]["readouts"], score["readouts"]);
-    assert_eq!(found["all"]["baselines"], serde_json::json!({}));
+    let mut ngrams = score["baselines"].clone();
+    ngrams.as_object_mut().unwrap().remove("unigram").unwrap();
+    assert_eq!(found["all"]["baselines"], ngrams);
+
+    // A text without a token to predict is left out beside others.
     let short = str(&base.path().join("short.txt")).to_string();
     std::fs::write(&short, "The fox").unwrap();
+    let found = json(&[&short, &other]);
+    let problem = found["texts"][0]["left_out"].as_str().unwrap();
+    assert!(problem.contains("has 7 tokens"), "{problem}");
+    assert_eq!(found["texts"][1]["score"]["readouts"], score["readouts"]);
     let message = fails(2, &["score", &run, &short]);
     assert!(
         message.contains("short.txt") && message.contains("has 7 tokens"),

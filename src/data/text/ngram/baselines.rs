@@ -44,7 +44,7 @@ impl Unigrams {
 
 /// Models that were counted on a training part, to compare a network with.
 pub struct Baselines {
-    unigrams: Unigrams,
+    unigrams: Option<Unigrams>,
     ngrams: Arc<KneserNey>,
 }
 
@@ -52,8 +52,18 @@ impl Baselines {
     /// Counts unigrams, and n-grams of up to `order` tokens for [`KneserNey`].
     pub fn fit(train: &Passages<'_>, order: usize, vocabulary: usize) -> Self {
         Self {
-            unigrams: Unigrams::fit(&train.documents, vocabulary),
+            unigrams: Some(Unigrams::fit(&train.documents, vocabulary)),
             ngrams: Arc::new(KneserNey::fit(&train.documents, order, vocabulary)),
+        }
+    }
+
+    /// Takes n-grams that were counted before; counts unigrams where their training part is
+    /// at hand.
+    pub fn beside(ngrams: Arc<KneserNey>, train: Option<&Passages<'_>>) -> Self {
+        let count = |train: &Passages<'_>| Unigrams::fit(&train.documents, ngrams.vocabulary());
+        Self {
+            unigrams: train.map(count),
+            ngrams,
         }
     }
 
@@ -64,17 +74,17 @@ impl Baselines {
 
     /// Predicts the labels of some passages by each model.
     pub fn predict(&self, test: &Passages<'_>) -> BTreeMap<String, Counts> {
-        BTreeMap::from([
-            ("unigram".into(), self.unigrams.predict(test)),
+        let name = format!("kneser_ney_{}", self.ngrams.order());
+        let mut found = BTreeMap::from([
             (
-                format!("kneser_ney_{}", self.ngrams.order()),
-                self.ngrams.predict(test),
-            ),
-            (
-                format!("kneser_ney_{}_adaptive", self.ngrams.order()),
+                format!("{name}_adaptive"),
                 self.ngrams.predict_and_count(test),
             ),
-        ])
+            (name, self.ngrams.predict(test)),
+        ]);
+        let unigrams = self.unigrams.as_ref();
+        found.extend(unigrams.map(|unigrams| ("unigram".into(), unigrams.predict(test))));
+        found
     }
 }
 
