@@ -3,6 +3,7 @@
 use onward_core::candle_core::{DType, Device, Tensor};
 use onward_core::contract::head::{self, HeadSpec};
 use onward_core::contract::negatives::every_class;
+use onward_core::contract::staged::Staged;
 use onward_core::export::Table;
 use onward_core::kernels::log_softmax;
 use onward_core::optim::{Algorithm, OptimiserSpec, Schedule, Span};
@@ -344,6 +345,10 @@ impl Architecture for LanguageModel {
         step: &Step,
     ) -> Result<Vec<Tensor>> {
         self.stack.of_neutral(batch, sampler, step)
+    }
+
+    fn staged(&mut self) -> Option<&mut dyn Staged> {
+        Some(&mut self.stack)
     }
 
     fn net(&self) -> &Net {

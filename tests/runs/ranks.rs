@@ -105,9 +105,32 @@ fn files(run: &Path) -> (Vec<u8>, Vec<u8>, Vec<serde_json::Value>) {
     )
 }
 
+/// A language model.
+fn on_text() -> RunBuilder {
+    Run::builder("nlp")
+        .data("fables")
+        .set("data.tokenizer", "bpe:300")
+        .set("hidden", vec![20, 16, 12])
+        .set("epochs", 1)
+}
+
+/// A language model with local classifiers, on hashed ends of the window.
+fn with_hashed_ends() -> RunBuilder {
+    on_text()
+        .set("sampler", "plain")
+        .set("sampler.ngrams", 3)
+        .set("sampler.buckets", 100)
+        .set("goodness", "projection")
+        .set("loss", "cross_entropy")
+        .set("optimiser", "sparse_adam")
+        .set("lr", 0.001)
+}
+
 #[test]
 fn stages_give_the_bits_of_one_rank() -> Result<()> {
     let cases = [
+        ("text", on_text().set("sampler.negatives", "uniform")),
+        ("hashed ends of text", with_hashed_ends()),
         ("as it is", builder()),
         ("greedy", builder().set("order", "greedy")),
         ("a head after the layers", builder().set("probe_epochs", 1)),
@@ -230,35 +253,38 @@ fn ranks_of_one_process_share_the_data() -> Result<()> {
 /// is the gradient of the batch, also where the parts are of different sizes.
 #[test]
 fn replicas_follow_the_gradient_of_the_whole_batch() -> Result<()> {
-    let folder = tempfile::tempdir().unwrap();
-    let folder = folder.path();
-    let builder = Run::builder("progressive")
+    let on_images = Run::builder("progressive")
         .preset("mono_forward")
         .data("digits")
         .set("data.size", 300)
-        .set("hidden", vec![14, 12])
-        .set("epochs", 2)
-        .set("batch", 64)
-        .set("optimiser", "sgd")
-        .set("lr", 0.05)
-        .set("precision", "f64");
-    builder
-        .clone()
-        .out(folder.join("one"))
-        .build()?
-        .fit(&mut ())?;
-    let one = model(&folder.join("one"))?;
-    for (replicas, cuts) in [(2, vec![0, 2]), (3, vec![0, 1, 2])] {
-        let out = folder.join(replicas.to_string());
-        train_on(&builder, &cuts, replicas, &out)?;
-        let found = model(&out)?;
-        for (name, wanted) in &one {
-            for (found, wanted) in found[name].iter().zip(wanted) {
-                let difference = (found - wanted).abs();
-                assert!(
-                    difference < 1e-9,
-                    "{name}, {replicas} replicas: {difference}"
-                );
+        .set("epochs", 2);
+    for builder in [on_images, with_hashed_ends().set("mixture", false)] {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let builder = builder
+            .set("hidden", vec![14, 12])
+            .set("batch", 64)
+            .set("optimiser", "sgd")
+            .set("lr", 0.05)
+            .set("precision", "f64");
+        builder
+            .clone()
+            .out(folder.join("one"))
+            .build()?
+            .fit(&mut ())?;
+        let one = model(&folder.join("one"))?;
+        for (replicas, cuts) in [(2, vec![0, 2]), (3, vec![0, 1, 2])] {
+            let out = folder.join(replicas.to_string());
+            train_on(&builder, &cuts, replicas, &out)?;
+            let found = model(&out)?;
+            for (name, wanted) in &one {
+                for (found, wanted) in found[name].iter().zip(wanted) {
+                    let difference = (found - wanted).abs();
+                    assert!(
+                        difference < 1e-9,
+                        "{name}, {replicas} replicas: {difference}"
+                    );
+                }
             }
         }
     }
@@ -267,15 +293,17 @@ fn replicas_follow_the_gradient_of_the_whole_batch() -> Result<()> {
 
 #[test]
 fn replicas_give_the_same_bits_in_any_stages() -> Result<()> {
-    let folder = tempfile::tempdir().unwrap();
-    let folder = folder.path();
-    let builder = builder().set("layer.peer", 0.03).set("dropout", 0.1);
-    for (out, cuts) in [("a", vec![0, 3]), ("b", vec![0, 3]), ("c", vec![0, 2, 3])] {
-        train_on(&builder, &cuts, 2, &folder.join(out))?;
+    let on_images = builder().set("layer.peer", 0.03).set("dropout", 0.1);
+    for builder in [on_images, with_hashed_ends()] {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        for (out, cuts) in [("a", vec![0, 3]), ("b", vec![0, 3]), ("c", vec![0, 2, 3])] {
+            train_on(&builder, &cuts, 2, &folder.join(out))?;
+        }
+        let wanted = files(&folder.join("a"));
+        assert!(files(&folder.join("b")) == wanted);
+        assert!(files(&folder.join("c")) == wanted);
     }
-    let wanted = files(&folder.join("a"));
-    assert!(files(&folder.join("b")) == wanted);
-    assert!(files(&folder.join("c")) == wanted);
     Ok(())
 }
 
