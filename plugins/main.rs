@@ -3,10 +3,13 @@
 
 use std::process::ExitCode;
 
+use mimalloc::MiMalloc;
+use onward::kernels::Counting;
+
 /// The system's allocator returns large tensors to the kernel after every operation;
 /// mimalloc reuses them.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Counting<MiMalloc> = Counting(MiMalloc);
 
 fn main() -> ExitCode {
     onward::cli::main()

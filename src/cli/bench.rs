@@ -12,6 +12,7 @@ use super::many::Method;
 use super::output::{print, print_json};
 use crate::contract::architecture::Architecture;
 use crate::error::{notify, printable, Error, Result};
+use crate::kernels::allocations;
 use crate::kernels::meter::{self, Work};
 use crate::plugin::registry;
 use crate::run::observe::{Event, Observer};
@@ -83,6 +84,11 @@ struct Speed {
     share_of_best: Option<f64>,
     /// The share of the threads' time that products take.
     time_in_products: Option<f64>,
+    /// The allocations of a step, in a program whose allocator counts
+    /// ([`Counting`](crate::kernels::Counting)).
+    allocations: Option<f64>,
+    /// The most memory that data and training held, in units of 10⁶ bytes.
+    memory_mb: Option<f64>,
 }
 
 impl Bench {
@@ -124,6 +130,7 @@ impl Bench {
         let mut builder = method.builder(&self.set, self.data.as_deref())?;
         builder = self.data_dir.add_to(builder).device(&self.device.device);
         let stop = Arc::new(AtomicBool::new(false));
+        allocations::start();
         // Evaluations are not steps.
         let builder = builder.set("evaluate_every", NEVER);
         let mut run = builder.stop_when(stop.clone()).build()?;
@@ -136,6 +143,7 @@ impl Bench {
             total: 0.,
             examples: 0,
             work: Work::default(),
+            allocations: 0,
         };
         match run.train_until(run.epochs(), &mut watch) {
             Err(error) if !error.is_stopped() => Err(error),
@@ -154,13 +162,14 @@ struct Watch {
     seconds: f64,
     stop: Arc<AtomicBool>,
     warm: usize,
-    /// The end of the step before.
-    last: Option<(Instant, Work)>,
+    /// The end of the step before, and what was counted until then.
+    last: Option<(Instant, Work, u64)>,
     times: Vec<f64>,
     /// Their sum.
     total: f64,
     examples: usize,
     work: Work,
+    allocations: u64,
 }
 
 impl Observer for Watch {
@@ -168,8 +177,9 @@ impl Observer for Watch {
         match event {
             Event::Stepped { examples, .. } => {
                 let (now, work) = (Instant::now(), meter::so_far());
+                let allocations = allocations::number();
                 self.warm += 1;
-                if let Some((last, before)) = self.last.filter(|_| self.warm > WARM) {
+                if let Some((last, before, taken)) = self.last.filter(|_| self.warm > WARM) {
                     let done = work.since(before);
                     let seconds = (now - last).as_secs_f64();
                     self.times.push(seconds);
@@ -177,8 +187,9 @@ impl Observer for Watch {
                     self.examples += examples;
                     self.work.multiply_adds += done.multiply_adds;
                     self.work.time += done.time;
+                    self.allocations += allocations - taken;
                 }
-                self.last = Some((now, work));
+                self.last = Some((now, work, allocations));
                 if self.total >= self.seconds {
                     self.stop.store(true, Ordering::Relaxed);
                 }
@@ -203,6 +214,8 @@ impl Watch {
         let counted = |value: f64| (on_cpu && value > 0.).then_some(value);
         let operations = 2e-9 * self.work.multiply_adds as f64 / steps as f64;
         let of_threads = self.total * report.threads as f64;
+        let most = allocations::most();
+        let counts = most > 0;
         Ok(Speed {
             steps,
             step_seconds: median,
@@ -211,6 +224,8 @@ impl Watch {
             speed: counted(operations / median),
             share_of_best: counted(operations / median / report.best_product),
             time_in_products: counted(self.work.time.as_secs_f64() / of_threads),
+            allocations: counts.then_some(self.allocations as f64 / steps as f64),
+            memory_mb: counts.then_some(most as f64 / 1e6),
         })
     }
 }
@@ -257,11 +272,14 @@ fn in_words(report: &Report) -> String {
         "GFLOP/s",
         "of best",
         "in products",
+        "allocations",
+        "memory",
     ];
-    let line = |name: &str, cells: [String; 6]| {
-        let [step, examples, operations, speed, share, time] = cells;
+    let line = |name: &str, cells: [String; 8]| {
+        let [step, examples, operations, speed, share, time, allocations, memory] = cells;
         format!(
-            "{name:<width$}  {step:>9}  {examples:>10}  {operations:>6}  {speed:>7}  {share:>7}  {time:>11}\n"
+            "{name:<width$}  {step:>9}  {examples:>10}  {operations:>6}  {speed:>7}  \
+             {share:>7}  {time:>11}  {allocations:>11}  {memory:>7}\n"
         )
     };
     text += &line("method", heads.map(String::from));
@@ -286,6 +304,10 @@ fn in_words(report: &Report) -> String {
                 whole(speed.speed),
                 percent(speed.share_of_best),
                 percent(speed.time_in_products),
+                whole(speed.allocations),
+                speed
+                    .memory_mb
+                    .map_or("–".into(), |mb| format!("{mb:.0} MB")),
             ],
         );
     }

@@ -17,6 +17,7 @@ macro_rules! on_gpu {
 }
 pub(crate) use on_gpu;
 
+pub(crate) mod allocations;
 mod backward;
 mod channel_stats;
 mod cpu;
@@ -38,6 +39,7 @@ mod wide;
 use candle_core::{DType, Device, Shape, Tensor, D};
 use rand_chacha::ChaCha8Rng;
 
+pub use allocations::Counting;
 pub use backward::backward;
 pub use channel_stats::{channel_sums, standardised_relu, ChannelStats};
 pub use deviations::Deviations;

@@ -35,6 +35,11 @@ fn the_steps_and_the_operations_of_their_products_are_measured() {
     );
     let share = measured["time_in_products"].as_f64().unwrap();
     assert!(0. < share && share <= 1., "{share}");
+    // At least the weights and their velocities are held.
+    let weights = 774 * 60 + 60 * 50;
+    let memory = 1e6 * measured["memory_mb"].as_f64().unwrap();
+    assert!(memory > 2. * 4. * f64::from(weights), "{memory}");
+    assert!(measured["allocations"].as_f64().unwrap() >= 1.);
 }
 
 #[test]
