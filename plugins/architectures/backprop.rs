@@ -1,8 +1,9 @@
 //! Architecture `backprop`: the same networks trained by backpropagation, as a baseline.
 
-use onward_core::candle_core::Tensor;
+use onward_core::candle_core::{Device, Tensor};
 use onward_core::candle_nn::Init;
 use onward_core::contract::head;
+use onward_core::flow::graph::{Graph, Inputs, Node};
 use onward_core::kernels::{self, log_softmax, Gate};
 use onward_core::optim::{Algorithm, OptimiserSpec, Schedule, Span};
 use onward_core::plugin::preset::Preset;
@@ -193,6 +194,24 @@ impl LocalLayer for Whole {
         }
         Ok(())
     }
+
+    fn graph(&self, x: Node, graph: &mut Graph) -> Result<Node> {
+        let mut input = graph.normalised(x, self.normalise)?;
+        let mut all = Vec::with_capacity(self.layers.len());
+        for (layer, head) in self.layers.iter().zip(&self.heads) {
+            let sums = layer.graph(input, graph)?;
+            let activity = graph.relu(sums);
+            input = graph.normalised(activity, self.normalise)?;
+            all.push(head.graph(input, graph)?);
+        }
+        Ok(match self.classifiers {
+            Classifiers::Joint => {
+                let sum = all.into_iter().reduce(|sum, votes| graph.add(sum, votes));
+                sum.unwrap_or(input)
+            }
+            Classifiers::Each => graph.beside(&all),
+        })
+    }
 }
 
 /// The logits of the last classifier as a goodness, with a column per class.
@@ -208,6 +227,15 @@ impl GoodnessFn for Logits {
 
     fn classes(&self) -> Option<usize> {
         Some(self.classes)
+    }
+
+    fn graph(&self, activity: Node, graph: &mut Graph) -> Result<Node> {
+        let columns: usize = graph.shape(activity).iter().product();
+        let chosen = |(row, column)| f32::from(row + self.classes == column + columns);
+        let all = (0..columns).flat_map(|row| (0..self.classes).map(move |column| (row, column)));
+        let last = Tensor::from_iter(all.map(chosen), &Device::Cpu)?;
+        let last = graph.constant(&last.reshape((columns, self.classes))?)?;
+        graph.matmul(activity, last)
     }
 
     /// The mean loss of all classifiers.
@@ -292,6 +320,13 @@ impl Architecture for Baseline {
         let block = &self.net.blocks[0];
         let activity = block.forward(&sampler.neutral(batch)?, step)?;
         log_softmax(&block.goodness(&activity.detach())?.contiguous()?)
+    }
+
+    fn graph(&self, views: Inputs, _: &Readout, graph: &mut Graph) -> Result<Node> {
+        let block = &self.net.blocks[0];
+        let activity = block.graph(views.neutral, graph)?;
+        let logits = block.goodness_graph(activity, graph)?;
+        Ok(graph.log_softmax(logits))
     }
 
     fn net(&self) -> &Net {

@@ -2,6 +2,7 @@
 
 use onward_core::candle_core::Tensor;
 use onward_core::contract::head::{self, HeadSpec};
+use onward_core::flow::graph::{Graph, Inputs, Node};
 use onward_core::optim::{OptimiserSpec, Span};
 use onward_core::plugin::preset::Preset;
 use onward_core::settings::{Pick, Settings};
@@ -131,6 +132,10 @@ impl Architecture for Collaborating {
         step: &Step,
     ) -> Result<Tensor> {
         self.stack.scores(batch, sampler, readout, step)
+    }
+
+    fn graph(&self, views: Inputs, readout: &Readout, graph: &mut Graph) -> Result<Node> {
+        self.stack.graph(views, readout, graph)
     }
 
     fn activities(

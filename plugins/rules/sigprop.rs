@@ -4,6 +4,7 @@ use onward_core::candle_core::{Tensor, Var};
 use onward_core::candle_nn::Init;
 use onward_core::contract::head;
 use onward_core::export::Table;
+use onward_core::flow::graph::{Graph, Inputs, Node};
 use onward_core::optim::{OptimiserSpec, Span};
 use onward_core::plugin::preset::Preset;
 use onward_core::settings::{Each, Idle, Pick, Positive, Settings};
@@ -172,15 +173,28 @@ impl Architecture for TwoStreams {
         let activities = self.pass(sampler.neutral(batch)?, step)?;
         let levels = self.net.blocks.iter().zip(&activities);
         let mut levels = levels.skip(self.readout_from);
-        let Some((block, activity)) = levels.next() else {
-            return Err(Error::unfit(
-                "sigprop",
-                "found no layer, expected at least one",
-            ));
-        };
+        let (block, activity) = levels.next().ok_or_else(no_layer)?;
         levels.try_fold(block.goodness(activity)?, |sum, (block, activity)| {
             Ok((sum + block.goodness(activity)?)?)
         })
+    }
+
+    fn graph(&self, views: Inputs, _: &Readout, graph: &mut Graph) -> Result<Node> {
+        let mut input = graph.normalised(views.neutral, self.normalise)?;
+        let mut sum = None;
+        for (index, block) in self.net.blocks.iter().enumerate() {
+            let activity = block.graph(input, graph)?;
+            input = block.pass_on_graph(activity, graph)?;
+            if index < self.readout_from {
+                continue;
+            }
+            let goodness = block.goodness_graph(activity, graph)?;
+            sum = Some(match sum {
+                None => goodness,
+                Some(sum) => graph.add(sum, goodness),
+            });
+        }
+        sum.ok_or_else(no_layer)
     }
 
     fn activities(
@@ -217,6 +231,10 @@ impl Architecture for TwoStreams {
         }
         Ok(())
     }
+}
+
+fn no_layer() -> Error {
+    Error::unfit("sigprop", "found no layer, expected at least one")
 }
 
 const PRESETS: &[Preset] = &[Preset {
@@ -272,6 +290,15 @@ fn directions(activity: &Tensor) -> Result<Tensor> {
 impl GoodnessFn for Similarity {
     fn goodness(&self, activity: &Tensor) -> Result<Tensor> {
         self.of(&directions(activity)?, &directions(&self.signals)?)
+    }
+
+    fn graph(&self, activity: Node, graph: &mut Graph) -> Result<Node> {
+        let rows = graph.flat(activity);
+        let rows = graph.normalised(rows, Normalise::UnitLength)?;
+        let signals = directions(&self.signals)?.t()?.contiguous()?;
+        let signals = graph.constant(&signals)?;
+        let cosines = graph.matmul(rows, signals)?;
+        graph.times(cosines, self.scale)
     }
 
     fn classes(&self) -> Option<usize> {

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::flow::input::{Normalise, SHORTEST};
 
 /// Why a part of a network is not in a graph.
-pub(crate) const NOT_EXPORTED: &str = "it cannot be exported: it has no method `graph`";
+pub(crate) const NOT_EXPORTED: &str = "it cannot be exported: its plugin has no method `graph`";
 
 /// A value of a [`Graph`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

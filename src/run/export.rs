@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::Init;
 
 use super::Run;
-use crate::error::{Error, Result};
+use crate::error::{Error, Located, Result};
 use crate::flow::batch::Batch;
 use crate::flow::graph::{Graph, Inputs, Node};
 use crate::flow::input::Input;
@@ -40,7 +40,8 @@ impl Run {
             neutral,
             hypotheses,
         };
-        self.architecture.graph(inputs, &readout, &mut graph)?;
+        let scores = self.architecture.graph(inputs, &readout, &mut graph);
+        scores.at(|| self.config.architecture.clone())?;
         let graph = graph.pruned();
         self.check_graph(&graph, readout.name)?;
         Ok(graph)

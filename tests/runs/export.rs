@@ -6,11 +6,15 @@ use onward::run::{onnx, Run};
 use onward::{conformance, Result};
 
 fn trained(preset: &str, settings: &str) -> Result<Run> {
+    trained_by("progressive", preset, settings)
+}
+
+fn trained_by(architecture: &str, preset: &str, settings: &str) -> Result<Run> {
     let source = onward::plugin::source::Source {
         origin: "the test".into(),
         table: settings.parse().expect("settings in TOML"),
     };
-    let builder = Run::builder("progressive").preset(preset).source(source);
+    let builder = Run::builder(architecture).preset(preset).source(source);
     let builder = builder.set("epochs", 1).set("batch", 4).set("seed", 3);
     let mut run = builder.data_set(conformance::images()?).build()?;
     run.fit(&mut ())?;
@@ -46,6 +50,45 @@ fn every_readout_of_a_stack_is_a_graph() -> Result<()> {
             assert!(holds("MatMul") || holds("Conv"));
         }
     }
+    Ok(())
+}
+
+#[test]
+fn every_architecture_on_images_is_a_graph_but_the_recurrent_one() -> Result<()> {
+    for (architecture, preset, settings, readouts) in [
+        (
+            "layer_collaboration",
+            "hinton",
+            "hidden = [12, 8]",
+            &["search", "head"][..],
+        ),
+        ("trifecta", "dense", "hidden = [12, 8]", &["search", "head"]),
+        ("sigprop", "dense", "hidden = [12, 8]", &["goodness"]),
+        (
+            "sigprop",
+            "dense",
+            "hidden = [6, 8]\nlayer = \"conv\"\nreadout_from = 2",
+            &["goodness"],
+        ),
+        ("backprop", "adam", "hidden = [12, 8]", &["softmax"]),
+        (
+            "backprop",
+            "deep_supervision",
+            "hidden = [12, 8]",
+            &["softmax"],
+        ),
+    ] {
+        let run = trained_by(architecture, preset, settings)?;
+        for readout in readouts {
+            run.graph(readout)?;
+        }
+    }
+    let run = trained_by("recurrent", "hinton", "hidden = [12, 8]")?;
+    let problem = run.graph("search").unwrap_err().to_string();
+    assert!(
+        problem.contains("recurrent") && problem.contains("cannot be exported"),
+        "{problem}"
+    );
     Ok(())
 }
 
