@@ -406,3 +406,34 @@ fn the_locality_of_each_method_is_measured_once() {
     let page = std::fs::read_to_string(page).unwrap();
     assert!(page.contains("No signal comes back to a block"), "{page}");
 }
+
+/// Counts are the same for all methods, so that a table of them would rank none.
+#[test]
+fn language_models_are_compared_without_their_counts() {
+    let base = tempfile::tempdir().unwrap();
+    let out = base.path().join("out");
+    let methods = ["nlp", "nlp,mixture=true"];
+    let settings = [
+        "--set",
+        "hidden=[10]",
+        "--set",
+        "data.tokenizer=char",
+        "--no-baselines",
+    ];
+    let start = [
+        "compare", methods[0], methods[1], "--data", "fables", "--epochs", "1",
+    ];
+    succeeds(&[&start[..], &settings, &["--out", str(&out)]].concat());
+    let mut mixed = 0;
+    for run in std::fs::read_dir(&out).unwrap() {
+        let read = |name: &str| std::fs::read_to_string(run.as_ref().unwrap().path().join(name));
+        let (Ok(summary), Ok(config)) = (read("summary.json"), read("config.toml")) else {
+            continue;
+        };
+        let summary: Value = serde_json::from_str(&summary).unwrap();
+        let is_mixed = summary["test"]["readouts"].get("mixture").is_some();
+        assert_eq!(is_mixed, config.contains("mixture = true"), "{config}");
+        mixed += usize::from(is_mixed);
+    }
+    assert_eq!(mixed, 1);
+}
