@@ -54,6 +54,12 @@ impl Evaluate {
         }
         let run = self.data_dir.add_to(builder).build()?;
         let readout = run.preferred_readout();
+        if self.data.is_none() && matches!(split, None | Some(Split::Train)) {
+            notify(
+                "note: the network was trained on the training part; only the test part shows \
+                    what it does with new examples",
+            );
+        }
         let (part, evaluation) = match split {
             None => ("all", run.evaluate_all(Some(&readout))?),
             Some(split) if self.layers => {

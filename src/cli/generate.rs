@@ -9,7 +9,7 @@ use serde_json::json;
 use super::flags::{open_to_predict, Device, ReadoutName};
 use super::output::{print, print_json, stream};
 use crate::data::text;
-use crate::error::{notify, printable, Result};
+use crate::error::{notify, printable, Error, Result};
 use crate::run::generate::{Generator, Sampling};
 
 #[derive(Args)]
@@ -27,7 +27,7 @@ pub(super) struct Generate {
     /// File with the beginning of the text, without its last line break; - for stdin.
     #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
     prompt_file: Option<PathBuf>,
-    /// Number of texts, from the seeds N, N + 1, …
+    /// Number of texts; each takes the seed after that of the text before.
     #[arg(
         long,
         value_name = "N",
@@ -79,7 +79,7 @@ pub(super) struct Generate {
     )]
     next: Option<u64>,
     /// Print the next tokens as JSON.
-    #[arg(long, requires = "next")]
+    #[arg(long)]
     json: bool,
     /// Seed of the sampling.
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -100,6 +100,10 @@ impl Generate {
             seed: self.seed,
         };
         sampling.check()?;
+        if self.json && self.next.is_none() {
+            let problem = "is for the next tokens; add --next N, or leave it out for a text";
+            return Err(Error::usage("--json", problem));
+        }
         let run = open_to_predict(&self.run, &self.device)?;
         let has_probabilities = |name: &String| {
             run.readout(name)

@@ -25,8 +25,11 @@ impl List {
         let wanted = self.kind.as_deref().map(|kind| kind.trim_end_matches('s'));
         let is_wanted = |kind: &&str| wanted.is_none_or(|w| w == kind.trim_end_matches('s'));
         let kinds: Vec<&str> = KINDS.iter().copied().filter(is_wanted).collect();
-        if wanted == Some("preset") && !self.json {
-            return presets();
+        if wanted == Some("preset") {
+            return match self.json {
+                true => presets_as_json(),
+                false => presets(),
+            };
         }
         if kinds.is_empty() {
             let setting = settings_named(self.kind.as_deref().unwrap_or_default())?;
@@ -61,6 +64,31 @@ impl List {
         }
         print(&text)
     }
+}
+
+/// The presets of each plugin that has any, by kind.
+fn presets_as_json() -> Result<()> {
+    let mut listed = serde_json::Map::new();
+    for kind in KINDS {
+        let mut of_kind = serde_json::Map::new();
+        for info in registry::infos(kind)? {
+            let presets = info.presets().into_iter().map(|preset| {
+                json!({
+                    "name": preset.name,
+                    "about": preset.about,
+                    "settings": preset.settings,
+                })
+            });
+            let presets: Vec<_> = presets.collect();
+            if !presets.is_empty() {
+                of_kind.insert(info.name.into(), presets.into());
+            }
+        }
+        if !of_kind.is_empty() {
+            listed.insert((*kind).into(), of_kind.into());
+        }
+    }
+    print_json(&listed)
 }
 
 /// Every preset, after the plugin that has it.

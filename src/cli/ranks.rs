@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::stop::Stop;
-use super::subject::flag;
+use super::subject::{flag, refuse_twice};
 use crate::comm::{channels, Comm, Team};
 use crate::error::{Error, Result};
 use crate::run::ranks::{self, Divisible};
@@ -61,6 +61,11 @@ pub(super) struct Ranks {
 }
 
 impl Ranks {
+    /// Refuses replicas that `--set` gives too.
+    pub fn refuse_twice(&self, set: &[String]) -> Result<()> {
+        refuse_twice(&[("replicas", &self.replicas)], set)
+    }
+
     /// Builds the run that `build` makes on every rank, and trains it: `lead` on rank
     /// 0, the others beside it until they have trained as long.
     pub fn train(

@@ -154,8 +154,8 @@ impl Row {
             .is_none_or(|of| data.unwrap_or_default() == of);
         if !is_of_data || of.is_some_and(|of| !of.is_of(&wanted)) {
             let problem = format!(
-                "is of other settings than those of config.toml; finish the run with: onward \
-                 resume {}",
+                "is of other settings than those of config.toml; put those back, or finish the \
+                 run: onward resume {}",
                 shell_word(&run.display().to_string())
             );
             return Err(Error::run(path, problem));

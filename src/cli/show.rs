@@ -22,19 +22,23 @@ impl Show {
     pub(super) fn run(self) -> Result<()> {
         let mut text = String::new();
         let mut known: Vec<String> = Vec::new();
+        // A preset as `architecture:preset`, a setting as in `--set layer.dropout=0.1`.
+        let (owner, of_owner) = self.name.split_once(':').unwrap_or(("", &self.name));
+        let key = self.name.rsplit('.').next().unwrap_or(&self.name);
         for kind in KINDS {
             for info in registry::infos(kind)? {
                 if info.name == self.name {
                     text += &plugin(kind, info);
                 }
                 let presets = info.presets().into_iter();
-                for found in presets.filter(|preset| preset.name == self.name) {
+                let presets = presets.filter(|_| owner.is_empty() || owner == info.name);
+                for found in presets.filter(|preset| preset.name == of_owner) {
                     text += &format!("of {kind} {}:{}\n", info.name, preset(found));
                 }
                 known.push(info.name.into());
             }
         }
-        text += &settings_named(&self.name)?;
+        text += &settings_named(key)?;
         text += &choices_named(&self.name)?;
         if let Some(meaning) = glossary::meaning(&self.name) {
             text += &format!("{}\n{}", self.name, wrap(meaning, "  "));

@@ -1,13 +1,15 @@
 //! What is trained, compared or examined: an architecture, its data and its settings.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde_json::Value as Json;
 
 use super::flags::{DataDir, Device};
-use crate::error::{Error, Result};
+use crate::error::{notify, printable, Error, Result};
 use crate::plugin::source::Source;
-use crate::run::{Run, RunBuilder};
+use crate::run::folder::SUMMARY;
+use crate::run::{summary, Run, RunBuilder};
 
 #[derive(Args)]
 pub(super) struct Subject {
@@ -48,6 +50,7 @@ impl Subject {
         }
         if let Some(file) = &self.config {
             builder = builder.source(Source::file(file)?);
+            warn_of_changes(file);
         }
         for (key, value) in [
             ("data", &self.data),
@@ -58,7 +61,14 @@ impl Subject {
                 builder = builder.source(flag(key, value)?);
             }
         }
-        self.check_twice()?;
+        refuse_twice(
+            &[
+                ("data", &self.data),
+                ("epochs", &self.epochs),
+                ("seed", &self.seed),
+            ],
+            &self.set,
+        )?;
         // Plugins first, then their settings, regardless of the given order.
         let is_nested = |assignment: &&String| {
             let key = assignment.split('=').next().unwrap_or_default();
@@ -72,28 +82,42 @@ impl Subject {
     }
 }
 
-impl Subject {
-    /// Refuses a setting that is given by its flag and by `--set`: one of them would be
-    /// ignored.
-    fn check_twice(&self) -> Result<()> {
-        let flags = [
-            ("data", &self.data),
-            ("epochs", &self.epochs),
-            ("seed", &self.seed),
-        ];
-        for (key, value) in flags {
-            let is_it = |assignment: &&String| {
-                let given = assignment.split('=').next().unwrap_or_default();
-                given.trim() == key
-            };
-            let Some(value) = value else { continue };
-            if let Some(assignment) = self.set.iter().find(is_it) {
-                let origin = format!("--{key} {value} and --set {assignment}");
-                return Err(Error::setting(key, value, origin, "only one of the two"));
-            }
-        }
-        Ok(())
+/// Warns where the settings of a run are not those that it had from its beginning.
+fn warn_of_changes(file: &Path) {
+    let summary = file.parent().map(|run| run.join(SUMMARY));
+    let summary = summary.and_then(|path| summary::read(&path).ok());
+    let changes = summary
+        .as_ref()
+        .and_then(|summary| summary["changes"].as_array());
+    let changes: Vec<&str> = changes
+        .into_iter()
+        .flatten()
+        .filter_map(Json::as_str)
+        .collect();
+    if !changes.is_empty() {
+        notify(format_args!(
+            "warning: {} has the last settings of a run that were changed on the way ({}); it does \
+             not repeat that run",
+            printable(&file.display().to_string()),
+            printable(&changes.join("; "))
+        ));
     }
+}
+
+/// Refuses a setting that is given by its flag and by `--set`: one of them would be ignored.
+pub(super) fn refuse_twice(flags: &[(&str, &Option<String>)], set: &[String]) -> Result<()> {
+    for (key, value) in flags {
+        let is_it = |assignment: &&String| {
+            let given = assignment.split('=').next().unwrap_or_default();
+            given.trim() == *key
+        };
+        let Some(value) = value else { continue };
+        if let Some(assignment) = set.iter().find(is_it) {
+            let origin = format!("--{key} {value} and --set {assignment}");
+            return Err(Error::setting(*key, value, origin, "only one of the two"));
+        }
+    }
+    Ok(())
 }
 
 /// The setting of a dedicated flag, such as `--seed`.

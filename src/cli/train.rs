@@ -15,7 +15,7 @@ use super::ranks::{self, Ranks};
 #[cfg(feature = "tui")]
 use super::screen::Screen;
 use super::stop::Stop;
-use super::subject::{flag, Subject};
+use super::subject::{flag, refuse_twice, Subject};
 use crate::comm::Team;
 use crate::data::{Content, Split};
 use crate::error::{notify, printable, Error, Result};
@@ -63,7 +63,7 @@ pub(super) struct Train {
     log: Vec<String>,
     /// Print the settings in force, the variables, and estimates of memory and time;
     /// write nothing.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "json")]
     dry_run: bool,
     #[command(flatten)]
     ranks: Ranks,
@@ -75,6 +75,9 @@ impl Train {
     pub(super) fn run(self) -> Result<()> {
         let stop = Stop::on_signals();
         self.report.check()?;
+        let logs = (!self.log.is_empty()).then(|| self.log.join(","));
+        refuse_twice(&[("log", &logs)], &self.subject.set)?;
+        self.ranks.refuse_twice(&self.subject.set)?;
         let mut builder = self.subject.builder()?.stop_when(stop.flag());
         if self.certify {
             builder = builder.certified();
@@ -155,6 +158,9 @@ impl Resume {
     pub(super) fn run(self) -> Result<()> {
         let stop = Stop::on_signals();
         self.report.check()?;
+        let flags = [("epochs", &self.epochs), ("data", &self.data)];
+        refuse_twice(&flags, &self.set)?;
+        self.ranks.refuse_twice(&self.set)?;
         let builder = Run::open(&self.run)?.device(&self.device.device);
         let mut builder = self.data_dir.add_to(builder).stop_when(stop.flag());
         if let Some(epochs) = &self.epochs {

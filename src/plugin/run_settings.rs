@@ -101,9 +101,9 @@ crate::settings! {
         /// What is written beside `metrics.jsonl`: `csv` for `metrics.csv`, `tensorboard`
         /// for TensorBoard's event files.
         log: Vec<Log> = Vec::new();
-        /// The parts of about one size into which every batch is divided among ranks, which average their
-        /// gradients; 1: every batch is learned from as a whole. More than one needs ranks:
-        /// the guide `machines`.
+        /// The parts of about one size into which every batch is divided among ranks, which
+        /// average their gradients; 1: every batch is learned from as a whole. `onward train`
+        /// and `mpirun` start the ranks for more than one: the guide `machines`.
         replicas: usize = 1, in 1..=1024;
         /// The element type of all numbers.
         precision: Precision = Precision::F32;

@@ -193,7 +193,7 @@ impl Folder {
             }
             Err(TryLockError::WouldBlock) => Err(Error::run(
                 path,
-                "another process is writing to this run; wait for it, or stop it",
+                "another process is writing there; wait for it, or stop it",
             )),
             Err(TryLockError::Error(error)) => Err(Error::file("lock", &file)(error)),
         }

@@ -8,6 +8,7 @@ use crate::data::{at_home, DataSet};
 use crate::error::{Error, Result};
 use crate::plugin::config::Config;
 use crate::plugin::registry;
+use crate::run::folder::CONFIG;
 use crate::settings::{Pick, PluginKind};
 
 /// A configuration with whole paths, as a run has it.
@@ -55,7 +56,8 @@ pub(super) fn check_data(folder: &Path, config: &Config) -> Result<()> {
     };
     let name = &data.name;
     let problem = format!(
-        "its data, {path}, are not there; name the place where they are now: --data {name}:PATH"
+        "its data, {path}, are not there; put them back, or write the place where they are now \
+         into {CONFIG}; `resume` and `evaluate` also take --data {name}:PATH"
     );
     Err(Error::run(folder, problem))
 }

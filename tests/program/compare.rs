@@ -1,4 +1,4 @@
-//! `onward compare` and `onward sweep`: many runs, one table.
+//! `onward compare`: many runs, one table.
 
 use std::path::Path;
 
@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use crate::*;
 
-fn compare<'a>(out: &'a Path, methods: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
+/// The arguments of a small comparison.
+pub fn compare<'a>(out: &'a Path, methods: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
     let small = [
         "--data",
         "digits",
@@ -156,7 +157,6 @@ fn a_run_that_was_interrupted_goes_on_and_one_that_fails_is_a_row() {
     );
     let message = fails(1, &other);
     assert!(message.contains("other settings"), "{message}");
-    assert!(message.contains("no method has a result"), "{message}");
     // The settings of a method win over those of all.
     let lr = ["--no-baselines", "--set", "lr=0.5"];
     let own = base.path().join("own");
@@ -169,7 +169,7 @@ fn a_run_that_was_interrupted_goes_on_and_one_that_fails_is_a_row() {
         assert!(message.contains("own flag"), "{message}");
     }
 
-    // Other settings in the same folder are refused as a row; wrong names before any training.
+    // Other settings in the same folder and wrong names are refused before any training.
     let changed = compare(
         &out,
         &["progressive"],
@@ -183,106 +183,6 @@ fn a_run_that_was_interrupted_goes_on_and_one_that_fails_is_a_row() {
     assert!(message.contains("KEY=VALUE"), "{message}");
     let message = fails(2, &compare(&out, &["progressive"], &["--seeds", "3..1"]));
     assert!(message.contains("1..3"), "{message}");
-}
-
-#[test]
-fn a_sweep_chooses_by_validation_and_shows_one_test_result() {
-    let base = tempfile::tempdir().unwrap();
-    let out = base.path().join("out");
-    let grid = ["--grid", "lr=0.001,0.05", "--grid", "hidden=[10],[20]"];
-    let common = compare(&out, &[], &["--seeds", "1..2"]);
-    let arguments = [&["sweep", "progressive"], &common[1..], &grid].concat();
-    let output = onward(&arguments);
-    let (printed, said) = (text(&output.stdout), text(&output.stderr));
-    assert!(output.status.success(), "{said}");
-    assert!(!said.contains("test"), "{said}");
-    let json = std::fs::read_to_string(out.join("sweep.json")).unwrap();
-    let rows: Value = serde_json::from_str(&json).unwrap();
-    let rows = rows.as_array().unwrap();
-    let methods: Vec<&str> = rows
-        .iter()
-        .map(|row| row["method"].as_str().unwrap())
-        .collect();
-    assert_eq!(methods.len(), 4);
-    let mean = |row: &Value, part: &str| row[part]["mean"].as_f64();
-    let validation: Vec<f64> = rows
-        .iter()
-        .map(|row| mean(row, "validation").unwrap())
-        .collect();
-    assert!(validation.is_sorted(), "{validation:?}");
-    let judged: Vec<bool> = rows.iter().map(|row| mean(row, "test").is_some()).collect();
-    assert_eq!(judged, [true, false, false, false]);
-    assert!(
-        printed.contains(&format!("best on digits by validation: {}", methods[0])),
-        "{printed}"
-    );
-
-    let random = [
-        "--random",
-        "3",
-        "--range",
-        "lr=0.001..0.1",
-        "--range",
-        "batch=50..60",
-    ];
-    let other = base.path().join("other");
-    let common = compare(&other, &[], &random);
-    let arguments = [&["sweep", "progressive"], &common[1..]].concat();
-    let printed = succeeds(&arguments);
-    assert_eq!(printed.matches("progressive,lr=0.").count(), 4, "{printed}");
-    assert_eq!(succeeds(&arguments), printed);
-    let message = fails(2, &[&["sweep", "progressive"], &common[1..11]].concat());
-    assert!(message.contains("--grid"), "{message}");
-}
-
-#[test]
-fn halving_gives_up_the_worse_half_and_decides_the_same_again() {
-    let base = tempfile::tempdir().unwrap();
-    let out = base.path().join("out");
-    let grid = ["--grid", "lr=0.00001,0.05,0.00002,0.04", "--halving", "2"];
-    let mut common = compare(&out, &[], &["--jobs", "2"]);
-    let epochs = common.iter().position(|word| *word == "--epochs").unwrap();
-    common[epochs + 1] = "4";
-    let arguments = [&["sweep", "progressive"], &common[1..], &grid].concat();
-    let first = succeeds(&arguments);
-    let json = std::fs::read_to_string(out.join("sweep.json")).unwrap();
-    let rows: Value = serde_json::from_str(&json).unwrap();
-    let of = |key: &str| -> Vec<u64> {
-        rows.as_array()
-            .unwrap()
-            .iter()
-            .map(|row| row[key].as_u64().unwrap())
-            .collect()
-    };
-    assert_eq!(of("epochs"), [4, 2, 1, 1], "{first}");
-    let whole: Vec<bool> = rows
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|row| !row["test"].is_null())
-        .collect();
-    assert_eq!(whole, [true, false, false, false]);
-    assert_eq!(succeeds(&arguments), first);
-    let other = base.path().join("other");
-    let common = compare(&other, &[], &["--set", "validate=false"]);
-    let arguments = [&["sweep", "progressive"], &common[1..], &grid].concat();
-    let message = fails(2, &arguments);
-    assert!(message.contains("needs a validation part"), "{message}");
-
-    // The best one is the run that was never stopped.
-    let best = first
-        .lines()
-        .find_map(|line| line.strip_prefix("best on digits by validation: "));
-    let rate = best.unwrap().split_once(',').unwrap().1;
-    let alone = base.path().join("alone");
-    let small = compare(&alone, &["progressive"], &["--set", rate, "--quiet"]);
-    let mut train: Vec<&str> = [&["train"], &small[1..]].concat();
-    let epochs = train.iter().position(|word| *word == "--epochs").unwrap();
-    train[epochs + 1] = "4";
-    succeeds(&train);
-    let model = |folder: &Path| std::fs::read(folder.join("model.safetensors")).unwrap();
-    let name = format!("progressivex{rate}-digits-1");
-    assert!(model(&alone) == model(&out.join(name)));
 }
 
 #[test]
@@ -436,4 +336,25 @@ fn language_models_are_compared_without_their_counts() {
         mixed += usize::from(is_mixed);
     }
     assert_eq!(mixed, 1);
+}
+
+#[test]
+fn a_table_is_not_replaced_by_runs_of_other_settings() {
+    let base = tempfile::tempdir().unwrap();
+    let out = base.path().join("out");
+    let alone = ["--no-baselines"];
+    succeeds(&compare(&out, &["progressive"], &alone));
+    let table = || std::fs::read_to_string(out.join("compare.md")).unwrap();
+    let before = table();
+    let other = ["--no-baselines", "--set", "lr=0.5"];
+    let message = fails(1, &compare(&out, &["progressive"], &other));
+    assert!(message.contains("is a run of other settings"), "{message}");
+    assert_eq!(table(), before);
+    // Another method makes another table, and says so.
+    let another = onward(&compare(&out, &["progressive,lr=0.5"], &alone));
+    let said = text(&another.stderr);
+    assert!(
+        another.status.success() && said.contains("leaves out progressive,"),
+        "{said}"
+    );
 }

@@ -21,6 +21,7 @@ mod ranks;
 mod results;
 mod settings;
 mod shim;
+mod sweep;
 mod text;
 
 pub(crate) fn onward(arguments: &[&str]) -> Output {

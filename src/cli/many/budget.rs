@@ -27,6 +27,11 @@ pub(super) struct Budget {
 const MOST: f64 = 1e6;
 
 impl Budget {
+    /// Whether the number of epochs is known before anything is trained.
+    pub fn is_known(&self) -> bool {
+        self.minutes.is_none() && self.multiply_adds.is_none()
+    }
+
     /// The run with the number of epochs that the budget allows.
     ///
     /// # Errors

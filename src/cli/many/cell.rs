@@ -39,7 +39,7 @@ pub(super) struct Cell {
 pub(super) const THREADS: &str = "--threads";
 
 /// What is in the folder of a run.
-enum Found {
+pub(super) enum Found {
     Nothing,
     Unfinished,
     Finished,
@@ -177,7 +177,7 @@ impl Cell {
     }
 
     /// What is in the folder; an error if it is a run of other settings.
-    fn found(&self) -> Result<Found> {
+    pub fn found(&self) -> Result<Found> {
         let config = self.folder.join(CONFIG);
         if !config.is_file() {
             return Ok(Found::Nothing);

@@ -109,18 +109,24 @@ impl Entry {
         // Also of a run that has gone on since, so that a sweep that is continued decides
         // as it did before.
         let found = metrics::last_validation(&cell.folder, epochs.into());
+        let wanted = cell.config().ok().and_then(|config| config.run.readout);
+        let is_wanted = |name: &&String| wanted.as_ref().is_none_or(|wanted| wanted == *name);
         let best = found.as_ref().and_then(|evaluation| {
             let readouts = evaluation["result"]["readouts"].as_object()?;
-            let measures = readouts
-                .iter()
-                .map(|(name, score)| (name, Measure::of(score)));
+            let measures = readouts.iter().filter(|(name, _)| is_wanted(name));
+            let measures = measures.map(|(name, score)| (name, Measure::of(score)));
             measures.min_by(|a, b| a.1.value.total_cmp(&b.1.value))
         });
         let Some((readout, measure)) = best else {
-            let problem = "nothing was evaluated on the validation part; train longer, with a \
-                           smaller `evaluate_every`, or without --halving";
-            let problem = Error::run(&cell.folder, format!("after epoch {epochs} {problem}"));
-            return Self::of(cell, Some(problem));
+            let what = wanted.map_or("nothing was".into(), |name| {
+                format!("the readout `{name}` was not")
+            });
+            let problem = format!(
+                "after epoch {epochs} {what} evaluated on the validation part; train longer, \
+                 with a smaller `evaluate_every` (`evaluate_all_every` for the search), or without \
+                 --halving"
+            );
+            return Self::of(cell, Some(Error::run(&cell.folder, problem)));
         };
         let mut row = Row::named(&cell.folder, Path::new(""));
         (row.data, row.seed) = (cell.data.clone(), Some(cell.seed.into()));

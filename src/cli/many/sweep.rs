@@ -128,8 +128,15 @@ const MOST: usize = 10_000;
 
 impl Sweep {
     pub(in crate::cli) fn run(self) -> Result<()> {
+        self.refuse_twice()?;
         let methods = self.methods()?;
         let cells = self.many.cells(&methods, &self.out)?;
+        if let Some(first) = cells.first() {
+            if !first.config()?.run.validate {
+                let problem = "needs a validation part to choose by, found `validate = false`";
+                return Err(Error::usage("sweep", problem));
+            }
+        }
         let entries = self.train(&cells, methods.len())?;
         let best = best(&entries);
         let entries = table::judged(entries, &best);
@@ -146,7 +153,34 @@ impl Sweep {
         }
         let written = self.out.join("sweep.md");
         let written = printable(&written.display().to_string());
-        print(&format!("{text}written: {written}\n"))
+        print(&format!("{text}written: {written}\n"))?;
+        match entries.iter().all(Entry::has_failed) {
+            true => Err(Error::run(&self.out, "no combination has a result")),
+            false => Ok(()),
+        }
+    }
+
+    /// Refuses a setting that is varied twice, or that has a fixed value too.
+    fn refuse_twice(&self) -> Result<()> {
+        let mut varied: Vec<&str> = Vec::new();
+        let grids = self.grid.iter().map(|grid| &grid.key);
+        for key in grids.chain(self.range.iter().map(|range| &range.key)) {
+            let key = key.trim();
+            let given = self.many.set.iter();
+            let mut given = given.map(|setting| setting.split('=').next().unwrap_or_default());
+            let problem = match varied.contains(&key) {
+                true => "is varied twice; give all its values at once, as in lr=0.01,0.03",
+                false if given.any(|given| given.trim() == key) => {
+                    "is varied, and has a value by --set; leave out one of them"
+                }
+                false => {
+                    varied.push(key);
+                    continue;
+                }
+            };
+            return Err(Error::usage(printable(key), problem));
+        }
+        Ok(())
     }
 
     /// Trains all combinations; with halving the best ones for more epochs than the others.
@@ -169,10 +203,6 @@ impl Sweep {
             )
         };
         if let (Some(factor), Some(first)) = (self.halving, cells.first()) {
-            if !first.config()?.run.validate {
-                let problem = "needs a validation part to choose by, found `validate = false`";
-                return Err(Error::usage("--halving", problem));
-            }
             let epochs = first.epochs()?;
             let mut many = count * self.many.data.len();
             for stage in halving::stages(epochs, count, factor) {

@@ -9,12 +9,14 @@ use super::entry::Entry;
 use super::Many;
 use crate::cli::stop::Stop;
 use crate::error::{notify, printable, Error, Result};
-use crate::run::folder::is_run;
+use crate::run::folder::{is_run, Folder};
 
 /// Trains the runs of one table.
 pub(super) struct Workers<'a> {
     many: &'a Many,
     out: &'a Path,
+    /// Another command at this folder would replace the tables of this one.
+    _lock: Folder,
     stop: Stop,
     /// One run at a time measures what an epoch costs.
     measuring: Mutex<()>,
@@ -43,12 +45,17 @@ impl<'a> Workers<'a> {
         stop.training_begins();
         for cell in cells {
             cell.check()?;
+            // Before the tables that are there are replaced.
+            if many.budget.is_known() {
+                cell.found()?;
+            }
         }
         let made = std::fs::create_dir_all(out);
         made.map_err(Error::file("create", out))?;
         Ok(Self {
             many,
             out,
+            _lock: Folder::lock(out)?,
             stop,
             measuring: Mutex::default(),
         })

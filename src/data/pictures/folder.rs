@@ -292,7 +292,8 @@ impl Reader<'_> {
                 faults.len()
             );
             if self.broken == Broken::Refuse {
-                let cure = "repair them, or leave them out with --set data.broken=skip";
+                let cure = "repair or remove them; a new training leaves them out with --set \
+                            data.broken=skip";
                 return Err(Error::data(dir, format!("{problem}; {cure}")));
             }
             notify(format_args!(
