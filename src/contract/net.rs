@@ -115,21 +115,18 @@ impl Net {
         Readout::named(name, &self.readouts)
     }
 
-    /// Tells every block and head that learned in an epoch that the epoch has ended.
+    /// Tells every block and head that learned in an epoch that it has ended with this
+    /// step.
     ///
     /// # Errors
     /// Errors of a block or head.
     pub fn epoch_ended(&mut self, step: &Step) -> Result<()> {
-        let learning = self
-            .blocks
-            .iter_mut()
-            .filter(|block| block.is_learning(step));
-        for block in learning {
+        let blocks = self.blocks.iter_mut();
+        for block in blocks.filter(|block| block.span().meets_epoch_of(step)) {
             block.epoch_ended(step)?;
         }
         let heads = self.heads.iter_mut();
-        let learning = heads.filter(|head| head.is_learning(step));
-        for head in learning {
+        for head in heads.filter(|head| head.optimiser().span().meets_epoch_of(step)) {
             head.epoch_ended()?;
         }
         Ok(())

@@ -82,6 +82,19 @@ impl Span {
         }
     }
 
+    /// Whether a step of the epoch that ends with this step is within the span.
+    pub fn meets_epoch_of(&self, last: &Step) -> bool {
+        match self {
+            Self::Epochs(epochs) => epochs.contains(&last.epoch),
+            Self::Steps(steps) => {
+                // All epochs have as many steps.
+                let in_epoch = (last.index + 1) / (last.epoch as u64 + 1);
+                let first = last.index + 1 - in_epoch.max(1);
+                !self.is_empty() && steps.start <= last.index && first < steps.end
+            }
+        }
+    }
+
     /// The epoch in which the span begins.
     pub fn first_epoch(&self, steps_per_epoch: usize) -> usize {
         match self {
@@ -197,6 +210,20 @@ mod tests {
             (steps.progress(&at(0, 130)), steps.last_epoch(100)),
             ((30, 150), 3)
         );
+
+        // Epochs of 60 steps: the first ends before the span, which ends within the fifth.
+        let met = [0, 1, 3, 4, 5].map(|epoch| {
+            let last = at(epoch, 60 * (epoch as u64 + 1) - 1);
+            (epochs.meets_epoch_of(&last), steps.meets_epoch_of(&last))
+        });
+        let expected = [
+            (false, false),
+            (false, true),
+            (true, true),
+            (true, true),
+            (false, false),
+        ];
+        assert_eq!(met, expected);
 
         let first = [&epochs, &steps].map(|span| span.first_epoch(40));
         assert_eq!(first, [2, 2]);

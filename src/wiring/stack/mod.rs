@@ -197,7 +197,17 @@ impl Stack {
         plan: impl Into<HeadPlan>,
         probe_epochs: usize,
     ) -> Result<Self> {
-        let epochs = self.net.epochs(1);
+        let in_steps = |block: &Block| matches!(block.span(), Span::Steps(_));
+        if probe_epochs > 0 && self.net.blocks.iter().any(in_steps) {
+            let problem = "a probe begins after the last epoch of the levels; give their spans \
+                           in epochs";
+            return Err(Error::unfit("probe_epochs", problem));
+        }
+        let last = |block: &Block| match block.span() {
+            Span::Epochs(epochs) => epochs.end,
+            Span::Steps(_) => context.epochs,
+        };
+        let epochs = self.net.blocks.iter().map(last).max().unwrap_or(0);
         let span = match probe_epochs {
             0 => Span::Epochs(0..epochs.max(context.epochs)),
             more => Span::Epochs(epochs..epochs + more),
