@@ -26,9 +26,10 @@ use crate::plugin::config::Config;
 use crate::plugin::registry;
 use crate::plugin::run_settings::{Precision, RunSettings};
 use crate::plugin::{build, build_complete};
+use crate::settings::Pick;
 
 /// The data of the first of several runs of one configuration, for the others.
-pub(super) type Shared = Arc<Mutex<Option<DataSet>>>;
+pub(super) type Shared = Arc<Mutex<Option<(Pick<DataSet>, DataSet)>>>;
 
 /// The source of a run's data.
 pub(super) enum Source {
@@ -121,6 +122,7 @@ pub(super) fn assemble(config: Config, source: Source, around: Surroundings) -> 
         mixed: None,
         has_own_data: true,
         counted: OnceLock::new(),
+        widest: OnceLock::new(),
         fingerprints: OnceLock::new(),
         previous: None,
         changes: Vec::new(),
@@ -149,8 +151,15 @@ fn open_data(source: Source, config: &Config, context: &BuildContext) -> Result<
         (Source::Named(Some(shared)), Some(data)) => {
             let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
             match &*shared {
-                Some(data) => Box::new(data.clone()),
-                None => Box::new(shared.insert(*build(data, context)?).clone()),
+                Some((of, _)) if of != data => {
+                    let problem = "the builders that share data differ in `data`";
+                    return Err(Error::usage("data", problem));
+                }
+                Some((_, found)) => Box::new(found.clone()),
+                None => {
+                    let read = *build(data, context)?;
+                    Box::new(shared.insert((data.clone(), read)).1.clone())
+                }
             }
         }
         (Source::Named(_), None) => return Err(missing(config, "data")),

@@ -12,6 +12,7 @@ use crate::data::score::Counts;
 use crate::data::text::ngram::{Baselines, PassageReader};
 use crate::data::Content;
 use crate::error::{Error, Result};
+use crate::flow::batch::Batch;
 use crate::flow::examples::{Examples, Split};
 use crate::flow::step::Step;
 use crate::kernels::{self, entries};
@@ -38,12 +39,14 @@ const NOTHING: &str = "is empty; there is nothing to evaluate";
 
 impl Run {
     /// Evaluates every readout on a part of the data. The result is reported for the
-    /// readout `preferred`, by default the first one.
+    /// readout `preferred`, by default for [`Run::preferred_readout`].
     ///
     /// # Errors
-    /// [`Error::Usage`] if the part is empty; errors of the plugins.
+    /// [`Error::Usage`] if the part is empty, or for an unknown readout; errors of the
+    /// plugins.
     pub fn evaluate(&self, split: Split, preferred: Option<&str>) -> Result<Evaluation> {
-        let mut evaluation = self.evaluate_by(&self.readouts(), split, preferred)?;
+        let preferred = self.reported(preferred)?;
+        let mut evaluation = self.evaluate_by(&self.readouts(), split, Some(&preferred))?;
         evaluation.baselines = self.baselines(split);
         Ok(evaluation)
     }
@@ -66,7 +69,15 @@ impl Run {
         if count == 0 {
             return Err(Error::usage("the data", NOTHING));
         }
-        evaluation(&total, count, preferred)
+        evaluation(&total, count, Some(&self.reported(preferred)?))
+    }
+
+    /// The name of the readout for which a result is reported.
+    fn reported(&self, preferred: Option<&str>) -> Result<String> {
+        match preferred {
+            Some(name) => Ok(self.readout(name)?.name.into()),
+            None => Ok(self.preferred_readout()),
+        }
     }
 
     /// As [`Run::evaluate`], with these readouts only.
@@ -151,11 +162,31 @@ impl Run {
         }
     }
 
-    /// The number of units of the widest layer.
+    /// The most numbers that a layer has for an example.
     fn widest(&self) -> usize {
-        let learned = self.vars.learned();
-        let widths = learned.iter().filter_map(|(_, var)| var.dims().last());
-        widths.copied().max().unwrap_or(1)
+        *self.widest.get_or_init(|| {
+            let learned = self.vars.learned();
+            let widths = learned.iter().filter_map(|(_, var)| var.dims().last());
+            // The maps of a convolution are larger than any of its variables.
+            let shown = self.shown().unwrap_or_default();
+            let shown = shown.iter().map(Tensor::elem_count);
+            widths.copied().chain(shown).max().unwrap_or(1)
+        })
+    }
+
+    /// The activities that the network shows of one empty example.
+    fn shown(&self) -> Result<Vec<Tensor>> {
+        let spec = &self.data.spec;
+        let dtype = match spec.content {
+            Content::Text => DType::U32,
+            _ => DType::F32,
+        };
+        let shape = [&[1], &spec.shape[..]].concat();
+        let example = Batch::unlabelled(Tensor::zeros(shape, dtype, &Device::Cpu)?)?;
+        let step = Step::evaluation(self.config.run.seed);
+        let example = self.prepare(&example)?;
+        self.architecture
+            .activities(&example, &*self.sampler, &step)
     }
 
     /// Refuses a training that does not fit into memory: the system would kill the

@@ -88,6 +88,8 @@ pub struct Run {
     has_own_data: bool,
     /// The models of counts that a network for text is compared with.
     counted: OnceLock<Option<Arc<Baselines>>>,
+    /// The most numbers that a layer has for an example.
+    widest: OnceLock<usize>,
     /// The fingerprints of the parts of the data.
     fingerprints: OnceLock<[u32; 3]>,
     /// The settings before they were changed on purpose, when the run was opened.

@@ -54,6 +54,8 @@ fn a_small_network_learns_digits_and_loads_from_its_folder() -> Result<()> {
         loaded.evaluate(Split::Test, Some(&summary.test.readout))?,
         summary.test
     );
+    let unknown = loaded.evaluate(Split::Test, Some("serch")).unwrap_err();
+    assert!(unknown.to_string().contains("serch"), "{unknown}");
     for file in [
         "config.toml",
         "metrics.jsonl",
