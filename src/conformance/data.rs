@@ -57,7 +57,8 @@ fn seed(name: &str) -> Checked {
         flip: true,
         step: &step,
     };
-    let augment = data.text.is_none().then_some(augment);
+    let is_picture = data.text.is_none() && data.spec.shape.len() == 3;
+    let augment = is_picture.then_some(augment);
     let indices: Vec<usize> = (0..data.train.len().min(20)).rev().collect();
     for augment in [None, augment.as_ref()] {
         let first = data.train.batch(&indices, augment)?;

@@ -69,7 +69,7 @@ impl Polarity {
 /// let activity = Tensor::new(&[[1f32, 2.], [0., 1.]], &Device::Cpu)?;
 /// assert_eq!(Total.goodness(&activity)?.to_vec1::<f32>()?, [3., 1.]);
 ///
-/// // The loss ½·[−(g⁺ − θ) + (g⁻ − θ)]: its gradient lowers the positive view's activity by ½, and so on.
+/// // The loss ½·[−(g⁺ − θ) + (g⁻ − θ)] falls where the positive view's activity grows.
 /// let objective = Objective { loss: Loss::Unbounded, ..Objective::default() };
 /// let targets = Targets::new(vec![Role::Positive, Role::Negative])?;
 /// let grade = Total.grade(&activity, &targets, &objective)?;

@@ -102,6 +102,13 @@ impl Objective {
     ) -> Result<(Reading, Tensor)> {
         self.check(goodness)?;
         self.check_roles(targets.roles())?;
+        if let Some(offset) = targets.offset() {
+            // The kernels of a GPU read as many numbers as the goodness has.
+            if offset.dims() != goodness.dims() || offset.dtype() != goodness.dtype() {
+                let expected = format!("{:?} of {:?}", goodness.dims(), goodness.dtype());
+                return Err(Error::shape("offset", offset.dims(), expected));
+            }
+        }
         #[cfg(feature = "cuda")]
         if let Some(graded) = self.grade_on_gpu(goodness, theta, targets)? {
             return Ok(graded);

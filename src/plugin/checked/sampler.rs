@@ -10,7 +10,7 @@ use crate::contract::prediction::Prediction;
 use crate::contract::sampler::NegativeSampler;
 use crate::error::{Error, Result};
 use crate::flow::batch::Batch;
-use crate::flow::examples::Examples;
+use crate::flow::examples::{Augment, Examples, Passages};
 use crate::flow::input::Input;
 use crate::flow::step::Step;
 use crate::flow::views::Views;
@@ -124,6 +124,28 @@ impl NegativeSampler for Checked<dyn NegativeSampler, Facts> {
         predict: &dyn Fn(&Batch) -> Result<Tensor>,
         step: &Step,
     ) -> Result<()> {
+        let hidden = Hidden(train);
+        let train = match self.facts.uses_labels {
+            true => train,
+            false => &hidden,
+        };
         self.attempt(|sampler| sampler.refresh(train, predict, step))
+    }
+}
+
+/// Examples without their labels.
+struct Hidden<'a>(&'a dyn Examples);
+
+impl Examples for Hidden<'_> {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn batch(&self, indices: &[usize], augment: Option<&Augment<'_>>) -> Result<Batch> {
+        Ok(self.0.batch(indices, augment)?.hidden())
+    }
+
+    fn passages(&self) -> Option<Passages<'_>> {
+        self.0.passages()
     }
 }

@@ -103,6 +103,10 @@ pub fn in_threads<T: Send>(
                 let cause = failed.into_iter().find(|error| !error.is_of_another_rank());
                 Err(cause.unwrap_or(error))
             }
+            Ok(done) => match failed.into_iter().find(|error| !error.is_stopped()) {
+                Some(error) => Err(error),
+                None => Ok(done),
+            },
             led => led,
         }
     })
