@@ -14,7 +14,7 @@ use crate::cli::program;
 use crate::cli::stop::STOPPING;
 use crate::error::{notify, printable, shell_word, Error, Located, Result};
 use crate::plugin::config::Config;
-use crate::run::folder::{CONFIG, STATE, SUMMARY};
+use crate::run::folder::{CONFIG, SUMMARY};
 use crate::run::places::located;
 use crate::run::{settings, summary};
 
@@ -155,6 +155,15 @@ impl Cell {
             evaluate.args(["--layers", "--json", "--split", part]);
             evaluate.args(&self.place);
             let output = evaluate.stdin(Stdio::null()).output().ok()?;
+            if !output.status.success() {
+                let said = String::from_utf8_lossy(&output.stderr);
+                let problem = said.lines().rev().find(|line| !line.is_empty());
+                notify(format_args!(
+                    "  no probes of {}: {}",
+                    printable(&self.folder.display().to_string()),
+                    printable(problem.unwrap_or("the process ended without a message"))
+                ));
+            }
             let layers: Vec<Json> = serde_json::from_slice(&output.stdout).ok()?;
             layers
                 .iter()
@@ -192,9 +201,9 @@ impl Cell {
             return Err(Error::run(&self.folder, problem));
         }
         let is_finished = summary::read(&self.folder.join(SUMMARY)).is_ok();
-        Ok(match (is_finished, self.folder.join(STATE).is_file()) {
-            (true, _) => Found::Finished,
-            (false, _) => Found::Unfinished,
+        Ok(match is_finished {
+            true => Found::Finished,
+            false => Found::Unfinished,
         })
     }
 }

@@ -88,14 +88,15 @@ impl Compare {
         };
         let entries = workers.train(&cells.iter().collect::<Vec<_>>(), &task)?;
         if self.many.json {
-            return print_json(&table::rows(&entries));
+            print_json(&table::rows(&entries))?;
+        } else {
+            let written = self.out.join("compare.md");
+            print(&format!(
+                "{}written: {}\n",
+                table::plain(&entries, columns()),
+                printable(&written.display().to_string())
+            ))?;
         }
-        let written = self.out.join("compare.md");
-        print(&format!(
-            "{}written: {}\n",
-            table::plain(&entries, columns()),
-            printable(&written.display().to_string())
-        ))?;
         match entries.iter().all(Entry::has_failed) {
             true => Err(Error::run(&self.out, "no method has a result")),
             false => Ok(()),

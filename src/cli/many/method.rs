@@ -208,10 +208,11 @@ impl FromStr for Method {
         }
         let fixed = settings
             .iter()
-            .map(|setting| setting.split('=').next().unwrap_or_default());
+            .map(|setting| setting.split(['=', '.']).next().unwrap_or_default());
         if let Some(key) = fixed.map(str::trim).find(|key| FLAGS.contains(key)) {
             return Err(format!(
-                "`{key}` is the same for all methods of a table; give it by its own flag"
+                "`{key}` is the same for all methods of a table; give it by its own flag, and its \
+                 settings by --set"
             ));
         }
         Ok(Self {

@@ -109,11 +109,21 @@ impl Many {
         for data in &self.data {
             for method in methods {
                 for &seed in &self.seeds.0 {
-                    let name = format!("{}-{}-{seed}", method.name(), for_a_name(data));
-                    let folder = out.join(name);
-                    if cells.iter().any(|cell| cell.folder == folder) {
-                        let problem = format!("{} is given twice", printable(method.label()));
+                    let label = method.label();
+                    let is_it = |cell: &Cell| {
+                        (&*cell.method, &*cell.data, cell.seed) == (label, data, seed)
+                    };
+                    if cells.iter().any(is_it) {
+                        let problem = format!("{} is given twice", printable(label));
                         return Err(Error::usage("methods", problem));
+                    }
+                    let name = format!("{}-{}-{seed}", method.name(), for_a_name(data));
+                    let mut folder = out.join(&name);
+                    if cells.iter().any(|cell| cell.folder == folder) {
+                        // Names differ in what a folder's name leaves out.
+                        let mut crc = flate2::Crc::new();
+                        crc.update(format!("{label} {data}").as_bytes());
+                        folder = out.join(format!("{name}-{:08x}", crc.sum()));
                     }
                     cells.push(Cell {
                         method: method.label().into(),

@@ -142,18 +142,19 @@ impl Sweep {
         let entries = table::judged(entries, &best);
         write(&self.out, "sweep", &entries)?;
         if self.many.json {
-            return print_json(&table::rows(&entries));
+            print_json(&table::rows(&entries))?;
+        } else {
+            let mut text = table::plain(&entries, columns());
+            for (data, method) in &best {
+                text += &format!("best on {data} by validation: {method}\n");
+            }
+            if best.is_empty() {
+                text += "no combination has a result on the validation part\n";
+            }
+            let written = self.out.join("sweep.md");
+            let written = printable(&written.display().to_string());
+            print(&format!("{text}written: {written}\n"))?;
         }
-        let mut text = table::plain(&entries, columns());
-        for (data, method) in &best {
-            text += &format!("best on {data} by validation: {method}\n");
-        }
-        if best.is_empty() {
-            text += "no combination has a result on the validation part\n";
-        }
-        let written = self.out.join("sweep.md");
-        let written = printable(&written.display().to_string());
-        print(&format!("{text}written: {written}\n"))?;
         match entries.iter().all(Entry::has_failed) {
             true => Err(Error::run(&self.out, "no combination has a result")),
             false => Ok(()),
@@ -204,6 +205,21 @@ impl Sweep {
         };
         if let (Some(factor), Some(first)) = (self.halving, cells.first()) {
             let epochs = first.epochs()?;
+            let mut known = vec![&first.method];
+            for cell in cells {
+                if known.contains(&&cell.method) {
+                    continue;
+                }
+                known.push(&cell.method);
+                let other = cell.epochs()?;
+                if other != epochs {
+                    let problem = format!(
+                        "needs runs of equally many epochs; {} has {epochs}, {} has {other}",
+                        first.method, cell.method
+                    );
+                    return Err(Error::usage("--halving", problem));
+                }
+            }
             let mut many = count * self.many.data.len();
             for stage in halving::stages(epochs, count, factor) {
                 let entries = train(&left, &given_up, Some(stage))?;
