@@ -3,7 +3,7 @@
 
 use onward_core::candle_core::{Tensor, Var};
 use onward_core::candle_nn::Init;
-use onward_core::contract::head::without_optimiser;
+use onward_core::contract::head::beside_own_rule;
 use onward_core::modules::least_squares::LeastSquares;
 use onward_core::settings::Positive;
 use onward_core::{
@@ -100,13 +100,7 @@ onward_core::register! {
     dyn LocalLayer, "forward_projection",
     "solved for projections of its input and the label (O'Shea 2025, arXiv 2501.16476)",
     |settings: ForwardProjection, context| Ok(Box::new(Layer::new(&settings, context)?)),
-    .idle(|_, all| {
-        let because = "the layer forward_projection has a rule of its own, and the goodness does not learn";
-        Ok(match all.get("loss") == Some(&"none".into()) {
-            true => without_optimiser(all, because),
-            false => Vec::new(),
-        })
-    })
+    .idle(|_, all| Ok(beside_own_rule(all, "forward_projection")))
 }
 
 onward_core::preset! {

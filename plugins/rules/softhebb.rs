@@ -3,7 +3,7 @@
 
 use onward_core::candle_core::{Tensor, Var};
 use onward_core::candle_nn::Init;
-use onward_core::contract::head::without_optimiser;
+use onward_core::contract::head::beside_own_rule;
 use onward_core::kernels::{self, ChannelStats};
 use onward_core::modules::conv::Convolved;
 use onward_core::modules::rectifier::Norm;
@@ -223,13 +223,7 @@ onward_core::register! {
     "units that compete and learn by Hebb's rule, without labels (SoftHebb 2023, \
      arXiv 2209.11883)",
     |settings: SoftHebb, context| Ok(Box::new(Layer::new(settings, context)?)),
-    .idle(|_, all| {
-        let because = "the layer softhebb has a rule of its own, and the goodness does not learn";
-        Ok(match all.get("loss") == Some(&"none".into()) {
-            true => without_optimiser(all, because),
-            false => Vec::new(),
-        })
-    })
+    .idle(|_, all| Ok(beside_own_rule(all, "softhebb")))
 }
 
 onward_core::preset! {

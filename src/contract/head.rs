@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use candle_nn::Init;
 use toml::{Table, Value};
 
-use crate::contract::loss::cross_entropy;
+use crate::contract::loss::{cross_entropy, Loss};
 use crate::error::{Error, Located, Result};
 use crate::flow::graph::{Graph, Node};
 use crate::flow::input::Input;
@@ -108,6 +108,16 @@ pub fn idle(layers: &OptimiserSpec, learn: bool, head: Option<&HeadSpec>) -> Vec
 pub fn descends(settings: &Table) -> bool {
     let is = |key: &str, value: Value| settings.get(key) == Some(&value);
     is("head_rule", "descent".into()) && !is("head", false.into())
+}
+
+/// [`without_optimiser`] beside a layer with a rule of its own, if its goodness does not learn.
+pub fn beside_own_rule(settings: &Table, layer: &str) -> Vec<Idle> {
+    let because =
+        format!("the layer {layer} has a rule of its own, and the goodness does not learn");
+    match settings.get("loss") == Some(&Loss::None.word().into()) {
+        true => without_optimiser(settings, &because),
+        false => Vec::new(),
+    }
 }
 
 /// The settings of an architecture that have no effect where neither its layers nor their

@@ -394,7 +394,7 @@ fn a_run_resumes_from_any_folder_and_with_moved_data() {
     let output = run(&root, &longer);
     let said = text(&output.stderr);
     assert!(
-        !output.status.success() && said.contains("where they are now: --data folder:PATH"),
+        !output.status.success() && said.contains("also take --data folder:PATH"),
         "{said}"
     );
     let moved = format!("folder:{}", base.path().join("moved").display());

@@ -154,3 +154,66 @@ fn a_setting_is_given_by_its_flag_or_by_set() {
         assert!(message.contains("only one of the two"), "{message}");
     }
 }
+
+#[test]
+fn a_run_that_was_changed_on_the_way_is_not_repeated_by_its_file() {
+    let base = tempfile::tempdir().unwrap();
+    let run = base.path().join("run");
+    let small = ["--set", "data.size=100", "--set", "hidden=[5]", "--quiet"];
+    let train = [
+        "train",
+        "progressive",
+        "--epochs",
+        "2",
+        "--until",
+        "1",
+        "--out",
+        str(&run),
+    ];
+    succeeds(&[&train[..], &small].concat());
+    // Given twice, one of the values would be ignored.
+    for twice in [
+        &["--epochs", "3", "--set", "epochs=4"][..],
+        &["--replicas", "1", "--set", "replicas=2"],
+    ] {
+        let message = fails(2, &[&["resume", str(&run)], twice].concat());
+        assert!(message.contains("only one of the two"), "{message}");
+    }
+    let logs = [
+        "train",
+        "progressive",
+        "--log",
+        "csv",
+        "--set",
+        "log=[tensorboard]",
+    ];
+    assert!(fails(2, &logs).contains("only one of the two"));
+    let again = || {
+        let file = run.join("config.toml");
+        let output = onward(&["train", "progressive", "--dry-run", "--config", str(&file)]);
+        assert!(output.status.success());
+        text(&output.stderr).contains("changed on the way (lr from 0.01 to 0.5")
+    };
+    assert!(!again());
+    succeeds(&["resume", str(&run), "--set", "lr=0.5", "--quiet"]);
+    assert!(again());
+}
+
+#[test]
+fn settings_and_presets_are_shown_by_the_names_that_the_command_line_takes() {
+    for (name, expected) in [
+        ("layer.dropout", "dropout, a setting of"),
+        ("data.size", "size, a setting of"),
+        (
+            "progressive:hinton",
+            "of architecture progressive:\npreset hinton",
+        ),
+    ] {
+        let shown = succeeds(&["show", name]);
+        assert!(shown.contains(expected), "{name}: {shown}");
+    }
+    assert!(!succeeds(&["show", "recurrent:hinton"]).contains("progressive"));
+    let presets: serde_json::Value =
+        serde_json::from_str(&succeeds(&["list", "presets", "--json"])).unwrap();
+    assert_eq!(presets["architecture"]["recurrent"][0]["name"], "glom");
+}
