@@ -7,8 +7,9 @@ use clap::Args;
 use image::ImageFormat;
 
 use super::flags::DataDir;
+use super::output::print;
 use crate::disk;
-use crate::error::{Error, Result};
+use crate::error::{printable, Error, Result};
 use crate::run::{picture, Run};
 
 #[derive(Args)]
@@ -45,7 +46,9 @@ impl Picture {
         let mut bytes = Cursor::new(Vec::new());
         let written = sheet.write_to(&mut bytes, format);
         written.map_err(|error| Error::run(&self.out, format!("cannot be drawn: {error}")))?;
-        disk::create(&self.out, &bytes.into_inner())?.ok_or_else(exists)
+        disk::create(&self.out, &bytes.into_inner())?.ok_or_else(exists)?;
+        let written = printable(&self.out.display().to_string());
+        print(&format!("written: {written}\n"))
     }
 
     fn format(&self) -> Result<ImageFormat> {

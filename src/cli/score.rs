@@ -37,6 +37,12 @@ impl ScoreTexts {
         let run = self.open()?;
         let mut scorer = TextScorer::new(&run)?;
         let (mut rows, mut json) = (Vec::new(), Vec::new());
+        if self.tokens && !self.json {
+            notify(format_args!(
+                "bits of each token by the readout {}",
+                scorer.readout()
+            ));
+        }
         let texts = self.read()?;
         let mut left = texts.len();
         for (name, text) in texts {

@@ -31,17 +31,18 @@ impl Run {
     /// Trains to the end and evaluates.
     pub(super) fn train_and_evaluate(&mut self, observer: &mut dyn Observer) -> Result<Summary> {
         let started = Instant::now();
-        let (first, last) = (self.epoch, self.epochs());
+        let (first, last) = (self.step, self.epochs());
         let cost = self.train(last, observer)?;
         let (validation, test) = rayon::scope(|_| self.final_evaluation(observer))?;
         self.chosen = Some(test.readout.clone());
         let net = self.architecture.net();
         let learns = net.blocks.iter().any(|block| !block.span().is_empty());
         let settings = &self.config.run;
-        let trained = self.epoch.saturating_sub(first).max(1) as f64;
-        let seconds_per_epoch = match self.epoch > first {
-            true => cost.seconds / trained,
-            false => self.recorded_seconds(),
+        // Of the first epoch perhaps a part.
+        let trained = self.step.saturating_sub(first) as f64 / self.steps_per_epoch() as f64;
+        let (seconds_per_epoch, trained) = match trained > 0. {
+            true => (cost.seconds / trained, trained),
+            false => (self.recorded_seconds(), 1.),
         };
         // Each of several ranks counts its own.
         let (multiply_adds_per_example, energy) = match self.team {

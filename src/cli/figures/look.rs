@@ -91,8 +91,10 @@ impl Look {
     pub fn at_all(runs: &[PathBuf], data_dir: &DataDir, device: &Device) -> Result<Vec<Self>> {
         let look = |run: &PathBuf| {
             let look = Self::at(run, data_dir, device);
+            let place = format!("{}: ", run.display());
             for gap in &look.gaps {
-                notify(format_args!("{}: {gap}", run.display()));
+                let gap = gap.strip_prefix(&place).unwrap_or(gap);
+                notify(format_args!("{place}{gap}"));
             }
             look
         };
@@ -131,9 +133,15 @@ impl Look {
         }
         let command = configuration(&config).and_then(|found| shortest(&found, &config));
         look.note(command, |look, command| look.command = command);
-        look.note(summary::read(&folder.join(SUMMARY)), |look, found| {
-            look.summary = Some(found);
-        });
+        let summary = folder.join(SUMMARY);
+        if summary.is_file() {
+            look.note(summary::read(&summary), |look, found| {
+                look.summary = Some(found);
+            });
+        } else {
+            let problem = "is not finished, so it has no result; continue with: onward resume";
+            look.gaps.push(problem.into());
+        }
         look.note(metrics::lines(folder), |look, lines| look.metrics = lines);
         let run = Run::open(folder).map(|builder| builder.device(&device.device));
         let run = run.and_then(|builder| data_dir.add_to(builder).build());

@@ -189,6 +189,7 @@ impl FromStr for Method {
                 architecture: architecture_of(&first)?,
                 path: first,
             },
+            false if first.ends_with(".toml") => return Err(format!("there is no file {first}")),
             false => match first.split_once(':') {
                 Some((architecture, preset)) => Source::Named {
                     architecture: architecture.into(),
