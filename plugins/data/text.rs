@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use onward_core::data::text::{
-    apart, data_set, files as files_of, paragraphs, read, size as size_of, Parts, Text,
+    apart, data_set, files as files_of, fit, paragraphs, read, size as size_of, Parts, Text,
 };
 use onward_core::data::DataSet;
 use onward_core::export::{Table, Value};
@@ -170,8 +170,11 @@ fn of_files(settings: &TextFiles, context: &BuildContext) -> Result<DataSet> {
     }
     let given = || std::iter::once(&settings.file).chain(&settings.more);
     let files = all_files(given())?;
+    let validation = all_files(&settings.validation)?;
+    let test = all_files(&settings.test)?;
+    fit(&[&files[..], &validation, &test].concat())?;
     let parts = match settings.prepare {
-        Prepare::None => divided(settings, files)?,
+        Prepare::None => divided(settings, files, [&validation, &test])?,
         Prepare::Hinton if settings.validation.is_some() || settings.test.is_some() => {
             return Err(usage(
                 "prepare=hinton has fixed parts; remove `data.validation` and `data.test`".into(),
@@ -197,14 +200,16 @@ fn of_files(settings: &TextFiles, context: &BuildContext) -> Result<DataSet> {
 }
 
 /// The parts of a text: those that have files of their own, and parts of the rest.
-fn divided(settings: &TextFiles, files: Vec<PathBuf>) -> Result<Parts> {
-    let validation = all_files(&settings.validation)?;
-    let test = all_files(&settings.test)?;
-    let files = apart(files, &[&validation[..], &test].concat())?;
+fn divided(
+    settings: &TextFiles,
+    files: Vec<PathBuf>,
+    [validation, test]: [&[PathBuf]; 2],
+) -> Result<Parts> {
+    let files = apart(files, &[validation, test].concat())?;
     let read = |files: &[PathBuf]| documents(files, settings.document);
     let part = |files: &[PathBuf], is_given: bool| is_given.then(|| read(files)).transpose();
-    let validation = part(&validation, settings.validation.is_some())?;
-    let test = part(&test, settings.test.is_some())?;
+    let validation = part(validation, settings.validation.is_some())?;
+    let test = part(test, settings.test.is_some())?;
     Ok(Parts::new(read(&files)?, validation, test))
 }
 
