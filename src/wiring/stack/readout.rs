@@ -127,16 +127,35 @@ impl Stack {
     /// # Errors
     /// Errors of a layer.
     pub fn activities(&self, input: Input, step: &Step) -> Result<Vec<(Input, Tensor)>> {
-        let (mut passed, mut kept) = (Vec::new(), Kept::default());
+        let mut passed = Vec::new();
+        self.walk(input, self.net.blocks.len(), step, |_, input, activity| {
+            passed.push((input, activity));
+            Ok(())
+        })?;
+        Ok(passed)
+    }
+
+    /// A forward pass through the levels below `end`: `f` gets the index, the input and the
+    /// activity of each.
+    fn walk(
+        &self,
+        input: Input,
+        end: usize,
+        step: &Step,
+        mut f: impl FnMut(usize, Input, Tensor) -> Result<()>,
+    ) -> Result<()> {
+        let mut kept = Kept::default();
         let mut input = input.normalised(self.normalise)?;
-        for index in 0..self.net.blocks.len() {
+        for index in 0..end {
             let activity = self.forward_level(index, &input, step)?;
+            if index + 1 == end {
+                return f(index, input, activity);
+            }
             kept.add(self, index, &activity);
             let above = self.input_above(index, &activity, &kept, input.views(), step)?;
-            passed.push((input, activity));
-            input = above;
+            f(index, std::mem::replace(&mut input, above), activity)?;
         }
-        Ok(passed)
+        Ok(())
     }
 
     /// The goodness of an input, summed over the levels that are read out: `(V·B,)`,
@@ -185,22 +204,16 @@ impl Stack {
         of: impl Fn(&Block, &Tensor) -> Result<Tensor>,
     ) -> Result<Tensor> {
         let mut sum: Option<Tensor> = None;
-        let mut kept = Kept::default();
-        let mut input = input.normalised(self.normalise)?;
-        for (index, block) in self.net.blocks[..self.readout.end].iter().enumerate() {
-            let activity = self.forward_level(index, &input, step)?;
-            if index + 1 < self.readout.end {
-                kept.add(self, index, &activity);
-                input = self.input_above(index, &activity, &kept, input.views(), step)?;
-            }
+        self.walk(input, self.readout.end, step, |index, _, activity| {
             if self.readout.contains(&index) {
-                let value = of(block, &activity)?;
-                sum = Some(match sum {
+                let value = of(&self.net.blocks[index], &activity)?;
+                sum = Some(match sum.take() {
                     None => value,
                     Some(sum) => (sum + value)?,
                 });
             }
-        }
+            Ok(())
+        })?;
         sum.ok_or_else(|| Error::usage("stack", "no level is read out"))
     }
 
