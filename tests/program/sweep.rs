@@ -7,14 +7,20 @@ use serde_json::Value;
 use crate::compare::compare;
 use crate::*;
 
+/// The arguments of a small sweep for this number of epochs.
+fn sweep<'a>(out: &'a Path, epochs: &'a str, vary: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
+    let mut common = compare(out, &[], more);
+    let at = common.iter().position(|word| *word == "--epochs").unwrap();
+    common[at + 1] = epochs;
+    [&["sweep", "progressive"], &common[1..], vary].concat()
+}
+
 #[test]
 fn a_sweep_chooses_by_validation_and_shows_one_test_result() {
     let base = tempfile::tempdir().unwrap();
     let out = base.path().join("out");
     let grid = ["--grid", "lr=0.001,0.05", "--grid", "batch=20,50"];
-    let common = compare(&out, &[], &["--seeds", "1..2"]);
-    let arguments = [&["sweep", "progressive"], &common[1..], &grid].concat();
-    let output = onward(&arguments);
+    let output = onward(&sweep(&out, "1", &grid, &["--seeds", "1..2"]));
     let (printed, said) = (text(&output.stdout), text(&output.stderr));
     assert!(output.status.success(), "{said}");
     assert!(!said.contains("test"), "{said}");
@@ -62,10 +68,7 @@ fn halving_gives_up_the_worse_half_and_decides_the_same_again() {
     let base = tempfile::tempdir().unwrap();
     let out = base.path().join("out");
     let grid = ["--grid", "lr=0.00001,0.05,0.00002,0.04", "--halving", "2"];
-    let mut common = compare(&out, &[], &["--jobs", "2"]);
-    let epochs = common.iter().position(|word| *word == "--epochs").unwrap();
-    common[epochs + 1] = "4";
-    let arguments = [&["sweep", "progressive"], &common[1..], &grid].concat();
+    let arguments = sweep(&out, "4", &grid, &["--jobs", "2"]);
     let first = succeeds(&arguments);
     let json = std::fs::read_to_string(out.join("sweep.json")).unwrap();
     let rows: Value = serde_json::from_str(&json).unwrap();
@@ -109,31 +112,14 @@ fn halving_gives_up_the_worse_half_and_decides_the_same_again() {
 
 #[test]
 fn a_sweep_varies_each_setting_once_and_chooses_by_the_validation_part() {
-    let sweep = |more: &[&str]| {
-        let small = [
-            "--data",
-            "digits",
-            "--set",
-            "data.size=200",
-            "--set",
-            "hidden=[20]",
-        ];
-        fails(
-            2,
-            &[
-                &["sweep", "progressive", "--grid", "lr=0.01,0.1"],
-                &small[..],
-                more,
-            ]
-            .concat(),
-        )
-    };
+    let base = tempfile::tempdir().unwrap();
+    let out = base.path().join("out");
     for (more, expected) in [
-        (&["--grid", "lr=0.5"][..], "lr: is varied twice"),
-        (&["--set", "lr=0.5"], "has a value by --set"),
-        (&["--set", "validate=false"], "needs a validation part"),
+        (["--grid", "lr=0.5"], "lr: is varied twice"),
+        (["--set", "lr=0.5"], "has a value by --set"),
+        (["--set", "validate=false"], "needs a validation part"),
     ] {
-        let message = sweep(more);
+        let message = fails(2, &sweep(&out, "1", &["--grid", "lr=0.01,0.1"], &more));
         assert!(message.contains(expected), "{message}");
     }
 }
@@ -141,42 +127,18 @@ fn a_sweep_varies_each_setting_once_and_chooses_by_the_validation_part() {
 #[test]
 fn halving_chooses_by_the_readout_that_is_set() {
     let base = tempfile::tempdir().unwrap();
-    let sweep = |out: &Path, more: &[&str]| {
-        let start = [
-            "sweep",
-            "progressive",
-            "--grid",
-            "lr=0.01,0.1",
-            "--halving",
-            "2",
-        ];
-        let small = [
-            "--data",
-            "digits",
-            "--set",
-            "data.size=200",
-            "--set",
-            "hidden=[20]",
-        ];
-        let search = [
-            "--epochs",
-            "2",
-            "--set",
-            "readout=search",
-            "--json",
-            "--out",
-            str(out),
-        ];
-        onward(&[&start[..], &small, &search, more].concat())
-    };
-    let output = sweep(&base.path().join("a"), &["--set", "evaluate_all_every=1"]);
-    let rows: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let halving = ["--grid", "lr=0.01,0.1", "--halving", "2", "--json"];
+    let search = ["--set", "readout=search", "--set", "evaluate_all_every=1"];
+    let printed = succeeds(&sweep(&base.path().join("a"), "2", &halving, &search));
+    let rows: Value = serde_json::from_str(&printed).unwrap();
     for row in rows.as_array().unwrap() {
         assert_eq!(row["readout"], "search", "{row}");
     }
     // The head alone is evaluated after each epoch.
-    let output = sweep(&base.path().join("b"), &[]);
-    let said = text(&output.stderr);
+    let said = fails(
+        1,
+        &sweep(&base.path().join("b"), "2", &halving, &search[..2]),
+    );
     assert!(
         said.contains("the readout `search` was not evaluated"),
         "{said}"
