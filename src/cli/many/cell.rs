@@ -157,7 +157,7 @@ impl Cell {
             let output = evaluate.stdin(Stdio::null()).output().ok()?;
             if !output.status.success() {
                 let said = String::from_utf8_lossy(&output.stderr);
-                let problem = said.lines().rev().find(|line| !line.is_empty());
+                let problem = said.lines().find_map(|line| line.strip_prefix("error: "));
                 notify(format_args!(
                     "  no probes of {}: {}",
                     printable(&self.folder.display().to_string()),
