@@ -1,5 +1,8 @@
 //! What a plugin's rule uses, found by building it with its defaults for a small example.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
 use candle_core::{DType, Device, Tensor};
 use serde::Serialize;
 
@@ -21,7 +24,7 @@ use crate::flow::views::Role;
 use crate::settings::{Pick, PluginKind};
 
 /// What a plugin says of its rule; what does not apply to its kind is left out.
-#[derive(Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Facts {
     /// The class of the rule.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -50,10 +53,20 @@ impl Facts {
 
 const CLASSES: usize = 4;
 
+/// The facts that were found, by kind and name: a plugin is built once for them.
+static KNOWN: Mutex<BTreeMap<(&str, &str), Facts>> = Mutex::new(BTreeMap::new());
+
 /// The facts of a plugin; nothing of one that cannot be built for a small example, and of
 /// a layer that follows the goodness.
 pub(crate) fn of(info: &Info) -> Facts {
-    found(info).ok().flatten().unwrap_or_default()
+    let of = (info.kind, info.name);
+    let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(facts) = known().get(&of) {
+        return facts.clone();
+    }
+    let facts = found(info).ok().flatten().unwrap_or_default();
+    known().insert(of, facts.clone());
+    facts
 }
 
 fn found(info: &Info) -> Result<Option<Facts>> {

@@ -91,8 +91,8 @@ impl Config {
             return Ok(Vec::new());
         };
         let of_sampler = facts::of(registry::info(<dyn NegativeSampler>::KIND, &sampler.name)?);
-        let is_unused = facts::of(info).negatives == Some(false);
-        if !is_unused || of_sampler.negatives != Some(true) {
+        let makes_negatives = of_sampler.negatives == Some(true);
+        if !makes_negatives || facts::of(info).negatives != Some(false) {
             return Ok(Vec::new());
         }
         let because = format!("{} learns without the views of a sampler", info.name);
