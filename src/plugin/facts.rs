@@ -38,6 +38,9 @@ pub(crate) struct Facts {
     /// How far a gradient reaches.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gradient: Option<&'static str>,
+    /// Whether the neutral view of a sampler is the example as it is.
+    #[serde(skip)]
+    pub keeps_examples: bool,
 }
 
 impl Facts {
@@ -112,7 +115,10 @@ fn found(info: &Info) -> Result<Option<Facts>> {
             ..Step::evaluation(1)
         };
         let views = sampler.views(&batch, &Prediction::of(alike), &step)?;
+        let neutral = sampler.neutral(&batch)?.join()?.flatten_all()?;
+        let examples = batch.examples().flatten_all()?;
         return Ok(Some(Facts {
+            keeps_examples: neutral.to_vec1::<f32>()? == examples.to_vec1::<f32>()?,
             labels: Some(sampler.uses_labels()),
             negatives: Some(views.targets.roles().contains(&Role::Negative)),
             ..Facts::default()

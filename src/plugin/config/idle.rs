@@ -85,17 +85,18 @@ impl Config {
         Ok(idle)
     }
 
-    /// The sampler, if it makes negatives for an architecture that learns without any.
+    /// The sampler, if all that it makes is negatives, and the architecture learns without
+    /// any.
     fn unused_sampler(&self, info: &Info) -> Result<Vec<Idle>> {
         let Some(sampler) = &self.run.sampler else {
             return Ok(Vec::new());
         };
         let of_sampler = facts::of(registry::info(<dyn NegativeSampler>::KIND, &sampler.name)?);
-        let makes_negatives = of_sampler.negatives == Some(true);
-        if !makes_negatives || facts::of(info).negatives != Some(false) {
+        let is_apart = of_sampler.negatives == Some(true) && of_sampler.keeps_examples;
+        if !is_apart || facts::of(info).negatives != Some(false) {
             return Ok(Vec::new());
         }
-        let because = format!("{} learns without the views of a sampler", info.name);
+        let because = format!("{} learns from the examples as they are", info.name);
         Ok(Idle::all(&["sampler.name"], because))
     }
 
