@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use onward_core::data::text::{
-    apart, data_set, files as files_of, fit, paragraphs, read, size as size_of, Parts, Text,
+    apart, check_size, data_set, files as files_of, paragraphs, read, size as size_of, Parts, Text,
 };
 use onward_core::data::DataSet;
 use onward_core::export::{Table, Value};
@@ -172,7 +172,7 @@ fn of_files(settings: &TextFiles, context: &BuildContext) -> Result<DataSet> {
     let files = all_files(given())?;
     let validation = all_files(&settings.validation)?;
     let test = all_files(&settings.test)?;
-    fit(&[&files[..], &validation, &test].concat())?;
+    check_size(&[&files[..], &validation, &test].concat())?;
     let parts = match settings.prepare {
         Prepare::None => divided(settings, files, [&validation, &test])?,
         Prepare::Hinton if settings.validation.is_some() || settings.test.is_some() => {

@@ -196,11 +196,11 @@ const TIMES: u64 = 21;
 ///
 /// # Errors
 /// [`Error::Usage`] with what is needed and what is free.
-pub fn fit(files: &[PathBuf]) -> Result<()> {
-    fit_into(files, memory::available())
+pub fn check_size(files: &[PathBuf]) -> Result<()> {
+    check_size_in(files, memory::available())
 }
 
-fn fit_into(files: &[PathBuf], free: Option<u64>) -> Result<()> {
+fn check_size_in(files: &[PathBuf], free: Option<u64>) -> Result<()> {
     let sizes = files.iter().filter_map(|file| file.metadata().ok());
     let size: u64 = sizes.map(|about| about.len()).sum();
     let needed = size.saturating_mul(TIMES);
@@ -324,9 +324,9 @@ mod tests {
             std::fs::write(file, vec![b'a'; 1 << 20]).unwrap();
         }
         let room = TIMES << 20;
-        assert!(fit_into(&files[..1], Some(room)).is_ok());
-        assert!(fit_into(&files, None).is_ok());
-        let problem = fit_into(&files, Some(room)).unwrap_err().to_string();
+        assert!(check_size_in(&files[..1], Some(room)).is_ok());
+        assert!(check_size_in(&files, None).is_ok());
+        let problem = check_size_in(&files, Some(room)).unwrap_err().to_string();
         assert!(
             problem.contains("have 2 MB") && problem.contains("42 MB"),
             "{problem}"
