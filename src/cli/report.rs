@@ -123,10 +123,7 @@ impl Row {
         let path = run.join(SUMMARY);
         if !path.is_file() {
             let problem = match run.join(CONFIG).is_file() {
-                true => format!(
-                    "is not finished; continue with: onward resume {}",
-                    shell_word(&run.display().to_string())
-                ),
+                true => unfinished(run),
                 false => no_run(run),
             };
             return Err(Error::run(run, problem));
@@ -198,6 +195,12 @@ impl Row {
             .map_or(String::new(), |seed| format!(" --seed {seed}"));
         self.command.replace(&seed, "")
     }
+}
+
+/// Why a run has no result.
+pub(super) fn unfinished(run: &Path) -> String {
+    let run = shell_word(&run.display().to_string());
+    format!("is not finished; continue with: onward resume {run}")
 }
 
 /// Why a folder is no run; one with runs in it is a mistake that is easily made.

@@ -8,6 +8,7 @@ use serde_json::Value as Json;
 
 use crate::cli::command_line::{configuration, shortest};
 use crate::cli::flags::{DataDir, Device};
+use crate::cli::report::unfinished;
 use crate::data::{Content, Split};
 use crate::disk;
 use crate::error::{notify, Error, Result};
@@ -139,8 +140,7 @@ impl Look {
                 look.summary = Some(found);
             });
         } else {
-            let problem = "is not finished, so it has no result; continue with: onward resume";
-            look.gaps.push(problem.into());
+            look.gaps.push(unfinished(folder));
         }
         look.note(metrics::lines(folder), |look, lines| look.metrics = lines);
         let run = Run::open(folder).map(|builder| builder.device(&device.device));
