@@ -296,7 +296,10 @@ fn a_setting_without_an_effect_is_said() {
         }
     }
     // The second one changes the input, also for a network without negatives.
-    for (set, is_idle) in [("sampler=pairs", true), ("sampler=label_overlay", false)] {
+    for (set, is_idle) in [
+        ("sampler=hybrid_images", true),
+        ("sampler=label_overlay", false),
+    ] {
         let backprop = ["train", "backprop", "--dry-run", "--set", set];
         let found = text(&onward(&[&backprop, &SMALL[..]].concat()).stderr);
         let expected = format!("`sampler.name` (from --set {set}) has no effect");
