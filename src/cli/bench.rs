@@ -12,9 +12,10 @@ use super::many::Method;
 use super::output::{print, print_json};
 use crate::contract::architecture::Architecture;
 use crate::error::{notify, printable, Error, Result};
-use crate::kernels::allocations;
 use crate::kernels::meter::{self, Work};
+use crate::kernels::{allocations, Rounding};
 use crate::plugin::registry;
+use crate::plugin::run_settings::Precision;
 use crate::run::observe::{Event, Observer};
 use crate::settings::PluginKind;
 
@@ -52,7 +53,9 @@ struct Report {
     processor: String,
     threads: usize,
     /// Billions of operations per second of the best product in 32 bits.
-    best_product: f64,
+    best_product: Option<f64>,
+    /// The same in bfloat16, where the processor has it.
+    best_product_bf16: Option<f64>,
     methods: Vec<Entry>,
 }
 
@@ -80,7 +83,7 @@ struct Speed {
     operations: Option<f64>,
     /// Billions of such operations per second.
     speed: Option<f64>,
-    /// The same as a share of the best product.
+    /// The same as a share of the best product of this precision.
     share_of_best: Option<f64>,
     /// The share of the threads' time that products take.
     time_in_products: Option<f64>,
@@ -97,12 +100,14 @@ impl Bench {
             (false, _) => self.methods.clone(),
             (true, all) => known(all)?,
         };
-        let best_product = meter::best_product();
+        let best = |rounding| meter::best_product(rounding).map(|speed| speed / 1e9);
+        let [best_product, best_product_bf16] = [Rounding::None, Rounding::Bf16].map(best);
         meter::start();
         let mut report = Report {
             processor: processor(),
             threads: rayon::current_num_threads(),
-            best_product: best_product / 1e9,
+            best_product,
+            best_product_bf16,
             methods: Vec::new(),
         };
         for method in methods {
@@ -134,6 +139,10 @@ impl Bench {
         // Evaluations are not steps.
         let builder = builder.set("evaluate_every", NEVER);
         let mut run = builder.stop_when(stop.clone()).build()?;
+        let best = match run.config().run.precision {
+            Precision::Bf16 => report.best_product_bf16,
+            _ => report.best_product,
+        };
         let mut watch = Watch {
             seconds: self.seconds,
             stop,
@@ -147,7 +156,10 @@ impl Bench {
         };
         match run.train_until(run.epochs(), &mut watch) {
             Err(error) if !error.is_stopped() => Err(error),
-            _ => watch.speed(report, run.vars().device().is_cpu()),
+            _ => watch.speed(
+                best.filter(|_| run.vars().device().is_cpu()),
+                report.threads,
+            ),
         }
     }
 }
@@ -201,7 +213,8 @@ impl Observer for Watch {
 }
 
 impl Watch {
-    fn speed(mut self, report: &Report, on_cpu: bool) -> Result<Speed> {
+    /// The speed beside the best product, which is `None` where products are not counted.
+    fn speed(mut self, best: Option<f64>, threads: usize) -> Result<Speed> {
         self.times.sort_by(f64::total_cmp);
         let steps = self.times.len();
         let Some(&median) = self.times.get(steps / 2) else {
@@ -211,9 +224,9 @@ impl Watch {
             );
             return Err(Error::unfit("bench", problem));
         };
-        let counted = |value: f64| (on_cpu && value > 0.).then_some(value);
+        let counted = |value: f64| (best.is_some() && value > 0.).then_some(value);
         let operations = 2e-9 * self.work.multiply_adds as f64 / steps as f64;
-        let of_threads = self.total * report.threads as f64;
+        let of_threads = self.total * threads as f64;
         let most = allocations::most();
         let counts = most > 0;
         Ok(Speed {
@@ -222,7 +235,7 @@ impl Watch {
             examples_per_second: self.examples as f64 / steps as f64 / median,
             operations: counted(operations),
             speed: counted(operations / median),
-            share_of_best: counted(operations / median / report.best_product),
+            share_of_best: best.and_then(|best| counted(operations / median / best)),
             time_in_products: counted(self.work.time.as_secs_f64() / of_threads),
             allocations: counts.then_some(self.allocations as f64 / steps as f64),
             memory_mb: counts.then_some(most as f64 / 1e6),
@@ -257,9 +270,15 @@ fn processor() -> String {
 
 fn in_words(report: &Report) -> String {
     let mut text = format!(
-        "{}, {} threads; best product {:.0} GFLOP/s\n\n",
-        report.processor, report.threads, report.best_product
+        "{}, {} threads; best product {:.0} GFLOP/s",
+        report.processor,
+        report.threads,
+        report.best_product.unwrap_or_default()
     );
+    if let Some(best) = report.best_product_bf16 {
+        text += &format!(", {best:.0} in bfloat16");
+    }
+    text += "\n\n";
     let longest = report
         .methods
         .iter()

@@ -1,11 +1,12 @@
 //! Matrix products that process their result further while it is in the cache.
 //!
-//! The only file that calls the `gemm` crate, and the only one with unsafe code. The
-//! bounds are checked here.
+//! The only file that calls the `gemm` crate. The bounds are checked here. Where products
+//! are to round to bfloat16, those of 32 bits are computed by `bfloat16` instead.
 #![allow(unsafe_code)]
 
 use rayon::prelude::*;
 
+use super::bfloat16::{self, Packed, Unit, SQUARE};
 use super::{meter, wide};
 
 /// A matrix in memory: element `(r, c)` is `data[r·row + c·column]`.
@@ -41,7 +42,7 @@ impl<'a, T> Matrix<'a, T> {
         }
     }
 
-    fn fits(&self) -> bool {
+    pub(super) fn fits(&self) -> bool {
         self.rows == 0
             || self.columns == 0
             || (self.rows - 1) * self.row + (self.columns - 1) * self.column < self.data.len()
@@ -146,6 +147,7 @@ pub(crate) fn accumulate_here(dst: &mut [f32], keep: f32, a: Matrix<'_>, b: Matr
     assert!(a.fits() && b.fits(), "a matrix must fit its slice");
     let (height, width) = (a.rows, b.columns);
     let (dst, beside) = (Place(dst.as_mut_ptr()), Place(std::ptr::null_mut()));
+    let rounded = Rounded::of(a, b, false);
     let panel = Panel {
         dst,
         beside,
@@ -156,6 +158,7 @@ pub(crate) fn accumulate_here(dst: &mut [f32], keep: f32, a: Matrix<'_>, b: Matr
         width,
         a,
         b,
+        rounded: rounded.as_ref(),
     };
     // SAFETY: the panel is the whole of `dst`, which is lent to this function alone, and
     // the matrices fit.
@@ -255,6 +258,12 @@ fn run(
         "the sizes of a matrix product must match"
     );
     assert!(a.fits() && b.fits(), "a matrix must fit its slice");
+    if rows == 0 || columns == 0 {
+        return;
+    }
+    // For short sums, `finish` costs as much as about 16 terms.
+    let is_small = rows * columns * a.columns.max(16) < SMALL;
+    let rounded = Rounded::of(a, b, !is_small);
     let panel = |first_row: usize, first_column: usize, height: usize, width: usize| {
         let a = Matrix {
             data: a.data.get(first_row * a.row..).unwrap_or(&[]),
@@ -276,21 +285,21 @@ fn run(
             width,
             a,
             b,
+            rounded: rounded.as_ref(),
         }
     };
     // SAFETY: the panels below are disjoint and lie within the result. The callers, both
     // in this file, have reserved room for it in `dst` and `beside`. The matrices fit
     // their slices, as asserted above.
     let work = |panel: Panel<'_>| unsafe { panel.work(keep, factor, &finish) };
-    if rows == 0 || columns == 0 {
-        return;
-    }
-    // For short sums, `finish` costs as much as about 16 terms.
-    if rows * columns * a.columns.max(16) < SMALL {
+    if is_small {
         return work(panel(0, 0, rows, columns));
     }
     if rows >= columns {
-        let height = rows.div_ceil(PANELS);
+        let height = match rounded {
+            Some(_) => rows.div_ceil(PANELS).next_multiple_of(SQUARE),
+            None => rows.div_ceil(PANELS),
+        };
         let firsts = (0..rows.div_ceil(height))
             .into_par_iter()
             .map(|index| index * height);
@@ -316,6 +325,28 @@ struct Panel<'a> {
     width: usize,
     a: Matrix<'a>,
     b: Matrix<'a>,
+    /// The whole factors, if the product rounds them.
+    rounded: Option<&'a Rounded>,
+}
+
+/// The factors of a product in bfloat16.
+struct Rounded {
+    unit: Unit,
+    left: Packed,
+    right: Packed,
+}
+
+impl Rounded {
+    /// `None` where products are to have 32 bits.
+    fn of(a: Matrix<'_>, b: Matrix<'_>, in_parallel: bool) -> Option<Self> {
+        let unit = bfloat16::chosen()?;
+        let pack = || Self {
+            unit,
+            left: Packed::left(unit, a, in_parallel),
+            right: Packed::right(unit, b, in_parallel),
+        };
+        Some(meter::time(pack))
+    }
 }
 
 impl Panel<'_> {
@@ -333,8 +364,42 @@ impl Panel<'_> {
         finish: &impl Fn(usize, usize, &mut [f32], &mut [f32]),
     ) {
         debug_assert!(self.a.fits() && self.b.fits());
-        let (a, b) = (self.a, self.b);
         let offset = self.first_row * self.stride + self.first_column;
+        if let Some(rounded) = self.rounded {
+            let sizes = [self.height, self.a.columns, self.width];
+            // SAFETY: as the caller promises.
+            meter::count(sizes, || unsafe {
+                bfloat16::multiply(
+                    rounded.unit,
+                    (self.dst.0.add(offset), self.stride),
+                    [keep, factor],
+                    (&rounded.left, self.first_row, self.height),
+                    (&rounded.right, self.first_column, self.width),
+                );
+            });
+        } else {
+            // SAFETY: as the caller promises.
+            unsafe { self.multiply(offset, keep, factor) };
+        }
+        wide(|| {
+            for row in 0..self.height {
+                // SAFETY: as the caller promises; the product has written these elements.
+                let piece = unsafe { self.piece(self.dst, row) };
+                let beside: &mut [f32] = match self.beside.0.is_null() {
+                    true => &mut [],
+                    // SAFETY: as the caller promises.
+                    false => unsafe { self.piece(self.beside, row) },
+                };
+                finish(self.first_row + row, self.first_column, piece, beside);
+            }
+        });
+    }
+
+    /// Computes `panel ← keep·panel + factor·a·b` in 32 bits.
+    ///
+    /// # Safety
+    /// As [`Self::work`].
+    unsafe fn multiply(&self, offset: usize, keep: f32, factor: f32) {
         if keep != 0. && keep != 1. {
             // Scaled first, row by row, which brings the panel into the cache. The
             // product reads it in small tiles and would otherwise wait for each of them.
@@ -348,19 +413,15 @@ impl Panel<'_> {
         }
         let keep = if keep == 0. { 0. } else { 1. };
         // SAFETY: as the caller promises.
-        unsafe { multiply(self.dst.0.add(offset), self.stride, [keep, factor], a, b) };
-        wide(|| {
-            for row in 0..self.height {
-                // SAFETY: as the caller promises; the product has written these elements.
-                let piece = unsafe { self.piece(self.dst, row) };
-                let beside: &mut [f32] = match self.beside.0.is_null() {
-                    true => &mut [],
-                    // SAFETY: as the caller promises.
-                    false => unsafe { self.piece(self.beside, row) },
-                };
-                finish(self.first_row + row, self.first_column, piece, beside);
-            }
-        });
+        unsafe {
+            multiply(
+                self.dst.0.add(offset),
+                self.stride,
+                [keep, factor],
+                self.a,
+                self.b,
+            );
+        }
     }
 
     /// A row of the panel.

@@ -4,7 +4,10 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant};
 
+use candle_core::Device;
+
 use super::gemm::{product, Matrix};
+use super::{can_round, round_products, Rounding};
 
 static IS_TIMED: AtomicBool = AtomicBool::new(false);
 static MULTIPLY_ADDS: AtomicU64 = AtomicU64::new(0);
@@ -88,17 +91,29 @@ pub(crate) fn so_far() -> Work {
 #[inline(always)]
 pub(super) fn count(sizes: [usize; 3], work: impl FnOnce()) {
     note(sizes.iter().map(|&size| size as u64).product());
+    time(work);
+}
+
+/// Does work that is part of a product.
+#[inline(always)]
+pub(super) fn time<R>(work: impl FnOnce() -> R) -> R {
     if !IS_TIMED.load(Relaxed) {
         return work();
     }
     let start = Instant::now();
-    work();
+    let done = work();
     NANOSECONDS.fetch_add(start.elapsed().as_nanos() as u64, Relaxed);
+    done
 }
 
 /// The operations per second, two for each multiplication with its addition, of the best
-/// of several products of square matrices in 32 bits, by all threads.
-pub(crate) fn best_product() -> f64 {
+/// of several products of square matrices on the CPU, by all threads. `None` if it cannot
+/// round so.
+pub(crate) fn best_product(rounding: Rounding) -> Option<f64> {
+    if !can_round(&Device::Cpu, rounding) {
+        return None;
+    }
+    round_products(&Device::Cpu, rounding);
     const SIZE: usize = 2048;
     let numbers: Vec<f32> = (0..SIZE * SIZE).map(|i| (i % 7) as f32 - 3.).collect();
     let matrix = Matrix::of_rows(&numbers, SIZE, SIZE, SIZE);
@@ -108,7 +123,7 @@ pub(crate) fn best_product() -> f64 {
         std::hint::black_box(product(matrix, matrix, |_, _, _| ()));
         best = best.min(one.elapsed().as_secs_f64());
     }
-    2. * (SIZE as f64).powi(3) / best
+    Some(2. * (SIZE as f64).powi(3) / best)
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ pub(crate) use on_gpu;
 
 pub(crate) mod allocations;
 mod backward;
+mod bfloat16;
 mod channel_stats;
 mod cpu;
 #[cfg(feature = "cuda")]
@@ -54,21 +55,32 @@ pub(crate) use wide::wide;
 
 use crate::error::{Error, Result};
 
-/// How the numbers of a matrix product on a GPU are rounded; its sums have 32 bits.
+/// How the numbers of a matrix product are rounded; its sums have 32 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rounding {
     None,
-    /// TensorFloat-32: 10 bits after the point.
+    /// TensorFloat-32: 10 bits after the point, on a GPU alone.
     Tf32,
     /// bfloat16: 7 bits after the point.
     Bf16,
 }
 
-/// Sets how products on a GPU round, for all runs of the process.
-#[allow(unused_variables)]
-pub(crate) fn round_products(to: Rounding) {
+/// Sets how products on this device round, for all runs of the process.
+pub(crate) fn round_products(device: &Device, to: Rounding) {
     #[cfg(feature = "cuda")]
-    cuda::round_products(to);
+    if device.is_cuda() {
+        return cuda::round_products(to);
+    }
+    bfloat16::turn(device.is_cpu() && to == Rounding::Bf16);
+}
+
+/// Whether products on this device can be rounded so.
+pub(crate) fn can_round(device: &Device, to: Rounding) -> bool {
+    match to {
+        Rounding::None => true,
+        Rounding::Bf16 if device.is_cpu() => bfloat16::unit().is_some(),
+        _ => device.is_cuda(),
+    }
 }
 
 /// The free memory of a device in bytes, if it is known.

@@ -14,8 +14,9 @@ crate::choices! {
         /// (TensorFloat-32); its sums have 32 bits. Faster on a GPU; not for the CPU.
         Tf32 = "tf32",
         /// As `f32`, but the numbers of a product are rounded to 7 bits after the point
-        /// (bfloat16); its sums, the weights and the updates have 32 bits. Faster than
-        /// `tf32` on a GPU for large batches, slower for small ones; not for the CPU.
+        /// (bfloat16); its sums, the weights and the updates have 32 bits. Faster on a CPU
+        /// with AMX, also for AVX-512 BF16; others do not have it. Faster than `tf32` on a
+        /// GPU for large batches, slower for small ones.
         Bf16 = "bf16",
         /// 64 bits, with candle's own operations: slow, for checking results.
         F64 = "f64",
@@ -33,7 +34,7 @@ crate::choices! {
 }
 
 impl Precision {
-    /// How products on a GPU round.
+    /// How products round.
     pub(crate) fn rounding(self) -> Rounding {
         match self {
             Self::F32 | Self::F64 => Rounding::None,

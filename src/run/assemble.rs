@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::flow::batch::Batch;
 use crate::flow::input::{Values, LABEL};
 use crate::flow::vars::Vars;
-use crate::kernels::{memory, Rounding};
+use crate::kernels::{self, memory};
 use crate::plugin::checked::Checkable;
 use crate::plugin::config::Config;
 use crate::plugin::registry;
@@ -72,8 +72,13 @@ pub(super) fn assemble(config: Config, source: Source, around: Surroundings) -> 
         Precision::F64 => DType::F64,
     };
     let precision = config.run.precision;
-    if precision.rounding() != Rounding::None && !device.is_cuda() {
-        let expected = "f32 or f64 without a GPU; tf32 and bf16 are for `--device cuda`";
+    if !kernels::can_round(&device, precision.rounding()) {
+        let expected = match precision {
+            Precision::Bf16 if device.is_cpu() => {
+                "f32 or f64 on this processor: bf16 needs AVX-512 with BF16, or a GPU"
+            }
+            _ => "f32, bf16 or f64 without a GPU; tf32 is for `--device cuda`",
+        };
         let place = "the settings";
         return Err(Error::setting(
             "precision",

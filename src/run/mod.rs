@@ -281,7 +281,7 @@ impl Run {
     /// Errors of candle.
     pub fn prepare(&self, batch: &Batch) -> Result<Batch> {
         // Every pass begins here, and another run of this process may have set it.
-        kernels::round_products(self.config.run.precision.rounding());
+        kernels::round_products(&self.device, self.config.run.precision.rounding());
         let batch = batch.to(&self.device, self.dtype)?;
         match &self.channels {
             Some(channels) => channels.standardise(&batch),

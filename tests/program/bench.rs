@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::{onward, text};
+use crate::{fails, onward, succeeds, text, train};
 
 #[test]
 fn the_steps_and_the_operations_of_their_products_are_measured() {
@@ -40,6 +40,37 @@ fn the_steps_and_the_operations_of_their_products_are_measured() {
     let memory = 1e6 * measured["memory_mb"].as_f64().unwrap();
     assert!(memory > 2. * 4. * f64::from(weights), "{memory}");
     assert!(measured["allocations"].as_f64().unwrap() >= 1.);
+}
+
+#[test]
+fn products_in_bfloat16_repeat_their_bits_or_are_refused() {
+    let report = succeeds(&[
+        "bench",
+        "progressive,hidden=[40]",
+        "--data=digits",
+        "--seconds=0.1",
+        "--json",
+    ]);
+    let report: Value = serde_json::from_str(&report).unwrap();
+    let base = tempfile::tempdir().unwrap();
+    let out = |name: &str| base.path().join(name);
+    if report["best_product_bf16"].is_null() {
+        let message = fails(2, &train(&out("refused"), &["--set=precision=bf16"]));
+        assert!(message.contains("bf16 needs AVX-512"), "{message}");
+        return eprintln!("skipped: this processor has no product of bfloat16 numbers");
+    }
+    let model = |name: &str, more: &[&str]| {
+        succeeds(&train(&out(name), more));
+        std::fs::read(out(name).join("model.safetensors")).unwrap()
+    };
+    let one = model("one", &["--set=precision=bf16", "--threads=1"]);
+    assert_eq!(
+        one,
+        model("three", &["--set=precision=bf16", "--threads=3"])
+    );
+    assert_ne!(one, model("exact", &[]), "nothing was rounded");
+    let message = fails(2, &train(&out("tf32"), &["--set=precision=tf32"]));
+    assert!(message.contains("tf32 is for `--device cuda`"), "{message}");
 }
 
 #[test]
