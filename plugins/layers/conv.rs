@@ -131,7 +131,9 @@ impl LocalLayer for Layer {
 
     fn input_gradient(&self, lesson: &Lesson<'_>, step: &Step) -> Result<Tensor> {
         let images = Self::images(lesson.input)?;
-        let made = self.conv.forward(&images)?;
+        // The lesson of this layer itself, if there is one, comes later.
+        let made = self.made.get(lesson.activity);
+        let made = made.map_or_else(|| self.conv.forward(&images), Ok)?;
         let above = self.above(lesson)?;
         let delta = self.rectifier.gradient(&made.output, above, step)?;
         let gradient = self.conv.input_gradient(&images, &made, &delta)?;

@@ -134,35 +134,49 @@ pub(crate) fn accumulate(
     );
 }
 
+/// The left factor of several products on one thread each; it is rounded once.
+pub(crate) struct Factor<'a> {
+    matrix: Matrix<'a>,
+    rounded: Option<(Unit, Packed)>,
+}
+
+impl<'a> Factor<'a> {
+    /// # Panics
+    /// If the matrix does not fit its slice.
+    pub fn new(matrix: Matrix<'a>) -> Self {
+        assert!(matrix.fits(), "a matrix must fit its slice");
+        let pack = |unit| meter::time(|| (unit, Packed::left(unit, matrix, false)));
+        Self {
+            matrix,
+            rounded: bfloat16::chosen().map(pack),
+        }
+    }
+}
+
 /// Computes `dst ← keep·dst + a·b` on this thread. `dst` is the whole result, row by row;
 /// `keep` is 0 or 1.
 ///
 /// # Panics
 /// As [`accumulate`].
-pub(crate) fn accumulate_here(dst: &mut [f32], keep: f32, a: Matrix<'_>, b: Matrix<'_>) {
+pub(crate) fn accumulate_here(dst: &mut [f32], keep: f32, a: &Factor<'_>, b: Matrix<'_>) {
+    let (rows, columns) = (a.matrix.rows, b.columns);
     assert!(
-        a.columns == b.rows && dst.len() == a.rows * b.columns,
+        a.matrix.columns == b.rows && dst.len() == rows * columns,
         "the sizes of a matrix product must match"
     );
-    assert!(a.fits() && b.fits(), "a matrix must fit its slice");
-    let (height, width) = (a.rows, b.columns);
-    let (dst, beside) = (Place(dst.as_mut_ptr()), Place(std::ptr::null_mut()));
-    let rounded = Rounded::of(a, b, false);
-    let panel = Panel {
-        dst,
-        beside,
-        stride: width,
-        first_row: 0,
-        first_column: 0,
-        height,
-        width,
-        a,
-        b,
-        rounded: rounded.as_ref(),
+    assert!(b.fits(), "a matrix must fit its slice");
+    let (dst, factors) = (dst.as_mut_ptr(), [keep, 1.]);
+    let Some((unit, left)) = &a.rounded else {
+        // SAFETY: `dst` is lent to this function alone and has room for the product; the
+        // matrices fit.
+        return unsafe { multiply(dst, columns, factors, a.matrix, b) };
     };
-    // SAFETY: the panel is the whole of `dst`, which is lent to this function alone, and
-    // the matrices fit.
-    unsafe { panel.work(keep, 1., &|_, _, _: &mut [f32], _: &mut [f32]| ()) };
+    meter::count([rows, b.rows, columns], || {
+        let right = Packed::right(*unit, b, false);
+        let (left, right) = ((left, 0, rows), (&right, 0, columns));
+        // SAFETY: as above.
+        unsafe { bfloat16::multiply(*unit, (dst, columns), factors, left, right) };
+    });
 }
 
 /// Computes `dst ← dst + factor·a·b` on this thread, in double precision. The rows of

@@ -51,7 +51,7 @@ pub use matmul::matmul;
 pub(crate) use cpu::add;
 pub(crate) use rows::{for_rows, is_fast, with_rows, with_values, with_values_mut, Rows};
 
-pub(crate) use wide::wide;
+pub(crate) use wide::{wide, Loop};
 
 use crate::error::{Error, Result};
 

@@ -15,7 +15,7 @@ pub(crate) fn wide<R>(work: impl FnOnce() -> R) -> R {
 }
 
 /// A loop of many lines; [`run`](Self::run) has to be `#[inline(always)]`.
-pub(super) trait Loop: Sized {
+pub(crate) trait Loop: Sized {
     fn run(self);
 
     /// Runs it as [`wide`] does.

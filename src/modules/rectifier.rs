@@ -164,7 +164,9 @@ impl Rectifier {
     /// # Errors
     /// Errors of candle.
     pub fn gradient(&self, z: &Tensor, above: Tensor, step: &Step) -> Result<Tensor> {
-        below(z, above, self.moments(z, step)?.as_ref())
+        let kept = self.kept.get(z);
+        let moments = kept.map_or_else(|| self.moments(z, step), Ok)?;
+        below(z, above, moments.as_ref())
     }
 
     /// As [`Rectifier::gradient`]; also updates the bias and the running means.

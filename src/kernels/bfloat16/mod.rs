@@ -296,7 +296,7 @@ mod tests {
             units.push(Unit::Vectors);
         }
         if units.is_empty() {
-            eprintln!("skipped: this processor has no product of bfloat16 numbers");
+            crate::error::notify("skipped: this processor has no product of bfloat16 numbers");
         }
         units
     }

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::flow::graph::{Graph, Node};
 use crate::flow::step::Step;
 use crate::flow::vars::Vars;
-use crate::kernels::gemm::{accumulate_here, Matrix};
+use crate::kernels::gemm::{accumulate_here, Factor, Matrix};
 use crate::kernels::sizes::Sizes;
 use crate::kernels::{self, with_values};
 use crate::optim::{Gradient, Optimiser};
@@ -246,18 +246,20 @@ fn kernel_gradient(x: &Tensor, choices: &[u8], delta: &Tensor, sizes: &Sizes) ->
         with_values(delta, |delta| {
             let part = |(index, x): (usize, &[f32])| {
                 let mut sum = vec![0f32; sizes.units * sizes.numbers()];
-                let (mut fields, mut tile) = (Vec::new(), Vec::new());
+                let (mut padded, mut fields, mut tile) = (Vec::new(), Vec::new(), Vec::new());
                 let mut first = index * images;
                 for x in x.chunks(together * image) {
                     let range = first * out_image..(first + x.len() / image) * out_image;
                     let choice = choices.get(range.clone()).unwrap_or(&[]);
+                    sizes.pad(x, &mut padded);
                     for band in sizes.bands() {
-                        sizes.gather(x, band, &mut fields);
+                        sizes.gather(&padded, band, &mut fields);
                         sizes.spread(&delta[range.clone()], choice, band, &mut tile);
                         let pixels = fields.len() / sizes.numbers();
                         let tile = Matrix::of_rows(&tile, sizes.units, pixels, pixels);
                         let fields = Matrix::of_rows(&fields, sizes.numbers(), pixels, pixels);
-                        accumulate_here(&mut sum, 1., tile, fields.transposed());
+                        let tile = Factor::new(tile);
+                        accumulate_here(&mut sum, 1., &tile, fields.transposed());
                     }
                     first += x.len() / image;
                 }
@@ -291,7 +293,7 @@ fn input_gradient(
     delta: &Tensor,
     sizes: &Sizes,
 ) -> Result<Tensor> {
-    let delta = plain_spread(delta, choices, sizes)?;
+    let delta = spread(delta, choices, sizes)?;
     let mirrored = weight.detach().transpose(0, 1)?.contiguous()?;
     let sizes = Sizes {
         inputs: sizes.units,
@@ -300,6 +302,33 @@ fn input_gradient(
         ..*sizes
     };
     Ok(convolve(&delta, &mirrored.flip(&[2, 3])?, &sizes)?.output)
+}
+
+/// The gradient of the pooled output at the pixels that were the largest of their pools,
+/// `(R, N, H, W)`; zero elsewhere.
+fn spread(delta: &Tensor, choices: &[u8], sizes: &Sizes) -> Result<Tensor> {
+    if !kernels::is_fast(delta) || sizes.pool == 1 {
+        return plain_spread(delta, choices, sizes);
+    }
+    let (plane, rows) = (sizes.height * sizes.width, sizes.out().0 * sizes.pool);
+    let mut images = vec![0f32; sizes.rows * sizes.units * plane];
+    with_values(delta, |delta| {
+        let out_image = sizes.out_image();
+        let of_images = images.par_chunks_mut(sizes.units * plane);
+        let deltas = delta
+            .par_chunks(out_image)
+            .zip(choices.par_chunks(out_image));
+        of_images.zip(deltas).for_each(|(image, (delta, choice))| {
+            let mut band = Vec::new();
+            sizes.spread(delta, choice, (0, rows), &mut band);
+            let lines = band.chunks_exact(rows * sizes.width);
+            for (image, band) in image.chunks_exact_mut(plane).zip(lines) {
+                image[..band.len()].copy_from_slice(band);
+            }
+        });
+    })?;
+    let shape = (sizes.rows, sizes.units, sizes.height, sizes.width);
+    Ok(Tensor::from_vec(images, shape, delta.device())?)
 }
 
 /// `pool(x ∗ weight)`.
@@ -344,19 +373,21 @@ fn convolve_values(x: &[f32], weight: &[f32], sizes: &Sizes) -> (Vec<f32>, Vec<u
         &mut nothing
     };
     let weight = Matrix::of_rows(weight, sizes.units, sizes.numbers(), sizes.numbers());
+    let weight = Factor::new(weight);
     let images = x.par_chunks(together * image);
     let outs = out
         .par_chunks_mut(together * out_image)
         .zip(of_choice.par_chunks_mut(choices));
     images.zip(outs).for_each_init(
-        || (Vec::new(), Vec::new()),
-        |(fields, tile), (images, (out, choice))| {
+        || (Vec::new(), Vec::new(), Vec::new()),
+        |(padded, fields, tile), (images, (out, choice))| {
+            sizes.pad(images, padded);
             for band in sizes.bands() {
-                sizes.gather(images, band, fields);
+                sizes.gather(padded, band, fields);
                 let pixels = fields.len() / sizes.numbers();
                 tile.resize(sizes.units * pixels, 0f32);
                 let fields = Matrix::of_rows(fields, sizes.numbers(), pixels, pixels);
-                accumulate_here(tile, 0., weight, fields);
+                accumulate_here(tile, 0., &weight, fields);
                 sizes.pool(tile, band, out, choice);
             }
         },

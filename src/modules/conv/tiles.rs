@@ -5,6 +5,7 @@ use candle_core::Tensor;
 
 use crate::error::Result;
 use crate::kernels::sizes::Sizes;
+use crate::kernels::Loop;
 
 /// The number of pixels whose fields are gathered at a time: enough for the product to
 /// run at full speed.
@@ -31,35 +32,46 @@ impl Sizes {
         (0..end.div_ceil(band)).map(move |index| (index * band, band.min(end - index * band)))
     }
 
-    /// Writes the fields around the pixels of some rows of `images`, `(C·K·K, pixels)`.
-    pub fn gather(&self, images: &[f32], (first, count): (usize, usize), fields: &mut Vec<f32>) {
-        let (plane, reach) = (self.height * self.width, self.field as isize / 2);
-        let (image, width) = (self.inputs * plane, self.width);
-        let together = images.len() / image;
-        let pixels = together * count * width;
+    /// The height and width of an image with its border of zeros.
+    fn padded(&self) -> (usize, usize) {
+        (self.height + self.field - 1, self.width + self.field - 1)
+    }
+
+    /// Writes `images` with a border of zeros, as wide as a field reaches.
+    pub fn pad(&self, images: &[f32], padded: &mut Vec<f32>) {
+        let ((height, width), reach) = (self.padded(), self.field / 2);
+        let planes = images.len() / (self.height * self.width);
+        padded.clear();
+        padded.resize(planes * height * width, 0.);
+        let planes = padded.chunks_exact_mut(height * width);
+        for (plane, image) in planes.zip(images.chunks_exact(self.height * self.width)) {
+            let lines = plane.chunks_exact_mut(width).skip(reach);
+            for (line, pixels) in lines.zip(image.chunks_exact(self.width)) {
+                line[reach..][..self.width].copy_from_slice(pixels);
+            }
+        }
+    }
+
+    /// Writes the fields around the pixels of some rows of padded images,
+    /// `(C·K·K, pixels)`.
+    pub fn gather(&self, padded: &[f32], (first, count): (usize, usize), fields: &mut Vec<f32>) {
+        let (height, width) = self.padded();
+        let image = self.inputs * height * width;
+        let pixels = padded.len() / image * count * self.width;
         fields.resize(self.numbers() * pixels, 0.);
         for (number, out) in fields.chunks_exact_mut(pixels).enumerate() {
             let (input, place) = (
                 number / (self.field * self.field),
                 number % (self.field * self.field),
             );
-            let (down, right) = (
-                (place / self.field) as isize - reach,
-                (place % self.field) as isize - reach,
-            );
-            // The part of a line that stays visible after the shift.
-            let (from, to) = (right.max(0) as usize, (-right).max(0) as usize);
-            let length = width.saturating_sub(right.unsigned_abs());
-            for (line, out) in out.chunks_exact_mut(width).enumerate() {
-                let (of, row) = (line / count, (first + line % count) as isize + down);
-                if row < 0 || row >= self.height as isize || length == 0 {
-                    out.fill(0.);
-                    continue;
+            let (down, right) = (place / self.field, place % self.field);
+            let start = (input * height + first + down) * width + right;
+            let images = padded.chunks_exact(image);
+            for (image, out) in images.zip(out.chunks_exact_mut(count * self.width)) {
+                let lines = image[start..].chunks(width);
+                for (line, out) in lines.zip(out.chunks_exact_mut(self.width)) {
+                    copy(&line[..self.width], out);
                 }
-                let start = of * image + input * plane + row as usize * width;
-                out[..to].fill(0.);
-                out[to..to + length].copy_from_slice(&images[start + from..][..length]);
-                out[to + length..].fill(0.);
             }
         }
     }
@@ -89,25 +101,15 @@ impl Sizes {
                     continue;
                 }
                 let choice = &mut choice[place..][..count / pool * columns];
-                for (row, (out, choice)) in out
-                    .chunks_exact_mut(columns)
-                    .zip(choice.chunks_exact_mut(columns))
-                    .enumerate()
-                {
-                    out.fill(f32::NEG_INFINITY);
-                    for index in 0..pool * pool {
-                        let line = &lines[(row * pool + index / pool) * width..][..width];
-                        let line = line[index % pool..].iter().step_by(pool);
-                        for ((out, choice), &value) in
-                            out.iter_mut().zip(choice.iter_mut()).zip(line)
-                        {
-                            // NaN wins, so that it is detected later.
-                            let larger = value > *out || value.is_nan();
-                            *out = if larger { value } else { *out };
-                            *choice = if larger { index as u8 } else { *choice };
-                        }
-                    }
-                }
+                let maxima = Maxima {
+                    lines,
+                    width,
+                    pool,
+                    out,
+                    choice,
+                    columns,
+                };
+                maxima.wide();
             }
         }
     }
@@ -127,9 +129,6 @@ impl Sizes {
         let pixels = images * count * width;
         let (_, columns) = self.out();
         tile.resize(self.units * pixels, 0.);
-        if pool > 1 {
-            tile.fill(0.);
-        }
         for image in 0..images {
             for unit in 0..self.units {
                 let lines = &mut tile[unit * pixels + image * count * width..][..count * width];
@@ -140,17 +139,119 @@ impl Sizes {
                     continue;
                 }
                 let choice = &choice[place..][..count / pool * columns];
-                for (row, (delta, choice)) in delta
-                    .chunks_exact(columns)
-                    .zip(choice.chunks_exact(columns))
-                    .enumerate()
-                {
-                    for (column, (&delta, &choice)) in delta.iter().zip(choice).enumerate() {
-                        let (down, right) =
-                            (usize::from(choice) / pool, usize::from(choice) % pool);
-                        lines[(row * pool + down) * width + column * pool + right] = delta;
+                let spread = Spread {
+                    delta,
+                    choice,
+                    columns,
+                    pool,
+                    lines,
+                    width,
+                };
+                spread.wide();
+            }
+        }
+    }
+}
+
+/// Copies a line of an image. Lines are so short that a call of the system's function
+/// would take longer than the copy.
+#[inline(always)]
+fn copy(from: &[f32], to: &mut [f32]) {
+    const PIECE: usize = 8;
+    let last = from.len().saturating_sub(PIECE);
+    if last == 0 {
+        for (to, from) in to.iter_mut().zip(from) {
+            *to = *from;
+        }
+        return;
+    }
+    for (to, from) in to.chunks_exact_mut(PIECE).zip(from.chunks_exact(PIECE)) {
+        to.copy_from_slice(from);
+    }
+    // The rest, with some of the piece before it.
+    to[last..][..PIECE].copy_from_slice(&from[last..][..PIECE]);
+}
+
+/// Finds the maxima of the pools of a map, and their places.
+struct Maxima<'a> {
+    lines: &'a [f32],
+    width: usize,
+    pool: usize,
+    out: &'a mut [f32],
+    choice: &'a mut [u8],
+    columns: usize,
+}
+
+impl Loop for Maxima<'_> {
+    #[inline(always)]
+    fn run(self) {
+        let Self { width, pool, .. } = self;
+        let outs = self.out.chunks_exact_mut(self.columns);
+        let choices = self.choice.chunks_exact_mut(self.columns);
+        let rows = self.lines.chunks_exact(width * pool);
+        for (lines, (out, choice)) in rows.zip(outs.zip(choices)) {
+            if pool == 2 {
+                let (upper, lower) = lines.split_at(width);
+                let pools = upper.chunks_exact(2).zip(lower.chunks_exact(2));
+                for ((out, choice), (upper, lower)) in out.iter_mut().zip(choice).zip(pools) {
+                    let (mut best, mut place) = (upper[0], 0);
+                    for (index, value) in [(1u32, upper[1]), (2, lower[0]), (3, lower[1])] {
+                        // NaN wins, so that it is detected later.
+                        let larger = value > best || value.is_nan();
+                        best = if larger { value } else { best };
+                        place = if larger { index } else { place };
                     }
+                    (*out, *choice) = (best, place as u8);
                 }
+                continue;
+            }
+            out.fill(f32::NEG_INFINITY);
+            choice.fill(0);
+            for index in 0..pool * pool {
+                let line = &lines[index / pool * width..][..width];
+                let line = line[index % pool..].iter().step_by(pool);
+                for ((out, choice), &value) in out.iter_mut().zip(choice.iter_mut()).zip(line) {
+                    let larger = value > *out || value.is_nan();
+                    *out = if larger { value } else { *out };
+                    *choice = if larger { index as u8 } else { *choice };
+                }
+            }
+        }
+    }
+}
+
+/// Writes numbers to the places of the maxima of their pools, and zeros elsewhere.
+struct Spread<'a> {
+    delta: &'a [f32],
+    choice: &'a [u8],
+    columns: usize,
+    pool: usize,
+    lines: &'a mut [f32],
+    width: usize,
+}
+
+impl Loop for Spread<'_> {
+    #[inline(always)]
+    fn run(self) {
+        let Self { width, pool, .. } = self;
+        let deltas = self.delta.chunks_exact(self.columns);
+        let choices = self.choice.chunks_exact(self.columns);
+        let rows = self.lines.chunks_exact_mut(width * pool);
+        for (lines, (delta, choice)) in rows.zip(deltas.zip(choices)) {
+            if pool == 2 && width % 2 == 0 {
+                let (upper, lower) = lines.split_at_mut(width);
+                let pools = upper.chunks_exact_mut(2).zip(lower.chunks_exact_mut(2));
+                for ((&delta, &choice), (upper, lower)) in delta.iter().zip(choice).zip(pools) {
+                    let at = |place| if choice == place { delta } else { 0. };
+                    upper.copy_from_slice(&[at(0), at(1)]);
+                    lower.copy_from_slice(&[at(2), at(3)]);
+                }
+                continue;
+            }
+            lines.fill(0.);
+            for (column, (&delta, &choice)) in delta.iter().zip(choice).enumerate() {
+                let (down, right) = (usize::from(choice) / pool, usize::from(choice) % pool);
+                lines[down * width + column * pool + right] = delta;
             }
         }
     }
