@@ -7,6 +7,7 @@
 use rayon::prelude::*;
 
 use super::bfloat16::{self, Packed, Unit, SQUARE};
+use super::fields::Fields;
 use super::{meter, wide};
 
 /// A matrix in memory: element `(r, c)` is `data[r·row + c·column]`.
@@ -153,26 +154,66 @@ impl<'a> Factor<'a> {
     }
 }
 
+/// The right factor of a product on one thread. Fields are written to the given room if
+/// they are not rounded.
+pub(crate) enum Right<'a> {
+    Matrix(Matrix<'a>),
+    Fields(&'a Fields<'a>, &'a mut Vec<f32>),
+    FieldsTransposed(&'a Fields<'a>, &'a mut Vec<f32>),
+}
+
+impl<'a> Right<'a> {
+    fn size(&self) -> [usize; 2] {
+        match self {
+            Self::Matrix(matrix) => [matrix.rows, matrix.columns],
+            Self::Fields(fields, _) => [fields.numbers(), fields.pixels()],
+            Self::FieldsTransposed(fields, _) => [fields.pixels(), fields.numbers()],
+        }
+    }
+
+    fn whole(self) -> Matrix<'a> {
+        let written = |fields: &Fields<'_>, room: &'a mut Vec<f32>| {
+            fields.gather(room);
+            let pixels = fields.pixels();
+            Matrix::of_rows(room, fields.numbers(), pixels, pixels)
+        };
+        match self {
+            Self::Matrix(matrix) => matrix,
+            Self::Fields(fields, room) => written(fields, room),
+            Self::FieldsTransposed(fields, room) => written(fields, room).transposed(),
+        }
+    }
+
+    fn rounded(&self, unit: Unit) -> Packed {
+        match self {
+            Self::Matrix(matrix) => Packed::right(unit, *matrix, false),
+            Self::Fields(fields, _) => Packed::fields(unit, fields, false),
+            Self::FieldsTransposed(fields, _) => Packed::fields(unit, fields, true),
+        }
+    }
+}
+
 /// Computes `dst ← keep·dst + a·b` on this thread. `dst` is the whole result, row by row;
 /// `keep` is 0 or 1.
 ///
 /// # Panics
 /// As [`accumulate`].
-pub(crate) fn accumulate_here(dst: &mut [f32], keep: f32, a: &Factor<'_>, b: Matrix<'_>) {
-    let (rows, columns) = (a.matrix.rows, b.columns);
+pub(crate) fn accumulate_here(dst: &mut [f32], keep: f32, a: &Factor<'_>, b: Right<'_>) {
+    let (rows, [depth, columns]) = (a.matrix.rows, b.size());
     assert!(
-        a.matrix.columns == b.rows && dst.len() == rows * columns,
+        a.matrix.columns == depth && dst.len() == rows * columns,
         "the sizes of a matrix product must match"
     );
-    assert!(b.fits(), "a matrix must fit its slice");
     let (dst, factors) = (dst.as_mut_ptr(), [keep, 1.]);
     let Some((unit, left)) = &a.rounded else {
+        let b = b.whole();
+        assert!(b.fits(), "a matrix must fit its slice");
         // SAFETY: `dst` is lent to this function alone and has room for the product; the
         // matrices fit.
         return unsafe { multiply(dst, columns, factors, a.matrix, b) };
     };
-    meter::count([rows, b.rows, columns], || {
-        let right = Packed::right(*unit, b, false);
+    meter::count([rows, depth, columns], || {
+        let right = b.rounded(*unit);
         let (left, right) = ((left, 0, rows), (&right, 0, columns));
         // SAFETY: as above.
         unsafe { bfloat16::multiply(*unit, (dst, columns), factors, left, right) };

@@ -27,6 +27,7 @@ pub(crate) mod cuda;
 mod deviations;
 mod directions;
 pub(crate) mod energy;
+pub(crate) mod fields;
 pub(crate) mod gemm;
 mod leaky_relu;
 mod matmul;

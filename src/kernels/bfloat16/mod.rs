@@ -19,6 +19,7 @@ use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
+use super::fields::Fields;
 use super::gemm::Matrix;
 
 /// The rows of a left tile, and the columns of a right one.
@@ -146,6 +147,27 @@ impl Packed {
         }
     }
 
+    /// The right factor of a product: fields, `(numbers, pixels)`, or their transpose.
+    pub fn fields(unit: Unit, fields: &Fields<'_>, transposed: bool) -> Self {
+        let (columns, terms) = match transposed {
+            false => (fields.pixels(), fields.numbers()),
+            true => (fields.numbers(), fields.pixels()),
+        };
+        let (strips, tiles) = (columns.div_ceil(SIDE), terms.div_ceil(DEPTH));
+        let count = strips * tiles * SIDE;
+        let mut lines = Vec::<Line>::with_capacity(count);
+        unit.pack_fields(fields, transposed, &mut lines.spare_capacity_mut()[..count]);
+        // SAFETY: all lines of all tiles were written.
+        unsafe { lines.set_len(count) };
+        Self {
+            lines,
+            strips,
+            tiles,
+            of_strip: tiles * SIDE,
+            of_tile: SIDE,
+        }
+    }
+
     /// The two strips of the square at this row (left) or column (right). At the edge, where
     /// there is one strip, the second one stands for nothing.
     fn strips(&self, first: usize) -> [Strip<'_>; 2] {
@@ -215,6 +237,12 @@ impl Unit {
         unsafe { pack::tile(matrix, at, side, to) }
     }
 
+    /// Writes all tiles of fields, strip by strip.
+    fn pack_fields(self, fields: &Fields<'_>, transposed: bool, to: &mut [MaybeUninit<Line>]) {
+        // SAFETY: as in `pack`.
+        unsafe { pack::fields(fields, transposed, to) }
+    }
+
     /// Has to be called before squares are computed on this thread.
     fn begin(self) {
         #[cfg(target_os = "linux")]
@@ -271,6 +299,10 @@ impl Unit {
         match self {}
     }
 
+    fn pack_fields(self, _: &Fields<'_>, _: bool, _: &mut [MaybeUninit<Line>]) {
+        match self {}
+    }
+
     fn begin(self) {}
 
     fn square(self, _: [Strip<'_>; 2], _: [Strip<'_>; 2], _: &mut Square) {
@@ -287,6 +319,7 @@ impl Unit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::sizes::Sizes;
 
     /// The units of this processor. Both kinds are tested where there are both.
     fn units() -> Vec<Unit> {
@@ -395,6 +428,47 @@ mod tests {
                             (0..k).map(|i| (at(a, row, i), at(b, i, column))).collect();
                         let expected = 2. * sum(unit, &terms);
                         assert_eq!(*found, expected, "{unit:?} {m} {k} {n} at {place}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn fields_have_the_bits_of_a_whole_matrix() {
+        for unit in units() {
+            // Lines of every kind: wider than a vector, a part of one, odd.
+            for (width, field) in [(32, 3), (19, 5), (8, 3), (7, 3), (1, 1)] {
+                let sizes = Sizes {
+                    rows: 3,
+                    inputs: 2,
+                    height: 5,
+                    width,
+                    units: 7,
+                    field,
+                    pool: 1,
+                };
+                let (mut padded, mut whole) = (Vec::new(), Vec::new());
+                sizes.pad(&numbers(3 * 2 * 5 * width, 5), &mut padded);
+                let fields = Fields::new(&sizes, &padded, (1, 3));
+                fields.gather(&mut whole);
+                let (rows, pixels) = (fields.numbers(), fields.pixels());
+                assert_eq!(pixels, 3 * 3 * width);
+                let whole = Matrix::of_rows(&whole, rows, pixels, pixels);
+                for (transposed, whole) in [(false, whole), (true, whole.transposed())] {
+                    let found = Packed::fields(unit, &fields, transposed);
+                    let expected = Packed::right(unit, whole, false);
+                    let strips = 0..whole.columns.div_ceil(SIDE);
+                    for (strip, tile) in strips.flat_map(|s| (0..found.tiles).map(move |t| (s, t)))
+                    {
+                        let of = |packed: &Packed| {
+                            let at = strip * packed.of_strip + tile * packed.of_tile;
+                            packed.lines[at..][..SIDE]
+                                .iter()
+                                .map(|line| line.0)
+                                .collect::<Vec<_>>()
+                        };
+                        assert_eq!(of(&found), of(&expected), "{width} {strip} {tile}");
                     }
                 }
             }

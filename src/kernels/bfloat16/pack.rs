@@ -5,6 +5,7 @@ use std::mem::{transmute, MaybeUninit};
 
 use super::vectors::mask;
 use super::{Line, Side, DEPTH, SIDE};
+use crate::kernels::fields::Fields;
 use crate::kernels::gemm::Matrix;
 
 /// Writes the tile of a matrix, whose columns are the terms, that begins at this row and
@@ -29,86 +30,151 @@ pub unsafe fn tile(
         .data
         .as_ptr()
         .wrapping_add(row * matrix.row + column * matrix.column);
-    // SAFETY: the rows and columns of `size` lie within the matrix.
-    let (lines, found) = unsafe {
-        if matrix.column == 1 {
-            (of_rows(start, matrix.row, size), Side::Left)
-        } else if matrix.row == 1 {
-            (of_columns(start, matrix.column, size), Side::Right)
-        } else {
-            let mut copy = [0f32; SIDE * DEPTH];
-            for (index, copy) in copy.iter_mut().enumerate() {
-                let [row, column] = [index / DEPTH, index % DEPTH];
-                if row < size[0] && column < size[1] {
-                    *copy = *start.add(row * matrix.row + column * matrix.column);
-                }
+    let rows_lie_apart = |start: *const f32, stride: usize| {
+        let halves = [mask(size[1]), mask(size[1].saturating_sub(16))];
+        of_rows(|row, half| {
+            let place = start.wrapping_add(row * stride + 16 * half);
+            let mask = if row < size[0] { halves[half] } else { 0 };
+            // SAFETY: the mask leaves out what is not in the matrix.
+            unsafe { _mm512_maskz_loadu_ps(mask, place) }
+        })
+    };
+    let (lines, found) = if matrix.column == 1 {
+        (rows_lie_apart(start, matrix.row), Side::Left)
+    } else if matrix.row == 1 {
+        let whole = mask(size[0]);
+        let lines = of_columns(|column| {
+            let place = start.wrapping_add(column * matrix.column);
+            let mask = if column < size[1] { whole } else { 0 };
+            // SAFETY: as above.
+            unsafe { _mm512_maskz_loadu_ps(mask, place) }
+        });
+        (lines, Side::Right)
+    } else {
+        let mut copy = [0f32; SIDE * DEPTH];
+        for (index, copy) in copy.iter_mut().enumerate() {
+            let [row, column] = [index / DEPTH, index % DEPTH];
+            if row < size[0] && column < size[1] {
+                // SAFETY: rows and columns lie within the matrix.
+                *copy = unsafe { *start.add(row * matrix.row + column * matrix.column) };
             }
-            (of_rows(copy.as_ptr(), DEPTH, [SIDE, DEPTH]), Side::Left)
         }
+        (rows_lie_apart(copy.as_ptr(), DEPTH), Side::Left)
     };
     let lines = if found == side {
         lines
     } else {
         transposed(lines)
     };
+    write(lines, to);
+}
+
+/// Writes the tiles of fields as a right factor, `(numbers, pixels)` or, transposed,
+/// `(pixels, numbers)`, strip by strip.
+///
+/// # Safety
+/// The processor must have AVX-512 with BF16 and BW.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+pub unsafe fn fields(fields: &Fields<'_>, is_transposed: bool, to: &mut [MaybeUninit<Line>]) {
+    let (pixels, groups) = (fields.pixels(), groups(fields));
+    let numbers: Vec<usize> = (0..fields.numbers()).map(|n| fields.of_number(n)).collect();
+    let Some((last_number, last_pixel)) = numbers.last().zip(pixels.checked_sub(1)) else {
+        return;
+    };
+    // Later rows and columns lie further behind.
+    assert!(last_number + fields.of_pixel(last_pixel) < fields.padded().len());
+    let start = fields.padded().as_ptr();
+    // 16 pixels' numbers in this place of their fields; zeros beyond the last one.
+    let load = |number: usize, group: usize| {
+        let mut found = _mm512_setzero_ps();
+        if let (Some(number), Some(runs)) = (numbers.get(number), groups.get(group)) {
+            for run in runs {
+                let place = start
+                    .wrapping_add(number + run.pixel)
+                    .wrapping_sub(run.lane);
+                // SAFETY: the mask leaves out all but pixels of the images.
+                found = unsafe { _mm512_mask_loadu_ps(found, run.mask, place) };
+            }
+        }
+        found
+    };
+    let (strips, tiles) = match is_transposed {
+        false => (groups.len(), numbers.len().div_ceil(DEPTH)),
+        true => (numbers.len().div_ceil(SIDE), pixels.div_ceil(DEPTH)),
+    };
+    let mut places = to.chunks_exact_mut(SIDE);
+    for strip in 0..strips {
+        for tile in 0..tiles {
+            let lines = match is_transposed {
+                false => of_columns(|number| load(tile * DEPTH + number, strip)),
+                true => transposed(of_rows(|number, half| {
+                    load(strip * SIDE + number, 2 * tile + half)
+                })),
+            };
+            if let Some(to) = places.next() {
+                write(lines, to);
+            }
+        }
+    }
+}
+
+/// Pixels of a group that lie side by side.
+struct Run {
+    /// The place of the first one in the images, for the first number of a field.
+    pixel: usize,
+    /// Its place in the group.
+    lane: usize,
+    mask: __mmask16,
+}
+
+/// The runs of each 16 pixels.
+fn groups(fields: &Fields<'_>) -> Vec<Vec<Run>> {
+    let (pixels, width) = (fields.pixels(), fields.width());
+    let group = |first: usize| {
+        let (mut runs, mut lane) = (Vec::new(), 0);
+        while lane < SIDE && first + lane < pixels {
+            let pixel = first + lane;
+            let count = (width - pixel % width).min(SIDE - lane);
+            runs.push(Run {
+                pixel: fields.of_pixel(pixel),
+                lane,
+                mask: mask(count) << lane,
+            });
+            lane += count;
+        }
+        runs
+    };
+    (0..pixels).step_by(SIDE).map(group).collect()
+}
+
+fn write(lines: [__m512i; 16], to: &mut [MaybeUninit<Line>]) {
     for (to, line) in to.iter_mut().zip(lines) {
         // SAFETY: both have 512 bits, and any bits are numbers.
         to.write(Line(unsafe { transmute::<__m512i, [u16; DEPTH]>(line) }));
     }
 }
 
-/// The terms of each row; the numbers of a row lie side by side.
-///
-/// # Safety
-/// `rows` rows of `columns` numbers, `stride` apart, can be read.
-#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn of_rows(start: *const f32, stride: usize, [rows, columns]: [usize; 2]) -> [__m512i; 16] {
-    let [low, high] = [mask(columns), mask(columns.saturating_sub(16))];
+/// The terms of each row, in two halves; the numbers of a row lie side by side.
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn of_rows(load: impl Fn(usize, usize) -> __m512) -> [__m512i; 16] {
     let mut lines = [_mm512_setzero_si512(); 16];
-    for (row, line) in lines.iter_mut().enumerate().take(rows) {
-        let row = start.wrapping_add(row * stride);
-        // SAFETY: the masks leave out what is not in the row.
-        let [first, second] = unsafe {
-            [
-                _mm512_maskz_loadu_ps(low, row),
-                _mm512_maskz_loadu_ps(high, row.wrapping_add(16)),
-            ]
-        };
-        *line = rounded(first, second);
+    for (row, line) in lines.iter_mut().enumerate() {
+        *line = rounded(load(row, 0), load(row, 1));
     }
     lines
 }
 
 /// Two terms of each row; the numbers of a column lie side by side.
-///
-/// # Safety
-/// `columns` columns of `rows` numbers, `stride` apart, can be read.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn of_columns(
-    start: *const f32,
-    stride: usize,
-    [rows, columns]: [usize; 2],
-) -> [__m512i; 16] {
+fn of_columns(load: impl Fn(usize) -> __m512) -> [__m512i; 16] {
     // The numbers of both columns in turn.
     let in_turn: [u16; 32] = std::array::from_fn(|i| (i / 2 + i % 2 * 16) as u16);
     // SAFETY: both have 512 bits.
     let in_turn = unsafe { transmute::<[u16; 32], __m512i>(in_turn) };
-    let mask = mask(rows);
     let mut lines = [_mm512_setzero_si512(); 16];
-    for (pair, line) in lines.iter_mut().enumerate().take(columns.div_ceil(2)) {
-        let column = start.wrapping_add(2 * pair * stride);
-        let has_second = 2 * pair + 1 < columns;
-        // SAFETY: the masks leave out what is not in the columns.
-        let [first, second] = unsafe {
-            [
-                _mm512_maskz_loadu_ps(mask, column),
-                _mm512_maskz_loadu_ps(
-                    if has_second { mask } else { 0 },
-                    column.wrapping_add(stride),
-                ),
-            ]
-        };
-        *line = _mm512_permutexvar_epi16(in_turn, rounded(first, second));
+    for (pair, line) in lines.iter_mut().enumerate() {
+        let both = rounded(load(2 * pair), load(2 * pair + 1));
+        *line = _mm512_permutexvar_epi16(in_turn, both);
     }
     lines
 }

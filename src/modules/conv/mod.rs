@@ -13,7 +13,8 @@ use crate::error::{Error, Result};
 use crate::flow::graph::{Graph, Node};
 use crate::flow::step::Step;
 use crate::flow::vars::Vars;
-use crate::kernels::gemm::{accumulate_here, Factor, Matrix};
+use crate::kernels::fields::Fields;
+use crate::kernels::gemm::{accumulate_here, Factor, Matrix, Right};
 use crate::kernels::sizes::Sizes;
 use crate::kernels::{self, with_values};
 use crate::optim::{Gradient, Optimiser};
@@ -246,20 +247,19 @@ fn kernel_gradient(x: &Tensor, choices: &[u8], delta: &Tensor, sizes: &Sizes) ->
         with_values(delta, |delta| {
             let part = |(index, x): (usize, &[f32])| {
                 let mut sum = vec![0f32; sizes.units * sizes.numbers()];
-                let (mut padded, mut fields, mut tile) = (Vec::new(), Vec::new(), Vec::new());
+                let (mut padded, mut room, mut tile) = (Vec::new(), Vec::new(), Vec::new());
                 let mut first = index * images;
                 for x in x.chunks(together * image) {
                     let range = first * out_image..(first + x.len() / image) * out_image;
                     let choice = choices.get(range.clone()).unwrap_or(&[]);
                     sizes.pad(x, &mut padded);
                     for band in sizes.bands() {
-                        sizes.gather(&padded, band, &mut fields);
+                        let fields = Fields::new(sizes, &padded, band);
                         sizes.spread(&delta[range.clone()], choice, band, &mut tile);
-                        let pixels = fields.len() / sizes.numbers();
+                        let pixels = fields.pixels();
                         let tile = Matrix::of_rows(&tile, sizes.units, pixels, pixels);
-                        let fields = Matrix::of_rows(&fields, sizes.numbers(), pixels, pixels);
-                        let tile = Factor::new(tile);
-                        accumulate_here(&mut sum, 1., &tile, fields.transposed());
+                        let fields = Right::FieldsTransposed(&fields, &mut room);
+                        accumulate_here(&mut sum, 1., &Factor::new(tile), fields);
                     }
                     first += x.len() / image;
                 }
@@ -380,14 +380,12 @@ fn convolve_values(x: &[f32], weight: &[f32], sizes: &Sizes) -> (Vec<f32>, Vec<u
         .zip(of_choice.par_chunks_mut(choices));
     images.zip(outs).for_each_init(
         || (Vec::new(), Vec::new(), Vec::new()),
-        |(padded, fields, tile), (images, (out, choice))| {
+        |(padded, room, tile), (images, (out, choice))| {
             sizes.pad(images, padded);
             for band in sizes.bands() {
-                sizes.gather(padded, band, fields);
-                let pixels = fields.len() / sizes.numbers();
-                tile.resize(sizes.units * pixels, 0f32);
-                let fields = Matrix::of_rows(fields, sizes.numbers(), pixels, pixels);
-                accumulate_here(tile, 0., &weight, fields);
+                let fields = Fields::new(sizes, padded, band);
+                tile.resize(sizes.units * fields.pixels(), 0f32);
+                accumulate_here(tile, 0., &weight, Right::Fields(&fields, room));
                 sizes.pool(tile, band, out, choice);
             }
         },

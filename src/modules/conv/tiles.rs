@@ -1,5 +1,4 @@
-//! Tiles of a convolution: fields that are gathered for a product, and pools of its
-//! result.
+//! Tiles of a convolution: the pixels that one product is for, and pools of its result.
 
 use candle_core::Tensor;
 
@@ -10,6 +9,7 @@ use crate::kernels::Loop;
 /// The number of pixels whose fields are gathered at a time: enough for the product to
 /// run at full speed.
 const TILE: usize = 512;
+
 impl Sizes {
     /// The number of images that are processed together.
     pub fn together(&self) -> usize {
@@ -30,50 +30,6 @@ impl Sizes {
     pub fn bands(&self) -> impl Iterator<Item = (usize, usize)> {
         let (band, end) = (self.band(), self.height / self.pool * self.pool);
         (0..end.div_ceil(band)).map(move |index| (index * band, band.min(end - index * band)))
-    }
-
-    /// The height and width of an image with its border of zeros.
-    fn padded(&self) -> (usize, usize) {
-        (self.height + self.field - 1, self.width + self.field - 1)
-    }
-
-    /// Writes `images` with a border of zeros, as wide as a field reaches.
-    pub fn pad(&self, images: &[f32], padded: &mut Vec<f32>) {
-        let ((height, width), reach) = (self.padded(), self.field / 2);
-        let planes = images.len() / (self.height * self.width);
-        padded.clear();
-        padded.resize(planes * height * width, 0.);
-        let planes = padded.chunks_exact_mut(height * width);
-        for (plane, image) in planes.zip(images.chunks_exact(self.height * self.width)) {
-            let lines = plane.chunks_exact_mut(width).skip(reach);
-            for (line, pixels) in lines.zip(image.chunks_exact(self.width)) {
-                line[reach..][..self.width].copy_from_slice(pixels);
-            }
-        }
-    }
-
-    /// Writes the fields around the pixels of some rows of padded images,
-    /// `(C·K·K, pixels)`.
-    pub fn gather(&self, padded: &[f32], (first, count): (usize, usize), fields: &mut Vec<f32>) {
-        let (height, width) = self.padded();
-        let image = self.inputs * height * width;
-        let pixels = padded.len() / image * count * self.width;
-        fields.resize(self.numbers() * pixels, 0.);
-        for (number, out) in fields.chunks_exact_mut(pixels).enumerate() {
-            let (input, place) = (
-                number / (self.field * self.field),
-                number % (self.field * self.field),
-            );
-            let (down, right) = (place / self.field, place % self.field);
-            let start = (input * height + first + down) * width + right;
-            let images = padded.chunks_exact(image);
-            for (image, out) in images.zip(out.chunks_exact_mut(count * self.width)) {
-                let lines = image[start..].chunks(width);
-                for (line, out) in lines.zip(out.chunks_exact_mut(self.width)) {
-                    copy(&line[..self.width], out);
-                }
-            }
-        }
     }
 
     /// Writes the maxima of a tile `(N, pixels)` of some rows to their positions in
@@ -151,25 +107,6 @@ impl Sizes {
             }
         }
     }
-}
-
-/// Copies a line of an image. Lines are so short that a call of the system's function
-/// would take longer than the copy.
-#[inline(always)]
-fn copy(from: &[f32], to: &mut [f32]) {
-    const PIECE: usize = 8;
-    let last = from.len().saturating_sub(PIECE);
-    if last == 0 {
-        for (to, from) in to.iter_mut().zip(from) {
-            *to = *from;
-        }
-        return;
-    }
-    for (to, from) in to.chunks_exact_mut(PIECE).zip(from.chunks_exact(PIECE)) {
-        to.copy_from_slice(from);
-    }
-    // The rest, with some of the piece before it.
-    to[last..][..PIECE].copy_from_slice(&from[last..][..PIECE]);
 }
 
 /// Finds the maxima of the pools of a map, and their places.

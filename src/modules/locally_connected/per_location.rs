@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::Fields;
-use crate::kernels::gemm::{accumulate_here, Factor, Matrix};
+use crate::kernels::gemm::{accumulate_here, Factor, Matrix, Right};
 use crate::kernels::Rows;
 
 /// The sums of the fields over channels from `first` on, `(L, R, N)`; `weight` is
@@ -25,7 +25,7 @@ pub(super) fn forward(
             out,
             0.,
             &Factor::new(seen),
-            Matrix::of_rows(weight, numbers, units, units),
+            Right::Matrix(Matrix::of_rows(weight, numbers, units, units)),
         );
     };
     sums.par_chunks_exact_mut((rows * units).max(1))
@@ -63,7 +63,7 @@ pub(super) fn gradient(
         }
         let seen = Matrix::of_rows(seen, rows, numbers, numbers).transposed();
         let out = &mut out[first * fields.area() * units..][..numbers * units];
-        let here = Matrix::of_rows(here, rows, units, units);
+        let here = Right::Matrix(Matrix::of_rows(here, rows, units, units));
         accumulate_here(out, 1., &Factor::new(seen), here);
     };
     out.par_chunks_exact_mut(fields.numbers() * units)
