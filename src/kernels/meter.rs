@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use candle_core::Device;
 
 use super::gemm::{product, Matrix};
-use super::{can_round, round_products, Rounding};
+use super::rounding::Rounding;
 
 static IS_TIMED: AtomicBool = AtomicBool::new(false);
 static MULTIPLY_ADDS: AtomicU64 = AtomicU64::new(0);
@@ -108,12 +108,12 @@ pub(super) fn time<R>(work: impl FnOnce() -> R) -> R {
 
 /// The operations per second, two for each multiplication with its addition, of the best
 /// of several products of square matrices on the CPU, by all threads. `None` if it cannot
-/// round so.
+/// round so, or another run of the process is training.
 pub(crate) fn best_product(rounding: Rounding) -> Option<f64> {
-    if !can_round(&Device::Cpu, rounding) {
+    if !rounding.suits(&Device::Cpu) {
         return None;
     }
-    round_products(&Device::Cpu, rounding);
+    rounding.set(&Device::Cpu).ok()?;
     const SIZE: usize = 2048;
     let numbers: Vec<f32> = (0..SIZE * SIZE).map(|i| (i % 7) as f32 - 3.).collect();
     let matrix = Matrix::of_rows(&numbers, SIZE, SIZE, SIZE);
@@ -123,6 +123,7 @@ pub(crate) fn best_product(rounding: Rounding) -> Option<f64> {
         std::hint::black_box(product(matrix, matrix, |_, _, _| ()));
         best = best.min(one.elapsed().as_secs_f64());
     }
+    Rounding::None.set(&Device::Cpu).ok()?;
     Some(2. * (SIZE as f64).powi(3) / best)
 }
 

@@ -3,7 +3,7 @@
 //! Every function has several forms. The plain form uses candle's operations and runs on
 //! any device, with any element type. The fast forms, for `f32` on the CPU and on a GPU
 //! with CUDA, need one pass over memory instead of several, and on a GPU nothing waits.
-//! All give the same numbers within rounding. The fast forms give the same bits with any
+//! All give the same numbers within rounding, unless products are set to round more. The fast forms give the same bits with any
 //! number of threads: work is divided among rows or columns, never within a sum.
 
 /// Returns the form for a GPU, if the tensor is there.
@@ -34,6 +34,7 @@ mod matmul;
 pub(crate) mod memory;
 pub(crate) mod meter;
 pub(crate) mod normal_equations;
+pub(crate) mod rounding;
 mod rows;
 pub(crate) mod sizes;
 mod wide;
@@ -55,34 +56,6 @@ pub(crate) use rows::{for_rows, is_fast, with_rows, with_values, with_values_mut
 pub(crate) use wide::{wide, Loop};
 
 use crate::error::{Error, Result};
-
-/// How the numbers of a matrix product are rounded; its sums have 32 bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rounding {
-    None,
-    /// TensorFloat-32: 10 bits after the point, on a GPU alone.
-    Tf32,
-    /// bfloat16: 7 bits after the point.
-    Bf16,
-}
-
-/// Sets how products on this device round, for all runs of the process.
-pub(crate) fn round_products(device: &Device, to: Rounding) {
-    #[cfg(feature = "cuda")]
-    if device.is_cuda() {
-        return cuda::round_products(to);
-    }
-    bfloat16::turn(device.is_cpu() && to == Rounding::Bf16);
-}
-
-/// Whether products on this device can be rounded so.
-pub(crate) fn can_round(device: &Device, to: Rounding) -> bool {
-    match to {
-        Rounding::None => true,
-        Rounding::Bf16 if device.is_cpu() => bfloat16::unit().is_some(),
-        _ => device.is_cuda(),
-    }
-}
 
 /// The free memory of a device in bytes, if it is known.
 pub(crate) fn free_memory(device: &Device) -> Option<u64> {

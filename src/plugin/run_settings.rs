@@ -2,7 +2,7 @@
 
 use crate::contract::sampler::NegativeSampler;
 use crate::data::DataSet;
-use crate::kernels::Rounding;
+use crate::kernels::rounding::Rounding;
 use crate::settings::{Idle, Pick};
 
 crate::choices! {
@@ -14,9 +14,9 @@ crate::choices! {
         /// (TensorFloat-32); its sums have 32 bits. Faster on a GPU; not for the CPU.
         Tf32 = "tf32",
         /// As `f32`, but the numbers of a product are rounded to 7 bits after the point
-        /// (bfloat16); its sums, the weights and the updates have 32 bits. Faster on a CPU
-        /// with AMX, also for AVX-512 BF16; others do not have it. Faster than `tf32` on a
-        /// GPU for large batches, slower for small ones.
+        /// (bfloat16); its sums, the weights and the updates have 32 bits. Faster than `f32`
+        /// on a CPU with AMX; one with AVX-512 BF16 alone can do it too, and may be slower.
+        /// On a GPU faster than `tf32` for large batches, slower for small ones.
         Bf16 = "bf16",
         /// 64 bits, with candle's own operations: slow, for checking results.
         F64 = "f64",

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use super::evaluate::EVALUATION_BATCH;
 use super::tally::Tally;
@@ -16,11 +16,11 @@ use crate::data::channels::Channels;
 use crate::data::text::tokenizer::Tokenizer;
 use crate::data::text::Text;
 use crate::data::{Content, DataSet, ExampleSpec};
-use crate::error::{Error, Result};
+use crate::error::{notify, Error, Result};
 use crate::flow::batch::Batch;
 use crate::flow::input::{Values, LABEL};
 use crate::flow::vars::Vars;
-use crate::kernels::{self, memory};
+use crate::kernels::memory;
 use crate::plugin::checked::Checkable;
 use crate::plugin::config::Config;
 use crate::plugin::registry;
@@ -58,6 +58,34 @@ pub(super) struct Surroundings {
     pub device: String,
     /// The tokenizer of the opened run.
     pub tokenizer: Option<Arc<Tokenizer>>,
+    /// Whether the weights are those of a saved run.
+    pub is_saved: bool,
+}
+
+/// Refuses a precision that this device does not have.
+pub(super) fn check_precision(precision: Precision, device: &Device) -> Result<()> {
+    if precision.rounding().suits(device) {
+        return Ok(());
+    }
+    let all = [
+        Precision::F32,
+        Precision::Tf32,
+        Precision::Bf16,
+        Precision::F64,
+    ];
+    let known = all.iter().filter(|known| known.rounding().suits(device));
+    let known: Vec<&str> = known.map(|known| known.word()).collect();
+    let expected = format!(
+        "{} on this device; bf16 needs a CPU with AVX-512 BF16 or a GPU with CUDA, tf32 such a GPU",
+        known.join(" or ")
+    );
+    let place = "the settings";
+    Err(Error::setting(
+        "precision",
+        precision.word(),
+        place,
+        expected,
+    ))
 }
 
 /// Builds a run.
@@ -71,21 +99,12 @@ pub(super) fn assemble(config: Config, source: Source, around: Surroundings) -> 
         Precision::F32 | Precision::Tf32 | Precision::Bf16 => DType::F32,
         Precision::F64 => DType::F64,
     };
-    let precision = config.run.precision;
-    if !kernels::can_round(&device, precision.rounding()) {
-        let expected = match precision {
-            Precision::Bf16 if device.is_cpu() => {
-                "f32 or f64 on this processor: bf16 needs AVX-512 with BF16, or a GPU"
-            }
-            _ => "f32, bf16 or f64 without a GPU; tf32 is for `--device cuda`",
-        };
-        let place = "the settings";
-        return Err(Error::setting(
-            "precision",
-            precision.word(),
-            place,
-            expected,
-        ));
+    match check_precision(config.run.precision, &device) {
+        // A saved run can be used, though not go on, where its precision is missing.
+        Err(error) if around.is_saved => notify(format_args!(
+            "warning: {error}; products have 32 bits instead"
+        )),
+        checked => checked?,
     }
     let vars = Vars::new(config.run.seed, dtype, &device);
     let mut context = BuildContext::new(vars.clone(), config.run.seed);

@@ -248,6 +248,7 @@ impl RunBuilder {
             data_dirs: self.data_dirs,
             device: self.device,
             tokenizer,
+            is_saved: saved.is_some(),
         };
         if let (Some(folder), DataSource::Named(_)) = (&self.saved, &source) {
             check_data(folder, &config)?;

@@ -48,6 +48,7 @@ impl Run {
             data_dirs: Vec::new(),
             device: "cpu".into(),
             tokenizer,
+            is_saved: true,
         };
         let mut run = assemble(config, source, around)?;
         run.chosen = header.readout.take();

@@ -57,7 +57,6 @@ use crate::flow::batch::Batch;
 use crate::flow::examples::Examples;
 use crate::flow::step::Step;
 use crate::flow::vars::Vars;
-use crate::kernels;
 use crate::plugin::config::Config;
 
 /// A network with its data, and the progress of its training.
@@ -278,10 +277,11 @@ impl Run {
     /// that is set.
     ///
     /// # Errors
-    /// Errors of candle.
+    /// [`Error::Usage`](crate::Error::Usage) while a run of this process trains with
+    /// another precision; errors of candle.
     pub fn prepare(&self, batch: &Batch) -> Result<Batch> {
         // Every pass begins here, and another run of this process may have set it.
-        kernels::round_products(&self.device, self.config.run.precision.rounding());
+        self.config.run.precision.rounding().set(&self.device)?;
         let batch = batch.to(&self.device, self.dtype)?;
         match &self.channels {
             Some(channels) => channels.standardise(&batch),

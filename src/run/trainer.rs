@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::assemble::check_precision;
 use super::cost::Cost;
 use super::device;
 use super::observe::metrics::{self, Metrics};
@@ -102,6 +103,10 @@ impl Run {
                 let problem = "no training examples; open the run with its data";
                 return Err(Error::usage("data", problem));
             }
+            let precision = self.config.run.precision;
+            check_precision(precision, &self.device)?;
+            // Ranks without examples have no other moment to set it.
+            let _held = precision.rounding().hold(&self.device)?;
             if self.epoch < last.min(epochs) {
                 self.check_memory()?;
                 self.check_ranks()?;

@@ -5,6 +5,8 @@
 //! and those with AVX-512 and its BF16, vector by vector. The bits of the two differ,
 //! since they add in another order.
 #![allow(unsafe_code)]
+// Elsewhere there is no unit, and nothing of this is ever used.
+#![cfg_attr(not(target_arch = "x86_64"), allow(dead_code, unused))]
 
 #[cfg(target_arch = "x86_64")]
 mod pack;
@@ -13,6 +15,7 @@ mod tiles;
 #[cfg(target_arch = "x86_64")]
 mod vectors;
 
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::OnceLock;
@@ -21,12 +24,13 @@ use rayon::prelude::*;
 
 use super::fields::Fields;
 use super::gemm::Matrix;
+use super::meter;
 
 /// The rows of a left tile, and the columns of a right one.
 const SIDE: usize = 16;
 /// The terms of the sums in a tile.
 const DEPTH: usize = 32;
-/// Rows and columns of the square that is computed at a time, of two tiles each.
+/// Rows and columns of the square that is computed at a time: two tiles high, two wide.
 pub(super) const SQUARE: usize = 2 * SIDE;
 
 /// What multiplies numbers in bfloat16.
@@ -88,12 +92,13 @@ enum Side {
 /// the edge.
 pub(super) struct Packed {
     lines: Vec<Line>,
-    /// The number of strips of [`SIDE`] rows (left) or columns (right), and of tiles of
-    /// each.
+    /// The number of strips, of [`SIDE`] rows (left) or columns (right).
     strips: usize,
+    /// The number of tiles of a strip.
     tiles: usize,
-    /// The lines from a strip to the next one, and from a tile to the next one.
+    /// The lines from a strip to the next one.
     of_strip: usize,
+    /// The lines from a tile of a strip to the next one.
     of_tile: usize,
 }
 
@@ -127,9 +132,11 @@ impl Packed {
                     true => (chunk, place),
                     false => (place, chunk),
                 };
-                unit.pack(matrix, [strip * SIDE, tile * DEPTH], side, lines);
+                // SAFETY: the matrix fits, and the tile begins within it.
+                unsafe { unit.pack(matrix, [strip * SIDE, tile * DEPTH], side, lines) };
             }
         };
+        let pack = |chunk| meter::time(|| pack(chunk));
         let chunk = of_strip.max(of_tile).max(1);
         let room = &mut lines.spare_capacity_mut()[..count];
         match in_parallel {
@@ -156,8 +163,9 @@ impl Packed {
         let (strips, tiles) = (columns.div_ceil(SIDE), terms.div_ceil(DEPTH));
         let count = strips * tiles * SIDE;
         let mut lines = Vec::<Line>::with_capacity(count);
-        unit.pack_fields(fields, transposed, &mut lines.spare_capacity_mut()[..count]);
-        // SAFETY: all lines of all tiles were written.
+        let room = &mut lines.spare_capacity_mut()[..count];
+        meter::time(|| unit.pack_fields(fields, transposed, room));
+        // SAFETY: every place in the room was written, or this had panicked.
         unsafe { lines.set_len(count) };
         Self {
             lines,
@@ -168,8 +176,8 @@ impl Packed {
         }
     }
 
-    /// The two strips of the square at this row (left) or column (right). At the edge, where
-    /// there is one strip, the second one stands for nothing.
+    /// The two strips of the square at this row (left) or column (right). At the edge there
+    /// may be one alone; it stands for the second one too, whose sums nobody reads.
     fn strips(&self, first: usize) -> [Strip<'_>; 2] {
         [0, 1].map(|next| {
             let strip = (first / SIDE + next).min(self.strips - 1);
@@ -213,57 +221,65 @@ pub(super) unsafe fn multiply(
         left.tiles == right.tiles && first_row % SQUARE == 0 && first_column % SQUARE == 0,
         "the sizes of a matrix product must match"
     );
+    assert!(
+        first_row + rows <= left.strips * SIDE && first_column + columns <= right.strips * SIDE,
+        "a part of a matrix must lie within it"
+    );
     let mut square = Square([[0.; SQUARE]; SQUARE]);
-    unit.begin();
+    let ready = unit.begin();
     for column in (0..columns).step_by(SQUARE) {
         let right = right.strips(first_column + column);
         for row in (0..rows).step_by(SQUARE) {
-            unit.square(left.strips(first_row + row), right, &mut square);
+            ready.square(left.strips(first_row + row), right, &mut square);
             let size = [SQUARE.min(rows - row), SQUARE.min(columns - column)];
             let dst = dst.wrapping_add(row * stride + column);
             // SAFETY: the square lies within `dst`, of which the caller promises the rest.
             unsafe { unit.put(&square, (dst, stride), size, [keep, factor]) };
         }
     }
-    unit.end();
+}
+
+/// A unit that is ready on this thread.
+struct Ready {
+    unit: Unit,
+    /// It holds for this thread alone.
+    _here: PhantomData<*const ()>,
 }
 
 #[cfg(target_arch = "x86_64")]
 impl Unit {
     /// Writes the tile whose first row and column are `at`.
-    fn pack(self, matrix: Matrix<'_>, at: [usize; 2], side: Side, to: &mut [MaybeUninit<Line>]) {
+    ///
+    /// # Safety
+    /// The matrix must fit its slice, and the tile must begin within it.
+    unsafe fn pack(
+        self,
+        matrix: Matrix<'_>,
+        at: [usize; 2],
+        side: Side,
+        to: &mut [MaybeUninit<Line>],
+    ) {
         // SAFETY: there is a unit only where its instructions were found, and each kind
-        // has those for packing.
+        // has those for packing; the caller promises the rest.
         unsafe { pack::tile(matrix, at, side, to) }
     }
 
     /// Writes all tiles of fields, strip by strip.
     fn pack_fields(self, fields: &Fields<'_>, transposed: bool, to: &mut [MaybeUninit<Line>]) {
-        // SAFETY: as in `pack`.
+        // SAFETY: the instructions are there, as in `pack`.
         unsafe { pack::fields(fields, transposed, to) }
     }
 
-    /// Has to be called before squares are computed on this thread.
-    fn begin(self) {
+    /// Makes the unit ready on this thread.
+    fn begin(self) -> Ready {
         #[cfg(target_os = "linux")]
         if self == Self::Tiles {
             // SAFETY: there is such a unit only where the system permits its use.
             unsafe { tiles::begin() }
         }
-    }
-
-    /// The sums of two strips by two others.
-    fn square(self, left: [Strip<'_>; 2], right: [Strip<'_>; 2], sums: &mut Square) {
-        for strip in left.iter().chain(&right) {
-            let end = strip.tiles.saturating_sub(1) * strip.of_tile + SIDE;
-            assert!(strip.tiles == left[0].tiles && (strip.tiles == 0 || end <= strip.lines.len()));
-        }
-        match self {
-            // SAFETY: the instructions are there, the strips fit, and `begin` was called.
-            #[cfg(target_os = "linux")]
-            Self::Tiles => unsafe { tiles::square(left, right, sums) },
-            // SAFETY: the instructions are there, and the strips fit.
-            Self::Vectors => unsafe { vectors::square(left, right, sums) },
+        Ready {
+            unit: self,
+            _here: PhantomData,
         }
     }
 
@@ -281,12 +297,31 @@ impl Unit {
         // SAFETY: each kind of unit has these instructions, and the caller promises room.
         unsafe { vectors::put(sums, dst, size, factors) }
     }
+}
 
-    /// Has to be called after the last square.
-    fn end(self) {
-        #[cfg(target_os = "linux")]
-        if self == Self::Tiles {
-            // SAFETY: as in `begin`.
+#[cfg(target_arch = "x86_64")]
+impl Ready {
+    /// The sums of two strips by two others.
+    fn square(&self, left: [Strip<'_>; 2], right: [Strip<'_>; 2], sums: &mut Square) {
+        for strip in left.iter().chain(&right) {
+            let end = strip.tiles.saturating_sub(1) * strip.of_tile + SIDE;
+            assert!(strip.tiles == left[0].tiles && (strip.tiles == 0 || end <= strip.lines.len()));
+        }
+        match self.unit {
+            // SAFETY: the unit is ready, and the strips fit.
+            #[cfg(target_os = "linux")]
+            Unit::Tiles => unsafe { tiles::square(left, right, sums) },
+            // SAFETY: the instructions are there, and the strips fit.
+            Unit::Vectors => unsafe { vectors::square(left, right, sums) },
+        }
+    }
+}
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+impl Drop for Ready {
+    fn drop(&mut self) {
+        if self.unit == Unit::Tiles {
+            // SAFETY: as in `Unit::begin`.
             unsafe { tiles::end() }
         }
     }
@@ -295,7 +330,7 @@ impl Unit {
 /// On other processors there is no unit.
 #[cfg(not(target_arch = "x86_64"))]
 impl Unit {
-    fn pack(self, _: Matrix<'_>, _: [usize; 2], _: Side, _: &mut [MaybeUninit<Line>]) {
+    unsafe fn pack(self, _: Matrix<'_>, _: [usize; 2], _: Side, _: &mut [MaybeUninit<Line>]) {
         match self {}
     }
 
@@ -303,17 +338,20 @@ impl Unit {
         match self {}
     }
 
-    fn begin(self) {}
-
-    fn square(self, _: [Strip<'_>; 2], _: [Strip<'_>; 2], _: &mut Square) {
+    fn begin(self) -> Ready {
         match self {}
     }
 
     unsafe fn put(self, _: &Square, _: (*mut f32, usize), _: [usize; 2], _: [f32; 2]) {
         match self {}
     }
+}
 
-    fn end(self) {}
+#[cfg(not(target_arch = "x86_64"))]
+impl Ready {
+    fn square(&self, _: [Strip<'_>; 2], _: [Strip<'_>; 2], _: &mut Square) {
+        match self.unit {}
+    }
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ pub unsafe fn tile(
         .data
         .as_ptr()
         .wrapping_add(row * matrix.row + column * matrix.column);
-    let rows_lie_apart = |start: *const f32, stride: usize| {
+    let by_rows = |start: *const f32, stride: usize| {
         let halves = [mask(size[1]), mask(size[1].saturating_sub(16))];
         of_rows(|row, half| {
             let place = start.wrapping_add(row * stride + 16 * half);
@@ -40,7 +40,7 @@ pub unsafe fn tile(
         })
     };
     let (lines, found) = if matrix.column == 1 {
-        (rows_lie_apart(start, matrix.row), Side::Left)
+        (by_rows(start, matrix.row), Side::Left)
     } else if matrix.row == 1 {
         let whole = mask(size[0]);
         let lines = of_columns(|column| {
@@ -59,7 +59,7 @@ pub unsafe fn tile(
                 *copy = unsafe { *start.add(row * matrix.row + column * matrix.column) };
             }
         }
-        (rows_lie_apart(copy.as_ptr(), DEPTH), Side::Left)
+        (by_rows(copy.as_ptr(), DEPTH), Side::Left)
     };
     let lines = if found == side {
         lines
@@ -82,8 +82,8 @@ pub unsafe fn fields(fields: &Fields<'_>, is_transposed: bool, to: &mut [MaybeUn
         return;
     };
     // Later rows and columns lie further behind.
-    assert!(last_number + fields.of_pixel(last_pixel) < fields.padded().len());
-    let start = fields.padded().as_ptr();
+    assert!(last_number + fields.of_pixel(last_pixel) < fields.images().len());
+    let start = fields.images().as_ptr();
     // 16 pixels' numbers in this place of their fields; zeros beyond the last one.
     let load = |number: usize, group: usize| {
         let mut found = _mm512_setzero_ps();
@@ -102,6 +102,7 @@ pub unsafe fn fields(fields: &Fields<'_>, is_transposed: bool, to: &mut [MaybeUn
         false => (groups.len(), numbers.len().div_ceil(DEPTH)),
         true => (numbers.len().div_ceil(SIDE), pixels.div_ceil(DEPTH)),
     };
+    assert!(to.len() == strips * tiles * SIDE, "a place for each tile");
     let mut places = to.chunks_exact_mut(SIDE);
     for strip in 0..strips {
         for tile in 0..tiles {
@@ -111,9 +112,7 @@ pub unsafe fn fields(fields: &Fields<'_>, is_transposed: bool, to: &mut [MaybeUn
                     load(strip * SIDE + number, 2 * tile + half)
                 })),
             };
-            if let Some(to) = places.next() {
-                write(lines, to);
-            }
+            write(lines, places.next().expect("a place for each tile"));
         }
     }
 }

@@ -16,9 +16,11 @@ pub fn are_there() -> bool {
 
 /// Asks the system for the permission to use tiles, which holds for all threads.
 fn permitted() -> bool {
-    const ASK_PERMISSION: libc::c_int = 0x1023; // ARCH_REQ_XCOMP_PERM
-    const TILE_DATA: libc::c_ulong = 18; // XFEATURE_XTILEDATA
-                                         // SAFETY: the call changes nothing but this permission. Older systems refuse it.
+    // ARCH_REQ_XCOMP_PERM and XFEATURE_XTILEDATA of Linux.
+    const ASK_PERMISSION: libc::c_int = 0x1023;
+    const TILE_DATA: libc::c_ulong = 18;
+    // SAFETY: the call changes nothing but this permission, and afterwards Linux refuses
+    // stacks for signals that have no room for tiles. Older systems refuse the call.
     unsafe { libc::syscall(libc::SYS_arch_prctl, ASK_PERMISSION, TILE_DATA) == 0 }
 }
 
@@ -47,17 +49,30 @@ const WHOLE: Sizes = Sizes {
 pub unsafe fn begin() {
     // SAFETY: as the caller promises; the instruction only reads.
     unsafe {
-        asm!("ldtilecfg [{}]", in(reg) &WHOLE, options(nostack, readonly, preserves_flags));
+        asm!(
+            "ldtilecfg [{}]",
+            in(reg) &WHOLE,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack, readonly, preserves_flags),
+        );
     }
 }
 
-/// Frees the tiles of this thread, so that the system has not to keep them.
+/// Frees the tiles of this thread, so that the system need not save them.
 ///
 /// # Safety
 /// [`are_there`].
 pub unsafe fn end() {
     // SAFETY: as the caller promises.
-    unsafe { asm!("tilerelease", options(nostack, nomem, preserves_flags)) };
+    unsafe {
+        asm!(
+            "tilerelease",
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack, nomem, preserves_flags),
+        );
+    }
 }
 
 /// The sums of two strips by two others: tiles 0 to 3 are the sums, 4 and 5 the left
@@ -80,10 +95,10 @@ pub unsafe fn square(left: [Strip<'_>; 2], right: [Strip<'_>; 2], sums: &mut Squ
             "tilezero tmm2",
             "tilezero tmm3",
             "2:",
-            "tileloadd tmm4, [{upper} + {line}]",
-            "tileloadd tmm6, [{near} + {line}]",
-            "tileloadd tmm5, [{lower} + {line}]",
-            "tileloadd tmm7, [{far} + {line}]",
+            "tileloadd tmm4, [{upper} + {line}*1]",
+            "tileloadd tmm6, [{near} + {line}*1]",
+            "tileloadd tmm5, [{lower} + {line}*1]",
+            "tileloadd tmm7, [{far} + {line}*1]",
             "tdpbf16ps tmm0, tmm4, tmm6",
             "tdpbf16ps tmm2, tmm5, tmm6",
             "tdpbf16ps tmm1, tmm4, tmm7",
@@ -94,10 +109,10 @@ pub unsafe fn square(left: [Strip<'_>; 2], right: [Strip<'_>; 2], sums: &mut Squ
             "add {far}, {of_right}",
             "dec {tiles}",
             "jnz 2b",
-            "tilestored [{sums} + {row}], tmm0",
-            "tilestored [{sums} + {row} + 64], tmm1",
-            "tilestored [{sums} + {row} + 2048], tmm2",
-            "tilestored [{sums} + {row} + 2112], tmm3",
+            "tilestored [{sums} + {row}*1], tmm0",
+            "tilestored [{sums} + {row}*1 + 64], tmm1",
+            "tilestored [{sums} + {row}*1 + 2048], tmm2",
+            "tilestored [{sums} + {row}*1 + 2112], tmm3",
             upper = inout(reg) left[0].lines.as_ptr() => _,
             lower = inout(reg) left[1].lines.as_ptr() => _,
             near = inout(reg) right[0].lines.as_ptr() => _,

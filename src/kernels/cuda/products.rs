@@ -10,7 +10,8 @@ use candle_core::Tensor;
 
 use super::{failed, launch, tiles, Gpu, Rows};
 use crate::error::Result;
-use crate::kernels::{meter, Rounding};
+use crate::kernels::meter;
+use crate::kernels::rounding::Rounding;
 
 /// Whether the numbers of our own products are rounded to bfloat16.
 static TO_BF16: AtomicBool = AtomicBool::new(false);
