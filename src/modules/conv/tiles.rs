@@ -131,8 +131,9 @@ impl Loop for Maxima<'_> {
                 let (upper, lower) = lines.split_at(width);
                 let pools = upper.chunks_exact(2).zip(lower.chunks_exact(2));
                 for ((out, choice), (upper, lower)) in out.iter_mut().zip(choice).zip(pools) {
-                    let (mut best, mut place) = (upper[0], 0);
-                    for (index, value) in [(1u32, upper[1]), (2, lower[0]), (3, lower[1])] {
+                    // Of 32 bits, as the numbers are, so that vectors hold as many of both.
+                    let (mut best, mut place) = (upper[0], 0u32);
+                    for (index, value) in [(1, upper[1]), (2, lower[0]), (3, lower[1])] {
                         // NaN wins, so that it is detected later.
                         let larger = value > best || value.is_nan();
                         best = if larger { value } else { best };
