@@ -76,6 +76,23 @@ fn processes_give_the_bits_of_threads() {
     assert!(state(&at("processes")) == state(&at("threads")));
 }
 
+/// Processes that see no examples round products as the first one does.
+#[test]
+fn processes_have_the_precision_of_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let [one, two] = ["one", "two"].map(|name| folder.path().join(name));
+    let bf16 = ["--set", "precision=bf16"];
+    let output = Command::new(PROGRAM)
+        .args(arguments("1", &one, &bf16))
+        .output()
+        .unwrap();
+    if String::from_utf8_lossy(&output.stderr).contains("bf16 needs a CPU with") {
+        return eprintln!("skipped: this processor has no product of bfloat16 numbers");
+    }
+    succeeds(mpirun(2, &arguments("1", &two, &bf16)));
+    assert!(state(&one) == state(&two));
+}
+
 /// The processes that a process has started, with their ranks.
 fn ranks(of: u32) -> Vec<(u32, String)> {
     let children = Command::new("pgrep").args(["-P", &of.to_string()]).output();
