@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::*;
 use std::mem::{transmute, MaybeUninit};
+use std::ops::Range;
 
 use super::vectors::mask;
 use super::{Line, Side, DEPTH, SIDE};
@@ -76,7 +77,7 @@ pub unsafe fn tile(
 /// The processor must have AVX-512 with BF16 and BW.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 pub unsafe fn fields(fields: &Fields<'_>, is_transposed: bool, to: &mut [MaybeUninit<Line>]) {
-    let (pixels, groups) = (fields.pixels(), groups(fields));
+    let (pixels, (runs, groups)) = (fields.pixels(), groups(fields));
     let numbers: Vec<usize> = (0..fields.numbers()).map(|n| fields.of_number(n)).collect();
     let Some((last_number, last_pixel)) = numbers.last().zip(pixels.checked_sub(1)) else {
         return;
@@ -87,8 +88,8 @@ pub unsafe fn fields(fields: &Fields<'_>, is_transposed: bool, to: &mut [MaybeUn
     // 16 pixels' numbers in this place of their fields; zeros beyond the last one.
     let load = |number: usize, group: usize| {
         let mut found = _mm512_setzero_ps();
-        if let (Some(number), Some(runs)) = (numbers.get(number), groups.get(group)) {
-            for run in runs {
+        if let (Some(number), Some(group)) = (numbers.get(number), groups.get(group)) {
+            for run in &runs[group.clone()] {
                 let place = start
                     .wrapping_add(number + run.pixel)
                     .wrapping_sub(run.lane);
@@ -126,11 +127,12 @@ struct Run {
     mask: __mmask16,
 }
 
-/// The runs of each 16 pixels.
-fn groups(fields: &Fields<'_>) -> Vec<Vec<Run>> {
+/// The runs of all groups of 16 pixels, and for each group its place among them.
+fn groups(fields: &Fields<'_>) -> (Vec<Run>, Vec<Range<usize>>) {
     let (pixels, width) = (fields.pixels(), fields.width());
-    let group = |first: usize| {
-        let (mut runs, mut lane) = (Vec::new(), 0);
+    let (mut runs, mut groups) = (Vec::new(), Vec::new());
+    for first in (0..pixels).step_by(SIDE) {
+        let (start, mut lane) = (runs.len(), 0);
         while lane < SIDE && first + lane < pixels {
             let pixel = first + lane;
             let count = (width - pixel % width).min(SIDE - lane);
@@ -141,9 +143,9 @@ fn groups(fields: &Fields<'_>) -> Vec<Vec<Run>> {
             });
             lane += count;
         }
-        runs
-    };
-    (0..pixels).step_by(SIDE).map(group).collect()
+        groups.push(start..runs.len());
+    }
+    (runs, groups)
 }
 
 fn write(lines: [__m512i; 16], to: &mut [MaybeUninit<Line>]) {
