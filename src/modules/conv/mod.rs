@@ -7,7 +7,7 @@ use candle_core::{Tensor, Var};
 use candle_nn::Init;
 use rayon::prelude::*;
 
-use self::tiles::{plain_pool, plain_spread};
+use self::tiles::{plain_pool, plain_spread, spread};
 pub use self::tracked::conv2d;
 use crate::error::{Error, Result};
 use crate::flow::graph::{Graph, Node};
@@ -257,7 +257,11 @@ fn kernel_gradient(x: &Tensor, choices: &[u8], delta: &Tensor, sizes: &Sizes) ->
                         sizes.spread(&delta[range.clone()], choice, band, &mut tile);
                         let pixels = fields.pixels();
                         let tile = Matrix::of_rows(&tile, sizes.units, pixels, pixels);
-                        let fields = Right::FieldsTransposed(&fields, &mut room);
+                        let fields = Right::Fields {
+                            fields: &fields,
+                            is_transposed: true,
+                            room: &mut room,
+                        };
                         accumulate_here(&mut sum, 1., &Factor::new(tile), fields);
                     }
                     first += x.len() / image;
@@ -301,33 +305,6 @@ fn input_gradient(
         ..*sizes
     };
     Ok(convolve(&delta, &mirrored.flip(&[2, 3])?, &sizes)?.output)
-}
-
-/// The gradient of the pooled output at the pixels that were the largest of their pools,
-/// `(R, N, H, W)`; zero elsewhere.
-fn spread(delta: &Tensor, choices: &[u8], sizes: &Sizes) -> Result<Tensor> {
-    if !kernels::is_fast(delta) || sizes.pool == 1 {
-        return plain_spread(delta, choices, sizes);
-    }
-    let (plane, rows) = (sizes.height * sizes.width, sizes.out().0 * sizes.pool);
-    let mut images = vec![0f32; sizes.rows * sizes.units * plane];
-    with_values(delta, |delta| {
-        let out_image = sizes.out_image();
-        let of_images = images.par_chunks_mut(sizes.units * plane);
-        let deltas = delta
-            .par_chunks(out_image)
-            .zip(choices.par_chunks(out_image));
-        of_images.zip(deltas).for_each(|(image, (delta, choice))| {
-            let mut band = Vec::new();
-            sizes.spread(delta, choice, (0, rows), &mut band);
-            let lines = band.chunks_exact(rows * sizes.width);
-            for (image, band) in image.chunks_exact_mut(plane).zip(lines) {
-                image[..band.len()].copy_from_slice(band);
-            }
-        });
-    })?;
-    let shape = (sizes.rows, sizes.units, sizes.height, sizes.width);
-    Ok(Tensor::from_vec(images, shape, delta.device())?)
 }
 
 /// `pool(x ∗ weight)`.
@@ -384,7 +361,12 @@ fn convolve_values(x: &[f32], weight: &[f32], sizes: &Sizes) -> (Vec<f32>, Vec<u
             for band in sizes.bands() {
                 let fields = Fields::new(sizes, padded, band);
                 tile.resize(sizes.units * fields.pixels(), 0f32);
-                accumulate_here(tile, 0., &weight, Right::Fields(&fields, room));
+                let fields = Right::Fields {
+                    fields: &fields,
+                    is_transposed: false,
+                    room,
+                };
+                accumulate_here(tile, 0., &weight, fields);
                 sizes.pool(tile, band, out, choice);
             }
         },

@@ -1,10 +1,11 @@
 //! Tiles of a convolution: the pixels that one product is for, and pools of its result.
 
 use candle_core::Tensor;
+use rayon::prelude::*;
 
 use crate::error::Result;
 use crate::kernels::sizes::Sizes;
-use crate::kernels::Loop;
+use crate::kernels::{is_fast, with_values, Loop};
 
 /// The number of pixels whose fields are gathered at a time: enough for the product to
 /// run at full speed.
@@ -224,6 +225,33 @@ pub(super) fn plain_pool(full: &Tensor, sizes: &Sizes) -> Result<(Tensor, std::s
         pools.max(4)?,
         choice.into_iter().map(|index| index as u8).collect(),
     ))
+}
+
+/// The gradient of the pooled output at the pixels that were the largest of their pools,
+/// `(R, N, H, W)`; zero elsewhere.
+pub(super) fn spread(delta: &Tensor, choices: &[u8], sizes: &Sizes) -> Result<Tensor> {
+    if !is_fast(delta) || sizes.pool == 1 {
+        return plain_spread(delta, choices, sizes);
+    }
+    let (plane, rows) = (sizes.height * sizes.width, sizes.out().0 * sizes.pool);
+    let mut images = vec![0f32; sizes.rows * sizes.units * plane];
+    with_values(delta, |delta| {
+        let out_image = sizes.out_image();
+        let of_images = images.par_chunks_mut(sizes.units * plane);
+        let deltas = delta
+            .par_chunks(out_image)
+            .zip(choices.par_chunks(out_image));
+        of_images.zip(deltas).for_each(|(image, (delta, choice))| {
+            let mut band = Vec::new();
+            sizes.spread(delta, choice, (0, rows), &mut band);
+            let lines = band.chunks_exact(rows * sizes.width);
+            for (image, band) in image.chunks_exact_mut(plane).zip(lines) {
+                image[..band.len()].copy_from_slice(band);
+            }
+        });
+    })?;
+    let shape = (sizes.rows, sizes.units, sizes.height, sizes.width);
+    Ok(Tensor::from_vec(images, shape, delta.device())?)
 }
 
 /// The plain form of `spread`, with candle's operations.

@@ -1,13 +1,16 @@
 //! Matrix products that process their result further while it is in the cache.
 //!
-//! The only file that calls the `gemm` crate. The bounds are checked here. Where products
-//! are to round to bfloat16, `bfloat16` computes those of `f32`.
+//! The bounds are checked here. Where products are to round to bfloat16, `bfloat16` computes
+//! those of `f32`.
 #![allow(unsafe_code)]
+
+mod here;
 
 use rayon::prelude::*;
 
-use super::bfloat16::{self, Packed, Unit, SQUARE};
-use super::fields::Fields;
+use self::here::multiply;
+pub(crate) use self::here::{accumulate_here, add_product, Factor, Right};
+use super::bfloat16::{self, Packed, SQUARE};
 use super::{meter, wide};
 
 /// A matrix in memory: element `(r, c)` is `data[r·row + c·column]`.
@@ -135,158 +138,6 @@ pub(crate) fn accumulate(
     );
 }
 
-/// The left factor of several products on one thread each; it is rounded once.
-pub(crate) struct Factor<'a> {
-    matrix: Matrix<'a>,
-    rounded: Option<(Unit, Packed)>,
-}
-
-impl<'a> Factor<'a> {
-    /// # Panics
-    /// If the matrix does not fit its slice.
-    pub fn new(matrix: Matrix<'a>) -> Self {
-        assert!(matrix.fits(), "a matrix must fit its slice");
-        let pack = |unit| (unit, Packed::left(unit, matrix, false));
-        Self {
-            matrix,
-            rounded: bfloat16::chosen().map(pack),
-        }
-    }
-}
-
-/// The right factor of a product on one thread. Fields are written to the given room if
-/// they are not rounded.
-pub(crate) enum Right<'a> {
-    Matrix(Matrix<'a>),
-    Fields(&'a Fields<'a>, &'a mut Vec<f32>),
-    FieldsTransposed(&'a Fields<'a>, &'a mut Vec<f32>),
-}
-
-impl<'a> Right<'a> {
-    fn size(&self) -> [usize; 2] {
-        match self {
-            Self::Matrix(matrix) => [matrix.rows, matrix.columns],
-            Self::Fields(fields, _) => [fields.numbers(), fields.pixels()],
-            Self::FieldsTransposed(fields, _) => [fields.pixels(), fields.numbers()],
-        }
-    }
-
-    fn whole(self) -> Matrix<'a> {
-        let written = |fields: &Fields<'_>, room: &'a mut Vec<f32>| {
-            fields.gather(room);
-            let pixels = fields.pixels();
-            Matrix::of_rows(room, fields.numbers(), pixels, pixels)
-        };
-        match self {
-            Self::Matrix(matrix) => matrix,
-            Self::Fields(fields, room) => written(fields, room),
-            Self::FieldsTransposed(fields, room) => written(fields, room).transposed(),
-        }
-    }
-
-    fn rounded(&self, unit: Unit) -> Packed {
-        match self {
-            Self::Matrix(matrix) => Packed::right(unit, *matrix, false),
-            Self::Fields(fields, _) => Packed::fields(unit, fields, false),
-            Self::FieldsTransposed(fields, _) => Packed::fields(unit, fields, true),
-        }
-    }
-}
-
-/// Computes `dst ← keep·dst + a·b` on this thread. `dst` is the whole result, row by row;
-/// `keep` is 0 or 1.
-///
-/// # Panics
-/// As [`accumulate`].
-pub(crate) fn accumulate_here(dst: &mut [f32], keep: f32, a: &Factor<'_>, b: Right<'_>) {
-    let (rows, [depth, columns]) = (a.matrix.rows, b.size());
-    assert!(
-        a.matrix.columns == depth && dst.len() == rows * columns,
-        "the sizes of a matrix product must match"
-    );
-    let (dst, factors) = (dst.as_mut_ptr(), [keep, 1.]);
-    let Some((unit, left)) = &a.rounded else {
-        let b = b.whole();
-        assert!(b.fits(), "a matrix must fit its slice");
-        // SAFETY: `dst` is lent to this function alone and has room for the product; the
-        // matrices fit.
-        return unsafe { multiply(dst, columns, factors, a.matrix, b) };
-    };
-    let right = b.rounded(*unit);
-    meter::count([rows, depth, columns], || {
-        let (left, right) = ((left, 0, rows), (&right, 0, columns));
-        // SAFETY: as above.
-        unsafe { bfloat16::multiply(*unit, (dst, columns), factors, left, right) };
-    });
-}
-
-/// Computes `dst ← dst + factor·a·b` on this thread, in double precision. The rows of
-/// `dst` are `stride` elements apart.
-///
-/// # Panics
-/// As [`accumulate`].
-pub(crate) fn add_product(
-    dst: &mut [f64],
-    stride: usize,
-    factor: f64,
-    a: Matrix<'_, f64>,
-    b: Matrix<'_, f64>,
-) {
-    if a.rows == 0 || b.columns == 0 || a.columns == 0 {
-        return;
-    }
-    assert!(
-        a.columns == b.rows && (a.rows - 1) * stride + b.columns <= dst.len(),
-        "the sizes of a matrix product must match"
-    );
-    assert!(b.columns <= stride, "the rows of a result must not overlap");
-    assert!(a.fits() && b.fits(), "a matrix must fit its slice");
-    // SAFETY: `dst` is lent to this function alone and has room for the product, whose
-    // rows do not overlap since `b.columns` is at most `stride`; the matrices fit their
-    // slices.
-    unsafe { multiply(dst.as_mut_ptr(), stride, [1., factor], a, b) }
-}
-
-/// `dst ← keep·dst + factor·a·b` on this thread, for `[keep, factor]`, with `keep` 0 or
-/// 1.
-///
-/// # Safety
-/// `dst` must have room for `a.rows` rows of `b.columns` elements, `stride` apart, which
-/// no other code accesses during the call; they are read only if `keep` is 1. `a` and `b`
-/// must fit their slices, and each other.
-unsafe fn multiply<T: Copy + PartialEq + From<u8> + 'static>(
-    dst: *mut T,
-    stride: usize,
-    [keep, factor]: [T; 2],
-    a: Matrix<'_, T>,
-    b: Matrix<'_, T>,
-) {
-    // SAFETY: as the caller promises.
-    meter::count([a.rows, a.columns, b.columns], || unsafe {
-        gemm::gemm(
-            a.rows,
-            b.columns,
-            a.columns,
-            dst,
-            1,
-            stride as isize,
-            keep != T::from(0),
-            a.data.as_ptr(),
-            a.column as isize,
-            a.row as isize,
-            b.data.as_ptr(),
-            b.column as isize,
-            b.row as isize,
-            T::from(1),
-            factor,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
-    });
-}
-
 /// The address of a matrix's first element.
 #[derive(Clone, Copy)]
 struct Place(*mut f32);
@@ -386,7 +237,6 @@ struct Panel<'a> {
 
 /// The factors of a product in bfloat16.
 struct Rounded {
-    unit: Unit,
     left: Packed,
     right: Packed,
 }
@@ -396,7 +246,6 @@ impl Rounded {
     fn of(a: Matrix<'_>, b: Matrix<'_>, in_parallel: bool) -> Option<Self> {
         let unit = bfloat16::chosen()?;
         Some(Self {
-            unit,
             left: Packed::left(unit, a, in_parallel),
             right: Packed::right(unit, b, in_parallel),
         })
@@ -424,7 +273,6 @@ impl Panel<'_> {
             // SAFETY: as the caller promises.
             meter::count(sizes, || unsafe {
                 bfloat16::multiply(
-                    rounded.unit,
                     (self.dst.0.add(offset), self.stride),
                     [keep, factor],
                     (&rounded.left, self.first_row, self.height),
