@@ -17,6 +17,7 @@ mod memory;
 mod new;
 mod own_data;
 mod page;
+mod precision;
 mod ranks;
 mod results;
 mod settings;
