@@ -42,19 +42,30 @@ impl Rounding {
     pub fn hold(self, device: &Device) -> Result<Held> {
         let mut trainings = trainings();
         trainings.set(self, device)?;
-        let held = (device.is_cpu(), self);
-        trainings.0.push(held);
-        Ok(Held(held))
+        let training = Training {
+            on_cpu: device.is_cpu(),
+            rounding: self,
+        };
+        trainings.0.push(training);
+        Ok(Held(training))
     }
 }
 
-/// For each training that is running: whether it is on the CPU, and its rounding.
-struct Trainings(Vec<(bool, Rounding)>);
+/// A training that is running.
+#[derive(Clone, Copy, PartialEq)]
+struct Training {
+    on_cpu: bool,
+    rounding: Rounding,
+}
+
+/// All of this process.
+struct Trainings(Vec<Training>);
 
 impl Trainings {
     fn set(&self, rounding: Rounding, device: &Device) -> Result<()> {
-        let is_other = |held: &(bool, Rounding)| held.0 == device.is_cpu() && held.1 != rounding;
-        if self.0.iter().any(is_other) {
+        let on_cpu = device.is_cpu();
+        let mut beside = self.0.iter().filter(|training| training.on_cpu == on_cpu);
+        if beside.any(|training| training.rounding != rounding) {
             let problem = "a run of this process is training with another `precision`, which \
                            all runs of a process share; wait for its end, or use a process for \
                            each of them";
@@ -64,8 +75,9 @@ impl Trainings {
         if device.is_cuda() {
             super::cuda::round_products(rounding);
         }
-        let on_cpu = device.is_cpu() && rounding == Rounding::Bf16;
-        bfloat16::turn(on_cpu || self.0.contains(&(true, Rounding::Bf16)));
+        if on_cpu {
+            bfloat16::turn(rounding == Rounding::Bf16);
+        }
         Ok(())
     }
 }
@@ -76,12 +88,12 @@ fn trainings() -> MutexGuard<'static, Trainings> {
 }
 
 /// A training that holds its rounding.
-pub(crate) struct Held((bool, Rounding));
+pub(crate) struct Held(Training);
 
 impl Drop for Held {
     fn drop(&mut self) {
         let running = &mut trainings().0;
-        if let Some(place) = running.iter().position(|held| *held == self.0) {
+        if let Some(place) = running.iter().position(|training| *training == self.0) {
             running.swap_remove(place);
         }
     }
@@ -94,10 +106,13 @@ mod tests {
     #[test]
     fn a_training_keeps_its_rounding_on_its_kind_of_device() {
         // Other tests train at the same time, so that nothing is turned on here.
-        let beside = |held| Trainings(vec![held]).set(Rounding::None, &Device::Cpu);
-        assert!(beside((true, Rounding::None)).is_ok());
-        assert!(beside((false, Rounding::Bf16)).is_ok());
-        let error = beside((true, Rounding::Bf16)).unwrap_err().to_string();
+        let beside = |on_cpu, rounding| {
+            let trainings = Trainings(vec![Training { on_cpu, rounding }]);
+            trainings.set(Rounding::None, &Device::Cpu)
+        };
+        assert!(beside(true, Rounding::None).is_ok());
+        assert!(beside(false, Rounding::Bf16).is_ok());
+        let error = beside(true, Rounding::Bf16).unwrap_err().to_string();
         assert!(error.contains("another `precision`"), "{error}");
     }
 }
