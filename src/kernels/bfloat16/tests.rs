@@ -45,10 +45,9 @@ fn sum(unit: Unit, terms: &[(f32, f32)]) -> f32 {
     }
 }
 
-fn numbers(count: usize, seed: u64) -> Vec<f32> {
-    let mut rng = crate::flow::random::stream(seed, "test", 0);
-    let mut next = || crate::flow::random::unit(&mut rng) as f32 - 0.5;
-    (0..count).map(|_| next()).collect()
+fn numbers(count: usize, seed: usize) -> Vec<f32> {
+    let number = |i: usize| ((i * 7919 + seed * 104_729) % 10_007) as f32;
+    (0..count).map(|i| number(i).sin()).collect()
 }
 
 /// The product of `(m, k)` and `(k, n)`, multiplied by 2, in a result of NaN.
