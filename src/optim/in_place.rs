@@ -101,6 +101,11 @@ impl Adam {
                     &mut second[range.clone()],
                 ];
                 match &product.values {
+                    Values::Dense { matrix, columns } if self.row.is_none() => {
+                        product.consume((matrix, columns), here, |gradient, here| {
+                            self.descend(here, gradient);
+                        })
+                    }
                     Values::Dense { .. } | Values::Zeros { .. } => {
                         let mut gradient = vec![0f32; range.len()];
                         product.add_to(&mut gradient, &mut [], 0., 1., |_, _| ())?;

@@ -1,13 +1,15 @@
 //! Matrix products as parts of a gradient, in two forms: computed with candle's
 //! operations, and packed for the fast path.
 
+use std::ops::Range;
+
 use candle_core::{DType, Device, Tensor};
 
 use super::output_gradient::{is_zero, OutputGradient};
 use super::picked_rows::Scatter;
 use crate::error::Result;
 use crate::flow::input::Values;
-use crate::kernels::gemm::{accumulate, Matrix};
+use crate::kernels::gemm::{accumulate, consume, Matrix};
 use crate::kernels::{add, is_fast, matmul, with_rows};
 
 /// A matrix product in a gradient: `valuesᵀ · delta`, for the rows of the weight by which
@@ -49,23 +51,9 @@ impl Product {
         finish: impl Fn(&mut [f32], &mut [f32]) + Sync,
     ) -> Result<()> {
         match &self.values {
-            Values::Dense { matrix, columns } => {
-                let mut packed = Packed::default();
-                if packed.push(self)? {
-                    let (x, delta) = packed.matrices(columns.len(), self.delta.units());
-                    accumulate(dst, beside, keep, factor, x.transposed(), delta, finish);
-                    return Ok(());
-                }
-                let matrix = matrix.narrow(1, columns.start, columns.len())?;
-                with_rows(&matrix, |x| {
-                    with_rows(&self.delta.whole()?, |delta| {
-                        let x = Matrix::of_rows(x.data, x.rows, x.width, x.stride).transposed();
-                        let delta =
-                            Matrix::of_rows(delta.data, delta.rows, delta.width, delta.stride);
-                        accumulate(dst, beside, keep, factor, x, delta, finish);
-                    })
-                })?
-            }
+            Values::Dense { matrix, columns } => self.with_factors(matrix, columns, |x, delta| {
+                accumulate(dst, beside, keep, factor, x, delta, finish);
+            }),
             Values::OneHot {
                 index,
                 classes,
@@ -93,6 +81,44 @@ impl Product {
                 Ok(())
             }
         }
+    }
+
+    /// Computes `valuesᵀ·delta`, with dense values that are these columns of a matrix, and
+    /// calls `finish` with each piece of a row and the same piece of each of `beside`. The
+    /// whole gradient is never in memory.
+    pub(super) fn consume<const N: usize>(
+        &self,
+        (matrix, columns): (&Tensor, &Range<usize>),
+        beside: [&mut [f32]; N],
+        finish: impl Fn(&mut [f32], [&mut [f32]; N]) + Sync,
+    ) -> Result<()> {
+        self.with_factors(matrix, columns, |x, delta| {
+            consume(beside, x, delta, finish)
+        })
+    }
+
+    /// Calls `f` with the factors `valuesᵀ` and `delta`, without the rows that do not count
+    /// if these are at least half.
+    fn with_factors(
+        &self,
+        matrix: &Tensor,
+        columns: &Range<usize>,
+        f: impl FnOnce(Matrix<'_>, Matrix<'_>),
+    ) -> Result<()> {
+        let mut packed = Packed::default();
+        if packed.push(self)? {
+            let (x, delta) = packed.matrices(columns.len(), self.delta.units());
+            f(x.transposed(), delta);
+            return Ok(());
+        }
+        let matrix = matrix.narrow(1, columns.start, columns.len())?;
+        with_rows(&matrix, |x| {
+            with_rows(&self.delta.whole()?, |delta| {
+                let x = Matrix::of_rows(x.data, x.rows, x.width, x.stride).transposed();
+                let delta = Matrix::of_rows(delta.data, delta.rows, delta.width, delta.stride);
+                f(x, delta);
+            })
+        })?
     }
 }
 

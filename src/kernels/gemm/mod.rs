@@ -6,6 +6,9 @@
 
 mod here;
 
+use std::cell::RefCell;
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use self::here::multiply;
@@ -46,6 +49,15 @@ impl<'a, T> Matrix<'a, T> {
         }
     }
 
+    /// Some of the rows.
+    fn rows_from(self, first: usize, rows: usize) -> Self {
+        Self {
+            data: self.data.get(first * self.row..).unwrap_or(&[]),
+            rows,
+            ..self
+        }
+    }
+
     pub(super) fn fits(&self) -> bool {
         self.rows == 0
             || self.columns == 0
@@ -56,6 +68,11 @@ impl<'a, T> Matrix<'a, T> {
 /// The number of panels of a result. It is constant, so that the bits do not depend on
 /// the number of threads.
 const PANELS: usize = 8;
+
+/// The columns of a panel that are computed at a time in bfloat16: with the height of a
+/// panel this is what fits into the cache of a core. In 32 bits the `gemm` crate has blocks
+/// of its own, and is slower in more calls.
+const BLOCK: usize = 384;
 
 /// Products with fewer multiplications are not divided among threads.
 const SMALL: usize = 1 << 20;
@@ -80,15 +97,10 @@ pub(crate) fn product(
         return zeros;
     }
     let mut dst = Vec::<f32>::with_capacity(count);
-    run(
-        Place(dst.as_mut_ptr()),
-        Place(std::ptr::null_mut()),
-        0.,
-        1.,
-        a,
-        b,
-        |row, first, piece, _| finish(row, first, piece),
-    );
+    let place = Some(Place(dst.as_mut_ptr()));
+    run(place, [], [0., 1.], a, b, |row, first, piece, []| {
+        finish(row, first, piece)
+    });
     // SAFETY: the product has written every one of the `count` elements that were
     // reserved; it read none of them.
     unsafe { dst.set_len(count) };
@@ -122,20 +134,47 @@ pub(crate) fn accumulate(
         beside.is_empty() || beside.len() == dst.len(),
         "a matrix product and `beside` must have the same size"
     );
-    let beside = if beside.is_empty() {
-        std::ptr::null_mut()
-    } else {
-        beside.as_mut_ptr()
-    };
-    run(
-        Place(dst.as_mut_ptr()),
-        Place(beside),
-        keep,
-        factor,
-        a,
-        b,
-        |_, _, piece, beside| finish(piece, beside),
+    let place = Some(Place(dst.as_mut_ptr()));
+    match beside.is_empty() {
+        true => run(place, [], [keep, factor], a, b, |_, _, piece, []| {
+            finish(piece, &mut [])
+        }),
+        false => {
+            let beside = [Place(beside.as_mut_ptr())];
+            run(
+                place,
+                beside,
+                [keep, factor],
+                a,
+                b,
+                |_, _, piece, [beside]| finish(piece, beside),
+            );
+        }
+    }
+}
+
+/// Computes `a·b` and calls `finish(piece of the product, pieces of beside)` for each piece
+/// of a row; each of `beside` is a matrix of the same shape. The whole product is never in
+/// memory.
+///
+/// # Panics
+/// As [`accumulate`].
+pub(crate) fn consume<const N: usize>(
+    beside: [&mut [f32]; N],
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    finish: impl Fn(&mut [f32], [&mut [f32]; N]) + Sync,
+) {
+    assert!(
+        beside
+            .iter()
+            .all(|beside| beside.len() == a.rows * b.columns),
+        "a matrix product and `beside` must have the same size"
     );
+    let beside = beside.map(|beside| Place(beside.as_mut_ptr()));
+    run(None, beside, [0., 1.], a, b, |_, _, piece, beside| {
+        finish(piece, beside)
+    });
 }
 
 /// The address of a matrix's first element.
@@ -147,16 +186,16 @@ unsafe impl Send for Place {}
 // SAFETY: as above.
 unsafe impl Sync for Place {}
 
-/// Computes a product in panels. `dst` must have room for it, and `beside` too, unless it
-/// is null: then `finish` gets an empty slice.
-fn run(
-    dst: Place,
-    beside: Place,
-    keep: f32,
-    factor: f32,
+/// Computes a product in panels: `dst ← keep·dst + factor·a·b` for `[keep, factor]`. `dst`
+/// must have room for it, and each of `beside` too. Without `dst` the product is only given
+/// to `finish`, with `keep` 0.
+fn run<const N: usize>(
+    dst: Option<Place>,
+    beside: [Place; N],
+    factors: [f32; 2],
     a: Matrix<'_>,
     b: Matrix<'_>,
-    finish: impl Fn(usize, usize, &mut [f32], &mut [f32]) + Sync,
+    finish: impl Fn(usize, usize, &mut [f32], [&mut [f32]; N]) + Sync,
 ) {
     let (rows, columns) = (a.rows, b.columns);
     assert!(
@@ -169,70 +208,51 @@ fn run(
     }
     // For short sums, `finish` costs as much as about 16 terms.
     let is_small = rows * columns * a.columns.max(16) < SMALL;
-    let rounded = Rounded::of(a, b, !is_small);
-    let panel = |first_row: usize, first_column: usize, height: usize, width: usize| {
-        let a = Matrix {
-            data: a.data.get(first_row * a.row..).unwrap_or(&[]),
-            rows: height,
-            ..a
-        };
-        let b = Matrix {
-            data: b.data.get(first_column * b.column..).unwrap_or(&[]),
-            columns: width,
-            ..b
-        };
-        Panel {
-            dst,
-            beside,
-            stride: columns,
-            first_row,
-            first_column,
-            height,
-            width,
-            a,
-            b,
-            rounded: rounded.as_ref(),
-        }
+    let product = Product {
+        dst,
+        beside,
+        factors,
+        a,
+        b,
+        rounded: Rounded::of(a, b, !is_small),
     };
-    // SAFETY: the panels below are disjoint and lie within the result. The callers, both
+    // SAFETY: the panels below are disjoint and lie within the result. The callers, all
     // in this file, have reserved room for it in `dst` and `beside`. The matrices fit
     // their slices, as asserted above.
-    let work = |panel: Panel<'_>| unsafe { panel.work(keep, factor, &finish) };
+    let work = |rows: Range<usize>, columns: Range<usize>| unsafe {
+        product.panel(rows, columns, &finish)
+    };
     if is_small {
-        return work(panel(0, 0, rows, columns));
+        return work(0..rows, 0..columns);
     }
     if rows >= columns {
-        let height = match rounded {
+        let height = match product.rounded {
             Some(_) => rows.div_ceil(PANELS).next_multiple_of(SQUARE),
             None => rows.div_ceil(PANELS),
         };
         let firsts = (0..rows.div_ceil(height))
             .into_par_iter()
             .map(|index| index * height);
-        firsts.for_each(|first| work(panel(first, 0, height.min(rows - first), columns)));
+        firsts.for_each(|first| work(first..rows.min(first + height), 0..columns));
     } else {
         // Multiples of the kernel's registers, if the result is wide enough.
         let width = columns.div_ceil(PANELS).next_multiple_of(64);
         let firsts = (0..columns.div_ceil(width))
             .into_par_iter()
             .map(|index| index * width);
-        firsts.for_each(|first| work(panel(0, first, rows, width.min(columns - first))));
+        firsts.for_each(|first| work(0..rows, first..columns.min(first + width)));
     }
 }
 
-/// Some rows and columns of the result, with the matrices to multiply.
-struct Panel<'a> {
-    dst: Place,
-    beside: Place,
-    stride: usize,
-    first_row: usize,
-    first_column: usize,
-    height: usize,
-    width: usize,
+/// A product, and where it goes.
+struct Product<'a, const N: usize> {
+    dst: Option<Place>,
+    beside: [Place; N],
+    factors: [f32; 2],
     a: Matrix<'a>,
     b: Matrix<'a>,
-    /// The whole factors, if the product rounds them.
-    rounded: Option<&'a Rounded>,
+    /// The factors, if the product rounds them.
+    rounded: Option<Rounded>,
 }
 
 /// The factors of a product in bfloat16.
@@ -252,89 +272,105 @@ impl Rounded {
     }
 }
 
-impl Panel<'_> {
-    /// Computes `panel ← keep·panel + factor·a·b` on this thread, then calls `finish` for
-    /// each row.
+thread_local! {
+    /// Where a thread computes what is not kept.
+    static ROOM: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+impl<const N: usize> Product<'_, N> {
+    /// Computes some rows and columns on this thread, in blocks that stay in the cache until
+    /// `finish` was called for each of their rows.
     ///
     /// # Safety
-    /// No other code may access the panel's elements during the call. The panel must lie
-    /// within `dst`, and within `beside` unless that is null. `a` and `b` must fit their
-    /// slices and the panel.
-    unsafe fn work(
-        self,
-        keep: f32,
-        factor: f32,
-        finish: &impl Fn(usize, usize, &mut [f32], &mut [f32]),
+    /// No other code may access these elements of `dst` and `beside` during the call. They
+    /// must lie within the result, for which there must be room in `dst` and each of
+    /// `beside`. `a` and `b` must fit their slices.
+    unsafe fn panel(
+        &self,
+        rows: Range<usize>,
+        columns: Range<usize>,
+        finish: &impl Fn(usize, usize, &mut [f32], [&mut [f32]; N]),
     ) {
-        debug_assert!(self.a.fits() && self.b.fits());
-        let offset = self.first_row * self.stride + self.first_column;
-        if let Some(rounded) = self.rounded {
-            let sizes = [self.height, self.a.columns, self.width];
+        let width = match self.rounded {
+            Some(_) => BLOCK,
+            None => columns.len(),
+        };
+        for first in columns.clone().step_by(width) {
+            let columns = first..columns.end.min(first + width);
+            let Some(dst) = self.dst else {
+                ROOM.with_borrow_mut(|room| {
+                    let size = rows.len() * columns.len();
+                    if room.len() < size {
+                        room.resize(size, 0.);
+                    }
+                    let block = (Place(room.as_mut_ptr()), columns.len());
+                    // SAFETY: the room is large enough; the rest as the caller promises.
+                    unsafe { self.block(block, rows.clone(), columns, finish) };
+                });
+                continue;
+            };
+            let stride = self.b.columns;
             // SAFETY: as the caller promises.
-            meter::count(sizes, || unsafe {
+            unsafe {
+                let block = (Place(dst.0.add(rows.start * stride + first)), stride);
+                self.block(block, rows.clone(), columns, finish);
+            }
+        }
+    }
+
+    /// Computes a block, whose rows are `stride` elements apart, and finishes it.
+    ///
+    /// # Safety
+    /// As [`Self::panel`], and `dst` must have room for the block.
+    unsafe fn block(
+        &self,
+        (dst, stride): (Place, usize),
+        rows: Range<usize>,
+        columns: Range<usize>,
+        finish: &impl Fn(usize, usize, &mut [f32], [&mut [f32]; N]),
+    ) {
+        let (height, width) = (rows.len(), columns.len());
+        let row = |row: usize| {
+            // SAFETY: the row lies within the block; see the caller's promise.
+            unsafe { std::slice::from_raw_parts_mut(dst.0.add(row * stride), width) }
+        };
+        if let Some(Rounded { left, right }) = &self.rounded {
+            // SAFETY: as the caller promises.
+            meter::count([height, self.a.columns, width], || unsafe {
                 bfloat16::multiply(
-                    (self.dst.0.add(offset), self.stride),
-                    [keep, factor],
-                    (&rounded.left, self.first_row, self.height),
-                    (&rounded.right, self.first_column, self.width),
+                    (dst.0, stride),
+                    self.factors,
+                    (left, rows.start, height),
+                    (right, columns.start, width),
                 );
             });
         } else {
+            let [keep, factor] = self.factors;
+            if keep != 0. && keep != 1. {
+                // Scaled first, row by row, which brings the block into the cache. The
+                // product reads it in small tiles and would otherwise wait for each of them.
+                wide(|| (0..height).for_each(|i| row(i).iter_mut().for_each(|dst| *dst *= keep)));
+            }
+            let keep = if keep == 0. { 0. } else { 1. };
+            let a = self.a.rows_from(rows.start, height);
+            let b = self
+                .b
+                .transposed()
+                .rows_from(columns.start, width)
+                .transposed();
             // SAFETY: as the caller promises.
-            unsafe { self.multiply(offset, keep, factor) };
+            unsafe { multiply(dst.0, stride, [keep, factor], a, b) };
         }
         wide(|| {
-            for row in 0..self.height {
-                // SAFETY: as the caller promises; the product has written these elements.
-                let piece = unsafe { self.piece(self.dst, row) };
-                let beside: &mut [f32] = match self.beside.0.is_null() {
-                    true => &mut [],
+            for i in 0..height {
+                let start = (rows.start + i) * self.b.columns + columns.start;
+                let beside = self.beside.map(|beside| {
                     // SAFETY: as the caller promises.
-                    false => unsafe { self.piece(self.beside, row) },
-                };
-                finish(self.first_row + row, self.first_column, piece, beside);
+                    unsafe { std::slice::from_raw_parts_mut(beside.0.add(start), width) }
+                });
+                finish(rows.start + i, columns.start, row(i), beside);
             }
         });
-    }
-
-    /// Computes `panel ← keep·panel + factor·a·b` in 32 bits.
-    ///
-    /// # Safety
-    /// As [`Self::work`].
-    unsafe fn multiply(&self, offset: usize, keep: f32, factor: f32) {
-        if keep != 0. && keep != 1. {
-            // Scaled first, row by row, which brings the panel into the cache. The
-            // product reads it in small tiles and would otherwise wait for each of them.
-            wide(|| {
-                for row in 0..self.height {
-                    // SAFETY: as the caller promises.
-                    let piece = unsafe { self.piece(self.dst, row) };
-                    piece.iter_mut().for_each(|dst| *dst *= keep);
-                }
-            });
-        }
-        let keep = if keep == 0. { 0. } else { 1. };
-        // SAFETY: as the caller promises.
-        unsafe {
-            multiply(
-                self.dst.0.add(offset),
-                self.stride,
-                [keep, factor],
-                self.a,
-                self.b,
-            );
-        }
-    }
-
-    /// A row of the panel.
-    ///
-    /// # Safety
-    /// The row must lie within `matrix`, be initialised, and not be accessed by other
-    /// code during the borrow.
-    unsafe fn piece<'b>(&self, matrix: Place, row: usize) -> &'b mut [f32] {
-        let start = (self.first_row + row) * self.stride + self.first_column;
-        // SAFETY: promised by the caller.
-        unsafe { std::slice::from_raw_parts_mut(matrix.0.add(start), self.width) }
     }
 }
 
