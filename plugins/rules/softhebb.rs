@@ -46,8 +46,9 @@ onward_core::settings! {
         power: f64 = 1., in Positive;
         /// How the map is made smaller.
         pool: Pool = Pool::Max;
-        /// The standardisation of the input, by batch normalisation (`batch`) or over each
-        /// example (`group`); its mean and variance have no learned correction.
+        /// The standardisation of the input, by batch normalisation (`batch`), over each
+        /// example (`group`), or less the mean over its channels (`units`). Nothing in it is
+        /// learned.
         norm: Norm = Norm::None;
         /// The learning rate; `lr` and `optimiser` do not change this layer.
         rate: f64 = 0.01, in Positive;
@@ -124,7 +125,7 @@ impl Layer {
         let x = input.join()?;
         let x = if x.rank() == 3 { x.unsqueeze(1)? } else { x }.contiguous()?;
         let stats = match (&self.running, self.settings.norm) {
-            (_, Norm::None) => None,
+            (_, Norm::None | Norm::Units) => None,
             (Some([mean, variance]), _) if !step.train => Some(ChannelStats {
                 mean: mean.as_detached_tensor(),
                 variance: variance.as_detached_tensor(),
@@ -138,6 +139,7 @@ impl Layer {
                 let zero = Tensor::zeros(x.dim(1)?, x.dtype(), x.device())?;
                 kernels::standardised_relu(&x, Some(stats), &zero, 1.)?
             }
+            None if self.settings.norm == Norm::Units => kernels::centred(&x)?,
             None => x,
         };
         let sums = self.conv.forward(&input)?;
@@ -145,7 +147,7 @@ impl Layer {
     }
 
     fn activity(&self, sums: &Tensor) -> Result<Tensor> {
-        let above = sums.broadcast_sub(&sums.mean_keepdim(1)?)?.relu()?;
+        let above = kernels::centred(sums)?.relu()?;
         let map = match self.settings.power {
             1. => above,
             power => above.powf(power)?,

@@ -20,6 +20,7 @@ pub(crate) use on_gpu;
 pub(crate) mod allocations;
 mod backward;
 mod bfloat16;
+mod centred;
 mod channel_stats;
 mod cpu;
 #[cfg(feature = "cuda")]
@@ -44,6 +45,7 @@ use rand_chacha::ChaCha8Rng;
 
 pub use allocations::Counting;
 pub use backward::backward;
+pub use centred::centred;
 pub use channel_stats::{channel_sums, standardised_relu, ChannelStats};
 pub use deviations::Deviations;
 pub use directions::Directions;

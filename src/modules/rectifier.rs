@@ -1,6 +1,6 @@
 //! What layers do with their sums: standardisation, bias, rectified linear units.
 
-use candle_core::{Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::Init;
 
 use crate::error::{Error, Result};
@@ -22,6 +22,9 @@ crate::choices! {
         /// All units or channels of an example together. The length of the activity, and
         /// a goodness of it, then carries little information.
         Group = "group",
+        /// Less the mean over all units, or over all channels of a pixel, without a division:
+        /// with a ReLU only units above the mean are active (the "triangle").
+        Units = "units",
     }
 }
 
@@ -29,7 +32,7 @@ crate::settings! {
     /// How sums become activities.
     pub struct RectifierSpec {
         /// The standardisation of the sums before the non-linearity: batch normalisation
-        /// (`batch`), or over each example (`group`).
+        /// (`batch`), over each example (`group`), or less the mean over all units (`units`).
         norm: Norm = Norm::None;
         /// The fraction of the running means that a step keeps.
         norm_momentum: f64 = 0.9, in 0. ..1.;
@@ -61,12 +64,15 @@ impl RectifierSpec {
 ///
 /// `norm(z) = (z − mean) / √(variance + 10⁻⁵)`, over the batch and all pixels of a
 /// channel (`batch`), or over a whole example (`group`). There is no learned scale: what
-/// follows a layer is linear and has its own.
+/// follows a layer is linear and has its own. For `units`, `norm(z) = z − mean` with the
+/// mean over the `N` units or channels at each pixel.
 ///
 /// # Reference
 /// Ioffe and Szegedy, "Batch Normalization", 2015 (<https://arxiv.org/abs/1502.03167>);
 /// Wu and He, "Group Normalization", 2018 (<https://arxiv.org/abs/1803.08494>); Maas and
-/// others, "Rectifier Nonlinearities Improve Neural Network Acoustic Models", 2013.
+/// others, "Rectifier Nonlinearities Improve Neural Network Acoustic Models", 2013; for
+/// `units`, Coates, Lee, Ng, "An Analysis of Single-Layer Networks in Unsupervised Feature
+/// Learning", 2011.
 pub struct Rectifier {
     spec: RectifierSpec,
     bias: Option<(String, Var)>,
@@ -116,7 +122,13 @@ impl Rectifier {
             Some((_, bias)) => bias.as_detached_tensor(),
             None => Tensor::zeros(z.dim(1)?, z.dtype(), z.device())?,
         };
-        let activity = kernels::standardised_relu(z, moments, &bias, self.spec.slope)?;
+        let activity = match self.spec.norm {
+            Norm::Units => {
+                let n = kernels::centred(z)?;
+                kernels::standardised_relu(&n, None, &bias, self.spec.slope)?
+            }
+            _ => kernels::standardised_relu(z, moments, &bias, self.spec.slope)?,
+        };
         if step.train {
             self.kept.put(z, found);
         }
@@ -135,7 +147,10 @@ impl Rectifier {
         // A number for each channel, and for all of its pixels.
         let sides = vec![1; graph.shape(z).len() - 1];
         let of_channels = [&graph.shape(z)[..1], &sides[..]].concat();
-        let mut found = z;
+        let mut found = match self.spec.norm {
+            Norm::Units => centred(z, graph)?,
+            _ => z,
+        };
         if let Some(moments) = self.running_moments() {
             let factor = moments.scale()?;
             let offset = (moments.mean * &factor)?.neg()?;
@@ -166,7 +181,7 @@ impl Rectifier {
     pub fn gradient(&self, z: &Tensor, above: Tensor, step: &Step) -> Result<Tensor> {
         let kept = self.kept.get(z);
         let moments = kept.map_or_else(|| self.moments(z, step), Ok)?;
-        below(z, above, moments.as_ref())
+        self.below(z, above, moments.as_ref())
     }
 
     /// As [`Rectifier::gradient`]; also updates the bias and the running means.
@@ -186,7 +201,7 @@ impl Rectifier {
             optimiser.update(name, bias, Gradient::Whole(&sums), step)?;
         }
         self.average(moments.as_ref())?;
-        below(z, above, moments.as_ref())
+        self.below(z, above, moments.as_ref())
     }
 
     /// Updates the running means alone.
@@ -229,15 +244,35 @@ impl Rectifier {
             (Norm::Group, _) => Some((ChannelStats::of(z, true)?, false)),
             (Norm::Batch, Some(moments)) if !step.train => Some((moments, true)),
             (Norm::Batch, _) => Some((ChannelStats::of(z, false)?, false)),
-            (Norm::None, _) => None,
+            (Norm::None | Norm::Units, _) => None,
         })
+    }
+
+    /// The gradient with respect to `z`, given that with respect to the standardised values.
+    fn below(
+        &self,
+        z: &Tensor,
+        above: Tensor,
+        moments: Option<&(ChannelStats, bool)>,
+    ) -> Result<Tensor> {
+        match (moments, self.spec.norm) {
+            (Some((moments, fixed)), _) => moments.gradient(z, &above, *fixed),
+            (None, Norm::Units) => kernels::centred(&above),
+            (None, _) => Ok(above),
+        }
     }
 }
 
-/// The gradient with respect to `z`, given that with respect to the standardised values.
-fn below(z: &Tensor, above: Tensor, moments: Option<&(ChannelStats, bool)>) -> Result<Tensor> {
-    match moments {
-        Some((moments, fixed)) => moments.gradient(z, &above, *fixed),
-        None => Ok(above),
+/// Less the mean over all units or channels: a product with `1 − 1/N` where the rows meet
+/// the columns, and `−1/N` elsewhere.
+fn centred(z: Node, graph: &mut Graph) -> Result<Node> {
+    let (units, is_map) = (graph.shape(z)[0], graph.shape(z).len() > 1);
+    let device = &Device::Cpu;
+    let matrix = (Tensor::eye(units, DType::F64, device)? - 1. / units as f64)?;
+    if is_map {
+        let kernels = graph.constant(&matrix.reshape((units, units, 1, 1))?)?;
+        return Ok(graph.conv(z, kernels));
     }
+    let matrix = graph.constant(&matrix)?;
+    graph.matmul(z, matrix)
 }

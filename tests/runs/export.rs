@@ -31,6 +31,8 @@ fn every_readout_of_a_stack_is_a_graph() -> Result<()> {
         ("nebuly", "hidden = [12, 8]", &["search"]),
         ("mono_forward", "hidden = [12]", &["goodness"]),
         ("predsim", "hidden = [12, 8]\nshift = 0", &["goodness"]),
+        ("hinton", "hidden = [6]\nlayer = { name = \"dense\", norm = \"units\" }", &["head"]),
+        ("hinton", "hidden = [6]\nlayer = { name = \"conv\", norm = \"units\" }", &["head"]),
         ("class_groups", "hidden = [8, 12]\nlayer = { pool = 1 }", &["goodness"]),
         (
             "predsim_convolutional",
