@@ -39,7 +39,7 @@ impl Source {
     /// the key nest.
     ///
     /// # Errors
-    /// [`Error::Setting`] if there is no `=`.
+    /// [`Error::Setting`] if there is no `=`, or if a list or a table is not TOML.
     pub fn assignment(text: &str) -> Result<Self> {
         let origin = format!("--set {text}");
         let parts = text.split_once('=');
@@ -52,12 +52,16 @@ impl Source {
             ));
         };
         // A value is parsed inside a document, since TOML has no value alone.
-        let parsed = format!("value = {value}").parse::<Table>().ok();
-        let parsed = parsed.filter(|table| table.len() == 1);
-        let value = parsed
-            .and_then(|mut table| table.remove("value"))
-            .or_else(|| words(value))
-            .unwrap_or_else(|| Value::String(value.trim().to_string()));
+        let parsed = format!("value = {value}").parse::<Table>();
+        let value = match (parsed, words(value), value.trim()) {
+            (Ok(table), _, _) if table.len() == 1 => table["value"].clone(),
+            (_, Some(words), _) => words,
+            (Err(error), _, text) if text.starts_with(['[', '{']) => {
+                let expected = format!("a list or a table in TOML: {}", error.message());
+                return Err(Error::setting(key, text, origin, expected));
+            }
+            (_, _, text) => Value::String(text.to_string()),
+        };
         let keys: Vec<_> = key.trim().split('.').collect();
         if keys.len() > DEEPEST {
             let key = format!("{}…", keys[..4].join("."));
@@ -149,5 +153,17 @@ mod tests {
     fn an_assignment_without_a_value_is_refused_with_an_example() {
         let error = Source::assignment("lr").unwrap_err().to_string();
         assert!(error.contains("key=value"), "{error}");
+    }
+
+    #[test]
+    fn a_list_or_table_that_is_no_toml_is_refused_with_the_reason() {
+        for text in [
+            "goodness={ name = \"sum_squares\", positive = 0. }",
+            "hidden=[1000, .5]",
+            "hidden=[1000",
+        ] {
+            let error = Source::assignment(text).unwrap_err().to_string();
+            assert!(error.contains("a list or a table in TOML: "), "{error}");
+        }
     }
 }
