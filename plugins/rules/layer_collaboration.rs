@@ -22,7 +22,8 @@ onward_core::settings! {
     /// # Reference
     /// Lorberbom et al., "Layer Collaboration in the Forward-Forward Algorithm", 2023
     /// (<https://arxiv.org/abs/2305.12393>). There the thresholds of the other layers are
-    /// part of `θₜ`.
+    /// part of `θₜ`, and `γ` is 1. Of 0, 0.1, 0.3 and 0.7, 0.1 is best on the validation part
+    /// of MNIST.
     pub struct LayerCollaboration {
         /// The width of each layer, starting at the first.
         hidden: Vec<usize> = vec![1000; 3], in 1..=1_000_000;
@@ -31,7 +32,7 @@ onward_core::settings! {
         /// The goodness function, with one value for an example.
         goodness: Pick<dyn GoodnessFn> = "sum_squares".into();
         /// The weight `γ` of the goodness of the other layers; 0 for independent layers.
-        gamma: f64 = 0.7, in 0. ..=1.;
+        gamma: f64 = 0.1, in 0. ..=1.;
         /// The normalisation of the input, and of every activity before the next layer
         /// sees it.
         normalise: Normalise = Normalise::MeanSquare;

@@ -67,7 +67,11 @@ const BIAS_2: [f64; 4] = [0.000000000, 0.000000000, -0.170502950, -0.236349680];
 
 #[test]
 fn three_steps_match_an_independent_program() -> Result<()> {
-    let mut subject = Subject::new("layer_collaboration", "two_views", "hidden = [5, 4]")?;
+    let mut subject = Subject::new(
+        "layer_collaboration",
+        "two_views",
+        "hidden = [5, 4]\ngamma = 0.7",
+    )?;
     subject.set("blocks.0.layer.weight", &numbers(2., (3, 5))?);
     subject.set("blocks.1.layer.weight", &numbers(3., (5, 4))?);
     subject.learn(3, |_| super::batch(1.))?;
