@@ -38,7 +38,7 @@ impl Run {
         examples: Tensor,
         labels: Option<&[u32]>,
     ) -> Result<Vec<(String, Tensor)>> {
-        let batch = self.prepare(&Batch::unlabelled(examples)?)?;
+        let batch = self.without_labels(examples)?;
         let activities = match labels {
             None => self.activities_of(&batch)?,
             Some(labels) => {

@@ -29,10 +29,10 @@ impl Run {
     /// the input: the name of the block, and a tensor `(B, …)`.
     ///
     /// # Errors
-    /// [`Error::Unfit`] if the architecture does not show its activities; errors of the
-    /// plugins.
+    /// [`Error::Shape`] if the examples are not as those of the data; [`Error::Unfit`] if
+    /// the architecture does not show its activities; errors of the plugins.
     pub fn activities(&self, examples: Tensor) -> Result<Vec<(String, Tensor)>> {
-        let batch = self.prepare(&Batch::unlabelled(examples)?)?;
+        let batch = self.without_labels(examples)?;
         self.activities_of(&batch)
     }
 

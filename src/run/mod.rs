@@ -52,7 +52,7 @@ use crate::data::channels::Channels;
 use crate::data::text::ngram::Baselines;
 use crate::data::DataSet;
 use crate::disk;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::flow::batch::Batch;
 use crate::flow::examples::Examples;
 use crate::flow::step::Step;
@@ -289,15 +289,27 @@ impl Run {
         }
     }
 
+    /// A prepared batch of examples that somebody gives, without labels.
+    fn without_labels(&self, examples: Tensor) -> Result<Batch> {
+        let (found, expected) = (examples.dims(), &self.data.spec.shape[..]);
+        if found.len() != expected.len() + 1 || found[1..] != *expected || found[0] == 0 {
+            let sizes: Vec<String> = expected.iter().map(usize::to_string).collect();
+            let expected = format!("(B, {}), with at least one example", sizes.join(", "));
+            return Err(Error::shape("examples", found, expected));
+        }
+        self.prepare(&Batch::unlabelled(examples)?)
+    }
+
     /// The score of each class for each of `examples`, `(B, …)`, by one readout:
     /// `(B, C)`, or `(B, P, C)` with positions. Higher is better.
     ///
     /// # Errors
-    /// [`Error::Usage`](crate::Error::Usage) for an unknown readout; errors of the
-    /// plugins.
+    /// [`Error::Usage`](crate::Error::Usage) for an unknown readout;
+    /// [`Error::Shape`](crate::Error::Shape) if the examples are not as those of the data;
+    /// errors of the plugins.
     pub fn scores(&self, examples: Tensor, readout: &str) -> Result<Tensor> {
         let readout = self.readout(readout)?;
-        let batch = self.prepare(&Batch::unlabelled(examples)?)?;
+        let batch = self.without_labels(examples)?;
         let step = Step::evaluation(self.config.run.seed);
         self.read_out(&batch, &readout, &step)
     }

@@ -92,6 +92,32 @@ fn layers_of_a_text_are_probed_too() -> Result<()> {
 }
 
 #[test]
+fn examples_of_another_shape_are_refused_with_the_one_expected() -> Result<()> {
+    let run = builder("progressive").build()?;
+    for shape in [
+        &[3, 4, 4][..],
+        &[1, 4, 4],
+        &[3, 1, 4, 5],
+        &[4],
+        &[0, 1, 4, 4],
+    ] {
+        let examples = Tensor::zeros(shape, DType::F32, &Device::Cpu)?;
+        let errors = [
+            run.scores(examples.clone(), "search").unwrap_err(),
+            run.activities(examples.clone()).unwrap_err(),
+            run.goodness(examples, None).unwrap_err(),
+        ];
+        for error in errors.map(|error| error.to_string()) {
+            let expected = format!(
+                "examples: expected (B, 1, 4, 4), with at least one example, found shape {shape:?}"
+            );
+            assert!(error.contains(&expected), "{error}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn a_network_that_does_not_show_its_layers_says_so() -> Result<()> {
     let run = builder("backprop").set("sampler", "plain").build()?;
     let examples = Tensor::zeros((1, 1, 4, 4), DType::F32, &Device::Cpu)?;
