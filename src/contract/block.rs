@@ -143,6 +143,11 @@ impl Block {
         Self { dropout, ..self }
     }
 
+    /// Whether numbers of what is passed on are dropped in training steps.
+    pub(crate) fn has_dropout(&self) -> bool {
+        self.dropout > 0.
+    }
+
     /// The name in reports.
     pub fn name(&self) -> &str {
         &self.name

@@ -1,5 +1,7 @@
 //! A batch of examples.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Device, Tensor};
 
 use crate::error::{Error, Result};
@@ -14,6 +16,16 @@ pub struct Batch {
     examples: Tensor,
     flat: Tensor,
     labels: Option<Vec<u32>>,
+    places: Option<Places>,
+}
+
+/// Where the examples of a batch are in the training part.
+#[derive(Clone, Debug)]
+pub(crate) struct Places {
+    /// The index of each example.
+    pub indices: Arc<[usize]>,
+    /// The number of all examples.
+    pub of: usize,
 }
 
 impl Batch {
@@ -54,6 +66,7 @@ impl Batch {
             flat: examples.flatten_from(1)?,
             examples,
             labels: None,
+            places: None,
         })
     }
 
@@ -76,8 +89,27 @@ impl Batch {
         let examples = self.examples.to_dtype(dtype)?.to_device(device)?;
         Ok(Self {
             labels: self.labels.clone(),
+            places: self.places.clone(),
             ..Self::unlabelled(examples)?
         })
+    }
+
+    /// The same batch with the places of its examples in the training part, where these are
+    /// always the same numbers: not moved or mirrored.
+    pub(crate) fn at(self, indices: &[usize], of: usize) -> Self {
+        let places = Places {
+            indices: indices.into(),
+            of,
+        };
+        Self {
+            places: Some(places),
+            ..self
+        }
+    }
+
+    /// The places of the examples in the training part, if they are known.
+    pub(crate) fn places(&self) -> Option<&Places> {
+        self.places.as_ref()
     }
 
     /// The same examples without their labels.

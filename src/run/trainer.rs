@@ -199,6 +199,10 @@ impl Run {
             };
             let train = self.stored.as_ref().unwrap_or(&self.data.train);
             let batch = match self.reads_examples() {
+                true if settings.shift == 0 && !settings.flip => {
+                    let batch = self.prepare(&train.batch(indices, None)?)?;
+                    batch.at(indices, examples)
+                }
                 true => self.prepare(&train.batch(indices, Some(&augment))?)?,
                 false => Batch::empty(indices.len(), &self.device)?,
             };

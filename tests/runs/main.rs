@@ -13,6 +13,7 @@ mod mixture;
 mod mutated;
 mod numbers;
 mod patience;
+mod probe;
 mod ranks;
 mod recurrent;
 mod recurrent_maps;

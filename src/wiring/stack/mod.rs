@@ -2,6 +2,7 @@
 
 mod graph;
 mod readout;
+mod remembered;
 mod stages;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 pub use self::readout::no_hypotheses;
+use self::remembered::Remembered;
 pub(crate) use self::stages::no_prediction_below;
 use self::stages::{Passing, Way};
 use crate::comm::Team;
@@ -126,6 +128,7 @@ pub struct Stack {
     shortcuts: Vec<Vec<usize>>,
     /// The place among the ranks, if there are several.
     team: Option<Team>,
+    remembered: Remembered,
 }
 
 impl Stack {
@@ -150,6 +153,7 @@ impl Stack {
             labels: context.classes,
             shortcuts: levels.iter().map(|level| level.shortcuts.clone()).collect(),
             team: None,
+            remembered: Remembered::default(),
         };
         stack.check_shortcuts()?;
         let step = Step::evaluation(context.seed);
@@ -248,11 +252,18 @@ impl Stack {
             Some(team) => self.received(team)?,
             None => self.neutral(batch, sampler, step)?,
         };
+        if let Some(features) = self.recalled(batch, step)? {
+            passing.neutral = None;
+            passing.features = vec![features];
+        }
         self.pass_neutral(&mut passing, levels.clone(), step)?;
         let read = match self.above() {
             Some(_) => None,
             None => self.read_head(&passing)?,
         };
+        if let (Some(_), Some((features, _))) = (&passing.neutral, &read) {
+            self.remember(batch, features, step)?;
+        }
         if self.below().is_none() {
             let prediction = match (&read, self.above()) {
                 (Some((_, log)), _) => Prediction::of(log.clone()),
