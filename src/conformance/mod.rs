@@ -20,7 +20,7 @@
 //! | `description` | all | a name, a description, help for every setting |
 //! | `settings` | all | defaults that read back equal; unknown keys refused |
 //! | `shapes` | goodness, layer, sampler, data | the documented shapes, for one example and for several |
-//! | `rows` | goodness, layer | a row of the result depends only on the same row of the input |
+//! | `rows` | goodness, layer, sampler | a row of the result depends only on the same row of the input; of a sampler, in the neutral view |
 //! | `gradient` | goodness | the gradient of the goodness equals finite differences |
 //! | `grade` | goodness | the gradient of the loss equals finite differences |
 //! | `input gradient` | layer | the gradient with respect to the input equals finite differences |

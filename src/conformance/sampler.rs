@@ -20,6 +20,7 @@ pub(super) fn trials(name: &str, examiner: &mut Examiner<'_>) {
         Err(complaint) => return examiner.check("shapes", || Err(complaint)),
     };
     examiner.check("shapes", || subject.shapes());
+    examiner.check("rows", || subject.rows());
     examiner.check("labels", || subject.labels());
     examiner.check("seed", || subject.seed());
     examiner.note(subject.speed());
@@ -87,6 +88,21 @@ impl Subject<'_> {
                 );
             }
         }
+        Ok(())
+    }
+
+    fn rows(&self) -> Checked {
+        let sampler = self.build(self.toy)?;
+        let (rows, least) = (self.toy.rows(self.least + 2)?, self.least.max(1));
+        let neutral = |first: usize, count: usize| -> Result<Tensor> {
+            let rows = rows.narrow(0, first, count)?.contiguous()?;
+            sampler.neutral(&Batch::unlabelled(rows)?)?.join()
+        };
+        let among_all = neutral(0, least + 2)?.narrow(0, 2, least)?;
+        ensure!(
+            bits(&among_all.contiguous()?)? == bits(&neutral(2, least)?)?,
+            "the neutral view of an example changes with the other examples of its batch"
+        );
         Ok(())
     }
 

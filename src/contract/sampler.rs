@@ -76,7 +76,8 @@ pub trait NegativeSampler: Send + Sync {
         1
     }
 
-    /// The input without a hypothesised class; by default the examples as they are.
+    /// The input without a hypothesised class; by default the examples as they are. It is
+    /// always the same for an example, whatever else is in the batch.
     ///
     /// # Errors
     /// [`Error::Unfit`] or [`Error::Shape`] if the batch does not fit.

@@ -53,6 +53,7 @@ cheats! {
     dyn NegativeSampler, "counts_itself", |_| Ok(Box::new(CountsItself));
     dyn NegativeSampler, "knows_labels", |_| Ok(Box::new(KnowsLabels(Mutex::default())));
     dyn NegativeSampler, "never_the_same", |_| Ok(Box::new(CountsItself));
+    dyn NegativeSampler, "looks_around", |_| Ok(Box::new(LooksAround));
     dyn NegativeSampler, "wider_views", |_| Ok(Box::new(WiderViews));
 }
 
@@ -155,6 +156,7 @@ fn the_trials_detect_every_cheat() {
         ("sampler", "counts_itself", "seed", "Step::stream"),
         ("sampler", "never_the_same", "repeats", "different bits"),
         ("sampler", "knows_labels", "labels", "depends on the labels"),
+        ("sampler", "looks_around", "rows", "with the other examples"),
         ("sampler", "wider_views", "shapes", "of shape"),
         (
             "architecture",

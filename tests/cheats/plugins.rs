@@ -270,6 +270,23 @@ impl NegativeSampler for KnowsLabels {
     }
 }
 
+/// A sampler whose neutral view of an example depends on the other examples.
+pub struct LooksAround;
+impl NegativeSampler for LooksAround {
+    fn views(&self, batch: &Batch, _: &Prediction<'_>, _: &Step) -> Result<Views> {
+        let both = Tensor::cat(&[batch.examples(), &(batch.examples() * 0.5)?], 0)?;
+        Views::new(
+            Input::stacked(both, 2)?,
+            vec![Role::Positive, Role::Negative],
+        )
+    }
+
+    fn neutral(&self, batch: &Batch) -> Result<Input> {
+        let mean = batch.examples().mean_keepdim(0)?;
+        Input::of(batch.examples().broadcast_sub(&mean)?)
+    }
+}
+
 pub struct WiderViews;
 impl NegativeSampler for WiderViews {
     fn views(&self, batch: &Batch, _: &Prediction<'_>, _: &Step) -> Result<Views> {
