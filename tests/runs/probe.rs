@@ -1,8 +1,9 @@
-//! A probe: a head that learns after the levels. What these make of an example that stays
-//! as it is, is computed once.
+//! What learns from levels that have stopped: a probe, and a level after the others. What
+//! comes up from those below is computed once for an example that stays as it is.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Mutex;
 
 use onward::candle_core::Tensor;
 use onward::plugin;
@@ -13,8 +14,7 @@ use onward::{BuildContext, Input, Lesson, LocalLayer, Optimiser, Result, Run, Ru
 static SEEN: AtomicUsize = AtomicUsize::new(0);
 
 onward::settings! {
-    /// A dense layer that counts the examples of the passes of a training in evaluation
-    /// mode.
+    /// A dense layer that counts the examples of a training's passes after epoch 2.
     struct Counted {}
 }
 
@@ -43,6 +43,15 @@ impl LocalLayer for Layer {
 onward::register! {
     dyn LocalLayer, "counted", "a dense layer that counts what it sees (for these tests, 2026)",
     |_settings: Counted, context| Ok(Box::new(Layer::new(context)?))
+}
+
+/// The number of examples that the layers `counted` see in a training.
+fn seen(mut run: Run, epochs: usize) -> Result<usize> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock();
+    SEEN.store(0, Ordering::Relaxed);
+    run.train_until(epochs, &mut ())?;
+    Ok(SEEN.load(Ordering::Relaxed))
 }
 
 /// Two epochs of the levels, then five of the probe.
@@ -74,15 +83,36 @@ fn the_levels_see_each_example_once() -> Result<()> {
                 _ => run.set(key, *value),
             };
         }
-        let mut run = run.build()?;
+        let run = run.build()?;
         let count = run.data().train.len();
-        SEEN.store(0, Ordering::Relaxed);
-        run.train_until(7, &mut ())?;
-        assert_eq!(
-            SEEN.load(Ordering::Relaxed),
-            2 * times * count,
-            "{settings:?}"
-        );
+        assert_eq!(seen(run, 7)?, 2 * times * count, "{settings:?}");
+    }
+    Ok(())
+}
+
+/// Three layers, one after the other, five epochs each.
+fn greedy() -> RunBuilder {
+    builder()
+        .preset("mono_forward")
+        .set("order", "greedy")
+        .set("hidden", vec![24, 18, 12])
+        .set("epochs", 5)
+        .set("probe_epochs", 0)
+        .set("sampler", "plain")
+}
+
+#[test]
+fn lower_layers_see_each_example_once_for_each_layer_above() -> Result<()> {
+    for (shift, times) in [(0, 1), (1, 5)] {
+        let run = greedy()
+            .set("layer", "counted")
+            .set("shift", shift)
+            .build()?;
+        let count = run.data().train.len();
+        // The first layer learns in three epochs that count, the others in five. Below the
+        // second is one layer, below the third there are two.
+        let passes = 3 + (times + 5) + (2 * times + 5);
+        assert_eq!(seen(run, 15)?, passes * count, "{shift}");
     }
     Ok(())
 }
@@ -91,16 +121,28 @@ fn the_levels_see_each_example_once() -> Result<()> {
 fn what_is_kept_changes_no_bit() -> Result<()> {
     let folder = tempfile::tempdir().unwrap();
     let images = r#"{ name = "conv", norm = "batch" }"#;
-    for (index, layer) in [r#""dense""#, images].into_iter().enumerate() {
+    let (probe, one_by_one): (fn() -> RunBuilder, fn() -> RunBuilder) = (builder, greedy);
+    for (index, (layer, builder, epochs)) in [
+        (r#""dense""#, probe, 7),
+        (images, probe, 7),
+        (r#""dense""#, one_by_one, 15),
+        (images, one_by_one, 15),
+    ]
+    .into_iter()
+    .enumerate()
+    {
         let builder = || -> Result<RunBuilder> {
             let table = format!("layer = {layer}").parse::<onward::export::Table>();
             Ok(builder().set("layer", table.expect("TOML")["layer"].clone()))
         };
         let [whole, parts] =
             ["whole", "parts"].map(|name| folder.path().join(format!("{name}{index}")));
-        builder()?.out(&whole).build()?.train_until(7, &mut ())?;
+        builder()?
+            .out(&whole)
+            .build()?
+            .train_until(epochs, &mut ())?;
         // Whoever opens a run knows nothing of its epochs before.
-        for epochs in 1..=7 {
+        for epochs in 1..=epochs {
             let mut run = match epochs {
                 1 => builder()?.out(&parts).build()?,
                 _ => Run::open(&parts)?.resume()?,
@@ -108,7 +150,7 @@ fn what_is_kept_changes_no_bit() -> Result<()> {
             run.train_until(epochs, &mut ())?;
         }
         let bytes = |folder: &Path| std::fs::read(folder.join("state.safetensors")).unwrap();
-        assert!(bytes(&whole) == bytes(&parts), "{layer}");
+        assert!(bytes(&whole) == bytes(&parts), "{index}: {layer}");
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 pub use self::readout::no_hypotheses;
-use self::remembered::Remembered;
+use self::remembered::{Above, Remembered};
 pub(crate) use self::stages::no_prediction_below;
 use self::stages::{Passing, Way};
 use crate::comm::Team;
@@ -252,7 +252,11 @@ impl Stack {
             Some(team) => self.received(team)?,
             None => self.neutral(batch, sampler, step)?,
         };
-        if let Some(features) = self.recalled(batch, step)? {
+        let known = match self.head_learns(step) {
+            true => self.recalled(batch, Above::Head, step)?,
+            false => None,
+        };
+        if let Some(features) = known {
             passing.neutral = None;
             passing.features = vec![features];
         }
@@ -262,7 +266,7 @@ impl Stack {
             None => self.read_head(&passing)?,
         };
         if let (Some(_), Some((features, _))) = (&passing.neutral, &read) {
-            self.remember(batch, features, step)?;
+            self.remember(batch, Above::Head, features, step)?;
         }
         if self.below().is_none() {
             let prediction = match (&read, self.above()) {
@@ -274,7 +278,9 @@ impl Stack {
         }
         self.count_rows(&passing);
         let before = self.buffers_before(step)?;
-        let reports = self.learn_levels(&mut passing, levels.clone(), &step.pass(1))?;
+        let first = self.pass_stopped(&mut passing, batch, &step.pass(1))?;
+        let learning = first.max(levels.start)..levels.end;
+        let reports = self.learn_levels(&mut passing, learning, &step.pass(1))?;
         match self.above() {
             Some(team) => team.send_up(&self.message(&passing, levels.end, step)?)?,
             None => self.learn_head(&passing, read.as_ref(), step)?,

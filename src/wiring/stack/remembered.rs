@@ -1,10 +1,12 @@
-//! What the levels make of the training examples once they have stopped learning, kept from
-//! one epoch to the next.
+//! What levels make of the training examples once they have stopped learning, kept from one
+//! epoch to the next.
 
 use candle_core::{DType, Device, Tensor};
 use flate2::Crc;
 
+use super::stages::Passing;
 use super::Stack;
+use crate::contract::block::Block;
 use crate::error::Result;
 use crate::flow::batch::{Batch, Places};
 use crate::flow::input::{Input, Part, Values};
@@ -23,24 +25,36 @@ const FEWEST: usize = 16;
 /// small levels.
 const EPOCHS: usize = 4;
 
-/// The features of a head for the training examples, computed once.
+/// What learns from levels that have stopped.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Above {
+    /// The head, as a probe.
+    Head,
+    /// This level, counted from 0, where one learns after the other.
+    Level(usize),
+}
+
+/// The input of a level, or the features of the head, for the training examples: computed
+/// once.
 ///
-/// A probe learns for many epochs from levels that have stopped, and would pass the same
-/// examples through them again in each.
+/// A probe, or a level that learns after those below, would pass the same examples through
+/// the same levels again in every epoch.
 #[derive(Default)]
 pub(super) struct Remembered {
-    /// The epoch in which the levels were last compared, and their checksum.
+    /// What it is the input of.
+    above: Option<Above>,
+    /// The epoch in which the levels below were last compared, and their checksum.
     checked: Option<(usize, u32)>,
-    /// The features of batches.
+    /// The inputs of batches.
     kept: Vec<Input>,
     /// The batch and the row in which an example is kept.
     places: Vec<Option<(usize, usize)>>,
-    /// Whether there is too little memory, or the features are no plain numbers.
+    /// Whether there is too little memory, or the inputs are no plain numbers.
     is_refused: bool,
 }
 
 impl Remembered {
-    /// The features of these examples, if all are known.
+    /// The input for these examples, if all are known.
     fn recall(&self, places: &Places) -> Result<Option<Input>> {
         let of = places.indices.iter();
         let rows: Option<Vec<_>> = of.map(|place| *self.places.get(*place)?).collect();
@@ -57,23 +71,23 @@ impl Remembered {
         Ok(Some(Input::new(parts, rows.len(), 1, first.shape())?))
     }
 
-    /// Keeps the features of these examples, if there is room for those of all.
-    fn keep(&mut self, places: &Places, features: &Input) -> Result<()> {
+    /// Keeps the input for these examples, if there is room for those of all.
+    fn keep(&mut self, places: &Places, input: &Input) -> Result<()> {
         if self.is_refused {
             return Ok(());
         }
         if self.places.is_empty() {
-            let numbers = (features.width() + features.parts().len()) * places.of;
+            let numbers = (input.width() + input.parts().len()) * places.of;
             let room = memory::available().unwrap_or(0) / SHARE;
-            let are_plain = features.parts().iter().all(|part| is_plain(part, features));
+            let are_plain = input.parts().iter().all(|part| is_plain(part, input));
             self.is_refused = 4 * numbers as u64 > room || !are_plain;
             self.places = vec![None; places.of];
-            return self.keep(places, features);
+            return self.keep(places, input);
         }
         for (row, place) in places.indices.iter().enumerate() {
             self.places[*place] = Some((self.kept.len(), row));
         }
-        self.kept.push(features.clone());
+        self.kept.push(input.clone());
         Ok(())
     }
 }
@@ -101,92 +115,183 @@ fn gathered<'a>(parts: impl Iterator<Item = (&'a Part, usize)>) -> Result<Part> 
     })
 }
 
+/// The matrix of a part with a row for each example, `(B, D)`.
+fn numbers(part: &Part, input: &Input) -> Result<Option<Tensor>> {
+    match &part.values {
+        Values::Dense { matrix, columns } if is_plain(part, input) => {
+            let matrix = matrix.narrow(1, columns.start, columns.len())?;
+            Ok(Some(matrix.contiguous()?))
+        }
+        _ => Ok(None),
+    }
+}
+
 /// Whether a part has a row of numbers for each example.
-fn is_plain(part: &Part, features: &Input) -> bool {
+fn is_plain(part: &Part, input: &Input) -> bool {
     match &part.values {
         Values::Dense { matrix, .. } => {
             let rows = matrix.dim(0).ok();
-            part.name.is_none() && is_fast(matrix) && rows == Some(features.batch())
+            part.name.is_none() && is_fast(matrix) && rows == Some(input.batch())
         }
         _ => false,
     }
 }
 
 impl Stack {
-    /// Whether what the head sees of a training example stays as it is: the levels have
-    /// stopped, and nothing random is between.
-    fn has_stopped(&self, step: &Step) -> bool {
+    /// The levels below.
+    fn below_of(&self, above: Above) -> &[Block] {
+        match above {
+            Above::Head => &self.net.blocks[..self.readout.end],
+            Above::Level(level) => &self.net.blocks[..level],
+        }
+    }
+
+    /// The epoch after the last one in which it learns.
+    fn end_of(&self, above: Above) -> usize {
+        let span = match above {
+            Above::Head => self.net.heads.first().map(|head| head.optimiser().span()),
+            Above::Level(level) => Some(self.net.blocks[level].span()),
+        };
+        match span {
+            Some(Span::Epochs(epochs)) => epochs.end,
+            _ => 0,
+        }
+    }
+
+    /// The places of a batch, where what comes up from the levels below stays as it is for
+    /// an example: they have stopped, and nothing random is between.
+    fn places<'a>(&self, batch: &'a Batch, above: Above, step: &Step) -> Option<&'a Places> {
         let is_over = |span: &Span| match span {
             Span::Epochs(epochs) => epochs.end <= step.epoch,
             Span::Steps(steps) => steps.end <= step.index,
         };
-        let below = self.net.blocks[..self.readout.end].iter();
-        let are_over = self.net.blocks.iter().all(|block| is_over(block.span()));
-        self.team.is_none() && are_over && below.into_iter().all(|block| !block.has_dropout())
+        let mut below = self.below_of(above).iter();
+        let has_stopped = below.all(|block| is_over(block.span()) && !block.has_dropout());
+        let is_plain = self.team.is_none() && self.shortcuts.iter().all(Vec::is_empty);
+        let places = batch.places().filter(|_| batch.size() >= FEWEST);
+        places.filter(|_| has_stopped && is_plain)
     }
 
-    /// The features of the head for a batch, if they are known from an epoch before.
-    pub(super) fn recalled(&mut self, batch: &Batch, step: &Step) -> Result<Option<Input>> {
-        let Some(places) = batch.places().filter(|_| batch.size() >= FEWEST) else {
+    /// The input for a batch, if it is known from an epoch before.
+    pub(super) fn recalled(
+        &mut self,
+        batch: &Batch,
+        above: Above,
+        step: &Step,
+    ) -> Result<Option<Input>> {
+        let Some(places) = self.places(batch, above, step) else {
             return Ok(None);
         };
-        if !self.head_learns(step) || !self.has_stopped(step) {
-            return Ok(None);
-        }
+        let of = (self.remembered.above, self.remembered.checked);
         // The levels may have been restored between two epochs.
-        if self
-            .remembered
-            .checked
-            .is_none_or(|(epoch, _)| epoch != step.epoch)
-        {
-            let sum = self.checksum()?;
-            let before = self.remembered.checked.replace((step.epoch, sum));
-            if before.is_some_and(|(_, before)| before != sum) {
-                self.remembered = Remembered {
-                    checked: Some((step.epoch, sum)),
-                    ..Remembered::default()
-                };
+        if !matches!(of, (Some(of), Some((epoch, _))) if of == above && epoch == step.epoch) {
+            let sum = checksum(self.below_of(above))?;
+            let is_same =
+                matches!(of, (Some(of), Some((_, before))) if of == above && before == sum);
+            if !is_same {
+                self.remembered = Remembered::default();
             }
+            self.remembered.above = Some(above);
+            self.remembered.checked = Some((step.epoch, sum));
         }
         self.remembered.recall(places)
     }
 
-    /// Keeps the features of the head for a batch.
-    pub(super) fn remember(&mut self, batch: &Batch, features: &Input, step: &Step) -> Result<()> {
-        match batch.places().filter(|_| batch.size() >= FEWEST) {
-            Some(places) if self.has_stopped(step) && self.is_worth_it(step) => {
-                self.remembered.keep(places, features)
+    /// Brings the views up to the first level that learns, past levels that have stopped, and
+    /// returns the index of the level from which they go on.
+    pub(super) fn pass_stopped(
+        &mut self,
+        passing: &mut Passing,
+        batch: &Batch,
+        step: &Step,
+    ) -> Result<usize> {
+        let first = self
+            .net
+            .blocks
+            .iter()
+            .position(|block| block.is_learning(step));
+        let (Some(first), Some((way, _))) = (first, &mut passing.views) else {
+            return Ok(0);
+        };
+        let above = Above::Level(first);
+        if first == 0 || self.head_learns(step) || self.places(batch, above, step).is_none() {
+            return Ok(0);
+        }
+        if !is_fast(batch.rows()) {
+            return Ok(0);
+        }
+        // Of other views, such as those with a label in them, there are many.
+        let examples = Input::of(batch.rows().clone())?.normalised(self.normalise)?;
+        if !are_same(&way.input, &examples)? {
+            return Ok(0);
+        }
+        match self.recalled(batch, above, step)? {
+            Some(input) => way.input = input,
+            None => {
+                self.forward_some(0..first, way, first + 1, step)?;
+                self.remember(batch, above, &way.input, step)?;
+            }
+        }
+        Ok(first)
+    }
+
+    /// Keeps the input for a batch, unless only few epochs would gain from it.
+    pub(super) fn remember(
+        &mut self,
+        batch: &Batch,
+        above: Above,
+        input: &Input,
+        step: &Step,
+    ) -> Result<()> {
+        let is_asked = self.remembered.above == Some(above);
+        let is_worth_it = self.end_of(above) >= step.epoch + EPOCHS;
+        match self.places(batch, above, step) {
+            Some(places) if is_asked && (is_worth_it || !self.remembered.kept.is_empty()) => {
+                self.remembered.keep(places, input)
             }
             _ => Ok(()),
         }
     }
+}
 
-    /// Whether the head learns for several more epochs.
-    fn is_worth_it(&self, step: &Step) -> bool {
-        let last = self
-            .net
-            .heads
-            .first()
-            .map_or(0, |head| match head.optimiser().span() {
-                Span::Epochs(epochs) => epochs.end,
-                Span::Steps(_) => 0,
-            });
-        last >= step.epoch + EPOCHS || !self.remembered.kept.is_empty()
-    }
-
-    /// A checksum of what the levels have learned.
-    fn checksum(&self) -> Result<u32> {
-        let mut crc = Crc::new();
-        for block in &self.net.blocks {
-            for (_, var) in block.optimiser().vars().model() {
-                let values = var.as_detached_tensor().to_device(&Device::Cpu)?;
-                let values = values.to_dtype(DType::F64)?.flatten_all()?;
-                let values = values.to_vec1::<f64>()?;
-                values
-                    .iter()
-                    .for_each(|value| crc.update(&value.to_le_bytes()));
+/// A checksum of what levels have learned.
+fn checksum(levels: &[Block]) -> Result<u32> {
+    let mut crc = Crc::new();
+    for block in levels {
+        for (_, var) in block.optimiser().vars().model() {
+            let values = var.as_detached_tensor().to_device(&Device::Cpu)?;
+            let values = values.to_dtype(DType::F64)?.flatten_all()?;
+            for value in values.to_vec1::<f64>()? {
+                crc.update(&value.to_le_bytes());
             }
         }
-        Ok(crc.sum())
     }
+    Ok(crc.sum())
+}
+
+/// Whether two inputs are a matrix each, with the same numbers.
+fn are_same(a: &Input, b: &Input) -> Result<bool> {
+    let same = |a: &Tensor, b: &Tensor| -> Result<bool> {
+        if a.dims() != b.dims() || !is_fast(a) || !is_fast(b) {
+            return Ok(false);
+        }
+        with_values(a, |a| {
+            with_values(b, |b| {
+                a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
+            })
+        })?
+    };
+    let ([one], [other]) = (a.parts(), b.parts()) else {
+        return Ok(false);
+    };
+    let scales = match (&one.scale, &other.scale) {
+        (None, None) => true,
+        (Some(one), Some(other)) => same(one, other)?,
+        _ => false,
+    };
+    let matrices = match (numbers(one, a)?, numbers(other, b)?) {
+        (Some(one), Some(other)) => same(&one, &other)?,
+        _ => false,
+    };
+    Ok(scales && matrices && a.views() == b.views())
 }
