@@ -280,7 +280,7 @@ pub(crate) fn cross_entropy(log: &Tensor, labels: &[u32]) -> Result<(Reading, Te
     }
     let mean = 1. / labels.len().max(1) as f64;
     let loss = Reading::of(&kernels::entries(log, labels)?.mean_all()?)?.times(-1.);
-    let gradient = ((log.exp()? - kernels::one_hot(labels, classes, log)?)? * mean)?;
+    let gradient = ((kernels::exp(log)? - kernels::one_hot(labels, classes, log)?)? * mean)?;
     Ok((loss, gradient))
 }
 
@@ -409,6 +409,20 @@ mod tests {
             .grade(&columns, 0., &one_view)
             .unwrap_err();
         assert!(error.to_string().contains("needs the labels"), "{error}");
+        Ok(())
+    }
+
+    #[test]
+    fn no_gradient_of_the_cross_entropy_is_subnormal() -> Result<()> {
+        let log = Tensor::new(&[[0f32, -50., -70., -90., -100.]], &Device::Cpu)?;
+        let gradient = cross_entropy(&log, &[0])?
+            .1
+            .flatten_all()?
+            .to_vec1::<f32>()?;
+        assert!(
+            gradient[1] > 1e-22 && gradient[2..] == [0.; 3],
+            "{gradient:?}"
+        );
         Ok(())
     }
 }

@@ -282,6 +282,20 @@ pub fn gate(gradient: &Tensor, activity: &Tensor, gate: Gate) -> Result<Tensor> 
     Ok(((gradient * factor)? * gate.gain)?)
 }
 
+/// `exp x`, with 0 for all below `exp(−60)`, about 10⁻²⁶.
+///
+/// Smaller probabilities make products of gradients subnormal, for which a processor takes a
+/// hundred times as long, and change no weight.
+pub(crate) fn exp(x: &Tensor) -> Result<Tensor> {
+    const LEAST: f32 = -60.;
+    if !is_fast(x) {
+        return Ok(x.exp()?);
+    }
+    let exp = |x: f32| if x < LEAST { 0. } else { x.exp() };
+    let out = with_values(x, |x| x.iter().map(|x| exp(*x)).collect::<Vec<f32>>())?;
+    Ok(Tensor::from_vec(out, x.shape(), x.device())?)
+}
+
 /// `x[r] + Σₛ sharesₛ[r]·rowₛ` for every row `r`: `x` is `(R, N)`, `sharesₛ` `(R,)` and
 /// `rowₛ` `(N,)`.
 pub(crate) fn add_common(x: &Tensor, common: &[(Tensor, Tensor)]) -> Result<Tensor> {

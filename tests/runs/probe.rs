@@ -121,7 +121,7 @@ fn lower_layers_see_each_example_once_for_each_layer_above() -> Result<()> {
 fn what_is_kept_changes_no_bit() -> Result<()> {
     let folder = tempfile::tempdir().unwrap();
     let images = r#"{ name = "conv", norm = "batch" }"#;
-    let (probe, one_by_one): (fn() -> RunBuilder, fn() -> RunBuilder) = (builder, greedy);
+    let [probe, one_by_one]: [fn() -> RunBuilder; 2] = [builder, greedy];
     for (index, (layer, builder, epochs)) in [
         (r#""dense""#, probe, 7),
         (images, probe, 7),

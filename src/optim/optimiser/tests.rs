@@ -64,6 +64,27 @@ fn momentum_is_a_running_mean_of_gradients() -> Result<()> {
     Ok(())
 }
 
+/// They would make every later step many times slower.
+#[test]
+fn no_moment_becomes_subnormal() -> Result<()> {
+    for algorithm in [Algorithm::Adam, Algorithm::SparseAdam] {
+        let vars = Vars::new(1, DType::F32, &Device::Cpu);
+        let var = vars.get("w", (1, 3), Init::Const(1.))?;
+        let mut optimiser = optimiser(&vars, algorithm);
+        // Without a gradient, a moment becomes smaller in every step.
+        let first = [[1f32, 1e-20, 1e-37]];
+        for gradient in std::iter::once(first).chain([[[0., 0., 1e-20]]; 1500]) {
+            let gradient = Tensor::new(&gradient, &Device::Cpu)?;
+            optimiser.update("w", &var, Gradient::Whole(&gradient), &step(0))?;
+        }
+        for moment in &optimiser.moments["w"].tensors {
+            let numbers = moment.flatten_all()?.to_vec1::<f32>()?;
+            assert!(!numbers.iter().any(|x| x.is_subnormal()), "{numbers:?}");
+        }
+    }
+    Ok(())
+}
+
 // import torch
 // w = torch.nn.Parameter(torch.ones(1, 3))
 // o = torch.optim.AdamW([w], lr=0.1, weight_decay=0.01)
