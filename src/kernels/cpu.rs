@@ -258,6 +258,22 @@ pub(super) fn log_softmax(x: &Tensor) -> Result<Tensor> {
     Ok(Tensor::from_vec(out, x.shape(), x.device())?)
 }
 
+pub(super) fn off_label(log: &Tensor, labels: &[u32], factor: f32) -> Result<Tensor> {
+    const LEAST: f32 = -60.;
+    let exp = |log: f32| if log < LEAST { 0. } else { log.exp() };
+    let out = with_rows(log, |log| {
+        let mut out = vec![0f32; log.rows * log.width];
+        for_rows(&mut out, log.width, |row, out| {
+            let label = labels[row] as usize;
+            for (class, (out, log)) in out.iter_mut().zip(log.row(row)).enumerate() {
+                *out = (exp(*log) - f32::from(u8::from(class == label))) * factor;
+            }
+        });
+        out
+    })?;
+    Ok(Tensor::from_vec(out, log.shape(), log.device())?)
+}
+
 /// Applies `f` to pairs of elements. If `a` has fewer rows, they are repeated.
 pub(super) fn pairs(a: &Tensor, b: &Tensor, f: impl Fn(f32, f32) -> f32 + Sync) -> Result<Tensor> {
     let out = with_rows(a, |a| {
@@ -384,6 +400,12 @@ mod tests {
             });
         }
         both(|x| kernels::log_softmax(&(x * 20.)?));
+        both(|x| {
+            let labels: Vec<u32> = (0..x.dim(0)?)
+                .map(|row| (row % x.dim(1).unwrap()) as u32)
+                .collect();
+            kernels::off_label(&kernels::log_softmax(&(x * 20.)?)?, &labels, 0.3)
+        });
         both(|x| {
             let (shares, row) = (kernels::sum_squares(x)?, kernels::column_sums(x)?);
             kernels::add_common(

@@ -282,18 +282,17 @@ pub fn gate(gradient: &Tensor, activity: &Tensor, gate: Gate) -> Result<Tensor> 
     Ok(((gradient * factor)? * gate.gain)?)
 }
 
-/// `exp x`, with 0 for all below `exp(−60)`, about 10⁻²⁶.
+/// `(exp(log p) − y)·factor` for log-probabilities `(B, C)` and the one-hot labels `y`.
 ///
-/// Smaller probabilities make products of gradients subnormal, for which a processor takes a
-/// hundred times as long, and change no weight.
-pub(crate) fn exp(x: &Tensor) -> Result<Tensor> {
-    const LEAST: f32 = -60.;
-    if !is_fast(x) {
-        return Ok(x.exp()?);
+/// In the fast form, `p` below `exp(−60)`, about 10⁻²⁶, counts as 0. Smaller probabilities
+/// change no weight, and make products of gradients subnormal, for which a processor takes a
+/// hundred times as long.
+pub(crate) fn off_label(log: &Tensor, labels: &[u32], factor: f64) -> Result<Tensor> {
+    if is_fast(log) {
+        return cpu::off_label(log, labels, factor as f32);
     }
-    let exp = |x: f32| if x < LEAST { 0. } else { x.exp() };
-    let out = with_values(x, |x| x.iter().map(|x| exp(*x)).collect::<Vec<f32>>())?;
-    Ok(Tensor::from_vec(out, x.shape(), x.device())?)
+    let labels = one_hot(labels, log.dim(1)?, log)?;
+    Ok(((log.exp()? - labels)? * factor)?)
 }
 
 /// `x[r] + Σₛ sharesₛ[r]·rowₛ` for every row `r`: `x` is `(R, N)`, `sharesₛ` `(R,)` and
