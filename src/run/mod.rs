@@ -152,7 +152,7 @@ impl Run {
     /// Sets the output folder to `base`, or to `base-2` and so on if it exists.
     ///
     /// # Errors
-    /// [`Error::File`](crate::Error::File).
+    /// [`Error::File`].
     pub fn write_to_numbered(&mut self, base: &Path) -> Result<()> {
         self.folder = Some(Folder::create_numbered(base)?);
         Ok(())
@@ -203,7 +203,7 @@ impl Run {
     /// Trains to the end, evaluates, and writes the files of a run if there is a folder.
     ///
     /// # Errors
-    /// [`Error::Diverged`](crate::Error::Diverged); [`Error::File`](crate::Error::File);
+    /// [`Error::Diverged`]; [`Error::File`];
     /// errors of the plugins.
     pub fn fit(&mut self, observer: &mut dyn Observer) -> Result<Summary> {
         self.with_folder(observer, |run, observer| {
@@ -277,7 +277,7 @@ impl Run {
     /// that is set.
     ///
     /// # Errors
-    /// [`Error::Usage`](crate::Error::Usage) while a run of this process trains with
+    /// [`Error::Usage`] while a run of this process trains with
     /// another precision; errors of candle.
     pub fn prepare(&self, batch: &Batch) -> Result<Batch> {
         // Every pass begins here, and another run of this process may have set it.
@@ -304,8 +304,8 @@ impl Run {
     /// `(B, C)`, or `(B, P, C)` with positions. Higher is better.
     ///
     /// # Errors
-    /// [`Error::Usage`](crate::Error::Usage) for an unknown readout;
-    /// [`Error::Shape`](crate::Error::Shape) if the examples are not as those of the data;
+    /// [`Error::Usage`] for an unknown readout;
+    /// [`Error::Shape`] if the examples are not as those of the data;
     /// errors of the plugins.
     pub fn scores(&self, examples: Tensor, readout: &str) -> Result<Tensor> {
         let readout = self.readout(readout)?;
