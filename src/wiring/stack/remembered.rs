@@ -17,9 +17,14 @@ use crate::optim::Span;
 /// The share of the free memory that may be used.
 const SHARE: u64 = 4;
 
-/// Smaller batches neither use nor add what is kept: products with few rows may add in
-/// another order, and the bits must not depend on what is kept.
-const FEWEST: usize = 16;
+/// The sizes of batches that use and add what is kept, all of one size in a run. A product
+/// adds in an order that depends on the size of its panels: on the number of rows, and beyond
+/// this many or with a panel of one row also on the place of a row. The bits must not depend
+/// on what is kept.
+const SIZES: std::ops::RangeInclusive<usize> = 16..=512;
+
+/// The panels of a product.
+const PANELS: usize = 8;
 
 /// Nothing is kept for fewer epochs: fresh memory costs as much as two or three epochs of
 /// small levels.
@@ -45,6 +50,8 @@ pub(super) struct Remembered {
     above: Option<Above>,
     /// The epoch in which the levels below were last compared, and their checksum.
     checked: Option<(usize, u32)>,
+    /// The number of examples of a batch.
+    size: usize,
     /// The inputs of batches.
     kept: Vec<Input>,
     /// The batch and the row in which an example is kept.
@@ -73,14 +80,16 @@ impl Remembered {
 
     /// Keeps the input for these examples, if there is room for those of all.
     fn keep(&mut self, places: &Places, input: &Input) -> Result<()> {
+        let are_plain = input.parts().iter().all(|part| is_plain(part, input));
+        self.is_refused |= !are_plain || input.batch() != places.indices.len();
         if self.is_refused {
+            (self.kept, self.places) = Default::default();
             return Ok(());
         }
         if self.places.is_empty() {
             let numbers = (input.width() + input.parts().len()) * places.of;
             let room = memory::available().unwrap_or(0) / SHARE;
-            let are_plain = input.parts().iter().all(|part| is_plain(part, input));
-            self.is_refused = 4 * numbers as u64 > room || !are_plain;
+            self.is_refused = 4 * numbers as u64 > room;
             self.places = vec![None; places.of];
             return self.keep(places, input);
         }
@@ -168,8 +177,10 @@ impl Stack {
         let mut below = self.below_of(above).iter();
         let has_stopped = below.all(|block| is_over(block.span()) && !block.has_dropout());
         let is_plain = self.team.is_none() && self.shortcuts.iter().all(Vec::is_empty);
-        let places = batch.places().filter(|_| batch.size() >= FEWEST);
-        places.filter(|_| has_stopped && is_plain)
+        let size = batch.size();
+        let has_equal_rows = SIZES.contains(&size) && size % size.div_ceil(PANELS) != 1;
+        let places = batch.places().filter(|_| is_fast(batch.rows()));
+        places.filter(|_| has_stopped && is_plain && has_equal_rows)
     }
 
     /// The input for a batch, if it is known from an epoch before.
@@ -194,7 +205,15 @@ impl Stack {
             self.remembered.above = Some(above);
             self.remembered.checked = Some((step.epoch, sum));
         }
-        self.remembered.recall(places)
+        // Only the last batch of an epoch is smaller.
+        if batch.size() > self.remembered.size {
+            (self.remembered.kept, self.remembered.places) = Default::default();
+            self.remembered.size = batch.size();
+        }
+        match batch.size() == self.remembered.size {
+            true => self.remembered.recall(places),
+            false => Ok(None),
+        }
     }
 
     /// Brings the views up to the first level that learns, past levels that have stopped, and
@@ -243,7 +262,7 @@ impl Stack {
         input: &Input,
         step: &Step,
     ) -> Result<()> {
-        let is_asked = self.remembered.above == Some(above);
+        let is_asked = self.remembered.above == Some(above) && self.remembered.size == batch.size();
         let is_worth_it = self.end_of(above) >= step.epoch + EPOCHS;
         match self.places(batch, above, step) {
             Some(places) if is_asked && (is_worth_it || !self.remembered.kept.is_empty()) => {
