@@ -76,8 +76,9 @@ pub trait NegativeSampler: Send + Sync {
         1
     }
 
-    /// The input without a hypothesised class; by default the examples as they are. It is
-    /// always the same for an example, whatever else is in the batch.
+    /// The input without a hypothesised class; by default the examples as they are. It
+    /// depends on the example alone: not on the rest of the batch, the epoch or
+    /// [`refresh`](Self::refresh).
     ///
     /// # Errors
     /// [`Error::Unfit`] or [`Error::Shape`] if the batch does not fit.

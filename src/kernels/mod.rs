@@ -285,8 +285,8 @@ pub fn gate(gradient: &Tensor, activity: &Tensor, gate: Gate) -> Result<Tensor> 
 /// `(exp(log p) − y)·factor` for log-probabilities `(B, C)` and the one-hot labels `y`.
 ///
 /// In the fast form, `p` below `exp(−60)`, about 10⁻²⁶, counts as 0. Smaller probabilities
-/// change no weight, and make products of gradients subnormal, for which a processor takes a
-/// hundred times as long.
+/// are far too small to change a weight, and make products of gradients subnormal: a
+/// processor takes about a hundred times as long for such numbers.
 pub(crate) fn off_label(log: &Tensor, labels: &[u32], factor: f64) -> Result<Tensor> {
     if is_fast(log) {
         return cpu::off_label(log, labels, factor as f32);

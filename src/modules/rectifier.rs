@@ -22,8 +22,8 @@ crate::choices! {
         /// All units or channels of an example together. The length of the activity, and
         /// a goodness of it, then carries little information.
         Group = "group",
-        /// Less the mean over all units, or over all channels of a pixel, without a division:
-        /// with a ReLU only units above the mean are active (the "triangle").
+        /// The mean over all units, or over all channels of a pixel, is subtracted; nothing is
+        /// divided. With a ReLU only units above the mean are active (the "triangle").
         Units = "units",
     }
 }

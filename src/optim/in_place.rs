@@ -192,8 +192,8 @@ impl Adam {
 
 /// Gradients below this change no weight: Adam divides them by more than its `ε` of 10⁻⁸.
 ///
-/// Their squares would be subnormal numbers, and so would the moments of a unit without a
-/// gradient become. A processor takes a hundred times as long for these.
+/// Their squares would be subnormal, and the moments of a unit without a gradient would become
+/// so too. A processor takes about a hundred times as long for such numbers.
 const TINY: f32 = 1e-16;
 
 /// `x`, or 0 if it is nearer to 0 than `least`.

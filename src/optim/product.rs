@@ -84,8 +84,8 @@ impl Product {
     }
 
     /// Computes `valuesᵀ·delta`, with dense values that are these columns of a matrix, and
-    /// calls `finish` with each piece of a row and the same piece of each of `beside`. The
-    /// whole gradient is never in memory.
+    /// calls `finish` with each piece of a row and the same piece of each of `beside`. No
+    /// matrix of its size is allocated.
     pub(super) fn consume<const N: usize>(
         &self,
         (matrix, columns): (&Tensor, &Range<usize>),

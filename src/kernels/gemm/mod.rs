@@ -154,8 +154,8 @@ pub(crate) fn accumulate(
 }
 
 /// Computes `a·b` and calls `finish(piece of the product, pieces of beside)` for each piece
-/// of a row; each of `beside` is a matrix of the same shape. The whole product is never in
-/// memory.
+/// of a row; each of `beside` is a matrix of the same shape. Each thread computes it panel by
+/// panel in the same room.
 ///
 /// # Panics
 /// As [`accumulate`].

@@ -30,7 +30,7 @@ const PANELS: usize = 8;
 /// small levels.
 const EPOCHS: usize = 4;
 
-/// What learns from levels that have stopped.
+/// The part that uses what is kept.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Above {
     /// The head, as a probe.
