@@ -67,7 +67,7 @@ impl<'a, T> Matrix<'a, T> {
 
 /// The number of panels of a result. It is constant, so that the bits do not depend on
 /// the number of threads.
-const PANELS: usize = 8;
+pub(crate) const PANELS: usize = 8;
 
 /// The columns of a panel that are computed at a time in bfloat16: with the height of a
 /// panel this is what fits into the cache of a core. In 32 bits the `gemm` crate has blocks

@@ -248,18 +248,19 @@ impl Stack {
         step: &Step,
     ) -> Result<Vec<(usize, StepReport)>> {
         let levels = self.own_levels();
-        let mut passing = match self.below() {
-            Some(team) => self.received(team)?,
-            None => self.neutral(batch, sampler, step)?,
-        };
         let known = match self.head_learns(step) {
             true => self.recalled(batch, Above::Head, step)?,
             false => None,
         };
-        if let Some(features) = known {
-            passing.neutral = None;
-            passing.features = vec![features];
-        }
+        let mut passing = match (self.below(), known) {
+            (Some(team), _) => self.received(team)?,
+            (None, Some(features)) => Passing {
+                labels: Some(batch.labels()?.to_vec()),
+                features: vec![features],
+                ..Passing::default()
+            },
+            (None, None) => self.neutral(batch, sampler, step)?,
+        };
         self.pass_neutral(&mut passing, levels.clone(), step)?;
         let read = match self.above() {
             Some(_) => None,

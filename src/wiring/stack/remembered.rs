@@ -1,6 +1,8 @@
 //! What levels make of the training examples once they have stopped learning, kept from one
 //! epoch to the next.
 
+use std::ops::RangeInclusive;
+
 use candle_core::{DType, Device, Tensor};
 use flate2::Crc;
 
@@ -11,20 +13,18 @@ use crate::error::Result;
 use crate::flow::batch::{Batch, Places};
 use crate::flow::input::{Input, Part, Values};
 use crate::flow::step::Step;
+use crate::kernels::gemm::PANELS;
 use crate::kernels::{is_fast, memory, with_rows, with_values};
 use crate::optim::Span;
 
 /// The share of the free memory that may be used.
 const SHARE: u64 = 4;
 
-/// The sizes of batches that use and add what is kept, all of one size in a run. A product
-/// adds in an order that depends on the size of its panels: on the number of rows, and beyond
-/// this many or with a panel of one row also on the place of a row. The bits must not depend
-/// on what is kept.
-const SIZES: std::ops::RangeInclusive<usize> = 16..=512;
-
-/// The panels of a product.
-const PANELS: usize = 8;
+/// The batches that may be kept have so many examples. The bits must not depend on what is
+/// kept, and the order in which a product adds depends on the size of its panels. So all
+/// batches must have the same size, and within one batch all rows must be treated alike: a
+/// larger batch may have panels of different kinds.
+const SIZES: RangeInclusive<usize> = 16..=512;
 
 /// Nothing is kept for fewer epochs: fresh memory costs as much as two or three epochs of
 /// small levels.
@@ -167,6 +167,16 @@ impl Stack {
         }
     }
 
+    /// Whether inputs for it can be kept, and several epochs gain from it.
+    fn is_worth_it(&self, above: Above, step: &Step) -> bool {
+        let known = &self.remembered;
+        match known.above == Some(above) {
+            true if known.is_refused => false,
+            true if !known.kept.is_empty() => true,
+            _ => self.end_of(above) >= step.epoch + EPOCHS,
+        }
+    }
+
     /// The places of a batch, where what comes up from the levels below stays as it is for
     /// an example: they have stopped, and nothing random is between.
     fn places<'a>(&self, batch: &'a Batch, above: Above, step: &Step) -> Option<&'a Places> {
@@ -178,9 +188,11 @@ impl Stack {
         let has_stopped = below.all(|block| is_over(block.span()) && !block.has_dropout());
         let is_plain = self.team.is_none() && self.shortcuts.iter().all(Vec::is_empty);
         let size = batch.size();
+        // A panel of one row is a product of another kind.
         let has_equal_rows = SIZES.contains(&size) && size % size.div_ceil(PANELS) != 1;
-        let places = batch.places().filter(|_| is_fast(batch.rows()));
-        places.filter(|_| has_stopped && is_plain && has_equal_rows)
+        let is_usable = has_stopped && is_plain && has_equal_rows && is_fast(batch.rows());
+        let places = batch.places().filter(|_| is_usable);
+        places.filter(|_| self.is_worth_it(above, step))
     }
 
     /// The input for a batch, if it is known from an epoch before.
@@ -193,16 +205,17 @@ impl Stack {
         let Some(places) = self.places(batch, above, step) else {
             return Ok(None);
         };
-        let of = (self.remembered.above, self.remembered.checked);
+        let known = &self.remembered;
+        let before = known.checked.filter(|_| known.above == Some(above));
         // The levels may have been restored between two epochs.
-        if !matches!(of, (Some(of), Some((epoch, _))) if of == above && epoch == step.epoch) {
+        if before.is_none_or(|(epoch, _)| epoch != step.epoch) {
             let sum = checksum(self.below_of(above))?;
-            let is_same =
-                matches!(of, (Some(of), Some((_, before))) if of == above && before == sum);
-            if !is_same {
-                self.remembered = Remembered::default();
+            if before.is_none_or(|(_, before)| before != sum) {
+                self.remembered = Remembered {
+                    above: Some(above),
+                    ..Remembered::default()
+                };
             }
-            self.remembered.above = Some(above);
             self.remembered.checked = Some((step.epoch, sum));
         }
         // Only the last batch of an epoch is smaller.
@@ -236,9 +249,6 @@ impl Stack {
         if first == 0 || self.head_learns(step) || self.places(batch, above, step).is_none() {
             return Ok(0);
         }
-        if !is_fast(batch.rows()) {
-            return Ok(0);
-        }
         // Of other views, such as those with a label in them, there are many.
         let examples = Input::of(batch.rows().clone())?.normalised(self.normalise)?;
         if !are_same(&way.input, &examples)? {
@@ -254,7 +264,7 @@ impl Stack {
         Ok(first)
     }
 
-    /// Keeps the input for a batch, unless only few epochs would gain from it.
+    /// Keeps the input for a batch that was not known.
     pub(super) fn remember(
         &mut self,
         batch: &Batch,
@@ -262,10 +272,8 @@ impl Stack {
         input: &Input,
         step: &Step,
     ) -> Result<()> {
-        let is_asked = self.remembered.above == Some(above) && self.remembered.size == batch.size();
-        let is_worth_it = self.end_of(above) >= step.epoch + EPOCHS;
         match self.places(batch, above, step) {
-            Some(places) if is_asked && (is_worth_it || !self.remembered.kept.is_empty()) => {
+            Some(places) if batch.size() == self.remembered.size => {
                 self.remembered.keep(places, input)
             }
             _ => Ok(()),
