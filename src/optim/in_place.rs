@@ -190,7 +190,8 @@ impl Adam {
     }
 }
 
-/// Gradients below this change no weight: Adam divides them by more than its `ε` of 10⁻⁸.
+/// Gradients below this count as 0. Adam divides them by at least its `ε` of 10⁻⁸, so they
+/// would move a weight by less than 10⁻⁸ of the learning rate.
 ///
 /// Their squares would be subnormal, and the moments of a unit without a gradient would become
 /// so too. A processor takes about a hundred times as long for such numbers.

@@ -187,8 +187,8 @@ unsafe impl Send for Place {}
 unsafe impl Sync for Place {}
 
 /// Computes a product in panels: `dst ← keep·dst + factor·a·b` for `[keep, factor]`. `dst`
-/// must have room for it, and each of `beside` too. Without `dst` the product is only given
-/// to `finish`, with `keep` 0.
+/// must have room for it, and each of `beside` too. Without `dst` only `finish`
+/// gets the product, and `keep` must be 0.
 fn run<const N: usize>(
     dst: Option<Place>,
     beside: [Place; N],
