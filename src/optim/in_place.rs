@@ -125,12 +125,13 @@ impl Adam {
                             *strength as f32,
                             |scatter| {
                                 scatter.each_place(here, |place, here| {
-                                    if !scatter.meets(place) {
-                                        return self.descend_rows(here, &nothing);
+                                    if scatter.meets(place) {
+                                        let mut gradient = nothing.clone();
+                                        scatter.add_to(place, &mut gradient);
+                                        self.descend_rows(here, &gradient);
+                                    } else if self.row.is_none() {
+                                        self.descend_rows(here, &nothing);
                                     }
-                                    let mut gradient = nothing.clone();
-                                    scatter.add_to(place, &mut gradient);
-                                    self.descend_rows(here, &gradient);
                                 });
                             },
                         )
