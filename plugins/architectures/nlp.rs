@@ -1,7 +1,7 @@
 //! Architecture `nlp`: a language model on windows of tokens.
 
 use onward_core::candle_core::{DType, Device, Tensor};
-use onward_core::contract::head::{self, HeadSpec};
+use onward_core::contract::head::{self, HeadRule, HeadSpec};
 use onward_core::contract::negatives::every_class;
 use onward_core::contract::staged::Staged;
 use onward_core::export::Table;
@@ -75,6 +75,10 @@ onward_core::settings! {
         /// 0 for all tokens. Default: all tokens of a vocabulary of up to 256, otherwise
         /// 20 tokens.
         candidates: Option<usize> = None;
+        /// The number of tokens that a step compares besides those that follow in it: half
+        /// are the most frequent ones, half are drawn at random (a sampled softmax). 0 for
+        /// all. Default: all tokens of a vocabulary of up to 2048, otherwise 1024.
+        samples: Option<usize> = None;
         .. objective: Objective = Objective { temperature: 0.1, ..Objective::default() };
         .. optimiser: OptimiserSpec = OptimiserSpec {
             lr: 0.1,
@@ -169,6 +173,12 @@ const PRESETS: &[Preset] = &[
 /// The largest vocabulary for which the search tries all tokens by default.
 const FEW: usize = 256;
 
+/// The largest vocabulary of which a step compares all tokens by default.
+const COMPARED: usize = 2048;
+
+/// The number of tokens that a step compares in larger vocabularies.
+const SAMPLES: usize = 1024;
+
 /// The number of windows with candidates that are computed at once.
 const ROWS: usize = 8192;
 
@@ -188,6 +198,9 @@ impl LanguageModel {
                            as --data text:FILE, and a sampler for text";
             return Err(Error::unfit("nlp", problem));
         };
+        let context = &context
+            .clone()
+            .with_samples(samples(settings.samples, vocabulary));
         let levels: Vec<Level> = levels(settings, context);
         let readout = 0..levels.len();
         let stack = Stack::new(context, example, settings.normalise, &levels, readout)?;
@@ -254,6 +267,15 @@ impl LanguageModel {
             .t()?
             .contiguous()?;
         Ok((sum / self.stack.net.blocks.len() as f64)?)
+    }
+}
+
+/// The number of tokens that a step compares; 0 for all.
+fn samples(setting: Option<usize>, vocabulary: usize) -> usize {
+    match setting {
+        None if vocabulary > COMPARED => SAMPLES,
+        Some(samples) if samples < vocabulary => samples,
+        _ => 0,
     }
 }
 
@@ -392,6 +414,11 @@ fn idle(own: &Table, _: &Table) -> Result<Vec<Idle>> {
     if settings.objective.loss == Loss::CrossEntropy {
         let because = "there is no search with a goodness for each token";
         idle.extend(Idle::all(&["candidates"], because));
+    }
+    let solved = settings.head_spec.head_rule == HeadRule::Ridge;
+    if solved && settings.objective.loss != Loss::CrossEntropy {
+        let because = "the head is solved for, and no layer compares tokens";
+        idle.extend(Idle::all(&["samples"], because));
     }
     let mut of_loss = settings.objective.idle();
     // The search uses it.

@@ -4,11 +4,13 @@
 use onward_core::candle_core::Tensor;
 use onward_core::candle_nn::Init;
 use onward_core::flow::graph::{Graph, Node};
+use onward_core::flow::sampled_classes::SampledClasses;
 use onward_core::modules::cells::Cells;
+use onward_core::modules::class_rows::ClassRows;
 use onward_core::modules::pooled_linear::PooledLinear;
 use onward_core::plugin::preset::Preset;
 use onward_core::{
-    Architecture, BuildContext, GoodnessFn, Grade, Optimiser, Result, Step, Targets,
+    Architecture, BuildContext, GoodnessFn, Grade, Objective, Optimiser, Result, Step, Targets,
 };
 
 onward_core::settings! {
@@ -36,8 +38,16 @@ onward_core::settings! {
 }
 
 struct Goodness {
-    linear: PooledLinear,
+    map: Map,
     classes: usize,
+}
+
+/// The weights of the map.
+enum Map {
+    /// A column for each class.
+    Columns(PooledLinear),
+    /// A row for each class, for steps that compare some of them alone.
+    Rows { rows: ClassRows, cells: Cells },
 }
 
 impl Goodness {
@@ -45,14 +55,34 @@ impl Goodness {
         let (vars, classes) = (&context.vars, context.classes);
         let grid = super::grid_of_maps("projection", settings.grid, context)?;
         let cells = Cells::new(&context.input, grid)?;
-        let linear = PooledLinear::new(vars, cells, classes, Init::Const(0.), false)?;
-        Ok(Self { linear, classes })
+        let map = match context.samples {
+            0 => Map::Columns(PooledLinear::new(
+                vars,
+                cells,
+                classes,
+                Init::Const(0.),
+                false,
+            )?),
+            _ => Map::Rows {
+                rows: ClassRows::new(vars, cells.inputs(), classes)?,
+                cells,
+            },
+        };
+        Ok(Self { map, classes })
     }
+}
+
+/// The classes that a step of one view compares, if it does not compare all.
+fn sampled(targets: &Targets) -> Option<&SampledClasses> {
+    targets.sampled().filter(|_| targets.roles().len() == 1)
 }
 
 impl GoodnessFn for Goodness {
     fn goodness(&self, activity: &Tensor) -> Result<Tensor> {
-        self.linear.forward(activity)
+        match &self.map {
+            Map::Columns(linear) => linear.forward(activity),
+            Map::Rows { rows, cells } => rows.forward(&cells.means(activity)?, None),
+        }
     }
 
     fn classes(&self) -> Option<usize> {
@@ -60,24 +90,52 @@ impl GoodnessFn for Goodness {
     }
 
     fn graph(&self, activity: Node, graph: &mut Graph) -> Result<Node> {
-        self.linear.graph(activity, graph)
+        match &self.map {
+            Map::Columns(linear) => linear.graph(activity, graph),
+            Map::Rows { rows, cells } => rows.graph(cells.graph(activity, graph), graph),
+        }
     }
 
     fn gradient(&self, activity: &Tensor, upstream: &Tensor) -> Result<Tensor> {
-        self.linear.gradient(activity, upstream)
+        match &self.map {
+            Map::Columns(linear) => linear.gradient(activity, upstream),
+            Map::Rows { rows, cells } => cells.gradient(activity, &rows.gradient(upstream, None)?),
+        }
+    }
+
+    fn grade(&self, activity: &Tensor, targets: &Targets, objective: &Objective) -> Result<Grade> {
+        let (Map::Rows { rows, cells }, Some(sampled)) = (&self.map, sampled(targets)) else {
+            return Grade::of_goodness(self, activity, targets, objective);
+        };
+        let goodness = rows.forward(&cells.means(activity)?, Some(sampled))?;
+        let (loss, upstream) = objective.grade_sampled(&goodness, sampled)?;
+        let gradient = rows.gradient(&upstream, Some(sampled))?;
+        Ok(Grade {
+            loss,
+            gradient: Some(cells.gradient(activity, &gradient)?),
+            goodness: Some(goodness),
+            upstream: Some(upstream),
+            own: None,
+        })
     }
 
     fn learn(
         &mut self,
         activity: &Tensor,
         grade: &Grade,
-        _targets: &Targets,
+        targets: &Targets,
         optimiser: &mut Optimiser,
         step: &Step,
     ) -> Result<()> {
-        match &grade.upstream {
-            Some(upstream) => self.linear.update(activity, upstream, optimiser, step),
-            None => Ok(()),
+        let Some(upstream) = &grade.upstream else {
+            return Ok(());
+        };
+        match &mut self.map {
+            Map::Columns(linear) => linear.update(activity, upstream, optimiser, step),
+            Map::Rows { rows, cells } => {
+                let averages = cells.means(activity)?;
+                rows.update(&averages, upstream, sampled(targets), optimiser, step)
+            }
         }
     }
 }

@@ -26,6 +26,13 @@ pub struct BuildContext {
     pub example: Vec<usize>,
     /// The number of classes of the data.
     pub classes: usize,
+    /// The number of training examples of each class, for text whose examples are at hand.
+    pub class_counts: Option<Arc<Vec<usize>>>,
+    /// The number of classes that a step compares besides those of its labels; 0 for all.
+    /// If it is not 0, a goodness for each class may look at
+    /// [`Targets::sampled`](crate::Targets::sampled), and best keeps a row of weights for each
+    /// class ([`ClassRows`](crate::modules::class_rows::ClassRows)).
+    pub samples: usize,
     /// The number of labels of an example: 1, or the number of its positions.
     pub positions: usize,
     /// The shape of the input: of the sampler's views for an architecture, of the
@@ -58,6 +65,8 @@ impl BuildContext {
             epochs: 1,
             example: Vec::new(),
             classes: 0,
+            class_counts: None,
+            samples: 0,
             positions: 1,
             input: Vec::new(),
             neutral: None,
@@ -84,6 +93,11 @@ impl BuildContext {
             input: shape.to_vec(),
             ..self
         }
+    }
+
+    /// The same with steps that compare `samples` classes, or all if it is 0.
+    pub fn with_samples(self, samples: usize) -> Self {
+        Self { samples, ..self }
     }
 
     /// The same with this width for the layer.

@@ -133,24 +133,7 @@ pub trait GoodnessFn: Send + Sync {
     /// # Errors
     /// [`Error::Unfit`] if the loss cannot be taken of this goodness or these targets.
     fn grade(&self, activity: &Tensor, targets: &Targets, objective: &Objective) -> Result<Grade> {
-        let (goodness, rows) = (self.goodness(activity)?, activity.dim(0)?);
-        if goodness.dims().first() != Some(&rows) {
-            return Err(Error::shape(
-                "goodness",
-                goodness.dims(),
-                format!("{rows} rows"),
-            ));
-        }
-        let units = activity.elem_count() / rows.max(1);
-        let theta = objective.theta.unwrap_or_else(|| self.threshold(units));
-        let (loss, upstream) = objective.grade(&goodness, theta, targets)?;
-        Ok(Grade {
-            loss,
-            gradient: Some(self.gradient(activity, &upstream)?),
-            goodness: Some(goodness),
-            upstream: Some(upstream),
-            own: None,
-        })
+        Grade::of_goodness(self, activity, targets, objective)
     }
 
     /// Whether [`grade`](Self::grade) or [`learn`](Self::learn) looks at labels; by
@@ -288,6 +271,37 @@ pub struct Grade {
 }
 
 impl Grade {
+    /// The objective's loss of the goodness of all rows: the default of
+    /// [`GoodnessFn::grade`].
+    ///
+    /// # Errors
+    /// [`Error::Unfit`] if the loss cannot be taken of this goodness or these targets.
+    pub fn of_goodness<G: GoodnessFn + ?Sized>(
+        of: &G,
+        activity: &Tensor,
+        targets: &Targets,
+        objective: &Objective,
+    ) -> Result<Self> {
+        let (goodness, rows) = (of.goodness(activity)?, activity.dim(0)?);
+        if goodness.dims().first() != Some(&rows) {
+            return Err(Error::shape(
+                "goodness",
+                goodness.dims(),
+                format!("{rows} rows"),
+            ));
+        }
+        let units = activity.elem_count() / rows.max(1);
+        let theta = objective.theta.unwrap_or_else(|| of.threshold(units));
+        let (loss, upstream) = objective.grade(&goodness, theta, targets)?;
+        Ok(Self {
+            loss,
+            gradient: Some(of.gradient(activity, &upstream)?),
+            goodness: Some(goodness),
+            upstream: Some(upstream),
+            own: None,
+        })
+    }
+
     /// A loss that candle can differentiate: `loss` computes it from the activity, as a
     /// tensor of one number.
     ///

@@ -9,9 +9,11 @@ use crate::error::{Error, Located, Result};
 use crate::flow::graph::{Graph, Node};
 use crate::flow::input::Input;
 use crate::flow::reading::Reading;
+use crate::flow::sampled_classes::SampledClasses;
 use crate::flow::step::Step;
 use crate::flow::vars::Vars;
 use crate::kernels;
+use crate::modules::class_rows::ClassRows;
 use crate::modules::least_squares::LeastSquares;
 use crate::modules::linear::Linear;
 use crate::optim::{Algorithm, Optimiser, OptimiserSpec, Span};
@@ -50,6 +52,19 @@ crate::choices! {
 pub struct HeadPlan {
     optimiser: OptimiserSpec,
     ridge: Option<f64>,
+    samples_classes: bool,
+}
+
+impl HeadPlan {
+    /// The same for steps that compare some of the classes alone: [`Head::learn_sampled`].
+    /// `adam` is then `sparse_adam`, so that the other classes keep their weights.
+    pub fn with_sampled_classes(mut self) -> Self {
+        self.samples_classes = self.ridge.is_none();
+        if self.samples_classes && self.optimiser.optimiser == Algorithm::Adam {
+            self.optimiser.optimiser = Algorithm::SparseAdam;
+        }
+        self
+    }
 }
 
 impl From<OptimiserSpec> for HeadPlan {
@@ -57,6 +72,7 @@ impl From<OptimiserSpec> for HeadPlan {
         Self {
             optimiser,
             ridge: None,
+            samples_classes: false,
         }
     }
 }
@@ -142,6 +158,7 @@ impl HeadSpec {
                 ..layers.clone()
             },
             ridge: (self.head_rule == HeadRule::Ridge).then_some(self.head_ridge),
+            samples_classes: false,
         }
     }
 }
@@ -163,6 +180,8 @@ pub struct Head {
 
 enum Map {
     Descent(Linear),
+    /// As descent, in steps that compare some of the classes.
+    Sampled(ClassRows),
     Ridge(LeastSquares),
 }
 
@@ -180,6 +199,7 @@ impl Head {
     ) -> Result<Self> {
         let plan = plan.into();
         let map = match plan.ridge {
+            None if plan.samples_classes => Map::Sampled(ClassRows::new(vars, inputs, classes)?),
             None => Map::Descent(Linear::new(vars, inputs, classes, Init::Const(0.), false)?),
             Some(ridge) => Map::Ridge(LeastSquares::new(
                 vars,
@@ -201,6 +221,7 @@ impl Head {
     pub fn log_probabilities(&self, features: &Input) -> Result<Tensor> {
         let scores = match &self.map {
             Map::Descent(linear) => linear.forward(features, false)?,
+            Map::Sampled(map) => map.forward(&rows(features)?, None)?,
             Map::Ridge(map) => map.forward(&rows(features)?)?,
         };
         kernels::log_softmax(&scores)
@@ -213,6 +234,7 @@ impl Head {
     pub fn graph(&self, features: Node, graph: &mut Graph) -> Result<Node> {
         let scores = match &self.map {
             Map::Descent(linear) => linear.graph(features, graph)?,
+            Map::Sampled(map) => map.graph(features, graph)?,
             Map::Ridge(map) => map.graph(features, graph)?,
         };
         Ok(graph.log_softmax(scores))
@@ -232,19 +254,43 @@ impl Head {
         step: &Step,
     ) -> Result<Reading> {
         let (loss, delta) = cross_entropy(log, labels)?;
-        if loss.is_broken() {
-            return Err(Error::Diverged {
-                block: "head".into(),
-                what: "loss",
-                value: loss.value()?,
-                step: step.index,
-            });
-        }
+        check(&loss, step)?;
+        let optimiser = &mut self.optimiser;
         match &mut self.map {
-            Map::Descent(linear) => linear.update(features, &delta, &mut self.optimiser, step)?,
+            Map::Descent(linear) => linear.update(features, &delta, optimiser, step)?,
+            Map::Sampled(map) => map.update(&rows(features)?, &delta, None, optimiser, step)?,
             Map::Ridge(map) => map.add_labels(&rows(features)?, labels)?,
         }
         Ok(loss)
+    }
+
+    /// As [`Head::learn`], from the features alone, with the softmax of some classes.
+    /// Returns its cross-entropy in nats.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`] if the head was not made for it
+    /// ([`HeadPlan::with_sampled_classes`]); [`Error::Diverged`] if the loss is not finite.
+    pub fn learn_sampled(
+        &mut self,
+        features: &Input,
+        sampled: &SampledClasses,
+        step: &Step,
+    ) -> Result<Reading> {
+        let Map::Sampled(map) = &mut self.map else {
+            let problem = "compares all classes, expected one made for some of them";
+            return Err(Error::unfit("head", problem));
+        };
+        let x = rows(features)?;
+        let log = sampled.log_softmax(&map.forward(&x, Some(sampled))?)?;
+        let (loss, delta) = cross_entropy(&log, sampled.places())?;
+        check(&loss, step)?;
+        map.update(&x, &delta, Some(sampled), &mut self.optimiser, step)?;
+        Ok(loss)
+    }
+
+    /// Whether it may learn from some of the classes: [`Head::learn_sampled`].
+    pub(crate) fn samples_classes(&self) -> bool {
+        matches!(self.map, Map::Sampled(_))
     }
 
     /// Tells the head that an epoch in which it learned has ended.
@@ -253,7 +299,7 @@ impl Head {
     /// [`Error::Unfit`] if a closed form has no solution.
     pub fn epoch_ended(&mut self) -> Result<()> {
         match &mut self.map {
-            Map::Descent(_) => Ok(()),
+            Map::Descent(_) | Map::Sampled(_) => Ok(()),
             Map::Ridge(map) => map.solve().at(|| "head".into()),
         }
     }
@@ -276,6 +322,18 @@ impl Head {
     /// The optimiser, to restore its state.
     pub fn optimiser_mut(&mut self) -> &mut Optimiser {
         &mut self.optimiser
+    }
+}
+
+fn check(loss: &Reading, step: &Step) -> Result<()> {
+    match loss.is_broken() {
+        false => Ok(()),
+        true => Err(Error::Diverged {
+            block: "head".into(),
+            what: "loss",
+            value: loss.value()?,
+            step: step.index,
+        }),
     }
 }
 

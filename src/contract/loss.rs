@@ -5,6 +5,7 @@ use candle_core::Tensor;
 
 use crate::error::{Error, Result};
 use crate::flow::reading::Reading;
+use crate::flow::sampled_classes::SampledClasses;
 use crate::flow::views::{Role, Targets};
 use crate::kernels;
 use crate::settings::{Finite, Idle, Positive};
@@ -248,6 +249,24 @@ impl Objective {
             }
         }
         Ok((loss, Tensor::cat(&gradients, 0)?))
+    }
+
+    /// The cross-entropy of the goodness of some classes, `(B, K)`, of one view, and its
+    /// gradient with respect to it: a sampled softmax.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`] if the loss is not the cross-entropy.
+    pub fn grade_sampled(
+        &self,
+        goodness: &Tensor,
+        sampled: &SampledClasses,
+    ) -> Result<(Reading, Tensor)> {
+        if self.loss != Loss::CrossEntropy {
+            return Err(self.unfit("expected cross_entropy, where some classes are compared alone"));
+        }
+        let log = sampled.log_softmax(&(goodness / self.temperature)?)?;
+        let (value, gradient) = cross_entropy(&log, sampled.places())?;
+        Ok((value.times(self.temperature), gradient))
     }
 
     fn unfit(&self, problem: impl Into<String>) -> Error {

@@ -111,20 +111,33 @@ impl DataSet {
         }
     }
 
-    /// The number of examples of each class in a part. Every example is read.
+    /// The number of examples of each class in a part. Every example is read; of text, the
+    /// tokens.
     ///
     /// # Errors
     /// Errors of the examples.
     pub fn class_counts(&self, split: Split) -> Result<Vec<usize>> {
         let (examples, mut counts) = (self.split(split), vec![0; self.spec.classes.len()]);
+        let mut count = |label: u32| {
+            if let Some(count) = counts.get_mut(label as usize) {
+                *count += 1;
+            }
+        };
+        if let Some(Passages {
+            documents, window, ..
+        }) = examples.passages()
+        {
+            let labels = documents
+                .iter()
+                .flat_map(|tokens| tokens.iter().skip(window));
+            labels.for_each(|&label| count(label));
+            return Ok(counts);
+        }
         let indices: Vec<usize> = (0..examples.len()).collect();
         for indices in indices.chunks(1000) {
             let batch = examples.batch(indices, None)?;
-            for &label in batch.labels().unwrap_or_default() {
-                if let Some(count) = counts.get_mut(label as usize) {
-                    *count += 1;
-                }
-            }
+            let labels = batch.labels().unwrap_or_default();
+            labels.iter().for_each(|&label| count(label));
         }
         Ok(counts)
     }

@@ -6,6 +6,7 @@ pub mod graph;
 pub mod input;
 pub mod random;
 pub mod reading;
+pub mod sampled_classes;
 pub mod step;
 pub mod vars;
 pub mod views;

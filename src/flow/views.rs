@@ -1,9 +1,12 @@
 //! Views of a batch with their roles and labels: the passes from which layers learn.
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
 
 use crate::error::{Error, Result};
 use crate::flow::input::Input;
+use crate::flow::sampled_classes::SampledClasses;
 
 /// The role of a view for a layer that learns from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +24,7 @@ pub struct Targets {
     roles: Vec<Role>,
     labels: Option<Vec<u32>>,
     offset: Option<Tensor>,
+    sampled: Option<Arc<SampledClasses>>,
 }
 
 impl Targets {
@@ -42,6 +46,7 @@ impl Targets {
             roles,
             labels: None,
             offset: None,
+            sampled: None,
         })
     }
 
@@ -62,12 +67,21 @@ impl Targets {
         }
     }
 
+    /// The same where the step compares some of the classes alone; `None`: all.
+    ///
+    /// A goodness for each class may then compute the columns of these alone. One that does
+    /// not look is right as well, but slower.
+    pub fn with_sampled(self, sampled: Option<Arc<SampledClasses>>) -> Self {
+        Self { sampled, ..self }
+    }
+
     /// The same without labels.
     pub fn hidden(&self) -> Self {
         Self {
             roles: self.roles.clone(),
             labels: None,
             offset: self.offset.clone(),
+            sampled: None,
         }
     }
 
@@ -99,6 +113,11 @@ impl Targets {
     /// Whether there are labels.
     pub fn has_labels(&self) -> bool {
         self.labels.is_some()
+    }
+
+    /// The classes that the step compares; `None`: all.
+    pub fn sampled(&self) -> Option<&SampledClasses> {
+        self.sampled.as_deref()
     }
 
     /// The offset that is added to the goodness before the loss is computed.

@@ -2,6 +2,7 @@
 
 pub mod cache;
 pub mod cells;
+pub mod class_rows;
 pub mod conv;
 pub mod least_squares;
 pub mod linear;

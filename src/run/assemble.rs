@@ -18,6 +18,7 @@ use crate::data::text::Text;
 use crate::data::{Content, DataSet, ExampleSpec};
 use crate::error::{notify, Error, Result};
 use crate::flow::batch::Batch;
+use crate::flow::examples::Split;
 use crate::flow::input::{Values, LABEL};
 use crate::flow::vars::Vars;
 use crate::kernels::memory;
@@ -115,7 +116,7 @@ pub(super) fn assemble(config: Config, source: Source, around: Surroundings) -> 
 
     let trains = !matches!(source, Source::Empty(_));
     let data = open_data(source, &config, &context)?;
-    describe_data(&data, &mut context);
+    describe_data(&data, &mut context)?;
     let sampler = build_sampler(&config, &context)?;
     if trains {
         check_batches(&config.run, &data, &*sampler)?;
@@ -203,11 +204,15 @@ fn missing(config: &Config, key: &str) -> Error {
 }
 
 /// Describes the data to the plugins.
-fn describe_data(data: &DataSet, context: &mut BuildContext) {
+fn describe_data(data: &DataSet, context: &mut BuildContext) -> Result<()> {
     context.example = data.spec.shape.clone();
     context.classes = data.spec.classes.len();
     context.positions = data.spec.positions;
     context.tokenizer = data.text.as_ref().map(|text| text.tokenizer.clone());
+    if data.train.passages().is_some() {
+        context.class_counts = Some(Arc::new(data.class_counts(Split::Train)?));
+    }
+    Ok(())
 }
 
 fn build_sampler(config: &Config, context: &BuildContext) -> Result<Box<dyn NegativeSampler>> {

@@ -131,6 +131,7 @@ fn stages_give_the_bits_of_one_rank() -> Result<()> {
     let cases = [
         ("text", on_text().set("sampler.negatives", "uniform")),
         ("hashed ends of text", with_hashed_ends()),
+        ("some tokens", with_hashed_ends().set("samples", 40)),
         ("as it is", builder()),
         ("greedy", builder().set("order", "greedy")),
         ("a head after the layers", builder().set("probe_epochs", 1)),

@@ -77,6 +77,54 @@ pub(super) fn bits(scores: &BTreeMap<String, Score>, name: &str) -> f64 {
     scores[name].bits.unwrap().bits_per_char
 }
 
+/// A text of 200 words, in which each word has one successor within a sentence.
+fn chains(folder: &Path) -> String {
+    let path = folder.join("chains.txt");
+    let sentence = |i: usize| {
+        let start = i * 37 % 200;
+        let words = (0..6).map(|place| format!("w{}", (start + place * 61) % 200));
+        words.collect::<Vec<_>>().join(" ")
+    };
+    let text: Vec<String> = (0..2000).map(sentence).collect();
+    std::fs::write(&path, text.join("\n")).unwrap();
+    path.to_str().unwrap().to_string()
+}
+
+/// A sampled softmax learns about as well as that of all tokens, and is evaluated over all of
+/// them: scores that do not add up to 1 are refused.
+#[test]
+fn a_step_may_compare_some_of_the_tokens() -> Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = chains(folder.path());
+    let of_words = |samples: i64| {
+        let builder = Run::builder("nlp").preset("book").data("text");
+        let builder = builder.set("data.file", file.as_str());
+        let builder = builder.set("data.tokenizer", "word").set("data.window", 2);
+        let builder = builder.set("hidden", vec![50]).set("samples", samples);
+        let builder = builder.set("lr", 0.01).set("head_lr", 0.01);
+        builder.set("epochs", 6).set("mixture", false).build()
+    };
+    let bits_by = |samples: i64| -> Result<[f64; 2]> {
+        let test = of_words(samples)?.fit(&mut ())?.test;
+        Ok([
+            bits(&test.readouts, "head"),
+            bits(&test.baselines, "unigram"),
+        ])
+    };
+    let ([all, unigram], [some, _]) = (bits_by(0)?, bits_by(20)?);
+    assert!(some < 0.5 * unigram, "{some} {unigram}");
+    assert!(some < all + 0.1 && some != all, "{some} {all}");
+    // More than there are, are all.
+    let weight = |run: &Run| {
+        let mut all = run.vars().all().into_iter();
+        let weight = all.find(|(name, _)| name == "head.weight");
+        weight.map(|(_, var)| var.dims().to_vec())
+    };
+    assert_eq!(weight(&of_words(100_000)?), weight(&of_words(0)?));
+    assert_ne!(weight(&of_words(20)?), weight(&of_words(0)?));
+    Ok(())
+}
+
 #[test]
 fn scores_that_are_not_probabilities_are_refused() -> Result<()> {
     let error = shallow("fables")

@@ -280,6 +280,13 @@ fn fast_and_plain_operations_agree_for_tokens() -> Result<()> {
             .set("sampler.negatives", "uniform");
         assert_fast_is_plain(&format!("embedding {embedding}"), &run)?;
     }
+    let some = of("nlp")
+        .set("sampler", "plain")
+        .set("goodness", "projection")
+        .set("loss", "cross_entropy")
+        .set("lr", 0.001)
+        .set("samples", 10);
+    assert_fast_is_plain("some tokens", &some)?;
     Ok(())
 }
 

@@ -44,7 +44,11 @@ impl Checkable for dyn GoodnessFn {
 impl Checked<dyn GoodnessFn, Facts> {
     /// Whether a goodness has the documented shape: `(R,)`, `(R, C)` or `(R, P, C)`.
     fn check_shape(&self, found: &[usize], rows: usize) -> Result<()> {
-        let (fits, expected) = match (self.facts.classes, found) {
+        self.check_columns(found, rows, self.facts.classes)
+    }
+
+    fn check_columns(&self, found: &[usize], rows: usize, classes: Option<usize>) -> Result<()> {
+        let (fits, expected) = match (classes, found) {
             (Some(classes), [r, c] | [r, _, c]) => {
                 ((*r, *c) == (rows, classes), format!("({rows}, {classes})"))
             }
@@ -101,7 +105,15 @@ impl GoodnessFn for Checked<dyn GoodnessFn, Facts> {
     fn grade(&self, activity: &Tensor, targets: &Targets, objective: &Objective) -> Result<Grade> {
         let grade = self.attempt(|plugin| plugin.grade(activity, targets, objective))?;
         if let Some(goodness) = &grade.goodness {
-            self.check_shape(goodness.dims(), activity.dim(0)?)?;
+            let sampled = targets.sampled().map(|sampled| sampled.classes().len());
+            let is_sampled =
+                self.facts.classes.is_some() && goodness.dims().last() == sampled.as_ref();
+            let classes = if is_sampled {
+                sampled
+            } else {
+                self.facts.classes
+            };
+            self.check_columns(goodness.dims(), activity.dim(0)?, classes)?;
             self.check_finite("a goodness", goodness, &[activity])?;
         }
         if let Some(gradient) = &grade.gradient {

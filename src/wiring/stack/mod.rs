@@ -1,6 +1,7 @@
 //! Stacked blocks: the wiring that several architectures share.
 
 mod graph;
+mod heads;
 mod readout;
 mod remembered;
 mod stages;
@@ -11,6 +12,7 @@ use std::ops::Range;
 use candle_core::Tensor;
 use rayon::prelude::*;
 
+use self::heads::{Read, Sampling};
 pub use self::readout::no_hypotheses;
 use self::remembered::{Above, Remembered};
 pub(crate) use self::stages::no_prediction_below;
@@ -129,6 +131,8 @@ pub struct Stack {
     /// The place among the ranks, if there are several.
     team: Option<Team>,
     remembered: Remembered,
+    /// How some of the classes are chosen, if steps do not compare all.
+    sampling: Option<Sampling>,
 }
 
 impl Stack {
@@ -154,6 +158,7 @@ impl Stack {
             shortcuts: levels.iter().map(|level| level.shortcuts.clone()).collect(),
             team: None,
             remembered: Remembered::default(),
+            sampling: Sampling::new(context),
         };
         stack.check_shortcuts()?;
         let step = Step::evaluation(context.seed);
@@ -217,6 +222,10 @@ impl Stack {
             more => Span::Epochs(epochs..epochs + more),
         };
         let vars = &context.scope("head").vars;
+        let plan = match context.samples {
+            0 => plan.into(),
+            _ => plan.into().with_sampled_classes(),
+        };
         let head = Head::new(vars, self.features, context.classes, plan, span)?;
         self.net.heads = vec![head];
         Ok(self)
@@ -266,17 +275,18 @@ impl Stack {
             Some(_) => None,
             None => self.read_head(&passing)?,
         };
-        if let (Some(_), Some((features, _))) = (&passing.neutral, &read) {
-            self.remember(batch, Above::Head, features, step)?;
+        if let (Some(_), Some(read)) = (&passing.neutral, &read) {
+            self.remember(batch, Above::Head, &read.features, step)?;
         }
         if self.below().is_none() {
             let prediction = match (&read, self.above()) {
-                (Some((_, log)), _) => Prediction::of(log.clone()),
-                (None, Some(_)) => Prediction::new(|| Err(no_prediction_below())),
-                (None, None) => Prediction::new(|| self.prediction(batch, sampler, step)),
+                (Some(Read { log: Some(log), .. }), _) => Prediction::of(log.clone()),
+                (_, Some(_)) => Prediction::new(|| Err(no_prediction_below())),
+                (_, None) => Prediction::new(|| self.prediction(batch, sampler, step)),
             };
             passing.views = self.views(batch, sampler, &prediction, step)?;
         }
+        self.sample(&mut passing, step)?;
         self.count_rows(&passing);
         let before = self.buffers_before(step)?;
         let first = self.pass_stopped(&mut passing, batch, &step.pass(1))?;
@@ -306,11 +316,6 @@ impl Stack {
         Ok(passing)
     }
 
-    fn head_learns(&self, step: &Step) -> bool {
-        let head = self.net.heads.first();
-        head.is_some_and(|head| head.is_learning(step))
-    }
-
     /// The number of the levels up to the last one that learns.
     fn learning(&self, step: &Step) -> usize {
         let mut blocks = self.net.blocks.iter();
@@ -324,16 +329,6 @@ impl Stack {
             Some(way) => self.collect(way, levels, &mut passing.features, step),
             None => Ok(()),
         }
-    }
-
-    /// The features of the head and its log-probabilities, if it learns at this step.
-    fn read_head(&self, passing: &Passing) -> Result<Option<(Input, Tensor)>> {
-        let (Some(head), Some(_)) = (self.net.heads.first(), &passing.labels) else {
-            return Ok(None);
-        };
-        let features = Input::beside(&passing.features)?;
-        let log = head.log_probabilities(&features)?;
-        Ok(Some((features, log)))
     }
 
     /// The views to learn from. None are needed in epochs in which only the head learns.
@@ -350,20 +345,6 @@ impl Stack {
         let views = sampler.views(batch, prediction, step)?;
         let input = views.input.normalised(self.normalise)?;
         Ok(Some((input.into(), views.targets)))
-    }
-
-    fn learn_head(
-        &mut self,
-        passing: &Passing,
-        read: Option<&(Input, Tensor)>,
-        step: &Step,
-    ) -> Result<()> {
-        if let (Some(head), Some((features, log)), Some(labels)) =
-            (self.net.heads.first_mut(), read, &passing.labels)
-        {
-            head.learn(features, log, labels, step)?;
-        }
-        Ok(())
     }
 
     /// One step of those of some levels that learn.

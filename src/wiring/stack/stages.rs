@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor, Var};
@@ -17,6 +18,7 @@ use crate::contract::staged::{Cost, Measured, Staged};
 use crate::error::{Error, Result};
 use crate::flow::batch::Batch;
 use crate::flow::input::Input;
+use crate::flow::sampled_classes::SampledClasses;
 use crate::flow::step::Step;
 use crate::flow::views::{Role, Targets};
 use crate::optim::Optimiser;
@@ -26,6 +28,8 @@ use crate::optim::Optimiser;
 pub(super) struct Passing {
     /// The labels, if the head learns.
     pub labels: Option<Vec<u32>>,
+    /// The classes that the step compares, if it does not compare all.
+    pub sampled: Option<Arc<SampledClasses>>,
     /// The neutral view, if the head learns, up to the last level that is read out.
     pub neutral: Option<Way>,
     /// The inputs of the head from the levels that it has passed.
@@ -315,6 +319,7 @@ impl Staged for Stack {
         });
         passing.views = self.views(batch, sampler, &alike, step)?;
         drop(alike);
+        self.sample(&mut passing, step)?;
         let mut levels = Vec::with_capacity(self.levels());
         for index in 0..self.levels() {
             let begun = Instant::now();

@@ -1,0 +1,186 @@
+//! The classes that a step compares, where there are too many to compare all.
+
+use candle_core::{Device, Tensor};
+use rand::Rng;
+
+use super::random::below;
+use crate::error::{Error, Result};
+use crate::kernels;
+
+/// Some of the classes, for a sampled softmax: those of the labels, the most frequent ones,
+/// and some of the others, drawn at random.
+///
+/// With `π` the probability that a class is among them (1 but for those drawn), the sum
+///
+/// ```text
+/// Σₖ e^zₖ / πₖ    over the classes among them
+/// ```
+///
+/// has the expectation `Σ e^z` over all classes. So the softmax of `zₖ − log πₖ` stands for
+/// that of all classes, and is the same if all are among them.
+///
+/// # Reference
+/// Bengio and Senécal, "Adaptive Importance Sampling to Accelerate Training of a Neural
+/// Probabilistic Language Model", IEEE Transactions on Neural Networks 19, 2008, for the
+/// sum; the strata are our own.
+///
+/// ```
+/// use onward_core::flow::random::stream;
+/// use onward_core::flow::sampled_classes::SampledClasses;
+///
+/// // Of 100 classes: 7 and 3 are labels, 0 and 1 are frequent, 4 of the other 96 are drawn.
+/// let mut rng = stream(1, "samples", 0);
+/// let sampled = SampledClasses::draw(&[7, 3, 7], &[0, 1], 4, 100, &mut rng)?;
+/// assert_eq!(sampled.classes().len(), 8);
+/// let places = sampled.places().iter();
+/// let labels: Vec<u32> = places.map(|&place| sampled.classes()[place as usize]).collect();
+/// assert_eq!(labels, [7, 3, 7]);
+/// # Ok::<(), onward_core::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct SampledClasses {
+    /// In ascending order.
+    classes: Vec<u32>,
+    /// For each label: where its class is.
+    places: Vec<u32>,
+    /// `−log π` of each class.
+    surprise: Vec<f32>,
+}
+
+impl SampledClasses {
+    /// The classes of `labels`, the `frequent` ones, and `drawn` of the others, without
+    /// repetition and all equally likely.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if a label or a frequent class is not below `classes`.
+    pub fn draw(
+        labels: &[u32],
+        frequent: &[u32],
+        drawn: usize,
+        classes: usize,
+        rng: &mut impl Rng,
+    ) -> Result<Self> {
+        const OUT: u32 = u32::MAX;
+        let mut place = vec![OUT; classes];
+        for &class in labels.iter().chain(frequent) {
+            let Some(place) = place.get_mut(class as usize) else {
+                let problem = format!("expected classes below {classes}, found {class}");
+                return Err(Error::usage("labels", problem));
+            };
+            *place = 0;
+        }
+        let mut others: Vec<u32> = (0..classes as u32)
+            .filter(|&class| place[class as usize] == OUT)
+            .collect();
+        let drawn = drawn.min(others.len());
+        // The first steps of a Fisher–Yates shuffle.
+        for next in 0..drawn {
+            let chosen = next + below(rng, others.len() - next);
+            others.swap(next, chosen);
+        }
+        let surprise = (others.len() as f64 / drawn.max(1) as f64).ln() as f32;
+        for &class in &others[..drawn] {
+            place[class as usize] = 1;
+        }
+        let mut sampled = Self {
+            classes: Vec::new(),
+            places: Vec::new(),
+            surprise: Vec::new(),
+        };
+        for (class, place) in place.iter_mut().enumerate() {
+            if *place != OUT {
+                let is_drawn = *place == 1;
+                *place = sampled.classes.len() as u32;
+                sampled.classes.push(class as u32);
+                sampled.surprise.push(if is_drawn { surprise } else { 0. });
+            }
+        }
+        sampled.places = labels.iter().map(|&label| place[label as usize]).collect();
+        Ok(sampled)
+    }
+
+    /// The classes, in ascending order.
+    pub fn classes(&self) -> &[u32] {
+        &self.classes
+    }
+
+    /// For each label its place among the classes.
+    pub fn places(&self) -> &[u32] {
+        &self.places
+    }
+
+    /// The classes as `(K, 1)` of `u32`.
+    ///
+    /// # Errors
+    /// Errors of candle.
+    pub fn index(&self, device: &Device) -> Result<Tensor> {
+        let index = Tensor::from_slice(&self.classes, (self.classes.len(), 1), &Device::Cpu)?;
+        Ok(index.to_device(device)?)
+    }
+
+    /// The log-probabilities `log softmax(z − log π)` of logits `z`, `(R, K)`, with a column
+    /// for each of the classes.
+    ///
+    /// # Errors
+    /// Errors of candle, if there is not one column for each class.
+    pub fn log_softmax(&self, logits: &Tensor) -> Result<Tensor> {
+        kernels::log_softmax(&self.corrected(logits)?)
+    }
+
+    fn corrected(&self, logits: &Tensor) -> Result<Tensor> {
+        let surprise = Tensor::from_slice(&self.surprise, self.surprise.len(), &Device::Cpu)?;
+        let surprise = surprise
+            .to_dtype(logits.dtype())?
+            .to_device(logits.device())?;
+        Ok(logits.broadcast_add(&surprise)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::DType;
+
+    use super::*;
+    use crate::flow::random::stream;
+
+    #[test]
+    fn the_sum_over_drawn_classes_has_the_expectation_of_the_whole_sum() -> Result<()> {
+        let classes = 50;
+        let logit = |class: u32| f64::from(class * 7 % 11) / 4.;
+        let whole: f64 = (0..classes).map(|class| logit(class).exp()).sum();
+        let mut mean = 0.;
+        for index in 0..2000 {
+            let mut rng = stream(3, "samples", index);
+            let sampled = SampledClasses::draw(&[4, 9], &[0, 1, 2], 5, classes as usize, &mut rng)?;
+            assert_eq!(sampled.classes().len(), 10);
+            assert!(sampled.classes().is_sorted());
+            let logits: Vec<f64> = sampled
+                .classes()
+                .iter()
+                .map(|&class| logit(class))
+                .collect();
+            let logits = Tensor::from_vec(logits, (1, 10), &Device::Cpu)?;
+            let sum: f64 = sampled.corrected(&logits)?.exp()?.sum_all()?.to_scalar()?;
+            mean += sum / 2000.;
+        }
+        assert!((mean / whole - 1.).abs() < 0.01, "{mean} {whole}");
+        Ok(())
+    }
+
+    #[test]
+    fn every_class_may_be_among_them() -> Result<()> {
+        let sampled = SampledClasses::draw(&[2, 0], &[1], 100, 6, &mut stream(1, "samples", 0))?;
+        assert_eq!(sampled.classes(), [0, 1, 2, 3, 4, 5]);
+        assert_eq!(sampled.places(), [2, 0]);
+        let logits = Tensor::ones((1, 6), DType::F32, &Device::Cpu)?;
+        let corrected = sampled.corrected(&logits)?.to_vec2::<f32>()?;
+        assert_eq!(corrected, [[1.; 6]]); // all are certain
+        Ok(())
+    }
+
+    #[test]
+    fn a_label_without_a_class_is_an_error() {
+        let drawn = SampledClasses::draw(&[6], &[], 2, 6, &mut stream(1, "samples", 0));
+        assert!(drawn.unwrap_err().to_string().contains("below 6"));
+    }
+}
