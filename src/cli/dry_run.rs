@@ -11,8 +11,10 @@ use crate::error::Result;
 use crate::run::observe::Event;
 use crate::run::Run;
 
-/// The steps that are timed, after a first one that is not.
-const TIMED: u32 = 10;
+/// The fewest steps that are timed, after a first one that is not, and for how long there
+/// may be more.
+const TIMED: usize = 10;
+const TIME: Duration = Duration::from_secs(5);
 
 /// Prints the settings in force as a configuration file and, as comments, the data, the
 /// variables, the memory and an estimate of the time. `stop` is the run's own flag.
@@ -35,9 +37,9 @@ pub(super) fn show(mut run: Run, stop: &Arc<AtomicBool>) -> Result<()> {
     text += &format!("# parameters  {parameters}\n");
     let (steps, epochs) = (run.steps_per_epoch(), run.epochs());
     let step = time_of_a_step(&mut run, stop)?;
-    let all = step.map(|step| step * (steps * epochs) as u32);
+    let all = step.map(|step| step.as_secs_f64() * (steps * epochs) as f64);
     let time = all.map_or("unknown".into(), |all| {
-        format!("about {}, without evaluation", duration(all.as_secs_f64()))
+        format!("about {}, without evaluation", duration(all))
     });
     text += &format!("# steps       {epochs} epochs of {steps}\n# time        {time}\n");
     if let Some(peak) = crate::kernels::memory::peak_mb() {
@@ -47,18 +49,19 @@ pub(super) fn show(mut run: Run, stop: &Arc<AtomicBool>) -> Result<()> {
 }
 
 /// Takes the first steps of a run, which is not used afterwards.
+///
+/// The time is the median of the later half: the first steps take longer, since the system
+/// hands out memory when it is first written.
 fn time_of_a_step(run: &mut Run, stop: &Arc<AtomicBool>) -> Result<Option<Duration>> {
-    let (mut taken, mut started, mut last) = (0u32, None, None);
+    let mut ends: Vec<Instant> = Vec::new();
     let mut observer = |event: &Event<'_>| {
         if let Event::Stepped { reports, .. } = event {
             // On a GPU this waits for the step. An error shows again in the training.
             let _ = reports
                 .iter()
                 .try_for_each(|(_, report)| report.read().map(|_| ()));
-            taken += 1;
-            started.get_or_insert_with(Instant::now);
-            last = Some(Instant::now());
-            if taken > TIMED {
+            ends.push(Instant::now());
+            if ends.len() > TIMED && ends[0].elapsed() > TIME {
                 stop.store(true, Ordering::Relaxed);
             }
         }
@@ -67,6 +70,8 @@ fn time_of_a_step(run: &mut Run, stop: &Arc<AtomicBool>) -> Result<Option<Durati
         Err(error) if !error.is_stopped() => return Err(error),
         _ => (),
     }
-    let between = started.zip(last).filter(|_| taken > 1);
-    Ok(between.map(|(started, last)| (last - started) / (taken - 1)))
+    let mut times: Vec<Duration> = ends.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    let mut later = times.split_off(times.len() / 2);
+    later.sort_unstable();
+    Ok(later.get(later.len() / 2).copied())
 }
