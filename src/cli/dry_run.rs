@@ -14,7 +14,7 @@ use crate::run::Run;
 /// The fewest steps that are timed, after a first one that is not, and for how long there
 /// may be more.
 const TIMED: usize = 10;
-const TIME: Duration = Duration::from_secs(5);
+const TIME: Duration = Duration::from_secs(2);
 
 /// Prints the settings in force as a configuration file and, as comments, the data, the
 /// variables, the memory and an estimate of the time. `stop` is the run's own flag.

@@ -217,6 +217,23 @@
 //! That would the ca
 //! ```
 //!
+//! # Long texts, many tokens
+//!
+//! In a vocabulary of more than 2048 tokens, a step compares the tokens that follow its
+//! windows with 1024 others alone, not with all: half of these are the most frequent ones,
+//! half are drawn at random
+//! ([`SampledClasses`](crate::flow::sampled_classes::SampledClasses)). `--set samples=N`
+//! sets the number, 0 stands for all. Evaluation and `generate` always compare all tokens,
+//! so bits per character are exact.
+//!
+//! Each place of a window has a row of weights for every token. So `text:FILE` has windows
+//! of 20 characters, but of 5 words or byte pairs; what is further back is seen through
+//! `sampler.ngrams` and `sampler.words`.
+//!
+//! Text is read into memory. `onward train nlp --data text:FILE --dry-run` says how much a
+//! training needs and how long it takes: for 130 MB of text with 99 characters 2.1 GB, and
+//! about an hour an epoch on two cores of an Intel Xeon.
+//!
 //! # If it does not learn
 //!
 //! - *The loss does not fall, or positive and negative goodness stay equal.* The
