@@ -120,11 +120,13 @@ pub(crate) fn rewrite(path: &Path, bytes: &[u8]) -> Result<()> {
         .map_err(Error::file("write", path))
 }
 
-/// Writes a new file; `None` if there is one of this name.
+/// Writes a new file, and makes its folder if it is missing; `None` if there is one of this
+/// name.
 ///
 /// # Errors
 /// [`Error::File`].
 pub(crate) fn create(path: &Path, bytes: &[u8]) -> Result<Option<()>> {
+    fs::create_dir_all(parent(path)).map_err(Error::file("write", path))?;
     let written = write_beside(path, bytes, None)?.0.persist_noclobber(path);
     match written {
         Ok(_) => sync(parent(path))
@@ -316,6 +318,11 @@ mod tests {
         }
         assert_eq!(create(&path, b"3rd")?, None);
         assert_eq!(create(&base.path().join("y"), b"3rd")?, Some(()));
+        let deep = base.path().join("in/a/folder");
+        assert_eq!(create(&deep, b"4th")?, Some(()));
+        assert_eq!(fs::read(deep).unwrap(), b"4th");
+        let inside_a_file = create(&base.path().join("y/z"), b"x").unwrap_err();
+        assert!(inside_a_file.to_string().contains("y/z"), "{inside_a_file}");
         Ok(())
     }
 
@@ -326,7 +333,6 @@ mod tests {
         let errors = [
             replace(&path, b"x").err(),
             replace_by(&path, |_| Ok(())).err(),
-            create(&path, b"x").err(),
             create_folder(&path, |_| Ok(())).err(),
         ];
         for error in errors {
