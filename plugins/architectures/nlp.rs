@@ -75,10 +75,11 @@ onward_core::settings! {
         /// 0 for all tokens. Default: all tokens of a vocabulary of up to 256, otherwise
         /// 20 tokens.
         candidates: Option<usize> = None;
-        /// The number of tokens that a step compares besides those that follow in it: half
-        /// are the most frequent ones, half are drawn at random (a sampled softmax). 0 for
-        /// all. Default: all tokens of a vocabulary of up to 2048, otherwise 1024.
-        samples: Option<usize> = None;
+        /// The number of tokens that a step compares besides those that follow its windows:
+        /// half are the most frequent ones, half are drawn at random (a sampled softmax).
+        /// Adam leaves the weights of the other tokens as they are. 0 for all tokens, as in
+        /// vocabularies of up to twice as many.
+        samples: usize = 0, in 0..=10_000_000;
         .. objective: Objective = Objective { temperature: 0.1, ..Objective::default() };
         .. optimiser: OptimiserSpec = OptimiserSpec {
             lr: 0.1,
@@ -133,6 +134,7 @@ const PRESETS: &[Preset] = &[
             temperature = 0.001
             optimiser = "sparse_adam"
             lr = 0.001
+            samples = 1024
             sampler = { name = "plain", ngrams = 8, words = 1, buckets = 4096 }
         "#,
     },
@@ -150,6 +152,7 @@ const PRESETS: &[Preset] = &[
             temperature = 0.002
             optimiser = "sparse_adam"
             lr = 0.0002
+            samples = 1024
             sampler = { name = "plain", ngrams = 6, words = 2, buckets = 16384 }
         "#,
     },
@@ -173,12 +176,6 @@ const PRESETS: &[Preset] = &[
 /// The largest vocabulary for which the search tries all tokens by default.
 const FEW: usize = 256;
 
-/// The largest vocabulary of which a step compares all tokens by default.
-const COMPARED: usize = 2048;
-
-/// The number of tokens that a step compares in larger vocabularies.
-const SAMPLES: usize = 1024;
-
 /// The number of windows with candidates that are computed at once.
 const ROWS: usize = 8192;
 
@@ -200,7 +197,7 @@ impl LanguageModel {
         };
         let context = &context
             .clone()
-            .with_samples(samples(settings.samples, vocabulary));
+            .with_samples(compared(settings.samples, vocabulary));
         let levels: Vec<Level> = levels(settings, context);
         let readout = 0..levels.len();
         let stack = Stack::new(context, example, settings.normalise, &levels, readout)?;
@@ -271,11 +268,10 @@ impl LanguageModel {
 }
 
 /// The number of tokens that a step compares; 0 for all.
-fn samples(setting: Option<usize>, vocabulary: usize) -> usize {
-    match setting {
-        None if vocabulary > COMPARED => SAMPLES,
-        Some(samples) if samples < vocabulary => samples,
-        _ => 0,
+fn compared(samples: usize, vocabulary: usize) -> usize {
+    match vocabulary > 2 * samples {
+        true => samples,
+        false => 0,
     }
 }
 
@@ -416,8 +412,11 @@ fn idle(own: &Table, _: &Table) -> Result<Vec<Idle>> {
         idle.extend(Idle::all(&["candidates"], because));
     }
     let solved = settings.head_spec.head_rule == HeadRule::Ridge;
-    if solved && settings.objective.loss != Loss::CrossEntropy {
-        let because = "the head is solved for, and no layer compares tokens";
+    let classifies = settings.objective.loss == Loss::CrossEntropy
+        && settings.goodness.name == "projection"
+        && learn;
+    if solved && !classifies {
+        let because = "the head is solved for, and no layer learns by a `projection`";
         idle.extend(Idle::all(&["samples"], because));
     }
     let mut of_loss = settings.objective.idle();

@@ -68,8 +68,8 @@ onward_core::settings! {
         test: Option<String> = None;
         /// The preparation of the text before it is divided.
         prepare: Prepare = Prepare::None;
-        /// The number of tokens in an example. `nlp` chooses a longer one for long texts in
-        /// characters, and a shorter one in words or byte pairs.
+        /// The number of tokens in an example. For texts of half a megabyte and more, `nlp`
+        /// chooses 20 characters, or 5 words or byte pairs, if no setting is about the network.
         window: usize = 10, in 1..=100_000;
         /// The tokenizer: char, word, word:N for the N most frequent words, bpe:N for N
         /// byte-pair tokens, or a tokenizer.json.
@@ -259,8 +259,8 @@ fn another_file(given: &mut Table, before: &mut Table) -> Result<()> {
     Ok(())
 }
 
-/// Whether a text is a book or a corpus, by the size of its files. Of a corpus in words or
-/// byte pairs, an example has few: each place of a window has weights for every token.
+/// Whether a text is a book or a corpus, by the size of its files. An example of a corpus in
+/// words or byte pairs has few tokens: each place of a window has weights for every token.
 fn size(given: &Table) -> Option<(DataKind, Table)> {
     let file = given.get("file").and_then(Value::as_str)?;
     let more = given.get("more").and_then(Value::as_array);
@@ -272,15 +272,18 @@ fn size(given: &Table) -> Option<(DataKind, Table)> {
     }
     let tokenizer = given.get("tokenizer").and_then(Value::as_str);
     let settings = match tokenizer {
-        None | Some("char") => Table::new(),
+        None => Table::new(),
         Some(_) if given.contains_key("window") => Table::new(),
-        Some(_) => Table::from_iter([("window".to_string(), PIECES.into())]),
+        Some(kind) if kind.starts_with("word") || kind.starts_with("bpe") => {
+            Table::from_iter([("window".to_string(), WINDOW_OF_PIECES.into())])
+        }
+        Some(_) => Table::new(),
     };
     Some((DataKind::Corpus, settings))
 }
 
 /// The tokens of an example of a corpus that is not divided into characters.
-const PIECES: i64 = 5;
+const WINDOW_OF_PIECES: i64 = 5;
 
 /// The bytes from which on a text is a corpus.
 const CORPUS: u64 = 500_000;

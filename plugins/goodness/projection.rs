@@ -56,13 +56,10 @@ impl Goodness {
         let grid = super::grid_of_maps("projection", settings.grid, context)?;
         let cells = Cells::new(&context.input, grid)?;
         let map = match context.samples {
-            0 => Map::Columns(PooledLinear::new(
-                vars,
-                cells,
-                classes,
-                Init::Const(0.),
-                false,
-            )?),
+            0 => {
+                let zero = Init::Const(0.);
+                Map::Columns(PooledLinear::new(vars, cells, classes, zero, false)?)
+            }
             _ => Map::Rows {
                 rows: ClassRows::new(vars, cells.inputs(), classes)?,
                 cells,
@@ -108,7 +105,7 @@ impl GoodnessFn for Goodness {
             return Grade::of_goodness(self, activity, targets, objective);
         };
         let goodness = rows.forward(&cells.means(activity)?, Some(sampled))?;
-        let (loss, upstream) = objective.grade_sampled(&goodness, sampled)?;
+        let (loss, upstream) = objective.grade_sampled(&goodness, sampled, targets)?;
         let gradient = rows.gradient(&upstream, Some(sampled))?;
         Ok(Grade {
             loss,

@@ -11,9 +11,10 @@ use crate::error::Result;
 use crate::run::observe::Event;
 use crate::run::Run;
 
-/// The fewest steps that are timed, after a first one that is not, and for how long there
-/// may be more.
+/// The fewest steps that are timed; the first is not.
 const TIMED: usize = 10;
+
+/// For how long steps are taken, if that is more of them.
 const TIME: Duration = Duration::from_secs(2);
 
 /// Prints the settings in force as a configuration file and, as comments, the data, the

@@ -27,7 +27,7 @@ pub struct StepReport<T = Reading> {
     /// The loss.
     pub loss: Option<T>,
     /// The mean goodness of the positive views; of a goodness with classes, over all
-    /// classes.
+    /// classes that the step compares.
     pub positive: Option<T>,
     /// The mean goodness of the negative views.
     pub negative: Option<T>,

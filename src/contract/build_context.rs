@@ -26,11 +26,12 @@ pub struct BuildContext {
     pub example: Vec<usize>,
     /// The number of classes of the data.
     pub classes: usize,
-    /// The number of training examples of each class, for text whose examples are at hand.
+    /// The number of training examples of each class; known for text, if its training part is
+    /// loaded.
     pub class_counts: Option<Arc<Vec<usize>>>,
     /// The number of classes that a step compares besides those of its labels; 0 for all.
     /// If it is not 0, a goodness for each class may look at
-    /// [`Targets::sampled`](crate::Targets::sampled), and best keeps a row of weights for each
+    /// [`Targets::sampled`](crate::Targets::sampled), and should keep a row of weights for each
     /// class ([`ClassRows`](crate::modules::class_rows::ClassRows)).
     pub samples: usize,
     /// The number of labels of an example: 1, or the number of its positions.

@@ -57,12 +57,8 @@ pub struct HeadPlan {
 
 impl HeadPlan {
     /// The same for steps that compare some of the classes alone: [`Head::learn_sampled`].
-    /// `adam` is then `sparse_adam`, so that the other classes keep their weights.
     pub fn with_sampled_classes(mut self) -> Self {
         self.samples_classes = self.ridge.is_none();
-        if self.samples_classes && self.optimiser.optimiser == Algorithm::Adam {
-            self.optimiser.optimiser = Algorithm::SparseAdam;
-        }
         self
     }
 }
@@ -254,7 +250,7 @@ impl Head {
         step: &Step,
     ) -> Result<Reading> {
         let (loss, delta) = cross_entropy(log, labels)?;
-        check(&loss, step)?;
+        check_loss(&loss, step)?;
         let optimiser = &mut self.optimiser;
         match &mut self.map {
             Map::Descent(linear) => linear.update(features, &delta, optimiser, step)?,
@@ -274,6 +270,7 @@ impl Head {
         &mut self,
         features: &Input,
         sampled: &SampledClasses,
+        labels: &[u32],
         step: &Step,
     ) -> Result<Reading> {
         let Map::Sampled(map) = &mut self.map else {
@@ -282,8 +279,8 @@ impl Head {
         };
         let x = rows(features)?;
         let log = sampled.log_softmax(&map.forward(&x, Some(sampled))?)?;
-        let (loss, delta) = cross_entropy(&log, sampled.places())?;
-        check(&loss, step)?;
+        let (loss, delta) = cross_entropy(&log, &sampled.places(labels)?)?;
+        check_loss(&loss, step)?;
         map.update(&x, &delta, Some(sampled), &mut self.optimiser, step)?;
         Ok(loss)
     }
@@ -325,16 +322,16 @@ impl Head {
     }
 }
 
-fn check(loss: &Reading, step: &Step) -> Result<()> {
-    match loss.is_broken() {
-        false => Ok(()),
-        true => Err(Error::Diverged {
-            block: "head".into(),
-            what: "loss",
-            value: loss.value()?,
-            step: step.index,
-        }),
+fn check_loss(loss: &Reading, step: &Step) -> Result<()> {
+    if !loss.is_broken() {
+        return Ok(());
     }
+    Err(Error::Diverged {
+        block: "head".into(),
+        what: "loss",
+        value: loss.value()?,
+        step: step.index,
+    })
 }
 
 fn rows(features: &Input) -> Result<Tensor> {

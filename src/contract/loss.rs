@@ -255,17 +255,20 @@ impl Objective {
     /// gradient with respect to it: a sampled softmax.
     ///
     /// # Errors
-    /// [`Error::Unfit`] if the loss is not the cross-entropy.
+    /// [`Error::Unfit`] if the loss is not the cross-entropy; [`Error::Usage`] if there are no
+    /// labels, or one is not among the classes.
     pub fn grade_sampled(
         &self,
         goodness: &Tensor,
         sampled: &SampledClasses,
+        targets: &Targets,
     ) -> Result<(Reading, Tensor)> {
         if self.loss != Loss::CrossEntropy {
             return Err(self.unfit("expected cross_entropy, where some classes are compared alone"));
         }
         let log = sampled.log_softmax(&(goodness / self.temperature)?)?;
-        let (value, gradient) = cross_entropy(&log, sampled.places())?;
+        let places = sampled.places(targets.labels()?)?;
+        let (value, gradient) = cross_entropy(&log, &places)?;
         Ok((value.times(self.temperature), gradient))
     }
 

@@ -123,14 +123,8 @@ impl DataSet {
                 *count += 1;
             }
         };
-        if let Some(Passages {
-            documents, window, ..
-        }) = examples.passages()
-        {
-            let labels = documents
-                .iter()
-                .flat_map(|tokens| tokens.iter().skip(window));
-            labels.for_each(|&label| count(label));
+        if let Some(passages) = examples.passages() {
+            passages.labels().for_each(count);
             return Ok(counts);
         }
         let indices: Vec<usize> = (0..examples.len()).collect();

@@ -117,3 +117,11 @@ pub struct Passages<'a> {
     /// The number of characters that the labels of all examples cover.
     pub characters: usize,
 }
+
+impl Passages<'_> {
+    /// The labels of all examples.
+    pub fn labels(&self) -> impl Iterator<Item = u32> + '_ {
+        let documents = self.documents.iter();
+        documents.flat_map(|tokens| tokens.iter().skip(self.window).copied())
+    }
+}

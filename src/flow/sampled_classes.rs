@@ -17,7 +17,9 @@ use crate::kernels;
 /// ```
 ///
 /// has the expectation `Σ e^z` over all classes. So the softmax of `zₖ − log πₖ` stands for
-/// that of all classes, and is the same if all are among them.
+/// that of all classes, and is the same if all are among them. Adam divides the gradient of a
+/// weight by its usual size, so that rare classes are pushed down more weakly than by the
+/// softmax of all.
 ///
 /// # Reference
 /// Bengio and Senécal, "Adaptive Importance Sampling to Accelerate Training of a Neural
@@ -32,24 +34,21 @@ use crate::kernels;
 /// let mut rng = stream(1, "samples", 0);
 /// let sampled = SampledClasses::draw(&[7, 3, 7], &[0, 1], 4, 100, &mut rng)?;
 /// assert_eq!(sampled.classes().len(), 8);
-/// let places = sampled.places().iter();
-/// let labels: Vec<u32> = places.map(|&place| sampled.classes()[place as usize]).collect();
-/// assert_eq!(labels, [7, 3, 7]);
+/// let places = sampled.places(&[7, 3, 7])?;
+/// assert_eq!(sampled.classes()[places[0] as usize], 7);
 /// # Ok::<(), onward_core::Error>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct SampledClasses {
     /// In ascending order.
     classes: Vec<u32>,
-    /// For each label: where its class is.
-    places: Vec<u32>,
-    /// `−log π` of each class.
-    surprise: Vec<f32>,
+    /// `−log π` of each class, which its logit gets.
+    corrections: Vec<f32>,
 }
 
 impl SampledClasses {
     /// The classes of `labels`, the `frequent` ones, and `drawn` of the others, without
-    /// repetition and all equally likely.
+    /// repetition and all equally likely. With none drawn, the others have no part in the sum.
     ///
     /// # Errors
     /// [`Error::Usage`] if a label or a frequent class is not below `classes`.
@@ -60,43 +59,33 @@ impl SampledClasses {
         classes: usize,
         rng: &mut impl Rng,
     ) -> Result<Self> {
-        const OUT: u32 = u32::MAX;
-        let mut place = vec![OUT; classes];
+        // `−log π` of the classes among them.
+        let mut among: Vec<Option<f32>> = vec![None; classes];
         for &class in labels.iter().chain(frequent) {
-            let Some(place) = place.get_mut(class as usize) else {
+            let Some(place) = among.get_mut(class as usize) else {
                 let problem = format!("expected classes below {classes}, found {class}");
                 return Err(Error::usage("labels", problem));
             };
-            *place = 0;
+            *place = Some(0.);
         }
-        let mut others: Vec<u32> = (0..classes as u32)
-            .filter(|&class| place[class as usize] == OUT)
-            .collect();
+        let others = (0..classes).filter(|&class| among[class].is_none());
+        let mut others: Vec<usize> = others.collect();
         let drawn = drawn.min(others.len());
-        // The first steps of a Fisher–Yates shuffle.
+        let correction = (others.len() as f64 / drawn.max(1) as f64).ln() as f32;
+        // As many steps of a Fisher–Yates shuffle.
         for next in 0..drawn {
             let chosen = next + below(rng, others.len() - next);
             others.swap(next, chosen);
+            among[others[next]] = Some(correction);
         }
-        let surprise = (others.len() as f64 / drawn.max(1) as f64).ln() as f32;
-        for &class in &others[..drawn] {
-            place[class as usize] = 1;
-        }
-        let mut sampled = Self {
-            classes: Vec::new(),
-            places: Vec::new(),
-            surprise: Vec::new(),
-        };
-        for (class, place) in place.iter_mut().enumerate() {
-            if *place != OUT {
-                let is_drawn = *place == 1;
-                *place = sampled.classes.len() as u32;
-                sampled.classes.push(class as u32);
-                sampled.surprise.push(if is_drawn { surprise } else { 0. });
-            }
-        }
-        sampled.places = labels.iter().map(|&label| place[label as usize]).collect();
-        Ok(sampled)
+        let found = among.iter().zip(0..);
+        let (classes, corrections): (Vec<u32>, Vec<f32>) = found
+            .filter_map(|(correction, class)| Some((class, (*correction)?)))
+            .unzip();
+        Ok(Self {
+            classes,
+            corrections,
+        })
     }
 
     /// The classes, in ascending order.
@@ -105,8 +94,18 @@ impl SampledClasses {
     }
 
     /// For each label its place among the classes.
-    pub fn places(&self) -> &[u32] {
-        &self.places
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if a label is not among them.
+    pub fn places(&self, labels: &[u32]) -> Result<Vec<u32>> {
+        let place = |label: &u32| {
+            let found = self.classes.binary_search(label);
+            found.map(|place| place as u32).map_err(|_| {
+                let problem = format!("{label} is not among the classes of this step");
+                Error::usage("labels", problem)
+            })
+        };
+        labels.iter().map(place).collect()
     }
 
     /// The classes as `(K, 1)` of `u32`.
@@ -128,11 +127,12 @@ impl SampledClasses {
     }
 
     fn corrected(&self, logits: &Tensor) -> Result<Tensor> {
-        let surprise = Tensor::from_slice(&self.surprise, self.surprise.len(), &Device::Cpu)?;
-        let surprise = surprise
+        let corrections =
+            Tensor::from_slice(&self.corrections, self.corrections.len(), &Device::Cpu)?;
+        let corrections = corrections
             .to_dtype(logits.dtype())?
             .to_device(logits.device())?;
-        Ok(logits.broadcast_add(&surprise)?)
+        Ok(logits.broadcast_add(&corrections)?)
     }
 }
 
@@ -171,7 +171,7 @@ mod tests {
     fn every_class_may_be_among_them() -> Result<()> {
         let sampled = SampledClasses::draw(&[2, 0], &[1], 100, 6, &mut stream(1, "samples", 0))?;
         assert_eq!(sampled.classes(), [0, 1, 2, 3, 4, 5]);
-        assert_eq!(sampled.places(), [2, 0]);
+        assert_eq!(sampled.places(&[2, 0])?, [2, 0]);
         let logits = Tensor::ones((1, 6), DType::F32, &Device::Cpu)?;
         let corrected = sampled.corrected(&logits)?.to_vec2::<f32>()?;
         assert_eq!(corrected, [[1.; 6]]); // all are certain
@@ -180,7 +180,10 @@ mod tests {
 
     #[test]
     fn a_label_without_a_class_is_an_error() {
-        let drawn = SampledClasses::draw(&[6], &[], 2, 6, &mut stream(1, "samples", 0));
-        assert!(drawn.unwrap_err().to_string().contains("below 6"));
+        let draw =
+            |label: u32| SampledClasses::draw(&[label], &[], 0, 6, &mut stream(1, "samples", 0));
+        assert!(draw(6).unwrap_err().to_string().contains("below 6"));
+        let places = draw(5).unwrap().places(&[4]);
+        assert!(places.unwrap_err().to_string().contains("4 is not among"));
     }
 }

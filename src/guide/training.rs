@@ -219,16 +219,16 @@
 //!
 //! # Long texts, many tokens
 //!
-//! In a vocabulary of more than 2048 tokens, a step compares the tokens that follow its
-//! windows with 1024 others alone, not with all: half of these are the most frequent ones,
-//! half are drawn at random
-//! ([`SampledClasses`](crate::flow::sampled_classes::SampledClasses)). `--set samples=N`
-//! sets the number, 0 stands for all. Evaluation and `generate` always compare all tokens,
-//! so bits per character are exact.
+//! In a vocabulary of more than 2048 tokens, the presets `book` and `corpus` compare the
+//! tokens that follow the windows of a step with only 1024 others: half of these are the most
+//! frequent ones, half are drawn at random
+//! ([`SampledClasses`](crate::flow::sampled_classes::SampledClasses)). The losses that are
+//! shown are those of this comparison. `--set samples=N` sets the number, 0 stands for all.
+//! Evaluation and `generate` always compare all tokens, so bits per character are exact.
 //!
-//! Each place of a window has a row of weights for every token. So `text:FILE` has windows
-//! of 20 characters, but of 5 words or byte pairs; what is further back is seen through
-//! `sampler.ngrams` and `sampler.words`.
+//! Each place of a window has a row of weights for every token in the first layer. So a text
+//! of half a megabyte and more gets windows of 20 characters, but of 5 words or byte pairs, if
+//! no setting is about the network. With `--preset corpus` give `--set window=5` as well.
 //!
 //! Text is read into memory. `onward train nlp --data text:FILE --dry-run` says how much a
 //! training needs and how long it takes: for 130 MB of text with 99 characters 2.1 GB, and

@@ -18,11 +18,11 @@ use crate::optim::{Gradient, Optimiser, Product};
 /// | tensor | shape    |                                               |
 /// |--------|----------|-----------------------------------------------|
 /// | `x`    | `(R, D)` |                                               |
-/// | `W`    | `(C, D)` | the variable `weight`, which starts at zero    |
+/// | `W`    | `(C, D)` | the variable `rows`, which starts at zero      |
 /// | `y`    | `(R, C)` | or `(R, K)`, the columns of the sampled classes |
 ///
-/// Under `adam` every row is changed in every step; `sparse_adam` changes those of the
-/// sampled classes.
+/// Adam leaves the rows of other classes as they are ([`Optimiser::update_rows`]); an
+/// optimiser with momentum moves them on.
 pub struct ClassRows {
     weight: (String, Var),
 }
@@ -33,9 +33,9 @@ impl ClassRows {
     /// # Errors
     /// As [`Vars::get`].
     pub fn new(vars: &Vars, inputs: usize, classes: usize) -> Result<Self> {
-        let weight = vars.get("weight", (classes, inputs), Init::Const(0.))?;
+        let weight = vars.get("rows", (classes, inputs), Init::Const(0.))?;
         Ok(Self {
-            weight: (vars.path("weight"), weight),
+            weight: (vars.path("rows"), weight),
         })
     }
 
@@ -104,7 +104,7 @@ impl ClassRows {
                 delta: (&kernels::matmul(&upstream.t()?, x)?).into(),
             },
         };
-        optimiser.update(name, weight, Gradient::Products(&[product]), step)
+        optimiser.update_rows(name, weight, Gradient::Products(&[product]), step)
     }
 }
 

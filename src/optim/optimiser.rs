@@ -1,7 +1,7 @@
 //! The optimiser of one block.
 
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
@@ -32,6 +32,8 @@ pub struct Optimiser {
     /// The weight of each gradient while gradients are accumulated.
     share: Option<f64>,
     accumulators: BTreeMap<String, Accumulator>,
+    /// The variables whose rows stay as they are under Adam where they have no gradient.
+    by_row: BTreeSet<String>,
     /// The replicas whose gradients are averaged with the own ones, and the number of the
     /// own rows in this step.
     replicas: Option<(Team, usize)>,
@@ -56,6 +58,7 @@ impl Optimiser {
             moments: BTreeMap::new(),
             share: None,
             accumulators: BTreeMap::new(),
+            by_row: BTreeSet::new(),
             replicas: None,
         }
     }
@@ -145,6 +148,24 @@ impl Optimiser {
         }
     }
 
+    /// As [`update`](Self::update), for a variable of which a step meets few rows: under
+    /// `adam` too, rows without a gradient stay as they are, as under `sparse_adam`.
+    ///
+    /// # Errors
+    /// As [`update`](Self::update).
+    pub fn update_rows(
+        &mut self,
+        name: &str,
+        var: &Var,
+        gradient: Gradient<'_>,
+        step: &Step,
+    ) -> Result<()> {
+        if !self.by_row.contains(name) {
+            self.by_row.insert(name.into());
+        }
+        self.update(name, var, gradient, step)
+    }
+
     /// Starts to accumulate gradients. [`Optimiser::apply_accumulated`] makes one step
     /// with their mean over `lessons` lessons.
     ///
@@ -221,7 +242,8 @@ impl Optimiser {
                     rate,
                     root,
                     shrink,
-                    sparse: algorithm == Algorithm::SparseAdam && var.rank() >= 2,
+                    sparse: var.rank() >= 2
+                        && (algorithm == Algorithm::SparseAdam || self.by_row.contains(name)),
                 }
             }
         };

@@ -114,13 +114,13 @@ fn a_step_may_compare_some_of_the_tokens() -> Result<()> {
     let ([all, unigram], [some, _]) = (bits_by(0)?, bits_by(20)?);
     assert!(some < 0.5 * unigram, "{some} {unigram}");
     assert!(some < all + 0.1 && some != all, "{some} {all}");
-    // More than there are, are all.
+    // More than half of them stand for all.
     let weight = |run: &Run| {
         let mut all = run.vars().all().into_iter();
-        let weight = all.find(|(name, _)| name == "head.weight");
+        let weight = all.find(|(name, _)| name.starts_with("head."));
         weight.map(|(_, var)| var.dims().to_vec())
     };
-    assert_eq!(weight(&of_words(100_000)?), weight(&of_words(0)?));
+    assert_eq!(weight(&of_words(202)?), weight(&of_words(0)?));
     assert_ne!(weight(&of_words(20)?), weight(&of_words(0)?));
     Ok(())
 }

@@ -106,14 +106,13 @@ impl GoodnessFn for Checked<dyn GoodnessFn, Facts> {
         let grade = self.attempt(|plugin| plugin.grade(activity, targets, objective))?;
         if let Some(goodness) = &grade.goodness {
             let sampled = targets.sampled().map(|sampled| sampled.classes().len());
-            let is_sampled =
-                self.facts.classes.is_some() && goodness.dims().last() == sampled.as_ref();
-            let classes = if is_sampled {
-                sampled
-            } else {
-                self.facts.classes
-            };
-            self.check_columns(goodness.dims(), activity.dim(0)?, classes)?;
+            let found = goodness.dims();
+            let is_sampled = targets.roles().len() == 1 && found.last() == sampled.as_ref();
+            let classes = self.facts.classes.map(|all| match sampled {
+                Some(sampled) if is_sampled => sampled,
+                _ => all,
+            });
+            self.check_columns(found, activity.dim(0)?, classes)?;
             self.check_finite("a goodness", goodness, &[activity])?;
         }
         if let Some(gradient) = &grade.gradient {

@@ -59,18 +59,19 @@ impl Stack {
             return Ok(());
         };
         let targets = passing.views.as_ref().map(|(_, targets)| targets);
-        let shown = targets.filter(|targets| targets.has_labels());
-        let shown = shown.map(|targets| targets.labels()).transpose()?;
-        let Some(labels) = passing.labels.as_deref().or(shown) else {
-            return Ok(());
-        };
+        let of_views = targets.and_then(|targets| targets.labels().ok());
+        let of_head = passing.labels.as_deref();
+        let labels = [of_head, of_views].into_iter().flatten().flatten();
+        let labels: Vec<u32> = labels.copied().collect();
         let (frequent, drawn) = (&sampling.frequent, sampling.drawn);
         let rng = &mut step.stream("samples");
-        let sampled = SampledClasses::draw(labels, frequent, drawn, self.labels, rng)?;
+        let sampled = SampledClasses::draw(&labels, frequent, drawn, self.labels, rng)?;
         let sampled = Arc::new(sampled);
         passing.sampled = Some(sampled.clone());
         if let Some((_, targets)) = &mut passing.views {
-            *targets = targets.clone().with_sampled(Some(sampled));
+            if targets.has_labels() {
+                *targets = targets.clone().with_sampled(Some(sampled));
+            }
         }
         Ok(())
     }
@@ -94,13 +95,19 @@ impl Stack {
         read: Option<&Read>,
         step: &Step,
     ) -> Result<()> {
-        let (Some(head), Some(Read { features, log })) = (self.net.heads.first_mut(), read) else {
+        let (Some(head), Some(Read { features, log }), Some(labels)) =
+            (self.net.heads.first_mut(), read, &passing.labels)
+        else {
             return Ok(());
         };
-        match (log, &passing.labels, &passing.sampled) {
-            (Some(log), Some(labels), _) => head.learn(features, log, labels, step).map(drop),
-            (None, _, Some(sampled)) => head.learn_sampled(features, sampled, step).map(drop),
-            _ => Ok(()),
-        }
+        match (log, &passing.sampled) {
+            (Some(log), _) => head.learn(features, log, labels, step)?,
+            (None, Some(sampled)) => head.learn_sampled(features, sampled, labels, step)?,
+            (None, None) => {
+                let log = head.log_probabilities(features)?;
+                head.learn(features, &log, labels, step)?
+            }
+        };
+        Ok(())
     }
 }

@@ -282,7 +282,8 @@ impl Stack {
             let prediction = match (&read, self.above()) {
                 (Some(Read { log: Some(log), .. }), _) => Prediction::of(log.clone()),
                 (_, Some(_)) => Prediction::new(|| Err(no_prediction_below())),
-                (_, None) => Prediction::new(|| self.prediction(batch, sampler, step)),
+                (Some(Read { features, .. }), None) => Prediction::new(|| self.head_on(features)),
+                (None, None) => Prediction::new(|| self.prediction(batch, sampler, step)),
             };
             passing.views = self.views(batch, sampler, &prediction, step)?;
         }

@@ -222,8 +222,13 @@ impl Stack {
     /// # Errors
     /// [`Error::Unfit`] if there is no head; errors of a layer.
     pub fn head(&self, neutral: Input, step: &Step) -> Result<Tensor> {
+        self.head_on(&self.features(neutral, step)?)
+    }
+
+    /// The log-probabilities of the head for its features.
+    pub(super) fn head_on(&self, features: &Input) -> Result<Tensor> {
         let head = self.net.heads.first().ok_or_else(no_prediction)?;
-        head.log_probabilities(&self.features(neutral, step)?)
+        head.log_probabilities(features)
     }
 
     /// The network's own log-probabilities of the classes on the neutral view, `(B, C)`:

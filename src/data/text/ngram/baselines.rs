@@ -27,10 +27,9 @@ impl Unigrams {
 
     fn predict(&self, passages: &Passages<'_>) -> Counts {
         let (mut nats, mut wrong, mut labels) = (0., 0, 0);
-        let documents = passages.documents.iter();
-        for token in documents.flat_map(|passage| &passage[passages.window..]) {
-            nats -= (f64::from(self.counts[*token as usize]) / self.sum).ln();
-            wrong += usize::from(self.best != Some(*token as usize));
+        for token in passages.labels() {
+            nats -= (f64::from(self.counts[token as usize]) / self.sum).ln();
+            wrong += usize::from(self.best != Some(token as usize));
             labels += 1;
         }
         Counts {
