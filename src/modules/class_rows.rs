@@ -90,19 +90,28 @@ impl ClassRows {
         step: &Step,
     ) -> Result<()> {
         let (name, weight) = &self.weight;
-        let product = match sampled {
-            None => Product {
+        let Some(sampled) = sampled else {
+            let product = Product {
                 values: Values::dense(upstream.clone())?,
                 delta: x.into(),
+            };
+            return optimiser.update_rows(name, weight, Gradient::Products(&[product]), step);
+        };
+        let gradient = kernels::matmul(&upstream.t()?, x)?; // (K, D)
+        let index = sampled.index(weight.device())?;
+        if !kernels::is_fast(weight) {
+            // Without a fast form, a product with one-hot values is one with a matrix (K, C).
+            let whole = weight.zeros_like()?.detach();
+            let whole = whole.index_add(&index.flatten_all()?, &gradient, 0)?;
+            return optimiser.update_rows(name, weight, Gradient::Whole(&whole), step);
+        }
+        let product = Product {
+            values: Values::OneHot {
+                index,
+                classes: weight.dim(0)?,
+                strength: 1.,
             },
-            Some(sampled) => Product {
-                values: Values::OneHot {
-                    index: sampled.index(weight.device())?,
-                    classes: weight.dim(0)?,
-                    strength: 1.,
-                },
-                delta: (&kernels::matmul(&upstream.t()?, x)?).into(),
-            },
+            delta: gradient.into(),
         };
         optimiser.update_rows(name, weight, Gradient::Products(&[product]), step)
     }
@@ -152,6 +161,33 @@ mod tests {
                 assert_eq!(scalar(&some.get(class)?.abs()?.max(0)?)?, 0.);
             }
             assert_eq!((y.dims(), of_some.dims()), (&[2, 5][..], &[2, 2][..]));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn adam_leaves_the_rows_of_other_classes_as_they_are() -> Result<()> {
+        for dtype in [DType::F32, DType::F64] {
+            let vars = Vars::new(1, dtype, &Device::Cpu);
+            let mut rows = ClassRows::new(&vars, 2, 3)?;
+            let spec = OptimiserSpec {
+                optimiser: Algorithm::Adam,
+                ..OptimiserSpec::sgd(0.1)
+            };
+            let mut optimiser = Optimiser::new(vars, spec, Span::Epochs(0..1));
+            let x = Tensor::new(&[[1f32, 2.]], &Device::Cpu)?.to_dtype(dtype)?;
+            let mut seen = Vec::new();
+            for class in [0, 1] {
+                let mut rng = stream(1, "samples", 0);
+                let sampled = SampledClasses::draw(&[class], &[], 0, 3, &mut rng)?;
+                let upstream = Tensor::ones((1, 1), dtype, &Device::Cpu)?;
+                let step = Step::first(1);
+                rows.update(&x, &upstream, Some(&sampled), &mut optimiser, &step)?;
+                let first = rows.weight.1.get(0)?.to_dtype(DType::F64)?;
+                seen.push(first.to_vec1::<f64>()?);
+            }
+            // Its first moment would have moved the row on.
+            assert!(seen[0] == seen[1] && seen[0][0] < 0., "{seen:?}");
         }
         Ok(())
     }
