@@ -266,7 +266,9 @@ impl Vars {
     ) -> Result<()> {
         for (path, var) in &variables {
             let Some(tensor) = tensors.get(path) else {
-                return Err(Error::usage(path, "missing from the saved state"));
+                let problem =
+                    "missing from the saved state, which is of a network with other settings";
+                return Err(Error::usage(path, problem));
             };
             if tensor.dims() != var.dims() {
                 return Err(Error::shape(
