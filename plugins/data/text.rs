@@ -271,14 +271,12 @@ fn size(given: &Table) -> Option<(DataKind, Table)> {
         return Some((DataKind::Book, Table::new()));
     }
     let tokenizer = given.get("tokenizer").and_then(Value::as_str);
-    let settings = match tokenizer {
-        None => Table::new(),
-        Some(_) if given.contains_key("window") => Table::new(),
-        Some(kind) if kind.starts_with("word") || kind.starts_with("bpe") => {
-            Table::from_iter([("window".to_string(), WINDOW_OF_PIECES.into())])
-        }
-        Some(_) => Table::new(),
-    };
+    let has_pieces =
+        tokenizer.is_some_and(|kind| kind.starts_with("word") || kind.starts_with("bpe"));
+    let mut settings = Table::new();
+    if has_pieces && !given.contains_key("window") {
+        settings.insert("window".into(), WINDOW_OF_PIECES.into());
+    }
     Some((DataKind::Corpus, settings))
 }
 

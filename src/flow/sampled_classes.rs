@@ -17,9 +17,8 @@ use crate::kernels;
 /// ```
 ///
 /// has the expectation `Σ e^z` over all classes. So the softmax of `zₖ − log πₖ` stands for
-/// that of all classes, and is the same if all are among them. Adam divides the gradient of a
-/// weight by its usual size, so that rare classes are pushed down more weakly than by the
-/// softmax of all.
+/// that of all classes, and is the same if all are among them. Adam's steps hardly depend on
+/// the size of a gradient, so that the factor `1/π` of rare classes has little effect there.
 ///
 /// # Reference
 /// Bengio and Senécal, "Adaptive Importance Sampling to Accelerate Training of a Neural

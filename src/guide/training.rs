@@ -230,9 +230,10 @@
 //! of half a megabyte and more gets windows of 20 characters, but of 5 words or byte pairs, if
 //! no setting is about the network. With `--preset corpus` give `--set window=5` as well.
 //!
-//! Text is read into memory. `onward train nlp --data text:FILE --dry-run` says how much a
-//! training needs and how long it takes: for 130 MB of text with 99 characters 2.1 GB, and
-//! about an hour an epoch on two cores of an Intel Xeon.
+//! Text is read into memory. `onward train nlp --data text:FILE --dry-run` says how much the
+//! first steps need and how long a training takes: for 130 MB of text with 99 characters
+//! 2.1 GB, and about an hour an epoch on two cores of an Intel Xeon. Counting the n-grams at
+//! the end needs up to 21 times the size of the text.
 //!
 //! # If it does not learn
 //!
