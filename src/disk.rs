@@ -120,8 +120,8 @@ pub(crate) fn rewrite(path: &Path, bytes: &[u8]) -> Result<()> {
         .map_err(Error::file("write", path))
 }
 
-/// Writes a new file, and makes its folder if it is missing; `None` if there is one of this
-/// name.
+/// Writes a new file, and makes its folder if it is missing; `None` if there is one of
+/// this name.
 ///
 /// # Errors
 /// [`Error::File`].

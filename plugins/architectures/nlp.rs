@@ -38,14 +38,15 @@ onward_core::settings! {
     /// decision is softer: the goodness is divided by `temperature` times the number of
     /// units. The first layer learns ten times as fast. The upper layers learn more
     /// slowly than the first (`upper_lr`); without that they stay near chance. The
-    /// defaults suit a book of fables; a corpus of a megabyte needs the preset `contrast`.
+    /// defaults suit a book of fables; a corpus of a megabyte needs the preset
+    /// `contrast`.
     ///
-    /// Where nothing about the network is set, `text:FILE` gets the preset `book` or, from
-    /// half a megabyte on, `corpus`. There the layer learns by a local classifier instead
-    /// of negative views, and sees hashed ends of the window beside its tokens
-    /// (`sampler.ngrams`, `sampler.words`), so that it has a row of weights for every end
-    /// that it meets.
-    /// `tokenizer` and `window` are shorthands for `data.tokenizer` and `data.window`.
+    /// Where nothing about the network is set, `text:FILE` gets the preset `book` or,
+    /// from half a megabyte on, `corpus`. There the layer learns by a local classifier
+    /// instead of negative views, and sees hashed ends of the window beside its tokens
+    /// (`sampler.ngrams`, `sampler.words`), so that it has a row of weights for every
+    /// end that it meets. `tokenizer` and `window` are shorthands for `data.tokenizer`
+    /// and `data.window`.
     ///
     /// # Reference
     /// Hinton, "The Forward-Forward Algorithm", 2022, its experiment with Aesop's fables
@@ -75,10 +76,10 @@ onward_core::settings! {
         /// 0 for all tokens. Default: all tokens of a vocabulary of up to 256, otherwise
         /// 20 tokens.
         candidates: Option<usize> = None;
-        /// The number of tokens that a step compares besides those that follow its windows:
-        /// half are the most frequent ones, half are drawn at random (a sampled softmax).
-        /// Adam leaves the weights of the other tokens as they are. 0 for all tokens, as in
-        /// vocabularies of up to twice as many.
+        /// The number of tokens that a step compares besides those that follow its
+        /// windows: half are the most frequent ones, half are drawn at random (a
+        /// sampled softmax). Adam leaves the weights of the other tokens as they are. 0
+        /// for all tokens, as in vocabularies of up to twice as many.
         samples: usize = 0, in 0..=10_000_000;
         .. objective: Objective = Objective { temperature: 0.1, ..Objective::default() };
         .. optimiser: OptimiserSpec = OptimiserSpec {

@@ -12,9 +12,9 @@ onward_core::settings! {
     ///
     /// If there are `<dir>/train/` and `<dir>/test/`, they are the parts, and
     /// `<dir>/val/`, if it is there, is the validation part; otherwise a sixth of the
-    /// pictures of each class, always the same, is the test part. Without a folder for it,
-    /// a sixth of the rest is the validation part. Classes are matched by the names of their
-    /// folders. Pictures are resized without cropping.
+    /// pictures of each class, always the same, is the test part. Without a folder for
+    /// it, a sixth of the rest is the validation part. Classes are matched by the names
+    /// of their folders. Pictures are resized without cropping.
     pub struct Folder {
         /// The folder that contains one folder per class; short form: `folder:DIR`.
         dir: String = String::new();

@@ -68,8 +68,9 @@ onward_core::settings! {
         test: Option<String> = None;
         /// The preparation of the text before it is divided.
         prepare: Prepare = Prepare::None;
-        /// The number of tokens in an example. For texts of half a megabyte and more, `nlp`
-        /// chooses 20 characters, or 5 words or byte pairs, if no setting is about the network.
+        /// The number of tokens in an example. For texts of half a megabyte and more,
+        /// `nlp` chooses 20 characters, or 5 words or byte pairs, if no setting is
+        /// about the network.
         window: usize = 10, in 1..=100_000;
         /// The tokenizer: char, word, word:N for the N most frequent words, bpe:N for N
         /// byte-pair tokens, or a tokenizer.json.
@@ -259,8 +260,9 @@ fn another_file(given: &mut Table, before: &mut Table) -> Result<()> {
     Ok(())
 }
 
-/// Whether a text is a book or a corpus, by the size of its files. An example of a corpus in
-/// words or byte pairs has few tokens: each place of a window has weights for every token.
+/// Whether a text is a book or a corpus, by the size of its files. An example of a
+/// corpus in words or byte pairs has few tokens: each place of a window has weights for
+/// every token.
 fn size(given: &Table) -> Option<(DataKind, Table)> {
     let file = given.get("file").and_then(Value::as_str)?;
     let more = given.get("more").and_then(Value::as_array);

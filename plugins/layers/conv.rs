@@ -25,9 +25,9 @@ onward_core::settings! {
     /// | activity | `(V·B, N, ⌊H/P⌋, ⌊W/P⌋)` | |
     ///
     /// `norm(z) = (z − mean) / √(variance + 10⁻⁵)`, over the batch and all pixels of a
-    /// channel (`batch`), or over a whole example (`group`); or `z` less the mean over the
-    /// channels of each pixel (`units`). Pooling comes first, since it is cheapest there;
-    /// mean and variance are those of the pooled values.
+    /// channel (`batch`), or over a whole example (`group`); or `z` less the mean over
+    /// the channels of each pixel (`units`). Pooling comes first, since it is cheapest
+    /// there; mean and variance are those of the pooled values.
     ///
     /// Learns in closed form, from the gradient of the activity through `norm` and pool
     /// to the kernel; the gradient of the input is never computed.

@@ -27,8 +27,8 @@ onward_core::settings! {
     }
 }
 
-/// The roles of the two passes, which no other sampler has. The second is no negative view:
-/// its label is the true one.
+/// The roles of the two passes, which no other sampler has. The second is no negative
+/// view: its label is the true one.
 const TWO_PASSES: [Role; 2] = [Role::Positive, Role::Positive];
 
 /// Refuses the views of other samplers. `more` is what has to be set beside the sampler.

@@ -18,9 +18,9 @@ onward_core::settings! {
     /// Stacked layers that see two streams: the examples, and one pattern for each class.
     ///
     /// The pattern of a class is random and fixed, of the shape of an example:
-    /// `x_c ~ N(0, 1)`. Both streams go through the same layers. The goodness of a layer is
-    /// the similarity of the activity `a`, `(B, …)`, of an example to the activity `t`,
-    /// `(C, …)`, of each pattern:
+    /// `x_c ~ N(0, 1)`. Both streams go through the same layers. The goodness of a
+    /// layer is the similarity of the activity `a`, `(B, …)`, of an example to the
+    /// activity `t`, `(C, …)`, of each pattern:
     ///
     /// `g[b, c] = scale·cos(a[b], t[c])`, `(B, C)`
     ///
@@ -30,9 +30,9 @@ onward_core::settings! {
     ///
     /// # Reference
     /// Kohan, Rietman, Siegelmann, "Signal Propagation: The Framework for Learning and
-    /// Inference in a Forward Pass", 2022 (<https://arxiv.org/abs/2204.01723>). There the
-    /// projection of the labels may learn with the first layer, and inner products take the
-    /// place of the cosines.
+    /// Inference in a Forward Pass", 2022 (<https://arxiv.org/abs/2204.01723>). There
+    /// the projection of the labels may learn with the first layer, and inner products
+    /// take the place of the cosines.
     pub struct SigProp {
         /// The width of each layer, starting at the first.
         hidden: Vec<usize> = vec![1000; 3], in 1..=1_000_000;

@@ -17,8 +17,8 @@ onward_core::settings! {
     /// A convolution whose units compete at each pixel, and learn by Hebb's rule.
     ///
     /// With `n = norm(input)` and `u = n ∗ W`, the units share out each pixel:
-    /// `p = softmax(t·u)` over the `N` units. The winner of a pixel has `y = p`, the others
-    /// `y = −p`. Summed over the pixels and the batch,
+    /// `p = softmax(t·u)` over the `N` units. The winner of a pixel has `y = p`, the
+    /// others `y = −p`. Summed over the pixels and the batch,
     ///
     /// `ΔWᵢ = Σ yᵢ·n − (Σ yᵢ·uᵢ)·Wᵢ`,
     /// `Wᵢ ← Wᵢ + rate·|‖Wᵢ‖ − 1|^½ · ΔWᵢ / max |ΔW|`.
@@ -46,9 +46,9 @@ onward_core::settings! {
         power: f64 = 1., in Positive;
         /// How the map is made smaller.
         pool: Pool = Pool::Max;
-        /// The standardisation of the input, by batch normalisation (`batch`), over each
-        /// example (`group`), or less the mean over its channels (`units`). Nothing in it is
-        /// learned.
+        /// The standardisation of the input, by batch normalisation (`batch`), over
+        /// each example (`group`), or less the mean over its channels (`units`).
+        /// Nothing in it is learned.
         norm: Norm = Norm::None;
         /// The learning rate; `lr` and `optimiser` do not change this layer.
         rate: f64 = 0.01, in Positive;

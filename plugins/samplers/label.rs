@@ -1,5 +1,5 @@
-//! Samplers `label_overlay`, `label_concat` and `label_planes`: the label is in the input,
-//! and a wrong label makes a negative view.
+//! Samplers `label_overlay`, `label_concat` and `label_planes`: the label is in the
+//! input, and a wrong label makes a negative view.
 
 use onward_core::candle_core::Tensor;
 use onward_core::contract::negatives::{uniform_wrong, with_predicted_wrong};

@@ -28,9 +28,9 @@ onward_core::choices! {
 onward_core::settings! {
     /// A window of `K` tokens and a candidate for the next one, each a one-hot slot as
     /// wide as the vocabulary `V`: `[K·V context | V candidate]`. The next token makes
-    /// the positive view, a wrong token the negative view, and an empty slot the neutral
-    /// view. With `ngrams` or `words`, slots of hashed ends of the context are between the
-    /// two.
+    /// the positive view, a wrong token the negative view, and an empty slot the
+    /// neutral view. With `ngrams` or `words`, slots of hashed ends of the context are
+    /// between the two.
     ///
     /// The context is one part for all views and candidates. One-hot slots pick rows of
     /// the weight, without a multiplication.

@@ -70,8 +70,8 @@ struct Entry {
     speed: Option<Speed>,
 }
 
-/// The speed of a method. What counts products is missing on a GPU, and where candle's own
-/// operations multiply, as in backpropagation.
+/// The speed of a method. What counts products is missing on a GPU, and where candle's
+/// own operations multiply, as in backpropagation.
 #[derive(Serialize)]
 struct Speed {
     /// The steps that were measured.

@@ -51,8 +51,8 @@ pub(super) fn show(mut run: Run, stop: &Arc<AtomicBool>) -> Result<()> {
 
 /// Takes the first steps of a run, which is not used afterwards.
 ///
-/// The time is the median of the later half: the first steps take longer, since the system
-/// hands out memory when it is first written.
+/// The time is the median of the later half: the first steps take longer, since the
+/// system hands out memory when it is first written.
 fn time_of_a_step(run: &mut Run, stop: &Arc<AtomicBool>) -> Result<Option<Duration>> {
     let mut ends: Vec<Instant> = Vec::new();
     let mut observer = |event: &Event<'_>| {

@@ -170,7 +170,8 @@ enum Command {
         "page runs/compare/progressive-digits-1 runs/compare/backprop-digits-1",
     ))]
     Page(page::Page),
-    /// Write the charts and pictures of runs as files: curves, histograms, answers, views.
+    /// Write the charts and pictures of runs as files: curves, histograms, answers,
+    /// views.
     #[command(after_help = examples!(
         "plot runs/progressive-digits-1 --out plots",
         "plot runs/compare/progressive-digits-1 runs/compare/backprop-digits-1 --format png",

@@ -19,8 +19,8 @@ use crate::contract::block::StepReport;
 use crate::error::notify;
 use crate::run::observe::{Event, Observer};
 
-/// The lines of the view. It is part of the terminal's text: what was printed before stays
-/// above it, and its last state stays at the end.
+/// The lines of the view. It is part of the terminal's text: what was printed before
+/// stays above it, and its last state stays at the end.
 const HEIGHT: u16 = 22;
 
 /// The time between two drawings within an epoch.

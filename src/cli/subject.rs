@@ -104,7 +104,8 @@ fn warn_of_changes(file: &Path) {
     }
 }
 
-/// Refuses a setting that is given by its flag and by `--set`: one of them would be ignored.
+/// Refuses a setting that is given by its flag and by `--set`: one of them would be
+/// ignored.
 pub(super) fn refuse_twice(flags: &[(&str, &Option<String>)], set: &[String]) -> Result<()> {
     for (key, value) in flags {
         let is_it = |assignment: &&String| {

@@ -57,8 +57,8 @@ pub(super) struct Train {
     /// summary.json has the result.
     #[arg(long)]
     certify: bool,
-    /// Also write a log beside metrics.jsonl: csv or tensorboard; can be repeated. The same
-    /// as --set log=[csv,tensorboard].
+    /// Also write a log beside metrics.jsonl: csv or tensorboard; can be repeated. The
+    /// same as --set log=[csv,tensorboard].
     #[arg(long, value_name = "KIND", value_parser = clap::builder::PossibleValuesParser::new(Log::WORDS))]
     log: Vec<String>,
     /// Print the settings in force, the variables, and estimates of memory and time;

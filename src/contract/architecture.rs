@@ -143,8 +143,8 @@ pub trait Architecture: Send + Sync {
         self.net().rule()
     }
 
-    /// The network as levels that can be on several ranks; by default it cannot be divided.
-    /// An architecture whose `learn` is that of a
+    /// The network as levels that can be on several ranks; by default it cannot be
+    /// divided. An architecture whose `learn` is that of a
     /// [`Stack`](crate::wiring::stack::Stack) returns the stack.
     fn staged(&mut self) -> Option<&mut dyn Staged> {
         None

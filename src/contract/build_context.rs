@@ -26,8 +26,8 @@ pub struct BuildContext {
     pub example: Vec<usize>,
     /// The number of classes of the data.
     pub classes: usize,
-    /// The number of training examples of each class; known for text, if its training part is
-    /// loaded.
+    /// The number of training examples of each class; known for text, if its training
+    /// part is loaded.
     pub class_counts: Option<Arc<Vec<usize>>>,
     /// The number of classes that a step compares besides those of its labels; 0 for all.
     /// If it is not 0, a goodness for each class may look at

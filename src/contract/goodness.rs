@@ -243,8 +243,9 @@ impl<T: GoodnessFn + ?Sized> GoodnessFn for Box<T> {
     }
 }
 
-/// The settings of an architecture that have no effect beside a goodness with a loss of its
-/// own. `settings` are those of the architecture; without a loss a block has no goodness.
+/// The settings of an architecture that have no effect beside a goodness with a loss of
+/// its own. `settings` are those of the architecture; without a loss a block has no
+/// goodness.
 pub fn beside_own_loss(settings: &Table, name: &str) -> Vec<Idle> {
     if settings.get("loss") == Some(&Loss::None.word().into()) {
         return Vec::new();

@@ -56,7 +56,8 @@ pub struct HeadPlan {
 }
 
 impl HeadPlan {
-    /// The same for steps that compare some of the classes alone: [`Head::learn_sampled`].
+    /// The same for steps that compare some of the classes alone:
+    /// [`Head::learn_sampled`].
     pub fn with_sampled_classes(mut self) -> Self {
         self.samples_classes = self.ridge.is_none();
         self
@@ -73,9 +74,9 @@ impl From<OptimiserSpec> for HeadPlan {
     }
 }
 
-/// The settings of layers and of a head that have no effect. `layers` is the optimiser of
-/// the layers, `learn` whether they follow it; `head` is `None` without a head, which shares
-/// momentum and schedule with the layers.
+/// The settings of layers and of a head that have no effect. `layers` is the optimiser
+/// of the layers, `learn` whether they follow it; `head` is `None` without a head,
+/// which shares momentum and schedule with the layers.
 pub fn idle(layers: &OptimiserSpec, learn: bool, head: Option<&HeadSpec>) -> Vec<Idle> {
     let has_momentum = |algorithm| matches!(algorithm, Algorithm::Sgd | Algorithm::Muon);
     let descending = head.filter(|head| head.head_rule == HeadRule::Descent);
@@ -265,7 +266,8 @@ impl Head {
     ///
     /// # Errors
     /// [`Error::Unfit`] if the head was not made for it
-    /// ([`HeadPlan::with_sampled_classes`]); [`Error::Diverged`] if the loss is not finite.
+    /// ([`HeadPlan::with_sampled_classes`]); [`Error::Diverged`] if the loss is not
+    /// finite.
     pub fn learn_sampled(
         &mut self,
         features: &Input,

@@ -7,8 +7,8 @@ crate::choices! {
         /// Positive views against negative views, as in Forward-Forward. A gradient is
         /// used within a block.
         Contrast = "contrast",
-        /// As contrast, with gradients that reach two neighbouring blocks, as in Trifecta:
-        /// semi-local.
+        /// As contrast, with gradients that reach two neighbouring blocks, as in
+        /// Trifecta: semi-local.
         ContrastOfPairs = "contrast of pairs",
         /// Each block has its own classifier, and learns from its loss: close to deep
         /// supervision. A gradient is used within a block; there are no negatives.

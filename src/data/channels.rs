@@ -11,8 +11,8 @@ use crate::flow::examples::Examples;
 use crate::flow::vars::Vars;
 
 /// Mean and standard deviation over the training part: of every channel of images
-/// `(C, H, W)`, of every column of rows of numbers `(D,)`. They are saved with the network,
-/// which needs them for every prediction.
+/// `(C, H, W)`, of every column of rows of numbers `(D,)`. They are saved with the
+/// network, which needs them for every prediction.
 pub(crate) struct Channels {
     mean: Var,
     deviation: Var,
@@ -90,8 +90,8 @@ impl Channels {
     }
 }
 
-/// The indices of the examples that are read, some at a time. They are evenly spaced, since
-/// files may be sorted by class.
+/// The indices of the examples that are read, some at a time. They are evenly spaced,
+/// since files may be sorted by class.
 fn read_at(examples: &dyn Examples) -> (usize, Vec<Vec<usize>>) {
     let count = examples.len().min(AT_MOST);
     let indices = (0..count).map(|index| index * examples.len() / count);
@@ -124,8 +124,8 @@ fn of_channels(examples: &dyn Examples, channels: usize) -> Result<[Vec<f64>; 2]
 
 /// Means and deviations of the columns of rows of numbers.
 ///
-/// Columns may have any unit, such as years or bytes, so their numbers are taken in double
-/// precision and relative to those of the first row.
+/// Columns may have any unit, such as years or bytes, so their numbers are taken in
+/// double precision and relative to those of the first row.
 fn of_columns(examples: &dyn Examples, columns: usize) -> Result<[Vec<f64>; 2]> {
     let (mut sum, mut squares) = (vec![0f64; columns], vec![0f64; columns]);
     let (count, indices) = read_at(examples);

@@ -111,8 +111,8 @@ impl DataSet {
         }
     }
 
-    /// The number of examples of each class in a part. Every example is read; of text, the
-    /// tokens.
+    /// The number of examples of each class in a part. Every example is read; of text,
+    /// the tokens.
     ///
     /// # Errors
     /// Errors of the examples.

@@ -53,13 +53,14 @@ pub(super) fn nearest_setting(given: &str, known: &[String]) -> String {
     suggested(close(given, known).into_iter().map(whole))
 }
 
-/// `, did you mean …?` with the known names that are close to the given one, else nothing.
+/// `, did you mean …?` with the known names that are close to the given one, else
+/// nothing.
 pub(super) fn nearest(given: &str, known: &[String]) -> String {
     suggested(close(given, known).into_iter().map(String::from))
 }
 
-/// The known names that are close to the given one: the same setting within a plugin, a slip
-/// of the keys, or names with the same words.
+/// The known names that are close to the given one: the same setting within a plugin, a
+/// slip of the keys, or names with the same words.
 pub(crate) fn close<'a>(given: &str, known: &'a [String]) -> Vec<&'a str> {
     let last = last_part(given).to_lowercase();
     let names = |is_it: &dyn Fn(&str) -> bool| -> Vec<&'a str> {

@@ -94,8 +94,8 @@ impl Batch {
         })
     }
 
-    /// The same batch with the places of its examples in the training part, where these are
-    /// always the same numbers: not moved or mirrored.
+    /// The same batch with the places of its examples in the training part, where these
+    /// are always the same numbers: not moved or mirrored.
     pub(crate) fn at(self, indices: &[usize], of: usize) -> Self {
         let places = Places {
             indices: indices.into(),

@@ -38,8 +38,8 @@ pub trait Examples: Send + Sync {
 
     /// The examples at `indices`, augmented if `augment` is given. They are on the CPU,
     /// but for those of [`on_device`](Self::on_device): images as `f32` in `[0, 1]`,
-    /// tokens as `u32`. Without `augment`, as in a training without `shift` and `flip`, they
-    /// are the same numbers every time.
+    /// tokens as `u32`. Without `augment`, as in a training without `shift` and `flip`,
+    /// they are the same numbers every time.
     ///
     /// # Errors
     /// Errors of candle.

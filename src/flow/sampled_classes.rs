@@ -7,8 +7,8 @@ use super::random::below;
 use crate::error::{Error, Result};
 use crate::kernels;
 
-/// Some of the classes, for a sampled softmax: those of the labels, the most frequent ones,
-/// and some of the others, drawn at random.
+/// Some of the classes, for a sampled softmax: those of the labels, the most frequent
+/// ones, and some of the others, drawn at random.
 ///
 /// With `π` the probability that a class is among them (1 but for those drawn), the sum
 ///
@@ -16,9 +16,10 @@ use crate::kernels;
 /// Σₖ e^zₖ / πₖ    over the classes among them
 /// ```
 ///
-/// has the expectation `Σ e^z` over all classes. So the softmax of `zₖ − log πₖ` stands for
-/// that of all classes, and is the same if all are among them. Adam's steps hardly depend on
-/// the size of a gradient, so that the factor `1/π` of rare classes has little effect there.
+/// has the expectation `Σ e^z` over all classes. So the softmax of `zₖ − log πₖ` stands
+/// for that of all classes, and is the same if all are among them. Adam's steps hardly
+/// depend on the size of a gradient, so that the factor `1/π` of rare classes has
+/// little effect there.
 ///
 /// # Reference
 /// Bengio and Senécal, "Adaptive Importance Sampling to Accelerate Training of a Neural
@@ -47,7 +48,8 @@ pub struct SampledClasses {
 
 impl SampledClasses {
     /// The classes of `labels`, the `frequent` ones, and `drawn` of the others, without
-    /// repetition and all equally likely. With none drawn, the others have no part in the sum.
+    /// repetition and all equally likely. With none drawn, the others have no part in
+    /// the sum.
     ///
     /// # Errors
     /// [`Error::Usage`] if a label or a frequent class is not below `classes`.
@@ -116,8 +118,8 @@ impl SampledClasses {
         Ok(index.to_device(device)?)
     }
 
-    /// The log-probabilities `log softmax(z − log π)` of logits `z`, `(R, K)`, with a column
-    /// for each of the classes.
+    /// The log-probabilities `log softmax(z − log π)` of logits `z`, `(R, K)`, with a
+    /// column for each of the classes.
     ///
     /// # Errors
     /// Errors of candle, if there is not one column for each class.

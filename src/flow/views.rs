@@ -69,8 +69,8 @@ impl Targets {
 
     /// The same where the step compares some of the classes alone; `None`: all.
     ///
-    /// A goodness for each class may then compute the columns of these alone. One that does
-    /// not look is correct too, but slower. They are hidden with the labels.
+    /// A goodness for each class may then compute the columns of these alone. One that
+    /// does not look is correct too, but slower. They are hidden with the labels.
     pub fn with_sampled(self, sampled: Option<Arc<SampledClasses>>) -> Self {
         Self { sampled, ..self }
     }

@@ -99,10 +99,10 @@
 //!
 //! # A layer that is fast
 //!
-//! Measure first: `onward bench progressive,layer=smooth progressive` prints the time of a
-//! step of both networks, and the share of the machine's best speed that their matrix
-//! products reach. A layer with a far lower share than the built-in one loses its time in
-//! one of these places:
+//! Measure first: `onward bench progressive,layer=smooth progressive` prints the time
+//! of a step of both networks, and the share of the machine's best speed that their
+//! matrix products reach. A layer with a far lower share than the built-in one loses
+//! its time in one of these places:
 //!
 //! - *A gradient that is not used.* A layer needs the gradient of its weights. Candle's
 //!   `matmul` and `conv2d` also compute that of the input, a third product of the same size.
@@ -120,9 +120,10 @@
 //! | `relu` | [`kernels::leaky_relu`](crate::kernels::leaky_relu()) |
 //! | `(y * gradient)?.sum_all()?.backward()` | [`kernels::backward`](crate::kernels::backward()) |
 //!
-//! A step of a layer made of them takes 1.3 to 2.5 times as long as that of the built-in
-//! one of its shape, in candle's own operations 4 to 14 times (`cargo bench --bench step`).
-//! A closed form in `learn` gains the rest: [`Linear`](crate::Linear), [`Conv`](crate::Conv) and
+//! A step of a layer made of them takes 1.3 to 2.5 times as long as that of the
+//! built-in one of its shape, in candle's own operations 4 to 14 times
+//! (`cargo bench --bench step`). A closed form in `learn` gains the rest:
+//! [`Linear`](crate::Linear), [`Conv`](crate::Conv) and
 //! [`LocallyConnected`](crate::modules::locally_connected::LocallyConnected) have a forward
 //! pass and an `update` for a gradient that you compute. The same trials check the layer
 //! then.

@@ -18,13 +18,14 @@
 //! # What can be divided
 //!
 //! Architectures of stacked layers, with any layer, goodness and loss: `progressive`,
-//! `nlp`, and their presets. Those whose layers need each other within a step are refused:
-//! `recurrent` (each layer sees the one above), `layer_collaboration`, `trifecta`,
-//! `sigprop`, and `backprop`. A sampler that draws from the network's own prediction is
-//! refused with several stages, since the last stage would have to send the prediction
-//! back; `--set sampler.negatives=uniform` draws without it, and local classifiers (`--set
-//! sampler=plain --set goodness=projection --set loss=cross_entropy`) need no negatives. An
-//! architecture of your own can be divided if its `learn` is that of a
+//! `nlp`, and their presets. Those whose layers need each other within a step are
+//! refused: `recurrent` (each layer sees the one above), `layer_collaboration`,
+//! `trifecta`, `sigprop`, and `backprop`. A sampler that draws from the network's own
+//! prediction is refused with several stages, since the last stage would have to send
+//! the prediction back; `--set sampler.negatives=uniform` draws without it, and local
+//! classifiers
+//! (`--set sampler=plain --set goodness=projection --set loss=cross_entropy`) need no
+//! negatives. An architecture of your own can be divided if its `learn` is that of a
 //! [`Stack`](crate::wiring::stack::Stack) and it returns the stack in
 //! [`Architecture::staged`](crate::Architecture::staged).
 //!

@@ -19,13 +19,14 @@
 //!
 //! # Watching a run
 //!
-//! Every epoch and every evaluation is a line of `metrics.jsonl`: losses, goodness of both
-//! views, learning rates, errors by readout. `--log csv` also writes them as a table,
-//! `metrics.csv`; `--log tensorboard` as events, which `tensorboard --logdir runs` shows.
-//! `--set evaluate_training=1000` evaluates so many training examples beside the validation
-//! part, and `--set evaluate_all_every=5` every fifth epoch by the slow readouts too.
-//! `--tui` shows curves in the terminal, in a program that was built with `--features tui`.
-//! `--until N` stops after N epochs; `onward resume` continues the run.
+//! Every epoch and every evaluation is a line of `metrics.jsonl`: losses, goodness of
+//! both views, learning rates, errors by readout. `--log csv` also writes them as a
+//! table, `metrics.csv`; `--log tensorboard` as events, which
+//! `tensorboard --logdir runs` shows. `--set evaluate_training=1000` evaluates so many
+//! training examples beside the validation part, and `--set evaluate_all_every=5` every
+//! fifth epoch by the slow readouts too. `--tui` shows curves in the terminal, in a
+//! program that was built with `--features tui`. `--until N` stops after N epochs;
+//! `onward resume` continues the run.
 //!
 //! # Many runs
 //!
@@ -41,19 +42,20 @@
 //! onward bench progressive                # time of a step, and its share of the best product
 //! ```
 //!
-//! `compare` trains every method on every data set with every seed, each run in a process
-//! of its own, and writes one table: validation and test, the class of the rule, time,
-//! memory, energy where the machine tells it, and MACs: the multiplications of training for
-//! one example, each with an addition. Backpropagation, with one classifier or with one for
-//! each layer, and layers that stay random are in every table. All runs have the same
-//! number of epochs, or as many as fit into the same time or the same number of
-//! multiplications. A method is `ARCHITECTURE:PRESET,KEY=VALUE,…`. A method that fails is
-//! a row with its reason. After an interruption, run the same command again to continue.
-//! With `--jobs 4` four small runs are trained at a time.
+//! `compare` trains every method on every data set with every seed, each run in a
+//! process of its own, and writes one table: validation and test, the class of the
+//! rule, time, memory, energy where the machine tells it, and MACs: the multiplications
+//! of training for one example, each with an addition. Backpropagation, with one
+//! classifier or with one for each layer, and layers that stay random are in every
+//! table. All runs have the same number of epochs, or as many as fit into the same time
+//! or the same number of multiplications. A method is
+//! `ARCHITECTURE:PRESET,KEY=VALUE,…`. A method that fails is a row with its reason.
+//! After an interruption, run the same command again to continue. With `--jobs 4` four
+//! small runs are trained at a time.
 //!
-//! `sweep` varies the settings of one method, chooses by the validation part, and shows the
-//! test result of the best one alone. With `--halving` all combinations train for a few
-//! epochs, the best third of them for three times as many, and so on.
+//! `sweep` varies the settings of one method, chooses by the validation part, and shows
+//! the test result of the best one alone. With `--halving` all combinations train for a
+//! few epochs, the best third of them for three times as many, and so on.
 //!
 //! `certify` changes the variables of one block after the other, and compares bit by bit
 //! what that changes in the update of the others
@@ -104,28 +106,30 @@
 //!
 //! # From Python
 //!
-//! The package `onward` has the program and the library: `onward.train("progressive",
-//! data="mnist")`, or `onward.train("progressive", (x, y))` with arrays; scores, activities
-//! and weights come back as arrays. Goodness functions, layers, samplers and data sets can
-//! be written in Python. See `python/README.md`.
+//! The package `onward` has the program and the library:
+//! `onward.train("progressive", data="mnist")`, or
+//! `onward.train("progressive", (x, y))` with arrays; scores, activities and weights
+//! come back as arrays. Goodness functions, layers, samplers and data sets can be
+//! written in Python. See `python/README.md`.
 //!
 //! # Products in bfloat16
 //!
-//! `--set precision=bf16` rounds the numbers of matrix products to 7 bits after the point;
-//! sums, weights and updates keep 32 bits. On a CPU with AMX (Intel's Xeon since 2023), where
-//! Linux permits its use, it is about twice as fast as `f32`; `BENCHMARKS.md` has the
-//! figures, `RESULTS.md` the errors. A CPU with AVX-512 BF16 but without AMX, such as AMD's
-//! Zen 4, does the same with other bits; whether it is faster there, `onward bench` says.
-//! Other CPUs refuse to train so, and use a trained run in 32 bits. All runs of a process
-//! share it: while one trains, a run of another precision is refused.
+//! `--set precision=bf16` rounds the numbers of matrix products to 7 bits after the
+//! point; sums, weights and updates keep 32 bits. On a CPU with AMX (Intel's Xeon since
+//! 2023), where Linux permits its use, it is about twice as fast as `f32`;
+//! `BENCHMARKS.md` has the figures, `RESULTS.md` the errors. A CPU with AVX-512 BF16
+//! but without AMX, such as AMD's Zen 4, does the same with other bits; whether it is
+//! faster there, `onward bench` says. Other CPUs refuse to train so, and use a trained
+//! run in 32 bits. All runs of a process share it: while one trains, a run of another
+//! precision is refused.
 //!
 //! # On a GPU
 //!
 //! `--device cuda` trains on a GPU, `--device auto` on one if there is one.
-//! `--set precision=tf32` rounds the numbers of matrix products to 10 bits after the point,
-//! `bf16` to 7. On MNIST `tf32` changes errors less than another seed does; `RESULTS.md`
-//! has both. `bf16` pays for batches of some thousands, `tf32` for all. The bits of a run
-//! repeat on one kind of card, and differ from those of the CPU.
+//! `--set precision=tf32` rounds the numbers of matrix products to 10 bits after the
+//! point, `bf16` to 7. On MNIST `tf32` changes errors less than another seed does;
+//! `RESULTS.md` has both. `bf16` pays for batches of some thousands, `tf32` for all.
+//! The bits of a run repeat on one kind of card, and differ from those of the CPU.
 //!
 //! # Which value of a setting is used
 //!
@@ -192,8 +196,8 @@
 //! the mixtures need no training text later. `onward generate --readout head` writes
 //! without them; `--set mixture=false` trains without them.
 //!
-//! `onward train nlp --data text:tinyshakespeare.txt` (2.228 bits per character on held-out
-//! text, *mixture* 2.126, *adaptive* 2.030) writes this after `--prompt ROMEO:
+//! `onward train nlp --data text:tinyshakespeare.txt` (2.228 bits per character on
+//! held-out text, *mixture* 2.126, *adaptive* 2.030) writes this after `--prompt ROMEO:
 //! --temperature 0.8`, by the network alone (`--readout head`), and by *adaptive*:
 //!
 //! ```text
@@ -219,21 +223,23 @@
 //!
 //! # Long texts, many tokens
 //!
-//! In a vocabulary of more than 2048 tokens, the presets `book` and `corpus` compare the
-//! tokens that follow the windows of a step with only 1024 others: half of these are the most
-//! frequent ones, half are drawn at random
-//! ([`SampledClasses`](crate::flow::sampled_classes::SampledClasses)). The losses that are
-//! shown are those of this comparison. `--set samples=N` sets the number, 0 stands for all.
-//! Evaluation and `generate` always compare all tokens, so bits per character are exact.
+//! In a vocabulary of more than 2048 tokens, the presets `book` and `corpus` compare
+//! the tokens that follow the windows of a step with only 1024 others: half of these
+//! are the most frequent ones, half are drawn at random
+//! ([`SampledClasses`](crate::flow::sampled_classes::SampledClasses)). The losses that
+//! are shown are those of this comparison. `--set samples=N` sets the number, 0 stands
+//! for all. Evaluation and `generate` always compare all tokens, so bits per character
+//! are exact.
 //!
-//! Each place of a window has a row of weights for every token in the first layer. So a text
-//! of half a megabyte and more gets windows of 20 characters, but of 5 words or byte pairs, if
-//! no setting is about the network. With `--preset corpus` give `--set window=5` as well.
+//! Each place of a window has a row of weights for every token in the first layer. So a
+//! text of half a megabyte and more gets windows of 20 characters, but of 5 words or
+//! byte pairs, if no setting is about the network. With `--preset corpus` give
+//! `--set window=5` as well.
 //!
-//! Text is read into memory. `onward train nlp --data text:FILE --dry-run` says how much the
-//! first steps need and how long a training takes: for 130 MB of text with 99 characters
-//! 2.1 GB, and about an hour an epoch on two cores of an Intel Xeon. Counting the n-grams at
-//! the end needs up to 21 times the size of the text.
+//! Text is read into memory. `onward train nlp --data text:FILE --dry-run` says how
+//! much the first steps need and how long a training takes: for 130 MB of text with 99
+//! characters 2.1 GB, and about an hour an epoch on two cores of an Intel Xeon.
+//! Counting the n-grams at the end needs up to 21 times the size of the text.
 //!
 //! # If it does not learn
 //!

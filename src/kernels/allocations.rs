@@ -77,8 +77,8 @@ pub(crate) fn number() -> u64 {
     NUMBER.load(Relaxed)
 }
 
-/// The most bytes that were held at a time since [`start`]; 0 in a program whose allocator
-/// does not count.
+/// The most bytes that were held at a time since [`start`]; 0 in a program whose
+/// allocator does not count.
 pub(crate) fn most() -> u64 {
     MOST.load(Relaxed).max(0) as u64
 }

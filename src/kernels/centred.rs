@@ -5,8 +5,8 @@ use candle_core::Tensor;
 use super::rows::{for_rows, is_fast, with_values};
 use crate::error::Result;
 
-/// `x − mean x`, `x` of `(R, N, …)`, with the mean over the `N` units of a row, or over the
-/// `N` channels of a pixel. The gradient of it goes back by the same function.
+/// `x − mean x`, `x` of `(R, N, …)`, with the mean over the `N` units of a row, or over
+/// the `N` channels of a pixel. The gradient of it goes back by the same function.
 ///
 /// # Errors
 /// Errors of candle.

@@ -24,8 +24,8 @@ impl Sizes {
     }
 }
 
-/// The fields around the pixels of some lines of images: a matrix of a row for each of the
-/// `C·K·K` numbers of a field, and a column for each pixel.
+/// The fields around the pixels of some lines of images: a matrix of a row for each of
+/// the `C·K·K` numbers of a field, and a column for each pixel.
 ///
 /// Its numbers stay where they are in the padded images until a product needs them: that
 /// of row `n` and column `p` is `padded[of_number(n) + of_pixel(p)]`.
@@ -37,7 +37,8 @@ pub(crate) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// The fields around the pixels of the lines `(first, count)` of each of the images that
+    /// The fields around the pixels of the lines `(first, count)` of each of the images
+    /// that
     /// [`Sizes::pad`] has written.
     pub fn new(sizes: &'a Sizes, padded: &'a [f32], lines: (usize, usize)) -> Self {
         Self {

@@ -8,8 +8,9 @@ use crate::error::Result;
 
 /// `max(x, slope·x)`, for a slope of 0 (ReLU) to 1.
 ///
-/// Gradients go back through it: `1` above 0, `slope` below it, and 0 at it. On the CPU each
-/// way is one pass with all threads, where candle's own `relu` takes several with one.
+/// Gradients go back through it: `1` above 0, `slope` below it, and 0 at it. On the CPU
+/// each way is one pass with all threads, where candle's own `relu` takes several with
+/// one.
 ///
 /// # Errors
 /// Errors of candle.

@@ -1,10 +1,11 @@
 //! Arithmetic kernels of the hot paths.
 //!
-//! Every function has several forms. The plain form uses candle's operations and runs on
-//! any device, with any element type. The fast forms, for `f32` on the CPU and on a GPU
-//! with CUDA, need one pass over memory instead of several, and on a GPU nothing waits.
-//! All give the same numbers within rounding, unless products are set to round more. The fast forms give the same bits with any
-//! number of threads: work is divided among rows or columns, never within a sum.
+//! Every function has several forms. The plain form uses candle's operations and runs
+//! on any device, with any element type. The fast forms, for `f32` on the CPU and on a
+//! GPU with CUDA, need one pass over memory instead of several, and on a GPU nothing
+//! waits. All give the same numbers within rounding, unless products are set to round
+//! more. The fast forms give the same bits with any number of threads: work is divided
+//! among rows or columns, never within a sum.
 
 /// Returns the form for a GPU, if the tensor is there.
 macro_rules! on_gpu {
@@ -284,9 +285,9 @@ pub fn gate(gradient: &Tensor, activity: &Tensor, gate: Gate) -> Result<Tensor> 
 
 /// `(exp(log p) − y)·factor` for log-probabilities `(B, C)` and the one-hot labels `y`.
 ///
-/// In the fast form, `p` below `exp(−60)`, about 10⁻²⁶, counts as 0. Smaller probabilities
-/// are far too small to change a weight, and make products of gradients subnormal: a
-/// processor takes about a hundred times as long for such numbers.
+/// In the fast form, `p` below `exp(−60)`, about 10⁻²⁶, counts as 0. Smaller
+/// probabilities are far too small to change a weight, and make products of gradients
+/// subnormal: a processor takes about a hundred times as long for such numbers.
 pub(crate) fn off_label(log: &Tensor, labels: &[u32], factor: f64) -> Result<Tensor> {
     if is_fast(log) {
         return cpu::off_label(log, labels, factor as f32);

@@ -12,8 +12,8 @@ use crate::flow::vars::Vars;
 use crate::kernels;
 use crate::optim::{Gradient, Optimiser, Product};
 
-/// `y = x·Wᵀ`, for many classes: a sampled softmax reads and changes the rows of the sampled
-/// classes alone.
+/// `y = x·Wᵀ`, for many classes: a sampled softmax reads and changes the rows of the
+/// sampled classes alone.
 ///
 /// | tensor | shape    |                                               |
 /// |--------|----------|-----------------------------------------------|

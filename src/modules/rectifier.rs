@@ -22,8 +22,9 @@ crate::choices! {
         /// All units or channels of an example together. The length of the activity, and
         /// a goodness of it, then carries little information.
         Group = "group",
-        /// The mean over all units, or over all channels of a pixel, is subtracted; nothing is
-        /// divided. With a ReLU only units above the mean are active (the "triangle").
+        /// The mean over all units, or over all channels of a pixel, is subtracted;
+        /// nothing is divided. With a ReLU only units above the mean are active (the
+        /// "triangle").
         Units = "units",
     }
 }
@@ -31,8 +32,9 @@ crate::choices! {
 crate::settings! {
     /// How sums become activities.
     pub struct RectifierSpec {
-        /// The standardisation of the sums before the non-linearity: batch normalisation
-        /// (`batch`), over each example (`group`), or less the mean over all units (`units`).
+        /// The standardisation of the sums before the non-linearity: batch
+        /// normalisation (`batch`), over each example (`group`), or less the mean over
+        /// all units (`units`).
         norm: Norm = Norm::None;
         /// The fraction of the running means that a step keeps.
         norm_momentum: f64 = 0.9, in 0. ..1.;
@@ -69,10 +71,10 @@ impl RectifierSpec {
 ///
 /// # Reference
 /// Ioffe and Szegedy, "Batch Normalization", 2015 (<https://arxiv.org/abs/1502.03167>);
-/// Wu and He, "Group Normalization", 2018 (<https://arxiv.org/abs/1803.08494>); Maas and
-/// others, "Rectifier Nonlinearities Improve Neural Network Acoustic Models", 2013; for
-/// `units`, Coates, Lee, Ng, "An Analysis of Single-Layer Networks in Unsupervised Feature
-/// Learning", 2011.
+/// Wu and He, "Group Normalization", 2018 (<https://arxiv.org/abs/1803.08494>); Maas
+/// and others, "Rectifier Nonlinearities Improve Neural Network Acoustic Models", 2013;
+/// for `units`, Coates, Lee, Ng, "An Analysis of Single-Layer Networks in Unsupervised
+/// Feature Learning", 2011.
 pub struct Rectifier {
     spec: RectifierSpec,
     bias: Option<(String, Var)>,
@@ -248,7 +250,8 @@ impl Rectifier {
         })
     }
 
-    /// The gradient with respect to `z`, given that with respect to the standardised values.
+    /// The gradient with respect to `z`, given that with respect to the standardised
+    /// values.
     fn below(
         &self,
         z: &Tensor,

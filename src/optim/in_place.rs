@@ -191,11 +191,11 @@ impl Adam {
     }
 }
 
-/// Gradients below this count as 0. Adam divides them by at least its `ε` of 10⁻⁸, so they
-/// would move a weight by less than 10⁻⁸ of the learning rate.
+/// Gradients below this count as 0. Adam divides them by at least its `ε` of 10⁻⁸, so
+/// they would move a weight by less than 10⁻⁸ of the learning rate.
 ///
-/// Their squares would be subnormal, and the moments of a unit without a gradient would become
-/// so too. A processor takes about a hundred times as long for such numbers.
+/// Their squares would be subnormal, and the moments of a unit without a gradient would
+/// become so too. A processor takes about a hundred times as long for such numbers.
 const TINY: f32 = 1e-16;
 
 /// `x`, or 0 if it is nearer to 0 than `least`.

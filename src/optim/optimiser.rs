@@ -73,9 +73,9 @@ impl Optimiser {
         self.span = span;
     }
 
-    /// From now on the gradients of each step are the means over the replicas of a team; this
-    /// one has learned from `rows` examples. All of them have to make the same updates in the
-    /// same order.
+    /// From now on the gradients of each step are the means over the replicas of a
+    /// team; this one has learned from `rows` examples. All of them have to make the
+    /// same updates in the same order.
     pub(crate) fn average_over(&mut self, team: &Team, rows: usize) {
         self.replicas = Some((team.clone(), rows));
     }

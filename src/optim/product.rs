@@ -83,9 +83,9 @@ impl Product {
         }
     }
 
-    /// Computes `valuesᵀ·delta`, with dense values that are these columns of a matrix, and
-    /// calls `finish` with each piece of a row and the same piece of each of `beside`. No
-    /// matrix of its size is allocated.
+    /// Computes `valuesᵀ·delta`, with dense values that are these columns of a matrix,
+    /// and calls `finish` with each piece of a row and the same piece of each of
+    /// `beside`. No matrix of its size is allocated.
     pub(super) fn consume<const N: usize>(
         &self,
         (matrix, columns): (&Tensor, &Range<usize>),
@@ -97,8 +97,8 @@ impl Product {
         })
     }
 
-    /// Calls `f` with the factors `valuesᵀ` and `delta`, without the rows that do not count
-    /// if these are at least half.
+    /// Calls `f` with the factors `valuesᵀ` and `delta`, without the rows that do not
+    /// count if these are at least half.
     fn with_factors(
         &self,
         matrix: &Tensor,

@@ -11,9 +11,9 @@ crate::choices! {
         /// Adam with decoupled weight decay (Kingma and Ba 2014, Loshchilov and Hutter
         /// 2017).
         Adam = "adam",
-        /// Adam that leaves every row of a weight without a gradient as it is, moments and
-        /// decay included, as PyTorch's `SparseAdam` does. For large tables of one-hot
-        /// inputs, of which an example picks a few rows.
+        /// Adam that leaves every row of a weight without a gradient as it is, moments
+        /// and decay included, as PyTorch's `SparseAdam` does. For large tables of
+        /// one-hot inputs, of which an example picks a few rows.
         SparseAdam = "sparse_adam",
         /// Momentum, then all singular values of the update are made alike, matrix by
         /// matrix (Jordan 2024, Muon); Adam for biases. Rates are those of Adam. Costs

@@ -1,4 +1,5 @@
-//! The update of one variable: with candle's operations, on a GPU, or in place on the CPU.
+//! The update of one variable: with candle's operations, on a GPU, or in place on the
+//! CPU.
 
 use candle_core::{Tensor, Var};
 use rayon::prelude::*;

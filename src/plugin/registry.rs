@@ -2,10 +2,10 @@
 //!
 //! Registration runs before `main`; a plugin needs one call of
 //! [`register!`](crate::register). `inventory` promises no order and accepts two plugins
-//! of one name. Therefore lists are sorted by name here, and duplicates are refused with
-//! both packages named. A crate that a program does not mention is not linked: the
-//! program writes `use the_plugins as _;`. [`add`](super::add) registers a plugin while the
-//! program runs.
+//! of one name. Therefore lists are sorted by name here, and duplicates are refused
+//! with both packages named. A crate that a program does not mention is not linked: the
+//! program writes `use the_plugins as _;`. [`add`](super::add) registers a plugin while
+//! the program runs.
 
 use toml::Table;
 
@@ -101,8 +101,8 @@ pub type Build<T> = dyn Fn(&Table, &BuildContext) -> Result<Box<T>> + Send + Syn
 /// it.
 pub type Rewrite = fn(given: &mut Table, before: &mut Table) -> Result<()>;
 
-/// The settings without an effect, given the plugin's own settings and all settings of the
-/// run, both complete.
+/// The settings without an effect, given the plugin's own settings and all settings of
+/// the run, both complete.
 pub type FindIdle = fn(own: &Table, all: &Table) -> Result<Vec<Idle>>;
 
 /// Looks at the files of a data set with these settings: what kind they are of, and the
@@ -174,9 +174,9 @@ impl<T: ?Sized> Plugin<T> {
         self
     }
 
-    /// Lists the settings that have no effect beside others, so that people who set one are
-    /// told. A key that is none of the plugin's own settings is one of the architecture,
-    /// such as the `loss` beside a goodness that computes its own.
+    /// Lists the settings that have no effect beside others, so that people who set one
+    /// are told. A key that is none of the plugin's own settings is one of the
+    /// architecture, such as the `loss` beside a goodness that computes its own.
     pub const fn idle(mut self, idle: FindIdle) -> Self {
         self.info.idle = idle;
         self

@@ -14,9 +14,10 @@ crate::choices! {
         /// (TensorFloat-32); its sums have 32 bits. Faster on a GPU; not for the CPU.
         Tf32 = "tf32",
         /// As `f32`, but the numbers of a product are rounded to 7 bits after the point
-        /// (bfloat16); its sums, the weights and the updates have 32 bits. Faster than `f32`
-        /// on a CPU with AMX; one with AVX-512 BF16 alone can do it too, and may be slower.
-        /// On a GPU faster than `tf32` for large batches, slower for small ones.
+        /// (bfloat16); its sums, the weights and the updates have 32 bits. Faster than
+        /// `f32` on a CPU with AMX; one with AVX-512 BF16 alone can do it too, and may
+        /// be slower. On a GPU faster than `tf32` for large batches, slower for small
+        /// ones.
         Bf16 = "bf16",
         /// 64 bits, with candle's own operations: slow, for checking results.
         F64 = "f64",
@@ -79,18 +80,18 @@ crate::settings! {
         /// The readout of the reported result. Default: the best one on the validation
         /// part.
         readout: Option<String> = None;
-        /// For text: whether the readouts `mixture` and `adaptive` are learned at the end,
-        /// which mix the network with n-grams of up to `data.ngram` tokens, counted on the
-        /// training part. Their weights are learned on the validation part; without one
-        /// there is no mixture.
+        /// For text: whether the readouts `mixture` and `adaptive` are learned at the
+        /// end, which mix the network with n-grams of up to `data.ngram` tokens,
+        /// counted on the training part. Their weights are learned on the validation
+        /// part; without one there is no mixture.
         mixture: bool = true;
         /// Epochs between two evaluations on the validation part.
         evaluate_every: usize = 1, in 1..;
         /// Epochs between two evaluations by all readouts on the validation part, also by
         /// those that need a pass for each class; 0: only at the end.
         evaluate_all_every: usize = 0;
-        /// Training examples, evenly spaced over the training part and not augmented, that
-        /// are evaluated beside the validation part; 0: none.
+        /// Training examples, evenly spaced over the training part and not augmented,
+        /// that are evaluated beside the validation part; 0: none.
         evaluate_training: usize = 0;
         /// Training ends when the validation part has not become better in this many
         /// epochs; the weights are those of the last epoch. 0: never. Counted from the
@@ -102,9 +103,10 @@ crate::settings! {
         /// What is written beside `metrics.jsonl`: `csv` for `metrics.csv`, `tensorboard`
         /// for TensorBoard's event files.
         log: Vec<Log> = Vec::new();
-        /// The parts of about one size into which every batch is divided among ranks, which
-        /// average their gradients; 1: every batch is learned from as a whole. `onward train`
-        /// and `mpirun` start the ranks for more than one: the guide `machines`.
+        /// The parts of about one size into which every batch is divided among ranks,
+        /// which average their gradients; 1: every batch is learned from as a whole.
+        /// `onward train` and `mpirun` start the ranks for more than one: the guide
+        /// `machines`.
         replicas: usize = 1, in 1..=1024;
         /// The element type of all numbers.
         precision: Precision = Precision::F32;

@@ -34,8 +34,8 @@ pub struct RunBuilder {
     shared: Option<Shared>,
     pub(super) is_certified: bool,
     pub(super) team: Option<Team>,
-    /// Whether the run is built only to be measured: nothing is said about its settings, and
-    /// its weights do not matter.
+    /// Whether the run is built only to be measured: nothing is said about its
+    /// settings, and its weights do not matter.
     is_to_measure: bool,
     stop: Arc<AtomicBool>,
 }
@@ -53,8 +53,8 @@ impl RunBuilder {
         self
     }
 
-    /// Lets clones of this builder share one copy of the data, which the first run that is
-    /// built reads. They must not differ in their settings of data.
+    /// Lets clones of this builder share one copy of the data, which the first run that
+    /// is built reads. They must not differ in their settings of data.
     pub fn share_data(mut self) -> Self {
         self.shared = Some(Shared::default());
         self
@@ -109,8 +109,8 @@ impl RunBuilder {
         self
     }
 
-    /// Gives the run its place among several ranks. All ranks build the same run; rank 0 has
-    /// its folder. See [`ranks`](super::ranks).
+    /// Gives the run its place among several ranks. All ranks build the same run; rank
+    /// 0 has its folder. See [`ranks`](super::ranks).
     pub fn team(mut self, team: Team) -> Self {
         self.team = Some(team);
         self

@@ -23,8 +23,8 @@ pub(crate) const EVALUATION_BATCH: usize = 500;
 /// The activities of one layer that an evaluation computes at a time, at most.
 const ACTIVITIES: usize = 1 << 27;
 
-/// The bytes that the buffers of products and files take, and what the allocator keeps for
-/// each thread, whatever the network.
+/// The bytes that the buffers of products and files take, and what the allocator keeps
+/// for each thread, whatever the network.
 const BUFFERS: u64 = 40 << 20;
 
 /// At most `most` of `count` indices, evenly spaced.
@@ -51,8 +51,8 @@ impl Run {
         Ok(evaluation)
     }
 
-    /// Evaluates every readout on all parts of the data together, for data that the run was
-    /// not trained on.
+    /// Evaluates every readout on all parts of the data together, for data that the run
+    /// was not trained on.
     ///
     /// # Errors
     /// As [`Run::evaluate`].

@@ -30,9 +30,10 @@ impl Run {
     /// the input; without them it has no label.
     ///
     /// # Errors
-    /// As [`Run::activities`]; [`Error::Unfit`] if the sampler puts no label in the input,
-    /// if the activities do not depend on it, as in a recurrent network, which shows those
-    /// of its pass without a label, or if the labels are not one class for each example.
+    /// As [`Run::activities`]; [`Error::Unfit`] if the sampler puts no label in the
+    /// input, if the activities do not depend on it, as in a recurrent network, which
+    /// shows those of its pass without a label, or if the labels are not one class for
+    /// each example.
     pub fn goodness(
         &self,
         examples: Tensor,
@@ -112,8 +113,8 @@ impl Run {
     }
 
     /// The goodness of every layer for the positive and the negative views of at most
-    /// `most` examples of a part. Of a goodness with a column per class, the column of the
-    /// label counts as positive, the others as negative.
+    /// `most` examples of a part. Of a goodness with a column per class, the column of
+    /// the label counts as positive, the others as negative.
     ///
     /// # Errors
     /// As [`Run::activities`](super::Run::activities); [`Error::Unfit`] if the activities

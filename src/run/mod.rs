@@ -222,8 +222,8 @@ impl Run {
     }
 
     /// Trains until `epochs` epochs are complete, at most those of the configuration,
-    /// without the final evaluation. After [`Run::save`], or with a folder, the run can be
-    /// loaded and continued as if it had not stopped.
+    /// without the final evaluation. After [`Run::save`], or with a folder, the run can
+    /// be loaded and continued as if it had not stopped.
     ///
     /// # Errors
     /// As [`Run::fit`].

@@ -1,7 +1,7 @@
 //! Graphs in the format of ONNX (<https://onnx.ai>), operator set 17.
 //!
-//! The format is Protocol Buffers. A message is a list of fields, each with its number and
-//! its value; the few kinds that are needed are written here.
+//! The format is Protocol Buffers. A message is a list of fields, each with its number
+//! and its value; the few kinds that are needed are written here.
 
 use candle_core::Tensor;
 
@@ -123,7 +123,8 @@ fn name(graph: &Graph, index: usize) -> String {
     }
 }
 
-/// The node of an entry; whole numbers that it needs, such as a shape, are added to `numbers`.
+/// The node of an entry; whole numbers that it needs, such as a shape, are added to
+/// `numbers`.
 fn node(
     graph: &Graph,
     index: usize,

@@ -1,4 +1,5 @@
-//! The file that a run is loaded from, and a model that is mended from the state beside it.
+//! The file that a run is loaded from, and a model that is mended from the state beside
+//! it.
 
 use std::path::{Path, PathBuf};
 

@@ -168,8 +168,8 @@ pub struct Summary {
     /// The multiplications, each with an addition, of the matrix products of training,
     /// for one example, all its views included: the mean since the run was started or
     /// resumed. Those are counted that were made, on this device and in this precision:
-    /// except in `f64`, rows of zeros are left out. `None` if nothing was trained since, or if
-    /// another run of the process trained at the same time.
+    /// except in `f64`, rows of zeros are left out. `None` if nothing was trained
+    /// since, or if another run of the process trained at the same time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub multiply_adds_per_example: Option<u64>,
     /// The mean energy of the machine's processors in an epoch, in joules, without

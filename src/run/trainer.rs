@@ -382,8 +382,8 @@ impl Run {
         self.sampler.refresh(&*self.data.train, &predict, &step)
     }
 
-    /// Evaluates the validation part, if an evaluation is due: by the cheap readouts, or by
-    /// all. Before it, some training examples if that is set.
+    /// Evaluates the validation part, if an evaluation is due: by the cheap readouts,
+    /// or by all. Before it, some training examples if that is set.
     pub(super) fn evaluate_after(
         &self,
         epoch: usize,

@@ -2,8 +2,8 @@
 
 /// A setting without an effect, and why.
 ///
-/// A plugin lists them with `.idle(…)` in [`register!`](crate::register), so that people who
-/// set one are told.
+/// A plugin lists them with `.idle(…)` in [`register!`](crate::register), so that
+/// people who set one are told.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Idle {
     /// The key of the setting.

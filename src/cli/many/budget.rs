@@ -17,8 +17,8 @@ pub(super) struct Budget {
     /// trained first, to find out how many there may be.
     #[arg(long, value_name = "M", group = "budget", value_parser = amount)]
     minutes: Option<f64>,
-    /// Multiplications of training for each run, each with an addition, as in 1e12; counted
-    /// in one epoch that is trained first.
+    /// Multiplications of training for each run, each with an addition, as in 1e12;
+    /// counted in one epoch that is trained first.
     #[arg(long, value_name = "N", group = "budget", value_parser = amount)]
     multiply_adds: Option<f64>,
 }

@@ -52,7 +52,8 @@ pub(super) struct Price {
 }
 
 impl Cell {
-    /// Trains, or continues, unless the run is finished; with `until` only so many epochs.
+    /// Trains, or continues, unless the run is finished; with `until` only so many
+    /// epochs.
     pub fn train(&self, until: Option<u32>, stop: &AtomicBool) -> Result<()> {
         let folder = self.folder.display().to_string();
         let mut words = match self.found()? {

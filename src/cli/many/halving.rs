@@ -4,8 +4,8 @@ use super::entry::Entry;
 use super::table;
 
 /// The epochs after which the worse methods are given up. At each of them one method in
-/// `factor` is kept, and each is `factor` times the one before; `count` methods begin, and
-/// the last ones train for all `epochs`.
+/// `factor` is kept, and each is `factor` times the one before; `count` methods begin,
+/// and the last ones train for all `epochs`.
 ///
 /// # Reference
 /// Jamieson and Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter
@@ -22,8 +22,8 @@ pub(super) fn stages(epochs: u32, count: usize, factor: u32) -> Vec<u32> {
     stages
 }
 
-/// The methods that are kept, each with its data set: of each data set one in `factor`, by
-/// the mean validation result of all seeds.
+/// The methods that are kept, each with its data set: of each data set one in `factor`,
+/// by the mean validation result of all seeds.
 pub(super) fn kept(entries: &[Entry], factor: u32) -> Vec<(String, String)> {
     let rows = table::rows(entries);
     let mut kept = Vec::new();

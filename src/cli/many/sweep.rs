@@ -184,7 +184,8 @@ impl Sweep {
         Ok(())
     }
 
-    /// Trains all combinations; with halving the best ones for more epochs than the others.
+    /// Trains all combinations; with halving the best ones for more epochs than the
+    /// others.
     fn train(&self, cells: &[Cell], count: usize) -> Result<Vec<Entry>> {
         let workers = Workers::new(&self.many, &self.out, cells)?;
         let (mut left, mut given_up): (Vec<&Cell>, Vec<Entry>) = (cells.iter().collect(), vec![]);

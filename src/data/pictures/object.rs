@@ -31,8 +31,8 @@ const ABOVE_GRAIN: f32 = 4.;
 /// Something faint has to stand out by this many: of many pixels a few are far from the
 /// ground.
 const FAINT_ABOVE_GRAIN: f32 = 6.;
-/// On a ground with grain, a piece of at most this part of the longest side, in pixels, is
-/// grain too.
+/// On a ground with grain, a piece of at most this part of the longest side, in pixels,
+/// is grain too.
 const LONE: u32 = 40;
 /// What was found in an image.
 pub enum Found {

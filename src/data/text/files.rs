@@ -187,8 +187,8 @@ pub fn read_or_stdin(path: &Path) -> Result<String> {
     decoded(path, bytes)
 }
 
-/// How many times its size a text takes while it is divided into tokens and its n-grams are
-/// counted; measured with 100 MB of English.
+/// How many times its size a text takes while it is divided into tokens and its n-grams
+/// are counted; measured with 100 MB of English.
 const TIMES: u64 = 21;
 
 /// Refuses texts that are too large for the memory to train on: the system would kill the

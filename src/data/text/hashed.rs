@@ -9,8 +9,8 @@ use crate::settings::Idle;
 
 crate::settings! {
     /// Hashed ends of a context as further inputs: for `n` from 2 to `ngrams` its last
-    /// `n` tokens, and for `n` from 1 to `words` its last `n` words, the last of which may
-    /// be unfinished. Each end picks one of `buckets` entries by a hash.
+    /// `n` tokens, and for `n` from 1 to `words` its last `n` words, the last of which
+    /// may be unfinished. Each end picks one of `buckets` entries by a hash.
     ///
     /// A layer so has a row of weights for every end that it meets, as a table of counts
     /// has. Different ends may share a row; those of different `n` do not. A word begins

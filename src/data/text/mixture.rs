@@ -13,18 +13,18 @@ use super::ngram::{Counted, KneserNey, Known};
 /// log p(w|h) = α·log p_net(w|h) + β·log p_KN(w|h) − log Z(h)
 /// ```
 ///
-/// The weights `α` and `β` depend on how much the n-grams know of the context `h`: on the
-/// number of its last tokens that were seen before another token, and on how often (once,
-/// up to 3, up to 15, or more times). They minimise the bits of the validation part, which
-/// is convex, by Newton's method. What few tokens say of the weights of their class of
-/// contexts is completed by the weights of all contexts together; how much they count for
-/// is chosen by cross-validation within the validation part. The weights of all contexts
-/// are drawn towards ½ by `5·((α − ½)² + (β − ½)²)` nats, which matters for a validation
-/// part of less than a hundred tokens.
+/// The weights `α` and `β` depend on how much the n-grams know of the context `h`: on
+/// the number of its last tokens that were seen before another token, and on how often
+/// (once, up to 3, up to 15, or more times). They minimise the bits of the validation
+/// part, which is convex, by Newton's method. What few tokens say of the weights of
+/// their class of contexts is completed by the weights of all contexts together; how
+/// much they count for is chosen by cross-validation within the validation part. The
+/// weights of all contexts are drawn towards ½ by `5·((α − ½)² + (β − ½)²)` nats, which
+/// matters for a validation part of less than a hundred tokens.
 ///
 /// # Reference
-/// Klakow, "Log-linear interpolation of language models", ICSLP 1998. The weights for each
-/// context are as in Jelinek and Mercer, "Interpolated estimation of Markov source
+/// Klakow, "Log-linear interpolation of language models", ICSLP 1998. The weights for
+/// each context are as in Jelinek and Mercer, "Interpolated estimation of Markov source
 /// parameters from sparse data", 1980.
 pub struct Mixture {
     ngrams: Arc<KneserNey>,
@@ -78,8 +78,8 @@ impl Mixture {
         &self.weights
     }
 
-    /// Mixes the log-probabilities of a network, a row for each context, with those of the
-    /// counts, in place.
+    /// Mixes the log-probabilities of a network, a row for each context, with those of
+    /// the counts, in place.
     pub fn mix(&self, counted: &[Counted], log_probabilities: &mut [f32]) {
         let rows = log_probabilities.par_chunks_mut(self.ngrams.vocabulary().max(1));
         rows.zip(counted).for_each(|(row, counted)| {
@@ -101,7 +101,8 @@ fn log_sum(logs: &[f64]) -> f64 {
     most + logs.iter().map(|log| (log - most).exp()).sum::<f64>().ln()
 }
 
-/// What the weights of a [`Mixture`] are learned from: some tokens of the validation part.
+/// What the weights of a [`Mixture`] are learned from: some tokens of the validation
+/// part.
 pub struct Examples {
     ngrams: Arc<KneserNey>,
     examples: Vec<Example>,
@@ -115,8 +116,8 @@ struct Example {
     logs: Vec<[f32; 2]>,
 }
 
-/// The examples of each weight that are added up at a time: in this order at any number of
-/// threads.
+/// The examples of each weight that are added up at a time: in this order at any number
+/// of threads.
 const CHUNK: usize = 256;
 
 impl Examples {
@@ -128,8 +129,8 @@ impl Examples {
         }
     }
 
-    /// Adds the log-probabilities of the network and the counts after some contexts, a row
-    /// for each, with the next tokens.
+    /// Adds the log-probabilities of the network and the counts after some contexts, a
+    /// row for each, with the next tokens.
     pub fn add(&mut self, counted: &[Counted], labels: &[u32], log_probabilities: &[f32]) {
         let rows = log_probabilities.par_chunks(self.ngrams.vocabulary().max(1));
         let examples = rows.zip(counted).zip(labels);

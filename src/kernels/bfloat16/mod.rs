@@ -1,9 +1,9 @@
 //! Matrix products of numbers that are rounded to bfloat16, with sums in 32 bits.
 //!
 //! Both factors are rounded and packed into tiles: [`SIDE`] rows or columns, [`DEPTH`]
-//! terms of the sums. Two kinds of processors multiply them: those with AMX, tile by tile,
-//! and those with AVX-512 and its BF16, vector by vector. The bits of the two differ,
-//! since they add in another order.
+//! terms of the sums. Two kinds of processors multiply them: those with AMX, tile by
+//! tile, and those with AVX-512 and its BF16, vector by vector. The bits of the two
+//! differ, since they add in another order.
 #![allow(unsafe_code)]
 // Elsewhere there is no unit, and nothing of this is ever used.
 #![cfg_attr(not(target_arch = "x86_64"), allow(unused))]
@@ -141,8 +141,8 @@ impl Packed {
         self.unit
     }
 
-    /// The two strips of the square at this row (left) or column (right). If there is only
-    /// one, at the edge, it is given twice; the sums of the second are not used.
+    /// The two strips of the square at this row (left) or column (right). If there is
+    /// only one, at the edge, it is given twice; the sums of the second are not used.
     fn strips(&self, first: usize) -> [Strip<'_>; 2] {
         [0, 1].map(|next| {
             let strip = (first / SIDE + next).min(self.strips - 1);
@@ -168,9 +168,9 @@ struct Strip<'a> {
 #[repr(align(64))]
 struct Square([[f32; SQUARE]; SQUARE]);
 
-/// Computes `dst ← keep·dst + factor·left·right`, for `[keep, factor]`, on this thread. Of
-/// each factor it takes some rows (left) or columns (right): from the first one, a multiple
-/// of [`SQUARE`], so many. If `keep` is 0, `dst` is not read.
+/// Computes `dst ← keep·dst + factor·left·right`, for `[keep, factor]`, on this thread.
+/// Of each factor it takes some rows (left) or columns (right): from the first one, a
+/// multiple of [`SQUARE`], so many. If `keep` is 0, `dst` is not read.
 ///
 /// # Safety
 /// `dst` must have room for `rows` rows of `columns` elements, `stride` apart, which no

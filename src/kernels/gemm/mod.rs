@@ -1,7 +1,7 @@
 //! Matrix products that process their result further while it is in the cache.
 //!
-//! The bounds are checked here. Where products are to round to bfloat16, `bfloat16` computes
-//! those of `f32`.
+//! The bounds are checked here. Where products are to round to bfloat16, `bfloat16`
+//! computes those of `f32`.
 #![allow(unsafe_code)]
 
 mod here;
@@ -70,8 +70,8 @@ impl<'a, T> Matrix<'a, T> {
 pub(crate) const PANELS: usize = 8;
 
 /// The columns of a panel that are computed at a time in bfloat16: with the height of a
-/// panel this is what fits into the cache of a core. In 32 bits the `gemm` crate has blocks
-/// of its own, and is slower in more calls.
+/// panel this is what fits into the cache of a core. In 32 bits the `gemm` crate has
+/// blocks of its own, and is slower in more calls.
 const BLOCK: usize = 384;
 
 /// Products with fewer multiplications are not divided among threads.
@@ -153,9 +153,9 @@ pub(crate) fn accumulate(
     }
 }
 
-/// Computes `a·b` and calls `finish(piece of the product, pieces of beside)` for each piece
-/// of a row; each of `beside` is a matrix of the same shape. Each thread computes it panel by
-/// panel in the same room.
+/// Computes `a·b` and calls `finish(piece of the product, pieces of beside)` for each
+/// piece of a row; each of `beside` is a matrix of the same shape. Each thread computes
+/// it panel by panel in the same room.
 ///
 /// # Panics
 /// As [`accumulate`].
@@ -186,8 +186,8 @@ unsafe impl Send for Place {}
 // SAFETY: as above.
 unsafe impl Sync for Place {}
 
-/// Computes a product in panels: `dst ← keep·dst + factor·a·b` for `[keep, factor]`. `dst`
-/// must have room for it, and each of `beside` too. Without `dst` only `finish`
+/// Computes a product in panels: `dst ← keep·dst + factor·a·b` for `[keep, factor]`.
+/// `dst` must have room for it, and each of `beside` too. Without `dst` only `finish`
 /// gets the product, and `keep` must be 0.
 fn run<const N: usize>(
     dst: Option<Place>,
@@ -278,13 +278,13 @@ thread_local! {
 }
 
 impl<const N: usize> Product<'_, N> {
-    /// Computes some rows and columns on this thread, in blocks that stay in the cache until
-    /// `finish` was called for each of their rows.
+    /// Computes some rows and columns on this thread, in blocks that stay in the cache
+    /// until `finish` was called for each of their rows.
     ///
     /// # Safety
-    /// No other code may access these elements of `dst` and `beside` during the call. They
-    /// must lie within the result, for which there must be room in `dst` and each of
-    /// `beside`. `a` and `b` must fit their slices.
+    /// No other code may access these elements of `dst` and `beside` during the call.
+    /// They must lie within the result, for which there must be room in `dst` and each
+    /// of `beside`. `a` and `b` must fit their slices.
     unsafe fn panel(
         &self,
         rows: Range<usize>,

@@ -29,8 +29,8 @@ use crate::optim::{Gradient, Optimiser};
 /// | `y`    | `(R, N, ⌊H/P⌋, ⌊W/P⌋)` | maxima of `P×P` pixels, detached  |
 ///
 /// The output and the gradient of the kernel are computed as matrix products with the
-/// fields of a few hundred pixels at a time (im2col). [`Convolved`] stores the position of
-/// each pool's maximum.
+/// fields of a few hundred pixels at a time (im2col). [`Convolved`] stores the position
+/// of each pool's maximum.
 pub struct Conv {
     weight: (String, Var),
     pool: usize,

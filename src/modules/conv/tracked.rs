@@ -10,9 +10,9 @@ use crate::error::Result;
 use crate::kernels::is_fast;
 use crate::kernels::sizes::Sizes;
 
-/// `pool(x ∗ kernels)`, as [`Conv`](super::Conv) computes it: `(R, C, H, W)` and `(N, C, K,
-/// K)` to `(R, N, ⌊H/P⌋, ⌊W/P⌋)`; stride 1, padded with zeros, maxima of `P×P` pixels, `K`
-/// odd.
+/// `pool(x ∗ kernels)`, as [`Conv`](super::Conv) computes it: `(R, C, H, W)` and
+/// `(N, C, K, K)` to `(R, N, ⌊H/P⌋, ⌊W/P⌋)`; stride 1, padded with zeros, maxima of
+/// `P×P` pixels, `K` odd.
 ///
 /// Gradients go back through it, but only to the factors that need one; candle's own
 /// `conv2d` finds both, and on the CPU is several times slower. The building block of a

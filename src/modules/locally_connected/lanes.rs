@@ -1,5 +1,5 @@
-//! Images and weights laid out for vectors of neighbouring locations: a row of the grid is
-//! divided into pieces of [`LANES`] locations, each in a lane of a vector.
+//! Images and weights laid out for vectors of neighbouring locations: a row of the grid
+//! is divided into pieces of [`LANES`] locations, each in a lane of a vector.
 
 use rayon::prelude::*;
 

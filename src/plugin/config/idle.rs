@@ -85,8 +85,8 @@ impl Config {
         Ok(idle)
     }
 
-    /// The sampler, if all that it makes is negatives, and the architecture learns without
-    /// any.
+    /// The sampler, if all that it makes is negatives, and the architecture learns
+    /// without any.
     fn unused_sampler(&self, info: &Info) -> Result<Vec<Idle>> {
         let Some(sampler) = &self.run.sampler else {
             return Ok(Vec::new());

@@ -35,7 +35,8 @@ fn text(folder: &Path) -> Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// The numbers of a line: what each is, the block or readout that it is of, and its value.
+/// The numbers of a line: what each is, the block or readout that it is of, and its
+/// value.
 pub(super) fn numbers(line: &Value) -> Vec<(String, String, f64)> {
     let mut numbers = Vec::new();
     let mut put = |what: &str, of: &str, value: &Value| {

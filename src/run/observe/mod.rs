@@ -16,8 +16,8 @@ use crate::plugin::config::Config;
 use crate::plugin::run_settings::Log;
 use crate::run::summary::{Evaluation, Summary};
 
-/// The observers that write these logs into the folder of a run that has completed `epoch`
-/// epochs. `metrics.jsonl` has the lines of before.
+/// The observers that write these logs into the folder of a run that has completed
+/// `epoch` epochs. `metrics.jsonl` has the lines of before.
 ///
 /// # Errors
 /// [`Error::File`](crate::Error::File) if a file cannot be written.
@@ -76,7 +76,8 @@ pub enum Event<'a> {
         seconds: f64,
         /// The means over the epoch, with the index of each block.
         reports: &'a [(usize, StepReport<f64>)],
-        /// The learning rates of its last step, with the index of each block that learned.
+        /// The learning rates of its last step, with the index of each block that
+        /// learned.
         rates: &'a [(usize, f64)],
     },
     /// A part of the data was evaluated.

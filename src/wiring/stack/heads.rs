@@ -22,8 +22,8 @@ pub(super) struct Sampling {
 }
 
 impl Sampling {
-    /// Half of the [`BuildContext::samples`] are the most frequent classes, where they are
-    /// known, and half are drawn.
+    /// Half of the [`BuildContext::samples`] are the most frequent classes, where they
+    /// are known, and half are drawn.
     pub fn new(context: &BuildContext) -> Option<Self> {
         if context.samples == 0 {
             return None;

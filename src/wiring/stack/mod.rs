@@ -324,7 +324,8 @@ impl Stack {
         last.map_or(0, |last| last + 1)
     }
 
-    /// Passes the neutral view through some levels, and collects the features of the head.
+    /// Passes the neutral view through some levels, and collects the features of the
+    /// head.
     fn pass_neutral(&self, passing: &mut Passing, levels: Range<usize>, step: &Step) -> Result<()> {
         match &mut passing.neutral {
             Some(way) => self.collect(way, levels, &mut passing.features, step),
@@ -389,8 +390,8 @@ impl Stack {
         Ok(reports)
     }
 
-    /// Passes views through some levels. Returns the input and activity of each level that
-    /// learns. The input of the next level is not computed for the level `end`.
+    /// Passes views through some levels. Returns the input and activity of each level
+    /// that learns. The input of the next level is not computed for the level `end`.
     fn forward_some(
         &self,
         levels: Range<usize>,

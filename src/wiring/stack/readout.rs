@@ -135,8 +135,8 @@ impl Stack {
         Ok(passed)
     }
 
-    /// A forward pass through the levels below `end`: `f` gets the index, the input and the
-    /// activity of each.
+    /// A forward pass through the levels below `end`: `f` gets the index, the input and
+    /// the activity of each.
     fn walk(
         &self,
         input: Input,

@@ -1,5 +1,5 @@
-//! What levels make of the training examples once they have stopped learning, kept from one
-//! epoch to the next.
+//! What levels make of the training examples once they have stopped learning, kept from
+//! one epoch to the next.
 
 use std::ops::RangeInclusive;
 
@@ -20,10 +20,10 @@ use crate::optim::Span;
 /// The share of the free memory that may be used.
 const SHARE: u64 = 4;
 
-/// The batches that may be kept have so many examples. The bits must not depend on what is
-/// kept, and the order in which a product adds depends on the size of its panels. So all
-/// batches must have the same size, and within one batch all rows must be treated alike: a
-/// larger batch may have panels of different kinds.
+/// The batches that may be kept have so many examples. The bits must not depend on what
+/// is kept, and the order in which a product adds depends on the size of its panels. So
+/// all batches must have the same size, and within one batch all rows must be treated
+/// alike: a larger batch may have panels of different kinds.
 const SIZES: RangeInclusive<usize> = 16..=512;
 
 /// Nothing is kept for fewer epochs: fresh memory costs as much as two or three epochs of
@@ -42,8 +42,8 @@ pub(super) enum Above {
 /// The input of a level, or the features of the head, for the training examples: computed
 /// once.
 ///
-/// A probe, or a level that learns after those below, would pass the same examples through
-/// the same levels again in every epoch.
+/// A probe, or a level that learns after those below, would pass the same examples
+/// through the same levels again in every epoch.
 #[derive(Default)]
 pub(super) struct Remembered {
     /// What it is the input of.
@@ -177,8 +177,8 @@ impl Stack {
         }
     }
 
-    /// The places of a batch, where what comes up from the levels below stays as it is for
-    /// an example: they have stopped, and nothing random is between.
+    /// The places of a batch, where what comes up from the levels below stays as it is
+    /// for an example: they have stopped, and nothing random is between.
     fn places<'a>(&self, batch: &'a Batch, above: Above, step: &Step) -> Option<&'a Places> {
         let is_over = |span: &Span| match span {
             Span::Epochs(epochs) => epochs.end <= step.epoch,
@@ -229,8 +229,8 @@ impl Stack {
         }
     }
 
-    /// Brings the views up to the first level that learns, past levels that have stopped, and
-    /// returns the index of the level from which they go on.
+    /// Brings the views up to the first level that learns, past levels that have
+    /// stopped, and returns the index of the level from which they go on.
     pub(super) fn pass_stopped(
         &mut self,
         passing: &mut Passing,

@@ -40,7 +40,8 @@ const SIZE: (u32, u32) = (560, 300);
 const SQUARE: (u32, u32) = (460, 460);
 const SHARPNESS: u32 = 3;
 
-/// The font of charts: DejaVu Sans with Latin and Greek letters; its licence is beside it.
+/// The font of charts: DejaVu Sans with Latin and Greek letters; its licence is beside
+/// it.
 fn use_font() {
     static DONE: OnceLock<bool> = OnceLock::new();
     DONE.get_or_init(|| {

@@ -56,8 +56,8 @@ impl Baselines {
         }
     }
 
-    /// Takes n-grams that were counted before; counts unigrams where their training part is
-    /// at hand.
+    /// Takes n-grams that were counted before; counts unigrams where their training
+    /// part is at hand.
     pub fn beside(ngrams: Arc<KneserNey>, train: Option<&Passages<'_>>) -> Self {
         let count = |train: &Passages<'_>| Unigrams::fit(&train.documents, ngrams.vocabulary());
         Self {

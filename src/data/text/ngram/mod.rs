@@ -256,8 +256,8 @@ impl KneserNey {
         self.interpolated(&contexts, |_, _| None)
     }
 
-    /// The probability of every token after these contexts; `more` has what is added to the
-    /// counts after a context, given the number of its tokens.
+    /// The probability of every token after these contexts; `more` has what is added to
+    /// the counts after a context, given the number of its tokens.
     fn interpolated<'a>(
         &self,
         contexts: &[u32],

@@ -8,9 +8,9 @@ const LONGEST: u32 = 64;
 impl KneserNey {
     /// The counts in a compact form, about three bytes for each n-gram.
     ///
-    /// Numbers are in LEB128: the order and the vocabulary; then for each length, for each
-    /// n-gram that is one shorter, how many tokens follow it, and each of these as the
-    /// distance from the one before and its count.
+    /// Numbers are in LEB128: the order and the vocabulary; then for each length, for
+    /// each n-gram that is one shorter, how many tokens follow it, and each of these as
+    /// the distance from the one before and its count.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         write(&mut bytes, self.levels.len() as u32);

@@ -180,8 +180,8 @@ impl<'a> PassageReader<'a> {
 }
 
 impl KneserNey {
-    /// Predicts the labels of some passages. Each token of a passage is counted after it was
-    /// predicted; the next passage begins without these counts.
+    /// Predicts the labels of some passages. Each token of a passage is counted after
+    /// it was predicted; the next passage begins without these counts.
     pub fn predict_and_count(self: &Arc<Self>, passages: &Passages<'_>) -> Counts {
         let (mut nats, mut wrong, mut labels) = (0., 0, 0);
         for passage in &passages.documents {
