@@ -75,8 +75,12 @@ onward_core::settings! {
         /// The tokenizer: char, word, word:N for the N most frequent words, bpe:N for N
         /// byte-pair tokens, or a tokenizer.json.
         tokenizer: String = "char".to_string();
-        /// The number of tokens in the n-grams of the baseline.
+        /// The number of tokens in the n-grams of the baseline and of the mixture.
         ngram: usize = 6, in 1..=12;
+        /// How often an n-gram of two tokens or more has to occur to be counted. With 2,
+        /// the counts of a large text need a fraction of the memory, and predict a
+        /// little worse.
+        ngram_least: usize = 1, in 1..=1_000_000;
     }
 }
 
@@ -93,7 +97,7 @@ onward_core::settings! {
         /// The tokenizer: char, word, word:N for the N most frequent words, bpe:N for N
         /// byte-pair tokens, or a tokenizer.json.
         tokenizer: String = "char".to_string();
-        /// The number of tokens in the n-grams of the baseline.
+        /// The number of tokens in the n-grams of the baseline and of the mixture.
         ngram: usize = 6, in 1..=12;
     }
 }
@@ -190,15 +194,15 @@ fn of_files(settings: &TextFiles, context: &BuildContext) -> Result<DataSet> {
         let all: Vec<&str> = given().chain(others).map(String::as_str).collect();
         all.join(", ")
     };
-    text(
-        &parts,
-        alphabet,
-        &settings.tokenizer,
-        settings.window,
-        settings.ngram,
-        context,
-    )
-    .at(named)
+    let tokenized = || {
+        let text = Text {
+            tokenizer: tokenizer(&parts, alphabet, &settings.tokenizer, context)?,
+            ngram: settings.ngram,
+            least: settings.ngram_least,
+        };
+        data_set(&parts, text, settings.window)
+    };
+    tokenized().at(named)
 }
 
 /// The parts of a text: those that have files of their own, and parts of the rest.
@@ -215,39 +219,30 @@ fn divided(
     Ok(Parts::new(read(&files)?, validation, test))
 }
 
-/// Tokenizes text with the tokenizer of the opened run, if there is one, else with a new
-/// one.
-fn text(
+/// The tokenizer of the opened run, if there is one, else a new one.
+fn tokenizer(
     parts: &Parts,
     alphabet: Option<&str>,
-    tokenizer: &str,
-    window: usize,
-    ngram: usize,
+    name: &str,
     context: &BuildContext,
-) -> Result<DataSet> {
-    let tokenizer = match (&context.tokenizer, alphabet, tokenizer) {
+) -> Result<Arc<Tokenizer>> {
+    Ok(match (&context.tokenizer, alphabet, name) {
         (Some(tokenizer), _, _) => tokenizer.clone(),
         (None, Some(alphabet), "char") => Arc::new(Tokenizer::characters(alphabet)?),
         (None, _, name) => Arc::new(Tokenizer::named(name, &parts.to_train())?),
-    };
-    data_set(parts, Text { tokenizer, ngram }, window)
+    })
 }
 
 fn fables(settings: &Fables, context: &BuildContext) -> Result<DataSet> {
     let one_line = |fable: String| fable.split_whitespace().collect::<Vec<_>>().join(" ");
-    let parts = Parts::new(
-        paragraphs(FABLES).into_iter().map(one_line).collect(),
-        None,
-        None,
-    );
-    text(
-        &parts,
-        None,
-        &settings.tokenizer,
-        settings.window,
-        settings.ngram,
-        context,
-    )
+    let fables = paragraphs(FABLES).into_iter().map(one_line).collect();
+    let parts = Parts::new(fables, None, None);
+    let text = Text {
+        tokenizer: tokenizer(&parts, None, &settings.tokenizer, context)?,
+        ngram: settings.ngram,
+        least: 1,
+    };
+    data_set(&parts, text, settings.window)
 }
 
 /// Resets the settings of additional files when the file changes.

@@ -130,6 +130,7 @@ pub fn text() -> Result<DataSet> {
         Text {
             tokenizer,
             ngram: 2,
+            least: 1,
         },
         3,
     )

@@ -48,6 +48,7 @@ impl Source {
         let text = tokenizer.map(|tokenizer| Text {
             tokenizer,
             ngram: 1,
+            least: 1,
         });
         Self::Empty(DataSet::empty(spec, text))
     }

@@ -263,7 +263,7 @@ impl Run {
                 return Some(Arc::new(Baselines::beside(ngrams, train.as_ref())));
             }
             let classes = self.data.spec.classes.len();
-            Some(Arc::new(Baselines::fit(&train?, text.ngram, classes)))
+            Some(Arc::new(Baselines::fit(&train?, text, classes)))
         };
         self.counted.get_or_init(count).clone()
     }

@@ -53,6 +53,34 @@ fn counts_are_mixed_into_the_prediction() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn counts_without_rare_n_grams_need_less_space() -> Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    let text = folder.path().join("crows.txt");
+    let line = |i: usize| format!("{} crows sat on {} logs.\n", i * i, i % 7);
+    std::fs::write(&text, (0..300).map(line).collect::<String>()).unwrap();
+    let trained = |least: i32| -> Result<(f64, u64)> {
+        let path = folder.path().join(format!("least-{least}"));
+        let run = shallow(&format!("text:{}", text.display())).set("data.ngram_least", least);
+        let summary = run.out(&path).build()?.fit(&mut ())?;
+        let adaptive = Some("adaptive");
+        let score = Run::load(&path)?.evaluate(Split::Test, adaptive)?;
+        assert_eq!(
+            score.readouts["adaptive"],
+            summary.test.readouts["adaptive"]
+        );
+        let model = std::fs::metadata(path.join("model.safetensors")).unwrap();
+        Ok((bits(&summary.test.baselines, "kneser_ney_6"), model.len()))
+    };
+    let ((all, whole), (frequent, small)) = (trained(1)?, trained(3)?);
+    assert!(small < whole, "{small} and {whole} bytes");
+    assert!(
+        frequent > all && frequent < all + 0.5,
+        "{frequent} and {all} bits"
+    );
+    Ok(())
+}
+
 /// Two sentences with a name that the training part does not have, and a token's bits.
 #[test]
 fn a_new_name_is_known_after_its_first_occurrence() -> Result<()> {

@@ -28,6 +28,8 @@ pub struct Text {
     pub tokenizer: Arc<Tokenizer>,
     /// The length in tokens of the n-gram baseline in the test evaluation.
     pub ngram: usize,
+    /// How often its n-grams of two tokens and more have to occur.
+    pub least: usize,
 }
 
 /// Splits a text at blank lines. Other lines are unchanged.
@@ -353,6 +355,7 @@ mod tests {
         let text = Text {
             tokenizer,
             ngram: 3,
+            least: 1,
         };
         assert!(data_set(&parts, text.clone(), 4).is_ok());
         let error = data_set(&parts, text.clone(), 40)

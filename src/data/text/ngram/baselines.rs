@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::KneserNey;
 use crate::data::score::Counts;
+use crate::data::text::Text;
 use crate::flow::examples::Passages;
 
 /// The frequencies of tokens, with add-one smoothing.
@@ -48,11 +49,13 @@ pub struct Baselines {
 }
 
 impl Baselines {
-    /// Counts unigrams, and n-grams of up to `order` tokens for [`KneserNey`].
-    pub fn fit(train: &Passages<'_>, order: usize, vocabulary: usize) -> Self {
+    /// Counts unigrams, and the n-grams of a text for [`KneserNey`].
+    pub fn fit(train: &Passages<'_>, text: &Text, vocabulary: usize) -> Self {
+        let (documents, order) = (&train.documents, text.ngram);
+        let ngrams = KneserNey::fit_frequent(documents, order, vocabulary, text.least);
         Self {
-            unigrams: Some(Unigrams::fit(&train.documents, vocabulary)),
-            ngrams: Arc::new(KneserNey::fit(&train.documents, order, vocabulary)),
+            unigrams: Some(Unigrams::fit(documents, vocabulary)),
+            ngrams: Arc::new(ngrams),
         }
     }
 

@@ -1,13 +1,12 @@
 //! Kneser–Ney models of n-grams: counting, in closed form.
 
 mod baselines;
+mod counting;
 mod packed;
 mod reader;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-
-use rayon::prelude::*;
 
 use crate::data::score::Counts;
 use crate::flow::examples::Passages;
@@ -41,6 +40,9 @@ const NONE: u32 = u32::MAX;
 /// Estimates outside `(0, k]`, which occur with small or closed vocabularies, are
 /// replaced by `k/2`. No n-gram crosses the border of a passage, and a passage has no
 /// preceding context.
+///
+/// N-grams may be left out ([`fit_frequent`](Self::fit_frequent)): their counts stay in
+/// the sum, and are added to `γ` as a whole.
 ///
 /// # Reference
 /// Chen and Goodman, "An empirical study of smoothing techniques for language modeling",
@@ -123,116 +125,32 @@ impl Level {
         }
     }
 
-    /// Estimates the discounts from the counts, and sums up each context.
-    fn finish(&mut self) {
-        let mut of = [0f64; 5];
-        self.counts
-            .iter()
-            .filter(|count| **count < 5)
-            .for_each(|count| of[*count as usize] += 1.);
-        let y = if of[1] > 0. {
-            of[1] / (of[1] + 2. * of[2])
-        } else {
-            0.
-        };
-        self.discounts = [1, 2, 3].map(|k: usize| {
-            let estimate = k as f64 - (k + 1) as f64 * y * of[k + 1] / of[k];
-            if estimate > 0. && estimate <= k as f64 {
-                estimate
-            } else {
-                k as f64 / 2.
-            }
-        });
-        self.sum_up();
-    }
-
-    /// Sums the counts and the discounts of each context.
-    fn sum_up(&mut self) {
+    /// Sums the counts and the discounts of each context. `lost` has what is missing of
+    /// the counts of a context: the shorter context gets all of it.
+    fn sum_up(&mut self, lost: impl Fn(usize) -> u32) {
         for context in 0..self.contexts.len() - 1 {
             let (first, last) = (
                 self.contexts[context].0 as usize,
                 self.contexts[context + 1].0 as usize,
             );
             let counts = &self.counts[first..last];
-            self.contexts[context].1 = counts.iter().sum();
-            self.contexts[context].2 = counts.iter().map(|count| self.discount(*count)).sum();
+            let lost = lost(context);
+            self.contexts[context].1 = counts.iter().sum::<u32>() + lost;
+            let discounts = counts.iter().map(|count| self.discount(*count));
+            self.contexts[context].2 = discounts.sum::<f64>() + f64::from(lost);
         }
+    }
+
+    /// What is missing of the counts of a context.
+    fn lost(&self, context: [(u32, u32, f64); 2]) -> u32 {
+        let [(first, sum, _), (last, ..)] = context;
+        sum - self.counts[first as usize..last as usize]
+            .iter()
+            .sum::<u32>()
     }
 }
 
 impl KneserNey {
-    /// Counts the n-grams of up to `order` tokens in passages of tokens below
-    /// `vocabulary`.
-    pub fn fit(passages: &[&[u32]], order: usize, vocabulary: usize) -> Self {
-        let tokens: Vec<u32> = passages.concat();
-        let mut starts = vec![false; tokens.len()];
-        let mut start = 0;
-        for passage in passages.iter().filter(|passage| !passage.is_empty()) {
-            starts[start] = true;
-            start += passage.len();
-        }
-        let mut levels: Vec<Level> = Vec::with_capacity(order);
-        // The index of the n-gram that ends at each position; at first that of the empty
-        // n-gram.
-        let mut ending = vec![0; tokens.len()];
-        for length in 1..=order {
-            let at = |place: usize| match length {
-                1 => Some(key(0, tokens[place])),
-                _ if starts[place] || ending[place - 1] == NONE => None,
-                _ => Some(key(ending[place - 1], tokens[place])),
-            };
-            let mut keys: Vec<u64> = (0..tokens.len()).filter_map(at).collect();
-            keys.par_sort_unstable();
-            keys.dedup();
-            // There are as many positions as tokens, but far fewer different n-grams,
-            // especially short ones.
-            keys.shrink_to_fit();
-            let number = |place| {
-                at(place).map_or(NONE, |key| {
-                    keys.binary_search(&key).map_or(NONE, |at| at as u32)
-                })
-            };
-            let numbers: Vec<u32> = (0..tokens.len()).into_par_iter().map(number).collect();
-            let mut counts = vec![0u32; keys.len()];
-            let mut company = vec![0u32; levels.last().map_or(0, |level| level.keys.len())];
-            for (place, number) in numbers
-                .iter()
-                .enumerate()
-                .filter(|(_, number)| **number != NONE)
-            {
-                if let (0, Some(shorter)) = (
-                    counts[*number as usize],
-                    company.get_mut(ending[place] as usize),
-                ) {
-                    *shorter += 1;
-                }
-                counts[*number as usize] += 1;
-            }
-            let above = levels.last().map_or(1, |level| level.keys.len());
-            let mut contexts: Vec<(u32, u32, f64)> = Vec::with_capacity(above + 1);
-            let mut first = 0;
-            for context in 0..=above as u64 {
-                first += keys[first..].partition_point(|key| key >> 32 < context);
-                contexts.push((first as u32, 0, 0.));
-            }
-            if let Some(level) = levels.last_mut() {
-                level.counts = company;
-                level.finish();
-            }
-            levels.push(Level {
-                keys,
-                counts,
-                contexts,
-                discounts: [0.; 3],
-            });
-            ending = numbers;
-        }
-        if let Some(level) = levels.last_mut() {
-            level.finish();
-        }
-        Self { levels, vocabulary }
-    }
-
     /// The number of tokens of the longest n-grams.
     pub fn order(&self) -> usize {
         self.levels.len()
@@ -385,7 +303,7 @@ mod tests {
     // from math import log
     //
     // train = ["abracadabra", "a cad, a bar", "cabaca rac bra"]
-    // test, V, N = ["bra cadabar, d", "crab"], 8, 3
+    // test, V, N, least = ["bra cadabar, d", "crab"], 8, 3, 1  # and 2
     // gram = {n: Counter(t[i - n:i] for t in train for i in range(n, len(t) + 1))
     //         for n in range(1, N + 1)}
     // count = {n: Counter(g[1:] for g in gram[n + 1]) for n in range(1, N)} | {N: gram[N]}
@@ -398,20 +316,18 @@ mod tests {
     //     return [x if 0 < x <= k else k / 2 for k, x in enumerate(d, 1)]
     //
     // D = {n: discount(n) for n in count}
-    // seen = defaultdict(list)
-    // for n in count:
-    //     for g, c in count[n].items():
-    //         seen[n, g[:-1]].append(c)
     //
     // def p(w, h, n):
     //     if n == 0:
     //         return 1 / V
     //     h = h[len(h) - n + 1:]
-    //     lower, all = p(w, h[1:], n - 1), seen[n, h]
-    //     if not all:
+    //     lower = p(w, h[1:], n - 1)
+    //     total = sum(c for g, c in count[n].items() if g[:-1] == h)
+    //     if not total:
     //         return lower
-    //     c, rest = count[n][h + w], sum(D[n][min(k, 3) - 1] for k in all)
-    //     return (max(c - D[n][min(c, 3) - 1], 0) * (c > 0) + rest * lower) / sum(all)
+    //     kept = {g: c - D[n][min(c, 3) - 1] for g, c in count[n].items()
+    //             if g[:-1] == h and (n == 1 or gram[n][g] >= least)}
+    //     return (kept.get(h + w, 0) + (total - sum(kept.values())) * lower) / total
     //
     // nats = right = 0
     // for t in test:
@@ -420,35 +336,42 @@ mod tests {
     //         scores = {w: p(w, h, len(h) + 1) for w in " ,abcdr?"}
     //         nats -= log(scores[t[i]])
     //         right += t[i] == max(scores, key=scores.get)
-    // print(nats, right, {n: [round(x, 6) for x in D[n]] for n in D})
-    // print(sum(scores.values()))
+    // print(nats, right, sum(scores.values()), {n: [round(x, 6) for x in D[n]] for n in D})
+    // print([sum(n == 1 or c >= least for c in gram[n].values()) for n in gram])
     #[test]
     fn kneser_ney_agrees_with_the_equations() {
         let train = ["abracadabra", "a cad, a bar", "cabaca rac bra"].map(tokens);
         let test = ["bra cadabar, d", "crab"].map(tokens);
-        let model = KneserNey::fit(&train.each_ref().map(Vec::as_slice), 3, 8);
-        let expected = [
-            [0.333333, 1., 3.],
-            [0.36, 2., 1.5],
-            [0.714286, 1.464286, 3.],
-        ];
-        for (level, expected) in model.levels.iter().zip(expected) {
-            let apart = level
-                .discounts
-                .iter()
-                .zip(expected)
-                .map(|(found, expected)| (found - expected).abs());
-            assert!(apart.fold(0., f64::max) < 1e-6, "{:?}", level.discounts);
-        }
         let passages = Passages {
             documents: test.iter().map(Vec::as_slice).collect(),
             window: 2,
             characters: 14,
         };
-        let found = model.predict(&passages);
-        let nats = found.nats.unwrap();
-        assert!((nats - 22.18641143543692).abs() < 1e-9, "{nats}");
-        assert_eq!((found.wrong, found.labels), (14 - 10, 14));
+        let discounts = [
+            [0.333333, 1., 3.],
+            [0.36, 2., 1.5],
+            [0.714286, 1.464286, 3.],
+        ];
+        for (least, kept, nats, right) in [
+            (1, [7, 17, 25], 22.18641143543692, 10),
+            (2, [7, 9, 5], 27.638399901598056, 5),
+        ] {
+            let model = KneserNey::fit_frequent(&train.each_ref().map(Vec::as_slice), 3, 8, least);
+            let lengths: Vec<usize> = model.levels.iter().map(|level| level.keys.len()).collect();
+            assert_eq!(lengths, kept, "at least {least} times");
+            for (level, expected) in model.levels.iter().zip(discounts) {
+                for (found, expected) in level.discounts.iter().zip(expected) {
+                    assert!((found - expected).abs() < 1e-6, "{:?}", level.discounts);
+                }
+            }
+            let read = KneserNey::from_bytes(&model.to_bytes()).unwrap();
+            for model in [model, read] {
+                let found = model.predict(&passages);
+                let apart = (found.nats.unwrap() - nats).abs();
+                assert!(apart < 1e-9, "{found:?} at least {least} times");
+                assert_eq!((found.wrong, found.labels), (14 - right, 14));
+            }
+        }
     }
 
     #[test]
@@ -457,8 +380,9 @@ mod tests {
         let text: Vec<u32> = (0..400)
             .map(|i| ((i % 7) * crate::flow::random::below(&mut rng, 3)) as u32 % 9)
             .collect();
-        for order in 1..6 {
-            let model = KneserNey::fit(&[&text[..150], &[], &text[150..]], order, 11);
+        for (order, least) in (1..6).flat_map(|order| [1, 2, 5].map(|least| (order, least))) {
+            let passages = [&text[..150], &[], &text[150..]];
+            let model = KneserNey::fit_frequent(&passages, order, 11, least);
             let (mut contexts, mut seen) = (model.beginning(), Vec::new());
             for token in text.iter().copied().chain([10, 3, 10]) {
                 let sum: f64 = (0..11)

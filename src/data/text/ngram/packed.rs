@@ -1,5 +1,8 @@
 //! A compact form of n-grams in bytes.
 
+use std::slice::Iter;
+
+use super::counting::discounts;
 use super::{key, KneserNey, Level};
 
 /// The largest order that is read.
@@ -10,15 +13,28 @@ impl KneserNey {
     ///
     /// Numbers are in LEB128: the order and the vocabulary; then for each length, for
     /// each n-gram that is one shorter, how many tokens follow it, and each of these as
-    /// the distance from the one before and its count.
+    /// the distance from the one before and its count. Where n-grams were left out, the
+    /// first number is a 0; the discounts of each length are in front of it, and what is
+    /// missing of the counts behind each number of tokens.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
+        let is_whole = self.levels.iter().all(Level::is_whole);
+        if !is_whole {
+            write(&mut bytes, 0);
+        }
         write(&mut bytes, self.levels.len() as u32);
         write(&mut bytes, self.vocabulary as u32);
         for level in &self.levels {
-            for context in level.contexts.windows(2) {
+            if !is_whole {
+                let discounts = level.discounts.iter();
+                bytes.extend(discounts.flat_map(|discount| discount.to_le_bytes()));
+            }
+            for context in level.contexts.array_windows() {
                 let range = context[0].0 as usize..context[1].0 as usize;
                 write(&mut bytes, range.len() as u32);
+                if !is_whole {
+                    write(&mut bytes, level.lost(*context));
+                }
                 let mut next = 0;
                 for (key, count) in level.keys[range.clone()].iter().zip(&level.counts[range]) {
                     let token = *key as u32;
@@ -34,42 +50,76 @@ impl KneserNey {
     /// Reads what [`to_bytes`](Self::to_bytes) writes; `None` for other bytes.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let mut bytes = bytes.iter();
-        let (order, vocabulary) = (read(&mut bytes)?, read(&mut bytes)?);
+        let first = read(&mut bytes)?;
+        let is_whole = first != 0;
+        let order = match is_whole {
+            true => first,
+            false => read(&mut bytes)?,
+        };
+        let vocabulary = read(&mut bytes)?;
         if order > LONGEST {
             return None;
         }
         let mut levels: Vec<Level> = Vec::new();
         for _ in 0..order {
-            let above = levels.last().map_or(1, |level| level.keys.len());
-            let (mut keys, mut counts, mut contexts) = (Vec::new(), Vec::new(), Vec::new());
-            for context in 0..above {
-                contexts.push((keys.len() as u32, 0, 0.));
-                let mut next = 0u32;
-                for _ in 0..read(&mut bytes)? {
-                    let token = next.checked_add(read(&mut bytes)?)?;
-                    if token >= vocabulary {
-                        return None;
-                    }
-                    keys.push(key(context as u32, token));
-                    counts.push(read(&mut bytes)?);
-                    next = token + 1;
-                }
-            }
-            contexts.push((u32::try_from(keys.len()).ok()?, 0, 0.));
-            let sum: u64 = counts.iter().map(|count| u64::from(*count)).sum();
-            u32::try_from(sum).ok()?;
-            let mut level = Level {
-                keys,
-                counts,
-                contexts,
-                discounts: [0.; 3],
-            };
-            level.finish();
-            levels.push(level);
+            let contexts = levels.last().map_or(1, |level| level.keys.len());
+            levels.push(Level::read(&mut bytes, contexts, vocabulary, is_whole)?);
         }
         let vocabulary = vocabulary as usize;
-        let is_whole = bytes.as_slice().is_empty();
-        is_whole.then_some(Self { levels, vocabulary })
+        let is_at_end = bytes.as_slice().is_empty();
+        is_at_end.then_some(Self { levels, vocabulary })
+    }
+}
+
+impl Level {
+    /// Reads the n-grams after some contexts.
+    fn read(bytes: &mut Iter<u8>, contexts: usize, vocabulary: u32, whole: bool) -> Option<Self> {
+        let given = match whole {
+            true => None,
+            false => Some([read_f64(bytes)?, read_f64(bytes)?, read_f64(bytes)?]),
+        };
+        let mut level = Self {
+            keys: Vec::new(),
+            counts: Vec::new(),
+            contexts: Vec::new(),
+            discounts: given.unwrap_or_default(),
+        };
+        let mut lost = Vec::new();
+        for context in 0..contexts {
+            level.contexts.push((level.keys.len() as u32, 0, 0.));
+            let (mut next, tokens) = (0u32, read(bytes)?);
+            if !whole {
+                lost.push(read(bytes)?);
+            }
+            for _ in 0..tokens {
+                let token = next.checked_add(read(bytes)?)?;
+                if token >= vocabulary {
+                    return None;
+                }
+                level.keys.push(key(context as u32, token));
+                level.counts.push(read(bytes)?);
+                next = token + 1;
+            }
+        }
+        level
+            .contexts
+            .push((u32::try_from(level.keys.len()).ok()?, 0, 0.));
+        let counts = level.counts.iter().chain(&lost);
+        let sum: u64 = counts.map(|count| u64::from(*count)).sum();
+        u32::try_from(sum).ok()?;
+        if given.is_none() {
+            level.discounts = discounts(&level.counts);
+        }
+        let mut discounts = (1..).zip(level.discounts);
+        let are_discounts = discounts.all(|(k, discount)| (0. ..=f64::from(k)).contains(&discount));
+        level.sum_up(|context| lost.get(context).copied().unwrap_or_default());
+        are_discounts.then_some(level)
+    }
+
+    /// Whether no n-gram was left out.
+    fn is_whole(&self) -> bool {
+        let mut contexts = self.contexts.array_windows();
+        contexts.all(|context| self.lost(*context) == 0)
     }
 }
 
@@ -82,7 +132,13 @@ fn write(bytes: &mut Vec<u8>, mut number: u32) {
     bytes.push(number as u8);
 }
 
-fn read<'a>(bytes: &mut impl Iterator<Item = &'a u8>) -> Option<u32> {
+fn read_f64(bytes: &mut Iter<u8>) -> Option<f64> {
+    let (number, rest) = bytes.as_slice().split_first_chunk()?;
+    *bytes = rest.iter();
+    Some(f64::from_le_bytes(*number))
+}
+
+fn read(bytes: &mut Iter<u8>) -> Option<u32> {
     let mut number = 0u64;
     for shift in (0..35).step_by(7) {
         let byte = bytes.next()?;
@@ -115,8 +171,8 @@ mod tests {
     fn counts_come_back_as_they_were() {
         let text: Vec<u32> = (0..500).map(|i| i * i % 17 % 9).collect();
         let parts = [&text[..200], &text[200..]];
-        for order in 1..5 {
-            let model = KneserNey::fit(&parts, order, 300);
+        for (order, least) in (1..5).flat_map(|order| [1, 3].map(|least| (order, least))) {
+            let model = KneserNey::fit_frequent(&parts, order, 300, least);
             let bytes = model.to_bytes();
             let found = KneserNey::from_bytes(&bytes).unwrap();
             assert_eq!((found.order(), found.vocabulary()), (order, 300));
