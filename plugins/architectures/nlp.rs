@@ -42,11 +42,12 @@ onward_core::settings! {
     /// `contrast`.
     ///
     /// Where nothing about the network is set, `text:FILE` gets the preset `book` or,
-    /// from half a megabyte on, `corpus`. There the layer learns by a local classifier
-    /// instead of negative views, and sees hashed ends of the window beside its tokens
-    /// (`sampler.ngrams`, `sampler.words`), so that it has a row of weights for every
-    /// end that it meets. `tokenizer` and `window` are shorthands for `data.tokenizer`
-    /// and `data.window`.
+    /// from half a megabyte on, `corpus`, which divides the text into byte pairs; with
+    /// `--set tokenizer=char` it gets `characters`. In all three the layer learns by a
+    /// local classifier instead of negative views, and sees hashed ends of the window
+    /// beside its tokens (`sampler.ngrams`, `sampler.words`), so that it has a row of
+    /// weights for every end that it meets. `tokenizer` and `window` are shorthands for
+    /// `data.tokenizer` and `data.window`.
     ///
     /// # Reference
     /// Hinton, "The Forward-Forward Algorithm", 2022, its experiment with Aesop's fables
@@ -141,8 +142,26 @@ const PRESETS: &[Preset] = &[
     },
     Preset {
         name: "corpus",
-        about: "for larger texts (--data text:FILE): as book, with a longer window, fewer \
-                epochs and more rows",
+        about: "for larger texts (--data text:FILE): as book, in byte pairs, with shorter \
+                hashed ends and more of the words before",
+        settings: r#"
+            data = { name = "text", tokenizer = "bpe", window = 6 }
+            epochs = 2
+            batch = 128
+            hidden = [500]
+            goodness = "projection"
+            loss = "cross_entropy"
+            temperature = 0.002
+            optimiser = "sparse_adam"
+            lr = 0.0002
+            samples = 1024
+            sampler = { name = "plain", ngrams = 3, words = 2, buckets = 16384 }
+        "#,
+    },
+    Preset {
+        name: "characters",
+        about: "for larger texts in characters (--data text:FILE): as book, with a longer \
+                window, fewer epochs and more rows",
         settings: r#"
             data = { name = "text", window = 20 }
             epochs = 2
@@ -432,7 +451,11 @@ onward_core::register! {
     "language model on windows of tokens, layer by layer (Hinton 2022, arXiv 2212.13345)",
     |settings: Nlp, context| Ok(Box::new(LanguageModel::new(&settings, context)?)),
     .presets(PRESETS).rewrite(shorthand).idle(idle).reads(&["theta", "temperature"])
-    .suits(&[(DataKind::Book, "book"), (DataKind::Corpus, "corpus")])
+    .suits(&[
+        (DataKind::Book, "book"),
+        (DataKind::Corpus, "corpus"),
+        (DataKind::Characters, "characters"),
+    ])
 }
 
 #[cfg(test)]

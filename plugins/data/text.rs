@@ -69,11 +69,13 @@ onward_core::settings! {
         /// The preparation of the text before it is divided.
         prepare: Prepare = Prepare::None;
         /// The number of tokens in an example. For texts of half a megabyte and more,
-        /// `nlp` chooses 20 characters, or 5 words or byte pairs, if no setting is
-        /// about the network.
+        /// `nlp` chooses 20 characters, 6 byte pairs or 5 words, if no setting is about
+        /// the network.
         window: usize = 10, in 1..=100_000;
         /// The tokenizer: char, word, word:N for the N most frequent words, bpe:N for N
-        /// byte-pair tokens, or a tokenizer.json.
+        /// byte-pair tokens, bpe for 1000 of them if the text gives as many, or a
+        /// tokenizer.json. For texts of half a megabyte and more, `nlp` chooses bpe, if
+        /// no setting is about the network.
         tokenizer: String = "char".to_string();
         /// The number of tokens in the n-grams of the baseline and of the mixture.
         ngram: usize = 6, in 1..=12;
@@ -95,7 +97,8 @@ onward_core::settings! {
         /// The number of tokens in an example.
         window: usize = 10, in 1..=100;
         /// The tokenizer: char, word, word:N for the N most frequent words, bpe:N for N
-        /// byte-pair tokens, or a tokenizer.json.
+        /// byte-pair tokens, bpe for 1000 of them if the text gives as many, or a
+        /// tokenizer.json.
         tokenizer: String = "char".to_string();
         /// The number of tokens in the n-grams of the baseline and of the mixture.
         ngram: usize = 6, in 1..=12;
@@ -256,29 +259,36 @@ fn another_file(given: &mut Table, before: &mut Table) -> Result<()> {
 }
 
 /// Whether a text is a book or a corpus, by the size of its files. An example of a
-/// corpus in words or byte pairs has few tokens: each place of a window has weights for
-/// every token.
+/// corpus in words, or in many byte pairs, has few tokens: each place of a window has
+/// weights for every token.
 fn size(given: &Table) -> Option<(DataKind, Table)> {
     let file = given.get("file").and_then(Value::as_str)?;
     let more = given.get("more").and_then(Value::as_array);
     let more = more.into_iter().flatten().filter_map(Value::as_str);
     let bytes: Option<u64> = std::iter::once(file).chain(more).map(size_of).sum();
-    let bytes = bytes?;
-    if bytes < CORPUS {
-        return Some((DataKind::Book, Table::new()));
+    let mut settings = Table::new();
+    if bytes? < CORPUS {
+        return Some((DataKind::Book, settings));
     }
     let tokenizer = given.get("tokenizer").and_then(Value::as_str);
-    let has_pieces =
-        tokenizer.is_some_and(|kind| kind.starts_with("word") || kind.starts_with("bpe"));
-    let mut settings = Table::new();
-    if has_pieces && !given.contains_key("window") {
-        settings.insert("window".into(), WINDOW_OF_PIECES.into());
+    if tokenizer == Some("char") {
+        return Some((DataKind::Characters, settings));
+    }
+    let has_many = tokenizer.is_some_and(|name| match name.strip_prefix("bpe:") {
+        Some(size) => size.parse().is_ok_and(|size: u64| size > FEW_PAIRS),
+        None => name.starts_with("word"),
+    });
+    if has_many && !given.contains_key("window") {
+        settings.insert("window".into(), WINDOW_OF_MANY.into());
     }
     Some((DataKind::Corpus, settings))
 }
 
-/// The tokens of an example of a corpus that is not divided into characters.
-const WINDOW_OF_PIECES: i64 = 5;
+/// The tokens of an example of a corpus with a large vocabulary.
+const WINDOW_OF_MANY: i64 = 5;
+
+/// The byte pairs that are no large vocabulary.
+const FEW_PAIRS: u64 = 2000;
 
 /// The bytes from which on a text is a corpus.
 const CORPUS: u64 = 500_000;

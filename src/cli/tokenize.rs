@@ -20,16 +20,13 @@ pub(super) struct Tokenize {
     #[arg(long, value_name = "KIND")]
     kind: String,
     /// Vocabulary size: the number of words or byte-pair tokens. By default all words, or
-    /// 1000 byte-pair tokens.
+    /// 1000 byte-pair tokens if the text gives as many.
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     vocab: Option<String>,
     /// File to write; it must not exist.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 }
-
-/// The byte-pair tokens without `--vocab`.
-const BPE_SIZE: usize = 1000;
 
 impl Tokenize {
     pub(super) fn run(self) -> Result<()> {
@@ -63,12 +60,8 @@ impl Tokenize {
 
     fn units(&self) -> Result<Units> {
         let kind = self.kind.to_lowercase();
-        let size = match (&self.vocab, kind.as_str()) {
-            (Some(size), _) => format!(":{size}"),
-            (None, "bpe") => format!(":{BPE_SIZE}"),
-            (None, _) => String::new(),
-        };
-        let units = format!("{kind}{size}").parse();
+        let size = self.vocab.iter().map(|size| format!(":{size}"));
+        let units = format!("{kind}{}", size.collect::<String>()).parse();
         units.map_err(|error| match error {
             Error::Setting { .. } => {
                 let vocab = self

@@ -140,8 +140,8 @@
 //! 2. what the data set suggests (`onward show digits`: 12 epochs);
 //! 3. the preset of `--preset NAME`, instead of 1 and above 2; `none` is no preset. If
 //!    nothing about the network is set, the data are looked at, and a line says what was
-//!    chosen: `convolutional` for colour photographs, `book` or `corpus` for `text:FILE` of
-//!    less or more than half a megabyte;
+//!    chosen: `convolutional` for colour photographs; for `text:FILE` of less than half a megabyte
+//!    `book`, of more `corpus`, or `characters` if it is divided into those;
 //! 4. a file (`--config`);
 //! 5. `--data`, `--epochs` and `--seed`;
 //! 6. `--set`; of two values of one key, the last one is used. What has a flag is given
@@ -192,33 +192,41 @@
 //! `generate` with *adaptive* counts in the prompt, not in what it writes. `compare`
 //! and `sweep` leave the mixtures out, since the counts are the same for all methods.
 //!
-//! The n-grams are a part of `model.safetensors` (1.1 MB for a text of 1.1 MB), so that
+//! The n-grams are a part of `model.safetensors` (3.8 MB for a text of 1.1 MB), so that
 //! the mixtures need no training text later. `onward generate --readout head` writes
 //! without them; `--set mixture=false` trains without them.
 //!
-//! `onward train nlp --data text:tinyshakespeare.txt` (2.228 bits per character on
-//! held-out text, *mixture* 2.126, *adaptive* 2.030) writes this after `--prompt ROMEO:
-//! --temperature 0.8`, by the network alone (`--readout head`), and by *adaptive*:
+//! `onward train nlp --data text:tinyshakespeare.txt` takes a minute on two cores (2.132
+//! bits per character on held-out text, *mixture* 2.107, *adaptive* 1.990). It writes
+//! this after `--prompt ROMEO: --temperature 0.8 --tokens 110`, by the network alone
+//! (`--readout head`), and by *adaptive*:
 //!
 //! ```text
-//! ROMEO: there is no humble thanks,
-//! That it is done that there is no other service give no further sin
-//! Must much lament, man!
+//! ROMEO:
+//! O, he is, my lord.
 //!
-//! DUCHESS OF YORK:
-//! Therefore, it shall be join'd for this captivate which burns to
+//! MENENIUS:
+//! upon youth, and reign,
+//! And painted for some enemy a goodly gling a tabour of this?
+//!
+//! First Servingman:
+//! The duke is something objects.
 //! ```
 //!
 //! ```text
 //! ROMEO:
-//! And there nowledge his life,
-//! How often liege, where is the world;
-//! And not give but now the city,
-//! And, I charge, proud against my tender while.
+//! O, let me see the writing.
 //!
-//! COMINIUS:
-//! O, take it for that murders
-//! That would the ca
+//! Nay, then, let's see
+//! To brave Green, you
+//! will no subjects, to make me assurance.
+//!
+//! CAMILLO:
+//! I will not fall; not the duke.
+//!
+//! First Citizen:
+//! How now, nurse, weeping up,
+//! Although abroad;
 //! ```
 //!
 //! # Long texts, many tokens
@@ -232,9 +240,9 @@
 //! are exact.
 //!
 //! Each place of a window has a row of weights for every token in the first layer. So a
-//! text of half a megabyte and more gets windows of 20 characters, but of 5 words or
-//! byte pairs, if no setting is about the network. With `--preset corpus` give
-//! `--set window=5` as well.
+//! text of half a megabyte and more gets windows of 20 characters, of 6 byte pairs, or of
+//! 5 words or many byte pairs, if no setting is about the network. With `--preset corpus`
+//! and many tokens give `--set window=5` as well.
 //!
 //! Text is read into memory. `onward train nlp --data text:FILE --dry-run` says how
 //! much the first steps need and how long a training takes: for 130 MB of text with 99

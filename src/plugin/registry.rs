@@ -118,6 +118,8 @@ pub enum DataKind {
     Book,
     /// A text of half a megabyte or more.
     Corpus,
+    /// Such a text, divided into characters.
+    Characters,
 }
 
 impl DataKind {
@@ -127,6 +129,7 @@ impl DataKind {
             Self::Photographs => "the pictures are colour photographs",
             Self::Book => "the text has less than half a megabyte",
             Self::Corpus => "the text has half a megabyte or more",
+            Self::Characters => "the text has half a megabyte or more, in characters",
         }
     }
 }

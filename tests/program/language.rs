@@ -236,12 +236,19 @@ fn the_size_of_a_text_chooses_the_preset() {
         corpus.contains("half a megabyte or more: preset corpus"),
         "{corpus}"
     );
-    // A window of words or byte pairs is shorter, unless it is chosen.
+    let characters = said(600_000, &["--set", "tokenizer=char"]);
+    assert!(
+        characters.contains("in characters: preset characters"),
+        "{characters}"
+    );
+    // A window of many words or byte pairs is shorter, unless it is chosen.
     let pieces = said(600_000, &["--set", "tokenizer=word"]);
     assert!(pieces.contains("corpus, data.window = 5"), "{pieces}");
     let chosen = ["--set", "tokenizer=word", "--set", "window=7"];
     let chosen = said(600_000, &chosen);
     assert!(!chosen.contains("data.window"), "{chosen}");
+    let few = said(600_000, &["--set", "tokenizer=bpe:300"]);
+    assert!(!few.contains("data.window"), "{few}");
     let shorthand = said(30_000, &["--set", "tokenizer=bpe:260"]);
     assert!(shorthand.contains("preset book"), "{shorthand}");
     for more in [["--set", "hidden=[20]"], ["--preset", "window"]] {

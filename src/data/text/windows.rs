@@ -192,8 +192,8 @@ mod tests {
         for units in [
             Units::Char,
             Units::Word(None),
-            Units::Bpe(256),
-            Units::Bpe(270),
+            Units::Bpe(Some(256)),
+            Units::Bpe(Some(270)),
         ] {
             let tokenizer = Tokenizer::train(units, &[&text])?;
             let windows = Windows::new(std::slice::from_ref(&text), &tokenizer, 3)?;

@@ -299,7 +299,7 @@ mod tests {
         assert_eq!(notes, ["not in the vocabulary, left out: 'Z' 'é'"]);
         notes.clear();
         known(
-            &Tokenizer::train(Units::Bpe(256), &["ab"])?,
+            &Tokenizer::train(Units::Bpe(Some(256)), &["ab"])?,
             "aébZé",
             &mut notes,
         )?;

@@ -188,8 +188,8 @@ mod tests {
         for units in [
             Units::Char,
             Units::Word(None),
-            Units::Bpe(256),
-            Units::Bpe(262),
+            Units::Bpe(Some(256)),
+            Units::Bpe(Some(262)),
         ] {
             let tokenizer = Tokenizer::train(units, &[TEXT])?;
             let ids = tokenizer.encode(TEXT)?.ids;
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn cutting_a_long_text_does_not_change_its_tokens() -> Result<()> {
-        let kinds = [Units::Char, Units::Word(None), Units::Bpe(300)];
+        let kinds = [Units::Char, Units::Word(None), Units::Bpe(Some(300))];
         let bare = long().replace(' ', "_");
         let ends = [" \n ", "\r\n", "\n\u{3000}", "\t\t"].map(|end| bare.replace('\n', end));
         let texts = [vec![long(), bare], ends.to_vec()].concat();
@@ -242,7 +242,7 @@ mod tests {
         };
         let words: Vec<String> = (0..300).map(word).collect();
         let text = words.join(" ");
-        for units in [Units::Char, Units::Word(Some(5)), Units::Bpe(262)] {
+        for units in [Units::Char, Units::Word(Some(5)), Units::Bpe(Some(262))] {
             let first = Tokenizer::train(units, &[&text, TEXT, TEXT])?;
             for _ in 0..20 {
                 assert_eq!(
@@ -286,10 +286,21 @@ mod tests {
     }
 
     #[test]
+    fn byte_pairs_without_a_number_are_as_many_as_the_text_gives() -> Result<()> {
+        let few = Tokenizer::named("bpe", &[TEXT])?.vocabulary().len();
+        assert!((257..400).contains(&few), "{few}");
+        let words = (0..3000u32).map(|i| format!("{} ", i.wrapping_mul(2_654_435_761) % 4999));
+        let text = words.collect::<String>().repeat(2);
+        let size = Tokenizer::named("bpe", &[&text])?.vocabulary().len();
+        assert_eq!(size, 1000);
+        Ok(())
+    }
+
+    #[test]
     fn invalid_settings_are_refused_with_the_expected_values() {
         for (name, expected) in [
             ("bpe:255", "N from 256"),
-            ("bpe", "bpe:N"),
+            ("bpe:", "bpe:N"),
             ("word:1", "N from 2"),
             ("char:5", "expected char"),
             ("bpe:99999999999", "at most 1000000"),

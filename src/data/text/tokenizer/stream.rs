@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn a_character_is_streamed_with_its_last_byte() -> Result<()> {
-        let tokenizer = Tokenizer::train(Units::Bpe(256), &[TEXT])?;
+        let tokenizer = Tokenizer::train(Units::Bpe(Some(256)), &[TEXT])?;
         let ids = tokenizer.encode("狐!")?.ids;
         let mut stream = tokenizer.stream();
         let streamed = ids
@@ -87,7 +87,7 @@ mod tests {
         assert_eq!(streamed, ["", "", "狐", "!"]);
         stream.push(ids[0])?;
         assert_eq!(stream.finish()?, "�");
-        for units in [Units::Char, Units::Word(None), Units::Bpe(260)] {
+        for units in [Units::Char, Units::Word(None), Units::Bpe(Some(260))] {
             let tokenizer = Tokenizer::train(units, &[TEXT])?;
             let mut stream = tokenizer.stream();
             let ids = tokenizer.encode(TEXT)?.ids;

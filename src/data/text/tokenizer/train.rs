@@ -30,10 +30,14 @@ const WORDS: &str = r"(?s) ?<unk>| ?\w+(?:['’]\w+)*| ?[^\w\s]|.";
 /// memory per piece.
 const PIECE: usize = 1 << 16;
 
+/// The tokens of a byte-level BPE whose size is not given.
+const MERGED: usize = 1000;
+
 /// The largest size of a vocabulary.
 const LARGEST: usize = 1_000_000;
 
-/// The units of a tokenizer that is trained here: `char`, `word`, `word:N` or `bpe:N`.
+/// The units of a tokenizer that is trained here: `char`, `word`, `word:N`, `bpe` or
+/// `bpe:N`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Units {
     /// Characters. Characters that are not in the training text are unknown.
@@ -42,17 +46,19 @@ pub enum Units {
     /// them, or this many of the most frequent. All other words are unknown and are
     /// decoded as `<unk>`. The rest is decoded exactly.
     Word(Option<usize>),
-    /// Byte-level BPE, as in GPT-2, with this many tokens: the 256 bytes, and merges of
-    /// two tokens. Nothing is unknown, and every text is decoded exactly.
-    Bpe(usize),
+    /// Byte-level BPE, as in GPT-2, with this many tokens, or with 1000 if the text gives
+    /// as many: the 256 bytes, and merges of two tokens that occur at least twice.
+    /// Nothing is unknown, and every text is decoded exactly.
+    Bpe(Option<usize>),
 }
 
 impl FromStr for Units {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let expected =
-            format!("char, word, word:N (N from 2) or bpe:N (N from 256), N at most {LARGEST}");
+        let expected = format!(
+            "char, word, word:N (N from 2), bpe or bpe:N (N from 256), N at most {LARGEST}"
+        );
         let (kind, size) = text.split_once(':').map_or((text, None), |(kind, size)| {
             (kind, Some(size.parse::<usize>()))
         });
@@ -60,7 +66,8 @@ impl FromStr for Units {
             ("char", None) => Self::Char,
             ("word", None) => Self::Word(None),
             ("word", Some(Ok(size @ 2..=LARGEST))) => Self::Word(Some(size)),
-            ("bpe", Some(Ok(size @ 256..=LARGEST))) => Self::Bpe(size),
+            ("bpe", None) => Self::Bpe(None),
+            ("bpe", Some(Ok(size @ 256..=LARGEST))) => Self::Bpe(Some(size)),
             _ => return Err(unfit(text, expected)),
         })
     }
@@ -141,7 +148,7 @@ impl Tokenizer {
         Self::from_json(inner.to_string(true).map_err(refused)?)
     }
 
-    fn of_bytes(texts: &[&str], size: usize) -> Result<Self> {
+    fn of_bytes(texts: &[&str], wanted: Option<usize>) -> Result<Self> {
         type Bytes = TokenizerImpl<
             BPE,
             NormalizerWrapper,
@@ -153,7 +160,7 @@ impl Tokenizer {
         let trainer = BpeTrainerBuilder::new()
             .show_progress(false)
             .min_frequency(2)
-            .vocab_size(size);
+            .vocab_size(wanted.unwrap_or(MERGED));
         let mut inner = Bytes::new(BPE::default());
         let bytes = ByteLevel::new(false, false, true);
         inner
@@ -167,7 +174,7 @@ impl Tokenizer {
             )
             .map_err(refused)?;
         let reached = inner.get_vocab_size(true);
-        if reached < size {
+        if let Some(size) = wanted.filter(|size| reached < *size) {
             let problem = format!(
                 "bpe:{size} needs {size} tokens, but the training text gives {reached}: \
                  256 bytes, and merges that occur at least twice; use bpe:{reached} \
