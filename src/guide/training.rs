@@ -196,7 +196,7 @@
 //! the mixtures need no training text later. `onward generate --readout head` writes
 //! without them; `--set mixture=false` trains without them.
 //!
-//! `onward train nlp --data text:tinyshakespeare.txt` takes a minute on two cores (2.132
+//! `onward train nlp --data text:tinyshakespeare.txt` takes a minute on two cores (2.131
 //! bits per character on held-out text, *mixture* 2.107, *adaptive* 1.990). It writes
 //! this after `--prompt ROMEO: --temperature 0.8 --tokens 110`, by the network alone
 //! (`--readout head`), and by *adaptive*:
