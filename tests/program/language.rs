@@ -247,7 +247,7 @@ fn the_size_of_a_text_chooses_the_preset() {
     let chosen = ["--set", "tokenizer=word", "--set", "window=7"];
     let chosen = said(600_000, &chosen);
     assert!(!chosen.contains("data.window"), "{chosen}");
-    let few = said(600_000, &["--set", "tokenizer=bpe:300"]);
+    let few = said(600_000, &["--set", "tokenizer=bpe:265"]);
     assert!(!few.contains("data.window"), "{few}");
     let shorthand = said(30_000, &["--set", "tokenizer=bpe:260"]);
     assert!(shorthand.contains("preset book"), "{shorthand}");
