@@ -67,7 +67,7 @@ impl KneserNey {
                 occurrences[*number as usize] += 1;
             }
             if let Some(last) = last {
-                levels.push(last.kept(&company, &mut above));
+                levels.push(last.kept(Some(company), &mut above));
             }
             last = Some(All {
                 keys,
@@ -76,7 +76,7 @@ impl KneserNey {
             });
             ending = numbers;
         }
-        levels.extend(last.map(|last| last.kept(&last.occurrences, &mut above)));
+        levels.extend(last.map(|last| last.kept(None, &mut above)));
         Self { levels, vocabulary }
     }
 }
@@ -91,39 +91,52 @@ struct All {
 }
 
 impl All {
-    /// The level of the n-grams that occur often enough. `above` has the index of each
-    /// context in the level before, and then that of each n-gram in this one.
-    fn kept(&self, counts: &[u32], above: &mut Vec<u32>) -> Level {
+    /// The level of the n-grams that occur often enough. `company` has the counts of all
+    /// but the longest ones. `above` has the index of each context in the level before,
+    /// and then that of each n-gram in this one.
+    fn kept(self, company: Option<Vec<u32>>, above: &mut Vec<u32>) -> Level {
+        let mut keys = self.keys;
+        let (mut counts, occurrences) = match company {
+            Some(company) => (company, Some(self.occurrences)),
+            None => (self.occurrences, None),
+        };
+        let discounts = discounts(&counts);
         let contexts = above.iter().filter(|context| **context != NONE).count();
         let mut lost = vec![0u32; contexts];
-        let mut level = Level {
-            keys: Vec::new(),
-            counts: Vec::new(),
-            contexts: Vec::with_capacity(contexts + 1),
-            discounts: discounts(counts),
-        };
-        let ngrams = self.keys.iter().zip(&self.occurrences).zip(counts);
-        let kept = ngrams.map(|((all, occurrences), count)| {
-            let context = above[(all >> 32) as usize];
+        let mut numbers = vec![NONE; keys.len()];
+        // They move to the front in place: a large text has many.
+        let mut kept = 0;
+        for place in 0..keys.len() {
+            let context = above[(keys[place] >> 32) as usize];
             if context == NONE {
-                return NONE;
+                continue;
             }
-            if (*occurrences as usize) < self.least {
-                lost[context as usize] += count;
-                return NONE;
+            let times = occurrences.as_ref().map_or(counts[place], |all| all[place]);
+            if (times as usize) < self.least {
+                lost[context as usize] += counts[place];
+                continue;
             }
-            level.keys.push(key(context, *all as u32));
-            level.counts.push(*count);
-            (level.keys.len() - 1) as u32
-        });
-        *above = kept.collect();
-        level.keys.shrink_to_fit();
-        level.counts.shrink_to_fit();
-        let mut first = 0;
-        for context in 0..=contexts as u64 {
-            first += level.keys[first..].partition_point(|key| key >> 32 < context);
-            level.contexts.push((first as u32, 0, 0.));
+            keys[kept] = key(context, keys[place] as u32);
+            counts[kept] = counts[place];
+            numbers[place] = kept as u32;
+            kept += 1;
         }
+        *above = numbers;
+        keys.truncate(kept);
+        keys.shrink_to_fit();
+        counts.truncate(kept);
+        counts.shrink_to_fit();
+        let mut first = 0;
+        let ends = (0..=contexts as u64).map(|context| {
+            first += keys[first..].partition_point(|key| key >> 32 < context);
+            (first as u32, 0, 0.)
+        });
+        let mut level = Level {
+            contexts: ends.collect(),
+            keys,
+            counts,
+            discounts,
+        };
         level.sum_up(|context| lost[context]);
         level
     }
