@@ -38,8 +38,7 @@ pub(crate) struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     /// The fields around the pixels of the lines `(first, count)` of each of the images
-    /// that
-    /// [`Sizes::pad`] has written.
+    /// that [`Sizes::pad`] has written.
     pub fn new(sizes: &'a Sizes, padded: &'a [f32], lines: (usize, usize)) -> Self {
         Self {
             sizes,
