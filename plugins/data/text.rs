@@ -69,7 +69,7 @@ onward_core::settings! {
         /// The preparation of the text before it is divided.
         prepare: Prepare = Prepare::None;
         /// The number of tokens in an example. For texts of half a megabyte and more,
-        /// `nlp` chooses 20 characters, 6 byte pairs or 5 words, if no setting is about
+        /// `nlp` chooses 20 characters, or 6 byte pairs or words, if no setting is about
         /// the network.
         window: usize = 10, in 1..=100_000;
         /// The tokenizer: char, word, word:N for the N most frequent words, bpe:N for N
@@ -258,37 +258,19 @@ fn another_file(given: &mut Table, before: &mut Table) -> Result<()> {
     Ok(())
 }
 
-/// Whether a text is a book or a corpus, by the size of its files. An example of a
-/// corpus in words, or in many byte pairs, has few tokens: each place of a window has
-/// weights for every token.
+/// Whether a text is a book or a corpus, by the size of its files.
 fn size(given: &Table) -> Option<(DataKind, Table)> {
     let file = given.get("file").and_then(Value::as_str)?;
     let more = given.get("more").and_then(Value::as_array);
     let more = more.into_iter().flatten().filter_map(Value::as_str);
     let bytes: Option<u64> = std::iter::once(file).chain(more).map(size_of).sum();
-    let mut settings = Table::new();
-    if bytes? < CORPUS {
-        return Some((DataKind::Book, settings));
-    }
-    let tokenizer = given.get("tokenizer").and_then(Value::as_str);
-    if tokenizer == Some("char") {
-        return Some((DataKind::Characters, settings));
-    }
-    let has_many = tokenizer.is_some_and(|name| match name.strip_prefix("bpe:") {
-        Some(size) => size.parse().is_ok_and(|size: u64| size > FEW_PAIRS),
-        None => name.starts_with("word"),
-    });
-    if has_many && !given.contains_key("window") {
-        settings.insert("window".into(), WINDOW_OF_MANY.into());
-    }
-    Some((DataKind::Corpus, settings))
+    let kind = match given.get("tokenizer").and_then(Value::as_str) {
+        _ if bytes? < CORPUS => DataKind::Book,
+        Some("char") => DataKind::Characters,
+        _ => DataKind::Corpus,
+    };
+    Some((kind, Table::new()))
 }
-
-/// The tokens of an example of a corpus with a large vocabulary.
-const WINDOW_OF_MANY: i64 = 5;
-
-/// The byte pairs that are no large vocabulary.
-const FEW_PAIRS: u64 = 2000;
 
 /// The bytes from which on a text is a corpus.
 const CORPUS: u64 = 500_000;

@@ -140,8 +140,8 @@
 //! 2. what the data set suggests (`onward show digits`: 12 epochs);
 //! 3. the preset of `--preset NAME`, instead of 1 and above 2; `none` is no preset. If
 //!    nothing about the network is set, the data are looked at, and a line says what was
-//!    chosen: `convolutional` for colour photographs; for `text:FILE` of less than half a megabyte
-//!    `book`, of more `corpus`, or `characters` if it is divided into those;
+//!    chosen: `convolutional` for colour photographs; `book` for `text:FILE` of less than
+//!    half a megabyte, else `corpus`, or `characters` with `tokenizer = "char"`;
 //! 4. a file (`--config`);
 //! 5. `--data`, `--epochs` and `--seed`;
 //! 6. `--set`; of two values of one key, the last one is used. What has a flag is given
@@ -239,10 +239,10 @@
 //! for all. Evaluation and `generate` always compare all tokens, so bits per character
 //! are exact.
 //!
-//! Each place of a window has a row of weights for every token in the first layer. So a
-//! text of half a megabyte and more gets windows of 20 characters, of 6 byte pairs, or of
-//! 5 words or many byte pairs, if no setting is about the network. With `--preset corpus`
-//! and many tokens give `--set window=5` as well.
+//! Each place of a window has a row of weights for every token in the first layer, so
+//! windows of many tokens need much memory. A text of half a megabyte and more gets
+//! windows of 6 byte pairs or words, or of 20 characters, if no setting is about the
+//! network.
 //!
 //! Text is read into memory. `onward train nlp --data text:FILE --dry-run` says how
 //! much the first steps need and how long a training takes: for 130 MB of text with 99

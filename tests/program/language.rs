@@ -224,7 +224,7 @@ fn the_size_of_a_text_chooses_the_preset() {
         let dry = ["train", "nlp", "--dry-run", "--data", &data];
         let output = onward(&[&dry[..], more].concat());
         assert!(output.status.success(), "{}", text(&output.stderr));
-        text(&output.stderr)
+        text(&output.stderr) + &text(&output.stdout)
     };
     let book = said(30_000, &[]);
     assert!(
@@ -241,14 +241,17 @@ fn the_size_of_a_text_chooses_the_preset() {
         characters.contains("in characters: preset characters"),
         "{characters}"
     );
-    // A window of many words or byte pairs is shorter, unless it is chosen.
-    let pieces = said(600_000, &["--set", "tokenizer=word"]);
-    assert!(pieces.contains("corpus, data.window = 5"), "{pieces}");
+    assert!(characters.contains("window = 20"), "{characters}");
+    // A window of words or byte pairs is shorter, unless it is chosen.
+    for tokenizer in ["word", "bpe", "bpe:265"] {
+        let tokenizer = format!("tokenizer={tokenizer}");
+        let pieces = said(600_000, &["--set", &tokenizer]);
+        let is_corpus = pieces.contains("preset corpus");
+        assert!(is_corpus && pieces.contains("window = 6"), "{pieces}");
+    }
     let chosen = ["--set", "tokenizer=word", "--set", "window=7"];
     let chosen = said(600_000, &chosen);
-    assert!(!chosen.contains("data.window"), "{chosen}");
-    let few = said(600_000, &["--set", "tokenizer=bpe:265"]);
-    assert!(!few.contains("data.window"), "{few}");
+    assert!(chosen.contains("window = 7"), "{chosen}");
     let shorthand = said(30_000, &["--set", "tokenizer=bpe:260"]);
     assert!(shorthand.contains("preset book"), "{shorthand}");
     for more in [["--set", "hidden=[20]"], ["--preset", "window"]] {
