@@ -197,8 +197,8 @@
 //! without them; `--set mixture=false` trains without them.
 //!
 //! `onward train nlp --data text:tinyshakespeare.txt` takes a minute on two cores (2.131
-//! bits per character on held-out text, *mixture* 2.107, *adaptive* 1.990). It writes
-//! this after `--prompt ROMEO: --temperature 0.8 --tokens 110`, by the network alone
+//! bits per character on held-out text, *mixture* 2.107, *adaptive* 1.990). After
+//! `--prompt ROMEO: --temperature 0.8` it begins like this, by the network alone
 //! (`--readout head`), and by *adaptive*:
 //!
 //! ```text
