@@ -53,6 +53,23 @@ pub(crate) fn read(path: &Path, most: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Fills `bytes` from a place in a file. Several threads may read at the same time.
+pub(crate) fn read_at(file: &File, bytes: &mut [u8], place: u64) -> io::Result<()> {
+    #[cfg(unix)]
+    return std::os::unix::fs::FileExt::read_exact_at(file, bytes, place);
+    #[cfg(windows)]
+    {
+        let (mut rest, mut place) = (bytes, place);
+        while !rest.is_empty() {
+            match std::os::windows::fs::FileExt::seek_read(file, rest, place)? {
+                0 => return Err(ErrorKind::UnexpectedEof.into()),
+                read => (rest, place) = (&mut rest[read..], place + read as u64),
+            }
+        }
+        Ok(())
+    }
+}
+
 /// The text of a regular file in UTF-8, at most [`TEXT`] bytes.
 ///
 /// # Errors

@@ -54,7 +54,7 @@ fn data_set(context: &BuildContext) -> Result<DataSet> {
         &cifar::FILES,
         cifar::write,
     )?;
-    let [train, test] = cifar::read(&folders, name)?;
+    let [train, test] = cifar::read(&folders, name, &context.room())?;
     let (train, validation) = train.split_last(train.labels().len() / 6);
     let data = DataSet {
         spec: ExampleSpec::new(

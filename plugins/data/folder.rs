@@ -59,11 +59,11 @@ fn photographs(given: &Table) -> Option<(DataKind, Table)> {
 onward_core::register! {
     DataSet, "folder",
     "your own pictures in one folder per class, as folder:DIR (onward, 2026)",
-    |settings: Folder, _context| {
+    |settings: Folder, context| {
         let channels = if settings.colour { 3 } else { 1 };
         let shape = [channels, settings.height, settings.width];
         let dir = folder(&settings.dir, "--data folder:DIR")?;
-        Ok(Box::new(data_set(&dir, shape, settings.broken)?))
+        Ok(Box::new(data_set(&dir, shape, settings.broken, &context.room())?))
     },
     .argument("dir").presets(PRESETS).look(photographs)
 }

@@ -33,9 +33,9 @@ onward_core::register! {
     DataSet, "idx",
     "your own grey images in the file format of MNIST, as idx:DIR \
      (LeCun 1998, yann.lecun.com/exdb/mnist)",
-    |settings: Idx, _context| {
+    |settings: Idx, context| {
         let dir = folder(&settings.dir, "--data idx:DIR")?;
-        let mut data = idx::data_set(&[dir], "idx", &[], Framing::Whole)?;
+        let mut data = idx::data_set(&[dir], "idx", &[], Framing::Whole, &context.room())?;
         let framing = pictures::framing_of(&*data.train, &data.spec)?;
         data.spec.content = Content::Picture(framing);
         Ok(Box::new(data))

@@ -66,7 +66,8 @@ fn data_set(
         &idx::FILES,
         idx::write,
     )?;
-    let data = idx::data_set(&context.folders(name), name, classes, framing)?;
+    let (folders, room) = (context.folders(name), context.room());
+    let data = idx::data_set(&folders, name, classes, framing, &room)?;
     hub.recognise(name, &data)?;
     Ok(Box::new(data))
 }

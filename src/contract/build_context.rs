@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
+use crate::data::pixels::Room;
 use crate::data::text::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 use crate::flow::input::Input;
@@ -52,6 +53,9 @@ pub struct BuildContext {
     pub data_dirs: Vec<PathBuf>,
     /// The user's cache folder, for downloads.
     pub cache: Option<PathBuf>,
+    /// Whether this process trains on the examples, or evaluates with them. Of several
+    /// ranks, only those of the first stage do.
+    pub reads_examples: bool,
     /// The tokenizer. While data are built: that of the opened run, if any. Afterwards:
     /// that of the data.
     pub tokenizer: Option<Arc<Tokenizer>>,
@@ -76,6 +80,7 @@ impl BuildContext {
             units: None,
             data_dirs: Vec::new(),
             cache: None,
+            reads_examples: true,
             tokenizer: None,
         }
     }
@@ -150,6 +155,16 @@ impl BuildContext {
     pub fn probe_input(&self) -> Result<Input> {
         let shape = [&[1], &self.input[..]].concat();
         Input::of(Tensor::ones(shape, self.vars.dtype(), &self.vars.device())?)
+    }
+
+    /// How much memory a data set may use for images; temporary files are made in the
+    /// cache.
+    pub fn room(&self) -> Room {
+        let room = Room::new(self.cache.clone());
+        match self.reads_examples {
+            true => room,
+            false => room.at_most(0),
+        }
     }
 
     /// The folders that may hold the files of the data set with this name:

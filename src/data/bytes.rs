@@ -1,10 +1,12 @@
 //! Binary files, plain or gzipped, read with a limit on their size.
 
+use std::cmp::Ordering;
 use std::io::{BufRead, BufReader, Cursor, Read};
 use std::path::Path;
 
 use flate2::bufread::GzDecoder;
 
+use super::pixels::{Pixels, Records, Room};
 use crate::disk;
 use crate::error::{Error, Result};
 use crate::kernels::memory;
@@ -13,6 +15,7 @@ use crate::kernels::memory;
 pub(super) struct Reader<'a> {
     path: &'a Path,
     bytes: Box<dyn Read>,
+    is_packed: bool,
 }
 
 /// Gzip streams, one after the other. Anything else behind them ends the data, as for the
@@ -56,11 +59,21 @@ impl<'a> Reader<'a> {
         let file = Cursor::new(start).take(read as u64).chain(file);
         // Detected by content, not by name: browsers may decompress a file and keep its
         // name.
-        let bytes: Box<dyn Read> = match start {
-            [0x1f, 0x8b] => Box::new(BufReader::with_capacity(1 << 16, Unpacked::of(file))),
-            _ => Box::new(BufReader::with_capacity(1 << 16, file)),
+        let is_packed = start == [0x1f, 0x8b];
+        let bytes: Box<dyn Read> = match is_packed {
+            true => Box::new(BufReader::with_capacity(1 << 16, Unpacked::of(file))),
+            false => Box::new(BufReader::with_capacity(1 << 16, file)),
         };
-        Ok(Self { path, bytes })
+        Ok(Self {
+            path,
+            bytes,
+            is_packed,
+        })
+    }
+
+    /// Whether the file is compressed.
+    pub fn is_packed(&self) -> bool {
+        self.is_packed
     }
 
     pub fn fault(&self, problem: impl Into<String>) -> Error {
@@ -94,9 +107,10 @@ impl<'a> Reader<'a> {
             let mut bytes = self.bytes.by_ref().take(room);
             let found = std::io::copy(&mut bytes, &mut std::io::sink()).map_err(undecoded)?;
             return Err(self.fault(match found == room {
-                true => {
-                    format!("{promise}, {count} bytes; that is more than half of the free memory")
-                }
+                true => format!(
+                    "{promise}, {count} bytes; that is more than half of the free memory. Unpack \
+                     it: images in a plain file need not fit into memory"
+                ),
                 false => format!("{promise}, {count} bytes; found only {found}"),
             }));
         }
@@ -108,12 +122,43 @@ impl<'a> Reader<'a> {
         }
         let read = self.bytes.by_ref().take(count + 1).read_to_end(&mut bytes);
         read.map_err(undecoded)?;
-        match bytes.len() as u64 {
-            found if found == count => Ok(bytes),
-            found if found < count => {
-                Err(self.fault(format!("{promise}, {count} bytes; found only {found}")))
-            }
-            _ => Err(self.fault(format!("{promise}, {count} bytes; found more"))),
-        }
+        self.check(bytes.len() as u64, count, promise)?;
+        Ok(bytes)
+    }
+
+    /// As [`exactly`](Self::exactly), for `images` images after a header of `header`
+    /// bytes. They stay in the file if there is no room for them, and it is not packed.
+    pub fn pixels(
+        &mut self,
+        header: u64,
+        images: usize,
+        count: Option<u64>,
+        promise: &str,
+        room: &Room,
+    ) -> Result<Pixels> {
+        let count = match count {
+            Some(count) if !self.is_packed && images > 0 && !room.has(count) => count,
+            _ => return Ok(self.exactly(count, promise)?.into()),
+        };
+        let file = disk::open(self.path)?;
+        let about = file.metadata().map_err(Error::file("read", self.path))?;
+        self.check(about.len().saturating_sub(header), count, promise)?;
+        room.say(self.path.display(), count, "it");
+        let records = Records {
+            first: header,
+            distance: count / images as u64,
+            count: images,
+        };
+        Ok(Pixels::in_files(vec![(file, self.path.into())], records))
+    }
+
+    /// Refuses a file with more or fewer bytes than it should have.
+    fn check(&self, found: u64, count: u64, promise: &str) -> Result<()> {
+        let problem = match found.cmp(&count) {
+            Ordering::Equal => return Ok(()),
+            Ordering::Less => format!("{promise}, {count} bytes; found only {found}"),
+            Ordering::Greater => format!("{promise}, {count} bytes; found more"),
+        };
+        Err(self.fault(problem))
     }
 }

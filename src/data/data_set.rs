@@ -111,8 +111,7 @@ impl DataSet {
         }
     }
 
-    /// The number of examples of each class in a part. Every example is read; of text,
-    /// the tokens.
+    /// The number of examples of each class in a part.
     ///
     /// # Errors
     /// Errors of the examples.
@@ -129,9 +128,7 @@ impl DataSet {
         }
         let indices: Vec<usize> = (0..examples.len()).collect();
         for indices in indices.chunks(1000) {
-            let batch = examples.batch(indices, None)?;
-            let labels = batch.labels().unwrap_or_default();
-            labels.iter().for_each(|&label| count(label));
+            examples.labels(indices)?.into_iter().for_each(&mut count);
         }
         Ok(counts)
     }
@@ -222,6 +219,15 @@ impl Examples for Joined {
             examples,
             order.iter().map(|&row| labels[row as usize]).collect(),
         )
+    }
+
+    fn labels(&self, indices: &[usize]) -> Result<Vec<u32>> {
+        let middle = self.first.len();
+        let labels = indices.iter().map(|&index| match index < middle {
+            true => self.first.labels(&[index]),
+            false => self.second.labels(&[index - middle]),
+        });
+        Ok(labels.collect::<Result<Vec<_>>>()?.concat())
     }
 
     fn fingerprint(&self) -> Result<u32> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::data::bytes::Reader;
 use crate::data::images::Images;
+use crate::data::pixels::{Pixels, Room};
 use crate::data::{find, Content, DataSet, ExampleSpec, Framing};
 use crate::disk;
 use crate::error::{Error, Result};
@@ -13,6 +14,9 @@ use crate::flow::random::{shuffled, stream};
 
 const IMAGES: u32 = 2051;
 const LABELS: u32 = 2049;
+
+/// The bytes in front of the images: four numbers.
+const HEADER: u64 = 16;
 
 /// The four files of a data set.
 pub const FILES: [&str; 4] = [
@@ -28,7 +32,8 @@ pub const FILES: [&str; 4] = [
 /// The last sixth of the training part is the validation part, 10,000 of MNIST's 60,000;
 /// a random sixth if the images are sorted by class. `classes` are the names of the
 /// classes. If it is empty, classes are named by number, up to the largest label of the
-/// training part.
+/// training part. The images of plain files for which there is no `room` are read batch
+/// by batch.
 ///
 /// # Errors
 /// [`Error::MissingData`] and [`Error::File`] for files that cannot be found or read;
@@ -39,9 +44,10 @@ pub fn data_set(
     name: &str,
     classes: &[&str],
     framing: Framing,
+    room: &Room,
 ) -> Result<DataSet> {
-    let train = pair(folders, name, "train")?;
-    let test = pair(folders, name, "t10k")?;
+    let train = pair(folders, name, "train", room)?;
+    let test = pair(folders, name, "t10k", room)?;
     let file = find(folders, name, "t10k-images-idx3-ubyte")?;
     if train.shape() != test.shape() {
         return Err(Error::data(
@@ -120,10 +126,10 @@ fn divided(all: Images) -> (Images, Images) {
     (all.select(first), all.select(last))
 }
 
-fn pair(folders: &[PathBuf], name: &str, part: &str) -> Result<Images> {
+fn pair(folders: &[PathBuf], name: &str, part: &str, room: &Room) -> Result<Images> {
     let images = find(folders, name, &format!("{part}-images-idx3-ubyte"))?;
     let labels = find(folders, name, &format!("{part}-labels-idx1-ubyte"))?;
-    let (pixels, count, [height, width]) = read_images(&images)?;
+    let (pixels, count, [height, width]) = read_images(&images, room)?;
     let classes = read_labels(&labels)?;
     if classes.len() != count {
         return Err(Error::data(
@@ -135,14 +141,14 @@ fn pair(folders: &[PathBuf], name: &str, part: &str) -> Result<Images> {
             ),
         ));
     }
-    Images::new(pixels, classes, [1, height, width])
+    Images::of(pixels, classes, [1, height, width])
 }
 
-/// Reads the bytes of all images, their number, and their height and width.
+/// Opens a file of images: their bytes, their number, and their height and width.
 ///
 /// # Errors
 /// As [`data_set`].
-pub fn read_images(path: &Path) -> Result<(Vec<u8>, usize, [usize; 2])> {
+pub fn read_images(path: &Path, room: &Room) -> Result<(Pixels, usize, [usize; 2])> {
     let mut file = Reader::open(path)?;
     magic(&mut file, IMAGES, "images")?;
     let [count, height, width] = [number(&mut file)?, number(&mut file)?, number(&mut file)?];
@@ -152,10 +158,9 @@ pub fn read_images(path: &Path) -> Result<(Vec<u8>, usize, [usize; 2])> {
         )));
     }
     let size = count as u64 * height as u64;
-    let pixels = file.exactly(
-        size.checked_mul(width as u64),
-        &format!("the header states {count} images of {height} by {width}"),
-    )?;
+    let size = size.checked_mul(width as u64);
+    let promise = format!("the header states {count} images of {height} by {width}");
+    let pixels = file.pixels(HEADER, count, size, &promise, room)?;
     Ok((pixels, count, [height, width]))
 }
 
@@ -198,11 +203,8 @@ pub fn write(folder: &Path, train: &Images, test: &Images) -> Result<()> {
                 .collect()
         };
         let count = part.labels().len();
-        let images = [
-            &header(&[IMAGES as usize, count, height, width]),
-            part.pixels(),
-        ]
-        .concat();
+        let header_of_images = header(&[IMAGES as usize, count, height, width]);
+        let images = [header_of_images, part.to_bytes()?].concat();
         let labels = [&header(&[LABELS as usize, count]), part.labels()].concat();
         disk::replace(&folder.join(files[0]), &images)?;
         disk::replace(&folder.join(files[1]), &labels)?;
@@ -252,249 +254,4 @@ fn number(file: &mut Reader<'_>) -> Result<usize> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use std::io::Write;
-
-    fn images(count: u32, height: u32, width: u32, pixels: &[u8]) -> Vec<u8> {
-        let header = [IMAGES, count, height, width]
-            .map(u32::to_be_bytes)
-            .concat();
-        [&header, pixels].concat()
-    }
-
-    fn labels(count: u32, labels: &[u8]) -> Vec<u8> {
-        [&[LABELS, count].map(u32::to_be_bytes).concat(), labels].concat()
-    }
-
-    /// A folder with six training and two test images of 2×2 pixels.
-    fn folder() -> tempfile::TempDir {
-        let folder = tempfile::tempdir().unwrap();
-        for (part, count) in [("train", 6), ("t10k", 2)] {
-            let pixels: Vec<u8> = (0..4 * count as u8).collect();
-            put(
-                &folder,
-                &format!("{part}-images-idx3-ubyte"),
-                &images(count, 2, 2, &pixels),
-            );
-            let classes: Vec<u8> = (0..count as u8).map(|index| index % 3).collect();
-            put(
-                &folder,
-                &format!("{part}-labels-idx1-ubyte"),
-                &labels(count, &classes),
-            );
-        }
-        folder
-    }
-
-    fn put(folder: &tempfile::TempDir, name: &str, bytes: &[u8]) {
-        std::fs::write(folder.path().join(name), bytes).unwrap();
-    }
-
-    fn read(folder: &tempfile::TempDir) -> Result<DataSet> {
-        data_set(
-            &[folder.path().to_path_buf()],
-            "test",
-            &[],
-            Framing::Object(4),
-        )
-    }
-
-    fn message(folder: &tempfile::TempDir) -> String {
-        read(folder).expect_err("must be refused").to_string()
-    }
-
-    #[test]
-    fn four_files_make_three_parts() -> Result<()> {
-        let data = read(&folder())?;
-        assert_eq!(
-            (data.train.len(), data.validation.len(), data.test.len()),
-            (5, 1, 2)
-        );
-        assert_eq!(
-            (data.spec.shape, data.spec.classes.len()),
-            (vec![1, 2, 2], 3)
-        );
-        Ok(())
-    }
-
-    #[test]
-    fn images_that_are_sorted_by_class_are_divided_at_random() -> Result<()> {
-        let folder = folder();
-        let count = 60u32;
-        let sorted: Vec<u8> = (0..count as u8).map(|index| index / 20).collect();
-        put(
-            &folder,
-            "train-images-idx3-ubyte",
-            &images(count, 2, 2, &[7; 240]),
-        );
-        put(&folder, "train-labels-idx1-ubyte", &labels(count, &sorted));
-        let data = read(&folder)?;
-        let classes = |examples: &dyn crate::data::Examples| -> Result<BTreeSet<u32>> {
-            let all: Vec<usize> = (0..examples.len()).collect();
-            let batch = examples.batch(&all, None)?;
-            Ok(batch.labels()?.iter().copied().collect())
-        };
-        assert_eq!((data.train.len(), data.validation.len()), (50, 10));
-        assert_eq!(classes(&*data.train)?.len(), 3);
-        assert!(classes(&*data.validation)?.len() > 1);
-        Ok(())
-    }
-
-    #[test]
-    fn zeros_behind_a_compressed_file_are_ignored() -> Result<()> {
-        let folder = folder();
-        let name = "train-images-idx3-ubyte";
-        let plain = std::fs::read(folder.path().join(name)).unwrap();
-        // Two streams, one after the other, and zeros.
-        let mut packed = Vec::new();
-        for part in plain.chunks(20) {
-            let mut encoder =
-                flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-            encoder.write_all(part).unwrap();
-            packed.extend(encoder.finish().unwrap());
-        }
-        packed.extend([0; 100]);
-        put(&folder, name, &packed);
-        assert_eq!(read(&folder)?.train.len(), 5);
-        packed.truncate(packed.len() - 110);
-        put(&folder, name, &packed);
-        assert!(
-            message(&folder).contains("cannot be decompressed"),
-            "{}",
-            message(&folder)
-        );
-        Ok(())
-    }
-
-    #[test]
-    fn compressed_files_are_recognised_by_content() -> Result<()> {
-        let folder = folder();
-        for name in ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"] {
-            let plain = folder.path().join(name);
-            let mut packed =
-                flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-            packed.write_all(&std::fs::read(&plain).unwrap()).unwrap();
-            let packed = packed.finish().unwrap();
-            if name.starts_with("train") {
-                std::fs::remove_file(&plain).unwrap();
-                put(&folder, &format!("{name}.gz"), &packed);
-            } else {
-                put(&folder, name, &packed);
-            }
-        }
-        assert_eq!(read(&folder)?.train.len(), 5);
-        Ok(())
-    }
-
-    #[test]
-    fn an_invalid_file_is_refused_with_the_reason() {
-        let huge = images(1_000_000_000, 28, 28, &[0; 100]);
-        let cases: [(&str, Vec<u8>, &str); 14] = [
-            (
-                "train-images-idx3-ubyte",
-                images(6, 2, 2, &[0; 23]),
-                "24 bytes; found only 23",
-            ),
-            (
-                "train-images-idx3-ubyte",
-                images(6, 2, 2, &[0; 25]),
-                "24 bytes; found more",
-            ),
-            (
-                "train-images-idx3-ubyte",
-                huge,
-                "784000000000 bytes; found only 100",
-            ),
-            (
-                "train-images-idx3-ubyte",
-                images(u32::MAX, u32::MAX, u32::MAX, &[]),
-                "impossible",
-            ),
-            ("train-images-idx3-ubyte", images(6, 0, 2, &[]), "0 by 2"),
-            (
-                "train-images-idx3-ubyte",
-                b"PK".to_vec(),
-                "found the end of the file",
-            ),
-            (
-                "train-images-idx3-ubyte",
-                labels(24, &[0; 24]),
-                "begins with 2049, a file of labels;",
-            ),
-            (
-                "train-images-idx3-ubyte",
-                [0x0308_0000u32, 6].map(u32::to_be_bytes).concat(),
-                "the bytes in the other order;",
-            ),
-            (
-                "train-images-idx3-ubyte",
-                b"<html>404".to_vec(),
-                "the letters <htm;",
-            ),
-            (
-                "train-labels-idx1-ubyte",
-                labels(6, &[1; 6]),
-                "all training images have the label 1",
-            ),
-            (
-                "train-images-idx3-ubyte",
-                [2052u32, 6].map(u32::to_be_bytes).concat(),
-                "begins with 2052, bytes in 4 dimensions;",
-            ),
-            (
-                "train-images-idx3-ubyte",
-                [0x0d03u32, 6].map(u32::to_be_bytes).concat(),
-                "numbers with a fraction, of 32 bits in 3 dimensions;",
-            ),
-            (
-                "train-labels-idx1-ubyte",
-                labels(5, &[0; 5]),
-                "5 labels for the 6 images",
-            ),
-            (
-                "t10k-images-idx3-ubyte",
-                images(2, 1, 4, &[0; 8]),
-                "[1, 2, 2]",
-            ),
-        ];
-        for (name, bytes, expected) in cases {
-            let folder = folder();
-            put(&folder, name, &bytes);
-            let message = message(&folder);
-            assert!(
-                message.contains(name) && message.contains(expected),
-                "{expected} is missing from: {message}"
-            );
-        }
-        let folder = folder();
-        put(&folder, "t10k-labels-idx1-ubyte", &labels(2, &[0, 9]));
-        assert!(message(&folder).contains("label 9"), "{}", message(&folder));
-        std::fs::remove_file(folder.path().join("t10k-labels-idx1-ubyte")).unwrap();
-        assert!(
-            message(&folder).contains("t10k-labels-idx1-ubyte, plain or .gz"),
-            "{}",
-            message(&folder)
-        );
-    }
-
-    proptest! {
-        /// Reading never panics, whichever byte is changed and wherever the file is cut.
-        #[test]
-        fn a_damaged_file_is_read_or_refused(
-            file in 0..4usize, place in 0..40usize, byte in any::<u8>(), cut in proptest::option::of(0..40usize),
-        ) {
-            let folder = folder();
-            let name = ["train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte",
-                "t10k-labels-idx1-ubyte"][file];
-            let path = folder.path().join(name);
-            let mut bytes = std::fs::read(&path).unwrap();
-            let length = bytes.len();
-            bytes[place % length] = byte;
-            bytes.truncate(cut.unwrap_or(length));
-            std::fs::write(&path, bytes).unwrap();
-            let _ = read(&folder);
-        }
-    }
-}
+mod tests;

@@ -1,12 +1,15 @@
 //! Images stored as bytes and decoded batch by batch.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use flate2::Crc;
 use rand::Rng;
+use rayon::prelude::*;
 
+use super::pixels::Pixels;
 use crate::error::{Error, Result};
 use crate::flow::batch::Batch;
 use crate::flow::examples::{Augment, Examples};
@@ -14,11 +17,13 @@ use crate::flow::random::below;
 #[cfg(feature = "cuda")]
 use crate::kernels;
 
-/// Images of one shape `[C, H, W]`, each with a class. Splitting is cheap.
+/// Images of one shape `[C, H, W]`, each with a class, in memory or in files. Splitting is
+/// cheap.
 #[derive(Clone)]
 pub struct Images {
-    // Not `Arc<[u8]>`, which would copy all of them.
-    pixels: Arc<Vec<u8>>,
+    pixels: Pixels,
+    /// Where each image is among the pixels; in their order, if nothing is said.
+    places: Option<Arc<Vec<usize>>>,
     labels: Arc<Vec<u8>>,
     shape: [usize; 3],
     range: Range<usize>,
@@ -30,20 +35,29 @@ impl Images {
     /// # Errors
     /// [`Error::Usage`] if there is not one label for each image.
     pub fn new(pixels: Vec<u8>, labels: Vec<u8>, shape: [usize; 3]) -> Result<Self> {
+        Self::of(pixels.into(), labels, shape)
+    }
+
+    /// The same with pixels that may be in files.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn of(pixels: Pixels, labels: Vec<u8>, shape: [usize; 3]) -> Result<Self> {
         let size: usize = shape.iter().product();
-        if size == 0 || pixels.len() != labels.len() * size {
-            return Err(Error::usage(
-                "images",
-                format!(
-                    "found {} bytes for {} images of shape {shape:?}",
-                    pixels.len(),
-                    labels.len()
-                ),
-            ));
+        let found = pixels.count(size);
+        if found != Some(labels.len()) {
+            let found = match (found, pixels.in_memory()) {
+                (None, Some(bytes)) => format!("{} bytes", bytes.len()),
+                (images, _) => format!("{} images", images.unwrap_or_default()),
+            };
+            let labels = labels.len();
+            let problem = format!("found {found} for {labels} labels of images of shape {shape:?}");
+            return Err(Error::usage("images", problem));
         }
         let range = 0..labels.len();
         Ok(Self {
-            pixels: pixels.into(),
+            pixels,
+            places: None,
             labels: labels.into(),
             shape,
             range,
@@ -60,10 +74,35 @@ impl Images {
         &self.labels[self.range.clone()]
     }
 
-    /// The bytes of all images.
-    pub fn pixels(&self) -> &[u8] {
-        let size: usize = self.shape.iter().product();
-        &self.pixels[self.range.start * size..self.range.end * size]
+    /// The bytes of one image, channel by channel and row by row.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it cannot be read from its file.
+    pub fn image(&self, index: usize) -> Result<Cow<'_, [u8]>> {
+        self.pixels.image(self.place(index), self.size())
+    }
+
+    /// The bytes of all images, one after the other. This copies all of them.
+    ///
+    /// # Errors
+    /// As [`image`](Self::image).
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(self.range.len() * self.size());
+        for index in 0..self.range.len() {
+            bytes.extend_from_slice(&self.image(index)?);
+        }
+        Ok(bytes)
+    }
+
+    /// The bytes of an image.
+    fn size(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Where an image is among the pixels.
+    fn place(&self, index: usize) -> usize {
+        let index = self.range.start + index;
+        self.places.as_ref().map_or(index, |places| places[index])
     }
 
     /// All but the last `count` images, and the last `count`.
@@ -78,15 +117,12 @@ impl Images {
 
     /// The images at these places.
     pub fn select(&self, indices: &[usize]) -> Self {
-        let pixels: Vec<u8> = indices
-            .iter()
-            .flat_map(|&index| self.image(index))
-            .copied()
-            .collect();
+        let places: Vec<usize> = indices.iter().map(|&index| self.place(index)).collect();
         let labels: Vec<u8> = indices.iter().map(|&index| self.labels()[index]).collect();
         Self {
-            pixels: pixels.into(),
+            pixels: self.pixels.clone(),
             range: 0..labels.len(),
+            places: Some(places.into()),
             labels: labels.into(),
             shape: self.shape,
         }
@@ -97,11 +133,6 @@ impl Images {
         let label = |&index: &usize| u32::from(labels[index]);
         indices.iter().map(label).collect()
     }
-
-    fn image(&self, index: usize) -> &[u8] {
-        let size: usize = self.shape.iter().product();
-        &self.pixels[(self.range.start + index) * size..][..size]
-    }
 }
 
 impl Examples for Images {
@@ -111,37 +142,50 @@ impl Examples for Images {
 
     fn batch(&self, indices: &[usize], augment: Option<&Augment<'_>>) -> Result<Batch> {
         let [channels, height, width] = self.shape;
-        let mut values = vec![0f32; indices.len() * channels * height * width];
+        let mut values = vec![0f32; indices.len() * self.size()];
         let moves = augment.and_then(|augment| moves(indices.len(), augment));
-        for (place, (&index, values)) in indices
-            .iter()
-            .zip(values.chunks_exact_mut(channels * height * width))
-            .enumerate()
-        {
+        let read = |(place, values): (usize, &mut [f32])| -> Result<()> {
             let by = moves.as_ref().map_or([0; 3], |moves| moves[place]);
-            moved_into(self.image(index), values, self.shape, by, decode);
+            let image = self.image(indices[place])?;
+            moved_into(&image, values, self.shape, by, decode);
+            Ok(())
+        };
+        if self.pixels.in_memory().is_some() {
+            let mut images = values.chunks_exact_mut(self.size()).enumerate();
+            images.try_for_each(read)?;
+        } else {
+            // A disk is fast only if it is asked for several images at a time.
+            let images = values.par_chunks_exact_mut(self.size()).enumerate();
+            images.try_for_each(read)?;
         }
         let shape = (indices.len(), channels, height, width);
         let images = Tensor::from_vec(values, shape, &Device::Cpu)?;
         Batch::new(images, self.labels_at(indices))
     }
 
+    fn labels(&self, indices: &[usize]) -> Result<Vec<u32>> {
+        Ok(self.labels_at(indices))
+    }
+
     fn fingerprint(&self) -> Result<u32> {
         let mut crc = Crc::new();
         crc.update(format!("{:?}", self.shape).as_bytes());
-        crc.update(self.pixels());
+        for index in 0..self.range.len() {
+            crc.update(&self.image(index)?);
+        }
         crc.update(self.labels());
         Ok(crc.sum())
     }
 
     #[cfg(feature = "cuda")]
     fn on_device(&self, device: &Device) -> Result<Option<Arc<dyn Examples>>> {
-        if !device.is_cuda() || self.pixels().len() as u64 > kernels::cuda::free(device)? / 2 {
+        let count = self.range.len() * self.size();
+        let is_in_memory = self.pixels.in_memory().is_some();
+        if !device.is_cuda() || !is_in_memory || count as u64 > kernels::cuda::free(device)? / 2 {
             return Ok(None);
         }
-        let bytes = self.pixels();
         Ok(Some(Arc::new(OnGpu {
-            pixels: Tensor::from_slice(bytes, bytes.len(), device)?,
+            pixels: Tensor::from_vec(self.to_bytes()?, count, device)?,
             images: self.clone(),
         })))
     }

@@ -10,6 +10,7 @@ pub mod idx;
 pub mod images;
 pub mod numbers;
 pub mod pictures;
+pub mod pixels;
 pub mod score;
 pub mod text;
 

@@ -45,6 +45,16 @@ pub trait Examples: Send + Sync {
     /// Errors of candle.
     fn batch(&self, indices: &[usize], augment: Option<&Augment<'_>>) -> Result<Batch>;
 
+    /// The labels of the examples at `indices`; none if they have no labels. The default
+    /// reads the examples for them.
+    ///
+    /// # Errors
+    /// As [`batch`](Self::batch).
+    fn labels(&self, indices: &[usize]) -> Result<Vec<u32>> {
+        let batch = self.batch(indices, None)?;
+        Ok(batch.labels().map(<[u32]>::to_vec).unwrap_or_default())
+    }
+
     /// The same examples, stored on a device: each batch is made there, with the same
     /// numbers. `None` if they are not stored there, which is the default; the trainer
     /// then copies each batch.

@@ -62,6 +62,8 @@ pub(super) struct Surroundings {
     pub tokenizer: Option<Arc<Tokenizer>>,
     /// Whether the weights are those of a saved run.
     pub is_saved: bool,
+    /// [`BuildContext::reads_examples`].
+    pub reads_examples: bool,
 }
 
 /// Refuses a precision that this device does not have.
@@ -113,6 +115,7 @@ pub(super) fn assemble(config: Config, source: Source, around: Surroundings) -> 
     context.epochs = config.run.epochs;
     context.data_dirs = around.data_dirs;
     context.cache = device::cache();
+    context.reads_examples = around.reads_examples;
     context.tokenizer = around.tokenizer;
 
     let trains = !matches!(source, Source::Empty(_));

@@ -249,6 +249,7 @@ impl RunBuilder {
             device: self.device,
             tokenizer,
             is_saved: saved.is_some(),
+            reads_examples: self.team.as_ref().is_none_or(Team::is_first),
         };
         if let (Some(folder), DataSource::Named(_)) = (&self.saved, &source) {
             check_data(folder, &config)?;

@@ -49,6 +49,7 @@ impl Run {
             device: "cpu".into(),
             tokenizer,
             is_saved: true,
+            reads_examples: false,
         };
         let mut run = assemble(config, source, around)?;
         run.chosen = header.readout.take();

@@ -17,8 +17,8 @@ use crate::tables::{parquet, png, Row, SCHEMA};
 fn colour_images_are_written_channel_by_channel() -> Result<()> {
     fn write(folder: &Path, train: &Images, test: &Images) -> Result<()> {
         assert_eq!((train.labels(), test.labels()), (&[0, 1][..], &[1][..]));
-        assert_eq!(train.pixels()[..6], [1, 1, 2, 2, 3, 3]);
-        std::fs::write(folder.join("whole.bin"), test.pixels()).map_err(|_| unreachable!())
+        assert_eq!(train.image(0)?[..6], [1, 1, 2, 2, 3, 3]);
+        std::fs::write(folder.join("whole.bin"), test.to_bytes()?).map_err(|_| unreachable!())
     }
     let cache = tempfile::tempdir().unwrap();
     let row = |label| {

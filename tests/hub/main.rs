@@ -13,6 +13,7 @@ use std::process::Command;
 
 use onward::candle_core::{DType, Device};
 use onward::data::hub::Hub;
+use onward::data::pixels::Room;
 use onward::data::{idx, DataSet, Framing};
 use onward::plugin;
 use onward::settings::Pick;
@@ -70,10 +71,10 @@ fn a_download_is_written_once_and_then_read_without_a_server() -> Result<()> {
         5,
         "expected four files and their checksums"
     );
-    let folder = cache.path().join("tiny");
+    let (folder, room) = (cache.path().join("tiny"), Room::default());
     for (part, rows) in [("train", train), ("t10k", test)] {
         let (pixels, count, shape) =
-            idx::read_images(&folder.join(format!("{part}-images-idx3-ubyte")))?;
+            idx::read_images(&folder.join(format!("{part}-images-idx3-ubyte")), &room)?;
         assert_eq!((count, shape), (rows.len(), [4, 5]));
         let labels = idx::read_labels(&folder.join(format!("{part}-labels-idx1-ubyte")))?;
         let expected: Vec<u8> = rows.iter().map(|&(_, label)| label as u8).collect();
@@ -83,9 +84,11 @@ fn a_download_is_written_once_and_then_read_without_a_server() -> Result<()> {
                 .unwrap()
                 .into_bytes()
         };
-        assert_eq!(pixels, rows.iter().flat_map(first).collect::<Vec<u8>>());
+        let expected: Vec<u8> = rows.iter().flat_map(first).collect();
+        assert_eq!(pixels.in_memory(), Some(&expected[..]));
     }
-    idx::data_set(&[folder], "tiny", &["a", "b", "c"], Framing::Object(0))?;
+    let classes = ["a", "b", "c"];
+    idx::data_set(&[folder], "tiny", &classes, Framing::Object(0), &room)?;
     Ok(())
 }
 
@@ -312,7 +315,8 @@ fn the_real_images_are_known_by_their_content() -> Result<()> {
         let path = |kind: &str, rank: u8| {
             onward::data::find(&folders, "mnist", &format!("{part}-{kind}-idx{rank}-ubyte"))
         };
-        let (pixels, count, _) = idx::read_images(&path("images", 3)?)?;
+        let (pixels, count, _) = idx::read_images(&path("images", 3)?, &Room::default())?;
+        let pixels = pixels.in_memory().expect("there is room");
         let labels = idx::read_labels(&path("labels", 1)?)?;
         let pictures = pixels.chunks(pixels.len() / count).map(|pixels| {
             png(image::GrayImage::from_raw(28, 28, pixels.to_vec()).expect("28×28 pixels"))

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use onward::data::pixels::Room;
 use onward::data::text::tokenizer::Units;
 use onward::data::{cifar, idx, pictures, text};
 use onward::run::observe::metrics::Metrics;
@@ -181,7 +182,9 @@ proptest! {
     fn colour_images_of_any_bytes_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..4000)) {
         let folder = tempfile::tempdir().unwrap();
         cifar::FILES.iter().for_each(|file| std::fs::write(folder.path().join(file), &bytes).unwrap());
-        prop_assert!(cifar::read(&[folder.path().into()], "test").is_err());
+        for room in [Room::default(), Room::default().at_most(0)] {
+            prop_assert!(cifar::read(&[folder.path().into()], "test", &room).is_err());
+        }
     }
 
     #[test]
@@ -190,7 +193,9 @@ proptest! {
         let path = folder.path().join("file");
         let start = if magic { &[0, 0, 8, 3][..] } else { &[] };
         std::fs::write(&path, [start, &bytes].concat()).unwrap();
-        let _: Result<_> = idx::read_images(&path);
+        for room in [Room::default(), Room::default().at_most(0)] {
+            let _: Result<_> = idx::read_images(&path, &room);
+        }
         let _: Result<_> = idx::read_labels(&path);
     }
 }

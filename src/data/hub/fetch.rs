@@ -153,7 +153,7 @@ fn fetch_into(hub: &Hub, part: &Path, name: &str) -> Result<[Images; 2]> {
         .zip(["training", "test"])
         .zip(hub.content.into_iter().flatten())
     {
-        let found = content(images);
+        let found = content(images)?;
         if found != wanted {
             let problem = format!(
                 "the {name} images are not those of this data set: expected the content \
@@ -199,23 +199,19 @@ impl Hub {
 }
 
 /// The content of images in any order: [`Hub::content`].
-fn content(images: &Images) -> String {
-    let size = images.pixels().len() / images.labels().len().max(1);
-    let labelled = images
-        .labels()
-        .par_iter()
-        .zip(images.pixels().par_chunks(size.max(1)));
-    let of_image = |(label, pixels): (&u8, &[u8])| {
+fn content(images: &Images) -> Result<String> {
+    let of_image = |(index, label): (usize, &u8)| -> Result<u128> {
         let hash = Sha256::new()
             .chain_update([*label])
-            .chain_update(pixels)
+            .chain_update(images.image(index)?)
             .finalize();
         let mut low = [0; 16];
         low.copy_from_slice(&hash[..16]);
-        u128::from_le_bytes(low)
+        Ok(u128::from_le_bytes(low))
     };
-    let sum = labelled.map(of_image).reduce(|| 0, u128::wrapping_add);
-    format!("{sum:032x}")
+    let all = images.labels().par_iter().enumerate().map(of_image);
+    let sum = all.try_reduce(|| 0, |a, b| Ok(a.wrapping_add(b)))?;
+    Ok(format!("{sum:032x}"))
 }
 
 fn fault(repository: &str, error: &dyn std::error::Error) -> Error {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::parts::{shared, Parts};
 use super::{example, open, Seen, FORMATS};
 use crate::data::images::Images;
+use crate::data::pixels::{Collector, Room};
 use crate::data::{Content, DataSet, ExampleSpec, Framing};
 use crate::error::{notify, Error, Result};
 use crate::flow::random::{shuffled, stream};
@@ -31,13 +32,14 @@ crate::choices! {
 /// it exists, is the validation part. Their classes are matched by name. Otherwise a
 /// random sixth of the pictures of each class is the test part; it stays the same as long
 /// as the files do. Without a folder for it, a sixth of the remaining pictures of each
-/// class is the validation part.
+/// class is the validation part. Pictures for which there is no `room` are kept in a
+/// temporary file, and read batch by batch.
 ///
 /// # Errors
 /// [`Error::File`] and [`Error::Data`] for folders that cannot be read or have no classes
 /// or pictures, for classes that only a part has, and for broken pictures, unless
 /// `broken` is `skip`.
-pub fn data_set(dir: &Path, shape: [usize; 3], broken: Broken) -> Result<DataSet> {
+pub fn data_set(dir: &Path, shape: [usize; 3], broken: Broken, room: &Room) -> Result<DataSet> {
     if dir.is_file() {
         let problem = "is a file, expected the folder that has a folder for each class";
         return Err(Error::data(dir, problem));
@@ -55,6 +57,7 @@ pub fn data_set(dir: &Path, shape: [usize; 3], broken: Broken) -> Result<DataSet
         classes,
         spec: &spec,
         broken,
+        room,
     };
     let (source, files, validation, test) = match (&parts.train, &parts.test) {
         (Some(train), Some(test)) => {
@@ -100,7 +103,7 @@ pub fn data_set(dir: &Path, shape: [usize; 3], broken: Broken) -> Result<DataSet
         return Err(Error::data(dir, problem));
     }
     for (name, part) in [("validation", &validation), ("test", &test)] {
-        if let Some(warning) = shared(&train, part, name) {
+        if let Some(warning) = shared(&train, part, name)? {
             notify(format_args!("warning: {}: {warning}", dir.display()));
         }
     }
@@ -180,6 +183,9 @@ fn classes_of(dir: &Path) -> Result<Vec<OsString>> {
     folders_in(dir)
 }
 
+/// The pictures that are decoded at a time.
+const DECODED: usize = 1024;
+
 /// A picture with its class.
 type Listed = (PathBuf, u8);
 
@@ -207,6 +213,7 @@ struct Reader<'a> {
     classes: Vec<OsString>,
     spec: &'a ExampleSpec,
     broken: Broken,
+    room: &'a Room,
 }
 
 impl Reader<'_> {
@@ -275,15 +282,20 @@ impl Reader<'_> {
             Seen::Example { bytes, .. } => Ok(bytes),
             Seen::Nothing(contrast) => Err(Error::data(path, format!("shows nothing: {contrast}"))),
         };
-        let decoded: Vec<Result<Vec<u8>>> = files.par_iter().map(|(path, _)| bytes(path)).collect();
-        let (mut pixels, mut labels, mut faults) = (Vec::new(), Vec::new(), Vec::new());
-        for (decoded, (_, class)) in decoded.into_iter().zip(&files) {
-            match decoded {
-                Ok(bytes) => {
-                    pixels.extend(bytes);
-                    labels.push(*class);
+        let size: usize = self.spec.shape.iter().product();
+        let mut pixels = Collector::new(self.room, (all * size) as u64, dir.display())?;
+        let (mut labels, mut faults) = (Vec::new(), Vec::new());
+        for files in files.chunks(DECODED) {
+            let decoded = files.par_iter().map(|(path, _)| bytes(path));
+            let decoded: Vec<Result<Vec<u8>>> = decoded.collect();
+            for (decoded, (_, class)) in decoded.into_iter().zip(files) {
+                match decoded {
+                    Ok(bytes) => {
+                        pixels.add(&bytes)?;
+                        labels.push(*class);
+                    }
+                    Err(error) => faults.push(error.to_string()),
                 }
-                Err(error) => faults.push(error.to_string()),
             }
         }
         if let Some(first) = faults.first() {
@@ -302,7 +314,7 @@ impl Reader<'_> {
             ));
         }
         let shape = [self.spec.shape[0], self.spec.shape[1], self.spec.shape[2]];
-        Images::new(pixels, labels, shape)
+        Images::of(pixels.finish(labels.len(), size)?, labels, shape)
     }
 }
 
@@ -407,10 +419,14 @@ mod tests {
         assert_eq!(rest, kept);
     }
 
+    fn read(dir: &Path, shape: [usize; 3], broken: Broken) -> Result<DataSet> {
+        data_set(dir, shape, broken, &Room::default())
+    }
+
     #[test]
     fn pictures_of_any_size_become_examples() -> Result<()> {
         let folder = folder(&[(5, 9), (40, 30), (28, 28), (1, 1), (60, 7), (8, 8)]);
-        let data = data_set(folder.path(), [3, 4, 6], Broken::Refuse)?;
+        let data = read(folder.path(), [3, 4, 6], Broken::Refuse)?;
         assert_eq!(data.spec.classes, ["dark", "light"]);
         assert_eq!(
             (data.train.len(), data.validation.len(), data.test.len()),
@@ -437,7 +453,7 @@ mod tests {
         )
         .unwrap();
         std::fs::write(folder.path().join("dark").join("1.JPG"), b"hello").unwrap();
-        let error = data_set(folder.path(), [1, 4, 4], Broken::Refuse)
+        let error = read(folder.path(), [1, 4, 4], Broken::Refuse)
             .err()
             .unwrap()
             .to_string();
@@ -445,11 +461,14 @@ mod tests {
             error.contains("images cannot be read") && error.contains("broken=skip"),
             "{error}"
         );
-        let data = data_set(folder.path(), [1, 4, 4], Broken::Skip)?;
-        assert_eq!(
-            data.train.len() + data.validation.len() + data.test.len(),
-            14
-        );
+        let data = read(folder.path(), [1, 4, 4], Broken::Skip)?;
+        let lengths = |data: &DataSet| [&data.train, &data.validation, &data.test].map(|p| p.len());
+        assert_eq!(lengths(&data).iter().sum::<usize>(), 14);
+        // The same in a temporary file.
+        let room = Room::default().at_most(0);
+        let stored = data_set(folder.path(), [1, 4, 4], Broken::Skip, &room)?;
+        assert_eq!(lengths(&stored), lengths(&data));
+        assert_eq!(stored.train.fingerprint()?, data.train.fingerprint()?);
         Ok(())
     }
 
@@ -458,16 +477,16 @@ mod tests {
         let empty = tempfile::tempdir().unwrap();
         let file = empty.path().join("a.png");
         GrayImage::new(4, 4).save(&file).unwrap();
-        let error = data_set(&file, [1, 4, 4], Broken::Refuse).err().unwrap();
+        let error = read(&file, [1, 4, 4], Broken::Refuse).err().unwrap();
         assert!(error.to_string().contains("is a file"), "{error}");
-        let error = data_set(empty.path(), [1, 4, 4], Broken::Refuse)
+        let error = read(empty.path(), [1, 4, 4], Broken::Refuse)
             .err()
             .unwrap()
             .to_string();
         assert!(error.contains("one for each class"), "{error}");
         let folder = folder(&[(8, 8); 4]);
         std::fs::create_dir(folder.path().join("other")).unwrap();
-        let error = data_set(folder.path(), [1, 4, 4], Broken::Refuse)
+        let error = read(folder.path(), [1, 4, 4], Broken::Refuse)
             .err()
             .unwrap()
             .to_string();

@@ -1,7 +1,9 @@
 //! The folders of the training, validation and test part.
 
+use std::collections::hash_map::DefaultHasher;
 use std::collections::HashSet;
 use std::ffi::OsString;
+use std::hash::Hasher;
 use std::path::{Path, PathBuf};
 
 use super::folder::folders_in;
@@ -68,17 +70,29 @@ impl Parts {
 
 /// A warning if a twentieth of the pictures of a part are in the training part too: a
 /// network that knows them by heart has a lower error than on other pictures.
-pub(super) fn shared(train: &Images, part: &Images, name: &str) -> Option<String> {
-    let size = train.shape().iter().product();
-    let known: HashSet<&[u8]> = train.pixels().chunks_exact(size).collect();
-    let all = part.labels().len();
-    let pictures = part.pixels().chunks_exact(size);
-    let found = pictures.filter(|picture| known.contains(picture)).count();
-    (found > 0 && 20 * found >= all).then(|| {
+///
+/// # Errors
+/// As [`Images::image`].
+pub(super) fn shared(train: &Images, part: &Images, name: &str) -> Result<Option<String>> {
+    let known = checksums(train).collect::<Result<HashSet<u64>>>()?;
+    let (mut found, all) = (0, part.labels().len());
+    for sum in checksums(part) {
+        found += usize::from(known.contains(&sum?));
+    }
+    Ok((found > 0 && 20 * found >= all).then(|| {
         format!(
             "{found} of the {all} {name} pictures are in the training part too, so the {name} \
              error is too low for other pictures"
         )
+    }))
+}
+
+/// A number for each picture, the same for the same picture.
+fn checksums(images: &Images) -> impl Iterator<Item = Result<u64>> + '_ {
+    (0..images.labels().len()).map(|index| {
+        let mut hasher = DefaultHasher::new();
+        hasher.write(&images.image(index)?);
+        Ok(hasher.finish())
     })
 }
 
@@ -87,16 +101,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pictures_that_are_in_two_parts_are_counted() {
+    fn pictures_that_are_in_two_parts_are_counted() -> Result<()> {
         let part = |values: &[u8]| {
             let pixels = values.iter().flat_map(|value| [*value; 4]).collect();
             Images::new(pixels, vec![0; values.len()], [1, 2, 2]).unwrap()
         };
         let train = part(&[1, 2, 3, 4]);
-        assert_eq!(shared(&train, &part(&[5, 6, 7]), "test"), None);
-        let warned = shared(&train, &part(&[5, 2, 3]), "test").unwrap();
+        assert_eq!(shared(&train, &part(&[5, 6, 7]), "test")?, None);
+        let warned = shared(&train, &part(&[5, 2, 3]), "test")?.unwrap();
         assert!(warned.starts_with("2 of the 3 test pictures"), "{warned}");
         let many: Vec<u8> = (4..34).collect();
-        assert_eq!(shared(&train, &part(&many), "test"), None);
+        assert_eq!(shared(&train, &part(&many), "test")?, None);
+        Ok(())
     }
 }

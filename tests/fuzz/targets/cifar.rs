@@ -3,6 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use onward::data::cifar;
+use onward::data::pixels::Room;
 
 #[path = "../file.rs"]
 mod file;
@@ -16,5 +17,5 @@ fuzz_target!(|bytes: &[u8]| {
             std::fs::hard_link(&path, link).expect("a link");
         }
     }
-    let _ = cifar::read(&[folder], "fuzzed");
+    let _ = cifar::read(&[folder], "fuzzed", &Room::default());
 });

@@ -3,12 +3,14 @@
 
 use libfuzzer_sys::fuzz_target;
 use onward::data::idx;
+use onward::data::pixels::Room;
 
 #[path = "../file.rs"]
 mod file;
 
 fuzz_target!(|bytes: &[u8]| {
     let path = file::with(bytes);
-    let _ = idx::read_images(&path);
+    let _ = idx::read_images(&path, &Room::default());
+    let _ = idx::read_images(&path, &Room::default().at_most(0));
     let _ = idx::read_labels(&path);
 });
