@@ -299,7 +299,8 @@ impl Optimiser {
     }
 
     /// Restores a saved state from the entries of `tensors` that belong to this
-    /// optimiser's variables.
+    /// optimiser's variables. A variable whose moments were saved by another algorithm
+    /// begins without any.
     ///
     /// # Errors
     /// [`Error::Shape`] if an entry does not have the shape of its variable.
@@ -310,19 +311,21 @@ impl Optimiser {
                 continue;
             };
             let steps = steps.to_dtype(DType::U32)?.to_vec1::<u32>()?[0];
-            let mut moments = Moments {
-                steps,
-                tensors: Vec::new(),
-            };
-            for moment in self.spec.optimiser.moments(var.rank()) {
-                let Some(tensor) = saved(tensors, &name, moment, var.dims())? else {
-                    break;
-                };
+            let moments = self.spec.optimiser.moments(var.rank()).iter();
+            let tensors = moments.map_while(|moment| {
+                let tensor = saved(tensors, &name, moment, var.dims()).transpose()?;
                 // Copied, because it will be changed in place.
-                let tensor = tensor.to_dtype(var.dtype())?.to_device(var.device())?;
-                moments.tensors.push(tensor.copy()?);
+                let copy = |tensor: &Tensor| -> Result<Tensor> {
+                    let tensor = tensor.to_dtype(var.dtype())?.to_device(var.device())?;
+                    Ok(tensor.copy()?)
+                };
+                Some(tensor.and_then(copy))
+            });
+            let tensors = tensors.collect::<Result<Vec<_>>>()?;
+            // Adam divides by what the number of steps says of its moments.
+            if tensors.len() == self.spec.optimiser.moments(var.rank()).len() {
+                restored.insert(name, Moments { steps, tensors });
             }
-            restored.insert(name, moments);
         }
         self.moments = restored;
         Ok(())

@@ -85,6 +85,40 @@ fn no_moment_becomes_subnormal() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn another_algorithm_begins_without_moments() -> Result<()> {
+    let all = [
+        Algorithm::Sgd,
+        Algorithm::Adam,
+        Algorithm::SparseAdam,
+        Algorithm::Muon,
+    ];
+    let gradient = Tensor::new(&[[1f32, -2., 0.5], [0.1, 0.2, 0.3]], &Device::Cpu)?;
+    let after = |before: Option<Algorithm>, algorithm: Algorithm| -> Result<Tensor> {
+        let vars = Vars::new(1, DType::F32, &Device::Cpu);
+        let var = vars.get("w", (2, 3), Init::Const(1.))?;
+        let mut other = optimiser(&vars, algorithm);
+        if let Some(before) = before {
+            let mut optimiser = optimiser(&vars, before);
+            for _ in 0..50 {
+                optimiser.update("w", &var, Gradient::Whole(&gradient), &step(0))?;
+            }
+            other.restore(&optimiser.save()?.into_iter().collect())?;
+            var.set(&Tensor::ones((2, 3), DType::F32, &Device::Cpu)?)?;
+        }
+        other.update("w", &var, Gradient::Whole(&gradient), &step(0))?;
+        Ok(var.as_detached_tensor())
+    };
+    for (before, algorithm) in all.into_iter().flat_map(|a| all.map(|b| (a, b))) {
+        let moments = [before, algorithm].map(|algorithm| algorithm.moments(2));
+        if moments[0] != moments[1] {
+            let apart = difference(&after(Some(before), algorithm)?, &after(None, algorithm)?)?;
+            assert_eq!(apart, 0., "{before:?} before {algorithm:?}");
+        }
+    }
+    Ok(())
+}
+
 // import torch
 // w = torch.nn.Parameter(torch.ones(1, 3))
 // o = torch.optim.AdamW([w], lr=0.1, weight_decay=0.01)
