@@ -116,11 +116,16 @@ fn what_is_kept_changes_no_bit() -> Result<()> {
     let folder = tempfile::tempdir().unwrap();
     let images = r#"{ name = "conv", norm = "batch" }"#;
     let [probe, one_by_one]: [fn() -> RunBuilder; 2] = [builder, greedy];
-    for (index, (layer, builder, epochs)) in [
-        (r#""dense""#, probe, 7),
-        (images, probe, 7),
-        (r#""dense""#, one_by_one, 15),
-        (images, one_by_one, 15),
+    // Products with 64 units and batches of 100 are divided into panels. A batch of 57
+    // would have a panel of one row, which is a product of another kind.
+    for (index, (layer, builder, epochs, units, batch)) in [
+        (r#""dense""#, probe, 7, 24, 32),
+        (images, probe, 7, 24, 32),
+        (r#""dense""#, one_by_one, 15, 24, 32),
+        (images, one_by_one, 15, 24, 32),
+        (r#""dense""#, probe, 7, 64, 100),
+        (r#""dense""#, one_by_one, 15, 64, 100),
+        (r#""dense""#, probe, 7, 64, 57),
     ]
     .into_iter()
     .enumerate()
@@ -129,7 +134,11 @@ fn what_is_kept_changes_no_bit() -> Result<()> {
             let table = format!("layer = {layer}").parse::<onward::export::Table>();
             let layer = table.expect("TOML")["layer"].clone();
             // The last batch of an epoch is smaller.
-            Ok(builder().set("layer", layer).set("data.size", 308))
+            let builder = builder().set("layer", layer).set("data.size", 308);
+            let hidden = builder.config()?.settings["hidden"].clone();
+            let mut hidden = hidden.as_array().expect("a list").clone();
+            hidden[0] = units.into();
+            Ok(builder.set("hidden", hidden).set("batch", batch))
         };
         let [whole, parts] =
             ["whole", "parts"].map(|name| folder.path().join(format!("{name}{index}")));

@@ -93,10 +93,25 @@ impl Remembered {
             self.places = vec![None; places.of];
             return self.keep(places, input);
         }
-        for (row, place) in places.indices.iter().enumerate() {
-            self.places[*place] = Some((self.kept.len(), row));
+        // Those of the smaller last batch of an epoch are met among others that are known.
+        let of = places.indices.iter().enumerate();
+        let new = of.filter(|(_, place)| self.places[**place].is_none());
+        let new: Vec<(usize, usize)> = new.map(|(row, place)| (row, *place)).collect();
+        if new.is_empty() {
+            return Ok(());
         }
-        self.kept.push(input.clone());
+        for (kept, (_, place)) in new.iter().enumerate() {
+            self.places[*place] = Some((self.kept.len(), kept));
+        }
+        self.kept.push(match new.len() == input.batch() {
+            true => input.clone(),
+            false => {
+                let rows = |part| new.iter().map(move |(row, _)| (part, *row));
+                let parts = input.parts().iter().map(|part| gathered(rows(part)));
+                let parts = parts.collect::<Result<Vec<Part>>>()?;
+                Input::new(parts, new.len(), 1, input.shape())?
+            }
+        });
         Ok(())
     }
 }
@@ -321,4 +336,35 @@ fn are_same(a: &Input, b: &Input) -> Result<bool> {
         _ => false,
     };
     Ok(scales && matrices && a.views() == b.views())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_example_is_kept_once() -> Result<()> {
+        let mut known = Remembered::default();
+        let places = |indices: &[usize]| Places {
+            indices: indices.into(),
+            of: 5,
+        };
+        let input = |indices: &[usize]| -> Result<Input> {
+            let rows = indices.iter().map(|index| *index as f32);
+            Input::of(Tensor::from_iter(rows, &Device::Cpu)?.reshape(((), 1))?)
+        };
+        // The last batch of an epoch, of one example, is never kept.
+        for batch in [[0, 1], [2, 3], [3, 4], [0, 2], [4, 1]] {
+            if known.recall(&places(&batch))?.is_none() {
+                known.keep(&places(&batch), &input(&batch)?)?;
+            }
+            let found = known.recall(&places(&batch))?.expect("it was kept");
+            let rows = found.join()?.flatten_all()?.to_vec1::<f32>()?;
+            assert_eq!(rows, batch.map(|index| index as f32));
+            let kept: usize = known.kept.iter().map(Input::batch).sum();
+            assert!(kept <= 5, "{kept} are kept");
+        }
+        assert_eq!(known.kept.len(), 3);
+        Ok(())
+    }
 }
