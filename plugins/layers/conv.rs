@@ -109,7 +109,7 @@ impl LocalLayer for Layer {
     fn forward(&self, input: &Input, step: &Step) -> Result<Tensor> {
         let made = self.conv.forward(&Self::images(input)?)?;
         let activity = self.rectifier.forward(&made.output, step)?;
-        if step.train {
+        if step.has_lesson() {
             self.made.put(&activity, made);
         }
         Ok(activity)

@@ -112,7 +112,7 @@ impl LocalLayer for Layer {
             let stream = step.stream(&self.purpose);
             activity = kernels::dropout(&activity, self.dropout, &stream)?;
         }
-        if step.train && self.rectifier.is_some() {
+        if step.has_lesson() && self.rectifier.is_some() {
             self.sums.put(&activity, sums);
         }
         Ok(activity)
@@ -141,7 +141,9 @@ impl LocalLayer for Layer {
     fn input_gradient(&self, lesson: &Lesson<'_>, step: &Step) -> Result<Tensor> {
         let mut gradient = self.above(lesson, None, step)?.whole()?;
         if let Some(rectifier) = &self.rectifier {
-            let sums = self.linear.forward(lesson.input, false)?;
+            // The lesson of this layer itself, if there is one, comes later.
+            let sums = self.sums.get(lesson.activity);
+            let sums = sums.map_or_else(|| self.linear.forward(lesson.input, false), Ok)?;
             gradient = rectifier.gradient(&sums, gradient, step)?;
         }
         let shape = [&[lesson.input.rows()], lesson.input.shape()].concat();

@@ -179,7 +179,7 @@ impl LocalLayer for Layer {
     fn forward(&self, input: &Input, step: &Step) -> Result<Tensor> {
         let passed = self.pass(input, step)?;
         let activity = self.activity(&passed.sums.output)?.detach();
-        if step.train {
+        if step.has_lesson() {
             self.passed.put(&activity, passed);
         }
         Ok(activity)

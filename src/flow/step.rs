@@ -22,6 +22,9 @@ pub struct Step {
     /// Whether this is a training pass. Dropout and augmentation are active only in
     /// training.
     pub train: bool,
+    /// Whether this is the pass of the neutral view for the head, from which no layer
+    /// learns.
+    pub neutral: bool,
     /// The index of the forward pass within the step: each pass draws its own dropout
     /// masks.
     pub pass: u32,
@@ -44,8 +47,15 @@ impl Step {
             epoch: 0,
             epochs: 1,
             train: false,
+            neutral: false,
             pass: 0,
         }
+    }
+
+    /// Whether a layer will learn from this pass, or observe it, so that it should keep
+    /// what it needs for that.
+    pub fn has_lesson(&self) -> bool {
+        self.train && !self.neutral
     }
 
     /// The same step with this index of the forward pass.
@@ -73,6 +83,7 @@ mod tests {
             epoch: 0,
             epochs: 1,
             train: true,
+            neutral: false,
             pass: 0,
         };
         let first = step.stream("dropout").next_u64();

@@ -342,6 +342,21 @@ mod tests {
         Tensor::from_vec(values, (rows, width), &Device::Cpu).unwrap()
     }
 
+    #[test]
+    fn rows_without_a_factor_and_views_of_unequal_size_are_refused() -> crate::Result<()> {
+        let (x, factors) = (random(6, 2), random(5, 1).squeeze(1)?);
+        for x in [x.clone(), x.to_dtype(DType::F64)?] {
+            let factors = factors.to_dtype(x.dtype())?;
+            assert!(kernels::scale_rows(&x, &factors).is_err());
+            assert!(kernels::scale_rows_by(&x, &factors, 2.).is_err());
+            assert!(kernels::sum_views(&x, Some(&factors), 2).is_err());
+            for (views, is_right) in [(0, false), (2, true), (4, false), (6, true)] {
+                assert_eq!(kernels::sum_views(&x, None, views).is_ok(), is_right);
+            }
+        }
+        Ok(())
+    }
+
     fn assert_close(fast: &Tensor, plain: &Tensor) {
         let fast = fast.to_dtype(DType::F64).unwrap();
         let worst = (fast - plain)

@@ -24,7 +24,7 @@ fn planes(x: &Tensor) -> Result<Tensor> {
         .reshape((count, x.elem_count() / count.max(1)))?)
 }
 
-fn beside(planes: &Tensor) -> Result<f64> {
+fn degrees_of_freedom(planes: &Tensor) -> Result<f64> {
     Ok(planes.dim(1)?.saturating_sub(1).max(1) as f64)
 }
 
@@ -35,7 +35,7 @@ impl Deviations {
     /// Errors of candle.
     pub fn of(x: &Tensor) -> Result<Self> {
         let planes = planes(x)?;
-        let beside = beside(&planes)?;
+        let beside = degrees_of_freedom(&planes)?;
         let (means, deviations) = match is_fast(&planes) {
             true => fast(&planes, beside)?,
             false => {
@@ -55,7 +55,7 @@ impl Deviations {
     /// Errors of candle.
     pub fn gradient(&self, x: &Tensor, delta: &Tensor) -> Result<Tensor> {
         let planes = planes(x)?;
-        let factors = (delta / (&self.values * beside(&planes)?)?)?.flatten_all()?;
+        let factors = (delta / (&self.values * degrees_of_freedom(&planes)?)?)?.flatten_all()?;
         if !(is_fast(&planes) && is_fast(&factors)) {
             let off = planes.broadcast_sub(&self.means.unsqueeze(1)?)?;
             let gradient = off.broadcast_mul(&factors.unsqueeze(1)?)?;

@@ -31,6 +31,7 @@ mod directions;
 pub(crate) mod energy;
 pub(crate) mod fields;
 pub(crate) mod gemm;
+mod labels;
 mod leaky_relu;
 mod matmul;
 pub(crate) mod memory;
@@ -50,6 +51,10 @@ pub use centred::centred;
 pub use channel_stats::{channel_sums, standardised_relu, ChannelStats};
 pub use deviations::Deviations;
 pub use directions::Directions;
+pub(crate) use labels::entries;
+#[cfg(feature = "cuda")]
+pub(crate) use labels::index;
+pub use labels::one_hot;
 pub use leaky_relu::leaky_relu;
 pub use matmul::matmul;
 
@@ -81,7 +86,7 @@ pub(crate) fn gpu_name(device: &Device) -> Option<String> {
 
 /// The number of blocks that learn at the same time: one per thread on the CPU; on a GPU
 /// one, since all work is in one stream.
-pub fn beside(device: &Device) -> usize {
+pub fn blocks_at_once(device: &Device) -> usize {
     match device {
         Device::Cpu => rayon::current_num_threads(),
         _ => 1,
@@ -202,7 +207,11 @@ pub(crate) struct Squared<'a> {
 }
 
 /// Rows multiplied by their factors: `(B, …)` and `(B,)` to `(B, …)`.
+///
+/// # Errors
+/// [`Error::Shape`] if there is not one factor for each row; errors of candle.
 pub fn scale_rows(x: &Tensor, factors: &Tensor) -> Result<Tensor> {
+    check_factors(x, factors)?;
     on_gpu!(x, cuda::scale_rows(x, factors, 1.));
     if is_fast(x) {
         return cpu::scale_rows(x, factors);
@@ -214,15 +223,38 @@ pub fn scale_rows(x: &Tensor, factors: &Tensor) -> Result<Tensor> {
 /// Rows multiplied by `by` times their factors: [`scale_rows`] of `by·factors`.
 ///
 /// # Errors
-/// Errors of candle.
+/// As [`scale_rows`].
 pub fn scale_rows_by(x: &Tensor, factors: &Tensor, by: f64) -> Result<Tensor> {
+    check_factors(x, factors)?;
     on_gpu!(x, cuda::scale_rows(x, factors, by));
     scale_rows(x, &(factors * by)?)
 }
 
+fn check_factors(x: &Tensor, factors: &Tensor) -> Result<()> {
+    let rows = x.dim(0)?;
+    match factors.elem_count() == rows {
+        true => Ok(()),
+        false => {
+            let expected = format!("one for each of {rows} rows");
+            Err(Error::shape("factors of rows", factors.dims(), expected))
+        }
+    }
+}
+
 /// The sum over the views of rows multiplied by their factors: `(V·B, D)` and `(V·B,)` to
 /// `(B, D)`.
+///
+/// # Errors
+/// [`Error::Shape`] if the rows are not those of `views` views, or there is not one factor
+/// for each; errors of candle.
 pub fn sum_views(x: &Tensor, factors: Option<&Tensor>, views: usize) -> Result<Tensor> {
+    if views == 0 || !x.dim(0)?.is_multiple_of(views) {
+        let expected = format!("(V·B, …) of V = {views} views");
+        return Err(Error::shape("the sum of views", x.dims(), expected));
+    }
+    if let Some(factors) = factors {
+        check_factors(x, factors)?;
+    }
     on_gpu!(x, cuda::sum_views(x, factors, views));
     if is_fast(x) {
         return cpu::sum_views(x, factors, views);
@@ -447,31 +479,6 @@ pub fn filled(
     // Made on the CPU: not every device has 64-bit numbers.
     let filled = Tensor::full(value, shape, &Device::Cpu)?;
     Ok(filled.to_dtype(dtype)?.to_device(device)?)
-}
-
-/// Class indices as a tensor, `(B,)`.
-pub(crate) fn index(labels: &[u32], device: &Device) -> Result<Tensor> {
-    Ok(Tensor::from_slice(labels, labels.len(), device)?)
-}
-
-/// The entry of each row of `x`, `(B, C)`, at the row's label: `(B,)`.
-pub(crate) fn entries(x: &Tensor, labels: &[u32]) -> Result<Tensor> {
-    Ok(x.contiguous()?
-        .gather(&index(labels, x.device())?.unsqueeze(1)?, 1)?
-        .squeeze(1)?)
-}
-
-/// One-hot rows for labels, `(B, C)`, of the type and device of `like`.
-pub fn one_hot(labels: &[u32], classes: usize, like: &Tensor) -> Result<Tensor> {
-    let mut values = vec![0f32; labels.len() * classes];
-    for (row, &label) in values.chunks_exact_mut(classes).zip(labels) {
-        row[label as usize] = 1.;
-    }
-    Ok(
-        Tensor::from_vec(values, (labels.len(), classes), &Device::Cpu)?
-            .to_dtype(like.dtype())?
-            .to_device(like.device())?,
-    )
 }
 
 /// The element type of the fast forms; the plain forms handle all others.

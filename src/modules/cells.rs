@@ -65,6 +65,11 @@ impl Cells {
         Self::new(input, grid)
     }
 
+    /// Whether there are averages; otherwise an activity is only flattened.
+    pub fn are_averaged(&self) -> bool {
+        self.cell.is_some()
+    }
+
     /// The number of averages, `D`.
     pub fn inputs(&self) -> usize {
         self.inputs

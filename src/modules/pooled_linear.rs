@@ -42,6 +42,10 @@ impl PooledLinear {
     }
 
     fn averaged(&self, activity: &Tensor) -> Result<Input> {
+        if !self.cells.are_averaged() {
+            // Nothing is computed, and to keep the activity would take memory.
+            return Input::of(self.cells.means(activity)?);
+        }
         if let Some(averages) = self.kept.get(activity) {
             return Ok(averages);
         }
@@ -88,7 +92,7 @@ impl PooledLinear {
         step: &Step,
     ) -> Result<()> {
         let averages = self.averaged(activity)?;
-        // Else every layer of a deep net would keep the activity of its last batch.
+        // Else every layer of a deep net would keep the averages of its last batch.
         self.kept.take(activity);
         self.linear.update(&averages, upstream, optimiser, step)
     }
@@ -104,14 +108,21 @@ mod tests {
     #[test]
     fn nothing_of_a_batch_is_kept_after_the_update() -> Result<()> {
         let vars = Vars::new(1, DType::F32, &Device::Cpu);
-        let cells = Cells::new(&[3], None)?;
+        let cells = Cells::new(&[3, 2, 2], Some(1))?;
         let mut linear = PooledLinear::new(&vars, cells, 2, Init::Const(0.), true)?;
-        let mut optimiser = Optimiser::new(vars, OptimiserSpec::sgd(1.), Span::Epochs(0..1));
-        let activity = Tensor::ones((4, 3), DType::F32, &Device::Cpu)?;
+        let spec = OptimiserSpec::sgd(1.);
+        let mut optimiser = Optimiser::new(vars.clone(), spec, Span::Epochs(0..1));
+        let activity = Tensor::ones((4, 3, 2, 2), DType::F32, &Device::Cpu)?;
         let goodness = linear.forward(&activity)?;
         assert!(linear.kept.get(&activity).is_some());
         linear.update(&activity, &goodness, &mut optimiser, &Step::first(1))?;
         assert!(linear.kept.get(&activity).is_none());
+        // An evaluation ends without an update.
+        let cells = Cells::new(&[12], None)?;
+        let flat = PooledLinear::new(&vars.scope("flat"), cells, 2, Init::Const(0.), true)?;
+        let activity = activity.flatten_from(1)?;
+        flat.forward(&activity)?;
+        assert!(flat.kept.get(&activity).is_none());
         Ok(())
     }
 }

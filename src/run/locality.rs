@@ -254,6 +254,7 @@ impl RunBuilder {
             epoch,
             epochs: run.epochs(),
             train: true,
+            neutral: false,
             pass: 0,
         };
         let blocks = run.architecture.net().blocks.iter().enumerate();

@@ -289,6 +289,7 @@ impl Run {
             epoch,
             epochs: self.epochs(),
             train: true,
+            neutral: false,
             pass: 0,
         }
     }

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use onward_core::candle_core::Tensor;
 use onward_core::contract::negatives::every_class;
 use onward_core::data::images::moved;
-use onward_core::kernels::{beside, damp};
+use onward_core::kernels::{blocks_at_once, damp};
 use onward_core::optim::{Optimiser, Span};
 use onward_core::plugin;
 use onward_core::wiring::stack::no_hypotheses;
@@ -255,7 +255,7 @@ impl RecurrentNet {
         let states = states.iter_mut().map(Some).chain([None]);
         let places: Vec<_> = self.net.blocks.iter_mut().zip(heard).zip(states).collect();
         let device = heard[0].dtype_and_device().1;
-        let each = places.len().div_ceil(beside(&device));
+        let each = places.len().div_ceil(blocks_at_once(&device));
         let places = places.into_par_iter().with_min_len(each);
         let learned = places.map(|((block, heard), state)| {
             let is_learning = block.is_learning(step);

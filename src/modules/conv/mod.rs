@@ -350,7 +350,7 @@ fn convolve_values(x: &[f32], weight: &[f32], sizes: &Sizes) -> (Vec<f32>, Vec<u
     };
     let weight = Matrix::of_rows(weight, sizes.units, sizes.numbers(), sizes.numbers());
     let weight = Factor::new(weight);
-    let images = x.par_chunks(together * image);
+    let images = x.par_chunks((together * image).max(1));
     let outs = out
         .par_chunks_mut(together * out_image)
         .zip(of_choice.par_chunks_mut(choices));

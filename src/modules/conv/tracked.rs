@@ -150,5 +150,7 @@ mod tests {
         let even = kernels.narrow(3, 0, 2).unwrap().narrow(2, 0, 2).unwrap();
         assert!(conv2d(&images, &even, 1).is_err());
         assert!(conv2d(&images, &kernels, 5).is_err());
+        let none = Tensor::zeros((0, 1, 4, 4), DType::F32, &Device::Cpu).unwrap();
+        assert_eq!(conv2d(&none, &kernels, 2).unwrap().dims(), [0, 1, 2, 2]);
     }
 }

@@ -161,10 +161,12 @@ impl LocallyConnected {
     fn terms(&self, x: &Input) -> Result<Vec<Term>> {
         let mut terms = Vec::with_capacity(x.parts().len());
         let mut first = 0;
+        // A whole input is multiplied once, by its own layer.
+        let is_whole = x.parts().len() == 1 && x.views() == 1;
         for part in self.channels(x)? {
             if let Values::Dense { matrix, columns } = &part.values {
                 let rows = part.values.rows()?;
-                let is_shared = rows == x.batch();
+                let is_shared = rows == x.batch() && !is_whole;
                 let (key, version) = ((matrix, columns), self.vars.version());
                 let multiply = || self.multiply(&part.values, first);
                 let sums = self.sums.get(first, key, version, is_shared, multiply)?;

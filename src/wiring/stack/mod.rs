@@ -327,6 +327,10 @@ impl Stack {
     /// Passes the neutral view through some levels, and collects the features of the
     /// head.
     fn pass_neutral(&self, passing: &mut Passing, levels: Range<usize>, step: &Step) -> Result<()> {
+        let step = &Step {
+            neutral: true,
+            ..*step
+        };
         match &mut passing.neutral {
             Some(way) => self.collect(way, levels, &mut passing.features, step),
             None => Ok(()),
@@ -366,7 +370,7 @@ impl Stack {
         let end = self.learning(step);
         let own = levels.start..levels.end.min(end);
         let width = match self.replicas() {
-            None => kernels::beside(&way.input.dtype_and_device().1),
+            None => kernels::blocks_at_once(&way.input.dtype_and_device().1),
             // Replicas meet in every update, in one order.
             Some(_) => 1,
         };
