@@ -39,7 +39,7 @@ impl Run {
         examples: Tensor,
         labels: Option<&[u32]>,
     ) -> Result<Vec<(String, Tensor)>> {
-        let batch = self.without_labels(examples)?;
+        let (batch, _pass) = (self.without_labels(examples)?, self.pass()?);
         let activities = match labels {
             None => self.activities_of(&batch)?,
             Some(labels) => {
@@ -88,7 +88,7 @@ impl Run {
     /// # Errors
     /// Errors of the sampler, and of the prediction that it may need.
     pub(super) fn views(&self, batch: &Batch) -> Result<Views> {
-        let seed = self.config.run.seed;
+        let (seed, _pass) = (self.config.run.seed, self.pass()?);
         let step = Step {
             epochs: self.epochs(),
             train: true,
@@ -123,6 +123,7 @@ impl Run {
         let examples = self.data.split(split);
         let mut layers: Vec<ViewGoodness> = Vec::new();
         for indices in spaced(examples.len(), most).chunks(BATCH) {
+            let _pass = self.pass()?;
             let batch = self.prepare(&examples.batch(indices, None)?)?;
             let views = self.views(&batch)?;
             for (view, role) in views.targets.roles().iter().enumerate() {

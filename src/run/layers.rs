@@ -47,6 +47,7 @@ impl Run {
     ) -> Result<Vec<(String, Tensor)>> {
         let step = Step::evaluation(self.config.run.seed);
         let batch = batch.hidden();
+        let _pass = self.pass()?;
         let activities = self.architecture.activities(&batch, sampler, &step)?;
         if activities.is_empty() {
             let problem = "does not show the activities of its layers";

@@ -262,6 +262,7 @@ impl RunBuilder {
         let learning = learning.map(|(index, _)| index).collect();
         let count = run.config.run.batch.min(EXAMPLES).min(run.data.train.len());
         let indices: Vec<usize> = (0..count).collect();
+        let _pass = run.pass()?;
         let batch = run.prepare(&run.data.train.batch(&indices, None)?)?;
         let reports = match aware {
             true => run.architecture.learn(&batch, &*run.sampler, &step)?,

@@ -159,6 +159,7 @@ impl Run {
         mut text: Option<(&mut PassageReader<'_>, &[usize])>,
         step: &Step,
     ) -> Result<Vec<Tensor>> {
+        let _pass = self.pass()?;
         let mut of_net: BTreeMap<&str, Tensor> = BTreeMap::new();
         let mut all = Vec::with_capacity(readouts.len());
         for readout in readouts {

@@ -57,6 +57,7 @@ use crate::flow::batch::Batch;
 use crate::flow::examples::Examples;
 use crate::flow::step::Step;
 use crate::flow::vars::Vars;
+use crate::kernels::rounding::Held;
 use crate::plugin::config::Config;
 
 /// A network with its data, and the progress of its training.
@@ -277,11 +278,8 @@ impl Run {
     /// that is set.
     ///
     /// # Errors
-    /// [`Error::Usage`] while a run of this process trains with
-    /// another precision; errors of candle.
+    /// Errors of candle.
     pub fn prepare(&self, batch: &Batch) -> Result<Batch> {
-        // Every pass begins here, and another run of this process may have set it.
-        self.config.run.precision.rounding().set(&self.device)?;
         let batch = batch.to(&self.device, self.dtype)?;
         match &self.channels {
             Some(channels) => channels.standardise(&batch),
@@ -289,7 +287,17 @@ impl Run {
         }
     }
 
-    /// A prepared batch of examples that somebody gives, without labels.
+    /// Holds the precision of the run, which all runs of a process share, until the end of
+    /// a forward pass.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] while a run of this process trains with another precision.
+    pub(crate) fn pass(&self) -> Result<Held> {
+        let rounding = self.config.run.precision.rounding();
+        rounding.hold_for_a_pass(&self.device)
+    }
+
+    /// A prepared batch of given examples, without labels.
     fn without_labels(&self, examples: Tensor) -> Result<Batch> {
         let (found, expected) = (examples.dims(), &self.data.spec.shape[..]);
         if found.len() != expected.len() + 1 || found[1..] != *expected || found[0] == 0 {

@@ -7,6 +7,7 @@ use crate::contract::staged::{Cost, Measured};
 use crate::error::{Error, Result};
 use crate::flow::batch::Batch;
 use crate::flow::step::Step;
+use crate::optim::Span;
 use crate::run::{Run, RunBuilder};
 use crate::wiring::stack::no_prediction_below;
 
