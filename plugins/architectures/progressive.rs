@@ -68,7 +68,7 @@ onward_core::settings! {
         head: bool = true;
         /// Epochs after those of the layers in which only the head learns, as a probe; 0
         /// for a head that learns with the layers.
-        probe_epochs: usize = 0;
+        probe_epochs: usize = 0, in 0..=1_000_000_000;
         .. objective: Objective = Objective::default();
         .. optimiser: OptimiserSpec = OptimiserSpec::default();
         .. head_spec: HeadSpec = HeadSpec::default();

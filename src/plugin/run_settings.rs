@@ -61,7 +61,7 @@ crate::settings! {
         /// The seed of all random numbers of the run.
         seed: u64 = 1, in 0..=i64::MAX as u64;
         /// Passes over the training part; per layer if layers learn one after the other.
-        epochs: usize = 100, in 1..;
+        epochs: usize = 100, in 1..=1_000_000_000;
         /// Examples per step; at most the whole training part.
         batch | batch_size: usize = 100, in 1..;
         /// Augmentation: training images are shifted by up to this many pixels in both

@@ -174,6 +174,16 @@ impl Run {
         })
     }
 
+    /// The most numbers that the layers that learn at the same time have together for an
+    /// example.
+    fn learning_at_once(&self) -> usize {
+        let shown = self.shown().unwrap_or_default();
+        let mut widths: Vec<usize> = shown.iter().map(Tensor::elem_count).collect();
+        widths.sort_unstable_by(|a, b| b.cmp(a));
+        let count = kernels::blocks_at_once(&self.device);
+        widths.into_iter().take(count).sum()
+    }
+
     /// The activities that the network shows of one empty example.
     fn shown(&self) -> Result<Vec<Tensor>> {
         let spec = &self.data.spec;
@@ -202,8 +212,10 @@ impl Run {
         let batch = self.config.run.batch.min(self.data.train.len()) * 2;
         let input: usize = self.data.spec.shape.iter().product();
         let of_input = batch.max(self.evaluation_batch()).saturating_mul(input);
-        let rows = batch.max(self.evaluation_batch() * self.candidates());
-        let largest = rows.saturating_mul(self.widest()).max(of_input);
+        let rows = self.evaluation_batch() * self.candidates();
+        let of_evaluation = rows.saturating_mul(self.widest());
+        let of_training = batch.saturating_mul(self.widest().max(self.learning_at_once()));
+        let largest = of_evaluation.max(of_training).max(of_input);
         let of_activities = 3 * largest.saturating_mul(size) as u64;
         let largest = self.vars.all().into_iter().map(|(_, var)| var.elem_count());
         let of_saving = 2 * (largest.max().unwrap_or(0) * size) as u64;

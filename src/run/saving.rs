@@ -135,11 +135,13 @@ impl Run {
     /// tokenizer.
     fn describe_in(&self, folder: &Path) -> Result<()> {
         write_settings(folder, &self.config.to_table())?;
-        match &self.data.text {
-            Some(text) => {
-                disk::replace(&folder.join(TOKENIZER), text.tokenizer.to_json().as_bytes())
-            }
-            None => Ok(()),
+        let Some(text) = &self.data.text else {
+            return Ok(());
+        };
+        let (path, json) = (folder.join(TOKENIZER), text.tokenizer.to_json());
+        match disk::read_text(&path) {
+            Ok(known) if known == json => Ok(()),
+            _ => disk::replace(&path, json.as_bytes()),
         }
     }
 

@@ -1,5 +1,6 @@
 //! How the levels of a network are divided among ranks.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{not_staged, of_replicas};
@@ -175,6 +176,7 @@ impl Run {
     /// The phases of the training, and whether the sampler asks for the network's
     /// prediction in one of them.
     fn measured(&mut self) -> Result<(Vec<Phase>, bool)> {
+        let _pass = self.pass()?;
         let size = self.config.run.batch.min(self.data.train.len());
         let indices: Vec<usize> = (0..size).collect();
         let batch = self.prepare(&self.data.train.batch(&indices, None)?)?;
@@ -198,11 +200,23 @@ impl Run {
             let heads = net.heads.iter().map(|head| head.is_learning(&step));
             blocks.chain(heads).collect()
         };
+        // There may be a billion epochs.
+        let net = self.architecture.net();
+        let of_blocks = net.blocks.iter().map(|block| block.span());
+        let of_heads = net.heads.iter().map(|head| head.optimiser().span());
+        let bounds = of_blocks.chain(of_heads).flat_map(|span| match span {
+            Span::Epochs(epochs) => [epochs.start, epochs.end],
+            Span::Steps(_) => [0; 2],
+        });
+        let bounds: BTreeSet<usize> = bounds.chain([0, self.epochs()]).collect();
+        let bounds: Vec<usize> = bounds.range(..=self.epochs()).copied().collect();
         let mut spans: Vec<(usize, usize)> = Vec::new();
-        for epoch in 0..self.epochs() {
+        for (epoch, end) in bounds.array_windows().map(|[epoch, end]| (*epoch, *end)) {
             match spans.last_mut() {
-                Some((first, count)) if learning(*first) == learning(epoch) => *count += 1,
-                _ => spans.push((epoch, 1)),
+                Some((first, count)) if learning(*first) == learning(epoch) => {
+                    *count += end - epoch;
+                }
+                _ => spans.push((epoch, end - epoch)),
             }
         }
         spans
