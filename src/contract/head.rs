@@ -276,7 +276,7 @@ impl Head {
         step: &Step,
     ) -> Result<Reading> {
         let Map::Sampled(map) = &mut self.map else {
-            let problem = "compares all classes, expected one made for some of them";
+            let problem = "compares all classes, expected one that compares some of them";
             return Err(Error::unfit("head", problem));
         };
         let x = rows(features)?;

@@ -97,5 +97,7 @@
 //!   plan measures each part of the training, and its figures are means over the epochs.
 //!
 //! Evaluation is done by rank 0 alone while the others wait; `--set evaluate_every=5`
-//! makes it rare. Threads share one copy of the data; every process has its own. Every
-//! rank holds the weights of all layers, and the optimisers of its own.
+//! makes it rare. Threads share one copy of the data. Of several processes, those of the
+//! first stage have their own; the others read images once, for their checksum, and keep
+//! none, unless the files are packed. A text is in the memory of every process. Every rank
+//! holds the weights of all layers, and the optimisers of its own.

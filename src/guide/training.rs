@@ -252,6 +252,15 @@
 //! them: on WikiText-2 with 4096 byte pairs, 5 instead of 32 MB in the run, and 1.547
 //! instead of 1.529 bits per character by the counts alone.
 //!
+//! # More images than memory
+//!
+//! Images of `idx:DIR` in plain files that would take more than half of the free memory
+//! stay there: each batch is read when it is its turn, in the order that the seed gives,
+//! so the bits are those of a training in memory. Packed files (`.gz`) must be unpacked
+//! first. Pictures of `folder:DIR` are decoded once, into a temporary file in the cache
+//! folder. A note says so. From Rust, [`Pixels`](crate::data::pixels::Pixels) does the
+//! same for other formats.
+//!
 //! # If it does not learn
 //!
 //! - *The loss does not fall, or positive and negative goodness stay equal.* The

@@ -17,7 +17,7 @@ const BLOCK: usize = 64;
 const PANEL: usize = 256;
 
 /// Adds `rowsᵀ·rows` to the lower triangle of `sum`, `(D, D)`, for `rows`, `(R, D)`; both
-/// `f64`. What is above the diagonal means nothing.
+/// `f64`. The numbers above the diagonal mean nothing.
 pub(crate) fn add_squares(sum: &Var, rows: &Tensor) -> Result<()> {
     let (count, width) = rows.dims2()?;
     if !sum.device().is_cpu() {

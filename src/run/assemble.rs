@@ -104,7 +104,7 @@ pub(super) fn assemble(config: Config, source: Source, around: Surroundings) -> 
         Precision::F64 => DType::F64,
     };
     match check_precision(config.run.precision, &device) {
-        // A saved run can be used, though not go on, where its precision is missing.
+        // A saved run can be used, though not trained, where its precision is missing.
         Err(error) if around.is_saved => notify(format_args!(
             "warning: {error}; products have 32 bits instead"
         )),

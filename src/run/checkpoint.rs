@@ -265,7 +265,7 @@ pub(crate) fn is_of(model: &Path, state: &Header) -> bool {
     header_of(model).is_some_and(|model| model.of_model() == state.of_model())
 }
 
-/// Keeps the model of another run, which somebody put into `folder`, under another name.
+/// Keeps the model of another run, which was put into `folder`, under another name.
 /// A model that is only older than `header` is left to be replaced.
 pub(crate) fn set_aside(folder: &Path, header: &Header) {
     let path = folder.join(MODEL);

@@ -47,7 +47,7 @@ pub(crate) struct Folder {
     /// The operating system releases the locks with the handles, even if the process is
     /// killed.
     lock: File,
-    /// The folder itself, in case somebody removes the lock file; `None` where the system
+    /// The folder itself, in case the lock file is removed; `None` where the system
     /// does not lock folders.
     _itself: Option<File>,
     /// Whether this process made it for a new run.
@@ -302,7 +302,7 @@ mod tests {
         let error = Folder::lock(held.path()).err().unwrap().to_string();
         assert!(error.contains("another process"), "{error}");
         let path = held.path().to_path_buf();
-        // Also when somebody removed the lock in between.
+        // Also when the lock was removed in between.
         #[cfg(target_os = "linux")]
         {
             std::fs::remove_file(path.join(LOCK)).unwrap();

@@ -183,7 +183,7 @@ impl Run {
         if done == 0 && self.reads_examples() {
             self.refresh_sampler(epoch)?;
         }
-        // Within an epoch, its means go on.
+        // A resumed epoch adds to the means of its first part.
         if done == 0 {
             self.tally = Tally::default();
         }

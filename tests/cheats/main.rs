@@ -91,7 +91,8 @@ fn the_trials_detect_every_cheat() {
             "layer",
             "writes_elsewhere",
             "local run",
-            "if blocks above block 1 learn in the same step",
+            // Blocks learn side by side, so which of those above is met first varies.
+            "blocks.0.layer.weight changes differently if blocks above block",
         ),
         ("layer", "ignores_the_seed", "seed", "the seed is ignored"),
         ("layer", "remembers", "resumes", "ends with different bits"),

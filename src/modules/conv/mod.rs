@@ -103,7 +103,7 @@ impl Conv {
         self.weight.1.as_detached_tensor()
     }
 
-    /// The variable of the kernels, for a rule of one's own.
+    /// The variable of the kernels, for a rule that changes it itself.
     pub fn weight(&self) -> &Var {
         &self.weight.1
     }
