@@ -1,6 +1,6 @@
 //! `onward train` and `onward resume`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use toml::Table;
@@ -17,14 +17,16 @@ use super::screen::Screen;
 use super::stop::Stop;
 use super::subject::{flag, refuse_twice, Subject};
 use crate::comm::Team;
-use crate::data::{Content, Split};
+use crate::data::{Content, DataSet, Split};
 use crate::error::{notify, printable, Error, Result};
+use crate::plugin::registry;
 use crate::plugin::run_settings::Log;
 use crate::plugin::source::Source;
 use crate::run::folder::SUMMARY;
 use crate::run::observe::{Event, Observer};
 use crate::run::summary::{self, Summary};
 use crate::run::{Run, RunBuilder};
+use crate::settings::PluginKind;
 
 /// When a training stops, and what it prints.
 #[derive(Args)]
@@ -49,8 +51,9 @@ struct Reporting {
 pub(super) struct Train {
     #[command(flatten)]
     subject: Subject,
-    /// Folder to write; by default runs/<architecture>-<data>-<seed>, with the preset and
-    /// the settings that were given, and with a number if it exists.
+    /// Folder to write; by default runs/<architecture>-<data>-<seed>, with the preset, the
+    /// name of a file of data and the settings that were given, and with a number if it
+    /// exists.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// First measure what the update of each block depends on, as `onward certify` does;
@@ -116,6 +119,7 @@ impl Train {
             .iter()
             .map(String::as_str)
             .chain([data_name(run)])
+            .chain(data_file(run).as_deref())
         {
             name += &format!("-{}", for_a_name(part));
         }
@@ -308,6 +312,18 @@ fn data_name(run: &Run) -> &str {
         .as_ref()
         .map_or("data", |data| data.name.as_str())
 }
+
+/// The name of the file or folder that the data are from, if it is a short one.
+fn data_file(run: &Run) -> Option<String> {
+    let data = run.config().run.data.as_ref()?;
+    let key = registry::info(DataSet::KIND, &data.name).ok()?.argument?;
+    let path = Path::new(data.settings.get(key)?.as_str()?);
+    let name = for_a_name(&path.file_stem()?.to_string_lossy());
+    (1..=LONGEST_FILE).contains(&name.len()).then_some(name)
+}
+
+/// The longest name of a file that becomes a part of the name of a run.
+const LONGEST_FILE: usize = 30;
 
 /// What is trained, on what, and where: the first line of a training.
 fn describe(run: &Run) -> String {
