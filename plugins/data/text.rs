@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use onward_core::data::text::{
-    apart, check_size, data_set, files as files_of, paragraphs, read, size as size_of, Parts, Text,
+    apart, check_size, data_set, distinct, files as files_of, paragraphs, read, size as size_of,
+    Parts, Text,
 };
 use onward_core::data::DataSet;
 use onward_core::export::{Table, Value};
@@ -147,13 +148,13 @@ fn usage(problem: String) -> Error {
     Error::usage("data", problem)
 }
 
-/// The files that these files, folders and patterns stand for.
+/// The files that these files, folders and patterns stand for, each once.
 fn all_files<'a>(given: impl IntoIterator<Item = &'a String>) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for path in given {
         files.extend(files_of(path)?);
     }
-    Ok(files)
+    Ok(distinct(files))
 }
 
 fn documents(files: &[PathBuf], document: Document) -> Result<Vec<String>> {
@@ -214,7 +215,7 @@ fn divided(
     files: Vec<PathBuf>,
     [validation, test]: [&[PathBuf]; 2],
 ) -> Result<Parts> {
-    let files = apart(files, &[validation, test].concat())?;
+    let files = apart(files, [validation, test])?;
     let read = |files: &[PathBuf]| documents(files, settings.document);
     let part = |files: &[PathBuf], is_given: bool| is_given.then(|| read(files)).transpose();
     let validation = part(validation, settings.validation.is_some())?;
@@ -315,6 +316,19 @@ mod tests {
         openings.sort();
         openings.dedup();
         assert_eq!(openings.len(), fables.len(), "a fable appears twice");
+    }
+
+    // Of two copies one would be trained on, and the other one tested.
+    #[test]
+    fn a_file_of_the_folder_that_is_named_once_more_is_in_the_text_once() -> Result<()> {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a.txt", "b.txt"] {
+            std::fs::write(folder.path().join(name), name).unwrap();
+        }
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        let files = all_files(&[path(""), path("b.txt")])?;
+        assert_eq!(documents(&files, Document::File)?, ["a.txt", "b.txt"]);
+        Ok(())
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The files of a text: one, a folder of them, or a pattern; and what is in them.
 
+use std::collections::HashSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -102,14 +103,35 @@ fn found(path: &Path) -> Result<(Vec<PathBuf>, Option<String>)> {
     Ok((kept, Some(said)))
 }
 
+/// Some files without repetitions, such as a file that is named beside its folder. A line
+/// says so.
+pub fn distinct(files: Vec<PathBuf>) -> Vec<PathBuf> {
+    let mut seen = HashSet::new();
+    let (once, again): (Vec<_>, Vec<_>) =
+        files.into_iter().partition(|path| seen.insert(place(path)));
+    if let Some(first) = again.first() {
+        let (count, first) = (again.len(), printable(&first.display().to_string()));
+        notify(format_args!(
+            "note: {count} of the files are named more than once, and read once, such as {first}"
+        ));
+    }
+    once
+}
+
 /// The training files without those of the validation or test part, such as the file of a
 /// folder that is named for the test. A line says so.
 ///
 /// # Errors
-/// [`Error::Data`] if nothing is left.
-pub fn apart(train: Vec<PathBuf>, others: &[PathBuf]) -> Result<Vec<PathBuf>> {
-    let place = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
-    let taken: Vec<PathBuf> = others.iter().map(place).collect();
+/// [`Error::Data`] if nothing is left, or if a file is in the validation and in the test
+/// part.
+pub fn apart(train: Vec<PathBuf>, [validation, test]: [&[PathBuf]; 2]) -> Result<Vec<PathBuf>> {
+    let mut taken: HashSet<PathBuf> = validation.iter().map(place).collect();
+    if let Some(both) = test.iter().find(|path| taken.contains(&place(path))) {
+        let problem = "is in the validation part and in the test part, expected different \
+                       files; change `data.validation` or `data.test`";
+        return Err(Error::data(both, problem));
+    }
+    taken.extend(test.iter().map(place));
     let (shared, rest): (Vec<_>, Vec<_>) = train
         .into_iter()
         .partition(|path| taken.contains(&place(path)));
@@ -126,6 +148,12 @@ pub fn apart(train: Vec<PathBuf>, others: &[PathBuf]) -> Result<Vec<PathBuf>> {
          such as {first}"
     ));
     Ok(rest)
+}
+
+/// One path for all names of a file.
+fn place(path: impl AsRef<Path>) -> PathBuf {
+    let path = path.as_ref();
+    path.canonicalize().unwrap_or_else(|_| path.to_path_buf())
 }
 
 fn is_text(path: &Path) -> bool {
@@ -377,11 +405,28 @@ mod tests {
         }
         let [a, b] = ["a.txt", "b.txt"].map(at);
         let both = || vec![a.clone(), b.clone()];
-        assert_eq!(apart(both(), &[]).unwrap(), both());
+        assert_eq!(apart(both(), [&[], &[]]).unwrap(), both());
         let other_way = folder.path().join(".").join("a.txt");
-        assert_eq!(apart(both(), &[other_way]).unwrap(), both()[1..]);
-        let error = apart(vec![a.clone()], &both()).unwrap_err().to_string();
-        assert!(error.contains("nothing is left"), "{error}");
+        let found = apart(both(), [&[], std::slice::from_ref(&other_way)]);
+        assert_eq!(found.unwrap(), both()[1..]);
+        let error = apart(vec![a.clone()], [&both(), &[]]).unwrap_err();
+        assert!(error.to_string().contains("nothing is left"), "{error}");
+        let error = apart(vec![b.clone()], [&both()[..1], &[other_way]]).unwrap_err();
+        let expected = "a.txt: is in the validation part and in the test part";
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_is_named_twice_is_read_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let [a, b] = ["a.txt", "b.txt"].map(|name| folder.path().join(name));
+        for file in [&a, &b] {
+            std::fs::write(file, "text").unwrap();
+        }
+        let other_way = folder.path().join(".").join("a.txt");
+        let missing = folder.path().join("c.txt");
+        let given = vec![a.clone(), b.clone(), other_way, missing.clone(), b.clone()];
+        assert_eq!(distinct(given), [a, b, missing]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ mod windows;
 
 use std::sync::Arc;
 
-pub use self::files::{apart, check_size, files, read, read_or_stdin, size};
+pub use self::files::{apart, check_size, distinct, files, read, read_or_stdin, size};
 pub use self::windows::Windows;
 use crate::data::text::tokenizer::Tokenizer;
 use crate::data::{Content, DataSet, ExampleSpec};
