@@ -84,7 +84,8 @@ impl Tokenizer {
     }
 
     /// Encodes a text. A long text is cut between words or lines, and the pieces are
-    /// encoded in parallel.
+    /// encoded in parallel. A text with neither is cut too: a token that crosses the cut
+    /// becomes two or more.
     ///
     /// # Errors
     /// [`Error::Usage`] for an unknown symbol, if there is no unknown token.
@@ -165,6 +166,8 @@ fn refused(error: impl std::fmt::Display) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     pub const TEXT: &str =
@@ -206,7 +209,8 @@ mod tests {
         let kinds = [Units::Char, Units::Word(None), Units::Bpe(Some(300))];
         let bare = long().replace(' ', "_");
         let ends = [" \n ", "\r\n", "\n\u{3000}", "\t\t"].map(|end| bare.replace('\n', end));
-        let texts = [vec![long(), bare], ends.to_vec()].concat();
+        let marks = long().replace([' ', '\n'], "");
+        let texts = [vec![long(), bare, marks], ends.to_vec()].concat();
         for (text, units) in texts
             .into_iter()
             .flat_map(|text| kinds.map(|units| (text.clone(), units)))
@@ -226,6 +230,41 @@ mod tests {
                 .collect();
             assert_eq!(whole.starts, starts, "{units:?}");
             assert_eq!(tokenizer.decode(&whole.ids)?, text, "{units:?}");
+        }
+        Ok(())
+    }
+
+    // One piece of a megabyte would need hundreds of megabytes of memory.
+    #[test]
+    fn a_text_without_white_space_is_cut_too() -> Result<()> {
+        let mut rng = crate::flow::random::stream(1, "bases", 0);
+        let mut base = |_| ['A', 'C', 'G', '狐'][crate::flow::random::below(&mut rng, 4)];
+        let text: String = (0..150_000).map(&mut base).collect();
+        let cut = pieces(&text);
+        assert!(cut.len() > 2 && cut.concat() == text);
+        assert!(cut.iter().all(|piece| piece.len() < 1 << 17));
+        for units in [Units::Char, Units::Bpe(Some(300))] {
+            let tokenizer = Tokenizer::train(units, &[&text])?;
+            let Encoded { ids, starts } = tokenizer.encode(&text)?;
+            assert_eq!(tokenizer.decode(&ids)?, text, "{units:?}");
+            let uncut = tokenizer.inner.encode_char_offsets(text.as_str(), false);
+            let uncut = uncut.unwrap();
+            // From one cut to the next, the tokens are soon the same again.
+            let known: HashSet<usize> = uncut.get_offsets().iter().map(|at| at.0).collect();
+            let moved = starts.iter().filter(|at| !known.contains(&(**at as usize)));
+            let most = if units == Units::Char {
+                0
+            } else {
+                20 * cut.len()
+            };
+            let moved = moved.count();
+            assert!(
+                moved <= most,
+                "{units:?}: {moved} tokens of other positions"
+            );
+            if units == Units::Char {
+                assert_eq!(ids, uncut.get_ids());
+            }
         }
         Ok(())
     }

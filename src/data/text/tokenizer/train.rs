@@ -234,39 +234,76 @@ fn words(texts: &[&str]) -> Result<BTreeMap<String, usize>> {
     })
 }
 
-/// Splits a text into pieces at positions where no token can cross.
+/// Splits a text into pieces of less than twice [`PIECE`], at positions where no token can
+/// cross as far as there are any.
 ///
 /// A piece begins with a space before a word, or after a line break with non-white
 /// characters on both sides. If there is no such position, it begins with any white space
 /// before another character. Tokenizers trained here never cross such positions: they
 /// join at most one white-space character, to the following text. Other tokenizers may
 /// join white space to the preceding text, but rarely across positions of the first kind.
+///
+/// A stretch without such white space is cut between a letter or digit and a punctuation
+/// mark, which words and byte-level BPE do not join either, or else between any two
+/// characters. Then a word or a merge that crosses the cut becomes two tokens or more, and
+/// a tokenizer that puts a space before every text puts one there.
 pub(super) fn pieces(text: &str) -> Vec<&str> {
-    let bytes = text.as_bytes();
-    let is_black = |symbol: Option<char>| symbol.is_some_and(|symbol| !symbol.is_whitespace());
-    let is_border = |&at: &usize| match (bytes[at - 1], bytes[at]) {
-        (_, b' ') => is_black(text[at + 1..].chars().next()),
-        (b'\n', _) => {
-            is_black(text[..at - 1].chars().next_back()) && is_black(text[at..].chars().next())
-        }
-        _ => false,
-    };
-    let is_white_before_black = |&at: &usize| {
-        let mut symbols = text.get(at..).unwrap_or_default().chars();
-        symbols.next().is_some_and(char::is_whitespace) && is_black(symbols.next())
-    };
-    let (mut pieces, mut start) = (Vec::new(), 0);
-    let next = |start: usize| {
-        let from = start + PIECE;
-        let near = (from..text.len().min(from + PIECE)).find(is_border);
-        near.or_else(|| (from..text.len()).find(is_white_before_black))
-    };
-    while let Some(end) = next(start) {
-        pieces.push(&text[start..end]);
-        start = end;
+    let (mut pieces, mut rest) = (Vec::new(), text);
+    while let Some(end) = cut(rest) {
+        let (piece, more) = rest.split_at(end);
+        pieces.push(piece);
+        rest = more;
     }
-    if start < text.len() {
-        pieces.push(&text[start..]);
+    if !rest.is_empty() {
+        pieces.push(rest);
     }
     pieces
+}
+
+/// The end of the first piece of a text that has more than one.
+fn cut(text: &str) -> Option<usize> {
+    let first = |border: fn(Around) -> bool| {
+        let mut near = PIECE..text.len().min(2 * PIECE);
+        near.find(|at| around(text, *at).is_some_and(border))
+    };
+    let is_long = text.len() >= 2 * PIECE;
+    first(is_before_word)
+        .or_else(|| first(is_white_before_black))
+        .or_else(|| first(is_mark_behind_word).filter(|_| is_long))
+        .or_else(|| first(|_| true).filter(|_| is_long))
+}
+
+/// Two symbols before a position and two behind it.
+type Around = [Option<char>; 4];
+
+fn around(text: &str, at: usize) -> Option<Around> {
+    let mut before = text.get(..at)?.chars().rev();
+    let mut behind = text.get(at..)?.chars();
+    let (last, first) = (before.next(), behind.next());
+    Some([before.next(), last, first, behind.next()])
+}
+
+fn is_black(symbol: Option<char>) -> bool {
+    symbol.is_some_and(|symbol| !symbol.is_whitespace())
+}
+
+fn is_before_word(symbols: Around) -> bool {
+    match symbols {
+        [_, _, Some(' '), second] => is_black(second),
+        [before, Some('\n'), first, _] => is_black(before) && is_black(first),
+        _ => false,
+    }
+}
+
+fn is_white_before_black([_, _, first, second]: Around) -> bool {
+    first.is_some_and(char::is_whitespace) && is_black(second)
+}
+
+fn is_mark_behind_word([_, last, first, _]: Around) -> bool {
+    // The others may be within a word or within `<unk>`.
+    let is_mark = |symbol: char| {
+        "，。、；：！？".contains(symbol)
+            || symbol.is_ascii_punctuation() && !"'_>".contains(symbol)
+    };
+    last.is_some_and(char::is_alphanumeric) && first.is_some_and(is_mark)
 }
