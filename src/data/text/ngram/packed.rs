@@ -57,7 +57,8 @@ impl KneserNey {
             false => read(&mut bytes)?,
         };
         let vocabulary = read(&mut bytes)?;
-        if order > LONGEST {
+        // Without a length or a token there is nothing to predict.
+        if !(1..=LONGEST).contains(&order) || vocabulary == 0 {
             return None;
         }
         let mut levels: Vec<Level> = Vec::new();
@@ -110,8 +111,10 @@ impl Level {
         if given.is_none() {
             level.discounts = discounts(&level.counts);
         }
+        // A discount of 0 would leave a probability of 0 for the tokens that were not seen.
         let mut discounts = (1..).zip(level.discounts);
-        let are_discounts = discounts.all(|(k, discount)| (0. ..=f64::from(k)).contains(&discount));
+        let are_discounts =
+            discounts.all(|(k, discount)| discount > 0. && discount <= f64::from(k));
         level.sum_up(|context| lost.get(context).copied().unwrap_or_default());
         are_discounts.then_some(level)
     }
@@ -168,6 +171,27 @@ mod tests {
     }
 
     #[test]
+    fn counts_that_predict_nothing_or_never_are_refused() {
+        let model = |discount: f64| {
+            let [order, vocabulary, tokens, lost] = [1, 3, 1, 0];
+            let discounts = [discount, 1., 1.].map(f64::to_le_bytes).concat();
+            let counts = [tokens, lost, 1, 5];
+            [&[0, order, vocabulary], &discounts[..], &counts].concat()
+        };
+        assert!(KneserNey::from_bytes(&model(0.5)).is_some());
+        for discount in [0., -0., -0.5, 1.5, f64::NAN] {
+            assert!(
+                KneserNey::from_bytes(&model(discount)).is_none(),
+                "{discount}"
+            );
+        }
+        let [no_order, no_vocabulary] = [[0, 0, 3].as_slice(), &[1, 0, 0]];
+        for bytes in [no_order, no_vocabulary] {
+            assert!(KneserNey::from_bytes(bytes).is_none(), "{bytes:?}");
+        }
+    }
+
+    #[test]
     fn counts_come_back_as_they_were() {
         let text: Vec<u32> = (0..500).map(|i| i * i % 17 % 9).collect();
         let parts = [&text[..200], &text[200..]];
@@ -189,7 +213,11 @@ mod tests {
                 for bit in 0..8 {
                     let mut bytes = bytes.clone();
                     bytes[place] ^= 1 << bit;
-                    let _ = KneserNey::from_bytes(&bytes);
+                    if let Some(found) = KneserNey::from_bytes(&bytes) {
+                        assert!(found.order() > 0 && found.vocabulary() > 0);
+                        let p = found.after(&[]).p;
+                        assert!(p.iter().all(|p| *p > 0.), "bit {bit} of byte {place}");
+                    }
                 }
             }
         }
