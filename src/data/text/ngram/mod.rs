@@ -176,14 +176,24 @@ impl KneserNey {
 
     /// The probability of every token after these contexts; `more` has what is added to
     /// the counts after a context, given the number of its tokens.
+    ///
+    /// The equation of [`KneserNey`] is summed over the lengths `n`, so that a token costs
+    /// as many steps as it has n-grams here:
+    ///
+    /// ```text
+    /// p(w|h) = Σₙ rₙ·max(c(hₙw) − D(c(hₙw)), 0) / Σᵥ c(hₙv) + r₀/V
+    /// rₙ = Π γ(hₘ) / Σᵥ c(hₘv) over the longer contexts hₘ, m > n
+    /// ```
     fn interpolated<'a>(
         &self,
         contexts: &[u32],
         more: impl Fn(usize, u32) -> Option<&'a Change>,
     ) -> Counted {
-        let mut known = Known::default();
-        let mut p = vec![1. / self.vocabulary as f64; self.vocabulary];
-        for (tokens, (level, &context)) in self.levels.iter().zip(contexts).enumerate() {
+        let mut known = None;
+        let mut rest = 1.;
+        let mut seen = Vec::with_capacity(contexts.len());
+        let levels = self.levels.iter().zip(contexts).enumerate();
+        for (tokens, (level, &context)) in levels.rev() {
             let (range, mut sum, mut left) = level.after(context);
             let change = more(tokens, context);
             if let Some(change) = change {
@@ -193,17 +203,23 @@ impl KneserNey {
             if sum == 0 {
                 continue;
             }
-            known = Known { tokens, sum };
-            p.iter_mut().for_each(|p| *p *= left);
+            known.get_or_insert(Known { tokens, sum });
+            let share = rest / f64::from(sum);
+            seen.push((level, context, range, change, share));
+            rest = share * left;
+        }
+        let mut p = vec![rest / self.vocabulary as f64; self.vocabulary];
+        for (level, context, range, change, share) in seen.into_iter().rev() {
             for (key, &count) in level.keys[range.clone()].iter().zip(&level.counts[range]) {
-                p[*key as u32 as usize] += level.kept(count);
+                p[*key as u32 as usize] += share * level.kept(count);
             }
             for &(token, more) in change.map_or(&[][..], |change| &change.counts) {
                 let before = level.count(context, token);
-                p[token as usize] += level.kept(before + more) - level.kept(before);
+                let gain = level.kept(before + more) - level.kept(before);
+                p[token as usize] += share * gain;
             }
-            p.iter_mut().for_each(|p| *p /= f64::from(sum));
         }
+        let known = known.unwrap_or_default();
         Counted { p, known }
     }
 
@@ -394,7 +410,8 @@ mod tests {
                     let counted = model.after(&seen[seen.len() - (order - 1)..]);
                     assert!(counted.known.tokens < order);
                     for (token, p) in (0..).zip(counted.p) {
-                        assert_eq!(p, model.probability(&contexts, token));
+                        let expected = model.probability(&contexts, token);
+                        assert!((p - expected).abs() <= 1e-14 * expected, "{p} {expected}");
                     }
                 }
                 let best = model.best(&contexts, &mut BTreeMap::new());
