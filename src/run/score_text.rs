@@ -182,7 +182,7 @@ impl<'a> TextScorer<'a> {
             let labels = batch.labels()?;
             for (label, nats) in labels.iter().zip(surprise(&scores, labels, readout.name)?) {
                 found.push(TokenScore {
-                    token: self.tokenizer.decode(&[*label])?,
+                    token: self.tokenizer.text_of(*label)?,
                     bits: nats / std::f64::consts::LN_2,
                 });
             }

@@ -56,7 +56,8 @@ impl HashedContexts {
 /// Hashes the ends of contexts: see [`HashedContexts`].
 pub struct ContextHasher {
     settings: HashedContexts,
-    /// Whether each token begins a word.
+    vocabulary: usize,
+    /// Whether each token begins a word; empty without `words`.
     begins_word: Vec<bool>,
 }
 
@@ -64,21 +65,26 @@ impl ContextHasher {
     /// For windows of `window` tokens, which have no longer n-grams.
     ///
     /// # Errors
-    /// As [`Tokenizer::decode`].
+    /// As [`Tokenizer::text_of`].
     pub fn new(settings: &HashedContexts, tokenizer: &Tokenizer, window: usize) -> Result<Self> {
         let settings = HashedContexts {
             ngrams: settings.ngrams.min(window),
             ..settings.clone()
         };
-        let tokens = 0..tokenizer.vocabulary().len() as u32;
+        let vocabulary = tokenizer.vocabulary().len();
+        let tokens = match settings.words {
+            0 => 0..0,
+            _ => 0..vocabulary as u32,
+        };
         let begins_word = |token: u32| -> Result<bool> {
-            let text = tokenizer.decode(&[token])?;
+            let text = tokenizer.text_of(token)?;
             // A part of a character is decoded as a replacement.
             let continues = |first: char| first.is_alphanumeric() || first == '\u{fffd}';
             Ok(!text.chars().next().is_some_and(continues))
         };
         Ok(Self {
             settings,
+            vocabulary,
             begins_word: tokens.map(begins_word).collect::<Result<_>>()?,
         })
     }
@@ -99,7 +105,7 @@ impl ContextHasher {
         if slots == 0 {
             return Ok(None);
         }
-        let tokens = indices(contexts, self.begins_word.len())?;
+        let tokens = indices(contexts, self.vocabulary)?;
         let mut index = Vec::with_capacity(rows * slots);
         for context in tokens.chunks_exact(window) {
             self.add_ends(context, &mut index);
@@ -155,6 +161,7 @@ fn mixed(number: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::text::tokenizer::tests::SPACED;
 
     fn slots(settings: HashedContexts, contexts: &[&str]) -> Result<Vec<Vec<u32>>> {
         let tokenizer = Tokenizer::characters(" abcdefghi")?;
@@ -214,6 +221,23 @@ mod tests {
         // Of a word that begins before the window, all of the window counts.
         assert_eq!(found[3][0], found[3][1]);
         assert_eq!(found[4][0], found[0][0]);
+        Ok(())
+    }
+
+    #[test]
+    fn a_word_begins_with_the_space_in_its_token() -> Result<()> {
+        let tokenizer = Tokenizer::from_json(SPACED.into())?;
+        let with = |words| HashedContexts {
+            ngrams: 2,
+            words,
+            ..HashedContexts::default()
+        };
+        // `<unk>`, ` the`, ` fox`, `es`, `,`
+        let hasher = ContextHasher::new(&with(1), &tokenizer, 2)?;
+        assert_eq!(hasher.begins_word, [true, true, true, false, true]);
+        let hasher = ContextHasher::new(&with(0), &tokenizer, 2)?;
+        let contexts = Tensor::new(&[[1u32, 3]], &Device::Cpu)?;
+        assert!(hasher.begins_word.is_empty() && hasher.of(&contexts)?.is_some());
         Ok(())
     }
 

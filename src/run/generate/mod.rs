@@ -151,7 +151,7 @@ impl<'a> Generator<'a> {
         order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
         let best = order.into_iter().take(count);
         best.map(|token| {
-            let text = self.tokenizer.decode(&[token as u32])?;
+            let text = self.tokenizer.text_of(token as u32)?;
             Ok((text, scores[token].exp()))
         })
         .collect()

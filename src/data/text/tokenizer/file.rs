@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{ModelWrapper, PostProcessorWrapper};
@@ -123,6 +124,7 @@ impl Tokenizer {
             json,
             vocabulary,
             unknown,
+            first: OnceLock::new(),
         })
     }
 

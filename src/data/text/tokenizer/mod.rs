@@ -6,6 +6,7 @@ mod stream;
 mod train;
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::OnceLock;
 
 use rayon::prelude::*;
 pub use stream::Stream;
@@ -31,6 +32,9 @@ pub struct Tokenizer {
     json: String,
     vocabulary: Vec<String>,
     unknown: Option<u32>,
+    /// A token and its text, which [`text_of`](Tokenizer::text_of) decodes another one
+    /// behind.
+    first: OnceLock<Option<(u32, String)>>,
 }
 
 /// A text as tokens.
@@ -144,6 +148,40 @@ impl Tokenizer {
         }
         unless_it_panics(|| self.inner.decode(ids, false))?.map_err(refused)
     }
+
+    /// The text that a token adds to a text before it; a part of a character is `�`.
+    ///
+    /// [`decode`](Self::decode) of one token is the beginning of a text: some tokenizers,
+    /// such as those of SentencePiece, then leave out the space that the token begins
+    /// with.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::decode`].
+    pub fn text_of(&self, id: u32) -> Result<String> {
+        let behind = |(first, before): &(u32, String)| {
+            let both = self.decode(&[*first, id]).ok()?;
+            Some(both.strip_prefix(before)?.to_string())
+        };
+        match self
+            .first
+            .get_or_init(|| self.a_word())
+            .as_ref()
+            .and_then(behind)
+        {
+            Some(text) => Ok(text),
+            None => self.decode(&[id]),
+        }
+    }
+
+    /// The first token of letters and digits alone: whole characters that no decoder
+    /// changes.
+    fn a_word(&self) -> Option<(u32, String)> {
+        let is_word = |text: &String| !text.is_empty() && text.chars().all(char::is_alphanumeric);
+        let texts =
+            (0..self.vocabulary.len() as u32).filter_map(|id| Some((id, self.decode(&[id]).ok()?)));
+        let mut words = texts.filter(|(_, text)| is_word(text));
+        words.next()
+    }
 }
 
 /// Calls the library and turns its panics into errors. It panics on some invalid files.
@@ -165,7 +203,7 @@ fn refused(error: impl std::fmt::Display) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::HashSet;
 
     use super::*;
@@ -173,6 +211,13 @@ mod tests {
     pub const TEXT: &str =
         "The fox, the crow;\n\n  and the cheese: \"don't sing!\" said nobody.\tNaïve — \
          crow’s 狐狸 🦊\r\n";
+
+    /// A tokenizer with spaces in front of words, as those of SentencePiece.
+    pub(in crate::data::text) const SPACED: &str = r#"{"version":"1.0",
+        "pre_tokenizer":{"type":"Metaspace","replacement":"▁","prepend_scheme":"always"},
+        "decoder":{"type":"Metaspace","replacement":"▁","prepend_scheme":"always"},
+        "model":{"type":"WordLevel","unk_token":"<unk>",
+            "vocab":{"<unk>":0,"▁the":1,"▁fox":2,"es":3,",":4}}}"#;
 
     /// A text of many lines, so that it is cut into pieces.
     fn long() -> String {
@@ -321,6 +366,27 @@ mod tests {
         assert_eq!((closed.vocabulary().len(), closed.unknown()), (3, None));
         let error = closed.encode("a cab").unwrap_err().to_string();
         assert!(error.contains("'c' is not in its vocabulary"), "{error}");
+        Ok(())
+    }
+
+    #[test]
+    fn a_token_has_its_space_and_its_bytes() -> Result<()> {
+        let texts = |tokenizer: &Tokenizer| -> Result<Vec<String>> {
+            let ids = 0..tokenizer.vocabulary().len() as u32;
+            ids.map(|id| tokenizer.text_of(id)).collect()
+        };
+        let spaced = Tokenizer::from_json(SPACED.into())?;
+        assert_eq!(spaced.decode(&[2])?, "fox");
+        assert_eq!(texts(&spaced)?, ["<unk>", " the", " fox", "es", ","]);
+        let tokenizer = Tokenizer::train(Units::Word(None), &["the fox"])?;
+        assert_eq!(texts(&tokenizer)?, ["<unk>", " fox", "the"]);
+        let closed = Tokenizer::characters(" ,.")?;
+        assert_eq!(texts(&closed)?, [" ", ",", "."]);
+        let tokenizer = Tokenizer::train(Units::Bpe(Some(256)), &["é"])?;
+        let ids = tokenizer.encode("é !")?.ids;
+        let found: Result<Vec<String>> = ids.iter().map(|id| tokenizer.text_of(*id)).collect();
+        assert_eq!(found?, ["\u{fffd}", "\u{fffd}", " ", "!"]);
+        assert!(tokenizer.text_of(256).is_err());
         Ok(())
     }
 
