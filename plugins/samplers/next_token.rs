@@ -140,17 +140,24 @@ impl Sampler {
     /// batch.
     fn rolled_out(&self, pool: &Pool, batch: &Batch, step: &Step) -> Result<(Tensor, Vec<u32>)> {
         let (window, size) = (batch.rows().dim(1)?, batch.size());
-        let rows = pool.tokens.to_device(&Device::Cpu)?.to_vec2::<u32>()?;
+        let (roll_outs, length) = pool.tokens.dims2()?;
         let mut rng = step.stream("negatives");
-        let (mut contexts, mut next) =
-            (Vec::with_capacity(window * size), Vec::with_capacity(size));
+        let mut places = Vec::with_capacity(size);
         for _ in 0..size {
-            let row = &rows[below(&mut rng, rows.len())];
+            let row = below(&mut rng, roll_outs) as u32;
             // The first window is real text, and so may be the token after it.
-            let start = match row.len() - window {
+            let start = match length - window {
                 1 => 0,
                 more => 1 + below(&mut rng, more - 1),
             };
+            places.push((row, start));
+        }
+        let rows = Tensor::from_iter(places.iter().map(|(row, _)| *row), pool.tokens.device())?;
+        let rows = pool.tokens.index_select(&rows, 0)?;
+        let rows = rows.to_device(&Device::Cpu)?.to_vec2::<u32>()?;
+        let (mut contexts, mut next) =
+            (Vec::with_capacity(window * size), Vec::with_capacity(size));
+        for (row, (_, start)) in rows.iter().zip(places) {
             contexts.extend_from_slice(&row[start..start + window]);
             next.push(row[start + window]);
         }
@@ -390,6 +397,24 @@ mod tests {
                 3,
                 "negatives count down"
             );
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_negative_window_is_at_the_drawn_place_of_the_drawn_roll_out() -> Result<()> {
+        let (sampler, _) = sampler(Negatives::RollOuts, 1)?;
+        sampler.refresh(&Counting, &down, &step(0))?;
+        let batch = Counting.batch(&(0..20).collect::<Vec<_>>(), None)?;
+        let pool = sampler.pool.as_ref().expect("roll-outs");
+        let (contexts, next) = sampler.rolled_out(pool, &batch, &step(3))?;
+        let rows = pool.tokens.to_vec2::<u32>()?;
+        let mut rng = step(3).stream("negatives");
+        for (context, next) in contexts.to_vec2::<u32>()?.iter().zip(next) {
+            let row = &rows[below(&mut rng, 7)];
+            let start = 1 + below(&mut rng, 4);
+            assert_eq!(context, &row[start..start + 3]);
+            assert_eq!(next, row[start + 3]);
         }
         Ok(())
     }
