@@ -80,9 +80,9 @@ onward_core::settings! {
         tokenizer: String = "char".to_string();
         /// The number of tokens in the n-grams of the baseline and of the mixture.
         ngram: usize = 6, in 1..=12;
-        /// How often an n-gram of two tokens or more has to occur to be counted. With 2,
-        /// the counts of a large text need a fraction of the memory, and predict a
-        /// little worse.
+        /// How often an n-gram of two tokens or more has to occur to be kept. With 2, the
+        /// counts of a large text take a fraction of the space in a run, and predict a
+        /// little worse. Counting needs as much memory as with 1.
         ngram_least: usize = 1, in 1..=1_000_000;
     }
 }
@@ -182,7 +182,7 @@ fn of_files(settings: &TextFiles, context: &BuildContext) -> Result<DataSet> {
     let files = all_files(given())?;
     let validation = all_files(&settings.validation)?;
     let test = all_files(&settings.test)?;
-    check_size(&[&files[..], &validation, &test].concat())?;
+    check_size(&[&files[..], &validation, &test].concat(), settings.ngram)?;
     let parts = match settings.prepare {
         Prepare::None => divided(settings, files, [&validation, &test])?,
         Prepare::Hinton if settings.validation.is_some() || settings.test.is_some() => {

@@ -247,10 +247,11 @@
 //! Text is read into memory. `onward train nlp --data text:FILE --dry-run` says how
 //! much the first steps need and how long a training takes: for 130 MB of text with 99
 //! characters 2.1 GB, and about an hour an epoch on two cores of an Intel Xeon.
-//! Counting the n-grams at the end needs up to 21 times the size of the text.
-//! `--set data.ngram_least=2` leaves out the n-grams that occur once, which are most of
-//! them: on WikiText-2 with 4096 byte pairs, 5 instead of 32 MB in the run, and 1.547
-//! instead of 1.529 bits per character by the counts alone.
+//! Counting the n-grams at the end needs up to 21 times the size of the text, and 14
+//! times more for each token that `data.ngram` has above 6. `--set data.ngram_least=2`
+//! then leaves out the n-grams that occur once, which are most of them: on WikiText-2
+//! with 4096 byte pairs, 5 instead of 32 MB in the run, and 1.547 instead of 1.529 bits
+//! per character by the counts alone.
 //!
 //! # More images than memory
 //!

@@ -216,29 +216,36 @@ pub fn read_or_stdin(path: &Path) -> Result<String> {
 }
 
 /// How many times its size a text takes while it is divided into tokens and its n-grams
-/// are counted; measured with 100 MB of English.
-const TIMES: u64 = 21;
+/// of up to `order` tokens are counted: at most, measured with 100 MB of English in
+/// characters.
+fn times(order: usize) -> u64 {
+    21 + 14 * order.saturating_sub(6) as u64
+}
 
-/// Refuses texts that are too large for the memory to train on: the system would kill the
-/// process without a message.
+/// Refuses texts that are too large for the memory to train on, with n-grams of up to
+/// `order` tokens: the system would kill the process without a message.
 ///
 /// # Errors
 /// [`Error::Usage`] with what is needed and what is free.
-pub fn check_size(files: &[PathBuf]) -> Result<()> {
-    check_size_in(files, memory::available())
+pub fn check_size(files: &[PathBuf], order: usize) -> Result<()> {
+    check_size_in(files, order, memory::available())
 }
 
-fn check_size_in(files: &[PathBuf], free: Option<u64>) -> Result<()> {
+fn check_size_in(files: &[PathBuf], order: usize, free: Option<u64>) -> Result<()> {
     let sizes = files.iter().filter_map(|file| file.metadata().ok());
     let size: u64 = sizes.map(|about| about.len()).sum();
-    let needed = size.saturating_mul(TIMES);
+    let needed = size.saturating_mul(times(order));
     let Some(free) = free.filter(|free| needed > *free) else {
         return Ok(());
     };
     let [size, needed, free] = [size, needed, free].map(|bytes| bytes >> 20);
+    let shorter = match order {
+        0..=6 => "",
+        _ => ", or lower `data.ngram`",
+    };
     let problem = format!(
         "have {size} MB; to count and train on them takes about {needed} MB of memory, and {free} \
-         MB are free; use a part of them"
+         MB are free; use a part of them{shorter}"
     );
     Err(Error::usage("the texts", problem))
 }
@@ -351,14 +358,22 @@ mod tests {
         for file in &files {
             std::fs::write(file, vec![b'a'; 1 << 20]).unwrap();
         }
-        let room = TIMES << 20;
-        assert!(check_size_in(&files[..1], Some(room)).is_ok());
-        assert!(check_size_in(&files, None).is_ok());
-        let problem = check_size_in(&files, Some(room)).unwrap_err().to_string();
-        assert!(
-            problem.contains("have 2 MB") && problem.contains("42 MB"),
-            "{problem}"
+        let room = Some(21 << 20);
+        assert!(check_size_in(&files[..1], 6, room).is_ok());
+        assert!(check_size_in(&files, 6, None).is_ok());
+        let refused = |files: &[PathBuf], order: usize, expected: &str| {
+            let error = check_size_in(files, order, room).unwrap_err();
+            assert!(error.to_string().contains(expected), "{error}");
+        };
+        refused(
+            &files,
+            6,
+            "have 2 MB; to count and train on them takes about 42 MB",
         );
+        // Each further length needs memory of its own.
+        refused(&files[..1], 7, "takes about 35 MB");
+        refused(&files[..1], 12, "takes about 105 MB");
+        refused(&files[..1], 12, "or lower `data.ngram`");
     }
 
     #[test]
