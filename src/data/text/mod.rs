@@ -5,12 +5,14 @@ mod files;
 pub mod hashed;
 pub mod mixture;
 pub mod ngram;
+mod reading;
 pub mod tokenizer;
 mod windows;
 
 use std::sync::Arc;
 
-pub use self::files::{apart, check_size, distinct, files, read, read_or_stdin, size};
+pub use self::files::{apart, check_size, distinct, files, size};
+pub use self::reading::{read, read_or_stdin};
 pub use self::windows::Windows;
 use crate::data::text::tokenizer::Tokenizer;
 use crate::data::{Content, DataSet, ExampleSpec};
@@ -175,18 +177,15 @@ pub fn data_set(parts: &Parts, text: Text, window: usize) -> Result<DataSet> {
     let part = |name: &str, documents: &[String]| -> Result<Arc<dyn Examples>> {
         let windows = Windows::new(documents, &text.tokenizer, window)?;
         if windows.is_empty() {
-            let longest = documents
-                .iter()
-                .map(|document| document.chars().count())
-                .max()
-                .unwrap_or(0);
+            let mut longest = 0;
+            for document in documents {
+                longest = longest.max(text.tokenizer.encode(document)?.ids.len());
+            }
             return Err(Error::usage(
                 "data",
                 format!(
-                    "the {name} part has no passage of more than {window} tokens, the \
-                     longest of {} has {longest} characters; use a shorter window or \
-                     more text",
-                    documents.len()
+                    "the {name} part has no passage of more than {window} tokens, and the \
+                     longest has {longest}; use a smaller `data.window` or more text"
                 ),
             ));
         }
@@ -367,6 +366,10 @@ mod tests {
             "{error}"
         );
         assert!(Windows::new(&parts.train, &text.tokenizer, 0).is_err());
+        let parts = Parts::new(strings(&["a"]), None, None);
+        let error = data_set(&parts, text, 10).err().unwrap().to_string();
+        let expected = "more than 10 tokens, and the longest has 1; use a smaller `data.window`";
+        assert!(error.contains(expected), "{error}");
         Ok(())
     }
 }
