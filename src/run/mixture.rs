@@ -14,7 +14,7 @@ use super::Run;
 use crate::contract::net::Readout;
 use crate::data::text::mixture::{Examples as Fit, Mixture};
 use crate::data::text::ngram::{Counted, KneserNey, PassageReader, Reader};
-use crate::error::{Error, Result};
+use crate::error::{notify, Error, Result};
 use crate::flow::batch::Batch;
 use crate::flow::examples::{Examples, Split};
 use crate::flow::step::Step;
@@ -40,6 +40,9 @@ const ADAPTIVE_MIXTURE: Readout = Readout {
 /// The numbers of the network's log-probabilities from which the weights are learned, at
 /// most.
 const MOST: usize = 1 << 24;
+
+/// The number of tokens that are few for learning the weights.
+const FEW: usize = 1000;
 
 /// The names of the tensors in a model.
 const NGRAMS: &str = "mixture.ngrams";
@@ -272,6 +275,10 @@ impl Run {
         let indices: Vec<usize> = (0..part.len())
             .step_by(part.len().div_ceil(most).max(1))
             .collect();
+        let note = few(indices.len(), part.len(), ngrams.vocabulary());
+        if let Some(note) = note.filter(|_| self.is_lead()) {
+            notify(note);
+        }
         let step = Step::evaluation(self.config.run.seed);
         for indices in indices.chunks(self.evaluation_batch()) {
             self.stop_if_asked()?;
@@ -359,6 +366,16 @@ fn decoded([ngrams, weights, adaptive]: [Option<Tensor>; 3]) -> Option<[Mixture;
     Some([mixture(weights)?, mixture(adaptive)?])
 }
 
+/// A note if a long validation part gives few tokens for learning the weights.
+fn few(used: usize, all: usize, vocabulary: usize) -> Option<String> {
+    (used < FEW.min(all)).then(|| {
+        format!(
+            "note: the weights of the mixture are learned from {used} of the {all} tokens of the \
+             validation part, since the vocabulary has {vocabulary} tokens"
+        )
+    })
+}
+
 /// The scores of the network, mixed with the probabilities of counts.
 fn mixed_scores(scores: &Tensor, mixture: &Mixture, counted: &[Counted]) -> Result<Tensor> {
     let mut rows = flat(scores)?;
@@ -385,4 +402,18 @@ pub(super) fn readout_of(summary: &serde_json::Value) -> Option<String> {
         others.filter_map(|(name, score)| Some((name, score["bits_per_token"].as_f64()?)));
     let best = with_bits.min_by(|a, b| a.1.total_cmp(&b.1));
     best.map(|(name, _)| name.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_says_that_few_tokens_are_used_of_many() {
+        let note = few(335, 20_000, 50_000).unwrap();
+        assert!(note.contains("335 of the 20000 tokens"), "{note}");
+        assert_eq!(few(1000, 20_000, 16_000), None);
+        // All of a short part is used.
+        assert_eq!(few(300, 300, 50_000), None);
+    }
 }

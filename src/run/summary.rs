@@ -30,7 +30,7 @@ pub struct Evaluation {
     pub examples: usize,
     /// The scores of all readouts.
     pub readouts: BTreeMap<String, Score>,
-    /// The scores of n-grams counted on the training part, for the test part of text.
+    /// The scores of n-grams that were counted on the training part, for text.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub baselines: BTreeMap<String, Score>,
 }

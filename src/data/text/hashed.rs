@@ -12,10 +12,10 @@ crate::settings! {
     /// `n` tokens, and for `n` from 1 to `words` its last `n` words, the last of which
     /// may be unfinished. Each end picks one of `buckets` entries by a hash.
     ///
-    /// A layer so has a row of weights for every end that it meets, as a table of counts
-    /// has. Different ends may share a row; those of different `n` do not. A word begins
-    /// with a token that does not begin with a letter or digit, such as a space, and ends
-    /// before the next such token.
+    /// So a layer has a row of weights for every end, like a table of counts. Different
+    /// ends may share a row; those of different `n` do not. A word begins with a token
+    /// that does not begin with a letter or digit, such as a space, and ends before the
+    /// next such token.
     ///
     /// # Reference
     /// Mikolov et al., "Strategies for Training Large Scale Neural Network Language
@@ -23,11 +23,11 @@ crate::settings! {
     /// compression (Mahoney, "Adaptive Weighing of Context Models for Lossless Data
     /// Compression", 2005).
     pub struct HashedContexts {
-        /// The number of tokens of the longest n-gram of the context that is an input of
-        /// its own, as far as `data.window` has them; below 2 for none.
+        /// The number of tokens of the longest n-gram that is an input, at most
+        /// `data.window`; below 2 for none.
         ngrams: usize = 0, in 0..=64;
-        /// The number of last words of the context that are an input of their own, as far
-        /// as `data.window` has them; 0 for none.
+        /// The number of last words that are inputs, as far as they are within
+        /// `data.window`; 0 for none.
         words: usize = 0, in 0..=16;
         /// The number of entries that the ends of one kind are hashed to.
         buckets: usize = 16_384, in 1..=10_000_000;
@@ -35,7 +35,7 @@ crate::settings! {
 }
 
 impl HashedContexts {
-    /// Whether there are any.
+    /// Whether no end is hashed.
     pub fn is_empty(&self) -> bool {
         self.slots() == 0
     }

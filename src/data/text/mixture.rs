@@ -13,14 +13,19 @@ use super::ngram::{Counted, KneserNey, Known};
 /// log p(w|h) = α·log p_net(w|h) + β·log p_KN(w|h) − log Z(h)
 /// ```
 ///
-/// The weights `α` and `β` depend on how much the n-grams know of the context `h`: on
-/// the number of its last tokens that were seen before another token, and on how often
-/// (once, up to 3, up to 15, or more times). They minimise the bits of the validation
-/// part, which is convex, by Newton's method. What few tokens say of the weights of
-/// their class of contexts is completed by the weights of all contexts together; how
-/// much they count for is chosen by cross-validation within the validation part. The
-/// weights of all contexts are drawn towards ½ by `5·((α − ½)² + (β − ½)²)` nats, which
-/// matters for a validation part of less than a hundred tokens.
+/// Each class of contexts has weights `α` and `β` of its own. The class of `h` is the
+/// number of its last tokens that the n-grams have seen before another token, and how
+/// often they have seen them: once, up to 3, up to 15, or more times.
+///
+/// The weights minimise the bits of the validation part, which are convex in them, by
+/// Newton's method. The weights of a class are drawn towards the weights that are best for
+/// all contexts together, as if by 10 to 10⁹ more tokens. Cross-validation within the
+/// validation part chooses this number. The weights for all contexts are drawn towards ½
+/// by `5·((α − ½)² + (β − ½)²)` nats, which matters for a validation part of less than a
+/// hundred tokens.
+///
+/// Of a long validation part, a run uses evenly spaced tokens: at most `2²⁴/V` for a
+/// vocabulary of `V` tokens, so that their log-probabilities fit into memory.
 ///
 /// # Reference
 /// Klakow, "Log-linear interpolation of language models", ICSLP 1998. The weights for

@@ -1,4 +1,4 @@
-//! Models of counts beside which a network is judged.
+//! Baselines of a language model: unigrams and n-grams of its training part.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

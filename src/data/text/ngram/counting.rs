@@ -11,9 +11,11 @@ impl KneserNey {
         Self::fit_frequent(passages, order, vocabulary, 1)
     }
 
-    /// The same without the n-grams of two tokens and more that occur fewer than `least`
-    /// times. The discounts are those of all n-grams; what the missing ones would have
-    /// had goes to the shorter ones.
+    /// Counts as [`fit`](Self::fit), and then leaves out the n-grams of two tokens or more
+    /// that occur fewer than `least` times.
+    ///
+    /// The discounts are computed before that. The count of an n-gram that is left out is
+    /// added to `γ` of its context, and so goes to the shorter n-grams.
     pub fn fit_frequent(
         passages: &[&[u32]],
         order: usize,

@@ -13,6 +13,10 @@ use crate::flow::examples::Passages;
 /// far; the discounts stay those of the training passages. So a name that the training
 /// part never had is known after its first occurrence.
 ///
+/// Where n-grams were left out ([`KneserNey::fit_frequent`]), the counts differ: an n-gram
+/// of the text that was left out counts from 0 on, as if it were new. The n-gram without
+/// its first token then counts that token a second time.
+///
 /// ```
 /// use std::sync::Arc;
 /// use onward_core::data::text::ngram::{KneserNey, Reader};
@@ -92,8 +96,10 @@ impl Reader {
         self.contexts = ending;
     }
 
-    /// Passes the next token without counting it, such as one that was generated. Tokens
-    /// that are read afterwards would be counted in part: pass to the end.
+    /// Moves past the next token without counting it, such as one that was generated.
+    ///
+    /// Do not call [`read`](Self::read) afterwards: n-grams that begin with passed tokens
+    /// may be unknown, and then only shorter ones would be counted.
     pub fn pass(&mut self, token: u32) {
         let longer = self.contexts.iter().enumerate();
         let longer = longer.map_while(|(level, &context)| self.find(level, context, token));
