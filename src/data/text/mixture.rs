@@ -33,7 +33,7 @@ use super::ngram::{Counted, KneserNey, Known};
 /// parameters from sparse data", 1980.
 pub struct Mixture {
     ngrams: Arc<KneserNey>,
-    /// `α` and `β` for each [`place`].
+    /// `α` and `β` for each class of contexts, by [`class_of`].
     weights: Vec<[f64; 2]>,
 }
 
@@ -51,8 +51,8 @@ const COMPARED: usize = 1 << 21;
 /// The classes of the number of times that a context was seen.
 const TIMES: usize = 4;
 
-/// The place of the weights of a context.
-fn place(known: Known) -> usize {
+/// The class of a context, which is the index of its weights.
+fn class_of(known: Known) -> usize {
     let times = match known.sum {
         0 | 1 => 0,
         2 | 3 => 1,
@@ -88,7 +88,7 @@ impl Mixture {
     pub fn mix(&self, counted: &[Counted], log_probabilities: &mut [f32]) {
         let rows = log_probabilities.par_chunks_mut(self.ngrams.vocabulary().max(1));
         rows.zip(counted).for_each(|(row, counted)| {
-            let [alpha, beta] = self.weights[place(counted.known)];
+            let [alpha, beta] = self.weights[class_of(counted.known)];
             let mixed = row.iter().zip(&counted.p);
             let mixed: Vec<f64> = mixed
                 .map(|(net, p)| alpha * f64::from(*net) + beta * p.ln())
@@ -115,7 +115,7 @@ pub struct Examples {
 
 /// One token with the log-probabilities of all tokens.
 struct Example {
-    place: usize,
+    class: usize,
     label: usize,
     /// Of the network and of the n-grams.
     logs: Vec<[f32; 2]>,
@@ -142,7 +142,7 @@ impl Examples {
         let examples = examples.map(|((row, counted), label)| {
             let logs = row.iter().zip(&counted.p);
             Example {
-                place: place(counted.known),
+                class: class_of(counted.known),
                 label: *label as usize,
                 logs: logs.map(|(net, p)| [*net, p.ln() as f32]).collect(),
             }
@@ -154,7 +154,7 @@ impl Examples {
     /// of contexts may be from those of all contexts is chosen by cross-validation.
     pub fn fit(self) -> Mixture {
         let all: Vec<&Example> = self.examples.iter().collect();
-        let places = self.ngrams.order() * TIMES;
+        let classes = self.ngrams.order() * TIMES;
         let numbers = all.len() * self.ngrams.vocabulary();
         let some = all.iter().step_by(numbers.div_ceil(COMPARED).max(1));
         let some: Vec<&Example> = some.copied().collect();
@@ -164,16 +164,16 @@ impl Examples {
             let rest = [&some[..bounds[0]], &some[bounds[1]..]].concat();
             let common = common_weights(&rest);
             for (sum, prior) in &mut held_out {
-                let weights = weights_of(&rest, common, places, *prior);
+                let weights = weights_of(&rest, common, classes, *prior);
                 let nats = some[bounds[0]..bounds[1]].iter();
-                let nats = nats.map(|example| Sums::of(example, weights[example.place]).nats);
+                let nats = nats.map(|example| Sums::of(example, weights[example.class]).nats);
                 *sum += nats.sum::<f64>();
             }
         }
         let best = held_out.into_iter().min_by(|a, b| a.0.total_cmp(&b.0));
         let prior = best.map_or(PRIORS[0], |(_, prior)| prior);
         Mixture {
-            weights: weights_of(&all, common_weights(&all), places, prior),
+            weights: weights_of(&all, common_weights(&all), classes, prior),
             ngrams: self.ngrams,
         }
     }
@@ -198,23 +198,23 @@ fn common_weights(all: &[&Example]) -> ([f64; 2], Sums) {
 /// nats of some tens of tokens.
 const DRAWN: f64 = 10.;
 
-/// The weights of each place, which the common weights complete as if by `prior` more
+/// The weights of each class, which the common weights complete as if by `prior` more
 /// tokens.
 fn weights_of(
     all: &[&Example],
     (common, sums): ([f64; 2], Sums),
-    places: usize,
+    classes: usize,
     prior: f64,
 ) -> Vec<[f64; 2]> {
     // The curvature of one token, as a weight of the common weights.
     let prior = sums.scaled(prior / all.len().max(1) as f64);
-    let places = (0..places).map(|place| {
-        let here = all.iter().filter(|example| example.place == place);
+    let weights = (0..classes).map(|class| {
+        let here = all.iter().filter(|example| example.class == class);
         let here: Vec<&Example> = here.copied().collect();
         let towards_common = |weights: [f64; 2]| prior.around(common, weights);
         descend(&here, common, towards_common).0
     });
-    places.collect()
+    weights.collect()
 }
 
 /// The nats of some examples, their gradient and their second derivatives.

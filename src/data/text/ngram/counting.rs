@@ -54,7 +54,7 @@ impl KneserNey {
             };
             let numbers: Vec<u32> = (0..tokens.len()).into_par_iter().map(number).collect();
             let mut occurrences = vec![0u32; keys.len()];
-            let mut company = vec![0u32; last.as_ref().map_or(0, |last| last.keys.len())];
+            let mut continuations = vec![0u32; last.as_ref().map_or(0, |last| last.keys.len())];
             for (place, number) in numbers
                 .iter()
                 .enumerate()
@@ -62,14 +62,14 @@ impl KneserNey {
             {
                 if let (0, Some(shorter)) = (
                     occurrences[*number as usize],
-                    company.get_mut(ending[place] as usize),
+                    continuations.get_mut(ending[place] as usize),
                 ) {
                     *shorter += 1;
                 }
                 occurrences[*number as usize] += 1;
             }
             if let Some(last) = last {
-                levels.push(last.kept(Some(company), &mut above));
+                levels.push(last.pruned(Some(continuations), &mut above));
             }
             last = Some(All {
                 keys,
@@ -78,7 +78,7 @@ impl KneserNey {
             });
             ending = numbers;
         }
-        levels.extend(last.map(|last| last.kept(None, &mut above)));
+        levels.extend(last.map(|last| last.pruned(None, &mut above)));
         Self { levels, vocabulary }
     }
 }
@@ -93,13 +93,13 @@ struct All {
 }
 
 impl All {
-    /// The level of the n-grams that occur often enough. `company` has the counts of all
-    /// but the longest ones. `above` has the index of each context in the level before,
-    /// and then that of each n-gram in this one.
-    fn kept(self, company: Option<Vec<u32>>, above: &mut Vec<u32>) -> Level {
+    /// The level of the n-grams that occur often enough. `continuations` has the counts
+    /// of all but the longest ones. `above` has the index of each context in the level
+    /// before, and then that of each n-gram in this one.
+    fn pruned(self, continuations: Option<Vec<u32>>, above: &mut Vec<u32>) -> Level {
         let mut keys = self.keys;
-        let (mut counts, occurrences) = match company {
-            Some(company) => (company, Some(self.occurrences)),
+        let (mut counts, occurrences) = match continuations {
+            Some(continuations) => (continuations, Some(self.occurrences)),
             None => (self.occurrences, None),
         };
         let discounts = discounts(&counts);

@@ -94,7 +94,9 @@ impl Level {
     fn after(&self, context: u32) -> (Range<usize>, u32, f64) {
         let context = context as usize;
         match self.contexts.get(context..context + 2) {
-            Some(&[(first, sum, left), (last, _, _)]) => (first as usize..last as usize, sum, left),
+            Some(&[(first, sum, gamma), (last, _, _)]) => {
+                (first as usize..last as usize, sum, gamma)
+            }
             _ => (0..0, 0, 0.),
         }
     }
@@ -112,8 +114,8 @@ impl Level {
         found.map_or(0, |number| self.counts[number as usize])
     }
 
-    /// What is left of a count.
-    fn kept(&self, count: u32) -> f64 {
+    /// A count minus its discount.
+    fn discounted(&self, count: u32) -> f64 {
         (f64::from(count) - self.discount(count)).max(0.)
     }
 
@@ -194,11 +196,11 @@ impl KneserNey {
         let mut seen = Vec::with_capacity(contexts.len());
         let levels = self.levels.iter().zip(contexts).enumerate();
         for (tokens, (level, &context)) in levels.rev() {
-            let (range, mut sum, mut left) = level.after(context);
+            let (range, mut sum, mut gamma) = level.after(context);
             let change = more(tokens, context);
             if let Some(change) = change {
                 sum += change.sum;
-                left += change.left;
+                gamma += change.gamma;
             }
             if sum == 0 {
                 continue;
@@ -206,16 +208,16 @@ impl KneserNey {
             known.get_or_insert(Known { tokens, sum });
             let share = rest / f64::from(sum);
             seen.push((level, context, range, change, share));
-            rest = share * left;
+            rest = share * gamma;
         }
         let mut p = vec![rest / self.vocabulary as f64; self.vocabulary];
         for (level, context, range, change, share) in seen.into_iter().rev() {
             for (key, &count) in level.keys[range.clone()].iter().zip(&level.counts[range]) {
-                p[*key as u32 as usize] += share * level.kept(count);
+                p[*key as u32 as usize] += share * level.discounted(count);
             }
             for &(token, more) in change.map_or(&[][..], |change| &change.counts) {
                 let before = level.count(context, token);
-                let gain = level.kept(before + more) - level.kept(before);
+                let gain = level.discounted(before + more) - level.discounted(before);
                 p[token as usize] += share * gain;
             }
         }
@@ -246,9 +248,9 @@ impl KneserNey {
     fn probability(&self, contexts: &[u32], token: u32) -> f64 {
         let mut p = 1. / self.vocabulary as f64;
         for (level, &context) in self.levels.iter().zip(contexts) {
-            let (_, sum, left) = level.after(context);
+            let (_, sum, gamma) = level.after(context);
             if sum > 0 {
-                p = (level.kept(level.count(context, token)) + left * p) / f64::from(sum);
+                p = (level.discounted(level.count(context, token)) + gamma * p) / f64::from(sum);
             }
         }
         p

@@ -54,7 +54,7 @@ struct Added {
 #[derive(Default)]
 pub(super) struct Change {
     pub sum: u32,
-    pub left: f64,
+    pub gamma: f64,
     /// Tokens and their additional counts, sorted.
     pub counts: Vec<(u32, u32)>,
 }
@@ -130,7 +130,7 @@ impl Reader {
         let before = level.count(context, token) + change.counts[place].1;
         change.counts[place].1 += 1;
         change.sum += 1;
-        change.left += level.discount(before + 1) - level.discount(before);
+        change.gamma += level.discount(before + 1) - level.discount(before);
     }
 }
 
