@@ -152,7 +152,8 @@ impl Sampler {
             };
             places.push((row, start));
         }
-        let rows = Tensor::from_iter(places.iter().map(|(row, _)| *row), pool.tokens.device())?;
+        let rows = places.iter().map(|(row, _)| *row);
+        let rows = Tensor::from_iter(rows, pool.tokens.device())?;
         let rows = pool.tokens.index_select(&rows, 0)?;
         let rows = rows.to_device(&Device::Cpu)?.to_vec2::<u32>()?;
         let (mut contexts, mut next) =

@@ -18,11 +18,11 @@ use super::ngram::{Counted, KneserNey, Known};
 /// often they have seen them: once, up to 3, up to 15, or more times.
 ///
 /// The weights minimise the bits of the validation part, which are convex in them, by
-/// Newton's method. The weights of a class are drawn towards the weights that are best for
-/// all contexts together, as if by 10 to 10⁹ more tokens. Cross-validation within the
-/// validation part chooses this number. The weights for all contexts are drawn towards ½
-/// by `5·((α − ½)² + (β − ½)²)` nats, which matters for a validation part of less than a
-/// hundred tokens.
+/// Newton's method. The weights of a class are drawn towards the weights that are best
+/// for all contexts together, as if by 10 to 10⁹ more tokens. Cross-validation within
+/// the validation part chooses this number. The weights for all contexts are drawn
+/// towards ½ by `5·((α − ½)² + (β − ½)²)` nats, which matters for a validation part of
+/// less than a hundred tokens.
 ///
 /// Of a long validation part, a run uses evenly spaced tokens: at most `2²⁴/V` for a
 /// vocabulary of `V` tokens, so that their log-probabilities fit into memory.

@@ -11,11 +11,11 @@ impl KneserNey {
         Self::fit_frequent(passages, order, vocabulary, 1)
     }
 
-    /// Counts as [`fit`](Self::fit), and then leaves out the n-grams of two tokens or more
-    /// that occur fewer than `least` times.
+    /// Counts as [`fit`](Self::fit), and then leaves out the n-grams of two tokens or
+    /// more that occur fewer than `least` times.
     ///
-    /// The discounts are computed before that. The count of an n-gram that is left out is
-    /// added to `γ` of its context, and so goes to the shorter n-grams.
+    /// The discounts are computed before that. The count of an n-gram that is left out
+    /// is added to `γ` of its context, and so goes to the shorter n-grams.
     pub fn fit_frequent(
         passages: &[&[u32]],
         order: usize,
@@ -54,7 +54,8 @@ impl KneserNey {
             };
             let numbers: Vec<u32> = (0..tokens.len()).into_par_iter().map(number).collect();
             let mut occurrences = vec![0u32; keys.len()];
-            let mut continuations = vec![0u32; last.as_ref().map_or(0, |last| last.keys.len())];
+            let shorter = last.as_ref().map_or(0, |last| last.keys.len());
+            let mut continuations = vec![0u32; shorter];
             for (place, number) in numbers
                 .iter()
                 .enumerate()

@@ -179,8 +179,8 @@ impl KneserNey {
     /// The probability of every token after these contexts; `more` has what is added to
     /// the counts after a context, given the number of its tokens.
     ///
-    /// The equation of [`KneserNey`] is summed over the lengths `n`, so that a token costs
-    /// as many steps as it has n-grams here:
+    /// The equation of [`KneserNey`] is summed over the lengths `n`, so that a token
+    /// costs as many steps as it has n-grams here:
     ///
     /// ```text
     /// p(w|h) = Σₙ rₙ·max(c(hₙw) − D(c(hₙw)), 0) / Σᵥ c(hₙv) + r₀/V
@@ -250,7 +250,8 @@ impl KneserNey {
         for (level, &context) in self.levels.iter().zip(contexts) {
             let (_, sum, gamma) = level.after(context);
             if sum > 0 {
-                p = (level.discounted(level.count(context, token)) + gamma * p) / f64::from(sum);
+                let own = level.discounted(level.count(context, token));
+                p = (own + gamma * p) / f64::from(sum);
             }
         }
         p

@@ -111,7 +111,7 @@ impl Level {
         if given.is_none() {
             level.discounts = discounts(&level.counts);
         }
-        // A discount of 0 would leave a probability of 0 for the tokens that were not seen.
+        // A discount of 0 would give tokens that were not seen a probability of 0.
         let mut discounts = (1..).zip(level.discounts);
         let are_discounts =
             discounts.all(|(k, discount)| discount > 0. && discount <= f64::from(k));

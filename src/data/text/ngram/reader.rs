@@ -13,9 +13,9 @@ use crate::flow::examples::Passages;
 /// far; the discounts stay those of the training passages. So a name that the training
 /// part never had is known after its first occurrence.
 ///
-/// Where n-grams were left out ([`KneserNey::fit_frequent`]), the counts differ: an n-gram
-/// of the text that was left out counts from 0 on, as if it were new. The n-gram without
-/// its first token then counts that token a second time.
+/// Where n-grams were left out ([`KneserNey::fit_frequent`]), the counts differ: an
+/// n-gram of the text that was left out counts from 0 on, as if it were new. The n-gram
+/// without its first token then counts that token a second time.
 ///
 /// ```
 /// use std::sync::Arc;

@@ -162,25 +162,18 @@ impl Tokenizer {
             let both = self.decode(&[*first, id]).ok()?;
             Some(both.strip_prefix(before)?.to_string())
         };
-        match self
-            .first
-            .get_or_init(|| self.a_word())
-            .as_ref()
+        let first = self.first.get_or_init(|| self.a_word()).as_ref();
+        first
             .and_then(behind)
-        {
-            Some(text) => Ok(text),
-            None => self.decode(&[id]),
-        }
+            .map_or_else(|| self.decode(&[id]), Ok)
     }
 
     /// The first token of letters and digits alone: whole characters that no decoder
     /// changes.
     fn a_word(&self) -> Option<(u32, String)> {
-        let is_word = |text: &String| !text.is_empty() && text.chars().all(char::is_alphanumeric);
-        let texts =
-            (0..self.vocabulary.len() as u32).filter_map(|id| Some((id, self.decode(&[id]).ok()?)));
-        let mut words = texts.filter(|(_, text)| is_word(text));
-        words.next()
+        let ids = 0..self.vocabulary.len() as u32;
+        let mut texts = ids.filter_map(|id| Some((id, self.decode(&[id]).ok()?)));
+        texts.find(|(_, text)| !text.is_empty() && text.chars().all(char::is_alphanumeric))
     }
 }
 

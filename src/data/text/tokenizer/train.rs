@@ -234,8 +234,8 @@ fn words(texts: &[&str]) -> Result<BTreeMap<String, usize>> {
     })
 }
 
-/// Splits a text into pieces of less than twice [`PIECE`], at positions where no token can
-/// cross as far as there are any.
+/// Splits a text into pieces of less than twice [`PIECE`], as far as possible at
+/// positions where no token can cross.
 ///
 /// A piece begins with a space before a word, or after a line break with non-white
 /// characters on both sides. If there is no such position, it begins with any white space
@@ -245,8 +245,9 @@ fn words(texts: &[&str]) -> Result<BTreeMap<String, usize>> {
 ///
 /// A stretch without such white space is cut between a letter or digit and a punctuation
 /// mark, which words and byte-level BPE do not join either, or else between any two
-/// characters. Then a word or a merge that crosses the cut becomes two tokens or more, and
-/// a tokenizer that puts a space before every text puts one there.
+/// characters. Then a word or a merge that crosses the cut becomes two tokens or more.
+/// Tokenizers from a file may join characters across either cut, and those that put a
+/// space before a text put one there.
 pub(super) fn pieces(text: &str) -> Vec<&str> {
     let (mut pieces, mut rest) = (Vec::new(), text);
     while let Some(end) = cut(rest) {
