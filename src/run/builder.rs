@@ -231,6 +231,7 @@ impl RunBuilder {
             _ => self.resolved()?,
         };
         config = located(config);
+        let is_trained_on = self.has_same_data();
         let init = config.run.init.clone();
         let init = init.filter(|_| saved.is_none() && !self.is_to_measure);
         let tokenizer = match (&self.saved, &saved) {
@@ -277,6 +278,9 @@ impl RunBuilder {
                 if purpose == Purpose::Use {
                     run.check_mixture(folder)?;
                 }
+                if purpose == Purpose::Use && is_trained_on {
+                    run.warn_of_changed_data(&header)?;
+                }
             }
         }
         run.origin = self.saved;
@@ -288,6 +292,14 @@ impl RunBuilder {
             run.folder = Some(Folder::create(&out)?);
         }
         Ok(run)
+    }
+
+    /// Whether the data of an opened run are read, and are chosen as for its training.
+    fn has_same_data(&self) -> bool {
+        // The first source is its config.toml.
+        let mut later = self.sources.iter().skip(1);
+        let is_chosen = later.any(|source| source.table.contains_key("data"));
+        self.with_data && self.given.is_none() && !is_chosen
     }
 
     fn is_lead(&self) -> bool {

@@ -1,11 +1,12 @@
-//! The file that a run is loaded from, and a model that is mended from the state beside
-//! it.
+//! The file that a run is loaded from, a model that is mended from the state beside it,
+//! and data that have changed since the training.
 
 use std::path::{Path, PathBuf};
 
-use super::checkpoint::{self, Saved};
+use super::checkpoint::{self, Header, Saved};
 use super::folder::{Folder, MODEL, STATE, SUMMARY};
-use super::{mixture, summary};
+use super::saving::PARTS;
+use super::{mixture, summary, Run};
 use crate::error::{notify, Error, Result};
 
 /// The checkpoint to load, and what is wrong with the model.
@@ -75,4 +76,36 @@ pub(super) fn mend_model(folder: &Path, fault: &str, saved: &Saved) {
         "warning: {}: {fault}; {outcome}",
         path.display()
     ));
+}
+
+impl Run {
+    /// Warns if parts of the data are not those that the run was trained with.
+    pub(super) fn warn_of_changed_data(&self, header: &Header) -> Result<()> {
+        let Some(before) = header.data else {
+            return Ok(()); // of an older version
+        };
+        let now = self.fingerprints()?;
+        let parts = PARTS.iter().zip(before.iter().zip(&now));
+        let changed = parts.filter(|(_, (before, now))| before != now);
+        let changed: Vec<&str> = changed.map(|(part, _)| part.word()).collect();
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let count = self.data.train.len();
+        let difference = match header.examples.filter(|before| *before != count) {
+            Some(before) => format!("there were {before} training examples, and are {count} now"),
+            None => "an example or a label changed".into(),
+        };
+        // Counts on other text would not be those of this run.
+        let left_out = match self.data.text.is_some() && !self.has_own_data {
+            true => "; no baseline is counted on that training part",
+            false => "",
+        };
+        notify(format_args!(
+            "warning: the data are not those that the run was trained on; different parts: {} \
+             ({difference}); test examples may have been trained on{left_out}",
+            changed.join(", ")
+        ));
+        Ok(())
+    }
 }

@@ -451,7 +451,7 @@ fn write_settings(folder: &Path, settings: &toml::Table) -> Result<()> {
 }
 
 /// The parts of the data.
-const PARTS: [Split; 3] = [Split::Train, Split::Validation, Split::Test];
+pub(super) const PARTS: [Split; 3] = [Split::Train, Split::Validation, Split::Test];
 
 /// Tensors with a prefix before each name.
 fn named(

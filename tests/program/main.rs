@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 
 mod bad_input;
 mod bench;
+mod changed_data;
 mod command_line;
 mod compare;
 mod errors;

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{fails, onward, succeeds, text};
 
 /// Bars that lie or stand, in a folder per class, on paper of this brightness.
-fn bars(folder: &Path, count: u32, paper: u8) {
+pub(crate) fn bars(folder: &Path, count: u32, paper: u8) {
     for (class, upright) in [("lying", false), ("standing", true)] {
         std::fs::create_dir_all(folder.join(class)).unwrap();
         for index in 0..count {
@@ -31,7 +31,7 @@ fn bars(folder: &Path, count: u32, paper: u8) {
 }
 
 /// Trains for a few epochs on a data set; returns what was written to stderr.
-fn train(data: &str, out: &Path, more: &[&str]) -> String {
+pub(crate) fn train(data: &str, out: &Path, more: &[&str]) -> String {
     let small = ["--epochs", "3", "--set", "hidden=30", "--set", "batch=10"];
     let base = ["train", "progressive", "--data", data, "--out", word(out)];
     let output = onward(&[&base[..], &small, more].concat());
@@ -40,11 +40,11 @@ fn train(data: &str, out: &Path, more: &[&str]) -> String {
     said
 }
 
-fn word(path: &Path) -> &str {
+pub(crate) fn word(path: &Path) -> &str {
     path.to_str().expect("a UTF-8 path")
 }
 
-fn folder(path: &Path) -> String {
+pub(crate) fn folder(path: &Path) -> String {
     format!("folder:{}", path.display())
 }
 
