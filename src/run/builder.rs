@@ -221,7 +221,7 @@ impl RunBuilder {
         };
         let (mut saved, mut fault) = (None, None);
         if let Some(folder) = &self.saved {
-            let (read, problem) = Chosen::of(folder, self.with_data).read(folder)?;
+            let (read, problem) = self.read(folder, purpose)?;
             saved = Some(read);
             // A resumed run writes its model anyway.
             fault = problem.filter(|_| purpose == Purpose::Use);
@@ -292,6 +292,12 @@ impl RunBuilder {
             run.folder = Some(Folder::create(&out)?);
         }
         Ok(run)
+    }
+
+    /// The checkpoint of an opened run, and what is wrong with its model.
+    fn read(&self, folder: &Path, purpose: Purpose) -> Result<(Saved, Option<&'static str>)> {
+        let resumes = purpose == Purpose::Resume;
+        Chosen::of(folder, self.with_data).read(folder, resumes)
     }
 
     /// Whether the data of an opened run are read, and are chosen as for its training.

@@ -39,12 +39,29 @@ impl Chosen {
         Self { path: state, fault }
     }
 
-    /// Reads the checkpoint; where a model is damaged, the state beside it.
-    pub fn read(self, folder: &Path) -> Result<(Saved, Option<&'static str>)> {
-        let state = folder.join(STATE);
+    /// Reads the checkpoint; where a model is damaged, the state beside it. To use a run,
+    /// as `resumes` is false for, its model is enough where the state is damaged.
+    pub fn read(self, folder: &Path, resumes: bool) -> Result<(Saved, Option<&'static str>)> {
+        let (state, model) = (folder.join(STATE), folder.join(MODEL));
+        let is_state = self.path == state;
         match checkpoint::read(&self.path) {
-            Err(_) if self.path != state && state.is_file() => {
+            Err(_) if !is_state && state.is_file() => {
                 Ok((checkpoint::read(&state)?, Some("was damaged")))
+            }
+            Err(error) if is_state && !resumes => {
+                let Ok(saved) = checkpoint::read(&model) else {
+                    return Err(error);
+                };
+                notify(format_args!(
+                    "warning: {error}. {MODEL} is used instead; without the state the run \
+                     cannot be resumed"
+                ));
+                Ok((saved, None))
+            }
+            // Its header is that of the state, its weights may be damaged.
+            Ok(saved) if is_state && !resumes && self.fault.is_none() => {
+                let is_damaged = checkpoint::read(&model).is_err();
+                Ok((saved, is_damaged.then_some("was damaged")))
             }
             read => Ok((read?, self.fault)),
         }

@@ -169,8 +169,46 @@ fn other_errors_exit_with_code_1_and_name_the_place() {
     succeeds(&train(&run, &[]));
     let state = std::fs::read(run.join("state.safetensors")).unwrap();
     std::fs::write(run.join("state.safetensors"), &state[..state.len() / 2]).unwrap();
-    let message = fails(1, &["evaluate", run.to_str().unwrap()]);
+    let message = fails(1, &["resume", str(&run)]);
     assert!(message.contains("state.safetensors"), "{message}");
+}
+
+#[test]
+fn a_run_is_evaluated_with_the_checkpoint_that_is_not_damaged() {
+    let base = tempfile::tempdir().unwrap();
+    let run = base.path().join("run");
+    succeeds(&train(&run, &[]));
+    let paths = ["state.safetensors", "model.safetensors"].map(|name| run.join(name));
+    let good = paths.each_ref().map(|path| std::fs::read(path).unwrap());
+    let evaluated = |which: usize, bytes: &[u8]| {
+        std::fs::write(&paths[which], bytes).unwrap();
+        let output = onward(&["evaluate", str(&run)]);
+        let message = text(&output.stderr);
+        assert!(output.status.success(), "{message}");
+        (text(&output.stdout), message)
+    };
+    let (undisturbed, said) = evaluated(0, &good[0]);
+    assert!(!said.contains("warning"), "{said}");
+    let mut flipped = good.clone();
+    flipped.iter_mut().for_each(|bytes| {
+        let at = bytes.len() - 400;
+        bytes[at] ^= 1;
+    });
+    for bytes in [&[], &good[0][..good[0].len() / 2], &flipped[0]] {
+        let (found, said) = evaluated(0, bytes);
+        let lost = "model.safetensors is used instead; without the state the run cannot be resumed";
+        assert!(
+            said.contains("state.safetensors: ") && said.contains(lost),
+            "{said}"
+        );
+        assert_eq!(found, undisturbed);
+    }
+    evaluated(0, &good[0]);
+    let (found, said) = evaluated(1, &flipped[1]);
+    let expected = "model.safetensors: was damaged; it was written again from state.safetensors";
+    assert!(said.contains(expected), "{said}");
+    assert_eq!(found, undisturbed);
+    assert_eq!(std::fs::read(&paths[1]).unwrap(), good[1]);
 }
 
 #[test]
