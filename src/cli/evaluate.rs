@@ -53,6 +53,15 @@ impl Evaluate {
             builder = builder.data(data);
         }
         let run = self.data_dir.add_to(builder).build()?;
+        if run.is_unfinished() {
+            notify(format_args!(
+                "note: the run is not finished: {} of {} epochs are complete; continue with: \
+                 onward resume {}",
+                run.epoch(),
+                run.epochs(),
+                shell_word(&self.run.display().to_string())
+            ));
+        }
         let readout = run.preferred_readout();
         if self.data.is_none() && matches!(split, None | Some(Split::Train)) {
             notify(

@@ -7,7 +7,7 @@ use super::checkpoint::{self, Header, Saved};
 use super::folder::{Folder, MODEL, STATE, SUMMARY};
 use super::saving::PARTS;
 use super::{mixture, summary, Run};
-use crate::error::{notify, Error, Result};
+use crate::error::{notify, shell_word, Error, Result};
 
 /// The checkpoint to load, and what is wrong with the model.
 pub(super) struct Chosen {
@@ -44,6 +44,10 @@ impl Chosen {
     pub fn read(self, folder: &Path, resumes: bool) -> Result<(Saved, Option<&'static str>)> {
         let (state, model) = (folder.join(STATE), folder.join(MODEL));
         let is_state = self.path == state;
+        let is_begun = [&state, &model, &folder.join(SUMMARY)].map(|file| file.exists());
+        if is_begun == [false; 3] {
+            return Err(without_checkpoint(folder));
+        }
         match checkpoint::read(&self.path) {
             Err(_) if !is_state && state.is_file() => {
                 Ok((checkpoint::read(&state)?, Some("was damaged")))
@@ -66,6 +70,16 @@ impl Chosen {
             read => Ok((read?, self.fault)),
         }
     }
+}
+
+/// Refuses a run that was stopped before its first checkpoint.
+fn without_checkpoint(folder: &Path) -> Error {
+    let problem = format!(
+        "is not finished: it has no checkpoint yet, expected {MODEL} or {STATE}; continue with: \
+         onward resume {}",
+        shell_word(&folder.display().to_string())
+    );
+    Error::run(folder, problem)
 }
 
 /// Writes the model again from the training state `saved`, if no other process is writing

@@ -68,6 +68,12 @@ impl Run {
         self.epoch >= self.epochs() || self.has_stalled()
     }
 
+    /// Whether epochs are left to train, as far as its files tell: a model alone does not
+    /// tell whether `patience` has run out, but it has the chosen readout then.
+    pub(crate) fn is_unfinished(&self) -> bool {
+        !self.is_trained() && self.chosen.is_none()
+    }
+
     /// Whether `patience` epochs have passed without a better evaluation.
     pub(super) fn has_stalled(&self) -> bool {
         let patience = self.config.run.patience;

@@ -275,3 +275,28 @@ fn a_hang_up_that_is_ignored_does_not_end_a_run() {
     wait_for(|| run.join("state.safetensors").exists());
     assert!(end_by(&mut child, "-HUP").is_none(), "it ended");
 }
+
+#[test]
+fn an_evaluation_says_that_a_run_is_not_finished() {
+    let base = tempfile::tempdir().unwrap();
+    let run = base.path().join("run");
+    succeeds(&train(&run, &["--until", "1"]));
+    let said = |arguments: &[&str]| text(&onward(arguments).stderr);
+    let found = said(&["evaluate", str(&run)]);
+    let resume = format!("continue with: onward resume {}", str(&run));
+    let expected = format!("not finished: 1 of 2 epochs are complete; {resume}");
+    assert!(found.contains(&expected), "{found}");
+    // What a stop within the first epoch leaves.
+    for name in ["state.safetensors", "model.safetensors"] {
+        std::fs::remove_file(run.join(name)).unwrap();
+    }
+    let message = fails(1, &["evaluate", str(&run)]);
+    assert!(
+        message.contains("not finished: it has no checkpoint"),
+        "{message}"
+    );
+    assert!(message.contains(&resume), "{message}");
+    succeeds(&["resume", str(&run), "--quiet"]);
+    let found = said(&["evaluate", str(&run)]);
+    assert!(!found.contains("not finished"), "{found}");
+}
