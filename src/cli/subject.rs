@@ -7,6 +7,7 @@ use serde_json::Value as Json;
 
 use super::flags::{DataDir, Device};
 use crate::error::{notify, printable, Error, Result};
+use crate::plugin::config::NO_PRESET;
 use crate::plugin::source::Source;
 use crate::run::folder::SUMMARY;
 use crate::run::{summary, Run, RunBuilder};
@@ -49,8 +50,10 @@ impl Subject {
             builder = builder.preset(preset);
         }
         if let Some(file) = &self.config {
-            builder = builder.source(Source::file(file)?);
+            let source = Source::file(file)?;
             warn_of_changes(file);
+            self.warn_of_idle_preset(&source);
+            builder = builder.source(source);
         }
         for (key, value) in [
             ("data", &self.data),
@@ -79,6 +82,18 @@ impl Subject {
             builder = builder.source(Source::assignment(assignment)?);
         }
         Ok(self.data_dir.add_to(builder))
+    }
+
+    /// Warns of a preset beside a file that overrides everything in it.
+    fn warn_of_idle_preset(&self, file: &Source) {
+        let preset = self.preset.as_deref().filter(|name| *name != NO_PRESET);
+        if let Some(preset) = preset.filter(|_| file.is_complete()) {
+            notify(format_args!(
+                "warning: --preset {} has no effect: {} sets all settings; give one of the two",
+                printable(preset),
+                printable(&file.origin)
+            ));
+        }
     }
 }
 

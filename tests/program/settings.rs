@@ -217,3 +217,27 @@ fn settings_and_presets_are_shown_by_the_names_that_the_command_line_takes() {
         serde_json::from_str(&succeeds(&["list", "presets", "--json"])).unwrap();
     assert_eq!(presets["architecture"]["recurrent"][0]["name"], "glom");
 }
+
+#[test]
+fn a_preset_beside_a_complete_file_is_said_to_have_no_effect() {
+    let base = tempfile::tempdir().unwrap();
+    let run = base.path().join("run");
+    succeeds(&train(&run, &[]));
+    let said = |file: &Path| {
+        let preset = ["--preset", "predsim", "--config", str(file)];
+        let output = onward(&[&["train", "progressive", "--dry-run"], &preset[..]].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stderr)
+    };
+    let complete = run.join("config.toml");
+    let expected = format!(
+        "warning: --preset predsim has no effect: {} sets all settings",
+        complete.display()
+    );
+    let found = said(&complete);
+    assert!(found.contains(&expected), "{found}");
+    let part = base.path().join("part.toml");
+    std::fs::write(&part, "hidden = [20]\n").unwrap();
+    let found = said(&part);
+    assert!(!found.contains("has no effect"), "{found}");
+}

@@ -84,7 +84,7 @@ const ALWAYS: [&str; 9] = [
 
 impl Source {
     /// Whether it is a complete configuration, which repeats its run.
-    pub(super) fn is_complete(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         ALWAYS.iter().all(|key| self.table.contains_key(*key))
     }
 }
