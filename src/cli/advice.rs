@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use crate::contract::block::StepReport;
+use crate::data::score::Score;
 use crate::flow::examples::Split;
 use crate::run::observe::{Event, Observer};
-use crate::run::summary::Summary;
+use crate::run::summary::{Evaluation, Summary};
 
 /// A run with fewer steps is young: it may still learn.
 const YOUNG: usize = 500;
@@ -74,15 +75,16 @@ impl Watch {
 
     /// What shows that the run did not learn, and what to try.
     pub fn advice(&self, summary: &Summary) -> Vec<String> {
-        if self.steps < YOUNG {
-            return Vec::new();
-        }
-        let problems = [
-            self.dead(),
-            self.alike(),
-            self.guessing(summary.test.error, self.guess[1])
+        let errors = summary.test.of_network().map(|score| score.error);
+        let error = errors.fold(f64::INFINITY, f64::min);
+        let mut problems = vec![
+            self.guessing(error, self.guess[1])
                 .map(|problem| format!("the run learned nothing: {problem}")),
+            worse_than_unigrams(&summary.test),
         ];
+        if self.steps >= YOUNG {
+            problems.splice(0..0, [self.dead(), self.alike()]);
+        }
         let problems = problems.into_iter().flatten();
         problems
             .map(|problem| format!("warning: {problem}"))
@@ -128,7 +130,7 @@ impl Watch {
         let guess = guess.filter(|guess| *guess > 0. && error >= 0.995 * guess)?;
         Some(format!(
             "the error is no better than that of always answering the largest class, {:.2}%; \
-             try another --set lr=…",
+             try another --set lr=…, or more --epochs",
             100. * guess
         ))
     }
@@ -140,6 +142,20 @@ impl Watch {
         let names: Vec<String> = found.filter_map(name).collect();
         (!names.is_empty()).then(|| names.join(", "))
     }
+}
+
+/// Says that the network alone predicts a text worse than the frequencies of its tokens.
+fn worse_than_unigrams(test: &Evaluation) -> Option<String> {
+    let bits = |score: &Score| score.bits.map(|bits| bits.bits_per_char);
+    let unigram = bits(test.baselines.get("unigram")?)?;
+    let best = test.of_network().filter_map(bits).reduce(f64::min)?;
+    (best > unigram).then(|| {
+        format!(
+            "the network alone needs {best:.3} bits/char, and the frequencies of the tokens \
+             (`unigram`) {unigram:.3}: it learned less than those; try another --set lr=…, or \
+             more --epochs"
+        )
+    })
 }
 
 fn is_dead(report: &StepReport<f64>) -> bool {

@@ -115,7 +115,7 @@ impl Run {
                 expected,
             ))
         };
-        if ![NAME, ADAPTIVE].contains(&name) {
+        if !is_mixture(name) {
             let readouts = &self.architecture.net().readouts;
             if readouts.iter().any(|readout| readout.name == name) {
                 return Ok(());
@@ -389,15 +389,20 @@ fn flat(scores: &Tensor) -> Result<Vec<f32>> {
     Ok(scores.flatten_all()?.to_vec1()?)
 }
 
+/// Whether the readout of this name is a mixture with counts, and not of the network.
+pub(super) fn is_mixture(readout: &str) -> bool {
+    [NAME, ADAPTIVE].contains(&readout)
+}
+
 /// The readout that validation chose. Of a mixture, that of the network in it: `resume`
 /// counts the n-grams again, a training state has none.
 pub(super) fn readout_of(summary: &serde_json::Value) -> Option<String> {
     let chosen = summary["test"]["readout"].as_str()?;
-    if ![NAME, ADAPTIVE].contains(&chosen) {
+    if !is_mixture(chosen) {
         return Some(chosen.into());
     }
     let readouts = summary["validation"]["readouts"].as_object()?.iter();
-    let others = readouts.filter(|(name, _)| ![NAME, ADAPTIVE].contains(&name.as_str()));
+    let others = readouts.filter(|(name, _)| !is_mixture(name));
     let with_bits =
         others.filter_map(|(name, score)| Some((name, score["bits_per_token"].as_f64()?)));
     let best = with_bits.min_by(|a, b| a.1.total_cmp(&b.1));

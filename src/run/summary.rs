@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::locality::Certificate;
+use super::mixture::is_mixture;
 use super::settings;
 use crate::contract::rule::Rule;
 pub use crate::data::score::{Bits, Score};
@@ -61,6 +62,13 @@ impl Evaluation {
             (self.error, self.accuracy, self.bits) = (score.error, score.accuracy, score.bits);
         }
         self
+    }
+
+    /// The scores of the network alone, without its mixtures with counts.
+    pub(crate) fn of_network(&self) -> impl Iterator<Item = &Score> {
+        let readouts = self.readouts.iter();
+        let own = readouts.filter(|(name, _)| !is_mixture(name));
+        own.map(|(_, score)| score)
     }
 
     /// The best readout: for text the one with the fewest bits, otherwise the one with

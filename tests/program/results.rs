@@ -300,3 +300,26 @@ fn a_picture_has_the_format_of_its_name() {
     let message = fails(2, &["picture", str(&run), "--out", str(&out)]);
     assert!(message.contains("ends in .png"), "{message}");
 }
+
+#[test]
+fn a_network_that_learned_nothing_is_said_at_the_end() {
+    let base = tempfile::tempdir().unwrap();
+    let said = |architecture: &str, epochs: &str, lr: &str| {
+        let out = base.path().join(format!("{architecture}-{lr}"));
+        let small = ["--set", "hidden=[20]", "--epochs", epochs, "--set", lr];
+        let start = ["train", architecture, "--out", str(&out)];
+        let output = onward(&[&start[..], &small].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stderr)
+    };
+    let found = said("progressive", "2", "lr=1000");
+    let expected = "warning: the run learned nothing: the error is no better than that of always";
+    assert!(found.contains(expected), "{found}");
+    let found = said("progressive", "2", "lr=0.01");
+    assert!(!found.contains("learned nothing"), "{found}");
+    let found = said("nlp", "1", "lr=1000");
+    assert!(
+        found.contains("warning: the network alone needs"),
+        "{found}"
+    );
+}
