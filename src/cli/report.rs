@@ -34,6 +34,10 @@ pub(super) struct Report {
 
 impl Report {
     pub(super) fn run(self) -> Result<()> {
+        if let Some(missing) = self.runs.iter().find(|run| !run.exists()) {
+            let problem = "expected the folder of a run, found nothing there";
+            return Err(Error::run(missing, problem));
+        }
         let base = self.write.as_deref().and_then(Path::parent);
         let rows = Row::all(&self.runs, base.unwrap_or(Path::new("")));
         for problem in rows.iter().filter_map(|row| row.problem.as_ref()) {

@@ -358,3 +358,28 @@ fn a_table_is_not_replaced_by_runs_of_other_settings() {
         "{said}"
     );
 }
+
+#[test]
+fn a_comparison_without_a_result_of_what_was_asked_for_fails() {
+    let base = tempfile::tempdir().unwrap();
+    let out = base.path().join("out");
+    // A network for text, on images.
+    let asked = |more: &[&'static str]| compare(&out, &[&["nlp"], more].concat(), &[]);
+    let message = fails(1, &asked(&[]));
+    assert!(
+        message.contains("no method that was asked for"),
+        "{message}"
+    );
+    succeeds(&asked(&["progressive"]));
+}
+
+#[test]
+fn a_report_of_a_folder_that_is_not_there_is_an_error() {
+    let base = tempfile::tempdir().unwrap();
+    let nothing = base.path().join("nothere");
+    let message = fails(1, &["report", str(&nothing)]);
+    assert!(
+        message.contains("nothere: expected the folder"),
+        "{message}"
+    );
+}
