@@ -48,7 +48,11 @@ pub(super) fn rows(certificate: &Certificate) -> Vec<[String; 5]> {
 
 /// What a certificate means.
 pub(super) fn verdict(certificate: &Certificate) -> String {
+    let is_one_block = certificate.blocks.len() == 1 && certificate.wide().next().is_some();
     let mut text = match certificate.crossed {
+        0 if is_one_block => "The whole network is one block, and inside it a signal comes back \
+                              from layer to layer."
+            .into(),
         0 => "No signal comes back to a block from another one.".into(),
         1 => "A signal comes back from a neighbouring block.".into(),
         more => format!("A signal comes back across {more} blocks."),

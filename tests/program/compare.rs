@@ -305,6 +305,19 @@ fn the_locality_of_each_method_is_measured_once() {
     succeeds(&["page", str(&run), "--out", str(&page)]);
     let page = std::fs::read_to_string(page).unwrap();
     assert!(page.contains("No signal comes back to a block"), "{page}");
+    // No signal from another block is no sign of locality where there is one block.
+    let backprop = [
+        "certify",
+        "backprop",
+        "--set",
+        "hidden=[8,8]",
+        "--set",
+        "data.size=100",
+    ];
+    let found = succeeds(&backprop);
+    let expected = "The whole network is one block, and inside it a signal comes back from layer";
+    let is_said = found.contains(expected) && !found.contains("No signal");
+    assert!(is_said && found.contains("Within block net"), "{found}");
 }
 
 /// Counts are the same for all methods, so that a table of them would rank none.
