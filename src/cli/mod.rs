@@ -7,6 +7,7 @@ mod command_line;
 mod dry_run;
 mod evaluate;
 mod export;
+mod failures;
 mod figures;
 mod flags;
 mod generate;

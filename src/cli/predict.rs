@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 
+use super::failures::Failures;
 use super::flags::{open_to_predict, Device, ReadoutName};
 use super::output::{csv_line, print, print_csv, print_json};
 use crate::data::pictures::pictures_in;
-use crate::error::{notify, printable, Error, Located, Result};
+use crate::error::{notify, printable, Error, Result};
 use crate::run::predict::Answer;
 
 #[derive(Args)]
@@ -39,7 +40,7 @@ impl Predict {
         let files = self.pictures()?;
         let readout = self.readout.readout.clone();
         let readout = readout.unwrap_or_else(|| run.preferred_readout());
-        let (mut answers, mut failed) = (Vec::new(), None);
+        let (mut answers, mut failures) = (Vec::new(), Failures::default());
         let all = run.predict_each(&files, Some(&readout))?;
         for (file, answer) in files.iter().zip(all) {
             match answer {
@@ -50,10 +51,7 @@ impl Predict {
                     answers.push((file.as_path(), answer));
                 }
                 // The remaining pictures are still classified.
-                Err(error) if files.len() > 1 => {
-                    notify(format_args!("error: {error}"));
-                    failed = Some(error);
-                }
+                Err(error) if files.len() > 1 => failures.add(error),
                 Err(error) => return Err(error),
             }
         }
@@ -75,9 +73,7 @@ impl Predict {
                 .map(|(file, answer)| shown.line(file, answer));
             print(&lines.collect::<String>())?;
         }
-        let Some(error) = failed else { return Ok(()) };
-        let (unread, all) = (files.len() - answers.len(), files.len());
-        Err(error).at(|| format!("{unread} of {all} images could not be read"))
+        failures.finish(files.len(), "images")
     }
 
     /// The files, and the pictures in the folders.

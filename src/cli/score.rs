@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 
+use super::failures::Failures;
 use super::flags::{open_to_predict, DataDir, Device};
 use super::output::{print, print_json};
 use crate::data::score::Score;
@@ -43,7 +44,12 @@ impl ScoreTexts {
                 scorer.readout()
             ));
         }
-        let texts = self.read()?;
+        let mut failures = Failures::default();
+        let texts = self.read(&mut failures);
+        let all = texts.len() + failures.count;
+        if texts.is_empty() {
+            return failures.finish(all, "texts");
+        }
         let mut left = texts.len();
         for (name, text) in texts {
             left -= 1;
@@ -80,16 +86,15 @@ impl ScoreTexts {
             rows.push((name, score));
         }
         if self.json {
-            let all = scorer.all();
-            return print_json(&json!({ "readout": scorer.readout(), "texts": json, "all": all }));
+            let total = scorer.all();
+            print_json(&json!({ "readout": scorer.readout(), "texts": json, "all": total }))?;
+        } else if !self.tokens {
+            if rows.len() > 1 {
+                rows.push(("all".into(), scorer.all()));
+            }
+            print(&table(scorer.readout(), &rows))?;
         }
-        if self.tokens {
-            return Ok(());
-        }
-        if rows.len() > 1 {
-            rows.push(("all".into(), scorer.all()));
-        }
-        print(&table(scorer.readout(), &rows))
+        failures.finish(all, "texts")
     }
 
     /// The run with its training text, or without it if that cannot be read.
@@ -103,20 +108,27 @@ impl ScoreTexts {
         })
     }
 
-    /// The names and the contents of the texts.
-    fn read(&self) -> Result<Vec<(String, String)>> {
+    /// The names and the contents of the texts that can be read.
+    fn read(&self, failures: &mut Failures) -> Vec<(String, String)> {
         let mut found = Vec::new();
+        let mut add = |name: String, text: Result<String>| match text {
+            Ok(text) => found.push((name, text)),
+            Err(error) => failures.add(error),
+        };
         for path in &self.texts {
+            let name = path.display().to_string();
             if path.as_path() == Path::new("-") {
-                found.push(("stdin".into(), text::read_or_stdin(path)?));
+                add("stdin".into(), text::read_or_stdin(path));
                 continue;
             }
-            for file in text::files(path)? {
-                let name = file.display().to_string();
-                found.push((name, text::read(&file)?));
+            match text::files(path) {
+                Err(error) => add(name, Err(error)),
+                Ok(files) => files
+                    .iter()
+                    .for_each(|file| add(file.display().to_string(), text::read(file))),
             }
         }
-        Ok(found)
+        found
     }
 }
 

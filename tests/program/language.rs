@@ -106,6 +106,29 @@ fn a_whole_text_is_scored_beside_the_counts_of_the_training_text() {
         message.contains("short.txt") && message.contains("has 7 tokens"),
         "{message}"
     );
+
+    // Files that cannot be read are said once each; the others are scored.
+    let [empty, none] = ["empty.txt", "none.txt"].map(|name| base.path().join(name));
+    std::fs::write(&empty, "").unwrap();
+    let output = onward(&[
+        "score",
+        &run,
+        &other,
+        str(&empty),
+        str(&none),
+        &other,
+        "--json",
+    ]);
+    let message = crate::text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert_eq!(message.matches("empty.txt").count(), 1, "{message}");
+    assert_eq!(message.matches("none.txt").count(), 1, "{message}");
+    assert!(
+        message.contains("2 of 4 texts could not be read"),
+        "{message}"
+    );
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(found["texts"].as_array().unwrap().len(), 2);
 }
 
 /// The readout that the run chose needs what the model alone has.

@@ -265,6 +265,22 @@ fn predictions_are_printed_for_folders_as_text_csv_and_json() {
         message.contains("expected the folder of a run"),
         "{message}"
     );
+    // Those that cannot be read are said once each.
+    let [one, two] = ["one.png", "two.png"].map(|name| base.path().join(name));
+    let missing = [
+        "predict",
+        word(&run),
+        word(&pictures),
+        word(&one),
+        word(&two),
+    ];
+    let message = fails(1, &missing);
+    let counts = ["one.png: ", "two.png: "].map(|name| message.matches(name).count());
+    assert_eq!(counts, [1, 1], "{message}");
+    assert!(
+        message.contains("2 of 4 images could not be read"),
+        "{message}"
+    );
     let said = text(&onward(&["report", word(base.path())]).stderr);
     assert!(said.contains("but has 1 of them: name those"), "{said}");
 }
