@@ -18,9 +18,8 @@ use crate::flow::vars::Vars;
 /// one that was written or edited elsewhere, with the names and shapes of a run's model.
 ///
 /// # Errors
-/// [`Error::Run`] if the file cannot be read, is damaged, has no variable of the network
-/// or one with numbers that are not finite; [`Error::Shape`] if a variable has another
-/// shape.
+/// [`Error::Run`] if the file cannot be read, is damaged, has no variable of the network,
+/// or one of another shape or with numbers that are not finite.
 pub(super) fn load(path: &str, vars: &Vars, spec: &ExampleSpec) -> Result<()> {
     let path = at_home(path);
     let file = match path.is_dir() {
@@ -45,12 +44,13 @@ pub(super) fn load(path: &str, vars: &Vars, spec: &ExampleSpec) -> Result<()> {
             continue;
         };
         if tensor.dims() != var.dims() {
-            let expected = format!(
-                "shape {:?}, that of the network; change the settings, or leave it out of {}",
+            let problem = format!(
+                "{name}: expected shape {:?}, that of the network, found {:?}; change the \
+                 settings, or leave it out of the file",
                 var.dims(),
-                file.display()
+                tensor.dims()
             );
-            return Err(Error::shape(name, tensor.dims(), expected));
+            return Err(Error::run(file, problem));
         }
         let value = tensor.to_dtype(var.dtype())?;
         var.set(&value.to_device(var.device())?)?;
@@ -81,10 +81,9 @@ pub(super) fn load(path: &str, vars: &Vars, spec: &ExampleSpec) -> Result<()> {
 fn read(file: &Path) -> Result<HashMap<String, Tensor>> {
     if checkpoint::header_of(file).is_some() {
         let read = checkpoint::read(file);
-        return read.map(|saved| saved.tensors).map_err(|error| {
-            let problem = format!("{error}. If it was edited on purpose, save it without metadata");
-            Error::run(file, problem)
-        });
+        return read
+            .map(|saved| saved.tensors)
+            .map_err(|error| or_edited(error, file));
     }
     crate::disk::open(file)?; // refuses what is no regular file
     let read = candle_core::safetensors::load(file, &Device::Cpu);
@@ -92,4 +91,19 @@ fn read(file: &Path) -> Result<HashMap<String, Tensor>> {
         let problem = format!("is not a safetensors file: {error}");
         Error::run(file, problem)
     })
+}
+
+/// The error of a model, with what to do if its numbers were changed on purpose: then it
+/// is whole and finite, and only its checksum is another one.
+fn or_edited(error: Error, file: &Path) -> Error {
+    let is_whole = candle_core::safetensors::load(file, &Device::Cpu)
+        .is_ok_and(|tensors| matches!(checkpoint::not_finite(&tensors), Ok(None)));
+    match error {
+        Error::Run { path, problem } if is_whole => {
+            let problem =
+                format!("{problem}; if it was edited on purpose, save it without metadata");
+            Error::run(path, problem)
+        }
+        error => error,
+    }
 }

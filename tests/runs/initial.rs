@@ -75,9 +75,21 @@ fn weights_that_do_not_fit_are_refused() -> Result<()> {
     trained(folder.path())?;
     let error = error_of(folder.path(), &[13, 8]);
     assert!(
-        error.contains("blocks.0.layer") && error.contains("13"),
+        error.contains("expected shape [13], that of the network, found [12]; change"),
         "{error}"
     );
+    // What is truncated was not edited on purpose.
+    let model = std::fs::read(folder.path().join("model.safetensors")).unwrap();
+    let cut = folder.path().join("cut.safetensors");
+    std::fs::write(&cut, &model[..model.len() - 40]).unwrap();
+    let error = error_of(&cut, &[12, 8]);
+    let paths = error.matches("cut.safetensors").count();
+    assert!(paths == 1 && !error.contains("on purpose"), "{error}");
+    let mut edited = model.clone();
+    edited[model.len() - 2] ^= 1;
+    std::fs::write(&cut, edited).unwrap();
+    let error = error_of(&cut, &[12, 8]);
+    assert!(error.contains("without metadata"), "{error}");
     let error = error_of(&folder.path().join("none"), &[12, 8]);
     assert!(error.contains("none"), "{error}");
     let file = folder.path().join("file");
