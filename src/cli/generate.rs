@@ -16,7 +16,7 @@ use crate::run::generate::{Generator, Sampling};
 pub(super) struct Generate {
     /// Folder of a run on text.
     run: PathBuf,
-    /// Beginning of the text; may be empty.
+    /// Beginning of the text, "" for none; or use --prompt-file.
     #[arg(
         long,
         value_name = "TEXT",

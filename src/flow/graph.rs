@@ -7,7 +7,9 @@ use crate::error::{Error, Result};
 use crate::flow::input::{Normalise, SHORTEST};
 
 /// Why a part of a network is not in a graph.
-pub(crate) const NOT_EXPORTED: &str = "it cannot be exported: its plugin has no method `graph`";
+pub(crate) const NOT_EXPORTED: &str =
+    "this one cannot be exported; its scores come from `onward predict`. To the author of the \
+     plugin: it has no method `graph`";
 
 /// A value of a [`Graph`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

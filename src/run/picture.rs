@@ -29,6 +29,7 @@ const GROUND: Rgb<u8> = Rgb([40, 44, 60]);
 /// [`Error::Usage`] if the data are not images of one or three channels; errors of the
 /// sampler.
 pub fn sheet(run: &Run, count: usize) -> Result<RgbImage> {
+    run.check_images()?;
     let image = Shape::of(&run.data().spec)?;
     let train = run.data().train.clone();
     let count = count.clamp(1, train.len().max(1));

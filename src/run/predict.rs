@@ -120,6 +120,16 @@ impl Run {
             .unwrap_or_default()
     }
 
+    /// Refuses a run on text.
+    pub(super) fn check_images(&self) -> Result<()> {
+        if self.data.spec.content != Content::Text {
+            return Ok(());
+        }
+        let problem = "expected a run on images, found one on text; \
+                       generate text with: onward generate";
+        Err(Error::usage(&self.config.architecture, problem))
+    }
+
     fn classify<T: Sync>(
         &self,
         pictures: &[T],
@@ -127,11 +137,7 @@ impl Run {
         open: impl Fn(&T) -> Result<Picture> + Sync,
     ) -> Result<Vec<Result<Answer>>> {
         let spec = &self.data.spec;
-        if spec.content == Content::Text {
-            let problem = "expected a run on images, found one on text; \
-                           generate text with: onward generate";
-            return Err(Error::usage(&self.config.architecture, problem));
-        }
+        self.check_images()?;
         let preferred = self.preferred_readout();
         let readout = readout.unwrap_or(&preferred);
         let is_log = self.architecture.net().readout(readout)?.log_probabilities;

@@ -201,6 +201,16 @@ fn texts_are_generated_from_files_several_at_a_time_up_to_a_word() {
     ];
     assert_eq!(with_stdin(&arguments, "The fox saw "), one);
     fails(2, &["generate", &run]);
+    let nothing = generate(&["--prompt", "", "--seed", "2"]);
+    assert!(!nothing.is_empty());
+    let help = succeeds(&["generate", "--help"]);
+    assert!(help.contains("for none; or use --prompt-file"), "{help}");
+    let out = base.path().join("a.png");
+    for command in [["picture", &run, "--out"], ["predict", &run, "--csv"]] {
+        let message = fails(2, &[&command[..], &[str(&out)]].concat());
+        let expected = "expected a run on images, found one on text";
+        assert!(message.contains(expected), "{message}");
+    }
     fails(
         2,
         &["generate", &run, "--prompt", "a", "--prompt-file", "b"],

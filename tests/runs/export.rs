@@ -88,7 +88,7 @@ fn every_architecture_on_images_is_a_graph_but_the_recurrent_one() -> Result<()>
     let run = trained_by("recurrent", "hinton", "hidden = [12, 8]")?;
     let problem = run.graph("search").unwrap_err().to_string();
     assert!(
-        problem.contains("recurrent") && problem.contains("cannot be exported"),
+        problem.contains("recurrent") && problem.contains("cannot be exported; its scores"),
         "{problem}"
     );
     Ok(())
