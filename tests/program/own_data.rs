@@ -160,6 +160,7 @@ fn no_file_is_left_out_in_silence() {
     std::fs::write(data.join("standing/broken.png"), "x").unwrap();
     let message = fails(1, &["train", "progressive", "--data", &folder(&data)]);
     assert!(message.contains("--set data.broken=skip"), "{message}");
+    assert!(message.contains(" part cannot be read"), "{message}");
     let skip = ["--set", "data.broken=skip"];
     let said = train(&folder(&data), &base.path().join("skipped"), &skip);
     assert!(said.contains("1 of"), "{said}");

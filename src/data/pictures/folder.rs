@@ -45,7 +45,7 @@ pub fn data_set(dir: &Path, shape: [usize; 3], broken: Broken, room: &Room) -> R
         return Err(Error::data(dir, problem));
     }
     let parts = Parts::of(dir)?;
-    let classes = classes_of(parts.train.as_deref().unwrap_or(dir))?;
+    let classes = folders_in(parts.train.as_deref().unwrap_or(dir))?;
     if classes.len() < 2 || classes.len() > 256 {
         return Err(Error::data(dir, no_classes(dir, &classes)));
     }
@@ -62,26 +62,28 @@ pub fn data_set(dir: &Path, shape: [usize; 3], broken: Broken, room: &Room) -> R
     let (source, files, validation, test) = match (&parts.train, &parts.test) {
         (Some(train), Some(test)) => {
             let validation = parts.validation.as_deref();
-            let validation = validation.map(|dir| reader.part(dir)).transpose()?;
+            let validation = validation
+                .map(|dir| reader.part(dir, "validation"))
+                .transpose()?;
             (
                 &**train,
                 reader.listed(train, true)?,
                 validation,
-                reader.part(test)?,
+                reader.part(test, "test")?,
             )
         }
         _ => {
             let (files, test) = sixth(reader.listed(dir, true)?);
-            (dir, files, None, reader.read(dir, test)?)
+            (dir, files, None, reader.read(dir, "test", test)?)
         }
     };
     let (train, validation) = match validation {
-        Some(validation) => (reader.read(source, files)?, validation),
+        Some(validation) => (reader.read(source, "training", files)?, validation),
         None => {
             let (train, validation) = sixth(files);
             (
-                reader.read(source, train)?,
-                reader.read(source, validation)?,
+                reader.read(source, "training", train)?,
+                reader.read(source, "validation", validation)?,
             )
         }
     };
@@ -118,15 +120,9 @@ pub fn data_set(dir: &Path, shape: [usize; 3], broken: Broken, room: &Room) -> R
 
 /// Why these folders are not classes.
 fn no_classes(dir: &Path, classes: &[OsString]) -> String {
-    let problem = format!(
-        "found {} {}, expected one for each class, 2 to 256",
-        classes.len(),
-        if classes.len() == 1 {
-            "folder"
-        } else {
-            "folders"
-        }
-    );
+    let count = classes.len();
+    let noun = if count == 1 { "folder" } else { "folders" };
+    let problem = format!("found {count} {noun}, expected one for each class, 2 to 256");
     let inside = match classes {
         [only] => dir.join(only),
         [] => {
@@ -171,16 +167,12 @@ fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
+/// The folders in a folder, such as those of the classes. Names need not be UTF-8.
 pub(super) fn folders_in(dir: &Path) -> Result<Vec<OsString>> {
     let folders = entries(dir)?.into_iter().filter(|path| path.is_dir());
     Ok(folders
         .filter_map(|path| path.file_name().map(Into::into))
         .collect())
-}
-
-/// The class folders. Names need not be UTF-8.
-fn classes_of(dir: &Path) -> Result<Vec<OsString>> {
-    folders_in(dir)
 }
 
 /// The pictures that are decoded at a time.
@@ -218,8 +210,8 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     /// The pictures of a folder of classes, other than the training part.
-    fn part(&self, dir: &Path) -> Result<Images> {
-        if let Some(other) = classes_of(dir)?
+    fn part(&self, dir: &Path, name: &str) -> Result<Images> {
+        if let Some(other) = folders_in(dir)?
             .into_iter()
             .find(|name| !self.classes.contains(name))
         {
@@ -229,7 +221,7 @@ impl Reader<'_> {
             );
             return Err(Error::data(dir, problem));
         }
-        self.read(dir, self.listed(dir, false)?)
+        self.read(dir, name, self.listed(dir, false)?)
     }
 
     /// All pictures with their classes, in a fixed random order. Every class must have
@@ -239,6 +231,7 @@ impl Reader<'_> {
         for (class, name) in self.classes.iter().enumerate() {
             let folder = dir.join(name);
             let before = files.len();
+            let mut here = BTreeMap::new();
             for path in if folder.is_dir() {
                 entries(&folder)?
             } else {
@@ -246,16 +239,19 @@ impl Reader<'_> {
             } {
                 match is_picture(&path) {
                     true => files.push((path, class as u8)),
-                    false => *others.entry(ending(&path)).or_insert(0) += 1,
+                    false => *here.entry(ending(&path)).or_insert(0) += 1,
                 }
             }
             if files.len() == before {
-                let found = count_endings(&others);
+                let found = count_endings(&here);
                 let problem = format!("found no pictures ({FORMATS}){found}");
                 if is_training {
                     return Err(Error::data(folder, problem));
                 }
                 notify(format_args!("warning: {}: {problem}", folder.display()));
+            }
+            for (ending, count) in here {
+                *others.entry(ending).or_insert(0) += count;
             }
         }
         if !others.is_empty() {
@@ -275,7 +271,8 @@ impl Reader<'_> {
             .collect())
     }
 
-    fn read(&self, dir: &Path, files: Vec<Listed>) -> Result<Images> {
+    /// Decodes the pictures of the part with this name.
+    fn read(&self, dir: &Path, part: &str, files: Vec<Listed>) -> Result<Images> {
         use rayon::prelude::*;
         let all = files.len();
         let bytes = |path: &Path| match example(&*open(path)?, self.spec)? {
@@ -300,7 +297,8 @@ impl Reader<'_> {
         }
         if let Some(first) = faults.first() {
             let problem = format!(
-                "{} of {all} images cannot be read; the first error: {first}",
+                "{} of the {all} images of the {part} part cannot be read; the first error: \
+                 {first}",
                 faults.len()
             );
             if self.broken == Broken::Refuse {
@@ -458,7 +456,7 @@ mod tests {
             .unwrap()
             .to_string();
         assert!(
-            error.contains("images cannot be read") && error.contains("broken=skip"),
+            error.contains(" part cannot be read") && error.contains("broken=skip"),
             "{error}"
         );
         let data = read(folder.path(), [1, 4, 4], Broken::Skip)?;
@@ -486,10 +484,14 @@ mod tests {
         assert!(error.contains("one for each class"), "{error}");
         let folder = folder(&[(8, 8); 4]);
         std::fs::create_dir(folder.path().join("other")).unwrap();
+        // What is in another folder is not counted here.
+        std::fs::write(folder.path().join("dark/notes.txt"), "x").unwrap();
+        std::fs::write(folder.path().join("other/a.csv"), "x").unwrap();
         let error = read(folder.path(), [1, 4, 4], Broken::Refuse)
             .err()
             .unwrap()
             .to_string();
-        assert!(error.contains("found no pictures"), "{error}");
+        let expected = format!("found no pictures ({FORMATS}): 1 .csv");
+        assert!(error.ends_with(&expected), "{error}");
     }
 }
