@@ -7,8 +7,8 @@ use std::fmt::Display;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-pub(crate) use self::nearest::close;
-use self::nearest::{meant, nearest_setting};
+pub(crate) use self::nearest::{close, nearest};
+use self::nearest::{linked, meant, nearest_setting};
 
 /// The result type of the crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -104,9 +104,8 @@ pub enum Error {
 
     /// A name that no linked plugin has registered.
     #[error(
-        "unknown {kind} `{name}`{}; known: {}; a plugin of another crate must be linked \
-         into the program: `use your_crate as _;`",
-        meant(kind, name, known), known.join(", ")
+        "unknown {kind} `{name}`{}; known: {}{}",
+        meant(kind, name, known), known.join(", "), linked(kind, name, known)
     )]
     UnknownPlugin {
         /// The kind of plugin: architecture, layer, goodness, sampler, data.
@@ -475,7 +474,7 @@ mod tests {
         };
         let text = error.to_string();
         assert!(text.contains("did you mean `sum_squares`?"), "{text}");
-        assert!(text.contains("use your_crate as _;"), "{text}");
+        assert!(!text.contains("use your_crate as _;"), "{text}");
     }
 
     #[test]

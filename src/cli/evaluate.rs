@@ -10,7 +10,7 @@ use super::outcome;
 use super::output::{print, print_json};
 use crate::data::score::Score;
 use crate::data::{Content, Split};
-use crate::error::{notify, shell_word, Error, Result};
+use crate::error::{nearest, notify, shell_word, Error, Result};
 use crate::run::Run;
 
 #[derive(Args)]
@@ -124,7 +124,9 @@ impl Evaluate {
         };
         let found = all.into_iter().find(|split| split.word() == given);
         let found = found.ok_or_else(|| {
-            let expected = "train, validation, test or all";
+            let words = ["train", "validation", "test", "all"].map(String::from);
+            let meant = nearest(&self.split, &words);
+            let expected = format!("train, validation, test or all{meant}");
             Error::setting("split", &self.split, "--split", expected)
         })?;
         Ok(Some(found))

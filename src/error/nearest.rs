@@ -15,6 +15,17 @@ pub(super) fn meant(kind: &str, given: &str, known: &[String]) -> String {
     nearest(given, known)
 }
 
+/// What to do about a name that is like no known one: it may be that of a plugin that is
+/// not in the program.
+pub(super) fn linked(kind: &str, given: &str, known: &[String]) -> &'static str {
+    match meant(kind, given, known).is_empty() {
+        true => {
+            "; a plugin of another crate must be linked into the program: `use your_crate as _;`"
+        }
+        false => "",
+    }
+}
+
 /// Names of other programs, and ours.
 const ELSEWHERE: [(&str, &str); 14] = [
     ("layers", "hidden"),
@@ -55,7 +66,7 @@ pub(super) fn nearest_setting(given: &str, known: &[String]) -> String {
 
 /// `, did you mean …?` with the known names that are close to the given one, else
 /// nothing.
-pub(super) fn nearest(given: &str, known: &[String]) -> String {
+pub(crate) fn nearest(given: &str, known: &[String]) -> String {
     suggested(close(given, known).into_iter().map(String::from))
 }
 

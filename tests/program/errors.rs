@@ -123,9 +123,15 @@ fn usage_errors_exit_with_code_2_and_name_valid_values() {
     }
     let message = fails(2, &["train", "progresive"]);
     assert!(
-        message.contains("did you mean `progressive`?") && message.contains("use your_crate as _;"),
+        message.contains("did you mean `progressive`?") && !message.contains("your_crate"),
         "{message}"
     );
+    let message = fails(2, &["train", "my_own_method"]);
+    assert!(message.contains("use your_crate as _;"), "{message}");
+    let message = fails(2, &["train", "progressive", "--preset", "hintn"]);
+    assert!(message.contains("did you mean `hinton`?"), "{message}");
+    let message = fails(2, &["evaluate", "none", "--split", "trai"]);
+    assert!(message.contains("did you mean `train`?"), "{message}");
     fails(2, &["show", "nothing"]);
     fails(2, &["list", "nothing"]);
     fails(2, &[]);

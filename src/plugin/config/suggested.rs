@@ -6,7 +6,7 @@ use toml::{Table, Value};
 use super::NO_PRESET;
 use crate::contract::goodness::GoodnessFn;
 use crate::data::DataSet;
-use crate::error::{Error, Result};
+use crate::error::{nearest, Error, Result};
 use crate::plugin::preset;
 use crate::plugin::registry::{self, Info};
 use crate::plugin::source::Source;
@@ -41,10 +41,14 @@ pub(super) fn preset_of(info: &Info, name: Option<&str>) -> Result<Source> {
 }
 
 fn unknown_preset(info: &Info, name: &str) -> Error {
-    let names: Vec<_> = info.presets().iter().map(|preset| preset.name).collect();
+    let presets = info.presets().into_iter();
+    let names: Vec<String> = presets.map(|preset| preset.name.into()).collect();
     let expected = match names.is_empty() {
         true => format!("{NO_PRESET}: {} has no presets", info.name),
-        false => format!("one of {}, or {NO_PRESET}", names.join(", ")),
+        false => {
+            let meant = nearest(name, &names);
+            format!("one of {}, or {NO_PRESET}{meant}", names.join(", "))
+        }
     };
     Error::setting("preset", name, "--preset", expected)
 }
