@@ -262,7 +262,11 @@ fn the_name_of_a_run_says_what_was_set() {
     let name = "progressive-hinton-digits-hidden=10x20-data.size=200-lr=0.02-1";
     assert!(base.path().join("runs").join(name).is_dir());
     // Two books are two names.
-    std::fs::write(base.path().join("my book.txt"), "a fox and a crow. ".repeat(60)).unwrap();
+    std::fs::write(
+        base.path().join("my book.txt"),
+        "a fox and a crow. ".repeat(60),
+    )
+    .unwrap();
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_onward"))
         .args(["train", "nlp", "--quiet", "--data", "text:my book.txt"])
         .args(["--epochs", "1", "--set", "hidden=[5]"])
