@@ -44,15 +44,17 @@ impl Chosen {
     pub fn read(self, folder: &Path, resumes: bool) -> Result<(Saved, Option<&'static str>)> {
         let (state, model) = (folder.join(STATE), folder.join(MODEL));
         let is_state = self.path == state;
-        let is_begun = [&state, &model, &folder.join(SUMMARY)].map(|file| file.exists());
-        if is_begun == [false; 3] {
+        // Of a damaged header that is not known.
+        let is_of_another_moment = self.fault.is_some() && checkpoint::header_of(&state).is_some();
+        let files = [&state, &model, &folder.join(SUMMARY)];
+        if !files.iter().any(|file| file.exists()) {
             return Err(without_checkpoint(folder));
         }
         match checkpoint::read(&self.path) {
             Err(_) if !is_state && state.is_file() => {
                 Ok((checkpoint::read(&state)?, Some("was damaged")))
             }
-            Err(error) if is_state && !resumes => {
+            Err(error) if is_state && !resumes && !is_of_another_moment => {
                 let Ok(saved) = checkpoint::read(&model) else {
                     return Err(error);
                 };

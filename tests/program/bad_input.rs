@@ -439,7 +439,7 @@ fn a_run_is_drawn_and_the_image_is_never_overwritten() {
         ],
     );
     assert!(
-        message.contains("expected images (channels, height, width)"),
+        message.contains("expected a run on images, found one on text"),
         "{message}"
     );
 }

@@ -237,7 +237,7 @@ fn a_preset_beside_a_complete_file_is_said_to_have_no_effect() {
     let found = said(&complete);
     assert!(found.contains(&expected), "{found}");
     let part = base.path().join("part.toml");
-    std::fs::write(&part, "hidden = [20]\n").unwrap();
+    std::fs::write(&part, "hidden = [20]\ndata = \"digits\"\n").unwrap();
     let found = said(&part);
     assert!(!found.contains("has no effect"), "{found}");
 }
