@@ -3,7 +3,7 @@
 use std::sync::mpsc::{sync_channel, Receiver, SyncSender};
 use std::sync::{Arc, Mutex};
 
-use super::Comm;
+use super::{Comm, Message};
 use crate::error::{Error, Result};
 
 /// The most messages on their way from one rank to another.
@@ -32,9 +32,27 @@ pub fn channels(ranks: usize) -> Vec<Arc<dyn Comm>> {
 struct Channels {
     rank: usize,
     /// By rank.
-    to: Vec<SyncSender<Vec<u8>>>,
+    to: Vec<SyncSender<Sent>>,
     /// By rank.
-    from: Vec<Mutex<Receiver<Vec<u8>>>>,
+    from: Vec<Mutex<Receiver<Sent>>>,
+}
+
+/// What goes from one thread to another.
+enum Sent {
+    Bytes(Vec<u8>),
+    Tensors(Message),
+}
+
+impl Channels {
+    fn put(&self, to: usize, sent: Sent) -> Result<()> {
+        self.to[to].send(sent).map_err(|_| Error::gone(to))
+    }
+
+    fn take(&self, from: usize) -> Result<Sent> {
+        let receiver = self.from[from].lock();
+        let receiver = receiver.unwrap_or_else(|poisoned| poisoned.into_inner());
+        receiver.recv().map_err(|_| Error::gone(from))
+    }
 }
 
 impl Comm for Channels {
@@ -47,18 +65,35 @@ impl Comm for Channels {
     }
 
     fn send(&self, to: usize, message: Vec<u8>) -> Result<()> {
-        self.to[to].send(message).map_err(|_| Error::gone(to))
+        self.put(to, Sent::Bytes(message))
     }
 
     fn receive(&self, from: usize) -> Result<Vec<u8>> {
-        let receiver = self.from[from].lock();
-        let receiver = receiver.unwrap_or_else(|poisoned| poisoned.into_inner());
-        receiver.recv().map_err(|_| Error::gone(from))
+        match self.take(from)? {
+            Sent::Bytes(bytes) => Ok(bytes),
+            Sent::Tensors(message) => message.to_bytes(),
+        }
+    }
+
+    fn send_tensors(&self, to: usize, mut message: Message) -> Result<()> {
+        // Else they would keep what they were computed from.
+        let tensors = message.tensors.values_mut();
+        tensors.for_each(|tensor| *tensor = tensor.detach());
+        self.put(to, Sent::Tensors(message))
+    }
+
+    fn receive_tensors(&self, from: usize) -> Result<Message> {
+        match self.take(from)? {
+            Sent::Bytes(bytes) => Message::from_bytes(&bytes),
+            Sent::Tensors(message) => Ok(message),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use candle_core::{Device, Tensor};
+
     use super::*;
 
     #[test]
@@ -69,6 +104,26 @@ mod tests {
         assert!(error.contains("rank 1"), "{error}");
         let error = ranks[1].send(1, vec![1]).unwrap_err().to_string();
         assert!(error.contains("rank 1"), "{error}");
+    }
+
+    #[test]
+    fn tensors_are_passed_on_without_a_copy_or_as_bytes() -> Result<()> {
+        let ranks = channels(2);
+        let tensor = Tensor::new(&[1f32, 2.], &Device::Cpu)?;
+        let message = || {
+            let mut message = Message::default();
+            message.tensors.insert("x".into(), tensor.clone());
+            message
+        };
+        ranks[0].send_tensors(1, message())?;
+        assert_eq!(ranks[1].receive_tensors(0)?.tensors["x"].id(), tensor.id());
+        ranks[0].send_tensors(1, message())?;
+        let copied = Message::from_bytes(&ranks[1].receive(0)?)?;
+        ranks[0].send(1, message().to_bytes()?)?;
+        for received in [copied, ranks[1].receive_tensors(0)?] {
+            assert_eq!(received.tensors["x"].to_vec1::<f32>()?, [1., 2.]);
+        }
+        Ok(())
     }
 
     #[test]

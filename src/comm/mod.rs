@@ -44,4 +44,22 @@ pub trait Comm: Send + Sync {
     /// # Errors
     /// [`Error::Rank`](crate::Error::Rank) if that rank has ended.
     fn receive(&self, from: usize) -> Result<Vec<u8>>;
+
+    /// Sends tensors, which are not changed afterwards. By default it sends their bytes;
+    /// ranks that share their memory need not copy them.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    fn send_tensors(&self, to: usize, message: Message) -> Result<()> {
+        self.send(to, message.to_bytes()?)
+    }
+
+    /// The next message from a rank, sent by [`send_tensors`](Self::send_tensors).
+    ///
+    /// # Errors
+    /// As [`receive`](Self::receive); [`Error::Usage`](crate::Error::Usage) for other
+    /// bytes.
+    fn receive_tensors(&self, from: usize) -> Result<Message> {
+        Message::from_bytes(&self.receive(from)?)
+    }
 }

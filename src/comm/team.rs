@@ -115,12 +115,12 @@ impl Team {
         self.cuts[stage]..self.cuts[stage + 1]
     }
 
-    /// Sends to the stage above.
+    /// Sends to the stage above, as [`Comm::send_tensors`].
     ///
     /// # Errors
     /// As [`Comm::send`].
-    pub fn send_up(&self, message: &Message) -> Result<()> {
-        self.comm.send(self.rank() + 1, message.to_bytes()?)
+    pub fn send_up(&self, message: Message) -> Result<()> {
+        self.comm.send_tensors(self.rank() + 1, message)
     }
 
     /// Receives from the stage below.
@@ -128,7 +128,7 @@ impl Team {
     /// # Errors
     /// As [`Comm::receive`].
     pub fn receive_from_below(&self) -> Result<Message> {
-        Message::from_bytes(&self.comm.receive(self.rank() - 1)?)
+        self.comm.receive_tensors(self.rank() - 1)
     }
 
     /// The rank of another replica of this stage.

@@ -187,7 +187,9 @@
 //! its validation figure is a little too good. See
 //! [`Mixture`](crate::data::text::mixture::Mixture) for the equation. *adaptive* and
 //! `kneser_ney_6_adaptive` learn from the test text while they read it; compare them
-//! with other models that do.
+//! with other models that do. The validation part of one file is stretches of it, and
+//! each is read without the counts of the one before. So the weights of *adaptive* suit
+//! the beginning of a text better than the end of a long one.
 //!
 //! `generate` with *adaptive* counts in the prompt, not in what it writes. `compare`
 //! and `sweep` leave the mixtures out, since the counts are the same for all methods.

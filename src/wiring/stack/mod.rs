@@ -294,7 +294,7 @@ impl Stack {
         let learning = first.max(levels.start)..levels.end;
         let reports = self.learn_levels(&mut passing, learning, &step.pass(1))?;
         match self.above() {
-            Some(team) => team.send_up(&self.message(&passing, levels.end, step)?)?,
+            Some(team) => team.send_up(self.message(&passing, levels.end, step)?)?,
             None => self.learn_head(&passing, read.as_ref(), step)?,
         }
         self.average_buffers(&before, step)?;
