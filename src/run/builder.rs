@@ -464,7 +464,8 @@ impl Run {
     }
 
     /// Loads the run that [`Run::save`] or [`Run::fit`] wrote to a folder: weights,
-    /// optimisers, progress.
+    /// optimisers, progress. If the training state is damaged, or is not there, only the
+    /// weights and the progress.
     ///
     /// # Errors
     /// As [`Run::open`] and [`RunBuilder::build`].

@@ -45,7 +45,7 @@ impl Chosen {
         let (state, model) = (folder.join(STATE), folder.join(MODEL));
         let is_state = self.path == state;
         // Of a damaged header that is not known.
-        let is_of_another_moment = self.fault.is_some() && checkpoint::header_of(&state).is_some();
+        let is_other = self.fault.is_some() && checkpoint::header_of(&state).is_some();
         let files = [&state, &model, &folder.join(SUMMARY)];
         if !files.iter().any(|file| file.exists()) {
             return Err(without_checkpoint(folder));
@@ -54,7 +54,7 @@ impl Chosen {
             Err(_) if !is_state && state.is_file() => {
                 Ok((checkpoint::read(&state)?, Some("was damaged")))
             }
-            Err(error) if is_state && !resumes && !is_of_another_moment => {
+            Err(error) if is_state && !resumes && !is_other => {
                 let Ok(saved) = checkpoint::read(&model) else {
                     return Err(error);
                 };
