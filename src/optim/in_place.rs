@@ -5,7 +5,7 @@ use std::ops::Range;
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-use super::picked_rows::Scatter;
+use super::picked_rows::{each_met, Scatter};
 use super::product::Product;
 use super::GRAIN;
 use crate::error::Result;
@@ -112,6 +112,18 @@ impl Adam {
                         self.descend_all(here, &gradient);
                         Ok(())
                     }
+                    // Most places have no gradient, and stay as they are.
+                    Values::OneHot {
+                        index,
+                        classes,
+                        strength,
+                    } if self.row.is_some() && product.delta.common().is_empty() => each_met(
+                        (index, *classes),
+                        &product.delta,
+                        *strength as f32,
+                        here,
+                        |here, gradient| self.descend_rows(here, gradient),
+                    ),
                     // Most places have a zero gradient, which is not stored.
                     Values::OneHot {
                         index,

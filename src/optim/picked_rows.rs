@@ -36,10 +36,7 @@ impl Scatter<'_> {
     ) -> Result<R> {
         let slots = index.dim(1)?;
         let index = indices(index, classes)?;
-        let places = |row: usize| {
-            let index = index[row * slots..][..slots].iter().enumerate();
-            index.map(|(slot, &class)| slot * classes + class as usize)
-        };
+        let places = |row| places(&index, [slots, classes], row);
         let mut common = Vec::with_capacity(delta.common().len());
         for (shares, row) in delta.common() {
             let mut counts = vec![0f32; slots * classes];
@@ -119,6 +116,61 @@ impl Scatter<'_> {
     }
 }
 
+/// The places that a row picks.
+fn places(
+    index: &[u32],
+    [slots, classes]: [usize; 2],
+    row: usize,
+) -> impl Iterator<Item = usize> + '_ {
+    let index = index[row * slots..][..slots].iter().enumerate();
+    index.map(move |(slot, &class)| slot * classes + class as usize)
+}
+
+/// Calls `f` with the row of each of `values` for every place that has deltas, and with
+/// the sum of these times `factor`: the other places cost nothing. There must be no common
+/// rows.
+pub(super) fn each_met<const N: usize>(
+    (index, classes): (&Tensor, usize),
+    delta: &OutputGradient,
+    factor: f32,
+    mut values: [&mut [f32]; N],
+    f: impl Fn([&mut [f32]; N], &[f32]) + Sync,
+) -> Result<()> {
+    debug_assert!(delta.common().is_empty());
+    let slots = index.dim(1)?;
+    let index = indices(index, classes)?;
+    with_rows(delta.own(), |delta| {
+        let units = delta.width;
+        let counting = (0..delta.rows).filter(|&row| !is_zero(delta.row(row)));
+        let picked = |row| places(&index, [slots, classes], row).map(move |place| (place, row));
+        let mut picked: Vec<(usize, usize)> = counting.flat_map(picked).collect();
+        picked.sort_unstable();
+        let mut next = 0;
+        let mut rows_of = |place: usize| {
+            let before = (place - next) * units;
+            next = place + 1;
+            values.each_mut().map(|values| {
+                let (_, rest) = std::mem::take(values).split_at_mut(before);
+                let (row, rest) = rest.split_at_mut(units);
+                *values = rest;
+                row
+            })
+        };
+        let met = picked.chunk_by(|a, b| a.0 == b.0);
+        let met: Vec<_> = met.map(|picked| (picked, rows_of(picked[0].0))).collect();
+        let grain = GRAIN.div_ceil(units.max(1));
+        met.into_par_iter().with_min_len(grain).for_each_init(
+            || vec![0f32; units],
+            |sum, (picked, rows)| {
+                sum.fill(0.);
+                let deltas = picked.iter().map(|(_, row)| delta.row(*row));
+                deltas.for_each(|delta| add(sum, factor, delta));
+                f(rows, sum);
+            },
+        );
+    })
+}
+
 /// The next item of each iterator; `None` once one is exhausted.
 fn next<I: Iterator, const N: usize>(iterators: &mut [I; N]) -> Option<[I::Item; N]> {
     let items = iterators.each_mut().map(Iterator::next);
@@ -126,4 +178,52 @@ fn next<I: Iterator, const N: usize>(iterators: &mut [I; N]) -> Option<[I::Item;
         .iter()
         .all(Option::is_some)
         .then(|| items.map(|item| item.expect("each has one")))
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+    use crate::flow::random::{below, stream};
+
+    #[test]
+    fn places_that_are_met_get_the_sums_of_all_places() -> Result<()> {
+        let (rows, slots, classes, units) = (40, 3, 30, 5);
+        let mut rng = stream(1, "test", 0);
+        let mut number = |most: usize| below(&mut rng, most);
+        let index: Vec<u32> = (0..rows * slots).map(|_| number(classes) as u32).collect();
+        let index = Tensor::from_vec(index, (rows, slots), &Device::Cpu)?;
+        let delta = (0..rows * units).map(|i| match i / units % 4 {
+            0 => 0.,
+            _ => number(1000) as f32 / 7.,
+        });
+        let delta = Tensor::from_iter(delta, &Device::Cpu)?.reshape((rows, units))?;
+        let delta = OutputGradient::from(delta);
+        let [mut all, mut met] = [(); 2].map(|()| vec![1f32; slots * classes * units]);
+        let mut second = vec![0f32; all.len()];
+        let index = (&index, classes);
+        Scatter::with(index, &delta, 0.3, |scatter| {
+            scatter.each_place([&mut all], |place, [row]| {
+                let mut sum = vec![0f32; units];
+                scatter.add_to(place, &mut sum);
+                add(row, 2., &sum);
+            });
+        })?;
+        each_met(
+            index,
+            &delta,
+            0.3,
+            [&mut met, &mut second],
+            |[row, second], sum| {
+                add(row, 2., sum);
+                second.copy_from_slice(sum);
+            },
+        )?;
+        assert_eq!(met, all);
+        let of_second: Vec<f32> = second.iter().map(|sum| 1. + 2. * sum).collect();
+        assert_eq!(of_second, all);
+        assert!(met.contains(&1.), "every place is met");
+        Ok(())
+    }
 }
