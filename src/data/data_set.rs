@@ -223,9 +223,14 @@ impl Examples for Joined {
 
     fn labels(&self, indices: &[usize]) -> Result<Vec<u32>> {
         let middle = self.first.len();
-        let labels = indices.iter().map(|&index| match index < middle {
-            true => self.first.labels(&[index]),
-            false => self.second.labels(&[index - middle]),
+        // Those that lie in one part are asked for together.
+        let runs = indices.chunk_by(|a, b| (*a < middle) == (*b < middle));
+        let labels = runs.map(|indices| match indices[0] < middle {
+            true => self.first.labels(indices),
+            false => {
+                let indices: Vec<usize> = indices.iter().map(|index| index - middle).collect();
+                self.second.labels(&indices)
+            }
         });
         Ok(labels.collect::<Result<Vec<_>>>()?.concat())
     }
@@ -270,6 +275,7 @@ mod tests {
         for indices in [&[6, 0, 5, 1, 4][..], &[0, 3], &[6, 4]] {
             let (found, expected) = (joined.batch(indices, None)?, images.batch(indices, None)?);
             assert_eq!(found.labels()?, expected.labels()?);
+            assert_eq!(joined.labels(indices)?, expected.labels()?);
             assert_eq!(
                 found.rows().to_vec2::<f32>()?,
                 expected.rows().to_vec2::<f32>()?
