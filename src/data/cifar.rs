@@ -9,6 +9,7 @@ use crate::data::images::Images;
 use crate::data::pixels::{Pixels, Records, Room};
 use crate::disk;
 use crate::error::{Error, Result};
+use crate::kernels::memory;
 
 /// The six files of CIFAR-10: five for training, one for testing.
 pub const FILES: [&str; 6] = [
@@ -55,6 +56,14 @@ fn part(files: &[PathBuf], room: &Room) -> Result<Images> {
         }
     }
     let stay = plain.len() == files.len() && !room.has(size as u64);
+    if !stay && memory::available().is_some_and(|free| free < size as u64) {
+        let problem = format!(
+            "its pixels need {} MB, more than is free; unpack the files: then they need not fit \
+             into memory",
+            size >> 20
+        );
+        return Err(Error::data(&files[0], problem));
+    }
     // All of them at once, since a vector that grows is copied.
     let mut pixels = Vec::with_capacity(if stay { 0 } else { size });
     for path in files {
