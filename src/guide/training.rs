@@ -261,8 +261,7 @@
 //! stay there: each batch is read when it is its turn, in the order that the seed gives,
 //! so the bits are those of a training in memory. Packed files (`.gz`) must be unpacked
 //! first. Pictures of `folder:DIR` are decoded once, into a temporary file in the cache
-//! folder. A note says so. From Rust, [`Pixels`](crate::data::pixels::Pixels) does the
-//! same for other formats.
+//! folder. A note says so.
 //!
 //! # If it does not learn
 //!

@@ -211,7 +211,7 @@ impl Run {
         let bounds: BTreeSet<usize> = bounds.chain([0, self.epochs()]).collect();
         let bounds: Vec<usize> = bounds.range(..=self.epochs()).copied().collect();
         let mut spans: Vec<(usize, usize)> = Vec::new();
-        for (epoch, end) in bounds.array_windows().map(|[epoch, end]| (*epoch, *end)) {
+        for &[epoch, end] in bounds.array_windows() {
             match spans.last_mut() {
                 Some((first, count)) if learning(*first) == learning(epoch) => {
                     *count += end - epoch;
