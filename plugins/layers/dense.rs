@@ -186,6 +186,31 @@ mod tests {
     use onward_core::optim::{OptimiserSpec, Span};
     use onward_core::{Role, Targets, Vars};
 
+    /// Else all layers of a deep net would keep them at the same time.
+    #[test]
+    fn sums_are_kept_for_a_lesson_alone() -> Result<()> {
+        let vars = Vars::new(1, DType::F32, &Device::Cpu);
+        let context = BuildContext::new(vars, 1).with_input(&[3]).with_units(4);
+        let mut settings = Dense::default();
+        settings.rectifier.slope = 0.1;
+        let layer = Layer::new(settings, &context)?;
+        let input = Input::of(Tensor::ones((2, 3), DType::F32, &Device::Cpu)?)?;
+        let lesson = Step::first(1);
+        let neutral = Step {
+            neutral: true,
+            ..lesson
+        };
+        for (step, keeps) in [
+            (lesson, true),
+            (neutral, false),
+            (Step::evaluation(1), false),
+        ] {
+            let activity = layer.forward(&input, &step)?;
+            assert_eq!(layer.sums.take(&activity).is_some(), keeps, "{step:?}");
+        }
+        Ok(())
+    }
+
     /// Compares with finite differences of the loss `½·Σ a²`, whose gradient with respect
     /// to the activity is the activity, under the same mask.
     #[test]
