@@ -70,6 +70,37 @@ pub(crate) fn read_at(file: &File, bytes: &mut [u8], place: u64) -> io::Result<(
     }
 }
 
+/// Writes `bytes` to a place in a file. Several threads may write at the same time.
+pub(crate) fn write_at(file: &File, bytes: &[u8], place: u64) -> io::Result<()> {
+    #[cfg(unix)]
+    return std::os::unix::fs::FileExt::write_all_at(file, bytes, place);
+    #[cfg(windows)]
+    {
+        let (mut rest, mut place) = (bytes, place);
+        while !rest.is_empty() {
+            match std::os::windows::fs::FileExt::seek_write(file, rest, place)? {
+                0 => return Err(ErrorKind::WriteZero.into()),
+                written => (rest, place) = (&rest[written..], place + written as u64),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How many bytes are free on the disk of a folder, where the system says it.
+pub(crate) fn free(folder: &Path) -> Option<u64> {
+    #[cfg(unix)]
+    {
+        let about = rustix::fs::statvfs(folder).ok()?;
+        Some(about.f_bavail.saturating_mul(about.f_frsize))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = folder;
+        None
+    }
+}
+
 /// The text of a regular file in UTF-8, at most [`TEXT`] bytes.
 ///
 /// # Errors

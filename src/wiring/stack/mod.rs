@@ -2,6 +2,7 @@
 
 mod graph;
 mod heads;
+mod kept_rows;
 mod readout;
 mod remembered;
 mod stages;
@@ -157,7 +158,7 @@ impl Stack {
             labels: context.classes,
             shortcuts: levels.iter().map(|level| level.shortcuts.clone()).collect(),
             team: None,
-            remembered: Remembered::default(),
+            remembered: Remembered::new(context.cache.clone()),
             sampling: Sampling::new(context),
         };
         stack.check_shortcuts()?;

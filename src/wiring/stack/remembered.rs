@@ -2,10 +2,13 @@
 //! one epoch to the next.
 
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Tensor};
 use flate2::Crc;
 
+use super::kept_rows::{KeptRows, Limits};
 use super::stages::Passing;
 use super::Stack;
 use crate::contract::block::Block;
@@ -14,11 +17,8 @@ use crate::flow::batch::{Batch, Places};
 use crate::flow::input::{Input, Part, Values};
 use crate::flow::step::Step;
 use crate::kernels::gemm::PANELS;
-use crate::kernels::{is_fast, memory, with_rows, with_values};
+use crate::kernels::{is_fast, with_rows, with_values};
 use crate::optim::Span;
-
-/// The share of the free memory that may be used.
-const SHARE: u64 = 4;
 
 /// The batches that may be kept have so many examples. The bits must not depend on what
 /// is kept, and the order in which a product adds depends on the size of its panels. So
@@ -29,6 +29,9 @@ const SIZES: RangeInclusive<usize> = 16..=512;
 /// Nothing is kept for fewer epochs: fresh memory costs as much as two or three epochs of
 /// small levels.
 const EPOCHS: usize = 4;
+
+/// So many batches are read from a disk before it is called too slow.
+const TRIAL: u32 = 20;
 
 /// The part that uses what is kept.
 #[derive(Clone, Copy, PartialEq)]
@@ -46,97 +49,183 @@ pub(super) enum Above {
 /// through the same levels again in every epoch.
 #[derive(Default)]
 pub(super) struct Remembered {
+    /// The folder of a temporary file, if one can be made.
+    folder: Option<PathBuf>,
     /// What it is the input of.
     above: Option<Above>,
     /// The epoch in which the levels below were last compared, and their checksum.
     checked: Option<(usize, u32)>,
     /// The number of examples of a batch.
     size: usize,
-    /// The inputs of batches.
-    kept: Vec<Input>,
-    /// The batch and the row in which an example is kept.
-    places: Vec<Option<(usize, usize)>>,
-    /// Whether there is too little memory, or the inputs are no plain numbers.
+    kept: Option<KeptInputs>,
+    /// Whether there is no room, the disk is too slow, or the inputs are no plain numbers.
     is_refused: bool,
+    pace: Pace,
 }
 
+struct KeptInputs {
+    /// The numbers of each part and its scale, one part after the other.
+    rows: KeptRows,
+    /// The width of each part, and whether it has a scale.
+    parts: Vec<(usize, bool)>,
+    shape: Vec<usize>,
+}
+
+/// How long it takes to compute an input, and to read it.
+#[derive(Default)]
+struct Pace {
+    begun: Option<Instant>,
+    computing: Sum,
+    reading: Sum,
+}
+
+/// Durations of so many batches.
+type Sum = (Duration, u32);
+
 impl Remembered {
+    /// Nothing is known. A temporary file is made in `folder`.
+    pub fn new(folder: Option<PathBuf>) -> Self {
+        Self {
+            folder,
+            ..Self::default()
+        }
+    }
+
+    /// Begins anew, with the input of another level, or of levels that have changed.
+    fn begin(&mut self, above: Above) {
+        *self = Self {
+            above: Some(above),
+            ..Self::new(self.folder.take())
+        };
+    }
+
+    fn refuse(&mut self) {
+        (self.kept, self.is_refused) = (None, true);
+    }
+
     /// The input for these examples, if all are known.
-    fn recall(&self, places: &Places) -> Result<Option<Input>> {
-        let of = places.indices.iter();
-        let rows: Option<Vec<_>> = of.map(|place| *self.places.get(*place)?).collect();
-        let (Some(rows), Some(first)) = (rows, self.kept.first()) else {
+    fn recall(&mut self, places: &Places) -> Result<Option<Input>> {
+        self.pace.begun = Some(Instant::now());
+        let has_all = |kept: &&KeptInputs| places.indices.iter().all(|place| kept.rows.has(*place));
+        let Some(kept) = self.kept.as_ref().filter(has_all) else {
             return Ok(None);
         };
-        let parts = (0..first.parts().len()).map(|index| {
-            let parts = rows
-                .iter()
-                .map(|(batch, row)| (&self.kept[*batch].parts()[index], *row));
-            gathered(parts)
-        });
-        let parts = parts.collect::<Result<Vec<Part>>>()?;
-        Ok(Some(Input::new(parts, rows.len(), 1, first.shape())?))
+        let Ok(rows) = kept.rows.read(&places.indices) else {
+            self.refuse(); // what cannot be read is computed
+            return Ok(None);
+        };
+        let (mut parts, mut first) = (Vec::new(), 0);
+        for (width, has_scale) in &kept.parts {
+            let mut values = Vec::with_capacity(rows.len() * width);
+            rows.iter()
+                .for_each(|row| values.extend_from_slice(&row[first..][..*width]));
+            first += width;
+            let scale = has_scale.then(|| {
+                let scales = rows.iter().map(|row| row[first]);
+                Tensor::from_iter(scales, &Device::Cpu)
+            });
+            first += usize::from(*has_scale);
+            let matrix = Tensor::from_vec(values, (rows.len(), *width), &Device::Cpu)?;
+            parts.push(Part {
+                scale: scale.transpose()?,
+                ..Values::dense(matrix)?.into()
+            });
+        }
+        let input = Input::new(parts, rows.len(), 1, &kept.shape)?;
+        let is_file = kept.rows.is_file();
+        self.pace.add(|pace| &mut pace.reading);
+        if is_file && self.pace.reading_is_slower() {
+            self.refuse();
+        }
+        Ok(Some(input))
     }
 
     /// Keeps the input for these examples, if there is room for those of all.
-    fn keep(&mut self, places: &Places, input: &Input) -> Result<()> {
+    fn keep(
+        &mut self,
+        places: &Places,
+        input: &Input,
+        limits: impl FnOnce() -> Limits,
+    ) -> Result<()> {
+        self.pace.add(|pace| &mut pace.computing);
         let are_plain = input.parts().iter().all(|part| is_plain(part, input));
-        self.is_refused |= !are_plain || input.batch() != places.indices.len();
+        if !are_plain || input.batch() != places.indices.len() {
+            self.refuse();
+        }
         if self.is_refused {
-            (self.kept, self.places) = Default::default();
             return Ok(());
         }
-        if self.places.is_empty() {
-            let numbers = (input.width() + input.parts().len()) * places.of;
-            let room = memory::available().unwrap_or(0) / SHARE;
-            self.is_refused = 4 * numbers as u64 > room;
-            self.places = vec![None; places.of];
-            return self.keep(places, input);
+        let (rows, parts) = rows_of(input)?;
+        let width = rows.len() / input.batch();
+        if self.kept.is_none() {
+            let folder = self.folder.as_deref();
+            let rows = KeptRows::new(places.of, width, limits(), folder);
+            self.kept = rows.map(|rows| KeptInputs {
+                rows,
+                parts,
+                shape: input.shape().to_vec(),
+            });
         }
-        // Those of the smaller last batch of an epoch are met among others that are known.
-        let of = places.indices.iter().enumerate();
-        let new = of.filter(|(_, place)| self.places[**place].is_none());
-        let new: Vec<(usize, usize)> = new.map(|(row, place)| (row, *place)).collect();
-        if new.is_empty() {
-            return Ok(());
-        }
-        for (kept, (_, place)) in new.iter().enumerate() {
-            self.places[*place] = Some((self.kept.len(), kept));
-        }
-        self.kept.push(match new.len() == input.batch() {
-            true => input.clone(),
-            false => {
-                let rows = |part| new.iter().map(move |(row, _)| (part, *row));
-                let parts = input.parts().iter().map(|part| gathered(rows(part)));
-                let parts = parts.collect::<Result<Vec<Part>>>()?;
-                Input::new(parts, new.len(), 1, input.shape())?
-            }
+        let is_kept = self.kept.as_mut().is_some_and(|kept| {
+            // Those of the smaller last batch of an epoch are met among others that are known.
+            let rows = places.indices.iter().copied().zip(rows.chunks_exact(width));
+            let new: Vec<_> = rows.filter(|(place, _)| !kept.rows.has(*place)).collect();
+            kept.rows.write(&new).is_ok()
         });
+        if !is_kept {
+            self.refuse();
+        }
         Ok(())
     }
 }
 
-/// One row of each of some parts.
-fn gathered<'a>(parts: impl Iterator<Item = (&'a Part, usize)>) -> Result<Part> {
-    let (mut values, mut scales, mut count) = (Vec::new(), Vec::new(), 0);
-    for (part, row) in parts {
+impl Pace {
+    /// Adds the time since the input was asked for.
+    fn add(&mut self, sum: impl FnOnce(&mut Self) -> &mut Sum) {
+        if let Some(begun) = self.begun.take() {
+            let (time, batches) = sum(self);
+            (*time, *batches) = (*time + begun.elapsed(), *batches + 1);
+        }
+    }
+
+    fn reading_is_slower(&self) -> bool {
+        let mean = |(time, batches): Sum| time / batches.max(1);
+        self.reading.1 >= TRIAL && mean(self.reading) > mean(self.computing)
+    }
+}
+
+/// The numbers of an input with plain parts, row by row, and the width of each part with
+/// whether it has a scale.
+fn rows_of(input: &Input) -> Result<(Vec<f32>, Vec<(usize, bool)>)> {
+    let parts = input.parts().iter();
+    let parts: Vec<_> = parts
+        .map(|part| Ok((part.values.width()?, part.scale.is_some())))
+        .collect::<Result<_>>()?;
+    let of_row: usize = parts
+        .iter()
+        .map(|(width, scale)| width + usize::from(*scale))
+        .sum();
+    let mut numbers = vec![0.; input.batch() * of_row];
+    let mut first = 0;
+    for part in input.parts() {
         if let Values::Dense { matrix, columns } = &part.values {
             with_rows(matrix, |rows| {
-                values.extend_from_slice(&rows.row(row)[columns.clone()]);
+                for (index, row) in numbers.chunks_exact_mut(of_row).enumerate() {
+                    row[first..][..columns.len()]
+                        .copy_from_slice(&rows.row(index)[columns.clone()]);
+                }
             })?;
+            first += columns.len();
         }
         if let Some(scale) = &part.scale {
-            with_values(scale, |scale| scales.push(scale[row]))?;
+            with_values(scale, |scale| {
+                let rows = numbers.chunks_exact_mut(of_row).zip(scale);
+                rows.for_each(|(row, scale)| row[first] = *scale);
+            })?;
+            first += 1;
         }
-        count += 1;
     }
-    let width = values.len() / count;
-    let matrix = Tensor::from_vec(values, (count, width), &Device::Cpu)?;
-    let scale = (!scales.is_empty()).then(|| Tensor::from_vec(scales, count, &Device::Cpu));
-    Ok(Part {
-        scale: scale.transpose()?,
-        ..Values::dense(matrix)?.into()
-    })
+    Ok((numbers, parts))
 }
 
 /// The matrix of a part with a row for each example, `(B, D)`.
@@ -187,7 +276,7 @@ impl Stack {
         let known = &self.remembered;
         match known.above == Some(above) {
             true if known.is_refused => false,
-            true if !known.kept.is_empty() => true,
+            true if known.kept.is_some() => true,
             _ => self.end_of(above) >= step.epoch + EPOCHS,
         }
     }
@@ -226,16 +315,13 @@ impl Stack {
         if before.is_none_or(|(epoch, _)| epoch != step.epoch) {
             let sum = checksum(self.below_of(above))?;
             if before.is_none_or(|(_, before)| before != sum) {
-                self.remembered = Remembered {
-                    above: Some(above),
-                    ..Remembered::default()
-                };
+                self.remembered.begin(above);
             }
             self.remembered.checked = Some((step.epoch, sum));
         }
         // Only the last batch of an epoch is smaller.
         if batch.size() > self.remembered.size {
-            (self.remembered.kept, self.remembered.places) = Default::default();
+            self.remembered.kept = None;
             self.remembered.size = batch.size();
         }
         match batch.size() == self.remembered.size {
@@ -289,7 +375,9 @@ impl Stack {
     ) -> Result<()> {
         match self.places(batch, above, step) {
             Some(places) if batch.size() == self.remembered.size => {
-                self.remembered.keep(places, input)
+                let folder = self.remembered.folder.clone();
+                let limits = || Limits::of(folder.as_deref());
+                self.remembered.keep(places, input, limits)
             }
             _ => Ok(()),
         }
@@ -341,30 +429,87 @@ fn are_same(a: &Input, b: &Input) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Error;
 
-    #[test]
-    fn an_example_is_kept_once() -> Result<()> {
-        let mut known = Remembered::default();
-        let places = |indices: &[usize]| Places {
+    const NONE: Limits = Limits { memory: 0, disk: 0 };
+
+    /// Four examples of a batch of five, with the numbers of each example side by side.
+    fn parts(indices: &[usize]) -> Result<Input> {
+        let column = |factor: f32| {
+            let rows = indices.iter().map(move |index| *index as f32 * factor);
+            Tensor::from_iter(rows, &Device::Cpu)
+        };
+        let pair = Tensor::stack(&[column(1.)?, column(2.)?, column(3.)?], 1)?;
+        let scaled = Part {
+            scale: Some(column(0.5)?),
+            ..Values::dense(pair)?.into()
+        };
+        let plain = Values::dense(column(7.)?.reshape(((), 1))?)?;
+        Input::new([scaled, plain.into()], indices.len(), 1, &[2, 2])
+    }
+
+    fn places(indices: &[usize]) -> Places {
+        Places {
             indices: indices.into(),
             of: 5,
-        };
-        let input = |indices: &[usize]| -> Result<Input> {
-            let rows = indices.iter().map(|index| *index as f32);
-            Input::of(Tensor::from_iter(rows, &Device::Cpu)?.reshape(((), 1))?)
-        };
-        // The last batch of an epoch, of one example, is never kept.
-        for batch in [[0, 1], [2, 3], [3, 4], [0, 2], [4, 1]] {
-            if known.recall(&places(&batch))?.is_none() {
-                known.keep(&places(&batch), &input(&batch)?)?;
-            }
-            let found = known.recall(&places(&batch))?.expect("it was kept");
-            let rows = found.join()?.flatten_all()?.to_vec1::<f32>()?;
-            assert_eq!(rows, batch.map(|index| index as f32));
-            let kept: usize = known.kept.iter().map(Input::batch).sum();
-            assert!(kept <= 5, "{kept} are kept");
         }
-        assert_eq!(known.kept.len(), 3);
+    }
+
+    #[test]
+    fn what_is_kept_is_what_was_computed() -> Result<()> {
+        let folder = tempfile::tempdir().unwrap();
+        // Of five examples, each of three and one numbers, and a scale.
+        let bytes = 5 * 5 * 4;
+        let [in_memory, on_disk] = [
+            Limits {
+                memory: bytes,
+                disk: 0,
+            },
+            Limits {
+                memory: bytes - 1,
+                disk: bytes,
+            },
+        ];
+        for limits in [in_memory, on_disk] {
+            let mut known = Remembered::new(Some(folder.path().into()));
+            let mut computed = 0;
+            for batch in [[0, 1], [2, 3], [3, 4], [0, 2], [4, 1]] {
+                let (places, input) = (places(&batch), parts(&batch)?);
+                let found = match known.recall(&places)? {
+                    Some(found) => found,
+                    None => {
+                        computed += 1;
+                        known.keep(&places, &input, || limits)?;
+                        known.recall(&places)?.expect("it was kept")
+                    }
+                };
+                assert_eq!(found.shape(), [2, 2]);
+                assert!(found.parts()[0].scale.is_some() && found.parts()[1].scale.is_none());
+                let rows = |input: &Input| Ok::<_, Error>(input.join()?.to_vec3::<f32>()?);
+                assert_eq!(rows(&found)?, rows(&input)?);
+            }
+            assert_eq!(computed, 3);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn nothing_is_kept_without_room_or_on_a_slow_disk() -> Result<()> {
+        let folder = tempfile::tempdir().unwrap();
+        let (places, input) = (places(&[0, 1]), parts(&[0, 1])?);
+        let mut known = Remembered::new(Some(folder.path().into()));
+        known.keep(&places, &input, || NONE)?;
+        assert!(known.is_refused && known.recall(&places)?.is_none());
+
+        let room = Limits { disk: 100, ..NONE };
+        known.begin(Above::Head);
+        known.keep(&places, &input, || room)?;
+        known.pace.computing = (Duration::ZERO, 1);
+        for _ in 1..TRIAL {
+            assert!(known.recall(&places)?.is_some() && !known.is_refused);
+        }
+        assert!(known.recall(&places)?.is_some() && known.is_refused);
+        assert!(known.recall(&places)?.is_none());
         Ok(())
     }
 }
