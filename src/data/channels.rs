@@ -13,6 +13,7 @@ use crate::flow::vars::Vars;
 /// Mean and standard deviation over the training part: of every channel of images
 /// `(C, H, W)`, of every column of rows of numbers `(D,)`. They are saved with the
 /// network, which needs them for every prediction.
+#[derive(Clone)]
 pub(crate) struct Channels {
     mean: Var,
     deviation: Var,

@@ -58,6 +58,14 @@ impl Step {
         self.train && !self.neutral
     }
 
+    /// The next step of the same epoch.
+    pub(crate) fn next(self) -> Self {
+        Self {
+            index: self.index + 1,
+            ..self
+        }
+    }
+
     /// The same step with this index of the forward pass.
     pub fn pass(self, pass: u32) -> Self {
         Self { pass, ..self }

@@ -8,6 +8,7 @@ mod device;
 mod embedded;
 pub(crate) mod evaluate;
 mod export;
+mod feed;
 pub(crate) mod folder;
 pub mod generate;
 pub(crate) mod goodness;
@@ -280,11 +281,8 @@ impl Run {
     /// # Errors
     /// Errors of candle.
     pub fn prepare(&self, batch: &Batch) -> Result<Batch> {
-        let batch = batch.to(&self.device, self.dtype)?;
-        match &self.channels {
-            Some(channels) => channels.standardise(&batch),
-            None => Ok(batch),
-        }
+        let channels = self.channels.as_ref();
+        feed::prepared(batch, &self.device, self.dtype, channels)
     }
 
     /// Holds the precision of the run, which all runs of a process share, until the end of

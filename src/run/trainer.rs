@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::assemble::check_precision;
 use super::cost::Cost;
 use super::device;
+use super::feed::Feed;
 use super::observe::metrics::{self, Metrics};
 use super::observe::{Event, Observer};
 use super::ranks::Decision;
@@ -19,7 +20,7 @@ use crate::contract::net::Readout;
 use crate::data::Content;
 use crate::error::{Error, Result};
 use crate::flow::batch::Batch;
-use crate::flow::examples::{Augment, Split};
+use crate::flow::examples::Split;
 use crate::flow::random;
 use crate::flow::step::Step;
 use crate::kernels::energy::Energy;
@@ -189,24 +190,22 @@ impl Run {
         }
         let (lap, mut looked) = (cost.begin(), Instant::now());
         let mut trained = 0;
-        for indices in order.chunks(settings.batch.min(examples)).skip(done) {
+        let feed = Feed::of(self);
+        let batches = order.chunks(settings.batch.min(examples)).skip(done);
+        let batches = batches.map(|indices| &indices[self.share(indices.len())]);
+        let batches: Vec<&[usize]> = batches.collect();
+        let mut ahead = None;
+        for (place, indices) in batches.iter().enumerate() {
             let step = self.of_replica(self.step_of(epoch));
-            let indices = &indices[self.share(indices.len())];
-            let augment = Augment {
-                shift: settings.shift,
-                flip: settings.flip,
-                step: &step,
-            };
-            let train = self.stored.as_ref().unwrap_or(&self.data.train);
-            let batch = match self.reads_examples() {
-                true if settings.shift == 0 && !settings.flip => {
-                    let batch = self.prepare(&train.batch(indices, None)?)?;
-                    batch.at(indices, examples)
-                }
-                true => self.prepare(&train.batch(indices, Some(&augment))?)?,
-                false => Batch::empty(indices.len(), &self.device)?,
-            };
-            let reports = self.architecture.learn(&batch, &*self.sampler, &step)?;
+            let batch = ahead.take().unwrap_or_else(|| feed.batch(indices, &step))?;
+            // What a thread of the pool has time for while the network learns.
+            let next = batches.get(place + 1).filter(|_| feed.is_ahead());
+            let (reports, made) = rayon::join(
+                || self.architecture.learn(&batch, &*self.sampler, &step),
+                || Some(feed.batch(next?, &step.next())),
+            );
+            ahead = made;
+            let reports = reports?;
             self.tally.add(&reports)?;
             let examples = indices.len();
             trained += examples;
