@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::output::{entry, print, print_json};
 use super::show::settings_named;
-use crate::error::{Error, Result};
+use crate::error::{nearest, printable, Error, Result};
 use crate::plugin::facts;
 use crate::plugin::registry::{self, Info, KINDS};
 
@@ -36,16 +36,12 @@ impl List {
             if !setting.is_empty() {
                 return print(&setting);
             }
-            return Err(Error::UnknownPlugin {
-                kind: "kind of plugin",
-                name: self.kind.unwrap_or_default(),
-                known: KINDS
-                    .iter()
-                    .copied()
-                    .chain(["presets"])
-                    .map(String::from)
-                    .collect(),
-            });
+            let kinds = KINDS.iter().copied().chain(["presets"]);
+            let kinds: Vec<String> = kinds.map(String::from).collect();
+            let kind = self.kind.unwrap_or_default();
+            let near = nearest(&kind, &kinds);
+            let problem = format!("expected one of {}{near}", kinds.join(", "));
+            return Err(Error::usage(format!("list {}", printable(&kind)), problem));
         }
         if self.json {
             let mut listed = serde_json::Map::new();
@@ -117,6 +113,7 @@ fn to_json(info: &Info) -> serde_json::Value {
     json!({
         "name": info.name,
         "about": info.about,
+        "doc": info.doc,
         "package": info.package,
         "rule": facts::of(info),
         "settings": (info.settings)(),

@@ -4,6 +4,7 @@ mod advice;
 mod bench;
 mod certify;
 mod command_line;
+mod doc_text;
 mod dry_run;
 mod evaluate;
 mod export;
@@ -93,7 +94,7 @@ enum Command {
         "evaluate runs/progressive-digits-1 --json",
     ))]
     Evaluate(evaluate::Evaluate),
-    /// Classify PNG or JPEG images.
+    /// Classify images.
     #[command(after_help = examples!(
         "predict runs/progressive-digits-1 seven.png",
         "predict runs/progressive-digits-1 scans/ --csv",
@@ -104,7 +105,8 @@ enum Command {
         "picture runs/progressive-digits-1 --out digits.png",
     ))]
     Picture(picture::Picture),
-    /// Write a run's network for other programs, as an ONNX file.
+    /// Write a run's network for other programs, as an ONNX file: networks on images with
+    /// layers `dense` and `conv`, except those of `recurrent`.
     #[command(after_help = examples!(
         "export runs/progressive-digits-1 --out digits.onnx",
         "export runs/progressive-digits-1 --readout head --out digits.onnx",
@@ -125,6 +127,7 @@ enum Command {
     /// Train a tokenizer on text.
     #[command(after_help = examples!(
         "tokenize book.txt --kind bpe --vocab 2000 --out tokenizer.json",
+        "train nlp --data text:book.txt --set tokenizer=tokenizer.json",
     ))]
     Tokenize(tokenize::Tokenize),
     /// Write a Markdown table of finished runs, with the command that repeats each.
@@ -159,19 +162,20 @@ enum Command {
         "bench recurrent --data digits --json",
     ))]
     Bench(bench::Bench),
-    /// Say what several ranks would give: stages, replicas, expected speed.
+    /// Estimate the speed on several ranks, divided into stages and replicas.
     #[command(after_help = examples!(
         "plan progressive --set sampler.negatives=uniform --ranks 4 --link 10Gbit",
         "plan progressive --preset predsim --data mnist --ranks 2 --threads 1",
     ))]
     Plan(plan::Plan),
-    /// Write runs as one page for a browser: curves, layers, answers, pictures, settings.
+    /// Write runs as one page for a browser: curves, layers, predictions, pictures,
+    /// settings.
     #[command(after_help = examples!(
         "page runs/progressive-digits-1 --out run.html",
         "page runs/compare/progressive-digits-1 runs/compare/backprop-digits-1",
     ))]
     Page(page::Page),
-    /// Write the charts and pictures of runs as files: curves, histograms, answers,
+    /// Write the charts and pictures of runs as files: curves, histograms, predictions,
     /// views.
     #[command(after_help = examples!(
         "plot runs/progressive-digits-1 --out plots",
@@ -254,9 +258,11 @@ fn hint(error: &clap::Error) -> Option<String> {
 fn takes_settings(error: &clap::Error) -> bool {
     let usage = error.to_string();
     let of = |command: &str| usage.contains(&format!("Usage: onward {command} "));
-    ["train", "resume", "compare", "sweep", "plan"]
-        .into_iter()
-        .any(of)
+    [
+        "train", "resume", "compare", "sweep", "plan", "certify", "bench",
+    ]
+    .into_iter()
+    .any(of)
 }
 
 /// The most threads that are started. More would take minutes to start.

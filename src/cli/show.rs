@@ -2,9 +2,10 @@
 
 use clap::Args;
 
+use super::doc_text;
 use super::output::{print, wrap};
 use crate::contract::architecture::Architecture;
-use crate::error::{Error, Result};
+use crate::error::{nearest, printable, Error, Result};
 use crate::guide::glossary;
 use crate::plugin::preset::Preset;
 use crate::plugin::registry::{self, Info, KINDS};
@@ -31,7 +32,12 @@ impl Show {
                     text += &plugin(kind, info);
                 }
                 let presets = info.presets().into_iter();
-                let presets = presets.filter(|_| owner.is_empty() || owner == info.name);
+                // Those of the plugin of this name are shown with it.
+                let is_asked = match owner {
+                    "" => info.name != self.name,
+                    owner => info.name == owner,
+                };
+                let presets = presets.filter(|_| is_asked);
                 for found in presets.filter(|preset| preset.name == of_owner) {
                     text += &format!("of {kind} {}:{}\n", info.name, preset(found));
                 }
@@ -47,17 +53,31 @@ impl Show {
             return print(&text);
         }
         known.extend(glossary::words().map(|(word, _)| word.to_string()));
-        Err(Error::UnknownPlugin {
-            kind: "plugin",
-            name: self.name,
-            known,
-        })
+        known.extend(
+            every_setting()?
+                .into_iter()
+                .map(|(_, setting)| setting.key.into()),
+        );
+        known.sort();
+        known.dedup();
+        let near = nearest(&self.name, &known);
+        let problem = format!(
+            "expected a plugin, a preset, a setting, a value of one, or a word of the \
+             glossary{near}; see: onward list"
+        );
+        Err(Error::usage(
+            format!("show {}", printable(&self.name)),
+            problem,
+        ))
     }
 }
 
 fn plugin(kind: &str, info: &Info) -> String {
     let mut text = format!("{kind} {} (package {})\n", info.name, info.package);
     text += &wrap(info.about, "");
+    if !info.doc.is_empty() {
+        text += &format!("\n{}", doc_text::plain(info.doc));
+    }
     text += &settings("settings", (info.settings)());
     if kind == <dyn Architecture>::KIND {
         text += &settings("settings of every run", RunSettings::describe());

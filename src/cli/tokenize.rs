@@ -9,7 +9,7 @@ use super::output::print_json;
 use crate::data::text::tokenizer::{Tokenizer, Units};
 use crate::data::text::{files, hold_out, read};
 use crate::disk;
-use crate::error::{Error, Result};
+use crate::error::{notify, shell_word, Error, Result};
 
 #[derive(Args)]
 pub(super) struct Tokenize {
@@ -55,7 +55,15 @@ impl Tokenize {
             "vocabulary": tokenizer.vocabulary().len(),
             "train": seen,
             "held_out": unseen,
-        }))
+        }))?;
+        if let [corpus] = &self.corpus[..] {
+            let [data, tokenizer] = [("text:", corpus), ("tokenizer=", &self.out)]
+                .map(|(key, path)| shell_word(&format!("{key}{}", path.display())));
+            notify(format_args!(
+                "next: onward train nlp --data {data} --set {tokenizer}"
+            ));
+        }
+        Ok(())
     }
 
     fn units(&self) -> Result<Units> {

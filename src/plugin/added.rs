@@ -115,6 +115,7 @@ pub fn add<T: Registered + ?Sized>(
         name.leak(),
         about.leak(),
         package.leak(),
+        "",
         Box::leak(Box::new(move || settings.clone())),
         Box::leak(Box::new(check)),
     );

@@ -117,7 +117,7 @@ mod tests {
     }
 
     fn toy() -> Info {
-        Info::new("goodness", "toy", "", "tests", &Vec::new, &|_| Ok(()))
+        Info::new("goodness", "toy", "", "tests", "", &Vec::new, &|_| Ok(()))
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub struct Info {
     pub about: &'static str,
     /// The package that registered it.
     pub package: &'static str,
+    /// Its documentation, in Markdown: that of its settings.
+    pub doc: &'static str,
     /// The settings.
     pub settings: &'static Describe,
     /// Reads a table of settings and reports errors.
@@ -60,6 +62,7 @@ impl Info {
         name: &'static str,
         about: &'static str,
         package: &'static str,
+        doc: &'static str,
         settings: &'static Describe,
         check: &'static Check,
     ) -> Self {
@@ -68,6 +71,7 @@ impl Info {
             name,
             about,
             package,
+            doc,
             settings,
             check,
             own_presets: &[],
@@ -386,6 +390,7 @@ macro_rules! register {
                     $crate::plugin::registry::is_a_name($name),
                     $crate::plugin::registry::is_a_line($about),
                     env!("CARGO_PKG_NAME"),
+                    <$type as $crate::settings::Settings>::DOC,
                     &<$type as $crate::settings::Settings>::describe,
                     &|table| <$type as $crate::settings::Settings>::read(table).map(|_| ()),
                 ),
@@ -445,7 +450,7 @@ mod tests {
 
     const fn plugin(name: &'static str, package: &'static str) -> Plugin<dyn GoodnessFn> {
         Plugin {
-            info: Info::new("goodness", name, "", package, &Vec::new, &|_| Ok(())),
+            info: Info::new("goodness", name, "", package, "", &Vec::new, &|_| Ok(())),
             build: &|_, _| Err(Error::unfit("test", "not built")),
         }
     }

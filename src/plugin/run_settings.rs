@@ -108,7 +108,7 @@ crate::settings! {
         /// `onward train` and `mpirun` start the ranks for more than one: the guide
         /// `machines`.
         replicas: usize = 1, in 1..=1024;
-        /// The element type of all numbers.
+        /// The type of all numbers, and how the factors of matrix products are rounded.
         precision: Precision = Precision::F32;
     }
 }

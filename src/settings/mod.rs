@@ -54,6 +54,9 @@ pub struct Choice {
     note = "declare it within `onward::settings! {{ … }}`"
 )]
 pub trait Settings: Sized + Default {
+    /// The documentation of what is set, in Markdown: that of the struct.
+    const DOC: &'static str = "";
+
     /// All settings in the order of their declaration, with the values of `self` as
     /// defaults.
     fn list(&self) -> Vec<Setting>;
@@ -178,7 +181,7 @@ impl<T: SettingValue> SettingValue for Option<T> {
 #[macro_export]
 macro_rules! settings {
     (
-        $(#[$meta:meta])*
+        $(#[doc = $doc:literal])*
         $vis:vis struct $name:ident {
             $(
                 $(#[doc = $help:literal])+
@@ -187,7 +190,7 @@ macro_rules! settings {
             $(.. $group:ident : $group_type:ty = $group_default:expr;)*
         }
     ) => {
-        $(#[$meta])*
+        $(#[doc = $doc])*
         #[derive(Clone, Debug, PartialEq)]
         $vis struct $name {
             $(
@@ -210,6 +213,8 @@ macro_rules! settings {
         }
 
         impl $crate::settings::Settings for $name {
+            const DOC: &'static str = concat!($($doc, "\n"),*);
+
             fn list(&self) -> Vec<$crate::settings::Setting> {
                 #[allow(unused_mut)]
                 let mut list: Vec<$crate::settings::Setting> = vec![$(

@@ -251,6 +251,12 @@ fn plugins_are_listed_and_shown() {
     ] {
         assert!(shown.contains(part), "{part} is missing from\n{shown}");
     }
+    // The documentation, its table in columns.
+    let shown = succeeds(&["show", "sum_squares"]);
+    assert!(shown.contains("g[b] = Σᵢ a[b, i]²"), "{shown}");
+    assert!(shown.contains("activity  `(B, …)`  non-linear"), "{shown}");
+    let shown = succeeds(&["show", "digits"]);
+    assert_eq!(shown.matches("preset digits").count(), 1, "{shown}");
 }
 
 #[test]

@@ -132,8 +132,17 @@ fn usage_errors_exit_with_code_2_and_name_valid_values() {
     assert!(message.contains("did you mean `hinton`?"), "{message}");
     let message = fails(2, &["evaluate", "none", "--split", "trai"]);
     assert!(message.contains("did you mean `train`?"), "{message}");
-    fails(2, &["show", "nothing"]);
-    fails(2, &["list", "nothing"]);
+    let message = fails(2, &["show", "serch"]);
+    assert!(message.contains("did you mean `search`?"), "{message}");
+    let message = fails(2, &["list", "layer_norms"]);
+    assert!(
+        message.contains("expected one of architecture, layer"),
+        "{message}"
+    );
+    for command in [&["certify", "progressive"][..], &["bench", "progressive"]] {
+        let message = fails(2, &[command, &["--lr", "0.1"]].concat());
+        assert!(message.contains("--set lr=VALUE"), "{message}");
+    }
     fails(2, &[]);
 }
 

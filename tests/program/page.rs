@@ -45,7 +45,7 @@ fn a_page_has_what_there_is_of_every_run() {
         "Written by this run",
         "test error of a probe",
         "label \\ answer",
-        "The worst answers",
+        "The worst predictions",
         "data:image/png;base64,",
         "onward train nlp",
         "bits/char",

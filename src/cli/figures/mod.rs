@@ -167,7 +167,7 @@ fn of_blocks(look: &Look, values: &[(&str, &str)]) -> Vec<Line> {
 pub(super) fn confusion(look: &Look) -> Option<Figure> {
     let answers = look.answers.as_ref()?;
     let chart = Chart::Matrix(Matrix {
-        title: format!("answers by {}", answers.readout),
+        title: format!("predictions by {}", answers.readout),
         of: ["label", "answer"],
         names: answers.classes.clone(),
         counts: answers.confusion.clone(),

@@ -256,7 +256,7 @@ fn locality(measured: &Certificate) -> String {
 fn of_answers(answers: &Answers) -> String {
     let count: usize = answers.confusion.iter().flatten().sum();
     let mut html = format!(
-        "<h3>Answers by {} on {count} test examples</h3>\n",
+        "<h3>Predictions by {} on {count} test examples</h3>\n",
         escaped(&answers.readout)
     );
     let most = answers.confusion.iter().enumerate();
@@ -301,7 +301,7 @@ fn of_answers(answers: &Answers) -> String {
     html += &table(&headings, &rows).replacen("<table>", "<table class=\"confusion\">", 1);
     if !answers.worst.is_empty() {
         html +=
-            "<h3>The worst answers</h3>\n<p>Below each, its highest scores, and that of its label \
+            "<h3>The worst predictions</h3>\n<p>Below each, its highest scores, and that of its label \
                  in green.</p>\n<div class=\"worst\">\n";
         for wrong in &answers.worst {
             let [label, answer] =
