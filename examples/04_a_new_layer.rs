@@ -30,8 +30,7 @@ struct Layer {
 
 impl Layer {
     fn new(settings: &Gated, context: &BuildContext) -> Result<Self> {
-        let inputs = context.input.iter().product();
-        let units = settings.units.or(context.units).unwrap_or(100);
+        let (inputs, units) = (context.inputs(), context.units_or(settings.units)?);
         // The variables of this builder are seeded, saved and resumed automatically.
         let vars = context.vars.builder();
         let value = candle_nn::linear(inputs, units, vars.pp("value"))?;

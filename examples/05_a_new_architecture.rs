@@ -155,7 +155,7 @@ fn main() -> Result<()> {
         "{blocks} parallel blocks: test error {:.1}%",
         100. * summary.test.error
     );
-    // Every registered sampler works with the new architecture.
+    // Other samplers work with the new architecture, too.
     let summary = Run::builder("parallel")
         .set("sampler", "hybrid_images")
         .build()?

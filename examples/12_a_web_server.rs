@@ -77,7 +77,7 @@ fn answer(mut stream: TcpStream, run: &Run) -> std::io::Result<()> {
     }
     let mut picture = vec![0; length.min(LARGEST)];
     reader.read_exact(&mut picture)?;
-    let (status, body) = match run.predict_bytes(&[picture], Some("head")) {
+    let (status, body) = match run.predict_bytes(&[picture], None) {
         Ok(answers) => {
             let (class, probability) = (&answers[0].class, answers[0].probability);
             let probability = probability.map(|p| (100. * p).round() / 100.);

@@ -53,26 +53,26 @@
 //! use onward::{GoodnessFn, Result, Run};
 //!
 //! onward::settings! {
-//!     /// Goodness of an example as the mean of the absolute values of its activities.
-//!     pub struct MeanAbsolute {}
+//!     /// Sum of the absolute activities of an example, `(B, …)` to `(B,)`.
+//!     pub struct SumAbsolute {}
 //! }
 //!
-//! impl GoodnessFn for MeanAbsolute {
+//! impl GoodnessFn for SumAbsolute {
 //!     fn goodness(&self, activity: &Tensor) -> Result<Tensor> {
-//!         Ok(activity.flatten_from(1)?.abs()?.mean(1)?)
+//!         Ok(activity.flatten_from(1)?.abs()?.sum(1)?)
 //!     }
 //!
-//!     fn threshold(&self, _units: usize) -> f64 {
-//!         0.5
+//!     fn threshold(&self, units: usize) -> f64 {
+//!         0.5 * units as f64
 //!     }
 //! }
 //!
 //! onward::register! {
-//!     dyn GoodnessFn, "mean_absolute", "mean absolute activity (an example)",
-//!     |settings: MeanAbsolute, _context| Ok(Box::new(settings))
+//!     dyn GoodnessFn, "sum_absolute", "sum of absolute activities (my idea, 2026)",
+//!     |settings: SumAbsolute, _context| Ok(Box::new(settings))
 //! }
 //!
-//! let run = Run::builder("progressive").set("goodness", "mean_absolute").set("hidden", vec![50]);
+//! let run = Run::builder("progressive").set("goodness", "sum_absolute").set("hidden", vec![50]);
 //! assert_eq!(run.build()?.architecture().net().blocks.len(), 1);
 //! # Ok::<(), onward::Error>(())
 //! ```

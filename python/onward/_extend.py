@@ -47,15 +47,15 @@ def goodness(
     >>> import onward
     >>> def slope(activity, upstream, power=1.0):
     ...     away = power * abs(activity) ** (power - 1) * np.sign(activity)
-    ...     return upstream[:, None] * away / activity.shape[1]
+    ...     return upstream[:, None] * away
     >>> @onward.goodness(gradient=slope)
-    ... def mean_absolute(activity, power=1.0):
-    ...     '''The mean of powers of the activities (an example).'''
-    ...     return (abs(activity) ** power).mean(1)
-    >>> run = onward.train("progressive", "digits", goodness="mean_absolute", goodness__power=2.0,
-    ...                    theta=0.5, hidden=[50], epochs=1, verbose=False)
+    ... def sum_absolute(activity, power=1.0):
+    ...     '''The sum of powers of the activities (an example).'''
+    ...     return (abs(activity) ** power).sum(1)
+    >>> run = onward.train("progressive", "digits", goodness="sum_absolute", goodness__power=2.0,
+    ...                    theta=25.0, hidden=[50], epochs=1, verbose=False)
     >>> run.settings["goodness"]
-    {'name': 'mean_absolute', 'power': 2.0}
+    {'name': 'sum_absolute', 'power': 2.0}
     """
 
     def decorate(plugin: _Plugin) -> _Plugin:

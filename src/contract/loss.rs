@@ -53,7 +53,8 @@ crate::settings! {
         /// The goodness above which a view counts as positive. Default: the threshold
         /// of the goodness function.
         theta: Option<f64> = None, in Finite;
-        /// The softness of that decision: (goodness − theta) is divided by it.
+        /// The softness of the decision between positive and negative views:
+        /// (goodness − theta) is divided by it; in `nlp`, by it times the number of units.
         temperature: f64 = 1., in Positive;
     }
 }

@@ -21,9 +21,9 @@
 //! | a layer, or how its weights change | [`LocalLayer`](crate::LocalLayer) | `layers/dense.rs` |
 //! | negative views, or labels in the input | [`NegativeSampler`](crate::NegativeSampler) | `samplers/label.rs` |
 //! | the wiring of blocks, their order, readouts | [`Architecture`](crate::Architecture) | `architectures/progressive.rs` |
-//! | a data set | none: return a [`DataSet`](crate::data::DataSet) | `data/folder.rs` |
+//! | a data set | none: return a [`DataSet`](crate::data::DataSet) | `examples/07_new_data.rs` |
 //!
-//! Most files are in `plugins/`. Choose the smallest trait that is enough:
+//! The paths are those in `plugins/`, but for the last one. Choose the smallest trait that is enough:
 //!
 //! - Weights change without a gradient, or by a closed form at the end of an epoch: a
 //!   layer with its own `learn` or `epoch_ended`, which names its class in

@@ -7,12 +7,12 @@
 //! weights, in the same order.
 //!
 //! ```sh
-//! onward train progressive --preset mono_forward --data mnist --stages 2       # two groups of threads
-//! mpirun -n 2 onward-mpi train progressive --preset mono_forward --data mnist  # two processes
+//! onward train progressive --preset predsim --data mnist --stages 2       # two groups of threads
+//! mpirun -n 2 onward-mpi train progressive --preset predsim --data mnist  # two processes
 //! ```
 //!
-//! Under `mpirun` the processes are the stages: with `-n 4` there are four, or two of
-//! each with `--replicas 2`. [`RunBuilder::team`](crate::RunBuilder::team) and
+//! Under `mpirun` the processes are the stages: `-n 4` gives four stages, or with
+//! `--replicas 2` two replicas of two stages. [`RunBuilder::team`](crate::RunBuilder::team) and
 //! [`run::ranks`](crate::run::ranks) do the same from Rust.
 //!
 //! # What can be divided

@@ -17,13 +17,27 @@
 //! onward generate my-text --prompt "The fox " --tokens 200
 //! ```
 //!
+//! # Data of your own
+//!
+//! - `--data folder:DIR`: pictures as `DIR/<class>/<picture>`, or in parts as
+//!   `DIR/train/<class>/…`, `DIR/test/…` and, if you like, `DIR/val/…`.
+//! - `--data idx:DIR`: the files of MNIST by their names, plain or packed (`.gz`):
+//!   `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, `t10k-images-idx3-ubyte`,
+//!   `t10k-labels-idx1-ubyte`.
+//! - `--data mnist`, `fashion-mnist`, `cifar-10`: the files in a folder of this name in
+//!   `--data-dir DIR` or `$ONWARD_DATA`, or a download with the feature `hub`.
+//! - `--data text:FILE`: one text, or with `data.validation` and `data.test` three.
+//! - Any other form: a plugin, as in `examples/07_new_data.rs`.
+//!
+//! `onward show folder` says how the parts are divided, and how pictures are resized.
+//!
 //! # Watching a run
 //!
 //! Every epoch and every evaluation is a line of `metrics.jsonl`: losses, goodness of
 //! both views, learning rates, errors by readout. `--log csv` also writes them as a
 //! table, `metrics.csv`; `--log tensorboard` as events, which
-//! `tensorboard --logdir runs` shows. `--set evaluate_training=1000` evaluates so many
-//! training examples beside the validation part, and `--set evaluate_all_every=5` every
+//! `tensorboard --logdir runs` shows. `--set evaluate_training=1000` also evaluates 1000
+//! training examples, and `--set evaluate_all_every=5` every
 //! fifth epoch by the slow readouts too. `--tui` shows curves in the terminal, in a
 //! program that was built with `--features tui`. `--until N` stops after N epochs;
 //! `onward resume` continues the run.
@@ -36,7 +50,7 @@
 //! onward sweep progressive --data mnist --grid lr=0.01,0.03 --grid layer.dropout=0,0.1 --epochs 10
 //! onward sweep progressive --data mnist --random 27 --range lr=0.001..0.1 --epochs 27 --halving
 //! onward evaluate my-run --layers         # a probe on each layer
-//! onward page my-run other-run            # one HTML file: curves, layers, answers, pictures
+//! onward page my-run other-run            # one HTML file: curves, layers, predictions, pictures
 //! onward plot my-run --out plots          # the same charts as files, SVG or PNG
 //! onward certify progressive --data mnist # measured: does a signal come back to a block?
 //! onward bench progressive                # time of a step, and its share of the best product
@@ -44,11 +58,11 @@
 //!
 //! `compare` trains every method on every data set with every seed, each run in a
 //! process of its own, and writes one table: validation and test, the class of the
-//! rule, time, memory, energy where the machine tells it, and MACs: the multiplications
-//! of training for one example, each with an addition. Backpropagation, with one
+//! rule, time, memory, energy where the machine tells it, and the multiply-adds (MACs) of
+//! training for one example. Backpropagation, with one
 //! classifier or with one for each layer, and layers that stay random are in every
-//! table. All runs have the same number of epochs, or as many as fit into the same time
-//! or the same number of multiplications. A method is
+//! table. With `--epochs`, `--minutes` or `--multiply-adds` all runs have the same budget;
+//! without one, each has the epochs of its preset. A method is
 //! `ARCHITECTURE:PRESET,KEY=VALUE,…`. A method that fails is a row with its reason.
 //! After an interruption, run the same command again to continue. With `--jobs 4` four
 //! small runs are trained at a time.
@@ -137,14 +151,16 @@
 //! earlier ones:
 //!
 //! 1. the first preset of the architecture;
-//! 2. what the data set suggests (`onward show digits`: 12 epochs);
-//! 3. the preset of `--preset NAME`, instead of 1 and above 2; `none` is no preset. If
+//! 2. what the chosen goodness needs: its first preset (`onward show predsim`: loss,
+//!    sampler, optimiser);
+//! 3. what the data set suggests (`onward show digits`: 12 epochs);
+//! 4. the preset of `--preset NAME`, instead of 1 and above 3; `none` is no preset. If
 //!    nothing about the network is set, the data are looked at, and a line says what was
 //!    chosen: `convolutional` for colour photographs; `book` for `text:FILE` of less than
 //!    half a megabyte, else `corpus`, or `characters` with `tokenizer = "char"`;
-//! 4. a file (`--config`);
-//! 5. `--data`, `--epochs` and `--seed`;
-//! 6. `--set`; of two values of one key, the last one is used. What has a flag is given
+//! 5. a file (`--config`);
+//! 6. `--data`, `--epochs` and `--seed`;
+//! 7. `--set`; of two values of one key, the last one is used. What has a flag is given
 //!    by its flag or by `--set`, not by both.
 //!
 //! All settings are checked before anything is built. A value out of its range, or a
@@ -187,9 +203,9 @@
 //! its validation figure is a little too good. See
 //! [`Mixture`](crate::data::text::mixture::Mixture) for the equation. *adaptive* and
 //! `kneser_ney_6_adaptive` learn from the test text while they read it; compare them
-//! with other models that do. The validation part of one file is stretches of it, and
-//! each is read without the counts of the one before. So the weights of *adaptive* suit
-//! the beginning of a text better than the end of a long one.
+//! with other models that do. In a single file the validation part consists of several
+//! stretches, and counting starts again in each. So the weights of *adaptive* suit the
+//! beginning of a text better than the end of a long one.
 //!
 //! `generate` with *adaptive* counts in the prompt, not in what it writes. `compare`
 //! and `sweep` leave the mixtures out, since the counts are the same for all methods.

@@ -37,6 +37,11 @@
 //! trial `local run` of [`conformance`](crate::conformance) also compares the bits, for
 //! every architecture, layer, goodness and sampler.
 //!
+//! In three built-in architectures a signal does come back from a layer to one below it:
+//! a gradient crosses one layer in `trifecta`, the goodness of the other layers is in the
+//! loss of `layer_collaboration`, and `backprop` is one block with a whole network in it.
+//! `onward certify` measures this for any rule.
+//!
 //! # Where the code is
 //!
 //! | room | owns |
