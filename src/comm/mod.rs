@@ -5,17 +5,20 @@
 //! the next block to stage `k + 1`. Then it begins the next batch, without an answer:
 //! nothing is sent to the stages below.
 
+mod averager;
 mod channels;
 mod mean;
 mod message;
 mod team;
 
+pub(crate) use self::averager::{Averager, Mean};
 pub use self::channels::channels;
 pub use self::message::Message;
 pub use self::team::Team;
 use crate::error::Result;
 
-/// The connection of a rank to the others, such as MPI.
+/// The connection of a rank to the others, such as MPI. Two threads may use it at the
+/// same time, each for other ranks.
 ///
 /// ```
 /// use onward_core::comm::{channels, Comm};

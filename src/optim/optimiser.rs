@@ -12,7 +12,7 @@ use super::muon;
 use super::schedule::Span;
 use super::spec::{Algorithm, OptimiserSpec};
 use super::update::Update;
-use crate::comm::Team;
+use crate::comm::{Averager, Mean};
 use crate::error::{Error, Result};
 use crate::flow::step::Step;
 use crate::flow::vars::Vars;
@@ -34,9 +34,18 @@ pub struct Optimiser {
     accumulators: BTreeMap<String, Accumulator>,
     /// The variables whose rows stay as they are under Adam where they have no gradient.
     by_row: BTreeSet<String>,
-    /// The replicas whose gradients are averaged with the own ones, and the number of the
-    /// own rows in this step.
-    replicas: Option<(Team, usize)>,
+    replicas: Option<Replicas>,
+    /// The variables whose mean gradient is on its way.
+    awaited: Vec<(String, Var, Mean)>,
+}
+
+/// The replicas whose gradients are averaged with the own ones.
+struct Replicas {
+    averager: Averager,
+    /// The number of the own rows in this step.
+    rows: usize,
+    /// Whether variables change only when [`Optimiser::finish`] is called.
+    waits: bool,
 }
 
 /// The state of one variable: the velocity, or the first and second moments; and the
@@ -60,6 +69,7 @@ impl Optimiser {
             accumulators: BTreeMap::new(),
             by_row: BTreeSet::new(),
             replicas: None,
+            awaited: Vec::new(),
         }
     }
 
@@ -73,11 +83,16 @@ impl Optimiser {
         self.span = span;
     }
 
-    /// From now on the gradients of each step are the means over the replicas of a
-    /// team; this one has learned from `rows` examples. All of them have to make the
-    /// same updates in the same order.
-    pub(crate) fn average_over(&mut self, team: &Team, rows: usize) {
-        self.replicas = Some((team.clone(), rows));
+    /// From now on the gradients of each step are the means over the replicas; this one
+    /// has learned from `rows` examples. All of them have to make the same updates in the
+    /// same order. If it `waits`, variables change only in [`finish`](Self::finish), so
+    /// that means are computed while other levels learn.
+    pub(crate) fn average_over(&mut self, averager: &Averager, rows: usize, waits: bool) {
+        self.replicas = Some(Replicas {
+            averager: averager.clone(),
+            rows,
+            waits,
+        });
     }
 
     /// The scope of the variables that it may update.
@@ -118,7 +133,8 @@ impl Optimiser {
     }
 
     /// Updates one variable, given its full name. During accumulation the gradient is
-    /// only added to the sum.
+    /// only added to the sum. Of several replicas, the levels of a stack change their
+    /// variables at the end of the step.
     ///
     /// # Errors
     /// [`Error::Usage`] if the variable does not belong to this optimiser;
@@ -137,6 +153,9 @@ impl Optimiser {
             return Err(Error::usage(format!("update of {name}"), problem));
         }
         gradient.check(var)?;
+        if self.awaited.iter().any(|(awaited, ..)| awaited == name) {
+            self.finish(step)?;
+        }
         let is_averaged = self.replicas.is_some();
         match (self.share, gradient) {
             (Some(share), gradient) => self.accumulator(name, var)?.add(gradient, share),
@@ -187,14 +206,28 @@ impl Optimiser {
         let mut accumulators = std::mem::take(&mut self.accumulators);
         for (name, sum) in accumulators.iter_mut().filter(|(_, sum)| !sum.is_empty()) {
             let var = sum.var.clone();
-            if let Some((team, rows)) = &self.replicas {
-                let mean = team.mean(sum.whole(share)?, *rows)?;
-                self.change(name, &var, Gradient::Whole(&mean), step)?;
+            if let Some(Replicas { averager, rows, .. }) = &self.replicas {
+                let mean = averager.begin(sum.whole(share)?, *rows);
+                self.awaited.push((name.clone(), var, mean));
                 continue;
             }
             sum.take(share, |gradient| self.change(name, &var, gradient, step))?;
         }
         self.accumulators = accumulators;
+        match &self.replicas {
+            Some(replicas) if replicas.waits => Ok(()),
+            _ => self.finish(step),
+        }
+    }
+
+    /// Changes the variables whose mean gradient was on its way.
+    ///
+    /// # Errors
+    /// As [`Team::mean`](crate::comm::Team::mean); errors of candle.
+    pub(crate) fn finish(&mut self, step: &Step) -> Result<()> {
+        for (name, var, mean) in std::mem::take(&mut self.awaited) {
+            self.change(&name, &var, Gradient::Whole(&mean.wait()?), step)?;
+        }
         Ok(())
     }
 

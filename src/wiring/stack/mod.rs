@@ -18,7 +18,7 @@ pub use self::readout::no_hypotheses;
 use self::remembered::{Above, Remembered};
 pub(crate) use self::stages::no_prediction_below;
 use self::stages::{Passing, Way};
-use crate::comm::Team;
+use crate::comm::{Averager, Team};
 use crate::contract::block::{Block, StepReport};
 use crate::contract::build_context::BuildContext;
 use crate::contract::goodness::GoodnessFn;
@@ -131,6 +131,8 @@ pub struct Stack {
     shortcuts: Vec<Vec<usize>>,
     /// The place among the ranks, if there are several.
     team: Option<Team>,
+    /// Averages gradients, if there are several replicas.
+    averager: Option<Averager>,
     remembered: Remembered,
     /// How some of the classes are chosen, if steps do not compare all.
     sampling: Option<Sampling>,
@@ -158,6 +160,7 @@ impl Stack {
             labels: context.classes,
             shortcuts: levels.iter().map(|level| level.shortcuts.clone()).collect(),
             team: None,
+            averager: None,
             remembered: Remembered::new(context.cache.clone()),
             sampling: Sampling::new(context),
         };
@@ -391,6 +394,10 @@ impl Stack {
                     reports.push((first + index, report?));
                 }
             }
+        }
+        // With replicas: while the mean of one level was on its way, the next one learned.
+        for block in &mut self.net.blocks[own] {
+            block.optimiser_mut().finish(step)?;
         }
         Ok(reports)
     }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use candle_core::{DType, Device, Tensor, Var};
 
 use super::{Kept, Stack};
-use crate::comm::{Message, Team};
+use crate::comm::{Averager, Message, Team};
 use crate::contract::block::Block;
 use crate::contract::head::Head;
 use crate::contract::prediction::Prediction;
@@ -79,14 +79,18 @@ impl Stack {
 
     /// Tells the optimisers how many examples this replica has in this step.
     pub(super) fn count_rows(&mut self, passing: &Passing) {
-        let Some(team) = self.replicas().cloned() else {
+        let Some(averager) = self.averager.clone() else {
             return;
         };
         let of_views = passing.views.as_ref().map(|(way, _)| way.input.batch());
         let of_head = passing.features.first().map(Input::batch);
         let rows = of_views.or(of_head).unwrap_or_default();
-        for optimiser in self.own_optimisers() {
-            optimiser.average_over(&team, rows);
+        let own = self.own_levels();
+        for block in &mut self.net.blocks[own] {
+            block.optimiser_mut().average_over(&averager, rows, true);
+        }
+        for head in &mut self.net.heads {
+            head.optimiser_mut().average_over(&averager, rows, false);
         }
     }
 
@@ -262,6 +266,7 @@ impl Staged for Stack {
         }
         if team.replicas() > 1 {
             self.check_replicas()?;
+            self.averager = Some(Averager::start(team.clone()));
         }
         self.team = Some(team);
         Ok(())
