@@ -2,9 +2,11 @@
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Shape, Tensor};
 
+#[cfg(feature = "cuda")]
+use super::cuda;
 use super::gemm::{self, Matrix};
-use super::{is_fast, matmul_transposed, meter, with_rows};
-use crate::error::Result;
+use super::{is_fast, meter, with_rows};
+use crate::error::{Error, Result};
 
 /// `a·b`: `(R, K)` and `(K, N)` to `(R, N)`.
 ///
@@ -44,6 +46,34 @@ fn whole(x: &Tensor) -> Result<Tensor> {
         true => x.clone(),
         false => x.contiguous()?,
     })
+}
+
+/// `a·bᵀ`: `(R, N)` and `(D, N)` to `(R, D)`.
+///
+/// # Errors
+/// [`Error::Shape`] if the rows of the two differ in length; errors of candle.
+pub fn matmul_transposed(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let of_row = |x: &Tensor| x.dims()[1..].iter().product::<usize>();
+    if a.rank() < 2 || b.rank() < 2 || of_row(a) != of_row(b) {
+        let expected = format!("(R, N), where the other factor is {:?}", b.dims());
+        return Err(Error::shape("matrix product a·bᵀ", a.dims(), expected));
+    }
+    on_gpu!(a, cuda::matmul_transposed(a, b));
+    if is_fast(a) && is_fast(b) {
+        let product = with_rows(a, |a| {
+            with_rows(b, |b| {
+                let a = Matrix::of_rows(a.data, a.rows, a.width, a.stride);
+                let b = Matrix::of_rows(b.data, b.rows, b.width, b.stride).transposed();
+                gemm::product(a, b, |_, _, _| ())
+            })
+        })??;
+        return Ok(Tensor::from_vec(
+            product,
+            (a.dim(0)?, b.dim(0)?),
+            a.device(),
+        )?);
+    }
+    matmul(a, &b.t()?)
 }
 
 /// `aᵀ·b`: `(R, M)` and `(R, N)` to `(M, N)`.

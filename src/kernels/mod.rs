@@ -21,6 +21,7 @@ pub(crate) use on_gpu;
 pub(crate) mod allocations;
 mod backward;
 mod bfloat16;
+mod cells;
 mod centred;
 mod channel_stats;
 mod cpu;
@@ -40,6 +41,8 @@ pub(crate) mod normal_equations;
 pub(crate) mod rounding;
 mod rows;
 pub(crate) mod sizes;
+#[cfg(test)]
+mod tests;
 mod wide;
 
 use candle_core::{DType, Device, Shape, Tensor, D};
@@ -47,6 +50,7 @@ use rand_chacha::ChaCha8Rng;
 
 pub use allocations::Counting;
 pub use backward::backward;
+pub use cells::{cell_means, cell_means_gradient};
 pub use centred::centred;
 pub use channel_stats::{channel_sums, standardised_relu, ChannelStats};
 pub use deviations::Deviations;
@@ -56,7 +60,7 @@ pub(crate) use labels::entries;
 pub(crate) use labels::index;
 pub use labels::one_hot;
 pub use leaky_relu::leaky_relu;
-pub use matmul::matmul;
+pub use matmul::{matmul, matmul_transposed};
 
 pub(crate) use cpu::add;
 pub(crate) use rows::{for_rows, is_fast, with_rows, with_values, with_values_mut, Rows};
@@ -264,8 +268,15 @@ pub fn sum_views(x: &Tensor, factors: Option<&Tensor>, views: usize) -> Result<T
 }
 
 /// The mean of the first `rows` rows: `(B, D)` to `(D,)`.
+///
+/// # Errors
+/// [`Error::Shape`] if there are fewer rows, or `rows` is 0; errors of candle.
 pub fn column_means(x: &Tensor, rows: usize) -> Result<Tensor> {
-    on_gpu!(x, cuda::column_sums(x, rows, 1. / rows.max(1) as f64));
+    if rows == 0 || rows > x.dim(0)? {
+        let expected = format!("at least {} rows, for the mean of {rows}", rows.max(1));
+        return Err(Error::shape("means of columns", x.dims(), expected));
+    }
+    on_gpu!(x, cuda::column_sums(x, rows, 1. / rows as f64));
     if is_fast(x) {
         return Ok((cpu::column_sums(x, rows)? / rows as f64)?);
     }
@@ -302,7 +313,18 @@ impl Default for Gate {
 /// The gradient with respect to the input of a ReLU with output `activity`, all `(B, …)`:
 /// `gain·gradient` where the activity is positive, `gain·slope·gradient` where it is
 /// negative, and 0 where it is 0, as in a unit that was dropped.
+///
+/// # Errors
+/// [`Error::Shape`] if the shapes differ; errors of candle.
 pub fn gate(gradient: &Tensor, activity: &Tensor, gate: Gate) -> Result<Tensor> {
+    if gradient.dims() != activity.dims() {
+        let expected = format!("{:?}, the shape of the activity", activity.dims());
+        return Err(Error::shape(
+            "the gate of a gradient",
+            gradient.dims(),
+            expected,
+        ));
+    }
     on_gpu!(gradient, cuda::gate(gradient, activity, gate, None));
     if is_fast(gradient) && is_fast(activity) {
         return cpu::gate(gradient, activity, gate);
@@ -396,71 +418,6 @@ pub fn dropout(x: &Tensor, rate: f64, rng: &ChaCha8Rng) -> Result<Tensor> {
         return cpu::multiply(x, &mask);
     }
     Ok((x * Tensor::from_vec(mask, x.shape(), x.device())?.to_dtype(x.dtype())?)?)
-}
-
-/// The means of cells of `down` by `across` pixels: `(R, N, H, W)` to
-/// `(R, N, H/down, W/across)`.
-///
-/// # Errors
-/// Errors of candle, for example if the cells do not divide the image.
-pub fn cell_means(x: &Tensor, [down, across]: [usize; 2]) -> Result<Tensor> {
-    on_gpu!(x, cuda::cell_means(x, [down, across]));
-    let (rows, channels, height, width) = x.dims4()?;
-    let shape = (
-        rows * channels * (height / down),
-        down,
-        width / across,
-        across,
-    );
-    let cells = x.contiguous()?.reshape(shape)?.sum(D::Minus1)?.sum(1)?;
-    let means = (cells / (down * across) as f64)?;
-    Ok(means.reshape((rows, channels, height / down, width / across))?)
-}
-
-/// The gradient of [`cell_means`] with respect to its input, given that with respect to
-/// its output.
-///
-/// # Errors
-/// Errors of candle.
-pub fn cell_means_gradient(gradient: &Tensor, [down, across]: [usize; 2]) -> Result<Tensor> {
-    on_gpu!(
-        gradient,
-        cuda::cell_means_gradient(gradient, [down, across])
-    );
-    let (rows, channels, height, width) = gradient.dims4()?;
-    let (lines, shape) = (
-        rows * channels * height,
-        (rows, channels, height * down, width * across),
-    );
-    let cells = (gradient / (down * across) as f64)?.reshape((lines, 1, width, 1))?;
-    let spread = cells.broadcast_as((lines, down, width, across))?;
-    Ok(spread.reshape(shape)?)
-}
-
-/// `a·bᵀ`: `(R, N)` and `(D, N)` to `(R, D)`.
-///
-/// # Errors
-/// Errors of candle.
-pub fn matmul_transposed(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    on_gpu!(a, cuda::matmul_transposed(a, b));
-    if is_fast(a) && is_fast(b) {
-        let product = with_rows(a, |a| {
-            with_rows(b, |b| {
-                let b = gemm::Matrix::of_rows(b.data, b.rows, b.width, b.stride).transposed();
-                gemm::product(
-                    gemm::Matrix::of_rows(a.data, a.rows, a.width, a.stride),
-                    b,
-                    |_, _, _| (),
-                )
-            })
-        })??;
-        return Ok(Tensor::from_vec(
-            product,
-            (a.dim(0)?, b.dim(0)?),
-            a.device(),
-        )?);
-    }
-    matmul(a, &b.t()?)
 }
 
 /// A tensor filled with one value.
