@@ -117,7 +117,7 @@ pub(super) fn unit_rows_gradient(
 pub(super) fn sum_views(x: &Tensor, factors: Option<&Tensor>, views: usize) -> Result<Tensor> {
     let factors = factors.map(Tensor::to_vec1::<f32>).transpose()?;
     let batch = x.dim(0)? / views.max(1);
-    let sums = with_rows(x, |x| {
+    let (sums, width) = with_rows(x, |x| {
         let mut out = vec![0f32; batch * x.width];
         for_rows(&mut out, x.width, |row, out| {
             for row in (0..views).map(|view| view * batch + row) {
@@ -125,9 +125,9 @@ pub(super) fn sum_views(x: &Tensor, factors: Option<&Tensor>, views: usize) -> R
                 add(out, factor, x.row(row));
             }
         });
-        out
+        (out, x.width)
     })?;
-    Ok(Tensor::from_vec(sums, (batch, x.dim(1)?), x.device())?)
+    Ok(Tensor::from_vec(sums, (batch, width), x.device())?)
 }
 
 /// The sums over `rows` rows of the columns from `first` on.

@@ -89,4 +89,16 @@ mod tests {
         }
         Ok(())
     }
+
+    #[test]
+    fn a_loss_of_each_row_may_be_a_hinge() -> Result<()> {
+        let margin = Var::new(&[0.5f32, 2., -1.], &Device::Cpu)?;
+        let loss = leaky_relu(&(1. - margin.as_tensor())?, 0.)?.sum_all()?;
+        let gradients = loss.backward()?;
+        assert_eq!(
+            gradients.get(&margin).unwrap().to_vec1::<f32>()?,
+            [-1., 0., -1.]
+        );
+        Ok(())
+    }
 }

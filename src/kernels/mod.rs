@@ -180,7 +180,7 @@ pub fn sum_squares(x: &Tensor) -> Result<Tensor> {
     if is_fast(x) {
         return cpu::sum_squares(x);
     }
-    Ok(x.flatten_from(1)?.sqr()?.sum(1)?)
+    Ok(rows::flat(x)?.sqr()?.sum(1)?)
 }
 
 /// The factor that gives each row the length `length`, over all parts of an input:

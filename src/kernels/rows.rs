@@ -29,13 +29,18 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// `x`, `(B, …)`, as a matrix `(B, D)` whose columns are contiguous. Copies only if they
-/// are not.
-pub(super) fn matrix_of(x: &Tensor) -> Result<Tensor> {
-    let matrix = match x.rank() {
+/// `x`, `(B, …)`, as a matrix `(B, D)`; a number in each row is a column.
+pub(super) fn flat(x: &Tensor) -> Result<Tensor> {
+    Ok(match x.rank() {
+        1 => x.unsqueeze(1)?,
         2 => x.clone(),
         _ => x.flatten_from(1)?,
-    };
+    })
+}
+
+/// The same with contiguous columns. Copies only if they are not.
+pub(super) fn matrix_of(x: &Tensor) -> Result<Tensor> {
+    let matrix = flat(x)?;
     Ok(match matrix.stride()[1] == 1 || matrix.dim(1)? == 1 {
         true => matrix,
         false => matrix.contiguous()?,

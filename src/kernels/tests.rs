@@ -36,3 +36,36 @@ fn shapes_that_do_not_match_are_refused() -> Result<()> {
     }
     Ok(())
 }
+
+fn close(found: &Tensor, expected: &Tensor) -> Result<()> {
+    assert_eq!(found.dims(), expected.dims());
+    let found = found.to_dtype(DType::F64)?;
+    let most = (found - expected)?.abs()?.flatten_all()?.max(0)?;
+    assert!(most.to_scalar::<f64>()? < 1e-5, "{most}");
+    Ok(())
+}
+
+/// Compares both forms on tensors of these shapes.
+fn both(shape: &[usize], f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<()> {
+    let numbers = (0..shape.iter().product()).map(|i: usize| (1.7 * i as f64).sin());
+    let x = Tensor::from_iter(numbers, &Device::Cpu)?.reshape(shape)?;
+    close(&f(&x.to_dtype(DType::F32)?)?, &f(&x)?)
+}
+
+#[test]
+fn rows_of_one_number_need_no_second_dimension() -> Result<()> {
+    let shape = [7];
+    both(&shape, |x| gate(&x.exp()?, x, Gate::default()))?;
+    both(&shape, |x| weighted(x, 2., &x.exp()?, 3.))?;
+    both(&shape, |x| damp(x, &Tensor::cat(&[x, x], 0)?, 0.3))?;
+    both(&shape, |x| scale_rows(x, &x.exp()?))?;
+    both(&shape, |x| {
+        dropout(x, 0.4, &crate::flow::random::stream(1, "test", 0))
+    })?;
+    both(&shape, sum_squares)?;
+    both(&[6], |x| sum_views(x, Some(x), 3))?;
+    // Every second number of a row.
+    both(&[4, 2], |x| {
+        weighted(&x.narrow(1, 1, 1)?.squeeze(1)?, 2., &x.sum(1)?, 3.)
+    })
+}
