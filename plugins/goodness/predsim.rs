@@ -155,6 +155,10 @@ impl GoodnessFn for Goodness {
         Some(self.classes)
     }
 
+    fn gradient(&self, activity: &Tensor, upstream: &Tensor) -> Result<Tensor> {
+        self.decoder.gradient(activity, upstream)
+    }
+
     fn uses_labels(&self, _: &Objective) -> bool {
         true
     }

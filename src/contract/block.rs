@@ -276,7 +276,9 @@ impl Block {
         let grade = self
             .goodness
             .grade(&activity.detach(), targets, &self.objective);
-        let grade = grade.at(|| self.place())?;
+        let mut grade = grade.at(|| self.place())?;
+        // The fast forms of what follows are for tensors that autograd does not follow.
+        grade.gradient = grade.gradient.map(|gradient| gradient.detach());
         if grade.loss.is_broken() {
             return Err(self.diverged("loss", grade.loss.value()?, step));
         }

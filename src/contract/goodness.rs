@@ -114,10 +114,12 @@ pub trait GoodnessFn: Send + Sync {
     /// candle's autograd; a closed form saves a pass or two over the activity.
     ///
     /// # Errors
-    /// Errors of candle.
+    /// [`Error::Usage`] if autograd does not go back through the goodness; errors of
+    /// candle.
     fn gradient(&self, activity: &Tensor, upstream: &Tensor) -> Result<Tensor> {
         let activity = Var::from_tensor(activity)?;
         let goodness = self.goodness(&activity)?;
+        check_tracked("goodness", &goodness)?;
         match kernels::backward(&goodness, upstream)?.remove(&activity) {
             Some(gradient) => Ok(gradient.detach()),
             None => Ok(activity.zeros_like()?.detach()),
@@ -310,13 +312,15 @@ impl Grade {
     /// computed with are found in one backward pass, which ends at the activity.
     ///
     /// # Errors
-    /// Errors of `loss` and of candle.
+    /// [`Error::Usage`] if autograd does not go back through the loss; errors of `loss`
+    /// and of candle.
     pub fn by_autograd(
         activity: &Tensor,
         loss: impl FnOnce(&Tensor) -> Result<Tensor>,
     ) -> Result<Self> {
         let activity = Var::from_tensor(&activity.detach())?;
         let loss = loss(activity.as_tensor())?;
+        check_tracked("loss", &loss)?;
         let mut gradients = loss.backward()?;
         let gradient = match gradients.remove(&activity) {
             Some(gradient) => gradient.detach(),
@@ -332,9 +336,23 @@ impl Grade {
     }
 }
 
+/// Refuses a result through which autograd does not go back: its gradient would be zero
+/// and nothing would ever learn.
+fn check_tracked(what: &str, result: &Tensor) -> Result<()> {
+    if result.track_op() {
+        return Ok(());
+    }
+    let problem = format!(
+        "autograd does not go back through the {what}, so that it has no gradient; compute it \
+         from the activity with operations of candle or `onward::kernels`, without `detach`, \
+         or give the gradient in closed form"
+    );
+    Err(Error::usage(what, problem))
+}
+
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
+    use candle_core::{DType, Device};
 
     use super::*;
 
@@ -352,6 +370,45 @@ mod tests {
         let upstream = Tensor::new(&[1f64, -1.], &Device::Cpu)?;
         let gradient = Cubes.gradient(&activity, &upstream)?.to_vec2::<f64>()?;
         assert_eq!(gradient, [[3., 12.], [-27., 0.]]); // ±3·a²
+        Ok(())
+    }
+
+    #[test]
+    fn a_goodness_without_a_gradient_is_refused() -> Result<()> {
+        struct Detached;
+
+        impl GoodnessFn for Detached {
+            fn goodness(&self, activity: &Tensor) -> Result<Tensor> {
+                kernels::sum_squares(&activity.detach())
+            }
+        }
+
+        let activity = Tensor::ones((2, 3), DType::F32, &Device::Cpu)?;
+        let upstream = Tensor::ones(2, DType::F32, &Device::Cpu)?;
+        let error = Detached.gradient(&activity, &upstream).unwrap_err();
+        assert!(error.to_string().contains("detach"), "{error}");
+        let loss = |a: &Tensor| Ok(a.detach().sqr()?.sum_all()?);
+        let error = Grade::by_autograd(&activity, loss).unwrap_err();
+        assert!(error.to_string().contains("detach"), "{error}");
+        Ok(())
+    }
+
+    #[test]
+    fn a_goodness_of_kernels_has_a_gradient_in_every_type() -> Result<()> {
+        struct Squares;
+
+        impl GoodnessFn for Squares {
+            fn goodness(&self, activity: &Tensor) -> Result<Tensor> {
+                kernels::sum_squares(activity)
+            }
+        }
+
+        for dtype in [DType::F32, DType::F64] {
+            let activity = Tensor::new(&[[1f64, 2.]], &Device::Cpu)?.to_dtype(dtype)?;
+            let upstream = Tensor::ones(1, dtype, &Device::Cpu)?;
+            let gradient = Squares.gradient(&activity, &upstream)?;
+            assert_eq!(gradient.to_dtype(DType::F64)?.to_vec2::<f64>()?, [[2., 4.]]);
+        }
         Ok(())
     }
 

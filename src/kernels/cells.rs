@@ -18,7 +18,7 @@ pub fn cell_means(x: &Tensor, [down, across]: [usize; 2]) -> Result<Tensor> {
         let expected = format!("images that cells of {down} by {across} pixels divide");
         return Err(Error::shape("means of cells", x.dims(), expected));
     }
-    on_gpu!(x, cuda::cell_means(x, [down, across]));
+    on_gpu!([x], cuda::cell_means(x, [down, across]));
     let shape = (
         rows * channels * (height / down),
         down,
@@ -37,7 +37,7 @@ pub fn cell_means(x: &Tensor, [down, across]: [usize; 2]) -> Result<Tensor> {
 /// Errors of candle.
 pub fn cell_means_gradient(gradient: &Tensor, [down, across]: [usize; 2]) -> Result<Tensor> {
     on_gpu!(
-        gradient,
+        [gradient],
         cuda::cell_means_gradient(gradient, [down, across])
     );
     let (rows, channels, height, width) = gradient.dims4()?;

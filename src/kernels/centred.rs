@@ -2,7 +2,8 @@
 
 use candle_core::Tensor;
 
-use super::rows::{for_rows, is_fast, with_values};
+use super::are_fast;
+use super::rows::{for_rows, with_values};
 use crate::error::Result;
 
 /// `x − mean x`, `x` of `(R, N, …)`, with the mean over the `N` units of a row, or over
@@ -12,7 +13,7 @@ use crate::error::Result;
 /// Errors of candle.
 pub fn centred(x: &Tensor) -> Result<Tensor> {
     let (rows, channels) = (x.dim(0)?, x.dim(1)?);
-    if !is_fast(x) {
+    if !are_fast([x]) {
         return Ok(x.broadcast_sub(&x.mean_keepdim(1)?)?);
     }
     let pixels = x.elem_count() / (rows * channels).max(1);

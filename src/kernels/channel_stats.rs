@@ -5,8 +5,8 @@ use rayon::prelude::*;
 
 #[cfg(feature = "cuda")]
 use super::cuda;
-use super::leaky_relu;
 use super::rows::{for_rows, is_fast, with_values};
+use super::{are_fast, leaky_relu};
 use crate::error::Result;
 
 /// Means and variances for standardisation, each `(R,)` by row or `(N,)` by channel.
@@ -126,7 +126,7 @@ impl ChannelStats {
     pub fn of(x: &Tensor, by_row: bool) -> Result<Self> {
         let (rows, channels, size) = sizes_for(x, by_row)?;
         #[cfg(feature = "cuda")]
-        if cuda::is_fast(x) {
+        if cuda::is_fast(x) && !x.track_op() {
             let [mean, variance] = cuda::moments(x, cuda::Planes::of(x, by_row)?)?;
             return Ok(Self {
                 mean,
@@ -134,7 +134,7 @@ impl ChannelStats {
                 by_row,
             });
         }
-        if !is_fast(x) {
+        if !are_fast([x]) {
             let planes = planes(x)?;
             let groups = if by_row {
                 planes
@@ -322,13 +322,13 @@ pub fn standardised_relu(
     slope: f64,
 ) -> Result<Tensor> {
     let (_, channels, size) = sizes(x)?;
-    on_gpu!(x, {
-        let by_row = moments.is_some_and(|moments| moments.by_row);
-        let planes = cuda::Planes::of(x, by_row)?;
-        let moments = moments.map(|moments| [&moments.mean, &moments.variance]);
+    let [mean, variance] = moments.map_or([x; 2], |of| [&of.mean, &of.variance]);
+    on_gpu!([x, bias, mean, variance], {
+        let planes = cuda::Planes::of(x, moments.is_some_and(|moments| moments.by_row))?;
+        let moments = moments.map(|_| [mean, variance]);
         cuda::standardised_relu(x, moments, bias, planes, (EPSILON, slope))
     });
-    if !is_fast(x) {
+    if !are_fast([x, bias, mean, variance]) {
         let mut sum = planes(x)?;
         if let Some(moments) = moments {
             let scale = moments.spread(&moments.scale()?)?;
@@ -398,8 +398,8 @@ pub fn standardised_relu(
 /// Errors of candle.
 pub fn channel_sums(x: &Tensor) -> Result<Tensor> {
     let (rows, channels, size) = sizes(x)?;
-    on_gpu!(x, cuda::plane_sums(x, cuda::Planes::of(x, false)?));
-    if !is_fast(x) {
+    on_gpu!([x], cuda::plane_sums(x, cuda::Planes::of(x, false)?));
+    if !are_fast([x]) {
         return Ok(planes(x)?.sum(2)?.sum(0)?);
     }
     let sums = with_values(x, |x| match size {

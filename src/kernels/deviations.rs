@@ -2,6 +2,7 @@
 
 use candle_core::{Tensor, D};
 
+use super::are_fast;
 use super::rows::{for_rows, is_fast, with_values};
 use crate::error::Result;
 
@@ -36,7 +37,7 @@ impl Deviations {
     pub fn of(x: &Tensor) -> Result<Self> {
         let planes = planes(x)?;
         let beside = degrees_of_freedom(&planes)?;
-        let (means, deviations) = match is_fast(&planes) {
+        let (means, deviations) = match are_fast([&planes]) {
             true => fast(&planes, beside)?,
             false => {
                 let means = planes.mean_keepdim(D::Minus1)?;

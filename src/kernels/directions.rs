@@ -2,6 +2,7 @@
 
 use candle_core::{Tensor, D};
 
+use super::are_fast;
 use super::rows::{for_rows, is_fast, with_values};
 use crate::error::Result;
 
@@ -25,7 +26,7 @@ impl Directions {
     /// Errors of candle.
     pub fn of(x: &Tensor) -> Result<Self> {
         let (rows, width) = x.dims2()?;
-        if !is_fast(x) {
+        if !are_fast([x]) {
             let c = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
             let inverse = (c.sqr()?.sum(1)? + EPSILON)?.sqrt()?.recip()?;
             let rows = c.broadcast_mul(&inverse.unsqueeze(1)?)?;

@@ -51,7 +51,7 @@ impl CustomOp1 for LeakyRelu {
             slope: self.slope,
             gain: 1.,
         };
-        let of_x = gate(of_y, y, slope).map_err(candle_core::Error::wrap)?;
+        let of_x = gate(of_y, &y.detach(), slope).map_err(candle_core::Error::wrap)?;
         Ok(Some(of_x))
     }
 }

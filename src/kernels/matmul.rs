@@ -5,7 +5,7 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Shape, Tensor};
 #[cfg(feature = "cuda")]
 use super::cuda;
 use super::gemm::{self, Matrix};
-use super::{is_fast, meter, with_rows};
+use super::{are_fast, is_fast, meter, with_rows};
 use crate::error::{Error, Result};
 
 /// `a·b`: `(R, K)` and `(K, N)` to `(R, N)`.
@@ -58,8 +58,8 @@ pub fn matmul_transposed(a: &Tensor, b: &Tensor) -> Result<Tensor> {
         let expected = format!("(R, N), where the other factor is {:?}", b.dims());
         return Err(Error::shape("matrix product a·bᵀ", a.dims(), expected));
     }
-    on_gpu!(a, cuda::matmul_transposed(a, b));
-    if is_fast(a) && is_fast(b) {
+    on_gpu!([a, b], cuda::matmul_transposed(a, b));
+    if are_fast([a, b]) {
         let product = with_rows(a, |a| {
             with_rows(b, |b| {
                 let a = Matrix::of_rows(a.data, a.rows, a.width, a.stride);
@@ -120,7 +120,9 @@ impl CustomOp2 for Product {
         _: &Tensor,
         gradient: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
-        let of_a = a.track_op().then(|| matmul_transposed(gradient, b));
+        let of_a = a
+            .track_op()
+            .then(|| matmul_transposed(gradient, &b.detach()));
         let of_b = b.track_op().then(|| transposed_matmul(a, gradient));
         let found = |gradient: Option<Result<Tensor>>| {
             gradient.transpose().map_err(candle_core::Error::wrap)

@@ -3,12 +3,20 @@
 //! Every function has several forms. The plain form uses candle's operations and runs
 //! on any device, with any element type. The fast forms, for `f32` on the CPU and on a
 //! GPU with CUDA, need one pass over memory instead of several, and on a GPU nothing
-//! waits. All give the same numbers within rounding, unless products are set to round
-//! more. The fast forms give the same bits with any number of threads: work is divided
+//! waits. Autograd goes back through the plain forms alone, so that they are used where
+//! an argument is a variable or was made of one. All give the same numbers within
+//! rounding, unless products are set to round more. The fast forms give the same bits with any number of threads: work is divided
 //! among rows or columns, never within a sum.
 
-/// Returns the form for a GPU, if the tensor is there.
+/// Returns the form for a GPU, if the tensor is there; of several arguments, if all are
+/// and autograd goes back through none.
 macro_rules! on_gpu {
+    ([$($x:expr),+], $form:expr) => {
+        #[cfg(feature = "cuda")]
+        if [$($x),+].into_iter().all(|x| $crate::kernels::cuda::is_fast(x) && !x.track_op()) {
+            return $form;
+        }
+    };
     ($x:expr, $form:expr) => {
         #[cfg(feature = "cuda")]
         if $crate::kernels::cuda::is_fast($x) {
@@ -103,6 +111,12 @@ pub(crate) fn has_fast_form(x: &Tensor) -> bool {
     is_fast(x)
 }
 
+/// Whether the fast form on the CPU suits all of these: autograd goes back through none.
+fn are_fast<'a>(arguments: impl IntoIterator<Item = &'a Tensor>) -> bool {
+    let mut arguments = arguments.into_iter();
+    arguments.all(|x| is_fast(x) && !x.track_op())
+}
+
 /// The value of a tensor with one element.
 pub(crate) fn scalar(x: &Tensor) -> Result<f64> {
     Ok(x.to_device(&Device::Cpu)?
@@ -163,12 +177,11 @@ pub fn softplus(x: &Tensor) -> Result<Tensor> {
 
 /// `log softmax` over the last dimension.
 pub fn log_softmax(x: &Tensor) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if cuda::is_fast(x) && x.rank() == 2 && !x.track_op() {
-        return cuda::log_softmax(x);
-    }
-    if is_fast(x) && x.rank() == 2 && !x.track_op() {
-        return cpu::log_softmax(x);
+    if x.rank() == 2 {
+        on_gpu!([x], cuda::log_softmax(x));
+        if are_fast([x]) {
+            return cpu::log_softmax(x);
+        }
     }
     let shifted = x.broadcast_sub(&x.max_keepdim(D::Minus1)?)?;
     Ok(shifted.broadcast_sub(&shifted.exp()?.sum_keepdim(D::Minus1)?.log()?)?)
@@ -176,8 +189,8 @@ pub fn log_softmax(x: &Tensor) -> Result<Tensor> {
 
 /// The sum of the squares of every row: `(B, …)` to `(B,)`.
 pub fn sum_squares(x: &Tensor) -> Result<Tensor> {
-    on_gpu!(x, cuda::sum_squares(x));
-    if is_fast(x) {
+    on_gpu!([x], cuda::sum_squares(x));
+    if are_fast([x]) {
         return cpu::sum_squares(x);
     }
     Ok(rows::flat(x)?.sqr()?.sum(1)?)
@@ -216,8 +229,8 @@ pub(crate) struct Squared<'a> {
 /// [`Error::Shape`] if there is not one factor for each row; errors of candle.
 pub fn scale_rows(x: &Tensor, factors: &Tensor) -> Result<Tensor> {
     check_factors(x, factors)?;
-    on_gpu!(x, cuda::scale_rows(x, factors, 1.));
-    if is_fast(x) {
+    on_gpu!([x, factors], cuda::scale_rows(x, factors, 1.));
+    if are_fast([x, factors]) {
         return cpu::scale_rows(x, factors);
     }
     let shape = [&[x.dim(0)?][..], &vec![1; x.rank() - 1]].concat();
@@ -230,7 +243,7 @@ pub fn scale_rows(x: &Tensor, factors: &Tensor) -> Result<Tensor> {
 /// As [`scale_rows`].
 pub fn scale_rows_by(x: &Tensor, factors: &Tensor, by: f64) -> Result<Tensor> {
     check_factors(x, factors)?;
-    on_gpu!(x, cuda::scale_rows(x, factors, by));
+    on_gpu!([x, factors], cuda::scale_rows(x, factors, by));
     scale_rows(x, &(factors * by)?)
 }
 
@@ -259,8 +272,9 @@ pub fn sum_views(x: &Tensor, factors: Option<&Tensor>, views: usize) -> Result<T
     if let Some(factors) = factors {
         check_factors(x, factors)?;
     }
-    on_gpu!(x, cuda::sum_views(x, factors, views));
-    if is_fast(x) {
+    let other = factors.unwrap_or(x);
+    on_gpu!([x, other], cuda::sum_views(x, factors, views));
+    if are_fast([x, other]) {
         return cpu::sum_views(x, factors, views);
     }
     let scaled = factors.map_or(Ok(x.clone()), |factors| scale_rows(x, factors))?;
@@ -276,8 +290,8 @@ pub fn column_means(x: &Tensor, rows: usize) -> Result<Tensor> {
         let expected = format!("at least {} rows, for the mean of {rows}", rows.max(1));
         return Err(Error::shape("means of columns", x.dims(), expected));
     }
-    on_gpu!(x, cuda::column_sums(x, rows, 1. / rows as f64));
-    if is_fast(x) {
+    on_gpu!([x], cuda::column_sums(x, rows, 1. / rows as f64));
+    if are_fast([x]) {
         return Ok((cpu::column_sums(x, rows)? / rows as f64)?);
     }
     Ok(x.narrow(0, 0, rows)?.mean(0)?)
@@ -285,8 +299,8 @@ pub fn column_means(x: &Tensor, rows: usize) -> Result<Tensor> {
 
 /// The sum of all rows: `(B, D)` to `(D,)`.
 pub fn column_sums(x: &Tensor) -> Result<Tensor> {
-    on_gpu!(x, cuda::column_sums(x, x.dim(0)?, 1.));
-    if is_fast(x) {
+    on_gpu!([x], cuda::column_sums(x, x.dim(0)?, 1.));
+    if are_fast([x]) {
         return cpu::column_sums(x, x.dim(0)?);
     }
     Ok(x.sum(0)?)
@@ -325,8 +339,11 @@ pub fn gate(gradient: &Tensor, activity: &Tensor, gate: Gate) -> Result<Tensor> 
             expected,
         ));
     }
-    on_gpu!(gradient, cuda::gate(gradient, activity, gate, None));
-    if is_fast(gradient) && is_fast(activity) {
+    on_gpu!(
+        [gradient, activity],
+        cuda::gate(gradient, activity, gate, None)
+    );
+    if are_fast([gradient, activity]) {
         return cpu::gate(gradient, activity, gate);
     }
     let mut factor = activity.gt(0.)?.to_dtype(gradient.dtype())?;
@@ -376,8 +393,8 @@ pub fn damp(old: &Tensor, new: &Tensor, keep: f64) -> Result<Tensor> {
             format!("a multiple of {rows} rows, each as in {:?}", old.dims()),
         ));
     }
-    on_gpu!(new, cuda::blend(old, new, keep, 1. - keep));
-    if is_fast(old) && is_fast(new) {
+    on_gpu!([old, new], cuda::blend(old, new, keep, 1. - keep));
+    if are_fast([old, new]) {
         let keep = keep as f32;
         return cpu::pairs(old, new, |old, new| keep * old + (1. - keep) * new);
     }
@@ -392,8 +409,8 @@ pub fn damp(old: &Tensor, new: &Tensor, keep: f64) -> Result<Tensor> {
 /// Errors of candle, for example if the shapes differ.
 pub fn weighted(a: &Tensor, of_a: f64, b: &Tensor, of_b: f64) -> Result<Tensor> {
     if a.shape() == b.shape() {
-        on_gpu!(a, cuda::blend(a, b, of_a, of_b));
-        if is_fast(a) && is_fast(b) {
+        on_gpu!([a, b], cuda::blend(a, b, of_a, of_b));
+        if are_fast([a, b]) {
             let (of_a, of_b) = (of_a as f32, of_b as f32);
             return cpu::pairs(a, b, |a, b| of_a * a + of_b * b);
         }
@@ -412,9 +429,9 @@ pub(crate) fn sum(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 /// The mask depends only on the generator and the number of elements. On a GPU it is
 /// another one, drawn there by Philox with a key from the generator.
 pub fn dropout(x: &Tensor, rate: f64, rng: &ChaCha8Rng) -> Result<Tensor> {
-    on_gpu!(x, cuda::dropout(x, rate, rng));
+    on_gpu!([x], cuda::dropout(x, rate, rng));
     let mask = cpu::dropout_mask(x.elem_count(), rate, rng);
-    if is_fast(x) {
+    if are_fast([x]) {
         return cpu::multiply(x, &mask);
     }
     Ok((x * Tensor::from_vec(mask, x.shape(), x.device())?.to_dtype(x.dtype())?)?)

@@ -1,6 +1,6 @@
 //! What the forms of the public kernels have in common.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, Var};
 
 use super::*;
 use crate::error::Error;
@@ -68,4 +68,61 @@ fn rows_of_one_number_need_no_second_dimension() -> Result<()> {
     both(&[4, 2], |x| {
         weighted(&x.narrow(1, 1, 1)?.squeeze(1)?, 2., &x.sum(1)?, 3.)
     })
+}
+
+/// The gradient that autograd finds for a variable of `f`, in 32 and in 64 bits.
+fn gradients(shape: &[usize], f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<()> {
+    let numbers = (0..shape.iter().product()).map(|i: usize| (1.7 * i as f64).sin());
+    let x = Tensor::from_iter(numbers, &Device::Cpu)?.reshape(shape)?;
+    let of = |dtype| -> Result<[Tensor; 2]> {
+        let x = Var::from_tensor(&x.to_dtype(dtype)?)?;
+        let y = f(&x)?;
+        let gradients = y.sqr()?.sum_all()?.backward()?;
+        let gradient = gradients.get(&x).expect("it depends on x").detach();
+        Ok([y.detach(), gradient])
+    };
+    for (fast, plain) in of(DType::F32)?.iter().zip(&of(DType::F64)?) {
+        close(fast, plain)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn autograd_goes_back_in_every_type() -> Result<()> {
+    let (rows, images) = ([4, 6], [4, 3, 2, 2]);
+    let like = |x: &Tensor| x.detach().exp();
+    for shape in [&rows[..], &images] {
+        gradients(shape, sum_squares)?;
+        gradients(shape, |x| scale_rows(x, &sum_squares(x)?))?;
+        gradients(shape, |x| scale_rows(&like(x)?, &sum_squares(x)?))?;
+        gradients(shape, |x| scale_rows_by(x, &sum_squares(x)?, 0.3))?;
+        gradients(shape, |x| gate(x, &like(x)?, Gate::default()))?;
+        gradients(shape, |x| damp(&like(x)?, x, 0.3))?;
+        gradients(shape, |x| weighted(&like(x)?, 2., x, 3.))?;
+        let rng = crate::flow::random::stream(1, "test", 0);
+        gradients(shape, |x| dropout(x, 0.3, &rng))?;
+        gradients(shape, centred)?;
+        gradients(shape, channel_sums)?;
+        let zeros = |x: &Tensor| Tensor::zeros(x.dim(1)?, x.dtype(), x.device());
+        gradients(shape, |x| standardised_relu(x, None, &zeros(x)?, 0.1))?;
+        for by_row in [true, false] {
+            gradients(shape, |x| {
+                let moments = ChannelStats::of(x, by_row)?;
+                standardised_relu(&like(x)?, Some(&moments), &zeros(x)?, 0.1)
+            })?;
+        }
+    }
+    gradients(&images, |x| cell_means(x, [2, 1]))?;
+    gradients(&images, |x| cell_means_gradient(x, [2, 1]))?;
+    gradients(&images, |x| Ok(Deviations::of(x)?.values))?;
+    gradients(&rows, |x| {
+        Ok(Directions::of(&x.powf(3.)?)?.rows.narrow(1, 0, 2)?)
+    })?;
+    gradients(&rows, |x| sum_views(x, Some(&sum_squares(x)?), 2))?;
+    gradients(&rows, |x| sum_views(x, None, 2))?;
+    gradients(&rows, |x| column_means(x, 3))?;
+    gradients(&rows, column_sums)?;
+    gradients(&rows, log_softmax)?;
+    gradients(&rows, |x| matmul_transposed(x, &like(x)?))?;
+    gradients(&rows, |x| matmul_transposed(&like(x)?, x))
 }

@@ -95,8 +95,9 @@ impl PeerNorm {
     /// Updates the means from the first `rows` rows, and returns the term of each unit.
     fn excess(&self, activity: &Tensor, rows: usize, batch: usize) -> Result<Tensor> {
         let now = kernels::column_means(activity, rows)?;
-        let means = ((self.means.as_tensor() * self.momentum)? + (now * (1. - self.momentum))?)?;
-        self.means.set(&means.detach())?;
+        let before = self.means.as_detached_tensor();
+        let means = ((before * self.momentum)? + (now * (1. - self.momentum))?)?;
+        self.means.set(&means)?;
         let excess = means.broadcast_sub(&means.mean_all()?)?;
         Ok((excess * (self.strength / batch as f64))?)
     }
