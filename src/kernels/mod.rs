@@ -71,7 +71,9 @@ pub use leaky_relu::leaky_relu;
 pub use matmul::{matmul, matmul_transposed};
 
 pub(crate) use cpu::add;
-pub(crate) use rows::{for_rows, is_fast, with_rows, with_values, with_values_mut, Rows};
+pub(crate) use rows::{
+    for_rows, is_fast, memory_of, with_rows, with_values, with_values_mut, Rows,
+};
 
 pub(crate) use wide::{wide, Loop};
 

@@ -74,7 +74,13 @@ pub(crate) fn with_values<T>(x: &Tensor, f: impl FnOnce(&[f32]) -> T) -> Result<
     Ok(f(&data[layout.start_offset()..][..x.elem_count()]))
 }
 
-/// Calls `f` with the values of a contiguous tensor, to change them in place.
+/// The place of a tensor's values in memory: the same for all views of one tensor.
+pub(crate) fn memory_of(x: &Tensor) -> usize {
+    std::ptr::from_ref::<Storage>(&x.storage_and_layout().0).addr()
+}
+
+/// Calls `f` with the values of a contiguous tensor, to change them in place. `f` must
+/// not read another view of the same tensor: it would wait for ever.
 pub(crate) fn with_values_mut<T>(x: &Tensor, f: impl FnOnce(&mut [f32]) -> T) -> Result<T> {
     let change = Change {
         f: Cell::new(Some(f)),

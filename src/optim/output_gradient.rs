@@ -132,6 +132,17 @@ impl OutputGradient {
         Ok(())
     }
 
+    /// The same with `f` of every tensor.
+    pub(super) fn map(&self, f: &impl Fn(&Tensor) -> Result<Tensor>) -> Result<Self> {
+        let common = self.common.iter();
+        Ok(Self {
+            own: f(&self.own)?,
+            common: common
+                .map(|(shares, row)| Ok((f(shares)?, f(row)?)))
+                .collect::<Result<_>>()?,
+        })
+    }
+
     pub(super) fn units(&self) -> usize {
         self.own.dims().last().copied().unwrap_or_default()
     }

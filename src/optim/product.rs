@@ -27,6 +27,19 @@ impl Product {
         is_fast(self.delta.own())
     }
 
+    /// The same with `f` of every tensor of numbers.
+    pub(super) fn map(&self, f: &impl Fn(&Tensor) -> Result<Tensor>) -> Result<Self> {
+        let values = match &self.values {
+            Values::Dense { matrix, columns } => Values::Dense {
+                matrix: f(matrix)?,
+                columns: columns.clone(),
+            },
+            values => values.clone(),
+        };
+        let delta = self.delta.map(f)?;
+        Ok(Self { values, delta })
+    }
+
     /// The product as a tensor, computed with candle's operations.
     pub(super) fn whole(&self, dtype: DType) -> Result<Tensor> {
         let matrix = self

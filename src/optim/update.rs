@@ -46,12 +46,25 @@ impl Update {
                 false => self.plain(var, moments, &gradient),
             };
         }
+        // What is changed in place cannot be read at the same time.
+        let changed = [var.as_tensor()].into_iter().chain(moments.iter());
+        let changed: Vec<_> = changed.map(kernels::memory_of).collect();
+        let apart = |x: &Tensor| -> Result<Tensor> {
+            match changed.contains(&kernels::memory_of(x)) {
+                true => Ok(x.copy()?),
+                false => Ok(x.clone()),
+            }
+        };
         match gradient {
-            Gradient::Whole(gradient) => self.fast(var, moments, Direct::Whole(gradient)),
+            Gradient::Whole(gradient) => self.fast(var, moments, Direct::Whole(&apart(gradient)?)),
             Gradient::ColumnSums(gradient) => {
                 self.fast(var, moments, Direct::Whole(&gradient.column_sums()?))
             }
-            Gradient::Products(products) => self.fast(var, moments, Direct::Products(products)),
+            Gradient::Products(products) => {
+                let products = products.iter().map(|product| product.map(&apart));
+                let products = products.collect::<Result<Vec<_>>>()?;
+                self.fast(var, moments, Direct::Products(&products))
+            }
             Gradient::Formed(form, products) => {
                 self.fast(var, moments, Direct::Whole(&formed(var, form, products)?))
             }

@@ -2,8 +2,8 @@ use candle_nn::Init;
 
 use super::*;
 use crate::flow::input::Values;
-use crate::optim::Product;
 use crate::optim::Schedule;
+use crate::optim::{OutputGradient, Product};
 
 fn step(epoch: usize) -> Step {
     Step {
@@ -62,6 +62,49 @@ fn momentum_is_a_running_mean_of_gradients() -> Result<()> {
     assert_close(&two_steps(Algorithm::Sgd, DType::F32)?, &expected);
     assert_close(&two_steps(Algorithm::Sgd, DType::F64)?, &expected);
     Ok(())
+}
+
+/// Steps along the weights themselves, along their product with themselves, and along
+/// the first moment.
+fn steps_along_its_own_values(algorithm: Algorithm, dtype: DType) -> Result<Vec<f32>> {
+    let vars = Vars::new(1, dtype, &Device::Cpu);
+    let normal = Init::Randn {
+        mean: 0.,
+        stdev: 1.,
+    };
+    let var = vars.get("w", (3, 3), normal)?;
+    let mut optimiser = optimiser(&vars, algorithm);
+    let own = var.as_detached_tensor();
+    optimiser.update("w", &var, Gradient::Whole(&own), &step(0))?;
+    optimiser.update("w", &var, Gradient::Whole(&own.t()?), &step(0))?;
+    let common = own.narrow(0, 1, 1)?;
+    let product = Product {
+        values: Values::dense(own.clone())?,
+        delta: OutputGradient::from(&own).with_common(&common, 2)?,
+    };
+    optimiser.update("w", &var, Gradient::Products(&[product]), &step(0))?;
+    let moment = optimiser.moments["w"].tensors[0].clone();
+    optimiser.update("w", &var, Gradient::Whole(&moment), &step(0))?;
+    Ok(var.flatten_all()?.to_dtype(DType::F32)?.to_vec1()?)
+}
+
+#[test]
+fn a_gradient_may_be_a_view_of_the_variable() {
+    for algorithm in [Algorithm::Sgd, Algorithm::Adam, Algorithm::SparseAdam] {
+        let expected = steps_along_its_own_values(algorithm, DType::F64).unwrap();
+        let (said, heard) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let found = steps_along_its_own_values(algorithm, DType::F32);
+            said.send(found.unwrap()).unwrap();
+        });
+        let found = heard.recv_timeout(std::time::Duration::from_secs(60));
+        let found = found.expect("the update waits for itself");
+        let near = |(a, b): (&f32, &f32)| (a - b).abs() < 1e-4;
+        assert!(
+            found.iter().zip(&expected).all(near),
+            "{found:?}, {expected:?}"
+        );
+    }
 }
 
 /// They would make every later step many times slower.
