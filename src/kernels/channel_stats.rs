@@ -1,11 +1,11 @@
 //! Statistics of images, `(R, N, …)`: a plane is one channel of one row.
 
 use candle_core::{Tensor, D};
-use rayon::prelude::*;
 
 #[cfg(feature = "cuda")]
 use super::cuda;
 use super::rows::{for_rows, is_fast, with_values};
+use super::sums::{column_sums, lanes, sums};
 use super::{are_fast, leaky_relu};
 use crate::error::Result;
 
@@ -41,81 +41,6 @@ fn sizes_for(x: &Tensor, by_row: bool) -> Result<(usize, usize, usize)> {
 fn planes(x: &Tensor) -> Result<Tensor> {
     let (rows, channels, plane) = sizes(x)?;
     Ok(x.contiguous()?.reshape((rows, channels, plane))?)
-}
-
-/// `Σ f(x)` over a plane, in 16 lanes in a fixed order.
-fn lanes(plane: &[f32], f: impl Fn(usize, f32) -> f32) -> f64 {
-    let mut lanes = [0f32; 16];
-    let whole = plane.len() / 16 * 16;
-    for start in (0..whole).step_by(16) {
-        for (lane, sum) in lanes.iter_mut().enumerate() {
-            *sum += f(start + lane, plane[start + lane]);
-        }
-    }
-    let rest: f32 = (whole..plane.len())
-        .map(|index| f(index, plane[index]))
-        .sum();
-    f64::from(lanes.iter().sum::<f32>() + rest)
-}
-
-/// The sum of `plane(r·N + n)` over each row or over each channel. Each sum is computed
-/// by one thread.
-fn sums<const K: usize>(
-    (rows, channels): (usize, usize),
-    by_row: bool,
-    plane: impl Fn(usize) -> [f64; K] + Sync,
-) -> Vec<[f64; K]> {
-    let (groups, members) = if by_row {
-        (rows, channels)
-    } else {
-        (channels, rows)
-    };
-    let sum = |group: usize| {
-        let mut sums = [0.; K];
-        for member in 0..members {
-            let index = if by_row {
-                group * channels + member
-            } else {
-                member * channels + group
-            };
-            sums.iter_mut()
-                .zip(plane(index))
-                .for_each(|(sum, value)| *sum += value);
-        }
-        sums
-    };
-    (0..groups)
-        .into_par_iter()
-        .with_min_len(8)
-        .map(sum)
-        .collect()
-}
-
-/// The sums over all rows of `f(row·N + n)` for each of `N` channels of one number. A
-/// thread sums up neighbouring channels, so that it reads the rows in order.
-fn column_sums<const K: usize>(
-    (rows, channels): (usize, usize),
-    f: impl Fn(usize) -> [f32; K] + Sync,
-) -> Vec<[f64; K]> {
-    const STRIP: usize = 64;
-    let mut sums = vec![[0.; K]; channels];
-    let strips = sums.par_chunks_mut(STRIP).enumerate().with_min_len(4);
-    strips.for_each(|(strip, out)| {
-        let mut sums = [[0f32; STRIP]; K];
-        for row in 0..rows {
-            let first = row * channels + strip * STRIP;
-            for column in 0..out.len() {
-                let values = f(first + column);
-                for (sums, value) in sums.iter_mut().zip(values) {
-                    sums[column] += value;
-                }
-            }
-        }
-        for (column, out) in out.iter_mut().enumerate() {
-            *out = sums.map(|sums| f64::from(sums[column]));
-        }
-    });
-    sums
 }
 
 impl ChannelStats {

@@ -49,6 +49,7 @@ pub(crate) mod normal_equations;
 pub(crate) mod rounding;
 mod rows;
 pub(crate) mod sizes;
+mod sums;
 #[cfg(test)]
 mod tests;
 mod wide;
