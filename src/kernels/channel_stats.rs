@@ -7,7 +7,7 @@ use super::cuda;
 use super::rows::{for_rows, is_fast, with_values};
 use super::sums::{column_sums, lanes, sums};
 use super::{are_fast, leaky_relu};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Means and variances for standardisation, each `(R,)` by row or `(N,)` by channel.
 #[derive(Clone, Debug)]
@@ -116,6 +116,15 @@ impl ChannelStats {
         })
     }
 
+    /// Refuses moments that are not those of the rows or channels of `x`.
+    fn check(&self, x: &Tensor) -> Result<()> {
+        let groups = x.dim(usize::from(!self.by_row))?;
+        for moments in [&self.mean, &self.variance] {
+            has_length("moments of channels", moments, groups)?;
+        }
+        Ok(())
+    }
+
     /// `1 / √(variance + 10⁻⁵)`.
     pub(crate) fn scale(&self) -> Result<Tensor> {
         Ok((&self.variance + EPSILON)?.sqrt()?.recip()?)
@@ -140,8 +149,14 @@ impl ChannelStats {
     /// moments are fixed.
     ///
     /// # Errors
-    /// Errors of candle.
+    /// [`Error::Shape`] if `delta` does not have the shape of `x`, or the moments are not
+    /// those of its rows or channels; errors of candle.
     pub fn gradient(&self, x: &Tensor, delta: &Tensor, fixed: bool) -> Result<Tensor> {
+        self.check(x)?;
+        if delta.dims() != x.dims() {
+            let expected = format!("{:?}", x.dims());
+            return Err(Error::shape("gradient of channels", delta.dims(), expected));
+        }
         let (rows, channels, size) = sizes_for(x, self.by_row)?;
         on_gpu!(x, {
             let (moments, planes) = (
@@ -239,7 +254,8 @@ impl ChannelStats {
 /// ReLU.
 ///
 /// # Errors
-/// Errors of candle.
+/// [`Error::Shape`] if the bias does not have a number for each channel, or the moments
+/// are not those of the rows or channels of `x`; errors of candle.
 pub fn standardised_relu(
     x: &Tensor,
     moments: Option<&ChannelStats>,
@@ -247,6 +263,8 @@ pub fn standardised_relu(
     slope: f64,
 ) -> Result<Tensor> {
     let (_, channels, size) = sizes(x)?;
+    has_length("bias of channels", bias, channels)?;
+    moments.map_or(Ok(()), |moments| moments.check(x))?;
     let [mean, variance] = moments.map_or([x; 2], |of| [&of.mean, &of.variance]);
     on_gpu!([x, bias, mean, variance], {
         let planes = cuda::Planes::of(x, moments.is_some_and(|moments| moments.by_row))?;
@@ -315,6 +333,13 @@ pub fn standardised_relu(
         out
     })?;
     Ok(Tensor::from_vec(out, x.shape(), x.device())?)
+}
+
+fn has_length(what: &str, numbers: &Tensor, length: usize) -> Result<()> {
+    match numbers.dims() == [length] {
+        true => Ok(()),
+        false => Err(Error::shape(what, numbers.dims(), format!("[{length}]"))),
+    }
 }
 
 /// The sum of each channel over all rows and positions: `(R, N, …)` to `(N,)`.

@@ -33,6 +33,20 @@ fn shapes_that_do_not_match_are_refused() -> Result<()> {
         for cell in [[0, 1], [1, 0], [4, 1], [2, 3]] {
             assert_refused(cell_means(&of(&[1, 1, 6, 2])?, cell));
         }
+        for images in [&[4, 6][..], &[4, 6, 2]] {
+            let images = of(images)?;
+            let (bias, slope) = (of(&[6])?, 0.);
+            for other in [&[5][..], &[7], &[6, 1]] {
+                assert_refused(standardised_relu(&images, None, &of(other)?, slope));
+            }
+            for by_row in [true, false] {
+                let mut moments = ChannelStats::of(&images, by_row)?;
+                assert_refused(moments.gradient(&images, &x.narrow(0, 0, 3)?, false));
+                moments.mean = of(&[3])?;
+                assert_refused(standardised_relu(&images, Some(&moments), &bias, slope));
+                assert_refused(moments.gradient(&images, &images, false));
+            }
+        }
     }
     Ok(())
 }
