@@ -46,22 +46,22 @@ impl Rounding {
     }
 
     fn held(self, device: &Device, is_training: bool) -> Result<Held> {
-        static ALL: Uses = Uses::new();
-        let wanted = Use {
+        static ALL: Uses = Uses::new(turn);
+        ALL.hold(Use {
             on_cpu: device.is_cpu(),
             rounding: self,
             is_training,
-        };
-        ALL.hold(wanted, || {
-            #[cfg(feature = "cuda")]
-            if device.is_cuda() {
-                super::cuda::round_products(self);
-            }
-            if device.is_cpu() {
-                bfloat16::turn(self == Self::Bf16);
-            }
         })
     }
+}
+
+/// Sets how products on the CPU, or those on a GPU, round.
+fn turn(on_cpu: bool, to: Rounding) {
+    if on_cpu {
+        return bfloat16::turn(to == Rounding::Bf16);
+    }
+    #[cfg(feature = "cuda")]
+    super::cuda::round_products(to);
 }
 
 /// A training or a forward pass.
@@ -76,13 +76,16 @@ struct Use {
 struct Uses {
     running: Mutex<Vec<Use>>,
     one_ended: Condvar,
+    /// Sets the rounding of the CPU, or of a GPU.
+    turn: fn(bool, Rounding),
 }
 
 impl Uses {
-    const fn new() -> Self {
+    const fn new(turn: fn(bool, Rounding)) -> Self {
         Self {
             running: Mutex::new(Vec::new()),
             one_ended: Condvar::new(),
+            turn,
         }
     }
 
@@ -90,8 +93,8 @@ impl Uses {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for what has another rounding, then calls `turn`.
-    fn hold(&'static self, wanted: Use, turn: impl FnOnce()) -> Result<Held> {
+    /// Waits for what has another rounding, then turns to the wanted one.
+    fn hold(&'static self, wanted: Use) -> Result<Held> {
         let mut running = self.running();
         loop {
             let others = running
@@ -111,7 +114,7 @@ impl Uses {
             running = ended.unwrap_or_else(PoisonError::into_inner);
         }
         running.push(wanted);
-        turn();
+        (self.turn)(wanted.on_cpu, wanted.rounding);
         Ok(Held {
             uses: self,
             held: wanted,
@@ -130,6 +133,11 @@ impl Drop for Held {
         let mut running = self.uses.running();
         if let Some(place) = running.iter().position(|running| *running == self.held) {
             running.swap_remove(place);
+        }
+        let on_cpu = self.held.on_cpu;
+        if running.iter().all(|other| other.on_cpu != on_cpu) {
+            // A product outside of any run has all its bits.
+            (self.uses.turn)(on_cpu, Rounding::None);
         }
         self.uses.one_ended.notify_all();
     }
@@ -152,9 +160,9 @@ mod tests {
 
     #[test]
     fn a_training_keeps_its_rounding_on_its_kind_of_device() {
-        static USES: Uses = Uses::new();
-        let hold = |wanted| USES.hold(wanted, || ()).map(|_| ());
-        let _training = USES.hold(used(Rounding::Bf16, true), || ()).unwrap();
+        static USES: Uses = Uses::new(|_, _| ());
+        let hold = |wanted| USES.hold(wanted).map(|_| ());
+        let _training = USES.hold(used(Rounding::Bf16, true)).unwrap();
         assert!(hold(used(Rounding::Bf16, false)).is_ok());
         let on_gpu = Use {
             on_cpu: false,
@@ -168,12 +176,33 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_rounded_after_the_last_use_of_a_device() {
+        static ON: [Mutex<Rounding>; 2] = [const { Mutex::new(Rounding::None) }; 2];
+        static USES: Uses =
+            Uses::new(|on_cpu, to| *ON[usize::from(on_cpu)].lock().unwrap() = to);
+        let now = || [0, 1].map(|kind: usize| *ON[kind].lock().unwrap());
+        let training = USES.hold(used(Rounding::Bf16, true)).unwrap();
+        let on_gpu = Use {
+            on_cpu: false,
+            ..used(Rounding::Tf32, true)
+        };
+        let on_gpu = USES.hold(on_gpu).unwrap();
+        drop(USES.hold(used(Rounding::Bf16, false)).unwrap());
+        assert_eq!(now(), [Rounding::Tf32, Rounding::Bf16]);
+        drop(training);
+        assert_eq!(now(), [Rounding::Tf32, Rounding::None]);
+        drop(on_gpu);
+        assert_eq!(now(), [Rounding::None; 2]);
+    }
+
+    #[test]
     fn a_pass_waits_for_the_end_of_another_with_other_rounding() {
-        static USES: Uses = Uses::new();
+        static USES: Uses = Uses::new(|_, _| ());
         let (said, heard) = channel();
-        let first = USES.hold(used(Rounding::Bf16, false), || ()).unwrap();
+        let first = USES.hold(used(Rounding::Bf16, false)).unwrap();
         let other = std::thread::spawn(move || {
-            let _held = USES.hold(used(Rounding::None, false), || said.send(()).unwrap());
+            let _held = USES.hold(used(Rounding::None, false)).unwrap();
+            said.send(()).unwrap();
         });
         let waits = heard.recv_timeout(Duration::from_millis(50));
         assert!(waits.is_err(), "it did not wait");
@@ -181,12 +210,12 @@ mod tests {
         heard.recv().unwrap();
         other.join().unwrap();
         // A thread of a pool may be needed for the end of the other pass.
-        let _first = USES.hold(used(Rounding::Bf16, false), || ()).unwrap();
+        let _first = USES.hold(used(Rounding::Bf16, false)).unwrap();
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(1)
             .build()
             .unwrap();
-        let held = pool.install(|| USES.hold(used(Rounding::None, false), || ()).is_ok());
+        let held = pool.install(|| USES.hold(used(Rounding::None, false)).is_ok());
         assert!(!held);
     }
 }
