@@ -160,7 +160,8 @@ impl Vars {
                 format!("a variable of shape {dims:?} is too large; the limit is 2^31 elements");
             return Err(Error::usage(path, problem));
         };
-        tree.check_memory(&path, dims, count)?;
+        let bytes = count.saturating_mul(dtype.size_in_bytes());
+        tree.check_memory(&path, dims, bytes)?;
         let values = draw(tree.seed, &path, &shape, count, init);
         let tensor = Tensor::from_vec(values, shape, &tree.device)?.to_dtype(dtype)?;
         let var = Var::from_tensor(&tensor)?;
@@ -298,19 +299,10 @@ impl Vars {
 }
 
 impl Tree {
-    /// Refuses a variable that does not fit into memory: the system would kill the
-    /// process without a message.
-    fn check_memory(&self, path: &str, dims: &[usize], count: usize) -> Result<()> {
-        let known: usize = self
-            .entries
-            .values()
-            .map(|entry| entry.var.elem_count())
-            .sum();
-        let bytes = known
-            .saturating_add(count)
-            .saturating_mul(self.dtype.size_in_bytes());
-        // The optimiser needs the same amount again.
-        let needed = bytes.saturating_mul(2);
+    /// Refuses a variable of `bytes` that does not fit into memory: the system would kill
+    /// the process without a message.
+    fn check_memory(&self, path: &str, dims: &[usize], bytes: usize) -> Result<()> {
+        let needed = self.needed(bytes);
         let free = kernels::free_memory(&self.device);
         let is_free = free.is_none_or(|free| needed as u64 <= free);
         // A first copy of every variable is on the CPU.
@@ -319,11 +311,22 @@ impl Tree {
         }
         let free = free.map_or(String::new(), |free| format!(" of {} MB", free >> 20));
         let problem = format!(
-            "with a variable of shape {dims:?} the network and its optimiser need {} MB, \
-             more than the free memory{free}; use fewer units",
+            "with a variable of shape {dims:?} the network and its optimiser need \
+             another {} MB, more than the free memory{free}; use fewer units",
             needed >> 20
         );
         Err(Error::usage(path, problem))
+    }
+
+    /// The bytes that a variable of `bytes` needs, with the optimiser of all variables: as
+    /// much again for each that learns. Those that there are have been allocated.
+    fn needed(&self, bytes: usize) -> usize {
+        let entries = self.entries.values();
+        let learned = entries.filter(|entry| entry.role == VarRole::Learned);
+        let size = |entry: &Entry| entry.var.elem_count() * entry.var.dtype().size_in_bytes();
+        learned
+            .map(size)
+            .fold(bytes.saturating_mul(2), usize::saturating_add)
     }
 }
 
@@ -456,6 +459,20 @@ mod tests {
         full.remove("c");
         vars.restore(&full)?;
         assert_eq!(a.to_vec1::<f32>()?, [0., 0.]);
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_allocated_needs_no_more_memory_but_for_its_optimiser() -> Result<()> {
+        let vars = vars(1);
+        vars.get("a", 100, NORMAL)?;
+        vars.state("sums", 10, DType::F64)?;
+        assert_eq!(vars.tree().needed(40), 2 * 40 + 400);
+        // Ten equal layers, as the last of them is made.
+        for layer in 0..9 {
+            vars.scope(layer).get("weight", 100, NORMAL)?;
+        }
+        assert_eq!(vars.tree().needed(400), 2 * 400 + 10 * 400);
         Ok(())
     }
 

@@ -178,8 +178,7 @@ mod tests {
     #[test]
     fn nothing_is_rounded_after_the_last_use_of_a_device() {
         static ON: [Mutex<Rounding>; 2] = [const { Mutex::new(Rounding::None) }; 2];
-        static USES: Uses =
-            Uses::new(|on_cpu, to| *ON[usize::from(on_cpu)].lock().unwrap() = to);
+        static USES: Uses = Uses::new(|on_cpu, to| *ON[usize::from(on_cpu)].lock().unwrap() = to);
         let now = || [0, 1].map(|kind: usize| *ON[kind].lock().unwrap());
         let training = USES.hold(used(Rounding::Bf16, true)).unwrap();
         let on_gpu = Use {
