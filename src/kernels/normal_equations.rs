@@ -20,6 +20,9 @@ const PANEL: usize = 256;
 /// `f64`. The numbers above the diagonal mean nothing.
 pub(crate) fn add_squares(sum: &Var, rows: &Tensor) -> Result<()> {
     let (count, width) = rows.dims2()?;
+    if count == 0 || width == 0 {
+        return Ok(());
+    }
     if !sum.device().is_cpu() {
         return add(sum, &rows.t()?.matmul(rows)?);
     }
@@ -236,6 +239,15 @@ mod tests {
         let again = (whole.matmul(&solution)? + ridge)?;
         let error = (again - products)?.abs()?.max_all()?.to_scalar::<f64>()?;
         assert!(error < 1e-9, "{error}");
+        Ok(())
+    }
+
+    #[test]
+    fn no_rows_add_nothing() -> Result<()> {
+        let width = PANEL + 1;
+        let sum = Var::ones((width, width), DType::F64, &Device::Cpu)?;
+        add_squares(&sum, &rows(0, width)?)?;
+        assert_eq!(sum.sum_all()?.to_scalar::<f64>()?, (width * width) as f64);
         Ok(())
     }
 

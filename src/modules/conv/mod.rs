@@ -248,7 +248,7 @@ fn kernel_gradient(x: &Tensor, choices: &[u8], delta: &Tensor, sizes: &Sizes) ->
                 let mut sum = vec![0f32; sizes.units * sizes.numbers()];
                 let (mut padded, mut room, mut tile) = (Vec::new(), Vec::new(), Vec::new());
                 let mut first = index * images;
-                for x in x.chunks(together * image) {
+                for x in x.chunks((together * image).max(1)) {
                     let range = first * out_image..(first + x.len() / image) * out_image;
                     let choice = choices.get(range.clone()).unwrap_or(&[]);
                     sizes.pad(x, &mut padded);
@@ -268,7 +268,7 @@ fn kernel_gradient(x: &Tensor, choices: &[u8], delta: &Tensor, sizes: &Sizes) ->
                 }
                 sum
             };
-            x.par_chunks(images * image)
+            x.par_chunks((images * image).max(1))
                 .enumerate()
                 .map(part)
                 .collect::<Vec<_>>()
@@ -338,7 +338,7 @@ fn convolve_values(x: &[f32], weight: &[f32], sizes: &Sizes) -> (Vec<f32>, Vec<u
     let (image, out_image) = (x.len() / sizes.rows.max(1), sizes.out_image());
     // One choice for each output; none without a pool.
     let choices = if sizes.pool > 1 {
-        together * out_image
+        (together * out_image).max(1)
     } else {
         1
     };
@@ -352,7 +352,7 @@ fn convolve_values(x: &[f32], weight: &[f32], sizes: &Sizes) -> (Vec<f32>, Vec<u
     let weight = Factor::new(weight);
     let images = x.par_chunks((together * image).max(1));
     let outs = out
-        .par_chunks_mut(together * out_image)
+        .par_chunks_mut((together * out_image).max(1))
         .zip(of_choice.par_chunks_mut(choices));
     images.zip(outs).for_each_init(
         || (Vec::new(), Vec::new(), Vec::new()),

@@ -236,8 +236,8 @@ pub(super) fn spread(delta: &Tensor, choices: &[u8], sizes: &Sizes) -> Result<Te
     let (plane, rows) = (sizes.height * sizes.width, sizes.out().0 * sizes.pool);
     let mut images = vec![0f32; sizes.rows * sizes.units * plane];
     with_values(delta, |delta| {
-        let out_image = sizes.out_image();
-        let of_images = images.par_chunks_mut(sizes.units * plane);
+        let out_image = sizes.out_image().max(1);
+        let of_images = images.par_chunks_mut((sizes.units * plane).max(1));
         let deltas = delta
             .par_chunks(out_image)
             .zip(choices.par_chunks(out_image));

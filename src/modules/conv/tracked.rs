@@ -141,6 +141,27 @@ mod tests {
     }
 
     #[test]
+    fn no_images_and_no_kernels_have_no_output() {
+        for dtype in [DType::F32, DType::F64] {
+            for pool in [1, 2] {
+                for (images, kernels) in
+                    [([0, 1, 4, 4], [2, 1, 3, 3]), ([2, 1, 4, 4], [0, 1, 3, 3])]
+                {
+                    let images = Var::ones(&images, dtype, &Device::Cpu).unwrap();
+                    let kernels = Var::ones(&kernels, dtype, &Device::Cpu).unwrap();
+                    let y = conv2d(&images, &kernels, pool).unwrap();
+                    assert_eq!(y.elem_count(), 0);
+                    if dtype == DType::F32 {
+                        let gradients = y.sum_all().unwrap().backward().unwrap();
+                        let gradient = gradients.get(&kernels).unwrap();
+                        assert_eq!(gradient.dims(), kernels.dims());
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
     fn images_that_need_no_gradient_cost_none() {
         let images = Tensor::ones((2, 1, 4, 4), DType::F32, &Device::Cpu).unwrap();
         let kernels = Var::ones((1, 1, 3, 3), DType::F32, &Device::Cpu).unwrap();
