@@ -3,7 +3,8 @@
 use candle_core::Tensor;
 
 use super::are_fast;
-use super::rows::{for_rows, with_values};
+use super::fresh::fresh_rows;
+use super::rows::with_values;
 use crate::error::Result;
 
 /// `x − mean x`, `x` of `(R, N, …)`, with the mean over the `N` units of a row, or over
@@ -19,8 +20,9 @@ pub fn centred(x: &Tensor) -> Result<Tensor> {
     let pixels = x.elem_count() / (rows * channels).max(1);
     let share = 1. / channels as f32;
     let out = with_values(x, |x| {
-        let mut out = x.to_vec();
-        for_rows(&mut out, channels * pixels, |_, row| {
+        let width = channels * pixels;
+        fresh_rows(rows, width, |index, row| {
+            row.copy_from_slice(&x[index * width..][..width]);
             if pixels == 1 {
                 let mean = row.iter().sum::<f32>() * share;
                 return row.iter_mut().for_each(|x| *x -= mean);
@@ -36,8 +38,7 @@ pub fn centred(x: &Tensor) -> Result<Tensor> {
                     .zip(&means)
                     .for_each(|(x, mean)| *x -= mean);
             }
-        });
-        out
+        })
     })?;
     Ok(Tensor::from_vec(out, x.shape(), x.device())?)
 }

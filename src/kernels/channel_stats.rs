@@ -4,7 +4,8 @@ use candle_core::{Tensor, D};
 
 #[cfg(feature = "cuda")]
 use super::cuda;
-use super::rows::{for_rows, is_fast, with_values};
+use super::fresh::fresh_rows;
+use super::rows::{is_fast, with_values};
 use super::sums::{column_sums, lanes, sums};
 use super::{are_fast, leaky_relu};
 use crate::error::{Error, Result};
@@ -212,7 +213,6 @@ impl ChannelStats {
                         ]
                     }),
                 };
-                let mut out = vec![0f32; x.len()];
                 if columns {
                     let means: Vec<_> = match fixed {
                         true => vec![[0f32; 2]; channels],
@@ -221,7 +221,7 @@ impl ChannelStats {
                             .map(|sums| sums.map(|sum| (sum / count) as f32))
                             .collect(),
                     };
-                    for_rows(&mut out, channels, |row, out| {
+                    return fresh_rows(rows, channels, |row, out| {
                         let at = row * channels..(row + 1) * channels;
                         let values = x[at.clone()].iter().zip(&delta[at]);
                         let moments = mean.iter().zip(&scale).zip(&means);
@@ -231,9 +231,8 @@ impl ChannelStats {
                             *out = scale * (delta - of_delta - (x - mean) * scale * of_both);
                         }
                     });
-                    return out;
                 }
-                for_rows(&mut out, size, |index, out| {
+                fresh_rows(x.len() / size.max(1), size, |index, out| {
                     let (x, delta) = (&x[index * size..][..size], &delta[index * size..][..size]);
                     let (mean, scale) = (mean[group(index)], scale[group(index)]);
                     let [of_delta, of_both] = means.get(group(index)).copied().unwrap_or_default();
@@ -241,8 +240,7 @@ impl ChannelStats {
                     for ((out, x), delta) in out.iter_mut().zip(x).zip(delta) {
                         *out = scale * (delta - of_delta - (x - mean) * scale * of_both);
                     }
-                });
-                out
+                })
             })
         })??;
         Ok(Tensor::from_vec(out, x.shape(), x.device())?)
@@ -262,7 +260,7 @@ pub fn standardised_relu(
     bias: &Tensor,
     slope: f64,
 ) -> Result<Tensor> {
-    let (_, channels, size) = sizes(x)?;
+    let (rows, channels, size) = sizes(x)?;
     has_length("bias of channels", bias, channels)?;
     moments.map_or(Ok(()), |moments| moments.check(x))?;
     let [mean, variance] = moments.map_or([x; 2], |of| [&of.mean, &of.variance]);
@@ -295,10 +293,9 @@ pub fn standardised_relu(
     };
     let moments = moments.map(values).transpose()?;
     let out = with_values(x, |x| {
-        let mut out = vec![0f32; x.len()];
         if size == 1 {
             let of_row = |row: usize| row * channels..(row + 1) * channels;
-            for_rows(&mut out, channels, |row, out| {
+            return fresh_rows(rows, channels, |row, out| {
                 let rows = out.iter_mut().zip(&x[of_row(row)]).zip(&bias);
                 match &moments {
                     None => rows.for_each(|((out, x), bias)| *out = relu(x + bias)),
@@ -314,9 +311,8 @@ pub fn standardised_relu(
                     }
                 }
             });
-            return out;
         }
-        for_rows(&mut out, size, |index, out| {
+        fresh_rows(rows * channels, size, |index, out| {
             let bias = bias[index % channels];
             let (mean, scale) = moments.as_ref().map_or((0., 1.), |(mean, scale, by_row)| {
                 let group = if *by_row {
@@ -329,8 +325,7 @@ pub fn standardised_relu(
             for (out, x) in out.iter_mut().zip(&x[index * size..][..size]) {
                 *out = relu((x - mean) * scale + bias);
             }
-        });
-        out
+        })
     })?;
     Ok(Tensor::from_vec(out, x.shape(), x.device())?)
 }

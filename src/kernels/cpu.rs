@@ -5,7 +5,8 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::rows::{for_rows, with_rows, with_values, Rows, GRAIN};
+use super::fresh::{fresh_pieces, fresh_rows};
+use super::rows::{with_rows, with_values, Rows, GRAIN};
 use super::wide::Loop;
 use super::Gate;
 use crate::error::Result;
@@ -77,14 +78,12 @@ pub(super) fn sum_squares(x: &Tensor) -> Result<Tensor> {
 pub(super) fn scale_rows(x: &Tensor, factors: &Tensor) -> Result<Tensor> {
     let scaled = with_values(factors, |factors| {
         with_rows(x, |x| {
-            let mut out = vec![0f32; x.rows * x.width];
-            for_rows(&mut out, x.width, |row, out| {
+            fresh_rows(x.rows, x.width, |row, out| {
                 let factor = factors[row];
                 out.iter_mut()
                     .zip(x.row(row))
                     .for_each(|(out, x)| *out = factor * x);
-            });
-            out
+            })
         })
     })??;
     Ok(Tensor::from_vec(scaled, x.shape(), x.device())?)
@@ -98,8 +97,7 @@ pub(super) fn unit_rows_gradient(
 ) -> Result<Tensor> {
     let out = with_rows(x, |x| {
         with_rows(gradient, |gradient| {
-            let mut out = vec![0f32; x.rows * x.width];
-            for_rows(&mut out, x.width, |row, out| {
+            fresh_rows(x.rows, x.width, |row, out| {
                 let (x, gradient) = (x.row(row), gradient.row(row));
                 let inverse = 1. / dot(x, x).sqrt().max(shortest as f32);
                 let along = dot(x, gradient) * inverse * inverse;
@@ -107,8 +105,7 @@ pub(super) fn unit_rows_gradient(
                 for ((out, x), gradient) in out.iter_mut().zip(x).zip(gradient) {
                     *out = scale * (gradient - along * x);
                 }
-            });
-            out
+            })
         })
     })??;
     Ok(Tensor::from_vec(out, x.shape(), x.device())?)
@@ -118,14 +115,13 @@ pub(super) fn sum_views(x: &Tensor, factors: Option<&Tensor>, views: usize) -> R
     let factors = factors.map(Tensor::to_vec1::<f32>).transpose()?;
     let batch = x.dim(0)? / views.max(1);
     let (sums, width) = with_rows(x, |x| {
-        let mut out = vec![0f32; batch * x.width];
-        for_rows(&mut out, x.width, |row, out| {
+        let sums = fresh_rows(batch, x.width, |row, out| {
             for row in (0..views).map(|view| view * batch + row) {
                 let factor = factors.as_ref().map_or(1., |factors| factors[row]);
                 add(out, factor, x.row(row));
             }
         });
-        (out, x.width)
+        (sums, x.width)
     })?;
     Ok(Tensor::from_vec(sums, (batch, width), x.device())?)
 }
@@ -203,15 +199,13 @@ pub(super) fn gate(gradient: &Tensor, activity: &Tensor, gate: Gate) -> Result<T
     let (gain, slope) = (gate.gain as f32, gate.slope as f32);
     let out = with_rows(gradient, |gradient| {
         with_rows(activity, |activity| {
-            let mut out = vec![0f32; activity.rows * activity.width];
-            for_rows(&mut out, activity.width, |row, out| {
+            fresh_rows(activity.rows, activity.width, |row, out| {
                 let (gradient, activity) = (gradient.row(row), activity.row(row));
                 match gate.slope {
                     0. => gate_row(out, gradient, activity, gain),
                     _ => leaky_gate_row(out, gradient, activity, gain, slope),
                 }
-            });
-            out
+            })
         })
     })??;
     Ok(Tensor::from_vec(out, gradient.shape(), gradient.device())?)
@@ -222,22 +216,19 @@ pub(super) fn add_common(x: &Tensor, common: &[(Tensor, Tensor)]) -> Result<Tens
         |(shares, row): &(Tensor, Tensor)| Ok((shares.to_vec1::<f32>()?, row.to_vec1::<f32>()?));
     let common = common.iter().map(values).collect::<Result<Vec<_>>>()?;
     let out = with_rows(x, |x| {
-        let mut out = vec![0f32; x.rows * x.width];
-        for_rows(&mut out, x.width, |row, out| {
+        fresh_rows(x.rows, x.width, |row, out| {
             out.copy_from_slice(x.row(row));
             for (shares, added) in common.iter().filter(|(shares, _)| shares[row] != 0.) {
                 add(out, shares[row], added);
             }
-        });
-        out
+        })
     })?;
     Ok(Tensor::from_vec(out, x.shape(), x.device())?)
 }
 
 pub(super) fn log_softmax(x: &Tensor) -> Result<Tensor> {
     let out = with_rows(x, |x| {
-        let mut out = vec![0f32; x.rows * x.width];
-        for_rows(&mut out, x.width, |row, out| {
+        fresh_rows(x.rows, x.width, |row, out| {
             let row = x.row(row);
             // NaN if one of them is NaN, as in the plain form.
             let top = row.iter().fold(f32::NEG_INFINITY, |top, &x| {
@@ -252,8 +243,7 @@ pub(super) fn log_softmax(x: &Tensor) -> Result<Tensor> {
             out.iter_mut()
                 .zip(row)
                 .for_each(|(out, x)| *out = (f64::from(*x) - subtracted) as f32);
-        });
-        out
+        })
     })?;
     Ok(Tensor::from_vec(out, x.shape(), x.device())?)
 }
@@ -262,14 +252,12 @@ pub(super) fn off_label(log: &Tensor, labels: &[u32], factor: f32) -> Result<Ten
     const LEAST: f32 = -60.;
     let exp = |log: f32| if log < LEAST { 0. } else { log.exp() };
     let out = with_rows(log, |log| {
-        let mut out = vec![0f32; log.rows * log.width];
-        for_rows(&mut out, log.width, |row, out| {
+        fresh_rows(log.rows, log.width, |row, out| {
             let label = labels[row] as usize;
             for (class, (out, log)) in out.iter_mut().zip(log.row(row)).enumerate() {
                 *out = (exp(*log) - f32::from(u8::from(class == label))) * factor;
             }
-        });
-        out
+        })
     })?;
     Ok(Tensor::from_vec(out, log.shape(), log.device())?)
 }
@@ -278,13 +266,11 @@ pub(super) fn off_label(log: &Tensor, labels: &[u32], factor: f32) -> Result<Ten
 pub(super) fn pairs(a: &Tensor, b: &Tensor, f: impl Fn(f32, f32) -> f32 + Sync) -> Result<Tensor> {
     let out = with_rows(a, |a| {
         with_rows(b, |b| {
-            let mut out = vec![0f32; b.rows * b.width];
-            for_rows(&mut out, b.width, |row, out| {
+            fresh_rows(b.rows, b.width, |row, out| {
                 for ((out, a), b) in out.iter_mut().zip(a.row(row % a.rows)).zip(b.row(row)) {
                     *out = f(*a, *b);
                 }
-            });
-            out
+            })
         })
     })??;
     Ok(Tensor::from_vec(out, b.shape(), b.device())?)
@@ -292,14 +278,12 @@ pub(super) fn pairs(a: &Tensor, b: &Tensor, f: impl Fn(f32, f32) -> f32 + Sync) 
 
 pub(super) fn multiply(x: &Tensor, factors: &[f32]) -> Result<Tensor> {
     let out = with_rows(x, |x| {
-        let mut out = vec![0f32; x.rows * x.width];
-        for_rows(&mut out, x.width, |row, out| {
+        fresh_rows(x.rows, x.width, |row, out| {
             let factors = &factors[row * x.width..][..x.width];
             for ((out, x), factor) in out.iter_mut().zip(x.row(row)).zip(factors) {
                 *out = x * factor;
             }
-        });
-        out
+        })
     })?;
     Ok(Tensor::from_vec(out, x.shape(), x.device())?)
 }
@@ -309,21 +293,19 @@ pub(super) fn multiply(x: &Tensor, factors: &[f32]) -> Result<Tensor> {
 pub(super) fn dropout_mask(count: usize, rate: f64, rng: &ChaCha8Rng) -> Vec<f32> {
     let limit = (rate * 65536.).round() as u32;
     let kept = (1. / (1. - f64::from(limit) / 65536.)) as f32;
-    let mut mask = vec![0f32; count];
-    mask.par_chunks_mut(GRAIN)
-        .enumerate()
-        .for_each(|(chunk, mask)| {
-            let mut rng = rng.clone();
-            rng.set_stream(chunk as u64);
-            for mask in mask.chunks_mut(4) {
-                let bits = rng.next_u64();
-                for (lane, mask) in mask.iter_mut().enumerate() {
-                    let draw = (bits >> (16 * lane)) as u32 & 0xffff;
-                    *mask = if draw < limit { 0. } else { kept };
-                }
+    let chunks = (0..count.div_ceil(GRAIN)).into_par_iter();
+    let no_state = || ();
+    fresh_pieces(count, GRAIN, chunks, no_state, |(), mask, chunk| {
+        let mut rng = rng.clone();
+        rng.set_stream(chunk as u64);
+        for mask in mask.chunks_mut(4) {
+            let bits = rng.next_u64();
+            for (lane, mask) in mask.iter_mut().enumerate() {
+                let draw = (bits >> (16 * lane)) as u32 & 0xffff;
+                *mask = if draw < limit { 0. } else { kept };
             }
-        });
-    mask
+        }
+    })
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use candle_core::{Tensor, D};
 
 use super::are_fast;
+use super::fresh::fresh_rows;
 use super::rows::{for_rows, is_fast, with_values};
 use crate::error::Result;
 
@@ -62,18 +63,16 @@ impl Deviations {
             let gradient = off.broadcast_mul(&factors.unsqueeze(1)?)?;
             return Ok(gradient.reshape(x.shape())?);
         }
-        let width = planes.dim(1)?;
+        let (rows, width) = planes.dims2()?;
         let (means, factors) = (self.means.to_vec1::<f32>()?, factors.to_vec1::<f32>()?);
         let gradient = with_values(&planes, |x| {
-            let mut out = vec![0f32; x.len()];
-            for_rows(&mut out, width, |row, out| {
+            fresh_rows(rows, width, |row, out| {
                 let (mean, factor) = (means[row], factors[row]);
                 let x = &x[row * width..][..width];
                 out.iter_mut()
                     .zip(x)
                     .for_each(|(out, x)| *out = factor * (x - mean));
-            });
-            out
+            })
         })?;
         Ok(Tensor::from_vec(gradient, x.shape(), x.device())?)
     }

@@ -3,6 +3,7 @@
 use candle_core::{Tensor, D};
 
 use super::are_fast;
+use super::fresh::fresh_rows;
 use super::rows::{for_rows, is_fast, with_values};
 use crate::error::Result;
 
@@ -42,8 +43,7 @@ impl Directions {
                 let squares = sum(x, |x| (x - mean) * (x - mean));
                 inverse[0] = (1. / (squares + EPSILON).sqrt()) as f32;
             });
-            let mut directions = vec![0f32; x.len()];
-            for_rows(&mut directions, width, |row, out| {
+            let directions = fresh_rows(rows, width, |row, out| {
                 let (mean, inverse) = (mean(of_row(row)) as f32, inverse[row]);
                 let pairs = out.iter_mut().zip(of_row(row));
                 pairs.for_each(|(out, x)| *out = (x - mean) * inverse);
@@ -63,7 +63,7 @@ impl Directions {
     /// # Errors
     /// Errors of candle.
     pub fn gradient(&self, delta: &Tensor) -> Result<Tensor> {
-        let (u, width) = (&self.rows, self.rows.dim(1)?);
+        let (u, (rows, width)) = (&self.rows, self.rows.dims2()?);
         if !(is_fast(u) && is_fast(delta)) {
             let along = (delta * u)?.sum_keepdim(1)?;
             let across = (delta - u.broadcast_mul(&along)?)?;
@@ -73,8 +73,7 @@ impl Directions {
         let inverse = self.inverse.to_vec1::<f32>()?;
         let gradient = with_values(u, |u| {
             with_values(delta, |delta| {
-                let mut out = vec![0f32; u.len()];
-                for_rows(&mut out, width, |row, out| {
+                fresh_rows(rows, width, |row, out| {
                     let at = row * width..(row + 1) * width;
                     let (u, delta) = (&u[at.clone()], &delta[at]);
                     let products = out.iter_mut().zip(u).zip(delta);
@@ -85,8 +84,7 @@ impl Directions {
                     let mean = (sum(out, |x| x) / width.max(1) as f64) as f32;
                     out.iter_mut()
                         .for_each(|out| *out = (*out - mean) * inverse[row]);
-                });
-                out
+                })
             })
         })??;
         Ok(Tensor::from_vec(gradient, u.shape(), u.device())?)

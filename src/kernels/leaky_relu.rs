@@ -2,7 +2,7 @@
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 
-use super::rows::for_rows;
+use super::fresh::fresh_rows;
 use super::{gate, is_fast, Gate};
 use crate::error::Result;
 
@@ -38,10 +38,10 @@ impl CustomOp1 for LeakyRelu {
         let shape = of.shape();
         let x = &x.as_slice::<f32>()?[of.start_offset()..][..shape.elem_count()];
         let slope = self.slope as f32;
-        let mut out = vec![0f32; x.len()];
-        let width = (x.len() / shape.dims()[0].max(1)).max(1);
-        for_rows(&mut out, width, |row, out| {
-            rectify(out, &x[row * width..][..out.len()], slope);
+        let rows = shape.dims()[0];
+        let width = x.len() / rows.max(1);
+        let out = fresh_rows(rows, width, |row, out| {
+            rectify(out, &x[row * width..][..width], slope);
         });
         Ok((CpuStorage::F32(out), shape.clone()))
     }

@@ -39,6 +39,7 @@ mod deviations;
 mod directions;
 pub(crate) mod energy;
 pub(crate) mod fields;
+mod fresh;
 pub(crate) mod gemm;
 mod labels;
 mod leaky_relu;
@@ -72,6 +73,7 @@ pub use leaky_relu::leaky_relu;
 pub use matmul::{matmul, matmul_transposed};
 
 pub(crate) use cpu::add;
+pub(crate) use fresh::{fresh_pieces, fresh_rows};
 pub(crate) use rows::{
     for_rows, is_fast, memory_of, with_rows, with_values, with_values_mut, Rows,
 };

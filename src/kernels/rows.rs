@@ -123,12 +123,8 @@ fn not_fast(x: &Tensor) -> Error {
 
 /// Calls `f(row index, row)` for all rows, in parallel if there are many elements.
 pub(crate) fn for_rows(out: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
-    if width == 0 {
-        return;
-    }
-    let rows = GRAIN.div_ceil(width);
-    let some = |chunk: usize, out: &mut [f32]| {
-        let (first, f) = (chunk * rows, &f);
+    each_piece(out, width, |first, out| {
+        let f = &f;
         EachRow {
             out,
             width,
@@ -136,21 +132,30 @@ pub(crate) fn for_rows(out: &mut [f32], width: usize, f: impl Fn(usize, &mut [f3
             f,
         }
         .wide();
-    };
-    if out.len() < 2 * GRAIN {
-        return some(0, out);
+    });
+}
+
+/// Calls `f(first row, rows)` for pieces of whole rows, in parallel if there are many
+/// elements.
+pub(super) fn each_piece<T: Send>(out: &mut [T], width: usize, f: impl Fn(usize, &mut [T]) + Sync) {
+    if width == 0 {
+        return;
     }
+    if out.len() < 2 * GRAIN {
+        return f(0, out);
+    }
+    let rows = GRAIN.div_ceil(width);
     out.par_chunks_mut(rows * width)
         .enumerate()
-        .for_each(|(chunk, out)| some(chunk, out));
+        .for_each(|(piece, out)| f(piece * rows, out));
 }
 
 /// Calls `f` for each row, the first of which is row `first`.
-struct EachRow<'a, F> {
-    out: &'a mut [f32],
-    width: usize,
-    first: usize,
-    f: &'a F,
+pub(super) struct EachRow<'a, F> {
+    pub out: &'a mut [f32],
+    pub width: usize,
+    pub first: usize,
+    pub f: &'a F,
 }
 
 impl<F: Fn(usize, &mut [f32])> Loop for EachRow<'_, F> {

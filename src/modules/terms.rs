@@ -70,14 +70,13 @@ impl Affine<'_> {
             terms.push(self.term(part, first, input.batch(), cache)?);
             first += part.values.width()?;
         }
-        let mut out = vec![0f32; input.rows() * self.units];
-        kernels::for_rows(&mut out, self.units, |row, out| {
+        let out = |row: usize, out: &mut [f32]| {
             for term in &terms {
                 term.add_to(row, out, self);
             }
             self.finish(0, out);
-        });
-        Ok(out)
+        };
+        Ok(kernels::fresh_rows(input.rows(), self.units, out))
     }
 
     /// The output for an input of one part. Bias and ReLU are applied to a row while it

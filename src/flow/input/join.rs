@@ -44,8 +44,9 @@ impl Input {
 
     /// The fast form of [`Input::join`]: writes each part to its columns in one pass.
     fn joined(&self) -> Result<Vec<f32>> {
-        let whole = self.width();
-        let mut joined = vec![0f32; self.rows() * whole];
+        let (rows, whole) = (self.rows(), self.width());
+        let mut joined: Option<Vec<f32>> = None;
+        let zeros = || kernels::fresh_rows(rows, whole, |_, _| ());
         let mut first = 0;
         for part in &self.parts {
             let (count, width) = (part.values.rows()?, part.values.width()?);
@@ -59,12 +60,16 @@ impl Input {
                 Values::Dense { matrix, columns } => {
                     let matrix = matrix.narrow(1, columns.start, columns.len())?;
                     kernels::with_rows(&matrix, |values| {
-                        kernels::for_rows(&mut joined, whole, |row, out| {
+                        let write = |row: usize, out: &mut [f32]| {
                             let (out, factor) = (&mut out[first..first + width], factor(row));
                             for (out, value) in out.iter_mut().zip(values.row(row % count)) {
                                 *out = factor * value;
                             }
-                        });
+                        };
+                        match &mut joined {
+                            Some(joined) => kernels::for_rows(joined, whole, write),
+                            none => *none = Some(kernels::fresh_rows(rows, whole, write)),
+                        }
                     })?;
                 }
                 Values::OneHot {
@@ -73,6 +78,7 @@ impl Input {
                     strength,
                 } => {
                     let (index, slots) = (indices(index, *classes)?, index.dim(1)?);
+                    let joined = joined.get_or_insert_with(zeros);
                     for (row, out) in joined.chunks_exact_mut(whole).enumerate() {
                         let index = &index[row % count * slots..][..slots];
                         for (slot, &class) in index.iter().enumerate() {
@@ -85,7 +91,7 @@ impl Input {
             }
             first += width;
         }
-        Ok(joined)
+        Ok(joined.unwrap_or_else(zeros))
     }
 }
 

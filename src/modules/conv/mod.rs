@@ -16,7 +16,7 @@ use crate::flow::vars::Vars;
 use crate::kernels::fields::Fields;
 use crate::kernels::gemm::{accumulate_here, Factor, Matrix, Right};
 use crate::kernels::sizes::Sizes;
-use crate::kernels::{self, with_values};
+use crate::kernels::{self, fresh_pieces, with_values};
 use crate::optim::{Gradient, Optimiser};
 
 /// A convolution with max pooling, `y = pool(x ∗ W)`: stride 1, padded with zeros so that
@@ -332,10 +332,10 @@ fn convolve(x: &Tensor, weight: &Tensor, sizes: &Sizes) -> Result<Convolved> {
 
 /// `pool(x ∗ weight)`, and the choices of the pools, in 32 bits on the CPU.
 fn convolve_values(x: &[f32], weight: &[f32], sizes: &Sizes) -> (Vec<f32>, Vec<u8>) {
-    let mut out = vec![0f32; sizes.rows * sizes.out_image()];
-    let mut choice = vec![0u8; if sizes.pool > 1 { out.len() } else { 0 }];
     let together = sizes.together();
     let (image, out_image) = (x.len() / sizes.rows.max(1), sizes.out_image());
+    let count = sizes.rows * out_image;
+    let mut choice = vec![0u8; if sizes.pool > 1 { count } else { 0 }];
     // One choice for each output; none without a pool.
     let choices = if sizes.pool > 1 {
         (together * out_image).max(1)
@@ -351,12 +351,12 @@ fn convolve_values(x: &[f32], weight: &[f32], sizes: &Sizes) -> (Vec<f32>, Vec<u
     let weight = Matrix::of_rows(weight, sizes.units, sizes.numbers(), sizes.numbers());
     let weight = Factor::new(weight);
     let images = x.par_chunks((together * image).max(1));
-    let outs = out
-        .par_chunks_mut((together * out_image).max(1))
-        .zip(of_choice.par_chunks_mut(choices));
-    images.zip(outs).for_each_init(
+    let out = fresh_pieces(
+        count,
+        together * out_image,
+        images.zip(of_choice.par_chunks_mut(choices)),
         || (Vec::new(), Vec::new(), Vec::new()),
-        |(padded, room, tile), (images, (out, choice))| {
+        |(padded, room, tile), out, (images, choice)| {
             sizes.pad(images, padded);
             for band in sizes.bands() {
                 let fields = Fields::new(sizes, padded, band);

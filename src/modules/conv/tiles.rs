@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use crate::error::Result;
 use crate::kernels::sizes::Sizes;
-use crate::kernels::{is_fast, with_values, Loop};
+use crate::kernels::{fresh_pieces, is_fast, with_values, Loop};
 
 /// The number of pixels whose fields are gathered at a time: enough for the product to
 /// run at full speed.
@@ -234,21 +234,19 @@ pub(super) fn spread(delta: &Tensor, choices: &[u8], sizes: &Sizes) -> Result<Te
         return plain_spread(delta, choices, sizes);
     }
     let (plane, rows) = (sizes.height * sizes.width, sizes.out().0 * sizes.pool);
-    let mut images = vec![0f32; sizes.rows * sizes.units * plane];
-    with_values(delta, |delta| {
-        let out_image = sizes.out_image().max(1);
-        let of_images = images.par_chunks_mut((sizes.units * plane).max(1));
+    let (image, out_image) = (sizes.units * plane, sizes.out_image().max(1));
+    let images = with_values(delta, |delta| {
         let deltas = delta
             .par_chunks(out_image)
             .zip(choices.par_chunks(out_image));
-        of_images.zip(deltas).for_each(|(image, (delta, choice))| {
-            let mut band = Vec::new();
-            sizes.spread(delta, choice, (0, rows), &mut band);
+        let write = |band: &mut Vec<f32>, image: &mut [f32], (delta, choice): (&[f32], &[u8])| {
+            sizes.spread(delta, choice, (0, rows), band);
             let lines = band.chunks_exact(rows * sizes.width);
             for (image, band) in image.chunks_exact_mut(plane).zip(lines) {
                 image[..band.len()].copy_from_slice(band);
             }
-        });
+        };
+        fresh_pieces(sizes.rows * image, image, deltas, Vec::new, write)
     })?;
     let shape = (sizes.rows, sizes.units, sizes.height, sizes.width);
     Ok(Tensor::from_vec(images, shape, delta.device())?)

@@ -4,7 +4,7 @@
 use rayon::prelude::*;
 
 use super::Fields;
-use crate::kernels::Rows;
+use crate::kernels::{fresh_pieces, Rows};
 
 /// The number of locations in a piece: as many as the longest vectors have lanes.
 pub(super) const LANES: usize = 16;
@@ -80,10 +80,15 @@ impl Framed {
             stride,
             length,
         };
-        let mut data = vec![0f32; images.rows * framed.per_image()];
-        data.par_chunks_exact_mut(framed.per_image().max(1))
-            .enumerate()
-            .for_each(|(row, out)| {
+        let per_image = framed.per_image();
+        let rows = (0..images.rows).into_par_iter();
+        let no_state = || ();
+        let data = fresh_pieces(
+            images.rows * per_image,
+            per_image,
+            rows,
+            no_state,
+            |(), out, row| {
                 for (line, source) in images.row(row).chunks_exact(width).enumerate() {
                     let (channel, line) = (line / height, line % height + padding);
                     if line >= lines {
@@ -102,7 +107,8 @@ impl Framed {
                         }
                     }
                 }
-            });
+            },
+        );
         Self { data, ..framed }
     }
 
@@ -133,11 +139,14 @@ impl Framed {
 /// `(pieces, F, N, LANES)`.
 pub(super) fn turned(fields: &Fields, weight: &[f32], units: usize) -> Vec<f32> {
     let (pieces, size) = (Pieces::of(fields), fields.numbers() * units);
-    let mut turned = vec![0f32; pieces.count() * size * LANES];
-    turned
-        .par_chunks_exact_mut(size * LANES)
-        .enumerate()
-        .for_each(|(piece, out)| {
+    let (piece, indices) = (size * LANES, (0..pieces.count()).into_par_iter());
+    let no_state = || ();
+    fresh_pieces(
+        pieces.count() * piece,
+        piece,
+        indices,
+        no_state,
+        |(), out, piece| {
             let (first, count) = pieces.locations(piece);
             for (tile, out) in out.chunks_mut(TILE * LANES).enumerate() {
                 for lane in 0..count {
@@ -149,6 +158,6 @@ pub(super) fn turned(fields: &Fields, weight: &[f32], units: usize) -> Vec<f32> 
                         .for_each(|(out, weight)| *out = *weight);
                 }
             }
-        });
-    turned
+        },
+    )
 }

@@ -143,8 +143,7 @@ impl LocallyConnected {
             .flatten_all()?;
         let bias = bias.to_vec1::<f32>()?;
         let terms = self.terms(x)?;
-        let mut out = vec![0f32; rows * units * locations];
-        kernels::for_rows(&mut out, units * locations, |row, out| {
+        let out = kernels::fresh_rows(rows, units * locations, |row, out| {
             for term in &terms {
                 let scale = term.scale.as_ref().map_or(1., |scale| scale[row]);
                 self.add_row(term, row % term.rows, units, scale, out);

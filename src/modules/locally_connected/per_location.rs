@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::Fields;
 use crate::kernels::gemm::{accumulate_here, Factor, Matrix, Right};
-use crate::kernels::Rows;
+use crate::kernels::{fresh_pieces, Rows};
 
 /// The sums of the fields over channels from `first` on, `(L, R, N)`; `weight` is
 /// `(L, F, N)`.
@@ -16,8 +16,7 @@ pub(super) fn forward(
     units: usize,
 ) -> Vec<f32> {
     let (rows, numbers) = (images.rows, fields.of_width(images.width));
-    let mut sums = vec![0f32; fields.locations() * rows * units];
-    let product = |seen: &mut Vec<f32>, (location, out): (usize, &mut [f32])| {
+    let product = |seen: &mut Vec<f32>, out: &mut [f32], location: usize| {
         fields.at(location, images, seen);
         let weight = &weight[location * fields.numbers() * units + first * fields.area() * units..];
         let seen = Matrix::of_rows(seen, rows, numbers, numbers);
@@ -28,10 +27,9 @@ pub(super) fn forward(
             Right::Matrix(Matrix::of_rows(weight, numbers, units, units)),
         );
     };
-    sums.par_chunks_exact_mut((rows * units).max(1))
-        .enumerate()
-        .for_each_init(Vec::new, product);
-    sums
+    let (piece, locations) = (rows * units, fields.locations());
+    let indices = (0..locations).into_par_iter();
+    fresh_pieces(locations * piece, piece, indices, Vec::new, product)
 }
 
 /// Adds `factor` times the gradient of the weight to `out`, `(L, F, N)`, for the channels

@@ -16,7 +16,7 @@ use rayon::prelude::*;
 
 use super::lanes::{Framed, Pieces, LANES, TILE};
 use super::Fields;
-use crate::kernels::Rows;
+use crate::kernels::{fresh_pieces, Rows};
 
 /// The largest number of units at a location for this form: a matrix product would not
 /// have more columns than a vector has lanes.
@@ -44,30 +44,26 @@ pub(super) fn forward(
 ) -> Vec<f32> {
     let (framed, rows, pieces) = (Framed::new(fields, images), images.rows, Pieces::of(fields));
     let offsets = framed.offsets(fields.field);
-    let mut sums = vec![0f32; pieces.count() * rows * units * LANES];
-    if sums.is_empty() {
-        return sums;
-    }
     let per_channel = fields.area() * units * LANES;
     let size = fields.image[0] * per_channel;
-    sums.par_chunks_exact_mut(rows * units * LANES)
-        .enumerate()
-        .for_each(|(piece, out)| {
-            let weight =
-                &weight[piece * size + first * per_channel..][..framed.channels * per_channel];
-            let (framed, offsets) = (&framed, &offsets[..]);
-            Arch::new().dispatch(Forward {
-                framed,
-                pieces,
-                piece,
-                offsets,
-                weight,
-                units,
-                rows,
-                out,
-            });
+    let of_piece = rows * units * LANES;
+    let indices = (0..pieces.count()).into_par_iter();
+    let no_state = || ();
+    let count = pieces.count() * of_piece;
+    fresh_pieces(count, of_piece, indices, no_state, |(), out, piece| {
+        let weight = &weight[piece * size + first * per_channel..][..framed.channels * per_channel];
+        let (framed, offsets) = (&framed, &offsets[..]);
+        Arch::new().dispatch(Forward {
+            framed,
+            pieces,
+            piece,
+            offsets,
+            weight,
+            units,
+            rows,
+            out,
         });
-    sums
+    })
 }
 
 /// Adds `factor` times the gradient of the weight to `out`, `(L, F, N)`, for the channels
