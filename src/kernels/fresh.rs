@@ -25,23 +25,20 @@ pub(crate) fn fresh_rows(
 ) -> Vec<f32> {
     let count = rows * width;
     let mut made = Vec::<f32>::with_capacity(count);
-    each_piece(
-        &mut made.spare_capacity_mut()[..count],
-        width,
-        |first, room| {
-            let rows = (AT_ONCE / width).max(1);
-            for (index, room) in room.chunks_mut(rows * width).enumerate() {
-                let (first, f) = (first + index * rows, &f);
-                EachRow {
-                    out: zeroed(room),
-                    width,
-                    first,
-                    f,
-                }
-                .wide();
+    let room = &mut made.spare_capacity_mut()[..count];
+    each_piece(room, width, width, |first, room| {
+        let rows = (AT_ONCE / width).max(1);
+        for (index, room) in room.chunks_mut(rows * width).enumerate() {
+            let (first, f) = (first + index * rows, &f);
+            EachRow {
+                out: zeroed(room),
+                width,
+                first,
+                f,
             }
-        },
-    );
+            .wide();
+        }
+    });
     // SAFETY: the pieces are the whole room, and all of their elements are set.
     unsafe { made.set_len(count) };
     made

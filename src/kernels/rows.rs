@@ -123,7 +123,17 @@ fn not_fast(x: &Tensor) -> Error {
 
 /// Calls `f(row index, row)` for all rows, in parallel if there are many elements.
 pub(crate) fn for_rows(out: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
-    each_piece(out, width, |first, out| {
+    for_long_rows(out, width, width, f);
+}
+
+/// As [`for_rows`], where each row takes as long as a pass over `work` elements.
+pub(super) fn for_long_rows(
+    out: &mut [f32],
+    width: usize,
+    work: usize,
+    f: impl Fn(usize, &mut [f32]) + Sync,
+) {
+    each_piece(out, width, work, |first, out| {
         let f = &f;
         EachRow {
             out,
@@ -135,16 +145,21 @@ pub(crate) fn for_rows(out: &mut [f32], width: usize, f: impl Fn(usize, &mut [f3
     });
 }
 
-/// Calls `f(first row, rows)` for pieces of whole rows, in parallel if there are many
-/// elements.
-pub(super) fn each_piece<T: Send>(out: &mut [T], width: usize, f: impl Fn(usize, &mut [T]) + Sync) {
+/// Calls `f(first row, rows)` for pieces of whole rows, in parallel if there is much to
+/// do; a row takes as long as a pass over `work` elements.
+pub(super) fn each_piece<T: Send>(
+    out: &mut [T],
+    width: usize,
+    work: usize,
+    f: impl Fn(usize, &mut [T]) + Sync,
+) {
     if width == 0 {
         return;
     }
-    if out.len() < 2 * GRAIN {
+    if out.len() / width * work < 2 * GRAIN {
         return f(0, out);
     }
-    let rows = GRAIN.div_ceil(width);
+    let rows = GRAIN.div_ceil(work);
     out.par_chunks_mut(rows * width)
         .enumerate()
         .for_each(|(piece, out)| f(piece * rows, out));
