@@ -49,11 +49,18 @@ onward_core::settings! {
     }
 }
 
+/// The images that a pass convolved, and what it made of them.
+#[derive(Clone)]
+struct Pass {
+    images: Tensor,
+    made: Convolved,
+}
+
 struct Layer {
     conv: Conv,
     rectifier: Rectifier,
-    /// The result of the last forward pass in training, for the update after it.
-    made: LastResult<Convolved>,
+    /// The last forward pass in training, for the update after it.
+    made: LastResult<Pass>,
 }
 
 impl Layer {
@@ -99,6 +106,12 @@ impl Layer {
         })
     }
 
+    fn pass(&self, input: &Input) -> Result<Pass> {
+        let images = Self::images(input)?;
+        let made = self.conv.forward(&images)?;
+        Ok(Pass { images, made })
+    }
+
     /// The gradient with respect to `n`.
     fn above(&self, lesson: &Lesson<'_>) -> Result<Tensor> {
         kernels::gate(lesson.gradient()?, lesson.activity, self.rectifier.gate(1.))
@@ -107,34 +120,32 @@ impl Layer {
 
 impl LocalLayer for Layer {
     fn forward(&self, input: &Input, step: &Step) -> Result<Tensor> {
-        let made = self.conv.forward(&Self::images(input)?)?;
-        let activity = self.rectifier.forward(&made.output, step)?;
+        let pass = self.pass(input)?;
+        let activity = self.rectifier.forward(&pass.made.output, step)?;
         if step.has_lesson() {
-            self.made.put(&activity, made);
+            self.made.put(&activity, pass);
         }
         Ok(activity)
     }
 
     fn learn(&mut self, lesson: &Lesson<'_>, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
-        let images = Self::images(lesson.input)?;
-        let made = self.made.take(lesson.activity);
-        let made = made.map_or_else(|| self.conv.forward(&images), Ok)?;
+        let kept = self.made.take(lesson.activity);
+        let Pass { images, made } = kept.map_or_else(|| self.pass(lesson.input), Ok)?;
         let above = self.above(lesson)?;
         let delta = self.rectifier.learn(&made.output, above, optimiser, step)?;
         self.conv.update(&images, &made, &delta, optimiser, step)
     }
 
     fn observe(&mut self, lesson: &Lesson<'_>, step: &Step) -> Result<()> {
-        let made = self.made.take(lesson.activity);
-        let made = made.map_or_else(|| self.conv.forward(&Self::images(lesson.input)?), Ok)?;
-        self.rectifier.observe(&made.output, step)
+        let kept = self.made.take(lesson.activity);
+        let pass = kept.map_or_else(|| self.pass(lesson.input), Ok)?;
+        self.rectifier.observe(&pass.made.output, step)
     }
 
     fn input_gradient(&self, lesson: &Lesson<'_>, step: &Step) -> Result<Tensor> {
-        let images = Self::images(lesson.input)?;
         // The lesson of this layer itself, if there is one, comes later.
-        let made = self.made.get(lesson.activity);
-        let made = made.map_or_else(|| self.conv.forward(&images), Ok)?;
+        let kept = self.made.get(lesson.activity);
+        let Pass { images, made } = kept.map_or_else(|| self.pass(lesson.input), Ok)?;
         let above = self.above(lesson)?;
         let delta = self.rectifier.gradient(&made.output, above, step)?;
         let gradient = self.conv.input_gradient(&images, &made, &delta)?;
@@ -162,4 +173,47 @@ onward_core::register! {
      (LeCun 1998; local learning: CwComp 2023, arXiv 2312.12668)",
     |settings: Convolution, context| Ok(Box::new(Layer::new(settings, context)?)),
     .idle(|own, _| Ok(Convolution::read(own)?.rectifier.idle()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use onward_core::candle_core::{DType, Device};
+    use onward_core::optim::{OptimiserSpec, Span};
+    use onward_core::{Normalise, Role, Targets, Vars};
+
+    /// Joining the parts of an input writes all of its numbers.
+    #[test]
+    fn a_lesson_takes_the_images_of_its_pass() -> Result<()> {
+        let learned = |is_kept: bool| -> Result<Vec<f32>> {
+            let vars = Vars::new(1, DType::F32, &Device::Cpu);
+            let context = BuildContext::new(vars.clone(), 1);
+            let context = context.with_input(&[2, 4, 4]).with_units(3);
+            let mut layer = Layer::new(Convolution::default(), &context)?;
+            let images = Tensor::from_iter((0..96).map(|i| (i as f32).sin()), &Device::Cpu)?;
+            let input = Input::stacked(images.reshape((3, 2, 4, 4))?, 1)?;
+            let input = input.normalised(Normalise::MeanSquare)?;
+            let step = Step::first(1);
+            let activity = layer.forward(&input, &step)?;
+            let again = Layer::images(&input)?.flatten_all()?.to_vec1::<f32>()?;
+            let kept = layer.made.get(&activity).expect("a lesson follows").images;
+            assert_eq!(kept.flatten_all()?.to_vec1::<f32>()?, again);
+            if !is_kept {
+                layer.made.take(&activity);
+            }
+            let mut optimiser = Optimiser::new(vars, OptimiserSpec::sgd(0.1), Span::Epochs(0..1));
+            let targets = Targets::new(vec![Role::Positive])?;
+            let lesson = Lesson {
+                input: &input,
+                activity: &activity,
+                gradient: Some(&activity),
+                targets: &targets,
+            };
+            layer.learn(&lesson, &mut optimiser, &step)?;
+            assert!(layer.made.get(&activity).is_none());
+            Ok(layer.conv.weight_images().flatten_all()?.to_vec1()?)
+        };
+        assert_eq!(learned(true)?, learned(false)?);
+        Ok(())
+    }
 }
