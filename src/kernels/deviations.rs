@@ -4,7 +4,7 @@ use candle_core::{Tensor, D};
 
 use super::are_fast;
 use super::fresh::fresh_rows;
-use super::rows::{for_rows, is_fast, with_values};
+use super::rows::{for_long_rows, is_fast, with_values};
 use crate::error::Result;
 
 /// The standard deviations of the planes of `x`, `(R, N, …)` with `P` numbers to a plane:
@@ -82,25 +82,79 @@ impl Deviations {
 fn fast(planes: &Tensor, beside: f64) -> Result<(Tensor, Tensor)> {
     let (rows, width) = planes.dims2()?;
     let both = with_values(planes, |x| {
-        let mut both = vec![0f32; 2 * rows];
-        for_rows(&mut both, 2, |row, both| {
-            let x = &x[row * width..][..width];
-            let mean = x.iter().map(|x| f64::from(*x)).sum::<f64>() / width.max(1) as f64;
-            let off = |x: &f32| (f64::from(*x) - mean) * (f64::from(*x) - mean);
-            let squares: f64 = x.iter().map(off).sum();
-            both.copy_from_slice(&[mean as f32, (squares / beside + EPSILON).sqrt() as f32]);
-        });
+        let mut both = vec![[0f32; 2]; rows.next_multiple_of(TOGETHER)];
+        let work = 2 * TOGETHER * width;
+        for_long_rows(
+            both.as_flattened_mut(),
+            2 * TOGETHER,
+            work,
+            |group, both| {
+                // At the end some are summed up again, which is not used.
+                let row = |place: usize| (group * TOGETHER + place).min(rows - 1);
+                let planes = std::array::from_fn(|place| &x[row(place) * width..][..width]);
+                let means = sums(planes, |_, x| x).map(|sum| sum / width.max(1) as f64);
+                let squares = sums(planes, |place, x| (x - means[place]) * (x - means[place]));
+                for (place, both) in both.chunks_exact_mut(2).enumerate() {
+                    let deviation = (squares[place] / beside + EPSILON).sqrt();
+                    both.copy_from_slice(&[means[place] as f32, deviation as f32]);
+                }
+            },
+        );
+        both.truncate(rows);
         both
     })?;
-    let both = Tensor::from_vec(both, (rows, 2), planes.device())?;
-    let column = |index| both.narrow(1, index, 1)?.flatten_all()?.contiguous();
+    let column = |index: usize| {
+        let column = both.iter().map(|both| both[index]).collect();
+        Tensor::from_vec(column, rows, planes.device())
+    };
     Ok((column(0)?, column(1)?))
+}
+
+/// The number of planes that are summed up at the same time: an addition takes several
+/// cycles, and the next one of the same sum waits for it.
+const TOGETHER: usize = 8;
+
+/// `Σ f(place, x)` over each plane, in the order of its numbers.
+#[inline(always)]
+fn sums(planes: [&[f32]; TOGETHER], f: impl Fn(usize, f64) -> f64) -> [f64; TOGETHER] {
+    let width = planes[0].len();
+    let planes = planes.map(|plane| &plane[..width]);
+    let mut sums = [0f64; TOGETHER];
+    for index in 0..width {
+        for place in 0..TOGETHER {
+            sums[place] += f(place, f64::from(planes[place][index]));
+        }
+    }
+    sums
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use candle_core::{DType, Device, Var};
+
+    /// The numbers of planes do not divide by those summed up at a time.
+    #[test]
+    fn every_sum_is_in_the_order_of_its_plane() -> Result<()> {
+        for (rows, width) in [(1, 1), (13, 7), (3, 30_000), (9001, 9), (0, 5)] {
+            let numbers = (0..rows * width).map(|i| ((i * 7919 % 10_007) as f32).sin());
+            let numbers: Vec<f32> = numbers.collect();
+            let x = Tensor::from_slice(&numbers, (rows, 1, width), &Device::Cpu)?;
+            let found = Deviations::of(&x)?;
+            let deviations = found.values.flatten_all()?.to_vec1::<f32>()?;
+            let means = found.means.to_vec1::<f32>()?;
+            assert_eq!((deviations.len(), means.len()), (rows, rows));
+            for (row, plane) in numbers.chunks_exact(width).enumerate() {
+                let mean = plane.iter().map(|x| f64::from(*x)).sum::<f64>() / width as f64;
+                let off = |x: &f32| (f64::from(*x) - mean) * (f64::from(*x) - mean);
+                let squares: f64 = plane.iter().map(off).sum();
+                let beside = (width - 1).max(1) as f64;
+                assert_eq!(means[row], mean as f32);
+                assert_eq!(deviations[row], (squares / beside + EPSILON).sqrt() as f32);
+            }
+        }
+        Ok(())
+    }
 
     #[test]
     fn both_forms_agree_with_autograd() -> Result<()> {

@@ -4,7 +4,7 @@ use candle_core::{Tensor, D};
 
 use super::are_fast;
 use super::fresh::fresh_rows;
-use super::rows::{for_rows, is_fast, with_values};
+use super::rows::{for_long_rows, is_fast, with_values};
 use crate::error::Result;
 
 /// The directions of the rows of `x`, `(R, N)`, after the mean of each row is subtracted:
@@ -34,21 +34,22 @@ impl Directions {
             return Ok(Self { rows, inverse });
         }
         let (directions, inverse) = with_values(x, |x| {
-            let mut inverse = vec![0f32; rows];
             let of_row = |row: usize| &x[row * width..][..width];
-            let mean = |x: &[f32]| sum(x, |x| x) / width.max(1) as f64;
-            for_rows(&mut inverse, 1, |row, inverse| {
+            // The mean, and the inverse of the length.
+            let mut of_rows = vec![[0f32; 2]; rows];
+            for_long_rows(of_rows.as_flattened_mut(), 2, 2 * width, |row, found| {
                 let x = of_row(row);
-                let mean = mean(x) as f32;
+                let mean = (sum(x, |x| x) / width.max(1) as f64) as f32;
                 let squares = sum(x, |x| (x - mean) * (x - mean));
-                inverse[0] = (1. / (squares + EPSILON).sqrt()) as f32;
+                found.copy_from_slice(&[mean, (1. / (squares + EPSILON).sqrt()) as f32]);
             });
             let directions = fresh_rows(rows, width, |row, out| {
-                let (mean, inverse) = (mean(of_row(row)) as f32, inverse[row]);
+                let [mean, inverse] = of_rows[row];
                 let pairs = out.iter_mut().zip(of_row(row));
                 pairs.for_each(|(out, x)| *out = (x - mean) * inverse);
             });
-            (directions, inverse)
+            let inverse = of_rows.into_iter().map(|[_, inverse]| inverse);
+            (directions, inverse.collect::<Vec<_>>())
         })?;
         Ok(Self {
             rows: Tensor::from_vec(directions, (rows, width), x.device())?,
@@ -108,6 +109,21 @@ fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f64 {
 mod tests {
     use super::*;
     use candle_core::{DType, Device, Var};
+
+    #[test]
+    fn rows_are_the_same_alone_and_among_many() -> Result<()> {
+        let numbers = (0..3000 * 40).map(|i| ((i * 7919 % 10_007) as f32).sin());
+        let x = Tensor::from_iter(numbers, &Device::Cpu)?.reshape((3000, 40))?;
+        let all = Directions::of(&x)?;
+        for row in [0, 1, 819, 2999] {
+            let one = Directions::of(&x.narrow(0, row, 1)?)?;
+            let among = all.rows.narrow(0, row, 1)?.to_vec2::<f32>()?;
+            assert_eq!(one.rows.to_vec2::<f32>()?, among);
+            let inverse = all.inverse.narrow(0, row, 1)?.to_vec1::<f32>()?;
+            assert_eq!(one.inverse.to_vec1::<f32>()?, inverse);
+        }
+        Ok(())
+    }
 
     #[test]
     fn both_forms_agree_with_autograd() -> Result<()> {
