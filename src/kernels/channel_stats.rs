@@ -2,11 +2,11 @@
 
 use candle_core::{Tensor, D};
 
+use super::channel_sums::{column_sums, lanes, sums};
 #[cfg(feature = "cuda")]
 use super::cuda;
 use super::fresh::fresh_rows;
 use super::rows::{is_fast, with_values};
-use super::sums::{column_sums, lanes, sums};
 use super::{are_fast, leaky_relu};
 use crate::error::{Error, Result};
 
@@ -25,7 +25,7 @@ pub struct ChannelStats {
 const EPSILON: f64 = 1e-5;
 
 /// The numbers of rows, channels and elements per plane of `(R, N, …)`.
-fn sizes(x: &Tensor) -> Result<(usize, usize, usize)> {
+pub(super) fn sizes(x: &Tensor) -> Result<(usize, usize, usize)> {
     let (rows, channels) = (x.dim(0)?, x.dim(1)?);
     Ok((rows, channels, x.elem_count() / (rows * channels).max(1)))
 }
@@ -39,7 +39,7 @@ fn sizes_for(x: &Tensor, by_row: bool) -> Result<(usize, usize, usize)> {
 }
 
 /// Reshapes `x` to `(R, N, P)`.
-fn planes(x: &Tensor) -> Result<Tensor> {
+pub(super) fn planes(x: &Tensor) -> Result<Tensor> {
     let (rows, channels, plane) = sizes(x)?;
     Ok(x.contiguous()?.reshape((rows, channels, plane))?)
 }
@@ -91,11 +91,11 @@ impl ChannelStats {
                 return (means, squares.into_iter().map(mean).collect());
             }
             let plane = |index: usize| &x[index * size..][..size];
-            let means = sums((rows, channels), by_row, |index| {
+            let means = sums((rows, channels, size), by_row, |index| {
                 [lanes(plane(index), |_, x| x)]
             });
             let means: Vec<f32> = means.into_iter().map(mean).collect();
-            let squares = sums((rows, channels), by_row, |index| {
+            let squares = sums((rows, channels, size), by_row, |index| {
                 let mean = means[if by_row {
                     index / channels
                 } else {
@@ -202,7 +202,7 @@ impl ChannelStats {
                         let n = (x[at] - mean[channel]) * scale[channel];
                         [delta[at], n * delta[at]]
                     }),
-                    false => sums((rows, channels), self.by_row, |index| {
+                    false => sums((rows, channels, size), self.by_row, |index| {
                         let (x, delta) =
                             (&x[index * size..][..size], &delta[index * size..][..size]);
                         let mean = mean[group(index)];
@@ -337,29 +337,10 @@ fn has_length(what: &str, numbers: &Tensor, length: usize) -> Result<()> {
     }
 }
 
-/// The sum of each channel over all rows and positions: `(R, N, …)` to `(N,)`.
-///
-/// # Errors
-/// Errors of candle.
-pub fn channel_sums(x: &Tensor) -> Result<Tensor> {
-    let (rows, channels, size) = sizes(x)?;
-    on_gpu!([x], cuda::plane_sums(x, cuda::Planes::of(x, false)?));
-    if !are_fast([x]) {
-        return Ok(planes(x)?.sum(2)?.sum(0)?);
-    }
-    let sums = with_values(x, |x| match size {
-        1 => column_sums((rows, channels), |at| [x[at]]),
-        _ => sums((rows, channels), false, |index| {
-            [lanes(&x[index * size..][..size], |_, x| x)]
-        }),
-    })?;
-    let sums: Vec<f32> = sums.into_iter().map(|[sum]| sum as f32).collect();
-    Ok(Tensor::from_vec(sums, channels, x.device())?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::channel_sums;
     use candle_core::{DType, Device, Var};
 
     /// Images, and rows of units.

@@ -32,6 +32,7 @@ mod bfloat16;
 mod cells;
 mod centred;
 mod channel_stats;
+mod channel_sums;
 mod cpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
@@ -50,7 +51,6 @@ pub(crate) mod normal_equations;
 pub(crate) mod rounding;
 mod rows;
 pub(crate) mod sizes;
-mod sums;
 #[cfg(test)]
 mod tests;
 mod wide;
@@ -62,7 +62,8 @@ pub use allocations::Counting;
 pub use backward::backward;
 pub use cells::{cell_means, cell_means_gradient};
 pub use centred::centred;
-pub use channel_stats::{channel_sums, standardised_relu, ChannelStats};
+pub use channel_stats::{standardised_relu, ChannelStats};
+pub use channel_sums::channel_sums;
 pub use deviations::Deviations;
 pub use directions::Directions;
 pub(crate) use labels::entries;
