@@ -153,6 +153,17 @@ impl ChannelStats {
     /// [`Error::Shape`] if `delta` does not have the shape of `x`, or the moments are not
     /// those of its rows or channels; errors of candle.
     pub fn gradient(&self, x: &Tensor, delta: &Tensor, fixed: bool) -> Result<Tensor> {
+        Ok(self.gradient_and_sums(x, delta, fixed)?.0)
+    }
+
+    /// The same, with the sums of the channels of `delta`, `(N,)`, if they were needed
+    /// for it.
+    pub(crate) fn gradient_and_sums(
+        &self,
+        x: &Tensor,
+        delta: &Tensor,
+        fixed: bool,
+    ) -> Result<(Tensor, Option<Tensor>)> {
         self.check(x)?;
         if delta.dims() != x.dims() {
             let expected = format!("{:?}", x.dims());
@@ -164,13 +175,15 @@ impl ChannelStats {
                 [&self.mean, &self.variance],
                 cuda::Planes::of(x, self.by_row)?,
             );
-            cuda::moments_gradient(x, delta, moments, fixed, planes, EPSILON)
+            let gradient = cuda::moments_gradient(x, delta, moments, fixed, planes, EPSILON)?;
+            Ok((gradient, None))
         });
         let scale = self.scale()?;
         if !(is_fast(x) && is_fast(delta)) {
             let (delta, scale) = (planes(delta)?, self.spread(&scale)?);
             if fixed {
-                return Ok(delta.broadcast_mul(&scale)?.reshape(x.shape())?);
+                let gradient = delta.broadcast_mul(&scale)?.reshape(x.shape())?;
+                return Ok((gradient, None));
             }
             let n = planes(x)?
                 .broadcast_sub(&self.spread(&self.mean)?)?
@@ -181,7 +194,8 @@ impl ChannelStats {
             };
             let pulled = n.broadcast_mul(&mean(&(&n * &delta)?)?)?;
             let inner = (delta.broadcast_sub(&mean(&delta)?)? - pulled)?;
-            return Ok(inner.broadcast_mul(&scale)?.reshape(x.shape())?);
+            let gradient = inner.broadcast_mul(&scale)?.reshape(x.shape())?;
+            return Ok((gradient, None));
         }
         let (mean, scale) = (self.mean.to_vec1::<f32>()?, scale.to_vec1::<f32>()?);
         let group = |index: usize| {
@@ -193,7 +207,7 @@ impl ChannelStats {
         };
         let count = (size * if self.by_row { channels } else { rows }).max(1) as f64;
         let columns = size == 1 && !self.by_row;
-        let out = with_values(x, |x| {
+        let (out, sums) = with_values(x, |x| {
             with_values(delta, |delta| {
                 let means = match fixed {
                     true => Vec::new(),
@@ -213,6 +227,9 @@ impl ChannelStats {
                         ]
                     }),
                 };
+                let are_of_channels = !self.by_row && !fixed;
+                let of_delta = means.iter().map(|[sum, _]| *sum as f32);
+                let sums = are_of_channels.then(|| of_delta.collect::<Vec<_>>());
                 if columns {
                     let means: Vec<_> = match fixed {
                         true => vec![[0f32; 2]; channels],
@@ -221,7 +238,7 @@ impl ChannelStats {
                             .map(|sums| sums.map(|sum| (sum / count) as f32))
                             .collect(),
                     };
-                    return fresh_rows(rows, channels, |row, out| {
+                    let out = fresh_rows(rows, channels, |row, out| {
                         let at = row * channels..(row + 1) * channels;
                         let values = x[at.clone()].iter().zip(&delta[at]);
                         let moments = mean.iter().zip(&scale).zip(&means);
@@ -231,8 +248,9 @@ impl ChannelStats {
                             *out = scale * (delta - of_delta - (x - mean) * scale * of_both);
                         }
                     });
+                    return (out, sums);
                 }
-                fresh_rows(x.len() / size.max(1), size, |index, out| {
+                let out = fresh_rows(x.len() / size.max(1), size, |index, out| {
                     let (x, delta) = (&x[index * size..][..size], &delta[index * size..][..size]);
                     let (mean, scale) = (mean[group(index)], scale[group(index)]);
                     let [of_delta, of_both] = means.get(group(index)).copied().unwrap_or_default();
@@ -240,10 +258,13 @@ impl ChannelStats {
                     for ((out, x), delta) in out.iter_mut().zip(x).zip(delta) {
                         *out = scale * (delta - of_delta - (x - mean) * scale * of_both);
                     }
-                })
+                });
+                (out, sums)
             })
         })??;
-        Ok(Tensor::from_vec(out, x.shape(), x.device())?)
+        let sums = sums.map(|sums| Tensor::from_vec(sums, channels, x.device()));
+        let gradient = Tensor::from_vec(out, x.shape(), x.device())?;
+        Ok((gradient, sums.transpose()?))
     }
 }
 
@@ -392,7 +413,13 @@ mod tests {
                 assert_close(&found, &expected)?;
                 let gate = crate::kernels::Gate { slope, gain: 1. };
                 let delta = crate::kernels::gate(&numbers(2, shape, dtype)?, &found, gate)?;
-                assert_close(&moments.gradient(&x, &delta, false)?, gradient)?;
+                let (found, sums) = moments.gradient_and_sums(&x, &delta, false)?;
+                assert_close(&found, gradient)?;
+                assert_eq!(sums.is_some(), dtype == DType::F32 && !by_row);
+                if let Some(sums) = sums {
+                    let again = channel_sums(&delta)?;
+                    assert_eq!(sums.to_vec1::<f32>()?, again.to_vec1::<f32>()?);
+                }
                 let fixed = moments.gradient(&x, &delta, true)?.to_dtype(DType::F64)?;
                 let scale = moments.spread(&moments.scale()?)?.to_dtype(DType::F64)?;
                 let by_hand = planes(&delta.to_dtype(DType::F64)?)?

@@ -183,7 +183,7 @@ impl Rectifier {
     pub fn gradient(&self, z: &Tensor, above: Tensor, step: &Step) -> Result<Tensor> {
         let kept = self.kept.get(z);
         let moments = kept.map_or_else(|| self.moments(z, step), Ok)?;
-        self.below(z, above, moments.as_ref())
+        Ok(self.below(z, &above, moments.as_ref())?.0)
     }
 
     /// As [`Rectifier::gradient`]; also updates the bias and the running means.
@@ -198,12 +198,13 @@ impl Rectifier {
         step: &Step,
     ) -> Result<Tensor> {
         let moments = self.kept_moments(z, step)?;
+        let (below, sums) = self.below(z, &above, moments.as_ref())?;
         if let Some((name, bias)) = &self.bias {
-            let sums = kernels::channel_sums(&above)?;
+            let sums = sums.map_or_else(|| kernels::channel_sums(&above), Ok)?;
             optimiser.update(name, bias, Gradient::Whole(&sums), step)?;
         }
         self.average(moments.as_ref())?;
-        self.below(z, above, moments.as_ref())
+        Ok(below)
     }
 
     /// Updates the running means alone.
@@ -251,18 +252,18 @@ impl Rectifier {
     }
 
     /// The gradient with respect to `z`, given that with respect to the standardised
-    /// values.
+    /// values; and the sums of the latter, if they were needed for it.
     fn below(
         &self,
         z: &Tensor,
-        above: Tensor,
+        above: &Tensor,
         moments: Option<&(ChannelStats, bool)>,
-    ) -> Result<Tensor> {
-        match (moments, self.spec.norm) {
-            (Some((moments, fixed)), _) => moments.gradient(z, &above, *fixed),
-            (None, Norm::Units) => kernels::centred(&above),
-            (None, _) => Ok(above),
-        }
+    ) -> Result<(Tensor, Option<Tensor>)> {
+        Ok(match (moments, self.spec.norm) {
+            (Some((moments, fixed)), _) => moments.gradient_and_sums(z, above, *fixed)?,
+            (None, Norm::Units) => (kernels::centred(above)?, None),
+            (None, _) => (above.clone(), None),
+        })
     }
 }
 
