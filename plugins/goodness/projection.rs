@@ -10,7 +10,8 @@ use onward_core::modules::class_rows::ClassRows;
 use onward_core::modules::pooled_linear::PooledLinear;
 use onward_core::plugin::preset::Preset;
 use onward_core::{
-    Architecture, BuildContext, GoodnessFn, Grade, Objective, Optimiser, Result, Step, Targets,
+    kernels, Architecture, BuildContext, GoodnessFn, Grade, Objective, Optimiser, Result, Step,
+    Targets,
 };
 
 onward_core::settings! {
@@ -104,9 +105,10 @@ impl GoodnessFn for Goodness {
         let (Map::Rows { rows, cells }, Some(sampled)) = (&self.map, sampled(targets)) else {
             return Grade::of_goodness(self, activity, targets, objective);
         };
-        let goodness = rows.forward(&cells.means(activity)?, Some(sampled))?;
+        let picked = rows.rows(Some(sampled))?;
+        let goodness = kernels::matmul_transposed(&cells.means(activity)?, &picked)?;
         let (loss, upstream) = objective.grade_sampled(&goodness, sampled, targets)?;
-        let gradient = rows.gradient(&upstream, Some(sampled))?;
+        let gradient = kernels::matmul(&upstream, &picked)?;
         Ok(Grade {
             loss,
             gradient: Some(cells.gradient(activity, &gradient)?),

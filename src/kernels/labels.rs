@@ -2,6 +2,8 @@
 
 use candle_core::{Device, Tensor};
 
+use super::fresh::fresh_rows;
+use super::rows::{is_fast, with_rows};
 use crate::error::{Error, Result};
 
 /// Class indices as a tensor, `(B,)`.
@@ -14,6 +16,20 @@ pub(crate) fn entries(x: &Tensor, labels: &[u32]) -> Result<Tensor> {
     Ok(x.contiguous()?
         .gather(&index(labels, x.device())?.unsqueeze(1)?, 1)?
         .squeeze(1)?)
+}
+
+/// The rows of `x`, `(C, D)`, at these indices: `(K, D)`.
+pub(crate) fn rows_at(x: &Tensor, index: &[u32]) -> Result<Tensor> {
+    let (count, width) = x.dims2()?;
+    if !is_fast(x) || index.iter().any(|&at| at as usize >= count) {
+        return Ok(x.index_select(&self::index(index, x.device())?, 0)?);
+    }
+    let rows = with_rows(x, |x| {
+        fresh_rows(index.len(), width, |row, out| {
+            out.copy_from_slice(x.row(index[row] as usize));
+        })
+    })?;
+    Ok(Tensor::from_vec(rows, (index.len(), width), x.device())?)
 }
 
 /// One-hot rows for labels, `(B, C)`, of the type and device of `like`.
@@ -41,6 +57,19 @@ mod tests {
     use candle_core::DType;
 
     use super::*;
+
+    #[test]
+    fn rows_are_those_that_candle_selects() -> Result<()> {
+        let x = Tensor::arange(0f32, 90_000., &Device::Cpu)?.reshape((300, 300))?;
+        let many: Vec<u32> = (0..250).map(|i| i * 7 % 300).collect();
+        for index in [&many[..], &[299, 0]] {
+            let expected = x.index_select(&super::index(index, &Device::Cpu)?, 0)?;
+            let found = rows_at(&x, index)?;
+            assert_eq!(found.to_vec2::<f32>()?, expected.to_vec2::<f32>()?);
+        }
+        assert!(rows_at(&x, &[300]).is_err());
+        Ok(())
+    }
 
     #[test]
     fn a_label_that_is_no_class_is_refused() -> Result<()> {

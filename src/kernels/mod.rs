@@ -66,7 +66,7 @@ pub use channel_stats::{standardised_relu, ChannelStats};
 pub use channel_sums::channel_sums;
 pub use deviations::Deviations;
 pub use directions::Directions;
-pub(crate) use labels::entries;
+pub(crate) use labels::{entries, rows_at};
 #[cfg(feature = "cuda")]
 pub(crate) use labels::index;
 pub use labels::one_hot;

@@ -39,15 +39,17 @@ impl ClassRows {
         })
     }
 
-    /// The rows of these classes, or all.
-    fn rows(&self, sampled: Option<&SampledClasses>) -> Result<Tensor> {
+    /// The rows of these classes, or all: `(K, D)`. With them [`ClassRows::forward`] is
+    /// `x·rowsᵀ` and [`ClassRows::gradient`] is `upstream·rows`; a step that needs both
+    /// takes the rows once.
+    ///
+    /// # Errors
+    /// Errors of candle.
+    pub fn rows(&self, sampled: Option<&SampledClasses>) -> Result<Tensor> {
         let weight = self.weight.1.as_detached_tensor();
         match sampled {
             None => Ok(weight),
-            Some(sampled) => {
-                let index = sampled.index(weight.device())?.flatten_all()?;
-                Ok(weight.index_select(&index, 0)?)
-            }
+            Some(sampled) => kernels::rows_at(&weight, sampled.classes()),
         }
     }
 
