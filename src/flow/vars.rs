@@ -31,7 +31,8 @@ struct Tree {
     dtype: DType,
     device: Device,
     entries: BTreeMap<String, Entry>,
-    version: u64,
+    /// The number of changes that each scope reported.
+    changes: BTreeMap<String, u64>,
 }
 
 #[derive(Clone)]
@@ -63,7 +64,7 @@ impl Vars {
             dtype,
             device: device.clone(),
             entries: BTreeMap::new(),
-            version: 0,
+            changes: BTreeMap::new(),
         };
         Self {
             tree: Arc::new(Mutex::new(tree)),
@@ -217,8 +218,7 @@ impl Vars {
 
     /// Whether a full name is in or below this scope.
     fn is_above(&self, path: &str) -> bool {
-        let rest = path.strip_prefix(&self.prefix);
-        self.prefix.is_empty() || rest.is_some_and(|rest| rest.starts_with('.'))
+        path != self.prefix && is_within(path, &self.prefix)
     }
 
     /// Whether `var` is the variable with this full name, in or below this scope.
@@ -228,15 +228,20 @@ impl Vars {
         self.is_above(path) && entry.is_some_and(|entry| entry.var.id() == var.id())
     }
 
-    /// A counter of the changes of the tree's variables. Caches compare it.
+    /// A counter of the changes of the variables in and below this scope. Caches compare
+    /// it. A change that a scope above reports counts too.
     pub fn version(&self) -> u64 {
-        self.tree().version
+        let tree = self.tree();
+        let is_near =
+            |place: &str| is_within(place, &self.prefix) || is_within(&self.prefix, place);
+        let near = tree.changes.iter().filter(|(place, _)| is_near(place));
+        near.map(|(_, count)| count).sum()
     }
 
-    /// Reports that a variable was changed in place without an
+    /// Reports that a variable in or below this scope was changed in place without an
     /// [`Optimiser`](crate::Optimiser).
     pub fn changed(&self) {
-        self.tree().version += 1;
+        *self.tree().changes.entry(self.prefix.clone()).or_default() += 1;
     }
 
     /// Sets every variable of the model in and below this scope to its value in
@@ -328,6 +333,12 @@ impl Tree {
             .map(size)
             .fold(bytes.saturating_mul(2), usize::saturating_add)
     }
+}
+
+/// Whether a full name is that of a scope, or below it.
+fn is_within(path: &str, scope: &str) -> bool {
+    let rest = path.strip_prefix(scope);
+    scope.is_empty() || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 fn draw(seed: u64, path: &str, shape: &Shape, count: usize, init: Init) -> Vec<f32> {
@@ -437,6 +448,24 @@ mod tests {
         let gradients = loss.backward()?;
         assert!(gradients.get(&scope.learned()[1].1).is_some());
         Ok(())
+    }
+
+    /// A cache of one block outlives the updates of the others.
+    #[test]
+    fn changes_are_counted_near_the_scope_that_reports_them() {
+        let root = vars(1);
+        let blocks = root.scope("blocks");
+        let [one, ten, layer] = ["1", "10", "1.layer"].map(|name| blocks.scope(name));
+        let versions = || [&root, &one, &ten, &layer].map(Vars::version);
+        assert_eq!(versions(), [0; 4]);
+        one.changed();
+        assert_eq!(versions(), [1, 1, 0, 1]);
+        layer.changed();
+        assert_eq!(versions(), [2, 2, 0, 2]);
+        ten.changed();
+        assert_eq!(versions(), [3, 2, 1, 2]);
+        root.changed();
+        assert_eq!(versions(), [4, 3, 2, 3]);
     }
 
     #[test]

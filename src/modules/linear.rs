@@ -3,7 +3,7 @@
 use candle_core::{Tensor, Var};
 use candle_nn::Init;
 
-use super::terms::{numbers, with_weight, Affine, Cache};
+use super::terms::{numbers, with_weight, Affine, Cache, PreparedRows};
 use crate::error::{Error, Result};
 use crate::flow::graph::{Graph, Node};
 #[cfg(feature = "cuda")]
@@ -40,6 +40,8 @@ pub struct Linear {
     weight: (String, Var),
     bias: Option<(String, Var)>,
     products: PartCache<Vec<f32>>,
+    /// For products in bfloat16; a pass over other examples needs them too.
+    prepared: PreparedRows,
     #[cfg(feature = "cuda")]
     on_gpu: PartCache<Tensor>,
 }
@@ -64,6 +66,7 @@ impl Linear {
             weight,
             bias,
             products: PartCache::default(),
+            prepared: PreparedRows::default(),
             #[cfg(feature = "cuda")]
             on_gpu: PartCache::default(),
         })
@@ -101,6 +104,8 @@ impl Linear {
         let bias = numbers(self.bias.as_ref().map(|(_, bias)| bias.as_tensor()))?;
         let cache = Cache {
             products: &self.products,
+            prepared: &self.prepared,
+            weight,
             version: self.vars.version(),
         };
         let out = with_weight(weight, |weight| {

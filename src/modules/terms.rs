@@ -7,7 +7,7 @@ use candle_core::Tensor;
 
 use crate::error::Result;
 use crate::flow::input::{indices, Input, Part, Values};
-use crate::kernels::gemm::{product, Matrix};
+use crate::kernels::gemm::{product_with, rounds, Matrix, Prepared};
 use crate::kernels::{self, add, with_rows, with_values};
 use crate::modules::cache::PartCache;
 
@@ -22,11 +22,18 @@ pub(super) struct Affine<'a> {
     pub relu: bool,
 }
 
-/// The cached products of shared parts, and the current version of the variables.
+/// The cached products of shared parts and rows of the weight, and the current version of
+/// the variables.
 pub(super) struct Cache<'a> {
     pub products: &'a PartCache<Vec<f32>>,
+    pub prepared: &'a PreparedRows,
+    /// The weight as a tensor, the key of its rows.
+    pub weight: &'a Tensor,
     pub version: u64,
 }
+
+/// Rows of the weight, by the first one, as products in bfloat16 take them.
+pub(super) type PreparedRows = PartCache<Option<Prepared>>;
 
 /// The contribution of a part to each row of the output.
 struct Term {
@@ -61,7 +68,7 @@ impl Affine<'_> {
         }] = input.parts()
         {
             if part.values.rows()? == input.rows() {
-                return self.single(part);
+                return self.single(part, cache);
             }
         }
         let mut terms = Vec::with_capacity(input.parts().len());
@@ -81,9 +88,9 @@ impl Affine<'_> {
 
     /// The output for an input of one part. Bias and ReLU are applied to a row while it
     /// is in the cache.
-    fn single(&self, part: &Part) -> Result<Vec<f32>> {
+    fn single(&self, part: &Part, cache: &Cache<'_>) -> Result<Vec<f32>> {
         let scale = numbers(part.scale.as_ref())?;
-        self.multiply(&part.values, 0, |row, first, out| {
+        self.multiply(&part.values, 0, cache, |row, first, out| {
             if let Some(scale) = &scale {
                 out.iter_mut().for_each(|out| *out *= scale[row]);
             }
@@ -95,7 +102,7 @@ impl Affine<'_> {
         let rows = part.values.rows()?;
         let kind = match &part.values {
             Values::Dense { matrix, columns } => {
-                let multiply = || self.multiply(&part.values, first, |_, _, _| ());
+                let multiply = || self.multiply(&part.values, first, cache, |_, _, _| ());
                 Kind::Product(match rows == batch {
                     true => {
                         let key = (matrix, columns);
@@ -132,18 +139,26 @@ impl Affine<'_> {
         &self,
         values: &Values,
         first: usize,
+        cache: &Cache<'_>,
         finish: impl Fn(usize, usize, &mut [f32]) + Sync,
     ) -> Result<Vec<f32>> {
         let matrix = values.to_matrix(kernels::FAST, &candle_core::Device::Cpu)?;
         with_rows(&matrix, |x| {
             let weight = &self.weight[first * self.units..];
             let weight = Matrix::of_rows(weight, x.width, self.units, self.units);
-            product(
+            let (key, version) = ((cache.weight, &(first..first + x.width)), cache.version);
+            let prepare = || Ok(Prepared::of(weight));
+            let prepared = match rounds() {
+                true => Some(cache.prepared.get(first, key, version, true, prepare)?),
+                false => None,
+            };
+            Ok(product_with(
                 Matrix::of_rows(x.data, x.rows, x.width, x.stride),
                 weight,
+                prepared.as_deref().and_then(Option::as_ref),
                 finish,
-            )
-        })
+            ))
+        })?
     }
 
     /// Applies bias and ReLU to a piece of a row that begins at column `first`.

@@ -8,12 +8,13 @@ mod here;
 
 use std::cell::RefCell;
 use std::ops::Range;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
 use self::here::multiply;
 pub(crate) use self::here::{accumulate_here, add_product, Factor, Right};
-use super::bfloat16::{self, Packed, SQUARE};
+use super::bfloat16::{self, Packed, Unit, SQUARE};
 use super::{meter, wide};
 
 /// A matrix in memory: element `(r, c)` is `data[r·row + c·column]`.
@@ -77,6 +78,34 @@ const BLOCK: usize = 384;
 /// Products with fewer multiplications are not divided among threads.
 const SMALL: usize = 1 << 20;
 
+/// Whether products round their factors now.
+pub(crate) fn rounds() -> bool {
+    bfloat16::chosen().is_some()
+}
+
+/// A right factor that is rounded and packed once for several products.
+pub(crate) struct Prepared {
+    packed: Arc<Packed>,
+    /// Rows and columns.
+    size: [usize; 2],
+}
+
+impl Prepared {
+    /// `None` where products are to have 32 bits.
+    pub fn of(b: Matrix<'_>) -> Option<Self> {
+        bfloat16::chosen().map(|unit| Self::with(unit, b))
+    }
+
+    fn with(unit: Unit, b: Matrix<'_>) -> Self {
+        let size = [b.rows, b.columns];
+        let packed = Packed::right(unit, b, b.rows * b.columns * PANELS >= SMALL);
+        Self {
+            packed: Arc::new(packed),
+            size,
+        }
+    }
+}
+
 /// Computes `a·b`, then calls `finish(row, first column, piece)` for each piece of a row
 /// while it is in the cache.
 ///
@@ -85,6 +114,19 @@ const SMALL: usize = 1 << 20;
 pub(crate) fn product(
     a: Matrix<'_>,
     b: Matrix<'_>,
+    finish: impl Fn(usize, usize, &mut [f32]) + Sync,
+) -> Vec<f32> {
+    product_with(a, b, None, finish)
+}
+
+/// The same, with what `b` was [`Prepared`] as.
+///
+/// # Panics
+/// As [`accumulate`], and if it was a matrix of another size.
+pub(crate) fn product_with(
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    prepared: Option<&Prepared>,
     finish: impl Fn(usize, usize, &mut [f32]) + Sync,
 ) -> Vec<f32> {
     let count = a.rows * b.columns;
@@ -98,9 +140,14 @@ pub(crate) fn product(
     }
     let mut dst = Vec::<f32>::with_capacity(count);
     let place = Some(Place(dst.as_mut_ptr()));
-    run(place, [], [0., 1.], a, b, |row, first, piece, []| {
-        finish(row, first, piece)
-    });
+    run(
+        place,
+        [],
+        [0., 1.],
+        (a, b),
+        prepared,
+        |row, first, piece, []| finish(row, first, piece),
+    );
     // SAFETY: the product has written every one of the `count` elements that were
     // reserved; it read none of them.
     unsafe { dst.set_len(count) };
@@ -136,17 +183,22 @@ pub(crate) fn accumulate(
     );
     let place = Some(Place(dst.as_mut_ptr()));
     match beside.is_empty() {
-        true => run(place, [], [keep, factor], a, b, |_, _, piece, []| {
-            finish(piece, &mut [])
-        }),
+        true => run(
+            place,
+            [],
+            [keep, factor],
+            (a, b),
+            None,
+            |_, _, piece, []| finish(piece, &mut []),
+        ),
         false => {
             let beside = [Place(beside.as_mut_ptr())];
             run(
                 place,
                 beside,
                 [keep, factor],
-                a,
-                b,
+                (a, b),
+                None,
                 |_, _, piece, [beside]| finish(piece, beside),
             );
         }
@@ -172,9 +224,14 @@ pub(crate) fn consume<const N: usize>(
         "a matrix product and `beside` must have the same size"
     );
     let beside = beside.map(|beside| Place(beside.as_mut_ptr()));
-    run(None, beside, [0., 1.], a, b, |_, _, piece, beside| {
-        finish(piece, beside)
-    });
+    run(
+        None,
+        beside,
+        [0., 1.],
+        (a, b),
+        None,
+        |_, _, piece, beside| finish(piece, beside),
+    );
 }
 
 /// The address of a matrix's first element.
@@ -193,8 +250,8 @@ fn run<const N: usize>(
     dst: Option<Place>,
     beside: [Place; N],
     factors: [f32; 2],
-    a: Matrix<'_>,
-    b: Matrix<'_>,
+    (a, b): (Matrix<'_>, Matrix<'_>),
+    prepared: Option<&Prepared>,
     finish: impl Fn(usize, usize, &mut [f32], [&mut [f32]; N]) + Sync,
 ) {
     let (rows, columns) = (a.rows, b.columns);
@@ -203,6 +260,10 @@ fn run<const N: usize>(
         "the sizes of a matrix product must match"
     );
     assert!(a.fits() && b.fits(), "a matrix must fit its slice");
+    assert!(
+        prepared.is_none_or(|prepared| prepared.size == [b.rows, columns]),
+        "a matrix must be prepared itself"
+    );
     if rows == 0 || columns == 0 {
         return;
     }
@@ -214,7 +275,7 @@ fn run<const N: usize>(
         factors,
         a,
         b,
-        rounded: Rounded::of(a, b, !is_small),
+        rounded: Rounded::of(a, b, prepared, !is_small),
     };
     // SAFETY: the panels below are disjoint and lie within the result. The callers, all
     // in this file, have reserved room for it in `dst` and `beside`. The matrices fit
@@ -258,16 +319,24 @@ struct Product<'a, const N: usize> {
 /// The factors of a product in bfloat16.
 struct Rounded {
     left: Packed,
-    right: Packed,
+    right: Arc<Packed>,
 }
 
 impl Rounded {
     /// `None` where products are to have 32 bits.
-    fn of(a: Matrix<'_>, b: Matrix<'_>, in_parallel: bool) -> Option<Self> {
-        let unit = bfloat16::chosen()?;
+    fn of(
+        a: Matrix<'_>,
+        b: Matrix<'_>,
+        prepared: Option<&Prepared>,
+        in_parallel: bool,
+    ) -> Option<Self> {
+        let right = match prepared {
+            Some(prepared) => prepared.packed.clone(),
+            None => Arc::new(Packed::right(bfloat16::chosen()?, b, in_parallel)),
+        };
         Some(Self {
-            left: Packed::left(unit, a, in_parallel),
-            right: Packed::right(unit, b, in_parallel),
+            left: Packed::left(right.unit(), a, in_parallel),
+            right,
         })
     }
 }
@@ -341,7 +410,7 @@ impl<const N: usize> Product<'_, N> {
                     (dst.0, stride),
                     self.factors,
                     (left, rows.start, height),
-                    (right, columns.start, width),
+                    (&**right, columns.start, width),
                 );
             });
         } else {
@@ -375,92 +444,4 @@ impl<const N: usize> Product<'_, N> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn products_accumulate_and_transpose() {
-        let a = [1f32, 2., 3., 4., 5., 6.]; // (2, 3)
-        let b = [1f32, 0., 0., 1., 1., 1.]; // (3, 2)
-        let (mut dst, mut beside) = ([10f32, 20., 30., 40.], [1f32; 4]);
-        let (left, right) = (Matrix::of_rows(&a, 2, 3, 3), Matrix::of_rows(&b, 3, 2, 2));
-        accumulate(
-            &mut dst,
-            &mut beside,
-            0.5,
-            2.,
-            left,
-            right,
-            |dst, beside| beside[1] += dst[1],
-        );
-        assert_eq!(dst, [13., 20., 35., 42.]);
-        assert_eq!(beside, [1., 21., 1., 43.]);
-        // An empty sum.
-        let (left, right) = (Matrix::of_rows(&[], 2, 0, 0), Matrix::of_rows(&[], 0, 2, 2));
-        accumulate(&mut dst, &mut beside, 0.5, 2., left, right, |_, _| ());
-        assert_eq!(dst, [6.5, 10., 17.5, 21.]);
-        accumulate(&mut dst, &mut beside, 0., 2., left, right, |_, _| ());
-        assert_eq!(dst, [0.; 4]);
-        let (a, b) = (Matrix::of_rows(&a, 2, 3, 3), Matrix::of_rows(&b, 2, 3, 3));
-        assert_eq!(
-            product(a.transposed(), b, |_, _, _| ()),
-            [5., 4., 4., 7., 5., 5., 9., 6., 6.]
-        );
-    }
-
-    #[test]
-    fn the_bits_are_the_same_with_any_number_of_threads() {
-        let numbers: Vec<f32> = (0..300 * 200)
-            .map(|i| ((i * 7919 % 1009) as f32).sin())
-            .collect();
-        let (a, b) = (
-            Matrix::of_rows(&numbers, 300, 200, 200),
-            Matrix::of_rows(&numbers, 200, 300, 300),
-        );
-        for (a, b) in [(a, b), (Matrix { rows: 100, ..a }, b)] {
-            assert!(
-                a.rows * b.columns * a.columns >= SMALL,
-                "too small to be divided"
-            );
-            let with = |threads: usize| {
-                let pool = rayon::ThreadPoolBuilder::new()
-                    .num_threads(threads)
-                    .build()
-                    .unwrap();
-                let product = pool.install(|| product(a, b, |_, _, _| ()));
-                product.into_iter().map(f32::to_bits).collect::<Vec<_>>()
-            };
-            assert_eq!(with(1), with(2));
-            assert_eq!(with(1), with(5));
-        }
-    }
-
-    #[test]
-    fn panels_make_no_difference() {
-        let numbers = |count: usize| -> Vec<f32> {
-            (0..count)
-                .map(|i| (i * 37 % 101) as f32 / 50. - 1.)
-                .collect()
-        };
-        for (m, n, k) in [(300, 70, 60), (70, 300, 60), (129, 1000, 9), (3, 5, 0)] {
-            let (a, b) = (numbers(m * k), numbers(k * n));
-            let (a, b) = (Matrix::of_rows(&a, m, k, k), Matrix::of_rows(&b, k, n, n));
-            let found = product(a, b, |row, first, piece| {
-                piece
-                    .iter_mut()
-                    .enumerate()
-                    .for_each(|(i, x)| *x += (row * n + first + i) as f32);
-            });
-            for (i, found) in found.iter().enumerate() {
-                let (row, column) = (i / n, i % n);
-                let sum: f64 = (0..k)
-                    .map(|j| f64::from(a.data[row * k + j] * b.data[j * n + column]))
-                    .sum();
-                assert!(
-                    (f64::from(*found) - (sum + i as f64)).abs() < 1e-2,
-                    "{m} {n} {k} {i}"
-                );
-            }
-        }
-    }
-}
+mod tests;
