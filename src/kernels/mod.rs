@@ -337,14 +337,7 @@ impl Default for Gate {
 /// # Errors
 /// [`Error::Shape`] if the shapes differ; errors of candle.
 pub fn gate(gradient: &Tensor, activity: &Tensor, gate: Gate) -> Result<Tensor> {
-    if gradient.dims() != activity.dims() {
-        let expected = format!("{:?}, the shape of the activity", activity.dims());
-        return Err(Error::shape(
-            "the gate of a gradient",
-            gradient.dims(),
-            expected,
-        ));
-    }
+    check_gate(gradient, activity)?;
     on_gpu!(
         [gradient, activity],
         cuda::gate(gradient, activity, gate, None)
@@ -358,6 +351,19 @@ pub fn gate(gradient: &Tensor, activity: &Tensor, gate: Gate) -> Result<Tensor> 
         factor = (factor + (below * gate.slope)?)?;
     }
     Ok(((gradient * factor)? * gate.gain)?)
+}
+
+/// Refuses a gradient that does not have the shape of the activity.
+pub(crate) fn check_gate(gradient: &Tensor, activity: &Tensor) -> Result<()> {
+    if gradient.dims() != activity.dims() {
+        let expected = format!("{:?}, the shape of the activity", activity.dims());
+        return Err(Error::shape(
+            "the gate of a gradient",
+            gradient.dims(),
+            expected,
+        ));
+    }
+    Ok(())
 }
 
 /// `(exp(log p) − y)·factor` for log-probabilities `(B, C)` and the one-hot labels `y`.

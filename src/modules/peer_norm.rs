@@ -49,7 +49,8 @@ impl PeerNorm {
     /// to the first `rows` rows, those of the positive views of `batch` examples.
     ///
     /// # Errors
-    /// Errors of candle, for example if shapes do not match.
+    /// [`Error::Shape`](crate::Error::Shape) if the two do not have one shape; errors of
+    /// candle.
     pub fn gate(
         peer: Option<&Self>,
         activity: &Tensor,
@@ -57,12 +58,13 @@ impl PeerNorm {
         [rows, batch]: [usize; 2],
         gate: Gate,
     ) -> Result<OutputGradient> {
-        let activity = activity.flatten_from(1)?;
+        let (activity, gradient) = (activity.flatten_from(1)?, gradient.flatten_from(1)?);
+        kernels::check_gate(&gradient, &activity)?;
         kernels::on_gpu!(
             &activity,
-            Self::gate_on_gpu(peer, &activity, gradient, [rows, batch], gate)
+            Self::gate_on_gpu(peer, &activity, &gradient, [rows, batch], gate)
         );
-        let gated = kernels::gate(&gradient.flatten_from(1)?, &activity, gate)?;
+        let gated = kernels::gate(&gradient, &activity, gate)?;
         let gated = OutputGradient::from(gated);
         let Some(peer) = peer else { return Ok(gated) };
         let excess = peer
@@ -88,8 +90,7 @@ impl PeerNorm {
         };
         let term = peer.map(term).transpose()?;
         let common = term.as_ref().map(|term| (term, rows));
-        let gradient = gradient.flatten_from(1)?;
-        Ok(kernels::cuda::gate(&gradient, activity, gate, common)?.into())
+        Ok(kernels::cuda::gate(gradient, activity, gate, common)?.into())
     }
 
     /// Updates the means from the first `rows` rows, and returns the term of each unit.

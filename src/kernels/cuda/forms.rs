@@ -1,7 +1,7 @@
 //! Rows and elements.
 
 use candle_core::cuda::cudarc::driver::{DeviceRepr, LaunchConfig};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
@@ -208,9 +208,10 @@ pub(crate) fn images(
     let [channels, height, width] = shape;
     let out = gpu.empty::<f32>((index.dim(0)?, channels, height, width))?;
     let count = out.elem_count();
+    let moves = moves.map(|moves| gpu.address_of(moves, DType::U32));
     launch!(gpu, images, elements(count);
-        gpu.address(pixels)?, gpu.address(index)?, gpu.address_or_null(moves)?,
-        gpu.address(&out)?, channels as u32, height as u32, width as u32, count as u64);
+        gpu.address_of(pixels, DType::U8)?, gpu.address_of(index, DType::U32)?,
+        moves.transpose()?.unwrap_or(0), gpu.address(&out)?, channels as u32, height as u32, width as u32, count as u64);
     Ok(out)
 }
 

@@ -1,7 +1,7 @@
 //! Convolutions and statistics of images.
 
 use candle_core::cuda::cudarc::driver::{DeviceRepr, LaunchConfig};
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use super::{blocks, elements, launch, Gpu, Rows};
 use crate::error::Result;
@@ -83,7 +83,7 @@ pub(crate) fn convolve(
         gpu.multiply((&weight, false), (&fields, false), place, 0., 1.)?;
         let start = first * sizes.out_image();
         let of_choice = match &choice {
-            Some(choice) => gpu.address(choice)? + start as u64,
+            Some(choice) => gpu.address_of(choice, DType::U8)? + start as u64,
             None => 0,
         };
         launch!(gpu, pool, elements(count * sizes.out_image());
@@ -109,7 +109,7 @@ pub(crate) fn kernel_gradient(
         let tile = gpu.empty::<f32>((sizes.units, fields.width))?;
         let start = first * sizes.out_image();
         let of_choice = match choice {
-            Some(choice) => gpu.address(choice)? + start as u64,
+            Some(choice) => gpu.address_of(choice, DType::U8)? + start as u64,
             None => 0,
         };
         launch!(gpu, spread, elements(sizes.units * fields.width);

@@ -27,8 +27,8 @@ pub(crate) fn contrast(goodness: &Tensor, of: &Contrast<'_>) -> Result<(Tensor, 
     let (gradient, loss) = (gpu.empty::<f32>(rows)?, gpu.empty::<f64>(1)?);
     launch!(gpu, contrast, blocks(1, 1, 1024);
         gpu.address(&goodness)?, gpu.address_or_null(offset.as_ref())?,
-        gpu.address(&gradient)?, gpu.address(&loss)?, (rows / of.views) as u32,
-        of.views as u32, of.positive as u32, of.theta, of.temperature, of.kind);
+        gpu.address(&gradient)?, gpu.address_of(&loss, DType::F64)?,
+        (rows / of.views) as u32, of.views as u32, of.positive as u32, of.theta, of.temperature, of.kind);
     Ok((loss, gradient))
 }
 
@@ -51,11 +51,11 @@ pub(crate) fn cross_entropy(log: &Tensor, labels: &Tensor) -> Result<(Tensor, Te
     let (loss, gradient) = (gpu.empty::<f64>(1)?, gpu.empty::<f32>((rows, width))?);
     let mean = 1. / rows.max(1) as f64;
     launch!(gpu, cross_entropy, elements(rows * width);
-        gpu.address(&log)?, gpu.address(labels)?, gpu.address(&gradient)?, width as u32,
-        mean as f32, (rows * width) as u64);
+        gpu.address(&log)?, gpu.address_of(labels, DType::U32)?, gpu.address(&gradient)?,
+        width as u32, mean as f32, (rows * width) as u64);
     launch!(gpu, cross_entropy_loss, blocks(1, 1, 512);
-        gpu.address(&log)?, gpu.address(labels)?, gpu.address(&loss)?, width as u32,
-        rows as u32);
+        gpu.address(&log)?, gpu.address_of(labels, DType::U32)?,
+        gpu.address_of(&loss, DType::F64)?, width as u32, rows as u32);
     Ok((loss, gradient))
 }
 
@@ -93,13 +93,15 @@ pub(crate) fn total(numbers: &[(Tensor, f64)]) -> Result<Tensor> {
         let piece = piece.iter().map(|(number, weight)| (number, *weight));
         for (number, weight) in before.chain(piece) {
             let at = raw.count as usize;
-            (raw.numbers[at], raw.weight[at]) = (gpu.address(number)?, weight);
+            let is_double = number.dtype() == DType::F64;
+            let dtype = if is_double { DType::F64 } else { DType::F32 };
+            (raw.numbers[at], raw.weight[at]) = (gpu.address_of(number, dtype)?, weight);
             raw.length[at] = number.elem_count() as u32;
-            raw.is_double |= u64::from(number.dtype() == DType::F64) << at;
+            raw.is_double |= u64::from(is_double) << at;
             raw.count += 1;
         }
         let out = gpu.empty::<f64>(1)?;
-        launch!(gpu, total, blocks(1, 1, 256); raw, gpu.address(&out)?);
+        launch!(gpu, total, blocks(1, 1, 256); raw, gpu.address_of(&out, DType::F64)?);
         sum = Some(out);
     }
     Ok(sum.expect("there is a number"))
@@ -113,7 +115,7 @@ pub(crate) fn with_wrong(log: &Tensor, labels: &Tensor, draws: &Tensor) -> Resul
     let (rows, classes) = log.dims2()?;
     let out = gpu.empty::<u32>((2 * rows, 1))?;
     launch!(gpu, with_wrong, blocks(rows.div_ceil(64).max(1), 1, 64);
-        gpu.address(&log)?, gpu.address(labels)?, gpu.address(draws)?, gpu.address(&out)?,
-        rows as u32, classes as u32);
+        gpu.address(&log)?, gpu.address_of(labels, DType::U32)?,
+        gpu.address_of(draws, DType::F64)?, gpu.address_of(&out, DType::U32)?, rows as u32, classes as u32);
     Ok(out)
 }

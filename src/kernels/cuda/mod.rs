@@ -204,22 +204,31 @@ impl Gpu {
         Ok(Tensor::from_storage(storage, shape, op, false))
     }
 
-    /// The address of the first number of a tensor.
+    /// The address of the first number of a tensor of `f32`.
     fn address(&self, x: &Tensor) -> Result<u64> {
+        self.address_of(x, DType::F32)
+    }
+
+    /// The address of the first element of a tensor of this type, which is how a kernel
+    /// reads its bytes.
+    fn address_of(&self, x: &Tensor, dtype: DType) -> Result<u64> {
+        if x.dtype() != dtype {
+            let problem = format!("expected a tensor of {dtype:?}, found {:?}", x.dtype());
+            return Err(Error::usage("GPU kernel", problem));
+        }
         let (storage, layout) = x.storage_and_layout();
         let Storage::Cuda(storage) = &*storage else {
             return Err(not_here(x));
         };
         let stream = &self.stream;
-        let start = match x.dtype() {
+        let start = match dtype {
             DType::F32 => storage.as_cuda_slice::<f32>()?.device_ptr(stream).0,
             DType::F64 => storage.as_cuda_slice::<f64>()?.device_ptr(stream).0,
             DType::U32 => storage.as_cuda_slice::<u32>()?.device_ptr(stream).0,
             DType::U8 => storage.as_cuda_slice::<u8>()?.device_ptr(stream).0,
-            DType::I64 => storage.as_cuda_slice::<i64>()?.device_ptr(stream).0,
             _ => return Err(not_here(x)),
         };
-        Ok(start + (layout.start_offset() * x.dtype().size_in_bytes()) as u64)
+        Ok(start + (layout.start_offset() * dtype.size_in_bytes()) as u64)
     }
 
     /// The address of a tensor, or 0.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use candle_core::cuda::cudarc::cublas::{result, sys};
 use candle_core::cuda::cudarc::driver::DeviceRepr;
 use candle_core::cuda::{gemm_reduced_precision_f32, set_gemm_reduced_precision_f32};
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use super::{failed, launch, tiles, Gpu, Rows};
 use crate::error::Result;
@@ -31,7 +31,7 @@ impl Gpu {
     fn rounded(&self, x: &Rows) -> Result<Rows> {
         let stride = x.width.next_multiple_of(TOGETHER);
         let copy = self.empty::<u8>((x.rows, stride * 2))?;
-        let address = self.address(&copy)?;
+        let address = self.address_of(&copy, DType::U8)?;
         launch!(self, to_bf16, tiles(x.rows, x.width);
             x.address, address, x.width as u32, x.stride as u64, stride as u64);
         Ok(Rows {
@@ -265,7 +265,7 @@ fn add_up(terms: &[Term<'_>], weight: &Tensor, out: &Tensor, finish: Finish<'_>)
                     let index = index.contiguous()?;
                     let place = first * units * size_of::<f32>();
                     to.values = gpu.address(weight)? + place as u64;
-                    to.index = gpu.address(&index)?;
+                    to.index = gpu.address_of(&index, DType::U32)?;
                     to.rows = index.dim(0)? as u32;
                     to.slots = index.dim(1)? as u32;
                     to.classes = *classes as u32;

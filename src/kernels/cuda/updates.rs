@@ -1,7 +1,7 @@
 //! Updates of variables and sums in place.
 
 use candle_core::cuda::cudarc::driver::LaunchConfig;
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use super::{blocks, elements, launch, Gpu};
 use crate::error::Result;
@@ -102,7 +102,7 @@ pub(crate) fn scatter(
         return Ok(());
     }
     launch!(gpu, scatter, blocks(slots * classes, units.div_ceil(256), 256);
-        place, gpu.address(&index)?, delta.address, keep as f32, factor as f32,
+        place, gpu.address_of(&index, DType::U32)?, delta.address, keep as f32, factor as f32,
         delta.rows as u32, slots as u32, classes as u32, units as u32, delta.stride as u32);
     Ok(())
 }
