@@ -211,10 +211,10 @@ impl Block {
     }
 
     /// The input of the next block: the activity, detached and normalised, in a training
-    /// step with dropout.
+    /// step with dropout. `activity` is `(V·B, …)`, of `views` = `V` views.
     ///
     /// # Errors
-    /// Errors of candle.
+    /// [`Error::Shape`] if the rows cannot be divided among the views; errors of candle.
     pub fn pass_on(&self, activity: &Tensor, views: usize, step: &Step) -> Result<Input> {
         let kept = self.drop_some(activity.detach(), step)?;
         Input::stacked(kept, views)?.normalised(self.normalise)
@@ -251,7 +251,8 @@ impl Block {
     }
 
     /// The loss of an activity and its gradient; `None` if the block has no loss. No
-    /// variable changes.
+    /// variable changes. `activity` is `(V·B, …)`, with the roles of the `V` views and
+    /// the labels of the `B` examples in `targets`.
     ///
     /// # Errors
     /// [`Error::Diverged`] if the loss is not finite; errors of the goodness and the
@@ -286,7 +287,7 @@ impl Block {
     }
 
     /// Updates the variables of layer and goodness from what [`Block::grade`] returned
-    /// for this activity.
+    /// for this activity, `(V·B, …)`. `input` has the same `V` views of `B` examples.
     ///
     /// # Errors
     /// [`Error::Diverged`] if the goodness is not finite; errors of layer and goodness.
@@ -344,7 +345,7 @@ impl Block {
     }
 
     /// One step: [`Block::grade`], then [`Block::follow`]. `activity` is what
-    /// [`Block::forward`] returned for `input`.
+    /// [`Block::forward`] returned for `input`, `(V·B, …)`.
     ///
     /// # Errors
     /// As [`Block::grade`] and [`Block::follow`].
@@ -407,7 +408,7 @@ impl Block {
     }
 
     /// The gradient with respect to the activity, given that with respect to what
-    /// [`Block::pass_on`] made of it.
+    /// [`Block::pass_on`] made of it: both `(V·B, …)`.
     ///
     /// # Errors
     /// Errors of candle.

@@ -238,7 +238,8 @@ impl Head {
     }
 
     /// One step, from what [`Head::log_probabilities`] returned for `features`; returns
-    /// the cross-entropy in nats.
+    /// the cross-entropy in nats. `log` is `(B, C)`, and `labels` has a class for each of
+    /// its rows.
     ///
     /// # Errors
     /// [`Error::Unfit`] if the labels do not fit; [`Error::Diverged`] if the loss is
@@ -262,7 +263,7 @@ impl Head {
     }
 
     /// As [`Head::learn`], from the features alone, with the softmax of some classes.
-    /// Returns its cross-entropy in nats.
+    /// Returns its cross-entropy in nats. `features` has a row for each of `labels`.
     ///
     /// # Errors
     /// [`Error::Unfit`] if the head was not made for it

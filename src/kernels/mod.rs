@@ -172,16 +172,25 @@ pub(crate) fn unit_rows_gradient(
 }
 
 /// The logistic function `1 / (1 + e⁻ˣ)`, exact at both ends.
+///
+/// # Errors
+/// Errors of candle.
 pub fn sigmoid(x: &Tensor) -> Result<Tensor> {
     Ok((x * 0.5)?.tanh()?.affine(0.5, 0.5)?)
 }
 
 /// `log(1 + eˣ)` without overflow: `max(x, 0) + log(1 + e^−|x|)`.
+///
+/// # Errors
+/// Errors of candle.
 pub fn softplus(x: &Tensor) -> Result<Tensor> {
     Ok((x.relu()? + x.abs()?.neg()?.exp()?.affine(1., 1.)?.log()?)?)
 }
 
 /// `log softmax` over the last dimension.
+///
+/// # Errors
+/// Errors of candle: for a tensor without a dimension.
 pub fn log_softmax(x: &Tensor) -> Result<Tensor> {
     if x.rank() == 2 {
         on_gpu!([x], cuda::log_softmax(x));
@@ -194,6 +203,9 @@ pub fn log_softmax(x: &Tensor) -> Result<Tensor> {
 }
 
 /// The sum of the squares of every row: `(B, …)` to `(B,)`.
+///
+/// # Errors
+/// Errors of candle: for a tensor without a dimension.
 pub fn sum_squares(x: &Tensor) -> Result<Tensor> {
     on_gpu!([x], cuda::sum_squares(x));
     if are_fast([x]) {
@@ -304,6 +316,9 @@ pub fn column_means(x: &Tensor, rows: usize) -> Result<Tensor> {
 }
 
 /// The sum of all rows: `(B, D)` to `(D,)`.
+///
+/// # Errors
+/// Errors of candle: for a tensor without a dimension.
 pub fn column_sums(x: &Tensor) -> Result<Tensor> {
     on_gpu!([x], cuda::column_sums(x, x.dim(0)?, 1.));
     if are_fast([x]) {
@@ -440,6 +455,9 @@ pub(crate) fn sum(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 ///
 /// The mask depends only on the generator and the number of elements. On a GPU it is
 /// another one, drawn there by Philox with a key from the generator.
+///
+/// # Errors
+/// Errors of candle.
 pub fn dropout(x: &Tensor, rate: f64, rng: &ChaCha8Rng) -> Result<Tensor> {
     on_gpu!([x], cuda::dropout(x, rate, rng));
     let mask = cpu::dropout_mask(x.elem_count(), rate, rng);

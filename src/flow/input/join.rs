@@ -8,6 +8,10 @@ use crate::kernels;
 
 impl Input {
     /// The input as one tensor, `(V·B, …)`: shared parts are repeated and scales applied.
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) for an index of a one-hot part that does not
+    /// exist; errors of candle, for example if the parts differ in their element type.
     pub fn join(&self) -> Result<Tensor> {
         let (dtype, device) = self.dtype_and_device();
         let shape = [&[self.rows()], &self.shape[..]].concat();

@@ -328,7 +328,6 @@ mod tests {
         )
     }
 
-    /// Compares the fast form with candle's, including scales.
     #[test]
     fn a_view_has_its_own_rows_and_those_that_all_views_share() -> Result<()> {
         let input = pixels_and_label()?.normalised(Normalise::UnitLength)?;
@@ -343,6 +342,7 @@ mod tests {
         Ok(())
     }
 
+    /// Compares the fast form with candle's, including scales.
     #[test]
     fn both_forms_of_joining_agree() -> Result<()> {
         let matrix = Tensor::from_iter((0..30).map(|i| i as f32 / 7. - 2.), &Device::Cpu)?

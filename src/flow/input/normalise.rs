@@ -59,6 +59,9 @@ impl Input {
     ///
     /// `MeanSquare`: `x·√(D / Σᵢ xᵢ²)`; `UnitLength`: `x / √(Σᵢ xᵢ²)`. A row of zeros
     /// stays zero.
+    ///
+    /// # Errors
+    /// Errors of candle, for example if the parts differ in their element type.
     pub fn normalised(mut self, how: Normalise) -> Result<Self> {
         let Some(length) = how.length(self.width()) else {
             return Ok(self);

@@ -60,6 +60,9 @@ impl Values {
     }
 
     /// The number of columns.
+    ///
+    /// # Errors
+    /// Errors of candle: for an index that is not `(R, K)`.
     pub fn width(&self) -> Result<usize> {
         Ok(match self {
             Self::Dense { columns, .. } => columns.len(),
@@ -69,6 +72,9 @@ impl Values {
     }
 
     /// The number of rows.
+    ///
+    /// # Errors
+    /// Errors of candle: for a tensor without a dimension.
     pub fn rows(&self) -> Result<usize> {
         Ok(match self {
             Self::Dense { matrix, .. } => matrix.dim(0)?,
@@ -87,6 +93,10 @@ impl Values {
     }
 
     /// The values as a matrix, `(R, width)`. Zeros are made on `device`.
+    ///
+    /// # Errors
+    /// Errors of candle: for columns that the matrix does not have, or an index of a
+    /// one-hot part that does not exist.
     pub fn to_matrix(&self, dtype: DType, device: &Device) -> Result<Tensor> {
         match self {
             Self::Dense { matrix, columns } => {
