@@ -3,6 +3,8 @@
 mod tiles;
 mod tracked;
 
+use std::sync::Arc;
+
 use candle_core::{Tensor, Var};
 use candle_nn::Init;
 use rayon::prelude::*;
@@ -43,7 +45,7 @@ pub struct Convolved {
     pub output: Tensor,
     /// For every output, the index of the largest of its `P·P` pixels, row by row; empty
     /// without a pool.
-    choice: std::sync::Arc<[u8]>,
+    choice: Arc<Vec<u8>>,
     /// The same on a GPU.
     #[cfg(feature = "cuda")]
     choice_on_gpu: Option<Tensor>,
@@ -51,18 +53,18 @@ pub struct Convolved {
 
 impl Convolved {
     /// The choices of the pools, wherever they are.
-    fn choice(&self) -> Result<std::sync::Arc<[u8]>> {
+    fn choice(&self) -> Result<Arc<Vec<u8>>> {
         #[cfg(feature = "cuda")]
         if let Some(choice) = &self.choice_on_gpu {
-            return Ok(choice.flatten_all()?.to_vec1::<u8>()?.into());
+            return Ok(Arc::new(choice.flatten_all()?.to_vec1::<u8>()?));
         }
         Ok(self.choice.clone())
     }
 
-    fn new(output: Tensor, choice: std::sync::Arc<[u8]>) -> Self {
+    fn new(output: Tensor, choice: Vec<u8>) -> Self {
         Self {
             output,
-            choice,
+            choice: Arc::new(choice),
             #[cfg(feature = "cuda")]
             choice_on_gpu: None,
         }
@@ -314,7 +316,7 @@ fn convolve(x: &Tensor, weight: &Tensor, sizes: &Sizes) -> Result<Convolved> {
         let (output, choice) = kernels::cuda::convolve(x, weight, sizes)?;
         return Ok(Convolved {
             choice_on_gpu: choice,
-            ..Convolved::new(output, [].into())
+            ..Convolved::new(output, Vec::new())
         });
     }
     if !(kernels::is_fast(x) && kernels::is_fast(weight)) {
@@ -327,7 +329,7 @@ fn convolve(x: &Tensor, weight: &Tensor, sizes: &Sizes) -> Result<Convolved> {
     })??;
     let (height, width) = sizes.out();
     let output = Tensor::from_vec(output, (sizes.rows, sizes.units, height, width), x.device())?;
-    Ok(Convolved::new(output, choice.into()))
+    Ok(Convolved::new(output, choice))
 }
 
 /// `pool(x ∗ weight)`, and the choices of the pools, in 32 bits on the CPU.

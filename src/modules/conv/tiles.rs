@@ -215,9 +215,9 @@ pub(super) fn pools(full: &Tensor, sizes: &Sizes) -> Result<Tensor> {
 }
 
 /// The plain form of `pool`, with candle's operations.
-pub(super) fn plain_pool(full: &Tensor, sizes: &Sizes) -> Result<(Tensor, std::sync::Arc<[u8]>)> {
+pub(super) fn plain_pool(full: &Tensor, sizes: &Sizes) -> Result<(Tensor, Vec<u8>)> {
     if sizes.pool == 1 {
-        return Ok((full.clone(), [].into()));
+        return Ok((full.clone(), Vec::new()));
     }
     let pools = pools(full, sizes)?;
     let choice = pools.argmax(4)?.flatten_all()?.to_vec1::<u32>()?;
