@@ -1,4 +1,4 @@
-//! The fast forms: `f32` on the CPU, rows divided among threads.
+//! The fast forms: `f32` on the CPU, rows or columns divided among threads.
 
 use candle_core::Tensor;
 use rand::Rng;

@@ -87,7 +87,7 @@ impl<'a> Right<'a> {
 /// `keep` is 0 or 1.
 ///
 /// # Panics
-/// As [`accumulate`].
+/// As [`accumulate`](super::accumulate).
 // Elsewhere nothing is ever rounded.
 #[cfg_attr(not(target_arch = "x86_64"), allow(unreachable_code, unused))]
 pub(crate) fn accumulate_here(dst: &mut [f32], keep: f32, a: &Factor<'_>, b: Right<'_>) {
@@ -116,7 +116,7 @@ pub(crate) fn accumulate_here(dst: &mut [f32], keep: f32, a: &Factor<'_>, b: Rig
 /// `dst` are `stride` elements apart.
 ///
 /// # Panics
-/// As [`accumulate`].
+/// As [`accumulate`](super::accumulate).
 pub(crate) fn add_product(
     dst: &mut [f64],
     stride: usize,
