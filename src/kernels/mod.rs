@@ -51,8 +51,6 @@ pub(crate) mod normal_equations;
 pub(crate) mod rounding;
 mod rows;
 pub(crate) mod sizes;
-#[cfg(test)]
-mod tests;
 mod wide;
 
 use candle_core::{DType, Device, Shape, Tensor, D};
@@ -66,10 +64,10 @@ pub use channel_stats::{standardised_relu, ChannelStats};
 pub use channel_sums::channel_sums;
 pub use deviations::Deviations;
 pub use directions::Directions;
-pub(crate) use labels::{entries, rows_at};
 #[cfg(feature = "cuda")]
 pub(crate) use labels::index;
 pub use labels::one_hot;
+pub(crate) use labels::{entries, rows_at};
 pub use leaky_relu::leaky_relu;
 pub use matmul::{matmul, matmul_transposed};
 
@@ -487,3 +485,6 @@ pub fn filled(
 
 /// The element type of the fast forms; the plain forms handle all others.
 pub(crate) const FAST: DType = DType::F32;
+
+#[cfg(test)]
+mod tests;

@@ -338,6 +338,9 @@ fn convolve_values(x: &[f32], weight: &[f32], sizes: &Sizes) -> (Vec<f32>, Vec<u
     let (image, out_image) = (x.len() / sizes.rows.max(1), sizes.out_image());
     let count = sizes.rows * out_image;
     let mut choice = vec![0u8; if sizes.pool > 1 { count } else { 0 }];
+    if x.is_empty() {
+        return (vec![0.; count], choice);
+    }
     // One choice for each output; none without a pool.
     let choices = if sizes.pool > 1 {
         (together * out_image).max(1)

@@ -45,7 +45,7 @@ impl Sizes {
         let (width, pool) = (self.width, self.pool);
         let pixels = tile.len() / self.units;
         let (_, columns) = self.out();
-        let (of_image, of_unit) = (self.out_image(), self.out_image() / self.units);
+        let (of_image, of_unit) = (self.out_image(), self.out_image() / self.units.max(1));
         for (image, image_tile) in
             (0..pixels / (count * width)).map(|image| (image, image * count * width))
         {
@@ -81,8 +81,8 @@ impl Sizes {
         tile: &mut Vec<f32>,
     ) {
         let (width, pool) = (self.width, self.pool);
-        let (of_image, of_unit) = (self.out_image(), self.out_image() / self.units);
-        let images = delta.len() / of_image;
+        let (of_image, of_unit) = (self.out_image(), self.out_image() / self.units.max(1));
+        let images = delta.len() / of_image.max(1);
         let pixels = images * count * width;
         let (_, columns) = self.out();
         tile.resize(self.units * pixels, 0.);
@@ -220,11 +220,20 @@ pub(super) fn plain_pool(full: &Tensor, sizes: &Sizes) -> Result<(Tensor, Vec<u8
         return Ok((full.clone(), Vec::new()));
     }
     let pools = pools(full, sizes)?;
-    let choice = pools.argmax(4)?.flatten_all()?.to_vec1::<u32>()?;
-    Ok((
-        pools.max(4)?,
-        choice.into_iter().map(|index| index as u8).collect(),
-    ))
+    let choice = match pools.elem_count() {
+        0 => Vec::new(),
+        _ => pools.argmax(4)?.flatten_all()?.to_vec1::<u32>()?,
+    };
+    let choice = choice.into_iter().map(|index| index as u8).collect();
+    Ok((largest(&pools)?, choice))
+}
+
+/// The largest number of each pool; of no pools there is none.
+pub(super) fn largest(pools: &Tensor) -> Result<Tensor> {
+    Ok(match pools.elem_count() {
+        0 => pools.narrow(4, 0, 1)?.squeeze(4)?,
+        _ => pools.max(4)?,
+    })
 }
 
 /// The gradient of the pooled output at the pixels that were the largest of their pools,

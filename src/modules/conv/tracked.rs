@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Shape, Tensor};
 
-use super::tiles::pools;
+use super::tiles::{largest, pools};
 use super::{check, convolve_values, input_gradient, kernel_gradient, sizes};
 use crate::error::Result;
 use crate::kernels::is_fast;
@@ -49,7 +49,7 @@ pub fn conv2d(x: &Tensor, kernels: &Tensor, pool: usize) -> Result<Tensor> {
     let full = x.conv2d(&kernels, sizes.field / 2, 1, 1, 1)?;
     Ok(match pool {
         1 => full,
-        _ => pools(&full, &sizes)?.max(4)?,
+        _ => largest(&pools(&full, &sizes)?)?,
     })
 }
 
