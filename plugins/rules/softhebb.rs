@@ -43,7 +43,7 @@ onward_core::settings! {
         /// `t`: how much of a pixel the best units take.
         sharpness: f64 = 1., in Positive;
         /// The exponent of the activity.
-        power: f64 = 1., in Positive;
+        power: f64 = 1., in Positive.up_to(10.);
         /// How the map is made smaller.
         pool: Pool = Pool::Max;
         /// The standardisation of the input, by batch normalisation (`batch`), over

@@ -109,6 +109,13 @@ fn three_steps_and_an_evaluation_match_an_independent_program() -> Result<()> {
 }
 
 #[test]
+fn an_exponent_that_would_overflow_is_refused() {
+    let layer = r#"{ name = "softhebb", power = 60.0 }"#;
+    let error = error_on_digits(&[("layer", layer)], "progressive").unwrap_err();
+    assert!(error.to_string().contains("at most 10"), "{error}");
+}
+
+#[test]
 fn a_probe_reads_classes_off_it() -> Result<()> {
     let settings = [
         ("preset", r#""softhebb""#),
