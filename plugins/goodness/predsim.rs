@@ -137,7 +137,9 @@ impl Goodness {
             (Similarity::Conv(conv), Some(made)) => conv.input_gradient(activity, made, &delta)?,
             _ => delta.clone(),
         };
-        self.found.put(activity, Found { delta, made });
+        if !matches!(self.similarity, Similarity::None) {
+            self.found.put(activity, Found { delta, made });
+        }
         Ok((loss, gradient.reshape(activity.shape())?))
     }
 }
@@ -337,4 +339,29 @@ onward_core::preset! {
         readout_from = 1000 # the last layer alone
         head = false
     "#
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use onward_core::candle_core::{DType, Device};
+    use onward_core::{Role, Vars};
+
+    #[test]
+    fn a_grade_is_kept_only_for_similarities_that_learn() -> Result<()> {
+        for (field, is_kept) in [(0, false), (3, true)] {
+            let mut context = BuildContext::new(Vars::new(1, DType::F32, &Device::Cpu), 1);
+            context.classes = 2;
+            let settings = Predsim {
+                field,
+                ..Predsim::default()
+            };
+            let goodness = Goodness::new(&settings, &context.with_input(&[3]))?;
+            let activity = Tensor::new(&[[1f32, 2., 0.], [0., 1., 3.]], &Device::Cpu)?;
+            let targets = Targets::new(vec![Role::Positive])?.with_labels(Some(vec![0, 1]));
+            goodness.grade(&activity, &targets, &Objective::default())?;
+            assert_eq!(goodness.found.take(&activity).is_some(), is_kept);
+        }
+        Ok(())
+    }
 }
