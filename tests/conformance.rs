@@ -69,6 +69,24 @@ fn every_plugin_cites_a_publication() {
     assert!(seen >= 20, "only {seen} plugins are linked");
 }
 
+/// A head beside it would cost a forward pass more.
+#[test]
+fn a_goodness_for_each_class_brings_no_head() -> Result<()> {
+    let mut seen = 0;
+    for goodness in names::<dyn GoodnessFn>() {
+        let run = Run::builder("progressive").data_set(conformance::images()?);
+        let run = run.set("goodness", goodness).set("hidden", vec![12]);
+        let run = run.build()?;
+        let net = run.architecture().net();
+        if net.blocks[0].classes().is_some() {
+            assert!(net.heads.is_empty(), "{goodness}");
+            seen += 1;
+        }
+    }
+    assert!(seen >= 5, "{seen}");
+    Ok(())
+}
+
 /// A run with these plugins.
 fn combined(architecture: &str, parts: [(&str, Option<&str>); 4], hidden: bool) -> RunBuilder {
     let mut builder = Run::builder(architecture).set("epochs", 1).set("batch", 20);

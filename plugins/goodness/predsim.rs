@@ -273,6 +273,7 @@ const PRESETS: &[Preset] = &[Preset {
         lr = 0.0005
         weight_decay = 0.0
         schedule = "steps"
+        head = false
     "#,
 }];
 

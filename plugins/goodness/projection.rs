@@ -8,7 +8,6 @@ use onward_core::flow::sampled_classes::SampledClasses;
 use onward_core::modules::cells::Cells;
 use onward_core::modules::class_rows::ClassRows;
 use onward_core::modules::pooled_linear::PooledLinear;
-use onward_core::plugin::preset::Preset;
 use onward_core::{
     kernels, Architecture, BuildContext, GoodnessFn, Grade, Objective, Optimiser, Result, Step,
     Targets,
@@ -139,24 +138,12 @@ impl GoodnessFn for Goodness {
     }
 }
 
-/// A goodness for each class has the loss of a classifier and needs no negatives.
-const PRESETS: &[Preset] = &[Preset {
-    name: "classifier",
-    about: "the loss of a local classifier, without negatives",
-    settings: r#"
-        loss = "cross_entropy"
-        sampler = "plain"
-        optimiser = "adam"
-        lr = 0.001
-    "#,
-}];
-
 onward_core::register! {
     dyn GoodnessFn, "projection",
     "linear map to a goodness for each class, for the loss cross_entropy \
      (Mono-Forward 2025, arXiv 2501.09238)",
     |settings: Projection, context| Ok(Box::new(Goodness::new(&settings, context)?)),
-    .presets(PRESETS)
+    .presets(super::CLASSIFIER)
 }
 
 onward_core::preset! {
