@@ -179,17 +179,23 @@ impl Objective {
         )))
     }
 
-    /// Positive views alone would only make the goodness of everything larger.
+    /// Positive views alone would only make the goodness of everything larger, and a
+    /// classifier learns nothing from negative ones.
     fn check_roles(&self, roles: &[Role]) -> Result<()> {
-        let is_contrast = !matches!(self.loss, Loss::CrossEntropy | Loss::None);
-        if is_contrast && !roles.contains(&Role::Negative) {
-            let problem =
+        let has_negatives = roles.contains(&Role::Negative);
+        match self.loss {
+            Loss::CrossEntropy if has_negatives => Err(self.unfit(
+                "expected positive views alone, found negative ones, from which it learns \
+                 nothing; choose a sampler without them: --set sampler=plain",
+            )),
+            Loss::CrossEntropy | Loss::None => Ok(()),
+            _ if has_negatives => Ok(()),
+            _ => Err(self.unfit(
                 "expected positive and negative views, found positive ones alone; choose \
-                           a sampler that makes negative views (see: onward list sampler), or a \
-                           goodness for each class (see: onward list goodness)";
-            return Err(self.unfit(problem));
+                 a sampler that makes negative views (see: onward list sampler), or a \
+                 goodness for each class (see: onward list goodness)",
+            )),
         }
-        Ok(())
     }
 
     /// The sum over the views, each against the threshold.
@@ -237,17 +243,13 @@ impl Objective {
             .map_err(|_| self.unfit("needs the labels of the examples"))?;
         let mut loss = Reading::default();
         let mut gradients = Vec::with_capacity(views.len());
-        for (view, role) in views.iter().zip(targets.roles()) {
+        for view in views {
             // (B, C) or (B, P, C): a row per label.
             let rows = view.flatten_to(view.rank() - 2)?;
             let log = kernels::log_softmax(&(rows / self.temperature)?)?;
-            if *role == Role::Positive {
-                let (value, gradient) = cross_entropy(&log, labels)?;
-                loss.add(&value, self.temperature)?;
-                gradients.push(gradient.reshape(view.shape())?);
-            } else {
-                gradients.push(view.zeros_like()?);
-            }
+            let (value, gradient) = cross_entropy(&log, labels)?;
+            loss.add(&value, self.temperature)?;
+            gradients.push(gradient.reshape(view.shape())?);
         }
         Ok((loss, Tensor::cat(&gradients, 0)?))
     }
@@ -313,19 +315,20 @@ mod tests {
 
     use super::*;
 
-    const ALL: [Loss; 5] = [
+    const CONTRASTS: [Loss; 4] = [
         Loss::Logistic,
         Loss::LogSigmoid,
         Loss::Unbounded,
         Loss::Symmetric,
-        Loss::CrossEntropy,
     ];
 
     fn targets(labels: &[u32]) -> Targets {
-        let roles = vec![Role::Positive, Role::Negative];
-        Targets::new(roles)
-            .unwrap()
-            .with_labels(Some(labels.to_vec()))
+        of_roles([Role::Positive, Role::Negative], labels)
+    }
+
+    fn of_roles(roles: [Role; 2], labels: &[u32]) -> Targets {
+        let targets = Targets::new(roles.to_vec()).unwrap();
+        targets.with_labels(Some(labels.to_vec()))
     }
 
     fn objective(loss: Loss, temperature: f64) -> Objective {
@@ -361,16 +364,13 @@ mod tests {
 
     #[test]
     fn gradients_are_those_of_the_loss() -> Result<()> {
-        for loss in ALL {
-            let shape: &[usize] = if loss == Loss::CrossEntropy {
-                &[4, 3]
-            } else {
-                &[4]
-            };
-            assert_gradient(loss, shape, &targets(&[2, 0]))?;
+        for loss in CONTRASTS {
+            assert_gradient(loss, &[4], &targets(&[2, 0]))?;
         }
+        let two = |labels: &[u32]| of_roles([Role::Positive; 2], labels);
+        assert_gradient(Loss::CrossEntropy, &[4, 3], &two(&[2, 0]))?;
         // Two positions in each of two examples.
-        assert_gradient(Loss::CrossEntropy, &[4, 2, 3], &targets(&[2, 0, 1, 1]))
+        assert_gradient(Loss::CrossEntropy, &[4, 2, 3], &two(&[2, 0, 1, 1]))
     }
 
     #[test]
@@ -432,6 +432,15 @@ mod tests {
             .grade(&columns, 0., &one_view)
             .unwrap_err();
         assert!(error.to_string().contains("needs the labels"), "{error}");
+        let columns = Tensor::new(&[[1f32, 2.], [0., 1.]], &Device::Cpu)?;
+        let error = objective(Loss::CrossEntropy, 1.)
+            .grade(&columns, 0., &targets(&[1]))
+            .unwrap_err();
+        let advice = "--set sampler=plain";
+        assert!(
+            error.is_unfit() && error.to_string().contains(advice),
+            "{error}"
+        );
         Ok(())
     }
 
