@@ -1,6 +1,7 @@
 //! The parts of a network.
 
 use crate::contract::block::Block;
+use crate::contract::build_context::BuildContext;
 use crate::contract::head::Head;
 use crate::contract::rule::Rule;
 use crate::error::{Error, Result};
@@ -97,6 +98,22 @@ impl Net {
     pub fn uses_labels(&self) -> bool {
         let mut learning = self.blocks.iter().filter(|block| !block.span().is_empty());
         learning.any(Block::uses_labels)
+    }
+
+    /// Refuses a label in the input of blocks that learn from labels: they would read it
+    /// off the positive view. For architectures whose blocks see the views of the sampler
+    /// that `context` describes.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`] for such blocks.
+    pub fn check_label(&self, context: &BuildContext) -> Result<()> {
+        if context.label == 0 || !self.uses_labels() {
+            return Ok(());
+        }
+        let problem = "the sampler puts the label into the input of blocks that learn from \
+                       labels: they would read it off; choose a sampler that does not: --set \
+                       sampler=plain";
+        Err(Error::unfit("sampler", problem))
     }
 
     /// The class of the rule of the first block that learns.

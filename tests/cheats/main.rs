@@ -13,7 +13,8 @@ use onward::data::DataSet;
 use onward::plugin::{self, preset::Preset};
 use onward::settings::Pick;
 use onward::{
-    Architecture, BuildContext, Error, GoodnessFn, LocalLayer, NegativeSampler, Result, Run, Step,
+    Architecture, BuildContext, Error, GoodnessFn, LocalLayer, NegativeSampler, Result, Run,
+    RunBuilder, Step,
 };
 
 use plugins::*;
@@ -260,6 +261,32 @@ fn labels_are_hidden_while_scoring() -> Result<()> {
 }
 
 #[test]
+#[test]
+fn classifiers_do_not_see_the_label_in_their_input() -> Result<()> {
+    let run = |architecture: &str, sampler: &str, goodness: &str| -> Result<RunBuilder> {
+        let run = Run::builder(architecture).data_set(conformance::images()?);
+        Ok(run.set("goodness", goodness).set("sampler", sampler))
+    };
+    for (architecture, sampler, goodness) in [
+        ("progressive", "label_overlay", "projection"),
+        ("progressive", "label_concat", "cafo"),
+        ("progressive", "label_planes", "prototypes"),
+        ("recurrent", "label_concat", "class_groups"),
+    ] {
+        let refused = run(architecture, sampler, goodness)?.build();
+        let error = refused.map(|_| ()).unwrap_err();
+        let message = error.to_string();
+        let is_said = message.contains("--set sampler=plain");
+        assert!(
+            error.is_unfit() && is_said,
+            "{sampler} {goodness}: {message}"
+        );
+    }
+    let head_alone = run("progressive", "label_overlay", "projection")?;
+    head_alone.set("head", true).set("frozen", true).build()?;
+    Ok(())
+}
+
 fn training_does_not_use_the_test_part() -> Result<()> {
     let trained = |data| -> Result<Vec<f32>> {
         let run = Run::builder("progressive")

@@ -136,7 +136,7 @@ fn a_run_that_was_interrupted_goes_on_and_one_that_fails_is_a_row() {
         std::fs::remove_file(run.join(name)).unwrap();
     }
     // These settings are valid one by one; together they fail in the first step.
-    let wrong = "progressive,goodness=predsim,sampler=label_overlay";
+    let wrong = "progressive,goodness=predsim,sampler=hybrid_images";
     let printed = succeeds(&compare(&out, &["progressive", wrong], &only));
     assert!(std::fs::read(run.join("model.safetensors")).unwrap() == model);
     let row = format!("{wrong}: no result: ");

@@ -78,12 +78,14 @@ impl RecurrentNet {
         } else if context.hypotheses {
             readouts.push(Readout::new("search"));
         }
+        let net = Net {
+            blocks,
+            heads: vec![head],
+            readouts,
+        };
+        net.check_label(context)?;
         Ok(Self {
-            net: Net {
-                blocks,
-                heads: vec![head],
-                readouts,
-            },
+            net,
             classes: context.classes,
             hidden,
             top,

@@ -143,8 +143,9 @@ impl Stack {
     /// determines the shapes; `readout` are the levels that are read out, counted from 0.
     ///
     /// # Errors
-    /// As [`plugin::build`]; errors of a layer about its input; [`Error::Unfit`] if some
-    /// of the levels that are read out have a goodness for each class and others do not.
+    /// As [`plugin::build`] and [`Net::check_label`]; errors of a layer about its input;
+    /// [`Error::Unfit`] if some of the levels that are read out have a goodness for each
+    /// class and others do not.
     pub fn new(
         context: &BuildContext,
         example: Input,
@@ -188,6 +189,7 @@ impl Stack {
             kept.add(&stack, index, &activity);
             input = stack.input_above(index, &activity, &kept, 1, &step)?;
         }
+        stack.net.check_label(context)?;
         let read_out = &stack.net.blocks[stack.readout.clone()];
         let columns: Vec<_> = read_out.iter().map(Block::classes).collect();
         if columns.windows(2).any(|pair| pair[0] != pair[1]) {
