@@ -140,6 +140,12 @@ fn assert_scores_are_finite(place: &str, run: &Run) -> Result<()> {
 #[test]
 fn every_combination_trains_or_is_refused_as_recorded() -> Result<()> {
     let (layers, goodnesses) = (names::<dyn LocalLayer>(), names::<dyn GoodnessFn>());
+    // Other settings for what is refused with the defaults.
+    let ways = [
+        ("loss", None),
+        ("loss", Some("cross_entropy")),
+        ("order", Some("greedy")),
+    ];
     let mut worked = String::new();
     for architecture in names::<dyn Architecture>() {
         let info = registry::info("architecture", architecture)?;
@@ -157,18 +163,22 @@ fn every_combination_trains_or_is_refused_as_recorded() -> Result<()> {
                     let [layer_name, goodness_name] =
                         [layer, goodness].map(|name| name.unwrap_or("-"));
                     let place = format!("{architecture} {layer_name} {goodness_name} {sampler}");
-                    for loss in [None, Some("cross_entropy").filter(|_| has("loss"))] {
+                    for (key, way) in ways {
+                        if way.is_some() && !has(key) {
+                            continue;
+                        }
                         let parts = [
                             ("layer", layer),
                             ("goodness", goodness),
                             ("sampler", Some(sampler)),
-                            ("loss", loss),
+                            (key, way),
                         ];
                         let settings = || combined(architecture, parts, has("hidden"));
                         if let Some((run, summary)) = trained(&place, &settings)? {
                             assert!(summary.test.error.is_finite(), "{place}");
                             assert_scores_are_finite(&place, &run)?;
-                            worked += &format!("{place} {}\n", loss.unwrap_or("default"));
+                            let way = way.unwrap_or("default");
+                            worked += &format!("{place} {way}\n");
                             break;
                         }
                     }

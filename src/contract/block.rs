@@ -179,6 +179,11 @@ impl Block {
         }
     }
 
+    /// Whether its layer is solved for, so that its activity changes at the end of an epoch.
+    pub(crate) fn has_solved_layer(&self) -> bool {
+        self.layer.rule() == Some(Rule::ClosedForm)
+    }
+
     /// The optimiser, whose state is part of a checkpoint.
     pub fn optimiser(&self) -> &Optimiser {
         &self.optimiser

@@ -116,6 +116,24 @@ impl Net {
         Err(Error::unfit("sampler", problem))
     }
 
+    /// Refuses layers that are solved for in the same epochs, if each has the activity of
+    /// the last one as its input: it changes when the layer below is solved.
+    pub(crate) fn check_solved(&self) -> Result<()> {
+        let solved = self.blocks.iter().filter(|block| block.has_solved_layer());
+        let solved: Vec<&Block> = solved.collect();
+        let overlap = |pair: &&[&Block]| pair[0].span().overlaps(pair[1].span());
+        let Some(pair) = solved.windows(2).find(overlap) else {
+            return Ok(());
+        };
+        let [below, above] = [pair[0], pair[1]].map(Block::name);
+        let problem = format!(
+            "layers {below} and {above} are solved for at the end of the same epochs, but the \
+             input of layer {above} changes when layer {below} is solved; let them learn one \
+             after the other (order = \"greedy\")"
+        );
+        Err(Error::unfit("stacked layers", problem))
+    }
+
     /// The class of the rule of the first block that learns.
     pub fn rule(&self) -> Rule {
         let mut rules = self.blocks.iter().map(Block::rule);

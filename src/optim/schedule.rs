@@ -74,6 +74,15 @@ impl Span {
         }
     }
 
+    /// Whether a step is within both spans, as far as their units tell.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Epochs(a), Self::Epochs(b)) => a.start.max(b.start) < a.end.min(b.end),
+            (Self::Steps(a), Self::Steps(b)) => a.start.max(b.start) < a.end.min(b.end),
+            _ => !self.is_empty() && !other.is_empty(),
+        }
+    }
+
     /// Whether the span begins at this step or before.
     pub fn has_begun(&self, step: &Step) -> bool {
         match self {

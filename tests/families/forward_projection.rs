@@ -62,3 +62,15 @@ fn one_pass_for_each_layer_and_one_for_the_head_are_enough() -> Result<()> {
     assert!(error < 0.25, "{error}");
     Ok(())
 }
+
+#[test]
+fn layers_are_not_solved_for_in_the_same_epochs() -> Result<()> {
+    let settings = SETTINGS.replace("[5]", "[5, 4]");
+    let error = Subject::new("progressive", "plain", &settings).map(|_| ());
+    let error = error.unwrap_err().to_string();
+    let is_said = error.contains("layers 1 and 2") && error.contains("order = \"greedy\"");
+    assert!(is_said, "{error}");
+    let in_turn = format!("{settings}\norder = \"greedy\"");
+    Subject::new("progressive", "plain", &in_turn)?;
+    Ok(())
+}

@@ -145,7 +145,7 @@ impl Stack {
     /// # Errors
     /// As [`plugin::build`] and [`Net::check_label`]; errors of a layer about its input;
     /// [`Error::Unfit`] if some of the levels that are read out have a goodness for each
-    /// class and others do not.
+    /// class and others do not, or if several layers are solved for in the same epochs.
     pub fn new(
         context: &BuildContext,
         example: Input,
@@ -190,6 +190,7 @@ impl Stack {
             input = stack.input_above(index, &activity, &kept, 1, &step)?;
         }
         stack.net.check_label(context)?;
+        stack.net.check_solved()?;
         let read_out = &stack.net.blocks[stack.readout.clone()];
         let columns: Vec<_> = read_out.iter().map(Block::classes).collect();
         if columns.windows(2).any(|pair| pair[0] != pair[1]) {
