@@ -4,13 +4,14 @@ use onward_core::candle_core::Tensor;
 use onward_core::candle_nn::Init;
 use onward_core::contract::goodness::beside_own_loss;
 use onward_core::contract::head::without_optimiser;
+use onward_core::export::{Table, Value};
 use onward_core::modules::cells::Cells;
 use onward_core::modules::least_squares::LeastSquares;
 use onward_core::plugin::preset::Preset;
 use onward_core::settings::{Idle, Positive};
 use onward_core::{
-    kernels, Architecture, BuildContext, Error, GoodnessFn, Grade, Objective, Optimiser, Result,
-    Rule, Step, Targets,
+    kernels, plugin, Architecture, BuildContext, Error, GoodnessFn, Grade, Objective, Optimiser,
+    Result, Rule, Step, Targets,
 };
 
 onward_core::settings! {
@@ -113,6 +114,24 @@ impl GoodnessFn for Goodness {
     }
 }
 
+/// Whether no layer of an architecture with these settings has a rule of its own.
+fn stays_random(settings: &Table) -> Result<bool> {
+    let layer = settings.get("layer");
+    let layers = match layer.and_then(Value::as_array) {
+        Some(all) => &all[..],
+        None => layer.map_or(&[][..], std::slice::from_ref),
+    };
+    for name in layers
+        .iter()
+        .filter_map(|layer| layer.get("name")?.as_str())
+    {
+        if plugin::has_own_rule(name)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// It is solved in one epoch.
 const PRESETS: &[Preset] = &[Preset {
     name: "closed_form",
@@ -134,6 +153,9 @@ onward_core::register! {
             let because = "layers stay random beside the goodness cafo, which is solved for";
             idle.extend(without_optimiser(all, because));
             idle.extend(Idle::all(&["layer.peer", "layer.peer_momentum"], because));
+            if stays_random(all)? {
+                idle.extend(Idle::more_epochs(all));
+            }
         }
         Ok(idle)
     })

@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use serde::Serialize;
 
 use super::build::build;
-use super::registry::Info;
+use super::registry::{self, Info};
 use crate::contract::architecture::Architecture;
 use crate::contract::build_context::BuildContext;
 use crate::contract::goodness::GoodnessFn;
@@ -70,6 +70,15 @@ pub(crate) fn of(info: &Info) -> Facts {
     let facts = found(info).ok().flatten().unwrap_or_default();
     known().insert(of, facts.clone());
     facts
+}
+
+/// Whether a layer has a rule of its own, instead of the gradient of a goodness.
+///
+/// # Errors
+/// [`Error::UnknownPlugin`](crate::Error::UnknownPlugin) for a layer that there is not.
+pub fn has_own_rule(layer: &str) -> Result<bool> {
+    let info = registry::info(<dyn LocalLayer>::KIND, layer)?;
+    Ok(of(info).class.is_some())
 }
 
 fn found(info: &Info) -> Result<Option<Facts>> {

@@ -228,3 +228,37 @@ fn settings_change_something_or_are_said_not_to() -> Result<()> {
     check("backprop", &format!("{plain}\noptimiser = \"sgd\""))?;
     Ok(())
 }
+
+#[test]
+fn more_epochs_of_a_closed_form_are_said_to_do_nothing() -> Result<()> {
+    let builder = |settings: &str| {
+        let table = settings.parse().expect("settings in TOML");
+        let origin = "the case".into();
+        let builder = Run::builder("progressive").data_set(images().unwrap());
+        let builder = builder.source(Source { origin, table });
+        builder.set("hidden", vec![12, 12]).set("sampler", "plain")
+    };
+    let solved = "layer = \"forward_projection\"\nloss = \"none\"\norder = \"greedy\"\n";
+    for (settings, is_idle) in [
+        ("goodness = \"cafo\"", true),
+        (&format!("{solved}probe_epochs = 1"), true),
+        // The head learns beside the layers.
+        (solved, false),
+        ("goodness = \"cafo\"\nhead = true", false),
+        ("goodness = \"cafo\"\nshift = 1", false),
+        ("goodness = \"cafo\"\ndropout = 0.5", false),
+        (
+            "goodness = \"cafo\"\nlayer = { name = \"dense\", norm = \"batch\" }",
+            false,
+        ),
+        ("goodness = \"cafo\"\nlayer = \"softhebb\"", false),
+        ("goodness = \"projection\"", false),
+    ] {
+        let said = |epochs: i64| -> Result<bool> {
+            let config = builder(settings).set("epochs", epochs).config()?;
+            Ok(config.idle(false)?.iter().any(|(key, _)| key == "epochs"))
+        };
+        assert_eq!((said(1)?, said(3)?), (false, is_idle), "{settings}");
+    }
+    Ok(())
+}
