@@ -337,6 +337,10 @@ fn idle(own: &Table, _: &Table) -> Result<Vec<Idle>> {
     }
     if !settings.head {
         idle.extend(Idle::all(&["probe_epochs"], "there is no head"));
+        if settings.hidden.len() == 1 {
+            let because = "no layer and no head is above the only layer";
+            idle.extend(Idle::all(&["dropout"], because));
+        }
     }
     idle.extend(settings.objective.idle());
     Ok(idle)

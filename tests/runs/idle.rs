@@ -179,6 +179,7 @@ fn settings_change_something_or_are_said_not_to() -> Result<()> {
     for text in [
         "",
         "frozen = true",
+        "head = false\nhidden = [12]",
         "frozen = true\nhead = false",
         "head = false",
         "head_rule = \"ridge\"",
