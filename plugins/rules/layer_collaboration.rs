@@ -2,13 +2,15 @@
 
 use onward_core::candle_core::Tensor;
 use onward_core::contract::head::{self, HeadSpec};
+use onward_core::export::Table;
 use onward_core::flow::graph::{Graph, Inputs, Node};
 use onward_core::optim::{OptimiserSpec, Span};
 use onward_core::plugin::preset::Preset;
-use onward_core::settings::{Pick, Settings};
+use onward_core::plugin::registry;
+use onward_core::settings::{Idle, Pick, PluginKind, Settings};
 use onward_core::wiring::stack::{Level, Stack};
 use onward_core::{
-    Architecture, Batch, BuildContext, Error, GoodnessFn, LocalLayer, NegativeSampler, Net,
+    Architecture, Batch, BuildContext, Error, GoodnessFn, LocalLayer, Loss, NegativeSampler, Net,
     Normalise, Objective, Prediction, Readout, Result, Step, StepReport,
 };
 
@@ -176,10 +178,29 @@ onward_core::register! {
     |settings: LayerCollaboration, context| {
         Ok(Box::new(Collaborating::new(&settings, context)?))
     },
-    .presets(PRESETS).reads(&["theta"]).idle(|own, _| {
-        let settings = LayerCollaboration::read(own)?;
-        let mut idle = head::idle(&settings.optimiser, true, Some(&settings.head_spec));
-        idle.extend(settings.objective.idle());
-        Ok(idle)
-    })
+    .presets(PRESETS).reads(&["theta"]).idle(idle)
+}
+
+/// The settings without an effect beside others.
+fn idle(own: &Table, all: &Table) -> Result<Vec<Idle>> {
+    let settings = LayerCollaboration::read(own)?;
+    let mut idle = head::idle(&settings.optimiser, true, Some(&settings.head_spec));
+    idle.extend(settings.objective.idle());
+    let loss = settings.objective.loss;
+    let is_linear = loss == Loss::Unbounded && !has_own_loss(&settings.goodness, all)?;
+    if is_linear || loss == Loss::None {
+        let because = format!(
+            "the gradient of the loss {} does not depend on the goodness of other layers",
+            loss.word()
+        );
+        idle.extend(Idle::all(&["gamma"], because));
+    }
+    Ok(idle)
+}
+
+/// Whether the setting `loss` has no effect beside this goodness.
+fn has_own_loss(goodness: &Pick<dyn GoodnessFn>, all: &Table) -> Result<bool> {
+    let info = registry::info(<dyn GoodnessFn>::KIND, &goodness.name)?;
+    let idle = (info.idle)(&goodness.settings, all)?;
+    Ok(idle.iter().any(|idle| idle.key == "loss"))
 }
