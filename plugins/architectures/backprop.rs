@@ -7,7 +7,7 @@ use onward_core::flow::graph::{Graph, Inputs, Node};
 use onward_core::kernels::{self, log_softmax, Gate};
 use onward_core::optim::{Algorithm, OptimiserSpec, Schedule, Span};
 use onward_core::plugin::preset::Preset;
-use onward_core::settings::Settings;
+use onward_core::settings::{Idle, Settings};
 use onward_core::{
     Architecture, Batch, Block, BuildContext, Error, GoodnessFn, Grade, Input, LastResult, Lesson,
     Linear, LocalLayer, Loss, NegativeSampler, Net, Normalise, Objective, Optimiser, Readout,
@@ -351,6 +351,8 @@ onward_core::register! {
         let optimiser = OptimiserSpec::read(own)?;
         let mut idle = head::idle(&optimiser, true, None);
         idle.retain(|idle| idle.key == "momentum");
+        let because = "backprop learns from the neutral view alone";
+        idle.extend(Idle::all(&["sampler.negatives"], because));
         Ok(idle)
     })
 }

@@ -264,7 +264,10 @@ onward_core::register! {
 
 /// The settings without an effect beside others.
 fn idle(own: &Table, _: &Table) -> Result<Vec<Idle>> {
-    Ok(head::idle(&SigProp::read(own)?.optimiser, true, None))
+    let mut idle = head::idle(&SigProp::read(own)?.optimiser, true, None);
+    let because = "sigprop learns from the neutral view alone";
+    idle.extend(Idle::all(&["sampler.negatives"], because));
+    Ok(idle)
 }
 
 /// The goodness, with the loss of both streams.

@@ -223,10 +223,12 @@ fn settings_change_something_or_are_said_not_to() -> Result<()> {
     )?;
     check("trifecta", uniform)?;
     check("sigprop", plain)?;
+    check("sigprop", uniform)?;
     check("recurrent", "sampler = \"label_concat\"")?;
     check("recurrent", uniform)?;
     check("backprop", plain)?;
     check("backprop", &format!("{plain}\noptimiser = \"sgd\""))?;
+    check("backprop", uniform)?;
     Ok(())
 }
 
