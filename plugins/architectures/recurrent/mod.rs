@@ -88,7 +88,8 @@ onward_core::settings! {
         /// prediction at the start.
         redraw: bool = false;
         /// Norm of the top-down label input relative to the bottom-up input of the last
-        /// layer; the sampler's `strength` has no effect.
+        /// layer. The sampler's `strength` has no effect beside it, unless the label is
+        /// projected (`label_units`) or nothing is normalised.
         label_weight: f64 = 1., in Positive.up_to(1e6);
         /// The number of units of a layer that projects the label and learns like the
         /// others; 0 for no projection.
@@ -187,8 +188,11 @@ fn idle(own: &Table, all: &Table) -> Result<Vec<Idle>> {
     let mut idle = head::idle(&settings.optimiser, true, Some(&settings.head_spec));
     idle.extend(settings.objective.idle());
     let sampler = all.get("sampler").and_then(|sampler| sampler.get("name"));
-    if sampler == Some(&"label_concat".into()) {
-        let because = "the label is clamped above the last layer with `label_weight`";
+    let is_above = sampler == Some(&"label_concat".into());
+    let is_normalised = settings.label_units == 0 && settings.normalise != Normalise::None;
+    if is_above && is_normalised {
+        let because = "the label is normalised, and clamped above the last layer with \
+                       `label_weight`";
         idle.extend(Idle::all(&["sampler.strength"], because));
     }
     Ok(idle)
