@@ -1,12 +1,13 @@
 //! SoftHebb: units that compete learn from their own activity, without labels and
 //! without a gradient.
 
-use onward_core::candle_core::{Tensor, Var};
+use onward_core::candle_core::Tensor;
 use onward_core::candle_nn::Init;
 use onward_core::contract::head::beside_own_rule;
 use onward_core::kernels::{self, ChannelStats};
 use onward_core::modules::conv::Convolved;
 use onward_core::modules::rectifier::Norm;
+use onward_core::modules::running_moments::{Moments, RunningMoments};
 use onward_core::settings::Positive;
 use onward_core::{
     Architecture, BuildContext, Conv, Input, LastResult, Lesson, LocalLayer, Optimiser, Result,
@@ -75,15 +76,15 @@ const KEEP: f64 = 0.99;
 struct Layer {
     settings: SoftHebb,
     conv: Conv,
-    /// Running mean and variance of the channels of the input, for `batch`.
-    running: Option<[Var; 2]>,
+    /// Of the channels of the input, for `batch`.
+    running: Option<RunningMoments>,
     /// What the last forward pass in training computed on the way.
     passed: LastResult<Passed>,
 }
 
 #[derive(Clone)]
 struct Passed {
-    stats: Option<ChannelStats>,
+    moments: Option<Moments>,
     /// `n`.
     input: Tensor,
     /// `u`.
@@ -110,10 +111,7 @@ impl Layer {
         Ok(Self {
             conv,
             running: match settings.norm {
-                Norm::Batch => Some([
-                    vars.buffer("running_mean", channels, Init::Const(0.))?,
-                    vars.buffer("running_variance", channels, Init::Const(1.))?,
-                ]),
+                Norm::Batch => Some(RunningMoments::new(vars, channels, KEEP)?),
                 _ => None,
             },
             passed: LastResult::default(),
@@ -124,18 +122,14 @@ impl Layer {
     fn pass(&self, input: &Input, step: &Step) -> Result<Passed> {
         let x = input.join()?;
         let x = if x.rank() == 3 { x.unsqueeze(1)? } else { x }.contiguous()?;
-        let stats = match (&self.running, self.settings.norm) {
-            (_, Norm::None | Norm::Units) => None,
-            (Some([mean, variance]), _) if !step.train => Some(ChannelStats {
-                mean: mean.as_detached_tensor(),
-                variance: variance.as_detached_tensor(),
-                by_row: false,
-            }),
-            (_, norm) => Some(ChannelStats::of(&x, norm == Norm::Group)?),
+        let moments = match (&self.running, self.settings.norm) {
+            (Some(running), _) => Some(running.of(&x, step)?),
+            (None, Norm::Group) => Some((ChannelStats::of(&x, true)?, false)),
+            (None, _) => None,
         };
-        let input = match &stats {
+        let input = match &moments {
             // With the slope 1 it only standardises.
-            Some(stats) => {
+            Some((stats, _)) => {
                 let zero = Tensor::zeros(x.dim(1)?, x.dtype(), x.device())?;
                 kernels::standardised_relu(&x, Some(stats), &zero, 1.)?
             }
@@ -143,7 +137,11 @@ impl Layer {
             None => x,
         };
         let sums = self.conv.forward(&input)?;
-        Ok(Passed { stats, input, sums })
+        Ok(Passed {
+            moments,
+            input,
+            sums,
+        })
     }
 
     fn activity(&self, sums: &Tensor) -> Result<Tensor> {
@@ -188,7 +186,11 @@ impl LocalLayer for Layer {
     fn learn(&mut self, lesson: &Lesson<'_>, _: &mut Optimiser, step: &Step) -> Result<()> {
         let passed = self.passed.take(lesson.activity);
         let passed = passed.map_or_else(|| self.pass(lesson.input, step), Ok)?;
-        let Passed { stats, input, sums } = &passed;
+        let Passed {
+            moments,
+            input,
+            sums,
+        } = &passed;
         let y = shares(&sums.output, self.settings.sharpness)?;
         let of_input = self.conv.gradient(input, sums, &y)?;
         let of_units = kernels::channel_sums(&(&y * &sums.output)?)?;
@@ -203,12 +205,10 @@ impl LocalLayer for Layer {
         self.conv
             .weight()
             .set(&(weight + change.broadcast_mul(&rates)?)?.detach())?;
-        if let (Some(running), Some(stats)) = (&self.running, stats) {
-            for (var, now) in running.iter().zip([&stats.mean, &stats.variance]) {
-                var.set(&((var.as_tensor() * KEEP)? + (now * (1. - KEEP))?)?.detach())?;
-            }
+        match (&self.running, moments) {
+            (Some(running), Some(now)) => running.average(now),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     fn rule(&self) -> Option<Rule> {

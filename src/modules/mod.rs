@@ -10,4 +10,5 @@ pub mod locally_connected;
 pub mod peer_norm;
 pub mod pooled_linear;
 pub mod rectifier;
+pub mod running_moments;
 mod terms;

@@ -9,6 +9,7 @@ use crate::flow::step::Step;
 use crate::flow::vars::Vars;
 use crate::kernels::{self, ChannelStats, Gate};
 use crate::modules::cache::LastResult;
+use crate::modules::running_moments::{Moments, RunningMoments};
 use crate::optim::{Gradient, Optimiser};
 use crate::settings::Idle;
 
@@ -17,7 +18,8 @@ crate::choices! {
     pub enum Norm {
         /// No standardisation.
         None = "none",
-        /// Each unit or channel over the batch; in evaluation with running means.
+        /// Each unit or channel over the batch; in evaluation, and for a head, with running
+        /// means.
         Batch = "batch",
         /// All units or channels of an example together. The length of the activity, and
         /// a goodness of it, then carries little information.
@@ -78,14 +80,11 @@ impl RectifierSpec {
 pub struct Rectifier {
     spec: RectifierSpec,
     bias: Option<(String, Var)>,
-    /// Running means and variances of the channels, for `batch`.
-    running: Option<[Var; 2]>,
+    /// For `batch`.
+    running: Option<RunningMoments>,
     /// The moments of the sums of the last forward pass in training.
-    kept: LastResult<Moments>,
+    kept: LastResult<Option<Moments>>,
 }
-
-/// Mean and variance, and whether they are fixed instead of those of the sums.
-type Moments = Option<(ChannelStats, bool)>;
 
 impl Rectifier {
     /// The rectifier of `units` units or channels, with its variables at `vars`, and with
@@ -95,10 +94,7 @@ impl Rectifier {
     /// As [`Vars::get`].
     pub fn new(vars: &Vars, units: usize, spec: RectifierSpec, bias: bool) -> Result<Self> {
         let running = match spec.norm {
-            Norm::Batch => Some([
-                vars.buffer("running_mean", units, Init::Const(0.))?,
-                vars.buffer("running_variance", units, Init::Const(1.))?,
-            ]),
+            Norm::Batch => Some(RunningMoments::new(vars, units, spec.norm_momentum)?),
             _ => None,
         };
         let bias = match bias {
@@ -116,7 +112,7 @@ impl Rectifier {
     /// The activity of the sums `z`, `(R, N, …)`.
     ///
     /// # Errors
-    /// Errors of candle.
+    /// As [`RunningMoments::of`].
     pub fn forward(&self, z: &Tensor, step: &Step) -> Result<Tensor> {
         let found = self.moments(z, step)?;
         let moments = found.as_ref().map(|(moments, _)| moments);
@@ -131,7 +127,7 @@ impl Rectifier {
             }
             _ => kernels::standardised_relu(z, moments, &bias, self.spec.slope)?,
         };
-        if step.train {
+        if step.has_lesson() {
             self.kept.put(z, found);
         }
         Ok(activity)
@@ -153,7 +149,7 @@ impl Rectifier {
             Norm::Units => centred(z, graph)?,
             _ => z,
         };
-        if let Some(moments) = self.running_moments() {
+        if let Some(moments) = self.running.as_ref().map(RunningMoments::fixed) {
             let factor = moments.scale()?;
             let offset = (moments.mean * &factor)?.neg()?;
             let factor = graph.constant(&factor.reshape(&of_channels[..])?)?;
@@ -216,39 +212,25 @@ impl Rectifier {
         self.average(moments.as_ref())
     }
 
-    fn kept_moments(&mut self, z: &Tensor, step: &Step) -> Result<Moments> {
+    fn kept_moments(&mut self, z: &Tensor, step: &Step) -> Result<Option<Moments>> {
         let kept = self.kept.take(z);
         kept.map_or_else(|| self.moments(z, step), Ok)
     }
 
-    fn average(&mut self, moments: Option<&(ChannelStats, bool)>) -> Result<()> {
-        if let (Some(running), Some((now, false))) = (&self.running, moments) {
-            let keep = self.spec.norm_momentum;
-            for (var, now) in running.iter().zip([&now.mean, &now.variance]) {
-                var.set(&((var.as_tensor() * keep)? + (now * (1. - keep))?)?.detach())?;
-            }
+    fn average(&mut self, moments: Option<&Moments>) -> Result<()> {
+        match (&self.running, moments) {
+            (Some(running), Some(now)) => running.average(now),
+            _ => Ok(()),
         }
-        Ok(())
-    }
-
-    /// The running means, for `batch`.
-    fn running_moments(&self) -> Option<ChannelStats> {
-        let [mean, variance] = self.running.as_ref()?;
-        Some(ChannelStats {
-            mean: mean.as_detached_tensor(),
-            variance: variance.as_detached_tensor(),
-            by_row: false,
-        })
     }
 
     /// The mean and variance for standardising `z`.
-    fn moments(&self, z: &Tensor, step: &Step) -> Result<Moments> {
-        Ok(match (self.spec.norm, self.running_moments()) {
-            (Norm::Group, _) => Some((ChannelStats::of(z, true)?, false)),
-            (Norm::Batch, Some(moments)) if !step.train => Some((moments, true)),
-            (Norm::Batch, _) => Some((ChannelStats::of(z, false)?, false)),
-            (Norm::None | Norm::Units, _) => None,
-        })
+    fn moments(&self, z: &Tensor, step: &Step) -> Result<Option<Moments>> {
+        match (&self.running, self.spec.norm) {
+            (Some(running), _) => running.of(z, step).map(Some),
+            (None, Norm::Group) => Ok(Some((ChannelStats::of(z, true)?, false))),
+            (None, _) => Ok(None),
+        }
     }
 
     /// The gradient with respect to `z`, given that with respect to the standardised
@@ -257,7 +239,7 @@ impl Rectifier {
         &self,
         z: &Tensor,
         above: &Tensor,
-        moments: Option<&(ChannelStats, bool)>,
+        moments: Option<&Moments>,
     ) -> Result<(Tensor, Option<Tensor>)> {
         Ok(match (moments, self.spec.norm) {
             (Some((moments, fixed)), _) => moments.gradient_and_sums(z, above, *fixed)?,
