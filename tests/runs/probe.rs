@@ -8,7 +8,9 @@ use std::sync::Mutex;
 use onward::candle_core::Tensor;
 use onward::plugin;
 use onward::settings::Pick;
-use onward::{BuildContext, Input, Lesson, LocalLayer, Optimiser, Result, Run, RunBuilder, Step};
+use onward::{
+    conformance, BuildContext, Input, Lesson, LocalLayer, Optimiser, Result, Run, RunBuilder, Step,
+};
 
 /// The examples that the layer `counted` has seen in training steps.
 static SEEN: AtomicUsize = AtomicUsize::new(0);
@@ -156,6 +158,63 @@ fn what_is_kept_changes_no_bit() -> Result<()> {
         }
         let bytes = |folder: &Path| std::fs::read(folder.join("state.safetensors")).unwrap();
         assert!(bytes(&whole) == bytes(&parts), "{index}: {layer}");
+    }
+    Ok(())
+}
+
+/// The forward passes of the layers `marked` in training, for a head and for themselves.
+static PASSES: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(0)];
+
+onward::settings! {
+    /// A dense layer that counts the passes of a training.
+    struct Marked {}
+}
+
+struct MarkedLayer(Box<dyn LocalLayer>);
+
+impl LocalLayer for MarkedLayer {
+    fn forward(&self, input: &Input, step: &Step) -> Result<Tensor> {
+        if step.train {
+            PASSES[usize::from(step.has_lesson())].fetch_add(1, Ordering::Relaxed);
+        }
+        self.0.forward(input, step)
+    }
+
+    fn learn(&mut self, lesson: &Lesson<'_>, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
+        self.0.learn(lesson, optimiser, step)
+    }
+
+    fn input_gradient(&self, lesson: &Lesson<'_>, step: &Step) -> Result<Tensor> {
+        self.0.input_gradient(lesson, step)
+    }
+}
+
+onward::register! {
+    dyn LocalLayer, "marked", "a dense layer that counts its passes (for these tests, 2026)",
+    |_settings: Marked, context| {
+        Ok(Box::new(MarkedLayer(plugin::build(&Pick::new("dense"), context)?)))
+    }
+}
+
+#[test]
+fn no_layer_learns_from_the_pass_for_the_head() -> Result<()> {
+    for (architecture, of_lessons) in [
+        ("progressive", 2),
+        ("layer_collaboration", 2),
+        ("trifecta", 2),
+        // Eight time steps.
+        ("recurrent", 16),
+    ] {
+        let run = Run::builder(architecture).data_set(conformance::images()?);
+        let run = run.set("layer", "marked").set("hidden", vec![12, 8]);
+        let mut run = run.set("batch", 60).set("epochs", 1).build()?;
+        for count in &PASSES {
+            count.store(0, Ordering::Relaxed);
+        }
+        // A step.
+        run.train_until(1, &mut ())?;
+        let counts = [0, 1].map(|index: usize| PASSES[index].load(Ordering::Relaxed));
+        assert_eq!(counts, [2, of_lessons], "{architecture}");
     }
     Ok(())
 }

@@ -214,6 +214,10 @@ impl RecurrentNet {
         sampler: &dyn NegativeSampler,
         step: &Step,
     ) -> Result<(Clamped, Vec<Tensor>, Input)> {
+        let step = &Step {
+            neutral: true,
+            ..*step
+        };
         let clamped = self.clamps.take(&sampler.neutral(batch)?)?;
         let states = self.start(self.below(&clamped, 0, batch, step)?, step)?;
         let features = self.features(&states, batch.size())?;

@@ -85,11 +85,15 @@ impl Stack {
     }
 
     /// The input of the head: the normalised activities of the levels that are read out,
-    /// side by side.
+    /// side by side. No layer learns from this pass.
     ///
     /// # Errors
     /// Errors of a layer.
     pub fn features(&self, neutral: Input, step: &Step) -> Result<Input> {
+        let step = &Step {
+            neutral: true,
+            ..*step
+        };
         let mut features = Vec::with_capacity(self.readout.len());
         let mut way = Way::from(neutral.normalised(self.normalise)?);
         self.collect(&mut way, 0..self.readout.end, &mut features, step)?;
