@@ -95,7 +95,8 @@ onward_core::settings! {
         /// others; 0 for no projection.
         label_units: usize = 0;
         /// Augmentation: training images are shifted by up to this many pixels,
-        /// differently at every time step.
+        /// differently at every time step. The border is filled with 0: black, or with
+        /// `standardise` the mean; `shift` fills it with black in both cases.
         jitter: usize = 0, in 0..=64;
         .. objective: Objective = Objective { temperature: 10., ..Objective::default() };
         .. optimiser: OptimiserSpec = OptimiserSpec { lr: 0.02, ..OptimiserSpec::default() };
