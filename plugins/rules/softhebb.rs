@@ -4,7 +4,7 @@
 use onward_core::candle_core::Tensor;
 use onward_core::candle_nn::Init;
 use onward_core::contract::head::beside_own_rule;
-use onward_core::kernels::{self, ChannelStats};
+use onward_core::kernels::{self, ChannelStats, Windows};
 use onward_core::modules::conv::Convolved;
 use onward_core::modules::rectifier::Norm;
 use onward_core::modules::running_moments::{Moments, RunningMoments};
@@ -70,6 +70,13 @@ onward_core::choices! {
 
 /// The length of a vector of weights at the start.
 const LENGTH: f64 = 25.;
+/// The windows of a pool that keeps the largest pixels. No activity is negative, so that
+/// zeros beside the map change no maximum.
+const MAX: Windows = Windows {
+    size: 4,
+    stride: 2,
+    border: 1,
+};
 /// The fraction of the running means that a step keeps.
 const KEEP: f64 = 0.99;
 
@@ -145,21 +152,16 @@ impl Layer {
     }
 
     fn activity(&self, sums: &Tensor) -> Result<Tensor> {
-        let above = kernels::centred(sums)?.relu()?;
-        let map = match self.settings.power {
-            1. => above,
-            power => above.powf(power)?,
+        let (pool, power) = (self.settings.pool, self.settings.power);
+        let is_small = sums.dims()[2..].iter().any(|size| *size < 2);
+        let windows = match pool {
+            Pool::Max if !is_small => MAX,
+            _ => Windows::PIXELS,
         };
-        let is_small = map.dims()[2..].iter().any(|size| *size < 2);
-        Ok(match self.settings.pool {
-            _ if is_small => map,
-            Pool::None => map,
-            Pool::Mean => map.avg_pool2d(2)?,
-            // No activity is negative, so that zeros beside the map change no maximum.
-            Pool::Max => map
-                .pad_with_zeros(2, 1, 1)?
-                .pad_with_zeros(3, 1, 1)?
-                .max_pool2d_with_stride(4, 2)?,
+        let map = kernels::above_mean(sums, windows, power)?;
+        Ok(match pool {
+            Pool::Mean if !is_small => map.avg_pool2d(2)?,
+            _ => map,
         })
     }
 }

@@ -59,7 +59,7 @@ use rand_chacha::ChaCha8Rng;
 pub use allocations::Counting;
 pub use backward::backward;
 pub use cells::{cell_means, cell_means_gradient};
-pub use centred::centred;
+pub use centred::{above_mean, centred, Windows};
 pub use channel_stats::{standardised_relu, ChannelStats};
 pub use channel_sums::channel_sums;
 pub use deviations::Deviations;
