@@ -166,15 +166,6 @@ impl Layer {
     }
 }
 
-/// What each unit gets of each pixel, `(B, N, H, W)`: positive for the winner.
-fn shares(sums: &Tensor, sharpness: f64) -> Result<Tensor> {
-    let best = sums.max_keepdim(1)?;
-    let exp = (sums.broadcast_sub(&best)? * sharpness)?.exp()?;
-    let shares = exp.broadcast_div(&exp.sum_keepdim(1)?)?;
-    let wins = sums.broadcast_ge(&best)?.to_dtype(sums.dtype())?;
-    Ok((shares * ((wins * 2.)? - 1.)?)?)
-}
-
 impl LocalLayer for Layer {
     fn forward(&self, input: &Input, step: &Step) -> Result<Tensor> {
         let passed = self.pass(input, step)?;
@@ -193,20 +184,18 @@ impl LocalLayer for Layer {
             input,
             sums,
         } = &passed;
-        let y = shares(&sums.output, self.settings.sharpness)?;
+        // What each unit gets of each pixel, positive for the winner.
+        let y = kernels::signed_softmax(&sums.output, self.settings.sharpness)?;
         let of_input = self.conv.gradient(input, sums, &y)?;
-        let of_units = kernels::channel_sums(&(&y * &sums.output)?)?;
-        let units = of_units.elem_count();
+        let of_units = kernels::channel_dots(&y, &sums.output)?;
         let weight = self.conv.weight().as_detached_tensor();
-        let decay = weight.broadcast_mul(&of_units.reshape((units, 1, 1, 1))?)?;
-        let change = (of_input - decay)?;
-        let largest = (change.abs()?.max_all()? + 1e-30)?;
+        let change = kernels::add_scaled_rows(&of_input, &weight, &of_units.neg()?)?;
+        let largest = (kernels::largest(&change)? + 1e-30)?;
         let lengths = weight.flatten_from(1)?.sqr()?.sum(1)?.sqrt()?;
         let rates = ((lengths - 1.)?.abs()?.sqrt()? * self.settings.rate)?;
-        let rates = rates.broadcast_div(&largest)?.reshape((units, 1, 1, 1))?;
-        self.conv
-            .weight()
-            .set(&(weight + change.broadcast_mul(&rates)?)?.detach())?;
+        let rates = rates.broadcast_div(&largest)?;
+        let changed = kernels::add_scaled_rows(&weight, &change, &rates)?;
+        self.conv.weight().set(&changed.detach())?;
         match (&self.running, moments) {
             (Some(running), Some(now)) => running.average(now),
             _ => Ok(()),

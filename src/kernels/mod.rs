@@ -33,6 +33,7 @@ mod cells;
 mod centred;
 mod channel_stats;
 mod channel_sums;
+mod competition;
 mod cpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
@@ -62,6 +63,7 @@ pub use cells::{cell_means, cell_means_gradient};
 pub use centred::{above_mean, centred, Windows};
 pub use channel_stats::{standardised_relu, ChannelStats};
 pub use channel_sums::channel_sums;
+pub use competition::{add_scaled_rows, channel_dots, largest, signed_softmax};
 pub use deviations::Deviations;
 pub use directions::Directions;
 #[cfg(feature = "cuda")]
