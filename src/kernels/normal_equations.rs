@@ -7,6 +7,7 @@ use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Storage, Tensor
 use rayon::prelude::*;
 
 use super::gemm::{add_product, Matrix};
+use super::wide::Loop;
 use crate::error::{Error, Result};
 
 /// The rows and columns that are eliminated together.
@@ -15,6 +16,9 @@ const BLOCK: usize = 64;
 /// The rows of a result that one thread computes. Constant, so that the bits do not
 /// depend on the number of threads.
 const PANEL: usize = 256;
+
+/// The columns that one thread solves for: few enough for them to stay in its cache.
+const STRIP: usize = 64;
 
 /// Adds `rowsᵀ·rows` to the lower triangle of `sum`, `(D, D)`, for `rows`, `(R, D)`; both
 /// `f64`. The numbers above the diagonal mean nothing.
@@ -142,27 +146,68 @@ fn factor_diagonal(matrix: &mut [f64], size: usize, block: std::ops::Range<usize
     Ok(())
 }
 
-/// Solves `L·Lᵀ·X = right` in place.
+/// Solves `L·Lᵀ·X = right` in place, some columns at a time: no column depends on another.
 fn substitute(lower: &[f64], size: usize, right: &mut [f64], columns: usize) {
-    for row in 0..size {
-        let (done, rest) = right.split_at_mut(row * columns);
-        let of_row = &mut rest[..columns];
-        for (factor, done) in lower[row * size..][..row].iter().zip(done.chunks(columns)) {
-            let pairs = of_row.iter_mut().zip(done);
-            pairs.for_each(|(value, done)| *value -= factor * done);
+    let range = |index: usize| index * STRIP..columns.min((index + 1) * STRIP);
+    let strips = (0..columns.div_ceil(STRIP)).into_par_iter().map(|index| {
+        let rows = right.chunks(columns);
+        let of_strip = rows.flat_map(|row| &row[range(index)]);
+        let mut right: Vec<f64> = of_strip.copied().collect();
+        Substitution {
+            lower,
+            size,
+            right: &mut right,
+            columns: range(index).len(),
         }
-        let pivot = lower[row * size + row];
-        of_row.iter_mut().for_each(|value| *value /= pivot);
+        .wide();
+        right
+    });
+    let strips: Vec<_> = strips.collect();
+    for (index, strip) in strips.iter().enumerate() {
+        let rows = right.chunks_mut(columns);
+        for (row, solved) in rows.zip(strip.chunks(range(index).len())) {
+            row[range(index)].copy_from_slice(solved);
+        }
     }
-    for row in (0..size).rev() {
-        let (before, rest) = right.split_at_mut(row * columns);
-        let of_row = &mut rest[..columns];
-        let pivot = lower[row * size + row];
-        of_row.iter_mut().for_each(|value| *value /= pivot);
-        let factors = &lower[row * size..][..row];
-        for (factor, other) in factors.iter().zip(before.chunks_mut(columns)) {
-            let pairs = other.iter_mut().zip(of_row.iter());
-            pairs.for_each(|(other, value)| *other -= factor * value);
+}
+
+/// Solves `L·Lᵀ·X = right` in place on one thread.
+struct Substitution<'a> {
+    lower: &'a [f64],
+    size: usize,
+    right: &'a mut [f64],
+    columns: usize,
+}
+
+impl Loop for Substitution<'_> {
+    #[inline(always)]
+    fn run(self) {
+        let Self {
+            lower,
+            size,
+            right,
+            columns,
+        } = self;
+        for row in 0..size {
+            let (done, rest) = right.split_at_mut(row * columns);
+            let of_row = &mut rest[..columns];
+            for (factor, done) in lower[row * size..][..row].iter().zip(done.chunks(columns)) {
+                let pairs = of_row.iter_mut().zip(done);
+                pairs.for_each(|(value, done)| *value -= factor * done);
+            }
+            let pivot = lower[row * size + row];
+            of_row.iter_mut().for_each(|value| *value /= pivot);
+        }
+        for row in (0..size).rev() {
+            let (before, rest) = right.split_at_mut(row * columns);
+            let of_row = &mut rest[..columns];
+            let pivot = lower[row * size + row];
+            of_row.iter_mut().for_each(|value| *value /= pivot);
+            let factors = &lower[row * size..][..row];
+            for (factor, other) in factors.iter().zip(before.chunks_mut(columns)) {
+                let pairs = other.iter_mut().zip(of_row.iter());
+                pairs.for_each(|(other, value)| *other -= factor * value);
+            }
         }
     }
 }
@@ -239,6 +284,36 @@ mod tests {
         let again = (whole.matmul(&solution)? + ridge)?;
         let error = (again - products)?.abs()?.max_all()?.to_scalar::<f64>()?;
         assert!(error < 1e-9, "{error}");
+        Ok(())
+    }
+
+    fn bits(values: &[f64]) -> Vec<u64> {
+        values.iter().map(|value| value.to_bits()).collect()
+    }
+
+    /// Several strips, the last of them narrower.
+    #[test]
+    fn strips_of_columns_have_the_bits_of_single_columns() -> Result<()> {
+        let (size, columns) = (70, 2 * STRIP + 3);
+        let mut lower = rows(size, size)?.flatten_all()?.to_vec1::<f64>()?;
+        (0..size).for_each(|row| lower[row * size + row] += 30.);
+        let right = rows(size, columns)?.flatten_all()?.to_vec1::<f64>()?;
+        let mut found = right.clone();
+        substitute(&lower, size, &mut found, columns);
+        for column in 0..columns {
+            let of_column = |from: &[f64]| -> Vec<f64> {
+                from[column..].iter().step_by(columns).copied().collect()
+            };
+            let mut expected = of_column(&right);
+            Substitution {
+                lower: &lower,
+                size,
+                right: &mut expected,
+                columns: 1,
+            }
+            .run();
+            assert_eq!(bits(&of_column(&found)), bits(&expected), "{column}");
+        }
         Ok(())
     }
 
