@@ -7,6 +7,7 @@ use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Storage, Tensor
 use rayon::prelude::*;
 
 use super::gemm::{add_product, Matrix};
+use super::matmul;
 use super::wide::Loop;
 use crate::error::{Error, Result};
 
@@ -55,8 +56,48 @@ pub(crate) fn add_squares(sum: &Var, rows: &Tensor) -> Result<()> {
     })
 }
 
+/// Adds `rowsᵀ·targets` to `sum`, `(D, C)`, for `rows`, `(R, D)`, and `targets`, `(R, C)`;
+/// all `f64`.
+pub(crate) fn add_products(sum: &Var, rows: &Tensor, targets: &Tensor) -> Result<()> {
+    if !sum.device().is_cpu() {
+        return add(sum, &matmul(&rows.t()?, targets)?);
+    }
+    let (height, width) = (rows.dim(1)?, targets.dim(1)?);
+    if sum.dims() != [height, width] || rows.dim(0)? != targets.dim(0)? || width == 0 {
+        let expected = format!("a target for each of {:?}", rows.dims());
+        return Err(Error::shape("sum of products", targets.dims(), expected));
+    }
+    with_matrix(rows, |rows| {
+        with_matrix(targets, |targets| {
+            change(sum, |sum| {
+                let panels = sum.par_chunks_mut(PANEL * width).enumerate();
+                panels.for_each(|(index, panel)| {
+                    let left = Matrix {
+                        data: rows.data.get(index * PANEL..).unwrap_or(&[]),
+                        columns: panel.len() / width,
+                        ..rows
+                    };
+                    add_product(panel, width, 1., left.transposed(), targets);
+                });
+            })
+        })?
+    })?
+}
+
+/// Calls `f` with a matrix of `f64` on the CPU.
+fn with_matrix<T>(x: &Tensor, f: impl FnOnce(Matrix<'_, f64>) -> T) -> Result<T> {
+    let (rows, columns) = x.dims2()?;
+    let x = x.contiguous()?;
+    let (storage, layout) = x.storage_and_layout();
+    let Storage::Cpu(CpuStorage::F64(data)) = &*storage else {
+        return Err(Error::usage("sum of products", "expected f64"));
+    };
+    let data = &data[layout.start_offset()..];
+    Ok(f(Matrix::of_rows(data, rows, columns, columns)))
+}
+
 /// Adds `a` to a variable.
-pub(crate) fn add(sum: &Var, a: &Tensor) -> Result<()> {
+fn add(sum: &Var, a: &Tensor) -> Result<()> {
     Ok(sum.set(&(sum.as_tensor() + a)?.detach())?)
 }
 
@@ -323,6 +364,23 @@ mod tests {
         let sum = Var::ones((width, width), DType::F64, &Device::Cpu)?;
         add_squares(&sum, &rows(0, width)?)?;
         assert_eq!(sum.sum_all()?.to_scalar::<f64>()?, (width * width) as f64);
+        Ok(())
+    }
+
+    #[test]
+    fn products_are_added_in_place_with_the_same_bits() -> Result<()> {
+        for columns in [1, 10, 300] {
+            let (x, y) = (rows(100, PANEL + 5)?, rows(100, columns)?);
+            let sum = Var::from_tensor(&rows(PANEL + 5, columns)?)?;
+            let product = matmul(&x.t()?, &y)?;
+            let expected = (sum.as_tensor() + product)?.flatten_all()?;
+            add_products(&sum, &x, &y)?;
+            let found = sum.flatten_all()?.to_vec1::<f64>()?;
+            assert_eq!(bits(&found), bits(&expected.to_vec1::<f64>()?), "{columns}");
+        }
+        let sum = Var::zeros((3, 2), DType::F64, &Device::Cpu)?;
+        assert!(add_products(&sum, &rows(4, 3)?, &rows(5, 2)?).is_err());
+        assert!(add_products(&sum, &rows(4, 3)?, &rows(4, 1)?).is_err());
         Ok(())
     }
 

@@ -85,8 +85,7 @@ impl LeastSquares {
         let rows = rows.to_dtype(dtype)?;
         let rows = Tensor::cat(&[&rows, &rows.narrow(1, 0, 1)?.ones_like()?], 1)?;
         normal_equations::add_squares(&self.squares, &rows)?;
-        let products = kernels::matmul(&rows.t()?, &targets.to_dtype(dtype)?)?;
-        normal_equations::add(&self.products, &products)
+        normal_equations::add_products(&self.products, &rows, &targets.to_dtype(dtype)?)
     }
 
     /// As [`add`](Self::add), with the one-hot labels as targets.
