@@ -6,6 +6,7 @@ use onward_core::{
     Batch, BuildContext, Error, Input, NegativeSampler, Prediction, Result, Role, Step, Views,
 };
 use rand::Rng;
+use rayon::prelude::*;
 
 onward_core::settings! {
     /// The image itself as the positive view, and a hybrid of two images as the negative
@@ -64,44 +65,98 @@ impl Sampler {
     }
 }
 
-/// A mask of smooth random regions, `H·W` values of 0 or 1.
-fn mask([height, width]: [usize; 2], blurs: usize, rng: &mut impl Rng) -> Vec<f32> {
+impl Sampler {
+    /// A mask of smooth random regions for each example, `H·W` values of 0 or 1 of which
+    /// both occur. The bits are drawn one mask after the other.
+    fn masks(&self, count: usize, rng: &mut impl Rng) -> Result<Vec<Vec<f32>>> {
+        let mut masks: Vec<_> = (0..count).map(|_| bits(self.size, rng)).collect();
+        let smooth = |mask: &mut Vec<f32>| smooth(mask, self.size, self.blurs);
+        masks.par_iter_mut().for_each(smooth);
+        for mask in &mut masks {
+            let mut attempts = 0;
+            while is_constant(mask) {
+                if attempts == ATTEMPTS {
+                    return Err(self.too_many_blurs());
+                }
+                *mask = bits(self.size, rng);
+                smooth(mask);
+                attempts += 1;
+            }
+        }
+        Ok(masks)
+    }
+
+    fn too_many_blurs(&self) -> Error {
+        let [height, width] = self.size;
+        let problem = format!(
+            "`blurs` is {}: after so many, no random mask of {height} by {width} pixels has \
+             regions of both images; expected fewer",
+            self.blurs
+        );
+        Error::unfit("hybrid_images", problem)
+    }
+}
+
+/// How often a constant mask is drawn again. With the most blurs about one of ten masks
+/// of 8 by 8 pixels is not constant, and none of 3 by 3 pixels.
+const ATTEMPTS: usize = 1000;
+
+/// A constant mask would make a "negative" of one whole image.
+fn is_constant(mask: &[f32]) -> bool {
+    mask.iter().all(|value| *value == mask[0])
+}
+
+/// Random values of 0 or 1.
+fn bits([height, width]: [usize; 2], rng: &mut impl Rng) -> Vec<f32> {
     let mut mask: Vec<f32> = Vec::with_capacity(height * width + 64);
     while mask.len() < height * width {
         let bits = rng.next_u64();
         mask.extend((0..64).map(|bit| (bits >> bit & 1) as f32));
     }
     mask.truncate(height * width);
-    let mut line = vec![0f32; height.max(width)];
-    for _ in 0..blurs {
-        for row in mask.chunks_exact_mut(width) {
-            blur(row, &mut line);
-        }
-        for column in 0..width {
-            let mut values: Vec<f32> = mask[column..].iter().step_by(width).copied().collect();
-            blur(&mut values, &mut line);
-            mask[column..]
-                .iter_mut()
-                .step_by(width)
-                .zip(values)
-                .for_each(|(to, from)| *to = from);
-        }
-    }
-    mask.iter_mut()
-        .for_each(|value| *value = if *value > 0.5 { 1. } else { 0. });
     mask
 }
 
+/// Blurs a mask in both directions and thresholds it.
+fn smooth(mask: &mut [f32], [_, width]: [usize; 2], blurs: usize) {
+    let mut copy = mask.to_vec();
+    for _ in 0..blurs {
+        for (row, copy) in mask.chunks_exact_mut(width).zip(copy.chunks_exact(width)) {
+            blur_along(row, copy);
+        }
+        copy.copy_from_slice(mask);
+        blur_down(mask, &copy, width);
+        copy.copy_from_slice(mask);
+    }
+    mask.iter_mut()
+        .for_each(|value| *value = if *value > 0.5 { 1. } else { 0. });
+}
+
 /// Blurs with `[¼, ½, ¼]`; the values at the ends are repeated beyond them.
-fn blur(line: &mut [f32], copy: &mut [f32]) {
-    let copy = &mut copy[..line.len()];
-    copy.copy_from_slice(line);
-    for (index, value) in line.iter_mut().enumerate() {
-        let (before, after) = (
-            copy[index.saturating_sub(1)],
-            copy[(index + 1).min(copy.len() - 1)],
-        );
-        *value = 0.25 * before + 0.5 * copy[index] + 0.25 * after;
+fn blur(before: f32, here: f32, after: f32) -> f32 {
+    0.25 * before + 0.5 * here + 0.25 * after
+}
+
+/// Blurs a row, of which `copy` is a copy.
+fn blur_along(row: &mut [f32], copy: &[f32]) {
+    for (index, value) in row.iter_mut().enumerate() {
+        let before = copy[index.saturating_sub(1)];
+        let after = copy[(index + 1).min(copy.len() - 1)];
+        *value = blur(before, copy[index], after);
+    }
+}
+
+/// Blurs all columns, row by row.
+fn blur_down(mask: &mut [f32], copy: &[f32], width: usize) {
+    let last = copy.len() / width - 1;
+    let row = |index: usize| &copy[index * width..][..width];
+    for (index, values) in mask.chunks_exact_mut(width).enumerate() {
+        let (before, here) = (row(index.saturating_sub(1)), row(index));
+        let after = row((index + 1).min(last));
+        let pixels = before.iter().zip(here).zip(after);
+        for (value, ((before, here), after)) in values.iter_mut().zip(pixels) {
+            *value = blur(*before, *here, *after);
+        }
     }
 }
 
@@ -114,7 +169,8 @@ impl NegativeSampler for Sampler {
         let others = (0..size).map(|index| ((index + distance) % size) as u32);
         let others: Vec<u32> = others.collect();
         let channels = rows.dim(1)? / (height * width);
-        let masks = (0..size).flat_map(|_| mask(self.size, self.blurs, &mut rng).repeat(channels));
+        let masks = self.masks(size, &mut rng)?;
+        let masks = masks.into_iter().flat_map(|mask| mask.repeat(channels));
         let masks = Tensor::from_iter(masks, &Device::Cpu)?.reshape(rows.shape())?;
         let masks = masks.to_dtype(rows.dtype())?.to_device(rows.device())?;
         let other = rows.index_select(&Tensor::new(others, rows.device())?, 0)?;
@@ -203,7 +259,8 @@ mod tests {
     #[test]
     fn blurring_makes_regions_larger() {
         let borders = |blurs: usize| -> usize {
-            let mask = mask([28, 28], blurs, &mut step(0).stream("test"));
+            let mut mask = bits([28, 28], &mut step(0).stream("test"));
+            smooth(&mut mask, [28, 28], blurs);
             mask.chunks_exact(28)
                 .map(|row| row.windows(2).filter(|pair| pair[0] != pair[1]).count())
                 .sum()
@@ -215,6 +272,59 @@ mod tests {
             borders(4),
             borders(20)
         );
+    }
+
+    /// The definition, pixel by pixel.
+    fn blurred_plainly(mask: &[f32], [height, width]: [usize; 2], blurs: usize) -> Vec<f32> {
+        let mut values = mask.to_vec();
+        for _ in 0..blurs {
+            for (rows, columns) in [(0, 1), (1, 0)] {
+                let copy = values.clone();
+                let at = |row: usize, column: usize| {
+                    copy[row.min(height - 1) * width + column.min(width - 1)]
+                };
+                for (index, value) in values.iter_mut().enumerate() {
+                    let (row, column) = (index / width, index % width);
+                    let before = at(row.saturating_sub(rows), column.saturating_sub(columns));
+                    let after = at(row + rows, column + columns);
+                    *value = 0.25 * before + 0.5 * at(row, column) + 0.25 * after;
+                }
+            }
+        }
+        let threshold = |value| if value > 0.5 { 1. } else { 0. };
+        values.into_iter().map(threshold).collect()
+    }
+
+    #[test]
+    fn masks_are_those_of_the_definition_drawn_in_order() -> Result<()> {
+        for size in [[28, 28], [5, 9], [1, 7], [6, 1]] {
+            let sampler = Sampler { blurs: 3, size };
+            let found = sampler.masks(4, &mut step(2).stream("test"))?;
+            let mut rng = step(2).stream("test");
+            let drawn: Vec<_> = (0..4).map(|_| bits(size, &mut rng)).collect();
+            for (found, drawn) in found.iter().zip(&drawn) {
+                let expected = blurred_plainly(drawn, size, 3);
+                assert!(*found == expected || is_constant(&expected), "{size:?}");
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_mask_has_regions_of_both_images_or_blurs_are_refused() -> Result<()> {
+        let masks = |blurs: usize, size: [usize; 2]| {
+            let sampler = Sampler { blurs, size };
+            sampler.masks(50, &mut step(1).stream("test"))
+        };
+        for (blurs, size) in [(1, [1, 2]), (100, [4, 4]), (100, [28, 28])] {
+            assert!(!masks(blurs, size)?.iter().any(|mask| is_constant(mask)));
+        }
+        let error = masks(100, [3, 3]).unwrap_err().to_string();
+        assert!(
+            error.contains("hybrid_images") && error.contains("`blurs`"),
+            "{error}"
+        );
+        Ok(())
     }
 
     #[test]
