@@ -14,7 +14,6 @@ use crate::error::{Error, Result};
 use crate::flow::batch::Batch;
 use crate::flow::examples::{Augment, Examples};
 use crate::flow::random::below;
-#[cfg(feature = "cuda")]
 use crate::kernels;
 
 /// Images of one shape `[C, H, W]`, each with a class, in memory or in files. Splitting is
@@ -279,20 +278,40 @@ impl Examples for OnGpu {
 /// Errors of candle.
 pub fn moved(images: &Tensor, by: usize, rng: &mut impl Rng) -> Result<Tensor> {
     let (count, channels, height, width) = images.dims4()?;
-    let mut moved = Vec::with_capacity(count);
-    for index in 0..count {
-        let mut draw = || below(rng, 2 * by + 1) as isize - by as isize;
-        let (rows, from_row) = overlap(height, draw());
-        let (columns, from_column) = overlap(width, draw());
-        let seen = images.get(index)?.narrow(1, from_row, rows.len())?.narrow(
-            2,
-            from_column,
-            columns.len(),
-        )?;
+    let mut draw = || below(rng, 2 * by + 1) as i32 - by as i32;
+    let moves: Vec<_> = (0..count).map(|_| [draw(), draw(), 0]).collect();
+    let shape = [channels, height, width];
+    if !kernels::is_fast(images) {
+        return moved_plainly(images, shape, &moves);
+    }
+    let size: usize = shape.iter().product();
+    let moved = kernels::with_values(images, |images| {
+        let mut moved = vec![0f32; images.len()];
+        let pairs = moved.par_chunks_mut(size.max(1)).zip(&moves).enumerate();
+        pairs.for_each(|(index, (moved, by))| {
+            let image = &images[index * size..][..size];
+            moved_into(image, moved, shape, *by, |from, to| {
+                to.copy_from_slice(from)
+            });
+        });
+        moved
+    })?;
+    Ok(Tensor::from_vec(moved, images.shape(), images.device())?)
+}
+
+/// The same with candle's operations.
+fn moved_plainly(images: &Tensor, shape: [usize; 3], moves: &[[i32; 3]]) -> Result<Tensor> {
+    let [channels, height, width] = shape;
+    let mut moved = Vec::with_capacity(moves.len());
+    for (index, [down, right, _]) in moves.iter().enumerate() {
+        let (rows, from_row) = overlap(height, *down as isize);
+        let (columns, from_column) = overlap(width, *right as isize);
+        let seen = images.get(index)?.narrow(1, from_row, rows.len())?;
+        let seen = seen.narrow(2, from_column, columns.len())?;
         let seen = seen.pad_with_zeros(1, rows.start, height - rows.end)?;
         moved.push(seen.pad_with_zeros(2, columns.start, width - columns.end)?);
     }
-    Ok(Tensor::stack(&moved, 0)?.reshape((count, channels, height, width))?)
+    Ok(Tensor::stack(&moved, 0)?.reshape((moves.len(), channels, height, width))?)
 }
 
 fn decode(bytes: &[u8], values: &mut [f32]) {
@@ -315,6 +334,8 @@ fn overlap(size: usize, by: isize) -> (Range<usize>, usize) {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::DType;
+
     use super::*;
     use crate::flow::step::Step;
 
@@ -406,6 +427,23 @@ mod tests {
         assert_eq!(seen.len(), 9);
         assert!(seen.contains(&vec![0, 0, 0, 0, 1, 2, 0, 4, 5])); // down and right
         assert!(seen.contains(&vec![5, 6, 0, 8, 9, 0, 0, 0, 0])); // up and left
+        Ok(())
+    }
+
+    /// Also by more than the image is wide.
+    #[test]
+    fn both_ways_to_move_an_image_have_the_same_bits() -> Result<()> {
+        let images = Tensor::rand(0f32, 1., (9, 2, 3, 5), &Device::Cpu)?;
+        for by in [1, 2, 7] {
+            let move_all = |images: &Tensor| -> Result<Vec<f64>> {
+                let mut rng = crate::flow::random::stream(by as u64, "test", 0);
+                let moved = moved(images, by, &mut rng)?.to_dtype(DType::F64)?;
+                Ok(moved.flatten_all()?.to_vec1()?)
+            };
+            let plain = move_all(&images.to_dtype(DType::F64)?)?;
+            assert_eq!(move_all(&images)?, plain);
+            assert!(plain.contains(&0.));
+        }
         Ok(())
     }
 
