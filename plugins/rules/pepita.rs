@@ -1,15 +1,13 @@
 //! PEPITA: a second forward pass, on the input plus the projected error.
 
-use std::sync::{Mutex, PoisonError};
-
-use onward_core::candle_core::{DType, Tensor, Var};
+use onward_core::candle_core::{Tensor, Var};
 use onward_core::candle_nn::Init;
 use onward_core::contract::goodness::beside_own_loss;
 use onward_core::plugin::preset::Preset;
 use onward_core::{
     kernels, Architecture, Batch, BuildContext, Error, GoodnessFn, Grade, Input, Lesson, Linear,
     LocalLayer, NegativeSampler, Objective, Optimiser, Prediction, Result, Role, Rule, Step,
-    Targets, Values, Vars, Views,
+    Targets, Views,
 };
 
 onward_core::settings! {
@@ -107,16 +105,6 @@ struct Layer {
     linear: Linear,
     dropout: f64,
     purpose: String,
-    vars: Vars,
-    last: Mutex<Option<LastView>>,
-}
-
-/// The last view that was passed in training.
-struct LastView {
-    version: u64,
-    step: Step,
-    rows: Tensor,
-    activity: Tensor,
 }
 
 impl Layer {
@@ -130,85 +118,22 @@ impl Layer {
             linear: Linear::new(&context.vars, inputs, units, init, false)?,
             dropout: settings.dropout,
             purpose: context.vars.path("dropout"),
-            vars: context.vars.clone(),
-            last: Mutex::default(),
         })
-    }
-
-    /// The activity in training. All views of a step have the same dropout mask.
-    fn activity(&self, input: &Input, step: &Step) -> Result<Tensor> {
-        let activity = self.linear.forward(input, true)?;
-        if self.dropout == 0. {
-            return Ok(activity);
-        }
-        let of_view = activity.narrow(0, 0, input.batch())?.ones_like()?;
-        let mask = kernels::dropout(&of_view, self.dropout, &step.stream(&self.purpose))?;
-        let mask = Tensor::cat(&vec![mask; input.views()], 0)?;
-        Ok((activity * mask)?)
-    }
-
-    /// The activity of one view in training. That of the pass that gives the error is the
-    /// first of the two that are learned from: it is not computed twice.
-    fn of_view(&self, rows: Tensor, step: &Step) -> Result<Tensor> {
-        let last = || self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let version = self.vars.version();
-        if let Some(last) = &*last() {
-            let is_same = (last.version, last.step) == (version, *step);
-            if is_same && kernels::same_bits(&last.rows, &rows)? {
-                return Ok(last.activity.clone());
-            }
-        }
-        let activity = self.activity(&Input::of(rows.clone())?, step)?;
-        *last() = Some(LastView {
-            version,
-            step: *step,
-            rows,
-            activity: activity.clone(),
-        });
-        Ok(activity)
-    }
-}
-
-/// The rows of an input, `(V·B, D)`, if it is one matrix of `f32` on the CPU.
-fn plain_rows(input: &Input) -> Result<Option<Tensor>> {
-    match input.parts() {
-        [part] if part.scale.is_none() => match &part.values {
-            Values::Dense { matrix, columns }
-                if matrix.device().is_cpu()
-                    && matrix.dtype() == DType::F32
-                    && matrix.dim(0)? == input.rows() =>
-            {
-                Ok(Some(matrix.narrow(1, columns.start, columns.len())?))
-            }
-            _ => Ok(None),
-        },
-        _ => Ok(None),
     }
 }
 
 impl LocalLayer for Layer {
     fn forward(&self, input: &Input, step: &Step) -> Result<Tensor> {
-        if !step.train {
-            return self.linear.forward(input, true);
+        let activity = self.linear.forward(input, true)?;
+        if !step.train || self.dropout == 0. {
+            return Ok(activity);
         }
-        // The pass that gives the error is the pass 0, perhaps of the neutral view.
-        let step = &Step {
-            neutral: false,
-            ..step.pass(0)
-        };
-        let Some(rows) = plain_rows(input)? else {
-            return self.activity(input, step);
-        };
-        let size = input.batch();
-        let views = (0..input.views()).map(|view| {
-            let rows = rows.narrow(0, view * size, size)?.contiguous()?;
-            self.of_view(rows, step)
-        });
-        let views = views.collect::<Result<Vec<_>>>()?;
-        match &views[..] {
-            [view] => Ok(view.clone()),
-            views => Ok(Tensor::cat(views, 0)?),
-        }
+        // The pass that gives the error has the mask of the other two.
+        let stream = step.pass(0).stream(&self.purpose);
+        let of_view = activity.narrow(0, 0, input.batch())?.ones_like()?;
+        let mask = kernels::dropout(&of_view, self.dropout, &stream)?;
+        let mask = Tensor::cat(&vec![mask; input.views()], 0)?;
+        Ok((activity * mask)?)
     }
 
     fn learn(&mut self, lesson: &Lesson<'_>, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
@@ -381,51 +306,4 @@ onward_core::preset! {
         readout_from = 1000 # the last layer alone
         head = false
     "#
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use onward_core::candle_core::Device;
-
-    fn layer() -> Result<Layer> {
-        let vars = Vars::new(1, DType::F32, &Device::Cpu);
-        let context = BuildContext::new(vars, 1).with_input(&[784]);
-        let settings = TwoPasses {
-            units: Some(128),
-            dropout: 0.3,
-        };
-        Layer::new(&settings, &context)
-    }
-
-    #[test]
-    fn a_view_that_was_passed_before_has_the_same_bits() -> Result<()> {
-        let (before, step) = (layer()?, Step::first(1));
-        let [x, second] = [0, 1].map(|_| Tensor::randn(0f32, 1., (7, 784), &Device::Cpu));
-        let (x, second) = (x?, second?);
-        let both = || Input::stacked(Tensor::cat(&[&x, &second], 0)?, 2);
-        let of_x = before.forward(&Input::of(x.clone())?, &step)?;
-        let found = before.forward(&both()?, &step.pass(1))?;
-        let plain = layer()?.activity(&both()?, &step)?;
-        assert!(kernels::same_bits(&found, &plain)?);
-        assert!(kernels::same_bits(&found.narrow(0, 0, 7)?, &of_x)?);
-        Ok(())
-    }
-
-    #[test]
-    fn only_the_same_view_of_the_same_step_is_known() -> Result<()> {
-        let (layer, step) = (layer()?, Step::first(1));
-        let x = Tensor::randn(0f32, 1., (7, 784), &Device::Cpu)?;
-        let pass = |x: &Tensor, step: &Step| Ok::<_, Error>(layer.of_view(x.copy()?, step)?.id());
-        let first = pass(&x, &step)?;
-        assert_eq!(first, pass(&x, &step)?);
-        let next = Step { index: 1, ..step };
-        assert_ne!(first, pass(&x, &next)?);
-        let again = pass(&x, &next)?;
-        layer.vars.changed();
-        assert_ne!(again, pass(&x, &next)?);
-        let again = pass(&x, &next)?;
-        assert_ne!(again, pass(&x.neg()?, &next)?);
-        Ok(())
-    }
 }

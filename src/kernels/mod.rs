@@ -72,7 +72,6 @@ pub use labels::one_hot;
 pub(crate) use labels::{entries, rows_at};
 pub use leaky_relu::leaky_relu;
 pub use matmul::{matmul, matmul_transposed};
-pub use rows::same_bits;
 
 pub(crate) use cpu::add;
 pub(crate) use fresh::{fresh_pieces, fresh_rows};

@@ -79,22 +79,6 @@ pub(crate) fn memory_of(x: &Tensor) -> usize {
     std::ptr::from_ref::<Storage>(&x.storage_and_layout().0).addr()
 }
 
-/// Whether both tensors are `f32` on the CPU, with the same shape and the same bits.
-///
-/// # Errors
-/// Errors of candle.
-pub fn same_bits(a: &Tensor, b: &Tensor) -> Result<bool> {
-    if a.dims() != b.dims() || !is_fast(a) || !is_fast(b) {
-        return Ok(false);
-    }
-    with_values(a, |a| {
-        with_values(b, |b| {
-            let mut pairs = a.iter().zip(b);
-            pairs.all(|(a, b)| a.to_bits() == b.to_bits())
-        })
-    })?
-}
-
 /// Calls `f` with the values of a contiguous tensor, to change them in place. `f` must
 /// not read another view of the same tensor: it would wait for ever.
 pub(crate) fn with_values_mut<T>(x: &Tensor, f: impl FnOnce(&mut [f32]) -> T) -> Result<T> {
@@ -196,24 +180,5 @@ impl<F: Fn(usize, &mut [f32])> Loop for EachRow<'_, F> {
         for (row, out) in self.out.chunks_exact_mut(self.width).enumerate() {
             (self.f)(self.first + row, out);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use candle_core::{DType, Device};
-
-    use super::*;
-
-    #[test]
-    fn the_same_bits_are_those_of_equal_shapes_in_32_bits() -> Result<()> {
-        let x = Tensor::new(&[[1f32, f32::NAN], [0., 2.]], &Device::Cpu)?;
-        assert!(same_bits(&x, &x.copy()?)?);
-        assert!(same_bits(&x.narrow(1, 0, 1)?, &x.narrow(1, 0, 1)?.copy()?)?);
-        assert!(!same_bits(&x, &x.neg()?)?);
-        assert!(!same_bits(&x, &x.flatten_all()?)?);
-        let x = x.to_dtype(DType::F64)?;
-        assert!(!same_bits(&x, &x)?);
-        Ok(())
     }
 }
