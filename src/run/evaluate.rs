@@ -212,6 +212,8 @@ impl Run {
         let batch = self.config.run.batch.min(self.data.train.len()) * 2;
         let input: usize = self.data.spec.shape.iter().product();
         let of_input = batch.max(self.evaluation_batch()).saturating_mul(input);
+        // The next batch, and what it is made from.
+        let of_next = (batch.saturating_mul(input).saturating_mul(size)) as u64;
         let rows = self.evaluation_batch() * self.candidates();
         let of_evaluation = rows.saturating_mul(self.widest());
         let of_training = batch.saturating_mul(self.widest().max(self.learning_at_once()));
@@ -219,7 +221,8 @@ impl Run {
         let of_activities = 3 * largest.saturating_mul(size) as u64;
         let largest = self.vars.all().into_iter().map(|(_, var)| var.elem_count());
         let of_saving = 2 * (largest.max().unwrap_or(0) * size) as u64;
-        let needed = of_optimisers + of_activities.max(of_saving) + BUFFERS;
+        let of_activities = of_activities.max(of_saving) + of_next;
+        let needed = of_optimisers + of_activities + BUFFERS;
         let free = kernels::free_memory(&self.device);
         let Some(free) = free.filter(|free| needed > *free) else {
             return Ok(());
