@@ -4,6 +4,8 @@
 //! computes those of `f32`.
 #![allow(unsafe_code)]
 
+#[cfg(test)]
+mod alike;
 mod here;
 
 use std::cell::RefCell;
