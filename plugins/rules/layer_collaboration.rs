@@ -185,10 +185,14 @@ onward_core::register! {
 fn idle(own: &Table, all: &Table) -> Result<Vec<Idle>> {
     let settings = LayerCollaboration::read(own)?;
     let mut idle = head::idle(&settings.optimiser, true, Some(&settings.head_spec));
-    idle.extend(settings.objective.idle());
-    let loss = settings.objective.loss;
-    let is_linear = loss == Loss::Unbounded && !has_own_loss(&settings.goodness, all)?;
-    if is_linear || loss == Loss::None {
+    let (loss, has_own) = (
+        settings.objective.loss,
+        has_own_loss(&settings.goodness, all)?,
+    );
+    if !has_own {
+        idle.extend(settings.objective.idle());
+    }
+    if loss == Loss::Unbounded && !has_own || loss == Loss::None {
         let because = format!(
             "the gradient of the loss {} does not depend on the goodness of other layers",
             loss.word()

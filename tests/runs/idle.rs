@@ -225,7 +225,7 @@ fn settings_change_something_or_are_said_not_to() -> Result<()> {
     check("trifecta", uniform)?;
     check("sigprop", plain)?;
     check("sigprop", uniform)?;
-    for text in ["", "label_units = 4", "normalise = \"none\""] {
+    for text in ["", "label_units = 4"] {
         check("recurrent", &format!("sampler = \"label_concat\"\n{text}"))?;
     }
     check("recurrent", uniform)?;
