@@ -45,7 +45,7 @@ struct Goodness {
 /// The weights of the map.
 enum Map {
     /// A column for each class.
-    Columns(PooledLinear),
+    Columns(Box<PooledLinear>),
     /// A row for each class, for steps that compare some of them alone.
     Rows { rows: ClassRows, cells: Cells },
 }
@@ -58,7 +58,8 @@ impl Goodness {
         let map = match context.samples {
             0 => {
                 let zero = Init::Const(0.);
-                Map::Columns(PooledLinear::new(vars, cells, classes, zero, false)?)
+                let linear = PooledLinear::new(vars, cells, classes, zero, false)?;
+                Map::Columns(linear.into())
             }
             _ => Map::Rows {
                 rows: ClassRows::new(vars, cells.inputs(), classes)?,

@@ -127,7 +127,7 @@ mod tests {
         ] {
             let count: usize = shape.iter().product();
             let numbers = (0..count).map(|i| (i * 7919 % 1009) as f32 - 500.);
-            let numbers = numbers.map(|x| x.min(200.).max(-200.).sin());
+            let numbers = numbers.map(|x| x.clamp(-200., 200.).sin());
             let x = Tensor::from_iter(numbers, &Device::Cpu)?.reshape(&shape)?;
             let (means, plain) = (cell_means(&x, cell)?, plain_means(&x, cell)?);
             assert_eq!(means.dims(), plain.dims());

@@ -121,8 +121,8 @@ fn sums(planes: [&[f32]; TOGETHER], f: impl Fn(usize, f64) -> f64) -> [f64; TOGE
     let planes = planes.map(|plane| &plane[..width]);
     let mut sums = [0f64; TOGETHER];
     for index in 0..width {
-        for place in 0..TOGETHER {
-            sums[place] += f(place, f64::from(planes[place][index]));
+        for (place, (sum, plane)) in sums.iter_mut().zip(planes).enumerate() {
+            *sum += f(place, f64::from(plane[index]));
         }
     }
     sums

@@ -57,11 +57,13 @@ impl Rounding {
 
 /// Sets how products on the CPU, or those on a GPU, round.
 fn turn(on_cpu: bool, to: Rounding) {
-    if on_cpu {
-        return bfloat16::turn(to == Rounding::Bf16);
+    match on_cpu {
+        true => bfloat16::turn(to == Rounding::Bf16),
+        #[cfg(feature = "cuda")]
+        false => super::cuda::round_products(to),
+        #[cfg(not(feature = "cuda"))]
+        false => (),
     }
-    #[cfg(feature = "cuda")]
-    super::cuda::round_products(to);
 }
 
 /// A training or a forward pass.

@@ -63,11 +63,13 @@ pub(super) struct Remembered {
     pace: Pace,
 }
 
+/// The width of a part, and whether it has a scale.
+type Columns = (usize, bool);
+
 struct KeptInputs {
     /// The numbers of each part and its scale, one part after the other.
     rows: KeptRows,
-    /// The width of each part, and whether it has a scale.
-    parts: Vec<(usize, bool)>,
+    parts: Vec<Columns>,
     shape: Vec<usize>,
 }
 
@@ -196,7 +198,7 @@ impl Pace {
 
 /// The numbers of an input with plain parts, row by row, and the width of each part with
 /// whether it has a scale.
-fn rows_of(input: &Input) -> Result<(Vec<f32>, Vec<(usize, bool)>)> {
+fn rows_of(input: &Input) -> Result<(Vec<f32>, Vec<Columns>)> {
     let parts = input.parts().iter();
     let parts: Vec<_> = parts
         .map(|part| Ok((part.values.width()?, part.scale.is_some())))
