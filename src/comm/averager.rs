@@ -1,4 +1,4 @@
-//! Means over replicas that are computed while a rank goes on.
+//! Means over replicas, computed on a thread of their own while the rank learns.
 
 use std::sync::mpsc::{channel, sync_channel, Receiver, Sender, SyncSender};
 use std::sync::Mutex;

@@ -228,7 +228,7 @@ pub(super) fn plain_pool(full: &Tensor, sizes: &Sizes) -> Result<(Tensor, Vec<u8
     Ok((largest(&pools)?, choice))
 }
 
-/// The largest number of each pool; of no pools there is none.
+/// The largest number of each pool. Without pools the result is empty.
 pub(super) fn largest(pools: &Tensor) -> Result<Tensor> {
     Ok(match pools.elem_count() {
         0 => pools.narrow(4, 0, 1)?.squeeze(4)?,

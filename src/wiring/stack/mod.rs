@@ -3,6 +3,7 @@
 mod graph;
 mod heads;
 mod kept_rows;
+mod pace;
 mod readout;
 mod remembered;
 mod stages;

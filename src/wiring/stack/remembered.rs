@@ -3,12 +3,12 @@
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Tensor};
 use flate2::Crc;
 
 use super::kept_rows::{KeptRows, Limits};
+use super::pace::Pace;
 use super::stages::Passing;
 use super::Stack;
 use crate::contract::block::Block;
@@ -29,9 +29,6 @@ const SIZES: RangeInclusive<usize> = 16..=512;
 /// Nothing is kept for fewer epochs: fresh memory costs as much as two or three epochs of
 /// small levels.
 const EPOCHS: usize = 4;
-
-/// So many batches are read from a disk before it is called too slow.
-const TRIAL: u32 = 20;
 
 /// The part that uses what is kept.
 #[derive(Clone, Copy, PartialEq)]
@@ -73,17 +70,6 @@ struct KeptInputs {
     shape: Vec<usize>,
 }
 
-/// How long it takes to compute an input, and to read it.
-#[derive(Default)]
-struct Pace {
-    begun: Option<Instant>,
-    computing: Sum,
-    reading: Sum,
-}
-
-/// Durations of so many batches.
-type Sum = (Duration, u32);
-
 impl Remembered {
     /// Nothing is known. A temporary file is made in `folder`.
     pub fn new(folder: Option<PathBuf>) -> Self {
@@ -93,7 +79,7 @@ impl Remembered {
         }
     }
 
-    /// Begins anew, with the input of another level, or of levels that have changed.
+    /// Forgets what is kept: it is the input of another level, or levels have changed.
     fn begin(&mut self, above: Above) {
         *self = Self {
             above: Some(above),
@@ -107,7 +93,7 @@ impl Remembered {
 
     /// The input for these examples, if all are known.
     fn recall(&mut self, places: &Places) -> Result<Option<Input>> {
-        self.pace.begun = Some(Instant::now());
+        self.pace.begin();
         let has_all = |kept: &&KeptInputs| places.indices.iter().all(|place| kept.rows.has(*place));
         let Some(kept) = self.kept.as_ref().filter(has_all) else {
             return Ok(None);
@@ -135,7 +121,7 @@ impl Remembered {
         }
         let input = Input::new(parts, rows.len(), 1, &kept.shape)?;
         let is_file = kept.rows.is_file();
-        self.pace.add(|pace| &mut pace.reading);
+        self.pace.has_read();
         if is_file && self.pace.reading_is_slower() {
             self.refuse();
         }
@@ -149,7 +135,7 @@ impl Remembered {
         input: &Input,
         limits: impl FnOnce() -> Limits,
     ) -> Result<()> {
-        self.pace.add(|pace| &mut pace.computing);
+        self.pace.has_computed();
         let are_plain = input.parts().iter().all(|part| is_plain(part, input));
         if !are_plain || input.batch() != places.indices.len() {
             self.refuse();
@@ -178,21 +164,6 @@ impl Remembered {
             self.refuse();
         }
         Ok(())
-    }
-}
-
-impl Pace {
-    /// Adds the time since the input was asked for.
-    fn add(&mut self, sum: impl FnOnce(&mut Self) -> &mut Sum) {
-        if let Some(begun) = self.begun.take() {
-            let (time, batches) = sum(self);
-            (*time, *batches) = (*time + begun.elapsed(), *batches + 1);
-        }
-    }
-
-    fn reading_is_slower(&self) -> bool {
-        let mean = |(time, batches): Sum| time / batches.max(1);
-        self.reading.1 >= TRIAL && mean(self.reading) > mean(self.computing)
     }
 }
 
@@ -432,6 +403,7 @@ fn are_same(a: &Input, b: &Input) -> Result<bool> {
 mod tests {
     use super::*;
     use crate::error::Error;
+    use crate::wiring::stack::pace::TRIAL;
 
     const NONE: Limits = Limits { memory: 0, disk: 0 };
 
@@ -506,7 +478,7 @@ mod tests {
         let room = Limits { disk: 100, ..NONE };
         known.begin(Above::Head);
         known.keep(&places, &input, || room)?;
-        known.pace.computing = (Duration::ZERO, 1);
+        known.pace = Pace::default(); // as if computing took no time
         for _ in 1..TRIAL {
             assert!(known.recall(&places)?.is_some() && !known.is_refused);
         }
