@@ -52,31 +52,78 @@ onward_core::register! {
 }
 
 onward_core::settings! {
-    /// Mean of the squared activities, with thresholds for positive and negative views.
+    /// Mean of the squared positive activities at each pixel, with thresholds for positive
+    /// and negative views.
     ///
-    /// `g[b] = (1/N)·Σᵢ a[b, i]²`, and the loss is
-    /// `mean softplus(θ⁺ − g⁺) + mean softplus(g⁻ − θ⁻) + λ·‖g⁺‖`. `(B, …)` to `(B,)`.
+    /// With `N` channels and `P` pixels, `g[b, p] = (1/N)·Σₙ max(0, a[b, n, p])²`. The
+    /// loss of `B` examples is
+    /// `mean softplus(θ⁺ − g⁺) + mean softplus(g⁻ − θ⁻) + λ·mean_b ‖g⁺[b]‖`, with the
+    /// first means over examples and pixels, and the norm over the pixels of an example.
+    /// A dense layer has one pixel, and `‖g⁺[b]‖ = g⁺[b]`. The goodness of an example is
+    /// the mean over its pixels.
+    ///
+    /// | tensor   | shape         |                                   |
+    /// |----------|---------------|-----------------------------------|
+    /// | activity | `(V·B, N, …)` | `(V·B, N)` of a dense layer       |
+    /// | `g`      | `(V·B, P)`    | the loss is taken of it           |
+    /// | goodness | `(V·B,)`      | for reports and searches          |
     ///
     /// # Reference
     /// Chen et al., "Self-Contrastive Forward-Forward Algorithm", 2024
-    /// (<https://arxiv.org/abs/2409.11593>).
+    /// (<https://arxiv.org/abs/2409.11593>), and its program.
     pub struct TwoThresholds {
         /// The threshold of positive views, `θ⁺`.
         positive: f64 = 4., in Finite;
         /// The threshold of negative views, `θ⁻`.
         negative: f64 = 6., in Finite;
-        /// The weight `λ` of the norm of the positive goodness; 0 for none.
+        /// The weight `λ` of the positive goodness itself; 0 for none.
         lambda: f64 = 0.001, in 0. ..;
+    }
+}
+
+impl TwoThresholds {
+    /// The loss of one view, added to `loss`, and its gradient with respect to the
+    /// goodness of the pixels, both `(B, P)`. The offsets, `(B,)`, are added to the
+    /// goodness.
+    fn of_view(
+        &self,
+        g: &Tensor,
+        offset: Option<Tensor>,
+        role: Role,
+        loss: &mut Reading,
+    ) -> Result<Tensor> {
+        let shifted = match offset {
+            Some(offset) => g.broadcast_add(&offset.unsqueeze(1)?)?,
+            None => g.clone(),
+        };
+        let (z, sign) = match role {
+            Role::Positive => ((self.positive - shifted)?, -1.),
+            Role::Negative => ((shifted - self.negative)?, 1.),
+        };
+        loss.add(&Reading::of(&kernels::softplus(&z)?)?, 1.)?;
+        let gradient = (kernels::sigmoid(&z)? * (sign / g.elem_count() as f64))?;
+        if role == Role::Negative || self.lambda == 0. {
+            return Ok(gradient);
+        }
+        let norms = g.sqr()?.sum_keepdim(1)?.sqrt()?;
+        loss.add(&Reading::of(&norms)?, self.lambda)?;
+        let directions = g.broadcast_div(&(norms + 1e-12)?)?;
+        let share = self.lambda / g.dim(0)?.max(1) as f64;
+        Ok((gradient + (directions * share)?)?)
     }
 }
 
 impl GoodnessFn for TwoThresholds {
     fn goodness(&self, activity: &Tensor) -> Result<Tensor> {
-        Ok((kernels::sum_squares(activity)? / units(activity)?)?)
+        Ok(kernels::pixel_energies(activity)?.mean(1)?)
     }
 
     fn gradient(&self, activity: &Tensor, upstream: &Tensor) -> Result<Tensor> {
-        kernels::scale_rows_by(activity, upstream, 2. / units(activity)?)
+        let rows = activity.dim(0)?;
+        let pixels: usize = activity.dims()[2..].iter().product();
+        let of_pixels = (upstream / pixels as f64)?.reshape((rows, 1))?;
+        let of_pixels = of_pixels.broadcast_as((rows, pixels))?;
+        kernels::pixel_energies_gradient(activity, &of_pixels)
     }
 
     fn grade(&self, activity: &Tensor, targets: &Targets, _: &Objective) -> Result<Grade> {
@@ -85,48 +132,29 @@ impl GoodnessFn for TwoThresholds {
                            add --set sampler=pairs, or another sampler with negative views";
             return Err(Error::unfit("two_thresholds", problem));
         }
-        let goodness = self.goodness(activity)?;
-        let size = goodness.dim(0)? / targets.roles().len().max(1);
+        let of_pixels = kernels::pixel_energies(activity)?;
+        let size = of_pixels.dim(0)? / targets.roles().len().max(1);
         let mut loss = Reading::default();
         let mut upstream = Vec::new();
         for (view, role) in targets.roles().iter().enumerate() {
-            let g = goodness.narrow(0, view * size, size)?;
-            let with_offset = match targets.offset() {
-                Some(offset) => (&g + offset.narrow(0, view * size, size)?)?,
-                None => g.clone(),
-            };
-            let (z, sign) = match role {
-                Role::Positive => ((self.positive - with_offset)?, -1.),
-                Role::Negative => ((with_offset - self.negative)?, 1.),
-            };
-            loss.add(&Reading::of(&kernels::softplus(&z)?)?, 1.)?;
-            let mut gradient = (kernels::sigmoid(&z)? * (sign / size as f64))?;
-            if *role == Role::Positive && self.lambda > 0. {
-                let norm = g.sqr()?.sum_all()?.sqrt()?;
-                loss.add(&Reading::of(&norm)?, self.lambda)?;
-                let direction = g.broadcast_div(&(norm + 1e-12)?)?;
-                gradient = (gradient + (direction * self.lambda)?)?;
-            }
-            upstream.push(gradient);
+            let rows = |all: &Tensor| all.narrow(0, view * size, size);
+            let offset = targets.offset().map(rows).transpose()?;
+            upstream.push(self.of_view(&rows(&of_pixels)?, offset, *role, &mut loss)?);
         }
         let upstream = Tensor::cat(&upstream, 0)?;
         Ok(Grade {
             loss,
-            gradient: Some(self.gradient(activity, &upstream)?),
-            goodness: Some(goodness),
-            upstream: Some(upstream),
+            gradient: Some(kernels::pixel_energies_gradient(activity, &upstream)?),
+            goodness: Some(of_pixels.mean(1)?),
+            upstream: Some(upstream.sum(1)?),
             own: None,
         })
     }
 }
 
-fn units(activity: &Tensor) -> Result<f64> {
-    Ok((activity.elem_count() / activity.dim(0)?.max(1)).max(1) as f64)
-}
-
 onward_core::register! {
     dyn GoodnessFn, "two_thresholds",
-    "mean of squares, with a threshold for each role (SCFF 2024, arXiv 2409.11593)",
+    "mean of squares at each pixel, with a threshold for each role (SCFF 2024, arXiv 2409.11593)",
     |settings: TwoThresholds, _context| Ok(Box::new(settings)),
     .idle(|_, all| Ok(beside_own_loss(all, "two_thresholds")))
 }

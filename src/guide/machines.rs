@@ -36,11 +36,11 @@
 //! examples. While the mean of one layer is on its way, the next layer learns. Running
 //! means are averaged after every step; batch normalisation normalises each part by
 //! itself. Where the loss is a mean over examples, the gradient is that of the whole
-//! batch up to rounding; what compares the examples of a batch (`predsim`,
-//! `two_thresholds`, `pairs`, peer and batch normalisation) sees its part alone. Each
-//! replica draws random numbers of its own, so the bits differ from those of one
-//! replica. They are the same in every run, and for any number of stages. `replicas` is
-//! a setting of the run. Rules without a gradient and heads in closed form are refused.
+//! batch up to rounding; what compares the examples of a batch (`predsim`, `pairs`, peer
+//! and batch normalisation) sees its part alone. Each replica draws random numbers of
+//! its own, so the bits differ from those of one replica. They are the same in every
+//! run, and for any number of stages. `replicas` is a setting of the run. Rules without a
+//! gradient and heads in closed form are refused.
 //!
 //! # Starting it
 //!

@@ -49,6 +49,7 @@ mod matmul;
 pub(crate) mod memory;
 pub(crate) mod meter;
 pub(crate) mod normal_equations;
+mod pixels;
 pub(crate) mod rounding;
 mod rows;
 pub(crate) mod sizes;
@@ -72,6 +73,7 @@ pub use labels::one_hot;
 pub(crate) use labels::{entries, rows_at};
 pub use leaky_relu::leaky_relu;
 pub use matmul::{matmul, matmul_transposed};
+pub use pixels::{pixel_energies, pixel_energies_gradient};
 
 pub(crate) use cpu::add;
 pub(crate) use fresh::{fresh_pieces, fresh_rows};
