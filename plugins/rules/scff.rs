@@ -2,9 +2,11 @@
 
 use onward_core::candle_core::Tensor;
 use onward_core::contract::goodness::beside_own_loss;
+use onward_core::data::images::moved;
+use onward_core::kernels::{self, ChannelStats};
 use onward_core::settings::Finite;
 use onward_core::{
-    kernels, Architecture, Batch, Error, GoodnessFn, Grade, Input, NegativeSampler, Objective,
+    Architecture, Batch, BuildContext, Error, GoodnessFn, Grade, Input, NegativeSampler, Objective,
     Prediction, Reading, Result, Role, Step, Targets, Views,
 };
 
@@ -12,25 +14,92 @@ onward_core::settings! {
     /// Pairs of examples without labels: an example with itself, and with another one.
     ///
     /// Both halves of a pair have the same weights, so a layer sees their sum:
-    /// `x⁺ = x + x`, `x⁻ = x + x′` with the next example `x′` of the batch. `(B, …)` to
-    /// `(2·B, …)`.
+    /// `x⁺ = s(x) + s′(x)`, `x⁻ = s(x) + s′(x′)` with the next example `x′` of the batch.
+    /// `s` and `s′` shift each image at random. `(B, …)` to `(2·B, …)`. The neutral view
+    /// is `x + x`.
+    ///
+    /// The length of a sum tells how much its halves are alike. With `standardise` it is
+    /// kept: the architecture's `normalise` leaves the pairs as they are.
     ///
     /// # Reference
     /// Chen et al., "Self-Contrastive Forward-Forward Algorithm", 2024
-    /// (<https://arxiv.org/abs/2409.11593>).
-    pub struct Pairs {}
+    /// (<https://arxiv.org/abs/2409.11593>), and its program.
+    pub struct Pairs {
+        /// Each half of a pair is shifted by up to so many pixels in both directions; the
+        /// border is filled with zeros.
+        shift: usize = 0, in 0..=64;
+        /// Whether each half is standardised before they are added: less its mean, divided
+        /// by its standard deviation.
+        standardise: bool = false;
+    }
 }
 
-impl NegativeSampler for Pairs {
-    fn views(&self, batch: &Batch, _: &Prediction<'_>, _: &Step) -> Result<Views> {
-        let examples = batch.examples();
-        let rest = examples.narrow(0, 1, batch.size() - 1)?;
-        let next = Tensor::cat(&[rest, examples.narrow(0, 0, 1)?], 0)?;
-        let both = Tensor::cat(&[(examples * 2.)?, (examples + next)?], 0)?;
-        Views::new(
-            Input::stacked(both, 2)?,
-            vec![Role::Positive, Role::Negative],
-        )
+struct Sampler {
+    settings: Pairs,
+    /// The images, for shifts.
+    size: Option<[usize; 3]>,
+}
+
+impl Sampler {
+    fn new(settings: Pairs, context: &BuildContext) -> Result<Self> {
+        let size = match context.example[..] {
+            _ if settings.shift == 0 || context.tokenizer.is_some() => None,
+            [channels, height, width] => Some([channels, height, width]),
+            [height, width] => Some([1, height, width]),
+            _ => None,
+        };
+        if settings.shift > 0 && size.is_none() {
+            let problem = format!(
+                "expected images to shift, found shape {:?}; set `shift = 0`",
+                context.example
+            );
+            return Err(Error::unfit("pairs", problem));
+        }
+        Ok(Self { settings, size })
+    }
+
+    /// Examples as one half of pairs.
+    fn half(&self, examples: &Tensor, purpose: &str, step: &Step) -> Result<Tensor> {
+        let Some([channels, height, width]) = self.size else {
+            return self.prepared(examples);
+        };
+        let images = examples.reshape((examples.dim(0)?, channels, height, width))?;
+        let shifted = moved(&images, self.settings.shift, &mut step.stream(purpose))?;
+        self.prepared(&shifted.reshape(examples.shape())?)
+    }
+
+    fn prepared(&self, half: &Tensor) -> Result<Tensor> {
+        if !self.settings.standardise {
+            return Ok(half.clone());
+        }
+        let rows = half.flatten_from(1)?;
+        let zero = Tensor::zeros(rows.dim(1)?, rows.dtype(), rows.device())?;
+        let stats = ChannelStats::of(&rows, true)?;
+        // With the slope 1 it only standardises.
+        let rows = kernels::standardised_relu(&rows, Some(&stats), &zero, 1.)?;
+        Ok(rows.reshape(half.shape())?)
+    }
+
+    fn input(&self, pairs: Tensor, views: usize) -> Result<Input> {
+        let input = Input::stacked(pairs, views)?;
+        Ok(match self.settings.standardise {
+            true => input.as_is(),
+            false => input,
+        })
+    }
+}
+
+impl NegativeSampler for Sampler {
+    fn views(&self, batch: &Batch, _: &Prediction<'_>, step: &Step) -> Result<Views> {
+        let first = self.half(batch.examples(), "first halves", step)?;
+        let second = match self.size {
+            Some(_) => self.half(batch.examples(), "second halves", step)?,
+            None => first.clone(),
+        };
+        let rest = second.narrow(0, 1, batch.size() - 1)?;
+        let next = Tensor::cat(&[rest, second.narrow(0, 0, 1)?], 0)?;
+        let both = Tensor::cat(&[(&first + second)?, (first + next)?], 0)?;
+        Views::new(self.input(both, 2)?, vec![Role::Positive, Role::Negative])
     }
 
     fn uses_labels(&self) -> bool {
@@ -42,13 +111,13 @@ impl NegativeSampler for Pairs {
     }
 
     fn neutral(&self, batch: &Batch) -> Result<Input> {
-        Input::of((batch.examples() * 2.)?)
+        self.input((self.prepared(batch.examples())? * 2.)?, 1)
     }
 }
 
 onward_core::register! {
     dyn NegativeSampler, "pairs", "pairs of examples without labels (SCFF 2024, arXiv 2409.11593)",
-    |settings: Pairs, _context| Ok(Box::new(settings))
+    |settings: Pairs, context| Ok(Box::new(Sampler::new(settings, context)?))
 }
 
 onward_core::settings! {

@@ -1,8 +1,9 @@
 //! SCFF: pairs of images, and separate thresholds for positive and negative views.
 
-use onward::{Batch, Result};
+use onward::candle_core::{DType, Device, Tensor};
+use onward::{Batch, BuildContext, NegativeSampler, Prediction, Result, Vars};
 
-use super::{batch, error_on_digits, numbers, Subject};
+use super::{batch, built, error_on_digits, numbers, step, Subject};
 
 // x = numbers(1, 4, 3)
 // pairs = [2 * x, x + np.roll(x, -1, 0)]          # (x, x) and (x, the next example)
@@ -110,6 +111,32 @@ fn three_steps_of_maps_match_an_independent_program() -> Result<()> {
     subject.learn(3, |_| Batch::new(images.clone(), vec![0, 1, 1, 2]))?;
     subject.assert_close("blocks.0.layer.weight", &MAP_WEIGHT);
     subject.assert_close("blocks.0.layer.bias", &MAP_BIAS);
+    Ok(())
+}
+
+#[test]
+fn the_halves_of_a_pair_are_shifted_apart() -> Result<()> {
+    let vars = Vars::new(1, DType::F32, &Device::Cpu);
+    let mut context = BuildContext::new(vars, 1);
+    context.example = vec![1, 5, 5];
+    let sampler = built::<dyn NegativeSampler>("pairs", "shift = 1", &context)?;
+    // One pixel in the middle of each image.
+    let mut pixels = vec![0f32; 25];
+    pixels[12] = 1.;
+    let images = Tensor::from_vec(pixels.repeat(30), (30, 1, 5, 5), &Device::Cpu)?;
+    let batch = Batch::unlabelled(images)?;
+    let no_prediction = Prediction::new(|| panic!("pairs need no prediction"));
+    let views = sampler.views(&batch, &no_prediction, &step(0))?;
+    let rows = views.input.join()?.flatten_from(1)?.to_vec2::<f32>()?;
+    let apart = |row: &&Vec<f32>| row.iter().filter(|pixel| **pixel == 1.).count() == 2;
+    assert!(rows.iter().all(|row| row.iter().sum::<f32>() == 2.));
+    assert!(rows[..30].iter().filter(apart).count() > 15, "{rows:?}");
+    let neutral = sampler.neutral(&batch)?.join()?.flatten_from(1)?;
+    assert!(neutral.to_vec2::<f32>()?.iter().all(|row| row[12] == 2.));
+
+    context.example = vec![25];
+    let refused = built::<dyn NegativeSampler>("pairs", "shift = 1", &context);
+    assert!(refused.is_err_and(|error| error.to_string().contains("shift = 0")));
     Ok(())
 }
 

@@ -45,6 +45,8 @@ pub struct Input {
     batch: usize,
     views: usize,
     shape: Vec<usize>,
+    /// Whether [`Input::normalised`] leaves it as it is.
+    is_final: bool,
 }
 
 /// Some of the columns of an input.
@@ -101,6 +103,7 @@ impl Input {
             batch,
             views,
             shape: shape.to_vec(),
+            is_final: false,
         })
     }
 
@@ -165,6 +168,7 @@ impl Input {
             batch,
             views,
             shape: vec![width],
+            is_final: false,
         };
         // An input of one-hot parts only does not know the element type of the dense
         // parts beside it.
@@ -202,9 +206,8 @@ impl Input {
             .sum::<Result<_>>()?;
         Ok(Self {
             parts,
-            batch: self.batch,
-            views: self.views,
             shape: vec![width],
+            ..self.clone()
         })
     }
 
@@ -406,6 +409,15 @@ mod tests {
             means.iter().all(|mean| (mean - 1.).abs() < 1e-6),
             "{means:?}"
         );
+        Ok(())
+    }
+
+    #[test]
+    fn an_input_that_is_final_is_not_normalised() -> Result<()> {
+        let input = pixels_and_label()?;
+        let rows = input.join()?.to_vec2::<f32>()?;
+        let same = input.as_is().normalised(Normalise::UnitLength)?;
+        assert_eq!(same.join()?.to_vec2::<f32>()?, rows);
         Ok(())
     }
 

@@ -54,16 +54,26 @@ impl Normalise {
 pub(crate) const SHORTEST: f64 = 1e-8;
 
 impl Input {
+    /// The same, which [`Input::normalised`] leaves as it is: the lengths of its rows
+    /// mean something.
+    pub fn as_is(self) -> Self {
+        Self {
+            is_final: true,
+            ..self
+        }
+    }
+
     /// The same with every row normalised over all parts together. Only [`Part::scale`]
     /// changes; the product is deferred.
     ///
     /// `MeanSquare`: `x·√(D / Σᵢ xᵢ²)`; `UnitLength`: `x / √(Σᵢ xᵢ²)`. A row of zeros
-    /// stays zero.
+    /// stays zero. An input that is final ([`Input::as_is`]) stays as it is.
     ///
     /// # Errors
     /// Errors of candle, for example if the parts differ in their element type.
     pub fn normalised(mut self, how: Normalise) -> Result<Self> {
-        let Some(length) = how.length(self.width()) else {
+        let length = how.length(self.width()).filter(|_| !self.is_final);
+        let Some(length) = length else {
             return Ok(self);
         };
         if let [Part {
