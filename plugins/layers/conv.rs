@@ -4,7 +4,8 @@ use onward_core::candle_core::Tensor;
 use onward_core::candle_nn::Init;
 use onward_core::flow::graph::{Graph, Node};
 use onward_core::modules::conv::Convolved;
-use onward_core::modules::rectifier::{Rectifier, RectifierSpec};
+use onward_core::modules::passing::{Passes, Pool};
+use onward_core::modules::rectifier::{Norm, Rectifier, RectifierSpec};
 use onward_core::settings::Settings;
 use onward_core::{
     kernels, BuildContext, Conv, Error, Input, LastResult, Lesson, LocalLayer, Optimiser, Result,
@@ -14,7 +15,8 @@ use onward_core::{
 onward_core::settings! {
     /// A convolution with pooling and rectified linear units.
     ///
-    /// `z = pool(x ∗ W)`, `n = norm(z) + b`, `a = max(n, slope·n)`.
+    /// `z = pool(norm(x) ∗ W)`, `n = norm(z) + b`, `a = max(n, slope·n)`. By default there
+    /// is no norm.
     ///
     /// | tensor | shape | |
     /// |---|---|---|
@@ -27,7 +29,8 @@ onward_core::settings! {
     /// `norm(z) = (z − mean) / √(variance + 10⁻⁵)`, over the batch and all pixels of a
     /// channel (`batch`), or over a whole example (`group`); or `z` less the mean over
     /// the channels of each pixel (`units`). Pooling comes first, since it is cheapest
-    /// there; mean and variance are those of the pooled values.
+    /// there; mean and variance are those of the pooled values. `passed_pool` comes last
+    /// instead: the loss sees every pixel, the next layer a smaller map.
     ///
     /// Learns in closed form, from the gradient of the activity through `norm` and pool
     /// to the kernel; the gradient of the input is never computed.
@@ -45,20 +48,35 @@ onward_core::settings! {
         field: usize = 3, in 1..=101;
         /// Height and width of a pool, in pixels; 1 for none.
         pool: usize = 2, in 1..=15;
+        /// The standardisation of the input: each channel over the batch (`batch`), over
+        /// each example (`group`), or less the mean over its channels (`units`). Nothing
+        /// in it is learned.
+        input_norm: Norm = Norm::None;
+        /// What is passed on: the activity, or what exceeds its mean over the channels of
+        /// a pixel.
+        passes: Passes = Passes::Activity;
+        /// How the map that is passed on is made smaller.
+        passed_pool: Pool = Pool::None;
         .. rectifier: RectifierSpec = RectifierSpec::default();
     }
 }
 
-/// The images that a pass convolved, and what it made of them.
+/// What a forward pass computes on the way to the activity.
 #[derive(Clone)]
 struct Pass {
     images: Tensor,
-    made: Convolved,
+    /// The images, standardised.
+    x: Tensor,
+    z: Convolved,
 }
 
 struct Layer {
     conv: Conv,
+    /// The standardisation of the input.
+    intake: Option<Rectifier>,
     rectifier: Rectifier,
+    passes: Passes,
+    passed_pool: Pool,
     /// The last forward pass in training, for the update after it.
     made: LastResult<Pass>,
 }
@@ -91,7 +109,12 @@ impl Layer {
         };
         Ok(Self {
             conv: Conv::new(vars, channels, units, field, pool, init)?,
+            intake: RectifierSpec::only(settings.input_norm, &settings.rectifier)
+                .map(|spec| Rectifier::new(&vars.scope("input"), channels, spec, false))
+                .transpose()?,
             rectifier: Rectifier::new(vars, units, settings.rectifier, true)?,
+            passes: settings.passes,
+            passed_pool: settings.passed_pool,
             made: LastResult::default(),
         })
     }
@@ -106,10 +129,14 @@ impl Layer {
         })
     }
 
-    fn pass(&self, input: &Input) -> Result<Pass> {
+    fn pass(&self, input: &Input, step: &Step) -> Result<Pass> {
         let images = Self::images(input)?;
-        let made = self.conv.forward(&images)?;
-        Ok(Pass { images, made })
+        let x = match &self.intake {
+            Some(intake) => intake.forward(&images, step)?,
+            None => images.clone(),
+        };
+        let z = self.conv.forward(&x)?;
+        Ok(Pass { images, x, z })
     }
 
     /// The gradient with respect to `n`.
@@ -120,8 +147,8 @@ impl Layer {
 
 impl LocalLayer for Layer {
     fn forward(&self, input: &Input, step: &Step) -> Result<Tensor> {
-        let pass = self.pass(input)?;
-        let activity = self.rectifier.forward(&pass.made.output, step)?;
+        let pass = self.pass(input, step)?;
+        let activity = self.rectifier.forward(&pass.z.output, step)?;
         if step.has_lesson() {
             self.made.put(&activity, pass);
         }
@@ -130,34 +157,63 @@ impl LocalLayer for Layer {
 
     fn learn(&mut self, lesson: &Lesson<'_>, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
         let kept = self.made.take(lesson.activity);
-        let Pass { images, made } = kept.map_or_else(|| self.pass(lesson.input), Ok)?;
+        let Pass { images, x, z } = kept.map_or_else(|| self.pass(lesson.input, step), Ok)?;
+        if let Some(intake) = &mut self.intake {
+            intake.observe(&images, step)?;
+        }
         let above = self.above(lesson)?;
-        let delta = self.rectifier.learn(&made.output, above, optimiser, step)?;
-        self.conv.update(&images, &made, &delta, optimiser, step)
+        let delta = self.rectifier.learn(&z.output, above, optimiser, step)?;
+        self.conv.update(&x, &z, &delta, optimiser, step)
     }
 
     fn observe(&mut self, lesson: &Lesson<'_>, step: &Step) -> Result<()> {
         let kept = self.made.take(lesson.activity);
-        let pass = kept.map_or_else(|| self.pass(lesson.input), Ok)?;
-        self.rectifier.observe(&pass.made.output, step)
+        let pass = kept.map_or_else(|| self.pass(lesson.input, step), Ok)?;
+        if let Some(intake) = &mut self.intake {
+            intake.observe(&pass.images, step)?;
+        }
+        self.rectifier.observe(&pass.z.output, step)
     }
 
     fn input_gradient(&self, lesson: &Lesson<'_>, step: &Step) -> Result<Tensor> {
         // The lesson of this layer itself, if there is one, comes later.
         let kept = self.made.get(lesson.activity);
-        let Pass { images, made } = kept.map_or_else(|| self.pass(lesson.input), Ok)?;
+        let Pass { images, x, z } = kept.map_or_else(|| self.pass(lesson.input, step), Ok)?;
         let above = self.above(lesson)?;
-        let delta = self.rectifier.gradient(&made.output, above, step)?;
-        let gradient = self.conv.input_gradient(&images, &made, &delta)?;
+        let delta = self.rectifier.gradient(&z.output, above, step)?;
+        let mut gradient = self.conv.input_gradient(&x, &z, &delta)?;
+        if let Some(intake) = &self.intake {
+            gradient = intake.gradient(&images, gradient, step)?;
+        }
         let shape = [&[lesson.input.rows()], lesson.input.shape()].concat();
         Ok(gradient.reshape(shape)?)
     }
 
+    fn pass_on(&self, activity: &Tensor) -> Result<Tensor> {
+        self.passed_pool.of(&self.passes.of(activity)?)
+    }
+
+    fn pass_on_gradient(&self, activity: &Tensor, gradient: &Tensor) -> Result<Tensor> {
+        if self.passed_pool != Pool::None {
+            let problem = "no gradient crosses `passed_pool`; use `pool` instead";
+            return Err(Error::unfit("conv", problem));
+        }
+        self.passes.gradient(activity, gradient)
+    }
+
+    fn pass_on_graph(&self, activity: Node, graph: &mut Graph) -> Result<Node> {
+        let passed = self.passes.graph(activity, graph)?;
+        self.passed_pool.graph(passed, graph)
+    }
+
     fn graph(&self, x: Node, graph: &mut Graph) -> Result<Node> {
-        let images = match *graph.shape(x) {
+        let mut images = match *graph.shape(x) {
             [height, width] => graph.shaped(x, &[1, height, width]),
             _ => x,
         };
+        if let Some(intake) = &self.intake {
+            images = intake.graph(images, graph)?;
+        }
         let sums = self.conv.graph(images, graph)?;
         self.rectifier.graph(sums, graph)
     }
@@ -172,7 +228,10 @@ onward_core::register! {
     "convolution, pooling, rectified linear units \
      (LeCun 1998; local learning: CwComp 2023, arXiv 2312.12668)",
     |settings: Convolution, context| Ok(Box::new(Layer::new(settings, context)?)),
-    .idle(|own, _| Ok(Convolution::read(own)?.rectifier.idle()))
+    .idle(|own, _| {
+        let settings = Convolution::read(own)?;
+        Ok(settings.rectifier.idle_beside(settings.input_norm))
+    })
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use onward_core::candle_core::Tensor;
 use onward_core::candle_nn::Init;
 use onward_core::flow::graph::{Graph, Node};
 use onward_core::kernels::{self, Gate};
+use onward_core::modules::passing::Passes;
 use onward_core::modules::peer_norm::PeerNorm;
 use onward_core::modules::rectifier::{Norm, Rectifier, RectifierSpec};
 use onward_core::optim::OutputGradient;
@@ -15,9 +16,9 @@ use onward_core::{
 onward_core::settings! {
     /// A fully connected layer of rectified linear units.
     ///
-    /// `a = max(n, slope·n)`, `n = norm(x·W) + b`, with dropout `a ← a·m / (1 − d)`,
-    /// where `m` is 0 with probability `d`. By default there is no norm and the slope is
-    /// 0: `a = max(0, x·W + b)`.
+    /// `a = max(n, slope·n)`, `n = norm(norm(x)·W) + b`, with dropout
+    /// `a ← a·m / (1 − d)`, where `m` is 0 with probability `d`. By default there is no
+    /// norm and the slope is 0: `a = max(0, x·W + b)`.
     ///
     /// | tensor   | shape      |                                             |
     /// |----------|------------|---------------------------------------------|
@@ -41,6 +42,12 @@ onward_core::settings! {
         bias: bool = true;
         /// The probability that a unit is dropped in a training step.
         dropout: f64 = 0., in 0. ..=0.95;
+        /// The standardisation of the input: each column over the batch (`batch`), over
+        /// each example (`group`), or less the mean over its columns (`units`). Nothing in
+        /// it is learned.
+        input_norm: Norm = Norm::None;
+        /// What is passed on: the activity, or what exceeds its mean over the units.
+        passes: Passes = Passes::Activity;
         /// Strength of the peer normalisation; Hinton uses 0.03.
         peer: f64 = 0., in 0. ..;
         /// The fraction of the running mean of the activities that a step keeps.
@@ -51,13 +58,27 @@ onward_core::settings! {
 
 struct Layer {
     linear: Linear,
+    /// The standardisation of the input.
+    intake: Option<Rectifier>,
+    passes: Passes,
     /// With a norm or a slope; without one `linear` adds the bias and cuts off at 0.
     rectifier: Option<Rectifier>,
     /// The sums of the last forward pass in training, before the rectifier.
     sums: LastResult<Tensor>,
+    /// The standardised input of the last forward pass in training.
+    taken: LastResult<Taken>,
     peer: Option<PeerNorm>,
     dropout: f64,
     purpose: String,
+}
+
+/// An input that was standardised.
+#[derive(Clone)]
+struct Taken {
+    /// Before, `(V·B, D)`.
+    rows: Tensor,
+    /// After.
+    x: Input,
 }
 
 impl Layer {
@@ -68,6 +89,9 @@ impl Layer {
             mean: 0.,
             stdev: 1. / (inputs.max(1) as f64).sqrt(),
         };
+        let intake = RectifierSpec::only(settings.input_norm, &settings.rectifier)
+            .map(|spec| Rectifier::new(&vars.scope("input"), inputs, spec, false))
+            .transpose()?;
         let (spec, bias) = (settings.rectifier, settings.bias);
         let is_plain = spec.norm == Norm::None && spec.slope == 0.;
         let linear = Linear::new(vars, inputs, units, init, bias && is_plain)?;
@@ -77,12 +101,33 @@ impl Layer {
         };
         Ok(Self {
             linear,
+            intake,
+            passes: settings.passes,
             rectifier,
             sums: LastResult::default(),
+            taken: LastResult::default(),
             peer: PeerNorm::new(vars, units, settings.peer, settings.peer_momentum)?,
             dropout: settings.dropout,
             purpose: vars.path("dropout"),
         })
+    }
+
+    /// The standardised input; `None` without a norm.
+    fn take(&self, input: &Input, step: &Step) -> Result<Option<Taken>> {
+        let Some(intake) = &self.intake else {
+            return Ok(None);
+        };
+        let rows = input.join()?.flatten_from(1)?;
+        let x = Input::stacked(intake.forward(&rows, step)?, input.views())?;
+        Ok(Some(Taken { rows, x }))
+    }
+
+    /// The same for a lesson.
+    fn taken(&self, lesson: &Lesson<'_>, step: &Step) -> Result<Option<Taken>> {
+        match self.taken.get(lesson.activity) {
+            None => self.take(lesson.input, step),
+            known => Ok(known),
+        }
     }
 
     /// The gradient with respect to the input of the non-linearity.
@@ -103,7 +148,9 @@ impl Layer {
 
 impl LocalLayer for Layer {
     fn forward(&self, input: &Input, step: &Step) -> Result<Tensor> {
-        let sums = self.linear.forward(input, self.rectifier.is_none())?;
+        let taken = self.take(input, step)?;
+        let x = taken.as_ref().map_or(input, |taken| &taken.x);
+        let sums = self.linear.forward(x, self.rectifier.is_none())?;
         let mut activity = match &self.rectifier {
             Some(rectifier) => rectifier.forward(&sums, step)?,
             None => sums.clone(),
@@ -112,6 +159,9 @@ impl LocalLayer for Layer {
             let stream = step.stream(&self.purpose);
             activity = kernels::dropout(&activity, self.dropout, &stream)?;
         }
+        if let (true, Some(taken)) = (step.has_lesson(), taken) {
+            self.taken.put(&activity, taken);
+        }
         if step.has_lesson() && self.rectifier.is_some() {
             self.sums.put(&activity, sums);
         }
@@ -119,38 +169,75 @@ impl LocalLayer for Layer {
     }
 
     fn learn(&mut self, lesson: &Lesson<'_>, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
+        let taken = self.taken(lesson, step)?;
+        self.taken.take(lesson.activity);
+        let x = taken.as_ref().map_or(lesson.input, |taken| &taken.x);
+        if let (Some(intake), Some(taken)) = (&mut self.intake, &taken) {
+            intake.observe(&taken.rows, step)?;
+        }
         let mut gradient = self.above(lesson, self.peer.as_ref(), step)?;
         if let Some(rectifier) = &mut self.rectifier {
             let sums = self.sums.take(lesson.activity);
-            let sums = sums.map_or_else(|| self.linear.forward(lesson.input, false), Ok)?;
+            let sums = sums.map_or_else(|| self.linear.forward(x, false), Ok)?;
             let above = gradient.whole()?;
             gradient = rectifier.learn(&sums, above, optimiser, step)?.into();
         }
-        self.linear.update(lesson.input, gradient, optimiser, step)
+        self.linear.update(x, gradient, optimiser, step)
     }
 
     fn observe(&mut self, lesson: &Lesson<'_>, step: &Step) -> Result<()> {
+        let taken = self.taken(lesson, step)?;
+        self.taken.take(lesson.activity);
+        let x = taken.as_ref().map_or(lesson.input, |taken| &taken.x);
+        if let (Some(intake), Some(taken)) = (&mut self.intake, &taken) {
+            intake.observe(&taken.rows, step)?;
+        }
         let Some(rectifier) = &mut self.rectifier else {
             return Ok(());
         };
         let sums = self.sums.take(lesson.activity);
-        let sums = sums.map_or_else(|| self.linear.forward(lesson.input, false), Ok)?;
+        let sums = sums.map_or_else(|| self.linear.forward(x, false), Ok)?;
         rectifier.observe(&sums, step)
     }
 
     fn input_gradient(&self, lesson: &Lesson<'_>, step: &Step) -> Result<Tensor> {
+        let taken = self.taken(lesson, step)?;
+        let x = taken.as_ref().map_or(lesson.input, |taken| &taken.x);
         let mut gradient = self.above(lesson, None, step)?.whole()?;
         if let Some(rectifier) = &self.rectifier {
             // The lesson of this layer itself, if there is one, comes later.
             let sums = self.sums.get(lesson.activity);
-            let sums = sums.map_or_else(|| self.linear.forward(lesson.input, false), Ok)?;
+            let sums = sums.map_or_else(|| self.linear.forward(x, false), Ok)?;
             gradient = rectifier.gradient(&sums, gradient, step)?;
         }
+        let mut gradient = self.linear.joined_gradient(&gradient)?;
+        if let (Some(intake), Some(taken)) = (&self.intake, &taken) {
+            gradient = intake.gradient(&taken.rows, gradient, step)?;
+        }
         let shape = [&[lesson.input.rows()], lesson.input.shape()].concat();
-        Ok(self.linear.joined_gradient(&gradient)?.reshape(shape)?)
+        Ok(gradient.reshape(shape)?)
+    }
+
+    fn pass_on(&self, activity: &Tensor) -> Result<Tensor> {
+        self.passes.of(activity)
+    }
+
+    fn pass_on_gradient(&self, activity: &Tensor, gradient: &Tensor) -> Result<Tensor> {
+        self.passes.gradient(activity, gradient)
+    }
+
+    fn pass_on_graph(&self, activity: Node, graph: &mut Graph) -> Result<Node> {
+        self.passes.graph(activity, graph)
     }
 
     fn graph(&self, x: Node, graph: &mut Graph) -> Result<Node> {
+        let x = match &self.intake {
+            Some(intake) => {
+                let rows = graph.flat(x);
+                intake.graph(rows, graph)?
+            }
+            None => x,
+        };
         let sums = self.linear.graph(x, graph)?;
         match &self.rectifier {
             Some(rectifier) => rectifier.graph(sums, graph),
@@ -170,7 +257,7 @@ onward_core::register! {
     |settings: Dense, context| Ok(Box::new(Layer::new(settings, context)?)),
     .idle(|own, _| {
         let settings = Dense::read(own)?;
-        let mut idle = settings.rectifier.idle();
+        let mut idle = settings.rectifier.idle_beside(settings.input_norm);
         if settings.peer == 0. {
             let because = "there is no peer normalisation (`peer = 0`)";
             idle.extend(Idle::all(&["peer_momentum"], because));

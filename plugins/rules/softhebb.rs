@@ -6,6 +6,7 @@ use onward_core::candle_nn::Init;
 use onward_core::contract::head::beside_own_rule;
 use onward_core::kernels::{self, ChannelStats, Windows};
 use onward_core::modules::conv::Convolved;
+use onward_core::modules::passing::Pool;
 use onward_core::modules::rectifier::Norm;
 use onward_core::modules::running_moments::{Moments, RunningMoments};
 use onward_core::settings::Positive;
@@ -53,18 +54,6 @@ onward_core::settings! {
         norm: Norm = Norm::None;
         /// The learning rate; `lr` and `optimiser` do not change this layer.
         rate: f64 = 0.01, in Positive;
-    }
-}
-
-onward_core::choices! {
-    /// How a map is made smaller.
-    pub enum Pool {
-        /// The largest of 4×4 pixels, every 2 pixels.
-        Max = "max",
-        /// The mean of 2×2 pixels.
-        Mean = "mean",
-        /// It is not.
-        None = "none",
     }
 }
 

@@ -215,14 +215,21 @@ impl Block {
         self.layer.forward(input, step).at(|| self.place())
     }
 
-    /// The input of the next block: the activity, detached and normalised, in a training
-    /// step with dropout. `activity` is `(V·B, …)`, of `views` = `V` views.
+    /// The input of the next block: what the layer passes on of its activity, detached and
+    /// normalised, in a training step with dropout. `activity` is `(V·B, …)`, of `views` =
+    /// `V` views.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the rows cannot be divided among the views; errors of candle.
+    /// [`Error::Shape`] if the rows cannot be divided among the views; errors of the layer.
     pub fn pass_on(&self, activity: &Tensor, views: usize, step: &Step) -> Result<Input> {
-        let kept = self.drop_some(activity.detach(), step)?;
+        let kept = self.passed(activity, step)?;
         Input::stacked(kept, views)?.normalised(self.normalise)
+    }
+
+    /// What is passed on before it is normalised.
+    fn passed(&self, activity: &Tensor, step: &Step) -> Result<Tensor> {
+        let passed = self.layer.pass_on(&activity.detach());
+        self.drop_some(passed.at(|| self.place())?.detach(), step)
     }
 
     fn drop_some(&self, passed: Tensor, step: &Step) -> Result<Tensor> {
@@ -384,9 +391,10 @@ impl Block {
     /// Adds the input of the next block to a graph.
     ///
     /// # Errors
-    /// Errors of candle.
+    /// [`Error::Unfit`] if the layer cannot be exported.
     pub fn pass_on_graph(&self, activity: Node, graph: &mut Graph) -> Result<Node> {
-        graph.normalised(activity, self.normalise)
+        let passed = self.layer.pass_on_graph(activity, graph);
+        graph.normalised(passed.at(|| self.place())?, self.normalise)
     }
 
     /// The gradient with respect to the joined input, `(V·B, …)`, given that with
@@ -416,15 +424,17 @@ impl Block {
     /// [`Block::pass_on`] made of it: both `(V·B, …)`.
     ///
     /// # Errors
-    /// Errors of candle.
+    /// As [`LocalLayer::pass_on_gradient`].
     pub fn pass_on_gradient(
         &self,
         activity: &Tensor,
         gradient: &Tensor,
         step: &Step,
     ) -> Result<Tensor> {
-        let kept = self.drop_some(activity.detach(), step)?;
-        self.drop_some(self.normalise.gradient(&kept, gradient)?, step)
+        let kept = self.passed(activity, step)?;
+        let of_passed = self.drop_some(self.normalise.gradient(&kept, gradient)?, step)?;
+        let of_activity = self.layer.pass_on_gradient(activity, &of_passed);
+        of_activity.at(|| self.place())
     }
 
     /// Tells layer and goodness that an epoch in which they learned has ended.

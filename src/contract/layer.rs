@@ -115,6 +115,38 @@ pub trait LocalLayer: Send + Sync {
         })
     }
 
+    /// What the next layer and a head see of an activity, before it is normalised,
+    /// `(V·B, …)`; by default the activity.
+    ///
+    /// It is computed from each row of the activity alone. Override
+    /// [`pass_on_gradient`](Self::pass_on_gradient) and
+    /// [`pass_on_graph`](Self::pass_on_graph) with it.
+    ///
+    /// # Errors
+    /// Errors of candle.
+    fn pass_on(&self, activity: &Tensor) -> Result<Tensor> {
+        Ok(activity.detach())
+    }
+
+    /// The gradient with respect to an activity, given that with respect to what
+    /// [`pass_on`](Self::pass_on) made of it; for the rules that ask for
+    /// [`input_gradient`](Self::input_gradient).
+    ///
+    /// # Errors
+    /// [`Error::Unfit`] if no gradient can cross.
+    fn pass_on_gradient(&self, _activity: &Tensor, gradient: &Tensor) -> Result<Tensor> {
+        Ok(gradient.clone())
+    }
+
+    /// Adds what is passed on to a graph, given the activity: see
+    /// [`pass_on`](Self::pass_on) and [`graph`](Self::graph).
+    ///
+    /// # Errors
+    /// [`Error::Unfit`] if it cannot be exported.
+    fn pass_on_graph(&self, activity: Node, _graph: &mut Graph) -> Result<Node> {
+        Ok(activity)
+    }
+
     /// Whether [`learn`](Self::learn) looks at labels; by default it does not, and the
     /// framework hides them.
     fn uses_labels(&self) -> bool {
@@ -177,6 +209,18 @@ impl<T: LocalLayer + ?Sized> LocalLayer for Box<T> {
 
     fn input_gradient(&self, lesson: &Lesson<'_>, step: &Step) -> Result<Tensor> {
         (**self).input_gradient(lesson, step)
+    }
+
+    fn pass_on(&self, activity: &Tensor) -> Result<Tensor> {
+        (**self).pass_on(activity)
+    }
+
+    fn pass_on_gradient(&self, activity: &Tensor, gradient: &Tensor) -> Result<Tensor> {
+        (**self).pass_on_gradient(activity, gradient)
+    }
+
+    fn pass_on_graph(&self, activity: Node, graph: &mut Graph) -> Result<Node> {
+        (**self).pass_on_graph(activity, graph)
     }
 
     fn uses_labels(&self) -> bool {

@@ -7,6 +7,7 @@ pub mod conv;
 pub mod least_squares;
 pub mod linear;
 pub mod locally_connected;
+pub mod passing;
 pub mod peer_norm;
 pub mod pooled_linear;
 pub mod rectifier;

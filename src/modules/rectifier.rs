@@ -40,16 +40,33 @@ crate::settings! {
         norm: Norm = Norm::None;
         /// The fraction of the running means that a step keeps.
         norm_momentum: f64 = 0.9, in 0. ..1.;
-        /// The slope of the units below 0: 0 for ReLU, 0.01 for the usual leaky ReLU.
-        slope: f64 = 0., in 0. ..1.;
+        /// The slope of the units below 0: 0 for ReLU, 0.01 for the usual leaky ReLU, 1 for
+        /// linear units.
+        slope: f64 = 0., in 0. ..=1.;
     }
 }
 
 impl RectifierSpec {
+    /// The settings of a rectifier that standardises and does nothing else; `None` for no
+    /// norm. The running means are kept as those of `other`.
+    pub fn only(norm: Norm, other: &Self) -> Option<Self> {
+        let spec = Self {
+            norm,
+            slope: 1.,
+            ..other.clone()
+        };
+        (norm != Norm::None).then_some(spec)
+    }
+
     /// The settings without an effect beside the others.
     pub fn idle(&self) -> Vec<Idle> {
-        match self.norm {
-            Norm::Batch => Vec::new(),
+        self.idle_beside(Norm::None)
+    }
+
+    /// The settings without an effect beside the others and a norm of the input.
+    pub fn idle_beside(&self, input: Norm) -> Vec<Idle> {
+        match (self.norm, input) {
+            (Norm::Batch, _) | (_, Norm::Batch) => Vec::new(),
             _ => Idle::all(
                 &["norm_momentum"],
                 "there are no running means (`norm = batch`)",
@@ -251,7 +268,7 @@ impl Rectifier {
 
 /// Less the mean over all units or channels: a product with `1 − 1/N` where the rows meet
 /// the columns, and `−1/N` elsewhere.
-fn centred(z: Node, graph: &mut Graph) -> Result<Node> {
+pub(super) fn centred(z: Node, graph: &mut Graph) -> Result<Node> {
     let (units, is_map) = (graph.shape(z)[0], graph.shape(z).len() > 1);
     let device = &Device::Cpu;
     let matrix = (Tensor::eye(units, DType::F64, device)? - 1. / units as f64)?;

@@ -84,6 +84,69 @@ const MAP_WEIGHT: [f64; 27] = [
 ];
 const MAP_BIAS: [f64; 3] = [0.037694536, 0.044607387, 0.023011369];
 
+// std = lambda v: (v - v.mean(1, keepdims=True)) / np.sqrt(v.var(1, keepdims=True) + 1e-5)
+// x = std(numbers(1, 4, 3))
+// pairs = [2 * x, x + np.roll(x, -1, 0)]
+// P = [numbers(2, 3, 5), np.zeros(5), numbers(3, 5, 4), np.zeros(4)]
+// relu = lambda v: np.maximum(v, 0)
+// sums = [lambda v: v @ P[0] + P[1], lambda v: std(norm(v)) @ P[2] + P[3]]
+// passed = lambda u: relu(u - u.mean(1, keepdims=True))
+// def loss(views, l):
+//     p, n = [(relu(sums[l](v)) ** 2).mean(1) for v in views]
+//     return softplus(.1 - p).mean() + softplus(n - .3).mean() + .01 * p.mean()
+// for step in range(3):
+//     above = [passed(sums[0](v)) for v in pairs]
+//     changes = [gradient(lambda: loss([pairs, above][i // 2], i // 2), P[i]) for i in range(4)]
+//     for p, d in zip(P, changes): p -= .5 * d
+// print(*P)
+const LOWER: [f64; 15] = [
+    0.451174612,
+    -0.208428889,
+    -0.404124089,
+    0.525436830,
+    0.307342344,
+    -0.446452001,
+    -0.219437192,
+    0.419613715,
+    -0.014183457,
+    -0.555742334,
+    0.085016828,
+    0.464409731,
+    -0.114645960,
+    -0.522245529,
+    0.350388882,
+];
+const LOWER_BIAS: [f64; 5] = [
+    0.004858120,
+    -0.030389235,
+    -0.066171091,
+    0.001061054,
+    -0.013550590,
+];
+const UPPER: [f64; 20] = [
+    0.030816969,
+    -0.519804171,
+    0.075169800,
+    0.477748717,
+    -0.153280746,
+    -0.415458458,
+    0.293709575,
+    0.393605812,
+    -0.353186985,
+    -0.291491073,
+    0.425202394,
+    0.154565149,
+    -0.485945243,
+    0.031725247,
+    0.509891866,
+    -0.119093618,
+    -0.502563243,
+    0.212512992,
+    0.413369030,
+    -0.366850891,
+];
+const UPPER_BIAS: [f64; 4] = [-0.019203213, 0.001573666, 0.006916384, 0.003167362];
+
 const SETTINGS: &str = r#"
     goodness = { name = "two_thresholds", positive = 0.1, negative = 0.3, lambda = 0.01 }
     hidden = [5]
@@ -114,6 +177,32 @@ fn three_steps_of_maps_match_an_independent_program() -> Result<()> {
     Ok(())
 }
 
+/// The loss is that of the ReLU of linear units; their triangle is passed on, and
+/// standardised.
+#[test]
+fn three_steps_of_two_layers_match_an_independent_program() -> Result<()> {
+    let settings = r#"
+        goodness = { name = "two_thresholds", positive = 0.1, negative = 0.3, lambda = 0.01 }
+        hidden = [5, 4]
+        layer = [
+            { name = "dense", slope = 1.0, passes = "triangle" },
+            { name = "dense", slope = 1.0, passes = "triangle", input_norm = "group" },
+        ]
+        normalise = "mean_square"
+    "#;
+    let mut subject = Subject::new("progressive", "pairs", settings)?;
+    let context = BuildContext::new(subject.vars.clone(), 1);
+    subject.sampler = built("pairs", "standardise = true", &context)?;
+    subject.set("blocks.0.layer.weight", &numbers(2., (3, 5))?);
+    subject.set("blocks.1.layer.weight", &numbers(3., (5, 4))?);
+    subject.learn(3, |_| batch(1.))?;
+    subject.assert_close("blocks.0.layer.weight", &LOWER);
+    subject.assert_close("blocks.0.layer.bias", &LOWER_BIAS);
+    subject.assert_close("blocks.1.layer.weight", &UPPER);
+    subject.assert_close("blocks.1.layer.bias", &UPPER_BIAS);
+    Ok(())
+}
+
 #[test]
 fn the_halves_of_a_pair_are_shifted_apart() -> Result<()> {
     let vars = Vars::new(1, DType::F32, &Device::Cpu);
@@ -137,6 +226,33 @@ fn the_halves_of_a_pair_are_shifted_apart() -> Result<()> {
     context.example = vec![25];
     let refused = built::<dyn NegativeSampler>("pairs", "shift = 1", &context);
     assert!(refused.is_err_and(|error| error.to_string().contains("shift = 0")));
+    Ok(())
+}
+
+/// The loss sees every pixel, the next layer and the head see smaller maps.
+#[test]
+fn maps_are_pooled_when_they_are_passed_on() -> Result<()> {
+    let settings = r#"
+        goodness = "two_thresholds"
+        hidden = [3, 4]
+        layer = [
+            { name = "conv", pool = 1, slope = 1.0, passes = "triangle", passed_pool = "max" },
+            { name = "conv", pool = 1, input_norm = "group", passed_pool = "mean" },
+        ]
+        readout_from = 1
+    "#;
+    let mut subject = Subject::on(&[1, 8, 8], 1, "progressive", "pairs", settings)?;
+    let images = numbers(1., (4, 1, 8, 8))?;
+    let batch = Batch::new(images, vec![0, 1, 1, 2])?;
+    subject.learn(2, |_| Ok(batch.clone()))?;
+    let activities = subject
+        .net
+        .activities(&batch, &*subject.sampler, &step(2))?;
+    let shapes: Vec<_> = activities.iter().map(Tensor::dims).collect();
+    assert_eq!(shapes, [[4, 3, 8, 8], [4, 4, 4, 4]]);
+    let all = subject.vars.all();
+    let (_, head) = all.iter().find(|(path, _)| path == "head.weight").unwrap();
+    assert_eq!(head.dims(), [3 * 4 * 4 + 4 * 2 * 2, 3]);
     Ok(())
 }
 

@@ -33,6 +33,18 @@ fn every_readout_of_a_stack_is_a_graph() -> Result<()> {
         ("predsim", "hidden = [12, 8]\nshift = 0", &["goodness"]),
         ("hinton", "hidden = [6]\nlayer = { name = \"dense\", norm = \"units\" }", &["head"]),
         ("hinton", "hidden = [6]\nlayer = { name = \"conv\", norm = \"units\" }", &["head"]),
+        (
+            "hinton",
+            "hidden = [6, 5]\nlayer = { name = \"dense\", input_norm = \"batch\", slope = 1.0, \
+             passes = \"triangle\" }",
+            &["head"],
+        ),
+        (
+            "hinton",
+            "hidden = [6, 5]\nlayer = { name = \"conv\", input_norm = \"batch\", pool = 1, \
+             passes = \"triangle\", passed_pool = \"mean\" }",
+            &["head"],
+        ),
         ("class_groups", "hidden = [8, 12]\nlayer = { pool = 1 }", &["goodness"]),
         (
             "predsim_convolutional",

@@ -196,6 +196,8 @@ fn idle(own: &Table, all: &Table) -> Result<Vec<Idle>> {
                        `label_weight`";
         idle.extend(Idle::all(&["sampler.strength"], because));
     }
+    let because = "the layers see each other's states";
+    idle.extend(Idle::all(&["layer.passes", "layer.passed_pool"], because));
     Ok(idle)
 }
 

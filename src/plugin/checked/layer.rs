@@ -65,6 +65,27 @@ impl LocalLayer for Checked<dyn LocalLayer, Facts> {
         Ok(gradient)
     }
 
+    fn pass_on(&self, activity: &Tensor) -> Result<Tensor> {
+        let passed = self.attempt(|layer| layer.pass_on(activity))?;
+        let (found, rows) = (passed.dims(), activity.dim(0)?);
+        if passed.rank() < 2 || found[0] != rows {
+            let problem = format!("passed on a shape {found:?}, expected ({rows}, …)");
+            return Err(self.fault(problem));
+        }
+        Ok(passed)
+    }
+
+    fn pass_on_gradient(&self, activity: &Tensor, gradient: &Tensor) -> Result<Tensor> {
+        let found = self.attempt(|layer| layer.pass_on_gradient(activity, gradient))?;
+        let what = "a gradient of what is passed on";
+        has_shape(&self.called, what, found.dims(), activity.dims())?;
+        Ok(found)
+    }
+
+    fn pass_on_graph(&self, activity: Node, graph: &mut Graph) -> Result<Node> {
+        self.attempt(|layer| layer.pass_on_graph(activity, graph))
+    }
+
     fn uses_labels(&self) -> bool {
         self.facts.uses_labels
     }

@@ -183,12 +183,12 @@ impl Stack {
             let objective = level.objective.clone();
             let block = Block::new(name, layer, goodness, objective, normalise, optimiser);
             let block = block.with_dropout(level.dropout);
-            if stack.readout.contains(&index) {
-                stack.features += activity.elem_count();
-            }
             stack.net.blocks.push(block);
             kept.add(&stack, index, &activity);
             input = stack.input_above(index, &activity, &kept, 1, &step)?;
+            if stack.readout.contains(&index) {
+                stack.features += input.width();
+            }
         }
         stack.net.check_label(context)?;
         stack.net.check_solved()?;
