@@ -10,7 +10,7 @@ use onward_core::flow::graph::{Graph, Inputs, Node};
 use onward_core::optim::{OptimiserSpec, Span};
 use onward_core::plugin::preset::Preset;
 use onward_core::plugin::registry::DataKind;
-use onward_core::settings::{Each, Idle, Pick, Settings};
+use onward_core::settings::{Each, Idle, Pick, Positive, Settings};
 use onward_core::wiring::stack::{Level, Order, Stack};
 use onward_core::{
     Architecture, Batch, BuildContext, Error, GoodnessFn, LocalLayer, NegativeSampler, Net,
@@ -56,6 +56,8 @@ onward_core::settings! {
         /// The order in which layers learn; with greedy, `epochs` is the number per
         /// layer.
         order: Order = Order::Interleaved;
+        /// The learning rate of each layer, starting at the first. Default: `lr` for all.
+        layer_lr: Option<Vec<f64>> = None, in Positive.up_to(1000.);
         /// Whether the layers stay random and only the head learns: a baseline. Batch
         /// normalisation then keeps the statistics of the start, mean 0 and variance 1.
         frozen: bool = false;
@@ -207,7 +209,7 @@ fn levels(settings: &Progressive, context: &BuildContext) -> Result<Vec<Level>> 
             goodness: settings.goodness.of("goodness", index, count)?.clone(),
             objective: settings.objective.clone(),
             dropout: settings.dropout,
-            optimiser: settings.optimiser.clone(),
+            optimiser: optimiser(settings, index)?,
             span: match settings.frozen {
                 true => Span::Epochs(0..0),
                 false => settings.order.span(index, context.epochs),
@@ -216,6 +218,24 @@ fn levels(settings: &Progressive, context: &BuildContext) -> Result<Vec<Level>> 
         })
     };
     settings.hidden.iter().enumerate().map(level).collect()
+}
+
+/// The optimiser of a layer, counted from 0.
+fn optimiser(settings: &Progressive, index: usize) -> Result<OptimiserSpec> {
+    let spec = settings.optimiser.clone();
+    let count = settings.hidden.len();
+    match &settings.layer_lr {
+        None => Ok(spec),
+        Some(rates) if rates.len() == count => Ok(OptimiserSpec {
+            lr: rates[index],
+            ..spec
+        }),
+        Some(rates) => {
+            let expected = format!("a list of {count}, one for each layer");
+            let value = Value::from(rates.clone());
+            Err(Error::setting("layer_lr", value, "the settings", expected))
+        }
+    }
 }
 
 /// The layers that are read out, counted from 0.
@@ -312,11 +332,12 @@ fn shorthand(given: &mut Table, before: &mut Table) -> Result<()> {
 }
 
 /// The settings of layers that learn.
-const OF_LEARNING: [&str; 8] = [
+const OF_LEARNING: [&str; 9] = [
     "loss",
     "theta",
     "temperature",
     "order",
+    "layer_lr",
     "layer.dropout",
     "layer.peer",
     "layer.peer_momentum",
@@ -328,6 +349,10 @@ fn idle(own: &Table, _: &Table) -> Result<Vec<Idle>> {
     let settings = Progressive::read(own)?;
     let of_head = settings.head.then_some(&settings.head_spec);
     let mut idle = head::idle(&settings.optimiser, !settings.frozen, of_head);
+    if settings.layer_lr.is_some() {
+        let because = "each layer has a rate of its own (`layer_lr`)";
+        idle.extend(Idle::all(&["lr"], because));
+    }
     if settings.frozen {
         let because = "the layers are frozen (`frozen = true`)";
         idle.extend(Idle::all(&OF_LEARNING, because));
