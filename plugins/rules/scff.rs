@@ -235,19 +235,71 @@ onward_core::preset! {
         data = "mnist"
         epochs = 20
         batch = 100
-        standardise = true
         hidden = [2000, 2000]
-        sampler = "pairs"
-        layer = "dense"
+        sampler = { name = "pairs", shift = 2, standardise = true }
+        layer = [
+            { name = "dense", slope = 1.0, passes = "triangle" },
+            { name = "dense", slope = 1.0, passes = "triangle", input_norm = "group" },
+        ]
         goodness = [
-            { name = "two_thresholds", positive = 4.0, negative = 6.0 },
-            { name = "two_thresholds", positive = 1.0, negative = 1.0 },
+            { name = "two_thresholds", positive = 4.0, negative = 6.0, lambda = 0.0001 },
+            { name = "two_thresholds", positive = 1.0, negative = 1.0, lambda = 0.0 },
         ]
         normalise = "mean_square"
         optimiser = "adam"
-        lr = 0.0005
-        weight_decay = 0.0
+        layer_lr = [0.003, 0.002]
+        weight_decay = 0.0001
         readout_from = 1
         probe_epochs = 20
+    "#
+}
+
+onward_core::preset! {
+    dyn Architecture, "progressive", "scff_convolutional",
+    "as `scff`, with three convolutions (SCFF 2024)",
+    r#"
+        data = "cifar-10"
+        epochs = 6
+        batch = 100
+        flip = true
+        standardise = true
+        hidden = [96, 384, 1536]
+        sampler = { name = "pairs", standardise = true }
+        goodness = [
+            { name = "two_thresholds", positive = 0.0, negative = 1.0, lambda = 0.0012 },
+            { name = "two_thresholds", positive = 5.0, negative = 9.0, lambda = 0.0007 },
+            { name = "two_thresholds", positive = 6.0, negative = 10.0, lambda = 0.0005 },
+        ]
+        normalise = "mean_square"
+        optimiser = "adam"
+        layer_lr = [0.01, 0.002, 0.0002]
+        weight_decay = 0.0001
+        readout_from = 1
+        probe_epochs = 10
+        head_optimiser = "adam"
+        head_lr = 0.001
+        head_weight_decay = 0.0
+
+        [[layer]]
+        name = "conv"
+        field = 5
+        pool = 1
+        slope = 1.0
+        passes = "triangle"
+        passed_pool = "max"
+
+        [[layer]]
+        name = "conv"
+        pool = 1
+        input_norm = "group"
+        slope = 1.0
+        passes = "triangle"
+        passed_pool = "max"
+
+        [[layer]]
+        name = "conv"
+        pool = 1
+        input_norm = "group"
+        passed_pool = "mean"
     "#
 }
