@@ -18,9 +18,10 @@ onward_core::settings! {
     /// Stacked layers that learn in overlapping pairs.
     ///
     /// Both layers of a pair learn from the loss of the upper one. The pairs are `(1, 2),
-    /// (3, 4), …` in even steps and `(2, 3), (4, 5), …` in odd steps; a layer without a
-    /// partner learns alone. So a gradient crosses one layer, and no more: the rule is
-    /// semi-local. The readouts are those of `progressive`.
+    /// (3, 4), …` in even steps and `(2, 3), (4, 5), …` in odd steps. Without a partner the
+    /// first layer learns alone, and the last one not at all in this step. So a gradient
+    /// crosses one layer, and no more: the rule is semi-local. The readouts are those of
+    /// `progressive`.
     ///
     /// # Reference
     /// Dooms, Tsang, Oramas, "The Trifecta: Three Simple Techniques for Training Deeper
@@ -94,6 +95,12 @@ fn lower_of_pairs(step: &Step, layers: usize) -> impl Iterator<Item = usize> {
     (step.index as usize % 2..layers.saturating_sub(1)).step_by(2)
 }
 
+/// The number of layers that learn in this step: the last one needs a partner.
+fn learning(step: &Step, layers: usize) -> usize {
+    let last = lower_of_pairs(step, layers).last();
+    last.map_or(1, |lower| lower + 2)
+}
+
 impl Architecture for Pairs {
     fn learn(
         &mut self,
@@ -108,8 +115,9 @@ impl Architecture for Pairs {
         let passed = self.stack.activities(views.input, step)?;
         // All gradients are computed before any weight changes.
         let blocks = &self.stack.net.blocks;
+        let learning = learning(step, blocks.len());
         let mut grades: Vec<Option<Grade>> = Vec::new();
-        for (block, (_, activity)) in blocks.iter().zip(&passed) {
+        for (block, (_, activity)) in blocks.iter().zip(&passed[..learning]) {
             grades.push(block.grade(activity, targets, step)?);
         }
         for lower in lower_of_pairs(step, blocks.len()) {
@@ -126,7 +134,8 @@ impl Architecture for Pairs {
             }
         }
         let mut reports = Vec::new();
-        for (index, block) in self.stack.net.blocks.iter_mut().enumerate() {
+        let blocks = self.stack.net.blocks.iter_mut().enumerate();
+        for (index, block) in blocks.take(learning) {
             let (input, activity) = &passed[index];
             if block.is_learning(step) {
                 let grade = grades[index].as_ref();
@@ -191,25 +200,27 @@ const PRESETS: &[Preset] = &[
     },
     Preset {
         name: "convolutional",
-        about: "six convolutions, the label in channels of the image",
+        about: "six convolutions, the label in channels of the image, a search by the last \
+                layer",
         settings: r#"
             data = "cifar-10"
             epochs = 60
-            batch = 128
+            batch = 512
             shift = 4
             flip = true
             standardise = true
-            hidden = [64, 128, 128, 256, 256, 512]
-            sampler = "label_planes"
+            hidden = [128, 128, 256, 256, 256, 512]
+            sampler = { name = "label_planes", negatives = "uniform" }
             layer = [
-                { name = "conv", norm = "batch", pool = 1 },
-                { name = "conv", norm = "batch", pool = 2 },
-                { name = "conv", norm = "batch", pool = 1 },
-                { name = "conv", norm = "batch", pool = 2 },
-                { name = "conv", norm = "batch", pool = 1 },
-                { name = "conv", norm = "batch", pool = 2 },
+                { name = "conv", input_norm = "batch", pool = 2 },
+                { name = "conv", input_norm = "batch", pool = 1 },
+                { name = "conv", input_norm = "batch", pool = 2 },
+                { name = "conv", input_norm = "batch", pool = 1 },
+                { name = "conv", input_norm = "batch", pool = 1 },
+                { name = "conv", input_norm = "batch", pool = 2 },
             ]
             normalise = "none"
+            readout_from = 1000 # the last layer alone
             optimiser = "adam"
             lr = 0.001
             weight_decay = 0.0
