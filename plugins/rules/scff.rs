@@ -250,7 +250,10 @@ onward_core::preset! {
         layer_lr = [0.003, 0.002]
         weight_decay = 0.0001
         readout_from = 1
-        probe_epochs = 20
+        probe_epochs = 50
+        head_optimiser = "adam"
+        head_lr = 0.001
+        head_weight_decay = 0.01
     "#
 }
 

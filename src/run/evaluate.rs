@@ -23,9 +23,14 @@ pub(crate) const EVALUATION_BATCH: usize = 500;
 /// The activities of one layer that an evaluation computes at a time, at most.
 const ACTIVITIES: usize = 1 << 27;
 
-/// The bytes that the buffers of products and files take, and what the allocator keeps
-/// for each thread, whatever the network.
+/// The bytes that the buffers of products and files take, whatever the network.
 const BUFFERS: u64 = 40 << 20;
+
+/// The allocator keeps what a thread has used for its next use, unless it is larger.
+const LARGEST_KEPT: u64 = 32 << 20;
+
+/// The threads for which the allocator keeps much: a task moves among few of them.
+const KEEPING: usize = 4;
 
 /// At most `most` of `count` indices, evenly spaced.
 pub(crate) fn spaced(count: usize, most: usize) -> Vec<usize> {
@@ -222,13 +227,15 @@ impl Run {
         let largest = self.vars.all().into_iter().map(|(_, var)| var.elem_count());
         let of_saving = 2 * (largest.max().unwrap_or(0) * size) as u64;
         let of_activities = of_activities.max(of_saving) + of_next;
-        let needed = of_optimisers + of_activities + BUFFERS;
+        let threads = rayon::current_num_threads().min(KEEPING) as u64;
+        let buffers = BUFFERS + threads * of_activities.min(LARGEST_KEPT);
+        let needed = of_optimisers + of_activities + buffers;
         let free = kernels::free_memory(&self.device);
         let Some(free) = free.filter(|free| needed > *free) else {
             return Ok(());
         };
         let [needed, of_optimisers, of_activities, buffers, free] =
-            [needed, of_optimisers, of_activities, BUFFERS, free].map(|bytes| bytes >> 20);
+            [needed, of_optimisers, of_activities, buffers, free].map(|bytes| bytes >> 20);
         let problem = format!(
             "training needs {needed} MB more memory ({of_optimisers} for the optimisers, \
              {of_activities} for activities, {buffers} for buffers), and {free} MB are \
