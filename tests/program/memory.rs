@@ -137,7 +137,9 @@ fn data_that_do_not_fit_into_a_container_are_refused() {
     let data = format!("idx:{}", str(&data));
     let mut codes = Vec::new();
     // A little more than the data is the worst.
-    for limit in [64, 96, 100, 104, 112, 130, 150, 165, 175, 180, 185, 200, 300] {
+    for limit in [
+        64, 96, 100, 104, 112, 130, 150, 165, 175, 180, 185, 200, 300,
+    ] {
         let Some(group) = Group::of(limit) else {
             eprintln!("skipped: no right to make a control group");
             return;

@@ -112,9 +112,10 @@ fn settings(of: &Table, kind: &'static str, name: &str, prefix: &str) -> Vec<(St
 }
 
 /// Settings and values without an effect in so small a case, or by what they mean.
-const UNSAID: [&str; 8] = [
+const UNSAID: [&str; 9] = [
     // Layers that there are not.
     "readout_from",
+    "layer.passes",
     // Activities are no maps.
     "goodness.field",
     "goodness.inputs",
