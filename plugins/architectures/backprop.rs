@@ -352,7 +352,7 @@ onward_core::register! {
         let mut idle = head::idle(&optimiser, true, None);
         idle.retain(|idle| idle.key == "momentum");
         let because = "backprop learns from the neutral view alone";
-        idle.extend(Idle::all(&["sampler.negatives"], because));
+        idle.extend(Idle::all(&["sampler.negatives", "sampler.shift"], because));
         Ok(idle)
     })
 }

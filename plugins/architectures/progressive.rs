@@ -332,7 +332,7 @@ fn shorthand(given: &mut Table, before: &mut Table) -> Result<()> {
 }
 
 /// The settings of layers that learn.
-const OF_LEARNING: [&str; 9] = [
+const OF_LEARNING: [&str; 10] = [
     "loss",
     "theta",
     "temperature",
@@ -342,7 +342,11 @@ const OF_LEARNING: [&str; 9] = [
     "layer.peer",
     "layer.peer_momentum",
     "sampler.negatives",
+    "sampler.shift",
 ];
+
+/// The settings of what a layer passes on.
+const OF_PASSING_ON: [&str; 3] = ["dropout", "layer.passes", "layer.passed_pool"];
 
 /// The settings without an effect beside others.
 fn idle(own: &Table, _: &Table) -> Result<Vec<Idle>> {
@@ -364,7 +368,7 @@ fn idle(own: &Table, _: &Table) -> Result<Vec<Idle>> {
         idle.extend(Idle::all(&["probe_epochs"], "there is no head"));
         if settings.hidden.len() == 1 {
             let because = "no layer and no head is above the only layer";
-            idle.extend(Idle::all(&["dropout"], because));
+            idle.extend(Idle::all(&OF_PASSING_ON, because));
         }
     }
     idle.extend(settings.objective.idle());

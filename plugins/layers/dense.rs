@@ -1,6 +1,6 @@
 //! Layer `dense`.
 
-use onward_core::candle_core::Tensor;
+use onward_core::candle_core::{DType, Tensor};
 use onward_core::candle_nn::Init;
 use onward_core::flow::graph::{Graph, Node};
 use onward_core::kernels::{self, Gate};
@@ -67,6 +67,7 @@ struct Layer {
     sums: LastResult<Tensor>,
     /// The standardised input of the last forward pass in training.
     taken: LastResult<Taken>,
+    dtype: DType,
     peer: Option<PeerNorm>,
     dropout: f64,
     purpose: String,
@@ -106,6 +107,7 @@ impl Layer {
             rectifier,
             sums: LastResult::default(),
             taken: LastResult::default(),
+            dtype: vars.dtype(),
             peer: PeerNorm::new(vars, units, settings.peer, settings.peer_momentum)?,
             dropout: settings.dropout,
             purpose: vars.path("dropout"),
@@ -117,7 +119,8 @@ impl Layer {
         let Some(intake) = &self.intake else {
             return Ok(None);
         };
-        let rows = input.join()?.flatten_from(1)?;
+        // One-hot parts alone have no type of their own.
+        let rows = input.join()?.flatten_from(1)?.to_dtype(self.dtype)?;
         let x = Input::stacked(intake.forward(&rows, step)?, input.views())?;
         Ok(Some(Taken { rows, x }))
     }

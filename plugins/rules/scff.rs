@@ -19,7 +19,8 @@ onward_core::settings! {
     /// is `x + x`.
     ///
     /// The length of a sum tells how much its halves are alike. With `standardise` it is
-    /// kept: the architecture's `normalise` leaves the pairs as they are.
+    /// kept: the architecture's `normalise` leaves the pairs as they are, except in
+    /// `recurrent`.
     ///
     /// # Reference
     /// Chen et al., "Self-Contrastive Forward-Forward Algorithm", 2024
@@ -42,8 +43,12 @@ struct Sampler {
 
 impl Sampler {
     fn new(settings: Pairs, context: &BuildContext) -> Result<Self> {
+        if context.tokenizer.is_some() {
+            let problem = "expected numbers to add, found the tokens of a text";
+            return Err(Error::unfit("pairs", problem));
+        }
         let size = match context.example[..] {
-            _ if settings.shift == 0 || context.tokenizer.is_some() => None,
+            _ if settings.shift == 0 => None,
             [channels, height, width] => Some([channels, height, width]),
             [height, width] => Some([1, height, width]),
             _ => None,

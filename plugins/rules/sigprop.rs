@@ -117,9 +117,15 @@ impl TwoStreams {
     fn both(&self, examples: &Input, labels: &[u32]) -> Result<(Input, Targets)> {
         let shape = [&[examples.rows()], examples.shape()].concat();
         let rows = examples.join()?.reshape(shape)?;
-        let patterns = self.patterns.as_detached_tensor();
+        let mut patterns = self.patterns.as_detached_tensor();
         let classes = 0..patterns.dim(0)? as u32;
-        let rows = Input::of(Tensor::cat(&[rows, patterns], 0)?)?;
+        if examples.is_final() {
+            patterns = Input::of(patterns)?.normalised(self.normalise)?.join()?;
+        }
+        let mut rows = Input::of(Tensor::cat(&[rows, patterns], 0)?)?;
+        if examples.is_final() {
+            rows = rows.as_is();
+        }
         let labels = labels.iter().copied().chain(classes).collect();
         let targets = Targets::new(vec![Role::Positive])?.with_labels(Some(labels));
         Ok((rows.normalised(self.normalise)?, targets))
@@ -266,7 +272,7 @@ onward_core::register! {
 fn idle(own: &Table, _: &Table) -> Result<Vec<Idle>> {
     let mut idle = head::idle(&SigProp::read(own)?.optimiser, true, None);
     let because = "sigprop learns from the neutral view alone";
-    idle.extend(Idle::all(&["sampler.negatives"], because));
+    idle.extend(Idle::all(&["sampler.negatives", "sampler.shift"], because));
     Ok(idle)
 }
 

@@ -84,7 +84,7 @@ pub fn idle(layers: &OptimiserSpec, learn: bool, head: Option<&HeadSpec>) -> Vec
     let of_layers = learn && has_momentum(layers.optimiser);
     let mut idle = Vec::new();
     if !learn {
-        let by_rate = ["optimiser", "lr", "weight_decay"];
+        let by_rate = ["optimiser", "lr", "layer_lr", "weight_decay"];
         idle.extend(Idle::all(&by_rate, "no layer learns by an optimiser"));
     }
     if !(of_head || of_layers) {
@@ -136,7 +136,7 @@ pub fn beside_own_rule(settings: &Table, layer: &str) -> Vec<Idle> {
 /// The settings of an architecture that have no effect where neither its layers nor their
 /// goodness follow an optimiser.
 pub fn without_optimiser(settings: &Table, because: &str) -> Vec<Idle> {
-    let mut idle = Idle::all(&["optimiser", "lr", "weight_decay"], because);
+    let mut idle = Idle::all(&["optimiser", "lr", "layer_lr", "weight_decay"], because);
     if !descends(settings) {
         idle.extend(Idle::all(&["momentum", "schedule"], because));
     }

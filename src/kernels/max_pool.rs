@@ -2,7 +2,8 @@
 
 use candle_core::Tensor;
 
-use super::rows::{for_rows, is_fast, with_values};
+use super::are_fast;
+use super::rows::{for_rows, with_values};
 use crate::error::Result;
 
 /// The largest of 4×4 pixels, every 2 pixels, beginning one pixel outside of the map:
@@ -12,7 +13,7 @@ use crate::error::Result;
 /// Errors of candle, for example for a map of less than 2 by 2 pixels.
 pub fn overlapping_max(x: &Tensor) -> Result<Tensor> {
     let (rows, channels, height, width) = x.dims4()?;
-    if !is_fast(x) || height.min(width) < 2 {
+    if !are_fast([x]) || height.min(width) < 2 {
         // A border that repeats the pixels beside it changes no maximum.
         let x = x.pad_with_same(2, 1, 1)?.pad_with_same(3, 1, 1)?;
         return Ok(x.max_pool2d_with_stride(4, 2)?);
@@ -57,9 +58,10 @@ fn end(index: usize, size: usize) -> usize {
     (2 * index + 3).min(size)
 }
 
+/// The larger number. NaN wins, so that it is detected later.
 #[inline(always)]
 fn larger(a: f32, b: f32) -> f32 {
-    if b > a {
+    if b > a || b.is_nan() {
         b
     } else {
         a

@@ -3,9 +3,9 @@
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-use super::rows::{for_rows, is_fast, with_values, GRAIN};
+use super::rows::{for_rows, with_values, GRAIN};
 use super::wide::Loop;
-use super::{leaky_relu, scale_rows, sum_squares};
+use super::{are_fast, leaky_relu, scale_rows, sum_squares};
 use crate::error::{Error, Result};
 
 /// The numbers of rows, channels and pixels of `(R, N, …)`.
@@ -25,7 +25,7 @@ pub fn pixel_energies(x: &Tensor) -> Result<Tensor> {
         let squares = sum_squares(&leaky_relu(x, 0.)?)?;
         return Ok((squares / channels as f64)?.reshape((rows, 1))?);
     }
-    if !is_fast(x) {
+    if !are_fast([x]) {
         let positive = x.relu()?.reshape((rows, channels, pixels))?;
         return Ok(positive.sqr()?.mean(1)?);
     }
@@ -81,7 +81,7 @@ pub fn pixel_energies_gradient(x: &Tensor, factors: &Tensor) -> Result<Tensor> {
     if pixels == 1 {
         return scale_rows(&leaky_relu(x, 0.)?, &factors.flatten_all()?);
     }
-    if !is_fast(x) {
+    if !are_fast([x, &factors]) {
         let positive = x.relu()?.reshape((rows, channels, pixels))?;
         let scaled = positive.broadcast_mul(&factors.reshape((rows, 1, pixels))?)?;
         return Ok(scaled.reshape(x.shape())?);

@@ -117,6 +117,8 @@ fn autograd_goes_back_in_every_type() -> Result<()> {
         gradients(shape, |x| dropout(x, 0.3, &rng))?;
         gradients(shape, centred)?;
         gradients(shape, channel_sums)?;
+        gradients(shape, pixel_energies)?;
+        gradients(shape, |x| pixel_energies_gradient(x, &pixel_energies(x)?))?;
         let zeros = |x: &Tensor| Tensor::zeros(x.dim(1)?, x.dtype(), x.device());
         gradients(shape, |x| standardised_relu(x, None, &zeros(x)?, 0.1))?;
         for by_row in [true, false] {

@@ -1,6 +1,6 @@
 //! What layers do with their sums: standardisation, bias, rectified linear units.
 
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{Device, Tensor, Var};
 use candle_nn::Init;
 
 use crate::error::{Error, Result};
@@ -108,8 +108,14 @@ impl Rectifier {
     /// a bias if `bias` is set.
     ///
     /// # Errors
-    /// As [`Vars::get`].
+    /// [`Error::Unfit`] for the difference from the mean of a single unit or channel,
+    /// which is 0; as [`Vars::get`].
     pub fn new(vars: &Vars, units: usize, spec: RectifierSpec, bias: bool) -> Result<Self> {
+        if spec.norm == Norm::Units && units == 1 {
+            let problem = "a single unit or channel less the mean over units is always 0; use \
+                           another `norm` and `input_norm`";
+            return Err(Error::unfit("rectifier", problem));
+        }
         let running = match spec.norm {
             Norm::Batch => Some(RunningMoments::new(vars, units, spec.norm_momentum)?),
             _ => None,
@@ -156,7 +162,7 @@ impl Rectifier {
     /// [`Error::Unfit`] for a norm over each example.
     pub fn graph(&self, z: Node, graph: &mut Graph) -> Result<Node> {
         if self.spec.norm == Norm::Group {
-            let problem = "cannot be exported with `norm = \"group\"`";
+            let problem = "cannot be exported with `norm` or `input_norm = \"group\"`";
             return Err(Error::unfit("rectifier", problem));
         }
         // A number for each channel, and for all of its pixels.
@@ -266,16 +272,17 @@ impl Rectifier {
     }
 }
 
-/// Less the mean over all units or channels: a product with `1 − 1/N` where the rows meet
-/// the columns, and `−1/N` elsewhere.
+/// Less the mean over all units or channels: that of each pixel by a convolution.
 pub(super) fn centred(z: Node, graph: &mut Graph) -> Result<Node> {
     let (units, is_map) = (graph.shape(z)[0], graph.shape(z).len() > 1);
-    let device = &Device::Cpu;
-    let matrix = (Tensor::eye(units, DType::F64, device)? - 1. / units as f64)?;
-    if is_map {
-        let kernels = graph.constant(&matrix.reshape((units, units, 1, 1))?)?;
-        return Ok(graph.conv(z, kernels));
-    }
-    let matrix = graph.constant(&matrix)?;
-    graph.matmul(z, matrix)
+    let share = -1. / units as f64;
+    let mean = if is_map {
+        let kernel = Tensor::full(share, (1, units, 1, 1), &Device::Cpu)?;
+        let kernel = graph.constant(&kernel)?;
+        graph.conv(z, kernel)
+    } else {
+        let sum = graph.sums(z, 1);
+        graph.times(sum, share)?
+    };
+    Ok(graph.add(z, mean))
 }

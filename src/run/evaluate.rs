@@ -227,7 +227,10 @@ impl Run {
         let largest = self.vars.all().into_iter().map(|(_, var)| var.elem_count());
         let of_saving = 2 * (largest.max().unwrap_or(0) * size) as u64;
         let of_activities = of_activities.max(of_saving) + of_next;
-        let threads = rayon::current_num_threads().min(KEEPING) as u64;
+        let threads = match self.device.is_cpu() {
+            true => rayon::current_num_threads().min(KEEPING) as u64,
+            false => 0,
+        };
         let buffers = BUFFERS + threads * of_activities.min(LARGEST_KEPT);
         let needed = of_optimisers + of_activities + buffers;
         let free = kernels::free_memory(&self.device);

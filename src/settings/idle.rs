@@ -52,7 +52,7 @@ fn changes_inputs(settings: &Table) -> bool {
     settings.iter().any(|(key, value)| match (&**key, value) {
         ("shift" | "dropout", value) => is_positive(value),
         ("flip", value) => *value == true.into(),
-        ("norm", value) => *value == "batch".into(),
+        ("norm" | "input_norm", value) => *value == "batch".into(),
         (_, Value::Table(inner)) => changes_inputs(inner),
         (_, Value::Array(all)) => all.iter().filter_map(Value::as_table).any(changes_inputs),
         _ => false,

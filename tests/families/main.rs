@@ -26,6 +26,7 @@ mod cafo;
 mod class_groups;
 mod collaboration;
 mod forward_projection;
+mod passing;
 mod pepita;
 mod positions;
 mod predsim;

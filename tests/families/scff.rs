@@ -1,7 +1,9 @@
 //! SCFF: pairs of images, and separate thresholds for positive and negative views.
 
 use onward::candle_core::{DType, Device, Tensor};
-use onward::{Batch, BuildContext, NegativeSampler, Prediction, Result, Vars};
+use onward::plugin::source::Source;
+use onward::run::observe::Event;
+use onward::{Batch, BuildContext, NegativeSampler, Prediction, Result, Run, Vars};
 
 use super::{batch, built, error_on_digits, numbers, step, Subject};
 
@@ -210,7 +212,7 @@ fn the_halves_of_a_pair_are_shifted_apart() -> Result<()> {
     context.example = vec![1, 5, 5];
     let sampler = built::<dyn NegativeSampler>("pairs", "shift = 1", &context)?;
     // One pixel in the middle of each image.
-    let mut pixels = vec![0f32; 25];
+    let mut pixels = [0f32; 25];
     pixels[12] = 1.;
     let images = Tensor::from_vec(pixels.repeat(30), (30, 1, 5, 5), &Device::Cpu)?;
     let batch = Batch::unlabelled(images)?;
@@ -219,7 +221,9 @@ fn the_halves_of_a_pair_are_shifted_apart() -> Result<()> {
     let rows = views.input.join()?.flatten_from(1)?.to_vec2::<f32>()?;
     let apart = |row: &&Vec<f32>| row.iter().filter(|pixel| **pixel == 1.).count() == 2;
     assert!(rows.iter().all(|row| row.iter().sum::<f32>() == 2.));
-    assert!(rows[..30].iter().filter(apart).count() > 15, "{rows:?}");
+    for rows in [&rows[..30], &rows[30..]] {
+        assert!(rows.iter().filter(apart).count() > 15, "{rows:?}");
+    }
     let neutral = sampler.neutral(&batch)?.join()?.flatten_from(1)?;
     assert!(neutral.to_vec2::<f32>()?.iter().all(|row| row[12] == 2.));
 
@@ -227,6 +231,15 @@ fn the_halves_of_a_pair_are_shifted_apart() -> Result<()> {
     let refused = built::<dyn NegativeSampler>("pairs", "shift = 1", &context);
     assert!(refused.is_err_and(|error| error.to_string().contains("shift = 0")));
     Ok(())
+}
+
+#[test]
+fn tokens_cannot_be_added() {
+    let text = ("data", "\"fables\"");
+    for sampler in ["\"pairs\"", "{ name = \"pairs\", standardise = true }"] {
+        let error = error_on_digits(&[text, ("sampler", sampler)], "nlp").unwrap_err();
+        assert!(error.to_string().contains("tokens of a text"), "{error}");
+    }
 }
 
 /// The loss sees every pixel, the next layer and the head see smaller maps.
@@ -256,18 +269,25 @@ fn maps_are_pooled_when_they_are_passed_on() -> Result<()> {
     Ok(())
 }
 
+/// The loss of the layers falls from epoch to epoch; the epochs of the probe have none.
 #[test]
 fn it_trains_without_labels() -> Result<()> {
-    let settings = [
-        ("sampler", r#""pairs""#),
-        (
-            "goodness",
-            r#"{ name = "two_thresholds", positive = 0.1, negative = 0.3 }"#,
-        ),
-        ("hidden", "[100]"),
-        ("lr", "0.1"),
-    ];
-    let error = error_on_digits(&settings, "progressive")?;
-    assert!(error < 0.5, "{error}");
+    let data = r#"{ name = "digits", size = 1000 }"#;
+    let settings = format!("data = {data}\nepochs = 5\nprobe_epochs = 1\nhidden = [100, 100]");
+    let table = settings.parse().expect("settings in TOML");
+    let origin = "the case".into();
+    let run = Run::builder("progressive").preset("scff");
+    let mut losses = Vec::new();
+    let mut watch = |event: &Event<'_>| {
+        if let Event::EpochEnded { reports, .. } = event {
+            let of_layers = reports.iter().filter_map(|(_, report)| report.loss);
+            losses.push(of_layers.sum::<f64>());
+        }
+    };
+    let run = run.source(Source { origin, table });
+    run.build()?.fit(&mut watch)?;
+    let losses = &losses[..5];
+    assert!(losses.is_sorted_by(|a, b| a > b), "{losses:?}");
+    assert!(losses[4] < 0.8 * losses[0], "{losses:?}");
     Ok(())
 }

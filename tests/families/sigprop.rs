@@ -1,10 +1,10 @@
 //! SigProp: one pattern for each class goes forward through the same layers as a second
 //! stream.
 
-use onward::candle_core::Tensor;
-use onward::{Batch, Result, Step};
+use onward::candle_core::{Device, Tensor};
+use onward::{Batch, BuildContext, Result, Step};
 
-use super::{batch, error_on_digits, numbers, step, Subject};
+use super::{batch, built, error_on_digits, numbers, step, Subject};
 
 // x, labels = numbers(1, 4, 3), [0, 1, 1, 2]
 // both = np.vstack([x, numbers(4, 3, 3)])
@@ -138,5 +138,31 @@ fn the_signals_are_those_of_the_trained_layers_without_dropout() -> Result<()> {
     let activities = subject.net.activities(&patterns, &*subject.sampler, &now)?;
     let whole = whole.flatten_all()?.to_vec1::<f64>()?;
     super::assert_close("signals", &activities[0], &whole);
+    Ok(())
+}
+
+/// Standardised pairs are twice as long as what is normalised, in learning as in scoring.
+#[test]
+fn inputs_that_are_final_keep_their_lengths() -> Result<()> {
+    let patterns = [[1f64, 1., 1.], [1., -1., 1.], [1., 1., -1.]];
+    let learned = |normalise: &str| -> Result<Vec<f64>> {
+        let settings = format!("hidden = [5]\nnormalise = \"{normalise}\"");
+        let mut subject = Subject::new("sigprop", "pairs", &settings)?;
+        subject.set("streams.patterns", &Tensor::new(&patterns, &Device::Cpu)?);
+        let mut context = BuildContext::new(subject.vars.clone(), 1).with_input(&[3]);
+        context.example = vec![3];
+        subject.sampler = built("pairs", "standardise = true", &context)?;
+        subject.learn(1, |_| batch(1.))?;
+        let all = subject.vars.all();
+        let mut weights = all
+            .iter()
+            .filter(|(name, _)| name.ends_with("layer.weight"));
+        let (_, weight) = weights.next().expect("a dense layer");
+        Ok(weight.flatten_all()?.to_vec1()?)
+    };
+    // The patterns are normalised already.
+    let (with, without) = (learned("mean_square")?, learned("none")?);
+    let near = |(a, b): (&f64, &f64)| (a - b).abs() < 1e-9;
+    assert!(with.iter().zip(&without).all(near), "{with:?} {without:?}");
     Ok(())
 }

@@ -112,10 +112,9 @@ fn settings(of: &Table, kind: &'static str, name: &str, prefix: &str) -> Vec<(St
 }
 
 /// Settings and values without an effect in so small a case, or by what they mean.
-const UNSAID: [&str; 9] = [
+const UNSAID: [&str; 8] = [
     // Layers that there are not.
     "readout_from",
-    "layer.passes",
     // Activities are no maps.
     "goodness.field",
     "goodness.inputs",
@@ -256,6 +255,10 @@ fn more_epochs_of_a_closed_form_are_said_to_do_nothing() -> Result<()> {
         ("goodness = \"cafo\"\ndropout = 0.5", false),
         (
             "goodness = \"cafo\"\nlayer = { name = \"dense\", norm = \"batch\" }",
+            false,
+        ),
+        (
+            "goodness = \"cafo\"\nlayer = { name = \"dense\", input_norm = \"batch\" }",
             false,
         ),
         ("goodness = \"cafo\"\nlayer = \"softhebb\"", false),

@@ -63,6 +63,11 @@ impl Input {
         }
     }
 
+    /// Whether it came from [`Input::as_is`].
+    pub fn is_final(&self) -> bool {
+        self.is_final
+    }
+
     /// The same with every row normalised over all parts together. Only [`Part::scale`]
     /// changes; the product is deferred.
     ///
