@@ -26,7 +26,8 @@ const ACTIVITIES: usize = 1 << 27;
 /// The bytes that the buffers of products and files take, whatever the network.
 const BUFFERS: u64 = 40 << 20;
 
-/// The allocator keeps what a thread has used for its next use, unless it is larger.
+/// The allocator keeps what a step has used on a thread for its next use, unless it is
+/// larger.
 const LARGEST_KEPT: u64 = 32 << 20;
 
 /// The threads for which the allocator keeps much: a task moves among few of them.
@@ -216,22 +217,25 @@ impl Run {
         let size = self.dtype.size_in_bytes();
         let batch = self.config.run.batch.min(self.data.train.len()) * 2;
         let input: usize = self.data.spec.shape.iter().product();
-        let of_input = batch.max(self.evaluation_batch()).saturating_mul(input);
+        let of_input = |rows: usize| rows.saturating_mul(input);
         // The next batch, and what it is made from.
-        let of_next = (batch.saturating_mul(input).saturating_mul(size)) as u64;
+        let of_next = of_input(batch).saturating_mul(size) as u64;
         let rows = self.evaluation_batch() * self.candidates();
         let of_evaluation = rows.saturating_mul(self.widest());
+        let of_evaluation = of_evaluation.max(of_input(self.evaluation_batch()));
         let of_training = batch.saturating_mul(self.widest().max(self.learning_at_once()));
-        let largest = of_evaluation.max(of_training).max(of_input);
-        let of_activities = 3 * largest.saturating_mul(size) as u64;
+        let of_training = of_training.max(of_input(batch));
+        let bytes = |numbers: usize| 3 * numbers.saturating_mul(size) as u64;
         let largest = self.vars.all().into_iter().map(|(_, var)| var.elem_count());
         let of_saving = 2 * (largest.max().unwrap_or(0) * size) as u64;
-        let of_activities = of_activities.max(of_saving) + of_next;
+        let largest = bytes(of_evaluation.max(of_training)).max(of_saving);
+        let of_activities = largest + of_next;
         let threads = match self.device.is_cpu() {
             true => rayon::current_num_threads().min(KEEPING) as u64,
             false => 0,
         };
-        let buffers = BUFFERS + threads * of_activities.min(LARGEST_KEPT);
+        let of_step = bytes(of_training) + of_next;
+        let buffers = BUFFERS + threads * of_step.min(LARGEST_KEPT);
         let needed = of_optimisers + of_activities + buffers;
         let free = kernels::free_memory(&self.device);
         let Some(free) = free.filter(|free| needed > *free) else {
