@@ -23,16 +23,6 @@ pub(crate) const EVALUATION_BATCH: usize = 500;
 /// The activities of one layer that an evaluation computes at a time, at most.
 const ACTIVITIES: usize = 1 << 27;
 
-/// The bytes that the buffers of products and files take, whatever the network.
-const BUFFERS: u64 = 40 << 20;
-
-/// The allocator keeps what a step has used on a thread for its next use, unless it is
-/// larger.
-const LARGEST_KEPT: u64 = 32 << 20;
-
-/// The threads for which the allocator keeps much: a task moves among few of them.
-const KEEPING: usize = 4;
-
 /// At most `most` of `count` indices, evenly spaced.
 pub(crate) fn spaced(count: usize, most: usize) -> Vec<usize> {
     (0..count)
@@ -161,7 +151,7 @@ impl Run {
     }
 
     /// The number of classes that a search tries for an example at the same time.
-    fn candidates(&self) -> usize {
+    pub(super) fn candidates(&self) -> usize {
         match self.data.spec.content {
             Content::Text => 1,
             _ => self.data.spec.classes.len().max(1),
@@ -169,7 +159,7 @@ impl Run {
     }
 
     /// The most numbers that a layer has for an example.
-    fn widest(&self) -> usize {
+    pub(super) fn widest(&self) -> usize {
         *self.widest.get_or_init(|| {
             let learned = self.vars.learned();
             let widths = learned.iter().filter_map(|(_, var)| var.dims().last());
@@ -180,18 +170,8 @@ impl Run {
         })
     }
 
-    /// The most numbers that the layers that learn at the same time have together for an
-    /// example.
-    fn learning_at_once(&self) -> usize {
-        let shown = self.shown().unwrap_or_default();
-        let mut widths: Vec<usize> = shown.iter().map(Tensor::elem_count).collect();
-        widths.sort_unstable_by(|a, b| b.cmp(a));
-        let count = kernels::blocks_at_once(&self.device);
-        widths.into_iter().take(count).sum()
-    }
-
     /// The activities that the network shows of one empty example.
-    fn shown(&self) -> Result<Vec<Tensor>> {
+    pub(super) fn shown(&self) -> Result<Vec<Tensor>> {
         let spec = &self.data.spec;
         let dtype = match spec.content {
             Content::Text => DType::U32,
@@ -203,52 +183,6 @@ impl Run {
         let example = self.prepare(&example)?;
         self.architecture
             .activities(&example, &*self.sampler, &step)
-    }
-
-    /// Refuses a training that does not fit into memory: the system would kill the
-    /// process without a message.
-    pub(super) fn check_memory(&self) -> Result<()> {
-        let net = self.architecture.net();
-        let optimisers = net.blocks.iter().map(|block| block.optimiser());
-        let optimisers = optimisers.chain(net.heads.iter().map(|head| head.optimiser()));
-        let of_optimisers: u64 = optimisers.map(|optimiser| optimiser.needs()).sum();
-        // A layer's activity, what the next one makes of it, and a copy; the same of the
-        // input, which a search does not repeat for every class.
-        let size = self.dtype.size_in_bytes();
-        let batch = self.config.run.batch.min(self.data.train.len()) * 2;
-        let input: usize = self.data.spec.shape.iter().product();
-        let of_input = |rows: usize| rows.saturating_mul(input);
-        // The next batch, and what it is made from.
-        let of_next = of_input(batch).saturating_mul(size) as u64;
-        let rows = self.evaluation_batch() * self.candidates();
-        let of_evaluation = rows.saturating_mul(self.widest());
-        let of_evaluation = of_evaluation.max(of_input(self.evaluation_batch()));
-        let of_training = batch.saturating_mul(self.widest().max(self.learning_at_once()));
-        let of_training = of_training.max(of_input(batch));
-        let bytes = |numbers: usize| 3 * numbers.saturating_mul(size) as u64;
-        let largest = self.vars.all().into_iter().map(|(_, var)| var.elem_count());
-        let of_saving = 2 * (largest.max().unwrap_or(0) * size) as u64;
-        let largest = bytes(of_evaluation.max(of_training)).max(of_saving);
-        let of_activities = largest + of_next;
-        let threads = match self.device.is_cpu() {
-            true => rayon::current_num_threads().min(KEEPING) as u64,
-            false => 0,
-        };
-        let of_step = bytes(of_training) + of_next;
-        let buffers = BUFFERS + threads * of_step.min(LARGEST_KEPT);
-        let needed = of_optimisers + of_activities + buffers;
-        let free = kernels::free_memory(&self.device);
-        let Some(free) = free.filter(|free| needed > *free) else {
-            return Ok(());
-        };
-        let [needed, of_optimisers, of_activities, buffers, free] =
-            [needed, of_optimisers, of_activities, buffers, free].map(|bytes| bytes >> 20);
-        let problem = format!(
-            "training needs {needed} MB more memory ({of_optimisers} for the optimisers, \
-             {of_activities} for activities, {buffers} for buffers), and {free} MB are \
-             free; use fewer units, a smaller `batch`, or `optimiser = \"sgd\"`"
-        );
-        Err(Error::usage("the network", problem))
     }
 
     fn add_batch(

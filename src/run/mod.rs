@@ -15,6 +15,7 @@ pub(crate) mod goodness;
 mod initial;
 mod layers;
 pub mod locality;
+mod memory;
 mod mixture;
 pub mod observe;
 pub mod onnx;
