@@ -175,7 +175,8 @@ impl Generate {
 
     fn prompt(&self) -> Result<String> {
         let Some(file) = &self.prompt_file else {
-            return Ok(self.prompt.clone().unwrap_or_default());
+            let prompt = self.prompt.as_deref().unwrap_or_default();
+            return Ok(text::normalised(prompt));
         };
         let text = text::read_or_stdin(file)?;
         Ok(text.strip_suffix('\n').unwrap_or(&text).to_string())

@@ -7,13 +7,14 @@ use serde_json::json;
 
 use super::output::print_json;
 use crate::data::text::tokenizer::{Tokenizer, Units};
-use crate::data::text::{files, hold_out, read};
+use crate::data::text::{distinct, files, read, Parts};
 use crate::disk;
 use crate::error::{notify, shell_word, Error, Result};
 
 #[derive(Args)]
 pub(super) struct Tokenize {
-    /// Text files in UTF-8, or folders of them. The last tenth of every file is held out.
+    /// Text files in UTF-8, or folders of them. What training holds out of them for
+    /// validation and test is held out here too.
     #[arg(required = true)]
     corpus: Vec<PathBuf>,
     /// Kind of token: char, word or bpe (byte-pair encoding).
@@ -34,18 +35,13 @@ impl Tokenize {
         if self.out.exists() {
             return Err(self.exists());
         }
-        let texts = self
-            .corpus
-            .iter()
-            .map(files)
-            .collect::<Result<Vec<_>>>()?
-            .concat()
-            .iter()
-            .map(|file| read(file))
-            .collect::<Result<Vec<_>>>()?;
-        let (train, held_out) = hold_out(texts, false);
-        let train: Vec<&str> = train.iter().map(String::as_str).collect();
-        let held_out: Vec<&str> = held_out.iter().map(String::as_str).collect();
+        let named = self.corpus.iter().map(files).collect::<Result<Vec<_>>>()?;
+        let texts = distinct(named.concat()).into_iter();
+        let texts = texts.map(|file| read(&file)).collect::<Result<Vec<_>>>()?;
+        let parts = Parts::new(texts, None, None);
+        let train = parts.to_train();
+        let held_out = parts.validation.iter().chain(&parts.test);
+        let held_out: Vec<&str> = held_out.map(String::as_str).collect();
         let tokenizer = Tokenizer::train(units, &train)?;
         // Count first: on an error nothing is written.
         let (seen, unseen) = (counts(&tokenizer, &train)?, counts(&tokenizer, &held_out)?);
@@ -76,8 +72,8 @@ impl Tokenize {
                     .vocab
                     .as_ref()
                     .map_or(String::new(), |n| format!(" --vocab {n}"));
-                let expected = "char; word, with or without --vocab N, N at least 2; \
-                                bpe, with or without --vocab N, N at least 256";
+                let expected = "char; word, with or without --vocab N, N from 2 to 1000000; \
+                                bpe, with or without --vocab N, N from 256 to 1000000";
                 let origin = format!("--kind {}{vocab}", self.kind);
                 Error::setting("kind", format!("{:?}", self.kind), origin, expected)
             }

@@ -72,7 +72,7 @@ fn a_tokenizer_is_trained_reported_and_never_overwritten() {
         2,
         "a.txt",
         &["--kind", "bpe", "--vocab", "12"],
-        "N at least 256",
+        "N from 256",
     );
     refused(
         2,

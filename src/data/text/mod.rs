@@ -12,7 +12,7 @@ mod windows;
 use std::sync::Arc;
 
 pub use self::files::{apart, check_size, distinct, files, size};
-pub use self::reading::{read, read_or_stdin};
+pub use self::reading::{normalised, read, read_or_stdin};
 pub use self::windows::Windows;
 use crate::data::text::tokenizer::Tokenizer;
 use crate::data::{Content, DataSet, ExampleSpec};
@@ -90,7 +90,7 @@ impl Parts {
 }
 
 /// Splits off the last tenth of some documents.
-pub(crate) fn hold_out(mut documents: Vec<String>, dealt: bool) -> (Vec<String>, Vec<String>) {
+fn hold_out(mut documents: Vec<String>, dealt: bool) -> (Vec<String>, Vec<String>) {
     if dealt {
         let test = documents.split_off(documents.len() - documents.len() / 10);
         return (documents, test);
@@ -242,15 +242,25 @@ pub fn data_set(parts: &Parts, text: Text, window: usize) -> Result<DataSet> {
     })
 }
 
-/// Whether decoding changes text without unknown tokens, such as white space, case or
-/// accents.
+/// Whether decoding changes what the tokenizer knows of a text, such as white space, case
+/// or accents.
 fn is_lossy(documents: &[String], tokenizer: &Tokenizer) -> Result<bool> {
     // The beginning is enough.
     for document in documents.iter().take(100) {
         let text: String = document.chars().take(1000).collect();
         let ids = tokenizer.encode(&text)?.ids;
-        let is_known = ids.iter().all(|id| Some(*id) != tokenizer.unknown());
-        if is_known && tokenizer.decode(&ids)? != text {
+        let known = ids.split(|id| Some(*id) == tokenizer.unknown());
+        // What is between two unknown tokens is a part of the text.
+        let mut rest = &text[..];
+        for known in known.filter(|known| !known.is_empty()) {
+            let decoded = tokenizer.decode(known)?;
+            let Some(at) = rest.find(&decoded) else {
+                return Ok(true);
+            };
+            rest = &rest[at + decoded.len()..];
+        }
+        let has_unknown = ids.iter().any(|id| Some(*id) == tokenizer.unknown());
+        if !has_unknown && tokenizer.decode(&ids)? != text {
             return Ok(true);
         }
     }

@@ -96,16 +96,18 @@ fn decoded(path: &Path, bytes: Vec<u8>) -> Result<String> {
              convert it: iconv -f {encoding} -t UTF-8"
         ))
     })?;
-    let text = text
-        .strip_prefix('\u{feff}')
-        .map(String::from)
-        .unwrap_or(text);
-    // Line ends of other systems would be tokens of their own.
-    let text = text.replace("\r\n", "\n");
+    let text = normalised(&text);
     if text.trim().is_empty() {
         return Err(fault("is empty; expected text".into()));
     }
     Ok(text)
+}
+
+/// Text without a byte order mark. Line ends of other systems, which would be tokens of
+/// their own, become `\n`.
+pub fn normalised(text: &str) -> String {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    text.replace("\r\n", "\n")
 }
 
 /// What a file is that is no text, by its first bytes, and how it becomes text.

@@ -218,4 +218,17 @@ mod tests {
         assert!(!is_lossy(&strings(&["the fox", " the fox"]), &tokenizer)?);
         Ok(())
     }
+
+    /// Also beside an unknown token.
+    #[test]
+    fn lower_case_is_lossy() -> Result<()> {
+        let tokenizer = Tokenizer::train(Units::Char, &["the fox"])?;
+        assert!(!is_lossy(&strings(&["the 7 fox", "7"]), &tokenizer)?);
+        let mut json: serde_json::Value = serde_json::from_str(tokenizer.to_json()).unwrap();
+        json["normalizer"] = serde_json::json!({ "type": "Lowercase" });
+        let tokenizer = Tokenizer::from_json(json.to_string())?;
+        assert!(!is_lossy(&strings(&["the 7 fox"]), &tokenizer)?);
+        assert!(is_lossy(&strings(&["The 7 fox"]), &tokenizer)?);
+        Ok(())
+    }
 }

@@ -120,6 +120,10 @@ impl<'a> Generator<'a> {
     /// Errors of the network; [`Error::Usage`] if no token can be sampled.
     pub fn step(&mut self) -> Result<String> {
         let mut scores = self.log_probabilities()?;
+        let unknown = self.tokenizer.unknown().map(|unknown| unknown as usize);
+        if let Some(score) = unknown.and_then(|unknown| scores.get_mut(unknown)) {
+            *score = f64::NEG_INFINITY;
+        }
         let window = self.run.data().spec.shape[0];
         let context = self.tokens.split_off(self.tokens.len() - window);
         let repeated: BTreeSet<usize> = context.iter().map(|token| *token as usize).collect();
@@ -157,7 +161,7 @@ impl<'a> Generator<'a> {
         .collect()
     }
 
-    /// The log-probability of each next token; of the unknown token it is `−∞`.
+    /// The log-probability of each next token.
     fn log_probabilities(&self) -> Result<Vec<f64>> {
         let window = self.run.data().spec.shape[0];
         let context = &self.tokens[self.tokens.len() - window..];
@@ -171,13 +175,6 @@ impl<'a> Generator<'a> {
             .to_dtype(DType::F64)?
             .flatten_all()?
             .to_vec1::<f64>()?;
-        if let Some(unknown) = self
-            .tokenizer
-            .unknown()
-            .and_then(|unknown| scores.get_mut(unknown as usize))
-        {
-            *unknown = f64::NEG_INFINITY;
-        }
         scores
             .iter_mut()
             .filter(|score| score.is_nan())
