@@ -59,8 +59,8 @@ pub(super) fn verdict(certificate: &Certificate) -> String {
     };
     for block in certificate.wide() {
         text += &format!(
-            " Within block {} the update of one weight depends on {} others: it is more than a \
-             layer with a classifier.",
+            " In block {} a weight learns from {} others: the block is more than a layer with \
+             a classifier.",
             block.block, block.within
         );
     }

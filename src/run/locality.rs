@@ -25,8 +25,12 @@ pub struct Certificate {
     /// The blocks, from the input on.
     pub blocks: Vec<Locality>,
     /// The most blocks that a signal crosses on its way back, heads behind the last
-    /// block; 0 for a local rule.
+    /// block.
     pub crossed: usize,
+    /// Whether no signal comes back to any block, and no block holds more than a layer
+    /// and its classifier ([`USUAL_WITHIN`]). Certificates of older versions do not say.
+    #[serde(default)]
+    pub local: bool,
 }
 
 /// What the update of a block depends on, besides its own variables and its input.
@@ -52,12 +56,6 @@ pub struct Locality {
 }
 
 impl Certificate {
-    /// Whether no signal comes back to any block, and no block holds more than a layer
-    /// and its classifier ([`USUAL_WITHIN`]).
-    pub fn is_local(&self) -> bool {
-        self.crossed == 0 && self.wide().next().is_none()
-    }
-
     /// The blocks that hold more than a layer and its classifier, as the one block of
     /// backpropagation does.
     pub fn wide(&self) -> impl Iterator<Item = &Locality> {
@@ -156,10 +154,13 @@ impl RunBuilder {
             .iter()
             .enumerate()
             .flat_map(|(index, marks)| marks.signal.iter().map(move |part| part.abs_diff(index)));
-        Ok(Certificate {
+        let mut certificate = Certificate {
             blocks: blocks.collect(),
             crossed: distances.max().unwrap_or(0),
-        })
+            local: false,
+        };
+        certificate.local = certificate.crossed == 0 && certificate.wide().next().is_none();
+        Ok(certificate)
     }
 
     /// Finds what the blocks that learn at a moment depend on.

@@ -251,7 +251,7 @@ fn a_certificate_shows_that_a_gradient_crosses_a_block() -> Result<()> {
         .set("hidden", vec![12, 8, 8])
         .certify()?;
     assert_eq!(certificate.crossed, 1);
-    assert!(!certificate.is_local());
+    assert!(!certificate.local);
     // The pairs alternate: (1, 2) in even steps, (2, 3) in odd ones.
     let signals: Vec<_> = certificate
         .blocks

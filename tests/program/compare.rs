@@ -301,6 +301,7 @@ fn the_locality_of_each_method_is_measured_once() {
     let epochs = ["resume", str(&run), "--epochs", "2", "--quiet", "--json"];
     let summary: Value = serde_json::from_str(&succeeds(&epochs)).unwrap();
     assert_eq!(summary["locality"]["crossed"], 0);
+    assert_eq!(summary["locality"]["local"], true);
     let page = base.path().join("page.html");
     succeeds(&["page", str(&run), "--out", str(&page)]);
     let page = std::fs::read_to_string(page).unwrap();

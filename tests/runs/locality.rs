@@ -34,12 +34,12 @@ fn column(certificate: &Certificate, of: impl Fn(&Locality) -> &Vec<String>) -> 
 fn stacked_layers_get_activities_from_below_and_nothing_else() -> Result<()> {
     let builder = builder("progressive").set("sampler", "label_overlay");
     let uniform = certified(builder.clone().set("sampler.negatives", "uniform"))?;
-    assert!(uniform.is_local());
+    assert!(uniform.local);
     assert_eq!(column(&uniform, |block| &block.activity), ["", "1", "1 2"]);
     assert_eq!(column(&uniform, |block| &block.views), ["", "", ""]);
     // Hard negatives come from the head, which sees the layers from the second on.
     let hard = certified(builder.set("sampler.negatives", "hard"))?;
-    assert!(hard.is_local());
+    assert!(hard.local);
     assert_eq!(
         column(&hard, |block| &block.views),
         ["2 3 head", "3 head", "head"]
@@ -51,7 +51,7 @@ fn stacked_layers_get_activities_from_below_and_nothing_else() -> Result<()> {
 fn neighbours_of_a_recurrent_network_are_seen_as_activities() -> Result<()> {
     let builder = builder("recurrent").set("sampler", "label_overlay");
     let certificate = certified(builder.set("sampler.negatives", "uniform"))?;
-    assert!(certificate.is_local());
+    assert!(certificate.local);
     assert_eq!(
         column(&certificate, |block| &block.activity),
         ["2 3", "1 3", "1 2"]
@@ -68,7 +68,7 @@ fn local_classifiers_have_few_weights_within_a_block_and_backpropagation_all() -
             .set("layer.norm", "batch")
             .set("layer.slope", 0.01),
     )?;
-    assert!(predsim.is_local());
+    assert!(predsim.local);
     assert!(predsim
         .blocks
         .iter()
@@ -77,7 +77,7 @@ fn local_classifiers_have_few_weights_within_a_block_and_backpropagation_all() -
     let net = &whole.blocks[0];
     // Three layers and their maps to the classes.
     assert_eq!((whole.blocks.len(), net.weights, net.within), (1, 6, 5));
-    assert!(!whole.is_local());
+    assert!(!whole.local);
     Ok(())
 }
 
