@@ -182,6 +182,7 @@ class Run:
     def scores(self, x: Any, readout: str | None = None) -> np.ndarray:
         """The score of every class for each example, `(N, C)`; higher is better.
 
+        x: examples on the scale of the training: images as uint8 of 0 to 255, or as floats of 0 to 1.
         readout: `"search"`, `"head"`, `"goodness"`, …; by default the best one on the validation part.
         """
         readout = readout or self.facts["readout"]

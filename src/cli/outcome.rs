@@ -9,13 +9,17 @@ use crate::run::summary::{Evaluation, Summary};
 use crate::run::Run;
 
 /// The scores of a finished run, its folder, and the command to try next: at most ten
-/// lines.
-pub(super) fn of_run(summary: &Summary, run: &Run) -> String {
+/// lines. `done` epochs were complete before this process.
+pub(super) fn of_run(summary: &Summary, run: &Run, done: usize) -> String {
     let mut columns = vec![("test", &summary.test)];
     columns.extend(summary.validation.iter().map(|found| ("validation", found)));
     let mut text = table(&columns);
+    let last = match done {
+        0 => String::new(),
+        done => format!(", the last {}", summary.epochs.saturating_sub(done)),
+    };
     text += &format!(
-        "{} in {}, {} parameters\n",
+        "{}{last} in {}, {} parameters\n",
         count(summary.epochs, "epoch"),
         duration(summary.seconds),
         thousands(summary.parameters),

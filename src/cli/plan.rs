@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::output::{print, print_json};
 use super::subject::Subject;
 use crate::contract::staged::Cost;
-use crate::error::Result;
+use crate::error::{notify, Result};
 use crate::optim::Algorithm;
 use crate::run::ranks::{Divisible, Phase};
 use crate::run::RunBuilder;
@@ -98,8 +98,10 @@ fn report(network: &Divisible, ranks: usize, link: f64, moments: u64) -> Result<
             Err(error) => refused = Some(error),
         }
     }
-    if let Some(error) = refused.filter(|_| ways.is_empty()) {
-        return Err(error);
+    match refused {
+        Some(error) if ways.is_empty() => return Err(error),
+        Some(error) => notify(format_args!("note: other divisions are refused: {error}")),
+        None => {}
     }
     ways.sort_by(|a, b| b.speed_up.total_cmp(&a.speed_up));
     let count = phases.first().map_or(0, |phase| phase.levels.len());

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::command_line::{configuration, shortest};
 use super::report::{Measure, Row, Unit};
 use crate::disk;
-use crate::error::{printable, Error, Result};
+use crate::error::{notify, printable, Error, Result};
 
 /// The shortest command that gives the configuration in a file, except for settings that
 /// change only the log.
@@ -50,7 +50,17 @@ pub(super) fn of(rows: &[Row]) -> String {
             group[0].without_seed() == row.without_seed() && group[0].changes == row.changes
         });
         match group {
-            Some(group) => group.push(row),
+            Some(group) => match group
+                .iter()
+                .find(|known| row.seed.is_some() && known.seed == row.seed)
+            {
+                Some(known) => notify(format_args!(
+                    "note: {} is left out: {} has its settings and its seed",
+                    printable(&row.run),
+                    printable(&known.run)
+                )),
+                None => group.push(row),
+            },
             None => groups.push(vec![row]),
         }
     }

@@ -44,11 +44,11 @@ impl Show {
                 known.push(info.name.into());
             }
         }
-        text += &settings_named(key)?;
-        text += &choices_named(&self.name)?;
         if let Some(meaning) = glossary::meaning(&self.name) {
             text += &format!("{}\n{}", self.name, wrap(meaning, "  "));
         }
+        text += &settings_named(key)?;
+        text += &choices_named(&self.name)?;
         if !text.is_empty() {
             return print(&text);
         }

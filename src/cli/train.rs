@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde::Serialize;
 use toml::Table;
 
 use super::advice::Watch;
@@ -218,9 +219,9 @@ impl Resume {
             Error::run(&self.run, format!("{SUMMARY} has another format: {error}"))
         })?;
         if self.report.json {
-            return print_json(&summary);
+            return print_json(&Finished::of(run, &summary));
         }
-        print(&outcome::of_run(&summary, run))
+        print(&outcome::of_run(&summary, run, 0))
     }
 }
 
@@ -277,6 +278,7 @@ impl Reporting {
                 notify(line);
             }
         }
+        let done = run.epoch();
         let (mut progress, mut watch) = (self.display(), Watch::new(largest_shares(&run)?));
         let is_quiet = self.quiet;
         let mut observer = |event: &Event<'_>| {
@@ -299,9 +301,27 @@ impl Reporting {
             }
         }
         if self.json {
-            return print_json(&summary);
+            return print_json(&Finished::of(&run, &summary));
         }
-        print(&outcome::of_run(&summary, &run))
+        print(&outcome::of_run(&summary, &run, done))
+    }
+}
+
+/// The result of a run as JSON: its folder, and its summary.
+#[derive(Serialize)]
+struct Finished<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run: Option<String>,
+    #[serde(flatten)]
+    summary: &'a Summary,
+}
+
+impl<'a> Finished<'a> {
+    fn of(run: &'a Run, summary: &'a Summary) -> Self {
+        Self {
+            run: run.folder().map(|folder| folder.display().to_string()),
+            summary,
+        }
     }
 }
 

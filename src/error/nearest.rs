@@ -9,10 +9,21 @@ pub(super) fn meant(kind: &str, given: &str, known: &[String]) -> String {
     if kind == "data" && is_path && !given.contains(':') {
         return match path.is_dir() || path.extension().is_none() {
             true => format!(", did you mean `folder:{given}`?"),
+            false if is_table(path) => "; tables and arrays are data of your own: a data set \
+                                        in Rust (`onward new NAME --kind data`), or arrays in \
+                                        Python"
+                .into(),
             false => format!(", did you mean `text:{given}`?"),
         };
     }
     nearest(given, known)
+}
+
+/// Whether a file has the ending of a table or an array.
+fn is_table(path: &Path) -> bool {
+    const ENDINGS: [&str; 7] = ["csv", "tsv", "npy", "npz", "parquet", "arff", "mat"];
+    let ending = path.extension().and_then(|ending| ending.to_str());
+    ending.is_some_and(|ending| ENDINGS.contains(&ending.to_lowercase().as_str()))
 }
 
 /// What to do about a name that is like no known one: it may be that of a plugin that is

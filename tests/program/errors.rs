@@ -80,6 +80,10 @@ fn usage_errors_exit_with_code_2_and_name_valid_values() {
             &["unknown data `mnits`", "did you mean `mnist`?"],
         ),
         (
+            &["--data", "table.csv"],
+            &["tables and arrays are data of your own"],
+        ),
+        (
             &["--data", "digits:x"],
             &["takes no argument after a colon"],
         ),

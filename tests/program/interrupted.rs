@@ -141,7 +141,8 @@ fn a_run_without_a_checkpoint_restarts_and_a_finished_run_is_unchanged() {
     }
     succeeds(&["resume", run.to_str().unwrap(), "--quiet"]);
     assert_eq!(model(&run), first);
-    succeeds(&["resume", run.to_str().unwrap(), "--quiet", "--epochs", "3"]);
+    let said = succeeds(&["resume", run.to_str().unwrap(), "--quiet", "--epochs", "3"]);
+    assert!(said.contains("3 epochs, the last 1 in "), "{said}");
     assert_eq!(epochs(&run), [1, 2, 3]);
     // The summary of fewer epochs does not count as the summary of this run.
     std::fs::write(run.join("summary.json"), &summary).unwrap();

@@ -178,6 +178,12 @@ fn a_report_has_the_runs_sorted_and_says_which_have_no_result() {
         lines[2].starts_with("| begun | – ") && lines[2].contains("is not finished"),
         "{table}"
     );
+    let copied = onward(&["report", all[1], all[1]]);
+    assert!(
+        text(&copied.stderr).contains("one is left out"),
+        "{copied:?}"
+    );
+    assert!(!text(&copied.stdout).contains(" ± "), "{copied:?}");
     let csv = succeeds(&[&["report", "--csv"], &all[..]].concat());
     assert_eq!(csv.lines().count(), 5, "{csv}");
     assert!(

@@ -45,6 +45,14 @@ fn a_sweep_chooses_by_validation_and_shows_one_test_result() {
         "{printed}"
     );
 
+    // Another sweep in the same folder.
+    let output = onward(&sweep(&out, "1", &["--grid", "lr=0.001"], &[]));
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("leaves out ") && said.contains("lr=0.05"),
+        "{said}"
+    );
+
     let random = [
         "--random",
         "3",

@@ -3,16 +3,15 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use serde_json::Value as Json;
 
 use super::cell::Cell;
 use super::entry::Entry;
 use super::method::Method;
 use super::table;
 use super::workers::{Task, Workers};
-use super::{write, Many};
+use super::{say_what_is_left_out, write, Many};
 use crate::cli::output::{columns, print, print_json};
-use crate::error::{notify, printable, Error, Result};
+use crate::error::{printable, Error, Result};
 
 #[derive(Args)]
 pub(in crate::cli) struct Compare {
@@ -42,25 +41,6 @@ pub(in crate::cli) struct Compare {
 }
 
 impl Compare {
-    /// Names the methods of a table that is there, but not of this one.
-    fn say_what_is_left_out(&self, methods: &[Method]) {
-        let there = std::fs::read_to_string(self.out.join("compare.json")).unwrap_or_default();
-        let there: Vec<Json> = serde_json::from_str(&there).unwrap_or_default();
-        let mut others: Vec<&str> = Vec::new();
-        for method in there.iter().filter_map(|row| row["method"].as_str()) {
-            let is_known = methods.iter().any(|known| known.label() == method);
-            if !is_known && !others.contains(&method) {
-                others.push(method);
-            }
-        }
-        if !others.is_empty() {
-            notify(format_args!(
-                "note: the new table leaves out {}, which the table there has; its runs are kept",
-                printable(&others.join(" "))
-            ));
-        }
-    }
-
     pub(in crate::cli) fn run(self) -> Result<()> {
         let mut methods = self.methods.clone();
         if !self.no_baselines {
@@ -79,7 +59,7 @@ impl Compare {
             false => Vec::new(),
         };
         let workers = Workers::new(&self.many, &self.out, &cells)?;
-        self.say_what_is_left_out(&methods);
+        say_what_is_left_out(&self.out, "compare", &methods);
         let task = Task {
             until: None,
             with_test: true,

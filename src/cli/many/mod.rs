@@ -15,6 +15,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 use clap::Args;
+use serde_json::Value as Json;
 
 use self::budget::Budget;
 use self::cell::Cell;
@@ -23,7 +24,7 @@ pub(super) use self::method::Method;
 use super::flags::{DataDir, Device};
 use super::train::for_a_name;
 use crate::disk;
-use crate::error::{printable, Error, Result};
+use crate::error::{notify, printable, Error, Result};
 use crate::plugin::registry;
 
 /// What all runs share.
@@ -114,7 +115,8 @@ impl Many {
                         (&*cell.method, &*cell.data, cell.seed) == (label, data, seed)
                     };
                     if cells.iter().any(is_it) {
-                        let problem = format!("{} is given twice", printable(label));
+                        let [label, data] = [label, data].map(printable);
+                        let problem = format!("{label} on {data} is given twice");
                         return Err(Error::usage("methods", problem));
                     }
                     let name = format!("{}-{}-{seed}", method.name(), for_a_name(data));
@@ -183,6 +185,25 @@ fn is_text(data: &str) -> bool {
         let mut settings = (info.settings)().into_iter();
         settings.any(|setting| setting.key == "tokenizer")
     })
+}
+
+/// Says which methods a table that is there has, and the new one will not have.
+fn say_what_is_left_out(out: &Path, name: &str, methods: &[Method]) {
+    let there = std::fs::read_to_string(out.join(format!("{name}.json"))).unwrap_or_default();
+    let there: Vec<Json> = serde_json::from_str(&there).unwrap_or_default();
+    let mut others: Vec<&str> = Vec::new();
+    for method in there.iter().filter_map(|row| row["method"].as_str()) {
+        let is_known = methods.iter().any(|known| known.label() == method);
+        if !is_known && !others.contains(&method) {
+            others.push(method);
+        }
+    }
+    if !others.is_empty() {
+        notify(format_args!(
+            "note: the new table leaves out {}, which the table there has; its runs are kept",
+            printable(&others.join(" "))
+        ));
+    }
 }
 
 /// Writes the tables `NAME.md`, `NAME.csv` and `NAME.json`.

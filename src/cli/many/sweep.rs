@@ -11,7 +11,7 @@ use super::halving;
 use super::method::{outer_parts, Method};
 use super::table::{self, Group};
 use super::workers::{Task, Workers};
-use super::{write, Many};
+use super::{say_what_is_left_out, write, Many};
 use crate::cli::output::{columns, print, print_json};
 use crate::error::{notify, printable, Error, Result};
 use crate::flow::random::{shuffled, stream, unit};
@@ -137,6 +137,7 @@ impl Sweep {
                 return Err(Error::usage("sweep", problem));
             }
         }
+        say_what_is_left_out(&self.out, "sweep", &methods);
         let entries = self.train(&cells, methods.len())?;
         let best = best(&entries);
         let entries = table::judged(entries, &best);

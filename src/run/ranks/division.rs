@@ -102,7 +102,8 @@ impl Divisible {
 pub fn cut(phases: &[Phase], stages: usize) -> Result<Vec<usize>> {
     let levels = phases.first().map_or(0, |phase| phase.levels.len());
     if stages == 0 || stages > levels {
-        let problem = format!("expected 1 to {levels}, one or more levels each; found {stages}");
+        let problem =
+            format!("expected 1 to {levels}, with one or more layers each; found {stages}");
         return Err(Error::usage("stages", problem));
     }
     let of_level = |level: usize| {

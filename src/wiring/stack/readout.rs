@@ -276,7 +276,8 @@ fn not_yet() -> Error {
 }
 
 fn no_prediction() -> Error {
-    let problem = "the network's prediction is needed, but the network has no head and \
-                   no goodness with a column per class; add a head (`head = true`)";
+    let problem = "the sampler needs the network's prediction, but the network has no head \
+                   and no goodness with a column per class; add a head (`head = true`), or \
+                   draw negatives without a prediction (`sampler.negatives = \"uniform\"`)";
     Error::unfit("stacked layers", problem)
 }
