@@ -41,7 +41,7 @@ onward_core::settings! {
     /// defaults suit a book of fables; a corpus of a megabyte needs the preset
     /// `contrast`.
     ///
-    /// Where nothing about the network is set, `text:FILE` gets the preset `book` or,
+    /// Where no other network is chosen, `text:FILE` gets the preset `book` or,
     /// from half a megabyte on, `corpus`, which divides the text into byte pairs; with
     /// `--set tokenizer=char` it gets `characters`. In all three the layer learns by a
     /// local classifier instead of negative views, and sees hashed ends of the window

@@ -70,13 +70,13 @@ onward_core::settings! {
         /// The preparation of the text before it is divided.
         prepare: Prepare = Prepare::None;
         /// The number of tokens in an example. For texts of half a megabyte and more,
-        /// `nlp` chooses 20 characters, or 6 byte pairs or words, if no setting is about
-        /// the network.
+        /// `nlp` chooses 20 characters, or 6 byte pairs or words, if no other network
+        /// is chosen.
         window: usize = 10, in 1..=100_000;
         /// The tokenizer: char, word, word:N for the N most frequent words, bpe:N for N
         /// byte-pair tokens, bpe for 1000 of them if the text gives as many, or a
         /// tokenizer.json. For texts of half a megabyte and more, `nlp` chooses bpe, if
-        /// no setting is about the network.
+        /// no other network is chosen.
         tokenizer: String = "char".to_string();
         /// The number of tokens in the n-grams of the baseline and of the mixture.
         ngram: usize = 6, in 1..=12;
@@ -287,7 +287,8 @@ onward_core::register! {
     "your own text in UTF-8 as windows of tokens, as text:FILE \
      (Hinton 2022, arXiv 2212.13345)",
     |settings: TextFiles, context| Ok(Box::new(of_files(&settings, context)?)),
-    .argument("file").rewrite(another_file).presets(PRESETS).look(size)
+    .argument("file").paths(&["more", "validation", "test", "tokenizer"])
+    .rewrite(another_file).presets(PRESETS).look(size)
 }
 
 onward_core::register! {

@@ -154,10 +154,11 @@
 //! 2. what the chosen goodness needs: its first preset (`onward show predsim`: loss,
 //!    sampler, optimiser);
 //! 3. what the data set suggests (`onward show digits`: 12 epochs);
-//! 4. the preset of `--preset NAME`, instead of 1 and above 3; `none` is no preset. If
-//!    nothing about the network is set, the data are looked at, and a line says what was
-//!    chosen: `convolutional` for colour photographs; `book` for `text:FILE` of less than
-//!    half a megabyte, else `corpus`, or `characters` with `tokenizer = "char"`;
+//! 4. the preset of `--preset NAME`, instead of 1 and above 3; `none` is no preset.
+//!    Without it the data are looked at, and a line says what was chosen:
+//!    `convolutional` for colour photographs; `book` for `text:FILE` of less than
+//!    half a megabyte, else `corpus`, or `characters` with `tokenizer = "char"`. Settings
+//!    that choose another network (`hidden`, `layer`, `goodness`, `sampler`) turn this off;
 //! 5. a file (`--config`);
 //! 6. `--data`, `--epochs` and `--seed`;
 //! 7. `--set`; of two values of one key, the last one is used. What has a flag is given
@@ -212,7 +213,7 @@
 //!
 //! The n-grams are a part of `model.safetensors` (3.8 MB for a text of 1.1 MB), so that
 //! the mixtures need no training text later. `onward generate --readout head` writes
-//! without them; `--set mixture=false` trains without them.
+//! without them; with `--set mixture=false` they are counted for comparison alone.
 //!
 //! `onward train nlp --data text:tinyshakespeare.txt` takes a minute on two cores (2.131
 //! bits per character on held-out text, *mixture* 2.107, *adaptive* 1.990). After
@@ -259,8 +260,7 @@
 //!
 //! Each place of a window has a row of weights for every token in the first layer, so
 //! windows of many tokens need much memory. A text of half a megabyte and more gets
-//! windows of 6 byte pairs or words, or of 20 characters, if no setting is about the
-//! network.
+//! windows of 6 byte pairs or words, or of 20 characters, if no other network is chosen.
 //!
 //! Text is read into memory. `onward train nlp --data text:FILE --dry-run` says how
 //! much the first steps need and how long a training takes: for 130 MB of text with 99

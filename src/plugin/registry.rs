@@ -42,6 +42,8 @@ pub struct Info {
     pub own_presets: &'static [Preset],
     /// The setting that `name:ARGUMENT` sets.
     pub argument: Option<&'static str>,
+    /// The other settings that are paths of files and folders, or lists of them.
+    pub paths: &'static [&'static str],
     /// Adjusts the settings of a source before they are merged: see [`Plugin::rewrite`].
     pub rewrite: Rewrite,
     /// The presets of an architecture for data that look so.
@@ -76,6 +78,7 @@ impl Info {
             check,
             own_presets: &[],
             argument: None,
+            paths: &[],
             rewrite: |_, _| Ok(()),
             suits: &[],
             look: None,
@@ -159,6 +162,13 @@ impl<T: ?Sized> Plugin<T> {
         self
     }
 
+    /// Names the settings of a data set that are paths, beside that of its argument. A run
+    /// keeps whole paths, so that it can be resumed from any folder.
+    pub const fn paths(mut self, keys: &'static [&'static str]) -> Self {
+        self.info.paths = keys;
+        self
+    }
+
     /// Adjusts the settings of a source before they are merged: replaces shorthands by
     /// settings, or removes settings from `before` that no longer apply.
     pub const fn rewrite(mut self, rewrite: Rewrite) -> Self {
@@ -167,7 +177,7 @@ impl<T: ?Sized> Plugin<T> {
     }
 
     /// Names the presets of an architecture for some kinds of data. They are used where
-    /// the data are such and nothing about the network is set.
+    /// the data are such and no other network is chosen.
     pub const fn suits(mut self, presets: &'static [(DataKind, &'static str)]) -> Self {
         self.info.suits = presets;
         self

@@ -172,26 +172,46 @@ impl RunBuilder {
         Ok(with.into_iter().filter(differs).collect())
     }
 
-    /// With the preset for what the data look like, if nothing about the network is
-    /// chosen, and a line that says so.
+    /// With the preset for what the data look like, if no network is chosen, and a line
+    /// that says so.
     fn suited(mut self) -> Result<(Self, Option<String>)> {
-        let is_chosen = self.preset.is_some() || self.given.is_some() || self.saved.is_some();
-        let suited = match is_chosen {
-            true => None,
-            false => Config::suited(&self.architecture, &self.sources)?,
-        };
-        let Some(Suited { kind, preset, data }) = suited else {
+        if self.given.is_some() || self.saved.is_some() {
+            return Ok((self, None));
+        }
+        let suited = Config::suited(&self.architecture, &self.sources)?;
+        let Some(suited) = suited else {
             return Ok((self, None));
         };
-        let settings = data.table[DataSet::KIND].as_table();
-        let settings = settings.into_iter().flatten();
-        let settings = settings.filter(|(key, _)| *key != "name");
-        let settings: String = settings
-            .map(|(key, value)| format!(", data.{key} = {value}"))
+        let Suited {
+            kind, preset, data, ..
+        } = &suited;
+        let of_data = data.table[DataSet::KIND].as_table().into_iter().flatten();
+        let of_data: Vec<(&String, &Value)> = of_data.filter(|(key, _)| *key != "name").collect();
+        let flags: String = of_data
+            .iter()
+            .map(|(key, value)| format!(" --set data.{key}={value}"))
             .collect();
-        self.preset = Some(preset.into());
-        self.sources.insert(0, data);
-        let said = format!("{}: preset {preset}{settings}", kind.words());
+        let kind = kind.words();
+        let said = match (&self.preset, preset, &suited.unless) {
+            (Some(given), Some(preset), _) if given == preset && !of_data.is_empty() => {
+                format!("{kind}: what suits the preset {preset}:{flags}")
+            }
+            (Some(_), ..) => return Ok((self, None)),
+            (None, Some(preset), Some(key)) => format!(
+                "{kind}: the preset {preset} is not used, since `{key}` is set; for both: \
+                 --preset {preset}{flags}"
+            ),
+            (None, preset, _) => {
+                let chosen = preset.map(|preset| format!("preset {preset}"));
+                let of_data = of_data.iter();
+                let of_data = of_data.map(|(key, value)| format!("data.{key} = {value}"));
+                let chosen: Vec<String> = chosen.into_iter().chain(of_data).collect();
+                self.preset = preset.map(String::from);
+                let said = format!("{kind}: {}", chosen.join(", "));
+                self.sources.insert(0, suited.data);
+                said
+            }
+        };
         Ok((self, Some(said)))
     }
 

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::flow::batch::Batch;
 use crate::flow::examples::{Examples, Split};
 use crate::flow::step::Step;
-use crate::kernels::{self, entries};
+use crate::kernels::entries;
 
 /// The number of examples in a batch of an evaluation; fewer for very wide networks.
 pub(crate) const EVALUATION_BATCH: usize = 500;

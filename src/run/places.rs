@@ -20,14 +20,24 @@ pub(crate) fn located(mut config: Config) -> Config {
     config
 }
 
-/// Writes the path of a data set in full, so that the run can be resumed from any folder.
+/// Writes the paths of a data set in full, so that the run can be resumed from any folder.
 fn locate(data: &mut Pick<DataSet>) {
-    let argument = registry::info(DataSet::KIND, &data.name).map(|info| info.argument);
-    let Ok(Some(argument)) = argument else { return };
-    let Some(Value::String(path)) = data.settings.get_mut(argument) else {
+    let Ok(info) = registry::info(DataSet::KIND, &data.name) else {
         return;
     };
-    *path = whole(path);
+    for key in info.argument.iter().chain(info.paths) {
+        match data.settings.get_mut(*key) {
+            Some(Value::String(path)) => *path = whole(path),
+            Some(Value::Array(paths)) => {
+                for path in paths {
+                    if let Value::String(path) = path {
+                        *path = whole(path);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 /// A path from the root; one that does not exist as it was given, for messages.

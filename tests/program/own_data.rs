@@ -97,18 +97,27 @@ fn colour_photographs_get_a_network_that_suits_them() {
         (text(&output.stderr), command)
     };
     let suited = "colour photographs: preset convolutional, data.colour = true, data.height = 32";
-    let (said, command) = trained(&photos, "suited", &[]);
-    assert!(said.contains(suited), "{said}");
-    assert!(command.contains("--preset convolutional"), "{command}");
-    // A setting of the network turns the choice off.
-    let chosen: [&[&str]; 3] = [
-        &["--set", "hidden=[20]"],
-        &["--preset", "hinton"],
-        &["--set", "data.colour=false"],
+    for (name, more) in [("suited", &[][..]), ("rate", &["--set", "lr=0.002"])] {
+        let (said, command) = trained(&photos, name, more);
+        assert!(said.contains(suited), "{said}");
+        assert!(command.contains("--preset convolutional"), "{command}");
+    }
+    // A choice of the network turns this off.
+    let why = "convolutional is not used, since `hidden` is set; for both: --preset \
+               convolutional --set data.colour=true --set data.height=32";
+    let chosen: [(&[&str], &str); 3] = [
+        (&["--set", "hidden=[20]"], why),
+        (&["--preset", "hinton"], ""),
+        (&["--set", "data.colour=false"], ""),
     ];
-    for (index, more) in chosen.into_iter().enumerate() {
+    for (index, (more, why)) in chosen.into_iter().enumerate() {
         let (said, command) = trained(&photos, &format!("chosen-{index}"), more);
-        assert!(!said.contains("colour photographs"), "{said}");
+        assert!(said.contains(why), "{said}");
+        assert_eq!(
+            said.contains("colour photographs"),
+            !why.is_empty(),
+            "{said}"
+        );
         // The command repeats the run all the same.
         assert!(command.contains("--preset hinton"), "{command}");
     }
@@ -398,12 +407,36 @@ fn a_run_resumes_from_any_folder_and_with_moved_data() {
         command.args(arguments).current_dir(folder);
         command.output().unwrap()
     };
-    let small = ["--set", "hidden=20", "--epochs", "1", "--out", "run"];
-    let relative = ["train", "progressive", "--data", "folder:data"];
+    let small = ["--set", "hidden=20", "--epochs", "1"];
+    let relative = [
+        "train",
+        "progressive",
+        "--data",
+        "folder:data",
+        "--out",
+        "run",
+    ];
     let output = run(base.path(), &[&relative[..], &small].concat());
     assert!(output.status.success(), "{}", text(&output.stderr));
     let (root, folder) = (PathBuf::from("/"), base.path().join("run"));
     let output = run(&root, &["resume", word(&folder), "--epochs", "2"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let writings = "The fox saw the crow, and the crow saw the fox.\n".repeat(40);
+    for name in ["book.txt", "test.txt"] {
+        std::fs::write(base.path().join(name), &writings).unwrap();
+    }
+    let of_text = [
+        "train",
+        "nlp",
+        "--data",
+        "text:book.txt",
+        "--set",
+        "data.test=test.txt",
+    ];
+    let of_text = [&of_text[..], &small, &["--out", "book"]].concat();
+    let output = run(base.path(), &of_text);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let output = run(&root, &["evaluate", word(&base.path().join("book"))]);
     assert!(output.status.success(), "{}", text(&output.stderr));
 
     std::fs::rename(base.path().join("data"), base.path().join("moved")).unwrap();

@@ -55,8 +55,8 @@ impl Config {
     }
 
     /// The preset and the settings of the data that suit what the data look like, if
-    /// `sources` choose such data and nothing about the network. It is for people who
-    /// choose no preset: [`Config::resolve`] looks at no file.
+    /// `sources` choose such data. It is for people who choose no preset:
+    /// [`Config::resolve`] looks at no file.
     ///
     /// # Errors
     /// As [`Config::resolve`].

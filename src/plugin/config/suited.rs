@@ -1,11 +1,11 @@
-//! The preset for what the data look like, where nothing about the network is chosen.
+//! The preset for what the data look like, where no network is chosen.
 
 use toml::{Table, Value};
 
 use crate::contract::architecture::Architecture;
 use crate::data::DataSet;
 use crate::error::Result;
-use crate::plugin::registry::{self, DataKind};
+use crate::plugin::registry::{self, DataKind, Info};
 use crate::plugin::run_settings::RunSettings;
 use crate::plugin::source::Source;
 use crate::settings::{PluginKind, Settings};
@@ -18,27 +18,35 @@ fn is_about_the_run(key: &str) -> bool {
     is_known && !["sampler", "init"].contains(&key)
 }
 
+/// Whether a setting of an architecture chooses the network: its plugins and widths. Other
+/// settings change a network that a preset describes.
+fn chooses_the_network(info: &Info, key: &str, value: &Value) -> bool {
+    let settings = (info.settings)();
+    let setting = settings.iter().find(|setting| setting.key == key);
+    let is_plugin = setting.is_none_or(|setting| setting.kind.is_some());
+    is_plugin || value.is_array() || value.is_table()
+}
+
 /// What suits some data.
 pub struct Suited {
     /// The kind of the data.
     pub kind: DataKind,
-    /// The preset of the architecture.
-    pub preset: &'static str,
+    /// The preset of the architecture, if it has one for this kind.
+    pub preset: Option<&'static str>,
+    /// The setting that chooses another network, if there is one.
+    pub unless: Option<String>,
     /// The settings of the data.
     pub data: Source,
 }
 
-/// What suits the data that the sources choose, if they choose nothing about the network.
+/// What suits the data that the sources choose.
 ///
 /// # Errors
 /// Errors of the settings, as of [`Config::resolve`](super::Config::resolve).
 pub(super) fn suited(architecture: &str, sources: &[Source]) -> Result<Option<Suited>> {
     let info = registry::info(<dyn Architecture>::KIND, architecture)?;
-    if info.suits.is_empty() {
-        return Ok(None);
-    }
     let known = RunSettings::describe();
-    let mut data = Table::new();
+    let (mut data, mut unless) = (Table::new(), None);
     for source in sources {
         let mut source = source.clone();
         source.is_for(architecture)?;
@@ -48,9 +56,12 @@ pub(super) fn suited(architecture: &str, sources: &[Source]) -> Result<Option<Su
         if (info.rewrite)(&mut source.table, &mut Table::new()).is_err() {
             return Ok(None);
         }
-        if !source.table.keys().all(|key| is_about_the_run(key)) {
-            return Ok(None);
-        }
+        let mut given = source
+            .table
+            .iter()
+            .filter(|(key, _)| !is_about_the_run(key));
+        let choice = given.find(|(key, value)| chooses_the_network(info, key, value));
+        unless = unless.or(choice.map(|(key, _)| key.clone()));
         if let Some(Value::Table(given)) = source.table.remove(DataSet::KIND) {
             if given
                 .get("name")
@@ -69,15 +80,19 @@ pub(super) fn suited(architecture: &str, sources: &[Source]) -> Result<Option<Su
         return Ok(None);
     };
     let preset = info.suits.iter().find(|(known, _)| *known == kind);
+    if preset.is_none() && settings.is_empty() {
+        return Ok(None);
+    }
     settings.insert("name".into(), name.into());
     let table = Table::from_iter([(DataSet::KIND.to_string(), Value::Table(settings))]);
     let data = Source {
         origin: "the look of the data".into(),
         table,
     };
-    Ok(preset.map(|(kind, preset)| Suited {
-        kind: *kind,
-        preset,
+    Ok(Some(Suited {
+        kind,
+        preset: preset.map(|(_, preset)| *preset),
+        unless,
         data,
     }))
 }
