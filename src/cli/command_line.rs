@@ -57,19 +57,12 @@ pub(super) fn shortest(wanted: &Config, file: &Path) -> Result<String> {
     let data = data_argument(wanted)?;
     let info = registry::info(<dyn Architecture>::KIND, &wanted.architecture)?;
     // Without a preset, the look of the data may choose one, and settings of the data.
-    let look = match &wanted.run.data {
-        Some(data) => registry::info(DataSet::KIND, &data.name)?
-            .look
-            .map(|look| (look, data)),
-        None => None,
+    let looks = match &wanted.run.data {
+        Some(data) => registry::info(DataSet::KIND, &data.name)?.look.is_some(),
+        None => false,
     };
-    let is_chosen_by_look = look.is_some_and(|(look, data)| {
-        let found = look(&data.settings);
-        let has_settings = found.is_none_or(|(_, settings)| !settings.is_empty());
-        has_settings || !info.suits.is_empty()
-    });
     let named = info.presets().into_iter().map(|preset| Some(preset.name));
-    let default = (!is_chosen_by_look).then_some(None);
+    let default = (!looks).then_some(None);
     let presets = default.into_iter().chain(named).chain([Some(NO_PRESET)]);
     let mut commands: Vec<String> = Vec::new();
     for preset in presets {

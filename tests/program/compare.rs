@@ -318,7 +318,7 @@ fn the_locality_of_each_method_is_measured_once() {
     let found = succeeds(&backprop);
     let expected = "The whole network is one block, and inside it a signal comes back from layer";
     let is_said = found.contains(expected) && !found.contains("No signal");
-    assert!(is_said && found.contains("Within block net"), "{found}");
+    assert!(is_said && found.contains("In block net"), "{found}");
 }
 
 /// Counts are the same for all methods, so that a table of them would rank none.

@@ -287,10 +287,13 @@ fn the_size_of_a_text_chooses_the_preset() {
     assert!(chosen.contains("window = 7"), "{chosen}");
     let shorthand = said(30_000, &["--set", "tokenizer=bpe:260"]);
     assert!(shorthand.contains("preset book"), "{shorthand}");
-    for more in [["--set", "hidden=[20]"], ["--preset", "window"]] {
-        let chosen = said(30_000, &more);
-        assert!(!chosen.contains("megabyte"), "{chosen}");
-    }
+    let rate = said(30_000, &["--set", "lr=0.01"]);
+    assert!(rate.contains("preset book"), "{rate}");
+    let chosen = said(30_000, &["--set", "hidden=[20]"]);
+    let is_said = chosen.contains("preset book is not used, since `hidden` is set");
+    assert!(is_said, "{chosen}");
+    let chosen = said(30_000, &["--preset", "window"]);
+    assert!(!chosen.contains("megabyte"), "{chosen}");
 }
 
 #[test]
