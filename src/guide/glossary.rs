@@ -11,10 +11,10 @@ pub fn words() -> impl Iterator<Item = (&'static str, &'static str)> {
     })
 }
 
-/// The meaning of a word.
+/// The meaning of a word, in upper or lower case.
 pub fn meaning(word: &str) -> Option<&'static str> {
     words()
-        .find(|(known, _)| *known == word)
+        .find(|(known, _)| known.eq_ignore_ascii_case(word))
         .map(|(_, meaning)| meaning)
 }
 
@@ -25,7 +25,9 @@ mod tests {
     #[test]
     fn words_have_meanings_and_are_sorted() {
         let all: Vec<_> = words().map(|(word, _)| word).collect();
-        assert!(all.len() >= 15 && all.is_sorted(), "{all:?}");
+        assert!(all.len() >= 15, "{all:?}");
+        assert!(all.is_sorted_by_key(|word| word.to_lowercase()), "{all:?}");
+        assert_eq!(meaning("macs"), meaning("MACs"));
         assert!(words().all(|(_, meaning)| meaning.ends_with('.')));
         assert!(meaning("hard negative").unwrap().contains("wrong class"));
         assert_eq!(meaning("word"), None);
