@@ -19,6 +19,7 @@ mod new;
 mod own_data;
 mod page;
 mod precision;
+mod predict;
 mod ranks;
 mod results;
 mod settings;
