@@ -4,7 +4,7 @@
 use onward_core::candle_core::Tensor;
 use onward_core::candle_nn::Init;
 use onward_core::contract::head::beside_own_rule;
-use onward_core::kernels::{self, ChannelStats, Windows};
+use onward_core::kernels::{self, ChannelStats};
 use onward_core::modules::conv::Convolved;
 use onward_core::modules::passing::Pool;
 use onward_core::modules::rectifier::Norm;
@@ -59,13 +59,6 @@ onward_core::settings! {
 
 /// The length of a vector of weights at the start.
 const LENGTH: f64 = 25.;
-/// The windows of a pool that keeps the largest pixels. No activity is negative, so that
-/// zeros beside the map change no maximum.
-const MAX: Windows = Windows {
-    size: 4,
-    stride: 2,
-    border: 1,
-};
 /// The fraction of the running means that a step keeps.
 const KEEP: f64 = 0.99;
 
@@ -141,17 +134,7 @@ impl Layer {
     }
 
     fn activity(&self, sums: &Tensor) -> Result<Tensor> {
-        let (pool, power) = (self.settings.pool, self.settings.power);
-        let is_small = sums.dims()[2..].iter().any(|size| *size < 2);
-        let windows = match pool {
-            Pool::Max if !is_small => MAX,
-            _ => Windows::PIXELS,
-        };
-        let map = kernels::above_mean(sums, windows, power)?;
-        Ok(match pool {
-            Pool::Mean if !is_small => map.avg_pool2d(2)?,
-            _ => map,
-        })
+        self.settings.pool.of_triangle(sums, self.settings.power)
     }
 }
 

@@ -46,7 +46,6 @@ pub(crate) mod gemm;
 mod labels;
 mod leaky_relu;
 mod matmul;
-mod max_pool;
 pub(crate) mod memory;
 pub(crate) mod meter;
 pub(crate) mod normal_equations;
@@ -74,7 +73,6 @@ pub use labels::one_hot;
 pub(crate) use labels::{entries, rows_at};
 pub use leaky_relu::leaky_relu;
 pub use matmul::{matmul, matmul_transposed};
-pub use max_pool::overlapping_max;
 pub use pixels::{pixel_energies, pixel_energies_gradient};
 
 pub(crate) use cpu::add;

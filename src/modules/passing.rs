@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use crate::error::{Error, Result};
 use crate::flow::graph::{Graph, Node};
-use crate::kernels::{self, Gate};
+use crate::kernels::{self, Gate, Windows};
 use crate::modules::rectifier;
 
 crate::choices! {
@@ -77,19 +77,49 @@ crate::choices! {
     }
 }
 
+/// The windows of [`Pool::Max`].
+const MAX: Windows = Windows {
+    size: 4,
+    stride: 2,
+    border: 1,
+};
+
+/// Whether a map cannot be made smaller.
+fn is_small(map: &Tensor) -> bool {
+    map.rank() < 4 || map.dims()[2..].iter().any(|size| *size < 2)
+}
+
 impl Pool {
     /// A map `(R, N, H, W)` made smaller; one of a single row or column stays as it is.
     ///
     /// # Errors
     /// Errors of candle.
     pub fn of(self, map: &Tensor) -> Result<Tensor> {
-        let is_small = map.rank() < 4 || map.dims()[2..].iter().any(|size| *size < 2);
         Ok(match self {
-            _ if is_small => map.clone(),
+            _ if is_small(map) => map.clone(),
             Self::None => map.clone(),
             Self::Mean => map.avg_pool2d(2)?,
-            Self::Max => kernels::overlapping_max(map)?,
+            Self::Max => {
+                // A border that repeats the pixels beside it changes no maximum.
+                let border = MAX.border;
+                let map = map.pad_with_same(2, border, border)?;
+                let map = map.pad_with_same(3, border, border)?;
+                map.max_pool2d_with_stride(MAX.size, MAX.stride)?
+            }
         })
+    }
+
+    /// `max(0, x − mean x)^power` of a map `(R, N, H, W)`, with the mean over the `N`
+    /// channels of a pixel, made smaller: for `Max` in one pass.
+    ///
+    /// # Errors
+    /// Errors of candle.
+    pub fn of_triangle(self, x: &Tensor, power: f64) -> Result<Tensor> {
+        match self {
+            // Nothing is negative, so that zeros beside the map change no maximum.
+            Self::Max if !is_small(x) => kernels::above_mean(x, MAX, power),
+            _ => self.of(&kernels::above_mean(x, Windows::PIXELS, power)?),
+        }
     }
 
     /// Adds the smaller map to a graph.
@@ -129,10 +159,22 @@ mod tests {
     }
 
     #[test]
+    fn a_triangle_is_pooled_as_in_two_steps() -> Result<()> {
+        let x = Tensor::randn(0f32, 1., (3, 5, 6, 7), &Device::Cpu)?;
+        let numbers = |x: Tensor| x.flatten_all()?.to_vec1::<f32>();
+        for pool in [Pool::Max, Pool::Mean, Pool::None] {
+            let two = pool.of(&Passes::Triangle.of(&x)?)?;
+            assert_eq!(numbers(pool.of_triangle(&x, 1.)?)?, numbers(two)?);
+        }
+        Ok(())
+    }
+
+    #[test]
     fn a_map_that_cannot_be_smaller_stays() -> Result<()> {
         let map = Tensor::new(&[[[[1f64, 2., 3.]]]], &Device::Cpu)?;
         for pool in [Pool::Max, Pool::Mean, Pool::None] {
             assert_eq!(pool.of(&map)?.dims(), map.dims());
+            assert_eq!(pool.of_triangle(&map, 1.)?.dims(), map.dims());
         }
         Ok(())
     }
