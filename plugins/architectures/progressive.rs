@@ -332,12 +332,11 @@ fn shorthand(given: &mut Table, before: &mut Table) -> Result<()> {
 }
 
 /// The settings of layers that learn.
-const OF_LEARNING: [&str; 10] = [
+const OF_LEARNING: [&str; 9] = [
     "loss",
     "theta",
     "temperature",
     "order",
-    "layer_lr",
     "layer.dropout",
     "layer.peer",
     "layer.peer_momentum",
@@ -353,7 +352,7 @@ fn idle(own: &Table, _: &Table) -> Result<Vec<Idle>> {
     let settings = Progressive::read(own)?;
     let of_head = settings.head.then_some(&settings.head_spec);
     let mut idle = head::idle(&settings.optimiser, !settings.frozen, of_head);
-    if settings.layer_lr.is_some() {
+    if settings.layer_lr.is_some() && !settings.frozen {
         let because = "each layer has a rate of its own (`layer_lr`)";
         idle.extend(Idle::all(&["lr"], because));
     }

@@ -117,18 +117,16 @@ impl TwoStreams {
     fn both(&self, examples: &Input, labels: &[u32]) -> Result<(Input, Targets)> {
         let shape = [&[examples.rows()], examples.shape()].concat();
         let rows = examples.join()?.reshape(shape)?;
-        let mut patterns = self.patterns.as_detached_tensor();
+        let patterns = self.patterns.as_detached_tensor();
         let classes = 0..patterns.dim(0)? as u32;
-        if examples.is_final() {
-            patterns = Input::of(patterns)?.normalised(self.normalise)?.join()?;
-        }
-        let mut rows = Input::of(Tensor::cat(&[rows, patterns], 0)?)?;
-        if examples.is_final() {
-            rows = rows.as_is();
-        }
+        let both = |patterns| -> Result<Input> { Input::of(Tensor::cat(&[rows, patterns], 0)?) };
+        let rows = match examples.is_final() {
+            true => both(Input::of(patterns)?.normalised(self.normalise)?.join()?)?.as_is(),
+            false => both(patterns)?.normalised(self.normalise)?,
+        };
         let labels = labels.iter().copied().chain(classes).collect();
         let targets = Targets::new(vec![Role::Positive])?.with_labels(Some(labels));
-        Ok((rows.normalised(self.normalise)?, targets))
+        Ok((rows, targets))
     }
 
     /// The activity of every layer.

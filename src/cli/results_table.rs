@@ -49,19 +49,18 @@ pub(super) fn of(rows: &[Row]) -> String {
         let group = groups.iter_mut().find(|group| {
             group[0].without_seed() == row.without_seed() && group[0].changes == row.changes
         });
-        match group {
-            Some(group) => match group
-                .iter()
-                .find(|known| row.seed.is_some() && known.seed == row.seed)
-            {
-                Some(known) => notify(format_args!(
-                    "note: {} is left out: {} has its settings and its seed",
-                    printable(&row.run),
-                    printable(&known.run)
-                )),
-                None => group.push(row),
-            },
-            None => groups.push(vec![row]),
+        let Some(group) = group else {
+            groups.push(vec![row]);
+            continue;
+        };
+        let mut known = group.iter().filter(|known| known.seed == row.seed);
+        match known.next().filter(|_| row.seed.is_some()) {
+            Some(known) => notify(format_args!(
+                "note: {} is left out: {} has its settings and its seed",
+                printable(&row.run),
+                printable(&known.run)
+            )),
+            None => group.push(row),
         }
     }
     let validation = |group: &[&Row]| statistics(group.iter().map(|row| row.validation));

@@ -74,6 +74,9 @@ impl From<OptimiserSpec> for HeadPlan {
     }
 }
 
+/// The settings of layers that learn by an optimiser.
+const BY_RATE: [&str; 4] = ["optimiser", "lr", "layer_lr", "weight_decay"];
+
 /// The settings of layers and of a head that have no effect. `layers` is the optimiser
 /// of the layers, `learn` whether they follow it; `head` is `None` without a head,
 /// which shares momentum and schedule with the layers.
@@ -84,8 +87,7 @@ pub fn idle(layers: &OptimiserSpec, learn: bool, head: Option<&HeadSpec>) -> Vec
     let of_layers = learn && has_momentum(layers.optimiser);
     let mut idle = Vec::new();
     if !learn {
-        let by_rate = ["optimiser", "lr", "layer_lr", "weight_decay"];
-        idle.extend(Idle::all(&by_rate, "no layer learns by an optimiser"));
+        idle.extend(Idle::all(&BY_RATE, "no layer learns by an optimiser"));
     }
     if !(of_head || of_layers) {
         idle.extend(Idle::all(
@@ -136,7 +138,7 @@ pub fn beside_own_rule(settings: &Table, layer: &str) -> Vec<Idle> {
 /// The settings of an architecture that have no effect where neither its layers nor their
 /// goodness follow an optimiser.
 pub fn without_optimiser(settings: &Table, because: &str) -> Vec<Idle> {
-    let mut idle = Idle::all(&["optimiser", "lr", "layer_lr", "weight_decay"], because);
+    let mut idle = Idle::all(&BY_RATE, because);
     if !descends(settings) {
         idle.extend(Idle::all(&["momentum", "schedule"], because));
     }
