@@ -4,6 +4,7 @@ use std::path::Path;
 
 use toml::Value;
 
+use crate::data::text::tokenizer::Units;
 use crate::data::{at_home, DataSet};
 use crate::error::{Error, Result};
 use crate::plugin::config::Config;
@@ -27,6 +28,9 @@ fn locate(data: &mut Pick<DataSet>) {
     };
     for key in info.argument.iter().chain(info.paths) {
         match data.settings.get_mut(*key) {
+            // A kind of token, not the file of its name.
+            Some(Value::String(kind))
+                if kind.parse::<Units>().is_ok() && info.argument != Some(*key) => {}
             Some(Value::String(path)) => *path = whole(path),
             Some(Value::Array(paths)) => {
                 for path in paths {
