@@ -228,6 +228,11 @@ fn the_most_probable_next_tokens_are_printed() {
     assert_eq!(found.as_array().unwrap().len(), 5);
     assert!((1..5).all(|at| probability(at) <= probability(at - 1)));
     assert!((0..5).map(probability).sum::<f64>() <= 1.);
+    // The unknown token has its share.
+    let all: Value = serde_json::from_str(&with(&["--next", "1000", "--json"])).unwrap();
+    let all = all.as_array().unwrap().iter();
+    let sum: f64 = all.map(|next| next["probability"].as_f64().unwrap()).sum();
+    assert!((sum - 1.).abs() < 1e-5, "{sum}");
     let best = found[0]["token"].as_str().unwrap();
     let text = with(&["--temperature", "0", "--tokens", "1"]);
     assert_eq!(text.trim_end_matches('\n'), format!("The fox {best}"));

@@ -101,6 +101,11 @@ fn colour_photographs_get_a_network_that_suits_them() {
         assert!(said.contains(suited), "{said}");
         assert!(command.contains("--preset convolutional"), "{command}");
     }
+    // A baseline sees the same pictures.
+    let backprop = ["train", "backprop", "--dry-run", "--data", &folder(&photos)];
+    let said = text(&onward(&backprop).stderr);
+    let is_said = said.contains("colour photographs: data.colour = true, data.height = 32");
+    assert!(is_said, "{said}");
     // A choice of the network turns this off.
     let why = "convolutional is not used, since `hidden` is set; for both: --preset \
                convolutional --set data.colour=true --set data.height=32";
