@@ -1,8 +1,16 @@
 //! Counting the n-grams of a text.
+//!
+//! The places of the text are sorted by the tokens that begin there. The n-grams of all
+//! lengths then come one after the other, each with all of its places, in the order in
+//! which a model keeps them. So one pass counts them, and an n-gram that is left out is
+//! never stored. A long text is sorted part by part, so that the memory for it has a
+//! limit.
+
+use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::{key, KneserNey, Level, NONE};
+use super::{Context, KneserNey, Level};
 
 impl KneserNey {
     /// Counts the n-grams of up to `order` tokens in passages of tokens below
@@ -11,145 +19,313 @@ impl KneserNey {
         Self::fit_frequent(passages, order, vocabulary, 1)
     }
 
-    /// Counts as [`fit`](Self::fit), and then leaves out the n-grams of two tokens or
-    /// more that occur fewer than `least` times.
+    /// Counts as [`fit`](Self::fit), and leaves out the n-grams of two tokens or more that
+    /// occur fewer than `least` times.
     ///
-    /// The discounts are computed before that. The count of an n-gram that is left out
-    /// is added to `γ` of its context, and so goes to the shorter n-grams.
+    /// The discounts are those of all n-grams. The count of an n-gram that is left out is
+    /// added to `γ` of its context, and so goes to the shorter n-grams.
+    ///
+    /// The memory for it is that of the model, and about 130 MB.
     pub fn fit_frequent(
         passages: &[&[u32]],
         order: usize,
         vocabulary: usize,
         least: usize,
     ) -> Self {
-        let tokens: Vec<u32> = passages.concat();
-        let mut starts = vec![false; tokens.len()];
-        let mut start = 0;
-        for passage in passages.iter().filter(|passage| !passage.is_empty()) {
-            starts[start] = true;
-            start += passage.len();
-        }
-        let mut levels: Vec<Level> = Vec::with_capacity(order);
-        let mut above = vec![0];
-        let mut last: Option<All> = None;
-        // The index of the n-gram that ends at each position; at first that of the empty
-        // n-gram.
-        let mut ending = vec![0; tokens.len()];
-        for length in 1..=order {
-            let at = |place: usize| match length {
-                1 => Some(key(0, tokens[place])),
-                _ if starts[place] || ending[place - 1] == NONE => None,
-                _ => Some(key(ending[place - 1], tokens[place])),
-            };
-            let mut keys: Vec<u64> = (0..tokens.len()).filter_map(at).collect();
-            keys.par_sort_unstable();
-            keys.dedup();
-            // There are as many positions as tokens, but far fewer different n-grams,
-            // especially short ones.
-            keys.shrink_to_fit();
-            let number = |place| {
-                at(place).map_or(NONE, |key| {
-                    keys.binary_search(&key).map_or(NONE, |at| at as u32)
-                })
-            };
-            let numbers: Vec<u32> = (0..tokens.len()).into_par_iter().map(number).collect();
-            let mut occurrences = vec![0u32; keys.len()];
-            let shorter = last.as_ref().map_or(0, |last| last.keys.len());
-            let mut continuations = vec![0u32; shorter];
-            for (place, number) in numbers
-                .iter()
-                .enumerate()
-                .filter(|(_, number)| **number != NONE)
-            {
-                if let (0, Some(shorter)) = (
-                    occurrences[*number as usize],
-                    continuations.get_mut(ending[place] as usize),
-                ) {
-                    *shorter += 1;
-                }
-                occurrences[*number as usize] += 1;
+        Self::fit_in_parts(passages, order, vocabulary, least, PART)
+    }
+
+    fn fit_in_parts(
+        passages: &[&[u32]],
+        order: usize,
+        vocabulary: usize,
+        least: usize,
+        part: usize,
+    ) -> Self {
+        let places = Places::new(passages, order, vocabulary);
+        let mut counter = Counter::new(order, vocabulary, least);
+        for range in places.parts(part) {
+            for place in places.sorted(range) {
+                counter.add(places.before(place), places.behind(place, 0));
             }
-            if let Some(last) = last {
-                levels.push(last.pruned(Some(continuations), &mut above));
-            }
-            last = Some(All {
-                keys,
-                occurrences,
-                least: if length == 1 { 0 } else { least },
-            });
-            ending = numbers;
         }
-        levels.extend(last.map(|last| last.pruned(None, &mut above)));
-        Self { levels, vocabulary }
+        Self {
+            levels: counter.finish(),
+            vocabulary,
+        }
     }
 }
 
-/// All n-grams of one length, before some are left out.
-struct All {
-    /// As in a [`Level`], with the indices of all contexts.
-    keys: Vec<u64>,
-    occurrences: Vec<u32>,
-    /// How often they have to occur.
-    least: usize,
+/// The places that are sorted at a time, about.
+const PART: usize = 1 << 22;
+
+/// The places of a text, to be sorted by the `order` tokens that begin there. A passage
+/// that ends earlier comes first.
+struct Places<'a> {
+    passages: &'a [&'a [u32]],
+    order: usize,
+    /// The bits of a token in a [`Place`].
+    bits: u32,
+    /// The number of tokens in a [`Place`].
+    packed: usize,
 }
 
-impl All {
-    /// The level of the n-grams that occur often enough. `continuations` has the counts
-    /// of all but the longest ones. `above` has the index of each context in the level
-    /// before, and then that of each n-gram in this one.
-    fn pruned(self, continuations: Option<Vec<u32>>, above: &mut Vec<u32>) -> Level {
-        let mut keys = self.keys;
-        let (mut counts, occurrences) = match continuations {
-            Some(continuations) => (continuations, Some(self.occurrences)),
-            None => (self.occurrences, None),
-        };
-        let discounts = discounts(&counts);
-        let contexts = above.iter().filter(|context| **context != NONE).count();
-        let mut lost = vec![0u32; contexts];
-        let mut numbers = vec![NONE; keys.len()];
-        // They move to the front in place: a large text has many.
-        let mut kept = 0;
-        for place in 0..keys.len() {
-            let context = above[(keys[place] >> 32) as usize];
-            if context == NONE {
-                continue;
-            }
-            let times = occurrences.as_ref().map_or(counts[place], |all| all[place]);
-            if (times as usize) < self.least {
-                lost[context as usize] += counts[place];
-                continue;
-            }
-            keys[kept] = key(context, keys[place] as u32);
-            counts[kept] = counts[place];
-            numbers[place] = kept as u32;
-            kept += 1;
+/// A place in a text.
+#[derive(Clone, Copy)]
+struct Place {
+    /// The first tokens from here on, each plus 1, the first of them in the highest bits;
+    /// 0 behind the passage.
+    tokens: u64,
+    passage: u32,
+    offset: u32,
+}
+
+impl<'a> Places<'a> {
+    fn new(passages: &'a [&'a [u32]], order: usize, vocabulary: usize) -> Self {
+        let bits = (vocabulary as u64 + 1).next_power_of_two().ilog2().max(1);
+        Self {
+            passages,
+            order,
+            bits,
+            // One bit is free, so that a part can end behind the highest number.
+            packed: order.clamp(1, ((u64::BITS - 1) / bits) as usize),
         }
-        *above = numbers;
-        keys.truncate(kept);
-        keys.shrink_to_fit();
-        counts.truncate(kept);
-        counts.shrink_to_fit();
-        let mut first = 0;
-        let ends = (0..=contexts as u64).map(|context| {
-            first += keys[first..].partition_point(|key| key >> 32 < context);
-            (first as u32, 0, 0.)
+    }
+
+    /// Ranges of packed tokens that cover all places, in order, with about `most` places
+    /// each.
+    fn parts(&self, most: usize) -> Vec<Range<u64>> {
+        // One of so many places is looked at.
+        let stride = most.div_ceil(SAMPLES).max(1);
+        let some = self.runs().flat_map_iter(|(passage, range)| {
+            let some = self.from(passage, range).step_by(stride);
+            some.map(|place| place.tokens)
         });
-        let mut level = Level {
-            contexts: ends.collect(),
-            keys,
-            counts,
-            discounts,
-        };
-        level.sum_up(|context| lost[context]);
-        level
+        let mut some: Vec<u64> = some.collect();
+        some.par_sort_unstable();
+        let bounds = some.chunks(SAMPLES).skip(1).map(|chunk| chunk[0]);
+        let mut bounds: Vec<u64> = std::iter::once(0).chain(bounds).collect();
+        // As many places as that begin with the same tokens.
+        bounds.dedup();
+        bounds.push(u64::MAX);
+        bounds.windows(2).map(|pair| pair[0]..pair[1]).collect()
+    }
+
+    /// The places whose packed tokens are in a range, sorted.
+    fn sorted(&self, range: Range<u64>) -> Vec<Place> {
+        let places = self.runs().flat_map_iter(|(passage, run)| {
+            let places = self.from(passage, run);
+            places.filter(|place| range.contains(&place.tokens))
+        });
+        let mut places: Vec<Place> = places.collect();
+        // The order of places with the same tokens changes no count.
+        places.par_sort_unstable_by(|a, b| {
+            let packed = a.tokens.cmp(&b.tokens);
+            packed.then_with(|| {
+                self.behind(*a, self.packed)
+                    .cmp(self.behind(*b, self.packed))
+            })
+        });
+        places
+    }
+
+    /// All places in runs for one thread each.
+    fn runs(&self) -> impl ParallelIterator<Item = (usize, Range<usize>)> + '_ {
+        let passages = self.passages.par_iter().enumerate();
+        passages.flat_map_iter(|(passage, tokens)| {
+            let starts = (0..tokens.len()).step_by(RUN);
+            starts.map(move |start| (passage, start..tokens.len().min(start + RUN)))
+        })
+    }
+
+    /// The places of a run, the last one first.
+    fn from(&self, passage: usize, run: Range<usize>) -> impl Iterator<Item = Place> + '_ {
+        let tokens = self.passages[passage];
+        let first = self.bits * (self.packed as u32 - 1);
+        let end = tokens.len().min(run.end + self.packed);
+        let packed = (run.start..end).rev().scan(0, move |packed, offset| {
+            *packed = *packed >> self.bits | u64::from(tokens[offset] + 1) << first;
+            Some((*packed, offset))
+        });
+        // Those behind the run only fill the first number.
+        packed
+            .skip(end - run.end)
+            .map(move |(tokens, offset)| Place {
+                tokens,
+                passage: passage as u32,
+                offset: offset as u32,
+            })
+    }
+
+    /// The token before a place.
+    fn before(&self, place: Place) -> Option<u32> {
+        let before = (place.offset as usize).checked_sub(1)?;
+        Some(self.passages[place.passage as usize][before])
+    }
+
+    /// The tokens that begin at a place, without the first `skipped` ones.
+    fn behind(&self, place: Place, skipped: usize) -> &'a [u32] {
+        let tokens = &self.passages[place.passage as usize][place.offset as usize..];
+        let tokens = &tokens[..tokens.len().min(self.order)];
+        &tokens[skipped.min(tokens.len())..]
     }
 }
 
-/// The discounts `D(1)`, `D(2)` and `D(3)` of n-grams with these counts.
-pub(super) fn discounts(counts: &[u32]) -> [f64; 3] {
-    let mut of = [0f64; 5];
+/// The places that are looked at for a part.
+const SAMPLES: usize = 64;
+
+/// The places of a run.
+const RUN: usize = 1 << 16;
+
+/// Counts n-grams that come sorted.
+struct Counter {
+    /// How often an n-gram of two tokens and more has to occur.
+    least: u32,
+    lengths: Vec<Length>,
+    /// The last tokens. Those of each length are the n-gram that is being counted.
+    tokens: Vec<u32>,
+}
+
+/// The n-grams of one length.
+struct Length {
+    level: Level,
+    /// How many have a count of 0 to 4, also of those that are left out.
+    with_count: [u64; 5],
+    now: Now,
+    /// For each token, the last n-gram that it was seen in front of.
+    seen: Vec<u32>,
+}
+
+/// The n-gram that is being counted.
+#[derive(Default)]
+struct Now {
+    /// Which one it is, from 1 on.
+    number: u32,
+    occurrences: u32,
+    /// The number of different tokens before it.
+    continuations: u32,
+    /// The first n-gram that is one longer.
+    first: u32,
+    /// What is left out of the counts after it.
+    lost: u32,
+}
+
+impl Counter {
+    fn new(order: usize, vocabulary: usize, least: usize) -> Self {
+        let lengths = (0..order).map(|_| Length {
+            level: Level::default(),
+            with_count: [0; 5],
+            now: Now::default(),
+            seen: vec![0; vocabulary],
+        });
+        let mut lengths: Vec<Length> = lengths.collect();
+        // The only context of single tokens is the empty one.
+        if let Some(first) = lengths.first_mut() {
+            first.level.contexts.push(Context::default());
+        }
+        Self {
+            least: u32::try_from(least).unwrap_or(u32::MAX),
+            lengths,
+            tokens: Vec::new(),
+        }
+    }
+
+    /// Counts the n-grams that begin at one place: `tokens`, behind the token `before`.
+    fn add(&mut self, before: Option<u32>, tokens: &[u32]) {
+        let both = self.tokens.iter().zip(tokens);
+        let same = both.take_while(|(a, b)| a == b).count();
+        self.end(same);
+        for (length, token) in tokens.iter().enumerate().skip(same) {
+            let longer = self.lengths.get(length + 1);
+            let first = longer.map_or(0, |longer| longer.level.tokens.len() as u32);
+            let now = &mut self.lengths[length].now;
+            let number = now.number + 1;
+            *now = Now {
+                number,
+                first,
+                ..Now::default()
+            };
+            self.tokens.push(*token);
+        }
+        for Length { now, seen, .. } in &mut self.lengths[..tokens.len()] {
+            now.occurrences += 1;
+            if let Some(before) = before {
+                let last = &mut seen[before as usize];
+                now.continuations += u32::from(*last != now.number);
+                *last = now.number;
+            }
+        }
+    }
+
+    /// Ends the n-grams of more than `same` tokens.
+    fn end(&mut self, same: usize) {
+        while self.tokens.len() > same {
+            let Some(token) = self.tokens.pop() else {
+                return;
+            };
+            let length = self.tokens.len();
+            let is_longest = length + 1 == self.lengths.len();
+            let Length {
+                level,
+                with_count,
+                now,
+                ..
+            } = &mut self.lengths[length];
+            let count = match is_longest {
+                true => now.occurrences,
+                false => now.continuations,
+            };
+            if let Some(with_count) = with_count.get_mut(count as usize) {
+                *with_count += 1;
+            }
+            if length > 0 && now.occurrences < self.least {
+                self.lengths[length - 1].now.lost += count;
+                continue;
+            }
+            level.tokens.push(token);
+            level.counts.push(count);
+            let context = Context {
+                first: now.first,
+                sum: now.lost,
+                gamma: 0.,
+            };
+            if let Some(longer) = self.lengths.get_mut(length + 1) {
+                longer.level.contexts.push(context);
+            }
+        }
+    }
+
+    /// The counts of all n-grams.
+    fn finish(mut self) -> Vec<Level> {
+        self.end(0);
+        let levels = self.lengths.into_iter().map(|length| {
+            let mut level = length.level;
+            level.contexts.push(Context {
+                first: level.tokens.len() as u32,
+                ..Context::default()
+            });
+            level.tokens.shrink_to_fit();
+            level.counts.shrink_to_fit();
+            level.contexts.shrink_to_fit();
+            level.discounts = discounts(length.with_count);
+            level.sum_up();
+            level
+        });
+        levels.collect()
+    }
+}
+
+/// How many n-grams have a count of 0 to 4.
+pub(super) fn with_count(counts: &[u32]) -> [u64; 5] {
+    let mut with_count = [0; 5];
     let low = counts.iter().filter(|count| **count < 5);
-    low.for_each(|count| of[*count as usize] += 1.);
+    low.for_each(|count| with_count[*count as usize] += 1);
+    with_count
+}
+
+/// The discounts `D(1)`, `D(2)` and `D(3)` where so many n-grams have a count of 0 to 4.
+pub(super) fn discounts(with_count: [u64; 5]) -> [f64; 3] {
+    let of = with_count.map(|number| number as f64);
     let y = if of[1] > 0. {
         of[1] / (of[1] + 2. * of[2])
     } else {
@@ -163,4 +339,52 @@ pub(super) fn discounts(counts: &[u32]) -> [f64; 3] {
             k as f64 / 2.
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::random::{below, stream};
+
+    /// So that the limits of the parts, and what lies across them, change nothing.
+    #[test]
+    fn a_text_in_parts_has_the_counts_of_the_whole() {
+        let mut rng = stream(1, "counting", 0);
+        for (vocabulary, order) in [(3, 4), (40, 6), (70_000, 6), (70_000, 12)] {
+            let mut token = |i: usize| match i % 7 {
+                0 => vocabulary as u32 - 1,
+                _ => below(&mut rng, vocabulary.min(5)) as u32,
+            };
+            let text: Vec<u32> = (0..3000).map(&mut token).collect();
+            let passages = [&text[..1], &[], &text[1..700], &text[700..]];
+            for least in [1, 2] {
+                let fit = |part| {
+                    let model = KneserNey::fit_in_parts(&passages, order, vocabulary, least, part);
+                    model.to_bytes()
+                };
+                let whole = fit(PART);
+                for part in [1, 50, 1000] {
+                    assert!(fit(part) == whole, "{vocabulary}, {order}, {least}, {part}");
+                }
+            }
+        }
+    }
+
+    /// Places that begin alike cannot be divided.
+    #[test]
+    fn the_parts_cover_every_place_once() {
+        let text: Vec<u32> = (0..5000u32).map(|i| (i * i / 7) % 11).collect();
+        let same = [3; 900];
+        let passages = [&text[..], &same, &[5]];
+        let places = Places::new(&passages, 5, 11);
+        let parts = places.parts(200);
+        assert!((20..60).contains(&parts.len()), "{}", parts.len());
+        let sizes: Vec<usize> = parts
+            .iter()
+            .map(|part| places.sorted(part.clone()).len())
+            .collect();
+        assert_eq!(sizes.iter().sum::<usize>(), 5901);
+        assert!(sizes.iter().all(|size| *size < 1000), "{sizes:?}");
+        assert_eq!(places.parts(10_000), [0..u64::MAX]);
+    }
 }

@@ -15,9 +15,6 @@ pub use self::baselines::Baselines;
 use self::reader::Change;
 pub use self::reader::{PassageReader, Reader};
 
-/// No n-gram: its passage has too few tokens before this position.
-const NONE: u32 = u32::MAX;
-
 /// Interpolated modified Kneser–Ney smoothing of n-grams.
 ///
 /// With `c` the counts of n-grams `h·w`, a context `h` of `n − 1` tokens and the next
@@ -52,17 +49,28 @@ pub struct KneserNey {
     vocabulary: usize,
 }
 
-/// The n-grams of one length.
+/// The n-grams of one length, sorted by their tokens.
+#[derive(Default)]
 struct Level {
-    /// The index of the context among the n-grams that are one shorter, then the token;
-    /// sorted.
-    keys: Vec<u64>,
+    /// The last token of each n-gram.
+    tokens: Vec<u32>,
     counts: Vec<u32>,
-    /// For each context, and one past the last: its first n-gram, the sum of its counts,
-    /// `γ`.
-    contexts: Vec<(u32, u32, f64)>,
+    /// For each n-gram that is one shorter, and one past the last.
+    contexts: Vec<Context>,
     /// `D(1)`, `D(2)`, `D(3)`.
     discounts: [f64; 3],
+}
+
+/// What is known of the tokens after an n-gram.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Context {
+    /// The first n-gram that is one longer. The last one is in front of that of the next
+    /// context.
+    first: u32,
+    /// The sum of their counts, and of those that were left out.
+    sum: u32,
+    /// `γ`.
+    gamma: f64,
 }
 
 /// How much a model knows of a context.
@@ -84,19 +92,13 @@ pub struct Counted {
     pub known: Known,
 }
 
-fn key(context: u32, token: u32) -> u64 {
-    u64::from(context) << 32 | u64::from(token)
-}
-
 impl Level {
     /// The n-grams after a context, the sum of their counts, and `γ`; nothing for a
     /// context that was not seen.
     fn after(&self, context: u32) -> (Range<usize>, u32, f64) {
         let context = context as usize;
         match self.contexts.get(context..context + 2) {
-            Some(&[(first, sum, gamma), (last, _, _)]) => {
-                (first as usize..last as usize, sum, gamma)
-            }
+            Some([here, next]) => (here.range(next), here.sum, here.gamma),
             _ => (0..0, 0, 0.),
         }
     }
@@ -105,7 +107,7 @@ impl Level {
     fn find(&self, context: u32, token: u32) -> Option<u32> {
         let (range, _, _) = self.after(context);
         let first = range.start;
-        let found = self.keys[range].binary_search(&key(context, token)).ok()?;
+        let found = self.tokens[range].binary_search(&token).ok()?;
         Some((first + found) as u32)
     }
 
@@ -127,28 +129,31 @@ impl Level {
         }
     }
 
-    /// Sums the counts and the discounts of each context. `lost` has what is missing of
-    /// the counts of a context: the shorter context gets all of it.
-    fn sum_up(&mut self, lost: impl Fn(usize) -> u32) {
-        for context in 0..self.contexts.len() - 1 {
-            let (first, last) = (
-                self.contexts[context].0 as usize,
-                self.contexts[context + 1].0 as usize,
-            );
-            let counts = &self.counts[first..last];
-            let lost = lost(context);
-            self.contexts[context].1 = counts.iter().sum::<u32>() + lost;
+    /// Sums the counts and the discounts of each context. At first, the sums of the
+    /// contexts are what is missing of the counts: the shorter context gets all of it.
+    fn sum_up(&mut self) {
+        for place in 1..self.contexts.len() {
+            let [context, next] = [self.contexts[place - 1], self.contexts[place]];
+            let (lost, counts) = (context.sum, &self.counts[context.range(&next)]);
             let discounts = counts.iter().map(|count| self.discount(*count));
-            self.contexts[context].2 = discounts.sum::<f64>() + f64::from(lost);
+            self.contexts[place - 1] = Context {
+                sum: counts.iter().sum::<u32>() + lost,
+                gamma: discounts.sum::<f64>() + f64::from(lost),
+                ..context
+            };
         }
     }
 
     /// What is missing of the counts of a context.
-    fn lost(&self, context: [(u32, u32, f64); 2]) -> u32 {
-        let [(first, sum, _), (last, ..)] = context;
-        sum - self.counts[first as usize..last as usize]
-            .iter()
-            .sum::<u32>()
+    fn lost(&self, [context, next]: &[Context; 2]) -> u32 {
+        context.sum - self.counts[context.range(next)].iter().sum::<u32>()
+    }
+}
+
+impl Context {
+    /// The n-grams that are one longer.
+    fn range(&self, next: &Self) -> Range<usize> {
+        self.first as usize..next.first as usize
     }
 }
 
@@ -212,8 +217,9 @@ impl KneserNey {
         }
         let mut p = vec![rest / self.vocabulary as f64; self.vocabulary];
         for (level, context, range, change, share) in seen.into_iter().rev() {
-            for (key, &count) in level.keys[range.clone()].iter().zip(&level.counts[range]) {
-                p[*key as u32 as usize] += share * level.discounted(count);
+            let counts = &level.counts[range.clone()];
+            for (token, &count) in level.tokens[range].iter().zip(counts) {
+                p[*token as usize] += share * level.discounted(count);
             }
             for &(token, more) in change.map_or(&[][..], |change| &change.counts) {
                 let before = level.count(context, token);
@@ -270,10 +276,10 @@ impl KneserNey {
         let mut best = self.best(shorter, known);
         let mut highest = self.probability(contexts, best);
         let level = &self.levels[shorter.len()];
-        for key in &level.keys[level.after(context).0] {
-            let p = self.probability(contexts, *key as u32);
+        for &token in &level.tokens[level.after(context).0] {
+            let p = self.probability(contexts, token);
             if p > highest {
-                (best, highest) = (*key as u32, p);
+                (best, highest) = (token, p);
             }
         }
         known.insert((shorter.len(), context), best);
@@ -376,7 +382,11 @@ mod tests {
             (2, [7, 9, 5], 27.638399901598056, 5),
         ] {
             let model = KneserNey::fit_frequent(&train.each_ref().map(Vec::as_slice), 3, 8, least);
-            let lengths: Vec<usize> = model.levels.iter().map(|level| level.keys.len()).collect();
+            let lengths: Vec<usize> = model
+                .levels
+                .iter()
+                .map(|level| level.tokens.len())
+                .collect();
             assert_eq!(lengths, kept, "at least {least} times");
             for (level, expected) in model.levels.iter().zip(discounts) {
                 for (found, expected) in level.discounts.iter().zip(expected) {

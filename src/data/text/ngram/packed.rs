@@ -2,8 +2,8 @@
 
 use std::slice::Iter;
 
-use super::counting::discounts;
-use super::{key, KneserNey, Level};
+use super::counting::{discounts, with_count};
+use super::{Context, KneserNey, Level};
 
 /// The largest order that is read.
 const LONGEST: u32 = 64;
@@ -30,14 +30,13 @@ impl KneserNey {
                 bytes.extend(discounts.flat_map(|discount| discount.to_le_bytes()));
             }
             for context in level.contexts.array_windows() {
-                let range = context[0].0 as usize..context[1].0 as usize;
+                let range = context[0].range(&context[1]);
                 write(&mut bytes, range.len() as u32);
                 if !is_whole {
-                    write(&mut bytes, level.lost(*context));
+                    write(&mut bytes, level.lost(context));
                 }
-                let mut next = 0;
-                for (key, count) in level.keys[range.clone()].iter().zip(&level.counts[range]) {
-                    let token = *key as u32;
+                let (mut next, counts) = (0, &level.counts[range.clone()]);
+                for (&token, count) in level.tokens[range].iter().zip(counts) {
                     write(&mut bytes, token - next);
                     write(&mut bytes, *count);
                     next = token + 1;
@@ -63,7 +62,7 @@ impl KneserNey {
         }
         let mut levels: Vec<Level> = Vec::new();
         for _ in 0..order {
-            let contexts = levels.last().map_or(1, |level| level.keys.len());
+            let contexts = levels.last().map_or(1, |level| level.tokens.len());
             levels.push(Level::read(&mut bytes, contexts, vocabulary, is_whole)?);
         }
         let vocabulary = vocabulary as usize;
@@ -80,49 +79,54 @@ impl Level {
             false => Some([read_f64(bytes)?, read_f64(bytes)?, read_f64(bytes)?]),
         };
         let mut level = Self {
-            keys: Vec::new(),
-            counts: Vec::new(),
-            contexts: Vec::new(),
             discounts: given.unwrap_or_default(),
+            ..Self::default()
         };
-        let mut lost = Vec::new();
-        for context in 0..contexts {
-            level.contexts.push((level.keys.len() as u32, 0, 0.));
+        for _ in 0..contexts {
             let (mut next, tokens) = (0u32, read(bytes)?);
-            if !whole {
-                lost.push(read(bytes)?);
-            }
+            level.contexts.push(Context {
+                first: level.tokens.len() as u32,
+                sum: if whole { 0 } else { read(bytes)? },
+                gamma: 0.,
+            });
             for _ in 0..tokens {
                 let token = next.checked_add(read(bytes)?)?;
                 if token >= vocabulary {
                     return None;
                 }
-                level.keys.push(key(context as u32, token));
+                level.tokens.push(token);
                 level.counts.push(read(bytes)?);
                 next = token + 1;
             }
         }
-        level
-            .contexts
-            .push((u32::try_from(level.keys.len()).ok()?, 0, 0.));
-        let counts = level.counts.iter().chain(&lost);
-        let sum: u64 = counts.map(|count| u64::from(*count)).sum();
+        let lost = level.contexts.iter().map(|context| context.sum);
+        let sum: u64 = level
+            .counts
+            .iter()
+            .copied()
+            .chain(lost)
+            .map(u64::from)
+            .sum();
+        level.contexts.push(Context {
+            first: u32::try_from(level.tokens.len()).ok()?,
+            ..Context::default()
+        });
         u32::try_from(sum).ok()?;
         if given.is_none() {
-            level.discounts = discounts(&level.counts);
+            level.discounts = discounts(with_count(&level.counts));
         }
         // A discount of 0 would give tokens that were not seen a probability of 0.
         let mut discounts = (1..).zip(level.discounts);
         let are_discounts =
             discounts.all(|(k, discount)| discount > 0. && discount <= f64::from(k));
-        level.sum_up(|context| lost.get(context).copied().unwrap_or_default());
+        level.sum_up();
         are_discounts.then_some(level)
     }
 
     /// Whether no n-gram was left out.
     fn is_whole(&self) -> bool {
         let mut contexts = self.contexts.array_windows();
-        contexts.all(|context| self.lost(*context) == 0)
+        contexts.all(|context| self.lost(context) == 0)
     }
 }
 
@@ -201,7 +205,7 @@ mod tests {
             let found = KneserNey::from_bytes(&bytes).unwrap();
             assert_eq!((found.order(), found.vocabulary()), (order, 300));
             for (level, found) in model.levels.iter().zip(&found.levels) {
-                assert_eq!(level.keys, found.keys);
+                assert_eq!(level.tokens, found.tokens);
                 assert_eq!(level.counts, found.counts);
                 assert_eq!(level.contexts, found.contexts);
                 assert_eq!(level.discounts, found.discounts);

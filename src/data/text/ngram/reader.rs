@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{key, Counted, KneserNey};
+use super::{Counted, KneserNey};
 use crate::data::score::Counts;
 use crate::flow::examples::Passages;
 
@@ -46,7 +46,7 @@ pub struct Reader {
 struct Added {
     /// N-grams that the training part does not have, by context and token. Their indices
     /// follow those of the others.
-    new: HashMap<u64, u32>,
+    new: HashMap<(u32, u32), u32>,
     changes: HashMap<u32, Change>,
 }
 
@@ -87,8 +87,8 @@ impl Reader {
             counts = found.is_none();
             ending[length] = found.unwrap_or_else(|| {
                 let new = &mut self.added[length - 1].new;
-                let index = (self.ngrams.levels[length - 1].keys.len() + new.len()) as u32;
-                new.insert(key(context, token), index);
+                let index = (self.ngrams.levels[length - 1].tokens.len() + new.len()) as u32;
+                new.insert((context, token), index);
                 index
             });
         }
@@ -115,7 +115,7 @@ impl Reader {
 
     fn find(&self, level: usize, context: u32, token: u32) -> Option<u32> {
         let found = self.ngrams.levels[level].find(context, token);
-        found.or_else(|| self.added[level].new.get(&key(context, token)).copied())
+        found.or_else(|| self.added[level].new.get(&(context, token)).copied())
     }
 
     fn count(&mut self, level: usize, context: u32, token: u32) {
@@ -228,7 +228,11 @@ mod tests {
     fn with_discounts(mut model: KneserNey, of: &KneserNey) -> KneserNey {
         for (level, of) in model.levels.iter_mut().zip(&of.levels) {
             level.discounts = of.discounts;
-            level.sum_up(|_| 0);
+            level
+                .contexts
+                .iter_mut()
+                .for_each(|context| context.sum = 0);
+            level.sum_up();
         }
         model
     }
