@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use onward_core::data::text::{
-    apart, check_size, data_set, distinct, files as files_of, paragraphs, read, size as size_of,
-    Parts, Text,
+    apart, data_set, distinct, files as files_of, paragraphs, read, room_for, size as size_of,
+    Parts, Passage, Text,
 };
-use onward_core::data::DataSet;
+use onward_core::data::{DataSet, Room};
 use onward_core::export::{Table, Value};
 use onward_core::plugin::preset::Preset;
 use onward_core::plugin::registry::DataKind;
@@ -111,7 +111,7 @@ const SYMBOLS: &str = " !,.abcdefghijklmnopqrstuvwxyz";
 
 /// The strings of Hinton's paper.
 fn hinton(text: &str) -> Result<Parts> {
-    let string = |fable: String| {
+    let string = |fable: Passage| {
         let body = fable
             .split_once('\n')
             .map_or("", |(_, body)| body)
@@ -121,9 +121,9 @@ fn hinton(text: &str) -> Result<Parts> {
             .chars()
             .filter(|symbol| SYMBOLS.contains(*symbol))
             .collect();
-        Some(kept.trim().get(..100)?.to_string())
+        Some(kept.trim().get(..100)?.into())
     };
-    let mut train: Vec<String> = paragraphs(text)
+    let mut train: Vec<Passage> = paragraphs(&text.into())
         .into_iter()
         .filter_map(string)
         .take(248)
@@ -157,10 +157,10 @@ fn all_files<'a>(given: impl IntoIterator<Item = &'a String>) -> Result<Vec<Path
     Ok(distinct(files))
 }
 
-fn documents(files: &[PathBuf], document: Document) -> Result<Vec<String>> {
+fn documents(files: &[PathBuf], document: Document, room: &Room) -> Result<Vec<Passage>> {
     let mut documents = Vec::new();
     for file in files {
-        let text = read(file)?;
+        let text = read(file, room)?;
         match document {
             Document::File => documents.push(text),
             Document::Paragraph => documents.extend(paragraphs(&text)),
@@ -182,15 +182,20 @@ fn of_files(settings: &TextFiles, context: &BuildContext) -> Result<DataSet> {
     let files = all_files(given())?;
     let validation = all_files(&settings.validation)?;
     let test = all_files(&settings.test)?;
-    check_size(&[&files[..], &validation, &test].concat(), settings.ngram)?;
+    let all = [&files[..], &validation, &test].concat();
+    let room = &room_for(&all, settings.ngram, settings.ngram_least, context.room())?;
     let parts = match settings.prepare {
-        Prepare::None => divided(settings, files, [&validation, &test])?,
+        Prepare::None => divided(settings, files, [&validation, &test], room)?,
         Prepare::Hinton if settings.validation.is_some() || settings.test.is_some() => {
             return Err(usage(
                 "prepare=hinton has fixed parts; remove `data.validation` and `data.test`".into(),
             ));
         }
-        Prepare::Hinton => hinton(&documents(&files, Document::File)?.join("\n\n"))?,
+        Prepare::Hinton => {
+            let texts = documents(&files, Document::File, room)?;
+            let texts: Vec<&str> = texts.iter().map(|text| &**text).collect();
+            hinton(&texts.join("\n\n"))?
+        }
     };
     let alphabet = (settings.prepare == Prepare::Hinton).then_some(SYMBOLS);
     let named = || {
@@ -204,7 +209,7 @@ fn of_files(settings: &TextFiles, context: &BuildContext) -> Result<DataSet> {
             ngram: settings.ngram,
             least: settings.ngram_least,
         };
-        data_set(&parts, text, settings.window)
+        data_set(&parts, text, settings.window, room)
     };
     tokenized().at(named)
 }
@@ -214,9 +219,10 @@ fn divided(
     settings: &TextFiles,
     files: Vec<PathBuf>,
     [validation, test]: [&[PathBuf]; 2],
+    room: &Room,
 ) -> Result<Parts> {
     let files = apart(files, [validation, test])?;
-    let read = |files: &[PathBuf]| documents(files, settings.document);
+    let read = |files: &[PathBuf]| documents(files, settings.document, room);
     let part = |files: &[PathBuf], is_given: bool| is_given.then(|| read(files)).transpose();
     let validation = part(validation, settings.validation.is_some())?;
     let test = part(test, settings.test.is_some())?;
@@ -238,15 +244,24 @@ fn tokenizer(
 }
 
 fn fables(settings: &Fables, context: &BuildContext) -> Result<DataSet> {
-    let one_line = |fable: String| fable.split_whitespace().collect::<Vec<_>>().join(" ");
-    let fables = paragraphs(FABLES).into_iter().map(one_line).collect();
+    let one_line = |fable: Passage| {
+        fable
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ")
+            .into()
+    };
+    let fables = paragraphs(&FABLES.into())
+        .into_iter()
+        .map(one_line)
+        .collect();
     let parts = Parts::new(fables, None, None);
     let text = Text {
         tokenizer: tokenizer(&parts, None, &settings.tokenizer, context)?,
         ngram: settings.ngram,
         least: 1,
     };
-    data_set(&parts, text, settings.window)
+    data_set(&parts, text, settings.window, &context.room())
 }
 
 /// Resets the settings of additional files when the file changes.
@@ -308,7 +323,7 @@ mod tests {
         assert!(FABLES
             .bytes()
             .all(|byte| byte == b'\n' || (b' '..=b'~').contains(&byte)));
-        let fables = paragraphs(FABLES);
+        let fables = paragraphs(&FABLES.into());
         assert!(fables.len() >= 60, "{}", fables.len());
         assert!(fables
             .iter()
@@ -328,7 +343,8 @@ mod tests {
         }
         let path = |name: &str| folder.path().join(name).display().to_string();
         let files = all_files(&[path(""), path("b.txt")])?;
-        assert_eq!(documents(&files, Document::File)?, ["a.txt", "b.txt"]);
+        let found = documents(&files, Document::File, &Room::default())?;
+        assert_eq!(found, ["a.txt", "b.txt"].map(Passage::from));
         Ok(())
     }
 
@@ -349,7 +365,7 @@ mod tests {
         );
         assert!(
             parts.train[0].starts_with("the fox said ab, z ab, z ab, z"),
-            "{}",
+            "{:?}",
             parts.train[0]
         );
         assert!([parts.train, parts.validation, parts.test]

@@ -9,7 +9,8 @@ use super::failures::Failures;
 use super::flags::{open_to_predict, DataDir, Device};
 use super::output::{print, print_json};
 use crate::data::score::Score;
-use crate::data::text;
+use crate::data::text::{self, Passage};
+use crate::data::Room;
 use crate::error::{notify, printable, Error, Located, Result};
 use crate::run::score_text::{TextScore, TextScorer};
 use crate::run::Run;
@@ -109,12 +110,13 @@ impl ScoreTexts {
     }
 
     /// The names and the contents of the texts that can be read.
-    fn read(&self, failures: &mut Failures) -> Vec<(String, String)> {
+    fn read(&self, failures: &mut Failures) -> Vec<(String, Passage)> {
         let mut found = Vec::new();
-        let mut add = |name: String, text: Result<String>| match text {
+        let mut add = |name: String, text: Result<Passage>| match text {
             Ok(text) => found.push((name, text)),
             Err(error) => failures.add(error),
         };
+        let room = Room::default();
         for path in &self.texts {
             let name = path.display().to_string();
             if path.as_path() == Path::new("-") {
@@ -125,7 +127,7 @@ impl ScoreTexts {
                 Err(error) => add(name, Err(error)),
                 Ok(files) => files
                     .iter()
-                    .for_each(|file| add(file.display().to_string(), text::read(file))),
+                    .for_each(|file| add(file.display().to_string(), text::read(file, &room))),
             }
         }
         found

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::output::print_json;
 use crate::data::text::tokenizer::{Tokenizer, Units};
 use crate::data::text::{distinct, files, read, Parts};
+use crate::data::Room;
 use crate::disk;
 use crate::error::{notify, shell_word, Error, Result};
 
@@ -36,12 +37,14 @@ impl Tokenize {
             return Err(self.exists());
         }
         let named = self.corpus.iter().map(files).collect::<Result<Vec<_>>>()?;
-        let texts = distinct(named.concat()).into_iter();
-        let texts = texts.map(|file| read(&file)).collect::<Result<Vec<_>>>()?;
+        let (texts, room) = (distinct(named.concat()).into_iter(), Room::default());
+        let texts = texts
+            .map(|file| read(&file, &room))
+            .collect::<Result<Vec<_>>>()?;
         let parts = Parts::new(texts, None, None);
         let train = parts.to_train();
         let held_out = parts.validation.iter().chain(&parts.test);
-        let held_out: Vec<&str> = held_out.map(String::as_str).collect();
+        let held_out: Vec<&str> = held_out.map(|text| &**text).collect();
         let tokenizer = Tokenizer::train(units, &train)?;
         // Count first: on an error nothing is written.
         let (seen, unseen) = (counts(&tokenizer, &train)?, counts(&tokenizer, &held_out)?);

@@ -9,7 +9,7 @@ use crate::contract::build_context::BuildContext;
 use crate::data::images::Images;
 use crate::data::text::tokenizer::Tokenizer;
 use crate::data::text::{self, Parts, Text};
-use crate::data::{Content, DataSet, ExampleSpec, Framing};
+use crate::data::{Content, DataSet, ExampleSpec, Framing, Room};
 use crate::error::Result;
 use crate::flow::batch::Batch;
 use crate::flow::examples::{Augment, Examples};
@@ -119,7 +119,7 @@ impl Examples for Rows {
 /// No known errors.
 pub fn text() -> Result<DataSet> {
     let tokenizer = Arc::new(Tokenizer::characters("abcd")?);
-    let part = |count: usize| vec!["abcd".repeat(count)];
+    let part = |count: usize| vec!["abcd".repeat(count).into()];
     let parts = Parts {
         train: part(15),
         validation: part(6),
@@ -133,6 +133,7 @@ pub fn text() -> Result<DataSet> {
             least: 1,
         },
         3,
+        &Room::default(),
     )
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use crate::data::pixels::Room;
 use crate::data::text::tokenizer::Tokenizer;
+use crate::data::Room;
 use crate::error::{Error, Result};
 use crate::flow::input::Input;
 use crate::flow::vars::Vars;

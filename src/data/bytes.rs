@@ -6,7 +6,8 @@ use std::path::Path;
 
 use flate2::bufread::GzDecoder;
 
-use super::pixels::{Pixels, Records, Room};
+use super::pixels::{Pixels, Records};
+use super::Room;
 use crate::disk;
 use crate::error::{Error, Result};
 use crate::kernels::memory;
@@ -143,7 +144,7 @@ impl<'a> Reader<'a> {
         let file = disk::open(self.path)?;
         let about = file.metadata().map_err(Error::file("read", self.path))?;
         self.check(about.len().saturating_sub(header), count, promise)?;
-        room.say(self.path.display(), count, "it");
+        room.say(self.path.display(), "the images take", count, "it");
         let records = Records {
             first: header,
             distance: count / images as u64,

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use crate::data::bytes::Reader;
 use crate::data::find;
 use crate::data::images::Images;
-use crate::data::pixels::{Pixels, Records, Room};
+use crate::data::pixels::{Pixels, Records};
+use crate::data::Room;
 use crate::disk;
 use crate::error::{Error, Result};
 use crate::kernels::memory;
@@ -77,7 +78,12 @@ fn part(files: &[PathBuf], room: &Room) -> Result<Images> {
     if !stay {
         return Images::new(pixels, labels, SHAPE);
     }
-    room.say(files[0].display(), size as u64, "their files");
+    room.say(
+        files[0].display(),
+        "the images take",
+        size as u64,
+        "their files",
+    );
     let records = Records {
         first: 1,
         distance: RECORD as u64,

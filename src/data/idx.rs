@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use crate::data::bytes::Reader;
 use crate::data::images::Images;
-use crate::data::pixels::{Pixels, Room};
+use crate::data::pixels::Pixels;
+use crate::data::Room;
 use crate::data::{find, Content, DataSet, ExampleSpec, Framing};
 use crate::disk;
 use crate::error::{Error, Result};
-use crate::flow::random::{shuffled, stream};
+use crate::flow::random::{shuffle, stream};
 
 const IMAGES: u32 = 2051;
 const LABELS: u32 = 2049;
@@ -121,7 +122,8 @@ fn divided(all: Images) -> (Images, Images) {
     if of_validation.is_subset(&of_train) && !is_sorted {
         return (train, validation);
     }
-    let order = shuffled(&mut stream(0, "validation part", 0), all.labels().len());
+    let mut order: Vec<usize> = (0..all.labels().len()).collect();
+    shuffle(&mut stream(0, "validation part", 0), &mut order);
     let (last, first) = order.split_at(count);
     (all.select(first), all.select(last))
 }

@@ -5,15 +5,18 @@ pub(crate) mod channels;
 pub mod cifar;
 mod data_set;
 pub(crate) mod files;
+mod growing;
 pub mod hub;
 pub mod idx;
 pub mod images;
 pub mod numbers;
 pub mod pictures;
 pub mod pixels;
+mod room;
 pub mod score;
 pub mod text;
 
 pub use self::data_set::{Content, DataSet, ExampleSpec, Framing};
 pub use self::files::{at_home, find, folder};
+pub use self::room::Room;
 pub use crate::flow::examples::{Augment, Examples, Split};

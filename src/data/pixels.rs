@@ -6,51 +6,9 @@ use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::Room;
 use crate::disk;
-use crate::error::{notify, Error, Result};
-use crate::kernels::memory;
-
-/// How many bytes of images a data set keeps in memory: half of what is free, or fewer.
-/// Those of a larger one are read from files, batch by batch.
-#[derive(Clone, Debug, Default)]
-pub struct Room {
-    most: Option<u64>,
-    folder: Option<PathBuf>,
-}
-
-impl Room {
-    /// Half of the free memory. Temporary files are made in `folder`, by default in that
-    /// of the system.
-    pub fn new(folder: Option<PathBuf>) -> Self {
-        Self { most: None, folder }
-    }
-
-    /// The same with so many bytes instead of half of the free memory; 0 for a process
-    /// that does not train on the images.
-    pub fn at_most(self, bytes: u64) -> Self {
-        Self {
-            most: Some(bytes),
-            ..self
-        }
-    }
-
-    /// Whether there is room for so many bytes now.
-    pub(super) fn has(&self, bytes: u64) -> bool {
-        let free = || memory::available().map_or(u64::MAX, |free| free / 2);
-        bytes <= self.most.unwrap_or_else(free)
-    }
-
-    /// Says that images stay in a file.
-    pub(super) fn say(&self, place: impl std::fmt::Display, bytes: u64, file: &str) {
-        if self.most.is_none() {
-            notify(format_args!(
-                "note: {place}: the images take {} MB, more than half of the free memory; they \
-                 are read from {file} batch by batch",
-                bytes >> 20
-            ));
-        }
-    }
-}
+use crate::error::{Error, Result};
 
 /// The bytes of images of one size.
 #[derive(Clone)]
@@ -152,11 +110,10 @@ impl Collector {
         if room.has(bytes) {
             return Ok(Self::Memory(Vec::with_capacity(bytes as usize)));
         }
-        let path = room.folder.clone().unwrap_or_else(std::env::temp_dir);
-        let file = std::fs::create_dir_all(&path).and_then(|()| tempfile::tempfile_in(&path));
-        let file = file.map_err(Error::file("make a temporary file in", &path))?;
+        let (file, path) = room.temporary()?;
         room.say(
             place,
+            "the images take",
             bytes,
             &format!("a temporary file in {}", path.display()),
         );

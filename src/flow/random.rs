@@ -21,13 +21,11 @@ pub fn unit(rng: &mut impl Rng) -> f64 {
     (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64
 }
 
-/// The numbers `0..n` in random order (Fisher–Yates shuffle).
-pub fn shuffled(rng: &mut impl Rng, n: usize) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..n).collect();
-    for last in (1..n).rev() {
-        order.swap(last, below(rng, last + 1));
+/// Puts some items into random order (Fisher–Yates shuffle).
+pub fn shuffle<T>(rng: &mut impl Rng, items: &mut [T]) {
+    for last in (1..items.len()).rev() {
+        items.swap(last, below(rng, last + 1));
     }
-    order
 }
 
 pub(super) fn keyed(seed: u64, purpose: &str, index: u64, pass: u32) -> ChaCha8Rng {
@@ -52,7 +50,8 @@ mod tests {
 
     #[test]
     fn a_shuffled_order_has_every_number_once() {
-        let order = shuffled(&mut stream(1, "shuffle", 0), 100);
+        let mut order: Vec<u32> = (0..100).collect();
+        shuffle(&mut stream(1, "shuffle", 0), &mut order);
         let mut sorted = order.clone();
         sorted.sort_unstable();
         assert_eq!(sorted, (0..100).collect::<Vec<_>>());

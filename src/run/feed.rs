@@ -47,7 +47,7 @@ impl Feed {
     ///
     /// # Errors
     /// Errors of the examples.
-    pub fn batch(&self, indices: &[usize], step: &Step) -> Result<Batch> {
+    pub fn batch(&self, indices: &[u32], step: &Step) -> Result<Batch> {
         let Some(examples) = &self.examples else {
             return Batch::empty(indices.len(), &self.device);
         };
@@ -57,11 +57,12 @@ impl Feed {
             step,
         };
         let moves = self.shift > 0 || self.flip;
-        let batch = examples.batch(indices, moves.then_some(&augment))?;
+        let indices: Vec<usize> = indices.iter().map(|index| *index as usize).collect();
+        let batch = examples.batch(&indices, moves.then_some(&augment))?;
         let batch = prepared(&batch, &self.device, self.dtype, self.channels.as_ref())?;
         Ok(match moves {
             true => batch,
-            false => batch.at(indices, examples.len()),
+            false => batch.at(&indices, examples.len()),
         })
     }
 }

@@ -12,7 +12,7 @@ use crate::data::score::{Counts, Score};
 use crate::data::text::ngram::Baselines;
 use crate::data::text::tokenizer::Tokenizer;
 use crate::data::text::Windows;
-use crate::data::Content;
+use crate::data::{Content, Room};
 use crate::error::{Error, Result};
 use crate::flow::examples::Examples;
 use crate::flow::step::Step;
@@ -191,7 +191,12 @@ impl<'a> TextScorer<'a> {
     }
 
     fn windows(&self, text: &str) -> Result<Windows> {
-        let windows = Windows::new(&[text.to_string()], self.tokenizer, self.window)?;
+        let windows = Windows::new(
+            &[text.into()],
+            self.tokenizer,
+            self.window,
+            &Room::default(),
+        )?;
         let problem = if windows.is_empty() {
             let tokens = self.tokenizer.encode(text)?.ids.len();
             format!(

@@ -178,7 +178,9 @@ impl Run {
         let (epochs, steps) = (self.epochs(), self.steps_per_epoch());
         let examples = self.data.train.len();
         let mut rng = random::stream(settings.seed, "shuffle", epoch as u64);
-        let order = random::shuffled(&mut rng, examples);
+        // Four bytes for each example, since a text has many windows.
+        let mut order: Vec<u32> = (0..examples as u32).collect();
+        random::shuffle(&mut rng, &mut order);
         let done = self.done_in(epoch, steps)?;
         // Within an epoch, a resumed sampler keeps what it has prepared.
         if done == 0 && self.reads_examples() {
@@ -193,7 +195,7 @@ impl Run {
         let feed = Feed::of(self);
         let batches = order.chunks(settings.batch.min(examples)).skip(done);
         let batches = batches.map(|indices| &indices[self.share(indices.len())]);
-        let batches: Vec<&[usize]> = batches.collect();
+        let batches: Vec<&[u32]> = batches.collect();
         let mut ahead = None;
         for (place, indices) in batches.iter().enumerate() {
             let step = self.of_replica(self.step_of(epoch));

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use onward::data::pixels::Room;
 use onward::data::text::tokenizer::Units;
+use onward::data::Room;
 use onward::data::{cifar, idx, pictures, text};
 use onward::run::observe::metrics::Metrics;
 use onward::{Result, Run, Tokenizer};
@@ -158,7 +158,7 @@ proptest! {
         let path = folder.path().join("text");
         let bytes = changed("Ein Rabe saß auf einem Baum.\n\nDie Füchsin kam.".as_bytes(), &changes, end);
         std::fs::write(&path, &bytes).unwrap();
-        prop_assert_eq!(text::read(&path).is_ok(), std::str::from_utf8(&bytes).is_ok_and(|text| !text.trim().is_empty()));
+        prop_assert_eq!(text::read(&path, &Room::default()).is_ok(), std::str::from_utf8(&bytes).is_ok_and(|text| !text.trim().is_empty()));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::workers::{Task, Workers};
 use super::{say_what_is_left_out, write, Many};
 use crate::cli::output::{columns, print, print_json};
 use crate::error::{notify, printable, Error, Result};
-use crate::flow::random::{shuffled, stream, unit};
+use crate::flow::random::{shuffle, stream, unit};
 
 #[derive(Args)]
 pub(in crate::cli) struct Sweep {
@@ -269,7 +269,8 @@ impl Sweep {
         }
         if let Some(count) = self.random {
             let mut rng = stream(0, "sweep", 0);
-            let order = shuffled(&mut rng, combinations.len());
+            let mut order: Vec<usize> = (0..combinations.len()).collect();
+            shuffle(&mut rng, &mut order);
             // Without a range no combination is drawn twice.
             let limit = if self.range.is_empty() {
                 order.len()

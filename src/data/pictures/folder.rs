@@ -10,10 +10,11 @@ use std::sync::Arc;
 use super::parts::{shared, Parts};
 use super::{example, open, Seen, FORMATS};
 use crate::data::images::Images;
-use crate::data::pixels::{Collector, Room};
+use crate::data::pixels::Collector;
+use crate::data::Room;
 use crate::data::{Content, DataSet, ExampleSpec, Framing};
 use crate::error::{notify, Error, Result};
-use crate::flow::random::{shuffled, stream};
+use crate::flow::random::{shuffle, stream};
 
 crate::choices! {
     /// The handling of images that cannot be read.
@@ -264,11 +265,8 @@ impl Reader<'_> {
                 count_endings(&others)
             ));
         }
-        let order = shuffled(&mut stream(0, "test part", 0), files.len());
-        Ok(order
-            .into_iter()
-            .map(|index| files[index].clone())
-            .collect())
+        shuffle(&mut stream(0, "test part", 0), &mut files);
+        Ok(files)
     }
 
     /// Decodes the pictures of the part with this name.

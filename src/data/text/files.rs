@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use crate::data::at_home;
+use crate::data::{at_home, Room};
 use crate::error::{notify, printable, Error, Result};
 use crate::kernels::memory;
 
@@ -169,37 +169,47 @@ fn is_hidden(path: &Path, start: &Path) -> bool {
     names.any(|name| name.to_string_lossy().starts_with('.'))
 }
 
-/// How many times its size a text takes while it is divided into tokens and its n-grams
-/// of up to `order` tokens are counted: at most, measured with 100 MB of English in
-/// characters.
-fn times(order: usize) -> u64 {
-    21 + 14 * order.saturating_sub(6) as u64
+/// How many bytes a training takes for each byte of a text, at most: four for the order of
+/// the examples, and the counts of n-grams of up to `order` tokens that occur `least` times.
+/// Measured with 11 MB of English in characters, byte pairs and words.
+fn times(order: usize, least: usize) -> u64 {
+    let longer = order.saturating_sub(6) as u64;
+    match least {
+        1 => 14 + 6 * longer,
+        _ => 6 + 2 * longer,
+    }
 }
 
-/// Refuses texts that are too large for the memory to train on, with n-grams of up to
-/// `order` tokens: the system would kill the process without a message.
+/// The memory for the words and tokens of a text that leaves enough to train on it and to
+/// count its n-grams of up to `order` tokens that occur `least` times. Texts are refused
+/// if there is not enough: the system would kill the process without a message.
 ///
 /// # Errors
 /// [`Error::Usage`] with what is needed and what is free.
-pub fn check_size(files: &[PathBuf], order: usize) -> Result<()> {
-    check_size_in(files, order, memory::available())
+pub fn room_for(files: &[PathBuf], order: usize, least: usize, room: Room) -> Result<Room> {
+    room_in(files, order, least, memory::available()).map(|needed| room.leaving(needed))
 }
 
-fn check_size_in(files: &[PathBuf], order: usize, free: Option<u64>) -> Result<()> {
+/// The memory that is needed, if it is free.
+fn room_in(files: &[PathBuf], order: usize, least: usize, free: Option<u64>) -> Result<u64> {
     let sizes = files.iter().filter_map(|file| file.metadata().ok());
     let size: u64 = sizes.map(|about| about.len()).sum();
-    let needed = size.saturating_mul(times(order));
+    let needed = size.saturating_mul(times(order, least));
     let Some(free) = free.filter(|free| needed > *free) else {
-        return Ok(());
+        return Ok(needed);
     };
     let [size, needed, free] = [size, needed, free].map(|bytes| bytes >> 20);
+    let rarer = match least {
+        1 => ", raise `data.ngram_least` to 2",
+        _ => "",
+    };
     let shorter = match order {
         0..=6 => "",
-        _ => ", or lower `data.ngram`",
+        _ => ", lower `data.ngram`",
     };
     let problem = format!(
         "have {size} MB; to count and train on them takes about {needed} MB of memory, and {free} \
-         MB are free; use a part of them{shorter}"
+         MB are free; use a part of them{rarer}{shorter}"
     );
     Err(Error::usage("the texts", problem))
 }
@@ -215,22 +225,26 @@ mod tests {
         for file in &files {
             std::fs::write(file, vec![b'a'; 1 << 20]).unwrap();
         }
-        let room = Some(21 << 20);
-        assert!(check_size_in(&files[..1], 6, room).is_ok());
-        assert!(check_size_in(&files, 6, None).is_ok());
-        let refused = |files: &[PathBuf], order: usize, expected: &str| {
-            let error = check_size_in(files, order, room).unwrap_err();
+        let room = Some(14 << 20);
+        assert_eq!(room_in(&files[..1], 6, 1, room).unwrap(), 14 << 20);
+        assert!(room_in(&files, 6, 1, None).is_ok());
+        assert!(room_in(&files, 7, 2, Some(16 << 20)).is_ok());
+        let refused = |files: &[PathBuf], order, least, expected: &str| {
+            let error = room_in(files, order, least, room).unwrap_err();
             assert!(error.to_string().contains(expected), "{error}");
         };
+        let expected = "have 2 MB; to count and train on them takes about 28 MB";
+        refused(&files, 6, 1, expected);
         refused(
             &files,
             6,
-            "have 2 MB; to count and train on them takes about 42 MB",
+            1,
+            "a part of them, raise `data.ngram_least` to 2",
         );
         // Each further length needs memory of its own.
-        refused(&files[..1], 7, "takes about 35 MB");
-        refused(&files[..1], 12, "takes about 105 MB");
-        refused(&files[..1], 12, "or lower `data.ngram`");
+        refused(&files[..1], 7, 1, "takes about 20 MB");
+        refused(&files, 12, 2, "takes about 36 MB");
+        refused(&files, 12, 2, "a part of them, lower `data.ngram`");
     }
 
     #[test]

@@ -5,17 +5,19 @@ mod files;
 pub mod hashed;
 pub mod mixture;
 pub mod ngram;
+mod passage;
 mod reading;
 pub mod tokenizer;
 mod windows;
 
 use std::sync::Arc;
 
-pub use self::files::{apart, check_size, distinct, files, size};
+pub use self::files::{apart, distinct, files, room_for, size};
+pub use self::passage::{paragraphs, Passage};
 pub use self::reading::{normalised, read, read_or_stdin};
 pub use self::windows::Windows;
 use crate::data::text::tokenizer::Tokenizer;
-use crate::data::{Content, DataSet, ExampleSpec};
+use crate::data::{Content, DataSet, ExampleSpec, Room};
 use crate::error::{notify, Error, Result};
 use crate::flow::examples::Examples;
 
@@ -34,24 +36,15 @@ pub struct Text {
     pub least: usize,
 }
 
-/// Splits a text at blank lines. Other lines are unchanged.
-pub fn paragraphs(text: &str) -> Vec<String> {
-    let lines: Vec<&str> = text.lines().collect();
-    let groups = lines
-        .split(|line| line.trim().is_empty())
-        .filter(|group| !group.is_empty());
-    groups.map(|group| group.join("\n")).collect()
-}
-
 /// A text in three parts, each with passages. No window crosses the border of a passage.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Parts {
     /// The passages for training, also of the tokenizer.
-    pub train: Vec<String>,
+    pub train: Vec<Passage>,
     /// The passages for choosing between settings.
-    pub validation: Vec<String>,
+    pub validation: Vec<Passage>,
     /// The passages for the final evaluation, used once.
-    pub test: Vec<String>,
+    pub test: Vec<Passage>,
 }
 
 impl Parts {
@@ -63,9 +56,9 @@ impl Parts {
     /// proportions, after white space. The division of the same documents is always the
     /// same.
     pub fn new(
-        documents: Vec<String>,
-        validation: Option<Vec<String>>,
-        test: Option<Vec<String>>,
+        documents: Vec<Passage>,
+        validation: Option<Vec<Passage>>,
+        test: Option<Vec<Passage>>,
     ) -> Self {
         let dealt = documents.len() >= DEALT;
         let (rest, test) = match test {
@@ -85,35 +78,34 @@ impl Parts {
 
     /// The texts for training.
     pub fn to_train(&self) -> Vec<&str> {
-        self.train.iter().map(String::as_str).collect()
+        self.train.iter().map(|text| &**text).collect()
     }
 }
 
 /// Splits off the last tenth of some documents.
-fn hold_out(mut documents: Vec<String>, dealt: bool) -> (Vec<String>, Vec<String>) {
+fn hold_out(mut documents: Vec<Passage>, dealt: bool) -> (Vec<Passage>, Vec<Passage>) {
     if dealt {
         let test = documents.split_off(documents.len() - documents.len() / 10);
         return (documents, test);
     }
-    let halves = documents
-        .iter()
-        .map(|text| text.split_at(behind_space(text, text.len() - text.len() / 10)));
-    let (rest, test): (Vec<_>, Vec<_>) = halves
-        .map(|(rest, test)| (rest.to_string(), test.to_string()))
-        .unzip();
-    (rest, test)
+    let halves = documents.iter().map(|text| {
+        let middle = behind_space(text, text.len() - text.len() / 10);
+        (text.slice(0..middle), text.slice(middle..text.len()))
+    });
+    halves.unzip()
 }
 
 /// Splits off every tenth stretch of some documents, beginning with the sixth.
-fn scatter(documents: Vec<String>, dealt: bool) -> (Vec<String>, Vec<String>) {
+fn scatter(documents: Vec<Passage>, dealt: bool) -> (Vec<Passage>, Vec<Passage>) {
     let is_taken = |place: usize| place % 10 == 5;
     if dealt {
         let (taken, left): (Vec<_>, Vec<_>) = documents
             .into_iter()
             .enumerate()
             .partition(|(place, _)| is_taken(*place));
-        let bare =
-            |documents: Vec<(usize, String)>| documents.into_iter().map(|(_, text)| text).collect();
+        let bare = |documents: Vec<(usize, Passage)>| {
+            documents.into_iter().map(|(_, text)| text).collect()
+        };
         return (bare(left), bare(taken));
     }
     let (mut left, mut taken) = (Vec::new(), Vec::new());
@@ -144,7 +136,7 @@ fn scatter(documents: Vec<String>, dealt: bool) -> (Vec<String>, Vec<String>) {
             } else {
                 &mut left
             };
-            part.push(text[start..end].to_string());
+            part.push(text.slice(start..end));
             start = end;
         }
     }
@@ -172,15 +164,12 @@ fn behind_space(text: &str, wanted: usize) -> usize {
 ///
 /// # Errors
 /// [`Error::Usage`] if a part has no passage longer than the window, or only unknown
-/// tokens to predict; errors of [`Tokenizer::encode`].
-pub fn data_set(parts: &Parts, text: Text, window: usize) -> Result<DataSet> {
-    let part = |name: &str, documents: &[String]| -> Result<Arc<dyn Examples>> {
-        let windows = Windows::new(documents, &text.tokenizer, window)?;
+/// tokens to predict; errors of [`Windows::new`].
+pub fn data_set(parts: &Parts, text: Text, window: usize, room: &Room) -> Result<DataSet> {
+    let part = |name: &str, documents: &[Passage]| -> Result<Arc<dyn Examples>> {
+        let windows = Windows::new(documents, &text.tokenizer, window, room)?;
         if windows.is_empty() {
-            let mut longest = 0;
-            for document in documents {
-                longest = longest.max(text.tokenizer.encode(document)?.ids.len());
-            }
+            let longest = windows.longest;
             return Err(Error::usage(
                 "data",
                 format!(
@@ -244,7 +233,7 @@ pub fn data_set(parts: &Parts, text: Text, window: usize) -> Result<DataSet> {
 
 /// Whether decoding changes what the tokenizer knows of a text, such as white space, case
 /// or accents.
-fn is_lossy(documents: &[String], tokenizer: &Tokenizer) -> Result<bool> {
+fn is_lossy(documents: &[Passage], tokenizer: &Tokenizer) -> Result<bool> {
     // The beginning is enough.
     for document in documents.iter().take(100) {
         let text: String = document.chars().take(1000).collect();
@@ -272,8 +261,8 @@ mod tests {
     use super::*;
     use crate::data::text::tokenizer::Units;
 
-    fn strings(texts: &[&str]) -> Vec<String> {
-        texts.iter().map(|text| text.to_string()).collect()
+    pub(super) fn passages(texts: &[&str]) -> Vec<Passage> {
+        texts.iter().map(|text| Passage::from(*text)).collect()
     }
 
     /// A text of different words.
@@ -285,9 +274,12 @@ mod tests {
 
     #[test]
     fn a_text_is_cut_after_white_space_and_nothing_is_lost() {
-        let (parts, text) = (Parts::new(vec![prose(20_000)], None, None), prose(20_000));
-        let size = |part: &[String]| {
-            part.iter().map(String::len).sum::<usize>() as f64 / text.len() as f64
+        let (parts, text) = (
+            Parts::new(vec![prose(20_000).into()], None, None),
+            prose(20_000),
+        );
+        let size = |part: &[Passage]| {
+            part.iter().map(|text| text.len()).sum::<usize>() as f64 / text.len() as f64
         };
         assert!(
             (size(&parts.test) - 0.1).abs() < 1e-3,
@@ -303,81 +295,67 @@ mod tests {
         let all = [&parts.train[..], &parts.validation, &parts.test].concat();
         assert!(all.iter().all(|part| part.ends_with(char::is_whitespace)));
         // In order of position they form the text.
-        let mut places: Vec<(usize, &String)> = all
-            .iter()
-            .map(|part| (text.find(part.as_str()).unwrap(), part))
-            .collect();
+        let place = |part: &Passage| (text.find(&**part).unwrap(), part.to_string());
+        let mut places: Vec<(usize, String)> = all.iter().map(place).collect();
         places.sort();
-        assert_eq!(
-            places
-                .into_iter()
-                .map(|(_, part)| part.as_str())
-                .collect::<String>(),
-            text
-        );
-        assert!(text.ends_with(parts.test[0].as_str()));
+        let joined: String = places.into_iter().map(|(_, part)| part).collect();
+        assert_eq!(joined, text);
+        assert!(text.ends_with(&*parts.test[0]));
     }
 
     #[test]
     fn texts_of_any_length_can_be_divided() {
         for length in 0..60 {
             for text in ["é".repeat(length), prose(length), " \n".repeat(length)] {
-                let parts = Parts::new(vec![text.clone()], None, None);
-                let all = [&parts.train[..], &parts.validation, &parts.test]
-                    .concat()
-                    .concat();
-                assert_eq!(all.len(), text.len());
+                let parts = Parts::new(vec![text.as_str().into()], None, None);
+                let all = [&parts.train[..], &parts.validation, &parts.test].concat();
+                let lengths = all.iter().map(|part| part.len());
+                assert_eq!(lengths.sum::<usize>(), text.len());
             }
         }
     }
 
     #[test]
     fn many_documents_are_assigned_whole() {
-        let documents: Vec<String> = (0..40).map(|number| format!("document {number}")).collect();
+        let document = |number: usize| Passage::from(format!("document {number}"));
+        let documents: Vec<Passage> = (0..40).map(document).collect();
         let parts = Parts::new(documents.clone(), None, None);
         assert_eq!(parts.test, documents[36..]);
-        assert_eq!(
-            parts.validation,
-            [5, 15, 25, 35].map(|number| format!("document {number}"))
-        );
+        assert_eq!(parts.validation, [5, 15, 25, 35].map(document));
         assert_eq!(parts.train.len(), 32);
         let given = Parts::new(
             documents.clone(),
-            Some(strings(&["v"])),
-            Some(strings(&["t"])),
+            Some(passages(&["v"])),
+            Some(passages(&["t"])),
         );
         assert_eq!(
             (given.train, given.validation, given.test),
-            (documents, strings(&["v"]), strings(&["t"]))
+            (documents, passages(&["v"]), passages(&["t"]))
         );
-    }
-
-    #[test]
-    fn paragraphs_end_with_blank_lines() {
-        assert_eq!(paragraphs("\n a b\nc\r\n \r\n\n\nd\n"), [" a b\nc", "d"]);
     }
 
     #[test]
     fn a_text_shorter_than_the_window_is_refused() -> Result<()> {
         let tokenizer = Arc::new(Tokenizer::train(Units::Char, &["abc "])?);
-        let parts = Parts::new(vec!["abc ".repeat(30)], None, None);
+        let parts = Parts::new(vec!["abc ".repeat(30).into()], None, None);
         let text = Text {
             tokenizer,
             ngram: 3,
             least: 1,
         };
-        assert!(data_set(&parts, text.clone(), 4).is_ok());
-        let error = data_set(&parts, text.clone(), 40)
-            .err()
-            .unwrap()
-            .to_string();
+        let room = Room::default();
+        assert!(data_set(&parts, text.clone(), 4, &room).is_ok());
+        let refused = |parts: &Parts, window: usize| {
+            let error = data_set(parts, text.clone(), window, &room).err();
+            error.unwrap().to_string()
+        };
+        let error = refused(&parts, 40);
         assert!(
             error.contains("no passage of more than 40 tokens"),
             "{error}"
         );
-        assert!(Windows::new(&parts.train, &text.tokenizer, 0).is_err());
-        let parts = Parts::new(strings(&["a"]), None, None);
-        let error = data_set(&parts, text, 10).err().unwrap().to_string();
+        assert!(Windows::new(&parts.train, &text.tokenizer, 0, &room).is_err());
+        let error = refused(&Parts::new(passages(&["a"]), None, None), 10);
         let expected = "more than 10 tokens, and the longest has 1; use a smaller `data.window`";
         assert!(error.contains(expected), "{error}");
         Ok(())

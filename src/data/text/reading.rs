@@ -3,110 +3,140 @@
 use std::io::Read;
 use std::path::Path;
 
+use super::passage::{Collector, Passage};
+use crate::data::Room;
 use crate::disk;
 use crate::error::{shell_word, Error, Result};
-use crate::kernels::memory;
 
 /// Reads the text in a file.
 ///
 /// # Errors
 /// [`Error::File`] if it cannot be read; [`Error::Data`] if it is empty, or not UTF-8,
 /// with the position.
-pub fn read(path: &Path) -> Result<String> {
-    let fault = |problem: String| Error::data(path, problem);
-    let room = room();
-    let size = disk::open(path)?.metadata().map_or(0, |about| about.len());
-    if size > room {
-        let [size, room] = [size, room].map(|bytes| bytes >> 20);
-        return Err(fault(format!(
-            "has {size} MB, expected at most {room} MB, a quarter of the free memory; use a part \
-             of the text"
-        )));
-    }
-    decoded(path, disk::read(path, room)?)
+pub fn read(path: &Path, room: &Room) -> Result<Passage> {
+    decoded(path, disk::open(path)?, room)
 }
 
 /// Reads the text in a file, or on stdin for `-`.
 ///
 /// # Errors
 /// As [`read`].
-pub fn read_or_stdin(path: &Path) -> Result<String> {
-    if path != Path::new("-") {
-        return read(path);
+pub fn read_or_stdin(path: &Path) -> Result<Passage> {
+    let room = Room::default();
+    match path == Path::new("-") {
+        true => decoded(Path::new("stdin"), std::io::stdin().lock(), &room),
+        false => read(path, &room),
     }
-    let (path, room) = (Path::new("stdin"), room());
-    let mut bytes = Vec::new();
-    let read = std::io::stdin()
-        .lock()
-        .take(room + 1)
-        .read_to_end(&mut bytes);
-    read.map_err(Error::file("read", path))?;
-    if bytes.len() as u64 > room {
-        let problem = format!(
-            "has more than {} MB, a quarter of the free memory",
-            room >> 20
-        );
-        return Err(Error::data(path, problem));
-    }
-    decoded(path, bytes)
 }
 
-/// The most bytes of a text: a quarter of the free memory.
-fn room() -> u64 {
-    memory::available().unwrap_or(u64::MAX / 8) / 4
-}
+/// The bytes that are decoded at a time.
+const BLOCK: usize = 1 << 20;
 
-/// Text from bytes in UTF-8, without a byte order mark.
-fn decoded(path: &Path, bytes: Vec<u8>) -> Result<String> {
+/// Text from bytes in UTF-8, block by block, without a byte order mark.
+fn decoded(path: &Path, mut bytes: impl Read, room: &Room) -> Result<Passage> {
     let fault = |problem: String| Error::data(path, problem);
-    if let Some([problem, cure]) = other_format(&bytes) {
-        return Err(fault(format!("{problem}, expected text; {cure}")));
+    let mut text = Collector::new(room);
+    let (mut block, mut place) = (Vec::with_capacity(BLOCK), 0);
+    let mut start = Vec::new();
+    let (mut is_ascii, mut is_blank) = (true, true);
+    loop {
+        let read = bytes.by_ref().take(BLOCK as u64).read_to_end(&mut block);
+        let is_at_end = read.map_err(Error::file("read", path))? == 0;
+        if start.is_empty() {
+            start.extend_from_slice(&block[..block.len().min(START)]);
+            check_format(path, &start)?;
+        }
+        let mut whole = match std::str::from_utf8(&block) {
+            Ok(text) => text,
+            // The rest of a character is in the next block.
+            Err(error) if error.error_len().is_none() && !is_at_end => {
+                std::str::from_utf8(&block[..error.valid_up_to()]).unwrap_or_default()
+            }
+            Err(error) => {
+                let at = error.valid_up_to();
+                // Latin-1 may end with such a byte too; text in UTF-8 has had other
+                // characters.
+                let is_utf_8 = !is_ascii || !block[..at].is_ascii();
+                let is_cut = is_utf_8 && error.error_len().is_none();
+                return Err(fault(not_utf_8(&start, place + at, block[at], is_cut)));
+            }
+        };
+        // So may be the other half of a line end.
+        if !is_at_end {
+            whole = whole.strip_suffix('\r').unwrap_or(whole);
+        }
+        is_ascii &= whole.is_ascii();
+        let unmarked = match place {
+            0 => unmarked(whole),
+            _ => whole,
+        };
+        is_blank &= unmarked.trim().is_empty();
+        text.add(&with_line_ends(unmarked))?;
+        place += whole.len();
+        block.drain(..whole.len());
+        if is_at_end {
+            break;
+        }
     }
-    if let Some(encoding) = wide(&bytes) {
+    if is_blank {
+        return Err(fault("is empty; expected text".into()));
+    }
+    text.finish(path.display())
+}
+
+/// The bytes at the beginning of a file that show what it is.
+const START: usize = 1 << 12;
+
+/// Refuses a file that begins like one of another format.
+fn check_format(path: &Path, start: &[u8]) -> Result<()> {
+    let fault = |problem: String| Err(Error::data(path, problem));
+    if let Some([problem, cure]) = other_format(start) {
+        return fault(format!("{problem}, expected text; {cure}"));
+    }
+    if let Some(encoding) = wide(start) {
         let cure = format!(
             "iconv -f {encoding} -t UTF-8 {}",
             shell_word(&path.display().to_string())
         );
-        return Err(fault(format!(
+        return fault(format!(
             "is {encoding}, expected UTF-8; convert it, for example with: {cure} > text.txt"
-        )));
+        ));
     }
-    let text = String::from_utf8(bytes).map_err(|error| {
-        if let Some(found) = not_text(error.as_bytes()) {
-            return fault(format!(
-                "is not text but {found}; expected plain text in UTF-8, choose another file"
-            ));
-        }
-        let at = error.utf8_error().valid_up_to();
-        let byte = error.as_bytes()[at];
-        // Latin-1 may end with such a byte too; text in UTF-8 has had other characters.
-        let is_utf_8 = !error.as_bytes()[..at].is_ascii();
-        if is_utf_8 && error.utf8_error().error_len().is_none() {
-            return fault(format!(
-                "breaks off within a character at byte {at}; expected all of the text"
-            ));
-        }
-        // Latin-1 has no characters there, only controls.
-        let (name, encoding) = match byte {
-            0x80..=0x9f => ("Windows-1252", "CP1252"),
-            _ => ("Latin-1", "LATIN1"),
-        };
-        fault(format!(
-            "is not UTF-8 at byte {at} (0x{byte:02x}); expected plain text. If it is {name}, \
-             convert it: iconv -f {encoding} -t UTF-8"
-        ))
-    })?;
-    let text = normalised(&text);
-    if text.trim().is_empty() {
-        return Err(fault("is empty; expected text".into()));
+    Ok(())
+}
+
+/// What is wrong with a file that begins with `start` and has a byte that is not UTF-8.
+fn not_utf_8(start: &[u8], at: usize, byte: u8, is_cut: bool) -> String {
+    if let Some(found) = not_text(start) {
+        return format!(
+            "is not text but {found}; expected plain text in UTF-8, choose another file"
+        );
     }
-    Ok(text)
+    if is_cut {
+        return format!("breaks off within a character at byte {at}; expected all of the text");
+    }
+    // Latin-1 has no characters there, only controls.
+    let (name, encoding) = match byte {
+        0x80..=0x9f => ("Windows-1252", "CP1252"),
+        _ => ("Latin-1", "LATIN1"),
+    };
+    format!(
+        "is not UTF-8 at byte {at} (0x{byte:02x}); expected plain text. If it is {name}, convert \
+         it: iconv -f {encoding} -t UTF-8"
+    )
 }
 
 /// Text without a byte order mark. Line ends of other systems, which would be tokens of
 /// their own, become `\n`.
 pub fn normalised(text: &str) -> String {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    with_line_ends(unmarked(text))
+}
+
+fn unmarked(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
+}
+
+fn with_line_ends(text: &str) -> String {
     text.replace("\r\n", "\n")
 }
 
@@ -147,7 +177,7 @@ fn not_text(bytes: &[u8]) -> Option<&'static str> {
         (&[0x28, 0xb5, 0x2f, 0xfd], "compressed data (zstd)"),
     ];
     let found = known.iter().find(|(start, _)| bytes.starts_with(start));
-    let start = &bytes[..bytes.len().min(1 << 12)];
+    let start = &bytes[..bytes.len().min(START)];
     let is_control = |byte: &u8| *byte < b' ' && !b"\t\n\r\x0c\x1b".contains(byte);
     let controls = start.iter().filter(|byte| is_control(byte)).count();
     // Bytes of every kind have a tenth of them, old texts hardly any.
@@ -157,7 +187,7 @@ fn not_text(bytes: &[u8]) -> Option<&'static str> {
 
 /// UTF-16, by its mark or by the zeros between its letters.
 fn wide(bytes: &[u8]) -> Option<&'static str> {
-    let start = &bytes[..bytes.len().min(1 << 12)];
+    let start = &bytes[..bytes.len().min(START)];
     let zeros = |first: usize| {
         let every_second = start.iter().skip(first).step_by(2);
         every_second.filter(|byte| **byte == 0).count()
@@ -186,7 +216,7 @@ mod tests {
         let refused = |bytes: &[u8], expected: &str| {
             let path = folder.path().join("a.txt");
             std::fs::write(&path, bytes).unwrap();
-            let error = read(&path).unwrap_err().to_string();
+            let error = read(&path, &Room::default()).unwrap_err().to_string();
             assert!(
                 error.contains("a.txt") && error.contains(expected),
                 "{error}"
@@ -213,9 +243,10 @@ mod tests {
         refused(&noise, "is not text but data with control characters");
         refused(b"\xc3\xa9t\xc3", "breaks off within a character at byte 3");
         refused(b"", "is empty");
+        refused(b"\xef\xbb\xbf\r\n", "is empty");
         refused(b" \n\n", "is empty");
         assert!(matches!(
-            read(&folder.path().join("none")),
+            read(&folder.path().join("none"), &Room::default()),
             Err(Error::File { .. })
         ));
     }
@@ -225,7 +256,30 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.txt");
         std::fs::write(&path, "\u{feff}the fox\r\nand\rthe crow\r\n").unwrap();
-        assert_eq!(read(&path)?, "the fox\nand\rthe crow\n");
+        let text = read(&path, &Room::default())?;
+        assert_eq!(*text, *"the fox\nand\rthe crow\n");
+        Ok(())
+    }
+
+    /// Characters and line ends that cross the border of a block, in memory and in a
+    /// temporary file.
+    #[test]
+    fn a_text_of_many_blocks_is_read_as_a_whole() -> Result<()> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.txt");
+        let room = Room::new(Some(folder.path().join("cache")));
+        for shift in 0..5 {
+            let text = format!("{}{}\r", "a".repeat(shift), "狐\r\n".repeat(BLOCK / 2));
+            std::fs::write(&path, &text).unwrap();
+            for room in [room.clone(), room.clone().at_most(0)] {
+                assert!(*read(&path, &room)? == *normalised(&text), "{shift}");
+            }
+        }
+        let cut = "é".repeat(BLOCK);
+        std::fs::write(&path, &cut.as_bytes()[..2 * BLOCK - 1]).unwrap();
+        let error = read(&path, &room).unwrap_err().to_string();
+        let expected = format!("within a character at byte {}", 2 * BLOCK - 2);
+        assert!(error.contains(&expected), "{error}");
         Ok(())
     }
 }

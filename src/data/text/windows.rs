@@ -6,7 +6,10 @@ use candle_core::{Device, Tensor};
 use flate2::Crc;
 use rayon::prelude::*;
 
-use crate::data::text::tokenizer::Tokenizer;
+use super::passage::Passage;
+use super::tokenizer::{pieces, Encoded, Tokenizer};
+use crate::data::growing::{Growing, Stored};
+use crate::data::Room;
 use crate::error::{Error, Result};
 use crate::flow::batch::Batch;
 use crate::flow::examples::{Augment, Examples, Passages};
@@ -15,76 +18,63 @@ use crate::flow::examples::{Augment, Examples, Passages};
 /// demand.
 #[derive(Clone)]
 pub struct Windows {
-    pub(super) tokens: Arc<[u32]>,
+    pub(super) tokens: Arc<Stored<u32>>,
     /// For each passage, its end in `tokens`, and the number of windows in it and all
     /// earlier passages.
     ends: Arc<[(usize, usize)]>,
     window: usize,
     pub(crate) characters: usize,
     pub(crate) unknown: usize,
+    /// The number of passages without a window.
     pub(super) short: usize,
+    /// The number of tokens of the longest passage.
+    pub(crate) longest: usize,
 }
 
 impl Windows {
-    /// All windows of some documents. Documents that are not longer than the window have
-    /// none.
+    /// All windows of some passages. Passages that are not longer than the window have
+    /// none. The tokens stay in a temporary file if there is no room for them.
     ///
     /// # Errors
-    /// Errors of [`Tokenizer::encode`]; [`Error::Usage`] for a window of 0 tokens.
-    pub fn new(documents: &[String], tokenizer: &Tokenizer, window: usize) -> Result<Self> {
+    /// [`Error::Usage`] for an unknown symbol, if there is no unknown token, and for a
+    /// window of 0 tokens; [`Error::File`] if a temporary file cannot be written.
+    pub fn new(
+        passages: &[Passage],
+        tokenizer: &Tokenizer,
+        window: usize,
+        room: &Room,
+    ) -> Result<Self> {
         if window == 0 {
             return Err(Error::usage(
                 "data",
                 "expected a window of at least 1 token, found 0",
             ));
         }
-        let (mut tokens, mut ends): (Vec<u32>, Vec<(usize, usize)>) = (Vec::new(), Vec::new());
-        let (mut characters, mut short, mut windows) = (0, 0, 0);
-        // Documents are encoded in parallel, in chunks that limit the memory.
-        for documents in documents.chunks(256) {
-            let encoded: Vec<_> = documents
+        let all = passages.iter().enumerate();
+        let all = all.flat_map(|(passage, text)| {
+            let some = pieces(text).into_iter();
+            some.map(move |piece| (passage, piece))
+        });
+        let mut all = all.peekable();
+        let mut begun = Begun::new(tokenizer.unknown(), window, room);
+        let mut passage = 0;
+        // Pieces are encoded in parallel, as many at a time as limit the memory.
+        while all.peek().is_some() {
+            let some: Vec<(usize, &str)> = all.by_ref().take(AT_ONCE).collect();
+            let encoded = some
                 .par_iter()
-                .map(|document| tokenizer.encode(document))
-                .collect();
-            for (document, encoded) in documents.iter().zip(encoded) {
-                let encoded = encoded?;
-                if encoded.ids.len() <= window {
-                    short += 1;
-                    continue;
+                .map(|(_, piece)| tokenizer.encode_piece(piece));
+            let encoded: Vec<_> = encoded.collect();
+            for ((of, _), encoded) in some.into_iter().zip(encoded) {
+                while passage < of {
+                    begun.end_passage();
+                    passage += 1;
                 }
-                // An unknown token costs its bits but counts as no character, because it
-                // does not determine the text.
-                let behind = encoded.starts[1..]
-                    .iter()
-                    .copied()
-                    .chain([document.chars().count() as u32]);
-                let labels = encoded
-                    .ids
-                    .iter()
-                    .zip(&encoded.starts)
-                    .zip(behind)
-                    .skip(window);
-                let known = labels.filter(|((id, _), _)| Some(**id) != tokenizer.unknown());
-                characters += known
-                    .map(|((_, start), end)| (end - start) as usize)
-                    .sum::<usize>();
-                windows += encoded.ids.len() - window;
-                tokens.extend(encoded.ids);
-                ends.push((tokens.len(), windows));
+                begun.add(encoded?)?;
             }
         }
-        let unknown = tokens
-            .iter()
-            .filter(|token| Some(**token) == tokenizer.unknown())
-            .count();
-        Ok(Self {
-            tokens: tokens.into(),
-            ends: ends.into(),
-            window,
-            characters,
-            unknown,
-            short,
-        })
+        (passage..passages.len()).for_each(|_| begun.end_passage());
+        begun.finish()
     }
 
     /// The window with this index and the next token.
@@ -92,6 +82,111 @@ impl Windows {
         let passage = self.ends.partition_point(|(_, windows)| *windows <= index);
         let (end, windows) = self.ends[passage];
         &self.tokens[end - (windows - index) - self.window..][..self.window + 1]
+    }
+}
+
+/// The pieces of a text that are encoded at a time.
+const AT_ONCE: usize = 64;
+
+/// Windows that are being collected, piece by piece.
+struct Begun<'a> {
+    unknown: Option<u32>,
+    window: usize,
+    tokens: Growing<'a, u32>,
+    ends: Vec<(usize, usize)>,
+    characters: usize,
+    unknown_tokens: usize,
+    short: usize,
+    longest: usize,
+    passage: BegunPassage,
+}
+
+/// What was read of the last passage.
+#[derive(Default)]
+struct BegunPassage {
+    tokens: usize,
+    characters: usize,
+    /// Its tokens, as long as it has no window.
+    first: Vec<u32>,
+    /// The position of its last token, if this is a known label.
+    label: Option<usize>,
+}
+
+impl<'a> Begun<'a> {
+    fn new(unknown: Option<u32>, window: usize, room: &'a Room) -> Self {
+        Self {
+            unknown,
+            window,
+            tokens: Growing::new(room),
+            ends: Vec::new(),
+            characters: 0,
+            unknown_tokens: 0,
+            short: 0,
+            longest: 0,
+            passage: BegunPassage::default(),
+        }
+    }
+
+    /// Adds the next piece of the passage, with the number of its characters.
+    fn add(&mut self, (Encoded { ids, starts }, characters): (Encoded, usize)) -> Result<()> {
+        for (id, start) in ids.iter().zip(starts) {
+            let start = self.passage.characters + start as usize;
+            self.end_label(start);
+            // An unknown token costs its bits but counts as no character, because it does
+            // not determine the text.
+            let is_known_label = self.passage.tokens >= self.window && Some(*id) != self.unknown;
+            self.passage.label = is_known_label.then_some(start);
+            self.passage.tokens += 1;
+        }
+        self.passage.characters += characters;
+        let mut first = std::mem::take(&mut self.passage.first);
+        if self.passage.tokens <= self.window {
+            first.extend(ids);
+            self.passage.first = first;
+            return Ok(());
+        }
+        for ids in [first, ids] {
+            let unknown = ids.iter().filter(|id| Some(**id) == self.unknown);
+            self.unknown_tokens += unknown.count();
+            self.tokens.add(&ids)?;
+        }
+        Ok(())
+    }
+
+    fn end_label(&mut self, end: usize) {
+        let start = self.passage.label.take();
+        self.characters += start.map_or(0, |start| end - start);
+    }
+
+    fn end_passage(&mut self) {
+        self.end_label(self.passage.characters);
+        let tokens = std::mem::take(&mut self.passage).tokens;
+        self.longest = self.longest.max(tokens);
+        let (end, windows) = self.ends.last().copied().unwrap_or_default();
+        match tokens.checked_sub(self.window) {
+            None | Some(0) => self.short += 1,
+            Some(more) => self.ends.push((end + tokens, windows + more)),
+        }
+    }
+
+    fn finish(self) -> Result<Windows> {
+        let windows = self.ends.last().map_or(0, |(_, windows)| *windows);
+        if u32::try_from(windows).is_err() {
+            let problem = format!(
+                "expected a text of at most {} tokens, found {windows}; use a part of it",
+                u32::MAX
+            );
+            return Err(Error::usage("data", problem));
+        }
+        Ok(Windows {
+            tokens: self.tokens.finish("the text", "its tokens take")?.into(),
+            ends: self.ends.into(),
+            window: self.window,
+            characters: self.characters,
+            unknown: self.unknown_tokens,
+            short: self.short,
+            longest: self.longest,
+        })
     }
 }
 
@@ -147,16 +242,53 @@ impl Examples for Windows {
 mod tests {
     use super::*;
     use crate::data::text::is_lossy;
+    use crate::data::text::tests::passages;
     use crate::data::text::tokenizer::Units;
 
-    fn strings(texts: &[&str]) -> Vec<String> {
-        texts.iter().map(|text| text.to_string()).collect()
+    fn windows(texts: &[&str], tokenizer: &Tokenizer, window: usize) -> Result<Windows> {
+        Windows::new(&passages(texts), tokenizer, window, &Room::default())
+    }
+
+    /// A passage of many pieces between short ones, in memory and in a temporary file.
+    #[test]
+    fn windows_of_a_long_text_are_those_of_all_its_tokens() -> Result<()> {
+        let word = |i: usize| format!("{} {i}{}", ["the", "狐狸"][i % 2], [" ", "\n"][i % 3 / 2]);
+        let long: String = (0..60_000).map(word).collect();
+        let tokenizer = Tokenizer::train(Units::Word(Some(500)), &[&long])?;
+        let texts = passages(&["the 狐狸", "", &long, "the", &long[..102]]);
+        let window = 4;
+        let (mut tokens, mut characters, mut unknown) = (Vec::new(), 0, 0);
+        for text in [&long[..], &long[..102]] {
+            let Encoded { ids, starts } = tokenizer.encode(text)?;
+            let ends = starts[1..].iter().copied();
+            let ends = ends.chain([text.chars().count() as u32]);
+            for (place, (id, (start, end))) in ids.iter().zip(starts.iter().zip(ends)).enumerate() {
+                let is_unknown = Some(*id) == tokenizer.unknown();
+                unknown += usize::from(is_unknown);
+                if place >= window && !is_unknown {
+                    characters += (end - start) as usize;
+                }
+            }
+            tokens.extend(ids);
+        }
+        assert!(pieces(&long).len() > 8 && unknown > 1000);
+        let folder = tempfile::tempdir().unwrap();
+        let room = Room::new(Some(folder.path().into()));
+        for room in [room.clone(), room.at_most(1000)] {
+            let windows = Windows::new(&texts, &tokenizer, window, &room)?;
+            assert!(windows.tokens[..] == tokens);
+            assert_eq!(windows.len(), tokens.len() - 2 * window);
+            assert_eq!((windows.characters, windows.unknown), (characters, unknown));
+            assert_eq!(windows.short, 3);
+            assert_eq!(windows.longest, tokenizer.encode(&long)?.ids.len());
+        }
+        Ok(())
     }
 
     #[test]
     fn no_window_crosses_from_one_passage_to_the_next() -> Result<()> {
         let tokenizer = Tokenizer::train(Units::Char, &["abcdefg"])?;
-        let windows = Windows::new(&strings(&["abcd", "ab", "efgab", ""]), &tokenizer, 2)?;
+        let windows = windows(&["abcd", "ab", "efgab", ""], &tokenizer, 2)?;
         assert_eq!(
             (windows.len(), windows.short, windows.characters),
             (5, 2, 5)
@@ -196,7 +328,7 @@ mod tests {
             Units::Bpe(Some(270)),
         ] {
             let tokenizer = Tokenizer::train(units, &[&text])?;
-            let windows = Windows::new(std::slice::from_ref(&text), &tokenizer, 3)?;
+            let windows = windows(&[&text], &tokenizer, 3)?;
             let first = tokenizer.encode(&text)?.ids[..3].to_vec();
             let before = tokenizer.decode(&first)?.chars().count();
             assert_eq!(
@@ -213,9 +345,9 @@ mod tests {
         let tokenizer = Tokenizer::train(Units::Word(Some(3)), &["the fox, the fox, the crow"])?;
         // The words are the| fox|,| the| fox|,| the| crow; ` fox` and ` the` are known,
         // `the` at the beginning is not.
-        let windows = Windows::new(&strings(&["the fox, the fox, the crow"]), &tokenizer, 1)?;
+        let windows = windows(&["the fox, the fox, the crow"], &tokenizer, 1)?;
         assert_eq!((windows.len(), windows.characters), (7, 4 + 4 + 4 + 4));
-        assert!(!is_lossy(&strings(&["the fox", " the fox"]), &tokenizer)?);
+        assert!(!is_lossy(&passages(&["the fox", " the fox"]), &tokenizer)?);
         Ok(())
     }
 
@@ -223,12 +355,12 @@ mod tests {
     #[test]
     fn lower_case_is_lossy() -> Result<()> {
         let tokenizer = Tokenizer::train(Units::Char, &["the fox"])?;
-        assert!(!is_lossy(&strings(&["the 7 fox", "7"]), &tokenizer)?);
+        assert!(!is_lossy(&passages(&["the 7 fox", "7"]), &tokenizer)?);
         let mut json: serde_json::Value = serde_json::from_str(tokenizer.to_json()).unwrap();
         json["normalizer"] = serde_json::json!({ "type": "Lowercase" });
         let tokenizer = Tokenizer::from_json(json.to_string())?;
-        assert!(!is_lossy(&strings(&["the 7 fox"]), &tokenizer)?);
-        assert!(is_lossy(&strings(&["The 7 fox"]), &tokenizer)?);
+        assert!(!is_lossy(&passages(&["the 7 fox"]), &tokenizer)?);
+        assert!(is_lossy(&passages(&["The 7 fox"]), &tokenizer)?);
         Ok(())
     }
 }

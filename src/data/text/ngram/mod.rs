@@ -5,7 +5,7 @@ mod counting;
 mod packed;
 mod reader;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use crate::data::score::Counts;
@@ -57,6 +57,8 @@ struct Level {
     counts: Vec<u32>,
     /// For each n-gram that is one shorter, and one past the last.
     contexts: Vec<Context>,
+    /// `γ` of the contexts with many tokens after them.
+    wide: HashMap<u32, f64>,
     /// `D(1)`, `D(2)`, `D(3)`.
     discounts: [f64; 3],
 }
@@ -69,9 +71,11 @@ struct Context {
     first: u32,
     /// The sum of their counts, and of those that were left out.
     sum: u32,
-    /// `γ`.
-    gamma: f64,
 }
+
+/// The tokens after a context from which on its `γ` is kept. For fewer, it is computed
+/// when it is needed: most contexts have one or two.
+const WIDE: usize = 16;
 
 /// How much a model knows of a context.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -96,11 +100,24 @@ impl Level {
     /// The n-grams after a context, the sum of their counts, and `γ`; nothing for a
     /// context that was not seen.
     fn after(&self, context: u32) -> (Range<usize>, u32, f64) {
-        let context = context as usize;
-        match self.contexts.get(context..context + 2) {
-            Some([here, next]) => (here.range(next), here.sum, here.gamma),
-            _ => (0..0, 0, 0.),
-        }
+        let place = context as usize;
+        let Some([here, next]) = self.contexts.get(place..place + 2) else {
+            return (0..0, 0, 0.);
+        };
+        let range = here.range(next);
+        let gamma = match range.len() >= WIDE {
+            true => self.wide[&context],
+            false => self.gamma(here.sum, &self.counts[range.clone()]),
+        };
+        (range, here.sum, gamma)
+    }
+
+    /// `γ` after a context with these counts. Of their sum, what is missing was left out:
+    /// the shorter context gets all of it.
+    fn gamma(&self, sum: u32, counts: &[u32]) -> f64 {
+        let discounts = counts.iter().map(|count| self.discount(*count));
+        let lost = sum - counts.iter().sum::<u32>();
+        discounts.sum::<f64>() + f64::from(lost)
     }
 
     /// The index of the n-gram, if it was seen.
@@ -129,18 +146,18 @@ impl Level {
         }
     }
 
-    /// Sums the counts and the discounts of each context. At first, the sums of the
-    /// contexts are what is missing of the counts: the shorter context gets all of it.
+    /// Adds the counts of each context to its sum, which was what is missing of them, and
+    /// keeps `γ` of those with many tokens.
     fn sum_up(&mut self) {
+        self.wide.clear();
         for place in 1..self.contexts.len() {
-            let [context, next] = [self.contexts[place - 1], self.contexts[place]];
-            let (lost, counts) = (context.sum, &self.counts[context.range(&next)]);
-            let discounts = counts.iter().map(|count| self.discount(*count));
-            self.contexts[place - 1] = Context {
-                sum: counts.iter().sum::<u32>() + lost,
-                gamma: discounts.sum::<f64>() + f64::from(lost),
-                ..context
-            };
+            let range = self.contexts[place - 1].range(&self.contexts[place]);
+            let counts = &self.counts[range];
+            let sum = self.contexts[place - 1].sum + counts.iter().sum::<u32>();
+            if counts.len() >= WIDE {
+                self.wide.insert(place as u32 - 1, self.gamma(sum, counts));
+            }
+            self.contexts[place - 1].sum = sum;
         }
     }
 

@@ -87,7 +87,6 @@ impl Level {
             level.contexts.push(Context {
                 first: level.tokens.len() as u32,
                 sum: if whole { 0 } else { read(bytes)? },
-                gamma: 0.,
             });
             for _ in 0..tokens {
                 let token = next.checked_add(read(bytes)?)?;
@@ -208,6 +207,7 @@ mod tests {
                 assert_eq!(level.tokens, found.tokens);
                 assert_eq!(level.counts, found.counts);
                 assert_eq!(level.contexts, found.contexts);
+                assert_eq!(level.wide, found.wide);
                 assert_eq!(level.discounts, found.discounts);
             }
             // Whatever else is no model, and nothing panics.

@@ -15,7 +15,7 @@ pub use train::Units;
 use crate::error::panic_message;
 use crate::error::{Error, Result};
 use crate::flow::random::fnv1a;
-use train::pieces;
+pub(super) use train::pieces;
 
 /// Converts text to tokens and back. Token ids are the classes of a language model.
 ///
@@ -109,7 +109,11 @@ impl Tokenizer {
         Ok(whole)
     }
 
-    fn encode_piece(&self, text: &str) -> Result<(Encoded, usize)> {
+    /// Encodes one of the [`pieces`] of a text, with the number of its characters.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub(super) fn encode_piece(&self, text: &str) -> Result<(Encoded, usize)> {
         let encoding = unless_it_panics(|| self.inner.encode(text, false))?.map_err(|error| {
             let strange = text
                 .chars()

@@ -248,7 +248,7 @@ fn words(texts: &[&str]) -> Result<BTreeMap<String, usize>> {
 /// characters. Then a word or a merge that crosses the cut becomes two tokens or more.
 /// Tokenizers from a file may join characters across either cut, and those that put a
 /// space before a text put one there.
-pub(super) fn pieces(text: &str) -> Vec<&str> {
+pub(in crate::data::text) fn pieces(text: &str) -> Vec<&str> {
     let (mut pieces, mut rest) = (Vec::new(), text);
     while let Some(end) = cut(rest) {
         let (piece, more) = rest.split_at(end);

@@ -1,0 +1,133 @@
+//! Bytes or numbers of unknown number, in memory or in a temporary file.
+
+use std::fmt::Display;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::marker::PhantomData;
+use std::ops::Deref;
+use std::path::PathBuf;
+
+use memmap2::Mmap;
+use pulp::bytemuck::{cast_slice, Pod};
+
+use super::Room;
+use crate::error::{Error, Result};
+
+/// Collects numbers one after the other: in memory or, as soon as there is no room for
+/// more, in a temporary file.
+pub(super) struct Growing<'a, T> {
+    room: &'a Room,
+    /// The bytes that there was room for at the beginning.
+    most: u64,
+    kept: Vec<T>,
+    file: Option<(BufWriter<File>, PathBuf)>,
+    /// The number of bytes in the file.
+    written: u64,
+}
+
+impl<'a, T: Pod> Growing<'a, T> {
+    pub fn new(room: &'a Room) -> Self {
+        Self {
+            room,
+            most: room.bytes(),
+            kept: Vec::new(),
+            file: None,
+            written: 0,
+        }
+    }
+
+    /// Adds some numbers.
+    ///
+    /// # Errors
+    /// [`Error::File`] if no temporary file can be made or written.
+    pub fn add(&mut self, numbers: &[T]) -> Result<()> {
+        let bytes = size_of_val(&self.kept[..]) + size_of_val(numbers);
+        if self.file.is_none() && bytes as u64 <= self.most {
+            self.kept.extend_from_slice(numbers);
+            return Ok(());
+        }
+        let (file, folder) = match &mut self.file {
+            Some(file) => file,
+            none => {
+                let (file, folder) = self.room.temporary()?;
+                none.insert((BufWriter::with_capacity(1 << 20, file), folder))
+            }
+        };
+        for numbers in [&std::mem::take(&mut self.kept), numbers] {
+            let bytes: &[u8] = cast_slice(numbers);
+            let written = file.write_all(bytes);
+            written.map_err(Error::file("write a temporary file in", &*folder))?;
+            self.written += bytes.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// All numbers. If they are in a file, a note says so: `what` of the data from `place`,
+    /// such as "the tokens take".
+    ///
+    /// # Errors
+    /// [`Error::File`] if they cannot be written.
+    pub fn finish(mut self, place: impl Display, what: &str) -> Result<Stored<T>> {
+        let Some((file, folder)) = self.file else {
+            self.kept.shrink_to_fit();
+            return Ok(Stored::Memory(self.kept));
+        };
+        let file = file
+            .into_inner()
+            .map_err(std::io::IntoInnerError::into_error);
+        let file = file.map_err(Error::file("write a temporary file in", &folder))?;
+        let in_folder = format!("a temporary file in {}", folder.display());
+        self.room.say(place, what, self.written, &in_folder);
+        // SAFETY: the file has no name and is not written any more, so that nobody changes
+        // or shortens it while it is mapped.
+        #[allow(unsafe_code)]
+        let map = unsafe { Mmap::map(&file) };
+        let map = map.map_err(Error::file("map a temporary file in", &folder))?;
+        Ok(Stored::File(map, PhantomData))
+    }
+}
+
+/// Numbers in memory, or in a temporary file of which the system reads the pages that are
+/// looked at, and forgets those that it has no memory for.
+pub(super) enum Stored<T> {
+    Memory(Vec<T>),
+    File(Mmap, PhantomData<T>),
+}
+
+impl<T: Pod> Deref for Stored<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        match self {
+            Self::Memory(numbers) => numbers,
+            // A mapping begins at a page, which suits all numbers.
+            Self::File(map, _) => cast_slice(map),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_the_same_in_memory_and_in_a_temporary_file() -> Result<()> {
+        let folder = tempfile::tempdir().unwrap();
+        let room = Room::new(Some(folder.path().join("cache")));
+        let numbers: Vec<u32> = (0..1000u32).map(|i| i * i).collect();
+        for (most, is_in_memory) in [(4000, true), (3999, false), (1000, false), (0, false)] {
+            let room = room.clone().at_most(most);
+            let mut growing = Growing::new(&room);
+            for some in numbers.chunks(7) {
+                growing.add(some)?;
+            }
+            let stored = growing.finish("the test", "the numbers take")?;
+            assert_eq!(matches!(stored, Stored::Memory(_)), is_in_memory, "{most}");
+            assert_eq!(*stored, numbers, "{most}");
+        }
+        // The files have no names, so that nothing is left of a process that is killed.
+        let left = std::fs::read_dir(folder.path().join("cache")).unwrap();
+        assert_eq!(left.count(), 0);
+        Ok(())
+    }
+}

@@ -1,0 +1,77 @@
+//! How much of a data set is kept in memory.
+
+use std::fs::File;
+use std::path::PathBuf;
+
+use crate::error::{notify, Error, Result};
+use crate::kernels::memory;
+
+/// How many bytes of its images or of its text a data set keeps in memory: half of what is
+/// free, or fewer. Those of a larger one stay in files.
+#[derive(Clone, Debug, Default)]
+pub struct Room {
+    most: Option<u64>,
+    left: u64,
+    folder: Option<PathBuf>,
+}
+
+impl Room {
+    /// Half of the free memory. Temporary files are made in `folder`, by default in that
+    /// of the system.
+    pub fn new(folder: Option<PathBuf>) -> Self {
+        Self {
+            folder,
+            ..Self::default()
+        }
+    }
+
+    /// The same, after so many bytes are left for something else.
+    pub(super) fn leaving(self, left: u64) -> Self {
+        Self { left, ..self }
+    }
+
+    /// The same with so many bytes instead of half of the free memory; 0 for a process
+    /// that does not train on the data.
+    pub fn at_most(self, bytes: u64) -> Self {
+        Self {
+            most: Some(bytes),
+            ..self
+        }
+    }
+
+    /// The number of bytes that there is room for now.
+    pub(super) fn bytes(&self) -> u64 {
+        let half = |free: u64| free.saturating_sub(self.left) / 2;
+        let free = || memory::available().map_or(u64::MAX, half);
+        self.most.unwrap_or_else(free)
+    }
+
+    /// Whether there is room for so many bytes now.
+    pub(super) fn has(&self, bytes: u64) -> bool {
+        bytes <= self.bytes()
+    }
+
+    /// A new temporary file, and the folder that it is in. It has no name, so that nothing
+    /// is left of it when the process ends, and no other process can change it.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub(super) fn temporary(&self) -> Result<(File, PathBuf)> {
+        let folder = self.folder.clone().unwrap_or_else(std::env::temp_dir);
+        let file = std::fs::create_dir_all(&folder).and_then(|()| tempfile::tempfile_in(&folder));
+        let file = file.map_err(Error::file("make a temporary file in", &folder))?;
+        Ok((file, folder))
+    }
+
+    /// Says that a part of a data set is read from a file: `what`, such as "the images
+    /// take".
+    pub(super) fn say(&self, place: impl std::fmt::Display, what: &str, bytes: u64, file: &str) {
+        if self.most.is_none() {
+            notify(format_args!(
+                "note: {place}: {what} {} MB, more than half of the free memory, and will be read \
+                 from {file} when needed",
+                bytes >> 20
+            ));
+        }
+    }
+}
