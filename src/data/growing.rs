@@ -1,6 +1,5 @@
 //! Bytes or numbers of unknown number, in memory or in a temporary file.
 
-use std::fmt::Display;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::marker::PhantomData;
@@ -21,8 +20,6 @@ pub(super) struct Growing<'a, T> {
     most: u64,
     kept: Vec<T>,
     file: Option<(BufWriter<File>, PathBuf)>,
-    /// The number of bytes in the file.
-    written: u64,
 }
 
 impl<'a, T: Pod> Growing<'a, T> {
@@ -32,7 +29,6 @@ impl<'a, T: Pod> Growing<'a, T> {
             most: room.bytes(),
             kept: Vec::new(),
             file: None,
-            written: 0,
         }
     }
 
@@ -57,17 +53,15 @@ impl<'a, T: Pod> Growing<'a, T> {
             let bytes: &[u8] = cast_slice(numbers);
             let written = file.write_all(bytes);
             written.map_err(Error::file("write a temporary file in", &*folder))?;
-            self.written += bytes.len() as u64;
         }
         Ok(())
     }
 
-    /// All numbers. If they are in a file, a note says so: `what` of the data from `place`,
-    /// such as "the tokens take".
+    /// All numbers.
     ///
     /// # Errors
     /// [`Error::File`] if they cannot be written.
-    pub fn finish(mut self, place: impl Display, what: &str) -> Result<Stored<T>> {
+    pub fn finish(mut self) -> Result<Stored<T>> {
         let Some((file, folder)) = self.file else {
             self.kept.shrink_to_fit();
             return Ok(Stored::Memory(self.kept));
@@ -76,8 +70,6 @@ impl<'a, T: Pod> Growing<'a, T> {
             .into_inner()
             .map_err(std::io::IntoInnerError::into_error);
         let file = file.map_err(Error::file("write a temporary file in", &folder))?;
-        let in_folder = format!("a temporary file in {}", folder.display());
-        self.room.say(place, what, self.written, &in_folder);
         // SAFETY: the file has no name and is not written any more, so that nobody changes
         // or shortens it while it is mapped.
         #[allow(unsafe_code)]
@@ -92,6 +84,16 @@ impl<'a, T: Pod> Growing<'a, T> {
 pub(super) enum Stored<T> {
     Memory(Vec<T>),
     File(Mmap, PhantomData<T>),
+}
+
+impl<T> Stored<T> {
+    /// The number of bytes in a temporary file.
+    pub fn bytes_in_file(&self) -> u64 {
+        match self {
+            Self::Memory(_) => 0,
+            Self::File(map, _) => map.len() as u64,
+        }
+    }
 }
 
 impl<T: Pod> Deref for Stored<T> {
@@ -121,8 +123,9 @@ mod tests {
             for some in numbers.chunks(7) {
                 growing.add(some)?;
             }
-            let stored = growing.finish("the test", "the numbers take")?;
-            assert_eq!(matches!(stored, Stored::Memory(_)), is_in_memory, "{most}");
+            let stored = growing.finish()?;
+            let in_file = if is_in_memory { 0 } else { 4000 };
+            assert_eq!(stored.bytes_in_file(), in_file, "{most}");
             assert_eq!(*stored, numbers, "{most}");
         }
         // The files have no names, so that nothing is left of a process that is killed.

@@ -111,12 +111,7 @@ impl Collector {
             return Ok(Self::Memory(Vec::with_capacity(bytes as usize)));
         }
         let (file, path) = room.temporary()?;
-        room.say(
-            place,
-            "the images take",
-            bytes,
-            &format!("a temporary file in {}", path.display()),
-        );
+        room.say_temporary(place, "the images take", bytes);
         let file = BufWriter::with_capacity(1 << 20, file);
         Ok(Self::File { file, path })
     }

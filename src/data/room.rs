@@ -51,20 +51,30 @@ impl Room {
         bytes <= self.bytes()
     }
 
+    fn for_temporary(&self) -> PathBuf {
+        self.folder.clone().unwrap_or_else(std::env::temp_dir)
+    }
+
     /// A new temporary file, and the folder that it is in. It has no name, so that nothing
     /// is left of it when the process ends, and no other process can change it.
     ///
     /// # Errors
     /// [`Error::File`].
     pub(super) fn temporary(&self) -> Result<(File, PathBuf)> {
-        let folder = self.folder.clone().unwrap_or_else(std::env::temp_dir);
+        let folder = self.for_temporary();
         let file = std::fs::create_dir_all(&folder).and_then(|()| tempfile::tempfile_in(&folder));
         let file = file.map_err(Error::file("make a temporary file in", &folder))?;
         Ok((file, folder))
     }
 
-    /// Says that a part of a data set is read from a file: `what`, such as "the images
-    /// take".
+    /// Says that `what` of a data set, such as "the tokens take", is in a temporary file.
+    pub(super) fn say_temporary(&self, place: impl std::fmt::Display, what: &str, bytes: u64) {
+        let folder = self.for_temporary();
+        let file = format!("a temporary file in {}", folder.display());
+        self.say(place, what, bytes, &file);
+    }
+
+    /// Says that `what` of a data set, such as "the images take", is read from a file.
     pub(super) fn say(&self, place: impl std::fmt::Display, what: &str, bytes: u64, file: &str) {
         if self.most.is_none() {
             notify(format_args!(

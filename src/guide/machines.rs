@@ -98,7 +98,7 @@
 //!
 //! Evaluation is done by rank 0 alone while the others wait; `--set evaluate_every=5`
 //! makes it rare. Threads share one copy of the data. Of several processes, those of the
-//! first stage have their own. The others read images once, for their checksum, and hold
-//! none in memory, unless the files are packed; pictures of a folder go to a temporary
-//! file. A text is in the memory of every process. Every rank holds the weights of all
-//! layers, and the optimisers of its own.
+//! first stage have their own. The others read the data once, for their checksum, and hold
+//! none in memory, unless the files of images are packed; pictures of a folder and the
+//! tokens of a text go to a temporary file. Every rank holds the weights of all layers, and
+//! the optimisers of its own.

@@ -262,14 +262,16 @@
 //! windows of many tokens need much memory. A text of half a megabyte and more gets
 //! windows of 6 byte pairs or words, or of 20 characters, if no other network is chosen.
 //!
-//! Text is read into memory. `onward train nlp --data text:FILE --dry-run` says how
-//! much the first steps need and how long a training takes: for 130 MB of text with 99
-//! characters 2.1 GB, and about an hour an epoch on two cores of an Intel Xeon.
-//! Counting the n-grams at the end needs up to 21 times the size of the text, and 14
-//! times more for each token that `data.ngram` has above 6. `--set data.ngram_least=2`
-//! then leaves out the n-grams that occur once, which are most of them: on WikiText-2
-//! with 4096 byte pairs, 5 instead of 32 MB in the run, and 1.547 instead of 1.529 bits
-//! per character by the counts alone.
+//! A text that would take more than half of the free memory is kept in a temporary file
+//! in the cache folder, and so are its tokens. A note says so; the bits are those of a
+//! training in memory. The order of the examples stays in memory, four bytes for each,
+//! and so do the counts of n-grams. For English these take 12 times the size of the text
+//! in byte pairs or words, less in characters, and 6 times more for each token that
+//! `data.ngram` has above 6. `--set data.ngram_least=2` leaves out the n-grams that occur
+//! once, which are most of them: the counts then take 2.5 times the size of the text. On
+//! WikiText-2 with 4096 byte pairs they have 5 instead of 32 MB in the run, and 1.547
+//! instead of 1.529 bits per character. `onward train nlp --data text:FILE --dry-run` says
+//! how much the first steps need and how long a training takes.
 //!
 //! # More images than memory
 //!

@@ -10,6 +10,7 @@ mod reading;
 pub mod tokenizer;
 mod windows;
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 pub use self::files::{apart, distinct, files, room_for, size};
@@ -166,8 +167,10 @@ fn behind_space(text: &str, wanted: usize) -> usize {
 /// [`Error::Usage`] if a part has no passage longer than the window, or only unknown
 /// tokens to predict; errors of [`Windows::new`].
 pub fn data_set(parts: &Parts, text: Text, window: usize, room: &Room) -> Result<DataSet> {
+    let in_files = Cell::new(0);
     let part = |name: &str, documents: &[Passage]| -> Result<Arc<dyn Examples>> {
         let windows = Windows::new(documents, &text.tokenizer, window, room)?;
+        in_files.set(in_files.get() + windows.tokens.bytes_in_file());
         if windows.is_empty() {
             let longest = windows.longest;
             return Err(Error::usage(
@@ -217,6 +220,10 @@ pub fn data_set(parts: &Parts, text: Text, window: usize, room: &Room) -> Result
         part("validation", &parts.validation)?,
     );
     let test = part("test", &parts.test)?;
+    let in_files = in_files.into_inner();
+    if in_files > 0 {
+        room.say_temporary("the text", "the tokens take", in_files);
+    }
     let spec = ExampleSpec::new(
         &[window],
         text.tokenizer.vocabulary().to_vec(),

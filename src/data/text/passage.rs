@@ -76,11 +76,15 @@ impl fmt::Debug for Passage {
 }
 
 /// Collects a text piece by piece.
-pub(super) struct Collector<'a>(Growing<'a, u8>);
+pub(super) struct Collector<'a> {
+    room: &'a Room,
+    text: Growing<'a, u8>,
+}
 
 impl<'a> Collector<'a> {
     pub fn new(room: &'a Room) -> Self {
-        Self(Growing::new(room))
+        let text = Growing::new(room);
+        Self { room, text }
     }
 
     /// Adds a piece.
@@ -88,7 +92,7 @@ impl<'a> Collector<'a> {
     /// # Errors
     /// [`Error::File`](crate::Error::File) if a temporary file cannot be made or written.
     pub fn add(&mut self, piece: &str) -> Result<()> {
-        self.0.add(piece.as_bytes())
+        self.text.add(piece.as_bytes())
     }
 
     /// The whole text, from `place`.
@@ -96,9 +100,12 @@ impl<'a> Collector<'a> {
     /// # Errors
     /// As [`add`](Self::add).
     pub fn finish(self, place: impl fmt::Display) -> Result<Passage> {
-        let text = self.0.finish(place, "the text takes")?;
-        let range = 0..text.len();
-        let text = Arc::new(text);
+        let text = self.text.finish()?;
+        if text.bytes_in_file() > 0 {
+            let bytes = text.bytes_in_file();
+            self.room.say_temporary(place, "the text takes", bytes);
+        }
+        let (range, text) = (0..text.len(), Arc::new(text));
         Ok(Passage { text, range })
     }
 }

@@ -179,7 +179,7 @@ impl<'a> Begun<'a> {
             return Err(Error::usage("data", problem));
         }
         Ok(Windows {
-            tokens: self.tokens.finish("the text", "its tokens take")?.into(),
+            tokens: self.tokens.finish()?.into(),
             ends: self.ends.into(),
             window: self.window,
             characters: self.characters,
