@@ -238,7 +238,7 @@ impl KneserNey {
             for (token, &count) in level.tokens[range].iter().zip(counts) {
                 p[*token as usize] += share * level.discounted(count);
             }
-            for &(token, more) in change.map_or(&[][..], |change| &change.counts) {
+            for (token, more) in change.into_iter().flat_map(Change::counts) {
                 let before = level.count(context, token);
                 let gain = level.discounted(before + more) - level.discounted(before);
                 p[token as usize] += share * gain;

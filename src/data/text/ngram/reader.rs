@@ -17,6 +17,9 @@ use crate::flow::examples::Passages;
 /// n-gram of the text that was left out counts from 0 on, as if it were new. The n-gram
 /// without its first token then counts that token a second time.
 ///
+/// After four million contexts, as in about a million tokens, it forgets what it has
+/// counted and begins anew, so that a long text takes at most some 400 MB.
+///
 /// ```
 /// use std::sync::Arc;
 /// use onward_core::data::text::ngram::{KneserNey, Reader};
@@ -40,7 +43,13 @@ pub struct Reader {
     added: Vec<Added>,
     /// The n-grams that end at the last token, by length, the empty one first.
     contexts: Vec<u32>,
+    /// The number of changed contexts, and from which number on they are forgotten.
+    changed: usize,
+    most: usize,
 }
+
+/// The contexts that are changed before all changes are forgotten.
+const MOST: usize = 1 << 22;
 
 #[derive(Default)]
 struct Added {
@@ -55,24 +64,71 @@ struct Added {
 pub(super) struct Change {
     pub sum: u32,
     pub gamma: f64,
-    /// Tokens and their additional counts, sorted.
-    pub counts: Vec<(u32, u32)>,
+    /// A token and its additional count: most contexts have no other.
+    first: (u32, u32),
+    #[allow(
+        clippy::box_collection,
+        reason = "a third of the size, where there are none"
+    )]
+    more: Option<Box<Vec<(u32, u32)>>>,
+}
+
+impl Change {
+    /// Tokens and their additional counts.
+    pub fn counts(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
+        let more = self.more.iter().flat_map(|more| more.iter().copied());
+        std::iter::once(self.first).chain(more)
+    }
+
+    /// The additional count of a token.
+    fn of(&mut self, token: u32) -> &mut u32 {
+        if self.sum == 0 {
+            self.first = (token, 0);
+        }
+        if self.first.0 == token {
+            return &mut self.first.1;
+        }
+        // Sorted, since a short context has many tokens.
+        let more = self.more.get_or_insert_default();
+        let place = more.binary_search_by_key(&token, |count| count.0);
+        let place = place.unwrap_or_else(|place| {
+            more.insert(place, (token, 0));
+            place
+        });
+        &mut more[place].1
+    }
 }
 
 impl Reader {
     /// At the beginning of a text.
     pub fn new(ngrams: Arc<KneserNey>) -> Self {
-        let added = ngrams.levels.iter().map(|_| Added::default()).collect();
         let contexts = ngrams.beginning();
-        Self {
+        let mut reader = Self {
             ngrams,
-            added,
+            added: Vec::new(),
             contexts,
-        }
+            changed: 0,
+            most: MOST,
+        };
+        reader.forget();
+        reader
+    }
+
+    /// Forgets what was counted, but not the last tokens.
+    fn forget(&mut self) {
+        let levels = &self.ngrams.levels;
+        self.added = levels.iter().map(|_| Added::default()).collect();
+        let known = self.contexts.iter().skip(1).zip(levels);
+        let known = known.take_while(|(context, level)| (**context as usize) < level.tokens.len());
+        self.contexts.truncate(1 + known.count());
+        self.changed = 0;
     }
 
     /// Reads and counts the next token.
     pub fn read(&mut self, token: u32) {
+        if self.changed >= self.most {
+            self.forget();
+        }
         let longest = self.contexts.len().min(self.ngrams.order());
         let mut ending = vec![0; longest + 1];
         // A shorter n-gram counts the different tokens before it, so that it gains one
@@ -122,13 +178,10 @@ impl Reader {
         let Self { ngrams, added, .. } = self;
         let (level, change) = (&ngrams.levels[level], &mut added[level].changes);
         let change = change.entry(context).or_default();
-        let place = change.counts.binary_search_by_key(&token, |count| count.0);
-        let place = place.unwrap_or_else(|place| {
-            change.counts.insert(place, (token, 0));
-            place
-        });
-        let before = level.count(context, token) + change.counts[place].1;
-        change.counts[place].1 += 1;
+        self.changed += usize::from(change.sum == 0);
+        let more = change.of(token);
+        let before = level.count(context, token) + *more;
+        *more += 1;
         change.sum += 1;
         change.gamma += level.discount(before + 1) - level.discount(before);
     }
@@ -274,6 +327,29 @@ mod tests {
                 reader.pass(*token);
             }
         }
+    }
+
+    #[test]
+    fn a_reader_that_forgets_begins_anew_after_its_last_tokens() {
+        let (train, read) = (text(1, 60, 5), text(2, 40, 8));
+        let ngrams = Arc::new(KneserNey::fit(&[&train], 3, 9));
+        let mut reader = Reader::new(ngrams.clone());
+        reader.most = 8;
+        let mut times = 0;
+        for place in 0..read.len() {
+            let before = reader.changed;
+            reader.read(read[place]);
+            if reader.changed < before {
+                times += 1;
+                let mut other = Reader::new(ngrams.clone());
+                read[..place].iter().for_each(|token| other.pass(*token));
+                other.read(read[place]);
+                assert_eq!(reader.next_token().p, other.next_token().p, "{place}");
+            }
+            let sum: f64 = reader.next_token().p.iter().sum();
+            assert!((sum - 1.).abs() < 1e-12, "{sum} at {place}");
+        }
+        assert!(times > 2, "{times}");
     }
 
     #[test]
