@@ -40,6 +40,7 @@ pub(crate) mod cuda;
 mod deviations;
 mod directions;
 pub(crate) mod energy;
+pub(crate) mod exponential;
 pub(crate) mod fields;
 mod fresh;
 pub(crate) mod gemm;

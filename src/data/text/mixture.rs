@@ -5,6 +5,8 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::ngram::{Counted, KneserNey, Known};
+use crate::kernels::exponential::{exp, ln};
+use crate::kernels::{wide, Loop};
 
 /// The log-linear mixture of a network and of n-grams that were counted on its training
 /// part:
@@ -88,22 +90,71 @@ impl Mixture {
     pub fn mix(&self, counted: &[Counted], log_probabilities: &mut [f32]) {
         let rows = log_probabilities.par_chunks_mut(self.ngrams.vocabulary().max(1));
         rows.zip(counted).for_each(|(row, counted)| {
-            let [alpha, beta] = self.weights[class_of(counted.known)];
-            let mixed = row.iter().zip(&counted.p);
-            let mixed: Vec<f64> = mixed
-                .map(|(net, p)| alpha * f64::from(*net) + beta * p.ln())
-                .collect();
-            let log_sum = log_sum(&mixed);
-            let mixed = mixed.iter().map(|log| (log - log_sum) as f32);
-            row.iter_mut().zip(mixed).for_each(|(row, log)| *row = log);
+            let weights = self.weights[class_of(counted.known)];
+            let (p, mut logs) = (&counted.p, vec![0.; row.len()]);
+            Mix {
+                row,
+                p,
+                weights,
+                logs: &mut logs,
+            }
+            .wide();
         });
     }
 }
 
-/// `log Σ exp`.
-fn log_sum(logs: &[f64]) -> f64 {
-    let most = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    most + logs.iter().map(|log| (log - most).exp()).sum::<f64>().ln()
+/// Mixes one row.
+struct Mix<'a> {
+    /// The log-probabilities of the network, and then of the mixture.
+    row: &'a mut [f32],
+    p: &'a [f64],
+    weights: [f64; 2],
+    logs: &'a mut [f64],
+}
+
+impl Loop for Mix<'_> {
+    #[inline(always)]
+    fn run(self) {
+        let [alpha, beta] = self.weights;
+        let both = self.row.iter().zip(self.p);
+        for (log, (net, p)) in self.logs.iter_mut().zip(both) {
+            *log = alpha * f64::from(*net) + beta * ln(*p);
+        }
+        let most = highest(self.logs);
+        for (out, log) in self.row.iter_mut().zip(&*self.logs) {
+            *out = (log - most) as f32;
+        }
+        for log in self.logs.iter_mut() {
+            *log = exp(*log - most);
+        }
+        let mut sums = [0.; LANES];
+        let (blocks, rest) = self.logs.as_chunks();
+        for block in blocks.iter().chain([&padded(rest)]) {
+            sums.iter_mut().zip(block).for_each(|(sum, e)| *sum += e);
+        }
+        let log_sum = sums.iter().sum::<f64>().ln();
+        for out in self.row.iter_mut() {
+            *out = (f64::from(*out) - log_sum) as f32;
+        }
+    }
+}
+
+/// The sums of a row that are added up side by side: in this order on every processor.
+const LANES: usize = 8;
+
+#[inline(always)]
+fn highest(logs: &[f64]) -> f64 {
+    let mut most = [f64::NEG_INFINITY; LANES];
+    let (blocks, rest) = logs.as_chunks::<LANES>();
+    for block in blocks {
+        for (most, log) in most.iter_mut().zip(block) {
+            *most = if *log > *most { *log } else { *most };
+        }
+    }
+    most.iter()
+        .chain(rest)
+        .copied()
+        .fold(f64::NEG_INFINITY, f64::max)
 }
 
 /// What the weights of a [`Mixture`] are learned from: some tokens of the validation
@@ -118,7 +169,7 @@ struct Example {
     class: usize,
     label: usize,
     /// Of the network and of the n-grams.
-    logs: Vec<[f32; 2]>,
+    logs: [Vec<f32>; 2],
 }
 
 /// The examples of each weight that are added up at a time: in this order at any number
@@ -140,11 +191,15 @@ impl Examples {
         let rows = log_probabilities.par_chunks(self.ngrams.vocabulary().max(1));
         let examples = rows.zip(counted).zip(labels);
         let examples = examples.map(|((row, counted), label)| {
-            let logs = row.iter().zip(&counted.p);
+            let mut of_counts = vec![0.; row.len()];
+            wide(|| {
+                let logs = of_counts.iter_mut().zip(&counted.p);
+                logs.for_each(|(log, p)| *log = ln(*p) as f32);
+            });
             Example {
                 class: class_of(counted.known),
                 label: *label as usize,
-                logs: logs.map(|(net, p)| [*net, p.ln() as f32]).collect(),
+                logs: [row.to_vec(), of_counts],
             }
         });
         self.examples.par_extend(examples);
@@ -228,31 +283,26 @@ struct Sums {
 
 impl Sums {
     fn of(example: &Example, [alpha, beta]: [f64; 2]) -> Self {
-        let features = || {
-            let logs = example.logs.iter();
-            logs.map(|[net, counts]| [f64::from(*net), f64::from(*counts)])
-        };
-        let logits = features().map(|[net, counts]| alpha * net + beta * counts);
-        let logits: Vec<f64> = logits.collect();
-        let log_sum = log_sum(&logits);
-        let (mut mean, mut square) = ([0.; 2], [0.; 3]);
-        for ([net, counts], logit) in features().zip(&logits) {
-            let p = (logit - log_sum).exp();
-            mean = [mean[0] + p * net, mean[1] + p * counts];
-            square = [
-                square[0] + p * net * net,
-                square[1] + p * net * counts,
-                square[2] + p * counts * counts,
-            ];
+        let [net, counts] = &example.logs;
+        let mut sums = [0.; 7];
+        let mut logits = vec![0.; net.len()];
+        Moments {
+            logs: [net, counts],
+            weights: [alpha, beta],
+            logits: &mut logits,
+            sums: &mut sums,
         }
-        let found = example.logs[example.label].map(f64::from);
+        .wide();
+        let [most, sum, of_net, of_counts, xx, xy, yy] = sums;
+        let mean = [of_net / sum, of_counts / sum];
+        let found = [net, counts].map(|logs| f64::from(logs[example.label]));
         Self {
-            nats: log_sum - logits[example.label],
+            nats: most + sum.ln() - (alpha * found[0] + beta * found[1]),
             gradient: [mean[0] - found[0], mean[1] - found[1]],
             curvature: [
-                square[0] - mean[0] * mean[0],
-                square[1] - mean[0] * mean[1],
-                square[2] - mean[1] * mean[1],
+                xx / sum - mean[0] * mean[0],
+                xy / sum - mean[0] * mean[1],
+                yy / sum - mean[1] * mean[1],
             ],
         }
     }
@@ -299,6 +349,71 @@ impl Sums {
         ];
         step.iter().all(|number| number.is_finite()).then_some(step)
     }
+}
+
+/// The sums over the tokens of one example that its nats and their derivatives need.
+struct Moments<'a> {
+    /// Of the network and of the n-grams.
+    logs: [&'a [f32]; 2],
+    weights: [f64; 2],
+    logits: &'a mut [f64],
+    /// The highest logit; of all `e^(logit − highest)` the sum, and the sums of their
+    /// products with `x`, `y`, `x²`, `x·y` and `y²`, for the logs `x` and `y`.
+    sums: &'a mut [f64; 7],
+}
+
+impl Loop for Moments<'_> {
+    #[inline(always)]
+    fn run(self) {
+        let ([net, counts], [alpha, beta]) = (self.logs, self.weights);
+        for (logit, (x, y)) in self.logits.iter_mut().zip(net.iter().zip(counts)) {
+            *logit = alpha * f64::from(*x) + beta * f64::from(*y);
+        }
+        let most = highest(self.logits);
+        for logit in self.logits.iter_mut() {
+            *logit = exp(*logit - most);
+        }
+        let mut lanes = [[0.; LANES]; 6];
+        let (blocks, rest) = self.logits.as_chunks();
+        let [(xs, last_x), (ys, last_y)] = [net, counts].map(|logs| logs.as_chunks());
+        for (e, (x, y)) in blocks.iter().zip(xs.iter().zip(ys)) {
+            add_moments(&mut lanes, e, x, y);
+        }
+        add_moments(&mut lanes, &padded(rest), &padded(last_x), &padded(last_y));
+        self.sums[0] = most;
+        for (sum, lanes) in self.sums[1..].iter_mut().zip(lanes) {
+            *sum = lanes.iter().sum();
+        }
+    }
+}
+
+/// Adds the terms of the sums of [`Moments`] for some tokens side by side.
+#[inline(always)]
+fn add_moments(
+    lanes: &mut [[f64; LANES]; 6],
+    e: &[f64; LANES],
+    x: &[f32; LANES],
+    y: &[f32; LANES],
+) {
+    let [sum, of_x, of_y, xx, xy, yy] = lanes;
+    for lane in 0..LANES {
+        let (e, x, y) = (e[lane], f64::from(x[lane]), f64::from(y[lane]));
+        let (ex, ey) = (e * x, e * y);
+        sum[lane] += e;
+        of_x[lane] += ex;
+        of_y[lane] += ey;
+        xx[lane] += ex * x;
+        xy[lane] += ex * y;
+        yy[lane] += ey * y;
+    }
+}
+
+/// Fewer numbers than there are lanes, and zeros.
+#[inline(always)]
+fn padded<T: Copy + Default>(numbers: &[T]) -> [T; LANES] {
+    let mut padded = [T::default(); LANES];
+    padded[..numbers.len()].copy_from_slice(numbers);
+    padded
 }
 
 /// The sums over some examples.
@@ -367,7 +482,8 @@ mod tests {
             let right = if LABELS[i] == token { 0.8 } else { 0. };
             (3. * i as f64 + 2. * f64::from(token)).sin() + right
         });
-        logits.map(|logit| logit - log_sum(&logits))
+        let log_sum = logits.iter().map(|logit| logit.exp()).sum::<f64>().ln();
+        logits.map(|logit| logit - log_sum)
     }
 
     fn counts() -> Arc<KneserNey> {
