@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use onward_core::data::text::{
-    apart, data_set, distinct, files as files_of, paragraphs, read, room_for, size as size_of,
-    Parts, Passage, Text,
+    apart, data_set, distinct, files as files_of, paragraphs, read, room_beside_counts,
+    size as size_of, Parts, Passage, Text,
 };
 use onward_core::data::{DataSet, Room};
 use onward_core::export::{Table, Value};
@@ -81,8 +81,8 @@ onward_core::settings! {
         /// The number of tokens in the n-grams of the baseline and of the mixture.
         ngram: usize = 6, in 1..=12;
         /// How often an n-gram of two tokens or more has to occur to be kept. With 2, the
-        /// counts of a large text take a fraction of the space in a run, and predict a
-        /// little worse. Counting needs as much memory as with 1.
+        /// counts of a large text take a fraction of the memory and of the space in a run,
+        /// and predict a little worse.
         ngram_least: usize = 1, in 1..=1_000_000;
     }
 }
@@ -183,7 +183,8 @@ fn of_files(settings: &TextFiles, context: &BuildContext) -> Result<DataSet> {
     let validation = all_files(&settings.validation)?;
     let test = all_files(&settings.test)?;
     let all = [&files[..], &validation, &test].concat();
-    let room = &room_for(&all, settings.ngram, settings.ngram_least, context.room())?;
+    let (ngram, least) = (settings.ngram, settings.ngram_least);
+    let room = &room_beside_counts(&all, ngram, least, context.room());
     let parts = match settings.prepare {
         Prepare::None => divided(settings, files, [&validation, &test], room)?,
         Prepare::Hinton if settings.validation.is_some() || settings.test.is_some() => {

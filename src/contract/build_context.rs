@@ -157,7 +157,7 @@ impl BuildContext {
         Input::of(Tensor::ones(shape, self.vars.dtype(), &self.vars.device())?)
     }
 
-    /// How much memory a data set may use for images; temporary files are made in the
+    /// How much memory a data set may use for images or text; temporary files are made in the
     /// cache.
     pub fn room(&self) -> Room {
         let room = Room::new(self.cache.clone());

@@ -37,6 +37,16 @@ pub fn at_home(path: &str) -> PathBuf {
     }
 }
 
+/// The folder `onward` in the user's cache.
+pub(crate) fn cache() -> Option<PathBuf> {
+    let folder = |name: &str| {
+        let folder = std::env::var_os(name).filter(|folder| !folder.is_empty());
+        folder.map(PathBuf::from)
+    };
+    let cache = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")))?;
+    Some(cache.join("onward"))
+}
+
 /// Finds `file` or `file.gz` in one of `folders`. `name` is that of the data set, for
 /// messages.
 ///

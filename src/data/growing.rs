@@ -1,4 +1,4 @@
-//! Bytes or numbers of unknown number, in memory or in a temporary file.
+//! Bytes or numbers that are collected, in memory or in a temporary file.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 pub(super) struct Growing<'a, T> {
     room: &'a Room,
     /// The bytes that there was room for at the beginning.
-    most: u64,
+    limit: u64,
     kept: Vec<T>,
     file: Option<(BufWriter<File>, PathBuf)>,
 }
@@ -26,7 +26,7 @@ impl<'a, T: Pod> Growing<'a, T> {
     pub fn new(room: &'a Room) -> Self {
         Self {
             room,
-            most: room.bytes(),
+            limit: room.bytes(),
             kept: Vec::new(),
             file: None,
         }
@@ -38,7 +38,7 @@ impl<'a, T: Pod> Growing<'a, T> {
     /// [`Error::File`] if no temporary file can be made or written.
     pub fn add(&mut self, numbers: &[T]) -> Result<()> {
         let bytes = size_of_val(&self.kept[..]) + size_of_val(numbers);
-        if self.file.is_none() && bytes as u64 <= self.most {
+        if self.file.is_none() && bytes as u64 <= self.limit {
             self.kept.extend_from_slice(numbers);
             return Ok(());
         }
@@ -70,6 +70,9 @@ impl<'a, T: Pod> Growing<'a, T> {
             .into_inner()
             .map_err(std::io::IntoInnerError::into_error);
         let file = file.map_err(Error::file("write a temporary file in", &folder))?;
+        // What cannot be written is an error here, not when a page is read.
+        let synced = file.sync_data();
+        synced.map_err(Error::file("write a temporary file in", &folder))?;
         // SAFETY: the file has no name and is not written any more, so that nobody changes
         // or shortens it while it is mapped.
         #[allow(unsafe_code)]

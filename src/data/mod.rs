@@ -17,6 +17,7 @@ pub mod score;
 pub mod text;
 
 pub use self::data_set::{Content, DataSet, ExampleSpec, Framing};
+pub(crate) use self::files::cache;
 pub use self::files::{at_home, find, folder};
 pub use self::room::Room;
 pub use crate::flow::examples::{Augment, Examples, Split};

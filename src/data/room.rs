@@ -3,16 +3,24 @@
 use std::fs::File;
 use std::path::PathBuf;
 
+use super::cache;
 use crate::error::{notify, Error, Result};
 use crate::kernels::memory;
 
 /// How many bytes of its images or of its text a data set keeps in memory: half of what is
 /// free, or fewer. Those of a larger one stay in files.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Room {
-    most: Option<u64>,
+    limit: Option<u64>,
     left: u64,
     folder: Option<PathBuf>,
+}
+
+/// Half of the free memory, with temporary files in the user's cache folder.
+impl Default for Room {
+    fn default() -> Self {
+        Self::new(cache())
+    }
 }
 
 impl Room {
@@ -20,12 +28,13 @@ impl Room {
     /// of the system.
     pub fn new(folder: Option<PathBuf>) -> Self {
         Self {
+            limit: None,
+            left: 0,
             folder,
-            ..Self::default()
         }
     }
 
-    /// The same, after so many bytes are left for something else.
+    /// Half of what is free beside so many bytes, which are for something else.
     pub(super) fn leaving(self, left: u64) -> Self {
         Self { left, ..self }
     }
@@ -34,7 +43,7 @@ impl Room {
     /// that does not train on the data.
     pub fn at_most(self, bytes: u64) -> Self {
         Self {
-            most: Some(bytes),
+            limit: Some(bytes),
             ..self
         }
     }
@@ -43,7 +52,12 @@ impl Room {
     pub(super) fn bytes(&self) -> u64 {
         let half = |free: u64| free.saturating_sub(self.left) / 2;
         let free = || memory::available().map_or(u64::MAX, half);
-        self.most.unwrap_or_else(free)
+        self.limit.unwrap_or_else(free)
+    }
+
+    /// Whether it belongs to a process that does not train on the data.
+    pub(super) fn is_closed(&self) -> bool {
+        self.limit == Some(0)
     }
 
     /// Whether there is room for so many bytes now.
@@ -76,12 +90,25 @@ impl Room {
 
     /// Says that `what` of a data set, such as "the images take", is read from a file.
     pub(super) fn say(&self, place: impl std::fmt::Display, what: &str, bytes: u64, file: &str) {
-        if self.most.is_none() {
+        if self.limit.is_none() {
             notify(format_args!(
-                "note: {place}: {what} {} MB, more than half of the free memory, and will be read \
-                 from {file} when needed",
+                "note: {place}: {what} {} MB, for which there is too little memory, and will be \
+                 read from {file} when needed",
                 bytes >> 20
             ));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_for_something_else_is_no_room() {
+        let room = Room::default();
+        assert!(room.bytes() > 0);
+        assert_eq!(room.clone().leaving(u64::MAX).bytes(), 0);
+        assert_eq!(room.leaving(u64::MAX).at_most(7).bytes(), 7);
     }
 }

@@ -262,10 +262,11 @@
 //! windows of many tokens need much memory. A text of half a megabyte and more gets
 //! windows of 6 byte pairs or words, or of 20 characters, if no other network is chosen.
 //!
-//! A text that would take more than half of the free memory is kept in a temporary file
-//! in the cache folder, and so are its tokens. A note says so; the bits are those of a
-//! training in memory. The order of the examples stays in memory, four bytes for each,
-//! and so do the counts of n-grams. For English these take 12 times the size of the text
+//! A text for which there is too little memory is kept in a temporary file in the cache
+//! folder, and so are its tokens. A note says so; the bits are those of a training in
+//! memory. The order of the examples stays in memory, four bytes for each, and so do the
+//! counts of n-grams; a text whose counts would not fit is refused before the training.
+//! For English they take 12 times the size of the text
 //! in byte pairs or words, less in characters, and 6 times more for each token that
 //! `data.ngram` has above 6. `--set data.ngram_least=2` leaves out the n-grams that occur
 //! once, which are most of them: the counts then take 2.5 times the size of the text. On

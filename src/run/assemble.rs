@@ -114,7 +114,7 @@ pub(super) fn assemble(config: Config, source: Source, around: Surroundings) -> 
     let mut context = BuildContext::new(vars.clone(), config.run.seed);
     context.epochs = config.run.epochs;
     context.data_dirs = around.data_dirs;
-    context.cache = device::cache();
+    context.cache = crate::data::cache();
     context.reads_examples = around.reads_examples;
     context.tokenizer = around.tokenizer;
 

@@ -1,7 +1,5 @@
 //! The device of a run, and the user's cache folder.
 
-use std::path::PathBuf;
-
 use candle_core::utils::{cuda_is_available, metal_is_available};
 use candle_core::{Device, DeviceLocation};
 
@@ -58,14 +56,4 @@ pub(super) fn describe(device: &Device) -> String {
         }
         DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
     }
-}
-
-/// The folder `onward` in the user's cache.
-pub(super) fn cache() -> Option<PathBuf> {
-    let folder = |name: &str| {
-        let folder = std::env::var_os(name).filter(|folder| !folder.is_empty());
-        folder.map(PathBuf::from)
-    };
-    let cache = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")))?;
-    Some(cache.join("onward"))
 }

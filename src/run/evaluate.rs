@@ -95,7 +95,7 @@ impl Run {
     pub(super) fn evaluate_some(&self, count: usize, readouts: &[Readout]) -> Result<Evaluation> {
         let examples = &*self.data.train;
         let indices = spaced(examples.len(), count);
-        let counts = self.count_at(examples, &indices, readouts)?;
+        let counts = self.count_at(examples, indices.iter().copied(), readouts)?;
         evaluation(&counts, indices.len(), None)
     }
 
@@ -105,15 +105,14 @@ impl Run {
         examples: &dyn Examples,
         readouts: &[Readout],
     ) -> Result<BTreeMap<String, Counts>> {
-        let indices: Vec<usize> = (0..examples.len()).collect();
-        self.count_at(examples, &indices, readouts)
+        self.count_at(examples, 0..examples.len(), readouts)
     }
 
     /// As [`count`](Self::count), for the examples at `indices`.
     fn count_at(
         &self,
         examples: &dyn Examples,
-        indices: &[usize],
+        mut indices: impl ExactSizeIterator<Item = usize>,
         readouts: &[Readout],
     ) -> Result<BTreeMap<String, Counts>> {
         let passages = examples.passages();
@@ -126,12 +125,13 @@ impl Run {
         };
         let mut counts = vec![none; readouts.len()];
         let mut reader = self.reader(examples);
-        for indices in indices.chunks(self.evaluation_batch()) {
+        while indices.len() > 0 {
+            let indices: Vec<usize> = indices.by_ref().take(self.evaluation_batch()).collect();
             self.stop_if_asked()?;
             let is_text = passages.is_some();
             self.add_batch(
                 examples,
-                indices,
+                &indices,
                 readouts,
                 is_text,
                 &mut reader,

@@ -1,6 +1,7 @@
 //! Scores of whole texts by a language model and by the n-grams beside it.
 
 use std::collections::BTreeMap;
+use std::slice;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -11,7 +12,7 @@ use crate::contract::net::Readout;
 use crate::data::score::{Counts, Score};
 use crate::data::text::ngram::Baselines;
 use crate::data::text::tokenizer::Tokenizer;
-use crate::data::text::Windows;
+use crate::data::text::{Passage, Windows};
 use crate::data::{Content, Room};
 use crate::error::{Error, Result};
 use crate::flow::examples::Examples;
@@ -145,7 +146,7 @@ impl<'a> TextScorer<'a> {
     ///
     /// # Errors
     /// [`Error::Usage`] for a text without a token to predict.
-    pub fn score(&mut self, text: &str) -> Result<TextScore> {
+    pub fn score(&mut self, text: &Passage) -> Result<TextScore> {
         let windows = self.windows(text)?;
         let passages = windows.passages();
         let baselines = self.ngrams.as_ref().zip(passages.as_ref());
@@ -167,16 +168,17 @@ impl<'a> TextScorer<'a> {
     ///
     /// # Errors
     /// As [`TextScorer::score`].
-    pub fn tokens(&self, text: &str) -> Result<Vec<TokenScore>> {
+    pub fn tokens(&self, text: &Passage) -> Result<Vec<TokenScore>> {
         let windows = self.windows(text)?;
         let (run, step) = (self.run, Step::evaluation(self.run.config.run.seed));
         let readout = run.readout(self.readout())?;
-        let indices: Vec<usize> = (0..windows.len()).collect();
         let mut found = Vec::with_capacity(windows.len());
         let mut reader = run.reader(&windows);
-        for indices in indices.chunks(run.evaluation_batch()) {
-            let batch = run.prepare(&windows.batch(indices, None)?)?;
-            let text = reader.as_mut().map(|reader| (reader, indices));
+        let batch = run.evaluation_batch();
+        for start in (0..windows.len()).step_by(batch) {
+            let indices: Vec<usize> = (start..windows.len().min(start + batch)).collect();
+            let batch = run.prepare(&windows.batch(&indices, None)?)?;
+            let text = reader.as_mut().map(|reader| (reader, &indices[..]));
             let mut all = run.read_out_all(&batch.hidden(), &[readout], text, &step)?;
             let scores = all.remove(0);
             let labels = batch.labels()?;
@@ -190,18 +192,17 @@ impl<'a> TextScorer<'a> {
         Ok(found)
     }
 
-    fn windows(&self, text: &str) -> Result<Windows> {
+    fn windows(&self, text: &Passage) -> Result<Windows> {
         let windows = Windows::new(
-            &[text.into()],
+            slice::from_ref(text),
             self.tokenizer,
             self.window,
             &Room::default(),
         )?;
         let problem = if windows.is_empty() {
-            let tokens = self.tokenizer.encode(text)?.ids.len();
             format!(
-                "has {tokens} tokens, expected more than the {} of the model's window",
-                self.window
+                "has {} tokens, expected more than the {} of the model's window",
+                windows.longest, self.window
             )
         } else if windows.characters == 0 {
             "has only tokens that the tokenizer does not know, expected text like that of the \

@@ -179,7 +179,11 @@ impl Run {
         let examples = self.data.train.len();
         let mut rng = random::stream(settings.seed, "shuffle", epoch as u64);
         // Four bytes for each example, since a text has many windows.
-        let mut order: Vec<u32> = (0..examples as u32).collect();
+        let Ok(last) = u32::try_from(examples) else {
+            let problem = format!("has {examples} examples, expected at most {}", u32::MAX);
+            return Err(Error::usage("the data", problem));
+        };
+        let mut order: Vec<u32> = (0..last).collect();
         random::shuffle(&mut rng, &mut order);
         let done = self.done_in(epoch, steps)?;
         // Within an epoch, a resumed sampler keeps what it has prepared.

@@ -89,10 +89,12 @@ fn a_new_name_is_known_after_its_first_occurrence() -> Result<()> {
     let text = "The fox met Quizzaboo at the river. The fox met Quizzaboo at the river.";
     let mut scorer = TextScorer::new(&run)?;
     assert_eq!(scorer.readout(), "adaptive");
-    let tokens = scorer.tokens(text)?;
+    let tokens = scorer.tokens(&text.into())?;
     let sum = |tokens: &[TokenScore]| tokens.iter().map(|token| token.bits).sum::<f64>();
     // Of the whole text, the first window is not predicted.
-    let score = scorer.score(text)?.readouts["adaptive"].bits.unwrap();
+    let score = scorer.score(&text.into())?.readouts["adaptive"]
+        .bits
+        .unwrap();
     let bits = score.bits_per_token * tokens.len() as f64;
     assert!((bits - sum(&tokens)).abs() < 1e-3, "{bits}");
     let (name, window) = ("izzaboo", 10);

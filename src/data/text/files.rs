@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use crate::data::{at_home, Room};
 use crate::error::{notify, printable, Error, Result};
-use crate::kernels::memory;
 
 /// The endings of text files, in lower case.
 const ENDINGS: [&str; 4] = ["txt", "text", "md", "markdown"];
@@ -169,9 +168,9 @@ fn is_hidden(path: &Path, start: &Path) -> bool {
     names.any(|name| name.to_string_lossy().starts_with('.'))
 }
 
-/// How many bytes a training takes for each byte of a text, at most: four for the order of
-/// the examples, and the counts of n-grams of up to `order` tokens that occur `least` times.
-/// Measured with 11 MB of English in characters, byte pairs and words.
+/// How many bytes a training takes for each byte of English, about: four for the order of
+/// the examples, and the counts of n-grams of up to `order` tokens that occur at least
+/// `least` times. Measured with 11 MB in characters, byte pairs and words.
 fn times(order: usize, least: usize) -> u64 {
     let longer = order.saturating_sub(6) as u64;
     match least {
@@ -180,77 +179,18 @@ fn times(order: usize, least: usize) -> u64 {
     }
 }
 
-/// The memory for the words and tokens of a text that leaves enough to train on it and to
-/// count its n-grams of up to `order` tokens that occur `least` times. Texts are refused
-/// if there is not enough: the system would kill the process without a message.
-///
-/// # Errors
-/// [`Error::Usage`] with what is needed and what is free.
-pub fn room_for(files: &[PathBuf], order: usize, least: usize, room: Room) -> Result<Room> {
-    room_in(files, order, least, memory::available()).map(|needed| room.leaving(needed))
-}
-
-/// The most bytes that a [`Reader`](super::ngram::Reader) takes.
-const READING: u64 = 350 << 20;
-
-/// The memory that is needed, if it is free.
-fn room_in(files: &[PathBuf], order: usize, least: usize, free: Option<u64>) -> Result<u64> {
+/// The room for the words and tokens of a text in these files, beside what it probably takes
+/// to train on it and to count its n-grams of up to `order` tokens that occur at least
+/// `least` times.
+pub fn room_beside_counts(files: &[PathBuf], order: usize, least: usize, room: Room) -> Room {
     let sizes = files.iter().filter_map(|file| file.metadata().ok());
     let size: u64 = sizes.map(|about| about.len()).sum();
-    let needed = size.saturating_mul(times(order, least));
-    // And what goes on counting in the test part.
-    let needed = needed.saturating_add(size.saturating_mul(14).min(READING));
-    let Some(free) = free.filter(|free| needed > *free) else {
-        return Ok(needed);
-    };
-    let [size, needed, free] = [size, needed, free].map(|bytes| bytes >> 20);
-    let rarer = match least {
-        1 => ", raise `data.ngram_least` to 2",
-        _ => "",
-    };
-    let shorter = match order {
-        0..=6 => "",
-        _ => ", lower `data.ngram`",
-    };
-    let problem = format!(
-        "have {size} MB; to count and train on them takes about {needed} MB of memory, and {free} \
-         MB are free; use a part of them{rarer}{shorter}"
-    );
-    Err(Error::usage("the texts", problem))
+    room.leaving(size.saturating_mul(times(order, least)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn texts_that_do_not_fit_together_are_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let files = ["a.txt", "b.txt"].map(|name| folder.path().join(name));
-        for file in &files {
-            std::fs::write(file, vec![b'a'; 1 << 20]).unwrap();
-        }
-        let room = Some(28 << 20);
-        assert_eq!(room_in(&files[..1], 6, 1, room).unwrap(), 28 << 20);
-        assert!(room_in(&files, 6, 1, None).is_ok());
-        assert!(room_in(&files, 7, 2, Some(44 << 20)).is_ok());
-        let refused = |files: &[PathBuf], order, least, expected: &str| {
-            let error = room_in(files, order, least, room).unwrap_err();
-            assert!(error.to_string().contains(expected), "{error}");
-        };
-        let expected = "have 2 MB; to count and train on them takes about 56 MB";
-        refused(&files, 6, 1, expected);
-        refused(
-            &files,
-            6,
-            1,
-            "a part of them, raise `data.ngram_least` to 2",
-        );
-        // Each further length needs memory of its own.
-        refused(&files[..1], 7, 1, "takes about 34 MB");
-        refused(&files, 12, 2, "takes about 64 MB");
-        refused(&files, 12, 2, "a part of them, lower `data.ngram`");
-    }
 
     #[test]
     fn a_folder_and_a_pattern_stand_for_files() {

@@ -4,6 +4,7 @@
 mod files;
 pub mod hashed;
 pub mod mixture;
+mod needs;
 pub mod ngram;
 mod passage;
 mod reading;
@@ -13,7 +14,7 @@ mod windows;
 use std::cell::Cell;
 use std::sync::Arc;
 
-pub use self::files::{apart, distinct, files, room_for, size};
+pub use self::files::{apart, distinct, files, room_beside_counts, size};
 pub use self::passage::{paragraphs, Passage};
 pub use self::reading::{normalised, read, read_or_stdin};
 pub use self::windows::Windows;
@@ -165,10 +166,11 @@ fn behind_space(text: &str, wanted: usize) -> usize {
 ///
 /// # Errors
 /// [`Error::Usage`] if a part has no passage longer than the window, or only unknown
-/// tokens to predict; errors of [`Windows::new`].
+/// tokens to predict, or if the memory is too small to train on it and to count its
+/// n-grams; errors of [`Windows::new`].
 pub fn data_set(parts: &Parts, text: Text, window: usize, room: &Room) -> Result<DataSet> {
     let in_files = Cell::new(0);
-    let part = |name: &str, documents: &[Passage]| -> Result<Arc<dyn Examples>> {
+    let part = |name: &str, documents: &[Passage]| -> Result<Arc<Windows>> {
         let windows = Windows::new(documents, &text.tokenizer, window, room)?;
         in_files.set(in_files.get() + windows.tokens.bytes_in_file());
         if windows.is_empty() {
@@ -220,6 +222,9 @@ pub fn data_set(parts: &Parts, text: Text, window: usize, room: &Room) -> Result
         part("validation", &parts.validation)?,
     );
     let test = part("test", &parts.test)?;
+    if !room.is_closed() {
+        needs::check(&train, &test, &text)?;
+    }
     let in_files = in_files.into_inner();
     if in_files > 0 {
         room.say_temporary("the text", "the tokens take", in_files);

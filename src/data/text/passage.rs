@@ -118,7 +118,9 @@ pub fn paragraphs(text: &Passage) -> Vec<Passage> {
             found.extend(open.take());
         } else {
             let start = open.map_or(at, |open| open.start);
-            open = Some(start..at + line.trim_end_matches(['\n', '\r']).len());
+            let end = line.strip_suffix('\n').unwrap_or(line);
+            let end = end.strip_suffix('\r').unwrap_or(end);
+            open = Some(start..at + end.len());
         }
         at += line.len();
     }

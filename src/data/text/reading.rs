@@ -61,7 +61,7 @@ fn decoded(path: &Path, mut bytes: impl Read, room: &Room) -> Result<Passage> {
                 return Err(fault(not_utf_8(&start, place + at, block[at], is_cut)));
             }
         };
-        // So may be the other half of a line end.
+        // The other half of a line end may be in the next block too.
         if !is_at_end {
             whole = whole.strip_suffix('\r').unwrap_or(whole);
         }

@@ -145,6 +145,11 @@ impl<'a> Begun<'a> {
             self.passage.first = first;
             return Ok(());
         }
+        let (before, _) = self.ends.last().copied().unwrap_or_default();
+        if before + self.passage.tokens > u32::MAX as usize {
+            let problem = format!("has more than {} tokens; use a part of it", u32::MAX);
+            return Err(Error::usage("the text", problem));
+        }
         for ids in [first, ids] {
             let unknown = ids.iter().filter(|id| Some(**id) == self.unknown);
             self.unknown_tokens += unknown.count();
@@ -170,14 +175,6 @@ impl<'a> Begun<'a> {
     }
 
     fn finish(self) -> Result<Windows> {
-        let windows = self.ends.last().map_or(0, |(_, windows)| *windows);
-        if u32::try_from(windows).is_err() {
-            let problem = format!(
-                "expected a text of at most {} tokens, found {windows}; use a part of it",
-                u32::MAX
-            );
-            return Err(Error::usage("data", problem));
-        }
         Ok(Windows {
             tokens: self.tokens.finish()?.into(),
             ends: self.ends.into(),

@@ -4,7 +4,7 @@
 //! lengths then come one after the other, each with all of its places, in the order in
 //! which a model keeps them. So one pass counts them, and an n-gram that is left out is
 //! never stored. A long text is sorted part by part, so that the memory for it has a
-//! limit.
+//! limit; the text is read once for each part.
 
 use std::ops::Range;
 
@@ -14,7 +14,7 @@ use super::{Context, KneserNey, Level};
 
 impl KneserNey {
     /// Counts the n-grams of up to `order` tokens in passages of tokens below
-    /// `vocabulary`.
+    /// `vocabulary`, fewer than 2³² in all.
     pub fn fit(passages: &[&[u32]], order: usize, vocabulary: usize) -> Self {
         Self::fit_frequent(passages, order, vocabulary, 1)
     }
@@ -25,7 +25,8 @@ impl KneserNey {
     /// The discounts are those of all n-grams. The count of an n-gram that is left out is
     /// added to `γ` of its context, and so goes to the shorter n-grams.
     ///
-    /// The memory for it is that of the model, and about 70 MB.
+    /// The memory for it is that of the model, about 70 MB, and four bytes for each length
+    /// and token of the vocabulary.
     pub fn fit_frequent(
         passages: &[&[u32]],
         order: usize,
@@ -46,7 +47,7 @@ impl KneserNey {
         let mut counter = Counter::new(order, vocabulary, least);
         for range in places.parts(part) {
             for place in places.sorted(range) {
-                counter.add(places.before(place), places.behind(place, 0));
+                counter.add(places.before(place), places.tokens_at(place));
             }
         }
         Self {
@@ -54,15 +55,47 @@ impl KneserNey {
             vocabulary,
         }
     }
+
+    /// About how many bytes the counts of [`fit_frequent`](Self::fit_frequent) take.
+    ///
+    /// Some of the n-grams are counted for it, all of them of a short text. If even a text
+    /// without repetitions would take less than `enough` bytes, none are.
+    pub(crate) fn estimated_bytes(
+        passages: &[&[u32]],
+        order: usize,
+        vocabulary: usize,
+        least: usize,
+        enough: u64,
+    ) -> u64 {
+        let places = Places::new(passages, order, vocabulary);
+        let highest = (16 * order * places.count()) as u64;
+        if highest <= enough {
+            return highest;
+        }
+        let parts = places.parts(PART / 16);
+        let (mut counted, mut bytes) = (0, 0);
+        for part in parts.iter().step_by(parts.len().div_ceil(8)) {
+            let mut counter = Counter::new(order, vocabulary, least);
+            let sorted = places.sorted(part.clone());
+            for place in &sorted {
+                counter.add(places.before(*place), places.tokens_at(*place));
+            }
+            counted += sorted.len();
+            bytes += counter.finish().iter().map(Level::bytes).sum::<usize>();
+        }
+        (bytes as u64).saturating_mul(places.count() as u64) / counted.max(1) as u64
+    }
 }
 
-/// The places that are sorted at a time, about.
+/// About how many places are sorted at a time.
 const PART: usize = 1 << 21;
 
-/// The places of a text, to be sorted by the `order` tokens that begin there. A passage
-/// that ends earlier comes first.
+/// The places of a text. They are sorted by the `order` tokens that begin there; where a
+/// passage ends before, its end counts as the lowest token.
 struct Places<'a> {
     passages: &'a [&'a [u32]],
+    /// For each passage, the number of places before it.
+    before: Vec<usize>,
     order: usize,
     /// The bits of a token in a [`Place`].
     bits: u32,
@@ -83,63 +116,80 @@ struct Place {
 impl<'a> Places<'a> {
     fn new(passages: &'a [&'a [u32]], order: usize, vocabulary: usize) -> Self {
         let bits = (vocabulary as u64 + 1).next_power_of_two().ilog2().max(1);
+        let before = passages.iter().scan(0, |all, passage| {
+            let before = *all;
+            *all += passage.len();
+            Some(before)
+        });
         Self {
             passages,
+            before: before.collect(),
             order,
             bits,
-            // One bit is free, so that a part can end behind the highest number.
+            // The highest bit is free, so that the last part has an end above all numbers.
             packed: order.clamp(1, ((u64::BITS - 1) / bits) as usize),
         }
+    }
+
+    /// The number of places.
+    fn count(&self) -> usize {
+        let last = self.before.last().zip(self.passages.last());
+        last.map_or(0, |(before, passage)| before + passage.len())
     }
 
     /// Ranges of packed tokens that cover all places, in order, with about `most` places
     /// each.
     fn parts(&self, most: usize) -> Vec<Range<u64>> {
-        // One of so many places is looked at.
-        let stride = most.div_ceil(SAMPLES).max(1);
-        let some = self.runs().flat_map_iter(|(passage, range)| {
-            let some = self.from(passage, range).step_by(stride);
-            some.map(|place| place.tokens)
+        // The borders are taken from a sample, which is sorted.
+        let stride = most.div_ceil(SAMPLED).max(1);
+        let sample = self.runs().flat_map_iter(|(passage, run)| {
+            let places = self.of_run(passage, run);
+            let sampled = places.filter(move |place| {
+                let number = self.before[passage] + place.offset as usize;
+                number % stride == stride / 2
+            });
+            sampled.map(|place| place.tokens)
         });
-        let mut some: Vec<u64> = some.collect();
-        some.par_sort_unstable();
-        let bounds = some.chunks(SAMPLES).skip(1).map(|chunk| chunk[0]);
-        let mut bounds: Vec<u64> = std::iter::once(0).chain(bounds).collect();
-        // As many places as that begin with the same tokens.
-        bounds.dedup();
-        bounds.push(u64::MAX);
-        bounds.windows(2).map(|pair| pair[0]..pair[1]).collect()
+        let mut sample: Vec<u64> = sample.collect();
+        sample.par_sort_unstable();
+        let borders = sample.chunks(SAMPLED).skip(1).map(|chunk| chunk[0]);
+        let mut borders: Vec<u64> = std::iter::once(0).chain(borders).collect();
+        // Where many places have the same packed tokens, they stay together.
+        borders.dedup();
+        borders.push(u64::MAX);
+        borders.windows(2).map(|pair| pair[0]..pair[1]).collect()
     }
 
     /// The places whose packed tokens are in a range, sorted.
     fn sorted(&self, range: Range<u64>) -> Vec<Place> {
         let places = self.runs().flat_map_iter(|(passage, run)| {
-            let places = self.from(passage, run);
+            let places = self.of_run(passage, run);
             places.filter(|place| range.contains(&place.tokens))
         });
         let mut places: Vec<Place> = places.collect();
+        let unpacked = |place: Place| {
+            let tokens = self.tokens_at(place);
+            &tokens[self.packed.min(tokens.len())..]
+        };
         // The order of places with the same tokens changes no count.
         places.par_sort_unstable_by(|a, b| {
             let packed = a.tokens.cmp(&b.tokens);
-            packed.then_with(|| {
-                self.behind(*a, self.packed)
-                    .cmp(self.behind(*b, self.packed))
-            })
+            packed.then_with(|| unpacked(*a).cmp(unpacked(*b)))
         });
         places
     }
 
-    /// All places in runs for one thread each.
+    /// All places, as ranges within passages that are looked at in parallel.
     fn runs(&self) -> impl ParallelIterator<Item = (usize, Range<usize>)> + '_ {
         let passages = self.passages.par_iter().enumerate();
-        passages.flat_map_iter(|(passage, tokens)| {
-            let starts = (0..tokens.len()).step_by(RUN);
-            starts.map(move |start| (passage, start..tokens.len().min(start + RUN)))
+        passages.flat_map(|(passage, tokens)| {
+            let runs = (0..tokens.len().div_ceil(RUN)).into_par_iter();
+            runs.map(move |run| (passage, run * RUN..tokens.len().min((run + 1) * RUN)))
         })
     }
 
     /// The places of a run, the last one first.
-    fn from(&self, passage: usize, run: Range<usize>) -> impl Iterator<Item = Place> + '_ {
+    fn of_run(&self, passage: usize, run: Range<usize>) -> impl Iterator<Item = Place> + '_ {
         let tokens = self.passages[passage];
         let first = self.bits * (self.packed as u32 - 1);
         let end = tokens.len().min(run.end + self.packed);
@@ -163,16 +213,15 @@ impl<'a> Places<'a> {
         Some(self.passages[place.passage as usize][before])
     }
 
-    /// The tokens that begin at a place, without the first `skipped` ones.
-    fn behind(&self, place: Place, skipped: usize) -> &'a [u32] {
+    /// The tokens that begin at a place.
+    fn tokens_at(&self, place: Place) -> &'a [u32] {
         let tokens = &self.passages[place.passage as usize][place.offset as usize..];
-        let tokens = &tokens[..tokens.len().min(self.order)];
-        &tokens[skipped.min(tokens.len())..]
+        &tokens[..tokens.len().min(self.order)]
     }
 }
 
-/// The places that are looked at for a part.
-const SAMPLES: usize = 64;
+/// The places of a sample for each part.
+const SAMPLED: usize = 64;
 
 /// The places of a run.
 const RUN: usize = 1 << 16;
@@ -345,16 +394,55 @@ mod tests {
     use super::*;
     use crate::flow::random::{below, stream};
 
-    /// So that the limits of the parts, and what lies across them, change nothing.
+    fn text(vocabulary: usize, tokens: usize) -> Vec<u32> {
+        let mut rng = stream(1, "counting", 0);
+        let token = |i: usize| match i % 7 {
+            0 => vocabulary as u32 - 1,
+            _ => below(&mut rng, vocabulary.min(5)) as u32,
+        };
+        (0..tokens).map(token).collect()
+    }
+
+    /// Also of more tokens than are packed into a place, here three.
+    #[test]
+    fn every_n_gram_is_counted_as_by_a_table() {
+        use std::collections::{BTreeMap, BTreeSet};
+        let (text, order, vocabulary) = (text(70_000, 2000), 6, 70_000);
+        let passages = [&text[..1], &[], &text[1..700], &text[700..]];
+        let mut table: BTreeMap<&[u32], (u32, BTreeSet<u32>)> = BTreeMap::new();
+        for passage in passages {
+            for start in 0..passage.len() {
+                for end in start + 1..=passage.len().min(start + order) {
+                    let (occurrences, before) = table.entry(&passage[start..end]).or_default();
+                    *occurrences += 1;
+                    before.extend(start.checked_sub(1).map(|before| passage[before]));
+                }
+            }
+        }
+        for least in [1, 2] {
+            let model = KneserNey::fit_frequent(&passages, order, vocabulary, least as usize);
+            for (length, level) in (1..).zip(&model.levels) {
+                let of_length = table.iter().filter(|(tokens, _)| tokens.len() == length);
+                let kept = of_length.filter(|(_, (times, _))| length == 1 || *times >= least);
+                let kept = kept.map(|(tokens, (occurrences, before))| match length == order {
+                    true => (tokens[length - 1], *occurrences),
+                    false => (tokens[length - 1], before.len() as u32),
+                });
+                let found = level
+                    .tokens
+                    .iter()
+                    .copied()
+                    .zip(level.counts.iter().copied());
+                assert!(found.eq(kept), "length {length}, least {least}");
+            }
+        }
+    }
+
+    /// So that the borders of the parts, and what lies across them, change nothing.
     #[test]
     fn a_text_in_parts_has_the_counts_of_the_whole() {
-        let mut rng = stream(1, "counting", 0);
         for (vocabulary, order) in [(3, 4), (40, 6), (70_000, 6), (70_000, 12)] {
-            let mut token = |i: usize| match i % 7 {
-                0 => vocabulary as u32 - 1,
-                _ => below(&mut rng, vocabulary.min(5)) as u32,
-            };
-            let text: Vec<u32> = (0..3000).map(&mut token).collect();
+            let text = text(vocabulary, 3000);
             let passages = [&text[..1], &[], &text[1..700], &text[700..]];
             for least in [1, 2] {
                 let fit = |part| {
@@ -369,21 +457,49 @@ mod tests {
         }
     }
 
-    /// Places that begin alike cannot be divided.
+    /// In short passages that end alike or differently, too. Places that begin alike cannot
+    /// be divided.
     #[test]
-    fn the_parts_cover_every_place_once() {
-        let text: Vec<u32> = (0..5000u32).map(|i| (i * i / 7) % 11).collect();
+    fn the_parts_cover_every_place_once_and_are_alike() {
+        let long: Vec<u32> = (0..5000u32).map(|i| (i * i / 7) % 11).collect();
         let same = [3; 900];
-        let passages = [&text[..], &same, &[5]];
-        let places = Places::new(&passages, 5, 11);
-        let parts = places.parts(200);
-        assert!((20..60).contains(&parts.len()), "{}", parts.len());
-        let sizes: Vec<usize> = parts
-            .iter()
-            .map(|part| places.sorted(part.clone()).len())
+        let long = vec![long, same.to_vec(), vec![5]];
+        let mut rng = stream(1, "parts", 0);
+        let mut passage = |end: Option<u32>| {
+            let mut tokens: Vec<u32> = (0..19).map(|_| below(&mut rng, 11) as u32).collect();
+            tokens.push(end.unwrap_or(tokens[7]));
+            tokens
+        };
+        let ending_alike: Vec<Vec<u32>> = (0..500).map(|_| passage(Some(1))).collect();
+        let other: Vec<Vec<u32>> = (0..500).map(|_| passage(None)).collect();
+        for passages in [long, ending_alike, other] {
+            let passages: Vec<&[u32]> = passages.iter().map(Vec::as_slice).collect();
+            let places = Places::new(&passages, 5, 11);
+            let parts = places.parts(500);
+            let number = places.count() / 500;
+            assert!((number - 2..number + 3).contains(&parts.len()), "{parts:?}");
+            let sizes = parts.iter().map(|part| places.sorted(part.clone()).len());
+            let sizes: Vec<usize> = sizes.collect();
+            assert_eq!(sizes.iter().sum::<usize>(), places.count());
+            assert!(sizes.iter().all(|size| *size < 1600), "{sizes:?}");
+            assert_eq!(places.parts(20_000), [0..u64::MAX]);
+        }
+    }
+
+    #[test]
+    fn the_memory_of_counts_is_estimated() {
+        let mut rng = stream(1, "estimate", 0);
+        let text: Vec<u32> = (0..400_000)
+            .map(|i| (below(&mut rng, 40) * (i % 3)) as u32)
             .collect();
-        assert_eq!(sizes.iter().sum::<usize>(), 5901);
-        assert!(sizes.iter().all(|size| *size < 1000), "{sizes:?}");
-        assert_eq!(places.parts(10_000), [0..u64::MAX]);
+        let estimate = |enough| KneserNey::estimated_bytes(&[&text], 5, 100, 2, enough) as f64;
+        let model = KneserNey::fit_frequent(&[&text], 5, 100, 2);
+        let bytes = model.levels.iter().map(Level::bytes).sum::<usize>() as f64;
+        let found = estimate(0);
+        assert!(
+            (found / bytes - 1.).abs() < 0.3,
+            "{found}, and there are {bytes}"
+        );
+        assert_eq!(estimate(1 << 40), 5. * 16. * 400_000.);
     }
 }

@@ -66,10 +66,10 @@ struct Level {
 /// What is known of the tokens after an n-gram.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Context {
-    /// The first n-gram that is one longer. The last one is in front of that of the next
-    /// context.
+    /// The first of the n-grams that are one token longer. They end where those of the next
+    /// context begin.
     first: u32,
-    /// The sum of their counts, and of those that were left out.
+    /// The sum of the counts of these n-grams, and of those that were left out.
     sum: u32,
 }
 
@@ -120,9 +120,16 @@ impl Level {
         discounts.sum::<f64>() + f64::from(lost)
     }
 
+    /// The n-grams after a context.
+    fn range(&self, context: u32) -> Range<usize> {
+        let place = context as usize;
+        let both = self.contexts.get(place..place + 2);
+        both.map_or(0..0, |both| both[0].range(&both[1]))
+    }
+
     /// The index of the n-gram, if it was seen.
     fn find(&self, context: u32, token: u32) -> Option<u32> {
-        let (range, _, _) = self.after(context);
+        let range = self.range(context);
         let first = range.start;
         let found = self.tokens[range].binary_search(&token).ok()?;
         Some((first + found) as u32)
@@ -159,6 +166,13 @@ impl Level {
             }
             self.contexts[place - 1].sum = sum;
         }
+    }
+
+    /// The bytes that it takes.
+    fn bytes(&self) -> usize {
+        size_of_val(&self.tokens[..])
+            + size_of_val(&self.counts[..])
+            + size_of_val(&self.contexts[..])
     }
 
     /// What is missing of the counts of a context.
@@ -293,7 +307,7 @@ impl KneserNey {
         let mut best = self.best(shorter, known);
         let mut highest = self.probability(contexts, best);
         let level = &self.levels[shorter.len()];
-        for &token in &level.tokens[level.after(context).0] {
+        for &token in &level.tokens[level.range(context)] {
             let p = self.probability(contexts, token);
             if p > highest {
                 (best, highest) = (token, p);

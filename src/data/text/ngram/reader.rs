@@ -17,8 +17,8 @@ use crate::flow::examples::Passages;
 /// n-gram of the text that was left out counts from 0 on, as if it were new. The n-gram
 /// without its first token then counts that token a second time.
 ///
-/// After four million contexts, as in about a million tokens, it forgets what it has
-/// counted and begins anew, so that a long text takes at most some 400 MB.
+/// After four million different n-grams, as in about a million tokens, it forgets what it
+/// has counted and begins anew, so that a long text takes at most some 400 MB.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -43,13 +43,16 @@ pub struct Reader {
     added: Vec<Added>,
     /// The n-grams that end at the last token, by length, the empty one first.
     contexts: Vec<u32>,
-    /// The number of changed contexts, and from which number on they are forgotten.
-    changed: usize,
-    most: usize,
+    /// The number of n-grams that were counted, and from which number on they are forgotten.
+    counted: usize,
+    limit: usize,
 }
 
-/// The contexts that are changed before all changes are forgotten.
-const MOST: usize = 1 << 22;
+/// The n-grams that are counted before all are forgotten.
+const LIMIT: usize = 1 << 22;
+
+/// About how many bytes each of them takes.
+const BYTES: u64 = 96;
 
 #[derive(Default)]
 struct Added {
@@ -107,8 +110,8 @@ impl Reader {
             ngrams,
             added: Vec::new(),
             contexts,
-            changed: 0,
-            most: MOST,
+            counted: 0,
+            limit: LIMIT,
         };
         reader.forget();
         reader
@@ -121,12 +124,12 @@ impl Reader {
         let known = self.contexts.iter().skip(1).zip(levels);
         let known = known.take_while(|(context, level)| (**context as usize) < level.tokens.len());
         self.contexts.truncate(1 + known.count());
-        self.changed = 0;
+        self.counted = 0;
     }
 
     /// Reads and counts the next token.
     pub fn read(&mut self, token: u32) {
-        if self.changed >= self.most {
+        if self.counted >= self.limit {
             self.forget();
         }
         let longest = self.contexts.len().min(self.ngrams.order());
@@ -150,6 +153,11 @@ impl Reader {
         }
         ending.truncate(self.ngrams.order());
         self.contexts = ending;
+    }
+
+    /// The most bytes that reading so many tokens takes, about.
+    pub(crate) fn bytes_for(tokens: usize, order: usize) -> u64 {
+        tokens.saturating_mul(order).min(LIMIT) as u64 * BYTES
     }
 
     /// Moves past the next token without counting it, such as one that was generated.
@@ -178,8 +186,8 @@ impl Reader {
         let Self { ngrams, added, .. } = self;
         let (level, change) = (&ngrams.levels[level], &mut added[level].changes);
         let change = change.entry(context).or_default();
-        self.changed += usize::from(change.sum == 0);
         let more = change.of(token);
+        self.counted += usize::from(*more == 0);
         let before = level.count(context, token) + *more;
         *more += 1;
         change.sum += 1;
@@ -334,12 +342,12 @@ mod tests {
         let (train, read) = (text(1, 60, 5), text(2, 40, 8));
         let ngrams = Arc::new(KneserNey::fit(&[&train], 3, 9));
         let mut reader = Reader::new(ngrams.clone());
-        reader.most = 8;
+        reader.limit = 12;
         let mut times = 0;
         for place in 0..read.len() {
-            let before = reader.changed;
+            let before = reader.counted;
             reader.read(read[place]);
-            if reader.changed < before {
+            if reader.counted < before {
                 times += 1;
                 let mut other = Reader::new(ngrams.clone());
                 read[..place].iter().for_each(|token| other.pass(*token));

@@ -109,6 +109,20 @@ impl Tokenizer {
         Ok(whole)
     }
 
+    /// The number of characters, tokens and unknown tokens of a text, which is encoded as by
+    /// [`encode`](Self::encode).
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn count(&self, text: &str) -> Result<[usize; 3]> {
+        let counts = pieces(text).into_par_iter().map(|piece| {
+            let (Encoded { ids, .. }, characters) = self.encode_piece(piece)?;
+            let unknown = ids.iter().filter(|id| Some(**id) == self.unknown);
+            Ok([characters, ids.len(), unknown.count()])
+        });
+        counts.try_reduce(|| [0; 3], |a, b| Ok([0, 1, 2].map(|i| a[i] + b[i])))
+    }
+
     /// Encodes one of the [`pieces`] of a text, with the number of its characters.
     ///
     /// # Errors
