@@ -88,7 +88,7 @@ mod tests {
             6,
             1,
             16,
-            "the text has 300000 tokens to train on; to train and to count",
+            "has 300000 tokens to train on; to train and to count",
         );
         refused(6, 1, 16, "a part of it, raise `data.ngram_least` to 2");
         refused(9, 2, 9, "a part of it, or lower `data.ngram`");

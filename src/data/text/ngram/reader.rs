@@ -357,7 +357,7 @@ mod tests {
             let sum: f64 = reader.next_token().p.iter().sum();
             assert!((sum - 1.).abs() < 1e-12, "{sum} at {place}");
         }
-        assert!(times > 2, "{times}");
+        assert!(times > 1, "{times}");
     }
 
     #[test]
