@@ -13,7 +13,7 @@ use std::process::Command;
 
 use onward::candle_core::{DType, Device};
 use onward::data::hub::Hub;
-use onward::data::pixels::Room;
+use onward::data::Room;
 use onward::data::{idx, DataSet, Framing};
 use onward::plugin;
 use onward::settings::Pick;

@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use onward::data::cifar;
-use onward::data::pixels::Room;
+use onward::data::Room;
 
 #[path = "../file.rs"]
 mod file;

@@ -482,7 +482,7 @@ mod tests {
             let sizes: Vec<usize> = sizes.collect();
             assert_eq!(sizes.iter().sum::<usize>(), places.count());
             assert!(sizes.iter().all(|size| *size < 1600), "{sizes:?}");
-            assert_eq!(places.parts(20_000), [0..u64::MAX]);
+            assert_eq!(places.parts(20_000).len(), 1);
         }
     }
 
