@@ -82,7 +82,7 @@ const PRESETS: &[Preset] = &[Preset {
 onward_core::register! {
     DataSet, "cifar-10", "colour photographs, 32×32, 10 classes (Krizhevsky 2009)",
     |_settings: Cifar, context| Ok(Box::new(data_set(context)?)),
-    .look(|_given| Some((DataKind::Photographs, Table::new()))).presets(PRESETS)
+    .look(&[], |_given| Some((DataKind::Photographs, Table::new()))).presets(PRESETS)
 }
 
 #[cfg(test)]

@@ -44,10 +44,12 @@ fn photographs(given: &Table) -> Option<(DataKind, Table)> {
     if is_grey || !are_colourful(&at_home(dir)) {
         return None;
     }
+    let side = given.get("height").or_else(|| given.get("width"));
+    let side = side.cloned().unwrap_or(32.into());
     let suited: [(&str, Value); 3] = [
         ("colour", true.into()),
-        ("height", 32.into()),
-        ("width", 32.into()),
+        ("height", side.clone()),
+        ("width", side),
     ];
     let suited = suited
         .into_iter()
@@ -65,5 +67,6 @@ onward_core::register! {
         let dir = folder(&settings.dir, "--data folder:DIR")?;
         Ok(Box::new(data_set(&dir, shape, settings.broken, &context.room())?))
     },
-    .argument("dir").presets(PRESETS).look(photographs)
+    .argument("dir").presets(PRESETS)
+    .look(&["colour", "height", "width"], photographs)
 }

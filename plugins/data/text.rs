@@ -304,14 +304,14 @@ onward_core::register! {
      (Hinton 2022, arXiv 2212.13345)",
     |settings: TextFiles, context| Ok(Box::new(of_files(&settings, context)?)),
     .argument("file").paths(&["more", "validation", "test", "tokenizer"])
-    .rewrite(another_file).presets(PRESETS).look(size)
+    .rewrite(another_file).presets(PRESETS).look(&[], size).fixed(&["tokenizer"])
 }
 
 onward_core::register! {
     DataSet, "fables",
     "short fables in English, about 23,000 characters, built in (onward, 2026)",
     |settings: Fables, context| Ok(Box::new(fables(&settings, context)?)),
-    .presets(PRESETS)
+    .presets(PRESETS).fixed(&["tokenizer"])
 }
 
 #[cfg(test)]

@@ -82,7 +82,10 @@ fn command(wanted: &Config, preset: Option<&str>, data: Option<&str>) -> Option<
     };
     let base = flat(&resolve(data_source.clone()).ok()?.to_table(), "");
     let mut changed = flat(&wanted.to_table(), "");
-    changed.retain(|setting| is_loud(&setting.0) && !base.contains(setting));
+    changed.retain(|setting| {
+        let is_other = !base.contains(setting) || is_looked_at(wanted, &setting.0);
+        is_loud(&setting.0) && is_other
+    });
     // A plugin's name goes before its settings.
     let (plugins, settings): (Vec<_>, Vec<_>) = changed
         .into_iter()
@@ -117,6 +120,15 @@ fn command(wanted: &Config, preset: Option<&str>, data: Option<&str>) -> Option<
     all.extend(preset.map(|preset| format!("--preset {preset}")));
     all.extend(data.map(|data| format!("--data {}", shell_word(data))));
     Some([all, words, last].concat().join(" "))
+}
+
+/// Whether a look at the data may choose this setting.
+fn is_looked_at(wanted: &Config, key: &str) -> bool {
+    let data = wanted.run.data.as_ref();
+    let info = data.and_then(|data| registry::info(DataSet::KIND, &data.name).ok());
+    let key = key.strip_prefix("data.");
+    let found = info.zip(key);
+    found.is_some_and(|(info, key)| info.looked_at.contains(&key))
 }
 
 fn is_loud(key: &str) -> bool {

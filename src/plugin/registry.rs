@@ -50,6 +50,10 @@ pub struct Info {
     pub suits: &'static [(DataKind, &'static str)],
     /// For a data set: see [`Plugin::look`].
     pub look: Option<Look>,
+    /// The settings that its look may choose.
+    pub looked_at: &'static [&'static str],
+    /// The settings that a run keeps: see [`Plugin::fixed`].
+    pub fixed: &'static [&'static str],
     /// The settings that have no effect beside others: see [`Plugin::idle`].
     pub idle: FindIdle,
     /// For an architecture: see [`Plugin::reads`].
@@ -82,6 +86,8 @@ impl Info {
             rewrite: |_, _| Ok(()),
             suits: &[],
             look: None,
+            looked_at: &[],
+            fixed: &[],
             idle: |_, _| Ok(Vec::new()),
             reads: &[],
         }
@@ -184,10 +190,19 @@ impl<T: ?Sized> Plugin<T> {
     }
 
     /// Lets a data set look at its files: the function gets the settings that were given,
-    /// and returns the kind of the data with the settings that suit it, or `None` for
-    /// other data. Files that cannot be read are reported later.
-    pub const fn look(mut self, look: Look) -> Self {
+    /// and returns the kind of the data with those of `settings` that suit it, or `None`
+    /// for other data. They are used with every network. Files that cannot be read are
+    /// reported later.
+    pub const fn look(mut self, settings: &'static [&'static str], look: Look) -> Self {
+        self.info.looked_at = settings;
         self.info.look = Some(look);
+        self
+    }
+
+    /// Names the settings of a data set that cannot change when a run is resumed, since the
+    /// run has kept what they chose, such as a tokenizer.
+    pub const fn fixed(mut self, settings: &'static [&'static str]) -> Self {
+        self.info.fixed = settings;
         self
     }
 

@@ -16,6 +16,7 @@ use crate::comm::Team;
 use crate::data::{Content, DataSet};
 use crate::error::{notify, shell_word, Error, Result};
 use crate::plugin::config::{Config, Suited, NO_PRESET};
+use crate::plugin::registry;
 use crate::plugin::source::Source;
 use crate::settings::PluginKind;
 
@@ -172,8 +173,8 @@ impl RunBuilder {
         Ok(with.into_iter().filter(differs).collect())
     }
 
-    /// With the preset for what the data look like, if no network is chosen, and a line
-    /// that says so.
+    /// With what suits the look of the data: settings of the data, and a preset if no
+    /// network is chosen. A line says so.
     fn suited(mut self) -> Result<(Self, Option<String>)> {
         if self.given.is_some() || self.saved.is_some() {
             return Ok((self, None));
@@ -183,36 +184,35 @@ impl RunBuilder {
             return Ok((self, None));
         };
         let Suited {
-            kind, preset, data, ..
-        } = &suited;
+            kind,
+            preset,
+            unless,
+            data,
+        } = suited;
         let of_data = data.table[DataSet::KIND].as_table().into_iter().flatten();
-        let of_data: Vec<(&String, &Value)> = of_data.filter(|(key, _)| *key != "name").collect();
-        let flags: String = of_data
-            .iter()
-            .map(|(key, value)| format!(" --set data.{key}={value}"))
+        let of_data = of_data.filter(|(key, _)| *key != "name");
+        let of_data: Vec<String> = of_data
+            .map(|(key, value)| format!("data.{key} = {value}"))
             .collect();
-        let kind = kind.words();
-        let said = match (&self.preset, preset, &suited.unless) {
-            (Some(given), Some(preset), _) if given == preset && !of_data.is_empty() => {
-                format!("{kind}: what suits the preset {preset}:{flags}")
+        let (chosen, not_chosen) = match (&self.preset, preset, unless) {
+            (None, Some(preset), Some(key)) => {
+                let why = format!(
+                    "the preset {preset} is not used, since `{key}` is set; for both: --preset \
+                     {preset}"
+                );
+                (None, Some(why))
             }
-            (Some(_), ..) => return Ok((self, None)),
-            (None, Some(preset), Some(key)) => format!(
-                "{kind}: the preset {preset} is not used, since `{key}` is set; for both: \
-                 --preset {preset}{flags}"
-            ),
-            (None, preset, _) => {
-                let chosen = preset.map(|preset| format!("preset {preset}"));
-                let of_data = of_data.iter();
-                let of_data = of_data.map(|(key, value)| format!("data.{key} = {value}"));
-                let chosen: Vec<String> = chosen.into_iter().chain(of_data).collect();
-                self.preset = preset.map(String::from);
-                let said = format!("{kind}: {}", chosen.join(", "));
-                self.sources.insert(0, suited.data);
-                said
-            }
+            (None, preset, _) => (preset, None),
+            (Some(_), ..) => (None, None),
         };
-        Ok((self, Some(said)))
+        let said = chosen.map(|preset| format!("preset {preset}"));
+        let said: Vec<String> = said.into_iter().chain(of_data).collect();
+        let said = (!said.is_empty()).then(|| said.join(", "));
+        let said: Vec<String> = said.into_iter().chain(not_chosen).collect();
+        self.preset = self.preset.or(chosen.map(String::from));
+        self.sources.insert(0, data);
+        let said = (!said.is_empty()).then(|| format!("{}: {}", kind.words(), said.join("; ")));
+        Ok((self, said))
     }
 
     /// Loads the data and builds the network; for an opened run, also restores its
@@ -251,6 +251,9 @@ impl RunBuilder {
             _ => self.resolved()?,
         };
         config = located(config);
+        if self.saved.is_some() && purpose == Purpose::Resume {
+            self.check_fixed(&config)?;
+        }
         let is_trained_on = self.has_same_data();
         let init = config.run.init.clone();
         let init = init.filter(|_| saved.is_none() && !self.is_to_measure);
@@ -326,6 +329,27 @@ impl RunBuilder {
         let mut later = self.sources.iter().skip(1);
         let is_chosen = later.any(|source| source.table.contains_key("data"));
         self.with_data && self.given.is_none() && !is_chosen
+    }
+
+    /// Refuses changes of what an opened run has kept from the beginning.
+    fn check_fixed(&self, config: &Config) -> Result<()> {
+        let (Some(file), Some(data)) = (self.sources.first(), &config.run.data) else {
+            return Ok(());
+        };
+        let before = file.table.get(DataSet::KIND).and_then(Value::as_table);
+        for key in registry::info(DataSet::KIND, &data.name)?.fixed {
+            let before = before.and_then(|before| before.get(*key));
+            let (Some(before), Some(now)) = (before, data.settings.get(*key)) else {
+                continue;
+            };
+            if before != now {
+                let expected =
+                    format!("{before}, which the run has kept; a new run can have another");
+                let origin = "the new settings";
+                return Err(Error::setting(format!("data.{key}"), now, origin, expected));
+            }
+        }
+        Ok(())
     }
 
     fn is_lead(&self) -> bool {

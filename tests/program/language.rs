@@ -301,6 +301,31 @@ fn the_size_of_a_text_chooses_the_preset() {
     assert!(!chosen.contains("megabyte"), "{chosen}");
 }
 
+/// The new one would have no effect, and the record of the run would be wrong.
+#[test]
+fn the_tokenizer_of_a_run_cannot_change() {
+    let base = tempfile::tempdir().unwrap();
+    let run = base.path().join("run");
+    let small = ["--data", "fables", "--epochs", "1", "--out", str(&run)];
+    succeeds(
+        &[
+            &["train", "nlp", "--set", "hidden=[4]", "--quiet"],
+            &small[..],
+        ]
+        .concat(),
+    );
+    let written = std::fs::read(run.join("config.toml")).unwrap();
+    let more = ["resume", str(&run), "--quiet", "--epochs", "2"];
+    for tokenizer in ["word", "bpe:300", "nothere.json"] {
+        let other = format!("data.tokenizer={tokenizer}");
+        let message = fails(2, &[&more, &["--set", &other][..]].concat());
+        let expected = "expected \"char\", which the run has kept";
+        assert!(message.contains(expected), "{message}");
+    }
+    assert_eq!(std::fs::read(run.join("config.toml")).unwrap(), written);
+    succeeds(&[&more, &["--set", "data.tokenizer=char"][..]].concat());
+}
+
 #[test]
 fn a_suggestion_of_the_data_is_said_where_it_changes_something() {
     let base = tempfile::tempdir().unwrap();

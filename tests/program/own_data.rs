@@ -107,12 +107,21 @@ fn colour_photographs_get_a_network_that_suits_them() {
     let is_said = said.contains("colour photographs: data.colour = true, data.height = 32");
     assert!(is_said, "{said}");
     // A choice of the network turns this off.
-    let why = "convolutional is not used, since `hidden` is set; for both: --preset \
-               convolutional --set data.colour=true --set data.height=32";
-    let chosen: [(&[&str], &str); 3] = [
+    let why = "data.width = 32; the preset convolutional is not used, since `hidden` is set; for \
+               both: --preset convolutional";
+    let of_height = "colour photographs: data.colour = true, data.width = 16\n";
+    let chosen: [(&[&str], &str); 5] = [
         (&["--set", "hidden=[20]"], why),
-        (&["--preset", "hinton"], ""),
+        (
+            &["--preset", "hinton"],
+            "colour photographs: data.colour = true",
+        ),
+        (
+            &["--preset", "hinton", "--set", "data.height=16"],
+            of_height,
+        ),
         (&["--set", "data.colour=false"], ""),
+        (&["--set", "data.color=false"], ""),
     ];
     for (index, (more, why)) in chosen.into_iter().enumerate() {
         let (said, command) = trained(&photos, &format!("chosen-{index}"), more);

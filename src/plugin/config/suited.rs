@@ -2,6 +2,7 @@
 
 use toml::{Table, Value};
 
+use super::canonical::canonical;
 use crate::contract::architecture::Architecture;
 use crate::data::DataSet;
 use crate::error::Result;
@@ -47,6 +48,7 @@ pub(super) fn suited(architecture: &str, sources: &[Source]) -> Result<Option<Su
     let info = registry::info(<dyn Architecture>::KIND, architecture)?;
     let known = RunSettings::describe();
     let (mut data, mut unless) = (Table::new(), None);
+    let is_complete = sources.iter().any(Source::is_complete);
     for source in sources {
         let mut source = source.clone();
         source.is_for(architecture)?;
@@ -72,15 +74,18 @@ pub(super) fn suited(architecture: &str, sources: &[Source]) -> Result<Option<Su
             data.extend(given);
         }
     }
-    let Some(name) = data.get("name").and_then(Value::as_str) else {
+    let Some(name) = data.get("name").and_then(Value::as_str).map(String::from) else {
         return Ok(None);
     };
-    let look = registry::info(DataSet::KIND, name)?.look;
+    let of_data = registry::info(DataSet::KIND, &name)?;
+    // What is wrong is reported later, too.
+    let is_known = canonical(&(of_data.settings)(), &mut data).is_ok();
+    let look = of_data.look.filter(|_| is_known);
     let Some((kind, mut settings)) = look.and_then(|look| look(&data)) else {
         return Ok(None);
     };
     let preset = info.suits.iter().find(|(known, _)| *known == kind);
-    if preset.is_none() && settings.is_empty() {
+    if (preset.is_none() || is_complete) && settings.is_empty() {
         return Ok(None);
     }
     settings.insert("name".into(), name.into());
@@ -91,7 +96,8 @@ pub(super) fn suited(architecture: &str, sources: &[Source]) -> Result<Option<Su
     };
     Ok(Some(Suited {
         kind,
-        preset: preset.map(|(_, preset)| *preset),
+        // A complete configuration has no use for one.
+        preset: preset.map(|(_, preset)| *preset).filter(|_| !is_complete),
         unless,
         data,
     }))
