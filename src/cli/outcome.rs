@@ -14,9 +14,10 @@ pub(super) fn of_run(summary: &Summary, run: &Run, done: usize) -> String {
     let mut columns = vec![("test", &summary.test)];
     columns.extend(summary.validation.iter().map(|found| ("validation", found)));
     let mut text = table(&columns);
-    let last = match done {
-        0 => String::new(),
-        done => format!(", the last {}", summary.epochs.saturating_sub(done)),
+    let last = match (done, summary.epochs.saturating_sub(done)) {
+        (0, _) => String::new(),
+        (_, 0) => ", complete before, evaluated".to_string(),
+        (_, trained) => format!(", the last {trained}"),
     };
     text += &format!(
         "{}{last} in {}, {} parameters\n",

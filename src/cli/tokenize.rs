@@ -10,7 +10,10 @@ use crate::data::text::tokenizer::{Tokenizer, Units};
 use crate::data::text::{distinct, files, read, Parts};
 use crate::data::Room;
 use crate::disk;
-use crate::error::{notify, shell_word, Error, Result};
+use crate::error::{nearest, notify, shell_word, Error, Result};
+
+/// The kinds of tokens that are trained.
+const KINDS: [&str; 3] = ["char", "word", "bpe"];
 
 #[derive(Args)]
 pub(super) struct Tokenize {
@@ -69,18 +72,22 @@ impl Tokenize {
         let kind = self.kind.to_lowercase();
         let size = self.vocab.iter().map(|size| format!(":{size}"));
         let units = format!("{kind}{}", size.collect::<String>()).parse();
-        units.map_err(|error| match error {
-            Error::Setting { .. } => {
-                let vocab = self
-                    .vocab
-                    .as_ref()
-                    .map_or(String::new(), |n| format!(" --vocab {n}"));
-                let expected = "char; word, with or without --vocab N, N from 2 to 1000000; \
-                                bpe, with or without --vocab N, N from 256 to 1000000";
-                let origin = format!("--kind {}{vocab}", self.kind);
+        units.map_err(|error| match (error, &self.vocab) {
+            (Error::Setting { .. }, Some(vocab)) if KINDS.contains(&&*kind) => {
+                let expected = match &*kind {
+                    "word" => "N from 2 to 1000000 for words",
+                    "bpe" => "N from 256 to 1000000 for byte pairs",
+                    _ => "no N, since all characters are tokens",
+                };
+                Error::setting("vocab", vocab, format!("--vocab {vocab}"), expected)
+            }
+            (Error::Setting { .. }, _) => {
+                let known = KINDS.map(String::from);
+                let expected = format!("char, word or bpe{}", nearest(&kind, &known));
+                let origin = format!("--kind {}", self.kind);
                 Error::setting("kind", format!("{:?}", self.kind), origin, expected)
             }
-            other => other,
+            (other, _) => other,
         })
     }
 

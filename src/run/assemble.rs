@@ -203,7 +203,10 @@ fn open_data(source: Source, config: &Config, context: &BuildContext) -> Result<
 }
 
 fn missing(config: &Config, key: &str) -> Error {
-    let expected = format!("a name, since no preset of {} has one", config.architecture);
+    let expected = format!(
+        "a name, as in --set {key}=NAME, since the chosen preset of {} has none; see: onward list",
+        config.architecture
+    );
     Error::setting(key, "nothing", "the defaults", expected)
 }
 

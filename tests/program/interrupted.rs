@@ -146,7 +146,9 @@ fn a_run_without_a_checkpoint_restarts_and_a_finished_run_is_unchanged() {
     assert_eq!(epochs(&run), [1, 2, 3]);
     // The summary of fewer epochs does not count as the summary of this run.
     std::fs::write(run.join("summary.json"), &summary).unwrap();
-    succeeds(&["resume", run.to_str().unwrap(), "--quiet"]);
+    let said = succeeds(&["resume", run.to_str().unwrap(), "--quiet"]);
+    let is_said = said.contains("3 epochs, complete before, evaluated in ");
+    assert!(is_said, "{said}");
     let written: Value =
         serde_json::from_slice(&std::fs::read(run.join("summary.json")).unwrap()).unwrap();
     assert_eq!(written["epochs"], 3);

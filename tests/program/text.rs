@@ -85,11 +85,19 @@ fn a_tokenizer_is_trained_reported_and_never_overwritten() {
         );
     };
     refused(2, "a.txt", &["--kind", "chars"], "--kind chars");
+    refused(2, "a.txt", &["--kind", "wrod"], "did you mean word?");
+    let of_characters = ["--kind", "char", "--vocab", "9"];
+    refused(
+        2,
+        "a.txt",
+        &of_characters,
+        "expected no N, since all characters",
+    );
     refused(
         2,
         "a.txt",
         &["--kind", "bpe", "--vocab", "12"],
-        "N from 256",
+        "vocab = 12 (from --vocab 12): expected N from 256 to 1000000 for byte pairs",
     );
     refused(
         2,

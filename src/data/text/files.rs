@@ -86,16 +86,25 @@ fn found(path: &Path) -> Result<(Vec<PathBuf>, Option<String>)> {
     };
     let none = empty.first().map_or(String::new(), |path| {
         let (count, name) = (empty.len(), printable(&path.display().to_string()));
-        format!("; left out as empty: {count}, such as {name}")
+        match count {
+            1 => format!("; left out as empty: {name}"),
+            _ => format!("; left out as empty: {count}, such as {name}"),
+        }
     });
     let first = left_out.first().map_or(String::new(), |path| {
         let (count, name) = (left_out.len(), printable(&path.display().to_string()));
-        format!("; {count} others are left out, such as {name}")
+        match count {
+            1 => format!("; left out, since it is no text file: {name}"),
+            _ => format!("; left out, since they are no text files: {count}, such as {name}"),
+        }
     });
     let said = format!(
-        "{}: {} text files{none}{first}",
+        "{}: {}{none}{first}",
         printable(&start.display().to_string()),
-        kept.len()
+        match kept.len() {
+            1 => "1 text file".to_string(),
+            count => format!("{count} text files"),
+        }
     );
     Ok((kept, Some(said)))
 }

@@ -58,7 +58,13 @@ fn decoded(path: &Path, mut bytes: impl Read, room: &Room) -> Result<Passage> {
                 // characters.
                 let is_utf_8 = !is_ascii || !block[..at].is_ascii();
                 let is_cut = is_utf_8 && error.error_len().is_none();
-                return Err(fault(not_utf_8(&start, place + at, block[at], is_cut)));
+                return Err(fault(not_utf_8(
+                    path,
+                    &start,
+                    place + at,
+                    block[at],
+                    is_cut,
+                )));
             }
         };
         // The other half of a line end may be in the next block too.
@@ -94,19 +100,22 @@ fn check_format(path: &Path, start: &[u8]) -> Result<()> {
         return fault(format!("{problem}, expected text; {cure}"));
     }
     if let Some(encoding) = wide(start) {
-        let cure = format!(
-            "iconv -f {encoding} -t UTF-8 {}",
-            shell_word(&path.display().to_string())
-        );
+        let cure = converted(path, encoding);
         return fault(format!(
-            "is {encoding}, expected UTF-8; convert it, for example with: {cure} > text.txt"
+            "is {encoding}, expected UTF-8; convert it, for example with: {cure}"
         ));
     }
     Ok(())
 }
 
+/// The command that converts a file to UTF-8.
+fn converted(path: &Path, encoding: &str) -> String {
+    let path = shell_word(&path.display().to_string());
+    format!("iconv -f {encoding} -t UTF-8 {path} > text.txt")
+}
+
 /// What is wrong with a file that begins with `start` and has a byte that is not UTF-8.
-fn not_utf_8(start: &[u8], at: usize, byte: u8, is_cut: bool) -> String {
+fn not_utf_8(path: &Path, start: &[u8], at: usize, byte: u8, is_cut: bool) -> String {
     if let Some(found) = not_text(start) {
         return format!(
             "is not text but {found}; expected plain text in UTF-8, choose another file"
@@ -120,9 +129,10 @@ fn not_utf_8(start: &[u8], at: usize, byte: u8, is_cut: bool) -> String {
         0x80..=0x9f => ("Windows-1252", "CP1252"),
         _ => ("Latin-1", "LATIN1"),
     };
+    let cure = converted(path, encoding);
     format!(
         "is not UTF-8 at byte {at} (0x{byte:02x}); expected plain text. If it is {name}, convert \
-         it: iconv -f {encoding} -t UTF-8"
+         it: {cure}"
     )
 }
 
