@@ -90,7 +90,8 @@ impl TextCounts {
 ///
 /// # fn main() -> onward_core::Result<()> {
 /// let run = Run::load("runs/nlp-fables-1")?;
-/// let score = TextScorer::new(&run)?.score("The fox and the crow went to the river.")?;
+/// let text = "The fox and the crow went to the river.".into();
+/// let score = TextScorer::new(&run)?.score(&text)?;
 /// println!("{:?}", score.readouts["head"].bits);
 /// # Ok(())
 /// # }

@@ -85,7 +85,7 @@ fn a_tokenizer_is_trained_reported_and_never_overwritten() {
         );
     };
     refused(2, "a.txt", &["--kind", "chars"], "--kind chars");
-    refused(2, "a.txt", &["--kind", "wrod"], "did you mean word?");
+    refused(2, "a.txt", &["--kind", "wrod"], "did you mean `word`?");
     let of_characters = ["--kind", "char", "--vocab", "9"];
     refused(
         2,
