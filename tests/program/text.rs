@@ -97,7 +97,7 @@ fn a_tokenizer_is_trained_reported_and_never_overwritten() {
         2,
         "a.txt",
         &["--kind", "bpe", "--vocab", "12"],
-        "vocab = 12 (from --vocab 12): expected N from 256 to 1000000 for byte pairs",
+        "`vocab` = 12 (from --vocab 12): expected N from 256",
     );
     refused(
         2,
