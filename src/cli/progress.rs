@@ -3,13 +3,16 @@
 use std::io::IsTerminal;
 use std::time::Instant;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use crate::error::notify;
 
 use crate::contract::block::StepReport;
 use crate::run::observe::{Event, Observer};
 use crate::run::summary::{Evaluation, Score};
+
+/// What stands beside the bar after the steps of an epoch.
+const EVALUATING: &str = "evaluating";
 
 /// Shows a training while it runs.
 pub(super) trait Display: Observer {
@@ -109,16 +112,20 @@ impl Observer for Progress {
                         Some((epochs * steps) as u64),
                         ProgressDrawTarget::stderr_with_hz(8),
                     );
-                    let style = ProgressStyle::with_template(
-                        "{prefix} {wide_bar} {rate}, {eta} left\n{msg}",
-                    );
+                    let style = ProgressStyle::with_template("{prefix} {wide_bar} {pace}\n{msg}");
                     if let Ok(style) = style {
                         let units = self.units();
-                        let rate = move |state: &ProgressState, out: &mut dyn std::fmt::Write| {
-                            // An error here would only leave out the rate.
-                            let _ = out.write_str(&units.rate(state.per_sec()));
+                        let pace = move |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+                            // An error here would only leave out the pace.
+                            let _ = match state.len() {
+                                Some(steps) if state.pos() >= steps => out.write_str(EVALUATING),
+                                _ => {
+                                    let rate = units.rate(state.per_sec());
+                                    write!(out, "{rate}, {:#} left", HumanDuration(state.eta()))
+                                }
+                            };
                         };
-                        bar.set_style(style.with_key("rate", rate));
+                        bar.set_style(style.with_key("pace", pace));
                     }
                     bar.set_position((epoch * steps) as u64);
                     bar.reset_eta();
@@ -152,6 +159,9 @@ impl Observer for Progress {
                     self.reports(reports)
                 );
                 self.say(line.trim_end().to_string());
+                if let Some(bar) = &self.bar {
+                    bar.set_message(EVALUATING);
+                }
             }
             Event::Evaluated {
                 split, evaluation, ..

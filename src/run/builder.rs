@@ -13,6 +13,7 @@ use super::opened::{mend_model, Chosen};
 use super::places::{check_data, located};
 use super::{initial, settings, Run};
 use crate::comm::Team;
+use crate::contract::architecture::Architecture;
 use crate::data::{Content, DataSet};
 use crate::error::{notify, shell_word, Error, Result};
 use crate::plugin::config::{Config, Suited, NO_PRESET};
@@ -196,9 +197,14 @@ impl RunBuilder {
             .collect();
         let (chosen, not_chosen) = match (&self.preset, preset, unless) {
             (None, Some(preset), Some(key)) => {
+                let info = registry::info(<dyn Architecture>::KIND, &self.architecture)?;
+                let used = match info.own_presets.first() {
+                    Some(first) => format!("the preset {} is", first.name),
+                    None => "the defaults are".into(),
+                };
                 let why = format!(
-                    "the preset {preset} is not used, since `{key}` is set; for both: --preset \
-                     {preset}"
+                    "since `{key}` is set, {used} used instead of {preset}; to use {preset} with \
+                     it: --preset {preset}"
                 );
                 (None, Some(why))
             }

@@ -295,7 +295,8 @@ fn the_size_of_a_text_chooses_the_preset() {
     let rate = said(30_000, &["--set", "lr=0.01"]);
     assert!(rate.contains("preset book"), "{rate}");
     let chosen = said(30_000, &["--set", "hidden=[20]"]);
-    let is_said = chosen.contains("preset book is not used, since `hidden` is set");
+    let is_said =
+        chosen.contains("since `hidden` is set, the preset window is used instead of book");
     assert!(is_said, "{chosen}");
     let chosen = said(30_000, &["--preset", "window"]);
     assert!(!chosen.contains("megabyte"), "{chosen}");

@@ -107,8 +107,8 @@ fn colour_photographs_get_a_network_that_suits_them() {
     let is_said = said.contains("colour photographs: data.colour = true, data.height = 32");
     assert!(is_said, "{said}");
     // A choice of the network turns this off.
-    let why = "data.width = 32; the preset convolutional is not used, since `hidden` is set; for \
-               both: --preset convolutional";
+    let why = "data.width = 32; since `hidden` is set, the preset hinton is used instead of \
+               convolutional; to use convolutional with it: --preset convolutional";
     let of_height = "colour photographs: data.colour = true, data.width = 16\n";
     let chosen: [(&[&str], &str); 5] = [
         (&["--set", "hidden=[20]"], why),
