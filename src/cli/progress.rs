@@ -159,8 +159,9 @@ impl Observer for Progress {
                     self.reports(reports)
                 );
                 self.say(line.trim_end().to_string());
+                // After the last one, it stands in the place of the pace.
                 if let Some(bar) = &self.bar {
-                    bar.set_message(EVALUATING);
+                    bar.set_message(if epoch < epochs { EVALUATING } else { "" });
                 }
             }
             Event::Evaluated {

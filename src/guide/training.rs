@@ -158,7 +158,8 @@
 //!    Without it the data are looked at, and a line says what was chosen:
 //!    `convolutional` for colour photographs; `book` for `text:FILE` of less than
 //!    half a megabyte, else `corpus`, or `characters` with `tokenizer = "char"`. Settings
-//!    that choose another network (`hidden`, `layer`, `goodness`, `sampler`) turn this off.
+//!    that choose another network (`layer`, `goodness`, `sampler`, or `hidden` with another
+//!    number of layers) turn this off.
 //!    Colour photographs of `folder:` are read in colour, 32×32 pixels, with every preset,
 //!    so that methods can be compared; `data.colour`, `data.height` and `data.width` set
 //!    others;

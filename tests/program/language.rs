@@ -294,7 +294,10 @@ fn the_size_of_a_text_chooses_the_preset() {
     assert!(shorthand.contains("preset book"), "{shorthand}");
     let rate = said(30_000, &["--set", "lr=0.01"]);
     assert!(rate.contains("preset book"), "{rate}");
-    let chosen = said(30_000, &["--set", "hidden=[20]"]);
+    // Another width is no other network, another number of layers is one.
+    let width = said(30_000, &["--set", "hidden=[20]"]);
+    assert!(width.contains("preset book"), "{width}");
+    let chosen = said(30_000, &["--set", "hidden=[20,20]"]);
     let is_said =
         chosen.contains("since `hidden` is set, the preset window is used instead of book");
     assert!(is_said, "{chosen}");

@@ -3,6 +3,7 @@
 use toml::{Table, Value};
 
 use super::canonical::canonical;
+use super::suggested::preset_of;
 use crate::contract::architecture::Architecture;
 use crate::data::DataSet;
 use crate::error::Result;
@@ -28,6 +29,18 @@ fn chooses_the_network(info: &Info, key: &str, value: &Value) -> bool {
     is_plugin || value.is_array() || value.is_table()
 }
 
+/// Whether a setting is a list of as many numbers as in a preset: layers of other widths.
+fn fits(preset: &Table, (key, value): &(String, Value)) -> bool {
+    let both = preset
+        .get(key)
+        .and_then(Value::as_array)
+        .zip(value.as_array());
+    both.is_some_and(|(preset, given)| {
+        let are_numbers = given.iter().all(Value::is_integer);
+        are_numbers && given.len() == preset.len()
+    })
+}
+
 /// What suits some data.
 pub struct Suited {
     /// The kind of the data.
@@ -47,7 +60,7 @@ pub struct Suited {
 pub(super) fn suited(architecture: &str, sources: &[Source]) -> Result<Option<Suited>> {
     let info = registry::info(<dyn Architecture>::KIND, architecture)?;
     let known = RunSettings::describe();
-    let (mut data, mut unless) = (Table::new(), None);
+    let (mut data, mut choices) = (Table::new(), Vec::new());
     let is_complete = sources.iter().any(Source::is_complete);
     for source in sources {
         let mut source = source.clone();
@@ -58,12 +71,9 @@ pub(super) fn suited(architecture: &str, sources: &[Source]) -> Result<Option<Su
         if (info.rewrite)(&mut source.table, &mut Table::new()).is_err() {
             return Ok(None);
         }
-        let mut given = source
-            .table
-            .iter()
-            .filter(|(key, _)| !is_about_the_run(key));
-        let choice = given.find(|(key, value)| chooses_the_network(info, key, value));
-        unless = unless.or(choice.map(|(key, _)| key.clone()));
+        let given = source.table.clone().into_iter();
+        let given = given.filter(|(key, _)| !is_about_the_run(key));
+        choices.extend(given.filter(|(key, value)| chooses_the_network(info, key, value)));
         if let Some(Value::Table(given)) = source.table.remove(DataSet::KIND) {
             if given
                 .get("name")
@@ -88,6 +98,11 @@ pub(super) fn suited(architecture: &str, sources: &[Source]) -> Result<Option<Su
     if (preset.is_none() || is_complete) && settings.is_empty() {
         return Ok(None);
     }
+    let table = match preset {
+        Some((_, preset)) => preset_of(info, Some(preset))?.table,
+        None => Table::new(),
+    };
+    let unless = choices.into_iter().find(|choice| !fits(&table, choice));
     settings.insert("name".into(), name.into());
     let table = Table::from_iter([(DataSet::KIND.to_string(), Value::Table(settings))]);
     let data = Source {
@@ -98,7 +113,7 @@ pub(super) fn suited(architecture: &str, sources: &[Source]) -> Result<Option<Su
         kind,
         // A complete configuration has no use for one.
         preset: preset.map(|(_, preset)| *preset).filter(|_| !is_complete),
-        unless,
+        unless: unless.map(|(key, _)| key),
         data,
     }))
 }
