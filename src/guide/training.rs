@@ -269,14 +269,14 @@
 //! A text for which there is too little memory is kept in a temporary file in the cache
 //! folder, and so are its tokens. A note says so; the bits are those of a training in
 //! memory. The order of the examples stays in memory, four bytes for each, and so do the
-//! counts of n-grams; a text whose counts would not fit is refused before the training.
-//! For English they take 12 times the size of the text
-//! in byte pairs or words, less in characters, and 6 times more for each token that
-//! `data.ngram` has above 6. `--set data.ngram_least=2` leaves out the n-grams that occur
-//! once, which are most of them: the counts then take 2.5 times the size of the text. On
-//! WikiText-2 with 4096 byte pairs they have 5 instead of 32 MB in the run, and 1.547
-//! instead of 1.529 bits per character. `onward train nlp --data text:FILE --dry-run` says
-//! how much the first steps need and how long a training takes.
+//! counts of n-grams. For English in byte pairs or words, the counts take 12 times the size
+//! of the text, and 6 times more for each token that `data.ngram` has above 6; in
+//! characters less. A text whose counts would not fit is refused before the training.
+//! `--set data.ngram_least=2` leaves out the n-grams that occur once, which are most of
+//! them: the counts then take 2.5 times the size of the text. On WikiText-2 with 4096 byte
+//! pairs they have 5 instead of 32 MB in the run, and 1.547 instead of 1.529 bits per
+//! character. `onward train nlp --data text:FILE --dry-run` says how much the first steps
+//! need and how long a training takes.
 //!
 //! # More images than memory
 //!
