@@ -90,6 +90,14 @@ pub(super) enum Stored<T> {
 }
 
 impl<T> Stored<T> {
+    /// The number of bytes in memory.
+    pub fn bytes_in_memory(&self) -> u64 {
+        match self {
+            Self::Memory(numbers) => size_of_val(&numbers[..]) as u64,
+            Self::File(..) => 0,
+        }
+    }
+
     /// The number of bytes in a temporary file.
     pub fn bytes_in_file(&self) -> u64 {
         match self {

@@ -13,6 +13,8 @@ use crate::kernels::memory;
 pub struct Room {
     limit: Option<u64>,
     left: u64,
+    /// What was free before anything of the data set was read.
+    free: Option<u64>,
     folder: Option<PathBuf>,
 }
 
@@ -30,6 +32,7 @@ impl Room {
         Self {
             limit: None,
             left: 0,
+            free: memory::available(),
             folder,
         }
     }
@@ -53,6 +56,12 @@ impl Room {
         let half = |free: u64| free.saturating_sub(self.left) / 2;
         let free = || memory::available().map_or(u64::MAX, half);
         self.limit.unwrap_or_else(free)
+    }
+
+    /// The bytes that were free before anything of the data set was read, where the system
+    /// says it.
+    pub(super) fn free_before(&self) -> Option<u64> {
+        self.free
     }
 
     /// Whether it belongs to a process that does not train on the data.

@@ -223,7 +223,10 @@ pub fn data_set(parts: &Parts, text: Text, window: usize, room: &Room) -> Result
     );
     let test = part("test", &parts.test)?;
     if !room.is_closed() {
-        needs::check(&train, &test, &text)?;
+        let parts = [&train, &validation, &test];
+        let tokens: u64 = parts.map(|part| part.tokens.bytes_in_memory()).iter().sum();
+        let free = room.free_before().map(|free| free.saturating_sub(tokens));
+        needs::check(&train, &test, &text, free)?;
     }
     let in_files = in_files.into_inner();
     if in_files > 0 {

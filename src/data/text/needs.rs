@@ -5,21 +5,17 @@ use super::windows::Windows;
 use super::Text;
 use crate::error::{Error, Result};
 use crate::flow::examples::Examples;
-use crate::kernels::memory;
 
 /// The most bytes that n-grams are sorted in.
 const SORTING: u64 = 70 << 20;
 
-/// Refuses a text that is too large for the memory to train on it and to count its n-grams:
-/// the system would kill the process without a message, after the training.
+/// Refuses a text that is too large for the memory to train on it and to count its n-grams,
+/// where `free` bytes are free beside its tokens: the system would kill the process without
+/// a message, after the training.
 ///
 /// # Errors
 /// [`Error::Usage`] with what is needed and what is free.
-pub(super) fn check(train: &Windows, test: &Windows, text: &Text) -> Result<()> {
-    check_in(train, test, text, memory::available())
-}
-
-fn check_in(train: &Windows, test: &Windows, text: &Text, free: Option<u64>) -> Result<()> {
+pub(super) fn check(train: &Windows, test: &Windows, text: &Text, free: Option<u64>) -> Result<()> {
     let (Some(free), Some(passages)) = (free, train.passages()) else {
         return Ok(());
     };
@@ -75,7 +71,7 @@ mod tests {
                 ngram,
                 least,
             };
-            check_in(&train, &test, &text, Some(megabytes << 20))
+            super::check(&train, &test, &text, Some(megabytes << 20))
         };
         // Nearly all n-grams of more than four random letters are different.
         assert!(check(6, 1, 100).is_ok());

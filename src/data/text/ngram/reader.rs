@@ -18,7 +18,7 @@ use crate::flow::examples::Passages;
 /// without its first token then counts that token a second time.
 ///
 /// After four million different n-grams, as in about a million tokens, it forgets what it
-/// has counted and begins anew, so that a long text takes at most some 400 MB.
+/// has counted and begins anew, so that a long text takes at most some 300 MB.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -52,7 +52,7 @@ pub struct Reader {
 const LIMIT: usize = 1 << 22;
 
 /// About how many bytes each of them takes.
-const BYTES: u64 = 96;
+const BYTES: u64 = 64;
 
 #[derive(Default)]
 struct Added {
