@@ -3,6 +3,7 @@
 mod baselines;
 mod counting;
 mod packed;
+mod places;
 mod reader;
 
 use std::collections::{BTreeMap, HashMap};

@@ -1,43 +1,14 @@
-//! A network's prediction of the next token, mixed with that of counts.
+//! The weights of a mixture, learned by Newton's method.
 
 use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::ngram::{Counted, KneserNey, Known};
-use crate::kernels::exponential::{exp, ln};
+use super::rows::Moments;
+use super::{class_of, Mixture, TIMES};
+use crate::data::text::ngram::{Counted, KneserNey};
+use crate::kernels::exponential::ln;
 use crate::kernels::{wide, Loop};
-
-/// The log-linear mixture of a network and of n-grams that were counted on its training
-/// part:
-///
-/// ```text
-/// log p(w|h) = α·log p_net(w|h) + β·log p_KN(w|h) − log Z(h)
-/// ```
-///
-/// Each class of contexts has weights `α` and `β` of its own. The class of `h` is the
-/// number of its last tokens that the n-grams have seen before another token, and how
-/// often they have seen them: once, up to 3, up to 15, or more times.
-///
-/// The weights minimise the bits of the validation part, which are convex in them, by
-/// Newton's method. The weights of a class are drawn towards the weights that are best
-/// for all contexts together, as if by 10 to 10⁹ more tokens. Cross-validation within
-/// the validation part chooses this number. The weights for all contexts are drawn
-/// towards ½ by `5·((α − ½)² + (β − ½)²)` nats, which matters for a validation part of
-/// less than a hundred tokens.
-///
-/// Of a long validation part, a run uses evenly spaced tokens: at most `2²⁴/V` for a
-/// vocabulary of `V` tokens, so that their log-probabilities fit into memory.
-///
-/// # Reference
-/// Klakow, "Log-linear interpolation of language models", ICSLP 1998. The weights for
-/// each context are as in Jelinek and Mercer, "Interpolated estimation of Markov source
-/// parameters from sparse data", 1980.
-pub struct Mixture {
-    ngrams: Arc<KneserNey>,
-    /// `α` and `β` for each class of contexts, by [`class_of`].
-    weights: Vec<[f64; 2]>,
-}
 
 /// The numbers of tokens that the weights of all contexts may count for in those of one
 /// class.
@@ -49,113 +20,6 @@ const FOLDS: usize = 5;
 /// The numbers of log-probabilities that the cross-validation looks at, about: it solves
 /// for the weights some twenty times.
 const COMPARED: usize = 1 << 21;
-
-/// The classes of the number of times that a context was seen.
-const TIMES: usize = 4;
-
-/// The class of a context, which is the index of its weights.
-fn class_of(known: Known) -> usize {
-    let times = match known.sum {
-        0 | 1 => 0,
-        2 | 3 => 1,
-        4..16 => 2,
-        _ => 3,
-    };
-    known.tokens * TIMES + times
-}
-
-impl Mixture {
-    /// A mixture with known weights; `None` if there are not as many as the n-grams need.
-    pub fn new(ngrams: Arc<KneserNey>, weights: Vec<[f64; 2]>) -> Option<Self> {
-        let fits = weights.len() == ngrams.order() * TIMES;
-        let is_finite = weights
-            .as_flattened()
-            .iter()
-            .all(|weight| weight.is_finite());
-        (fits && is_finite).then_some(Self { ngrams, weights })
-    }
-
-    /// The n-grams.
-    pub fn ngrams(&self) -> &Arc<KneserNey> {
-        &self.ngrams
-    }
-
-    /// The weights `α` and `β` for each class of contexts.
-    pub fn weights(&self) -> &[[f64; 2]] {
-        &self.weights
-    }
-
-    /// Mixes the log-probabilities of a network, a row for each context, with those of
-    /// the counts, in place.
-    pub fn mix(&self, counted: &[Counted], log_probabilities: &mut [f32]) {
-        let rows = log_probabilities.par_chunks_mut(self.ngrams.vocabulary().max(1));
-        rows.zip(counted).for_each(|(row, counted)| {
-            let weights = self.weights[class_of(counted.known)];
-            let (p, mut logs) = (&counted.p, vec![0.; row.len()]);
-            Mix {
-                row,
-                p,
-                weights,
-                logs: &mut logs,
-            }
-            .wide();
-        });
-    }
-}
-
-/// Mixes one row.
-struct Mix<'a> {
-    /// The log-probabilities of the network, and then of the mixture.
-    row: &'a mut [f32],
-    p: &'a [f64],
-    weights: [f64; 2],
-    logs: &'a mut [f64],
-}
-
-impl Loop for Mix<'_> {
-    #[inline(always)]
-    fn run(self) {
-        let [alpha, beta] = self.weights;
-        let both = self.row.iter().zip(self.p);
-        for (log, (net, p)) in self.logs.iter_mut().zip(both) {
-            *log = alpha * f64::from(*net) + beta * ln(*p);
-        }
-        let most = highest(self.logs);
-        for (out, log) in self.row.iter_mut().zip(&*self.logs) {
-            *out = (log - most) as f32;
-        }
-        for log in self.logs.iter_mut() {
-            *log = exp(*log - most);
-        }
-        let mut sums = [0.; LANES];
-        let (blocks, rest) = self.logs.as_chunks();
-        for block in blocks.iter().chain([&padded(rest)]) {
-            sums.iter_mut().zip(block).for_each(|(sum, e)| *sum += e);
-        }
-        let log_sum = sums.iter().sum::<f64>().ln();
-        for out in self.row.iter_mut() {
-            *out = (f64::from(*out) - log_sum) as f32;
-        }
-    }
-}
-
-/// The sums of a row that are added up side by side: in this order on every processor.
-const LANES: usize = 8;
-
-#[inline(always)]
-fn highest(logs: &[f64]) -> f64 {
-    let mut most = [f64::NEG_INFINITY; LANES];
-    let (blocks, rest) = logs.as_chunks::<LANES>();
-    for block in blocks {
-        for (most, log) in most.iter_mut().zip(block) {
-            *most = if *log > *most { *log } else { *most };
-        }
-    }
-    most.iter()
-        .chain(rest)
-        .copied()
-        .fold(f64::NEG_INFINITY, f64::max)
-}
 
 /// What the weights of a [`Mixture`] are learned from: some tokens of the validation
 /// part.
@@ -349,71 +213,6 @@ impl Sums {
         ];
         step.iter().all(|number| number.is_finite()).then_some(step)
     }
-}
-
-/// The sums over the tokens of one example that its nats and their derivatives need.
-struct Moments<'a> {
-    /// Of the network and of the n-grams.
-    logs: [&'a [f32]; 2],
-    weights: [f64; 2],
-    logits: &'a mut [f64],
-    /// The highest logit; of all `e^(logit − highest)` the sum, and the sums of their
-    /// products with `x`, `y`, `x²`, `x·y` and `y²`, for the logs `x` and `y`.
-    sums: &'a mut [f64; 7],
-}
-
-impl Loop for Moments<'_> {
-    #[inline(always)]
-    fn run(self) {
-        let ([net, counts], [alpha, beta]) = (self.logs, self.weights);
-        for (logit, (x, y)) in self.logits.iter_mut().zip(net.iter().zip(counts)) {
-            *logit = alpha * f64::from(*x) + beta * f64::from(*y);
-        }
-        let most = highest(self.logits);
-        for logit in self.logits.iter_mut() {
-            *logit = exp(*logit - most);
-        }
-        let mut lanes = [[0.; LANES]; 6];
-        let (blocks, rest) = self.logits.as_chunks();
-        let [(xs, last_x), (ys, last_y)] = [net, counts].map(|logs| logs.as_chunks());
-        for (e, (x, y)) in blocks.iter().zip(xs.iter().zip(ys)) {
-            add_moments(&mut lanes, e, x, y);
-        }
-        add_moments(&mut lanes, &padded(rest), &padded(last_x), &padded(last_y));
-        self.sums[0] = most;
-        for (sum, lanes) in self.sums[1..].iter_mut().zip(lanes) {
-            *sum = lanes.iter().sum();
-        }
-    }
-}
-
-/// Adds the terms of the sums of [`Moments`] for some tokens side by side.
-#[inline(always)]
-fn add_moments(
-    lanes: &mut [[f64; LANES]; 6],
-    e: &[f64; LANES],
-    x: &[f32; LANES],
-    y: &[f32; LANES],
-) {
-    let [sum, of_x, of_y, xx, xy, yy] = lanes;
-    for lane in 0..LANES {
-        let (e, x, y) = (e[lane], f64::from(x[lane]), f64::from(y[lane]));
-        let (ex, ey) = (e * x, e * y);
-        sum[lane] += e;
-        of_x[lane] += ex;
-        of_y[lane] += ey;
-        xx[lane] += ex * x;
-        xy[lane] += ex * y;
-        yy[lane] += ey * y;
-    }
-}
-
-/// Fewer numbers than there are lanes, and zeros.
-#[inline(always)]
-fn padded<T: Copy + Default>(numbers: &[T]) -> [T; LANES] {
-    let mut padded = [T::default(); LANES];
-    padded[..numbers.len()].copy_from_slice(numbers);
-    padded
 }
 
 /// The sums over some examples.
