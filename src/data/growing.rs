@@ -73,8 +73,8 @@ impl<'a, T: Pod> Growing<'a, T> {
         // What cannot be written is an error here, not when a page is read.
         let synced = file.sync_data();
         synced.map_err(Error::file("write a temporary file in", &folder))?;
-        // SAFETY: the file has no name and is not written any more, so that nobody changes
-        // or shortens it while it is mapped.
+        // SAFETY: nobody can change or shorten the file. It has no name, and its only
+        // writer is gone.
         #[allow(unsafe_code)]
         let map = unsafe { Mmap::map(&file) };
         let map = map.map_err(Error::file("map a temporary file in", &folder))?;

@@ -6,10 +6,26 @@ use candle_core::{DType, Device};
 
 use super::Run;
 use crate::data::channels::Channels;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::flow::batch::Batch;
 use crate::flow::examples::{Augment, Examples};
+use crate::flow::random;
 use crate::flow::step::Step;
+
+/// The order of the examples in an epoch: four bytes for each, since a text has many windows.
+///
+/// # Errors
+/// [`Error::Usage`] for 2³² examples and more.
+pub(super) fn order(seed: u64, epoch: usize, examples: usize) -> Result<Vec<u32>> {
+    let Ok(last) = u32::try_from(examples) else {
+        let problem = format!("has {examples} examples, expected at most {}", u32::MAX);
+        return Err(Error::usage("the data", problem));
+    };
+    let mut order: Vec<u32> = (0..last).collect();
+    let mut rng = random::stream(seed, "shuffle", epoch as u64);
+    random::shuffle(&mut rng, &mut order);
+    Ok(order)
+}
 
 /// Makes the batches of a run. It borrows nothing of the run, so that a batch can be made
 /// while the network learns from the one before.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::assemble::check_precision;
 use super::cost::Cost;
 use super::device;
-use super::feed::Feed;
+use super::feed::{order, Feed};
 use super::observe::metrics::{self, Metrics};
 use super::observe::{Event, Observer};
 use super::ranks::Decision;
@@ -21,7 +21,6 @@ use crate::data::Content;
 use crate::error::{Error, Result};
 use crate::flow::batch::Batch;
 use crate::flow::examples::Split;
-use crate::flow::random;
 use crate::flow::step::Step;
 use crate::kernels::energy::Energy;
 use crate::kernels::memory;
@@ -177,14 +176,7 @@ impl Run {
         let settings = self.config.run.clone();
         let (epochs, steps) = (self.epochs(), self.steps_per_epoch());
         let examples = self.data.train.len();
-        let mut rng = random::stream(settings.seed, "shuffle", epoch as u64);
-        // Four bytes for each example, since a text has many windows.
-        let Ok(last) = u32::try_from(examples) else {
-            let problem = format!("has {examples} examples, expected at most {}", u32::MAX);
-            return Err(Error::usage("the data", problem));
-        };
-        let mut order: Vec<u32> = (0..last).collect();
-        random::shuffle(&mut rng, &mut order);
+        let order = order(settings.seed, epoch, examples)?;
         let done = self.done_in(epoch, steps)?;
         // Within an epoch, a resumed sampler keeps what it has prepared.
         if done == 0 && self.reads_examples() {

@@ -20,7 +20,7 @@ pub(super) fn check(train: &Windows, test: &Windows, text: &Text, free: Option<u
         return Ok(());
     };
     let tokens = train.tokens.len();
-    // The order of the examples, and what goes on counting in the test part.
+    // The order of the examples, the places that are sorted, and a reader of the test part.
     let other = (4 * train.len() + 32 * tokens.min(SORTING as usize / 32)) as u64
         + Reader::bytes_for(test.tokens.len(), text.ngram);
     let counts = KneserNey::estimated_bytes(

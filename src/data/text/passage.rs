@@ -38,8 +38,8 @@ impl Deref for Passage {
 
     fn deref(&self) -> &str {
         let bytes = &self.text[self.range.clone()];
-        // SAFETY: a passage is made of `str` alone, in whole characters, and nobody changes
-        // what is stored.
+        // SAFETY: the bytes were written from `str`, and nobody can change them. `slice`
+        // cuts between characters.
         #[allow(unsafe_code)]
         unsafe {
             std::str::from_utf8_unchecked(bytes)

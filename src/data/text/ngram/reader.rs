@@ -17,8 +17,8 @@ use crate::flow::examples::Passages;
 /// n-gram of the text that was left out counts from 0 on, as if it were new. The n-gram
 /// without its first token then counts that token a second time.
 ///
-/// After four million different n-grams, as in about a million tokens, it forgets what it
-/// has counted and begins anew, so that a long text takes at most some 300 MB.
+/// It forgets all counts of the text after four million different n-grams, which is about
+/// a million tokens. So a long text takes at most some 300 MB.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -71,7 +71,7 @@ pub(super) struct Change {
     first: (u32, u32),
     #[allow(
         clippy::box_collection,
-        reason = "a third of the size, where there are none"
+        reason = "most contexts have no more, and a pointer is smaller than a vector"
     )]
     more: Option<Box<Vec<(u32, u32)>>>,
 }

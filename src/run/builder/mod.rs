@@ -1,25 +1,26 @@
 //! The builder of a run.
 
+mod settings;
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
 
-use toml::{Table, Value};
+use toml::Value;
 
 use super::assemble::{assemble, Shared, Source as DataSource, Surroundings};
-use super::checkpoint::{self, Header, Saved};
+use super::checkpoint::{self, Saved};
 use super::folder::{not_a_run, Folder, CONFIG, MODEL, STATE, SUMMARY};
 use super::opened::{mend_model, Chosen};
 use super::places::{check_data, located};
-use super::{initial, settings, Run};
+use super::{initial, Run};
 use crate::comm::Team;
-use crate::contract::architecture::Architecture;
 use crate::data::{Content, DataSet};
-use crate::error::{notify, shell_word, Error, Result};
-use crate::plugin::config::{Config, Suited, NO_PRESET};
-use crate::plugin::registry;
+use crate::error::{notify, Error, Result};
+#[cfg(doc)]
+use crate::plugin::config::Config;
+use crate::plugin::config::NO_PRESET;
 use crate::plugin::source::Source;
-use crate::settings::PluginKind;
 
 /// A builder of runs, made by [`Run::builder`] or [`Run::open`].
 #[derive(Clone, Debug)]
@@ -138,89 +139,6 @@ impl RunBuilder {
         self
     }
 
-    /// Returns the complete configuration, before anything is built. If nothing about the
-    /// network is chosen, the files of `folder:DIR` or `text:FILE` are looked at:
-    /// [`Config::suited`].
-    ///
-    /// # Errors
-    /// As [`Config::resolve`].
-    pub fn config(&self) -> Result<Config> {
-        self.clone().suited()?.0.resolved()
-    }
-
-    /// As [`RunBuilder::config`], without a look at the data.
-    fn resolved(&self) -> Result<Config> {
-        let (preset, by_name) = (self.preset.as_deref(), self.given.is_none());
-        let sources = self.sources.clone();
-        let mut config = Config::resolve_for(&self.architecture, preset, sources, by_name)?;
-        if self.given.is_some() {
-            config.run.data = None;
-        }
-        Ok(config)
-    }
-
-    /// The settings that are other than they would be without the suggestion of the data
-    /// set.
-    ///
-    /// # Errors
-    /// As [`RunBuilder::config`].
-    pub(crate) fn suggested(&self) -> Result<Table> {
-        let this = self.clone().suited()?.0;
-        let with = this.resolved()?.to_table();
-        let (preset, sources) = (this.preset.as_deref(), this.sources);
-        let without = Config::resolve_for(&this.architecture, preset, sources, false)?;
-        let without = without.to_table();
-        let differs = |(key, value): &(String, Value)| without.get(key) != Some(value);
-        Ok(with.into_iter().filter(differs).collect())
-    }
-
-    /// With what suits the look of the data: settings of the data, and a preset if no
-    /// network is chosen. A line says so.
-    fn suited(mut self) -> Result<(Self, Option<String>)> {
-        if self.given.is_some() || self.saved.is_some() {
-            return Ok((self, None));
-        }
-        let suited = Config::suited(&self.architecture, &self.sources)?;
-        let Some(suited) = suited else {
-            return Ok((self, None));
-        };
-        let Suited {
-            kind,
-            preset,
-            unless,
-            data,
-        } = suited;
-        let of_data = data.table[DataSet::KIND].as_table().into_iter().flatten();
-        let of_data = of_data.filter(|(key, _)| *key != "name");
-        let of_data: Vec<String> = of_data
-            .map(|(key, value)| format!("data.{key} = {value}"))
-            .collect();
-        let (chosen, not_chosen) = match (&self.preset, preset, unless) {
-            (None, Some(preset), Some(key)) => {
-                let info = registry::info(<dyn Architecture>::KIND, &self.architecture)?;
-                let used = match info.own_presets.first() {
-                    Some(first) => format!("the preset {} is", first.name),
-                    None => "the defaults are".into(),
-                };
-                let why = format!(
-                    "since `{key}` is set, {used} used instead of {preset}; to use {preset} with \
-                     it: --preset {preset}"
-                );
-                (None, Some(why))
-            }
-            (None, preset, _) => (preset, None),
-            (Some(_), ..) => (None, None),
-        };
-        let said = chosen.map(|preset| format!("preset {preset}"));
-        let said: Vec<String> = said.into_iter().chain(of_data).collect();
-        let said = (!said.is_empty()).then(|| said.join(", "));
-        let said: Vec<String> = said.into_iter().chain(not_chosen).collect();
-        self.preset = self.preset.or(chosen.map(String::from));
-        self.sources.insert(0, data);
-        let said = (!said.is_empty()).then(|| format!("{}: {}", kind.words(), said.join("; ")));
-        Ok((self, said))
-    }
-
     /// Loads the data and builds the network; for an opened run, also restores its
     /// weights and progress.
     ///
@@ -337,27 +255,6 @@ impl RunBuilder {
         self.with_data && self.given.is_none() && !is_chosen
     }
 
-    /// Refuses changes of what an opened run has kept from the beginning.
-    fn check_fixed(&self, config: &Config) -> Result<()> {
-        let (Some(file), Some(data)) = (self.sources.first(), &config.run.data) else {
-            return Ok(());
-        };
-        let before = file.table.get(DataSet::KIND).and_then(Value::as_table);
-        for key in registry::info(DataSet::KIND, &data.name)?.fixed {
-            let before = before.and_then(|before| before.get(*key));
-            let (Some(before), Some(now)) = (before, data.settings.get(*key)) else {
-                continue;
-            };
-            if before != now {
-                let expected =
-                    format!("{before}, which the run has kept; a new run can have another");
-                let origin = "the new settings";
-                return Err(Error::setting(format!("data.{key}"), now, origin, expected));
-            }
-        }
-        Ok(())
-    }
-
     fn is_lead(&self) -> bool {
         self.team.as_ref().is_none_or(Team::is_lead)
     }
@@ -365,49 +262,6 @@ impl RunBuilder {
     /// Whether this rank says what was found about the settings.
     fn speaks(&self) -> bool {
         self.is_lead() && !self.is_to_measure
-    }
-
-    /// The configuration of an opened run. Its `config.toml` must have the settings of
-    /// the checkpoint beside it, except for those that are set on purpose now.
-    ///
-    /// A process that was killed while it changed settings leaves a state with the new
-    /// ones and a file with the old ones; those of the state then count.
-    fn bound(&self, folder: &Path, header: &Header) -> Result<Config> {
-        let config = self.resolved()?;
-        let wanted = header.settings.as_ref();
-        // Checkpoints of older versions have none; another architecture is refused later.
-        let Some(wanted) = wanted.filter(|_| header.architecture == self.architecture) else {
-            return Ok(config);
-        };
-        let of_checkpoint = self.with_settings(wanted)?;
-        let text = settings::of(&config);
-        let difference = settings::difference(&settings::of(&of_checkpoint), &text);
-        let Some((key, before, now)) = difference else {
-            return Ok(config);
-        };
-        if let Some(previous) = &header.previous {
-            if settings::of(&self.with_settings(previous)?) == text {
-                return Ok(of_checkpoint);
-            }
-        }
-        let problem = format!(
-            "has `{key}` = {now}, but the run was trained with {before}; put that back, or \
-             change it on purpose: onward resume {} --set {key}=VALUE",
-            shell_word(&folder.display().to_string())
-        );
-        Err(Error::run(folder.join(CONFIG), problem))
-    }
-
-    /// The configuration with the settings of a checkpoint instead of those in the file.
-    /// Data and what is set on purpose stay.
-    fn with_settings(&self, settings: &str) -> Result<Config> {
-        let mut builder = self.clone();
-        let file = &mut builder.sources[0].table;
-        let data = file.remove("data");
-        *file = settings.parse().unwrap_or_default();
-        file.remove("architecture");
-        file.extend(data.map(|data| ("data".to_string(), data)));
-        builder.resolved()
     }
 
     /// Builds the opened run so that it continues in its folder, exactly where it
