@@ -1,15 +1,12 @@
 //! Bytes or numbers that are collected, in memory or in a temporary file.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
 use std::marker::PhantomData;
 use std::ops::Deref;
-use std::path::PathBuf;
 
 use memmap2::Mmap;
 use pulp::bytemuck::{cast_slice, Pod};
 
-use super::Room;
+use super::room::{Room, Temporary};
 use crate::error::{Error, Result};
 
 /// Collects numbers one after the other: in memory or, as soon as there is no room for
@@ -19,7 +16,7 @@ pub(super) struct Growing<'a, T> {
     /// The bytes that there was room for at the beginning.
     limit: u64,
     kept: Vec<T>,
-    file: Option<(BufWriter<File>, PathBuf)>,
+    file: Option<Temporary>,
 }
 
 impl<'a, T: Pod> Growing<'a, T> {
@@ -42,19 +39,12 @@ impl<'a, T: Pod> Growing<'a, T> {
             self.kept.extend_from_slice(numbers);
             return Ok(());
         }
-        let (file, folder) = match &mut self.file {
+        let file = match &mut self.file {
             Some(file) => file,
-            none => {
-                let (file, folder) = self.room.temporary()?;
-                none.insert((BufWriter::with_capacity(1 << 20, file), folder))
-            }
+            none => none.insert(self.room.temporary()?),
         };
-        for numbers in [&std::mem::take(&mut self.kept), numbers] {
-            let bytes: &[u8] = cast_slice(numbers);
-            let written = file.write_all(bytes);
-            written.map_err(Error::file("write a temporary file in", &*folder))?;
-        }
-        Ok(())
+        file.write(cast_slice(&std::mem::take(&mut self.kept)))?;
+        file.write(cast_slice(numbers))
     }
 
     /// All numbers.
@@ -62,17 +52,11 @@ impl<'a, T: Pod> Growing<'a, T> {
     /// # Errors
     /// [`Error::File`] if they cannot be written.
     pub fn finish(mut self) -> Result<Stored<T>> {
-        let Some((file, folder)) = self.file else {
+        let Some(file) = self.file else {
             self.kept.shrink_to_fit();
             return Ok(Stored::Memory(self.kept));
         };
-        let file = file
-            .into_inner()
-            .map_err(std::io::IntoInnerError::into_error);
-        let file = file.map_err(Error::file("write a temporary file in", &folder))?;
-        // What cannot be written is an error here, not when a page is read.
-        let synced = file.sync_data();
-        synced.map_err(Error::file("write a temporary file in", &folder))?;
+        let (file, folder) = file.finish()?;
         // SAFETY: nobody can change or shorten the file. It has no name, and its only
         // writer is gone.
         #[allow(unsafe_code)]

@@ -2,11 +2,10 @@
 
 use std::borrow::Cow;
 use std::fs::File;
-use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::Room;
+use super::room::{Room, Temporary};
 use crate::disk;
 use crate::error::{Error, Result};
 
@@ -95,10 +94,7 @@ impl From<Vec<u8>> for Pixels {
 /// them, in a temporary file without a name.
 pub(super) enum Collector {
     Memory(Vec<u8>),
-    File {
-        file: BufWriter<File>,
-        path: PathBuf,
-    },
+    File(Temporary),
 }
 
 impl Collector {
@@ -110,10 +106,9 @@ impl Collector {
         if room.has(bytes) {
             return Ok(Self::Memory(Vec::with_capacity(bytes as usize)));
         }
-        let (file, path) = room.temporary()?;
+        let file = room.temporary()?;
         room.say_temporary(place, "the images take", bytes);
-        let file = BufWriter::with_capacity(1 << 20, file);
-        Ok(Self::File { file, path })
+        Ok(Self::File(file))
     }
 
     /// Adds an image.
@@ -123,10 +118,7 @@ impl Collector {
     pub fn add(&mut self, image: &[u8]) -> Result<()> {
         match self {
             Self::Memory(bytes) => bytes.extend_from_slice(image),
-            Self::File { file, path } => {
-                let written = file.write_all(image);
-                written.map_err(Error::file("write a temporary file in", path))?;
-            }
+            Self::File(file) => file.write(image)?,
         }
         Ok(())
     }
@@ -138,17 +130,13 @@ impl Collector {
     pub fn finish(self, count: usize, size: usize) -> Result<Pixels> {
         match self {
             Self::Memory(bytes) => Ok(bytes.into()),
-            Self::File { file, path } => {
-                let file = file
-                    .into_inner()
-                    .map_err(std::io::IntoInnerError::into_error);
-                let file = file.map_err(Error::file("write a temporary file in", &path))?;
+            Self::File(file) => {
                 let records = Records {
                     first: 0,
                     distance: size as u64,
                     count,
                 };
-                Ok(Pixels::in_files(vec![(file, path)], records))
+                Ok(Pixels::in_files(vec![file.finish()?], records))
             }
         }
     }

@@ -1,6 +1,7 @@
 //! How much of a data set is kept in memory.
 
 use std::fs::File;
+use std::io::{BufWriter, IntoInnerError, Write};
 use std::path::PathBuf;
 
 use super::cache;
@@ -78,16 +79,16 @@ impl Room {
         self.folder.clone().unwrap_or_else(std::env::temp_dir)
     }
 
-    /// A new temporary file, and the folder that it is in. It has no name, so that nothing
-    /// is left of it when the process ends, and no other process can change it.
+    /// A new temporary file.
     ///
     /// # Errors
     /// [`Error::File`].
-    pub(super) fn temporary(&self) -> Result<(File, PathBuf)> {
+    pub(super) fn temporary(&self) -> Result<Temporary> {
         let folder = self.for_temporary();
         let file = std::fs::create_dir_all(&folder).and_then(|()| tempfile::tempfile_in(&folder));
         let file = file.map_err(Error::file("make a temporary file in", &folder))?;
-        Ok((file, folder))
+        let file = BufWriter::with_capacity(1 << 20, file);
+        Ok(Temporary { file, folder })
     }
 
     /// Says that `what` of a data set, such as "the tokens take", is in a temporary file.
@@ -106,6 +107,36 @@ impl Room {
                 bytes >> 20
             ));
         }
+    }
+}
+
+/// A temporary file that is being written. It has no name, so that nothing is left of it when
+/// the process ends, and no other process can change it.
+pub(super) struct Temporary {
+    file: BufWriter<File>,
+    folder: PathBuf,
+}
+
+impl Temporary {
+    /// Adds some bytes.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        let written = self.file.write_all(bytes);
+        written.map_err(Error::file("write a temporary file in", &self.folder))
+    }
+
+    /// The file, all of it on the disk, and the folder that it is in.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn finish(self) -> Result<(File, PathBuf)> {
+        let file = self.file.into_inner().map_err(IntoInnerError::into_error);
+        // What cannot be written is an error here, not when it is read.
+        let file = file.and_then(|file| file.sync_data().map(|()| file));
+        let file = file.map_err(Error::file("write a temporary file in", &self.folder))?;
+        Ok((file, self.folder))
     }
 }
 
