@@ -133,6 +133,8 @@ fn colour_photographs_get_a_network_that_suits_them() {
         );
         // The command repeats the run all the same.
         assert!(command.contains("--preset hinton"), "{command}");
+        let colour = format!("data.colour={}", !why.is_empty());
+        assert!(command.contains(&colour), "{command}");
     }
     let (said, _) = trained(&scans, "grey", &[]);
     assert!(!said.contains("colour photographs"), "{said}");
