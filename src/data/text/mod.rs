@@ -11,7 +11,6 @@ mod reading;
 pub mod tokenizer;
 mod windows;
 
-use std::cell::Cell;
 use std::sync::Arc;
 
 pub use self::files::{apart, distinct, files, room_beside_counts, size};
@@ -169,10 +168,8 @@ fn behind_space(text: &str, wanted: usize) -> usize {
 /// tokens to predict, or if the memory is too small to train on it and to count its
 /// n-grams; errors of [`Windows::new`].
 pub fn data_set(parts: &Parts, text: Text, window: usize, room: &Room) -> Result<DataSet> {
-    let in_files = Cell::new(0);
     let part = |name: &str, documents: &[Passage]| -> Result<Arc<Windows>> {
         let windows = Windows::new(documents, &text.tokenizer, window, room)?;
-        in_files.set(in_files.get() + windows.tokens.bytes_in_file());
         if windows.is_empty() {
             let longest = windows.longest;
             return Err(Error::usage(
@@ -222,13 +219,13 @@ pub fn data_set(parts: &Parts, text: Text, window: usize, room: &Room) -> Result
         part("validation", &parts.validation)?,
     );
     let test = part("test", &parts.test)?;
+    let parts = [&train, &validation, &test];
     if !room.is_closed() {
-        let parts = [&train, &validation, &test];
         let tokens: u64 = parts.map(|part| part.tokens.bytes_in_memory()).iter().sum();
         let free = room.free_before().map(|free| free.saturating_sub(tokens));
         needs::check(&train, &test, &text, free)?;
     }
-    let in_files = in_files.into_inner();
+    let in_files: u64 = parts.map(|part| part.tokens.bytes_in_file()).iter().sum();
     if in_files > 0 {
         room.say_temporary("the text", "the tokens take", in_files);
     }
