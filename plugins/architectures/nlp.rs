@@ -451,6 +451,7 @@ onward_core::register! {
     "language model on windows of tokens, layer by layer (Hinton 2022, arXiv 2212.13345)",
     |settings: Nlp, context| Ok(Box::new(LanguageModel::new(&settings, context)?)),
     .presets(PRESETS).rewrite(shorthand).idle(idle).reads(&["theta", "temperature"])
+    .of_text()
     .suits(&[
         (DataKind::Book, "book"),
         (DataKind::Corpus, "corpus"),

@@ -1,18 +1,21 @@
 //! `onward list`.
 
+use std::collections::BTreeMap;
+
 use clap::Args;
 use serde_json::json;
 
 use super::output::{entry, print, print_json};
-use super::show::settings_named;
+use super::show::{glossary, settings_named};
 use crate::error::{nearest, printable, Error, Result};
+use crate::guide::glossary;
 use crate::plugin::facts;
 use crate::plugin::registry::{self, Info, KINDS};
 
 #[derive(Args)]
 pub(super) struct List {
-    /// Kind: architectures, layers, goodness, samplers, data or presets; all but the
-    /// presets by default.
+    /// Kind: architectures, layers, goodness, samplers, data, presets or glossary; by
+    /// default all kinds of plugins.
     kind: Option<String>,
     /// Print JSON, with every setting.
     #[arg(long)]
@@ -31,12 +34,18 @@ impl List {
                 false => presets(),
             };
         }
+        if wanted == Some("glossary") {
+            return match self.json {
+                true => print_json(&glossary::words().collect::<BTreeMap<_, _>>()),
+                false => print(&glossary()),
+            };
+        }
         if kinds.is_empty() {
             let setting = settings_named(self.kind.as_deref().unwrap_or_default())?;
             if !setting.is_empty() {
                 return print(&setting);
             }
-            let kinds = KINDS.iter().copied().chain(["presets"]);
+            let kinds = KINDS.iter().copied().chain(["presets", "glossary"]);
             let kinds: Vec<String> = kinds.map(String::from).collect();
             let kind = self.kind.unwrap_or_default();
             let near = nearest(&kind, &kinds);

@@ -12,6 +12,7 @@ mod failures;
 mod figures;
 mod flags;
 mod generate;
+mod guide;
 mod list;
 mod many;
 mod new;
@@ -196,6 +197,12 @@ enum Command {
         "show search",
     ))]
     Show(show::Show),
+    /// Print a guide: training, extending, understanding, machines, glossary.
+    #[command(after_help = examples!(
+        "guide",
+        "guide training",
+    ))]
+    Guide(guide::Guide),
     /// Write a new crate with a plugin, a program and a test.
     #[command(after_help = examples!(
         "new my-rule --kind goodness",
@@ -341,6 +348,7 @@ pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Certify(command) => command.run(),
         Command::List(command) => command.run(),
         Command::Show(command) => command.run(),
+        Command::Guide(command) => command.run(),
         Command::New(command) => command.run(),
         Command::Completions(command) => command.run(Cli::command()),
         Command::Man(command) => command.run(Cli::command()),

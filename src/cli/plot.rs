@@ -50,6 +50,10 @@ impl Plot {
                 create(&folder.join("views.png"), sheet, &mut written)?;
             }
         }
+        if written.is_empty() {
+            let problem = "nothing new to draw, so no file was written";
+            return Err(Error::run(&self.out, problem));
+        }
         let mut text = String::new();
         for path in &written {
             text += &format!("written: {}\n", printable(&path.display().to_string()));

@@ -43,13 +43,24 @@ impl Report {
         for problem in rows.iter().filter_map(|row| row.problem.as_ref()) {
             notify(format_args!("warning: {problem}"));
         }
+        self.show(&rows)?;
+        match rows.iter().all(|row| row.problem.is_some()) {
+            true => Err(Error::run(
+                &self.runs[0],
+                "expected at least one run with a result, found none",
+            )),
+            false => Ok(()),
+        }
+    }
+
+    fn show(&self, rows: &[Row]) -> Result<()> {
         if self.csv {
-            return print_csv(&csv(&rows));
+            return print_csv(&csv(rows));
         }
         if self.json {
             return print_json(&rows);
         }
-        let table = results_table::of(&rows);
+        let table = results_table::of(rows);
         match &self.write {
             Some(file) => results_table::write(file, &table),
             None => print(&table),
@@ -295,7 +306,7 @@ impl Unit {
 }
 
 /// A result.
-#[derive(Clone, Copy, Serialize)]
+#[derive(Clone, Copy, PartialEq, Serialize)]
 pub(super) struct Measure {
     pub value: f64,
     pub unit: Unit,

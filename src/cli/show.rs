@@ -23,18 +23,20 @@ impl Show {
     pub(super) fn run(self) -> Result<()> {
         let mut text = String::new();
         let mut known: Vec<String> = Vec::new();
+        // All names are in lower case.
+        let name = self.name.to_lowercase();
         // A preset as `architecture:preset`, a setting as in `--set layer.dropout=0.1`.
-        let (owner, of_owner) = self.name.split_once(':').unwrap_or(("", &self.name));
-        let key = self.name.rsplit('.').next().unwrap_or(&self.name);
+        let (owner, of_owner) = name.split_once(':').unwrap_or(("", &name));
+        let key = name.rsplit('.').next().unwrap_or(&name);
         for kind in KINDS {
             for info in registry::infos(kind)? {
-                if info.name == self.name {
+                if info.name == name {
                     text += &plugin(kind, info);
                 }
                 let presets = info.presets().into_iter();
                 // Those of the plugin of this name are shown with it.
                 let is_asked = match owner {
-                    "" => info.name != self.name,
+                    "" => info.name != name,
                     owner => info.name == owner,
                 };
                 let presets = presets.filter(|_| is_asked);
@@ -44,11 +46,11 @@ impl Show {
                 known.push(info.name.into());
             }
         }
-        if let Some(meaning) = glossary::meaning(&self.name) {
-            text += &format!("{}\n{}", self.name, wrap(meaning, "  "));
+        if let Some((word, meaning)) = glossary::entry(&name) {
+            text += &word_with(word, meaning);
         }
         text += &settings_named(key)?;
-        text += &choices_named(&self.name)?;
+        text += &choices_named(&name)?;
         if !text.is_empty() {
             return print(&text);
         }
@@ -60,16 +62,27 @@ impl Show {
         );
         known.sort();
         known.dedup();
-        let near = nearest(&self.name, &known);
+        let near = nearest(&name, &known);
         let problem = format!(
             "expected a plugin, a preset, a setting, a value of one, or a word of the \
-             glossary{near}; see: onward list"
+             glossary{near}; see: onward list, onward guide glossary"
         );
         Err(Error::usage(
             format!("show {}", printable(&self.name)),
             problem,
         ))
     }
+}
+
+/// Every word of the glossary with its meaning.
+pub(super) fn glossary() -> String {
+    let all = glossary::words();
+    all.map(|(word, meaning)| word_with(word, meaning))
+        .collect()
+}
+
+fn word_with(word: &str, meaning: &str) -> String {
+    format!("{word}\n{}", wrap(meaning, "  "))
 }
 
 fn plugin(kind: &str, info: &Info) -> String {

@@ -11,11 +11,9 @@ pub fn words() -> impl Iterator<Item = (&'static str, &'static str)> {
     })
 }
 
-/// The meaning of a word, in upper or lower case.
-pub fn meaning(word: &str) -> Option<&'static str> {
-    words()
-        .find(|(known, _)| known.eq_ignore_ascii_case(word))
-        .map(|(_, meaning)| meaning)
+/// A word, given in upper or lower case, and its meaning.
+pub fn entry(word: &str) -> Option<(&'static str, &'static str)> {
+    words().find(|(known, _)| known.eq_ignore_ascii_case(word))
 }
 
 #[cfg(test)]
@@ -27,9 +25,9 @@ mod tests {
         let all: Vec<_> = words().map(|(word, _)| word).collect();
         assert!(all.len() >= 15, "{all:?}");
         assert!(all.is_sorted_by_key(|word| word.to_lowercase()), "{all:?}");
-        assert_eq!(meaning("macs"), meaning("MACs"));
+        assert_eq!(entry("macs").unwrap().0, "MACs");
         assert!(words().all(|(_, meaning)| meaning.ends_with('.')));
-        assert!(meaning("hard negative").unwrap().contains("wrong class"));
-        assert_eq!(meaning("word"), None);
+        assert!(entry("hard negative").unwrap().1.contains("wrong class"));
+        assert_eq!(entry("word"), None);
     }
 }

@@ -58,6 +58,8 @@ pub struct Info {
     pub idle: FindIdle,
     /// For an architecture: see [`Plugin::reads`].
     pub reads: &'static [&'static str],
+    /// For an architecture: see [`Plugin::of_text`].
+    pub of_text: bool,
 }
 
 impl Info {
@@ -90,6 +92,7 @@ impl Info {
             fixed: &[],
             idle: |_, _| Ok(Vec::new()),
             reads: &[],
+            of_text: false,
         }
     }
 
@@ -217,6 +220,13 @@ impl<T: ?Sized> Plugin<T> {
     /// Names settings that an architecture reads itself, whatever its plugins ignore.
     pub const fn reads(mut self, keys: &'static [&'static str]) -> Self {
         self.info.reads = keys;
+        self
+    }
+
+    /// Says that an architecture learns from text alone, so that other data are refused in
+    /// its name, and not in that of a sampler.
+    pub const fn of_text(mut self) -> Self {
+        self.info.of_text = true;
         self
     }
 }

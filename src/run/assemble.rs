@@ -27,7 +27,7 @@ use crate::plugin::config::Config;
 use crate::plugin::registry;
 use crate::plugin::run_settings::{Precision, RunSettings};
 use crate::plugin::{build, build_complete};
-use crate::settings::Pick;
+use crate::settings::{Pick, PluginKind};
 
 /// The data of the first of several runs of one configuration, for the others.
 pub(super) type Shared = Arc<Mutex<Option<(Pick<DataSet>, DataSet)>>>;
@@ -60,8 +60,8 @@ pub(super) struct Surroundings {
     pub device: String,
     /// The tokenizer of the opened run.
     pub tokenizer: Option<Arc<Tokenizer>>,
-    /// Whether the weights are those of a saved run.
-    pub is_saved: bool,
+    /// What the saved run was trained on, if the weights are those of one.
+    pub trained_on: Option<Content>,
     /// [`BuildContext::reads_examples`].
     pub reads_examples: bool,
 }
@@ -105,7 +105,7 @@ pub(super) fn assemble(config: Config, source: Source, around: Surroundings) -> 
     };
     match check_precision(config.run.precision, &device) {
         // A saved run can be used, though not trained, where its precision is missing.
-        Err(error) if around.is_saved => notify(format_args!(
+        Err(error) if around.trained_on.is_some() => notify(format_args!(
             "warning: {error}; products have 32 bits instead"
         )),
         checked => checked?,
@@ -120,6 +120,7 @@ pub(super) fn assemble(config: Config, source: Source, around: Surroundings) -> 
 
     let trains = !matches!(source, Source::Empty(_));
     let data = open_data(source, &config, &context)?;
+    check_content(data.spec.content, &config, around.trained_on)?;
     describe_data(&data, &mut context)?;
     let sampler = build_sampler(&config, &context)?;
     if trains {
@@ -200,6 +201,34 @@ fn open_data(source: Source, config: &Config, context: &BuildContext) -> Result<
         true => Ok(*data),
         false => Ok(data.without_validation()),
     }
+}
+
+/// Refuses images for a network that learns from text, and the other way round, before
+/// its sampler does in other words.
+fn check_content(found: Content, config: &Config, trained_on: Option<Content>) -> Result<()> {
+    let is_text = |content| content == Content::Text;
+    let word = |content| if is_text(content) { "text" } else { "images" };
+    let data = config.run.data.as_ref();
+    let data = data.map_or("the data".into(), |data| format!("data {}", data.name));
+    if let Some(content) = trained_on.filter(|content| is_text(*content) != is_text(found)) {
+        let problem = format!(
+            "found {}, but the run was trained on {}; choose such data",
+            word(found),
+            word(content)
+        );
+        return Err(Error::unfit(data, problem));
+    }
+    let info = registry::info(<dyn Architecture>::KIND, &config.architecture)?;
+    if info.of_text && !is_text(found) {
+        let problem = format!(
+            "found {}, but the architecture {} learns from text alone; choose text, such as \
+             --data text:FILE, or another architecture (see: onward list architecture)",
+            word(found),
+            info.name
+        );
+        return Err(Error::unfit(data, problem));
+    }
+    Ok(())
 }
 
 fn missing(config: &Config, key: &str) -> Error {

@@ -48,7 +48,7 @@ impl Run {
             data_dirs: Vec::new(),
             device: "cpu".into(),
             tokenizer,
-            is_saved: true,
+            trained_on: Some(header.spec.content),
             reads_examples: false,
         };
         let mut run = assemble(config, source, around)?;

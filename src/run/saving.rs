@@ -253,10 +253,9 @@ impl Run {
         let found = self.fingerprints()?;
         self.has_own_data = header.data.is_none_or(|wanted| wanted[0] == found[0]);
         self.restore_mixture(&path, &header, &mut tensors)?;
-        // The file does not fit the configuration beside it, so this is not a usage
-        // error.
-        let restored = self.restore(tensors);
-        restored.map_err(|error| Error::run(path, error.to_string()))?;
+        if let Err(error) = self.restore(tensors) {
+            return Err(self.not_restored(&path, &header, &error)?);
+        }
         (self.epoch, self.step) = (header.epoch, header.step);
         if resumes {
             self.step = self.step_with_this_batch(&header)?;
@@ -266,6 +265,33 @@ impl Run {
         self.tally = header.sums.into();
         self.best = header.best;
         Ok(())
+    }
+
+    /// Why a checkpoint does not fit the network: settings that were changed on purpose, or
+    /// a file that does not belong to the configuration beside it.
+    fn not_restored(&self, path: &Path, header: &Header, error: &Error) -> Result<Error> {
+        let changes = match &header.settings {
+            Some(settings) => self.changes_since(settings)?,
+            None => Vec::new(), // of an older version
+        };
+        // More epochs change no variable, and another plugin brings other settings with it.
+        let changes = changes.iter().filter(|(key, ..)| key != "epochs");
+        let first = changes.min_by_key(|(key, ..)| !key.ends_with(".name"));
+        let Some((key, before, now)) = first else {
+            return Ok(Error::run(path, error.to_string()));
+        };
+        let expected = format!(
+            "{before}, since other variables were trained ({error}); to train a network with \
+             {key} = {now}, start a new run"
+        );
+        Ok(Error::setting(key, now, "the new settings", expected))
+    }
+
+    /// The settings that differ from those of a checkpoint, with their values there and
+    /// now.
+    fn changes_since(&self, settings: &str) -> Result<Vec<settings::Difference>> {
+        let before = settings::completed(&self.config.architecture, settings)?;
+        Ok(settings::differences(&before, &settings::of(&self.config)))
     }
 
     /// Notes what was set on purpose since the checkpoint with these settings.

@@ -215,6 +215,41 @@ fn runs_without_a_folder_are_numbered_and_an_existing_run_is_never_overwritten()
 }
 
 #[test]
+fn guides_and_words_are_printed() {
+    let listed = succeeds(&["guide"]);
+    for guide in listed
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+    {
+        let printed = succeeds(&["guide", guide]);
+        assert!(printed.lines().count() > 20, "{printed}");
+        // Neither Markdown nor the lines of its tests.
+        let left_over = ["```", "](", "[`", "\n# ", "Ok::<"];
+        assert!(
+            left_over.iter().all(|text| !printed.contains(text)),
+            "{printed}"
+        );
+    }
+    assert!(
+        listed.contains("training") && listed.contains("glossary"),
+        "{listed}"
+    );
+    let message = fails(2, &["guide", "trainign"]);
+    assert!(message.contains("did you mean `training`?"), "{message}");
+    assert_eq!(
+        succeeds(&["list", "glossary"]),
+        succeeds(&["guide", "glossary"])
+    );
+    let words: Value = serde_json::from_str(&succeeds(&["list", "glossary", "--json"])).unwrap();
+    assert!(words["perplexity"].is_string(), "{words}");
+    assert_eq!(
+        succeeds(&["show", "Perplexity"]),
+        succeeds(&["show", "perplexity"])
+    );
+    assert_eq!(succeeds(&["show", "Dense"]), succeeds(&["show", "dense"]));
+}
+
+#[test]
 fn plugins_are_listed_and_shown() {
     let listed: Value = serde_json::from_str(&succeeds(&["list", "--json"])).unwrap();
     let names = |kind: &str| -> Vec<&str> {

@@ -321,9 +321,10 @@ fn the_locality_of_each_method_is_measured_once() {
     assert!(is_said && found.contains("In block net"), "{found}");
 }
 
-/// Counts are the same for all methods, so that a table of them would rank none.
+/// Counts are the same for all methods, so that a table of them would rank none; what they
+/// predict by themselves stands below.
 #[test]
-fn language_models_are_compared_without_their_counts() {
+fn language_models_are_compared_without_their_counts_and_beside_them() {
     let base = tempfile::tempdir().unwrap();
     let out = base.path().join("out");
     let methods = ["nlp", "nlp,mixture=true"];
@@ -337,7 +338,15 @@ fn language_models_are_compared_without_their_counts() {
     let start = [
         "compare", methods[0], methods[1], "--data", "fables", "--epochs", "1",
     ];
-    succeeds(&[&start[..], &settings, &["--out", str(&out)]].concat());
+    let table = succeeds(&[&start[..], &settings, &["--out", str(&out)]].concat());
+    let written = std::fs::read_to_string(out.join("compare.md")).unwrap();
+    for baseline in ["kneser_ney_6 ", "kneser_ney_6_adaptive ", "unigram "] {
+        for table in [&table, &written] {
+            let lines = table.lines().filter(|line| line.contains(baseline));
+            let is_measured = |line: &&str| line.matches(" bits/char").count() == 2;
+            assert_eq!(lines.filter(is_measured).count(), 1, "{baseline}: {table}");
+        }
+    }
     let mut mixed = 0;
     for run in std::fs::read_dir(&out).unwrap() {
         let read = |name: &str| std::fs::read_to_string(run.as_ref().unwrap().path().join(name));

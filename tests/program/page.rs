@@ -91,12 +91,9 @@ fn charts_and_pictures_are_written_as_files() {
         );
     }
     // Again: what exists is kept.
-    let again = onward(&["plot", str(&one), "--out", str(&out)]);
-    let said = text(&again.stderr);
-    assert!(
-        again.status.success() && said.contains("loss.svg exists and is kept"),
-        "{said}"
-    );
+    let said = fails(1, &["plot", str(&one), "--out", str(&out)]);
+    assert!(said.contains("loss.svg exists and is kept"), "{said}");
+    assert!(said.contains("no file was written"), "{said}");
     let both = at("both");
     let written = succeeds(&[
         "plot",

@@ -178,6 +178,11 @@ fn a_report_has_the_runs_sorted_and_says_which_have_no_result() {
         lines[2].starts_with("| begun | – ") && lines[2].contains("is not finished"),
         "{table}"
     );
+    let message = fails(1, &["report", all[2]]);
+    assert!(
+        message.contains("expected at least one run with a result"),
+        "{message}"
+    );
     let copied = onward(&["report", all[1], all[1]]);
     assert!(
         text(&copied.stderr).contains("one is left out"),

@@ -141,7 +141,7 @@ fn every_figure_in_the_text_is_in_the_table() {
         ("README.md", of_readme, 6),
         ("RESULTS.md", notes, 6),
         ("FIDELITY.md", &document("FIDELITY.md"), 6),
-        ("guide/training.rs", &document("src/guide/training.rs"), 1),
+        ("guide/training.md", &document("src/guide/training.md"), 1),
     ] {
         let found = figures(text);
         assert!(found.len() >= least, "{name}: {found:?}");
@@ -215,10 +215,10 @@ fn every_path_in_the_documents_for_contributors_exists() {
     let mut seen = 0;
     for name in [
         "CONTRIBUTING.md",
-        "src/guide/extending.rs",
-        "src/guide/machines.rs",
-        "src/guide/training.rs",
-        "src/guide/understanding.rs",
+        "src/guide/extending.md",
+        "src/guide/machines.md",
+        "src/guide/training.md",
+        "src/guide/understanding.md",
     ] {
         let text = document(name);
         let quoted = text.split('`').skip(1).step_by(2);

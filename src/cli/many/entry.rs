@@ -26,8 +26,32 @@ pub(super) struct Entry {
     pub crossed: Option<String>,
     /// The errors of a probe on each layer, if they were asked for.
     pub layers: Vec<f64>,
+    /// What n-grams predict on the same text.
+    pub baselines: Vec<Baseline>,
     /// Whether it was trained to its end, and not stopped before.
     pub is_whole: bool,
+}
+
+/// A prediction without a network, on the validation and the test part.
+#[derive(Clone, PartialEq, Serialize)]
+pub(super) struct Baseline {
+    pub name: String,
+    pub validation: Option<Measure>,
+    pub test: Option<Measure>,
+}
+
+impl Baseline {
+    fn all(summary: &Json) -> Vec<Self> {
+        let of_test = summary["test"]["baselines"].as_object();
+        let all = of_test.into_iter().flatten().map(|(name, score)| Self {
+            name: name.clone(),
+            validation: summary["validation"]["baselines"]
+                .get(name)
+                .map(Measure::of),
+            test: Some(Measure::of(score)),
+        });
+        all.collect()
+    }
 }
 
 /// What a run has cost, where it is known.
@@ -91,6 +115,10 @@ impl Entry {
                 Some(_) => Cost::default(),
             },
             layers: Vec::new(),
+            baselines: match row.problem {
+                None => Baseline::all(&summary),
+                Some(_) => Vec::new(),
+            },
             is_whole: true,
             row,
         }
@@ -137,6 +165,7 @@ impl Entry {
             cost: Cost::default(),
             crossed: None,
             layers: Vec::new(),
+            baselines: Vec::new(),
             is_whole: false,
             row,
         }

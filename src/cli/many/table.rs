@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use serde::Serialize;
 
-use super::entry::{Cost, Entry};
+use super::entry::{Baseline, Cost, Entry};
 use crate::cli::output::csv_line;
 use crate::cli::report::{Measure, Row};
 use crate::cli::results_table::{escaped, shown, statistics};
@@ -48,6 +48,7 @@ pub(super) fn judged(mut entries: Vec<Entry>, best: &[(String, String)]) -> Vec<
         if !best.iter().any(is_best) {
             entry.row.test = None;
             entry.row.scores.clear();
+            entry.baselines.clear();
         }
     }
     entries
@@ -197,6 +198,34 @@ impl Group<'_> {
     }
 }
 
+/// The rows of what n-grams predict, each once: methods that divide a text into other
+/// tokens have baselines of their own.
+fn of_baselines<'a>(groups: impl Iterator<Item = &'a Group<'a>>) -> Vec<[String; HEADINGS.len()]> {
+    let mut found: Vec<(&str, &Baseline)> = Vec::new();
+    for group in groups {
+        for baseline in group.runs.iter().flat_map(|run| &run.baselines) {
+            if !found.iter().any(|(_, known)| *known == baseline) {
+                found.push((group.method, baseline));
+            }
+        }
+    }
+    let rows = found.iter().map(|(method, baseline)| {
+        let same_name = found
+            .iter()
+            .filter(|(_, other)| other.name == baseline.name);
+        let name = match same_name.count() {
+            1 => baseline.name.clone(),
+            _ => format!("{} beside {method}", baseline.name),
+        };
+        let shown = |measure: Option<Measure>| measure.map_or(EMPTY.into(), |m| m.to_string());
+        let mut cells = [EMPTY; HEADINGS.len()].map(String::from);
+        (cells[0], cells[1]) = (name, "n-grams".into());
+        (cells[5], cells[6]) = (shown(baseline.validation), shown(baseline.test));
+        cells
+    });
+    rows.collect()
+}
+
 fn seconds(seconds: f64) -> String {
     let digits = if seconds < 10. { 2 } else { 0 };
     format!("{seconds:.digits$}")
@@ -230,7 +259,9 @@ pub(super) fn plain(entries: &[Entry], width: Option<usize>) -> String {
     data.dedup();
     for data in data {
         let of_data = groups.iter().filter(|group| group.data == data);
-        let lines = columns(of_data.clone().map(Group::cells).collect());
+        let mut cells: Vec<_> = of_data.clone().map(Group::cells).collect();
+        cells.extend(of_baselines(of_data.clone()));
+        let lines = columns(cells);
         text += &format!("{data}\n");
         text += &aligned(&lines, width.unwrap_or(usize::MAX));
         for group in of_data {
@@ -276,18 +307,26 @@ fn aligned(lines: &[Vec<String>], width: usize) -> String {
 /// The table in Markdown.
 pub(super) fn markdown(entries: &[Entry]) -> String {
     let groups = rows(entries);
-    let lines = columns(groups.iter().map(Group::cells).collect());
+    // The baselines of a data set follow its methods.
+    let (mut cells, mut owners) = (Vec::new(), Vec::new());
+    for of_data in groups.chunk_by(|a, b| a.data == b.data) {
+        let baselines = of_baselines(of_data.iter());
+        owners.extend(of_data.iter().map(|group| (group.data, Some(group))));
+        owners.extend(baselines.iter().map(|_| (of_data[0].data, None)));
+        cells.extend(of_data.iter().map(Group::cells).chain(baselines));
+    }
+    let lines = columns(cells);
     let mut text = format!("| data | {} | command |\n", lines[0].join(" | "));
     text += &format!("|{}\n", "-|".repeat(lines[0].len() + 2));
-    for (group, line) in groups.iter().zip(&lines[1..]) {
+    for ((data, group), line) in owners.into_iter().zip(&lines[1..]) {
         let cells: Vec<String> = line.iter().map(|cell| escaped(cell)).collect();
-        let command = match group.problems.first() {
+        let command = group.map_or(EMPTY.into(), |group| match group.problems.first() {
             Some(problem) => format!("no result: {}", escaped(problem)),
             None => format!("`{}`", group.runs[0].row.command.replace('|', r"\|")),
-        };
+        });
         text += &format!(
             "| {} | {} | {command} |\n",
-            escaped(group.data),
+            escaped(data),
             cells.join(" | ")
         );
     }

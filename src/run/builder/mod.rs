@@ -196,7 +196,7 @@ impl RunBuilder {
             data_dirs: self.data_dirs,
             device: self.device,
             tokenizer,
-            is_saved: saved.is_some(),
+            trained_on: saved.as_ref().map(|saved| saved.header.spec.content),
             reads_examples: self.team.as_ref().is_none_or(Team::is_first),
         };
         if let (Some(folder), DataSource::Named(_)) = (&self.saved, &source) {
