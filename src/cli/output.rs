@@ -92,6 +92,35 @@ fn width() -> usize {
     columns().map_or(WIDTH, |columns| columns.clamp(40, WIDTH))
 }
 
+/// Rows in columns. Those that are too many for the width follow in further parts, each
+/// of which begins with the first column.
+pub(super) fn aligned(lines: &[Vec<String>], width: usize) -> String {
+    let wide = |column: usize| {
+        let widths = lines.iter().map(|line| line[column].chars().count());
+        2 + widths.max().unwrap_or(0)
+    };
+    let (mut parts, mut part, mut used) = (Vec::new(), vec![0], wide(0));
+    for column in 1..lines[0].len() {
+        if used + wide(column) > width && part.len() > 1 {
+            parts.push(std::mem::replace(&mut part, vec![0]));
+            used = wide(0);
+        }
+        used += wide(column);
+        part.push(column);
+    }
+    parts.push(part);
+    let mut text = String::new();
+    for part in &parts {
+        for line in lines {
+            let cells = part
+                .iter()
+                .map(|&at| format!("  {:<1$}", line[at], wide(at) - 2));
+            text += &format!("{}\n", cells.collect::<String>().trim_end());
+        }
+    }
+    text
+}
+
 /// Wraps text into indented lines, as wide as the terminal.
 pub(super) fn wrap(text: &str, indent: &str) -> String {
     wrapped(text, indent, width())
@@ -178,5 +207,17 @@ mod tests {
         );
         let read: Vec<String> = serde_json::from_str(&escaped).unwrap();
         assert_eq!(read, [name]);
+    }
+
+    #[test]
+    fn a_table_that_is_too_wide_goes_on_below() {
+        let lines = [["method", "rule", "test"], ["a", "contrast", "1.5%"]];
+        let lines = lines.map(|line| line.map(String::from).to_vec());
+        let wide = "  method  rule      test\n  a       contrast  1.5%\n";
+        assert_eq!(aligned(&lines, 24), wide);
+        let narrow = "  method  rule\n  a       contrast\n  method  test\n  a       1.5%\n";
+        assert_eq!(aligned(&lines, 23), narrow);
+        // A column that is wider than the terminal stands alone.
+        assert_eq!(aligned(&lines, 3), narrow);
     }
 }

@@ -33,7 +33,9 @@ impl Plot {
         let looks = Look::at_all(&self.runs, &self.data_dir, &self.device)?;
         std::fs::create_dir_all(&self.out).map_err(Error::file("create", &self.out))?;
         let mut written = Vec::new();
-        self.write(&self.out, figures::errors(&looks), &mut written)?;
+        for figure in figures::evaluations(&looks) {
+            self.write(&self.out, figure, &mut written)?;
+        }
         for look in &looks {
             let folder = match looks.len() {
                 1 => self.out.clone(),

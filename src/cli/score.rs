@@ -7,13 +7,15 @@ use serde_json::json;
 
 use super::failures::Failures;
 use super::flags::{open_to_predict, DataDir, Device};
-use super::output::{print, print_json};
+use super::output::{aligned, columns, print, print_json};
 use crate::data::score::Score;
 use crate::data::text::{self, Passage};
-use crate::data::Room;
+use crate::data::{DataSet, Room};
 use crate::error::{notify, printable, Error, Located, Result};
+use crate::plugin::registry;
 use crate::run::score_text::{TextScore, TextScorer};
 use crate::run::Run;
+use crate::settings::PluginKind;
 
 #[derive(Args)]
 pub(super) struct ScoreTexts {
@@ -36,20 +38,27 @@ pub(super) struct ScoreTexts {
 
 impl ScoreTexts {
     pub(super) fn run(self) -> Result<()> {
+        let mut failures = Failures::default();
+        let texts = self.read(&mut failures);
+        let all = texts.len() + failures.count;
+        if texts.is_empty() {
+            return failures.finish(all, "texts");
+        }
         let run = self.open()?;
         let mut scorer = TextScorer::new(&run)?;
+        for (name, _) in texts.iter().filter(|(name, _)| is_of_training(name, &run)) {
+            notify(format_args!(
+                "note: {}: the run was trained on this file, so its bits say little about \
+                 other texts",
+                printable(name)
+            ));
+        }
         let (mut rows, mut json) = (Vec::new(), Vec::new());
         if self.tokens && !self.json {
             notify(format_args!(
                 "bits of each token by the readout {}",
                 scorer.readout()
             ));
-        }
-        let mut failures = Failures::default();
-        let texts = self.read(&mut failures);
-        let all = texts.len() + failures.count;
-        if texts.is_empty() {
-            return failures.finish(all, "texts");
         }
         let mut left = texts.len();
         for (name, text) in texts {
@@ -134,6 +143,20 @@ impl ScoreTexts {
     }
 }
 
+/// Whether a file is the text of a run, or in the folder of its texts.
+fn is_of_training(name: &str, run: &Run) -> bool {
+    let of_data = || -> Option<PathBuf> {
+        let data = run.config().run.data.as_ref()?;
+        let key = registry::info(DataSet::KIND, &data.name).ok()?.argument?;
+        Path::new(data.settings.get(key)?.as_str()?)
+            .canonicalize()
+            .ok()
+    };
+    let file = Path::new(name).canonicalize().ok();
+    file.zip(of_data())
+        .is_some_and(|(file, data)| file.starts_with(data))
+}
+
 /// A row for each text: the bits per character by the readout, the other readouts and the
 /// n-grams, and the perplexity of the first.
 fn table(first: &str, rows: &[(String, TextScore)]) -> String {
@@ -164,17 +187,5 @@ fn table(first: &str, rows: &[(String, TextScore)]) -> String {
         line.push(perplexity.map_or(String::new(), |bits| format!("{:.2}", bits.perplexity)));
         lines.push(line);
     }
-    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max();
-    let widths: Vec<usize> = (0..lines[0].len())
-        .map(|column| width(column).unwrap_or(0))
-        .collect();
-    let mut text = String::new();
-    for line in &lines {
-        let mut row = format!("{:<1$}", line[0], widths[0]);
-        for (cell, width) in line[1..].iter().zip(&widths[1..]) {
-            row += &format!("   {cell:>width$}");
-        }
-        text += &(row + "\n");
-    }
-    text
+    aligned(&lines, columns().unwrap_or(usize::MAX))
 }

@@ -58,14 +58,23 @@ impl Tokenize {
             "train": seen,
             "held_out": unseen,
         }))?;
-        if let [corpus] = &self.corpus[..] {
-            let [data, tokenizer] = [("text:", corpus), ("tokenizer=", &self.out)]
-                .map(|(key, path)| shell_word(&format!("{key}{}", path.display())));
-            notify(format_args!(
-                "next: onward train nlp --data {data} --set {tokenizer}"
-            ));
-        }
+        notify(format_args!("next: {}", self.next()));
         Ok(())
+    }
+
+    /// The command that trains on the same files.
+    fn next(&self) -> String {
+        let mut files = self.corpus.iter().map(|path| path.display().to_string());
+        let first = files.next().unwrap_or_default();
+        let mut words = vec!["--data".into(), format!("text:{first}")];
+        let more: Vec<String> = files.collect();
+        if !more.is_empty() {
+            let more = toml::Value::from(more);
+            words.extend(["--set".into(), format!("data.more={more}")]);
+        }
+        words.extend(["--set".into(), format!("tokenizer={}", self.out.display())]);
+        let words = words.iter().map(|word| shell_word(word));
+        format!("onward train nlp {}", words.collect::<Vec<_>>().join(" "))
     }
 
     fn units(&self) -> Result<Units> {

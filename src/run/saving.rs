@@ -284,7 +284,7 @@ impl Run {
             "{before}, since other variables were trained ({error}); to train a network with \
              {key} = {now}, start a new run"
         );
-        Ok(Error::setting(key, now, "the new settings", expected))
+        Ok(Error::setting(key, now, "the settings", expected))
     }
 
     /// The settings that differ from those of a checkpoint, with their values there and

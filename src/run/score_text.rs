@@ -201,10 +201,12 @@ impl<'a> TextScorer<'a> {
             &Room::default(),
         )?;
         let problem = if windows.is_empty() {
-            format!(
-                "has {} tokens, expected more than the {} of the model's window",
-                windows.longest, self.window
-            )
+            let found = match windows.longest {
+                1 => "1 token".into(),
+                tokens => format!("{tokens} tokens"),
+            };
+            let window = self.window;
+            format!("has {found}, expected more than the {window} of the model's window")
         } else if windows.characters == 0 {
             "has only tokens that the tokenizer does not know, expected text like that of the \
              training"

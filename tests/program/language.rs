@@ -83,6 +83,14 @@ fn a_whole_text_is_scored_beside_the_counts_of_the_training_text() {
         rows[0].contains("head") && rows[0].contains("kneser_ney_6"),
         "{table}"
     );
+    // The bits of a text that the run has seen say little.
+    let said = |file: &str| text(&onward(&["score", &run, file]).stderr);
+    let note = "the run was trained on this file";
+    assert!(said(str(&base.path().join("text.txt"))).contains(note));
+    assert!(!said(&other).contains(note));
+    let plots = base.path().join("plots");
+    let written = succeeds(&["plot", &run, "--out", str(&plots)]);
+    assert!(written.contains("bits.svg"), "{written}");
     let text = std::fs::read_to_string(&other).unwrap();
     assert_eq!(with_stdin(&["score", &run, "-"], &text).lines().count(), 2);
 

@@ -86,6 +86,28 @@ fn a_tokenizer_is_trained_reported_and_never_overwritten() {
     };
     refused(2, "a.txt", &["--kind", "chars"], "--kind chars");
     refused(2, "a.txt", &["--kind", "wrod"], "did you mean `word`?");
+    let data = format!("text:{}", path("a.txt"));
+    let message = fails(
+        2,
+        &["train", "nlp", "--data", &data, "--set", "tokenizer=wrod"],
+    );
+    let expected = ["(from --set tokenizer=wrod)", "did you mean `word`?"];
+    assert!(
+        expected.iter().all(|text| message.contains(text)),
+        "{message}"
+    );
+    // The next command trains on the same files.
+    std::fs::write(path("b.txt"), &text).unwrap();
+    let (out, files) = (path("both.json"), [path("a.txt"), path("b.txt")]);
+    let both = [
+        "tokenize", &files[0], &files[1], "--kind", "char", "--out", &out,
+    ];
+    let said = crate::text(&onward(&both).stderr);
+    let more = format!(
+        "--data text:{} --set 'data.more=[\"{}\"]'",
+        files[0], files[1]
+    );
+    assert!(said.contains(&more), "{said}");
     let of_characters = ["--kind", "char", "--vocab", "9"];
     refused(
         2,

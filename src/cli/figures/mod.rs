@@ -22,10 +22,27 @@ impl Figure {
     }
 }
 
-/// The validation errors of all runs, and the errors on training examples.
-pub(super) fn errors(looks: &[Look]) -> Figure {
+/// What was evaluated of all runs, on validation and on training examples: errors, and of
+/// text the bits per character.
+pub(super) fn evaluations(looks: &[Look]) -> Vec<Figure> {
+    let of = |measure, name: &str, word: &str, in_percent| {
+        let lines = of_readouts(looks, measure);
+        let title = match lines.iter().any(|line| line.is_dashed) {
+            true => format!("validation {word}, training {word} (dashed)"),
+            false => format!("validation {word}"),
+        };
+        Figure::new(name, over_epochs(&title, lines, in_percent))
+    };
+    vec![
+        of("bits_per_char", "bits", "bits per character", false),
+        of("error", "error", "error", true),
+    ]
+}
+
+/// A line of a measure for each readout of each run; where it was measured in training
+/// examples, another one.
+fn of_readouts(looks: &[Look], measure: &str) -> Vec<Line> {
     let mut lines = Vec::new();
-    // One for each readout of each run.
     let mut colours = 0;
     for look in looks {
         let of_split = |split: &'static str| {
@@ -35,7 +52,7 @@ pub(super) fn errors(looks: &[Look]) -> Figure {
         for readout in readouts(of_split("validation").chain(of_split("train"))) {
             for (split, word) in [("validation", ""), ("train", "training, ")] {
                 let points = of_split(split).filter_map(|line| {
-                    let value = line["result"]["readouts"][&readout]["error"].as_f64();
+                    let value = line["result"]["readouts"][&readout][measure].as_f64();
                     Some((line["epoch"].as_f64()?, value?))
                 });
                 let points: Vec<_> = points.collect();
@@ -55,11 +72,7 @@ pub(super) fn errors(looks: &[Look]) -> Figure {
             colours += 1;
         }
     }
-    let title = match lines.iter().any(|line| line.is_dashed) {
-        true => "validation error, training error (dashed)",
-        false => "validation error",
-    };
-    Figure::new("error", over_epochs(title, lines, true))
+    lines
 }
 
 /// The names of the readouts of some evaluations.

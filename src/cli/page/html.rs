@@ -18,7 +18,7 @@ pub(super) fn page(looks: &[Look]) -> Result<String> {
     let names: Vec<String> = looks.iter().map(|look| escaped(&look.name)).collect();
     let mut body = format!("<h1>{}</h1>\n", names.join(", "));
     body += &comparison(looks);
-    body += &charts([figures::errors(looks)]);
+    body += &charts(figures::evaluations(looks));
     for look in looks {
         body += &section(look)?;
     }

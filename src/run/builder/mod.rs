@@ -20,7 +20,7 @@ use crate::error::{notify, Error, Result};
 #[cfg(doc)]
 use crate::plugin::config::Config;
 use crate::plugin::config::NO_PRESET;
-use crate::plugin::source::Source;
+use crate::plugin::source::{attributed, Source};
 
 /// A builder of runs, made by [`Run::builder`] or [`Run::open`].
 #[derive(Clone, Debug)]
@@ -154,7 +154,9 @@ impl RunBuilder {
         if let Some(said) = said.filter(|_| builder.speaks()) {
             notify(said);
         }
-        builder.build_suited(purpose)
+        let sources = builder.sources.clone();
+        let built = builder.build_suited(purpose);
+        built.map_err(|error| attributed(error, &sources))
     }
 
     fn build_suited(self, purpose: Purpose) -> Result<Run> {
@@ -300,16 +302,15 @@ impl RunBuilder {
             );
             return Err(Error::run(path, problem));
         }
-        let mut sources = self.sources.iter().rev();
-        let of_epochs = sources.find(|source| source.table.contains_key("epochs"));
-        let origin = of_epochs.map_or("the settings".into(), |source| source.origin.clone());
+        let sources = self.sources.clone();
         let mut run = self.build_for(Purpose::Resume)?;
         run.folder = folder;
         let least = run.step.div_ceil(run.steps_per_epoch() as u64);
         if least > run.epochs() as u64 {
             let expected = format!("at least the {least} epochs that are begun or complete");
             let epochs = run.config.run.epochs;
-            return Err(Error::setting("epochs", epochs, origin, expected));
+            let error = Error::setting("epochs", epochs, "the settings", expected);
+            return Err(attributed(error, &sources));
         }
         Ok(run)
     }

@@ -16,7 +16,7 @@ use tokenizers::{
 };
 
 use super::{refused, usage, Tokenizer};
-use crate::error::{Error, Result};
+use crate::error::{nearest, Error, Result};
 
 /// The token for symbols that are not in the vocabulary.
 const UNKNOWN: &str = "<unk>";
@@ -195,10 +195,12 @@ impl Tokenizer {
         match name.parse() {
             Ok(units) => Self::train(units, texts),
             Err(_) if Path::new(name).is_file() => Self::open(Path::new(name)),
-            Err(Error::Setting { expected, .. }) => Err(unfit(
-                name,
-                format!("{expected}; or the path of a tokenizer.json that exists"),
-            )),
+            Err(Error::Setting { expected, .. }) => {
+                let (known, kind) = (["char", "word", "bpe"], name.split(':').next());
+                let near = nearest(kind.unwrap_or(name), &known.map(String::from));
+                let expected = format!("{expected}; or the path of a tokenizer.json that exists");
+                Err(unfit(name, expected + &near))
+            }
             Err(error) => Err(error),
         }
     }
