@@ -277,6 +277,13 @@ impl Reporting {
             for line in of_classes(&run)? {
                 notify(line);
             }
+            let (batch, examples) = (run.config().run.batch, run.data().train.len());
+            if batch > examples {
+                notify(format_args!(
+                    "note: `batch` = {batch} is more than the {examples} training examples, so an \
+                     epoch is one step"
+                ));
+            }
         }
         let done = run.epoch();
         let (mut progress, mut watch) = (self.display(), Watch::new(largest_shares(&run)?));

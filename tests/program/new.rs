@@ -126,6 +126,11 @@ fn a_plugin_is_added_to_a_crate_that_exists() {
         "{said}"
     );
     assert_eq!(read("first/src/lib.rs"), expected);
+    // Two plugins of a name would end every program of the crate.
+    let (code, _, said) = new_in(base.path(), &["first", "--into", "first"]);
+    let problem = "lib.rs: registers a plugin `first` already";
+    assert!(code == Some(1) && said.contains(problem), "{said}");
+    assert!(!at("first/src/first.rs").exists());
 
     // A program without a library and without onward.
     std::fs::create_dir_all(at("own/src")).unwrap();

@@ -317,6 +317,27 @@ fn a_picture_has_the_format_of_its_name() {
 }
 
 #[test]
+fn a_batch_that_is_larger_than_the_training_part_is_said() {
+    let base = tempfile::tempdir().unwrap();
+    let said = |batch: &str| {
+        let (out, batch) = (base.path().join(batch), format!("batch={batch}"));
+        let small = [
+            "--set",
+            "data.size=200",
+            "--set",
+            "hidden=[4]",
+            "--epochs",
+            "1",
+        ];
+        let start = ["train", "progressive", "--out", str(&out), "--set", &batch];
+        text(&onward(&[&start[..], &small].concat()).stderr)
+    };
+    let note = "`batch` = 5000 is more than the";
+    assert!(said("5000").contains(note));
+    assert!(!said("50").contains("is more than the"));
+}
+
+#[test]
 fn a_network_that_learned_nothing_is_said_at_the_end() {
     let base = tempfile::tempdir().unwrap();
     let said = |architecture: &str, epochs: &str, lr: &str| {

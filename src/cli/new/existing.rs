@@ -42,7 +42,7 @@ impl Crate {
     /// left to do, as commands.
     ///
     /// # Errors
-    /// [`Error::Run`] if the module exists, or the crate has neither `src/lib.rs` nor
+    /// [`Error::Run`] if the module or a plugin of this name exists, or the crate has neither `src/lib.rs` nor
     /// `src/main.rs`; [`Error::File`].
     pub fn add(&self, plugin: &str, code: &str, conforms: &str, source: &Source) -> Result<String> {
         let module = PathBuf::from(format!("src/{plugin}.rs"));
@@ -56,6 +56,10 @@ impl Crate {
         let text = disk::read_text(&path)?;
         let declaration = format!("mod {plugin};");
         let file = self.folder.join(&module);
+        if let Some(other) = self.registers(plugin, &file) {
+            let problem = format!("registers a plugin `{plugin}` already; choose another name");
+            return Err(Error::run(other, problem));
+        }
         // An earlier call may have been interrupted before it declared the module.
         let is_half_done = || {
             let is_same = disk::read_text(&file).is_ok_and(|found| found == code);
@@ -92,6 +96,18 @@ impl Crate {
             self.folder.display(),
             next.join("\n    ")
         ))
+    }
+
+    /// Another file in `src` that registers a plugin of this name, as far as its text tells.
+    fn registers(&self, plugin: &str, file: &Path) -> Option<PathBuf> {
+        let name = format!("\"{plugin}\"");
+        let files = std::fs::read_dir(self.folder.join("src")).ok()?;
+        let mut others = files.flatten().map(|entry| entry.path());
+        others.find(|path| {
+            let text = || disk::read_text(path).unwrap_or_default();
+            let is_rust = path.extension().is_some_and(|ending| ending == "rs");
+            is_rust && path != file && text().contains("register!") && text().contains(&name)
+        })
     }
 
     fn has(&self, file: impl AsRef<Path>) -> bool {

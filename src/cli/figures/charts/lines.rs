@@ -3,7 +3,7 @@
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
-use super::{bounds, digits, legend, Axes, Drawn, COLOURS};
+use super::{bounds, colour, digits, legend, Axes, Drawn};
 
 /// Lines over epochs or layers.
 pub(in crate::cli) struct Lines {
@@ -78,7 +78,7 @@ impl Lines {
         };
         let mut chart = axes.draw(area)?;
         for (line, points) in lines {
-            let colour = COLOURS[line.colour % COLOURS.len()];
+            let colour = colour(line.colour);
             let style = ShapeStyle::from(&colour).stroke_width(2 * scale);
             let series = match (line.is_dashed, points.len()) {
                 (_, 0) => continue,

@@ -35,6 +35,14 @@ const COLOURS: [RGBColor; 7] = [
     RGBColor(90, 90, 90),
 ];
 
+/// The colour of a line; after the last one they begin again, darker.
+fn colour(index: usize) -> RGBColor {
+    let RGBColor(red, green, blue) = COLOURS[index % COLOURS.len()];
+    let share = 0.6f64.powi((index / COLOURS.len()) as i32);
+    let [red, green, blue] = [red, green, blue].map(|part| (f64::from(part) * share) as u8);
+    RGBColor(red, green, blue)
+}
+
 /// The size in points; a PNG has [`SHARPNESS`] pixels for each.
 const SIZE: (u32, u32) = (560, 300);
 const SQUARE: (u32, u32) = (460, 460);
@@ -171,4 +179,18 @@ fn legend<'a, B: DrawingBackend + 'a>(
         .legend_area_size(width * scale)
         .margin(6 * scale)
         .draw()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_many_layers_differ_in_colour() {
+        let colours: Vec<RGBColor> = (0..3 * COLOURS.len()).map(colour).collect();
+        assert_eq!(colours[..COLOURS.len()], COLOURS);
+        for (place, one) in colours.iter().enumerate() {
+            assert!(!colours[..place].contains(one), "{place}");
+        }
+    }
 }
