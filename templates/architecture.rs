@@ -72,7 +72,8 @@ impl Stacked {
 }
 
 impl Architecture for Stacked {
-    // A `Stack` connects layers in sequence. For another wiring, build a `Net` of blocks.
+    // A `Stack` connects layers in sequence, and is an architecture itself: change what is
+    // to be another way. For another wiring, build a `Net` of blocks.
     fn learn(
         &mut self,
         batch: &Batch,

@@ -382,7 +382,7 @@ impl Architecture for LanguageModel {
         sampler: &dyn NegativeSampler,
         step: &Step,
     ) -> Result<Vec<Tensor>> {
-        self.stack.of_neutral(batch, sampler, step)
+        self.stack.activities(batch, sampler, step)
     }
 
     fn staged(&mut self) -> Option<&mut dyn Staged> {

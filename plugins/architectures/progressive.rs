@@ -2,19 +2,15 @@
 
 use std::ops::Range;
 
-use onward_core::candle_core::Tensor;
 use onward_core::contract::head::{self, HeadSpec};
-use onward_core::contract::staged::Staged;
 use onward_core::export::{Table, Value};
-use onward_core::flow::graph::{Graph, Inputs, Node};
 use onward_core::optim::{OptimiserSpec, Span};
 use onward_core::plugin::preset::Preset;
 use onward_core::plugin::registry::DataKind;
 use onward_core::settings::{Each, Idle, Pick, Positive, Settings};
 use onward_core::wiring::stack::{Level, Order, Stack};
 use onward_core::{
-    Architecture, Batch, BuildContext, Error, GoodnessFn, LocalLayer, NegativeSampler, Net,
-    Normalise, Objective, Readout, Result, Step, StepReport,
+    Architecture, BuildContext, Error, GoodnessFn, LocalLayer, Normalise, Objective, Result,
 };
 
 onward_core::settings! {
@@ -177,27 +173,20 @@ const PRESETS: &[Preset] = &[
     },
 ];
 
-struct Stacked {
-    stack: Stack,
-}
-
-impl Stacked {
-    fn new(settings: &Progressive, context: &BuildContext) -> Result<Self> {
-        let example = context.probe_input()?;
-        let (levels, readout) = (levels(settings, context)?, readout(settings)?);
-        let mut stack = Stack::new(context, example, settings.normalise, &levels, readout)?;
-        if settings.head {
-            let spec = settings.head_spec.beside(&settings.optimiser);
-            stack = stack.with_head(context, spec, settings.probe_epochs)?;
-        }
-        stack.net.readouts = stack.readouts(context.hypotheses);
-        if stack.net.readouts.is_empty() {
-            let problem = "no readout: the sampler puts no label into the input; \
-                           set `head = true`";
-            return Err(Error::unfit("progressive", problem));
-        }
-        Ok(Self { stack })
+fn stack(settings: &Progressive, context: &BuildContext) -> Result<Stack> {
+    let example = context.probe_input()?;
+    let (levels, readout) = (levels(settings, context)?, readout(settings)?);
+    let mut stack = Stack::new(context, example, settings.normalise, &levels, readout)?;
+    if settings.head {
+        let spec = settings.head_spec.beside(&settings.optimiser);
+        stack = stack.with_head(context, spec, settings.probe_epochs)?;
     }
+    stack.net.readouts = stack.readouts(context.hypotheses);
+    if stack.net.readouts.is_empty() {
+        let problem = "no readout: the sampler puts no label into the input; set `head = true`";
+        return Err(Error::unfit("progressive", problem));
+    }
+    Ok(stack)
 }
 
 fn levels(settings: &Progressive, context: &BuildContext) -> Result<Vec<Level>> {
@@ -249,52 +238,6 @@ fn readout(settings: &Progressive) -> Result<Range<usize>> {
             let expected = format!("a layer from readout_from = {from} to {layers}, the last");
             Err(Error::setting("readout_to", to, "the settings", expected))
         }
-    }
-}
-
-impl Architecture for Stacked {
-    fn learn(
-        &mut self,
-        batch: &Batch,
-        sampler: &dyn NegativeSampler,
-        step: &Step,
-    ) -> Result<Vec<(usize, StepReport)>> {
-        self.stack.learn(batch, sampler, step)
-    }
-
-    fn scores(
-        &self,
-        batch: &Batch,
-        sampler: &dyn NegativeSampler,
-        readout: &Readout,
-        step: &Step,
-    ) -> Result<Tensor> {
-        self.stack.scores(batch, sampler, readout, step)
-    }
-
-    fn graph(&self, views: Inputs, readout: &Readout, graph: &mut Graph) -> Result<Node> {
-        self.stack.graph(views, readout, graph)
-    }
-
-    fn activities(
-        &self,
-        batch: &Batch,
-        sampler: &dyn NegativeSampler,
-        step: &Step,
-    ) -> Result<Vec<Tensor>> {
-        self.stack.of_neutral(batch, sampler, step)
-    }
-
-    fn staged(&mut self) -> Option<&mut dyn Staged> {
-        Some(&mut self.stack)
-    }
-
-    fn net(&self) -> &Net {
-        &self.stack.net
-    }
-
-    fn net_mut(&mut self) -> &mut Net {
-        &mut self.stack.net
     }
 }
 
@@ -377,7 +320,7 @@ fn idle(own: &Table, _: &Table) -> Result<Vec<Idle>> {
 onward_core::register! {
     dyn Architecture, "progressive",
     "stacked layers, all at once or one by one (Hinton 2022, arXiv 2212.13345)",
-    |settings: Progressive, context| Ok(Box::new(Stacked::new(&settings, context)?)),
+    |settings: Progressive, context| Ok(Box::new(stack(&settings, context)?)),
     .presets(PRESETS).rewrite(shorthand).idle(idle)
     .suits(&[(DataKind::Photographs, "convolutional")])
 }

@@ -98,7 +98,7 @@ impl Architecture for Collaborating {
         let features = self.stack.features(sampler.neutral(batch)?, step)?;
         let log = self.stack.net.heads[0].log_probabilities(&features)?;
         let views = sampler.views(batch, &Prediction::of(log.clone()), step)?;
-        let passed = self.stack.activities(views.input, &step.pass(1))?;
+        let passed = self.stack.forward(views.input, &step.pass(1))?;
         // γ·(gₛ − θₛ) of every layer.
         let mut above = Vec::new();
         for (block, (_, activity)) in self.stack.net.blocks.iter().zip(&passed) {
@@ -147,7 +147,7 @@ impl Architecture for Collaborating {
         sampler: &dyn NegativeSampler,
         step: &Step,
     ) -> Result<Vec<Tensor>> {
-        self.stack.of_neutral(batch, sampler, step)
+        self.stack.activities(batch, sampler, step)
     }
 
     fn net(&self) -> &Net {

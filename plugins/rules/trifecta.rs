@@ -112,7 +112,7 @@ impl Architecture for Pairs {
         let log = self.stack.net.heads[0].log_probabilities(&features)?;
         let views = sampler.views(batch, &Prediction::of(log.clone()), step)?;
         let (targets, step) = (&views.targets, &step.pass(1));
-        let passed = self.stack.activities(views.input, step)?;
+        let passed = self.stack.forward(views.input, step)?;
         // All gradients are computed before any weight changes.
         let blocks = &self.stack.net.blocks;
         let learning = learning(step, blocks.len());
@@ -166,7 +166,7 @@ impl Architecture for Pairs {
         sampler: &dyn NegativeSampler,
         step: &Step,
     ) -> Result<Vec<Tensor>> {
-        self.stack.of_neutral(batch, sampler, step)
+        self.stack.activities(batch, sampler, step)
     }
 
     fn net(&self) -> &Net {

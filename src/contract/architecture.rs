@@ -15,8 +15,8 @@ use crate::flow::step::Step;
 /// The wiring of a network: which block feeds which, in what order and how often, and
 /// what is read out.
 ///
-/// A stack of blocks needs no wiring of its own: [`Stack`](crate::wiring::stack::Stack)
-/// has it.
+/// A stack of blocks needs no wiring of its own:
+/// [`Stack`](crate::wiring::stack::Stack) is an architecture.
 ///
 /// ```
 /// use onward::candle_core::{DType, Device, Tensor};

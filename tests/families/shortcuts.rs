@@ -1,13 +1,11 @@
 //! DeeperForward: detached shortcuts, and a separate training span for every block.
 
-use onward::candle_core::Tensor;
 use onward::contract::head::HeadSpec;
 use onward::optim::{OptimiserSpec, Span};
 use onward::settings::{Each, Pick};
 use onward::wiring::stack::{Level, Stack};
 use onward::{
-    Architecture, Batch, BuildContext, GoodnessFn, LocalLayer, NegativeSampler, Net, Normalise,
-    Objective, Readout, Result, Step, StepReport,
+    Architecture, BuildContext, GoodnessFn, LocalLayer, Normalise, Objective, Readout, Result,
 };
 
 use super::{error_on_digits, numbers, Subject};
@@ -37,68 +35,35 @@ onward::settings! {
     }
 }
 
-struct Stacked(Stack);
-
-impl Stacked {
-    fn new(settings: &Residual, context: &BuildContext) -> Result<Self> {
-        let level = |(index, span): (usize, &Span)| -> Result<Level> {
-            Ok(Level {
-                units: settings.width,
-                layer: settings
-                    .layer
-                    .of("layer", index, settings.spans.len())?
-                    .clone(),
-                goodness: settings.goodness.clone(),
-                objective: settings.objective.clone(),
-                optimiser: settings.optimiser.clone(),
-                span: span.clone(),
-                dropout: 0.,
-                shortcuts: index.checked_sub(2).into_iter().collect(),
-            })
-        };
-        let levels = settings.spans.iter().enumerate().map(level);
-        let levels = levels.collect::<Result<Vec<_>>>()?;
-        let (example, all) = (context.probe_input()?, 0..levels.len());
-        let stack = Stack::new(context, example, Normalise::MeanSquare, &levels, all)?;
-        let head = settings.head.beside(&settings.optimiser);
-        let mut stack = stack.with_head(context, head, 0)?;
-        stack.net.readouts = vec![Readout::new("head").cheap().with_log_probabilities()];
-        Ok(Self(stack))
-    }
-}
-
-impl Architecture for Stacked {
-    fn learn(
-        &mut self,
-        batch: &Batch,
-        sampler: &dyn NegativeSampler,
-        step: &Step,
-    ) -> Result<Vec<(usize, StepReport)>> {
-        self.0.learn(batch, sampler, step)
-    }
-
-    fn scores(
-        &self,
-        batch: &Batch,
-        sampler: &dyn NegativeSampler,
-        _: &Readout,
-        step: &Step,
-    ) -> Result<Tensor> {
-        self.0.head(sampler.neutral(batch)?, step)
-    }
-
-    fn net(&self) -> &Net {
-        &self.0.net
-    }
-
-    fn net_mut(&mut self) -> &mut Net {
-        &mut self.0.net
-    }
+fn stack(settings: &Residual, context: &BuildContext) -> Result<Stack> {
+    let level = |(index, span): (usize, &Span)| -> Result<Level> {
+        Ok(Level {
+            units: settings.width,
+            layer: settings
+                .layer
+                .of("layer", index, settings.spans.len())?
+                .clone(),
+            goodness: settings.goodness.clone(),
+            objective: settings.objective.clone(),
+            optimiser: settings.optimiser.clone(),
+            span: span.clone(),
+            dropout: 0.,
+            shortcuts: index.checked_sub(2).into_iter().collect(),
+        })
+    };
+    let levels = settings.spans.iter().enumerate().map(level);
+    let levels = levels.collect::<Result<Vec<_>>>()?;
+    let (example, all) = (context.probe_input()?, 0..levels.len());
+    let stack = Stack::new(context, example, Normalise::MeanSquare, &levels, all)?;
+    let head = settings.head.beside(&settings.optimiser);
+    let mut stack = stack.with_head(context, head, 0)?;
+    stack.net.readouts = vec![Readout::new("head").cheap().with_log_probabilities()];
+    Ok(stack)
 }
 
 onward::register! {
     dyn Architecture, "residual", "detached shortcuts, a span for each layer (DeeperForward 2025; arXiv 2312.12668)",
-    |settings: Residual, context| Ok(Box::new(Stacked::new(&settings, context)?))
+    |settings: Residual, context| Ok(Box::new(stack(&settings, context)?))
 }
 
 // x = [numbers(1, 4, 3), numbers(5, 4, 3)]                # positive and negative views

@@ -1,14 +1,12 @@
 //! Architecture `staggered`.
 
-use onward::candle_core::Tensor;
 use onward::contract::head::HeadSpec;
 use onward::optim::{OptimiserSpec, Span};
 use onward::plugin::preset::Preset;
 use onward::settings::Pick;
 use onward::wiring::stack::{Level, Stack};
 use onward::{
-    Architecture, Batch, BuildContext, GoodnessFn, LocalLayer, NegativeSampler, Net, Normalise,
-    Objective, Readout, Result, Step, StepReport,
+    Architecture, BuildContext, GoodnessFn, LocalLayer, Normalise, Objective, Readout, Result,
 };
 
 onward::settings! {
@@ -47,61 +45,28 @@ const PRESETS: &[Preset] = &[Preset {
     "#,
 }];
 
-struct Stacked(Stack);
-
-impl Stacked {
-    fn new(settings: &Staggered, context: &BuildContext) -> Result<Self> {
-        let level = |(index, &units): (usize, &usize)| Level {
-            units,
-            layer: settings.layer.clone(),
-            goodness: settings.goodness.clone(),
-            objective: settings.objective.clone(),
-            optimiser: settings.optimiser.clone(),
-            span: Span::Epochs(index.min(context.epochs - 1)..context.epochs),
-            dropout: 0.,
-            shortcuts: Vec::new(),
-        };
-        let levels: Vec<Level> = settings.hidden.iter().enumerate().map(level).collect();
-        let (example, all) = (context.probe_input()?, 0..levels.len());
-        let stack = Stack::new(context, example, Normalise::MeanSquare, &levels, all)?;
-        let head = settings.head.beside(&settings.optimiser);
-        let mut stack = stack.with_head(context, head, 0)?;
-        stack.net.readouts = vec![Readout::new("head").cheap().with_log_probabilities()];
-        Ok(Self(stack))
-    }
-}
-
-impl Architecture for Stacked {
-    fn learn(
-        &mut self,
-        batch: &Batch,
-        sampler: &dyn NegativeSampler,
-        step: &Step,
-    ) -> Result<Vec<(usize, StepReport)>> {
-        self.0.learn(batch, sampler, step)
-    }
-
-    fn scores(
-        &self,
-        batch: &Batch,
-        sampler: &dyn NegativeSampler,
-        _readout: &Readout,
-        step: &Step,
-    ) -> Result<Tensor> {
-        self.0.head(sampler.neutral(batch)?, step)
-    }
-
-    fn net(&self) -> &Net {
-        &self.0.net
-    }
-
-    fn net_mut(&mut self) -> &mut Net {
-        &mut self.0.net
-    }
+fn stack(settings: &Staggered, context: &BuildContext) -> Result<Stack> {
+    let level = |(index, &units): (usize, &usize)| Level {
+        units,
+        layer: settings.layer.clone(),
+        goodness: settings.goodness.clone(),
+        objective: settings.objective.clone(),
+        optimiser: settings.optimiser.clone(),
+        span: Span::Epochs(index.min(context.epochs - 1)..context.epochs),
+        dropout: 0.,
+        shortcuts: Vec::new(),
+    };
+    let levels: Vec<Level> = settings.hidden.iter().enumerate().map(level).collect();
+    let (example, all) = (context.probe_input()?, 0..levels.len());
+    let stack = Stack::new(context, example, Normalise::MeanSquare, &levels, all)?;
+    let head = settings.head.beside(&settings.optimiser);
+    let mut stack = stack.with_head(context, head, 0)?;
+    stack.net.readouts = vec![Readout::new("head").cheap().with_log_probabilities()];
+    Ok(stack)
 }
 
 onward::register! {
     dyn Architecture, "staggered", "layers that start to learn one after the other (an example, 2026)",
-    |settings: Staggered, context| Ok(Box::new(Stacked::new(&settings, context)?)),
+    |settings: Staggered, context| Ok(Box::new(stack(&settings, context)?)),
     .presets(PRESETS)
 }

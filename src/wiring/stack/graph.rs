@@ -7,12 +7,14 @@ use crate::error::{Error, Result};
 use crate::flow::graph::{Graph, Inputs, Node};
 
 impl Stack {
-    /// Adds the scores of one of [`Stack::readouts`] to a graph:
-    /// [`Architecture::graph`](crate::Architecture::graph).
-    ///
-    /// # Errors
-    /// [`Error::Unfit`] if a part cannot be exported, or for shortcuts.
-    pub fn graph(&self, views: Inputs, readout: &Readout, graph: &mut Graph) -> Result<Node> {
+    /// Adds the scores of one of [`Stack::readouts`] to a graph; refuses shortcuts, and
+    /// parts that cannot be exported.
+    pub(super) fn add_to(
+        &self,
+        views: Inputs,
+        readout: &Readout,
+        graph: &mut Graph,
+    ) -> Result<Node> {
         if self.shortcuts.iter().any(|levels| !levels.is_empty()) {
             return Err(Error::unfit("stack", "cannot be exported with shortcuts"));
         }

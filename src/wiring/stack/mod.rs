@@ -1,5 +1,6 @@
 //! Stacked blocks: the wiring that several architectures share.
 
+mod architecture;
 mod graph;
 mod heads;
 mod kept_rows;
@@ -14,9 +15,9 @@ use std::ops::Range;
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-use self::heads::{Read, Sampling};
+use self::heads::Sampling;
 pub use self::readout::no_hypotheses;
-use self::remembered::{Above, Remembered};
+use self::remembered::Remembered;
 pub(crate) use self::stages::no_prediction_below;
 use self::stages::{Passing, Way};
 use crate::comm::{Averager, Team};
@@ -90,6 +91,9 @@ pub struct Level {
 /// passes between levels. The head is a softmax over the normalised activities of the
 /// neutral input, `log softmax(Σₗ norm(aₗ)·Wₗ)`. All views of a step see the weights from
 /// before the step.
+///
+/// A stack is an [`Architecture`](crate::Architecture). One with its own way of learning
+/// or of reading out has a stack, and forwards the other calls to it.
 ///
 /// ```
 /// use onward::candle_core::{DType, Device, Tensor};
@@ -251,62 +255,6 @@ impl Stack {
         self.shortcuts
             .get(index)
             .is_some_and(|shortcuts| !shortcuts.is_empty())
-    }
-
-    /// One step of the levels of this rank that learn at this step, and of the head:
-    /// [`Architecture::learn`](crate::Architecture::learn).
-    ///
-    /// # Errors
-    /// As [`Architecture::learn`](crate::Architecture::learn).
-    pub fn learn(
-        &mut self,
-        batch: &Batch,
-        sampler: &dyn NegativeSampler,
-        step: &Step,
-    ) -> Result<Vec<(usize, StepReport)>> {
-        let levels = self.own_levels();
-        let known = match self.head_learns(step) {
-            true => self.recalled(batch, Above::Head, step)?,
-            false => None,
-        };
-        let mut passing = match (self.below(), known) {
-            (Some(team), _) => self.received(team)?,
-            (None, Some(features)) => Passing {
-                labels: Some(batch.labels()?.to_vec()),
-                features: vec![features],
-                ..Passing::default()
-            },
-            (None, None) => self.neutral(batch, sampler, step)?,
-        };
-        self.pass_neutral(&mut passing, levels.clone(), step)?;
-        let read = match self.above() {
-            Some(_) => None,
-            None => self.read_head(&passing)?,
-        };
-        if let (Some(_), Some(read)) = (&passing.neutral, &read) {
-            self.remember(batch, Above::Head, &read.features, step)?;
-        }
-        if self.below().is_none() {
-            let prediction = match (&read, self.above()) {
-                (Some(Read { log: Some(log), .. }), _) => Prediction::of(log.clone()),
-                (_, Some(_)) => Prediction::new(|| Err(no_prediction_below())),
-                (Some(Read { features, .. }), None) => Prediction::new(|| self.head_on(features)),
-                (None, None) => Prediction::new(|| self.prediction(batch, sampler, step)),
-            };
-            passing.views = self.views(batch, sampler, &prediction, step)?;
-        }
-        self.sample(&mut passing, step)?;
-        self.count_rows(&passing);
-        let before = self.buffers_before(step)?;
-        let first = self.pass_stopped(&mut passing, batch, &step.pass(1))?;
-        let learning = first.max(levels.start)..levels.end;
-        let reports = self.learn_levels(&mut passing, learning, &step.pass(1))?;
-        match self.above() {
-            Some(team) => team.send_up(self.message(&passing, levels.end, step)?)?,
-            None => self.learn_head(&passing, read.as_ref(), step)?,
-        }
-        self.average_buffers(&before, step)?;
-        Ok(reports)
     }
 
     /// The neutral view, if the head learns at this step.

@@ -7,7 +7,6 @@ use candle_core::Tensor;
 use super::stages::Way;
 use super::{Kept, Stack};
 use crate::contract::block::Block;
-use crate::contract::negatives::every_class;
 use crate::contract::net::Readout;
 use crate::contract::sampler::NegativeSampler;
 use crate::error::{Error, Result};
@@ -37,43 +36,6 @@ impl Stack {
             readouts.push(Readout { from_epoch, ..head });
         }
         readouts
-    }
-
-    /// The scores by one of [`Stack::readouts`]:
-    /// [`Architecture::scores`](crate::Architecture::scores).
-    ///
-    /// # Errors
-    /// As [`Stack::head`], [`Stack::goodness`] and [`Stack::search`].
-    pub fn scores(
-        &self,
-        batch: &Batch,
-        sampler: &dyn NegativeSampler,
-        readout: &Readout,
-        step: &Step,
-    ) -> Result<Tensor> {
-        match readout.name {
-            "head" => self.head(sampler.neutral(batch)?, step),
-            "goodness" => self.goodness(sampler.neutral(batch)?, step),
-            _ => {
-                let candidates = every_class(self.labels, batch)?;
-                self.search(batch, sampler, &candidates, step)
-            }
-        }
-    }
-
-    /// The activities of the neutral view:
-    /// [`Architecture::activities`](crate::Architecture::activities).
-    ///
-    /// # Errors
-    /// Errors of a layer.
-    pub fn of_neutral(
-        &self,
-        batch: &Batch,
-        sampler: &dyn NegativeSampler,
-        step: &Step,
-    ) -> Result<Vec<Tensor>> {
-        let passed = self.activities(sampler.neutral(batch)?, step)?;
-        Ok(passed.into_iter().map(|(_, activity)| activity).collect())
     }
 
     /// The number of columns of the goodness of the levels that are read out, if there is
@@ -130,7 +92,7 @@ impl Stack {
     ///
     /// # Errors
     /// Errors of a layer.
-    pub fn activities(&self, input: Input, step: &Step) -> Result<Vec<(Input, Tensor)>> {
+    pub fn forward(&self, input: Input, step: &Step) -> Result<Vec<(Input, Tensor)>> {
         let mut passed = Vec::new();
         self.walk(input, self.net.blocks.len(), step, |_, input, activity| {
             passed.push((input, activity));
