@@ -1,5 +1,7 @@
 //! The classes that a step compares, where there are too many to compare all.
 
+use std::collections::HashMap;
+
 use candle_core::{Device, Tensor};
 use rand::Rng;
 
@@ -60,29 +62,23 @@ impl SampledClasses {
         classes: usize,
         rng: &mut impl Rng,
     ) -> Result<Self> {
+        let mut certain: Vec<u32> = labels.iter().chain(frequent).copied().collect();
+        certain.sort_unstable();
+        certain.dedup();
+        if let Some(class) = certain.last().filter(|&&class| class as usize >= classes) {
+            let problem = format!("expected classes below {classes}, found {class}");
+            return Err(Error::usage("labels", problem));
+        }
+        let others = classes - certain.len();
+        let drawn = drawn.min(others);
+        let correction = (others as f64 / drawn.max(1) as f64).ln() as f32;
+        let drawn = places(drawn, others, rng).into_iter();
+        let drawn = drawn.map(|place| (other(&certain, place), correction));
         // `−log π` of the classes among them.
-        let mut among: Vec<Option<f32>> = vec![None; classes];
-        for &class in labels.iter().chain(frequent) {
-            let Some(place) = among.get_mut(class as usize) else {
-                let problem = format!("expected classes below {classes}, found {class}");
-                return Err(Error::usage("labels", problem));
-            };
-            *place = Some(0.);
-        }
-        let others = (0..classes).filter(|&class| among[class].is_none());
-        let mut others: Vec<usize> = others.collect();
-        let drawn = drawn.min(others.len());
-        let correction = (others.len() as f64 / drawn.max(1) as f64).ln() as f32;
-        // As many steps of a Fisher–Yates shuffle.
-        for next in 0..drawn {
-            let chosen = next + below(rng, others.len() - next);
-            others.swap(next, chosen);
-            among[others[next]] = Some(correction);
-        }
-        let found = among.iter().zip(0..);
-        let (classes, corrections): (Vec<u32>, Vec<f32>) = found
-            .filter_map(|(correction, class)| Some((class, (*correction)?)))
-            .unzip();
+        let mut among: Vec<(u32, f32)> = certain.iter().map(|class| (*class, 0.)).collect();
+        among.extend(drawn);
+        among.sort_unstable_by_key(|(class, _)| *class);
+        let (classes, corrections) = among.into_iter().unzip();
         Ok(Self {
             classes,
             corrections,
@@ -137,6 +133,36 @@ impl SampledClasses {
     }
 }
 
+/// Some of `0..of` without repetition: as many steps of a Fisher–Yates shuffle, which keeps
+/// those places alone whose number is no longer their own.
+fn places(count: usize, of: usize, rng: &mut impl Rng) -> Vec<usize> {
+    let mut moved: HashMap<usize, usize> = HashMap::with_capacity(2 * count);
+    let steps = (0..count).map(|next| {
+        let chosen = next + below(rng, of - next);
+        let here = moved.remove(&next).unwrap_or(next);
+        match chosen == next {
+            true => here,
+            false => moved.insert(chosen, here).unwrap_or(chosen),
+        }
+    });
+    steps.collect()
+}
+
+/// The class at a place among those that are not `certain`, which are sorted.
+fn other(certain: &[u32], place: usize) -> u32 {
+    // So many others come before each of the certain ones.
+    let before = |index: usize| certain[index] as usize - index;
+    let (mut first, mut last) = (0, certain.len());
+    while first < last {
+        let middle = (first + last) / 2;
+        match before(middle) <= place {
+            true => first = middle + 1,
+            false => last = middle,
+        }
+    }
+    (place + first) as u32
+}
+
 #[cfg(test)]
 mod tests {
     use candle_core::DType;
@@ -165,6 +191,29 @@ mod tests {
             mean += sum / 2000.;
         }
         assert!((mean / whole - 1.).abs() < 0.01, "{mean} {whole}");
+        Ok(())
+    }
+
+    /// The same draws as those of a list of all other classes.
+    #[test]
+    fn classes_are_those_of_a_shuffle_of_all_others() -> Result<()> {
+        for (classes, drawn) in [(9, 3), (40, 39), (500, 60), (7, 0)] {
+            for seed in 0..20 {
+                let (labels, frequent) = ([6, 2, 6], [0, 1]);
+                let mut rng = stream(seed, "samples", 0);
+                let mut others: Vec<usize> = [3, 4, 5].into_iter().chain(7..classes).collect();
+                let mut expected = vec![0, 1, 2, 6];
+                for next in 0..drawn.min(others.len()) {
+                    let chosen = next + below(&mut rng, others.len() - next);
+                    others.swap(next, chosen);
+                    expected.push(others[next] as u32);
+                }
+                expected.sort_unstable();
+                let mut rng = stream(seed, "samples", 0);
+                let found = SampledClasses::draw(&labels, &frequent, drawn, classes, &mut rng)?;
+                assert_eq!(found.classes(), expected, "{classes} {drawn} {seed}");
+            }
+        }
         Ok(())
     }
 
