@@ -83,11 +83,15 @@ impl Run {
 
     /// Evaluates the validation part if that is due, and remembers the best result.
     pub(super) fn evaluate_epoch(&mut self, observer: &mut dyn Observer) -> Result<()> {
+        if let Some(evaluation) = self.evaluate_after(self.epoch, observer)? {
+            self.remember(&evaluation);
+            self.say_whether_stalled(observer);
+        }
+        Ok(())
+    }
+
+    fn say_whether_stalled(&self, observer: &mut dyn Observer) {
         let (epoch, epochs) = (self.epoch, self.epochs());
-        let Some(evaluation) = self.evaluate_after(epoch, observer)? else {
-            return Ok(());
-        };
-        self.remember(&evaluation);
         if let Some(best) = self.best.filter(|_| self.has_stalled()) {
             observer.on(&Event::EndsEarly {
                 epoch,
@@ -95,11 +99,11 @@ impl Run {
                 best: best.epoch,
             });
         }
-        Ok(())
     }
 
-    /// Repeats the evaluation that was lost when the run stopped after an epoch.
-    pub(super) fn catch_up(&mut self) -> Result<()> {
+    /// Repeats the evaluation that was lost when the run stopped after an epoch. Its line of
+    /// the metrics has been written again by then.
+    pub(super) fn catch_up(&mut self, observer: &mut dyn Observer) -> Result<()> {
         let epoch = self.epoch;
         let is_between = self.step == (epoch * self.steps_per_epoch()) as u64;
         let is_known = self.best.is_some_and(|best| best.evaluated >= epoch);
@@ -108,6 +112,7 @@ impl Run {
         }
         if let Some(evaluation) = self.evaluate_after(epoch, &mut ())? {
             self.remember(&evaluation);
+            self.say_whether_stalled(observer);
         }
         Ok(())
     }

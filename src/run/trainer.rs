@@ -107,7 +107,7 @@ impl Run {
             check_precision(precision, &self.device)?;
             // Ranks without examples have no other moment to set it.
             let _held = precision.rounding().hold(&self.device)?;
-            if self.epoch < last.min(epochs) {
+            if self.epoch < last.min(epochs) && !self.has_stalled() {
                 self.check_memory()?;
                 self.check_ranks()?;
                 self.chosen = None;
@@ -126,11 +126,11 @@ impl Run {
             let mut cost = Cost::new(&self.device);
             self.stored = self.data.train.on_device(&self.device)?;
             // The same on all ranks, until rank 0 evaluates.
-            let mut goes_on = self.epoch < last.min(epochs) && !self.has_stalled();
-            if self.is_lead() {
-                self.catch_up()?;
-            }
             let had_stalled = self.has_stalled();
+            let mut goes_on = self.epoch < last.min(epochs) && !had_stalled;
+            if self.is_lead() {
+                self.catch_up(observer)?;
+            }
             if goes_on {
                 goes_on = !self.decided(self.decision())?.has_stalled;
             }

@@ -1,6 +1,8 @@
 //! Early stopping by `patience`.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 
 use onward::run::observe::Event;
 use onward::{Result, Run, RunBuilder};
@@ -71,6 +73,64 @@ fn a_run_that_was_stopped_ends_at_the_same_epoch_with_the_same_bytes() -> Result
     for file in ["model.safetensors", "state.safetensors", "config.toml"] {
         assert!(bytes(&whole, file) == bytes(&parts, file), "{file} differs");
     }
+    Ok(())
+}
+
+/// Between the checkpoint of an epoch and its evaluation, which is then repeated.
+#[test]
+fn a_run_that_was_stopped_before_its_last_evaluation_ends_with_the_same_bytes() -> Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    let [whole, parts] = ["whole", "parts"].map(|name| folder.path().join(name));
+    builder().out(&whole).build()?.fit(&mut ())?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut run = builder().out(&parts).stop_when(stop.clone()).build()?;
+    let stopped = run.fit(&mut |event: &Event<'_>| {
+        let is_last = matches!(event, Event::EpochEnded { epoch: 4, .. });
+        stop.fetch_or(is_last, Ordering::Relaxed);
+    });
+    assert!(stopped.unwrap_err().is_stopped());
+    drop(run);
+    let mut ends = Vec::new();
+    let mut run = Run::open(&parts)?.resume()?;
+    run.fit(&mut |event: &Event<'_>| {
+        if let Event::EndsEarly { epoch, best, .. } = event {
+            ends.push((*epoch, *best));
+        }
+    })?;
+    assert_eq!(ends, [(4, 1)]);
+    drop(run);
+    for file in ["model.safetensors", "state.safetensors"] {
+        assert!(bytes(&whole, file) == bytes(&parts, file), "{file} differs");
+    }
+    assert!(Run::open(&parts)?.resume()?.is_finished());
+    // Neither the evaluation of the end nor that of the test part stands there twice.
+    let lines = |folder: &Path| {
+        let text = String::from_utf8(bytes(folder, "metrics.jsonl")).unwrap();
+        text.matches("\"evaluation\"").count()
+    };
+    assert_eq!(lines(&parts), lines(&whole));
+    Ok(())
+}
+
+/// A process may be killed after the evaluation of the test part.
+#[test]
+fn the_test_part_is_in_the_metrics_once() -> Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    builder().out(&path).build()?.fit(&mut ())?;
+    let lines = || {
+        let text = String::from_utf8(bytes(&path, "metrics.jsonl")).unwrap();
+        text.matches("\"split\":\"test\"").count()
+    };
+    assert_eq!(lines(), 1);
+    std::fs::remove_file(path.join("summary.json")).unwrap();
+    Run::open(&path)?.resume()?.fit(&mut ())?;
+    assert_eq!(lines(), 1);
+    Run::open(&path)?
+        .set("patience", 5)
+        .resume()?
+        .fit(&mut ())?;
+    assert_eq!(lines(), 1);
     Ok(())
 }
 

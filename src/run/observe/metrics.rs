@@ -90,8 +90,8 @@ impl Metrics {
     /// `epochs` epochs.
     ///
     /// Lines that an interrupted run left and that are written again are removed: those
-    /// about later epochs, and the evaluations after the last epoch. So are damaged
-    /// lines.
+    /// about later epochs, and the evaluations after the last epoch or of the test part. So
+    /// are damaged lines.
     ///
     /// # Errors
     /// [`Error::File`](crate::Error::File) if it cannot be read or written.
@@ -114,6 +114,8 @@ impl Metrics {
             let is_new = match event {
                 _ if of > epoch as u64 => false,
                 Some("epoch") => of_epochs.insert(of),
+                // The test part is evaluated once, at the end.
+                Some("evaluation") if value["split"] == Split::Test.word() => false,
                 Some("evaluation") if of >= epochs as u64 => false,
                 Some("evaluation") if value["split"] == Split::Validation.word() => {
                     evaluations.insert(of)

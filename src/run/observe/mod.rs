@@ -72,7 +72,8 @@ pub enum Event<'a> {
         epoch: usize,
         /// The total number of epochs.
         epochs: usize,
-        /// The duration of its training, without evaluation.
+        /// The duration of its training, without evaluation; of a resumed epoch, that of
+        /// its rest.
         seconds: f64,
         /// The means over the epoch, with the index of each block.
         reports: &'a [(usize, StepReport<f64>)],
