@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use candle_core::{DType, Device, Shape, Tensor, Var};
 use candle_nn::var_builder::{SimpleBackend, VarBuilder};
 use candle_nn::Init;
+use flate2::Crc;
 use rand_distr::{Distribution, StandardNormal, StandardUniform};
 
 use crate::error::{Error, Result};
@@ -206,6 +207,22 @@ impl Vars {
     /// The variables of the model that gradients do not change; see [`Vars::buffer`].
     pub(crate) fn buffers(&self) -> Vec<(String, Var)> {
         self.entries(|role| role == VarRole::Buffer)
+    }
+
+    /// A checksum of the values of the model's variables in and below this scope.
+    ///
+    /// # Errors
+    /// Errors of candle.
+    pub(crate) fn checksum(&self) -> Result<u32> {
+        let mut crc = Crc::new();
+        for (_, var) in self.model() {
+            let values = var.as_detached_tensor().to_device(&Device::Cpu)?;
+            let values = values.to_dtype(DType::F64)?.flatten_all()?;
+            for value in values.to_vec1::<f64>()? {
+                crc.update(&value.to_le_bytes());
+            }
+        }
+        Ok(crc.sum())
     }
 
     fn entries(&self, keep: impl Fn(VarRole) -> bool) -> Vec<(String, Var)> {

@@ -428,6 +428,40 @@ fn a_run_goes_on_in_stages_when_what_it_began_with_is_gone() -> Result<()> {
 }
 
 #[test]
+fn ranks_with_other_weights_are_named() -> Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let init = at("init.safetensors");
+    // A file of the same path, as on two machines, with other weights.
+    for (seed, name) in [(5, "one"), (9, "other")] {
+        let start = at(&format!("start-{name}"));
+        builder().seed(seed).build()?.save(&start)?;
+        let model = start.join("model.safetensors");
+        let weights = candle_core::safetensors::load(model, &candle_core::Device::Cpu)?;
+        candle_core::safetensors::save(&weights, &init)?;
+        let run = builder().set("init", init.to_str().unwrap());
+        run.out(at(name)).build()?.train_until(1, &mut ())?;
+    }
+    let goes_on = |rest: &str| {
+        let teams = channels(2).into_iter();
+        let teams = teams.map(|comm| Team::new(comm, vec![0, 1, 3]).unwrap());
+        let open = |name: &str, team| Run::open(at(name))?.team(team).resume();
+        ranks::in_threads(
+            teams.collect(),
+            |team| open("one", team)?.fit(&mut ()).map(drop),
+            |team| {
+                let mut run = open(rest, team)?;
+                run.train_until(run.epochs(), &mut ())
+            },
+        )
+    };
+    let error = goes_on("other").unwrap_err().to_string();
+    let expected = ["rank 1", "has other weights than rank 0"];
+    assert!(expected.iter().all(|text| error.contains(text)), "{error}");
+    goes_on("one")
+}
+
+#[test]
 fn ranks_with_other_settings_or_data_are_named() {
     for (key, value, wanted) in [
         ("lr", 0.02, "`lr` = 0.02"),

@@ -29,6 +29,7 @@ struct Hello {
     data: [u32; 3],
     epoch: usize,
     step: u64,
+    weights: u32,
 }
 
 /// What rank 0 decides after a step or an epoch.
@@ -197,6 +198,7 @@ impl Run {
             return Err(of_replicas(wanted, expected));
         }
         self.check_replicas(replicas)?;
+        let weights = self.vars.checksum()?;
         self.staged()?.join(team.clone())?;
         if team.replica() > 0 {
             self.tally = Tally::default(); // that of a stopped epoch is kept by the first one
@@ -207,6 +209,7 @@ impl Run {
             data: self.fingerprints()?,
             epoch: self.epoch,
             step: self.step,
+            weights,
         };
         if team.is_lead() {
             for (index, message) in team.receive_from_all()?.into_iter().enumerate() {
@@ -331,6 +334,10 @@ impl Hello {
                 "is at step {}, rank 0 at step {}; give all ranks the same run folder",
                 other.step, self.step
             )
+        } else if other.weights != self.weights {
+            "has other weights than rank 0; give all ranks the same run folder, and the same file \
+             of `init`"
+                .into()
         } else {
             return Ok(());
         };
