@@ -275,7 +275,9 @@ pub(crate) fn set_aside(folder: &Path, header: &Header) {
     let [before, now] = [&found, header].map(|header| header.settings.as_deref().unwrap_or(""));
     let is_known = |(key, ..): &settings::Difference| {
         let change = format!("{key} from ");
-        header.changes.iter().any(|known| known.contains(&change))
+        // Each has several, divided by commas.
+        let mut changes = header.changes.iter().flat_map(|known| known.split(", "));
+        changes.any(|known| known.starts_with(&change))
     };
     let is_of_this_run = found.architecture == header.architecture
         && found.spec.shape == header.spec.shape

@@ -98,6 +98,8 @@ pub(super) fn mend_model(folder: &Path, fault: &str, saved: &Saved) {
         });
         checkpoint::set_aside(folder, &saved.header);
         let summary = summary::read(&folder.join(SUMMARY)).ok();
+        // One of an earlier end says nothing about this state.
+        let summary = summary.filter(|summary| summary["epochs"] == saved.header.epoch);
         let readout = summary.and_then(|summary| mixture::readout_of(&summary));
         checkpoint::write(&path, &model.collect(), &saved.header.with_readout(readout))
     };

@@ -31,6 +31,10 @@ impl Run {
             let data = self.config.to_table().remove("data");
             table.extend(data.map(|data| ("data".to_string(), data)));
             write_settings(folder, &table)?;
+            if !self.is_trained() {
+                // They were chosen and learned for fewer epochs.
+                (self.chosen, self.mixed) = (None, None);
+            }
             self.save(folder)?;
             self.previous = None; // config.toml has the new settings now
             return Ok(());
@@ -176,6 +180,8 @@ impl Run {
         if !self.is_own(folder) {
             std::fs::create_dir_all(folder).map_err(Error::file("create", folder))?;
             _lock = Some(Folder::lock(folder)?);
+            // Another process may have written there since.
+            self.check_free(folder)?;
         }
         let header = self.header()?;
         // A run without a checkpoint starts from its configuration.
@@ -321,16 +327,16 @@ impl Run {
         let (Some(before), Some(examples)) = (before, header.examples) else {
             return Ok(header.step);
         };
+        let batch = self.config.run.batch;
         let steps = examples.div_ceil(before.min(examples).max(1)).max(1);
         match header.step == (header.epoch * steps) as u64 {
-            _ if steps == self.steps_per_epoch() => Ok(header.step),
+            _ if before.min(examples) == batch.min(examples) => Ok(header.step),
             true => Ok((header.epoch * self.steps_per_epoch()) as u64),
             false => {
                 let expected = format!(
                     "{before}, since the run stopped within epoch {}; change it between epochs",
                     header.epoch + 1
                 );
-                let batch = self.config.run.batch;
                 Err(Error::setting("batch", batch, "the settings", expected))
             }
         }

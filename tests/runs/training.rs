@@ -1,7 +1,8 @@
 //! Complete runs through the library: training, saving, loading and resuming.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::Arc;
 
 use onward::candle_core::{DType, Tensor};
 use onward::data::idx;
@@ -186,6 +187,58 @@ fn a_model_older_than_the_state_is_not_used() -> Result<()> {
         .unwrap_err()
         .to_string();
     assert!(error.contains("without its data"), "{error}");
+    Ok(())
+}
+
+/// Its first steps saw other examples, even where an epoch has as many steps.
+#[test]
+fn the_batch_of_a_run_does_not_change_within_an_epoch() -> Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    let stop = Arc::new(AtomicBool::new(false));
+    let run = small().set("epochs", 2).set("batch", 100);
+    let mut run = run.out(&path).stop_when(stop.clone()).build()?;
+    let stopped = run.fit(&mut |event: &Event<'_>| {
+        let is_third = matches!(event, Event::Stepped { step, .. } if step.index == 2);
+        stop.fetch_or(is_third, Ordering::Relaxed);
+    });
+    assert!(stopped.unwrap_err().is_stopped());
+    let steps = run.steps_per_epoch();
+    drop(run);
+    // One more example in a batch, and as many batches.
+    let error = Run::open(&path)?.set("batch", 101).resume();
+    let error = error.map(drop).unwrap_err().to_string();
+    assert!(error.contains("`batch` = 101"), "{error}");
+    assert!(error.contains("stopped within epoch 1"), "{error}");
+    let mut run = Run::open(&path)?.resume()?;
+    run.train_until(1, &mut ())?;
+    drop(run);
+    let run = Run::open(&path)?.set("batch", 101).resume()?;
+    assert_eq!(run.steps_per_epoch(), steps);
+    Ok(())
+}
+
+/// A summary that another number of epochs ended with.
+#[test]
+fn a_mended_model_has_no_readout_of_an_earlier_end() -> Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    let is_chosen = || {
+        let model = std::fs::read(path.join("model.safetensors")).unwrap();
+        let header = String::from_utf8_lossy(&model[..model.len().min(5000)]).into_owned();
+        header.contains(r#"\"readout\":\""#)
+    };
+    let mut run = small().set("epochs", 1).out(&path).build()?;
+    run.fit(&mut ())?;
+    drop(run);
+    assert!(is_chosen());
+    let mut run = Run::open(&path)?.set("epochs", 3).resume()?;
+    run.train_until(2, &mut ())?;
+    drop(run);
+    assert!(path.join("summary.json").is_file() && !is_chosen());
+    std::fs::remove_file(path.join("model.safetensors")).unwrap();
+    drop(Run::load(&path)?); // which writes the model again
+    assert!(!is_chosen());
     Ok(())
 }
 
