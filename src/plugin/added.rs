@@ -5,6 +5,7 @@ use std::sync::{PoisonError, RwLock};
 
 use toml::Table;
 
+use super::facts;
 use super::registry::{self, Info, Plugin, Registered};
 use crate::contract::build_context::BuildContext;
 use crate::error::{Error, Result};
@@ -31,6 +32,7 @@ impl<T: ?Sized> Added<T> {
         let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
         all.retain(|other| other.info.name != plugin.info.name);
         all.push(plugin);
+        facts::forget(&plugin.info);
     }
 }
 
@@ -127,7 +129,12 @@ pub fn add<T: Registered + ?Sized>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contract::prediction::Prediction;
     use crate::contract::sampler::NegativeSampler;
+    use crate::flow::batch::Batch;
+    use crate::flow::input::Input;
+    use crate::flow::step::Step;
+    use crate::flow::views::{Role, Views};
 
     fn add_one(name: &str, about: &str) -> Result<()> {
         let description = Description {
@@ -147,6 +154,38 @@ mod tests {
         add_one("added", "second")?;
         let found = registry::named::<dyn NegativeSampler>("added")?;
         assert_eq!((found.info.about, found.info.kind), ("second", "sampler"));
+        Ok(())
+    }
+
+    /// The example as it is, or twice as large.
+    struct Scaled(f64);
+
+    impl NegativeSampler for Scaled {
+        fn views(&self, batch: &Batch, _: &Prediction<'_>, _: &Step) -> Result<Views> {
+            Views::new(self.neutral(batch)?, vec![Role::Positive])
+        }
+
+        fn neutral(&self, batch: &Batch) -> Result<Input> {
+            Input::of((batch.examples() * self.0)?)
+        }
+    }
+
+    #[test]
+    fn what_is_known_of_a_plugin_is_not_kept_for_the_next_of_its_name() -> Result<()> {
+        for (scale, is_kept) in [(1., true), (2., false)] {
+            let description = Description {
+                name: "scaled".into(),
+                about: "for a test".into(),
+                package: "notebook".into(),
+                settings: Vec::new(),
+            };
+            let build = move |_: &Table, _: &BuildContext| -> Result<Box<dyn NegativeSampler>> {
+                Ok(Box::new(Scaled(scale)))
+            };
+            add::<dyn NegativeSampler>(description, |_| Ok(()), build)?;
+            let info = &registry::named::<dyn NegativeSampler>("scaled")?.info;
+            assert_eq!(facts::of(info).keeps_examples, is_kept);
+        }
         Ok(())
     }
 

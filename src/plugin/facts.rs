@@ -59,6 +59,12 @@ const CLASSES: usize = 4;
 /// The facts that were found, by kind and name: a plugin is built once for them.
 static KNOWN: Mutex<BTreeMap<(&str, &str), Facts>> = Mutex::new(BTreeMap::new());
 
+/// Forgets what was found of a plugin, since another one takes its place.
+pub(super) fn forget(info: &Info) {
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    known.remove(&(info.kind, info.name));
+}
+
 /// The facts of a plugin; nothing of one that cannot be built for a small example, and of
 /// a layer that follows the goodness.
 pub(crate) fn of(info: &Info) -> Facts {

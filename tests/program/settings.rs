@@ -109,6 +109,8 @@ fn settings_are_taken_in_the_forms_that_people_write() {
         ("batch=1e2", "batch = 100"),
         ("validate=True", "validate = true"),
         ("learning_rate=0.02", "lr = 0.02"),
+        ("theta=2", "theta = 2.0"),
+        ("layer_lr=[1]", "layer_lr = [1.0]"),
         ("optimizer=adam", "optimiser = \"adam\""),
     ]
     .into_iter()
@@ -140,6 +142,30 @@ fn settings_are_taken_in_the_forms_that_people_write() {
     }
     let message = fails(2, &["train", "progressive", "--learning-rate", "0.1"]);
     assert!(message.contains("--set learning_rate=VALUE"), "{message}");
+}
+
+/// It takes the place of ours in the preset.
+#[test]
+fn another_spelling_in_the_settings_of_a_plugin_wins_over_the_preset() {
+    let scff = [
+        "train",
+        "progressive",
+        "--preset",
+        "scff",
+        "--data",
+        "digits",
+    ];
+    let set = ["--set", "sampler.standardize=false", "--dry-run"];
+    let config = succeeds(&[&scff[..], &set].concat());
+    assert!(config.contains("standardise = false"), "{config}");
+    assert!(!config.contains("standardise = true"), "{config}");
+    let both = "sampler={name=\"pairs\",standardise=true,standardize=false}";
+    let message = fails(2, &[&scff[..], &["--set", both]].concat());
+    let expected = ["`sampler.standardize`", "(from --set sampler={"];
+    assert!(
+        expected.iter().all(|text| message.contains(text)),
+        "{message}"
+    );
 }
 
 #[test]

@@ -52,9 +52,13 @@ impl CheckedExamples {
         if !is_finite(batch.examples()) {
             return Err("returned examples that are not finite".into());
         }
-        let Ok(labels) = batch.labels() else {
-            return Ok(());
-        };
+        match batch.labels() {
+            Ok(labels) => self.check_labels(labels, count),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn check_labels(&self, labels: &[u32], count: usize) -> Result<(), String> {
         let (found, expected) = (labels.len(), count * self.spec.positions);
         if found != expected {
             return Err(format!(
@@ -83,6 +87,15 @@ impl Examples for CheckedExamples {
         let checked = self.check(&batch, indices.len());
         checked.map_err(|problem| fault(&self.called, problem))?;
         Ok(batch)
+    }
+
+    fn labels(&self, indices: &[usize]) -> Result<Vec<u32>> {
+        let labels = attempt(&self.called, || self.inner.labels(indices))?;
+        if !labels.is_empty() {
+            let checked = self.check_labels(&labels, indices.len());
+            checked.map_err(|problem| fault(&self.called, problem))?;
+        }
+        Ok(labels)
     }
 
     fn on_device(&self, device: &Device) -> Result<Option<Arc<dyn Examples>>> {

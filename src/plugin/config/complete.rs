@@ -72,8 +72,11 @@ pub(super) fn fill(
         };
         let mut value = value.clone();
         // `5` and `5.0` are one setting, and are written as one.
-        if let (Value::Integer(number), Some(Value::Float(_))) = (&value, &setting.default) {
-            value = Value::Float(*number as f64);
+        if setting.allowed.starts_with("a number") {
+            in_one_form(&mut value);
+        }
+        if let (Value::Array(values), true) = (&mut value, is_list_of_numbers(setting)) {
+            values.iter_mut().for_each(in_one_form);
         }
         if let Some(kind) = setting.kind {
             // Settings without a plugin's name are settings of the default plugin.
@@ -87,6 +90,16 @@ pub(super) fn fill(
         table.insert(setting.key.into(), value);
     }
     Ok(table)
+}
+
+fn in_one_form(value: &mut Value) {
+    if let Value::Integer(number) = value {
+        *value = Value::Float(*number as f64);
+    }
+}
+
+fn is_list_of_numbers(setting: &Setting) -> bool {
+    setting.allowed.starts_with("a list, each a number")
 }
 
 /// The default plugin with other settings.
@@ -116,7 +129,7 @@ fn fill_pick(kind: &'static str, value: Value, path: &str, origin: OriginOf<'_>)
     };
     let info = registry::info(kind, &name)?;
     let (known, prefix) = ((info.settings)(), format!("{path}."));
-    canonical(&known, &mut table)?;
+    canonical(&known, &mut table).map_err(|error| located(error, &prefix, origin))?;
     let mut filled = fill(&known, table, &prefix, origin)?;
     (info.check)(&filled).map_err(|error| located(error, &prefix, origin))?;
     filled.insert("name".into(), Value::String(name));

@@ -17,6 +17,7 @@ mod suited;
 
 use toml::{Table, Value};
 
+use self::canonical::canonical;
 pub(crate) use self::complete::complete;
 use self::complete::{fill, located};
 use self::suggested::{of_goodness, preset_of, suggestion};
@@ -136,6 +137,7 @@ struct Merged {
 impl Merged {
     fn add(&mut self, source: Source, architecture: &Info, known: &[Setting]) -> Result<()> {
         let Source { origin, mut table } = source;
+        self.respell(&mut table, &origin, known)?;
         let rewritten = self.rewrite(&mut table, architecture, known);
         rewritten.map_err(|error| located(error, "", &|_| origin.clone()))?;
         let mut paths = Vec::new();
@@ -143,6 +145,29 @@ impl Merged {
         self.origins
             .extend(paths.into_iter().map(|path| (path, origin.clone())));
         merge(&mut self.table, table);
+        Ok(())
+    }
+
+    /// Replaces other spellings within a plugin's settings, so that they win over ours in
+    /// an earlier source.
+    fn respell(&self, table: &mut Table, origin: &str, known: &[Setting]) -> Result<()> {
+        for setting in known {
+            let given = table.get_mut(setting.key).and_then(Value::as_table_mut);
+            let (Some(kind), Some(given)) = (setting.kind, given) else {
+                continue;
+            };
+            let before = self.table.get(setting.key).or(setting.default.as_ref());
+            let name = given
+                .get("name")
+                .or(before.map(|before| before.get("name").unwrap_or(before)));
+            let name = name.and_then(Value::as_str).map(String::from);
+            let plugin = name.and_then(|name| registry::info(kind, &name).ok());
+            if let Some(plugin) = plugin {
+                let prefix = format!("{}.", setting.key);
+                let written = canonical(&(plugin.settings)(), given);
+                written.map_err(|error| located(error, &prefix, &|_| origin.into()))?;
+            }
+        }
         Ok(())
     }
 
