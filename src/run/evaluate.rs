@@ -53,6 +53,7 @@ impl Run {
     /// # Errors
     /// As [`Run::evaluate`].
     pub fn evaluate_all(&self, preferred: Option<&str>) -> Result<Evaluation> {
+        let preferred = self.reported(preferred)?;
         let (readouts, mut total) = (self.readouts(), BTreeMap::<String, Counts>::new());
         let mut count = 0;
         for split in [Split::Train, Split::Validation, Split::Test] {
@@ -65,7 +66,7 @@ impl Run {
         if count == 0 {
             return Err(Error::usage("the data", NOTHING));
         }
-        evaluation(&total, count, Some(&self.reported(preferred)?))
+        evaluation(&total, count, Some(&preferred))
     }
 
     /// The name of the readout for which a result is reported.

@@ -83,11 +83,12 @@ impl Run {
         self.activities_from(batch, &shown)
     }
 
-    /// The views of a batch in the first step of the run.
+    /// The views of a batch in the first step of the run. `prepared` is the batch as the
+    /// network sees it, for the prediction that a sampler may need.
     ///
     /// # Errors
     /// Errors of the sampler, and of the prediction that it may need.
-    pub(super) fn views(&self, batch: &Batch) -> Result<Views> {
+    pub(super) fn views(&self, batch: &Batch, prepared: &Batch) -> Result<Views> {
         let (seed, _pass) = (self.config.run.seed, self.pass()?);
         let step = Step {
             epochs: self.epochs(),
@@ -105,7 +106,7 @@ impl Run {
                                has no cheap readout with probabilities";
                 Error::unfit("views", problem)
             })?;
-            let hidden = self.prepare(batch)?.hidden();
+            let hidden = prepared.hidden();
             self.architecture
                 .scores(&hidden, &*self.sampler, readout, &Step::evaluation(seed))
         });
@@ -125,7 +126,7 @@ impl Run {
         for indices in spaced(examples.len(), most).chunks(BATCH) {
             let _pass = self.pass()?;
             let batch = self.prepare(&examples.batch(indices, None)?)?;
-            let views = self.views(&batch)?;
+            let views = self.views(&batch, &batch)?;
             for (view, role) in views.targets.roles().iter().enumerate() {
                 let activities = self.activities_of_input(&batch, views.input.view(view)?)?;
                 let blocks = self.architecture.net().blocks.iter().zip(activities);

@@ -5,7 +5,7 @@
 
 use candle_core::Tensor;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::flow::graph::{Entry, Graph, Operation};
 
 /// A message of Protocol Buffers.
@@ -79,8 +79,19 @@ impl Attribute {
 /// A model with the input `examples` and the output `scores`.
 ///
 /// # Errors
-/// Errors of candle.
+/// [`Error::Unfit`] for a network that is too large; errors of candle.
 pub fn model(graph: &Graph) -> Result<Vec<u8>> {
+    let constants = graph.constants().iter();
+    let numbers: usize = constants.map(|(_, value)| value.elem_count()).sum();
+    if numbers.saturating_mul(4) > LARGEST {
+        let problem = format!(
+            "has {} MB of weights, but a file of ONNX holds at most {} MB; use fewer units, or \
+             model.safetensors, which has the same weights",
+            numbers >> 18,
+            LARGEST >> 20
+        );
+        return Err(Error::unfit("export", problem));
+    }
     let (first, last) = (graph.entries().first(), graph.entries().last());
     let shape = |entry: Option<&Entry>| entry.map(|entry| entry.shape.clone()).unwrap_or_default();
     let mut message = Message::default();
@@ -109,6 +120,9 @@ pub fn model(graph: &Graph) -> Result<Vec<u8>> {
         .message(8, operators);
     Ok(model.0)
 }
+
+/// The most bytes of the weights. Readers of protobuf refuse messages above 2 GiB.
+const LARGEST: usize = (1 << 31) - (1 << 20);
 
 const EXAMPLES: &str = "examples";
 const SCORES: &str = "scores";

@@ -162,7 +162,7 @@ struct Seen {
 
 /// The first positive and the first negative view of every example of a batch.
 fn views(run: &Run, batch: &Batch) -> Result<Seen> {
-    let views = run.views(batch)?;
+    let views = run.views(batch, &run.prepare(batch)?)?;
     let rows = views.input.join()?.flatten_from(1)?;
     let view = |index: usize| rows.narrow(0, index * batch.size(), batch.size());
     let negative = views

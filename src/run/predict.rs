@@ -180,7 +180,7 @@ impl Run {
     }
 
     fn answer(&self, scores: Vec<f64>, is_log: bool, objects: usize) -> Answer {
-        let best = (0..scores.len()).max_by(|&a, &b| scores[a].total_cmp(&scores[b]));
+        let best = best_of(&scores);
         let together = format!(
             "found {objects} objects, which a network for one object sees together; crop the \
              picture to one of them"
@@ -205,5 +205,22 @@ fn nothing(contrast: Contrast) -> Answer {
         scores: Vec::new(),
         objects: 0,
         remark: Some(format!("nothing found: {contrast}")),
+    }
+}
+/// The class with the highest score; the first of equals, as in an evaluation.
+fn best_of(scores: &[f64]) -> Option<usize> {
+    let classes = (0..scores.len()).rev();
+    classes.max_by(|&a, &b| scores[a].total_cmp(&scores[b]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_of_equal_scores_is_the_answer() {
+        assert_eq!(best_of(&[0.; 3]), Some(0));
+        assert_eq!(best_of(&[1., 2., 2.]), Some(1));
+        assert_eq!(best_of(&[]), None);
     }
 }
