@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor, D};
+use rayon::prelude::*;
 
 use super::summary::{Evaluation, Score};
 use super::Run;
@@ -203,7 +204,7 @@ impl Run {
         for ((readout, counts), scores) in readouts.iter().zip(counts).zip(all) {
             // (B, C), or (B, P, C): a row per label.
             let scores = scores.flatten_to(scores.rank() - 2)?;
-            let predicted = scores.argmax(D::Minus1)?.to_vec1::<u32>()?;
+            let predicted = best_of_rows(&scores)?;
             counts.wrong += predicted.iter().zip(labels).filter(|(a, b)| a != b).count();
             counts.labels += labels.len();
             if readout.log_probabilities && is_text {
@@ -239,6 +240,26 @@ impl Run {
         let found = found.unwrap_or_default().into_iter();
         found.map(|(name, counts)| (name, counts.score())).collect()
     }
+}
+
+/// The class with the highest score of each row, `(R, C)`; the first of equals.
+fn best_of_rows(scores: &Tensor) -> Result<Vec<u32>> {
+    if scores.dtype() != DType::F32 || !scores.device().is_cpu() {
+        return Ok(scores.argmax(D::Minus1)?.to_vec1::<u32>()?);
+    }
+    let (classes, scores) = (scores.dim(1)?, scores.flatten_all()?.to_vec1::<f32>()?);
+    let best = scores.par_chunks_exact(classes.max(1)).map(|row| {
+        let first = (0, f32::NEG_INFINITY);
+        let best = row.iter().zip(0..).fold(first, |best, (score, class)| {
+            if *score > best.1 {
+                (class, *score)
+            } else {
+                best
+            }
+        });
+        best.0
+    });
+    Ok(best.collect())
 }
 
 /// The scores of these counts, reported for `preferred`, by default the first readout.

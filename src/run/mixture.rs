@@ -159,36 +159,59 @@ impl Run {
         &self,
         batch: &Batch,
         readouts: &[Readout],
-        mut text: Option<(&mut PassageReader<'_>, &[usize])>,
+        text: Option<(&mut PassageReader<'_>, &[usize])>,
         step: &Step,
     ) -> Result<Vec<Tensor>> {
-        let _pass = self.pass()?;
-        let mut of_net: BTreeMap<&str, Tensor> = BTreeMap::new();
-        let mut all = Vec::with_capacity(readouts.len());
+        let text = text.filter(|_| readouts.iter().any(|readout| readout.name == ADAPTIVE));
+        // A text is read in its order, so on one thread.
+        let (of_net, read) = rayon::join(
+            || self.scores_of_net(batch, readouts, step),
+            || text.map(|(reader, indices)| read_at(reader, indices)),
+        );
+        let (of_net, mut all) = (of_net?, Vec::with_capacity(readouts.len()));
         for readout in readouts {
-            let (net, mixture) = match &self.mixed {
-                Some(mixed) if readout.name == NAME => (&mixed.readout, Some(&mixed.mixture)),
-                Some(mixed) if readout.name == ADAPTIVE => (&mixed.readout, Some(&mixed.adaptive)),
-                _ => (readout, None),
-            };
-            let scores = match of_net.get(net.name) {
-                Some(scores) => scores.clone(),
-                None => self.architecture.scores(batch, &*self.sampler, net, step)?,
-            };
-            of_net.insert(net.name, scores.clone());
-            all.push(match (mixture, &mut text) {
-                (None, _) => scores,
-                (Some(mixture), Some((reader, indices))) if readout.name == ADAPTIVE => {
-                    let counted = indices.iter().map(|index| reader.at(*index));
-                    mixed_scores(&scores, mixture, &counted.collect::<Vec<_>>())?
+            let (net, mixture) = self.parts_of(readout);
+            let scores = &of_net[net.name];
+            all.push(match (mixture, &read) {
+                (None, _) => scores.clone(),
+                (Some(mixture), Some(counted)) if readout.name == ADAPTIVE => {
+                    mixed_scores(scores, mixture, counted)?
                 }
                 (Some(mixture), _) => {
                     let counted = self.counted(batch, mixture.ngrams(), readout)?;
-                    mixed_scores(&scores, mixture, &counted)?
+                    mixed_scores(scores, mixture, &counted)?
                 }
             });
         }
         Ok(all)
+    }
+
+    /// The scores of the network that these readouts need, by the name of its readout.
+    fn scores_of_net(
+        &self,
+        batch: &Batch,
+        readouts: &[Readout],
+        step: &Step,
+    ) -> Result<BTreeMap<&'static str, Tensor>> {
+        let _pass = self.pass()?;
+        let mut found = BTreeMap::new();
+        for readout in readouts {
+            let (net, _) = self.parts_of(readout);
+            if !found.contains_key(net.name) {
+                let scores = self.architecture.scores(batch, &*self.sampler, net, step)?;
+                found.insert(net.name, scores);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The readout of the network in a readout, and the mixture, if it is one.
+    fn parts_of<'a>(&'a self, readout: &'a Readout) -> (&'a Readout, Option<&'a Mixture>) {
+        match &self.mixed {
+            Some(mixed) if readout.name == NAME => (&mixed.readout, Some(&mixed.mixture)),
+            Some(mixed) if readout.name == ADAPTIVE => (&mixed.readout, Some(&mixed.adaptive)),
+            _ => (readout, None),
+        }
     }
 
     /// The probabilities by counts after each window of a batch.
@@ -283,9 +306,12 @@ impl Run {
         for indices in indices.chunks(self.evaluation_batch()) {
             self.stop_if_asked()?;
             let batch = self.prepare(&part.batch(indices, None)?)?;
-            let rows = flat(&self.read_out(&batch.hidden(), &readout, &step)?)?;
-            let counted = self.counted(&batch, ngrams, &MIXTURE)?;
-            let read: Vec<Counted> = indices.iter().map(|index| reader.at(*index)).collect();
+            let of_net = || -> Result<_> {
+                let rows = flat(&self.read_out(&batch.hidden(), &readout, &step)?)?;
+                Ok((rows, self.counted(&batch, ngrams, &MIXTURE)?))
+            };
+            let (found, read) = rayon::join(of_net, || read_at(&mut reader, indices));
+            let (rows, counted) = found?;
             for (fit, counted) in fits.iter_mut().zip([counted, read]) {
                 fit.add(&counted, batch.labels()?, &rows);
             }
@@ -353,6 +379,11 @@ impl Run {
                        resume` counts them again";
         Err(Error::run(folder.join(MODEL), problem))
     }
+}
+
+/// What the counts of a text predict after the windows with these indices.
+fn read_at(reader: &mut PassageReader<'_>, indices: &[usize]) -> Vec<Counted> {
+    indices.iter().map(|index| reader.at(*index)).collect()
 }
 
 /// The mixtures with the weights of both, from the n-grams and the weights.

@@ -209,7 +209,7 @@ fn a_run_keeps_its_tokenizer_and_refuses_another() -> Result<()> {
     std::fs::write(path.join("tokenizer.json"), &json).unwrap();
     refused(
         Run::open(&path).map(|builder| builder.data("digits")),
-        "found data with no text",
+        "found images, but the run was trained on text",
     );
     Run::load(&path)?;
     Ok(())

@@ -77,13 +77,11 @@ impl Baselines {
     /// Predicts the labels of some passages by each model.
     pub fn predict(&self, test: &Passages<'_>) -> BTreeMap<String, Counts> {
         let name = format!("kneser_ney_{}", self.ngrams.order());
-        let mut found = BTreeMap::from([
-            (
-                format!("{name}_adaptive"),
-                self.ngrams.predict_and_count(test),
-            ),
-            (name, self.ngrams.predict(test)),
-        ]);
+        let (adaptive, fixed) = rayon::join(
+            || self.ngrams.predict_and_count(test),
+            || self.ngrams.predict(test),
+        );
+        let mut found = BTreeMap::from([(format!("{name}_adaptive"), adaptive), (name, fixed)]);
         let unigrams = self.unigrams.as_ref();
         found.extend(unigrams.map(|unigrams| ("unigram".into(), unigrams.predict(test))));
         found

@@ -6,6 +6,8 @@
 //! never stored. A long text is sorted part by part, so that the memory for it has a
 //! limit; the text is read once for each part.
 
+use std::sync::OnceLock;
+
 use super::places::Places;
 use super::{Context, KneserNey, Level};
 
@@ -50,6 +52,7 @@ impl KneserNey {
         Self {
             levels: counter.finish(),
             vocabulary,
+            unigrams: OnceLock::new(),
         }
     }
 

@@ -8,9 +8,11 @@ mod reader;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use crate::data::score::Counts;
 use crate::flow::examples::Passages;
+use crate::kernels::wide;
 
 pub use self::baselines::Baselines;
 use self::reader::Change;
@@ -48,6 +50,8 @@ pub use self::reader::{PassageReader, Reader};
 pub struct KneserNey {
     levels: Vec<Level>,
     vocabulary: usize,
+    /// The count of every token after the empty context, less its discount.
+    unigrams: OnceLock<Vec<f64>>,
 }
 
 /// The n-grams of one length, sorted by their tokens.
@@ -210,11 +214,24 @@ impl KneserNey {
             .fold(self.beginning(), |contexts, token| {
                 self.behind(&contexts, *token)
             });
-        self.interpolated(&contexts, |_, _| None)
+        self.interpolated(&contexts, self.unigrams(), |_, _| None)
     }
 
-    /// The probability of every token after these contexts; `more` has what is added to
-    /// the counts after a context, given the number of its tokens.
+    /// The count of every token after the empty context, less its discount.
+    fn unigrams(&self) -> &[f64] {
+        self.unigrams.get_or_init(|| {
+            let level = &self.levels[0];
+            let mut unigrams = vec![0.; self.vocabulary];
+            for (token, count) in level.tokens.iter().zip(&level.counts) {
+                unigrams[*token as usize] = level.discounted(*count);
+            }
+            unigrams
+        })
+    }
+
+    /// The probability of every token after these contexts. `unigrams` are the counts after
+    /// the empty one, less their discounts; `more` has what is added to the counts after a
+    /// longer one, given the number of its tokens.
     ///
     /// The equation of [`KneserNey`] is summed over the lengths `n`, so that a token
     /// costs as many steps as it has n-grams here:
@@ -226,6 +243,7 @@ impl KneserNey {
     fn interpolated<'a>(
         &self,
         contexts: &[u32],
+        unigrams: &[f64],
         more: impl Fn(usize, u32) -> Option<&'a Change>,
     ) -> Counted {
         let mut known = None;
@@ -244,11 +262,20 @@ impl KneserNey {
             }
             known.get_or_insert(Known { tokens, sum });
             let share = rest / f64::from(sum);
-            seen.push((level, context, range, change, share));
+            seen.push((tokens, context, range, change, share));
             rest = share * gamma;
         }
         let mut p = vec![rest / self.vocabulary as f64; self.vocabulary];
-        for (level, context, range, change, share) in seen.into_iter().rev() {
+        for (tokens, context, range, change, share) in seen.into_iter().rev() {
+            if tokens == 0 {
+                // Nearly all tokens, so one after the other.
+                wide(|| {
+                    let all = p.iter_mut().zip(unigrams);
+                    all.for_each(|(p, discounted)| *p += share * discounted);
+                });
+                continue;
+            }
+            let level = &self.levels[tokens];
             let counts = &level.counts[range.clone()];
             for (token, &count) in level.tokens[range].iter().zip(counts) {
                 p[*token as usize] += share * level.discounted(count);

@@ -1,6 +1,7 @@
 //! A compact form of n-grams in bytes.
 
 use std::slice::Iter;
+use std::sync::OnceLock;
 
 use super::counting::{discounts, with_count};
 use super::{Context, KneserNey, Level};
@@ -67,7 +68,11 @@ impl KneserNey {
         }
         let vocabulary = vocabulary as usize;
         let is_at_end = bytes.as_slice().is_empty();
-        is_at_end.then_some(Self { levels, vocabulary })
+        is_at_end.then(|| Self {
+            levels,
+            vocabulary,
+            unigrams: OnceLock::new(),
+        })
     }
 }
 

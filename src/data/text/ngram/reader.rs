@@ -41,6 +41,8 @@ pub struct Reader {
     ngrams: Arc<KneserNey>,
     /// What the text adds to the n-grams of each length.
     added: Vec<Added>,
+    /// The count of every token after the empty context, less its discount.
+    unigrams: Vec<f64>,
     /// The n-grams that end at the last token, by length, the empty one first.
     contexts: Vec<u32>,
     /// The number of n-grams that were counted, and from which number on they are forgotten.
@@ -109,6 +111,7 @@ impl Reader {
         let mut reader = Self {
             ngrams,
             added: Vec::new(),
+            unigrams: Vec::new(),
             contexts,
             counted: 0,
             limit: LIMIT,
@@ -121,6 +124,7 @@ impl Reader {
     fn forget(&mut self) {
         let levels = &self.ngrams.levels;
         self.added = levels.iter().map(|_| Added::default()).collect();
+        self.unigrams = self.ngrams.unigrams().to_vec();
         let known = self.contexts.iter().skip(1).zip(levels);
         let known = known.take_while(|(context, level)| (**context as usize) < level.tokens.len());
         self.contexts.truncate(1 + known.count());
@@ -174,7 +178,8 @@ impl Reader {
     /// The probability of every token after the text so far.
     pub fn next_token(&self) -> Counted {
         let more = |tokens: usize, context| self.added[tokens].changes.get(&context);
-        self.ngrams.interpolated(&self.contexts, more)
+        self.ngrams
+            .interpolated(&self.contexts, &self.unigrams, more)
     }
 
     fn find(&self, level: usize, context: u32, token: u32) -> Option<u32> {
@@ -182,9 +187,9 @@ impl Reader {
         found.or_else(|| self.added[level].new.get(&(context, token)).copied())
     }
 
-    fn count(&mut self, level: usize, context: u32, token: u32) {
+    fn count(&mut self, tokens: usize, context: u32, token: u32) {
         let Self { ngrams, added, .. } = self;
-        let (level, change) = (&ngrams.levels[level], &mut added[level].changes);
+        let (level, change) = (&ngrams.levels[tokens], &mut added[tokens].changes);
         let change = change.entry(context).or_default();
         let more = change.of(token);
         self.counted += usize::from(*more == 0);
@@ -192,6 +197,9 @@ impl Reader {
         *more += 1;
         change.sum += 1;
         change.gamma += level.discount(before + 1) - level.discount(before);
+        if tokens == 0 {
+            self.unigrams[token as usize] = level.discounted(before + 1);
+        }
     }
 }
 
