@@ -75,7 +75,13 @@ fn answer(mut stream: TcpStream, run: &Run) -> std::io::Result<()> {
         }
         line.clear();
     }
-    let mut picture = vec![0; length.min(LARGEST)];
+    let head = "Content-Type: application/json\r\nConnection: close";
+    if length > LARGEST {
+        let body = serde_json::json!({ "error": format!("expected at most {LARGEST} bytes") });
+        let status = "413 Content Too Large";
+        return write!(stream, "HTTP/1.1 {status}\r\n{head}\r\n\r\n{body}\n");
+    }
+    let mut picture = vec![0; length];
     reader.read_exact(&mut picture)?;
     let (status, body) = match run.predict_bytes(&[picture], None) {
         Ok(answers) => {
@@ -89,7 +95,6 @@ fn answer(mut stream: TcpStream, run: &Run) -> std::io::Result<()> {
             ("400 Bad Request", body)
         }
     };
-    let head = "Content-Type: application/json\r\nConnection: close";
     write!(stream, "HTTP/1.1 {status}\r\n{head}\r\n\r\n{body}\n")
 }
 

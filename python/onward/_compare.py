@@ -159,6 +159,8 @@ def sweep(
         label = ", ".join(f"{key.replace('__', '.')}={value}" for key, value in chosen.items())
         given = {**settings, **_settings_of(architecture), **chosen}
         rows.append(_row(label, data, given, seeds, verbose, "validation"))
+    if any(row["problem"] is None and row["validation"] is None for row in rows):
+        raise _onward.OnwardError("sweep: chooses by the validation part, but there is none; leave out validate=False")
     table = Table(rows)
     for row in table[1:]:
         row["test"] = row["test_deviation"] = None
@@ -214,7 +216,8 @@ def _row(
         summaries.append(run.summary)
         if verbose and run.summary[part]:
             print(f"{label}, seed {seed}: {part} error {_percent(run.summary[part]['error'])}", flush=True)
-    row.update(seeds=len(seeds), epochs=summaries[0]["epochs"], rule=summaries[0]["rule"]["class"])
+    # With `patience` they may differ.
+    row.update(seeds=len(seeds), epochs=max(summary["epochs"] for summary in summaries), rule=summaries[0]["rule"]["class"])
     for cost in _COSTS:
         known = [summary[cost] for summary in summaries if summary.get(cost) is not None]
         if known:

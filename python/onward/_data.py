@@ -162,9 +162,10 @@ def codes_of(labels: np.ndarray, classes: Sequence[str] | None) -> tuple[list[st
 
 
 def _sixth(x: np.ndarray, y: np.ndarray) -> tuple[tuple, tuple]:
-    """All but a sixth of the examples of each class, and that sixth."""
+    """All but a sixth of the examples of each class, and that sixth. The only one of a class stays."""
     order = np.random.default_rng(0).permutation(len(y))
     by_class = order[np.argsort(y[order], kind="stable")]
+    by_class = by_class[np.bincount(y)[y[by_class]] > 1]
     chosen = np.zeros(len(y), dtype=bool)
     chosen[by_class[5::6]] = True
     return (x[~chosen], y[~chosen]), (x[chosen], y[chosen])

@@ -20,8 +20,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """
     # The program handles Ctrl-C itself.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    script = getattr(sys.modules["__main__"], "__file__", None)
-    # An installed command starts as `onward`, which need not be a file that Python can read.
-    started = [os.path.abspath(script)] if script and script.endswith(".py") else ["-m", "onward"]
     words = sys.argv[1:] if arguments is None else arguments
-    sys.exit(_onward.program(["onward", *words], [sys.executable, *started]))
+    sys.exit(_onward.program(["onward", *words], [sys.executable, *_started()])
+
+
+def _started() -> list[str]:
+    """What Python is told to start this program again."""
+    main = sys.modules["__main__"]
+    spec, script = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+    if spec is not None and spec.name != "__main__":  # python -m package
+        return ["-m", spec.name.removesuffix(".__main__")]
+    # An installed command starts as `onward`, which need not be a file that Python can read.
+    return [os.path.abspath(script)] if script and script.endswith(".py") else ["-m", "onward"])

@@ -222,12 +222,15 @@ class Run:
 
     def set_weights(self, weights: Mapping[str, Any]) -> None:
         """Replaces variables of the model; others stay."""
-        arrays = []
+        arrays, dtype = [], np.float64 if self.settings["precision"] == "f64" else np.float32
         for name, value in weights.items():
             values = np.asarray(value)
-            if values.dtype.kind not in "buif" or not np.isfinite(values).all():
+            is_known = values.dtype.kind in "buif"
+            with np.errstate(over="ignore"):
+                values = np.asarray(values, dtype=dtype, order="C") if is_known else values
+            if not is_known or not np.isfinite(values).all():
                 raise _onward.OnwardError(f"variable `{name}`: expected finite numbers")
-            arrays.append((name, np.asarray(values, dtype=np.float32, order="C")))
+            arrays.append((name, values))
         self._native.set_weights(arrays)
 
     def to_torch(self, readout: str | None = None) -> torch.nn.Module:

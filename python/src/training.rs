@@ -21,6 +21,8 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Tells Python of epochs and evaluations, and ends the training if Python raises.
 struct Caller {
     callback: Py<PyAny>,
+    /// The names of the blocks.
+    blocks: Vec<String>,
     stop: Arc<AtomicBool>,
     raised: Option<PyErr>,
 }
@@ -28,6 +30,10 @@ struct Caller {
 impl Observer for Caller {
     fn on(&mut self, event: &Event<'_>) {
         let told = match event {
+            Event::Started { blocks, .. } => {
+                self.blocks = blocks.to_vec();
+                return;
+            }
             Event::EpochEnded {
                 epoch,
                 epochs,
@@ -39,7 +45,7 @@ impl Observer for Caller {
                     .iter()
                     .map(|(block, report)| {
                         serde_json::json!({
-                            "block": (block + 1).to_string(),
+                            "block": self.blocks.get(*block),
                             "loss": report.loss,
                             "positive": report.positive,
                             "negative": report.negative,
@@ -87,6 +93,7 @@ fn fit(
     process::remember(&stop);
     let mut caller = Caller {
         callback,
+        blocks: Vec::new(),
         stop: stop.clone(),
         raised: None,
     };
