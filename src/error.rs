@@ -433,7 +433,8 @@ impl<T, E: Into<Error>> Located<T> for Result<T, E> {
 /// How to resume a stopped run.
 fn resumption(folder: Option<&Path>) -> String {
     folder.map_or(String::new(), |folder| {
-        format!("; continue with: onward resume {}", folder.display())
+        let folder = shell_word(&folder.display().to_string());
+        format!("; continue with: onward resume {folder}")
     })
 }
 

@@ -111,6 +111,7 @@ impl Bench {
             best_product_bf16,
             methods: Vec::new(),
         };
+        let mut last = None;
         for method in methods {
             notify(format_args!("  {}", printable(method.label())));
             let measured = self.measure(&method, &report);
@@ -118,7 +119,7 @@ impl Bench {
                 Ok(speed) => (Some(speed), None),
                 // A wrong name or setting of the user's own ends the command.
                 Err(error) if !self.methods.is_empty() => return Err(error),
-                Err(error) => (None, Some(error.to_string())),
+                Err(error) => (None, Some(last.insert(error).to_string())),
             };
             report.methods.push(Entry {
                 method: method.label().into(),
@@ -129,6 +130,12 @@ impl Bench {
         match self.json {
             true => print_json(&report),
             false => print(&in_words(&report)),
+        }?;
+        // A fault of the settings of all methods.
+        let is_measured = report.methods.iter().any(|entry| entry.speed.is_some());
+        match last.filter(|_| !is_measured) {
+            Some(error) => Err(error),
+            None => Ok(()),
         }
     }
 

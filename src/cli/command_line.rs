@@ -84,7 +84,7 @@ fn command(wanted: &Config, preset: Option<&str>, data: Option<&str>) -> Option<
     let mut changed = flat(&wanted.to_table(), "");
     changed.retain(|setting| {
         let is_other = !base.contains(setting) || is_looked_at(wanted, &setting.0);
-        is_loud(&setting.0) && is_other
+        is_loud(wanted, &setting.0) && is_other
     });
     // A plugin's name goes before its settings.
     let (plugins, settings): (Vec<_>, Vec<_>) = changed
@@ -110,7 +110,7 @@ fn command(wanted: &Config, preset: Option<&str>, data: Option<&str>) -> Option<
     let found = resolve(sources).ok()?;
     let loud = |config: &Config| {
         let mut settings = flat(&config.to_table(), "");
-        settings.retain(|(key, _)| is_loud(key));
+        settings.retain(|(key, _)| is_loud(wanted, key));
         settings
     };
     if loud(&found) != loud(wanted) {
@@ -131,8 +131,11 @@ fn is_looked_at(wanted: &Config, key: &str) -> bool {
     found.is_some_and(|(info, key)| info.looked_at.contains(&key))
 }
 
-fn is_loud(key: &str) -> bool {
-    !SILENT.contains(&key)
+/// Whether a setting has a part in the result. With `patience`, evaluations decide when a
+/// run ends.
+fn is_loud(wanted: &Config, key: &str) -> bool {
+    let decides = key == "evaluate_every" && wanted.run.patience > 0;
+    decides || !SILENT.contains(&key)
 }
 
 /// All settings with their paths.

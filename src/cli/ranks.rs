@@ -66,6 +66,14 @@ impl Ranks {
         refuse_twice(&[("replicas", &self.replicas)], set)
     }
 
+    /// The run with these replicas.
+    pub fn applied_to(&self, builder: RunBuilder) -> Result<RunBuilder> {
+        Ok(match &self.replicas {
+            Some(replicas) => builder.source(flag("replicas", replicas)?),
+            None => builder,
+        })
+    }
+
     /// Builds the run that `build` makes on every rank, and trains it: `lead` on rank
     /// 0, the others beside it until they have trained as long.
     pub fn train(
@@ -83,10 +91,7 @@ impl Ranks {
             let last = until.unwrap_or(usize::MAX).min(run.epochs());
             run.train_until(last, &mut ())
         };
-        let builder = match &self.replicas {
-            Some(replicas) => builder.source(flag("replicas", replicas)?),
-            None => builder,
-        };
+        let builder = self.applied_to(builder)?;
         let (stages, replicas) = (self.stages.map(usize::from), builder.config()?.run.replicas);
         if let Some(comm) = world() {
             let found = comm.ranks();

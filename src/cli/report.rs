@@ -114,11 +114,7 @@ impl Row {
         let name = run.file_name().unwrap_or_default();
         Self {
             run: name.to_string_lossy().into_owned(),
-            link: path
-                .strip_prefix(base)
-                .unwrap_or(&path)
-                .display()
-                .to_string(),
+            link: relative(&path, base).display().to_string(),
             data: String::new(),
             rule: None,
             labels: None,
@@ -210,6 +206,23 @@ impl Row {
             .map_or(String::new(), |seed| format!(" --seed {seed}"));
         self.command.replace(&seed, "")
     }
+}
+
+/// A path as a file in the folder `base` has to name it.
+fn relative(path: &Path, base: &Path) -> PathBuf {
+    if base.as_os_str().is_empty() {
+        return path.into();
+    }
+    let (Ok(whole), Ok(base)) = (std::path::absolute(path), std::path::absolute(base)) else {
+        return path.into();
+    };
+    let both = whole.components().zip(base.components());
+    let shared = both.take_while(|(a, b)| a == b).count();
+    let up = base.components().skip(shared).map(|_| "..");
+    let down = whole.components().skip(shared);
+    up.map(PathBuf::from)
+        .chain(down.map(|part| PathBuf::from(part.as_os_str())))
+        .collect()
 }
 
 /// Why a run has no result.

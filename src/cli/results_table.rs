@@ -78,6 +78,15 @@ pub(super) fn of(rows: &[Row]) -> String {
     table
 }
 
+/// The smallest and the largest of some numbers, as `3–5`.
+pub(super) fn range(numbers: impl Iterator<Item = u64> + Clone) -> Option<String> {
+    let (least, most) = (numbers.clone().min()?, numbers.max()?);
+    Some(match least == most {
+        true => least.to_string(),
+        false => format!("{least}–{most}"),
+    })
+}
+
 /// The row of runs that differ only in their seed.
 fn line(alike: &[&Row]) -> String {
     let first = alike[0];
@@ -117,7 +126,7 @@ fn line(alike: &[&Row]) -> String {
         "| {names} | {} | {} | {} | {seeds} | {} | {} ({}){} | {}{changes} |\n",
         escaped(&first.data),
         escaped(&first.rule_in_words()),
-        number(first.epochs),
+        range(alike.iter().filter_map(|row| row.epochs)).unwrap_or("?".into()),
         shown(validation),
         shown(test),
         of.join("; "),
@@ -166,7 +175,7 @@ pub(super) fn escaped(text: &str) -> String {
 }
 
 /// Code in a cell of a table.
-fn code(text: &str) -> String {
+pub(super) fn code(text: &str) -> String {
     let text = printable(text).replace('|', r"\|");
     match text.contains('`') {
         true => format!("`` {text} ``"),
@@ -209,6 +218,13 @@ pub fn write(path: &Path, table: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn epochs_that_differ_are_a_range() {
+        assert_eq!(range([3, 5, 4].into_iter()).unwrap(), "3–5");
+        assert_eq!(range([3, 3].into_iter()).unwrap(), "3");
+        assert_eq!(range([].into_iter()), None);
+    }
 
     #[test]
     fn names_are_no_marks_in_a_table() {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
+use toml::Value;
 
 use super::failures::Failures;
 use super::flags::{open_to_predict, DataDir, Device};
@@ -143,19 +144,27 @@ impl ScoreTexts {
     }
 }
 
-/// Whether a file is the text of a run, or in the folder of its texts.
+/// Whether a file is a text of a run, or in the folder of its texts.
 fn is_of_training(name: &str, run: &Run) -> bool {
-    let of_data = || -> Option<PathBuf> {
-        let data = run.config().run.data.as_ref()?;
-        let key = registry::info(DataSet::KIND, &data.name).ok()?.argument?;
-        Path::new(data.settings.get(key)?.as_str()?)
-            .canonicalize()
-            .ok()
+    let (Some(data), Ok(file)) = (&run.config().run.data, Path::new(name).canonicalize()) else {
+        return false;
     };
-    let file = Path::new(name).canonicalize().ok();
-    file.zip(of_data())
-        .is_some_and(|(file, data)| file.starts_with(data))
+    let info = registry::info(DataSet::KIND, &data.name).ok();
+    let keys = info
+        .and_then(|info| info.argument)
+        .into_iter()
+        .chain([MORE]);
+    let values = keys.filter_map(|key| data.settings.get(key));
+    let paths = values.flat_map(|value| match value {
+        Value::Array(values) => values.iter().filter_map(Value::as_str).collect(),
+        value => value.as_str().into_iter().collect::<Vec<_>>(),
+    });
+    let mut places = paths.filter_map(|path| Path::new(path).canonicalize().ok());
+    places.any(|place| file.starts_with(place))
 }
+
+/// The setting of a data set that names further training files.
+const MORE: &str = "more";
 
 /// A row for each text: the bits per character by the readout, the other readouts and the
 /// n-grams, and the perplexity of the first.

@@ -8,7 +8,7 @@ use clap_complete::Shell;
 use super::output::print;
 use super::program;
 use crate::disk;
-use crate::error::{Error, Result};
+use crate::error::{printable, Error, Result};
 
 #[derive(Args)]
 pub(super) struct Completions {
@@ -48,7 +48,7 @@ impl Man {
             disk::replace(&path, &text)?;
             count += 1;
         }
-        let folder = self.folder.display();
+        let folder = printable(&self.folder.display().to_string());
         print(&format!(
             "{count} pages in {folder}; read them with: man -l {folder}/{}.1\n",
             program::name()

@@ -67,7 +67,7 @@ pub(super) struct Train {
     log: Vec<String>,
     /// Print the settings in force, the variables, and estimates of memory and time;
     /// write nothing.
-    #[arg(long, conflicts_with = "json")]
+    #[arg(long, conflicts_with_all = ["json", "stages", "until", "certify"])]
     dry_run: bool,
     #[command(flatten)]
     ranks: Ranks,
@@ -94,6 +94,7 @@ impl Train {
             return Ok(());
         }
         if self.dry_run {
+            let builder = self.ranks.applied_to(builder)?;
             return dry_run::show(builder.build()?, &stop.flag());
         }
         if let Some(out) = &self.out {
@@ -184,14 +185,14 @@ impl Resume {
     }
 
     fn go_on(&self, run: Run, stop: &Stop) -> Result<()> {
-        let is_for_training = |set: &String| !set.starts_with("readout=");
-        if run.is_trained() && self.set.iter().any(is_for_training) {
-            let (origin, epochs) = (format!("--set {}", self.set.join(" --set ")), run.epoch());
+        let mut settings = self.set.iter().filter_map(|set| set.split_once('='));
+        let for_training = settings.find(|(key, _)| key.trim() != "readout");
+        if let Some((key, value)) = for_training.filter(|_| run.is_trained()) {
+            let (origin, epochs) = (format!("--set {key}={value}"), run.epoch());
             let expected = format!(
                 "epochs to train with it: all {epochs} are trained; add --epochs N, N above {epochs}"
             );
-            let (key, value) = self.set[0].split_once('=').unwrap_or((&self.set[0], ""));
-            return Err(Error::setting(key, value, origin, expected));
+            return Err(Error::setting(key.trim(), value.trim(), origin, expected));
         }
         if run.is_finished() {
             return self.print_finished(&run);

@@ -44,6 +44,10 @@ fn the_steps_and_the_operations_of_their_products_are_measured() {
 
 #[test]
 fn a_method_that_cannot_be_built_is_an_error_that_names_it() {
+    // What no method can be measured with.
+    let wrong = onward(&["bench", "--set", "nonsense=1", "--seconds", "0.01"]);
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(text(&wrong.stderr).contains("unknown setting `nonsense`"));
     let output = onward(&["bench", "progresive"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("unknown architecture `progresive`"));

@@ -234,6 +234,8 @@ fn guides_and_words_are_printed() {
         listed.contains("training") && listed.contains("glossary"),
         "{listed}"
     );
+    let message = fails(2, &["list", "lr", "--json"]);
+    assert!(message.contains("onward list --json"), "{message}");
     let message = fails(2, &["guide", "trainign"]);
     assert!(message.contains("did you mean `training`?"), "{message}");
     assert_eq!(

@@ -231,6 +231,37 @@ fn a_budget_of_operations_or_time_becomes_epochs() {
     assert!(fails(2, &both).contains("cannot be used with"));
 }
 
+/// The names of folders leave out what data have of slashes.
+#[test]
+fn data_of_nearly_the_same_name_are_measured_apart() {
+    let base = tempfile::tempdir().unwrap();
+    let [one, other] = ["x/y", "xy"].map(|name| base.path().join(name));
+    crate::own_data::bars(&one, 12, 250);
+    crate::own_data::bars(&other, 12, 240);
+    let data = [&one, &other].map(|folder| crate::own_data::folder(folder));
+    let out = base.path().join("out");
+    let table = succeeds(&[
+        "compare",
+        "progressive,hidden=[4]",
+        "--data",
+        &data[0],
+        "--data",
+        &data[1],
+        "--minutes",
+        "0.005",
+        "--no-baselines",
+        "--json",
+        "--out",
+        str(&out),
+    ]);
+    let rows: Value = serde_json::from_str(&table).unwrap();
+    let rows = rows.as_array().unwrap();
+    assert_eq!(rows.len(), 2);
+    for row in rows {
+        assert!(row["problems"].as_array().unwrap().is_empty(), "{row}");
+    }
+}
+
 #[test]
 fn a_training_stops_after_some_epochs_and_goes_on() {
     let base = tempfile::tempdir().unwrap();

@@ -438,6 +438,15 @@ fn names_of_folders_are_shown_safely() {
     let printed = succeeds(&[&train, &SMALL[..]].concat());
     assert!(printed.contains("a\\u{1b}[31m"), "{printed}");
     assert!(!printed.contains('\u{1b}'), "{printed:?}");
+    let page = base.path().join("p\u{1b}[31m.html");
+    let man = base.path().join("m\u{1b}[31m");
+    for arguments in [
+        &["page", str(&out), "--out", str(&page)][..],
+        &["man", str(&man)],
+    ] {
+        let printed = succeeds(arguments);
+        assert!(!printed.contains('\u{1b}'), "{printed:?}");
+    }
 }
 
 #[test]

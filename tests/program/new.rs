@@ -126,6 +126,14 @@ fn a_plugin_is_added_to_a_crate_that_exists() {
         "{said}"
     );
     assert_eq!(read("first/src/lib.rs"), expected);
+    // A module that is declared, and is not there yet.
+    let root = at("first/src/lib.rs");
+    std::fs::write(&root, format!("{expected}pub mod third;\n")).unwrap();
+    let (code, _, said) = new_in(base.path(), &["third", "--into", "first"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(read("first/src/lib.rs").matches("mod third;").count(), 1);
+    std::fs::write(&root, &expected).unwrap();
+    std::fs::remove_file(at("first/src/third.rs")).unwrap();
     // Two plugins of a name would end every program of the crate.
     let (code, _, said) = new_in(base.path(), &["first", "--into", "first"]);
     let problem = "lib.rs: registers a plugin `first` already";

@@ -61,10 +61,10 @@ fn a_run_in_stages_that_is_stopped_ends_with_the_bytes_of_an_undisturbed_one() {
     let folder = tempfile::tempdir().unwrap();
     let [whole, part] = ["whole", "part"].map(|name| folder.path().join(name));
     succeeds(&train("40", &whole, &[]));
-    let mut child = Command::new(env!("CARGO_BIN_EXE_onward"))
+    let child = Command::new(env!("CARGO_BIN_EXE_onward"))
         .args(train("40", &part, &["--stages", "3"]))
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
+        .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     let start = Instant::now();
@@ -81,7 +81,13 @@ fn a_run_in_stages_that_is_stopped_ends_with_the_bytes_of_an_undisturbed_one() {
         .status()
         .unwrap()
         .success());
-    child.wait().unwrap();
+    let stopped = child.wait_with_output().unwrap();
+    let said = text(&stopped.stderr);
+    assert!(
+        !stopped.status.success() && said.contains("stopped after step"),
+        "{said}"
+    );
+    assert!(!part.join("summary.json").exists());
     succeeds(&["resume", part.to_str().unwrap(), "--quiet", "--stages", "2"]);
     assert!(state(&part) == state(&whole));
 }
@@ -91,8 +97,18 @@ fn a_plan_says_what_more_ranks_would_give() {
     let more = ["3", "--ranks", "4", "--link", "10Gbit"];
     let settings = &NET[2..]; // without --quiet
     let plan = succeeds(&[&["plan", "progressive"], settings, &more].concat());
-    for wanted in ["stages", "layers", "expected", "4"] {
-        assert!(plan.contains(wanted), "{wanted}: {plan}");
+    assert!(
+        plan.contains("stages") && plan.contains("expected"),
+        "{plan}"
+    );
+    let ways = succeeds(&[&["plan", "progressive", "--json"], settings, &more].concat());
+    let ways: serde_json::Value = serde_json::from_str(&ways).unwrap();
+    let ways = ways["ways"].as_array().unwrap_or_else(|| panic!("{ways}"));
+    assert!(ways.len() > 1);
+    for way in ways {
+        let number = |key: &str| way[key].as_f64().unwrap_or_else(|| panic!("{way}"));
+        assert!(number("stages") * number("replicas") == 4., "{way}");
+        assert!(number("speed_up") > 0., "{way}");
     }
     let error = fails(
         2,

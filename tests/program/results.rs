@@ -183,6 +183,15 @@ fn a_report_has_the_runs_sorted_and_says_which_have_no_result() {
         message.contains("expected at least one run with a result"),
         "{message}"
     );
+    // Links lead from the file to the runs.
+    let docs = base.path().join("docs");
+    std::fs::create_dir(&docs).unwrap();
+    let file = docs.join("R.md");
+    let marks = ["begin", "end"].map(|mark| format!("<!-- onward report: {mark} -->\n"));
+    std::fs::write(&file, marks.concat()).unwrap();
+    succeeds(&["report", all[1], "--write", str(&file)]);
+    let written = std::fs::read_to_string(&file).unwrap();
+    assert!(written.contains("(../one/summary.json)"), "{written}");
     let copied = onward(&["report", all[1], all[1]]);
     assert!(
         text(&copied.stderr).contains("one is left out"),

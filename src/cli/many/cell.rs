@@ -1,5 +1,6 @@
 //! One run of many, in a process of its own.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -32,7 +33,7 @@ pub(super) struct Cell {
     /// The arguments of `onward train`, without the seed and the folder.
     pub words: Vec<String>,
     /// The device, the folder of data and the threads, as arguments of all commands.
-    pub place: Vec<String>,
+    pub place: Vec<OsString>,
 }
 
 /// The flag of the number of threads.
@@ -55,13 +56,15 @@ impl Cell {
     /// Trains, or continues, unless the run is finished; with `until` only so many
     /// epochs.
     pub fn train(&self, until: Option<u32>, stop: &AtomicBool) -> Result<()> {
-        let folder = self.folder.display().to_string();
-        let mut words = match self.found()? {
+        // The name of a folder need not be UTF-8.
+        let folder = OsString::from(&self.folder);
+        let mut words: Vec<OsString> = match self.found()? {
             Found::Finished => return Ok(()),
             Found::Unfinished => vec!["resume".into(), folder],
             Found::Nothing => {
-                let (train, words) = (["train".to_string()].into_iter(), self.arguments());
-                train.chain(words).chain(["--out".into(), folder]).collect()
+                let words = self.arguments().into_iter().map(OsString::from);
+                let train = std::iter::once("train".into()).chain(words);
+                train.chain(["--out".into(), folder]).collect()
             }
         };
         if self.is_certified && words[0] == "train" {
@@ -70,7 +73,7 @@ impl Cell {
         words.extend(
             until
                 .iter()
-                .flat_map(|epochs| ["--until".into(), epochs.to_string()]),
+                .flat_map(|epochs| ["--until".into(), epochs.to_string().into()]),
         );
         run_program(&[words, self.place.clone()].concat(), stop)
     }
@@ -128,11 +131,8 @@ impl Cell {
     /// Builds the network.
     pub fn epochs(&self) -> Result<u32> {
         let place = self.place.chunks(2).filter(|words| words[0] != THREADS);
-        let words: Vec<String> = self
-            .arguments()
-            .into_iter()
-            .chain(place.flatten().cloned())
-            .collect();
+        let words = self.arguments().into_iter().map(OsString::from);
+        let words: Vec<OsString> = words.chain(place.flatten().cloned()).collect();
         let epochs = builder(&words)?.build()?.epochs();
         Ok(u32::try_from(epochs).unwrap_or(u32::MAX))
     }
@@ -181,9 +181,8 @@ impl Cell {
 
     /// The settings that are wanted.
     pub fn config(&self) -> Result<Config> {
-        builder(&self.arguments())?
-            .config()
-            .at(|| self.method.clone())
+        let words: Vec<OsString> = self.arguments().into_iter().map(OsString::from).collect();
+        builder(&words)?.config().at(|| self.method.clone())
     }
 
     /// What is in the folder; an error if it is a run of other settings.
@@ -211,7 +210,7 @@ impl Cell {
 
 /// Runs this program with other arguments to its end. Its own process: a method that
 /// fails or runs out of memory takes nothing with it, and its memory is measured alone.
-fn run_program(words: &[String], stop: &AtomicBool) -> Result<()> {
+fn run_program(words: &[OsString], stop: &AtomicBool) -> Result<()> {
     let fault = |problem: String| Error::usage("run", problem);
     let mut command = program::again().map_err(|error| fault(error.to_string()))?;
     command.args(words).arg("--quiet");

@@ -1,5 +1,6 @@
 //! A method of a comparison, as it is written on the command line.
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -133,6 +134,7 @@ impl Method {
             data.into_iter()
                 .flat_map(|name| ["--data".into(), name.into()]),
         );
+        let words: Vec<OsString> = words.into_iter().map(OsString::from).collect();
         builder(&words)
     }
 
@@ -171,8 +173,8 @@ struct Only {
 }
 
 /// The run that these arguments of `onward train` describe.
-pub(super) fn builder(words: &[String]) -> Result<RunBuilder> {
-    let words = std::iter::once("onward").chain(words.iter().map(String::as_str));
+pub(super) fn builder(words: &[OsString]) -> Result<RunBuilder> {
+    let words = std::iter::once("onward".into()).chain(words.iter().cloned());
     let only = Only::try_parse_from(words);
     let only = only.map_err(|error| Error::usage("settings", error.to_string()))?;
     only.subject.builder()

@@ -10,6 +10,7 @@ pub(super) mod sweep;
 mod table;
 mod workers;
 
+use std::ffi::OsString;
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::str::FromStr;
@@ -119,13 +120,15 @@ impl Many {
                         let problem = format!("{label} on {data} is given twice");
                         return Err(Error::usage("methods", problem));
                     }
-                    let name = format!("{}-{}-{seed}", method.name(), for_a_name(data));
-                    let mut folder = out.join(&name);
+                    let name = format!("{}-{}", method.name(), for_a_name(data));
+                    let mut pilot = out.join(PILOTS).join(&name);
+                    let mut folder = out.join(format!("{name}-{seed}"));
                     if cells.iter().any(|cell| cell.folder == folder) {
                         // Names differ in what a folder's name leaves out.
                         let mut crc = flate2::Crc::new();
                         crc.update(format!("{label} {data}").as_bytes());
-                        folder = out.join(format!("{name}-{:08x}", crc.sum()));
+                        folder = out.join(format!("{name}-{seed}-{:08x}", crc.sum()));
+                        pilot = out.join(PILOTS).join(format!("{name}-{:08x}", crc.sum()));
                     }
                     cells.push(Cell {
                         method: method.label().into(),
@@ -133,11 +136,7 @@ impl Many {
                         seed,
                         folder,
                         is_certified: false,
-                        pilot: out.join(PILOTS).join(format!(
-                            "{}-{}",
-                            method.name(),
-                            for_a_name(data)
-                        )),
+                        pilot,
                         words: self.words(method, data),
                         place: self.place(),
                     });
@@ -164,14 +163,14 @@ impl Many {
     }
 
     /// The device, the folder of data and the threads, as arguments.
-    fn place(&self) -> Vec<String> {
-        let mut words = vec!["--device".into(), self.device.device.clone()];
+    fn place(&self) -> Vec<OsString> {
+        let mut words: Vec<OsString> = vec!["--device".into(), self.device.device.clone().into()];
         if self.jobs > 1 {
             let threads = rayon::current_num_threads() / usize::from(self.jobs);
-            words.extend([cell::THREADS.into(), threads.max(1).to_string()]);
+            words.extend([cell::THREADS.into(), threads.max(1).to_string().into()]);
         }
         if let Some(folder) = &self.data_dir.data_dir {
-            words.extend(["--data-dir".into(), folder.display().to_string()]);
+            words.extend(["--data-dir".into(), folder.into()]);
         }
         words
     }

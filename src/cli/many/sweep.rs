@@ -1,9 +1,11 @@
 //! `onward sweep`: the settings of one method.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::Args;
+use toml::Table;
 
 use super::cell::Cell;
 use super::entry::Entry;
@@ -207,12 +209,11 @@ impl Sweep {
         };
         if let (Some(factor), Some(first)) = (self.halving, cells.first()) {
             let epochs = first.epochs()?;
-            let mut known = vec![&first.method];
+            let mut known = HashSet::from([shape(first)?]);
             for cell in cells {
-                if known.contains(&&cell.method) {
+                if !known.insert(shape(cell)?) {
                     continue;
                 }
-                known.push(&cell.method);
                 let other = cell.epochs()?;
                 if other != epochs {
                     let problem = format!(
@@ -300,6 +301,22 @@ impl Sweep {
         };
         combinations.iter().map(method).collect()
     }
+}
+
+/// The settings of a run that may decide its number of epochs: all but numbers with a
+/// fraction, such as rates, and its seed. To count the epochs, its data have to be read.
+fn shape(cell: &Cell) -> Result<String> {
+    fn without_fractions(table: &mut Table) {
+        table.retain(|_, value| !value.is_float());
+        let below = table
+            .iter_mut()
+            .filter_map(|(_, value)| value.as_table_mut());
+        below.for_each(without_fractions);
+    }
+    let mut table = cell.config()?.to_table();
+    table.remove("seed");
+    without_fractions(&mut table);
+    Ok(table.to_string())
 }
 
 /// The data sets, each with the method that has the best validation result.

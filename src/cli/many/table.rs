@@ -1,13 +1,14 @@
 //! The tables of a comparison.
 
 use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap};
 
 use serde::Serialize;
 
 use super::entry::{Baseline, Cost, Entry};
 use crate::cli::output::{aligned, csv_line};
 use crate::cli::report::{Measure, Row};
-use crate::cli::results_table::{escaped, shown, statistics};
+use crate::cli::results_table::{code, escaped, range, shown, statistics};
 
 /// A row of the table: all seeds of a method on a data set.
 #[derive(Serialize)]
@@ -20,6 +21,7 @@ pub(super) struct Group<'a> {
     test: Option<Spread>,
     /// Validation may have chosen another readout for another seed.
     readout: String,
+    /// The most of all seeds: with `patience` they may differ.
     epochs: Option<u64>,
     #[serde(flatten)]
     cost: Cost,
@@ -58,14 +60,19 @@ pub(super) fn judged(mut entries: Vec<Entry>, best: &[(String, String)]) -> Vec<
 /// come later, and those without a result last.
 pub(super) fn rows(entries: &[Entry]) -> Vec<Group<'_>> {
     let mut groups: Vec<Vec<&Entry>> = Vec::new();
+    let mut places: HashMap<(&str, &str), usize> = HashMap::new();
+    let mut data: Vec<&str> = Vec::new();
     for entry in entries {
-        let of = |entry: &Entry| (entry.method.clone(), entry.row.data.clone());
-        match groups.iter_mut().find(|group| of(group[0]) == of(entry)) {
+        let of = (&*entry.method, &*entry.row.data);
+        let place = *places.entry(of).or_insert(groups.len());
+        match groups.get_mut(place) {
             Some(group) => group.push(entry),
             None => groups.push(vec![entry]),
         }
+        if !data.contains(&of.1) {
+            data.push(of.1);
+        }
     }
-    let data: Vec<&str> = entries.iter().map(|entry| &*entry.row.data).collect();
     let mut rows: Vec<Group<'_>> = groups.into_iter().map(group).collect();
     rows.sort_by(|a, b| {
         let place = |row: &Group<'_>| data.iter().position(|name| *name == row.data);
@@ -108,11 +115,10 @@ fn group<'a>(runs: Vec<&'a Entry>) -> Group<'a> {
         validation: as_numbers(&validation),
         test: as_numbers(&test),
         readout: {
-            let mut names: Vec<&str> = done.iter().map(|run| &*run.row.readout).collect();
-            names.dedup();
-            names.join(", ")
+            let names: BTreeSet<&str> = done.iter().map(|run| &*run.row.readout).collect();
+            names.into_iter().collect::<Vec<_>>().join(", ")
         },
-        epochs: done.first().and_then(|run| run.row.epochs),
+        epochs: done.iter().filter_map(|run| run.row.epochs).max(),
         cost: Cost::mean(&done),
         crossed: done.iter().find_map(|run| run.crossed.clone()),
         layers: mean_of_layers(&done),
@@ -180,7 +186,7 @@ impl Group<'_> {
             self.rule.clone(),
             self.crossed.clone().unwrap_or(EMPTY.into()),
             self.seeds.len().to_string(),
-            shown(self.epochs.map(|epochs| epochs as f64), |n| n.to_string()),
+            range(self.runs.iter().filter_map(|run| run.row.epochs)).unwrap_or(EMPTY.into()),
             validation,
             test,
             self.readout.clone(),
@@ -265,8 +271,7 @@ pub(super) fn plain(entries: &[Entry], width: Option<usize>) -> String {
         text += &format!("{data}\n");
         text += &aligned(&lines, width.unwrap_or(usize::MAX));
         for group in of_data {
-            let mut problems = group.problems.clone();
-            problems.dedup();
+            let problems: BTreeSet<&str> = group.problems.iter().copied().collect();
             for problem in problems {
                 text += &format!("  {}: no result: {problem}\n", group.method);
             }
@@ -293,7 +298,7 @@ pub(super) fn markdown(entries: &[Entry]) -> String {
         let cells: Vec<String> = line.iter().map(|cell| escaped(cell)).collect();
         let command = group.map_or(EMPTY.into(), |group| match group.problems.first() {
             Some(problem) => format!("no result: {}", escaped(problem)),
-            None => format!("`{}`", group.runs[0].row.command.replace('|', r"\|")),
+            None => code(&group.runs[0].row.command),
         });
         text += &format!(
             "| {} | {} | {command} |\n",

@@ -125,7 +125,7 @@ impl<'a> Workers<'a> {
             Some(epochs) => Entry::after(&cell, epochs, failure),
             None => Entry::of(&cell, failure),
         };
-        if task.until.is_none() {
+        if task.until.is_none() && !entry.has_failed() {
             entry.layers = (task.probe)(&cell);
         }
         if cell.is_certified && cell.has_result() && entry.crossed.is_none() {

@@ -6,7 +6,7 @@ use toml::{Table, Value};
 
 use super::Source;
 use crate::disk;
-use crate::error::{shell_word, Error, Result};
+use crate::error::{printable, shell_word, Error, Result};
 
 /// A crate that gets one more plugin.
 pub(super) struct Crate {
@@ -60,17 +60,22 @@ impl Crate {
             let problem = format!("registers a plugin `{plugin}` already; choose another name");
             return Err(Error::run(other, problem));
         }
+        let mut lines = text.lines().map(str::trim);
+        let is_declared =
+            lines.any(|line| line == declaration || line == format!("pub {declaration}"));
         // An earlier call may have been interrupted before it declared the module.
         let is_half_done = || {
             let is_same = disk::read_text(&file).is_ok_and(|found| found == code);
-            is_same && !text.contains(&declaration)
+            is_same && !is_declared
         };
         if disk::create(&file, code.as_bytes())?.is_none() && !is_half_done() {
             let problem = "already exists and is never overwritten; choose another name";
             return Err(Error::run(file, problem));
         }
-        let text = format!("{}\n\n{declaration}\n", text.trim_end());
-        disk::rewrite(&path, text.trim_start().as_bytes())?;
+        if !is_declared {
+            let text = format!("{}\n\n{declaration}\n", text.trim_end());
+            disk::rewrite(&path, text.trim_start().as_bytes())?;
+        }
 
         let mut next = vec![format!(
             "cd {}",
@@ -93,7 +98,7 @@ impl Crate {
         next.extend(self.attempt(code));
         Ok(format!(
             "{} has {done}. Next:\n\n    {}\n",
-            self.folder.display(),
+            printable(&self.folder.display().to_string()),
             next.join("\n    ")
         ))
     }

@@ -10,7 +10,7 @@ use super::figures::look::Look;
 use super::flags::{DataDir, Device};
 use super::output::print;
 use crate::disk;
-use crate::error::{Error, Result};
+use crate::error::{printable, Error, Result};
 
 #[derive(Args)]
 pub(super) struct Page {
@@ -41,7 +41,7 @@ impl Page {
         print(&format!(
             "{} KB written: {}\n",
             page.len().div_ceil(1024),
-            self.out.display()
+            printable(&self.out.display().to_string())
         ))
     }
 }
