@@ -96,6 +96,46 @@ def test_weights_go_out_and_in(run):
         run.set_weights({"x": before})
 
 
+def test_weights_in_64_bits_stay_so(tmp_path):
+    settings = dict(hidden=[5], data__size=100, epochs=1, precision="f64", verbose=False)
+    run = onward.train("progressive", "digits", **settings)
+    before = run.weights
+    run.set_weights(before)
+    assert all((value == before[name]).all() for name, value in run.weights.items())
+    name = "blocks.0.layer.weight"
+    single = onward.train("progressive", "digits", **{**settings, "precision": "f32"})
+    with pytest.raises(onward.OnwardError, match="expected finite numbers"):
+        single.set_weights({name: before[name] * 0 + 1e300})
+
+
+def test_a_sweep_chooses_by_the_validation_part():
+    settings = dict(hidden=[5], data__size=100, epochs=1, validate=False, verbose=False)
+    with pytest.raises(onward.OnwardError, match="validation part, but there is none"):
+        onward.sweep("progressive", "digits", {"lr": [0.01, 0.02]}, **settings)
+
+
+def test_metrics_have_the_names_of_blocks(tmp_path):
+    settings = dict(hidden=[5], data__size=100, epochs=1, verbose=False, out=tmp_path / "run")
+    run = onward.train("backprop", "digits", **settings)
+    assert set(run.metrics) == set(onward.open(tmp_path / "run").metrics)
+
+
+def test_the_only_example_of_a_class_is_learned():
+    x = np.random.default_rng(1).random((30, 1, 6, 6))
+    data = onward.Data((x, [0] * 14 + [1] * 14 + [2, 3]))
+    run = onward.train("progressive", data, hidden=[5], epochs=1, verbose=False)
+    assert len(run.classes) == 4
+
+
+def test_the_module_compares_methods(tmp_path):
+    small = ["--data", "digits", "--set", "data.size=100", "--set", "hidden=[5]", "--epochs", "1"]
+    out = ["--no-baselines", "--json", "--out", tmp_path / "compared"]
+    command = [sys.executable, "-m", "onward", "compare", "progressive", *small, *out]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)[0]["problems"] == []
+
+
 @pytest.mark.parametrize("kind", ["bytes", "numbers", "names"])
 def test_arrays_are_learned(kind):
     x, y = digits(600)
