@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     # The program handles Ctrl-C itself.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     words = sys.argv[1:] if arguments is None else arguments
-    sys.exit(_onward.program(["onward", *words], [sys.executable, *_started()])
+    sys.exit(_onward.program(["onward", *words], [sys.executable, *_started()]))
 
 
 def _started() -> list[str]:
@@ -31,4 +31,4 @@ def _started() -> list[str]:
     if spec is not None and spec.name != "__main__":  # python -m package
         return ["-m", spec.name.removesuffix(".__main__")]
     # An installed command starts as `onward`, which need not be a file that Python can read.
-    return [os.path.abspath(script)] if script and script.endswith(".py") else ["-m", "onward"])
+    return [os.path.abspath(script)] if script and script.endswith(".py") else ["-m", "onward"]

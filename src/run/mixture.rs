@@ -123,7 +123,9 @@ impl Run {
             let names: Vec<_> = readouts.iter().map(|readout| readout.name).collect();
             return refused(format!("one of {}", names.join(", ")));
         }
-        let has_text = self.data.text.is_some() && self.of_net().next().is_some();
+        let has_text = self.data.text.is_some()
+            && self.data.spec.positions == 1
+            && self.of_net().next().is_some();
         if !has_text {
             return refused("a readout of the network: only text is counted".into());
         }

@@ -24,6 +24,7 @@ mod ranks;
 mod results;
 mod settings;
 mod shim;
+mod shown;
 mod sweep;
 mod text;
 

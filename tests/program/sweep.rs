@@ -69,6 +69,11 @@ fn a_sweep_chooses_by_validation_and_shows_one_test_result() {
     assert_eq!(succeeds(&arguments), printed);
     let message = fails(2, &[&["sweep", "progressive"], &common[1..11]].concat());
     assert!(message.contains("--grid"), "{message}");
+    let few = base.path().join("few");
+    let more = ["--random", "9", "--grid", "lr=0.01,0.02"];
+    let output = onward(&[&["sweep", "progressive"], &compare(&few, &[], &more)[1..]].concat());
+    let note = "there are only 2 different combinations, not 9";
+    assert!(text(&output.stderr).contains(note), "{output:?}");
 }
 
 #[test]

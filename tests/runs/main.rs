@@ -3,6 +3,7 @@
 mod bound;
 mod embedded;
 mod export;
+mod folder;
 mod framing;
 mod golden;
 mod idle;

@@ -1,8 +1,6 @@
 //! Complete runs through the library: training, saving, loading and resuming.
 
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use onward::candle_core::{DType, Tensor};
 use onward::data::idx;
@@ -11,14 +9,14 @@ use onward::flow::examples::Split;
 use onward::run::observe::Event;
 use onward::{Result, Run, RunBuilder};
 
-fn small() -> RunBuilder {
+pub fn small() -> RunBuilder {
     let builder = Run::builder("progressive")
         .data("digits")
         .set("data.size", 1000);
     builder.set("hidden", vec![200, 200]).set("epochs", 12)
 }
 
-fn model(run: &Run) -> Vec<(String, Vec<u32>)> {
+pub fn model(run: &Run) -> Vec<(String, Vec<u32>)> {
     let bits = |tensor: Tensor| {
         tensor
             .flatten_all()
@@ -74,27 +72,6 @@ fn a_small_network_learns_digits_and_loads_from_its_folder() -> Result<()> {
 
 /// A model is often copied with its configuration alone.
 #[test]
-fn a_model_names_the_readout_that_validation_chose() -> Result<()> {
-    let folder = tempfile::tempdir().unwrap();
-    for (rate_of_the_other, chosen) in [("head_lr", "search"), ("lr", "head")] {
-        let path = folder.path().join(chosen);
-        let run = small().set(rate_of_the_other, 1e-30);
-        let mut run = run.out(&path).build()?;
-        assert_eq!(run.fit(&mut ())?.test.readout, chosen);
-        for file in ["state.safetensors", "summary.json", "metrics.jsonl"] {
-            std::fs::remove_file(path.join(file)).unwrap();
-        }
-        assert_eq!(Run::load(&path)?.preferred_readout(), chosen);
-        // In a program, a run is often saved after `fit`.
-        let saved = folder.path().join(format!("{chosen}-saved"));
-        run.save(&saved)?;
-        let opened = Run::open(&saved)?.without_data().build()?;
-        assert_eq!(opened.preferred_readout(), chosen);
-    }
-    Ok(())
-}
-
-#[test]
 fn an_unfinished_run_answers_by_what_was_evaluated() -> Result<()> {
     let mut run = small().build()?;
     run.train_until(1, &mut ())?;
@@ -102,168 +79,9 @@ fn an_unfinished_run_answers_by_what_was_evaluated() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_run_overwrites_itself_but_never_another_run() -> Result<()> {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("run");
-    let mut run = small().set("epochs", 2).build()?;
-    run.save(&path)?;
-    run.train_until(1, &mut ())?;
-    run.save(&path)?;
-    assert_eq!(Run::load(&path)?.epoch(), 1);
-    let error = small()
-        .set("layer.dropout", 0.1)
-        .build()?
-        .save(&path)
-        .unwrap_err();
-    assert!(
-        matches!(error, onward::Error::Run { .. }) && error.to_string().contains("another run"),
-        "{error}"
-    );
-    let error = small()
-        .set("epochs", 2)
-        .build()?
-        .save(&path)
-        .unwrap_err()
-        .to_string();
-    assert!(error.contains("holds this run at a later time"), "{error}");
-    // A comment in the configuration changes nothing. A run that was opened from this
-    // folder may be saved to it, also with other settings.
-    let config = path.join("config.toml");
-    std::fs::write(
-        &config,
-        format!("# mine\n{}", std::fs::read_to_string(&config).unwrap()),
-    )
-    .unwrap();
-    run.save(&path)?;
-    Run::open(&path)?
-        .set("evaluate_every", 2)
-        .build()?
-        .save(&path)?;
-    assert_eq!(model(&Run::load(&path)?), model(&run));
-    Ok(())
-}
-
 /// A process may be killed after it has written the state and before the model.
-#[test]
-fn a_model_older_than_the_state_is_not_used() -> Result<()> {
-    let folder = tempfile::tempdir().unwrap();
-    let [path, old] = ["run", "old"].map(|name| folder.path().join(name));
-    let mut run = small().set("epochs", 2).build()?;
-    run.save(&old)?;
-    run.train_until(1, &mut ())?;
-    run.save(&path)?;
-    assert_eq!(
-        model(&Run::open(&path)?.without_data().build()?),
-        model(&run)
-    );
-    let copy = |file: &str| std::fs::copy(old.join(file), path.join(file)).unwrap();
-    copy("model.safetensors");
-    assert_eq!(
-        model(&Run::open(&path)?.without_data().build()?),
-        model(&run)
-    );
-    // The model was written again. If both are of one moment, only the header of the
-    // state is read.
-    let read = |folder: &Path| std::fs::read(folder.join("model.safetensors")).unwrap();
-    assert_ne!(read(&path), read(&old));
-    copy("model.safetensors");
-    copy("state.safetensors");
-    let mut state = std::fs::read(path.join("state.safetensors")).unwrap();
-    *state.last_mut().unwrap() ^= 1;
-    std::fs::write(path.join("state.safetensors"), state).unwrap();
-    let predicts = Run::open(&path)?.without_data().build()?;
-    assert_eq!(model(&predicts), model(&Run::load(&old)?));
-    assert_eq!(model(&Run::load(&path)?), model(&predicts));
-    let error = Run::open(&path)?
-        .resume()
-        .err()
-        .expect("a checksum mismatch")
-        .to_string();
-    assert!(error.contains("checksum"), "{error}");
-    // A run without data has no optimisers to save.
-    let error = predicts
-        .save(folder.path().join("new"))
-        .unwrap_err()
-        .to_string();
-    assert!(error.contains("without its data"), "{error}");
-    Ok(())
-}
-
 /// Its first steps saw other examples, even where an epoch has as many steps.
-#[test]
-fn the_batch_of_a_run_does_not_change_within_an_epoch() -> Result<()> {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("run");
-    let stop = Arc::new(AtomicBool::new(false));
-    let run = small().set("epochs", 2).set("batch", 100);
-    let mut run = run.out(&path).stop_when(stop.clone()).build()?;
-    let stopped = run.fit(&mut |event: &Event<'_>| {
-        let is_third = matches!(event, Event::Stepped { step, .. } if step.index == 2);
-        stop.fetch_or(is_third, Ordering::Relaxed);
-    });
-    assert!(stopped.unwrap_err().is_stopped());
-    let steps = run.steps_per_epoch();
-    drop(run);
-    // One more example in a batch, and as many batches.
-    let error = Run::open(&path)?.set("batch", 101).resume();
-    let error = error.map(drop).unwrap_err().to_string();
-    assert!(error.contains("`batch` = 101"), "{error}");
-    assert!(error.contains("stopped within epoch 1"), "{error}");
-    let mut run = Run::open(&path)?.resume()?;
-    run.train_until(1, &mut ())?;
-    drop(run);
-    let run = Run::open(&path)?.set("batch", 101).resume()?;
-    assert_eq!(run.steps_per_epoch(), steps);
-    Ok(())
-}
-
 /// A summary that another number of epochs ended with.
-#[test]
-fn a_mended_model_has_no_readout_of_an_earlier_end() -> Result<()> {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("run");
-    let is_chosen = || {
-        let model = std::fs::read(path.join("model.safetensors")).unwrap();
-        let header = String::from_utf8_lossy(&model[..model.len().min(5000)]).into_owned();
-        header.contains(r#"\"readout\":\""#)
-    };
-    let mut run = small().set("epochs", 1).out(&path).build()?;
-    run.fit(&mut ())?;
-    drop(run);
-    assert!(is_chosen());
-    let mut run = Run::open(&path)?.set("epochs", 3).resume()?;
-    run.train_until(2, &mut ())?;
-    drop(run);
-    assert!(path.join("summary.json").is_file() && !is_chosen());
-    std::fs::remove_file(path.join("model.safetensors")).unwrap();
-    drop(Run::load(&path)?); // which writes the model again
-    assert!(!is_chosen());
-    Ok(())
-}
-
-#[test]
-fn a_run_does_not_resume_with_more_or_fewer_examples() -> Result<()> {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("run");
-    small()
-        .set("epochs", 2)
-        .out(&path)
-        .build()?
-        .train_until(1, &mut ())?;
-    for size in [990, 1010] {
-        let error = Run::open(&path)?
-            .set("data.size", size)
-            .resume()
-            .err()
-            .expect("other data")
-            .to_string();
-        assert!(error.contains("examples when the run began"), "{error}");
-    }
-    Run::open(&path)?.resume()?.fit(&mut ())?;
-    Ok(())
-}
-
 #[test]
 fn frozen_layers_use_no_labels() -> Result<()> {
     for frozen in [true, false] {

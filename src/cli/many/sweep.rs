@@ -278,7 +278,7 @@ impl Sweep {
             } else {
                 usize::MAX
             };
-            let mut drawn: Vec<String> = Vec::new();
+            let (mut drawn, mut known): (Vec<String>, HashSet<String>) = Default::default();
             // A narrow range of whole numbers may have fewer than that.
             let wanted = usize::from(count).min(limit);
             for _ in 0..wanted * TRIES {
@@ -286,12 +286,18 @@ impl Sweep {
                 let of_range = |span: &Span| format!(",{}={}", span.key, span.draw(unit(&mut rng)));
                 let ranges: String = self.range.iter().map(of_range).collect();
                 let combination = format!("{grid}{ranges}");
-                if !drawn.contains(&combination) {
+                if known.insert(combination.clone()) {
                     drawn.push(combination);
                 }
                 if drawn.len() == wanted {
                     break;
                 }
+            }
+            if drawn.len() < usize::from(count) {
+                let found = drawn.len();
+                notify(format_args!(
+                    "note: there are only {found} different combinations, not {count}"
+                ));
             }
             combinations = drawn;
         }

@@ -8,8 +8,9 @@
 
 use std::sync::OnceLock;
 
+use super::level::{Context, Level};
 use super::places::Places;
-use super::{Context, KneserNey, Level};
+use super::KneserNey;
 
 impl KneserNey {
     /// Counts the n-grams of up to `order` tokens in passages of tokens below

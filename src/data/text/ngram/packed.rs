@@ -4,7 +4,8 @@ use std::slice::Iter;
 use std::sync::OnceLock;
 
 use super::counting::{discounts, with_count};
-use super::{Context, KneserNey, Level};
+use super::level::{Context, Level};
+use super::KneserNey;
 
 /// The largest order that is read.
 const LONGEST: u32 = 64;
