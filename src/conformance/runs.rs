@@ -310,7 +310,7 @@ const STEP: usize = 60;
 /// it. Blocks that do not learn are evaluated, without dropout, so those below a
 /// learning block have to learn.
 fn one_epoch(subject: &Subject, count: usize, batch: usize) -> Result<(Run, Variables)> {
-    let run = subject.run()?.set("epochs", 1).set("batch", batch as i64);
+    let run = subject.run()?.set("batch", batch as i64);
     let mut run = run.seed(1).build()?;
     let before = values(run.vars())?;
     let net = run.architecture_mut().net_mut();

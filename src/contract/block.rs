@@ -184,6 +184,12 @@ impl Block {
         self.layer.rule() == Some(Rule::ClosedForm)
     }
 
+    /// Whether its goodness has variables that learn: those at `goodness` below its place.
+    pub(crate) fn has_learned_goodness(&self) -> bool {
+        let vars = self.optimiser.vars().scope("goodness");
+        self.objective.loss != Loss::None && !vars.learned().is_empty()
+    }
+
     /// The optimiser, whose state is part of a checkpoint.
     pub fn optimiser(&self) -> &Optimiser {
         &self.optimiser

@@ -1,5 +1,7 @@
 //! The parts of a network.
 
+use std::ops::Range;
+
 use crate::contract::block::Block;
 use crate::contract::build_context::BuildContext;
 use crate::contract::head::Head;
@@ -116,9 +118,64 @@ impl Net {
         Err(Error::unfit("sampler", problem))
     }
 
-    /// Refuses layers that are solved for in the same epochs, if each has the activity of
-    /// the last one as its input: it changes when the layer below is solved.
-    pub(crate) fn check_solved(&self) -> Result<()> {
+    /// Refuses layers in closed form that are not solved for in time. For architectures in
+    /// which each block has the activity of the last one as its input; the heads read the
+    /// blocks `read`.
+    ///
+    /// The activity of such a layer changes at the end of an epoch. So the layers that are
+    /// solved for have to learn one after the other, and what reads one has to learn in an
+    /// epoch after its first solution.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`] for such layers.
+    pub fn check_solved(&self, read: Range<usize>) -> Result<()> {
+        self.check_solved_in_turn()?;
+        for (index, block) in self.blocks.iter().enumerate() {
+            if !block.has_solved_layer() || block.span().is_empty() {
+                continue;
+            }
+            if let Some(late) = self.learns_too_early(index, &read) {
+                let problem = format!(
+                    "layer {} is solved for at the end of its first epoch, and {late}",
+                    block.name()
+                );
+                return Err(Error::unfit("stacked layers", problem));
+            }
+        }
+        Ok(())
+    }
+
+    /// What learns from the random activity of a layer in closed form alone, and what to do.
+    fn learns_too_early(&self, index: usize, read: &Range<usize>) -> Option<String> {
+        let solved = &self.blocks[index];
+        let first = solved.span();
+        let is_early = |span: &Span| !span.is_empty() && span.ends_with_first_epoch_of(first);
+        if solved.has_learned_goodness() && is_early(first) {
+            let early = "its goodness does not learn after that: it would know the random \
+                         activity alone; train for more epochs (`epochs = 2`)";
+            return Some(early.into());
+        }
+        let mut above = self.blocks[index + 1..].iter();
+        if let Some(above) = above.find(|above| is_early(above.span())) {
+            let early = format!(
+                "layer {} does not learn after that: it would know its random activity alone; \
+                 let the layers learn one after the other (`order = \"greedy\"`), or train for \
+                 more epochs",
+                above.name()
+            );
+            return Some(early);
+        }
+        let mut heads = self.heads.iter().map(|head| head.optimiser().span());
+        if index < read.end && heads.any(is_early) {
+            let early = "the head does not learn after that: it would know the random activity \
+                         alone; let the head learn after the layers (`probe_epochs = 1`), or \
+                         train for more epochs";
+            return Some(early.into());
+        }
+        None
+    }
+
+    fn check_solved_in_turn(&self) -> Result<()> {
         let solved = self.blocks.iter().filter(|block| block.has_solved_layer());
         let solved: Vec<&Block> = solved.collect();
         let overlap = |pair: &&[&Block]| pair[0].span().overlaps(pair[1].span());

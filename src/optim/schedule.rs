@@ -83,6 +83,15 @@ impl Span {
         }
     }
 
+    /// Whether it ends with the first epoch of another span or before, as far as their
+    /// units tell.
+    pub(crate) fn ends_with_first_epoch_of(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Epochs(own), Self::Epochs(other)) => own.end <= other.start + 1,
+            _ => false,
+        }
+    }
+
     /// Whether the span begins at this step or before.
     pub fn has_begun(&self, step: &Step) -> bool {
         match self {

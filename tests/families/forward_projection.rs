@@ -1,6 +1,7 @@
 //! Forward Projection: layers solved for projections of their input and the label.
 
-use onward::Result;
+use onward::export::Table;
+use onward::{conformance, Result, Run};
 
 use super::{batch, error_on_digits, numbers, step, Subject};
 
@@ -38,6 +39,7 @@ const SETTINGS: &str = r#"
     loss = "none"
     hidden = [5]
     normalise = "none"
+    probe_epochs = 1
 "#;
 
 #[test]
@@ -72,5 +74,80 @@ fn layers_are_not_solved_for_in_the_same_epochs() -> Result<()> {
     assert!(is_said, "{error}");
     let in_turn = format!("{settings}\norder = \"greedy\"");
     Subject::new("progressive", "plain", &in_turn)?;
+    Ok(())
+}
+
+/// What learns from a layer before it is solved for, and not after that, knows its random
+/// activity alone.
+#[test]
+fn what_reads_a_solved_layer_learns_after_it() -> Result<()> {
+    let refusal = |settings: &str, epochs: i64| -> Option<String> {
+        let run = Run::builder("progressive").data_set(conformance::images().unwrap());
+        let run = run
+            .preset("none")
+            .set("sampler", "plain")
+            .set("epochs", epochs);
+        let settings: Table = settings.parse().expect("settings in TOML");
+        let run = settings
+            .into_iter()
+            .fold(run, |run, (key, value)| run.set(&key, value));
+        run.build().err().map(|error| error.to_string())
+    };
+    let solved = "layer = \"forward_projection\"\nhidden = [6]";
+    let own = format!("{solved}\nhead = false\nloss = \"cross_entropy\"");
+    for (settings, expected) in [
+        (format!("{solved}\nloss = \"none\""), "`probe_epochs = 1`"),
+        (format!("{own}\ngoodness = \"cafo\""), "`epochs = 2`"),
+        (format!("{own}\ngoodness = \"projection\""), "`epochs = 2`"),
+    ] {
+        let found = refusal(&settings, 1).unwrap_or_default();
+        assert!(found.contains(expected), "{settings}: {found}");
+        assert_eq!(refusal(&settings, 2), None, "{settings}");
+    }
+    let probe = format!("{solved}\nloss = \"none\"\nprobe_epochs = 1");
+    assert_eq!(refusal(&probe, 1), None);
+    // It has no variables.
+    let groups = format!("{own}\ngoodness = \"class_groups\"\nhidden = [8]");
+    assert_eq!(refusal(&groups.replace("hidden = [6]\n", ""), 1), None);
+    let mixed = "layer = [\"forward_projection\", \"dense\"]\nhidden = [6, 6]\nhead = false\n\
+                 loss = \"cross_entropy\"\ngoodness = [\"class_groups\", \"class_groups\"]";
+    let mixed = mixed.replace("[6, 6]", "[8, 8]");
+    let found = refusal(&mixed, 1).unwrap_or_default();
+    assert!(
+        found.contains("layer 2") && found.contains("greedy"),
+        "{found}"
+    );
+    assert_eq!(refusal(&format!("{mixed}\norder = \"greedy\""), 1), None);
+    Ok(())
+}
+
+/// `recurrent` has no order of learning.
+#[test]
+fn recurrent_layers_are_not_solved_for_together() {
+    let settings = "layer = \"forward_projection\"\nloss = \"none\"\nhidden = [5, 4]";
+    let error = Subject::new("recurrent", "plain", settings).map(|_| ());
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("layers 1 and 2"), "{error}");
+}
+
+/// One-hot tokens have a type of their own.
+#[test]
+fn windows_of_tokens_in_double_precision_train() -> Result<()> {
+    for (architecture, layer) in [("progressive", "forward_projection"), ("sigprop", "dense")] {
+        let run = Run::builder(architecture).data_set(conformance::text()?);
+        let run = run
+            .preset("none")
+            .set("sampler", "plain")
+            .set("layer", layer);
+        let run = run.set("precision", "f64").set("hidden", vec![6]);
+        let run = match architecture {
+            "progressive" => run.set("loss", "none").set("probe_epochs", 1),
+            _ => run,
+        };
+        run.set("epochs", 1)
+            .set("batch", 20)
+            .build()?
+            .fit(&mut ())?;
+    }
     Ok(())
 }

@@ -84,6 +84,7 @@ impl RecurrentNet {
             readouts,
         };
         net.check_label(context)?;
+        net.check_solved(0..hidden.len())?;
         Ok(Self {
             net,
             classes: context.classes,

@@ -150,7 +150,7 @@ impl Stack {
     /// # Errors
     /// As [`plugin::build`] and [`Net::check_label`]; errors of a layer about its input;
     /// [`Error::Unfit`] if some of the levels that are read out have a goodness for each
-    /// class and others do not, or if several layers are solved for in the same epochs.
+    /// class and others do not; as [`Net::check_solved`].
     pub fn new(
         context: &BuildContext,
         example: Input,
@@ -195,7 +195,7 @@ impl Stack {
             }
         }
         stack.net.check_label(context)?;
-        stack.net.check_solved()?;
+        stack.net.check_solved(stack.readout.clone())?;
         let read_out = &stack.net.blocks[stack.readout.clone()];
         let columns: Vec<_> = read_out.iter().map(Block::classes).collect();
         if columns.windows(2).any(|pair| pair[0] != pair[1]) {
@@ -211,7 +211,7 @@ impl Stack {
     /// levels or, if `probe_epochs` is not 0, as a probe in that many epochs after them.
     ///
     /// # Errors
-    /// As [`Head::new`].
+    /// As [`Head::new`] and [`Net::check_solved`].
     pub fn with_head(
         mut self,
         context: &BuildContext,
@@ -244,6 +244,7 @@ impl Stack {
     }
 
     /// The activity of a level. A level that is not learning runs in evaluation mode, as
+        self.net.check_solved(self.readout.clone())?;
     /// a probe will see it later.
     fn forward_level(&self, index: usize, input: &Input, step: &Step) -> Result<Tensor> {
         let block = &self.net.blocks[index];
