@@ -60,15 +60,17 @@ impl Layer {
             classes,
         })
     }
-}
 
-fn rows(input: &Input) -> Result<Tensor> {
-    Ok(input.join()?.flatten_from(1)?)
+    /// The rows of an input, in the type of the variables: one-hot tokens have another.
+    fn rows(&self, input: &Input) -> Result<Tensor> {
+        let rows = input.join()?.flatten_from(1)?;
+        Ok(rows.to_dtype(self.of_input.dtype())?)
+    }
 }
 
 impl LocalLayer for Layer {
     fn forward(&self, input: &Input, _: &Step) -> Result<Tensor> {
-        Ok(self.map.forward(&rows(input)?)?.relu()?.detach())
+        Ok(self.map.forward(&self.rows(input)?)?.relu()?.detach())
     }
 
     fn learn(&mut self, lesson: &Lesson<'_>, _: &mut Optimiser, _: &Step) -> Result<()> {
@@ -76,7 +78,7 @@ impl LocalLayer for Layer {
             let problem = "expected one view, without negatives; choose the sampler `plain`";
             return Err(Error::unfit("forward_projection", problem));
         }
-        let rows = rows(lesson.input)?.contiguous()?;
+        let rows = self.rows(lesson.input)?.contiguous()?;
         let labels = kernels::one_hot(lesson.targets.labels()?, self.classes, &rows)?;
         let of_input = kernels::matmul(&rows, &self.of_input)?.sign()?;
         let targets = (of_input + kernels::matmul(&labels, &self.of_label)?.sign()?)?;

@@ -116,9 +116,13 @@ impl TwoStreams {
     /// class.
     fn both(&self, examples: &Input, labels: &[u32]) -> Result<(Input, Targets)> {
         let shape = [&[examples.rows()], examples.shape()].concat();
-        let rows = examples.join()?.reshape(shape)?;
         let patterns = self.patterns.as_detached_tensor();
         let classes = 0..patterns.dim(0)? as u32;
+        // One-hot tokens have a type of their own.
+        let rows = examples
+            .join()?
+            .reshape(shape)?
+            .to_dtype(patterns.dtype())?;
         let both = |patterns| -> Result<Input> { Input::of(Tensor::cat(&[rows, patterns], 0)?) };
         let rows = match examples.is_final() {
             true => both(Input::of(patterns)?.normalised(self.normalise)?.join()?)?.as_is(),
