@@ -3,12 +3,11 @@
 
 use onward_core::candle_core::{Tensor, Var};
 use onward_core::candle_nn::Init;
-use onward_core::contract::head::beside_own_rule;
 use onward_core::modules::least_squares::LeastSquares;
 use onward_core::settings::{Idle, Positive};
 use onward_core::{
-    kernels, Architecture, BuildContext, Error, Input, Lesson, LocalLayer, Optimiser, Result, Rule,
-    Step,
+    kernels, plugin, Architecture, BuildContext, Error, Input, Lesson, LocalLayer, Optimiser,
+    Result, Rule, Step,
 };
 
 onward_core::settings! {
@@ -103,7 +102,7 @@ onward_core::register! {
     "solved for projections of its input and the label (O'Shea 2025, arXiv 2501.16476)",
     |settings: ForwardProjection, context| Ok(Box::new(Layer::new(&settings, context)?)),
     .idle(|_, all| {
-        let mut idle = beside_own_rule(all, "forward_projection");
+        let mut idle = plugin::beside_own_rule(all, "forward_projection")?;
         if !idle.is_empty() {
             idle.extend(Idle::more_epochs(all));
         }

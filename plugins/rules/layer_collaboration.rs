@@ -11,7 +11,7 @@ use onward_core::settings::{Idle, Pick, PluginKind, Settings};
 use onward_core::wiring::stack::{Level, Stack};
 use onward_core::{
     Architecture, Batch, BuildContext, Error, GoodnessFn, LocalLayer, Loss, NegativeSampler, Net,
-    Normalise, Objective, Prediction, Readout, Result, Step, StepReport,
+    Normalise, Objective, Prediction, Readout, Result, Rule, Step, StepReport,
 };
 
 onward_core::settings! {
@@ -74,6 +74,16 @@ impl Collaborating {
                 "found goodness {}, which has a value for each class; expected one value for an \
                  example, as of sum_squares",
                 settings.goodness.name
+            );
+            return Err(Error::unfit("layer_collaboration", problem));
+        }
+        let rule = stack.net.rule();
+        if rule != Rule::Contrast {
+            let problem = format!(
+                "expected layers that learn from positive against negative views, found the \
+                 rule \"{}\", which does not see the goodness of other layers; choose another \
+                 layer, goodness or loss",
+                rule.word()
             );
             return Err(Error::unfit("layer_collaboration", problem));
         }
@@ -192,7 +202,7 @@ fn idle(own: &Table, all: &Table) -> Result<Vec<Idle>> {
     if !has_own {
         idle.extend(settings.objective.idle());
     }
-    if loss == Loss::Unbounded && !has_own || loss == Loss::None {
+    if loss == Loss::Unbounded && !has_own {
         let because = format!(
             "the gradient of the loss {} does not depend on the goodness of other layers",
             loss.word()

@@ -103,6 +103,7 @@ impl TwoStreams {
             net.blocks.push(block);
         }
         net.readouts = vec![Readout::new("goodness").cheap()];
+        check_rules(&net)?;
         Ok(Self {
             net,
             normalise,
@@ -247,6 +248,21 @@ fn no_layer() -> Error {
 
 const PRESETS: &[Preset] = &[Preset {
     name: "dense",
+/// Refuses layers with a rule of their own: neither stream would teach them anything.
+fn check_rules(net: &Net) -> Result<()> {
+    let follows = |block: &&Block| matches!(block.rule(), Rule::LocalClassifier | Rule::Frozen);
+    let Some(block) = net.blocks.iter().find(|block| !follows(block)) else {
+        return Ok(());
+    };
+    let problem = format!(
+        "expected layers that follow the gradient of the goodness, found the rule \"{}\" in \
+         layer {}; choose another layer: --set layer=dense",
+        block.rule().word(),
+        block.name()
+    );
+    Err(Error::unfit("sigprop", problem))
+}
+
     about: "three layers of 1000 units, Adam",
     settings: r#"
         data = "digits"

@@ -3,7 +3,6 @@
 
 use onward_core::candle_core::Tensor;
 use onward_core::candle_nn::Init;
-use onward_core::contract::head::beside_own_rule;
 use onward_core::kernels::{self, ChannelStats};
 use onward_core::modules::conv::Convolved;
 use onward_core::modules::passing::Pool;
@@ -11,8 +10,8 @@ use onward_core::modules::rectifier::Norm;
 use onward_core::modules::running_moments::{Moments, RunningMoments};
 use onward_core::settings::Positive;
 use onward_core::{
-    Architecture, BuildContext, Conv, Input, LastResult, Lesson, LocalLayer, Optimiser, Result,
-    Rule, Step,
+    plugin, Architecture, BuildContext, Conv, Error, Input, LastResult, Lesson, LocalLayer,
+    Optimiser, Result, Rule, Step,
 };
 
 onward_core::settings! {
@@ -188,7 +187,7 @@ onward_core::register! {
     "units that compete and learn by Hebb's rule, without labels (SoftHebb 2023, \
      arXiv 2209.11883)",
     |settings: SoftHebb, context| Ok(Box::new(Layer::new(settings, context)?)),
-    .idle(|_, all| Ok(beside_own_rule(all, "softhebb")))
+    .idle(|_, all| plugin::beside_own_rule(all, "softhebb"))
 }
 
 onward_core::preset! {

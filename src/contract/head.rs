@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use candle_nn::Init;
 use toml::{Table, Value};
 
-use crate::contract::loss::{cross_entropy, Loss};
+use crate::contract::loss::cross_entropy;
 use crate::error::{Error, Located, Result};
 use crate::flow::graph::{Graph, Node};
 use crate::flow::input::Input;
@@ -81,7 +81,6 @@ const BY_RATE: [&str; 4] = ["optimiser", "lr", "layer_lr", "weight_decay"];
 /// of the layers, `learn` whether they follow it; `head` is `None` without a head,
 /// which shares momentum and schedule with the layers.
 pub fn idle(layers: &OptimiserSpec, learn: bool, head: Option<&HeadSpec>) -> Vec<Idle> {
-    let has_momentum = |algorithm| matches!(algorithm, Algorithm::Sgd | Algorithm::Muon);
     let descending = head.filter(|head| head.head_rule == HeadRule::Descent);
     let of_head = descending.is_some_and(|head| has_momentum(head.head_optimiser));
     let of_layers = learn && has_momentum(layers.optimiser);
@@ -90,10 +89,7 @@ pub fn idle(layers: &OptimiserSpec, learn: bool, head: Option<&HeadSpec>) -> Vec
         idle.extend(Idle::all(&BY_RATE, "no layer learns by an optimiser"));
     }
     if !(of_head || of_layers) {
-        idle.extend(Idle::all(
-            &["momentum"],
-            "no optimiser of this run has a momentum",
-        ));
+        idle.extend(Idle::all(&["momentum"], NO_MOMENTUM));
     }
     if !learn && descending.is_none() {
         idle.extend(Idle::all(&["schedule"], "nothing learns by an optimiser"));
@@ -119,20 +115,24 @@ pub fn idle(layers: &OptimiserSpec, learn: bool, head: Option<&HeadSpec>) -> Vec
     idle
 }
 
+/// Whether an algorithm uses the setting `momentum`.
+fn has_momentum(algorithm: Algorithm) -> bool {
+    matches!(algorithm, Algorithm::Sgd | Algorithm::Muon)
+}
+
+/// Whether the optimiser of the head does, in the settings of an architecture, complete.
+fn head_has_momentum(settings: &Table) -> bool {
+    let value = settings.get("head_optimiser").cloned();
+    let algorithm = value.and_then(|value| value.try_into().ok());
+    algorithm.is_none_or(has_momentum)
+}
+
+const NO_MOMENTUM: &str = "no optimiser of this run has a momentum";
+
 /// Whether the settings of an architecture, complete, have a head that learns by descent.
 pub fn descends(settings: &Table) -> bool {
     let is = |key: &str, value: Value| settings.get(key) == Some(&value);
     is("head_rule", "descent".into()) && !is("head", false.into())
-}
-
-/// [`without_optimiser`] beside a layer with a rule of its own, if its goodness does not learn.
-pub fn beside_own_rule(settings: &Table, layer: &str) -> Vec<Idle> {
-    let because =
-        format!("the layer {layer} has a rule of its own, and the goodness does not learn");
-    match settings.get("loss") == Some(&Loss::None.word().into()) {
-        true => without_optimiser(settings, &because),
-        false => Vec::new(),
-    }
 }
 
 /// The settings of an architecture that have no effect where neither its layers nor their
@@ -141,6 +141,8 @@ pub fn without_optimiser(settings: &Table, because: &str) -> Vec<Idle> {
     let mut idle = Idle::all(&BY_RATE, because);
     if !descends(settings) {
         idle.extend(Idle::all(&["momentum", "schedule"], because));
+    } else if !head_has_momentum(settings) {
+        idle.extend(Idle::all(&["momentum"], NO_MOMENTUM));
     }
     idle
 }

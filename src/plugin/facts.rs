@@ -5,12 +5,14 @@ use std::sync::{Mutex, PoisonError};
 
 use candle_core::{DType, Device, Tensor};
 use serde::Serialize;
+use toml::{Table, Value};
 
 use super::build::build;
 use super::registry::{self, Info};
 use crate::contract::architecture::Architecture;
 use crate::contract::build_context::BuildContext;
 use crate::contract::goodness::GoodnessFn;
+use crate::contract::head::without_optimiser;
 use crate::contract::layer::LocalLayer;
 use crate::contract::loss::{Loss, Objective};
 use crate::contract::prediction::Prediction;
@@ -21,7 +23,7 @@ use crate::flow::batch::Batch;
 use crate::flow::step::Step;
 use crate::flow::vars::Vars;
 use crate::flow::views::Role;
-use crate::settings::{Pick, PluginKind};
+use crate::settings::{Idle, Pick, PluginKind};
 
 /// What a plugin says of its rule; what does not apply to its kind is left out.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -41,6 +43,9 @@ pub(crate) struct Facts {
     /// Whether the neutral view of a sampler is the example as it is.
     #[serde(skip)]
     pub keeps_examples: bool,
+    /// Whether a goodness has no variables that learn.
+    #[serde(skip)]
+    pub is_fixed: bool,
 }
 
 impl Facts {
@@ -87,10 +92,49 @@ pub fn has_own_rule(layer: &str) -> Result<bool> {
     Ok(of(info).class.is_some())
 }
 
+/// The facts of the plugins that a setting of an architecture names.
+fn named(settings: &Table, kind: &'static str) -> Result<Vec<Facts>> {
+    let picks = match settings.get(kind) {
+        Some(Value::Array(all)) => &all[..],
+        one => one.map_or(&[][..], std::slice::from_ref),
+    };
+    let names = picks.iter().filter_map(|pick| pick.get("name")?.as_str());
+    names
+        .map(|name| Ok(of(registry::info(kind, name)?)))
+        .collect()
+}
+
+/// The settings of an architecture that have no effect beside a layer with a rule of its
+/// own, if its goodness does not learn either: there is no loss, or it has no variables.
+///
+/// # Errors
+/// [`Error::UnknownPlugin`](crate::Error::UnknownPlugin) for a goodness or sampler that
+/// there is not.
+pub fn beside_own_rule(settings: &Table, layer: &str) -> Result<Vec<Idle>> {
+    let loss = settings.get("loss").and_then(Value::as_str);
+    let has_loss = loss != Some(Loss::None.word());
+    let goodness = named(settings, <dyn GoodnessFn>::KIND)?;
+    let is_fixed = !goodness.is_empty() && goodness.iter().all(|facts| facts.is_fixed);
+    if has_loss && !is_fixed {
+        return Ok(Vec::new());
+    }
+    let because =
+        format!("the layer {layer} has a rule of its own, and the goodness does not learn");
+    let mut idle = without_optimiser(settings, &because);
+    // Other losses would be refused.
+    let sampler = named(settings, <dyn NegativeSampler>::KIND)?;
+    let contrasts = goodness.iter().all(|facts| facts.labels == Some(false))
+        && sampler.iter().all(|facts| facts.negatives == Some(true));
+    if has_loss && contrasts && loss != Some(Loss::CrossEntropy.word()) {
+        idle.extend(Idle::all(&["loss", "theta", "temperature"], because));
+    }
+    Ok(idle)
+}
+
 fn found(info: &Info) -> Result<Option<Facts>> {
     // Images for all, and as the activity of 12 units.
     let vars = Vars::new(1, DType::F32, &Device::Cpu);
-    let mut context = BuildContext::new(vars, 1)
+    let mut context = BuildContext::new(vars.clone(), 1)
         .with_input(&[1, 12, 12])
         .with_units(12);
     (context.example, context.classes) = (vec![1, 12, 12], CLASSES);
@@ -107,6 +151,7 @@ fn found(info: &Info) -> Result<Option<Facts>> {
         };
         return Ok(Some(Facts {
             labels: Some(goodness.uses_labels(&objective)),
+            is_fixed: vars.learned().is_empty(),
             ..Facts::of_rule(goodness.rule(&objective))
         }));
     }

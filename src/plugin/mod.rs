@@ -14,4 +14,4 @@ pub mod source;
 pub use self::added::{add, Description};
 pub use self::build::build;
 pub(crate) use self::build::build_complete;
-pub use self::facts::has_own_rule;
+pub use self::facts::{beside_own_rule, has_own_rule};

@@ -88,3 +88,12 @@ fn it_trains() -> Result<()> {
     assert!(error < 0.4, "{error}");
     Ok(())
 }
+
+/// Its loss, and so the goodness of other layers, would have no effect.
+#[test]
+fn a_layer_with_a_rule_of_its_own_is_refused() {
+    let settings = "layer = \"softhebb\"\nhidden = [3]";
+    let net = Subject::on(&[1, 4, 4], 1, "layer_collaboration", "two_views", settings);
+    let error = net.map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("the rule \"no gradient\""), "{error}");
+}

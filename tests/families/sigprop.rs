@@ -166,3 +166,17 @@ fn inputs_that_are_final_keep_their_lengths() -> Result<()> {
     assert!(with.iter().zip(&without).all(near), "{with:?} {without:?}");
     Ok(())
 }
+
+/// Neither stream would teach it anything, and it would be solved for beside others.
+#[test]
+fn layers_with_a_rule_of_their_own_are_refused() {
+    for layer in ["forward_projection", "softhebb"] {
+        let settings = format!("layer = \"{layer}\"\nhidden = [5, 4]");
+        let net = Subject::on(&[1, 4, 4], 1, "sigprop", "plain", &settings);
+        let error = net.map(|_| ()).unwrap_err().to_string();
+        assert!(
+            error.contains("in layer 1; choose another layer"),
+            "{error}"
+        );
+    }
+}
