@@ -118,12 +118,12 @@ impl TwoStreams {
     fn both(&self, examples: &Input, labels: &[u32]) -> Result<(Input, Targets)> {
         let shape = [&[examples.rows()], examples.shape()].concat();
         let patterns = self.patterns.as_detached_tensor();
-        let classes = 0..patterns.dim(0)? as u32;
         // One-hot tokens have a type of their own.
         let rows = examples
             .join()?
             .reshape(shape)?
             .to_dtype(patterns.dtype())?;
+        let classes = 0..patterns.dim(0)? as u32;
         let both = |patterns| -> Result<Input> { Input::of(Tensor::cat(&[rows, patterns], 0)?) };
         let rows = match examples.is_final() {
             true => both(Input::of(patterns)?.normalised(self.normalise)?.join()?)?.as_is(),
@@ -137,10 +137,13 @@ impl TwoStreams {
     /// The activity of every layer.
     fn pass(&self, input: Input, step: &Step) -> Result<Vec<Tensor>> {
         let mut input = input.normalised(self.normalise)?;
-        let mut activities = Vec::with_capacity(self.net.blocks.len());
-        for block in &self.net.blocks {
+        let count = self.net.blocks.len();
+        let mut activities = Vec::with_capacity(count);
+        for (index, block) in self.net.blocks.iter().enumerate() {
             let activity = block.forward(&input, step)?.detach();
-            input = block.pass_on(&activity, 1, step)?;
+            if index + 1 < count {
+                input = block.pass_on(&activity, 1, step)?;
+            }
             activities.push(activity);
         }
         Ok(activities)
@@ -155,7 +158,7 @@ impl Architecture for TwoStreams {
         step: &Step,
     ) -> Result<Vec<(usize, StepReport)>> {
         let (mut input, targets) = self.both(&sampler.neutral(batch)?, batch.labels()?)?;
-        let mut reports = Vec::new();
+        let (mut reports, count) = (Vec::new(), self.net.blocks.len());
         for (index, block) in self.net.blocks.iter_mut().enumerate() {
             let is_learning = block.is_learning(step);
             let step = Step {
@@ -163,11 +166,14 @@ impl Architecture for TwoStreams {
                 ..*step
             };
             let activity = block.forward(&input, &step)?;
-            let above = block.pass_on(&activity, 1, &step)?;
+            let above = match index + 1 < count {
+                true => Some(block.pass_on(&activity, 1, &step)?),
+                false => None,
+            };
             if is_learning {
                 reports.push((index, block.learn(&input, &activity, &targets, &step)?));
             }
-            input = above;
+            input = above.unwrap_or(input);
         }
         Ok(reports)
     }
@@ -242,12 +248,6 @@ impl Architecture for TwoStreams {
     }
 }
 
-fn no_layer() -> Error {
-    Error::unfit("sigprop", "found no layer, expected at least one")
-}
-
-const PRESETS: &[Preset] = &[Preset {
-    name: "dense",
 /// Refuses layers with a rule of their own: neither stream would teach them anything.
 fn check_rules(net: &Net) -> Result<()> {
     let follows = |block: &&Block| matches!(block.rule(), Rule::LocalClassifier | Rule::Frozen);
@@ -263,6 +263,12 @@ fn check_rules(net: &Net) -> Result<()> {
     Err(Error::unfit("sigprop", problem))
 }
 
+fn no_layer() -> Error {
+    Error::unfit("sigprop", "found no layer, expected at least one")
+}
+
+const PRESETS: &[Preset] = &[Preset {
+    name: "dense",
     about: "three layers of 1000 units, Adam",
     settings: r#"
         data = "digits"
