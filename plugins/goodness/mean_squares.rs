@@ -4,7 +4,7 @@ use onward_core::candle_core::Tensor;
 use onward_core::contract::goodness::Polarity;
 use onward_core::flow::graph::{Graph, Node};
 use onward_core::plugin::preset::Preset;
-use onward_core::{kernels, GoodnessFn, Result};
+use onward_core::{kernels, GoodnessFn, Objective, Result};
 
 onward_core::settings! {
     /// Goodness of an example as the mean of its squared activities.
@@ -39,6 +39,11 @@ impl GoodnessFn for MeanSquares {
 
     fn threshold(&self, _units: usize) -> f64 {
         2. * self.positive.sign()
+    }
+
+    fn theta(&self, objective: &Objective, units: usize) -> f64 {
+        let default = self.threshold(units);
+        self.positive.threshold(objective.theta, default)
     }
 
     fn gradient(&self, activity: &Tensor, upstream: &Tensor) -> Result<Tensor> {

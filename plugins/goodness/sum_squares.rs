@@ -3,7 +3,7 @@
 use onward_core::candle_core::Tensor;
 use onward_core::contract::goodness::Polarity;
 use onward_core::flow::graph::{Graph, Node};
-use onward_core::{kernels, GoodnessFn, Result};
+use onward_core::{kernels, GoodnessFn, Objective, Result};
 
 onward_core::settings! {
     /// Goodness of an example as the sum of its squared activities.
@@ -42,6 +42,11 @@ impl GoodnessFn for SumSquares {
         self.positive.sign() * units as f64
     }
 
+    fn theta(&self, objective: &Objective, units: usize) -> f64 {
+        let default = self.threshold(units);
+        self.positive.threshold(objective.theta, default)
+    }
+
     fn gradient(&self, activity: &Tensor, upstream: &Tensor) -> Result<Tensor> {
         kernels::scale_rows_by(activity, upstream, 2. * self.positive.sign())
     }
@@ -58,6 +63,21 @@ onward_core::register! {
 mod tests {
     use super::*;
     use onward_core::candle_core::Device;
+
+    #[test]
+    fn theta_is_the_threshold_of_high_activity() {
+        let low = SumSquares {
+            positive: Polarity::Low,
+        };
+        for (theta, of_high, of_low) in [(None, 5., -5.), (Some(2.), 2., -2.)] {
+            let objective = Objective {
+                theta,
+                ..Objective::default()
+            };
+            assert_eq!(SumSquares::default().theta(&objective, 5), of_high);
+            assert_eq!(low.theta(&objective, 5), of_low);
+        }
+    }
 
     #[test]
     fn squares_are_summed_over_everything_but_the_batch() -> Result<()> {

@@ -263,8 +263,7 @@ impl Block {
     /// As [`Block::goodness`].
     pub fn log_odds(&self, activity: &Tensor) -> Result<Tensor> {
         let units = activity.elem_count() / activity.dim(0)?.max(1);
-        let theta = self.objective.theta;
-        let theta = theta.unwrap_or_else(|| self.goodness.threshold(units));
+        let theta = self.goodness.theta(&self.objective, units);
         Ok(((self.goodness(activity)? - theta)? / self.objective.temperature)?)
     }
 

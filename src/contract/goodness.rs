@@ -37,6 +37,16 @@ impl Polarity {
         }
     }
 
+    /// The threshold in force: `theta`, which is that of high activity, or else `default`.
+    /// For low activity it is negative, whatever the sign of `theta`.
+    pub fn threshold(self, theta: Option<f64>, default: f64) -> f64 {
+        match (self, theta) {
+            (_, None) => default,
+            (Self::High, Some(theta)) => theta,
+            (Self::Low, Some(theta)) => -theta.abs(),
+        }
+    }
+
     /// A goodness of high activity, or its negative.
     ///
     /// # Errors
@@ -105,6 +115,13 @@ pub trait GoodnessFn: Send + Sync {
     /// unless a setting overrides it; by default 0.
     fn threshold(&self, _units: usize) -> f64 {
         0.
+    }
+
+    /// The threshold in force for an activity of `units` numbers: the setting `theta`, or
+    /// else [`threshold`](Self::threshold). A goodness whose sign is a setting overrides it
+    /// with [`Polarity::threshold`].
+    fn theta(&self, objective: &Objective, units: usize) -> f64 {
+        objective.theta.unwrap_or_else(|| self.threshold(units))
     }
 
     /// The gradient of `Σ upstream·goodness` with respect to the activity, of the
@@ -209,6 +226,10 @@ impl<T: GoodnessFn + ?Sized> GoodnessFn for Box<T> {
         (**self).threshold(units)
     }
 
+    fn theta(&self, objective: &Objective, units: usize) -> f64 {
+        (**self).theta(objective, units)
+    }
+
     fn gradient(&self, activity: &Tensor, upstream: &Tensor) -> Result<Tensor> {
         (**self).gradient(activity, upstream)
     }
@@ -294,7 +315,7 @@ impl Grade {
             ));
         }
         let units = activity.elem_count() / rows.max(1);
-        let theta = objective.theta.unwrap_or_else(|| of.threshold(units));
+        let theta = of.theta(objective, units);
         let (loss, upstream) = objective.grade(&goodness, theta, targets)?;
         Ok(Self {
             loss,

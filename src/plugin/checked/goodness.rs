@@ -77,6 +77,10 @@ impl Checked<dyn GoodnessFn, Facts> {
 }
 
 impl GoodnessFn for Checked<dyn GoodnessFn, Facts> {
+    fn theta(&self, objective: &Objective, units: usize) -> f64 {
+        self.inner.theta(objective, units)
+    }
+
     fn goodness(&self, activity: &Tensor) -> Result<Tensor> {
         let goodness = self.attempt(|plugin| plugin.goodness(activity))?;
         self.check_shape(goodness.dims(), activity.dim(0)?)?;
