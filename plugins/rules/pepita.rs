@@ -70,7 +70,11 @@ impl NegativeSampler for Modulation {
         let error = (log.exp()? - one_hot)?.to_dtype(rows.dtype())?;
         let modulated = (rows + kernels::matmul(&error, &self.projection)?)?;
         let both = Input::stacked(Tensor::cat(&[rows, &modulated.detach()], 0)?, 2)?;
-        Views::new(both, TWO_PASSES.to_vec())
+        let views = Views::new(both, TWO_PASSES.to_vec())?;
+        Ok(Views {
+            targets: views.targets.that_tell_label(),
+            ..views
+        })
     }
 
     fn neutral(&self, batch: &Batch) -> Result<Input> {

@@ -104,6 +104,7 @@ impl Objective {
     ) -> Result<(Reading, Tensor)> {
         self.check(goodness)?;
         self.check_roles(targets.roles())?;
+        self.check_label(targets)?;
         if let Some(offset) = targets.offset() {
             // The kernels of a GPU read as many numbers as the goodness has.
             if offset.dims() != goodness.dims() || offset.dtype() != goodness.dtype() {
@@ -196,6 +197,18 @@ impl Objective {
                  goodness for each class (see: onward list goodness)",
             )),
         }
+    }
+
+    /// A classifier would read the label off such views.
+    fn check_label(&self, targets: &Targets) -> Result<()> {
+        if !(self.loss.uses_labels() && targets.tell_label()) {
+            return Ok(());
+        }
+        Err(self.unfit(
+            "the error of the network is in the input, so that the label can be read off it; \
+             choose a sampler of the examples as they are (--set sampler=plain), or the goodness \
+             that belongs to this one (see: onward list goodness)",
+        ))
     }
 
     /// The sum over the views, each against the threshold.

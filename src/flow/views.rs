@@ -25,6 +25,7 @@ pub struct Targets {
     labels: Option<Vec<u32>>,
     offset: Option<Tensor>,
     sampled: Option<Arc<SampledClasses>>,
+    tells_label: bool,
 }
 
 impl Targets {
@@ -47,7 +48,22 @@ impl Targets {
             labels: None,
             offset: None,
             sampled: None,
+            tells_label: false,
         })
+    }
+
+    /// The same for views off which the label can be read, other than as a part of the input,
+    /// such as the error of the network. A classifier refuses them.
+    pub fn that_tell_label(self) -> Self {
+        Self {
+            tells_label: true,
+            ..self
+        }
+    }
+
+    /// Whether the label can be read off the views: [`Targets::that_tell_label`].
+    pub fn tell_label(&self) -> bool {
+        self.tells_label
     }
 
     /// The same with labels: one per example, or one per position of each example.
@@ -82,6 +98,7 @@ impl Targets {
             labels: None,
             offset: self.offset.clone(),
             sampled: None,
+            tells_label: self.tells_label,
         }
     }
 

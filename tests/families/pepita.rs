@@ -102,3 +102,49 @@ fn all_passes_of_a_step_drop_the_same_units() -> Result<()> {
     subject.assert_close("blocks.0.layer.weight", &weight);
     Ok(())
 }
+
+/// The second pass has the error of the output layer, also beside a head.
+#[test]
+fn a_head_changes_nothing() -> Result<()> {
+    let settings = SETTINGS.replace("head = false", "head = true");
+    let mut subject = Subject::new("progressive", "modulated", &settings)?;
+    subject.set("blocks.0.layer.weight", &numbers(2., (3, 5))?);
+    subject.set("blocks.0.goodness.weight", &numbers(3., (5, 3))?);
+    subject.set("sampler.projection", &numbers(4., (3, 3))?);
+    subject.learn(3, |_| batch(1.))?;
+    subject.assert_close("blocks.0.layer.weight", &WEIGHT);
+    subject.assert_close("blocks.0.goodness.weight", &OUTPUT);
+    Ok(())
+}
+
+/// The two passes would differ by it.
+#[test]
+fn dropout_between_layers_is_refused() -> Result<()> {
+    let two = SETTINGS.replace("[5]", "[5, 4]");
+    let error = Subject::new("progressive", "modulated", &format!("{two}\ndropout = 0.1"));
+    let error = error.map(|_| ()).unwrap_err().to_string();
+    assert!(
+        error.contains("layer 2") && error.contains("`layer.dropout`"),
+        "{error}"
+    );
+    // Nothing sees what the only layer drops.
+    Subject::new(
+        "progressive",
+        "modulated",
+        &format!("{SETTINGS}\ndropout = 0.1"),
+    )?;
+    Ok(())
+}
+
+#[test]
+fn classifiers_do_not_read_the_label_off_the_error() -> Result<()> {
+    for goodness in ["projection", "prototypes"] {
+        let settings = format!(
+            "goodness = \"{goodness}\"\nloss = \"cross_entropy\"\nhidden = [5]\nhead = false"
+        );
+        let mut subject = Subject::new("progressive", "modulated", &settings)?;
+        let error = subject.learn(1, |_| batch(1.)).unwrap_err().to_string();
+        assert!(error.contains("--set sampler=plain"), "{goodness}: {error}");
+    }
+    Ok(())
+}

@@ -50,6 +50,9 @@ impl Architecture for Stack {
         }
         if self.below().is_none() {
             let prediction = match (&read, self.above()) {
+                (_, None) if self.predicts_by_goodness() => {
+                    Prediction::new(|| self.prediction(batch, sampler, step))
+                }
                 (Some(Read { log: Some(log), .. }), _) => Prediction::of(log.clone()),
                 (_, Some(_)) => Prediction::new(|| Err(no_prediction_below())),
                 (Some(Read { features, .. }), None) => Prediction::new(|| self.head_on(features)),

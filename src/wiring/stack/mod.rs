@@ -29,6 +29,7 @@ use crate::contract::layer::LocalLayer;
 use crate::contract::loss::Objective;
 use crate::contract::net::Net;
 use crate::contract::prediction::Prediction;
+use crate::contract::rule::Rule;
 use crate::contract::sampler::NegativeSampler;
 use crate::error::{Error, Result};
 use crate::flow::batch::Batch;
@@ -187,6 +188,9 @@ impl Stack {
             let objective = level.objective.clone();
             let block = Block::new(name, layer, goodness, objective, normalise, optimiser);
             let block = block.with_dropout(level.dropout);
+            if block.rule() == Rule::SecondPass {
+                check_one_mask(index, &levels[..index])?;
+            }
             stack.net.blocks.push(block);
             kept.add(&stack, index, &activity);
             input = stack.input_above(index, &activity, &kept, 1, &step)?;
@@ -240,11 +244,11 @@ impl Stack {
         };
         let head = Head::new(vars, self.features, context.classes, plan, span)?;
         self.net.heads = vec![head];
+        self.net.check_solved(self.readout.clone())?;
         Ok(self)
     }
 
     /// The activity of a level. A level that is not learning runs in evaluation mode, as
-        self.net.check_solved(self.readout.clone())?;
     /// a probe will see it later.
     fn forward_level(&self, index: usize, input: &Input, step: &Step) -> Result<Tensor> {
         let block = &self.net.blocks[index];
@@ -419,6 +423,20 @@ impl Stack {
         }
         Ok(())
     }
+}
+
+/// Refuses dropout below a level that compares two passes: each row has a mask of its own.
+fn check_one_mask(index: usize, below: &[Level]) -> Result<()> {
+    if below.last().is_none_or(|level| level.dropout == 0.) {
+        return Ok(());
+    }
+    let problem = format!(
+        "layer {} learns from the difference of two passes, and dropout of what layer {index} \
+         passes on has another mask in each; set `dropout = 0`, or drop units in the layer: \
+         `layer.dropout`",
+        index + 1
+    );
+    Err(Error::unfit("dropout", problem))
 }
 
 /// The input and the activity of a level.

@@ -8,6 +8,7 @@ use super::stages::Way;
 use super::{Kept, Stack};
 use crate::contract::block::Block;
 use crate::contract::net::Readout;
+use crate::contract::rule::Rule;
 use crate::contract::sampler::NegativeSampler;
 use crate::error::{Error, Result};
 use crate::flow::batch::Batch;
@@ -41,6 +42,12 @@ impl Stack {
     /// The number of columns of the goodness of the levels that are read out, if there is
     /// one per class.
     pub fn classes(&self) -> Option<usize> {
+    /// Whether a level that is read out learns.
+    pub fn is_learned(&self) -> bool {
+        let mut blocks = self.net.blocks[self.readout.clone()].iter();
+        blocks.any(|block| block.rule() != Rule::Frozen)
+    }
+
         self.net.blocks[self.readout.clone()]
             .last()
             .and_then(Block::classes)
@@ -198,7 +205,7 @@ impl Stack {
     }
 
     /// The network's own log-probabilities of the classes on the neutral view, `(B, C)`:
-    /// of the head or, without a head, of a goodness with a column per class.
+    /// of a goodness with a column per class or, without one, of the head.
     ///
     /// # Errors
     /// [`Error::Unfit`] if there is neither, or the head is a probe that has not started
@@ -214,13 +221,16 @@ impl Stack {
                 self.head(sampler.neutral(batch)?, step)
             }
             Some(_) => Err(not_yet()),
-            None if self.classes().is_some() => {
-                kernels::log_softmax(&self.goodness(sampler.neutral(batch)?, step)?)
-            }
             None => Err(no_prediction()),
         }
     }
 }
+    /// Whether the network's own prediction is that of a goodness: of the output layers of
+    /// its rule, which a head beside them does not change.
+    pub(super) fn predicts_by_goodness(&self) -> bool {
+        self.classes().is_some() && (self.is_learned() || self.net.heads.is_empty())
+    }
+
 
 /// The error of a search if the sampler puts no label into the input.
 pub fn no_hypotheses() -> Error {
@@ -233,6 +243,10 @@ fn not_yet() -> Error {
     let problem = "the sampler needs the network's prediction, but the \
                    head is a probe that learns after the layers; choose \
                    a sampler that needs no prediction, or a head that \
+        if self.predicts_by_goodness() {
+            let goodness = self.goodness(sampler.neutral(batch)?, step)?;
+            return kernels::log_softmax(&goodness);
+        }
                    learns with the layers (`probe_epochs = 0`)";
     Error::unfit("stacked layers", problem)
 }
