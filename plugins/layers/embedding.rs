@@ -2,6 +2,7 @@
 
 use onward_core::candle_core::{Tensor, Var};
 use onward_core::candle_nn::Init;
+use onward_core::flow::input::{Part, HASHED};
 use onward_core::kernels::{self, Gate};
 use onward_core::optim::{Gradient, Product};
 use onward_core::{
@@ -84,7 +85,7 @@ impl Layer {
         let table = self.table.1.as_detached_tensor();
         let mut parts = Vec::with_capacity(input.parts().len());
         for part in input.parts() {
-            parts.push(match self.slots_of(&part.values)? {
+            parts.push(match self.slots_of(part)? {
                 Slots::Tokens(index, strength) => {
                     let (rows, slots) = index.dims2()?;
                     let found = table.index_select(&index.flatten_all()?, 0)?;
@@ -109,8 +110,15 @@ impl Layer {
         )
     }
 
-    fn slots_of<'a>(&self, values: &'a Values) -> Result<Slots<'a>> {
-        match values {
+    fn slots_of<'a>(&self, part: &'a Part) -> Result<Slots<'a>> {
+        match &part.values {
+            // There may be as many of them as tokens.
+            _ if part.name == Some(HASHED) => {
+                let problem = "expected every part of the input to be tokens, found hashed \
+                               slots; set sampler.ngrams=0 and sampler.words=0, or choose \
+                               another layer";
+                Err(Error::unfit("embedding", problem))
+            }
             Values::OneHot {
                 index,
                 classes,
@@ -153,7 +161,7 @@ impl LocalLayer for Layer {
         let (mut indices, mut gradients) = (Vec::new(), Vec::new());
         let below = self.linear.input_gradients(&found, &gradient)?;
         for (part, below) in lesson.input.parts().iter().zip(below) {
-            if let Slots::Tokens(index, strength) = self.slots_of(&part.values)? {
+            if let Slots::Tokens(index, strength) = self.slots_of(part)? {
                 let rows = index.elem_count();
                 indices.push(index.reshape((rows, 1))?);
                 gradients.push((below.reshape((rows, self.dims))? * strength)?);

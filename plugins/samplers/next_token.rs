@@ -4,7 +4,7 @@ use onward_core::candle_core::{DType, Device, Tensor, Var};
 use onward_core::contract::negatives::{uniform_wrong, with_predicted_wrong};
 use onward_core::data::text::hashed::{ContextHasher, HashedContexts};
 use onward_core::flow::examples::Examples;
-use onward_core::flow::input::LABEL;
+use onward_core::flow::input::{HASHED, LABEL};
 use onward_core::flow::random::{below, unit};
 use onward_core::settings::{Idle, Positive, Settings};
 use onward_core::{
@@ -123,7 +123,7 @@ impl Sampler {
             strength: 1.,
         };
         let mut parts = vec![context.into()];
-        parts.extend(hashed.map(Into::into));
+        parts.extend(hashed.map(|hashed| hashed.named(HASHED)));
         parts.push(candidate.named(LABEL));
         Input::new(parts, batch, views, &[width])
     }

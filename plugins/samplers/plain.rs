@@ -1,6 +1,7 @@
 //! Sampler `plain`: the examples as they are, for rules that need no negatives.
 
 use onward_core::data::text::hashed::{ContextHasher, HashedContexts};
+use onward_core::flow::input::HASHED;
 use onward_core::settings::Settings;
 use onward_core::{
     Batch, Error, Input, NegativeSampler, Prediction, Result, Role, Step, Values, Views,
@@ -47,7 +48,8 @@ impl NegativeSampler for Sampler {
             classes: tokens,
             strength: 1.,
         };
-        let parts = std::iter::once(slots).chain(hashed.flatten());
+        let hashed = hashed.flatten().map(|hashed| hashed.named(HASHED));
+        let parts = std::iter::once(slots.into()).chain(hashed);
         Input::new(parts, batch.size(), 1, &[width])
     }
 }

@@ -2,7 +2,8 @@
 
 use onward::candle_core::{DType, Device, Tensor};
 use onward::data::Split;
-use onward::{Result, Run, RunBuilder};
+use onward::export::Table;
+use onward::{conformance, Result, Run, RunBuilder};
 
 fn builder(architecture: &str) -> RunBuilder {
     Run::builder(architecture)
@@ -126,4 +127,22 @@ fn a_network_that_does_not_show_its_layers_says_so() -> Result<()> {
     assert!(error.to_string().contains("backprop"), "{error}");
     assert!(run.probe_layers(Split::Test).is_err());
     Ok(())
+}
+
+/// There may be as many hashed slots as tokens.
+#[test]
+fn hashed_slots_are_no_tokens() -> Result<()> {
+    let run = |ngrams: i64| {
+        let run = Run::builder("nlp").data_set(conformance::text().unwrap());
+        let run = run
+            .preset("none")
+            .set("hidden", vec![6])
+            .set("embedding", 3);
+        let sampler = format!("name = \"plain\"\nngrams = {ngrams}\nbuckets = 4");
+        let sampler: Table = sampler.parse().expect("settings in TOML");
+        run.set("sampler", sampler).build().map(|_| ())
+    };
+    let error = run(2).unwrap_err().to_string();
+    assert!(error.contains("sampler.ngrams=0"), "{error}");
+    run(0)
 }

@@ -17,6 +17,9 @@ use crate::kernels;
 /// last layer.
 pub const LABEL: &str = "label";
 
+/// The name of a part of hashed slots, which are no tokens.
+pub const HASHED: &str = "hashed";
+
 /// `V` views of the same `B` examples, stacked: row `v·B + b` is view `v` of example `b`.
 ///
 /// An input consists of parts side by side: pixels and label, below and above, context
