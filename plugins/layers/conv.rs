@@ -102,6 +102,7 @@ impl Layer {
             );
             return Err(Error::unfit("conv", problem));
         }
+        settings.passes.check(units)?;
         let inputs = channels * field * field;
         let init = Init::Randn {
             mean: 0.,

@@ -86,6 +86,7 @@ impl Layer {
     fn new(settings: Dense, context: &BuildContext) -> Result<Self> {
         let (inputs, units) = (context.inputs(), context.units_or(settings.units)?);
         let vars = &context.vars;
+        settings.passes.check(units)?;
         let init = Init::Randn {
             mean: 0.,
             stdev: 1. / (inputs.max(1) as f64).sqrt(),

@@ -61,6 +61,18 @@ const LENGTH: f64 = 25.;
 /// The fraction of the running means that a step keeps.
 const KEEP: f64 = 0.99;
 
+/// Refuses the difference from the mean of a single unit or channel, which is 0.
+fn check_means(units: usize, channels: usize, norm: Norm) -> Result<()> {
+    let problem = match (units, channels, norm) {
+        (1, _, _) => "a single unit less the mean over units is always 0; use more units",
+        (_, 1, Norm::Units) => {
+            "a single channel less the mean over channels is always 0; use another `norm`"
+        }
+        _ => return Ok(()),
+    };
+    Err(Error::unfit("softhebb", problem))
+}
+
 struct Layer {
     settings: SoftHebb,
     conv: Conv,
@@ -87,6 +99,7 @@ impl Layer {
             settings.field,
         );
         let [channels, _, _] = context.image()?;
+        check_means(units, channels, settings.norm)?;
         let stdev = LENGTH / ((channels * field * field) as f64).sqrt();
         let conv = Conv::new(
             vars,

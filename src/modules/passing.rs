@@ -19,6 +19,19 @@ crate::choices! {
 }
 
 impl Passes {
+    /// Refuses the difference from the mean of a single unit or channel, which is 0.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`] for it.
+    pub fn check(self, units: usize) -> Result<()> {
+        if self == Self::Triangle && units == 1 {
+            let problem = "a single unit or channel less the mean over units is always 0; use \
+                           more units, or `passes = \"activity\"`";
+            return Err(Error::unfit("passes", problem));
+        }
+        Ok(())
+    }
+
     /// What is passed on of an activity, `(R, N, …)`, of the same shape.
     ///
     /// # Errors
@@ -145,6 +158,14 @@ mod tests {
     use candle_core::Device;
 
     use super::*;
+
+    #[test]
+    fn the_triangle_of_a_single_unit_is_refused() {
+        let error = Passes::Triangle.check(1).unwrap_err().to_string();
+        assert!(error.contains("more units"), "{error}");
+        assert!(Passes::Triangle.check(2).is_ok());
+        assert!(Passes::Activity.check(1).is_ok());
+    }
 
     #[test]
     fn the_triangle_is_what_exceeds_the_mean() -> Result<()> {

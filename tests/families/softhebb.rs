@@ -129,3 +129,26 @@ fn a_probe_reads_classes_off_it() -> Result<()> {
     assert!(error < 0.3, "{error}");
     Ok(())
 }
+
+#[test]
+fn what_would_always_be_zero_is_refused() {
+    for (settings, expected) in [
+        (
+            "layer = { name = \"softhebb\", norm = \"units\" }\nhidden = [3]",
+            "single channel",
+        ),
+        ("layer = \"softhebb\"\nhidden = [1]", "single unit"),
+        (
+            "layer = { name = \"conv\", passes = \"triangle\" }\nhidden = [1]",
+            "single unit",
+        ),
+        (
+            "layer = { name = \"dense\", passes = \"triangle\" }\nhidden = [1]",
+            "single unit",
+        ),
+    ] {
+        let net = Subject::on(&[1, 4, 4], 1, "progressive", "plain", settings);
+        let error = net.map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains(expected), "{settings}: {error}");
+    }
+}
