@@ -69,7 +69,7 @@ onward_core::settings! {
         /// layer.
         order: Order = Order::Interleaved;
         /// Whether the layers keep their random weights and only the head learns: a
-        /// baseline of random features.
+        /// baseline of random features, without a search.
         frozen: bool = false;
         /// The learning rate of all layers except the first, relative to the first.
         upper_lr: f64 = 0.25, in Positive.up_to(1000.);
@@ -224,7 +224,7 @@ impl LanguageModel {
         let head = settings.head_spec.beside(&settings.optimiser);
         let mut stack = stack.with_head(context, head, 0)?;
         let mut readouts = vec![Readout::new("head").cheap().with_log_probabilities()];
-        if context.hypotheses && stack.classes().is_none() {
+        if context.hypotheses && stack.classes().is_none() && stack.is_learned() {
             readouts.push(Readout::new("search").with_log_probabilities());
         }
         stack.net.readouts = readouts;

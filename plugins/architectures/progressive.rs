@@ -183,7 +183,13 @@ fn stack(settings: &Progressive, context: &BuildContext) -> Result<Stack> {
     }
     stack.net.readouts = stack.readouts(context.hypotheses);
     if stack.net.readouts.is_empty() {
-        let problem = "no readout: the sampler puts no label into the input; set `head = true`";
+        let problem = match stack.is_learned() {
+            true => "no readout: the sampler puts no label into the input; set `head = true`",
+            false => {
+                "nothing learns: no layer that is read out does, and there is no head; set \
+                 `head = true`, or let the layers learn (`frozen = false`, another `loss`)"
+            }
+        };
         return Err(Error::unfit("progressive", problem));
     }
     Ok(stack)
@@ -275,10 +281,11 @@ fn shorthand(given: &mut Table, before: &mut Table) -> Result<()> {
 }
 
 /// The settings of layers that learn.
-const OF_LEARNING: [&str; 9] = [
+const OF_LEARNING: [&str; 10] = [
     "loss",
     "theta",
     "temperature",
+    "goodness.positive",
     "order",
     "layer.dropout",
     "layer.peer",
@@ -302,9 +309,9 @@ fn idle(own: &Table, _: &Table) -> Result<Vec<Idle>> {
     if settings.frozen {
         let because = "the layers are frozen (`frozen = true`)";
         idle.extend(Idle::all(&OF_LEARNING, because));
-        if !settings.head {
-            idle.extend(Idle::all(&["dropout"], because));
-        }
+    }
+    if settings.hidden.len() == 1 {
+        idle.extend(Idle::all(&["order"], "there is one layer"));
     }
     if !settings.head {
         idle.extend(Idle::all(&["probe_epochs"], "there is no head"));

@@ -11,7 +11,7 @@ use onward_core::settings::{Each, Idle, Pick, Settings};
 use onward_core::wiring::stack::{Level, Stack};
 use onward_core::{
     Architecture, Batch, BuildContext, Error, GoodnessFn, Grade, LocalLayer, Loss, NegativeSampler,
-    Net, Normalise, Objective, Prediction, Readout, Result, Rule, Step, StepReport,
+    Net, Normalise, Objective, Prediction, Readout, Result, Role, Rule, Step, StepReport, Targets,
 };
 
 onward_core::settings! {
@@ -83,11 +83,32 @@ impl Pairs {
             );
             return Err(Error::unfit("trifecta", problem));
         }
+        check_crossed(&stack, context)?;
         let plan = settings.head_spec.beside(&settings.optimiser);
         let mut stack = stack.with_head(context, plan, 0)?;
         stack.net.readouts = stack.readouts(context.hypotheses);
         Ok(Self { stack })
     }
+}
+
+/// Refuses layers above the first that no gradient crosses.
+fn check_crossed(stack: &Stack, context: &BuildContext) -> Result<()> {
+    let step = &Step::evaluation(context.seed);
+    let passed = stack.forward(context.probe_input()?, step)?;
+    let targets = &Targets::new(vec![Role::Positive])?;
+    for (block, (input, activity)) in stack.net.blocks.iter().zip(&passed).skip(1) {
+        let gradient = activity.ones_like()?;
+        let crossed = block.input_gradient(input, activity, targets, &gradient, step);
+        if crossed.is_err_and(|error| error.is_usage()) {
+            let problem = format!(
+                "layer {} lets no gradient through to the layer below, which a pair needs; \
+                 choose `dense` or `conv` above the first layer",
+                block.name()
+            );
+            return Err(Error::unfit("trifecta", problem));
+        }
+    }
+    Ok(())
 }
 
 /// The lower layers of the pairs of this step, counted from 0.
@@ -112,12 +133,12 @@ impl Architecture for Pairs {
         let log = self.stack.net.heads[0].log_probabilities(&features)?;
         let views = sampler.views(batch, &Prediction::of(log.clone()), step)?;
         let (targets, step) = (&views.targets, &step.pass(1));
-        let passed = self.stack.forward(views.input, step)?;
-        // All gradients are computed before any weight changes.
         let blocks = &self.stack.net.blocks;
         let learning = learning(step, blocks.len());
+        let passed = self.stack.forward_below(learning, views.input, step)?;
+        // All gradients are computed before any weight changes.
         let mut grades: Vec<Option<Grade>> = Vec::new();
-        for (block, (_, activity)) in blocks.iter().zip(&passed[..learning]) {
+        for (block, (_, activity)) in blocks.iter().zip(&passed) {
             grades.push(block.grade(activity, targets, step)?);
         }
         for lower in lower_of_pairs(step, blocks.len()) {

@@ -1,6 +1,7 @@
 //! Trifecta: pairs of neighbouring layers learn together; the pairs alternate by step.
 
-use onward::{Batch, Result};
+use onward::export::{Table, Value};
+use onward::{conformance, Batch, Result, Run};
 
 use super::{error_on_digits, numbers, Subject};
 
@@ -262,4 +263,25 @@ fn a_certificate_shows_that_a_gradient_crosses_a_block() -> Result<()> {
     let run = subject("trifecta").build()?;
     assert_eq!(run.architecture().rule(), onward::Rule::ContrastOfPairs);
     Ok(())
+}
+
+#[test]
+fn layers_that_no_gradient_crosses_are_refused_above_the_first() -> Result<()> {
+    let net = |above: &str| {
+        let local: Table = "name = \"local\"\nfield = 2".parse().expect("TOML");
+        let above = match above {
+            "local" => Value::from(local.clone()),
+            other => other.into(),
+        };
+        let run = Run::builder("trifecta").data_set(conformance::images().unwrap());
+        let run = run
+            .preset("none")
+            .set("sampler", "label_overlay")
+            .set("layer", vec![local.into(), above]);
+        run.set("hidden", vec![3, 2]).build().map(|_| ())
+    };
+    let error = net("local").unwrap_err().to_string();
+    let is_said = error.contains("layer 2") && error.contains("`dense` or `conv`");
+    assert!(is_said, "{error}");
+    net("dense")
 }

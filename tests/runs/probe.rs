@@ -40,6 +40,10 @@ impl LocalLayer for Layer {
     fn learn(&mut self, lesson: &Lesson<'_>, optimiser: &mut Optimiser, step: &Step) -> Result<()> {
         self.0.learn(lesson, optimiser, step)
     }
+
+    fn input_gradient(&self, lesson: &Lesson<'_>, step: &Step) -> Result<Tensor> {
+        self.0.input_gradient(lesson, step)
+    }
 }
 
 onward::register! {
@@ -216,5 +220,55 @@ fn no_layer_learns_from_the_pass_for_the_head() -> Result<()> {
         let counts = [0, 1].map(|index: usize| PASSES[index].load(Ordering::Relaxed));
         assert_eq!(counts, [2, of_lessons], "{architecture}");
     }
+    Ok(())
+}
+
+/// The goodness of random layers means nothing.
+#[test]
+fn frozen_layers_are_read_out_by_a_head_alone() -> Result<()> {
+    let frozen = |goodness: &str, head: bool| {
+        let run = Run::builder("progressive").data_set(conformance::images().unwrap());
+        let run = run
+            .preset("none")
+            .set("hidden", vec![6, 6])
+            .set("frozen", true);
+        run.set("goodness", goodness)
+            .set("sampler", "label_overlay")
+            .set("head", head)
+            .build()
+    };
+    for goodness in ["sum_squares", "projection"] {
+        let run = frozen(goodness, true)?;
+        let names: Vec<_> = run
+            .architecture()
+            .net()
+            .readouts
+            .iter()
+            .map(|of| of.name)
+            .collect();
+        assert_eq!(names, ["head"], "{goodness}");
+        let error = frozen(goodness, false)
+            .err()
+            .expect("nothing learns")
+            .to_string();
+        assert!(error.contains("nothing learns"), "{error}");
+    }
+    Ok(())
+}
+
+/// Without a partner the last layer of `trifecta` does not learn in every second step.
+#[test]
+fn views_do_not_reach_a_layer_without_a_partner() -> Result<()> {
+    let run = Run::builder("trifecta")
+        .preset("none")
+        .data_set(conformance::images()?)
+        .set("sampler", "label_overlay")
+        .set("hidden", vec![24, 12])
+        .set("batch", 20)
+        .set("epochs", 4)
+        .set("evaluate_every", 100)
+        .set("layer", vec!["dense", "counted"]);
+    // In two epochs of three steps: 120 neutral views, and both views in every second step.
+    assert_eq!(seen(run.build()?, 4)?, 120 + 120);
     Ok(())
 }

@@ -19,10 +19,13 @@ use crate::optim::Span;
 
 impl Stack {
     /// The readouts of the stack, the preferred one first: *goodness* if it has a column
-    /// per class, else *search* if the sampler makes `hypotheses`; then *head*.
+    /// per class, else *search* if the sampler makes `hypotheses`; then *head*. The goodness
+    /// of levels that never learn means nothing.
     pub fn readouts(&self, hypotheses: bool) -> Vec<Readout> {
         let mut readouts = Vec::new();
-        if self.classes().is_some() {
+        if !self.is_learned() {
+            // Only the head.
+        } else if self.classes().is_some() {
             readouts.push(Readout::new("goodness").cheap());
         } else if hypotheses {
             readouts.push(Readout::new("search"));
@@ -39,15 +42,15 @@ impl Stack {
         readouts
     }
 
-    /// The number of columns of the goodness of the levels that are read out, if there is
-    /// one per class.
-    pub fn classes(&self) -> Option<usize> {
     /// Whether a level that is read out learns.
     pub fn is_learned(&self) -> bool {
         let mut blocks = self.net.blocks[self.readout.clone()].iter();
         blocks.any(|block| block.rule() != Rule::Frozen)
     }
 
+    /// The number of columns of the goodness of the levels that are read out, if there is
+    /// one per class.
+    pub fn classes(&self) -> Option<usize> {
         self.net.blocks[self.readout.clone()]
             .last()
             .and_then(Block::classes)
@@ -100,8 +103,22 @@ impl Stack {
     /// # Errors
     /// Errors of a layer.
     pub fn forward(&self, input: Input, step: &Step) -> Result<Vec<(Input, Tensor)>> {
-        let mut passed = Vec::new();
-        self.walk(input, self.net.blocks.len(), step, |_, input, activity| {
+        self.forward_below(self.net.blocks.len(), input, step)
+    }
+
+    /// As [`Stack::forward`], through the levels below `end` alone.
+    ///
+    /// # Errors
+    /// Errors of a layer.
+    pub fn forward_below(
+        &self,
+        end: usize,
+        input: Input,
+        step: &Step,
+    ) -> Result<Vec<(Input, Tensor)>> {
+        let end = end.min(self.net.blocks.len());
+        let mut passed = Vec::with_capacity(end);
+        self.walk(input, end, step, |_, input, activity| {
             passed.push((input, activity));
             Ok(())
         })?;
@@ -204,6 +221,12 @@ impl Stack {
         head.log_probabilities(features)
     }
 
+    /// Whether the network's own prediction is that of a goodness: of the output layers of
+    /// its rule, which a head beside them does not change.
+    pub(super) fn predicts_by_goodness(&self) -> bool {
+        self.classes().is_some() && (self.is_learned() || self.net.heads.is_empty())
+    }
+
     /// The network's own log-probabilities of the classes on the neutral view, `(B, C)`:
     /// of a goodness with a column per class or, without one, of the head.
     ///
@@ -216,6 +239,10 @@ impl Stack {
         sampler: &dyn NegativeSampler,
         step: &Step,
     ) -> Result<Tensor> {
+        if self.predicts_by_goodness() {
+            let goodness = self.goodness(sampler.neutral(batch)?, step)?;
+            return kernels::log_softmax(&goodness);
+        }
         match self.net.heads.first() {
             Some(head) if head.optimiser().span().has_begun(step) => {
                 self.head(sampler.neutral(batch)?, step)
@@ -225,12 +252,6 @@ impl Stack {
         }
     }
 }
-    /// Whether the network's own prediction is that of a goodness: of the output layers of
-    /// its rule, which a head beside them does not change.
-    pub(super) fn predicts_by_goodness(&self) -> bool {
-        self.classes().is_some() && (self.is_learned() || self.net.heads.is_empty())
-    }
-
 
 /// The error of a search if the sampler puts no label into the input.
 pub fn no_hypotheses() -> Error {
@@ -243,10 +264,6 @@ fn not_yet() -> Error {
     let problem = "the sampler needs the network's prediction, but the \
                    head is a probe that learns after the layers; choose \
                    a sampler that needs no prediction, or a head that \
-        if self.predicts_by_goodness() {
-            let goodness = self.goodness(sampler.neutral(batch)?, step)?;
-            return kernels::log_softmax(&goodness);
-        }
                    learns with the layers (`probe_epochs = 0`)";
     Error::unfit("stacked layers", problem)
 }
