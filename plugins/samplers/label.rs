@@ -2,7 +2,7 @@
 //! input, and a wrong label makes a negative view.
 
 use onward_core::candle_core::Tensor;
-use onward_core::contract::negatives::{uniform_wrong, with_predicted_wrong};
+use onward_core::contract::negatives::{uniform_wrong, with_predicted_wrong, with_wrong};
 use onward_core::flow::input::LABEL;
 use onward_core::flow::random::below;
 use onward_core::kernels::filled;
@@ -60,6 +60,23 @@ enum Place {
     After,
     /// In channels of images of this shape.
     Planes([usize; 3]),
+}
+
+/// The shape of the examples as images.
+fn image(context: &BuildContext) -> Result<[usize; 3]> {
+    let image = context.clone().with_input(&context.example).image();
+    image.or_else(|_| match context.tokenizer {
+        // They are refused anyway.
+        Some(_) => Ok([0; 3]),
+        None => {
+            let problem = format!(
+                "label_planes: expected images (channels, height, width), found shape {:?}; use \
+                 label_concat",
+                context.example
+            );
+            Err(Error::unfit("label in the input", problem))
+        }
+    })
 }
 
 struct Sampler {
@@ -140,10 +157,7 @@ impl Sampler {
 impl NegativeSampler for Sampler {
     fn views(&self, batch: &Batch, prediction: &Prediction<'_>, step: &Step) -> Result<Views> {
         let (labels, mut rng) = (batch.labels()?, step.stream("negatives"));
-        let beside = |wrong: Vec<u32>| {
-            let both = [labels, &wrong].concat();
-            Tensor::from_vec(both, (2 * labels.len(), 1), batch.device())
-        };
+        let beside = |wrong: Vec<u32>| with_wrong(labels, &wrong, batch.device());
         let both = match self.settings.negatives {
             Negatives::Uniform => beside(uniform_wrong(labels, self.classes, &mut rng))?,
             Negatives::Hard => {
@@ -192,8 +206,8 @@ onward_core::register! {
     "label in channels beside those of an image, wrong labels as negatives, for convolutions \
      (Hinton 2022, arXiv 2212.13345)",
     |settings: Label, context| {
-        let shape = context.clone().with_input(&context.example).image()?;
-        Ok(Box::new(Sampler::new(settings, context, Place::Planes(shape))?))
+        let place = Place::Planes(image(context)?);
+        Ok(Box::new(Sampler::new(settings, context, place)?))
     }
 }
 
@@ -258,6 +272,16 @@ mod tests {
             [9., 9., 9., 5., 1., 0., 0.]
         );
         Ok(())
+    }
+
+    #[test]
+    fn planes_are_of_images() {
+        let vars = onward_core::Vars::new(1, DType::F32, &Device::Cpu);
+        let mut context = BuildContext::new(vars, 1);
+        context.example = vec![12];
+        let error = image(&context).unwrap_err().to_string();
+        let is_said = error.contains("shape [12]; use label_concat");
+        assert!(is_said && !error.contains("layer"), "{error}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Sampler `next_token`: a context, and a candidate for the next token.
 
 use onward_core::candle_core::{DType, Device, Tensor, Var};
-use onward_core::contract::negatives::{uniform_wrong, with_predicted_wrong};
+use onward_core::contract::negatives::{uniform_wrong, with_predicted_wrong, with_wrong};
 use onward_core::data::text::hashed::{ContextHasher, HashedContexts};
 use onward_core::flow::examples::Examples;
 use onward_core::flow::input::{HASHED, LABEL};
@@ -214,10 +214,7 @@ impl NegativeSampler for Sampler {
     fn views(&self, batch: &Batch, prediction: &Prediction<'_>, step: &Step) -> Result<Views> {
         let (labels, mut rng) = (batch.labels()?, step.stream("negatives"));
         let mut context = batch.rows().clone();
-        let beside = |wrong: Vec<u32>| {
-            let both = [labels, &wrong].concat();
-            Tensor::from_vec(both, (2 * labels.len(), 1), batch.device())
-        };
+        let beside = |wrong: Vec<u32>| with_wrong(labels, &wrong, batch.device());
         let both = match (self.settings.negatives, &self.pool) {
             (Negatives::Uniform, _) => beside(uniform_wrong(labels, self.vocabulary, &mut rng))?,
             (Negatives::RollOuts, Some(pool)) if pool.is_made()? => {

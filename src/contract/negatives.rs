@@ -77,8 +77,16 @@ pub fn with_predicted_wrong(
         return crate::kernels::cuda::with_wrong(log_probabilities, &labels, &draws);
     }
     let wrong = predicted_wrong(labels, log_probabilities, rng)?;
-    let rows = 2 * labels.len();
-    let both = [labels, &wrong].concat();
+    with_wrong(labels, &wrong, device)
+}
+
+/// The labels and after them a wrong class for each: `(2·B, 1)` indices on a device.
+///
+/// # Errors
+/// Errors of candle.
+pub fn with_wrong(labels: &[u32], wrong: &[u32], device: &Device) -> Result<Tensor> {
+    let both = [labels, wrong].concat();
+    let rows = both.len();
     Ok(Tensor::from_vec(both, (rows, 1), device)?)
 }
 
