@@ -412,20 +412,53 @@ fn shorthand(given: &mut Table, _before: &mut Table) -> Result<()> {
     Ok(())
 }
 
+/// The settings of layers that learn, and of a search by their goodness.
+const OF_LEARNING: [&str; 12] = [
+    "loss",
+    "theta",
+    "temperature",
+    "order",
+    "upper_lr",
+    "candidates",
+    "goodness.positive",
+    "layer.dropout",
+    "layer.peer",
+    "layer.peer_momentum",
+    "sampler.negatives",
+    "sampler.strength",
+];
+
+/// The settings of all layers except an `embedding`.
+const OF_LAYER: [&str; 12] = [
+    "layer.name",
+    "layer.units",
+    "layer.bias",
+    "layer.dropout",
+    "layer.input_norm",
+    "layer.passes",
+    "layer.peer",
+    "layer.peer_momentum",
+    "layer.norm",
+    "layer.norm_momentum",
+    "layer.slope",
+    "layer.ridge",
+];
+
 /// The settings without an effect beside others.
 fn idle(own: &Table, _: &Table) -> Result<Vec<Idle>> {
     let settings = Nlp::read(own)?;
     let learn = !settings.frozen;
     let mut idle = head::idle(&settings.optimiser, learn, Some(&settings.head_spec));
     if settings.frozen {
-        let of_learning = ["loss", "order", "upper_lr", "sampler.negatives"];
-        idle.extend(Idle::all(
-            &of_learning,
-            "the layers are frozen (`frozen = true`)",
-        ));
+        let because = "the layers are frozen (`frozen = true`)";
+        idle.extend(Idle::all(&OF_LEARNING, because));
+    }
+    if settings.embedding > 0 && settings.hidden.len() == 1 {
+        let because = "the only layer is an `embedding` (`embedding` is not 0)";
+        idle.extend(Idle::all(&OF_LAYER, because));
     }
     if settings.hidden.len() == 1 {
-        idle.extend(Idle::all(&["upper_lr"], "there is one layer"));
+        idle.extend(Idle::all(&["upper_lr", "order"], "there is one layer"));
     }
     if settings.objective.loss == Loss::CrossEntropy {
         let because = "there is no search with a goodness for each token";

@@ -11,7 +11,7 @@ use onward::plugin::registry;
 use onward::plugin::source::Source;
 use onward::run::Run;
 use onward::settings::Setting;
-use onward::Result;
+use onward::{conformance, Result};
 
 /// Three classes of small images.
 fn images() -> Result<DataSet> {
@@ -84,6 +84,10 @@ fn others(setting: &Setting, now: Option<&Value>) -> Vec<Value> {
     let words: Vec<Value> = words.filter(|word| Some(word) != now).collect();
     match now {
         _ if !words.is_empty() => words,
+        // No layer beyond the last one.
+        Some(Value::Integer(number)) if setting.key == "readout_from" => {
+            vec![(3 - number).into()]
+        }
         // By a power of two, what is normalised has the same bits.
         Some(Value::Float(number)) if setting.key == "strength" => vec![(number * 2.).into()],
         Some(Value::Float(number)) => vec![(number * 0.5 + 0.07).into()],
@@ -111,30 +115,54 @@ fn settings(of: &Table, kind: &'static str, name: &str, prefix: &str) -> Vec<(St
     found
 }
 
-/// Settings and values without an effect in so small a case, or by what they mean.
-const UNSAID: [&str; 8] = [
-    // Layers that there are not.
-    "readout_from",
+/// Settings and values without an effect in so small a case, or by what they mean: the
+/// architecture, what is in the settings of the case, the setting.
+const UNSAID: [(&str, &str, &str); 13] = [
+    // There is one layer to read out.
+    ("progressive", "hidden = [12]", "readout_from"),
     // Activities are no maps.
-    "goodness.field",
-    "goodness.inputs",
-    "goodness.grid",
+    ("progressive", "predsim", "goodness.field"),
+    ("progressive", "predsim", "goodness.inputs"),
     // Each layer is solved for anyway.
-    "order",
+    ("progressive", "cafo", "order"),
     // Every row has a gradient.
-    "optimiser",
-    // Not with the readouts of the case.
-    "goodness.positive",
-    // There is no label above.
-    "label_weight",
+    (
+        "progressive",
+        "softhebb\"\nloss = \"cross_entropy\"",
+        "optimiser",
+    ),
+    ("nlp", "embedding", "head_optimiser"),
+    ("progressive", "head_optimiser", "head_optimiser"),
+    // The head is the only readout, and nothing learns by a goodness.
+    ("progressive", "loss = \"none\"", "goodness.positive"),
+    // Other losses are not the same: `cross_entropy` is refused.
+    ("progressive", "layer = \"softhebb\"", "loss"),
+    // The same classes are drawn by chance.
+    ("progressive", "layer = \"softhebb\"", "sampler.negatives"),
+    ("nlp", "hidden = [12]", "sampler.negatives"),
+    // There are twice as many tokens.
+    ("nlp", "", "samples"),
+    // The same within rounding.
+    ("recurrent", "plain", "redraw"),
 ];
 
 fn check(architecture: &'static str, text: &str) -> Result<()> {
+    check_on(architecture, text, images()?)
+}
+
+fn check_on(architecture: &'static str, text: &str, data: DataSet) -> Result<()> {
     let case = Case {
         architecture,
         settings: text.into(),
-        data: images()?,
+        data,
     };
+    let is_unsaid = |path: &str| {
+        let of_case =
+            |(of, within, _): &&(&str, &str, &str)| *of == architecture && text.contains(within);
+        let mut unsaid = UNSAID.iter().filter(of_case);
+        unsaid.any(|(_, _, key)| *key == path)
+    };
+    let is_text = case.data.text.is_some();
     let run = case.run(None)?;
     let (config, before) = (run.config(), case.trained(None)?);
     let mut all = settings(&config.to_table(), "architecture", architecture, "");
@@ -147,15 +175,14 @@ fn check(architecture: &'static str, text: &str) -> Result<()> {
         for value in &values {
             let set = Some((&*path, value));
             let Ok(run) = case.run(set) else { continue };
-            let idle = run.config().idle(false)?;
+            let idle = run.config().idle(is_text)?;
             let is_idle = idle.iter().any(|(idle, _)| *idle == path);
             let changes = match case.trained(set) {
                 Ok(after) => after != before,
                 Err(error) if error.is_unfit() => true,
                 Err(error) => return Err(error),
             };
-            let is_unsaid = !changes && UNSAID.contains(&&*path);
-            if is_idle == changes && !is_unsaid {
+            if is_idle == changes && !is_unsaid(&path) {
                 wrong.push(format!(
                     "{path} = {value}: changes {changes}, idle {is_idle}"
                 ));
@@ -177,7 +204,6 @@ fn settings_change_something_or_are_said_not_to() -> Result<()> {
     for text in [
         "",
         "frozen = true",
-        "frozen = true\nhead = false",
         "head = false",
         "head = false\nhidden = [12]",
         "head_rule = \"ridge\"",
@@ -190,6 +216,7 @@ fn settings_change_something_or_are_said_not_to() -> Result<()> {
         "goodness = \"two_thresholds\"",
         "layer = \"conv\"",
         "layer = \"local\"",
+        "layer = \"softhebb\"",
     ] {
         check("progressive", &format!("{uniform}\n{text}"))?;
     }
@@ -201,6 +228,7 @@ fn settings_change_something_or_are_said_not_to() -> Result<()> {
         "goodness = \"prototypes\"\nloss = \"cross_entropy\"",
         "goodness = \"class_groups\"\nloss = \"cross_entropy\"",
         "layer = \"softhebb\"\nloss = \"none\"",
+        "layer = \"softhebb\"\nloss = \"none\"\nhead_optimiser = \"adam\"",
         "layer = \"softhebb\"\nloss = \"cross_entropy\"\ngoodness = \"projection\"",
         "layer = \"forward_projection\"\nloss = \"none\"\norder = \"greedy\"",
     ] {
@@ -228,10 +256,39 @@ fn settings_change_something_or_are_said_not_to() -> Result<()> {
     for text in ["", "label_units = 4"] {
         check("recurrent", &format!("sampler = \"label_concat\"\n{text}"))?;
     }
+    let classifier = "goodness = \"projection\"\nloss = \"cross_entropy\"";
+    check("recurrent", &format!("{plain}\n{classifier}"))?;
     check("recurrent", uniform)?;
     check("backprop", plain)?;
     check("backprop", uniform)?;
     check("backprop", &format!("{plain}\noptimiser = \"sgd\""))?;
+    Ok(())
+}
+
+#[test]
+fn settings_of_a_text_change_something_or_are_said_not_to() -> Result<()> {
+    let negatives = "sampler = { name = \"next_token\", negatives = \"uniform\" }";
+    for text in [
+        "",
+        "embedding = 3",
+        "embedding = 3\nhidden = [12]",
+        "frozen = true",
+        "frozen = true\nlayer = { name = \"dense\", peer = 0.1, dropout = 0.1 }",
+    ] {
+        check_on("nlp", &format!("{negatives}\n{text}"), conformance::text()?)?;
+    }
+    Ok(())
+}
+
+/// It does nothing but round differently.
+#[test]
+fn drawing_again_without_a_wrong_label_is_said_to_do_nothing() -> Result<()> {
+    for (sampler, is_idle) in [("plain", true), ("label_concat", false)] {
+        let run = Run::builder("recurrent").data_set(images()?);
+        let config = run.set("sampler", sampler).config()?;
+        let idle = config.idle(false)?;
+        assert_eq!(idle.iter().any(|(key, _)| key == "redraw"), is_idle);
+    }
     Ok(())
 }
 

@@ -183,6 +183,15 @@ const PRESETS: &[Preset] = &[
     },
 ];
 
+/// Samplers whose views have no label beside the example.
+const NO_LABEL_ABOVE: [&str; 5] = [
+    "plain",
+    "label_overlay",
+    "hybrid_images",
+    "pairs",
+    "modulated",
+];
+
 /// The settings without an effect beside others.
 fn idle(own: &Table, all: &Table) -> Result<Vec<Idle>> {
     let settings = Recurrent::read(own)?;
@@ -195,6 +204,14 @@ fn idle(own: &Table, all: &Table) -> Result<Vec<Idle>> {
         let because = "the label is normalised, and clamped above the last layer with \
                        `label_weight`";
         idle.extend(Idle::all(&["sampler.strength"], because));
+    }
+    if sampler.is_some_and(|name| NO_LABEL_ABOVE.iter().any(|other| *name == (*other).into())) {
+        let because = "no label is clamped above the last layer; label_concat clamps it there";
+        idle.extend(Idle::all(&["label_weight"], because));
+    }
+    if sampler == Some(&"plain".into()) {
+        let because = "the sampler `plain` draws no wrong label";
+        idle.extend(Idle::all(&["redraw"], because));
     }
     let because = "the layers see each other's states";
     idle.extend(Idle::all(&["layer.passes", "layer.passed_pool"], because));
