@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use onward::candle_core::{DType, Device, Tensor};
 use onward::conformance::{self, Outcome};
 use onward::data::Content;
+use onward::export::{Table, Value};
 use onward::plugin::registry::{self, KINDS};
 use onward::{
     Architecture, GoodnessFn, LocalLayer, NegativeSampler, Result, Run, RunBuilder, Summary,
@@ -99,18 +100,75 @@ fn a_goodness_for_each_class_brings_no_head() -> Result<()> {
     Ok(())
 }
 
-/// A run with these plugins.
-fn combined(architecture: &str, parts: [(&str, Option<&str>); 4], hidden: bool) -> RunBuilder {
-    let mut builder = Run::builder(architecture).set("epochs", 1).set("batch", 20);
+/// A run with these plugins, in so many layers.
+fn combined(
+    architecture: &str,
+    parts: [(&str, Option<Value>); 4],
+    depth: Option<usize>,
+) -> RunBuilder {
+    // A layer that is solved for at the end of an epoch is learned from in the next one.
+    let is_in_turn = parts
+        .iter()
+        .any(|(key, value)| *key == "order" && value.is_some());
+    let epochs = if is_in_turn { 2 } else { 1 };
+    let mut builder = Run::builder(architecture).set("epochs", epochs);
+    builder = builder.set("batch", 20);
     for (key, value) in parts {
         if let Some(value) = value {
             builder = builder.set(key, value);
         }
     }
-    if hidden {
-        builder = builder.set("hidden", vec![12, 12]);
+    if let Some(depth) = depth {
+        builder = builder.set("hidden", vec![12; depth]);
     }
     builder
+}
+
+/// The place of a layer in a network.
+#[derive(Clone, Copy, PartialEq)]
+enum Place {
+    All,
+    First,
+    Alone,
+}
+
+impl Place {
+    /// The setting `layer`.
+    fn layer(self, name: &str) -> Value {
+        match self {
+            Self::First => vec![of_all_layers(name), "dense".into()].into(),
+            Self::All | Self::Alone => of_all_layers(name),
+        }
+    }
+
+    /// The number of layers.
+    fn depth(self) -> usize {
+        match self {
+            Self::All | Self::First => 2,
+            Self::Alone => 1,
+        }
+    }
+
+    /// What is recorded after the way.
+    fn word(self) -> &'static str {
+        match self {
+            Self::All => "",
+            Self::First => " first",
+            Self::Alone => " alone",
+        }
+    }
+}
+
+/// The setting `layer` for all layers: with a field that two of them on small images have
+/// room for.
+fn of_all_layers(name: &str) -> Value {
+    match name {
+        "local" => "name = \"local\"\nfield = 2"
+            .parse::<Table>()
+            .unwrap()
+            .into(),
+        _ => name.into(),
+    }
 }
 
 /// Trains on small images or on text; `None` if both refuse these settings.
@@ -145,19 +203,52 @@ fn assert_scores_are_finite(place: &str, run: &Run) -> Result<()> {
     Ok(())
 }
 
-/// Tries every combination of plugins: it trains, or it is refused as a usage error.
-///
-/// `combinations.txt` lists the combinations that train, with `-` where an architecture
-/// has no such setting. `RECORD=1 cargo test --test conformance` writes this file.
-#[test]
-fn every_combination_trains_or_is_refused_as_recorded() -> Result<()> {
-    let (layers, goodnesses) = (names::<dyn LocalLayer>(), names::<dyn GoodnessFn>());
-    // Other settings for what is refused with the defaults.
+/// The first way in which a combination trains: with the defaults, or with other settings
+/// for what is refused with them.
+fn way(
+    architecture: &str,
+    [layer, goodness]: [Option<Value>; 2],
+    sampler: &str,
+    depth: usize,
+    has: &dyn Fn(&str) -> bool,
+) -> Result<Option<&'static str>> {
+    let place = format!("{architecture} {layer:?} {goodness:?} {sampler}");
     let ways = [
         ("loss", None),
         ("loss", Some("cross_entropy")),
         ("order", Some("greedy")),
     ];
+    for (key, way) in ways {
+        if way.is_some() && !has(key) {
+            continue;
+        }
+        let settings = || {
+            let parts = [
+                ("layer", layer.clone()),
+                ("goodness", goodness.clone()),
+                ("sampler", Some(sampler.into())),
+                (key, way.map(Value::from)),
+            ];
+            combined(architecture, parts, has("hidden").then_some(depth))
+        };
+        if let Some((run, summary)) = trained(&place, &settings)? {
+            assert!(summary.test.error.is_finite(), "{place}");
+            assert_scores_are_finite(&place, &run)?;
+            return Ok(Some(way.unwrap_or("default")));
+        }
+    }
+    Ok(None)
+}
+
+/// Tries every combination of plugins: it trains, or it is refused as a usage error.
+///
+/// `combinations.txt` lists the combinations that train, with `-` where an architecture
+/// has no such setting. A layer that does not train as both layers is tried below a dense
+/// one (`first`), and as the only one (`alone`). `RECORD=1 cargo test --test conformance`
+/// writes this file.
+#[test]
+fn every_combination_trains_or_is_refused_as_recorded() -> Result<()> {
+    let (layers, goodnesses) = (names::<dyn LocalLayer>(), names::<dyn GoodnessFn>());
     let mut worked = String::new();
     for architecture in names::<dyn Architecture>() {
         let info = registry::info("architecture", architecture)?;
@@ -170,30 +261,27 @@ fn every_combination_trains_or_is_refused_as_recorded() -> Result<()> {
             }
         };
         for layer in choices("layer", &layers) {
-            for goodness in choices("goodness", &goodnesses) {
-                for sampler in names::<dyn NegativeSampler>() {
-                    let [layer_name, goodness_name] =
-                        [layer, goodness].map(|name| name.unwrap_or("-"));
-                    let place = format!("{architecture} {layer_name} {goodness_name} {sampler}");
-                    for (key, way) in ways {
-                        if way.is_some() && !has(key) {
+            // A layer that trains as all layers need not be tried elsewhere.
+            for place in [Place::All, Place::First, Place::Alone] {
+                let mut of_layer = String::new();
+                for goodness in choices("goodness", &goodnesses) {
+                    for sampler in names::<dyn NegativeSampler>() {
+                        let of_place = layer.map(|name| place.layer(name));
+                        let parts = [of_place, goodness.map(Value::from)];
+                        let depth = place.depth();
+                        let Some(way) = way(architecture, parts, sampler, depth, &has)? else {
                             continue;
-                        }
-                        let parts = [
-                            ("layer", layer),
-                            ("goodness", goodness),
-                            ("sampler", Some(sampler)),
-                            (key, way),
-                        ];
-                        let settings = || combined(architecture, parts, has("hidden"));
-                        if let Some((run, summary)) = trained(&place, &settings)? {
-                            assert!(summary.test.error.is_finite(), "{place}");
-                            assert_scores_are_finite(&place, &run)?;
-                            let way = way.unwrap_or("default");
-                            worked += &format!("{place} {way}\n");
-                            break;
-                        }
+                        };
+                        let names = [layer, goodness].map(|name| name.unwrap_or("-"));
+                        let [layer, goodness] = names;
+                        let place = place.word();
+                        of_layer +=
+                            &format!("{architecture} {layer} {goodness} {sampler} {way}{place}\n");
                     }
+                }
+                worked += &of_layer;
+                if !of_layer.is_empty() || layer.is_none() {
+                    break;
                 }
             }
         }
