@@ -184,10 +184,12 @@ impl Block {
         self.layer.rule() == Some(Rule::ClosedForm)
     }
 
-    /// Whether its goodness has variables that learn: those at `goodness` below its place.
-    pub(crate) fn has_learned_goodness(&self) -> bool {
+    /// Whether its goodness learns; `None` if it has no variables at `goodness` below the
+    /// place of the block.
+    pub(crate) fn goodness_learns(&self) -> Option<bool> {
         let vars = self.optimiser.vars().scope("goodness");
-        self.objective.loss != Loss::None && !vars.learned().is_empty()
+        let has_loss = self.objective.loss != Loss::None;
+        (!vars.learned().is_empty()).then_some(has_loss)
     }
 
     /// The optimiser, whose state is part of a checkpoint.

@@ -150,7 +150,7 @@ impl Net {
         let solved = &self.blocks[index];
         let first = solved.span();
         let is_early = |span: &Span| !span.is_empty() && span.ends_with_first_epoch_of(first);
-        if solved.has_learned_goodness() && is_early(first) {
+        if solved.goodness_learns() == Some(true) && is_early(first) {
             let early = "its goodness does not learn after that: it would know the random \
                          activity alone; train for more epochs (`epochs = 2`)";
             return Some(early.into());

@@ -253,6 +253,15 @@ fn frozen_layers_are_read_out_by_a_head_alone() -> Result<()> {
             .to_string();
         assert!(error.contains("nothing learns"), "{error}");
     }
+    // Without a loss the layers learn, but not the map to the classes.
+    let run = Run::builder("progressive").data_set(conformance::images()?);
+    let run = run
+        .preset("none")
+        .set("hidden", vec![6])
+        .set("loss", "none");
+    let run = run.set("layer", "softhebb").set("goodness", "projection");
+    let run = run.set("sampler", "plain").set("head", true).build()?;
+    assert_eq!(run.architecture().net().readouts[0].name, "head");
     Ok(())
 }
 

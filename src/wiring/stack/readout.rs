@@ -42,10 +42,10 @@ impl Stack {
         readouts
     }
 
-    /// Whether a level that is read out learns.
+    /// Whether a level that is read out learns, its goodness included if it has variables.
     pub fn is_learned(&self) -> bool {
         let mut blocks = self.net.blocks[self.readout.clone()].iter();
-        blocks.any(|block| block.rule() != Rule::Frozen)
+        blocks.any(|block| block.rule() != Rule::Frozen && block.goodness_learns() != Some(false))
     }
 
     /// The number of columns of the goodness of the levels that are read out, if there is
