@@ -211,6 +211,10 @@ impl Resume {
                      patience=N, or 0",
                     run.epochs()
                 )),
+                // Phases that have ended get no more.
+                false if run.phases().is_some() => {
+                    notify(format_args!("all epochs ({epochs}) are trained"));
+                }
                 false => notify(format_args!(
                     "all epochs ({epochs}) are trained; continue with --epochs N, N above {epochs}"
                 )),
@@ -275,6 +279,7 @@ impl Reporting {
         if !self.quiet {
             notify(describe(&run));
             more.into_iter().for_each(notify);
+            run.phases().into_iter().for_each(notify);
             for line in of_classes(&run)? {
                 notify(line);
             }

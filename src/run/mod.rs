@@ -21,6 +21,7 @@ pub mod observe;
 pub mod onnx;
 mod opened;
 mod patience;
+mod phases;
 pub mod picture;
 pub(crate) mod places;
 pub mod predict;

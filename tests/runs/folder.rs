@@ -9,6 +9,7 @@ use onward::{Result, Run};
 
 use super::training::{model, small};
 
+/// A model is often copied with its configuration alone.
 #[test]
 fn a_model_names_the_readout_that_validation_chose() -> Result<()> {
     let folder = tempfile::tempdir().unwrap();
@@ -72,6 +73,38 @@ fn a_run_overwrites_itself_but_never_another_run() -> Result<()> {
     Ok(())
 }
 
+/// Layers that learn one after the other, or before a probe, have had their epochs.
+#[test]
+fn epochs_do_not_change_once_a_phase_has_ended() -> Result<()> {
+    let base = tempfile::tempdir().unwrap();
+    let greedy = small().set("hidden", vec![20, 20]).set("order", "greedy");
+    let probe = small().set("hidden", vec![20]).set("probe_epochs", 2);
+    let probe = probe.set("sampler.negatives", "uniform");
+    for (name, run) in [("greedy", greedy), ("probe", probe)] {
+        let path = base.path().join(name);
+        let mut run = run.set("epochs", 2).out(&path).build()?;
+        run.train_until(1, &mut ())?;
+        drop(run);
+        let resumed = |epochs: i64| Run::open(&path)?.set("epochs", epochs).resume();
+        // Within the first phase there may be more.
+        drop(resumed(3)?);
+        Run::open(&path)?.resume()?.train_until(3, &mut ())?;
+        let error = resumed(4).map(drop).unwrap_err().to_string();
+        let expected = "expected 2: layer 1 has learned for 2 epochs";
+        assert!(error.contains(expected), "{name}: {error}");
+        // What is still to come may become longer.
+        if name == "probe" {
+            drop(Run::open(&path)?.set("probe_epochs", 5).resume()?);
+        }
+    }
+    // Layers that all learn in every epoch.
+    let path = base.path().join("plain");
+    small().set("epochs", 1).out(&path).build()?.fit(&mut ())?;
+    assert_eq!(Run::open(&path)?.set("epochs", 3).resume()?.epochs(), 3);
+    Ok(())
+}
+
+/// A process may be killed after it has written the state and before the model.
 #[test]
 fn a_model_older_than_the_state_is_not_used() -> Result<()> {
     let folder = tempfile::tempdir().unwrap();
@@ -117,6 +150,7 @@ fn a_model_older_than_the_state_is_not_used() -> Result<()> {
     Ok(())
 }
 
+/// Its first steps saw other examples, even where an epoch has as many steps.
 #[test]
 fn the_batch_of_a_run_does_not_change_within_an_epoch() -> Result<()> {
     let folder = tempfile::tempdir().unwrap();
@@ -144,6 +178,7 @@ fn the_batch_of_a_run_does_not_change_within_an_epoch() -> Result<()> {
     Ok(())
 }
 
+/// A summary that another number of epochs ended with.
 #[test]
 fn a_mended_model_has_no_readout_of_an_earlier_end() -> Result<()> {
     let folder = tempfile::tempdir().unwrap();

@@ -70,7 +70,6 @@ fn a_small_network_learns_digits_and_loads_from_its_folder() -> Result<()> {
     Ok(())
 }
 
-/// A model is often copied with its configuration alone.
 #[test]
 fn an_unfinished_run_answers_by_what_was_evaluated() -> Result<()> {
     let mut run = small().build()?;
@@ -79,9 +78,6 @@ fn an_unfinished_run_answers_by_what_was_evaluated() -> Result<()> {
     Ok(())
 }
 
-/// A process may be killed after it has written the state and before the model.
-/// Its first steps saw other examples, even where an epoch has as many steps.
-/// A summary that another number of epochs ended with.
 #[test]
 fn frozen_layers_use_no_labels() -> Result<()> {
     for frozen in [true, false] {

@@ -12,6 +12,7 @@ use super::assemble::{assemble, Shared, Source as DataSource, Surroundings};
 use super::checkpoint::{self, Saved};
 use super::folder::{not_a_run, Folder, CONFIG, MODEL, STATE, SUMMARY};
 use super::opened::{mend_model, Chosen};
+use super::phases::Phases;
 use super::places::{check_data, located};
 use super::{initial, Run};
 use crate::comm::Team;
@@ -187,6 +188,12 @@ impl RunBuilder {
             (Some(folder), Some(saved)) => checkpoint::tokenizer(folder, &saved.header)?,
             _ => None,
         };
+        let phases = match &saved {
+            Some(saved) if purpose == Purpose::Resume => {
+                Phases::before(&saved.header, &config, tokenizer.clone())
+            }
+            _ => None,
+        };
         let source = match (&saved, self.given) {
             (Some(Saved { header, .. }), _) if !self.with_data => {
                 DataSource::empty(header.spec.clone(), tokenizer.clone())
@@ -219,6 +226,9 @@ impl RunBuilder {
                 mend_model(folder, fault, &saved);
             }
             let header = saved.header.clone();
+            if let Some(phases) = phases {
+                phases.check(&run, header.epoch)?;
+            }
             run.restore_from(saved, purpose == Purpose::Resume)?;
             let chosen = |folder: &PathBuf| checkpoint::readout(&folder.join(MODEL), &header);
             run.chosen = self.saved.as_ref().and_then(chosen);
