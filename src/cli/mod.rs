@@ -292,6 +292,12 @@ fn start_threads(wanted: Option<u16>) -> Result<(), String> {
             "{origin}: expected at most {MOST_THREADS} threads; more than cores are of no use"
         ));
     }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if let Some(count) = count.filter(|count| *count > 8 * cores) {
+        notify(format_args!(
+            "note: {origin}: {count} threads on {cores} cores are slower than {cores}"
+        ));
+    }
     let pool = rayon::ThreadPoolBuilder::new().build_global();
     match pool {
         // The program that calls this one has started them.

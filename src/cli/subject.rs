@@ -51,6 +51,10 @@ impl Subject {
         }
         if let Some(file) = &self.config {
             let source = Source::file(file)?;
+            if source.table.is_empty() {
+                let name = printable(&file.display().to_string());
+                notify(format_args!("note: {name} has no settings"));
+            }
             warn_of_changes(file);
             self.warn_of_idle_preset(&source);
             builder = builder.source(source);

@@ -59,6 +59,11 @@ impl Phases {
             Span::Steps(_) => 0..0,
         };
         let now = of(now);
+        let is_later =
+            |(_, span): &(String, Span)| matches!(span, Span::Epochs(epochs) if epochs.start > 0);
+        if !self.epochs.iter().chain(&now).any(is_later) {
+            return Ok(());
+        }
         let mut both = self.epochs.iter().zip(&now);
         let other = both.find(|(before, now)| {
             let [before, now] = [before, now].map(|(_, span)| until_now(span));

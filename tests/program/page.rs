@@ -69,6 +69,23 @@ fn a_page_has_what_there_is_of_every_run() {
     assert!(!other.exists());
 }
 
+/// No command repeats such a run.
+#[test]
+fn a_page_says_that_settings_were_changed_on_the_way() {
+    let base = tempfile::tempdir().unwrap();
+    let (run, page) = (base.path().join("run"), base.path().join("page.html"));
+    succeeds(&train(&run, &[]));
+    let more = ["--epochs", "3", "--set", "lr=0.002", "--quiet"];
+    succeeds(&[&["resume", str(&run)], &more[..]].concat());
+    succeeds(&["page", str(&run), "--out", str(&page)]);
+    let page = std::fs::read_to_string(&page).unwrap();
+    assert!(
+        page.contains("Settings were changed on the way (epochs from 2 to 3"),
+        "{page}"
+    );
+    assert!(!page.contains("The command that repeats it:"));
+}
+
 #[test]
 fn charts_and_pictures_are_written_as_files() {
     let base = tempfile::tempdir().unwrap();

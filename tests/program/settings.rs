@@ -169,6 +169,45 @@ fn another_spelling_in_the_settings_of_a_plugin_wins_over_the_preset() {
 }
 
 #[test]
+fn what_learns_in_which_epochs_is_said() {
+    let base = tempfile::tempdir().unwrap();
+    let said = |name: &str, more: &[&str]| {
+        let out = base.path().join(name);
+        let small = [
+            "--set",
+            "data.size=100",
+            "--epochs",
+            "2",
+            "--out",
+            str(&out),
+        ];
+        let start = ["train", "progressive", "--set", "hidden=[5,5]"];
+        text(&onward(&[&start[..], &small, more].concat()).stderr)
+    };
+    let greedy = said("greedy", &["--set", "order=greedy", "--set", "head=false"]);
+    assert!(
+        greedy.contains("epochs 1–2 layer 1, 3–4 layer 2"),
+        "{greedy}"
+    );
+    let probe = [
+        "--set",
+        "probe_epochs=1",
+        "--set",
+        "sampler.negatives=uniform",
+    ];
+    let probe = said("probe", &probe);
+    assert!(
+        probe.contains("epochs 1–2 layer 1 to 2, 3 the head"),
+        "{probe}"
+    );
+    assert!(!said("plain", &[]).contains("epochs 1–2"));
+    let empty = base.path().join("empty.toml");
+    std::fs::write(&empty, "").unwrap();
+    let noted = said("empty", &["--config", str(&empty)]);
+    assert!(noted.contains("empty.toml has no settings"), "{noted}");
+}
+
+#[test]
 fn a_setting_is_given_by_its_flag_or_by_set() {
     let twice: [&[&str]; 3] = [
         &["--epochs", "0", "--set", "epochs=1"],

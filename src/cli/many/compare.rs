@@ -22,7 +22,7 @@ pub(in crate::cli) struct Compare {
     #[command(flatten)]
     many: Many,
     /// Leave out the baselines: backpropagation with one classifier and with one for each
-    /// layer, and random layers with a trained head.
+    /// layer, and random layers with a trained head, for methods with the setting `frozen`.
     #[arg(long)]
     no_baselines: bool,
     /// Also evaluate a probe on each layer: ridge regression from its activity, on the

@@ -199,8 +199,8 @@ fn say_what_is_left_out(out: &Path, name: &str, methods: &[Method]) {
     }
     if !others.is_empty() {
         notify(format_args!(
-            "note: the new table leaves out {}, which the table there has; its runs are kept",
-            printable(&others.join(" "))
+            "note: the new table leaves out {}, which the table there has; the runs are kept",
+            printable(&others.join(", "))
         ));
     }
 }

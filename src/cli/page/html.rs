@@ -146,8 +146,23 @@ fn section(look: &Look) -> Result<String> {
         );
     }
     if !look.command.is_empty() {
+        let changes = look.summary.as_ref().map(|summary| &summary["changes"]);
+        let changes: Vec<&str> = changes
+            .and_then(Json::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Json::as_str)
+            .collect();
+        let heading = match &changes[..] {
+            [] => "The command that repeats it:".to_string(),
+            changes => format!(
+                "Settings were changed on the way ({}), so no single command repeats it. With the \
+                 last ones it is:",
+                escaped(&changes.join("; "))
+            ),
+        };
         html += &format!(
-            "<p>The command that repeats it:</p>\n<pre tabindex=\"0\">{}</pre>\n",
+            "<p>{heading}</p>\n<pre tabindex=\"0\">{}</pre>\n",
             escaped(&look.command)
         );
     }

@@ -56,6 +56,8 @@ impl fmt::Display for Contrast {
         let Self { most, least } = self;
         if *most < 0.5 {
             f.write_str("everything has the same brightness")
+        } else if *least >= 255. {
+            f.write_str("no object stands out from the grain and the shades of the ground")
         } else if most < least {
             write!(
                 f,

@@ -17,7 +17,7 @@ use super::places::{check_data, located};
 use super::{initial, Run};
 use crate::comm::Team;
 use crate::data::{Content, DataSet};
-use crate::error::{notify, Error, Result};
+use crate::error::{notify, Error, Located, Result};
 #[cfg(doc)]
 use crate::plugin::config::Config;
 use crate::plugin::config::NO_PRESET;
@@ -219,7 +219,7 @@ impl RunBuilder {
         }
         run.stop = self.stop;
         if let Some(init) = init {
-            initial::load(&init, &run.vars, &run.data.spec)?;
+            initial::load(&init, &run.vars, &run.data.spec).at(|| "setting `init`".into())?;
         }
         if let Some(saved) = saved {
             if let (Some(fault), Some(folder)) = (fault, &self.saved) {

@@ -196,8 +196,12 @@ impl Tokenizer {
             Ok(units) => Self::train(units, texts),
             Err(_) if Path::new(name).is_file() => Self::open(Path::new(name)),
             Err(Error::Setting { expected, .. }) => {
-                let (known, kind) = (["char", "word", "bpe"], name.split(':').next());
-                let near = nearest(kind.unwrap_or(name), &known.map(String::from));
+                let known = ["char", "word", "bpe"];
+                let kind = name.split(':').next().unwrap_or(name);
+                let near = match known.contains(&kind) {
+                    true => String::new(), // its number is wrong
+                    false => nearest(kind, &known.map(String::from)),
+                };
                 let expected = format!("{expected}; or the path of a tokenizer.json that exists");
                 Err(unfit(name, expected + &near))
             }
