@@ -11,6 +11,7 @@ use super::output::{print, print_json};
 use crate::data::score::Score;
 use crate::data::{Content, Split};
 use crate::error::{nearest, notify, shell_word, Error, Result};
+use crate::run::folder::to_go_on;
 use crate::run::Run;
 
 #[derive(Args)]
@@ -55,11 +56,10 @@ impl Evaluate {
         let run = self.data_dir.add_to(builder).build()?;
         if run.is_unfinished() {
             notify(format_args!(
-                "note: the run is not finished: {} of {} epochs are complete; continue with: \
-                 onward resume {}",
+                "note: the run is not finished: {} of {} epochs are complete; {}",
                 run.epoch(),
                 run.epochs(),
-                shell_word(&self.run.display().to_string())
+                to_go_on(&self.run)
             ));
         }
         let readout = run.preferred_readout();

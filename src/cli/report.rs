@@ -12,7 +12,7 @@ use super::output::{csv_line, print, print_csv, print_json};
 use super::results_table;
 use crate::contract::rule::Rule;
 use crate::error::{notify, shell_word, Error, Result};
-use crate::run::folder::{CONFIG, SUMMARY};
+use crate::run::folder::{to_go_on, CONFIG, SUMMARY};
 use crate::run::summary::{self, Origin, RuleUsed};
 
 #[derive(Args)]
@@ -227,8 +227,7 @@ fn relative(path: &Path, base: &Path) -> PathBuf {
 
 /// Why a run has no result.
 pub(super) fn unfinished(run: &Path) -> String {
-    let run = shell_word(&run.display().to_string());
-    format!("is not finished; continue with: onward resume {run}")
+    format!("is not finished; {}", to_go_on(run))
 }
 
 /// Why a folder is no run; one with runs in it is a mistake that is easily made.

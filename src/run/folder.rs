@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::disk;
-use crate::error::{Error, Result};
+use crate::error::{shell_word, Error, Result};
 
 pub(crate) const CONFIG: &str = "config.toml";
 pub(crate) const MODEL: &str = "model.safetensors";
@@ -39,6 +39,17 @@ pub(crate) fn not_a_run(folder: &Path, error: Error) -> Error {
     };
     let problem = format!("expected the folder of a run, with config.toml, found {found}");
     Error::run(folder, problem)
+}
+
+/// What to do about a run that is not finished.
+pub(crate) fn to_go_on(folder: &Path) -> String {
+    let run = shell_word(&folder.display().to_string());
+    let lock = File::open(folder.join(LOCK));
+    let locked = lock.map(|lock| lock.try_lock_shared());
+    match locked {
+        Ok(Err(TryLockError::WouldBlock)) => "another process is training it".into(),
+        _ => format!("continue with: onward resume {run}"),
+    }
 }
 
 /// The folder of a run, locked by this process until the value is dropped.
@@ -215,6 +226,18 @@ fn is_same(a: &Metadata, b: &Metadata) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_that_is_being_trained_is_not_to_be_resumed() -> Result<()> {
+        let base = tempfile::tempdir().unwrap();
+        let name = base.path().join("run");
+        assert!(to_go_on(&name).contains("onward resume"));
+        let folder = Folder::create(&name)?;
+        assert_eq!(to_go_on(&name), "another process is training it");
+        drop(folder);
+        assert!(to_go_on(&name).contains("onward resume"));
+        Ok(())
+    }
 
     #[test]
     fn an_existing_folder_is_numbered_and_never_overwritten() -> Result<()> {

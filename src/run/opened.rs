@@ -4,10 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use super::checkpoint::{self, Header, Saved};
-use super::folder::{Folder, MODEL, STATE, SUMMARY};
+use super::folder::{to_go_on, Folder, MODEL, STATE, SUMMARY};
 use super::saving::PARTS;
 use super::{mixture, summary, Run};
-use crate::error::{notify, shell_word, Error, Result};
+use crate::error::{notify, Error, Result};
 
 /// The checkpoint to load, and what is wrong with the model.
 pub(super) struct Chosen {
@@ -77,9 +77,8 @@ impl Chosen {
 /// Refuses a run that was stopped before its first checkpoint.
 fn without_checkpoint(folder: &Path) -> Error {
     let problem = format!(
-        "is not finished: it has no checkpoint yet, expected {MODEL} or {STATE}; continue with: \
-         onward resume {}",
-        shell_word(&folder.display().to_string())
+        "is not finished: it has no checkpoint yet, expected {MODEL} or {STATE}; {}",
+        to_go_on(folder)
     );
     Error::run(folder, problem)
 }
