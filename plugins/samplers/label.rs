@@ -64,19 +64,28 @@ enum Place {
 
 /// The shape of the examples as images.
 fn image(context: &BuildContext) -> Result<[usize; 3]> {
-    let image = context.clone().with_input(&context.example).image();
-    image.or_else(|_| match context.tokenizer {
-        // They are refused anyway.
-        Some(_) => Ok([0; 3]),
-        None => {
-            let problem = format!(
-                "label_planes: expected images (channels, height, width), found shape {:?}; use \
-                 label_concat",
-                context.example
-            );
-            Err(Error::unfit("label in the input", problem))
-        }
+    refuse_text(context)?;
+    context.example[..].try_into().map_err(|_| {
+        let problem = format!(
+            "label_planes: expected images (channels, height, width), found shape {:?}; use \
+             label_concat",
+            context.example
+        );
+        refused(problem)
     })
+}
+
+fn refuse_text(context: &BuildContext) -> Result<()> {
+    match context.tokenizer {
+        None => Ok(()),
+        Some(_) => Err(refused(
+            "expected images, found text; choose a sampler for text, or the architecture nlp",
+        )),
+    }
+}
+
+fn refused(problem: impl Into<String>) -> Error {
+    Error::unfit("label in the input", problem)
 }
 
 struct Sampler {
@@ -87,12 +96,9 @@ struct Sampler {
 
 impl Sampler {
     fn new(settings: Label, context: &BuildContext, place: Place) -> Result<Self> {
+        refuse_text(context)?;
         let (classes, width) = (context.classes, context.example.iter().product::<usize>());
         let problem = match classes {
-            _ if context.tokenizer.is_some() => {
-                "expected images, found text; choose a sampler for text, or the architecture nlp"
-                    .into()
-            }
             _ if context.positions > 1 => {
                 let positions = context.positions;
                 format!("expected one label per example, found {positions}; choose another sampler")
@@ -110,7 +116,7 @@ impl Sampler {
                 })
             }
         };
-        Err(Error::unfit("label in the input", problem))
+        Err(refused(problem))
     }
 
     /// `views` views with these labels.

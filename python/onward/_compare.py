@@ -160,7 +160,7 @@ def sweep(
         given = {**settings, **_settings_of(architecture), **chosen}
         rows.append(_row(label, data, given, seeds, verbose, "validation"))
     if any(row["problem"] is None and row["validation"] is None for row in rows):
-        raise _onward.OnwardError("sweep: chooses by the validation part, but there is none; leave out validate=False")
+        raise _onward.OnwardError("sweep: found no validation part to choose by; leave out validate=False")
     table = Table(rows)
     for row in table[1:]:
         row["test"] = row["test_deviation"] = None

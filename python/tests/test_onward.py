@@ -110,7 +110,7 @@ def test_weights_in_64_bits_stay_so(tmp_path):
 
 def test_a_sweep_chooses_by_the_validation_part():
     settings = dict(hidden=[5], data__size=100, epochs=1, validate=False, verbose=False)
-    with pytest.raises(onward.OnwardError, match="validation part, but there is none"):
+    with pytest.raises(onward.OnwardError, match="found no validation part"):
         onward.sweep("progressive", "digits", {"lr": [0.01, 0.02]}, **settings)
 
 

@@ -293,9 +293,9 @@ fn start_threads(wanted: Option<u16>) -> Result<(), String> {
         ));
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    if let Some(count) = count.filter(|count| *count > 8 * cores) {
+    if count.is_some_and(|count| count > 8 * cores) {
         notify(format_args!(
-            "note: {origin}: {count} threads on {cores} cores are slower than {cores}"
+            "note: {origin}: more threads than the {cores} cores make a training slower"
         ));
     }
     let pool = rayon::ThreadPoolBuilder::new().build_global();

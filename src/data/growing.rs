@@ -57,8 +57,7 @@ impl<'a, T: Pod> Growing<'a, T> {
             return Ok(Stored::Memory(self.kept));
         };
         let (file, folder) = file.finish()?;
-        // SAFETY: nobody can change or shorten the file. It has no name, and its only
-        // writer is gone.
+        // SAFETY: the file never changes. It has no name, and its only writer is gone.
         #[allow(unsafe_code)]
         let map = unsafe { Mmap::map(&file) };
         let map = map.map_err(Error::file("map a temporary file in", &folder))?;

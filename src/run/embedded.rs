@@ -37,25 +37,30 @@ impl Run {
         let mut saved = checkpoint::decode(Path::new(MODEL), model)?;
         let header = &mut saved.header;
         let tokenizer = tokenizer_of(header, tokenizer)?;
-        let settings = header.settings.as_deref().unwrap_or_default();
-        let mut table: Table = settings.parse().unwrap_or_default();
-        table.remove("architecture");
-        let origin = MODEL.into();
-        let sources = vec![Source { origin, table }];
-        let config = Config::resolve_for(&header.architecture, Some(NO_PRESET), sources, false)?;
-        let source = DataSource::empty(header.spec.clone(), tokenizer.clone());
-        let around = Surroundings {
-            data_dirs: Vec::new(),
-            device: "cpu".into(),
-            tokenizer,
-            trained_on: Some(header.spec.content),
-            reads_examples: false,
-        };
-        let mut run = assemble(config, source, around)?;
+        let mut run = of_header(header, tokenizer)?;
         run.chosen = header.readout.take();
         run.restore_from(saved, false)?;
         Ok(run)
     }
+}
+
+/// The run of a checkpoint by its header alone: without data, and with new weights.
+pub(super) fn of_header(header: &Header, tokenizer: Option<Arc<Tokenizer>>) -> Result<Run> {
+    let settings = header.settings.as_deref().unwrap_or_default();
+    let mut table: Table = settings.parse().unwrap_or_default();
+    table.remove("architecture");
+    let origin = MODEL.into();
+    let sources = vec![Source { origin, table }];
+    let config = Config::resolve_for(&header.architecture, Some(NO_PRESET), sources, false)?;
+    let source = DataSource::empty(header.spec.clone(), tokenizer.clone());
+    let around = Surroundings {
+        data_dirs: Vec::new(),
+        device: "cpu".into(),
+        tokenizer,
+        trained_on: Some(header.spec.content),
+        reads_examples: false,
+    };
+    assemble(config, source, around)
 }
 
 fn tokenizer_of(header: &Header, json: Option<&[u8]>) -> Result<Option<Arc<Tokenizer>>> {

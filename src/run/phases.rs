@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use super::assemble::{assemble, Source as DataSource, Surroundings};
 use super::checkpoint::Header;
+use super::embedded::of_header;
 use super::{settings, Run};
 use crate::data::text::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 use crate::optim::Span;
-use crate::plugin::config::{Config, NO_PRESET};
-use crate::plugin::source::Source;
+use crate::plugin::config::Config;
 
 /// The epochs of the blocks and heads of a run before some of its settings were changed.
 pub(super) struct Phases {
@@ -30,21 +29,7 @@ impl Phases {
         if changed.is_empty() || header.epoch == 0 {
             return None;
         }
-        let mut table: toml::Table = before.parse().ok()?;
-        table.remove("architecture");
-        let origin = "the checkpoint".into();
-        let sources = vec![Source { origin, table }];
-        let config = Config::resolve_for(&header.architecture, Some(NO_PRESET), sources, false);
-        let source = DataSource::empty(header.spec.clone(), tokenizer.clone());
-        let around = Surroundings {
-            data_dirs: Vec::new(),
-            device: "cpu".into(),
-            tokenizer,
-            trained_on: Some(header.spec.content),
-            reads_examples: false,
-        };
-        let run = assemble(config.ok()?, source, around).ok()?;
-        let epochs = of(&run);
+        let epochs = of(&of_header(header, tokenizer).ok()?);
         Some(Self { epochs, changed })
     }
 
@@ -80,8 +65,8 @@ impl Phases {
             epochs => format!("has learned for {epochs} epochs"),
         };
         let expected = format!(
-            "{was}: {name} {learned}, and with another number the phases would not fit together \
-             any more; start a new run"
+            "{was}: {name} {learned}, and with {value} would have learned in other epochs; start \
+             a new run"
         );
         Err(Error::setting(key, value, "the settings", expected))
     }

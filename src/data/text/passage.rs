@@ -38,8 +38,8 @@ impl Deref for Passage {
 
     fn deref(&self) -> &str {
         let bytes = &self.text[self.range.clone()];
-        // SAFETY: the bytes were written from `str`, and nobody can change them. `slice`
-        // cuts between characters.
+        // SAFETY: the bytes come from `str` and never change. `slice` cuts between
+        // characters.
         #[allow(unsafe_code)]
         unsafe {
             std::str::from_utf8_unchecked(bytes)
