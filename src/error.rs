@@ -1,6 +1,7 @@
 //! The error type of the crate: what went wrong, where, and what to do.
 
 mod nearest;
+mod refused;
 
 use std::any::Any;
 use std::fmt::Display;

@@ -228,7 +228,7 @@ fn optimiser(settings: &Progressive, index: usize) -> Result<OptimiserSpec> {
         Some(rates) => {
             let expected = format!("a list of {count}, one for each layer");
             let value = Value::from(rates.clone());
-            Err(Error::setting("layer_lr", value, "the settings", expected))
+            Err(Error::refused("layer_lr", value, expected))
         }
     }
 }
@@ -242,7 +242,7 @@ fn readout(settings: &Progressive) -> Result<Range<usize>> {
         Some(to) if (from..=layers).contains(&to) => Ok(from - 1..to),
         Some(to) => {
             let expected = format!("a layer from readout_from = {from} to {layers}, the last");
-            Err(Error::setting("readout_to", to, "the settings", expected))
+            Err(Error::refused("readout_to", to, expected))
         }
     }
 }

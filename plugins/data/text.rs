@@ -171,10 +171,9 @@ fn documents(files: &[PathBuf], document: Document, room: &Room) -> Result<Vec<P
 
 fn of_files(settings: &TextFiles, context: &BuildContext) -> Result<DataSet> {
     if settings.file.is_empty() {
-        return Err(Error::setting(
+        return Err(Error::refused(
             "data.file",
             "\"\"",
-            "the settings",
             "a file, as in --data text:FILE",
         ));
     }

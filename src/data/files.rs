@@ -16,10 +16,9 @@ pub fn folder(dir: &str, usage: &str) -> Result<PathBuf> {
     if !dir.is_empty() {
         return Ok(at_home(dir));
     }
-    Err(Error::setting(
+    Err(Error::refused(
         "data.dir",
         "\"\"",
-        "the settings",
         format!("a folder, as in {usage}"),
     ))
 }

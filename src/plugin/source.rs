@@ -84,27 +84,13 @@ impl Source {
     }
 }
 
-/// An error with the source of its setting. Where one is refused by what does not know the
-/// sources, its origin is `the settings`.
+/// An error with the source that set the refused setting last.
 pub(crate) fn attributed(error: Error, sources: &[Source]) -> Error {
-    match error {
-        Error::Setting {
-            key,
-            value,
-            origin,
-            expected,
-        } if origin == "the settings" => {
-            let mut sources = sources.iter().rev();
-            let source = sources.find(|source| has(&source.table, &key));
-            let origin = source.map_or(origin, |source| source.origin.clone());
-            Error::setting(key, value, origin, expected)
-        }
-        Error::At { place, source } => Error::At {
-            place,
-            source: Box::new(attributed(*source, sources)),
-        },
-        other => other,
-    }
+    error.with_origin(&|key| {
+        let mut sources = sources.iter().rev();
+        let source = sources.find(|source| has(&source.table, key));
+        source.map(|source| source.origin.clone())
+    })
 }
 
 /// Whether a table has a dotted key, which may be one of a plugin's own settings.

@@ -83,13 +83,7 @@ pub(super) fn check_precision(precision: Precision, device: &Device) -> Result<(
         "{} on this device; bf16 needs a CPU with AVX-512 BF16 or a GPU with CUDA, tf32 such a GPU",
         known.join(" or ")
     );
-    let place = "the settings";
-    Err(Error::setting(
-        "precision",
-        precision.word(),
-        place,
-        expected,
-    ))
+    Err(Error::refused("precision", precision.word(), expected))
 }
 
 /// Builds a run.
@@ -309,7 +303,7 @@ fn check_batches(
     if data.spec.content == Content::Text {
         let refused = |key: &str, value: String, expected: &str| {
             let expected = format!("{expected}, since text cannot be shifted or mirrored");
-            Err(Error::setting(key, value, "the settings", expected))
+            Err(Error::refused(key, value, expected))
         };
         if settings.shift > 0 {
             return refused("shift", settings.shift.to_string(), "0");
@@ -334,12 +328,7 @@ fn check_batches(
             "a number that divides the {examples} training examples into batches of at \
              least {least}, for the sampler {name}; the last batch would have {last}"
         );
-        return Err(Error::setting(
-            "batch",
-            settings.batch,
-            "the settings",
-            expected,
-        ));
+        return Err(Error::refused("batch", settings.batch, expected));
     }
     check_memory(batch, data.spec.classes.len())
 }

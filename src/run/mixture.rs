@@ -107,14 +107,8 @@ impl Run {
 
     /// Refuses a readout that this run will not have.
     pub(super) fn check_readout(&self, name: &str) -> Result<()> {
-        let refused = |expected: String| {
-            Err(Error::setting(
-                "readout",
-                format!("{name:?}"),
-                "the settings",
-                expected,
-            ))
-        };
+        let refused =
+            |expected: String| Err(Error::refused("readout", format!("{name:?}"), expected));
         if !is_mixture(name) {
             let readouts = &self.architecture.net().readouts;
             if readouts.iter().any(|readout| readout.name == name) {

@@ -55,12 +55,7 @@ impl Run {
         } else {
             return Ok(());
         };
-        Err(Error::setting(
-            "patience",
-            patience,
-            "the settings",
-            expected,
-        ))
+        Err(Error::refused("patience", patience, expected))
     }
 
     /// Whether nothing is left to train.

@@ -68,7 +68,7 @@ impl Phases {
             "{was}: {name} {learned}, and with {value} would have learned in other epochs; start \
              a new run"
         );
-        Err(Error::setting(key, value, "the settings", expected))
+        Err(Error::refused(key, value, expected))
     }
 }
 

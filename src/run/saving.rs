@@ -290,7 +290,7 @@ impl Run {
             "{before}, since other variables were trained ({error}); to train a network with \
              {key} = {now}, start a new run"
         );
-        Ok(Error::setting(key, now, "the settings", expected))
+        Ok(Error::refused(key, now, expected))
     }
 
     /// The settings that differ from those of a checkpoint, with their values there and
@@ -337,7 +337,7 @@ impl Run {
                     "{before}, since the run stopped within epoch {}; change it between epochs",
                     header.epoch + 1
                 );
-                Err(Error::setting("batch", batch, "the settings", expected))
+                Err(Error::refused("batch", batch, expected))
             }
         }
     }

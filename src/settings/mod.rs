@@ -325,7 +325,7 @@ pub fn write<T: SettingValue>(table: &mut Table, key: &str, value: &T) {
 }
 
 fn refused(key: &str, found: &Value, expected: String) -> Error {
-    Error::setting(key, found, "the settings", expected)
+    Error::refused(key, found, expected)
 }
 
 #[cfg(test)]

@@ -142,10 +142,9 @@ impl<T> Each<T> {
         match self {
             Self::All(value) => Ok(value),
             Self::List(values) if values.len() == count => Ok(&values[index]),
-            Self::List(values) => Err(Error::setting(
+            Self::List(values) => Err(Error::refused(
                 key,
                 Value::try_from(values).unwrap_or(Value::Array(Vec::new())),
-                "the settings",
                 format!(
                     "one for all layers, or a list of {count}; found {}",
                     values.len()

@@ -378,10 +378,9 @@ fn block(settings: &Recurrent, name: String, place: &BuildContext) -> Result<Blo
 fn window(settings: &Recurrent) -> Result<RangeInclusive<usize>> {
     match settings.window[..] {
         [first, last] if first <= last && last <= settings.steps => Ok(first..=last),
-        _ => Err(Error::setting(
+        _ => Err(Error::refused(
             "window",
             format!("{:?}", settings.window),
-            "the settings",
             format!(
                 "[first, last], two time steps with 1 <= first <= last <= steps = {}",
                 settings.steps

@@ -319,7 +319,7 @@ impl RunBuilder {
         if least > run.epochs() as u64 {
             let expected = format!("at least the {least} epochs that are begun or complete");
             let epochs = run.config.run.epochs;
-            let error = Error::setting("epochs", epochs, "the settings", expected);
+            let error = Error::refused("epochs", epochs, expected);
             return Err(attributed(error, &sources));
         }
         Ok(run)

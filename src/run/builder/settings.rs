@@ -112,8 +112,7 @@ impl RunBuilder {
             if before != now {
                 let expected =
                     format!("{before}, which the run has kept; a new run can have another");
-                let origin = "the settings";
-                return Err(Error::setting(format!("data.{key}"), now, origin, expected));
+                return Err(Error::refused(format!("data.{key}"), now, expected));
             }
         }
         Ok(())

@@ -346,7 +346,7 @@ impl Hello {
 }
 
 fn of_replicas(replicas: usize, expected: impl Into<String>) -> Error {
-    Error::setting("replicas", replicas, "the settings", expected)
+    Error::refused("replicas", replicas, expected)
 }
 
 fn not_staged(architecture: &str) -> Error {

@@ -74,7 +74,7 @@ impl FromStr for Units {
 }
 
 fn unfit(value: &str, expected: String) -> Error {
-    Error::setting("tokenizer", format!("{value:?}"), "the settings", expected)
+    Error::refused("tokenizer", format!("{value:?}"), expected)
 }
 
 impl Tokenizer {
