@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use onward_core::data::text::{
     apart, data_set, distinct, files as files_of, paragraphs, read, room_beside_counts,
-    size as size_of, Parts, Passage, Text,
+    size as size_of, Parts, Passage, Reach, Text,
 };
 use onward_core::data::{DataSet, Room};
 use onward_core::export::{Table, Value};
@@ -37,8 +37,8 @@ onward_core::choices! {
 }
 
 onward_core::settings! {
-    /// Your own plain text in UTF-8. An example is a window of tokens; its class is the
-    /// next token.
+    /// Your own plain text in UTF-8. An example is a window of tokens, with some of the
+    /// tokens before it; its class is the next token.
     ///
     /// By default the test part is the last tenth of the text, and the validation part is
     /// a tenth of the rest, scattered over it. If there are 20 documents or more, whole
@@ -69,10 +69,14 @@ onward_core::settings! {
         test: Option<String> = None;
         /// The preparation of the text before it is divided.
         prepare: Prepare = Prepare::None;
-        /// The number of tokens in an example. For texts of half a megabyte and more,
+        /// The number of tokens in the window. For texts of half a megabyte and more,
         /// `nlp` chooses 20 characters, or 6 byte pairs or words, if no other network
         /// is chosen.
         window: usize = 10, in 1..=100_000;
+        /// The number of tokens before the window that a sampler may make inputs of, such
+        /// as `sampler.layout`. A document begins as if after so many line ends, and its
+        /// first window is not predicted.
+        before: usize = 0, in 0..=100_000;
         /// The tokenizer: char, word, word:N for the N most frequent words, bpe:N for N
         /// byte-pair tokens, bpe for 1000 of them if the text gives as many, or a
         /// tokenizer.json. For texts of half a megabyte and more, `nlp` chooses bpe, if
@@ -95,8 +99,10 @@ onward_core::settings! {
     /// This is far too little text to learn English, and results on it do not transfer to
     /// other texts.
     pub struct Fables {
-        /// The number of tokens in an example.
+        /// The number of tokens in the window.
         window: usize = 10, in 1..=100;
+        /// The number of tokens before the window that a sampler may make inputs of.
+        before: usize = 0, in 0..=1000;
         /// The tokenizer: char, word, word:N for the N most frequent words, bpe:N for N
         /// byte-pair tokens, bpe for 1000 of them if the text gives as many, or a
         /// tokenizer.json.
@@ -209,7 +215,11 @@ fn of_files(settings: &TextFiles, context: &BuildContext) -> Result<DataSet> {
             ngram: settings.ngram,
             least: settings.ngram_least,
         };
-        data_set(&parts, text, settings.window, room)
+        let reach = Reach {
+            window: settings.window,
+            before: settings.before,
+        };
+        data_set(&parts, text, reach, room)
     };
     tokenized().at(named)
 }
@@ -261,7 +271,11 @@ fn fables(settings: &Fables, context: &BuildContext) -> Result<DataSet> {
         ngram: settings.ngram,
         least: 1,
     };
-    data_set(&parts, text, settings.window, &context.room())
+    let reach = Reach {
+        window: settings.window,
+        before: settings.before,
+    };
+    data_set(&parts, text, reach, &context.room())
 }
 
 /// Resets the settings of additional files when the file changes.

@@ -2,7 +2,7 @@
 
 use onward_core::candle_core::{Tensor, Var};
 use onward_core::candle_nn::Init;
-use onward_core::flow::input::{Part, HASHED};
+use onward_core::flow::input::{Part, CONTEXT};
 use onward_core::kernels::{self, Gate};
 use onward_core::optim::{Gradient, Product};
 use onward_core::{
@@ -113,10 +113,10 @@ impl Layer {
     fn slots_of<'a>(&self, part: &'a Part) -> Result<Slots<'a>> {
         match &part.values {
             // There may be as many of them as tokens.
-            _ if part.name == Some(HASHED) => {
-                let problem = "expected every part of the input to be tokens, found hashed \
-                               slots; set sampler.ngrams=0 and sampler.words=0, or choose \
-                               another layer";
+            _ if part.name == Some(CONTEXT) => {
+                let problem = "expected every part of the input to be tokens, found other \
+                               inputs of the text before; set sampler.ngrams=0, sampler.words=0, \
+                               sampler.layout=false and sampler.recent=0, or choose another layer";
                 Err(Error::unfit("embedding", problem))
             }
             Values::OneHot {

@@ -2,9 +2,9 @@
 
 use onward_core::candle_core::{DType, Device, Tensor, Var};
 use onward_core::contract::negatives::{uniform_wrong, with_predicted_wrong, with_wrong};
-use onward_core::data::text::hashed::{ContextHasher, HashedContexts};
+use onward_core::data::text::context::{ContextInputs, ContextReader};
 use onward_core::flow::examples::Examples;
-use onward_core::flow::input::{HASHED, LABEL};
+use onward_core::flow::input::LABEL;
 use onward_core::flow::random::{below, unit};
 use onward_core::settings::{Idle, Positive, Settings};
 use onward_core::{
@@ -29,8 +29,8 @@ onward_core::settings! {
     /// A window of `K` tokens and a candidate for the next one, each a one-hot slot as
     /// wide as the vocabulary `V`: `[K·V context | V candidate]`. The next token makes
     /// the positive view, a wrong token the negative view, and an empty slot the
-    /// neutral view. With `ngrams` or `words`, slots of hashed ends of the context are
-    /// between the two.
+    /// neutral view. What else the sampler tells of the text before (`ngrams`, `words`,
+    /// `layout`, `recent`) is between the two.
     ///
     /// The context is one part for all views and candidates. One-hot slots pick rows of
     /// the weight, without a multiplication.
@@ -56,7 +56,7 @@ onward_core::settings! {
         length: usize = 50, in 1..=10_000;
         /// The number of epochs after which roll-outs are generated again.
         refresh: usize = 1, in 1..;
-        .. contexts: HashedContexts = HashedContexts::default();
+        .. contexts: ContextInputs = ContextInputs::default();
     }
 }
 
@@ -65,7 +65,7 @@ const BESIDE: usize = 500;
 
 struct Sampler {
     settings: NextToken,
-    hasher: ContextHasher,
+    reader: ContextReader,
     vocabulary: usize,
     pool: Option<Pool>,
 }
@@ -90,11 +90,11 @@ impl Sampler {
             let problem = "expected text; choose a text data set, or another `sampler`";
             return Err(Error::unfit("next_token", problem));
         };
-        let window: usize = context.example.iter().product();
-        let hasher = ContextHasher::new(&settings.contexts, tokenizer, window)?;
+        let reach = context.reach();
+        let reader = ContextReader::new(&settings.contexts, tokenizer, reach)?;
         let pool = match settings.negatives {
             Negatives::RollOuts => {
-                let shape = (settings.pool, window + settings.length);
+                let shape = (settings.pool, reach.tokens() + settings.length);
                 let tokens = context.vars.state("pool", shape, DType::U32)?;
                 Some(Pool {
                     tokens,
@@ -105,7 +105,7 @@ impl Sampler {
         };
         Ok(Self {
             settings,
-            hasher,
+            reader,
             vocabulary: context.classes,
             pool,
         })
@@ -113,17 +113,10 @@ impl Sampler {
 
     /// The input `[context | candidate]`. The context has rows for every view, or shared
     /// rows for all views.
-    fn input(&self, context: Tensor, candidate: Values, batch: usize) -> Result<Input> {
-        let width = (context.dim(1)? + 1) * self.vocabulary + self.hasher.width();
+    fn input(&self, context: &Tensor, candidate: Values, batch: usize) -> Result<Input> {
+        let width = self.reader.width() + self.vocabulary;
         let views = candidate.rows()? / batch;
-        let hashed = self.hasher.of(&context)?;
-        let context = Values::OneHot {
-            index: context,
-            classes: self.vocabulary,
-            strength: 1.,
-        };
-        let mut parts = vec![context.into()];
-        parts.extend(hashed.map(|hashed| hashed.named(HASHED)));
+        let mut parts = self.reader.parts(context)?;
         parts.push(candidate.named(LABEL));
         Input::new(parts, batch, views, &[width])
     }
@@ -225,23 +218,19 @@ impl NegativeSampler for Sampler {
             // Before the first roll-outs there is only the prediction.
             _ => with_predicted_wrong(labels, prediction.log_probabilities()?, &mut rng)?,
         };
-        let input = self.input(context, self.candidates(both), batch.size())?;
+        let input = self.input(&context, self.candidates(both), batch.size())?;
         Views::new(input, vec![Role::Positive, Role::Negative])
     }
 
     fn neutral(&self, batch: &Batch) -> Result<Input> {
         let (rows, width) = (batch.size(), self.vocabulary);
-        self.input(batch.rows().clone(), Values::Zeros { rows, width }, rows)
+        self.input(batch.rows(), Values::Zeros { rows, width }, rows)
     }
 
     fn hypotheses(&self, batch: &Batch, candidates: &Tensor) -> Result<Option<Input>> {
         let rows = candidates.flatten_all()?.unsqueeze(1)?;
         let candidates = self.candidates(rows);
-        Ok(Some(self.input(
-            batch.rows().clone(),
-            candidates,
-            batch.size(),
-        )?))
+        Ok(Some(self.input(batch.rows(), candidates, batch.size())?))
     }
 
     fn refresh(

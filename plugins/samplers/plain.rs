@@ -1,29 +1,26 @@
 //! Sampler `plain`: the examples as they are, for rules that need no negatives.
 
-use onward_core::data::text::hashed::{ContextHasher, HashedContexts};
-use onward_core::flow::input::HASHED;
+use onward_core::data::text::context::{ContextInputs, ContextReader};
 use onward_core::settings::Settings;
-use onward_core::{
-    Batch, Error, Input, NegativeSampler, Prediction, Result, Role, Step, Values, Views,
-};
+use onward_core::{Batch, Error, Input, NegativeSampler, Prediction, Result, Role, Step, Views};
 
 onward_core::settings! {
     /// One positive view, the example itself, without a label in the input and without
-    /// negatives. Windows of tokens become one-hot slots, with `ngrams` or `words`
-    /// beside slots of hashed ends of the window.
+    /// negatives. Windows of tokens become one-hot slots. What else a sampler can tell of the
+    /// text before is beside them: hashed ends (`ngrams`, `words`), the lengths of the last
+    /// lines (`layout`), and a bag of recent tokens (`recent`).
     ///
     /// # Reference
     /// The input of rules with a goodness for each class, such as Mono-Forward
     /// (<https://arxiv.org/abs/2501.09238>), and of backpropagation.
     pub struct Plain {
-        .. contexts: HashedContexts = HashedContexts::default();
+        .. contexts: ContextInputs = ContextInputs::default();
     }
 }
 
 struct Sampler {
-    /// The size of the vocabulary, for text.
-    tokens: Option<usize>,
-    hasher: Option<ContextHasher>,
+    /// For text.
+    reader: Option<ContextReader>,
 }
 
 impl NegativeSampler for Sampler {
@@ -36,21 +33,15 @@ impl NegativeSampler for Sampler {
     }
 
     fn neutral(&self, batch: &Batch) -> Result<Input> {
-        let Some(tokens) = self.tokens else {
+        let Some(reader) = &self.reader else {
             return Input::of(batch.examples().clone());
         };
-        let index = batch.rows().clone();
-        let hasher = self.hasher.as_ref();
-        let width = index.dim(1)? * tokens + hasher.map_or(0, ContextHasher::width);
-        let hashed = hasher.map(|hasher| hasher.of(&index)).transpose()?;
-        let slots = Values::OneHot {
-            index,
-            classes: tokens,
-            strength: 1.,
-        };
-        let hashed = hashed.flatten().map(|hashed| hashed.named(HASHED));
-        let parts = std::iter::once(slots.into()).chain(hashed);
-        Input::new(parts, batch.size(), 1, &[width])
+        Input::new(
+            reader.parts(batch.rows())?,
+            batch.size(),
+            1,
+            &[reader.width()],
+        )
     }
 }
 
@@ -58,20 +49,16 @@ onward_core::register! {
     dyn NegativeSampler, "plain",
     "the examples as they are, no negatives (as in Mono-Forward 2025, arXiv 2501.09238)",
     |settings: Plain, context| {
-        let window = context.example.iter().product();
-        let hasher = context.tokenizer.as_ref();
-        let hasher = hasher.map(|tokenizer| {
-            ContextHasher::new(&settings.contexts, tokenizer, window)
+        let tokenizer = context.tokenizer.as_ref();
+        let reader = tokenizer.map(|tokenizer| {
+            ContextReader::new(&settings.contexts, tokenizer, context.reach())
         });
-        if hasher.is_none() && !settings.contexts.is_empty() {
-            let problem = "`ngrams` and `words` are of text; remove them, or choose a text data \
-                           set";
+        if reader.is_none() && !settings.contexts.is_empty() {
+            let problem = "`ngrams`, `words`, `layout` and `recent` are of text; remove them, or \
+                           choose a text data set";
             return Err(Error::unfit("plain", problem));
         }
-        Ok(Box::new(Sampler {
-            tokens: context.tokenizer.as_ref().map(|_| context.classes),
-            hasher: hasher.transpose()?,
-        }))
+        Ok(Box::new(Sampler { reader: reader.transpose()? }))
     },
     .idle(|own, _| Ok(Plain::read(own)?.contexts.idle()))
 }

@@ -61,7 +61,7 @@ pub(super) struct Generate {
         allow_hyphen_values = true
     )]
     top_p: f64,
-    /// Divide the probability of every token in the window by R.
+    /// Divide the probability of every token in the window and before it by R.
     #[arg(
         long,
         value_name = "R",

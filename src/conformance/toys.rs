@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Tensor};
 use crate::contract::build_context::BuildContext;
 use crate::data::images::Images;
 use crate::data::text::tokenizer::Tokenizer;
-use crate::data::text::{self, Parts, Text};
+use crate::data::text::{self, Parts, Reach, Text};
 use crate::data::{Content, DataSet, ExampleSpec, Framing, Room};
 use crate::error::Result;
 use crate::flow::batch::Batch;
@@ -132,7 +132,10 @@ pub fn text() -> Result<DataSet> {
             ngram: 2,
             least: 1,
         },
-        3,
+        Reach {
+            window: 3,
+            before: 0,
+        },
         &Room::default(),
     )
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use candle_core::Tensor;
 
 use crate::data::text::tokenizer::Tokenizer;
+use crate::data::text::Reach;
 use crate::data::Room;
 use crate::error::{Error, Result};
 use crate::flow::input::Input;
@@ -25,6 +26,9 @@ pub struct BuildContext {
     pub epochs: usize,
     /// The shape of one example of the data, `[1, 28, 28]`.
     pub example: Vec<usize>,
+    /// Of a text, how many of the first tokens of an example are before its window: as
+    /// they may be missing, only a summary of them is an input.
+    pub before: usize,
     /// The number of classes of the data.
     pub classes: usize,
     /// The number of training examples of each class; known for text, if its training
@@ -69,6 +73,7 @@ impl BuildContext {
             seed,
             epochs: 1,
             example: Vec::new(),
+            before: 0,
             classes: 0,
             class_counts: None,
             samples: 0,
@@ -123,6 +128,15 @@ impl BuildContext {
             let problem = "no number of units is given; set the layer's `units`, or the architecture's `hidden`";
             Error::unfit("layer", problem)
         })
+    }
+
+    /// The number of tokens in an example, for text.
+    pub fn reach(&self) -> Reach {
+        let tokens: usize = self.example.iter().product();
+        Reach {
+            window: tokens.saturating_sub(self.before),
+            before: self.before,
+        }
     }
 
     /// The number of columns of the input.

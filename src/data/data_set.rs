@@ -23,10 +23,18 @@ pub struct ExampleSpec {
     /// The number of labels of an example: 1, or one for each position of a sequence.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub positions: usize,
+    /// Of a text, how many of the first tokens of an example are before its window, and may
+    /// be missing.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub before: usize,
 }
 
 fn one() -> usize {
     1
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 fn is_one(number: &usize) -> bool {
@@ -41,7 +49,15 @@ impl ExampleSpec {
             classes,
             content,
             positions: 1,
+            before: 0,
         }
+    }
+
+    /// The number of tokens in the window of a text: of an example without those before.
+    pub fn window(&self) -> usize {
+        self.shape
+            .first()
+            .map_or(0, |tokens| tokens.saturating_sub(self.before))
     }
 }
 
@@ -49,8 +65,8 @@ impl ExampleSpec {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Content {
-    /// Tokens of a text; the class is the next token. The shape is `[K]`, the length of
-    /// the window.
+    /// Tokens of a text; the class is the next token. The shape is `[K]`, the number of
+    /// tokens that the prediction may look at.
     Text,
     /// An image, with the framing that other images need before they are classified.
     #[serde(untagged)]

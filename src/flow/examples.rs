@@ -122,7 +122,7 @@ pub struct Augment<'a> {
 pub struct Passages<'a> {
     /// The tokens of each passage; the first `window` of them are never labels.
     pub documents: Vec<&'a [u32]>,
-    /// The number of tokens of an example.
+    /// The number of tokens of the window of an example.
     pub window: usize,
     /// The number of characters that the labels of all examples cover.
     pub characters: usize,

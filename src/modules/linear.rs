@@ -170,6 +170,11 @@ impl Linear {
                     first,
                     strength: *strength,
                 }),
+                values @ Values::Sparse { .. } => {
+                    let x = values.to_matrix(weight.dtype(), weight.device())?;
+                    let weight = weight.narrow(0, first, width)?;
+                    Some(cuda::Kind::Product(cuda::product(&x, &weight)?))
+                }
                 Values::Zeros { .. } => None,
             };
             let scale = part.scale.as_ref();
@@ -328,9 +333,13 @@ mod tests {
     }
 
     fn linear(dtype: DType) -> Result<(Linear, Optimiser)> {
+        linear_with(dtype, Algorithm::Sgd)
+    }
+
+    fn linear_with(dtype: DType, optimiser: Algorithm) -> Result<(Linear, Optimiser)> {
         let vars = Vars::new(5, dtype, &Device::Cpu);
         let descent = OptimiserSpec {
-            optimiser: Algorithm::Sgd,
+            optimiser,
             lr: 0.1,
             weight_decay: 0.01,
             momentum: 0.5,
@@ -364,6 +373,53 @@ mod tests {
             assert!(difference(&linear.forward(&input, true)?, &joined.relu()?)? < 1e-5);
             // The second call uses the cached product of the pixels.
             assert!(difference(&linear.forward(&input, false)?, &joined)? < 1e-5);
+        }
+        Ok(())
+    }
+
+    /// In every form that a product takes: beside others, with factors of the rows, and in
+    /// the update of each optimiser, with rows and without.
+    #[test]
+    fn sparse_values_learn_as_the_same_matrix() -> Result<()> {
+        let index = Tensor::new(&[[3u32, 0, 0], [1, 3, 0], [2, 0, 1]], &Device::Cpu)?;
+        let entries = Tensor::new(
+            &[[0.5f32, 0., 0.], [2., -1., 0.], [1., 0.5, 3.]],
+            &Device::Cpu,
+        )?;
+        let sparse = Values::Sparse {
+            index,
+            entries,
+            width: 4,
+        };
+        for dtype in [DType::F32, DType::F64] {
+            let matrix = sparse.to_matrix(dtype, &Device::Cpu)?;
+            assert_eq!(
+                matrix.to_dtype(DType::F32)?.to_vec2::<f32>()?,
+                [[0., 0., 0., 0.5], [0., 2., 0., -1.], [0.5, 3., 1., 0.]]
+            );
+            let label = pixels_and_label(dtype)?.parts()[0].values.clone();
+            let input = |values: Values| {
+                let parts = vec![label.clone(), values];
+                Input::new(parts, 3, 2, &[6])?.normalised(Normalise::MeanSquare)
+            };
+            let inputs = [sparse.clone(), Values::dense(matrix)?].map(input);
+            let [as_sparse, as_dense] = inputs;
+            let (as_sparse, as_dense) = (as_sparse?, as_dense?);
+            assert!(difference(&as_sparse.join()?, &as_dense.join()?)? < 1e-6);
+            let view = |input: &Input| input.view(1)?.join();
+            assert!(difference(&view(&as_sparse)?, &view(&as_dense)?)? < 1e-6);
+            for algorithm in [Algorithm::Sgd, Algorithm::Adam, Algorithm::SparseAdam] {
+                let learned = |input: &Input| -> Result<Tensor> {
+                    let (mut linear, mut optimiser) = linear_with(dtype, algorithm)?;
+                    for _ in 0..3 {
+                        let y = linear.forward(input, false)?;
+                        linear.update(input, &y, &mut optimiser, &Step::first(1))?;
+                    }
+                    Ok(linear.weight.1.as_tensor().copy()?)
+                };
+                let difference = difference(&learned(&as_sparse)?, &learned(&as_dense)?)?;
+                assert!(difference < 1e-5, "{algorithm:?}: {difference}");
+            }
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::Tensor;
 
 use crate::error::Result;
-use crate::flow::input::{indices, Input, Part, Values};
+use crate::flow::input::{Input, Part, Picks, Values};
 use crate::kernels::gemm::{product_with, rounds, Matrix, Prepared};
 use crate::kernels::{self, add, with_rows, with_values};
 use crate::modules::cache::PartCache;
@@ -47,14 +47,8 @@ struct Term {
 enum Kind {
     /// Rows of a product, `(R, N)`.
     Product(Arc<Vec<f32>>),
-    /// Rows of the weight, selected by the indices of one-hot slots.
-    Picked {
-        index: Vec<u32>,
-        slots: usize,
-        classes: usize,
-        first: usize,
-        strength: f32,
-    },
+    /// Rows of the weight, picked by one-hot or sparse values; with the first of the rows.
+    Picked(Picks, usize),
     /// No contribution.
     Zeros,
 }
@@ -113,18 +107,10 @@ impl Affine<'_> {
                     false => Arc::new(multiply()?),
                 })
             }
-            Values::OneHot {
-                index,
-                classes,
-                strength,
-            } => Kind::Picked {
-                slots: index.dim(1)?,
-                index: indices(index, *classes)?,
-                classes: *classes,
-                first,
-                strength: *strength as f32,
+            values => match Picks::of(values)? {
+                Some(picks) => Kind::Picked(picks, first),
+                None => Kind::Zeros,
             },
-            Values::Zeros { .. } => Kind::Zeros,
         };
         Ok(Term {
             kind,
@@ -183,17 +169,14 @@ impl Term {
         let (row, units) = (row % self.rows, affine.units);
         match &self.kind {
             Kind::Product(product) => add(out, scale, &product[row * units..]),
-            Kind::Picked {
-                index,
-                slots,
-                classes,
-                first,
-                strength,
-            } => {
-                let index = index[row * slots..][..*slots].iter();
-                for (slot, &class) in index.enumerate() {
-                    let picked = first + slot * classes + class as usize;
-                    add(out, scale * strength, &affine.weight[picked * units..]);
+            Kind::Picked(picks, first) => {
+                let scale = scale * picks.strength;
+                for (place, entry) in picks.row(row) {
+                    add(
+                        out,
+                        scale * entry,
+                        &affine.weight[(first + place) * units..],
+                    );
                 }
             }
             Kind::Zeros => (),

@@ -261,6 +261,18 @@ fn is_same(a: &Values, b: &Values) -> bool {
                 strength: other,
             },
         ) => a.id() == b.id() && of_a == of_b && strength == other,
+        (
+            Values::Sparse {
+                index,
+                entries,
+                width,
+            },
+            Values::Sparse {
+                index: other,
+                entries: of_other,
+                width: wide,
+            },
+        ) => index.id() == other.id() && entries.id() == of_other.id() && width == wide,
         (Values::Zeros { rows, width }, Values::Zeros { rows: r, width: w }) => {
             (rows, width) == (r, w)
         }

@@ -9,7 +9,7 @@ use super::picked_rows::{each_met, Scatter};
 use super::product::Product;
 use super::GRAIN;
 use crate::error::Result;
-use crate::flow::input::Values;
+use crate::flow::input::{Picks, Values};
 use crate::kernels::{wide, with_values};
 
 /// A gradient in a form that can be applied in one pass.
@@ -100,53 +100,37 @@ impl Adam {
                     &mut first[range.clone()],
                     &mut second[range.clone()],
                 ];
-                match &product.values {
-                    Values::Dense { matrix, columns } if self.row.is_none() => {
-                        product.consume((matrix, columns), here, |gradient, here| {
+                match (&product.values, Picks::of(&product.values)?) {
+                    (Values::Dense { matrix, columns }, _) if self.row.is_none() => product
+                        .consume((matrix, columns), here, |gradient, here| {
                             self.descend(here, gradient);
-                        })
-                    }
-                    Values::Dense { .. } | Values::Zeros { .. } => {
+                        }),
+                    (_, None) => {
                         let mut gradient = vec![0f32; range.len()];
                         product.add_to(&mut gradient, &mut [], 0., 1., |_, _| ())?;
                         self.descend_all(here, &gradient);
                         Ok(())
                     }
                     // Most places have no gradient, and stay as they are.
-                    Values::OneHot {
-                        index,
-                        classes,
-                        strength,
-                    } if self.row.is_some() && product.delta.common().is_empty() => each_met(
-                        (index, *classes),
-                        &product.delta,
-                        *strength as f32,
-                        here,
-                        |here, gradient| self.descend_rows(here, gradient),
-                    ),
+                    (_, Some(picks)) if self.row.is_some() && product.delta.common().is_empty() => {
+                        each_met(&picks, &product.delta, here, |here, gradient| {
+                            self.descend_rows(here, gradient);
+                        })
+                    }
                     // Most places have a zero gradient, which is not stored.
-                    Values::OneHot {
-                        index,
-                        classes,
-                        strength,
-                    } => {
+                    (_, Some(picks)) => {
                         let nothing = vec![0f32; product.delta.units()];
-                        Scatter::with(
-                            (index, *classes),
-                            &product.delta,
-                            *strength as f32,
-                            |scatter| {
-                                scatter.each_place(here, |place, here| {
-                                    if scatter.meets(place) {
-                                        let mut gradient = nothing.clone();
-                                        scatter.add_to(place, &mut gradient);
-                                        self.descend_rows(here, &gradient);
-                                    } else if self.row.is_none() {
-                                        self.descend_rows(here, &nothing);
-                                    }
-                                });
-                            },
-                        )
+                        Scatter::with(&picks, &product.delta, 1., |scatter| {
+                            scatter.each_place(here, |place, here| {
+                                if scatter.meets(place) {
+                                    let mut gradient = nothing.clone();
+                                    scatter.add_to(place, &mut gradient);
+                                    self.descend_rows(here, &gradient);
+                                } else if self.row.is_none() {
+                                    self.descend_rows(here, &nothing);
+                                }
+                            });
+                        })
                     }
                 }
             }),

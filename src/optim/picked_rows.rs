@@ -1,24 +1,25 @@
-//! Gradients with respect to the rows that one-hot values select: sums of deltas by
-//! index.
+//! Gradients with respect to the rows that one-hot or sparse values pick: sums of deltas
+//! by place.
 
-use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::output_gradient::is_zero;
 use super::{OutputGradient, GRAIN};
 use crate::error::Result;
-use crate::flow::input::indices;
+use crate::flow::input::Picks;
 use crate::kernels::{add, with_rows, Rows};
 
-/// `valuesᵀ · delta` of one-hot values, grouped by place; a place is a row of the result.
+/// `valuesᵀ · delta` of one-hot or sparse values, grouped by place; a place is a row of the
+/// result.
 ///
 /// The deltas of a place are added in the order of their rows. Places are independent, so
 /// that threads can divide them. Most places may be empty.
 pub(super) struct Scatter<'a> {
     /// The start of each place in `rows`, followed by the end of the last place.
     starts: Vec<usize>,
-    /// Row indices of the delta, grouped by place and in ascending order.
-    rows: Vec<u32>,
+    /// Row indices of the delta with the entries of the values, grouped by place and in
+    /// ascending order.
+    rows: Vec<(u32, f32)>,
     delta: Rows<'a>,
     /// Common rows, each with its factor for every place.
     common: Vec<(Vec<f32>, Vec<f32>)>,
@@ -26,22 +27,21 @@ pub(super) struct Scatter<'a> {
 }
 
 impl Scatter<'_> {
-    /// Calls `f` with the rows of `delta` grouped by the classes in `index`, `(R, K)`,
-    /// times `factor`.
+    /// Calls `f` with the rows of `delta` grouped by the places that they pick, times
+    /// `factor`.
     pub fn with<R>(
-        (index, classes): (&Tensor, usize),
+        picks: &Picks,
         delta: &OutputGradient,
         factor: f32,
         f: impl FnOnce(&Scatter<'_>) -> R,
     ) -> Result<R> {
-        let slots = index.dim(1)?;
-        let index = indices(index, classes)?;
-        let places = |row| places(&index, [slots, classes], row);
+        let (places, factor) = (picks.width, factor * picks.strength);
         let mut common = Vec::with_capacity(delta.common().len());
         for (shares, row) in delta.common() {
-            let mut counts = vec![0f32; slots * classes];
+            let mut counts = vec![0f32; places];
             for (row, share) in shares.to_vec1::<f32>()?.into_iter().enumerate() {
-                places(row).for_each(|place| counts[place] += share);
+                let here = picks.row(row);
+                here.for_each(|(place, entry)| counts[place] += share * entry);
             }
             common.push((row.to_vec1::<f32>()?, counts));
         }
@@ -49,19 +49,17 @@ impl Scatter<'_> {
             let counting: Vec<usize> = (0..delta.rows)
                 .filter(|&row| !is_zero(delta.row(row)))
                 .collect();
-            let mut starts = vec![0usize; slots * classes + 1];
-            counting
-                .iter()
-                .flat_map(|&row| places(row))
-                .for_each(|place| starts[place + 1] += 1);
-            for place in 0..slots * classes {
+            let mut starts = vec![0usize; places + 1];
+            let picked = counting.iter().flat_map(|&row| picks.row(row));
+            picked.for_each(|(place, _)| starts[place + 1] += 1);
+            for place in 0..places {
                 starts[place + 1] += starts[place];
             }
             let mut ends = starts.clone();
-            let mut rows = vec![0u32; counting.len() * slots];
+            let mut rows = vec![(0u32, 0f32); starts[places]];
             for row in counting {
-                for place in places(row) {
-                    rows[ends[place]] = row as u32;
+                for (place, entry) in picks.row(row) {
+                    rows[ends[place]] = (row as u32, entry);
                     ends[place] += 1;
                 }
             }
@@ -84,8 +82,9 @@ impl Scatter<'_> {
     /// Adds the deltas of a place to `sum`.
     pub fn add_to(&self, place: usize, sum: &mut [f32]) {
         let rows = &self.rows[self.starts[place]..self.starts[place + 1]];
-        rows.iter()
-            .for_each(|&row| add(sum, self.factor, self.delta.row(row as usize)));
+        rows.iter().for_each(|&(row, entry)| {
+            add(sum, self.factor * entry, self.delta.row(row as usize));
+        });
         let shared = self.common.iter().filter(|(_, counts)| counts[place] != 0.);
         shared.for_each(|(row, counts)| add(sum, self.factor * counts[place], row));
     }
@@ -116,35 +115,25 @@ impl Scatter<'_> {
     }
 }
 
-/// The places that a row picks.
-fn places(
-    index: &[u32],
-    [slots, classes]: [usize; 2],
-    row: usize,
-) -> impl Iterator<Item = usize> + '_ {
-    let index = index[row * slots..][..slots].iter().enumerate();
-    index.map(move |(slot, &class)| slot * classes + class as usize)
-}
-
 /// Calls `f` with the row of each of `values` for every place that has deltas, and with
-/// the sum of these times `factor`: the other places cost nothing. There must be no common
-/// rows.
+/// the sum of these: the other places cost nothing. There must be no common rows.
 pub(super) fn each_met<const N: usize>(
-    (index, classes): (&Tensor, usize),
+    picks: &Picks,
     delta: &OutputGradient,
-    factor: f32,
     mut values: [&mut [f32]; N],
     f: impl Fn([&mut [f32]; N], &[f32]) + Sync,
 ) -> Result<()> {
     debug_assert!(delta.common().is_empty());
-    let slots = index.dim(1)?;
-    let index = indices(index, classes)?;
     with_rows(delta.own(), |delta| {
         let units = delta.width;
         let counting = (0..delta.rows).filter(|&row| !is_zero(delta.row(row)));
-        let picked = |row| places(&index, [slots, classes], row).map(move |place| (place, row));
-        let mut picked: Vec<(usize, usize)> = counting.flat_map(picked).collect();
-        picked.sort_unstable();
+        let picked = |row| {
+            picks
+                .row(row)
+                .map(move |(place, entry)| (place, row, entry))
+        };
+        let mut picked: Vec<(usize, usize, f32)> = counting.flat_map(picked).collect();
+        picked.sort_unstable_by_key(|(place, row, _)| (*place, *row));
         let mut next = 0;
         let mut rows_of = |place: usize| {
             let before = (place - next) * units;
@@ -163,8 +152,9 @@ pub(super) fn each_met<const N: usize>(
             || vec![0f32; units],
             |sum, (picked, rows)| {
                 sum.fill(0.);
-                let deltas = picked.iter().map(|(_, row)| delta.row(*row));
-                deltas.for_each(|delta| add(sum, factor, delta));
+                for (_, row, entry) in picked {
+                    add(sum, picks.strength * entry, delta.row(*row));
+                }
                 f(rows, sum);
             },
         );
@@ -182,9 +172,10 @@ fn next<I: Iterator, const N: usize>(iterators: &mut [I; N]) -> Option<[I::Item;
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
+    use candle_core::{Device, Tensor};
 
     use super::*;
+    use crate::flow::input::Values;
     use crate::flow::random::{below, stream};
 
     #[test]
@@ -200,30 +191,39 @@ mod tests {
         });
         let delta = Tensor::from_iter(delta, &Device::Cpu)?.reshape((rows, units))?;
         let delta = OutputGradient::from(delta);
-        let [mut all, mut met] = [(); 2].map(|()| vec![1f32; slots * classes * units]);
-        let mut second = vec![0f32; all.len()];
-        let index = (&index, classes);
-        Scatter::with(index, &delta, 0.3, |scatter| {
-            scatter.each_place([&mut all], |place, [row]| {
-                let mut sum = vec![0f32; units];
-                scatter.add_to(place, &mut sum);
-                add(row, 2., &sum);
-            });
-        })?;
-        each_met(
+        let entries = (0..rows * slots).map(|_| number(4) as f32);
+        let entries = Tensor::from_iter(entries, &Device::Cpu)?.reshape((rows, slots))?;
+        let one_hot = Values::OneHot {
+            index: index.clone(),
+            classes,
+            strength: 3.,
+        };
+        let sparse = Values::Sparse {
             index,
-            &delta,
-            0.3,
-            [&mut met, &mut second],
-            |[row, second], sum| {
+            entries,
+            width: 2 * classes,
+        };
+        for values in [one_hot, sparse] {
+            let picks = Picks::of(&values)?.expect("it picks");
+            let [mut all, mut met] = [(); 2].map(|()| vec![1f32; picks.width * units]);
+            let mut second = vec![0f32; all.len()];
+            Scatter::with(&picks, &delta, 1., |scatter| {
+                scatter.each_place([&mut all], |place, [row]| {
+                    let mut sum = vec![0f32; units];
+                    scatter.add_to(place, &mut sum);
+                    add(row, 2., &sum);
+                });
+            })?;
+            let rows = [&mut met[..], &mut second[..]];
+            each_met(&picks, &delta, rows, |[row, second], sum| {
                 add(row, 2., sum);
                 second.copy_from_slice(sum);
-            },
-        )?;
-        assert_eq!(met, all);
-        let of_second: Vec<f32> = second.iter().map(|sum| 1. + 2. * sum).collect();
-        assert_eq!(of_second, all);
-        assert!(met.contains(&1.), "every place is met");
+            })?;
+            assert_eq!(met, all);
+            let of_second: Vec<f32> = second.iter().map(|sum| 1. + 2. * sum).collect();
+            assert_eq!(of_second, all);
+            assert!(met.contains(&1.), "every place is met");
+        }
         Ok(())
     }
 }

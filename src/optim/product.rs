@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Tensor};
 use super::output_gradient::{is_zero, OutputGradient};
 use super::picked_rows::Scatter;
 use crate::error::Result;
-use crate::flow::input::Values;
+use crate::flow::input::{Picks, Values};
 use crate::kernels::gemm::{accumulate, consume, Matrix};
 use crate::kernels::{add, is_fast, matmul, with_rows};
 
@@ -33,6 +33,15 @@ impl Product {
             Values::Dense { matrix, columns } => Values::Dense {
                 matrix: f(matrix)?,
                 columns: columns.clone(),
+            },
+            Values::Sparse {
+                index,
+                entries,
+                width,
+            } => Values::Sparse {
+                index: index.clone(),
+                entries: f(entries)?,
+                width: *width,
             },
             values => values.clone(),
         };
@@ -63,32 +72,27 @@ impl Product {
         factor: f32,
         finish: impl Fn(&mut [f32], &mut [f32]) + Sync,
     ) -> Result<()> {
-        match &self.values {
-            Values::Dense { matrix, columns } => self.with_factors(matrix, columns, |x, delta| {
-                accumulate(dst, beside, keep, factor, x, delta, finish);
-            }),
-            Values::OneHot {
-                index,
-                classes,
-                strength,
-            } => {
-                let factor = factor * *strength as f32;
-                Scatter::with((index, *classes), &self.delta, factor, |scatter| {
-                    let work = |place: usize, dst: &mut [f32], beside: &mut [f32]| {
-                        dst.iter_mut().for_each(|dst| *dst *= keep);
-                        scatter.add_to(place, dst);
-                        finish(dst, beside);
-                    };
-                    if beside.is_empty() {
-                        scatter.each_place([dst], |place, [dst]| work(place, dst, &mut []));
-                    } else {
-                        scatter.each_place([dst, beside], |place, [dst, beside]| {
-                            work(place, dst, beside);
-                        });
-                    }
+        match (&self.values, Picks::of(&self.values)?) {
+            (Values::Dense { matrix, columns }, _) => {
+                self.with_factors(matrix, columns, |x, delta| {
+                    accumulate(dst, beside, keep, factor, x, delta, finish);
                 })
             }
-            Values::Zeros { .. } => {
+            (_, Some(picks)) => Scatter::with(&picks, &self.delta, factor, |scatter| {
+                let work = |place: usize, dst: &mut [f32], beside: &mut [f32]| {
+                    dst.iter_mut().for_each(|dst| *dst *= keep);
+                    scatter.add_to(place, dst);
+                    finish(dst, beside);
+                };
+                if beside.is_empty() {
+                    scatter.each_place([dst], |place, [dst]| work(place, dst, &mut []));
+                } else {
+                    scatter.each_place([dst, beside], |place, [dst, beside]| {
+                        work(place, dst, beside);
+                    });
+                }
+            }),
+            (_, None) => {
                 dst.iter_mut().for_each(|dst| *dst *= keep);
                 finish(dst, beside);
                 Ok(())

@@ -279,6 +279,10 @@ fn add_product(
             let (index, factor) = ((index, *classes), factor * strength);
             cuda::scatter(sum, index, &delta.whole()?, keep, factor)
         }
+        Values::Sparse { .. } => {
+            let values = values.to_matrix(sum.0.dtype(), sum.0.device())?;
+            cuda::add_product(sum, &values, &delta.whole()?, keep, factor)
+        }
         Values::Zeros { .. } if keep == 1. => Ok(()),
         Values::Zeros { width, .. } => cuda::scale(sum.0, sum.1, *width, keep),
     }

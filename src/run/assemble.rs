@@ -236,6 +236,7 @@ fn missing(config: &Config, key: &str) -> Error {
 /// Describes the data to the plugins.
 fn describe_data(data: &DataSet, context: &mut BuildContext) -> Result<()> {
     context.example = data.spec.shape.clone();
+    context.before = data.spec.before;
     context.classes = data.spec.classes.len();
     context.positions = data.spec.positions;
     context.tokenizer = data.text.as_ref().map(|text| text.tokenizer.clone());

@@ -13,7 +13,7 @@ use crate::data::score::{Counts, Score};
 use crate::data::text::ngram::Baselines;
 use crate::data::text::tokenizer::Tokenizer;
 use crate::data::text::{Passage, Windows};
-use crate::data::{Content, Room};
+use crate::data::{Content, ExampleSpec, Room};
 use crate::error::{Error, Result};
 use crate::flow::examples::Examples;
 use crate::flow::step::Step;
@@ -99,7 +99,7 @@ impl TextCounts {
 pub struct TextScorer<'a> {
     run: &'a Run,
     tokenizer: &'a Tokenizer,
-    window: usize,
+    spec: &'a ExampleSpec,
     readouts: Vec<Readout>,
     ngrams: Option<Arc<Baselines>>,
     sum: TextCounts,
@@ -126,7 +126,7 @@ impl<'a> TextScorer<'a> {
         Ok(Self {
             run,
             tokenizer: &text.tokenizer,
-            window: spec.shape[0],
+            spec,
             readouts,
             ngrams: run.ngrams(),
             sum: TextCounts::default(),
@@ -197,15 +197,16 @@ impl<'a> TextScorer<'a> {
         let windows = Windows::new(
             slice::from_ref(text),
             self.tokenizer,
-            self.window,
+            self.spec.window(),
             &Room::default(),
-        )?;
+        )?
+        .with_before(self.spec.before);
         let problem = if windows.is_empty() {
             let found = match windows.longest {
                 1 => "1 token".into(),
                 tokens => format!("{tokens} tokens"),
             };
-            let window = self.window;
+            let window = self.spec.window();
             format!("has {found}, expected more than the {window} of the model's window")
         } else if windows.characters == 0 {
             "has only tokens that the tokenizer does not know, expected text like that of the \

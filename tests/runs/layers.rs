@@ -131,18 +131,20 @@ fn a_network_that_does_not_show_its_layers_says_so() -> Result<()> {
 
 /// There may be as many hashed slots as tokens.
 #[test]
-fn hashed_slots_are_no_tokens() -> Result<()> {
-    let run = |ngrams: i64| {
+fn other_inputs_of_a_context_are_no_tokens() -> Result<()> {
+    let run = |inputs: &str| {
         let run = Run::builder("nlp").data_set(conformance::text().unwrap());
         let run = run
             .preset("none")
             .set("hidden", vec![6])
             .set("embedding", 3);
-        let sampler = format!("name = \"plain\"\nngrams = {ngrams}\nbuckets = 4");
+        let sampler = format!("name = \"plain\"\nbuckets = 4\n{inputs}");
         let sampler: Table = sampler.parse().expect("settings in TOML");
         run.set("sampler", sampler).build().map(|_| ())
     };
-    let error = run(2).unwrap_err().to_string();
-    assert!(error.contains("sampler.ngrams=0"), "{error}");
-    run(0)
+    for inputs in ["ngrams = 2", "layout = true", "recent = 0.5"] {
+        let error = run(inputs).unwrap_err().to_string();
+        assert!(error.contains("sampler.ngrams=0"), "{error}");
+    }
+    run("")
 }

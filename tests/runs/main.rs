@@ -1,6 +1,7 @@
 //! Runs of the built-in architectures: training, results, saving, resuming and files.
 
 mod bound;
+mod context;
 mod embedded;
 mod export;
 mod folder;

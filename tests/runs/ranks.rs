@@ -114,12 +114,15 @@ fn on_text() -> RunBuilder {
         .set("epochs", 1)
 }
 
-/// A language model with local classifiers, on hashed ends of the window.
-fn with_hashed_ends() -> RunBuilder {
+/// A language model with local classifiers, on all that is told of a context.
+fn with_context() -> RunBuilder {
     on_text()
         .set("sampler", "plain")
         .set("sampler.ngrams", 3)
         .set("sampler.buckets", 100)
+        .set("sampler.layout", true)
+        .set("sampler.recent", 0.9)
+        .set("data.before", 20)
         .set("goodness", "projection")
         .set("loss", "cross_entropy")
         .set("optimiser", "sparse_adam")
@@ -130,8 +133,8 @@ fn with_hashed_ends() -> RunBuilder {
 fn stages_give_the_bits_of_one_rank() -> Result<()> {
     let cases = [
         ("text", on_text().set("sampler.negatives", "uniform")),
-        ("hashed ends of text", with_hashed_ends()),
-        ("some tokens", with_hashed_ends().set("samples", 40)),
+        ("inputs of the text before", with_context()),
+        ("some tokens", with_context().set("samples", 40)),
         ("as it is", builder()),
         ("greedy", builder().set("order", "greedy")),
         ("a head after the layers", builder().set("probe_epochs", 1)),
@@ -259,7 +262,7 @@ fn replicas_follow_the_gradient_of_the_whole_batch() -> Result<()> {
         .data("digits")
         .set("data.size", 300)
         .set("epochs", 2);
-    for builder in [on_images, with_hashed_ends().set("mixture", false)] {
+    for builder in [on_images, with_context().set("mixture", false)] {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
         let builder = builder
@@ -295,7 +298,7 @@ fn replicas_follow_the_gradient_of_the_whole_batch() -> Result<()> {
 #[test]
 fn replicas_give_the_same_bits_in_any_stages() -> Result<()> {
     let on_images = builder().set("layer.peer", 0.03).set("dropout", 0.1);
-    for builder in [on_images, with_hashed_ends()] {
+    for builder in [on_images, with_context()] {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
         for (out, cuts) in [("a", vec![0, 3]), ("b", vec![0, 3]), ("c", vec![0, 2, 3])] {

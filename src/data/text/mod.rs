@@ -1,8 +1,8 @@
 //! Text: documents, their division into parts, and windows of tokens with the next token
 //! as label.
 
+pub mod context;
 mod files;
-pub mod hashed;
 pub mod mixture;
 mod needs;
 pub mod ngram;
@@ -160,16 +160,34 @@ fn behind_space(text: &str, wanted: usize) -> usize {
     space.map_or(wanted, |(at, symbol)| wanted + at + symbol.len_utf8())
 }
 
-/// Makes a data set of windows: an example is `window` tokens, `(B, K)` of `u32`, and its
-/// class the next token.
+/// The number of tokens in an example of a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reach {
+    /// The tokens that always are there: so many at the beginning of a passage are not
+    /// predicted.
+    pub window: usize,
+    /// The tokens before these, as far as there are any.
+    pub before: usize,
+}
+
+impl Reach {
+    /// The number of tokens in an example, `K`.
+    pub fn tokens(self) -> usize {
+        self.before + self.window
+    }
+}
+
+/// Makes a data set of windows: an example is the tokens of the window and those before
+/// it, `(B, K)` of `u32`, and its class the next token.
 ///
 /// # Errors
 /// [`Error::Usage`] if a part has no passage longer than the window, or only unknown
 /// tokens to predict, or if the memory is too small to train on it and to count its
 /// n-grams; errors of [`Windows::new`].
-pub fn data_set(parts: &Parts, text: Text, window: usize, room: &Room) -> Result<DataSet> {
+pub fn data_set(parts: &Parts, text: Text, reach: Reach, room: &Room) -> Result<DataSet> {
+    let Reach { window, before } = reach;
     let part = |name: &str, documents: &[Passage]| -> Result<Arc<Windows>> {
-        let windows = Windows::new(documents, &text.tokenizer, window, room)?;
+        let windows = Windows::new(documents, &text.tokenizer, window, room)?.with_before(before);
         if windows.is_empty() {
             let longest = windows.longest;
             return Err(Error::usage(
@@ -229,11 +247,11 @@ pub fn data_set(parts: &Parts, text: Text, window: usize, room: &Room) -> Result
     if in_files > 0 {
         room.say_temporary("the text", "the tokens take", in_files);
     }
-    let spec = ExampleSpec::new(
-        &[window],
-        text.tokenizer.vocabulary().to_vec(),
-        Content::Text,
-    );
+    let classes = text.tokenizer.vocabulary().to_vec();
+    let spec = ExampleSpec {
+        before,
+        ..ExampleSpec::new(&[reach.tokens()], classes, Content::Text)
+    };
     Ok(DataSet {
         spec,
         train,
@@ -356,9 +374,11 @@ mod tests {
             least: 1,
         };
         let room = Room::default();
-        assert!(data_set(&parts, text.clone(), 4, &room).is_ok());
+        let reach = |window| Reach { window, before: 9 };
+        let data = data_set(&parts, text.clone(), reach(4), &room)?;
+        assert_eq!((&data.spec.shape[..], data.spec.window()), (&[13][..], 4));
         let refused = |parts: &Parts, window: usize| {
-            let error = data_set(parts, text.clone(), window, &room).err();
+            let error = data_set(parts, text.clone(), reach(window), &room).err();
             error.unwrap().to_string()
         };
         let error = refused(&parts, 40);

@@ -14,8 +14,8 @@ use crate::error::{Error, Result};
 use crate::flow::batch::Batch;
 use crate::flow::examples::{Augment, Examples, Passages};
 
-/// Windows of equally many tokens, each with the next token as its label. They are cut on
-/// demand.
+/// Windows of equally many tokens, each with the next token as its label, and with some of
+/// the tokens before it. They are cut on demand.
 #[derive(Clone)]
 pub struct Windows {
     pub(super) tokens: Arc<Stored<u32>>,
@@ -23,6 +23,10 @@ pub struct Windows {
     /// earlier passages.
     ends: Arc<[(usize, usize)]>,
     window: usize,
+    /// The number of tokens before a window.
+    before: usize,
+    /// The token for those before the beginning of a passage.
+    filler: u32,
     pub(crate) characters: usize,
     pub(crate) unknown: usize,
     /// The number of passages without a window.
@@ -56,7 +60,7 @@ impl Windows {
             some.map(move |piece| (passage, piece))
         });
         let mut all = all.peekable();
-        let mut begun = Begun::new(tokenizer.unknown(), window, room);
+        let mut begun = Begun::new(tokenizer, window, room);
         let mut passage = 0;
         // Pieces are encoded in parallel, as many at a time as limit the memory.
         while all.peek().is_some() {
@@ -77,11 +81,23 @@ impl Windows {
         begun.finish()
     }
 
-    /// The window with this index and the next token.
-    pub(super) fn at(&self, index: usize) -> &[u32] {
+    /// The same, with the `before` tokens before each window as a part of its example. The
+    /// [filler](Tokenizer::filler) stands for those before the beginning of a passage.
+    pub fn with_before(self, before: usize) -> Self {
+        Self { before, ..self }
+    }
+
+    /// Adds the example with this index to `tokens`, and returns its label.
+    fn add_to(&self, tokens: &mut Vec<u32>, index: usize) -> u32 {
         let passage = self.ends.partition_point(|(_, windows)| *windows <= index);
         let (end, windows) = self.ends[passage];
-        &self.tokens[end - (windows - index) - self.window..][..self.window + 1]
+        let start = passage.checked_sub(1).map_or(0, |last| self.ends[last].0);
+        let label = end - (windows - index);
+        let first = start.max(label.saturating_sub(self.window + self.before));
+        let missing = self.window + self.before - (label - first);
+        tokens.extend(std::iter::repeat_n(self.filler, missing));
+        tokens.extend_from_slice(&self.tokens[first..label]);
+        self.tokens[label]
     }
 }
 
@@ -91,6 +107,7 @@ const AT_ONCE: usize = 64;
 /// Windows that are being collected, piece by piece.
 struct Begun<'a> {
     unknown: Option<u32>,
+    filler: u32,
     window: usize,
     tokens: Growing<'a, u32>,
     ends: Vec<(usize, usize)>,
@@ -113,9 +130,10 @@ struct BegunPassage {
 }
 
 impl<'a> Begun<'a> {
-    fn new(unknown: Option<u32>, window: usize, room: &'a Room) -> Self {
+    fn new(tokenizer: &Tokenizer, window: usize, room: &'a Room) -> Self {
         Self {
-            unknown,
+            unknown: tokenizer.unknown(),
+            filler: tokenizer.filler().1,
             window,
             tokens: Growing::new(room),
             ends: Vec::new(),
@@ -179,6 +197,8 @@ impl<'a> Begun<'a> {
             tokens: self.tokens.finish()?.into(),
             ends: self.ends.into(),
             window: self.window,
+            before: 0,
+            filler: self.filler,
             characters: self.characters,
             unknown: self.unknown_tokens,
             short: self.short,
@@ -199,15 +219,12 @@ impl Examples for Windows {
                 "`shift` and `flip` are for images; use 0 and false for text".to_string(),
             ));
         }
-        let (mut tokens, mut labels) =
-            (Vec::with_capacity(indices.len() * self.window), Vec::new());
-        for &index in indices {
-            let (window, label) = self.at(index).split_at(self.window);
-            tokens.extend_from_slice(window);
-            labels.extend_from_slice(label);
-        }
+        let width = self.before + self.window;
+        let mut tokens = Vec::with_capacity(indices.len() * width);
+        let labels = indices.iter().map(|index| self.add_to(&mut tokens, *index));
+        let labels = labels.collect();
         Batch::new(
-            Tensor::from_vec(tokens, (indices.len(), self.window), &Device::Cpu)?,
+            Tensor::from_vec(tokens, (indices.len(), width), &Device::Cpu)?,
             labels,
         )
     }
@@ -312,6 +329,21 @@ mod tests {
                 })
             )
             .is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn line_ends_stand_for_the_tokens_before_a_passage() -> Result<()> {
+        let tokenizer = Tokenizer::train(Units::Char, &["abcdefg\n"])?;
+        let windows = windows(&["abcd", "efgab"], &tokenizer, 2)?.with_before(2);
+        let batch = windows.batch(&[1, 4, 2], None)?;
+        let rows = batch.rows().to_vec2::<u32>()?;
+        let text = rows.iter().map(|row| tokenizer.decode(row));
+        let text: Vec<String> = text.collect::<Result<_>>()?;
+        assert_eq!(text, ["\nabc", "efga", "\n\nef"]);
+        assert_eq!(tokenizer.decode(batch.labels()?)?, "dbg");
+        let passages = windows.passages().expect("text");
+        assert_eq!((windows.len(), passages.window), (5, 2));
         Ok(())
     }
 

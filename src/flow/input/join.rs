@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::{indices, Input, Part, Values};
+use super::{Input, Part, Picks, Values};
 use crate::error::Result;
 use crate::kernels;
 
@@ -76,18 +76,14 @@ impl Input {
                         }
                     })?;
                 }
-                Values::OneHot {
-                    index,
-                    classes,
-                    strength,
-                } => {
-                    let (index, slots) = (indices(index, *classes)?, index.dim(1)?);
+                values @ (Values::OneHot { .. } | Values::Sparse { .. }) => {
+                    let Some(picks) = Picks::of(values)? else {
+                        continue;
+                    };
                     let joined = joined.get_or_insert_with(zeros);
                     for (row, out) in joined.chunks_exact_mut(whole).enumerate() {
-                        let index = &index[row % count * slots..][..slots];
-                        for (slot, &class) in index.iter().enumerate() {
-                            let column = first + slot * classes + class as usize;
-                            out[column] = factor(row) * *strength as f32;
+                        for (place, entry) in picks.row(row % count) {
+                            out[first + place] = factor(row) * picks.strength * entry;
                         }
                     }
                 }

@@ -8,8 +8,8 @@ use candle_core::{DType, Device, Tensor};
 
 pub use self::normalise::Normalise;
 pub(crate) use self::normalise::SHORTEST;
-pub(crate) use self::values::indices;
 pub use self::values::Values;
+pub(crate) use self::values::{indices, Picks};
 use crate::error::{Error, Result};
 use crate::kernels;
 
@@ -17,8 +17,8 @@ use crate::kernels;
 /// last layer.
 pub const LABEL: &str = "label";
 
-/// The name of a part of hashed slots, which are no tokens.
-pub const HASHED: &str = "hashed";
+/// The name of a part that tells of the text before by other slots than its tokens.
+pub const CONTEXT: &str = "context";
 
 /// `V` views of the same `B` examples, stacked: row `v·B + b` is view `v` of example `b`.
 ///

@@ -133,6 +133,7 @@ impl Input {
                 Values::OneHot {
                     index, strength, ..
                 } => (None, strength * strength * index.dim(1)? as f64),
+                Values::Sparse { entries, .. } => (Some(entries.clone()), 0.),
                 Values::Zeros { .. } => (None, 0.),
             });
         }

@@ -1,4 +1,4 @@
-//! The values of a part of an input: dense, one-hot, or zeros.
+//! The values of a part of an input: dense, one-hot, sparse, or zeros.
 
 use std::ops::Range;
 
@@ -27,6 +27,16 @@ pub enum Values {
         classes: usize,
         /// The value of the entry.
         strength: f64,
+    },
+    /// Rows with few entries that are not zero, such as counts of words.
+    Sparse {
+        /// The column of each entry, `(R, K)`, `u32`. An entry that is not zero has a
+        /// column of its own in its row.
+        index: Tensor,
+        /// The entries, `(R, K)`, `f32`, of which some may be zero.
+        entries: Tensor,
+        /// The number of columns.
+        width: usize,
     },
     /// Columns of zeros. They are left out of products.
     Zeros {
@@ -67,7 +77,7 @@ impl Values {
         Ok(match self {
             Self::Dense { columns, .. } => columns.len(),
             Self::OneHot { index, classes, .. } => index.dim(1)? * classes,
-            Self::Zeros { width, .. } => *width,
+            Self::Sparse { width, .. } | Self::Zeros { width, .. } => *width,
         })
     }
 
@@ -78,7 +88,7 @@ impl Values {
     pub fn rows(&self) -> Result<usize> {
         Ok(match self {
             Self::Dense { matrix, .. } => matrix.dim(0)?,
-            Self::OneHot { index, .. } => index.dim(0)?,
+            Self::OneHot { index, .. } | Self::Sparse { index, .. } => index.dim(0)?,
             Self::Zeros { rows, .. } => *rows,
         })
     }
@@ -87,7 +97,7 @@ impl Values {
     pub fn device(&self) -> Option<&Device> {
         match self {
             Self::Dense { matrix, .. } => Some(matrix.device()),
-            Self::OneHot { index, .. } => Some(index.device()),
+            Self::OneHot { index, .. } | Self::Sparse { index, .. } => Some(index.device()),
             Self::Zeros { .. } => None,
         }
     }
@@ -113,8 +123,22 @@ impl Values {
                 let index = index.unsqueeze(2)?.contiguous()?;
                 Ok(zeros.scatter_add(&index, &on, 2)?.flatten_from(1)?)
             }
+            Self::Sparse {
+                index,
+                entries,
+                width,
+            } => {
+                let zeros = Tensor::zeros((index.dim(0)?, *width), dtype, index.device())?;
+                let entries = entries.to_dtype(dtype)?.contiguous()?;
+                Ok(zeros.scatter_add(&index.contiguous()?, &entries, 1)?)
+            }
             Self::Zeros { rows, width } => Ok(Tensor::zeros((*rows, *width), dtype, device)?),
         }
+    }
+
+    /// Whether they pick rows of a weight: see [`Picks`].
+    pub(crate) fn picks(&self) -> bool {
+        matches!(self, Self::OneHot { .. } | Self::Sparse { .. })
     }
 
     /// Some of the rows.
@@ -132,6 +156,15 @@ impl Values {
                 index: index.narrow(0, first, count)?,
                 classes: *classes,
                 strength: *strength,
+            },
+            Self::Sparse {
+                index,
+                entries,
+                width,
+            } => Self::Sparse {
+                index: index.narrow(0, first, count)?,
+                entries: entries.narrow(0, first, count)?,
+                width: *width,
             },
             Self::Zeros { width, .. } => Self::Zeros {
                 rows: count,
@@ -153,8 +186,77 @@ impl Values {
                 let sum = strength * strength * slots as f64;
                 kernels::filled(sum, rows, dtype, index.device())
             }
+            Self::Sparse { entries, .. } => kernels::sum_squares(&entries.to_dtype(dtype)?),
             Self::Zeros { rows, .. } => Ok(Tensor::zeros(*rows, dtype, device)?),
         }
+    }
+}
+
+/// The entries of one-hot or sparse values that are not zero, row by row: they pick rows
+/// of a weight.
+pub(crate) struct Picks {
+    places: Vec<u32>,
+    /// The entries beside the places, if they differ.
+    entries: Option<Vec<f32>>,
+    per_row: usize,
+    /// The number of places.
+    pub width: usize,
+    /// A factor of all entries.
+    pub strength: f32,
+}
+
+impl Picks {
+    /// `None` for dense values and zeros.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for an index of a place that does not exist.
+    pub fn of(values: &Values) -> Result<Option<Self>> {
+        Ok(Some(match values {
+            Values::OneHot {
+                index,
+                classes,
+                strength,
+            } => {
+                let (mut places, slots) = (indices(index, *classes)?, index.dim(1)?);
+                for row in places.chunks_exact_mut(slots.max(1)) {
+                    let starts = (0u32..).map(|slot| slot * *classes as u32);
+                    row.iter_mut()
+                        .zip(starts)
+                        .for_each(|(place, start)| *place += start);
+                }
+                Self {
+                    places,
+                    entries: None,
+                    per_row: slots,
+                    width: slots * classes,
+                    strength: *strength as f32,
+                }
+            }
+            Values::Sparse {
+                index,
+                entries,
+                width,
+            } => Self {
+                places: indices(index, *width)?,
+                entries: Some(entries.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?),
+                per_row: index.dim(1)?,
+                width: *width,
+                strength: 1.,
+            },
+            Values::Dense { .. } | Values::Zeros { .. } => return Ok(None),
+        }))
+    }
+
+    /// The places that a row picks, each with its entry but for [`Picks::strength`].
+    #[inline(always)]
+    pub fn row(&self, row: usize) -> impl Iterator<Item = (usize, f32)> + '_ {
+        let here = row * self.per_row..(row + 1) * self.per_row;
+        let entries = self.entries.as_ref().map(|entries| &entries[here.clone()]);
+        let places = self.places[here].iter().enumerate();
+        let picks = places.map(move |(slot, place)| {
+            (*place as usize, entries.map_or(1., |entries| entries[slot]))
+        });
+        picks.filter(|(_, entry)| *entry != 0.)
     }
 }
 

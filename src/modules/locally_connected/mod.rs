@@ -110,7 +110,7 @@ impl LocallyConnected {
             }
             let parts = std::mem::take(&mut open);
             whole.push(match &parts[..] {
-                [part] if !matches!(part.values, Values::OneHot { .. }) => part.clone(),
+                [part] if !part.values.picks() => part.clone(),
                 _ => Values::dense(x.with_parts(parts)?.join()?)?.into(),
             });
         }

@@ -154,6 +154,7 @@ fn is_tame_input(input: &Input) -> bool {
         let values = match &part.values {
             Values::Dense { matrix, .. } => is_tame(matrix),
             Values::OneHot { strength, .. } => strength.abs() <= LARGE,
+            Values::Sparse { entries, .. } => is_tame(entries),
             Values::Zeros { .. } => true,
         };
         values && part.scale.as_ref().is_none_or(is_tame)

@@ -71,16 +71,16 @@ impl<'a> Generator<'a> {
         let tokenizer = &*text.tokenizer;
         let mut notes = Vec::new();
         let known = known(tokenizer, prompt, &mut notes)?;
-        let window = data.spec.shape[0];
-        let mut tokens = known.clone();
-        if tokens.len() < window {
-            let (name, filler) = filler(tokenizer);
+        let window = data.spec.window();
+        let (name, filler) = tokenizer.filler();
+        if known.len() < window {
             notes.push(format!(
                 "the prompt has {} tokens of {window}: {name} are added before it",
-                tokens.len()
+                known.len()
             ));
-            tokens = [vec![filler; window - tokens.len()], tokens].concat();
         }
+        let missing = data.spec.shape[0].saturating_sub(known.len());
+        let tokens = [vec![filler; missing], known.clone()].concat();
         // The text of a token may depend on the token before it.
         let (mut stream, mut reader) = (tokenizer.stream(), run.text_reader(found.name));
         for token in &known {
@@ -252,22 +252,6 @@ fn known(tokenizer: &Tokenizer, prompt: &str, notes: &mut Vec<String>) -> Result
     Ok(encoded.ids)
 }
 
-/// The name and the token of the padding before a short prompt.
-fn filler(tokenizer: &Tokenizer) -> (String, u32) {
-    let named = [("line ends", "\n"), ("spaces", " ")].into_iter();
-    let mut found =
-        named.filter_map(|(name, text)| Some((name.to_string(), tokenizer.token(text)?)));
-    found.next().unwrap_or_else(|| {
-        let token = (0..)
-            .find(|token| Some(*token) != tokenizer.unknown())
-            .unwrap_or(0);
-        (
-            format!("tokens {:?}", tokenizer.vocabulary()[token as usize]),
-            token,
-        )
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -301,20 +285,6 @@ mod tests {
             &mut notes,
         )?;
         assert!(notes.is_empty());
-        Ok(())
-    }
-
-    #[test]
-    fn a_short_prompt_is_padded_with_a_known_token() -> Result<()> {
-        assert_eq!(
-            filler(&Tokenizer::characters("ab\n ")?),
-            ("line ends".into(), 2)
-        );
-        assert_eq!(filler(&Tokenizer::characters("ab ")?), ("spaces".into(), 2));
-        assert_eq!(
-            filler(&Tokenizer::train(Units::Char, &["ab"])?),
-            ("tokens \"a\"".into(), 1)
-        );
         Ok(())
     }
 }

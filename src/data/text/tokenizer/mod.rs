@@ -87,6 +87,19 @@ impl Tokenizer {
         }
     }
 
+    /// The name and the token of what stands for the text before its beginning: line ends,
+    /// or spaces, or else the first known token.
+    pub fn filler(&self) -> (String, u32) {
+        let named = [("line ends", "\n"), ("spaces", " ")].into_iter();
+        let mut found = named.filter_map(|(name, text)| Some((name.into(), self.token(text)?)));
+        found.next().unwrap_or_else(|| {
+            let token = (0..).find(|token| Some(*token) != self.unknown());
+            let token = token.unwrap_or(0);
+            let name = format!("tokens {:?}", self.vocabulary()[token as usize]);
+            (name, token)
+        })
+    }
+
     /// Encodes a text. A long text is cut between words or lines, and the pieces are
     /// encoded in parallel. A text with neither is cut too: a token that crosses the cut
     /// becomes two or more.
@@ -435,5 +448,15 @@ pub(super) mod tests {
             .unwrap()
             .decode(&[7])
             .is_err());
+    }
+
+    #[test]
+    fn line_ends_or_a_known_token_stand_for_the_text_before() -> Result<()> {
+        let of = |alphabet: &str| Ok::<_, Error>(Tokenizer::characters(alphabet)?.filler());
+        assert_eq!(of("ab\n ")?, ("line ends".into(), 2));
+        assert_eq!(of("ab ")?, ("spaces".into(), 2));
+        let with_unknown = Tokenizer::train(Units::Char, &["ab"])?;
+        assert_eq!(with_unknown.filler(), ("tokens \"a\"".into(), 1));
+        Ok(())
     }
 }
