@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use super::are_fast;
 use super::channel_stats::sizes;
 use super::channel_sums::{channel_sums, column_sums, lanes, sums};
+use super::exponential::exp_f32;
 use super::rows::{for_rows, with_values, GRAIN};
 use super::wide::Loop;
 use super::{check_factors, scale_rows};
@@ -69,7 +70,7 @@ impl Loop for Shares<'_> {
         }
         for (x, out) in x.chunks_exact(pixels).zip(out.chunks_exact_mut(pixels)) {
             for ((out, x), best) in out.iter_mut().zip(x).zip(&best) {
-                *out = ((x - best) * sharpness).exp();
+                *out = exp_f32((x - best) * sharpness);
             }
             sums.iter_mut()
                 .zip(&*out)
@@ -179,9 +180,8 @@ mod tests {
     }
 
     #[test]
-    fn shares_have_the_bits_of_candle() -> Result<()> {
-        // candle adds the units of rows in another order.
-        for shape in SHAPES.into_iter().filter(|shape| shape.len() > 2) {
+    fn shares_agree_with_candle() -> Result<()> {
+        for shape in SHAPES {
             // Rounded, so that some channels are equally large.
             let x = ((random(shape)? * 2.)?.round()? / 2.)?;
             for sharpness in [0.25, 1., 30.] {
@@ -190,7 +190,9 @@ mod tests {
                 let shares = exp.broadcast_div(&exp.sum_keepdim(1)?)?;
                 let signed = x.broadcast_ge(&best)?.where_cond(&shares, &shares.neg()?)?;
                 let found = signed_softmax(&x, sharpness)?;
-                assert_eq!(bits(&found)?, bits(&signed)?, "{shape:?} {sharpness}");
+                let error = (found - signed)?.abs()?.flatten_all()?;
+                let error: f32 = error.max(0)?.to_scalar()?;
+                assert!(error < 3e-7, "{shape:?} {sharpness}: {error}");
             }
         }
         Ok(())

@@ -5,9 +5,10 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
+use super::exponential::exp_f32;
 use super::fresh::{fresh_pieces, fresh_rows};
 use super::rows::{with_rows, with_values, Rows, GRAIN};
-use super::wide::Loop;
+use super::wide::{wide, Loop};
 use super::Gate;
 use crate::error::Result;
 
@@ -229,34 +230,65 @@ pub(super) fn add_common(x: &Tensor, common: &[(Tensor, Tensor)]) -> Result<Tens
 pub(super) fn log_softmax(x: &Tensor) -> Result<Tensor> {
     let out = with_rows(x, |x| {
         fresh_rows(x.rows, x.width, |row, out| {
-            let row = x.row(row);
-            // NaN if one of them is NaN, as in the plain form.
-            let top = row.iter().fold(f32::NEG_INFINITY, |top, &x| {
-                if x > top || x.is_nan() {
-                    x
-                } else {
-                    top
-                }
-            });
-            let sum: f64 = row.iter().map(|x| f64::from((x - top).exp())).sum();
-            let subtracted = f64::from(top) + sum.ln();
-            out.iter_mut()
-                .zip(row)
-                .for_each(|(out, x)| *out = (f64::from(*x) - subtracted) as f32);
+            LogSoftmax { x: x.row(row), out }.wide();
         })
     })?;
     Ok(Tensor::from_vec(out, x.shape(), x.device())?)
 }
 
+/// The log-softmax of one row. NaN if one of its numbers is NaN, as in the plain form.
+struct LogSoftmax<'a> {
+    x: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl Loop for LogSoftmax<'_> {
+    #[inline(always)]
+    fn run(self) {
+        let Self { x, out } = self;
+        let larger = |a: f32, b: f32| if b > a { b } else { a };
+        let (lanes, rest) = x.as_chunks::<16>();
+        let mut tops = [f32::NEG_INFINITY; 16];
+        for lane in lanes {
+            let tops = tops.iter_mut().zip(lane);
+            tops.for_each(|(top, x)| *top = larger(*top, *x));
+        }
+        let top = tops.iter().chain(rest).copied();
+        let top = top.fold(f32::NEG_INFINITY, larger);
+        let (out_lanes, _) = out.as_chunks_mut::<16>();
+        let mut sums = [0f64; 16];
+        for (out, x) in out_lanes.iter_mut().zip(lanes) {
+            for ((out, x), sum) in out.iter_mut().zip(x).zip(&mut sums) {
+                *out = exp_f32(x - top);
+                *sum += f64::from(*out);
+            }
+        }
+        let of_rest = rest.iter().map(|x| f64::from(exp_f32(x - top)));
+        let sum = sums.iter().sum::<f64>() + of_rest.sum::<f64>();
+        let subtracted = f64::from(top) + sum.ln();
+        let out = out.iter_mut().zip(x);
+        out.for_each(|(out, x)| *out = (f64::from(*x) - subtracted) as f32);
+    }
+}
+
 pub(super) fn off_label(log: &Tensor, labels: &[u32], factor: f32) -> Result<Tensor> {
     const LEAST: f32 = -60.;
-    let exp = |log: f32| if log < LEAST { 0. } else { log.exp() };
+    #[inline(always)]
+    fn exp(log: f32) -> f32 {
+        if log < LEAST {
+            0.
+        } else {
+            exp_f32(log)
+        }
+    }
     let out = with_rows(log, |log| {
         fresh_rows(log.rows, log.width, |row, out| {
-            let label = labels[row] as usize;
-            for (class, (out, log)) in out.iter_mut().zip(log.row(row)).enumerate() {
-                *out = (exp(*log) - f32::from(u8::from(class == label))) * factor;
-            }
+            let (log, label) = (log.row(row), labels[row] as usize);
+            wide(|| {
+                let out = out.iter_mut().zip(log);
+                out.for_each(|(out, log)| *out = exp(*log) * factor);
+            });
+            out[label] = (exp(log[label]) - 1.) * factor;
         })
     })?;
     Ok(Tensor::from_vec(out, log.shape(), log.device())?)

@@ -15,6 +15,23 @@ pub(crate) fn exp(x: f64) -> f64 {
     f64::from_bits(power.to_bits().wrapping_add(shifted.to_bits() << 52))
 }
 
+/// `eˣ` in single precision, for `x` up to 88; 0 below −87, where it would be subnormal.
+/// The relative error is below 1.5·10⁻⁷.
+#[inline(always)]
+pub(crate) fn exp_f32(x: f32) -> f32 {
+    let shifted = x * std::f32::consts::LOG2_E + SHIFT_F32;
+    let n = shifted - SHIFT_F32;
+    let rest = (x - n * LN_2_F32[0]) - n * LN_2_F32[1];
+    let inverse = FACTORIALS[..8].iter().rev();
+    let power = inverse.fold(0., |sum, factorial| sum * rest + (1. / factorial) as f32);
+    let scaled = f32::from_bits(power.to_bits().wrapping_add(shifted.to_bits() << 23));
+    if x < -87. {
+        0.
+    } else {
+        scaled
+    }
+}
+
 /// `ln x` of a positive number that is not subnormal. The error is below 10⁻¹⁵, relative
 /// where the logarithm is above 1.
 #[inline(always)]
@@ -42,6 +59,12 @@ const SHIFT: f64 = 1.5 * (1u64 << 52) as f64;
 /// ln 2 as the sum of two numbers, the first with zeros at its end, so that products with
 /// small whole numbers are exact.
 const LN_2: [f64; 2] = [6.931_471_803_691_238e-1, 1.908_214_929_270_587_7e-10];
+
+/// As [`SHIFT`].
+const SHIFT_F32: f32 = 1.5 * (1u32 << 23) as f32;
+
+/// As [`LN_2`].
+const LN_2_F32: [f32; 2] = [0.693_359_375, -2.121_944_4e-4];
 
 /// 0! to 13!.
 const FACTORIALS: [f64; 14] = {
@@ -80,6 +103,15 @@ mod tests {
                 "ln({x})"
             );
         }
+        let mut x = -86.9f32;
+        while x < 88. {
+            let expected = f64::from(x).exp();
+            let error = f64::from(exp_f32(x)) / expected - 1.;
+            assert!(error.abs() < 1.5e-7, "exp({x}): {error}");
+            x += 0.0137;
+        }
+        assert_eq!((exp_f32(0.), exp_f32(-1e9)), (1., 0.));
+        assert!(exp_f32(f32::NAN).is_nan() && exp_f32(f32::NEG_INFINITY) == 0.);
         assert_eq!((exp(0.), ln(1.)), (1., 0.));
         assert!(exp(f64::NAN).is_nan());
         assert!(exp(-1e9) < 1e-300 && exp(f64::NEG_INFINITY) > 0.);
