@@ -9,7 +9,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 pub(crate) use self::nearest::{close, nearest};
-use self::nearest::{linked, meant, nearest_setting};
+use self::nearest::{linked, meant, nearest_or_all};
 
 /// The result type of the crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -91,8 +91,8 @@ pub enum Error {
 
     /// A setting that does not exist.
     #[error(
-        "unknown setting `{key}` (from {origin}){}; known here: {}",
-        nearest_setting(key, known), known.join(", ")
+        "unknown setting `{key}` (from {origin}){}",
+        nearest_or_all(key, known)
     )]
     UnknownSetting {
         /// The dotted path that was given.

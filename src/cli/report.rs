@@ -12,7 +12,7 @@ use super::output::{csv_line, print, print_csv, print_json};
 use super::results_table;
 use crate::contract::rule::Rule;
 use crate::error::{notify, shell_word, Error, Result};
-use crate::run::folder::{to_go_on, CONFIG, SUMMARY};
+use crate::run::folder::{denied, to_go_on, CONFIG, SUMMARY};
 use crate::run::summary::{self, Origin, RuleUsed};
 
 #[derive(Args)]
@@ -34,7 +34,8 @@ pub(super) struct Report {
 
 impl Report {
     pub(super) fn run(self) -> Result<()> {
-        if let Some(missing) = self.runs.iter().find(|run| !run.exists()) {
+        let is_missing = |run: &&PathBuf| !run.exists() && denied(run).is_none();
+        if let Some(missing) = self.runs.iter().find(is_missing) {
             let problem = "expected the folder of a run, found nothing there";
             return Err(Error::run(missing, problem));
         }
@@ -132,6 +133,9 @@ impl Row {
 
     fn read(run: &Path, base: &Path) -> Result<Self> {
         let path = run.join(SUMMARY);
+        if let Some(error) = denied(&path) {
+            return Err(error);
+        }
         if !path.is_file() {
             let problem = match run.join(CONFIG).is_file() {
                 true => unfinished(run),

@@ -62,7 +62,7 @@ const MOST: usize = 6;
 const FLAGS: [&str; 6] = ["preset", "device", "out", "threads", "config", "data_dir"];
 
 /// As [`nearest`]; for a setting with its whole path, or the flag that sets it.
-pub(super) fn nearest_setting(given: &str, known: &[String]) -> String {
+fn nearest_setting(given: &str, known: &[String]) -> String {
     let flag = given.replace('-', "_");
     if FLAGS.contains(&&*flag) {
         return format!(", did you mean the flag --{}?", flag.replace('_', "-"));
@@ -73,6 +73,15 @@ pub(super) fn nearest_setting(given: &str, known: &[String]) -> String {
         false => format!("{place}{name}"),
     };
     suggested(close(given, known).into_iter().map(whole))
+}
+
+/// The settings that are close to the given one, or else all that are known at its place.
+pub(super) fn nearest_or_all(given: &str, known: &[String]) -> String {
+    let near = nearest_setting(given, known);
+    match near.is_empty() {
+        true => format!("; known here: {}", known.join(", ")),
+        false => near,
+    }
 }
 
 /// `, did you mean …?` with the known names that are close to the given one, else

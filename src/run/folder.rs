@@ -29,7 +29,9 @@ pub(crate) fn is_run(path: &Path) -> bool {
 
 /// Says what is missing in a folder that is not that of a run.
 pub(crate) fn not_a_run(folder: &Path, error: Error) -> Error {
-    if !error.is_file() || folder.join(CONFIG).exists() {
+    let config = folder.join(CONFIG);
+    // A folder without permission may well be that of a run.
+    if !error.is_file() || config.exists() || denied(&config).is_some() {
         return error;
     }
     let found = match (folder.is_dir(), folder.exists()) {
@@ -39,6 +41,13 @@ pub(crate) fn not_a_run(folder: &Path, error: Error) -> Error {
     };
     let problem = format!("expected the folder of a run, with config.toml, found {found}");
     Error::run(folder, problem)
+}
+
+/// The error of a path that this user may not look at.
+pub(crate) fn denied(path: &Path) -> Option<Error> {
+    let error = path.try_exists().err()?;
+    let is_denied = error.kind() == ErrorKind::PermissionDenied;
+    is_denied.then(|| Error::file("read", path)(error))
 }
 
 /// What to do about a run that is not finished.

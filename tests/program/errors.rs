@@ -57,6 +57,10 @@ fn usage_errors_exit_with_code_2_and_name_valid_values() {
             &["one of interleaved, greedy"],
         ),
         (
+            &["--set", "loss=logistc"],
+            &["cross_entropy, none, did you mean `logistic`?"],
+        ),
+        (
             &["--set", "readout=softmax", "--set", "data.size=100"],
             &["`readout` = \"softmax\"", "expected one of search, head"],
         ),
