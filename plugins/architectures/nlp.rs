@@ -1,5 +1,7 @@
 //! Architecture `nlp`: a language model on windows of tokens.
 
+mod presets;
+
 use onward_core::candle_core::{DType, Device, Tensor};
 use onward_core::contract::head::{self, HeadRule, HeadSpec};
 use onward_core::contract::negatives::every_class;
@@ -7,7 +9,6 @@ use onward_core::contract::staged::Staged;
 use onward_core::export::Table;
 use onward_core::kernels::log_softmax;
 use onward_core::optim::{Algorithm, OptimiserSpec, Schedule, Span};
-use onward_core::plugin::preset::Preset;
 use onward_core::plugin::registry::DataKind;
 use onward_core::settings::{Idle, Pick, Positive, Settings};
 use onward_core::wiring::stack::{no_hypotheses, Level, Order, Stack};
@@ -15,6 +16,8 @@ use onward_core::{
     Architecture, Batch, BuildContext, Error, GoodnessFn, LocalLayer, Loss, NegativeSampler, Net,
     Normalise, Objective, Readout, Result, Step, StepReport,
 };
+
+use self::presets::PRESETS;
 
 onward_core::settings! {
     /// A language model: stacked layers learn which token follows a window of tokens, and
@@ -44,10 +47,10 @@ onward_core::settings! {
     /// Where no other network is chosen, `text:FILE` gets the preset `book` or,
     /// from half a megabyte on, `corpus`, which divides the text into byte pairs; with
     /// `--set tokenizer=char` it gets `characters`. In all three the layer learns by a
-    /// local classifier instead of negative views, and sees hashed ends of the window
-    /// beside its tokens (`sampler.ngrams`, `sampler.words`), so that it has a row of
-    /// weights for every end that it meets. `tokenizer` and `window` are shorthands for
-    /// `data.tokenizer` and `data.window`.
+    /// local classifier instead of negative views, and sees hashed ends of the text before
+    /// beside the tokens of the window (`sampler.ngrams`, `sampler.words`), so that it has a
+    /// row of weights for every end that it meets. `tokenizer` and `window` are shorthands
+    /// for `data.tokenizer` and `data.window`.
     ///
     /// # Reference
     /// Hinton, "The Forward-Forward Algorithm", 2022, its experiment with Aesop's fables
@@ -96,102 +99,6 @@ onward_core::settings! {
         };
     }
 }
-
-const PRESETS: &[Preset] = &[
-    Preset {
-        name: "window",
-        about: "three layers of 1000 units on a window of 10 characters, negatives from \
-                the model's own prediction",
-        settings: r#"
-            data = "fables"
-            epochs = 10
-            batch = 128
-            sampler = { name = "next_token", negatives = "predicted" }
-    "#,
-    },
-    Preset {
-        name: "hinton",
-        about: "as in Hinton 2022: strings of 100 characters of Aesop's fables \
-                (--data text:FILE), three layers of 2000 units",
-        settings: r#"
-            data = { name = "text", prepare = "hinton" }
-            epochs = 10
-            batch = 128
-            hidden = [2000, 2000, 2000]
-            candidates = 0
-            sampler = { name = "next_token", negatives = "predicted" }
-        "#,
-    },
-    Preset {
-        name: "book",
-        about: "for texts of up to half a megabyte (--data text:FILE): hashed ends of the \
-                window as inputs, a local classifier",
-        settings: r#"
-            data = "text"
-            epochs = 3
-            batch = 64
-            hidden = [1000]
-            goodness = "projection"
-            loss = "cross_entropy"
-            temperature = 0.001
-            optimiser = "sparse_adam"
-            lr = 0.001
-            samples = 1024
-            sampler = { name = "plain", ngrams = 8, words = 1, buckets = 4096 }
-        "#,
-    },
-    Preset {
-        name: "corpus",
-        about: "for larger texts (--data text:FILE): as book, in byte pairs, with shorter \
-                hashed ends and more of the words before",
-        settings: r#"
-            data = { name = "text", tokenizer = "bpe", window = 6 }
-            epochs = 2
-            batch = 128
-            hidden = [500]
-            goodness = "projection"
-            loss = "cross_entropy"
-            temperature = 0.002
-            optimiser = "sparse_adam"
-            lr = 0.0002
-            samples = 1024
-            sampler = { name = "plain", ngrams = 3, words = 2, buckets = 16384 }
-        "#,
-    },
-    Preset {
-        name: "characters",
-        about: "for larger texts in characters (--data text:FILE): as book, with a longer \
-                window, fewer epochs and more rows",
-        settings: r#"
-            data = { name = "text", window = 20 }
-            epochs = 2
-            batch = 128
-            hidden = [500]
-            goodness = "projection"
-            loss = "cross_entropy"
-            temperature = 0.002
-            optimiser = "sparse_adam"
-            lr = 0.0002
-            samples = 1024
-            sampler = { name = "plain", ngrams = 6, words = 2, buckets = 16384 }
-        "#,
-    },
-    Preset {
-        name: "contrast",
-        about: "positive and negative views for texts of a megabyte and more (--data \
-                text:FILE): few epochs, Adam",
-        settings: r#"
-            data = "text"
-            epochs = 4
-            batch = 128
-            optimiser = "adam"
-            lr = 0.001
-            temperature = 0.2
-            candidates = 5
-            sampler = { name = "next_token", negatives = "predicted" }
-        "#,
-    },
-];
 
 /// The largest vocabulary for which the search tries all tokens by default.
 const FEW: usize = 256;

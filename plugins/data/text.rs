@@ -70,7 +70,7 @@ onward_core::settings! {
         /// The preparation of the text before it is divided.
         prepare: Prepare = Prepare::None;
         /// The number of tokens in the window. For texts of half a megabyte and more,
-        /// `nlp` chooses 20 characters, or 6 byte pairs or words, if no other network
+        /// `nlp` chooses 20 characters, or 3 byte pairs or words, if no other network
         /// is chosen.
         window: usize = 10, in 1..=100_000;
         /// The number of tokens before the window that a sampler may make inputs of, such

@@ -258,9 +258,9 @@ onward_core::register! {
     "a window of text with the next token, or a wrong one \
      (Hinton 2022, arXiv 2212.13345)",
     |settings: NextToken, context| Ok(Box::new(Sampler::new(settings, context)?)),
-    .idle(|own, _| {
+    .idle(|own, all| {
         let settings = NextToken::read(own)?;
-        let mut idle = settings.contexts.idle();
+        let mut idle = settings.contexts.idle(all);
         if settings.negatives != Negatives::RollOuts {
             let because = "only `negatives = roll_outs` uses it";
             idle.extend(Idle::all(&["pool", "length", "refresh"], because));

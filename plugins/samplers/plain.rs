@@ -60,5 +60,5 @@ onward_core::register! {
         }
         Ok(Box::new(Sampler { reader: reader.transpose()? }))
     },
-    .idle(|own, _| Ok(Plain::read(own)?.contexts.idle()))
+    .idle(|own, all| Ok(Plain::read(own)?.contexts.idle(all)))
 }

@@ -5,6 +5,7 @@ mod layout;
 mod recent;
 
 use candle_core::{Device, Tensor};
+use toml::{Table, Value};
 
 use self::ends::Ends;
 use self::layout::Layout;
@@ -63,12 +64,24 @@ impl ContextInputs {
         self.slots() == 0 && !self.layout && self.recent == 0.
     }
 
-    /// The settings without an effect beside the others.
-    pub fn idle(&self) -> Vec<Idle> {
-        match self.slots() {
-            0 => Idle::all(&["buckets"], "nothing is hashed (`ngrams` and `words`)"),
-            _ => Vec::new(),
+    /// The settings without an effect beside the others, those of the whole run.
+    pub fn idle(&self, run: &Table) -> Vec<Idle> {
+        let mut idle = Vec::new();
+        if self.slots() == 0 {
+            let because = "nothing is hashed (`ngrams` and `words`)";
+            idle.extend(Idle::all(&["buckets"], because));
         }
+        let data = run.get("data").and_then(Value::as_table);
+        let number = |key: &str| data?.get(key)?.as_integer()?.try_into().ok();
+        let window: usize = number("window").unwrap_or(0);
+        let is_mixed = run.get("mixture") == Some(&true.into());
+        let of_counts = number("ngram").filter(|_| is_mixed).unwrap_or(0);
+        let is_far = self.words > 0 || self.layout || self.recent > 0.;
+        if !is_far && self.ngrams.max(of_counts.saturating_sub(1)) <= window {
+            let because = "nothing looks further than `data.window` (such as `sampler.layout`)";
+            idle.extend(Idle::all(&["data.before"], because));
+        }
+        idle
     }
 
     /// The number of hashed ends.
@@ -178,6 +191,22 @@ mod tests {
             layout,
             ..ContextInputs::default()
         }
+    }
+
+    #[test]
+    fn the_text_before_has_no_effect_if_nothing_looks_at_it() {
+        let is_idle = |inputs: ContextInputs, mixture: bool, window: usize| {
+            let run = format!("mixture = {mixture}\n[data]\nwindow = {window}\nngram = 6");
+            let idle = inputs.idle(&run.parse().expect("settings in TOML"));
+            idle.iter().any(|idle| idle.key == "data.before")
+        };
+        assert!(is_idle(inputs(3, 0, false), true, 5));
+        assert!(is_idle(inputs(3, 0, false), false, 3));
+        // The counts of the mixture look at five tokens.
+        assert!(!is_idle(inputs(3, 0, false), true, 4));
+        assert!(!is_idle(inputs(6, 0, false), true, 5));
+        assert!(!is_idle(inputs(0, 1, false), true, 5));
+        assert!(!is_idle(inputs(0, 0, true), true, 5));
     }
 
     /// The number of slots and of classes of each part.
