@@ -17,7 +17,7 @@ use toml::{Table, Value};
 pub use self::idle::Idle;
 pub use self::pick::{Each, Pick, PluginKind};
 pub use self::range::{Allowed, Bounded, Finite, Positive};
-use crate::error::{Error, Result};
+use crate::error::{nearest, Error, Result};
 
 /// One setting, as `onward show` prints it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -300,7 +300,12 @@ pub fn value<T: SettingValue>(
         return Ok(default);
     };
     let read = value.clone().try_into();
-    read.map_err(|_| refused(key, value, expected()))
+    read.map_err(|_| {
+        let words = T::choices().iter().map(|choice| choice.word.to_string());
+        let words: Vec<String> = words.collect();
+        let meant = value.as_str().map(|given| nearest(given, &words));
+        refused(key, value, expected() + &meant.unwrap_or_default())
+    })
 }
 
 #[doc(hidden)]

@@ -293,7 +293,7 @@ fn the_size_of_a_text_chooses_the_preset() {
         let tokenizer = format!("tokenizer={tokenizer}");
         let pieces = said(600_000, &["--set", &tokenizer]);
         let is_corpus = pieces.contains("preset corpus");
-        assert!(is_corpus && pieces.contains("window = 6"), "{pieces}");
+        assert!(is_corpus && pieces.contains("window = 3"), "{pieces}");
     }
     let chosen = ["--set", "tokenizer=word", "--set", "window=7"];
     let chosen = said(600_000, &chosen);
@@ -305,6 +305,12 @@ fn the_size_of_a_text_chooses_the_preset() {
     // Another width is no other network, another number of layers is one.
     let width = said(30_000, &["--set", "hidden=[20]"]);
     assert!(width.contains("preset book"), "{width}");
+    // Nor are settings of the plugins that it has.
+    let inputs = ["--set", "sampler.words=2", "--set", "layer.dropout=0.1"];
+    let inputs = said(30_000, &inputs);
+    assert!(inputs.contains("preset book"), "{inputs}");
+    let another = said(30_000, &["--set", "sampler.negatives=uniform"]);
+    assert!(another.contains("since `sampler` is set"), "{another}");
     let chosen = said(30_000, &["--set", "hidden=[20,20]"]);
     let is_said =
         chosen.contains("since `hidden` is set, the preset window is used instead of book");

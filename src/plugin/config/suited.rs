@@ -41,6 +41,26 @@ fn fits(preset: &Table, (key, value): &(String, Value)) -> bool {
     })
 }
 
+/// Whether these are only settings of a plugin that a preset has in this place.
+fn is_of_its_plugin(info: &Info, preset: &Table, (key, value): &(String, Value)) -> bool {
+    let known = [RunSettings::describe(), (info.settings)()].concat();
+    let setting = known.iter().find(|setting| setting.key == key);
+    let kind = setting.and_then(|setting| setting.kind);
+    let given = value.as_table().filter(|given| !given.contains_key("name"));
+    let chosen = preset
+        .get(key)
+        .or(setting.and_then(|setting| setting.default.as_ref()));
+    let name = chosen.and_then(|chosen| chosen.get("name").unwrap_or(chosen).as_str());
+    let (Some(kind), Some(given), Some(name)) = (kind, given, name) else {
+        return false;
+    };
+    registry::info(kind, name).is_ok_and(|plugin| {
+        let settings = (plugin.settings)();
+        let is_its = |key: &String| settings.iter().any(|setting| setting.key == key);
+        given.keys().all(is_its)
+    })
+}
+
 /// What suits some data.
 pub struct Suited {
     /// The kind of the data.
@@ -102,7 +122,9 @@ pub(super) fn suited(architecture: &str, sources: &[Source]) -> Result<Option<Su
         Some((_, preset)) => preset_of(info, Some(preset))?.table,
         None => Table::new(),
     };
-    let unless = choices.into_iter().find(|choice| !fits(&table, choice));
+    let keeps =
+        |choice: &(String, Value)| fits(&table, choice) || is_of_its_plugin(info, &table, choice);
+    let unless = choices.into_iter().find(|choice| !keeps(choice));
     settings.insert("name".into(), name.into());
     let table = Table::from_iter([(DataSet::KIND.to_string(), Value::Table(settings))]);
     let data = Source {
