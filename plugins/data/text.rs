@@ -70,12 +70,12 @@ onward_core::settings! {
         /// The preparation of the text before it is divided.
         prepare: Prepare = Prepare::None;
         /// The number of tokens in the window. For texts of half a megabyte and more,
-        /// `nlp` chooses 20 characters, or 3 byte pairs or words, if no other network
+        /// `nlp` chooses 10 characters, or 3 byte pairs or words, if no other network
         /// is chosen.
         window: usize = 10, in 1..=100_000;
-        /// The number of tokens before the window that a sampler may make inputs of, such
-        /// as `sampler.layout`. A document begins as if after so many line ends, and its
-        /// first window is not predicted.
+        /// The number of tokens before the window that context inputs may show, such as
+        /// `sampler.layout`. Line ends stand for those before the beginning of a document or
+        /// of a part (or spaces, or the first token of the vocabulary).
         before: usize = 0, in 0..=100_000;
         /// The tokenizer: char, word, word:N for the N most frequent words, bpe:N for N
         /// byte-pair tokens, bpe for 1000 of them if the text gives as many, or a
@@ -101,7 +101,7 @@ onward_core::settings! {
     pub struct Fables {
         /// The number of tokens in the window.
         window: usize = 10, in 1..=100;
-        /// The number of tokens before the window that a sampler may make inputs of.
+        /// The number of tokens before the window that context inputs may show.
         before: usize = 0, in 0..=1000;
         /// The tokenizer: char, word, word:N for the N most frequent words, bpe:N for N
         /// byte-pair tokens, bpe for 1000 of them if the text gives as many, or a

@@ -46,10 +46,25 @@ struct Layer {
     dims: usize,
 }
 
+/// Refuses context inputs, which may have as many columns as there are tokens.
+fn check_tokens(part: &Part) -> Result<()> {
+    match part.name {
+        Some(CONTEXT) => {
+            let problem = "expected every part of the input to be tokens, found context inputs; \
+                           set sampler.ngrams=0, sampler.words=0, sampler.layout=false and \
+                           sampler.recent=0, or choose another layer";
+            Err(Error::unfit("embedding", problem))
+        }
+        _ => Ok(()),
+    }
+}
+
 impl Layer {
     fn new(settings: Embedding, context: &BuildContext) -> Result<Self> {
         let (units, vars) = (context.units_or(settings.units)?, &context.vars);
         let (inputs, tokens, dims) = (context.inputs(), context.classes, settings.dims);
+        let neutral = context.neutral.iter().flat_map(Input::parts);
+        neutral.map(check_tokens).collect::<Result<()>>()?;
         if tokens == 0 || inputs % tokens != 0 {
             let problem = format!(
                 "expected one-hot slots of {tokens} tokens, \
@@ -111,14 +126,8 @@ impl Layer {
     }
 
     fn slots_of<'a>(&self, part: &'a Part) -> Result<Slots<'a>> {
+        check_tokens(part)?;
         match &part.values {
-            // There may be as many of them as tokens.
-            _ if part.name == Some(CONTEXT) => {
-                let problem = "expected every part of the input to be tokens, found other \
-                               inputs of the text before; set sampler.ngrams=0, sampler.words=0, \
-                               sampler.layout=false and sampler.recent=0, or choose another layer";
-                Err(Error::unfit("embedding", problem))
-            }
             Values::OneHot {
                 index,
                 classes,

@@ -29,8 +29,8 @@ onward_core::settings! {
     /// A window of `K` tokens and a candidate for the next one, each a one-hot slot as
     /// wide as the vocabulary `V`: `[K·V context | V candidate]`. The next token makes
     /// the positive view, a wrong token the negative view, and an empty slot the
-    /// neutral view. What else the sampler tells of the text before (`ngrams`, `words`,
-    /// `layout`, `recent`) is between the two.
+    /// neutral view. Context inputs (`ngrams`, `words`, `layout`, `recent`) are between the
+    /// two.
     ///
     /// The context is one part for all views and candidates. One-hot slots pick rows of
     /// the weight, without a multiplication.

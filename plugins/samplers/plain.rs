@@ -6,9 +6,9 @@ use onward_core::{Batch, Error, Input, NegativeSampler, Prediction, Result, Role
 
 onward_core::settings! {
     /// One positive view, the example itself, without a label in the input and without
-    /// negatives. Windows of tokens become one-hot slots. What else a sampler can tell of the
-    /// text before is beside them: hashed ends (`ngrams`, `words`), the lengths of the last
-    /// lines (`layout`), and a bag of recent tokens (`recent`).
+    /// negatives. Windows of tokens become one-hot slots. Context inputs are
+    /// beside them: hashed ends of the text (`ngrams`, `words`), the lengths of the last lines
+    /// (`layout`), and a bag of recent tokens (`recent`).
     ///
     /// # Reference
     /// The input of rules with a goodness for each class, such as Mono-Forward

@@ -92,6 +92,7 @@ impl Run {
             "readout": run.preferred_readout(),
             "classes": run.data().spec.classes,
             "shape": run.data().spec.shape,
+            "before": run.data().spec.before,
             "is_text": run.data().text.is_some(),
             "folder": run.folder(),
             "device": run.device(),

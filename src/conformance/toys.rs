@@ -134,7 +134,7 @@ pub fn text() -> Result<DataSet> {
         },
         Reach {
             window: 3,
-            before: 0,
+            before: 2,
         },
         &Room::default(),
     )

@@ -15,8 +15,8 @@ pub(crate) fn exp(x: f64) -> f64 {
     f64::from_bits(power.to_bits().wrapping_add(shifted.to_bits() << 52))
 }
 
-/// `eˣ` in single precision, for `x` up to 88; 0 below −87, where it would be subnormal.
-/// The relative error is below 1.5·10⁻⁷.
+/// `eˣ` in single precision; 0 below −87, where it would be subnormal, and infinite above
+/// 88.7. The relative error is below 1.5·10⁻⁷.
 #[inline(always)]
 pub(crate) fn exp_f32(x: f32) -> f32 {
     let shifted = x * std::f32::consts::LOG2_E + SHIFT_F32;
@@ -25,6 +25,8 @@ pub(crate) fn exp_f32(x: f32) -> f32 {
     let inverse = FACTORIALS[..8].iter().rev();
     let power = inverse.fold(0., |sum, factorial| sum * rest + (1. / factorial) as f32);
     let scaled = f32::from_bits(power.to_bits().wrapping_add(shifted.to_bits() << 23));
+    let scaled = if x > 88.7 { f32::INFINITY } else { scaled };
+    let scaled = if x.is_nan() { x } else { scaled };
     if x < -87. {
         0.
     } else {
@@ -103,15 +105,18 @@ mod tests {
                 "ln({x})"
             );
         }
-        let mut x = -86.9f32;
-        while x < 88. {
+        let mut x = -87f32;
+        while x < 88.7 {
             let expected = f64::from(x).exp();
             let error = f64::from(exp_f32(x)) / expected - 1.;
             assert!(error.abs() < 1.5e-7, "exp({x}): {error}");
             x += 0.0137;
         }
         assert_eq!((exp_f32(0.), exp_f32(-1e9)), (1., 0.));
-        assert!(exp_f32(f32::NAN).is_nan() && exp_f32(f32::NEG_INFINITY) == 0.);
+        assert_eq!([-87.01, f32::NEG_INFINITY].map(exp_f32), [0., 0.]);
+        assert_eq!([88.8, 1e9, f32::INFINITY].map(exp_f32), [f32::INFINITY; 3]);
+        let not_numbers = [f32::NAN, -f32::NAN, f32::from_bits(0x7fc0_0001)];
+        assert!(not_numbers.map(exp_f32).iter().all(|x| x.is_nan()));
         assert_eq!((exp(0.), ln(1.)), (1., 0.));
         assert!(exp(f64::NAN).is_nan());
         assert!(exp(-1e9) < 1e-300 && exp(f64::NEG_INFINITY) > 0.);

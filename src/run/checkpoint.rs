@@ -272,7 +272,12 @@ pub(crate) fn set_aside(folder: &Path, header: &Header) {
     let Some(found) = header_of(&path) else {
         return;
     };
-    let [before, now] = [&found, header].map(|header| header.settings.as_deref().unwrap_or(""));
+    // An older version does not know all settings.
+    let [before, now] = [&found, header].map(|header| {
+        let settings = header.settings.as_deref().unwrap_or("");
+        let completed = settings::completed(&header.architecture, settings);
+        completed.unwrap_or_else(|_| settings.into())
+    });
     let is_known = |(key, ..): &settings::Difference| {
         let change = format!("{key} from ");
         // Each has several, divided by commas.
@@ -282,7 +287,7 @@ pub(crate) fn set_aside(folder: &Path, header: &Header) {
     let is_of_this_run = found.architecture == header.architecture
         && found.spec.shape == header.spec.shape
         && found.spec.classes == header.spec.classes
-        && settings::differences(before, now).iter().all(is_known);
+        && settings::differences(&before, &now).iter().all(is_known);
     let kept = folder.join("model.other.safetensors");
     // A model with a damaged header is not that of another run.
     if is_of_this_run

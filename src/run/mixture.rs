@@ -143,7 +143,7 @@ impl Run {
     }
 
     /// The scores of a prepared batch by any readout of the run. The text before a window
-    /// is not known, so the readout `adaptive` reads the window alone.
+    /// is not known, so the readout `adaptive` reads the example alone.
     pub(super) fn read_out(&self, batch: &Batch, readout: &Readout, step: &Step) -> Result<Tensor> {
         let mut scores = self.read_out_all(batch, &[*readout], None, step)?;
         Ok(scores.remove(0))
@@ -219,7 +219,20 @@ impl Run {
     ) -> Result<Vec<Counted>> {
         let rows = batch.rows().to_device(&Device::Cpu)?;
         let windows: Vec<Vec<u32>> = rows.to_dtype(DType::U32)?.to_vec2()?;
-        let counted = windows.par_iter().map(|window| match readout.name {
+        let text = self
+            .data
+            .text
+            .as_ref()
+            .filter(|_| self.data.spec.before > 0);
+        let filler = text.map(|text| text.tokenizer.filler().1);
+        // Nobody has written what stands for the text before its beginning.
+        let written = |window: &'_ Vec<u32>| {
+            let before = window.iter().take(self.data.spec.before);
+            before.take_while(|token| Some(**token) == filler).count()
+        };
+        let counted = windows.par_iter().map(|window| (window, written(window)));
+        let counted = counted.map(|(window, first)| &window[first..]);
+        let counted = counted.map(|window| match readout.name {
             ADAPTIVE => {
                 let mut reader = Reader::new(ngrams.clone());
                 window.iter().for_each(|token| reader.read(*token));

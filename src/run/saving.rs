@@ -355,11 +355,12 @@ impl Run {
             return Err(Error::run(path, problem));
         }
         let [wanted, found] = [&header.spec, &own.spec].map(|spec| {
-            format!(
-                "examples of shape {:?} in {} classes",
-                spec.shape,
-                spec.classes.len()
-            )
+            let (shape, classes) = (&spec.shape, spec.classes.len());
+            let before = match spec.before {
+                0 => String::new(),
+                tokens => format!(", {tokens} of them before the window"),
+            };
+            format!("examples of shape {shape:?}{before} in {classes} classes")
         });
         if wanted != found {
             let problem = format!("{} was trained on {wanted}; found {found}", path.display());

@@ -304,7 +304,8 @@ pub fn value<T: SettingValue>(
         let words = T::choices().iter().map(|choice| choice.word.to_string());
         let words: Vec<String> = words.collect();
         let meant = value.as_str().map(|given| nearest(given, &words));
-        refused(key, value, expected() + &meant.unwrap_or_default())
+        let meant = meant.unwrap_or_default().replacen(", ", "; ", 1);
+        refused(key, value, expected() + &meant)
     })
 }
 

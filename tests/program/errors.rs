@@ -58,7 +58,7 @@ fn usage_errors_exit_with_code_2_and_name_valid_values() {
         ),
         (
             &["--set", "loss=logistc"],
-            &["cross_entropy, none, did you mean `logistic`?"],
+            &["cross_entropy, none; did you mean `logistic`?"],
         ),
         (
             &["--set", "readout=softmax", "--set", "data.size=100"],

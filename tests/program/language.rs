@@ -287,7 +287,7 @@ fn the_size_of_a_text_chooses_the_preset() {
         characters.contains("in characters: preset characters"),
         "{characters}"
     );
-    assert!(characters.contains("window = 20"), "{characters}");
+    assert!(characters.contains("window = 10"), "{characters}");
     // A window of words or byte pairs is shorter, unless it is chosen.
     for tokenizer in ["word", "bpe", "bpe:265"] {
         let tokenizer = format!("tokenizer={tokenizer}");

@@ -130,3 +130,39 @@ fn a_resumed_run_reads_as_far_as_before() -> Result<()> {
     assert_eq!(scores(&whole)?, scores(&halves)?);
     Ok(())
 }
+
+/// A prompt without line ends leaves them as probable as they are, though they fill the
+/// example.
+#[test]
+fn the_padding_of_a_prompt_is_no_repetition() -> Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    let mut run = on(folder.path(), &lines()).set("data.before", 40).build()?;
+    run.fit(&mut ())?;
+    let sampling = Sampling {
+        temperature: 0.,
+        repetition_penalty: 1e6,
+        ..Sampling::default()
+    };
+    let mut generator = Generator::new(&run, "abab", None, sampling)?;
+    assert_eq!(generator.step()?, "\n");
+    // Now it has been written.
+    assert_ne!(generator.step()?, "\n");
+    Ok(())
+}
+
+#[test]
+fn roll_outs_reach_back_as_far_as_examples() -> Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    let run = on(folder.path(), &lines()).preset("window");
+    let run = run.set("hidden", vec![10]).set("mixture", false);
+    let run = run.set("data.before", 30).set("epochs", 2);
+    let run = run.set("sampler.negatives", "roll_outs");
+    let run = run.set("sampler.pool", 20).set("sampler.length", 10);
+    let mut run = run.set("sampler.recent", 0.9).build()?;
+    let summary = run.fit(&mut ())?;
+    assert!(summary
+        .test
+        .bits
+        .is_some_and(|bits| bits.bits_per_token < 1.6));
+    Ok(())
+}

@@ -138,7 +138,7 @@ fn other_inputs_of_a_context_are_no_tokens() -> Result<()> {
             .preset("none")
             .set("hidden", vec![6])
             .set("embedding", 3);
-        let sampler = format!("name = \"plain\"\nbuckets = 4\n{inputs}");
+        let sampler = format!("name = \"plain\"\nbuckets = 5\n{inputs}");
         let sampler: Table = sampler.parse().expect("settings in TOML");
         run.set("sampler", sampler).build().map(|_| ())
     };

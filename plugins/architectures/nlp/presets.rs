@@ -72,10 +72,10 @@ pub(super) const PRESETS: &[Preset] = &[
     },
     Preset {
         name: "characters",
-        about: "for larger texts in characters (--data text:FILE): as book, with a longer \
-                window, fewer epochs and more rows",
+        about: "for larger texts in characters (--data text:FILE): as corpus, with a longer \
+                window and longer hashed ends",
         settings: r#"
-            data = { name = "text", window = 20 }
+            data = { name = "text", window = 10, before = 110 }
             epochs = 2
             batch = 128
             hidden = [500]
@@ -85,7 +85,14 @@ pub(super) const PRESETS: &[Preset] = &[
             optimiser = "sparse_adam"
             lr = 0.0002
             samples = 1024
-            sampler = { name = "plain", ngrams = 6, words = 2, buckets = 16384 }
+
+            [sampler]
+            name = "plain"
+            ngrams = 6
+            words = 2
+            buckets = 16384
+            layout = true
+            recent = 0.98
         "#,
     },
     Preset {

@@ -17,7 +17,7 @@ use crate::kernels;
 /// last layer.
 pub const LABEL: &str = "label";
 
-/// The name of a part that tells of the text before by other slots than its tokens.
+/// The name of a part with features of the text before, which are not its tokens.
 pub const CONTEXT: &str = "context";
 
 /// `V` views of the same `B` examples, stacked: row `v·B + b` is view `v` of example `b`.

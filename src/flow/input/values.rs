@@ -218,6 +218,10 @@ impl Picks {
                 strength,
             } => {
                 let (mut places, slots) = (indices(index, *classes)?, index.dim(1)?);
+                if slots.saturating_mul(*classes) > u32::MAX as usize {
+                    let expected = format!("at most {} columns", u32::MAX);
+                    return Err(Error::shape("one-hot part", [slots, *classes], expected));
+                }
                 for row in places.chunks_exact_mut(slots.max(1)) {
                     let starts = (0u32..).map(|slot| slot * *classes as u32);
                     row.iter_mut()

@@ -15,7 +15,7 @@ use crate::run::Run;
 
 /// Generates text from a prompt.
 ///
-/// A prompt that is shorter than the window is padded on the left, with line ends or else
+/// A prompt that is shorter than an example is padded on the left, with line ends or else
 /// with spaces. The readout `adaptive` counts in the prompt, and not in the text that it
 /// generates, which it would soon repeat.
 pub struct Generator<'a> {
@@ -25,8 +25,10 @@ pub struct Generator<'a> {
     sampling: Sampling,
     prompt: String,
     notes: Vec<String>,
-    /// The last tokens: at least a window.
+    /// The last tokens: at least an example.
     tokens: Vec<u32>,
+    /// How many of the first tokens of the next example nobody has written.
+    missing: usize,
     drawn: u64,
     stream: Stream<'a>,
     reader: Option<Reader>,
@@ -98,6 +100,7 @@ impl<'a> Generator<'a> {
             prompt,
             notes,
             tokens,
+            missing,
             drawn: 0,
             stream,
             reader,
@@ -126,7 +129,9 @@ impl<'a> Generator<'a> {
         }
         let window = self.run.data().spec.shape[0];
         let context = self.tokens.split_off(self.tokens.len() - window);
-        let repeated: BTreeSet<usize> = context.iter().map(|token| *token as usize).collect();
+        let written = context.iter().skip(self.missing);
+        let repeated: BTreeSet<usize> = written.map(|token| *token as usize).collect();
+        self.missing = self.missing.saturating_sub(1);
         for token in repeated {
             scores[token] -= self.sampling.repetition_penalty.ln();
         }

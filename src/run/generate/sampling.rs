@@ -9,8 +9,8 @@ use crate::flow::random::{stream, unit};
 /// `∝ exp(log p / temperature)`. Of these, the fewest tokens that together have the
 /// probability `top_p` are kept, and one of them is sampled. Temperature 0 takes the most
 /// probable token. The unknown token is never sampled. Before all that, the
-/// probability of every token of the example, those of the window and before it, is divided
-/// by the repetition penalty.
+/// probability of every token in the window and before it is divided by the repetition
+/// penalty, without the padding before a short prompt.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
     /// The temperature, at least 0; below 1 probable tokens become more probable.

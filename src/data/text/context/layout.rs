@@ -30,11 +30,11 @@ const STEPS: usize = LONGEST / STEP + 2;
 const LINES: usize = 20;
 
 impl Layout {
-    /// For the tokens of this tokenizer.
+    /// For the tokens of this tokenizer; `None` if none of them ends a line.
     ///
     /// # Errors
     /// As [`Tokenizer::text_of`].
-    pub fn new(tokenizer: &Tokenizer) -> Result<Self> {
+    pub fn new(tokenizer: &Tokenizer) -> Result<Option<Self>> {
         let pieces = |token: u32| -> Result<Box<[usize]>> {
             let text = tokenizer.text_of(token)?;
             Ok(text
@@ -43,9 +43,9 @@ impl Layout {
                 .collect())
         };
         let tokens = 0..tokenizer.vocabulary().len() as u32;
-        Ok(Self {
-            pieces: tokens.map(pieces).collect::<Result<_>>()?,
-        })
+        let pieces: Vec<Box<[usize]>> = tokens.map(pieces).collect::<Result<_>>()?;
+        let ends_lines = pieces.iter().any(|pieces| pieces.len() > 1);
+        Ok(ends_lines.then_some(Self { pieces }))
     }
 
     /// The entry of each slot: the length of the line so far, the lengths of the line
@@ -88,7 +88,8 @@ mod tests {
 
     fn slots(text: &str) -> Result<[u32; SLOTS]> {
         let tokenizer = Tokenizer::characters("abc \n")?;
-        Ok(Layout::new(&tokenizer)?.slots(&tokenizer.encode(text)?.ids))
+        let layout = Layout::new(&tokenizer)?.expect("there are line ends");
+        Ok(layout.slots(&tokenizer.encode(text)?.ids))
     }
 
     #[test]
@@ -107,6 +108,12 @@ mod tests {
         let lines = |count: usize| slots(&format!("b\n\n{}", "a\n".repeat(count)));
         assert_eq!((lines(18)?[2], lines(19)?[2], lines(30)?[2]), (19, 20, 21));
         assert!(slots(&long)?.iter().all(|entry| *entry < CLASSES as u32));
+        Ok(())
+    }
+
+    #[test]
+    fn there_is_no_layout_without_line_ends() -> Result<()> {
+        assert!(Layout::new(&Tokenizer::characters("abc ")?)?.is_none());
         Ok(())
     }
 

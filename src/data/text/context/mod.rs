@@ -1,4 +1,4 @@
-//! The text before the next token, as the input of a network.
+//! Context inputs: the text before the next token as the input of a network.
 
 mod ends;
 mod layout;
@@ -17,7 +17,8 @@ use crate::flow::input::{indices, Part, Values, CONTEXT};
 use crate::settings::Idle;
 
 crate::settings! {
-    /// What a sampler tells of the text before, besides the tokens of the window.
+    /// Context inputs: features of the text before the next token, beside the one-hot tokens
+    /// of the window.
     ///
     /// *Hashed ends*: for `n` from 2 to `ngrams` the last `n` tokens, and for `n` from 1
     /// to `words` the last `n` words, the last of which may be unfinished. Each end picks
@@ -50,10 +51,10 @@ crate::settings! {
         /// The number of entries that the ends of one kind are hashed to.
         buckets: usize = 16_384, in 1..=10_000_000;
         /// Whether the lengths of the last lines are inputs, as far as they are within
-        /// `data.window` and `data.before`.
+        /// `data.window` and `data.before`, and if there are line ends in the vocabulary.
         layout: bool = false;
-        /// How much less than the token after it a token counts in the bag of recent
-        /// tokens, which reaches over `data.window` and `data.before`; 0 for no bag.
+        /// The weight of a token relative to the token after it, in the bag of recent tokens:
+        /// those within `data.window` and `data.before`. 1 for equal weights, 0 for no bag.
         recent: f64 = 0., in 0. ..=1.;
     }
 }
@@ -116,7 +117,7 @@ impl ContextReader {
             reach,
             vocabulary,
             ends: ends.transpose()?,
-            layout: layout.transpose()?,
+            layout: layout.transpose()?.flatten(),
             recent: (settings.recent > 0.).then(|| Recent::new(settings.recent, vocabulary)),
         })
     }
@@ -130,8 +131,8 @@ impl ContextReader {
         self.reach.window * self.vocabulary + ends + layout + recent
     }
 
-    /// The parts of contexts `(B, K)`: a one-hot slot for each token of the window, and
-    /// what else is told. These parts are named [`CONTEXT`].
+    /// The parts of contexts `(B, K)`: a one-hot slot for each token of the window, and the
+    /// context inputs, which are named [`CONTEXT`].
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) for a token that the tokenizer does not have.
@@ -227,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_window_is_one_hot_and_the_rest_is_told_by_slots() -> Result<()> {
+    fn only_the_window_is_one_hot() -> Result<()> {
         let reach = Reach {
             window: 2,
             before: 3,

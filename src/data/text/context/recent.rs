@@ -25,39 +25,38 @@ impl Recent {
         self.vocabulary
     }
 
-    /// The different tokens of each context with their weights, which have the length 1,
-    /// and zeros after them: as many as the context has tokens.
+    /// The different tokens of each context with their weights, which have the length 1, and
+    /// zeros after them: as many as the context with the most.
     pub fn of<'a>(&self, contexts: impl Iterator<Item = &'a [u32]>) -> (Vec<u32>, Vec<f32>) {
-        let (mut index, mut entries) = (Vec::new(), Vec::new());
+        let mut all = Vec::new();
         // All 0 between two contexts.
         let mut weights = vec![0f32; self.vocabulary];
         for context in contexts {
-            let (first, end) = (index.len(), index.len() + context.len());
-            let mut weight = 1.;
+            let (mut found, mut weight) = (Vec::new(), 1.);
             for token in context.iter().rev() {
                 if weight < LEAST {
                     break;
                 }
                 let known = &mut weights[*token as usize];
                 if *known == 0. {
-                    index.push(*token);
+                    found.push((*token, 0.));
                 }
                 *known += weight;
                 weight *= self.decay;
             }
-            let found = index[first..].iter();
-            entries.extend(found.map(|token| std::mem::take(&mut weights[*token as usize])));
-            let found = &mut entries[first..];
-            let length = found
-                .iter()
-                .map(|weight| weight * weight)
-                .sum::<f32>()
-                .sqrt();
-            found.iter_mut().for_each(|weight| *weight /= length);
-            index.resize(end, 0);
-            entries.resize(end, 0.);
+            for (token, weight) in &mut found {
+                *weight = std::mem::take(&mut weights[*token as usize]);
+            }
+            let squares = found.iter().map(|(_, weight)| weight * weight);
+            let length = squares.sum::<f32>().sqrt();
+            found.iter_mut().for_each(|(_, weight)| *weight /= length);
+            all.push(found);
         }
-        (index, entries)
+        let most = all.iter().map(Vec::len).max().unwrap_or(0);
+        let nothing = std::iter::repeat((0, 0.));
+        let rows = all.into_iter();
+        rows.flat_map(|found| found.into_iter().chain(nothing.clone()).take(most))
+            .unzip()
     }
 }
 
@@ -80,10 +79,8 @@ mod tests {
         let recent = Recent::new(0.5, 5);
         let contexts = [[1, 3, 1, 2], [0, 0, 0, 4]];
         let (index, entries) = recent.of(contexts.iter().map(|context| &context[..]));
-        assert_eq!(index, [2, 1, 3, 0, 4, 0, 0, 0]);
-        let expected = [
-            0.829_561, 0.518_476, 0.207_390, 0., 0.752_577, 0.658_505, 0., 0.,
-        ];
+        assert_eq!(index, [2, 1, 3, 4, 0, 0]);
+        let expected = [0.829_561, 0.518_476, 0.207_390, 0.752_577, 0.658_505, 0.];
         for (entry, expected) in entries.iter().zip(expected) {
             assert!((entry - expected).abs() < 2e-6, "{entries:?}");
         }
