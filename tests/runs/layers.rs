@@ -142,7 +142,7 @@ fn other_inputs_of_a_context_are_no_tokens() -> Result<()> {
         let sampler: Table = sampler.parse().expect("settings in TOML");
         run.set("sampler", sampler).build().map(|_| ())
     };
-    for inputs in ["ngrams = 2", "layout = true", "recent = 0.5"] {
+    for inputs in ["ngrams = 2", "words = 1", "recent = 0.5"] {
         let error = run(inputs).unwrap_err().to_string();
         assert!(error.contains("sampler.ngrams=0"), "{error}");
     }

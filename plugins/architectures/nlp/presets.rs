@@ -30,9 +30,9 @@ pub(super) const PRESETS: &[Preset] = &[
     Preset {
         name: "book",
         about: "for texts of up to half a megabyte (--data text:FILE): hashed ends of the \
-                window as inputs, a local classifier",
+                text and its lines as inputs, a local classifier",
         settings: r#"
-            data = "text"
+            data = { name = "text", before = 200 }
             epochs = 3
             batch = 64
             hidden = [1000]
@@ -42,7 +42,7 @@ pub(super) const PRESETS: &[Preset] = &[
             optimiser = "sparse_adam"
             lr = 0.001
             samples = 1024
-            sampler = { name = "plain", ngrams = 8, words = 1, buckets = 4096 }
+            sampler = { name = "plain", ngrams = 8, words = 1, buckets = 4096, layout = true }
         "#,
     },
     Preset {
