@@ -248,3 +248,26 @@ fn large_layers_have_the_numbers_of_the_cpu() -> Result<()> {
         Ok(())
     })
 }
+
+/// Hashed ends, the layout and the bag of recent tokens.
+#[test]
+fn context_inputs_have_the_numbers_of_the_cpu() -> Result<()> {
+    with_gpu(|_| {
+        let run = |device: &str| -> Result<Run> {
+            let builder = Run::builder("nlp").preset("book").device(device);
+            let mut run = builder
+                .data("fables")
+                .set("data.before", 30)
+                .set("sampler.recent", 0.9)
+                .set("epochs", 1)
+                .set("hidden", vec![40])
+                .build()?;
+            run.train_until(1, &mut ())?;
+            Ok(run)
+        };
+        let (off, name) = difference(&run("cpu")?, &run("cuda")?)?;
+        eprintln!("{off:9.1e} {name}: context inputs");
+        assert!(off < 1e-2, "{name} differs by {off:e}");
+        Ok(())
+    })
+}
