@@ -63,8 +63,8 @@ impl Layer {
     fn new(settings: Embedding, context: &BuildContext) -> Result<Self> {
         let (units, vars) = (context.units_or(settings.units)?, &context.vars);
         let (inputs, tokens, dims) = (context.inputs(), context.classes, settings.dims);
-        let neutral = context.neutral.iter().flat_map(Input::parts);
-        neutral.map(check_tokens).collect::<Result<()>>()?;
+        let mut neutral = context.neutral.iter().flat_map(Input::parts);
+        neutral.try_for_each(check_tokens)?;
         if tokens == 0 || inputs % tokens != 0 {
             let problem = format!(
                 "expected one-hot slots of {tokens} tokens, \
