@@ -22,6 +22,7 @@ fn on(folder: &Path, text: &str) -> RunBuilder {
         .set("window", 3)
         .set("sampler.ngrams", 0)
         .set("sampler.words", 0)
+        .set("sampler.layout", false)
         .set("mixture", false)
 }
 

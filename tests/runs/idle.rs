@@ -117,7 +117,7 @@ fn settings(of: &Table, kind: &'static str, name: &str, prefix: &str) -> Vec<(St
 
 /// Settings and values without an effect in so small a case, or by what they mean: the
 /// architecture, what is in the settings of the case, the setting.
-const UNSAID: [(&str, &str, &str); 13] = [
+const UNSAID: [(&str, &str, &str); 14] = [
     // There is one layer to read out.
     ("progressive", "hidden = [12]", "readout_from"),
     // Activities are no maps.
@@ -142,6 +142,8 @@ const UNSAID: [(&str, &str, &str); 13] = [
     ("nlp", "hidden = [12]", "sampler.negatives"),
     // There are twice as many tokens.
     ("nlp", "", "samples"),
+    // There are no line ends.
+    ("nlp", "", "sampler.layout"),
     // The same within rounding.
     ("recurrent", "plain", "redraw"),
 ];

@@ -101,6 +101,7 @@ fn a_step_may_compare_some_of_the_tokens() -> Result<()> {
         let builder = builder.set("data.file", file.as_str());
         let builder = builder.set("data.tokenizer", "word").set("data.window", 2);
         let builder = builder.set("hidden", vec![50]).set("samples", samples);
+        let builder = builder.set("sampler.layout", false);
         let builder = builder.set("lr", 0.01).set("head_lr", 0.01);
         builder.set("epochs", 6).set("mixture", false).build()
     };
