@@ -225,12 +225,12 @@ impl Run {
             .as_ref()
             .filter(|_| self.data.spec.before > 0);
         let filler = text.map(|text| text.tokenizer.filler().1);
-        // Nobody has written what stands for the text before its beginning.
-        let written = |window: &'_ Vec<u32>| {
+        // The padding at the beginning of a text is not counted as text.
+        let padding = |window: &Vec<u32>| {
             let before = window.iter().take(self.data.spec.before);
             before.take_while(|token| Some(**token) == filler).count()
         };
-        let counted = windows.par_iter().map(|window| (window, written(window)));
+        let counted = windows.par_iter().map(|window| (window, padding(window)));
         let counted = counted.map(|(window, first)| &window[first..]);
         let counted = counted.map(|window| match readout.name {
             ADAPTIVE => {

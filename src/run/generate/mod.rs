@@ -27,8 +27,8 @@ pub struct Generator<'a> {
     notes: Vec<String>,
     /// The last tokens: at least an example.
     tokens: Vec<u32>,
-    /// How many of the first tokens of the next example nobody has written.
-    missing: usize,
+    /// The number of tokens of padding before the prompt.
+    padding: usize,
     drawn: u64,
     stream: Stream<'a>,
     reader: Option<Reader>,
@@ -81,8 +81,8 @@ impl<'a> Generator<'a> {
                 known.len()
             ));
         }
-        let missing = data.spec.shape[0].saturating_sub(known.len());
-        let tokens = [vec![filler; missing], known.clone()].concat();
+        let padding = data.spec.shape[0].saturating_sub(known.len());
+        let tokens = [vec![filler; padding], known.clone()].concat();
         // The text of a token may depend on the token before it.
         let (mut stream, mut reader) = (tokenizer.stream(), run.text_reader(found.name));
         for token in &known {
@@ -100,7 +100,7 @@ impl<'a> Generator<'a> {
             prompt,
             notes,
             tokens,
-            missing,
+            padding,
             drawn: 0,
             stream,
             reader,
@@ -129,9 +129,10 @@ impl<'a> Generator<'a> {
         }
         let window = self.run.data().spec.shape[0];
         let context = self.tokens.split_off(self.tokens.len() - window);
-        let written = context.iter().skip(self.missing);
+        // A token of padding leaves the example with each token that is drawn.
+        let padding = self.padding.saturating_sub(self.drawn as usize);
+        let written = context.iter().skip(padding);
         let repeated: BTreeSet<usize> = written.map(|token| *token as usize).collect();
-        self.missing = self.missing.saturating_sub(1);
         for token in repeated {
             scores[token] -= self.sampling.repetition_penalty.ln();
         }
