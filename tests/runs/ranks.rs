@@ -114,7 +114,7 @@ fn on_text() -> RunBuilder {
         .set("epochs", 1)
 }
 
-/// A language model with local classifiers, on all that is told of a context.
+/// A language model with local classifiers, on all context inputs.
 fn with_context() -> RunBuilder {
     on_text()
         .set("sampler", "plain")
@@ -133,7 +133,7 @@ fn with_context() -> RunBuilder {
 fn stages_give_the_bits_of_one_rank() -> Result<()> {
     let cases = [
         ("text", on_text().set("sampler.negatives", "uniform")),
-        ("inputs of the text before", with_context()),
+        ("context inputs", with_context()),
         ("some tokens", with_context().set("samples", 40)),
         ("as it is", builder()),
         ("greedy", builder().set("order", "greedy")),

@@ -60,8 +60,8 @@ impl Input {
                 .map(Tensor::to_vec1::<f32>)
                 .transpose()?;
             let factor = |row: usize| scale.as_ref().map_or(1., |scale| scale[row]);
-            match &part.values {
-                Values::Dense { matrix, columns } => {
+            match (&part.values, Picks::of(&part.values)?) {
+                (Values::Dense { matrix, columns }, _) => {
                     let matrix = matrix.narrow(1, columns.start, columns.len())?;
                     kernels::with_rows(&matrix, |values| {
                         let write = |row: usize, out: &mut [f32]| {
@@ -76,10 +76,7 @@ impl Input {
                         }
                     })?;
                 }
-                values @ (Values::OneHot { .. } | Values::Sparse { .. }) => {
-                    let Some(picks) = Picks::of(values)? else {
-                        continue;
-                    };
+                (_, Some(picks)) => {
                     let joined = joined.get_or_insert_with(zeros);
                     for (row, out) in joined.chunks_exact_mut(whole).enumerate() {
                         for (place, entry) in picks.row(row % count) {
@@ -87,7 +84,7 @@ impl Input {
                         }
                     }
                 }
-                Values::Zeros { .. } => (),
+                (_, None) => (),
             }
             first += width;
         }

@@ -9,6 +9,8 @@ pub struct Ends {
     ngrams: usize,
     words: usize,
     buckets: usize,
+    /// One for each end.
+    slots: usize,
     /// Whether each token begins a word; empty without `words`.
     begins_word: Vec<bool>,
 }
@@ -31,13 +33,14 @@ impl Ends {
             ngrams: settings.ngrams,
             words: settings.words,
             buckets: settings.buckets,
+            slots: settings.slots(),
             begins_word: tokens.map(begins_word).collect::<Result<_>>()?,
         })
     }
 
     /// The number of slots, one for each end.
     pub fn slots(&self) -> usize {
-        self.ngrams.saturating_sub(1) + self.words
+        self.slots
     }
 
     /// The number of entries of a slot.
@@ -59,7 +62,7 @@ impl Ends {
             ..
         } = *self;
         let bucket = |hash: u64| (hash % buckets as u64) as u32;
-        let end = index.len() + self.slots();
+        let end = index.len() + self.slots;
         // The hash of the last tokens, one more at each place.
         let hashes = context.iter().rev().scan(0, |hash, token| {
             *hash = mixed(*hash ^ (u64::from(*token) + 1));
@@ -79,7 +82,7 @@ impl Ends {
             last = hash;
         }
         index.extend(word_ends);
-        // Words that begin before the window.
+        // Words that begin before the context.
         index.resize(end, bucket(last));
     }
 }

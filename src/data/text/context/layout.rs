@@ -65,9 +65,9 @@ impl Layout {
                     _ => (),
                 }
                 if line > 0 && length == 0 {
-                    empty = empty.min(line);
+                    empty = line;
                 }
-                if line >= LINES || (line > 0 && empty <= line) {
+                if line >= LINES.min(empty) {
                     break 'context;
                 }
                 line += 1;
