@@ -19,8 +19,10 @@ const INIT: Init = Init::Randn {
     stdev: 0.05,
 };
 
-fn random(shape: &[usize]) -> Tensor {
-    Tensor::rand(0f32, 1f32, shape, &Device::Cpu).expect("a tensor on the CPU")
+fn waves(shape: &[usize]) -> Tensor {
+    let numbers = (0..shape.iter().product()).map(|at: usize| (at as f32).sin().abs());
+    let numbers = Tensor::from_iter(numbers, &Device::Cpu).and_then(|x| x.reshape(shape));
+    numbers.expect("a tensor on the CPU")
 }
 
 fn product(a: &Tensor, b: &Tensor) -> Tensor {
@@ -32,8 +34,8 @@ fn conv(criterion: &mut Criterion) {
     let (rows, channels, side, units, field) = (64, 32, 32, 32, 3);
     let mut group = criterion.benchmark_group("conv 64x32x32x32, 3x3");
     let (x, delta) = (
-        random(&[rows, channels, side, side]),
-        random(&[rows, units, side, side]),
+        waves(&[rows, channels, side, side]),
+        waves(&[rows, units, side, side]),
     );
     let vars = Vars::new(1, DType::F32, &Device::Cpu);
     let conv = Conv::new(&vars, channels, units, field, 1, INIT).expect("a convolution");
@@ -44,8 +46,8 @@ fn conv(criterion: &mut Criterion) {
         });
     });
     let (numbers, pixels) = (channels * field * field, rows * side * side);
-    let (weight, fields) = (random(&[units, numbers]), random(&[numbers, pixels]));
-    let (delta_rows, fields_rows) = (random(&[units, pixels]), random(&[pixels, numbers]));
+    let (weight, fields) = (waves(&[units, numbers]), waves(&[numbers, pixels]));
+    let (delta_rows, fields_rows) = (waves(&[units, pixels]), waves(&[pixels, numbers]));
     group.bench_function("matrix products", |bencher| {
         bencher.iter(|| {
             (
@@ -54,7 +56,7 @@ fn conv(criterion: &mut Criterion) {
             )
         });
     });
-    let kernel = Var::from_tensor(&random(&[units, channels, field, field])).expect("a variable");
+    let kernel = Var::from_tensor(&waves(&[units, channels, field, field])).expect("a variable");
     group.bench_function("candle's conv2d with backward", |bencher| {
         bencher.iter(|| {
             let y = x.conv2d(&kernel, field / 2, 1, 1, 1).expect("forward");
@@ -76,8 +78,8 @@ fn local(criterion: &mut Criterion) {
     let fields = Fields::new([channels, side, side], field, 1, 0).expect("fields");
     let (locations, numbers) = (fields.grid().iter().product::<usize>(), fields.numbers());
     let (x, delta) = (
-        random(&[rows, channels, side, side]),
-        random(&[rows, units, side - 1, side - 1]),
+        waves(&[rows, channels, side, side]),
+        waves(&[rows, units, side - 1, side - 1]),
     );
     // A new `Input` for every pass, because layers cache results by input.
     let x = || Input::of(x.clone()).expect("images");
@@ -92,12 +94,12 @@ fn local(criterion: &mut Criterion) {
         });
     });
     let (seen, weight) = (
-        random(&[locations, rows, numbers]),
-        random(&[locations, numbers, units]),
+        waves(&[locations, rows, numbers]),
+        waves(&[locations, numbers, units]),
     );
     let (seen_columns, deltas) = (
-        random(&[locations, numbers, rows]),
-        random(&[locations, rows, units]),
+        waves(&[locations, numbers, rows]),
+        waves(&[locations, rows, units]),
     );
     group.bench_function("matrix products", |bencher| {
         bencher.iter(|| (product(&seen, &weight), product(&seen_columns, &deltas)));
@@ -116,8 +118,8 @@ fn narrow(criterion: &mut Criterion) {
     let fields = Fields::new([channels, side, side], field, 1, field / 2).expect("fields");
     let (locations, numbers) = (fields.grid().iter().product::<usize>(), fields.numbers());
     let (x, delta) = (
-        random(&[rows, channels, side, side]),
-        random(&[rows, units, side, side]),
+        waves(&[rows, channels, side, side]),
+        waves(&[rows, units, side, side]),
     );
     // A new `Input` for every pass, because layers cache results by input.
     let x = || Input::of(x.clone()).expect("images");
@@ -130,10 +132,10 @@ fn narrow(criterion: &mut Criterion) {
         bencher.iter(|| local.gradients(&x(), &delta).expect("gradient"))
     });
     let (seen, weight) = (
-        random(&[rows, numbers]),
-        random(&[numbers, units * locations]),
+        waves(&[rows, numbers]),
+        waves(&[numbers, units * locations]),
     );
-    let (seen_columns, deltas) = (random(&[numbers, rows]), random(&[rows, units * locations]));
+    let (seen_columns, deltas) = (waves(&[numbers, rows]), waves(&[rows, units * locations]));
     group.bench_function("a wide product of as many operations", |bencher| {
         bencher.iter(|| (product(&seen, &weight), product(&seen_columns, &deltas)));
     });

@@ -5,7 +5,7 @@
 #![allow(missing_docs)] // criterion's macros make public functions
 
 use criterion::{criterion_group, criterion_main, Criterion};
-use onward::candle_core::{DType, Device, Tensor, Var};
+use onward::candle_core::{DType, Device, Shape, Tensor, Var};
 use onward::kernels::{self, Gate};
 use onward::modules::conv::conv2d;
 use onward::optim::{Algorithm, OptimiserSpec, Schedule, Span};
@@ -24,14 +24,17 @@ const DESCENT: OptimiserSpec = OptimiserSpec {
     schedule: Schedule::Constant,
 };
 
-fn random(shape: (usize, usize)) -> Tensor {
-    Tensor::rand(0f32, 1f32, shape, &Device::Cpu).expect("a tensor on the CPU")
+fn waves(shape: impl Into<Shape>) -> Tensor {
+    let shape = shape.into();
+    let numbers = (0..shape.elem_count()).map(|at| (at as f32).sin().abs());
+    let numbers = Tensor::from_iter(numbers, &Device::Cpu).and_then(|x| x.reshape(shape));
+    numbers.expect("a tensor on the CPU")
 }
 
 /// Forward pass and update of one weight matrix, in closed form and by autograd.
 fn layer(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("layer 1000x1000, 200 rows");
-    let (x, delta) = (random((200, 1000)), random((200, 1000)));
+    let (x, delta) = (waves((200, 1000)), waves((200, 1000)));
     let vars = Vars::new(1, DType::F32, &Device::Cpu);
     let init = onward::candle_nn::Init::Randn {
         mean: 0.,
@@ -87,8 +90,8 @@ fn layer(criterion: &mut Criterion) {
 /// convolution of this library, and through candle's own.
 fn convolution(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("32 kernels 3x3, pool 2, 200 images 28x28");
-    let x = Tensor::rand(0f32, 1., (200, 1, 28, 28), &Device::Cpu).expect("images");
-    let delta = Tensor::rand(0f32, 1., (200, 32, 14, 14), &Device::Cpu).expect("a gradient");
+    let x = waves((200, 1, 28, 28));
+    let delta = waves((200, 32, 14, 14));
     let vars = Vars::new(1, DType::F32, &Device::Cpu);
     let init = onward::candle_nn::Init::Const(0.01);
     let mut conv = Conv::new(&vars, 1, 32, 3, 2, init).expect("kernels");

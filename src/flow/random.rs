@@ -44,6 +44,17 @@ pub(crate) fn fnv1a(text: &str) -> u64 {
     })
 }
 
+/// Standard normal numbers for a test: the same in every run, since a limit on rounding
+/// that holds for one draw need not hold for all.
+#[cfg(test)]
+pub(crate) fn normals(shape: &[usize], seed: u64) -> crate::Result<candle_core::Tensor> {
+    use rand_distr::{Distribution, StandardNormal};
+    let numbers = StandardNormal.sample_iter(stream(seed, "normals", 0));
+    let numbers: Vec<f32> = numbers.take(shape.iter().product()).collect();
+    let device = &candle_core::Device::Cpu;
+    Ok(candle_core::Tensor::from_vec(numbers, shape, device)?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,12 +14,18 @@ fn builder(architecture: &str) -> RunBuilder {
         .set("epochs", 5)
 }
 
+/// Three pictures, of another look each.
+fn examples() -> Result<Tensor> {
+    let pixels = (0..48).map(|at| (at as f32).sin().abs());
+    Ok(Tensor::from_iter(pixels, &Device::Cpu)?.reshape((3, 1, 4, 4))?)
+}
+
 #[test]
 fn every_layer_has_an_activity_and_a_probe() -> Result<()> {
     for architecture in ["progressive", "recurrent", "layer_collaboration"] {
         let mut run = builder(architecture).build()?;
         run.fit(&mut ())?;
-        let examples = Tensor::rand(0f32, 1., (3, 1, 4, 4), &Device::Cpu)?;
+        let examples = examples()?;
         let activities = run.activities(examples)?;
         let shapes: Vec<_> = activities
             .iter()
@@ -43,7 +49,7 @@ fn every_layer_has_an_activity_and_a_probe() -> Result<()> {
 fn the_goodness_of_the_layers_under_each_label_is_what_the_search_sums() -> Result<()> {
     let mut run = builder("progressive").set("readout_from", 1).build()?;
     run.fit(&mut ())?;
-    let examples = Tensor::rand(0f32, 1., (3, 1, 4, 4), &Device::Cpu)?;
+    let examples = examples()?;
     let scores = run.scores(examples.clone(), "search")?.to_vec2::<f32>()?;
     for class in 0..4u32 {
         let layers = run.goodness(examples.clone(), Some(&[class; 3]))?;

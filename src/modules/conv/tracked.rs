@@ -113,10 +113,11 @@ mod tests {
     use candle_core::{DType, Device, Var};
 
     use super::*;
+    use crate::flow::random::normals;
 
     #[test]
     fn output_and_gradients_are_those_of_candle() {
-        let random = |shape: [usize; 4]| Tensor::randn(0f32, 1., &shape, &Device::Cpu).unwrap();
+        let random = |shape: [usize; 4]| normals(&shape, 1).unwrap();
         for (x, kernels, pool) in [
             ([3, 2, 9, 7], [4, 2, 3, 3], 2),
             ([2, 3, 5, 5], [2, 3, 5, 5], 1),
