@@ -8,11 +8,12 @@
 use criterion::{criterion_group, criterion_main, Criterion};
 use onward::candle_core::{DType, Device, Tensor, Var};
 use onward::candle_nn::Init;
+use onward::kernels::Allocator;
 use onward::modules::locally_connected::{Fields, LocallyConnected};
 use onward::{Conv, Input, Vars};
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Allocator = Allocator;
 
 const INIT: Init = Init::Randn {
     mean: 0.,

@@ -6,13 +6,13 @@
 
 use criterion::{criterion_group, criterion_main, Criterion};
 use onward::candle_core::{DType, Device, Shape, Tensor, Var};
-use onward::kernels::{self, Gate};
+use onward::kernels::{self, Allocator, Gate};
 use onward::modules::conv::conv2d;
 use onward::optim::{Algorithm, OptimiserSpec, Schedule, Span};
 use onward::{Conv, Input, Linear, Optimiser, Result, Run, Step, Vars};
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Allocator = Allocator;
 
 const STEP: Step = Step::first(1);
 

@@ -3,13 +3,10 @@
 
 use std::process::ExitCode;
 
-use mimalloc::MiMalloc;
-use onward::kernels::Counting;
+use onward::kernels::Allocator;
 
-/// The system's allocator returns large tensors to the kernel after every operation;
-/// mimalloc reuses them.
 #[global_allocator]
-static ALLOCATOR: Counting<MiMalloc> = Counting(MiMalloc);
+static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> ExitCode {
     onward::cli::main()

@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
-/// As in the program `onward`.
+use onward::kernels::Allocator;
+
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> ExitCode {
     onward_mpi::main()

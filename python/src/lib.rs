@@ -9,10 +9,14 @@ mod process;
 mod run;
 mod training;
 
+use onward::kernels::Allocator;
 use pyo3::exceptions::{PyKeyboardInterrupt, PyOSError};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 use pyo3::{create_exception, exceptions::PyValueError};
+
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
 
 create_exception!(
     onward,

@@ -12,7 +12,7 @@ use super::many::Method;
 use super::output::{print, print_json};
 use crate::contract::architecture::Architecture;
 use crate::error::{notify, printable, Error, Result};
-use crate::kernels::allocations;
+use crate::kernels::allocator;
 use crate::kernels::meter::{self, Work};
 use crate::kernels::rounding::Rounding;
 use crate::plugin::registry;
@@ -89,7 +89,7 @@ struct Speed {
     /// The share of the threads' time that products take.
     time_in_products: Option<f64>,
     /// The allocations of a step, in a program whose allocator counts
-    /// ([`Counting`](crate::kernels::Counting)).
+    /// ([`Allocator`](crate::kernels::Allocator)).
     allocations: Option<f64>,
     /// The most memory that data and training held, in units of 10⁶ bytes.
     memory_mb: Option<f64>,
@@ -143,7 +143,7 @@ impl Bench {
         let mut builder = method.builder(&self.set, self.data.as_deref())?;
         builder = self.data_dir.add_to(builder).device(&self.device.device);
         let stop = Arc::new(AtomicBool::new(false));
-        allocations::start();
+        allocator::start();
         // Evaluations are not steps.
         let builder = builder.set("evaluate_every", NEVER);
         let mut run = builder.stop_when(stop.clone()).build()?;
@@ -197,7 +197,7 @@ impl Observer for Watch {
         match event {
             Event::Stepped { examples, .. } => {
                 let (now, work) = (Instant::now(), meter::so_far());
-                let allocations = allocations::number();
+                let allocations = allocator::number();
                 self.warm += 1;
                 if let Some((last, before, taken)) = self.last.filter(|_| self.warm > WARM) {
                     let done = work.since(before);
@@ -235,7 +235,7 @@ impl Watch {
         let counted = |value: f64| (best.is_some() && value > 0.).then_some(value);
         let operations = 2e-9 * self.work.multiply_adds as f64 / steps as f64;
         let of_threads = self.total * threads as f64;
-        let most = allocations::most();
+        let most = allocator::most();
         let counts = most > 0;
         Ok(Speed {
             steps,

@@ -2,6 +2,49 @@
 //! (Linux).
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// While one of these lives, memory that is freed stays with the program, if its allocator
+/// can keep it.
+///
+/// A training takes the same memory in every step. What the kernel is given back it clears
+/// before it can be taken again, which is up to a quarter of the time of a step.
+pub(crate) struct Kept(());
+
+/// How many of them there are.
+static KEPT: Mutex<usize> = Mutex::new(0);
+
+impl Kept {
+    pub fn new() -> Self {
+        Self::count(|kept| kept + 1);
+        Self(())
+    }
+
+    fn count(change: impl Fn(usize) -> usize) {
+        let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = *kept > 0;
+        *kept = change(*kept);
+        if before != (*kept > 0) {
+            #[cfg(feature = "cli")]
+            super::allocator::keep(*kept > 0);
+        }
+        if *kept == 0 {
+            give_back();
+        }
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        Self::count(|kept| kept - 1);
+    }
+}
+
+/// Returns kept memory to the system, before something that needs other sizes.
+pub(crate) fn give_back() {
+    #[cfg(feature = "cli")]
+    super::allocator::give_back();
+}
 
 /// The free memory in bytes: that of the machine, or what a container, a batch system or
 /// `ulimit -v` leaves of it.

@@ -26,7 +26,8 @@ macro_rules! on_gpu {
 }
 pub(crate) use on_gpu;
 
-pub(crate) mod allocations;
+#[cfg(feature = "cli")]
+pub(crate) mod allocator;
 mod backward;
 mod bfloat16;
 mod cells;
@@ -59,7 +60,8 @@ mod wide;
 use candle_core::{DType, Device, Shape, Tensor, D};
 use rand_chacha::ChaCha8Rng;
 
-pub use allocations::Counting;
+#[cfg(feature = "cli")]
+pub use allocator::Allocator;
 pub use backward::backward;
 pub use cells::{cell_means, cell_means_gradient};
 pub use centred::{above_mean, centred, Windows};

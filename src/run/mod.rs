@@ -60,6 +60,7 @@ use crate::flow::batch::Batch;
 use crate::flow::examples::Examples;
 use crate::flow::step::Step;
 use crate::flow::vars::Vars;
+use crate::kernels::memory::Kept;
 use crate::kernels::rounding::Held;
 use crate::plugin::config::Config;
 
@@ -107,6 +108,8 @@ pub struct Run {
     /// The place among several ranks, if there are several.
     team: Option<Team>,
     stop: Arc<AtomicBool>,
+    /// The last field: it is given back after what the others hold.
+    _memory: Kept,
 }
 
 /// The threads of a server share one run.

@@ -239,6 +239,8 @@ impl Run {
         // On a GPU this waits for the last step.
         let reports = self.tally.means()?;
         let seconds = cost.end(lap, trained);
+        // An evaluation takes memory in other pieces.
+        memory::give_back();
         self.check(&reports)?;
         self.epoch = epoch + 1;
         observer.on(&Event::EpochEnded {
