@@ -7,8 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use mpi::datatype::Equivalence;
-use mpi::point_to_point::{Destination, Source};
+use mpi::point_to_point::{Destination, MatchedReceiveVec, Source};
 use mpi::topology::{Communicator, SimpleCommunicator};
 use onward::comm::Comm;
 use onward::{Error, Result};
@@ -111,13 +110,13 @@ impl Comm for World {
         let process = world.process_at_rank(from as i32);
         let mut message = Vec::new();
         loop {
-            let (found, status) = patiently(|| process.immediate_matched_probe());
-            let (begin, length) = (
-                message.len(),
-                status.count(u8::equivalent_datatype()) as usize,
-            );
-            message.resize(begin + length, 0);
-            found.matched_receive_into(&mut message[begin..]);
+            let found = patiently(|| process.immediate_matched_probe());
+            let (piece, _) = found.matched_receive_vec();
+            let length = piece.len();
+            match message.is_empty() {
+                true => message = piece,
+                false => message.extend(piece),
+            }
             if length < PIECE {
                 return Ok(message);
             }

@@ -117,8 +117,6 @@ impl Bench {
             let measured = self.measure(&method, &report);
             let (speed, problem) = match measured {
                 Ok(speed) => (Some(speed), None),
-                // A wrong name or setting of the user's own ends the command.
-                Err(error) if !self.methods.is_empty() => return Err(error),
                 Err(error) => (None, Some(last.insert(error).to_string())),
             };
             report.methods.push(Entry {
@@ -127,13 +125,15 @@ impl Bench {
                 speed,
             });
         }
-        match self.json {
-            true => print_json(&report),
-            false => print(&in_words(&report)),
-        }?;
-        // A fault of the settings of all methods.
         let is_measured = report.methods.iter().any(|entry| entry.speed.is_some());
-        match last.filter(|_| !is_measured) {
+        if is_measured || self.methods.is_empty() {
+            match self.json {
+                true => print_json(&report),
+                false => print(&in_words(&report)),
+            }?;
+        }
+        // Of all architectures, some may lack their data.
+        match last.filter(|_| !is_measured || !self.methods.is_empty()) {
             Some(error) => Err(error),
             None => Ok(()),
         }

@@ -1,9 +1,13 @@
 //! The mean of tensors over replicas.
 
-use candle_core::{DType, Tensor};
+use std::ops::{Add, Div, Mul};
+
+use bytemuck::Pod;
+use candle_core::{DType, Device, Tensor};
 
 use super::Team;
 use crate::error::{Error, Result};
+use crate::kernels::{wide, with_values};
 
 impl Team {
     /// The mean of a tensor over the replicas of this stage, in which a replica counts as
@@ -15,19 +19,18 @@ impl Team {
     /// # Errors
     /// [`Error::Rank`] if another rank has ended; errors of candle.
     pub fn mean(&self, tensor: &Tensor, rows: usize) -> Result<Tensor> {
-        let (flat, device) = (tensor.flatten_all()?, tensor.device());
-        let mean = match tensor.dtype() {
-            DType::F64 => {
-                let mean = self.mean_of(&flat.to_vec1::<f64>()?, rows as f64)?;
-                Tensor::from_vec(mean, tensor.dims(), device)?
-            }
-            _ => {
-                let flat = flat.to_dtype(DType::F32)?;
-                let mean = self.mean_of(&flat.to_vec1::<f32>()?, rows as f32)?;
-                Tensor::from_vec(mean, tensor.dims(), device)?.to_dtype(tensor.dtype())?
-            }
-        };
-        Ok(mean)
+        let (dims, device) = (tensor.dims(), tensor.device());
+        if tensor.dtype() == DType::F64 {
+            let numbers = tensor.flatten_all()?.to_vec1::<f64>()?;
+            return Ok(Tensor::from_vec(
+                self.mean_of(&numbers, rows as f64)?,
+                dims,
+                device,
+            )?);
+        }
+        let numbers = tensor.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
+        let mean = with_values(&numbers, |numbers| self.mean_of(numbers, rows as f32))??;
+        Ok(Tensor::from_vec(mean, dims, device)?.to_dtype(tensor.dtype())?)
     }
 
     fn mean_of<T: Number>(&self, values: &[T], weight: T) -> Result<Vec<T>> {
@@ -38,47 +41,42 @@ impl Team {
         };
         let others = || (0..replicas).filter(|replica| *replica != own);
         for replica in others() {
-            let mut message = T::to_bytes(&[weight]);
-            message.extend(T::to_bytes(&values[part(replica)]));
-            self.send_to(replica, message)?;
+            let values: &[u8] = bytemuck::cast_slice(&values[part(replica)]);
+            self.send_to(replica, [bytemuck::bytes_of(&weight), values].concat())?;
         }
-        let mut sum = vec![T::default(); part(own).len()];
-        let mut weights = T::default();
+        let (mut sum, mut weights) = (Vec::new(), T::zeroed());
         for replica in 0..replicas {
             let received;
             let (weight, values) = if replica == own {
-                (weight, &values[part(own)])
+                (weight, bytemuck::cast_slice(&values[part(own)]))
             } else {
-                received = T::from_bytes(&self.receive_from(replica)?);
-                match received.split_first() {
-                    Some((weight, values)) if values.len() == sum.len() => (*weight, values),
-                    _ => return Err(self.apart(replica)),
+                received = self.receive_from(replica)?;
+                match received.split_at_checked(size_of::<T>()) {
+                    Some((weight, values)) => (bytemuck::pod_read_unaligned(weight), values),
+                    None => return Err(self.apart(replica)),
                 }
             };
-            weights = weights + weight;
-            for (sum, value) in sum.iter_mut().zip(values) {
-                *sum = *sum + weight * *value;
+            if values.len() != size_of::<T>() * part(own).len() {
+                return Err(self.apart(replica));
             }
+            weights = weights + weight;
+            add(&mut sum, weight, numbers(values));
         }
-        for sum in &mut sum {
-            *sum = *sum / weights;
-        }
+        wide(|| sum.iter_mut().for_each(|sum| *sum = *sum / weights));
         for replica in others() {
-            self.send_to(replica, T::to_bytes(&sum))?;
+            self.send_to(replica, bytemuck::cast_slice(&sum).to_vec())?;
         }
         let mut mean = Vec::with_capacity(values.len());
         for replica in 0..replicas {
-            let received;
-            let of_part = if replica == own {
-                &sum
-            } else {
-                received = T::from_bytes(&self.receive_from(replica)?);
-                &received
-            };
-            if of_part.len() != part(replica).len() {
+            if replica == own {
+                mean.extend_from_slice(&sum);
+                continue;
+            }
+            let received = self.receive_from(replica)?;
+            if received.len() != size_of::<T>() * part(replica).len() {
                 return Err(self.apart(replica));
             }
-            mean.extend_from_slice(of_part);
+            mean.extend(numbers::<T>(&received));
         }
         Ok(mean)
     }
@@ -92,46 +90,34 @@ impl Team {
     }
 }
 
-/// A number with its bytes.
-trait Number:
-    Copy
-    + Default
-    + std::ops::Add<Output = Self>
-    + std::ops::Mul<Output = Self>
-    + std::ops::Div<Output = Self>
-{
-    fn to_bytes(values: &[Self]) -> Vec<u8>;
+trait Number: Pod + Add<Output = Self> + Mul<Output = Self> + Div<Output = Self> {}
 
-    fn from_bytes(bytes: &[u8]) -> Vec<Self>;
+impl Number for f32 {}
+impl Number for f64 {}
+
+/// The numbers that these bytes are, in the order of this kind of processor, wherever they
+/// begin.
+fn numbers<T: Number>(bytes: &[u8]) -> impl ExactSizeIterator<Item = T> + '_ {
+    let each = bytes.chunks_exact(size_of::<T>());
+    each.map(bytemuck::pod_read_unaligned)
 }
 
-macro_rules! number {
-    ($type:ty) => {
-        impl Number for $type {
-            fn to_bytes(values: &[Self]) -> Vec<u8> {
-                const SIZE: usize = size_of::<$type>();
-                let mut bytes = vec![0; SIZE * values.len()];
-                for (bytes, value) in bytes.chunks_exact_mut(SIZE).zip(values) {
-                    bytes.copy_from_slice(&value.to_le_bytes());
-                }
-                bytes
-            }
-
-            fn from_bytes(bytes: &[u8]) -> Vec<Self> {
-                let values = bytes.as_chunks().0.iter();
-                values.map(|bytes| Self::from_le_bytes(*bytes)).collect()
-            }
-        }
-    };
+/// Adds `weight` times the numbers to the sum, which is empty at first.
+fn add<T: Number>(sum: &mut Vec<T>, weight: T, numbers: impl ExactSizeIterator<Item = T>) {
+    let weighted = numbers.map(|number| weight * number);
+    if sum.is_empty() {
+        wide(|| sum.extend(weighted));
+    } else {
+        wide(|| {
+            sum.iter_mut()
+                .zip(weighted)
+                .for_each(|(sum, number)| *sum = *sum + number);
+        });
+    }
 }
-
-number!(f32);
-number!(f64);
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
-
     use super::*;
     use crate::comm::channels;
 
@@ -139,22 +125,43 @@ mod tests {
     fn all_replicas_have_the_weighted_mean() -> Result<()> {
         // (1·x + 2·10·x + 3·100·x) / 6
         let rows = [1, 2, 3];
-        let means: Vec<Vec<f64>> = std::thread::scope(|scope| {
-            let of_rank = channels(3).into_iter().map(|comm| {
-                scope.spawn(move || -> Result<Vec<f64>> {
-                    let team = Team::new(comm, vec![0, 1])?;
-                    let values = Tensor::arange(0f64, 7., &Device::Cpu)?;
-                    let values = (values * 10f64.powi(team.rank() as i32))?;
-                    Ok(team.mean(&values, rows[team.rank()])?.to_vec1()?)
-                })
-            });
-            let threads: Vec<_> = of_rank.collect();
-            let means = threads.into_iter().map(|thread| thread.join().unwrap());
-            means.collect::<Result<_>>()
-        })?;
-        for mean in &means {
-            let wanted: Vec<f64> = (0..7).map(|x| f64::from(x) * 321. / 6.).collect();
-            assert_eq!(mean, &wanted);
+        // Fewer numbers than replicas too.
+        for (dtype, count) in [(DType::F64, 7), (DType::F32, 7), (DType::F32, 2)] {
+            let means: Vec<Vec<f64>> = std::thread::scope(|scope| {
+                let of_rank = channels(3).into_iter().map(|comm| {
+                    scope.spawn(move || -> Result<Vec<f64>> {
+                        let team = Team::new(comm, vec![0, 1])?;
+                        let values = Tensor::arange(0u32, 2 * count, &Device::Cpu)?;
+                        let values = (values.to_dtype(dtype)? * 10f64.powi(team.rank() as i32))?;
+                        // A column: its numbers do not lie side by side.
+                        let values = values.reshape((count as usize, 2))?.narrow(1, 0, 1)?;
+                        let mean = team.mean(&values, rows[team.rank()])?;
+                        assert_eq!((mean.dtype(), mean.dims()), (dtype, values.dims()));
+                        Ok(mean.flatten_all()?.to_dtype(DType::F64)?.to_vec1()?)
+                    })
+                });
+                let threads: Vec<_> = of_rank.collect();
+                let means = threads.into_iter().map(|thread| thread.join().unwrap());
+                means.collect::<Result<_>>()
+            })?;
+            for mean in &means {
+                let wanted: Vec<f64> = (0..count).map(|x| f64::from(x) * 107.).collect();
+                assert_eq!(mean, &wanted);
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_replica_with_other_numbers_is_named() -> Result<()> {
+        let mut ranks = channels(2);
+        let other = ranks.pop().expect("two ranks");
+        for message in [vec![1, 2], vec![0; 4 + 6]] {
+            other.send(0, message)?;
+            let team = Team::new(ranks[0].clone(), vec![0, 1])?;
+            let values = Tensor::arange(0f32, 7., &Device::Cpu)?;
+            let error = team.mean(&values, 1).unwrap_err().to_string();
+            assert!(error.contains("rank 1"), "{error}");
         }
         Ok(())
     }

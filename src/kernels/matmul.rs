@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn product_and_gradients_are_those_of_candle() {
-        let random = |rows, columns| normals(&[rows, columns], 1).unwrap();
+        let random = |rows, columns| normals(&[rows, columns], rows as u64).unwrap();
         // The second factor of the second case is transposed, the first is a part.
         let wide = random(9, 70);
         let cases = [

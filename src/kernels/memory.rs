@@ -25,7 +25,7 @@ impl Kept {
         let before = *kept > 0;
         *kept = change(*kept);
         if before != (*kept > 0) {
-            #[cfg(feature = "cli")]
+            #[cfg(feature = "allocator")]
             super::allocator::keep(*kept > 0);
         }
         if *kept == 0 {
@@ -42,7 +42,7 @@ impl Drop for Kept {
 
 /// Returns kept memory to the system, before something that needs other sizes.
 pub(crate) fn give_back() {
-    #[cfg(feature = "cli")]
+    #[cfg(feature = "allocator")]
     super::allocator::give_back();
 }
 

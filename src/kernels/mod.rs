@@ -26,7 +26,7 @@ macro_rules! on_gpu {
 }
 pub(crate) use on_gpu;
 
-#[cfg(feature = "cli")]
+#[cfg(feature = "allocator")]
 pub(crate) mod allocator;
 mod backward;
 mod bfloat16;
@@ -60,7 +60,7 @@ mod wide;
 use candle_core::{DType, Device, Shape, Tensor, D};
 use rand_chacha::ChaCha8Rng;
 
-#[cfg(feature = "cli")]
+#[cfg(feature = "allocator")]
 pub use allocator::Allocator;
 pub use backward::backward;
 pub use cells::{cell_means, cell_means_gradient};

@@ -105,10 +105,12 @@ impl Accumulator {
                         (part.packed.rows >= ENOUGH).then(|| std::mem::take(&mut part.packed));
                     let width = part.width;
                     if let Some(done) = done {
-                        self.form_product(row, &done, share)?;
+                        self.begin()?;
+                        self.form_product(row, &done, [1., share])?;
                     }
                     if let Some(packed) = packed {
-                        self.form_packed(row, packed, width, share)?;
+                        self.begin()?;
+                        self.form_packed(row, packed, width, [1., share])?;
                     }
                 }
             }
@@ -133,12 +135,21 @@ impl Accumulator {
 
     /// The sum as one tensor; the next addition overwrites it.
     pub fn whole(&mut self, share: f64) -> Result<&Tensor> {
-        self.pack_all()?;
-        // Also if all packed rows are zero: the sum of the last step must not be reused.
-        self.begin()?;
         self.form_all(share)?;
+        // If all rows were zero, nothing has overwritten the sum of the last step.
+        self.begin()?;
         self.is_zero = true;
         Ok(&self.sum)
+    }
+
+    /// Whether the products that wait write every number of the sum.
+    fn is_covered(&self) -> bool {
+        let writes = |part: &Part| match &part.pending {
+            Some(product) => matches!(product.values, Values::Dense { .. }),
+            None => !part.packed.is_empty(),
+        };
+        let is_plain = self.form.is_none() && kernels::has_fast_form(&self.sum);
+        is_plain && !self.parts.is_empty() && self.parts.iter().all(writes)
     }
 
     fn pack_all(&mut self) -> Result<()> {
@@ -156,29 +167,45 @@ impl Accumulator {
         self.is_zero = true;
     }
 
-    /// Adds all pending and packed products to the sum.
+    /// Adds all pending and packed products to the sum. An empty sum is overwritten by them
+    /// if that is possible, since a pass of zeros costs as much as reading it.
     fn form_all(&mut self, share: f64) -> Result<()> {
+        self.pack_all()?;
+        let overwrites = self.is_zero && self.is_covered();
+        if overwrites {
+            self.is_zero = false;
+        } else if !self.parts.is_empty() {
+            self.begin()?;
+        }
         let mut row = 0;
         for part in std::mem::take(&mut self.parts) {
+            let mut keep = if overwrites { 0. } else { 1. };
             if let Some(product) = part.pending {
-                self.form_product(row, &product, share)?;
+                self.form_product(row, &product, [keep, share])?;
+                keep = 1.;
             }
-            self.form_packed(row, part.packed, part.width, share)?;
+            self.form_packed(row, part.packed, part.width, [keep, share])?;
             row += part.width;
         }
         Ok(())
     }
 
-    /// Adds a product to the rows of the sum from `row` on.
-    fn form_product(&mut self, row: usize, product: &Product, share: f64) -> Result<()> {
-        self.begin()?;
+    /// Adds a product to the rows of the sum from `row` on, for `[keep, share]`. Only what
+    /// [`is_covered`](Self::is_covered) says may have another `keep` than 1.
+    fn form_product(
+        &mut self,
+        row: usize,
+        product: &Product,
+        [keep, share]: [f64; 2],
+    ) -> Result<()> {
+        debug_assert!(keep == 1. || matches!(product.values, Values::Dense { .. }));
         if let Some(form) = &self.form {
             return kernels::with_values_mut(&self.sum, |sum| {
                 form.add_to(sum, row, product, share as f32)
             })?;
         }
         if kernels::has_fast_form(&self.sum) {
-            return update::add(&self.sum, row, product, share);
+            return update::add(&self.sum, row, product, [keep, share]);
         }
         let (above, here) = (self.sum.narrow(0, 0, row)?, product.values.width()?);
         let below = self
@@ -189,16 +216,21 @@ impl Accumulator {
         Ok(())
     }
 
-    fn form_packed(&mut self, row: usize, packed: Packed, width: usize, share: f64) -> Result<()> {
+    fn form_packed(
+        &mut self,
+        row: usize,
+        packed: Packed,
+        width: usize,
+        shares: [f64; 2],
+    ) -> Result<()> {
         if packed.is_empty() {
             return Ok(());
         }
         if self.form.is_some() {
             let units = packed.units();
-            return self.form_product(row, &packed.into_product(width, units)?, share);
+            return self.form_product(row, &packed.into_product(width, units)?, shares);
         }
-        self.begin()?;
-        update::add_packed(&self.sum, row, &packed, width, share)
+        update::add_packed(&self.sum, row, &packed, width, shares)
     }
 
     fn begin(&mut self) -> Result<()> {
@@ -277,5 +309,85 @@ fn is_same(a: &Values, b: &Values) -> bool {
             (rows, width) == (r, w)
         }
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+    use candle_nn::Init;
+
+    use super::*;
+    use crate::flow::random::normals;
+    use crate::flow::vars::Vars;
+
+    const ROWS: usize = 40;
+    const UNITS: usize = 5;
+
+    /// A product of which every `nth` row counts; none for 0.
+    fn product(values: Values, nth: usize) -> Result<Product> {
+        let counts = |row: usize| f32::from(nth > 0 && row.is_multiple_of(nth));
+        let counts: Vec<f32> = (0..ROWS).map(counts).collect();
+        let counts = Tensor::from_vec(counts, (ROWS, 1), &Device::Cpu)?;
+        let delta = normals(&[ROWS, UNITS], 2)?.broadcast_mul(&counts)?;
+        Ok(Product {
+            values,
+            delta: delta.into(),
+        })
+    }
+
+    fn dense() -> Result<Values> {
+        Values::dense(normals(&[ROWS, 7], 1)?)
+    }
+
+    fn classes() -> Result<Values> {
+        let index: Vec<u32> = (0..ROWS as u32).map(|row| row % 3).collect();
+        Ok(Values::OneHot {
+            index: Tensor::from_vec(index, (ROWS, 1), &Device::Cpu)?,
+            classes: 3,
+            strength: 1.,
+        })
+    }
+
+    fn nothing() -> Values {
+        Values::Zeros {
+            rows: ROWS,
+            width: 2,
+        }
+    }
+
+    #[test]
+    fn a_sum_has_nothing_of_what_was_there_before() -> Result<()> {
+        let cases = [
+            vec![product(dense()?, 1)?],
+            vec![product(dense()?, 10)?],
+            vec![product(dense()?, 0)?],
+            vec![product(dense()?, 1)?, product(dense()?, 10)?],
+            vec![product(dense()?, 1)?, product(classes()?, 1)?],
+            vec![product(dense()?, 1)?, product(nothing(), 1)?],
+        ];
+        for products in cases {
+            let whole = products.iter().map(|product| product.whole(DType::F32));
+            let one = Tensor::cat(&whole.collect::<Result<Vec<_>>>()?, 0)?;
+            let vars = Vars::new(1, DType::F32, &Device::Cpu);
+            let var = vars.get("w", one.dims(), Init::Const(0.))?;
+            for lessons in [1, 2] {
+                let mut sum = Accumulator::new(&var)?;
+                kernels::with_values_mut(&sum.sum, |sum| sum.fill(f32::NAN))?;
+                for _ in 0..lessons {
+                    // Copies are other values, which are not multiplied together.
+                    let copies = products
+                        .iter()
+                        .map(|product| product.map(&|x| Ok(x.copy()?)));
+                    let copies = copies.collect::<Result<Vec<_>>>()?;
+                    sum.add(Gradient::Products(&copies), 0.5)?;
+                }
+                let wanted = (&one * (0.5 * f64::from(lessons)))?;
+                let error = (sum.whole(0.5)? - wanted)?.abs()?.sum_all()?;
+                let error = error.to_scalar::<f32>()?;
+                assert!(error < 1e-4, "{} {lessons}: {error}", products.len());
+            }
+        }
+        Ok(())
     }
 }

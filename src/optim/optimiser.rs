@@ -225,8 +225,13 @@ impl Optimiser {
     /// # Errors
     /// As [`Team::mean`](crate::comm::Team::mean); errors of candle.
     pub(crate) fn finish(&mut self, step: &Step) -> Result<()> {
-        for (name, var, mean) in std::mem::take(&mut self.awaited) {
-            self.change(&name, &var, Gradient::Whole(&mean.wait()?), step)?;
+        let awaited = std::mem::take(&mut self.awaited).into_iter();
+        // All of them, since what is averaged must not change before its mean is there.
+        let means: Vec<_> = awaited
+            .map(|(name, var, mean)| (name, var, mean.wait()))
+            .collect();
+        for (name, var, mean) in means {
+            self.change(&name, &var, Gradient::Whole(&mean?), step)?;
         }
         Ok(())
     }

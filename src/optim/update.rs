@@ -302,16 +302,21 @@ pub(super) fn add_whole(sum: &Tensor, gradient: &Tensor, factor: f64) -> Result<
     })?
 }
 
-/// `sum[row..] ← sum[row..] + factor·valuesᵀ·delta`.
-pub(super) fn add(sum: &Tensor, row: usize, product: &Product, factor: f64) -> Result<()> {
-    kernels::on_gpu!(sum, add_product((sum, row), product, 1., factor));
+/// `sum[row..] ← keep·sum[row..] + factor·valuesᵀ·delta`.
+pub(super) fn add(
+    sum: &Tensor,
+    row: usize,
+    product: &Product,
+    [keep, factor]: [f64; 2],
+) -> Result<()> {
+    kernels::on_gpu!(sum, add_product((sum, row), product, keep, factor));
     let units = product.delta.units();
     let count = product.values.width()? * units;
     with_values_mut(sum, |sum| {
         product.add_to(
             &mut sum[row * units..][..count],
             &mut [],
-            1.,
+            keep as f32,
             factor as f32,
             |_, _| (),
         )
@@ -324,7 +329,7 @@ pub(super) fn add_packed(
     row: usize,
     packed: &Packed,
     width: usize,
-    factor: f64,
+    [keep, factor]: [f64; 2],
 ) -> Result<()> {
     let units = sum.dim(1)?;
     let (values, delta) = packed.matrices(width, units);
@@ -333,7 +338,7 @@ pub(super) fn add_packed(
         accumulate(
             sum,
             &mut [],
-            1.,
+            keep as f32,
             factor as f32,
             values.transposed(),
             delta,

@@ -22,7 +22,6 @@ use crate::flow::examples::Split;
 use crate::flow::input::{Values, LABEL};
 use crate::flow::vars::Vars;
 use crate::kernels::memory;
-use crate::kernels::memory::Kept;
 use crate::plugin::checked::Checkable;
 use crate::plugin::config::Config;
 use crate::plugin::registry;
@@ -156,7 +155,6 @@ pub(super) fn assemble(config: Config, source: Source, around: Surroundings) -> 
         team: None,
         certificate: None,
         stop: Arc::default(),
-        _memory: Kept::new(),
     };
     if let Some(readout) = &run.config.run.readout {
         run.check_readout(readout)?;

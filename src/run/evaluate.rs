@@ -17,6 +17,7 @@ use crate::flow::batch::Batch;
 use crate::flow::examples::{Examples, Split};
 use crate::flow::step::Step;
 use crate::kernels::entries;
+use crate::kernels::memory::Kept;
 
 /// The number of examples in a batch of an evaluation; fewer for very wide networks.
 pub(crate) const EVALUATION_BATCH: usize = 500;
@@ -42,6 +43,7 @@ impl Run {
     /// [`Error::Usage`] if the part is empty, or for an unknown readout; errors of the
     /// plugins.
     pub fn evaluate(&self, split: Split, preferred: Option<&str>) -> Result<Evaluation> {
+        let _memory = Kept::new();
         let preferred = self.reported(preferred)?;
         let mut evaluation = self.evaluate_by(&self.readouts(), split, Some(&preferred))?;
         evaluation.baselines = self.baselines(split);
@@ -54,6 +56,7 @@ impl Run {
     /// # Errors
     /// As [`Run::evaluate`].
     pub fn evaluate_all(&self, preferred: Option<&str>) -> Result<Evaluation> {
+        let _memory = Kept::new();
         let preferred = self.reported(preferred)?;
         let (readouts, mut total) = (self.readouts(), BTreeMap::<String, Counts>::new());
         let mut count = 0;

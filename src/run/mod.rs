@@ -108,8 +108,6 @@ pub struct Run {
     /// The place among several ranks, if there are several.
     team: Option<Team>,
     stop: Arc<AtomicBool>,
-    /// The last field: it is given back after what the others hold.
-    _memory: Kept,
 }
 
 /// The threads of a server share one run.
@@ -246,6 +244,8 @@ impl Run {
         observer: &mut dyn Observer,
         train: impl FnOnce(&mut Self, &mut dyn Observer) -> Result<T>,
     ) -> Result<T> {
+        // Until the last evaluation; afterwards what is free is given back.
+        let _memory = Kept::new();
         let Some(folder) = self.folder().map(PathBuf::from) else {
             return train(self, observer);
         };

@@ -34,6 +34,7 @@ impl Run {
         let started = Instant::now();
         let (first, last) = (self.step, self.epochs());
         let cost = self.train(last, observer)?;
+        memory::give_back();
         let (validation, test) = rayon::scope(|_| self.final_evaluation(observer))?;
         self.chosen = Some(test.readout.clone());
         let net = self.architecture.net();
@@ -239,8 +240,6 @@ impl Run {
         // On a GPU this waits for the last step.
         let reports = self.tally.means()?;
         let seconds = cost.end(lap, trained);
-        // An evaluation takes memory in other pieces.
-        memory::give_back();
         self.check(&reports)?;
         self.epoch = epoch + 1;
         observer.on(&Event::EpochEnded {
@@ -402,6 +401,8 @@ impl Run {
         if readouts.is_empty() || self.data.validation.is_empty() {
             return Ok(None);
         }
+        // An evaluation takes memory in other pieces.
+        memory::give_back();
         let mut tell = |split, evaluation: &Evaluation| {
             observer.on(&Event::Evaluated {
                 epoch,
@@ -415,6 +416,7 @@ impl Run {
         }
         let evaluation = self.evaluate_by(&readouts, Split::Validation, None)?;
         tell(Split::Validation, &evaluation);
+        memory::give_back();
         Ok(Some(evaluation))
     }
 

@@ -43,6 +43,22 @@ fn the_steps_and_the_operations_of_their_products_are_measured() {
 }
 
 #[test]
+fn what_was_measured_before_a_wrong_method_is_shown() {
+    let method = "progressive,hidden=[5]";
+    let arguments = [
+        "bench",
+        method,
+        "progresive",
+        "--data=digits",
+        "--seconds=0.01",
+    ];
+    let output = onward(&arguments);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stdout).contains(&format!("\n{method} ")));
+    assert!(text(&output.stderr).contains("unknown architecture `progresive`"));
+}
+
+#[test]
 fn a_method_that_cannot_be_built_is_an_error_that_names_it() {
     // What no method can be measured with.
     let wrong = onward(&["bench", "--set", "nonsense=1", "--seconds", "0.01"]);
