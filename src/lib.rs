@@ -104,6 +104,7 @@
 //! | feature | adds |
 //! |---|---|
 //! | `cli` | the command line, for programs that link plugins; on in `onward` |
+//! | `allocator` | `kernels::Allocator`, with which training is faster; on with `cli` |
 //! | `hub` | downloads of data sets whose files are missing |
 //! | `cuda`, `cudnn` | `--device cuda`; needs the CUDA toolkit to build |
 //! | `metal` | `--device metal` |

@@ -5,8 +5,8 @@
 //! GPU with CUDA, need one pass over memory instead of several, and on a GPU nothing
 //! waits. Autograd goes back through the plain forms alone, so that they are used where
 //! an argument is a variable or was made of one. All give the same numbers within
-//! rounding, unless products are set to round more. The fast forms give the same bits with any number of threads: work is divided
-//! among rows or columns, never within a sum.
+//! rounding, unless products are set to round more. The fast forms give the same bits with
+//! any number of threads: work is divided among rows or columns, never within a sum.
 
 /// Returns the form for a GPU, if the tensor is there; of several arguments, if all are
 /// and autograd goes back through none.
