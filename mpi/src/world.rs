@@ -1,19 +1,24 @@
 //! The processes of an MPI program as ranks.
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{sync_channel, Receiver, SyncSender};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{sync_channel, Receiver, SyncSender, TrySendError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use mpi::point_to_point::{Destination, MatchedReceiveVec, Source};
+use mpi::datatype::Equivalence;
+use mpi::point_to_point::{Destination, Source, Status};
 use mpi::topology::{Communicator, SimpleCommunicator};
-use onward::comm::Comm;
+use onward::comm::{Comm, Message};
 use onward::{Error, Result};
 
 /// The most messages that wait to be sent to one rank.
 const WAITING: usize = 4;
+
+/// The most messages of one rank that are received before they are asked for. MPI moves a
+/// long message only while its receiver is ready for it, which a rank that learns is not.
+const AHEAD: usize = 1;
 
 /// The longest piece of a message, since MPI counts bytes in 32 bits. A shorter piece
 /// is the last one.
@@ -21,6 +26,9 @@ const PIECE: usize = 1 << 30;
 
 /// The time between two looks for a message. Waiting inside MPI would keep a core busy.
 const PAUSE: Duration = Duration::from_micros(50);
+
+/// The same for a message that nobody waits for.
+const LONG_PAUSE: Duration = Duration::from_millis(1);
 
 /// The looks before the first pause.
 const LOOKS: usize = 200;
@@ -32,6 +40,18 @@ pub(crate) struct World {
     senders: Vec<OnceLock<SyncSender<Vec<u8>>>>,
     /// The number of messages that are not sent yet.
     unsent: Arc<AtomicUsize>,
+    /// The thread that receives from each rank, started by the first message.
+    received: Vec<OnceLock<Mutex<Receiver<Vec<u8>>>>>,
+    listening: Arc<Listening>,
+}
+
+/// What the threads that receive have to know of the others.
+#[derive(Default)]
+struct Listening {
+    threads: AtomicUsize,
+    /// The threads that wait for a message.
+    waiting: AtomicUsize,
+    has_ended: AtomicBool,
 }
 
 impl World {
@@ -42,14 +62,36 @@ impl World {
             rank: communicator.rank().max(0) as usize,
             senders: (0..ranks).map(|_| OnceLock::new()).collect(),
             unsent: Arc::default(),
+            received: (0..ranks).map(|_| OnceLock::new()).collect(),
+            listening: Arc::default(),
         }
     }
 
-    /// Waits until everything is sent.
+    /// Waits until everything is sent, and no thread uses MPI any more.
     pub fn finish(&self) {
         while self.unsent.load(Ordering::Acquire) > 0 {
             thread::sleep(PAUSE);
         }
+        self.listening.has_ended.store(true, Ordering::Release);
+        while self.listening.threads.load(Ordering::Acquire) > 0 {
+            thread::sleep(PAUSE);
+        }
+    }
+
+    /// Starts the thread that receives from a rank.
+    fn receiver(&self, from: usize) -> Mutex<Receiver<Vec<u8>>> {
+        let (sender, received) = sync_channel(AHEAD);
+        let listening = self.listening.clone();
+        listening.threads.fetch_add(1, Ordering::Release);
+        thread::spawn(move || {
+            let ended = catch_unwind(AssertUnwindSafe(|| receive_all(from, &sender, &listening)));
+            if ended.is_err() {
+                // This rank would wait for messages that never come.
+                SimpleCommunicator::world().abort(1);
+            }
+            listening.threads.fetch_sub(1, Ordering::Release);
+        });
+        Mutex::new(received)
     }
 
     /// Starts the thread that sends to a rank.
@@ -106,35 +148,111 @@ impl Comm for World {
 
     /// Where a process has ended, `mpirun` ends all others.
     fn receive(&self, from: usize) -> Result<Vec<u8>> {
-        let world = SimpleCommunicator::world();
-        let process = world.process_at_rank(from as i32);
-        let mut message = Vec::new();
-        loop {
-            let found = patiently(|| process.immediate_matched_probe());
-            let (piece, _) = found.matched_receive_vec();
-            let length = piece.len();
-            match message.is_empty() {
-                true => message = piece,
-                false => message.extend(piece),
+        let Some(received) = self.received[from].get() else {
+            let message = next(from, |look| Some(patiently(look)));
+            return message.ok_or(Error::Rank { rank: from });
+        };
+        let received = received.lock().unwrap_or_else(PoisonError::into_inner);
+        self.listening.waiting.fetch_add(1, Ordering::Relaxed);
+        let message = received.recv();
+        self.listening.waiting.fetch_sub(1, Ordering::Relaxed);
+        // Its thread ends with the process only.
+        message.map_err(|_| Error::Rank { rank: from })
+    }
+
+    /// From now on, the messages of this rank are received ahead. Replicas, which wait for
+    /// each other anyway, are faster without.
+    fn receive_tensors(&self, from: usize) -> Result<Message> {
+        self.received[from].get_or_init(|| self.receiver(from));
+        Message::from_bytes(&self.receive(from)?)
+    }
+}
+
+/// A look of MPI for a message.
+type Look<'a> = &'a mut dyn FnMut() -> Option<(mpi::point_to_point::Message, Status)>;
+
+/// The next message of a rank, if `until` finds one.
+fn next(
+    from: usize,
+    until: impl Fn(Look<'_>) -> Option<(mpi::point_to_point::Message, Status)>,
+) -> Option<Vec<u8>> {
+    let world = SimpleCommunicator::world();
+    let process = world.process_at_rank(from as i32);
+    let mut message = Vec::new();
+    loop {
+        let (found, status) = until(&mut || process.immediate_matched_probe())?;
+        let (begin, length) = (
+            message.len(),
+            status.count(u8::equivalent_datatype()) as usize,
+        );
+        message.resize(begin + length, 0);
+        mpi::request::scope(|scope| {
+            let piece = &mut message[begin..];
+            let mut unfinished = Some(found.immediate_matched_receive_into(scope, piece));
+            patiently(|| {
+                unfinished = unfinished.take()?.test().err();
+                unfinished.is_none().then_some(())
+            });
+        });
+        if length < PIECE {
+            return Some(message);
+        }
+    }
+}
+
+/// Receives the messages of a rank, in their order, until all ranks have ended.
+fn receive_all(from: usize, messages: &SyncSender<Vec<u8>>, listening: &Listening) {
+    while let Some(message) = next(from, |look| listening.look(look)) {
+        let mut message = Some(message);
+        let put = || match messages.try_send(message.take()?) {
+            Err(TrySendError::Full(unread)) => {
+                message = Some(unread);
+                None
             }
-            if length < PIECE {
-                return Ok(message);
+            // Nobody is left to receive it.
+            Ok(()) | Err(TrySendError::Disconnected(_)) => Some(()),
+        };
+        if listening.look(put).is_none() {
+            return;
+        }
+    }
+}
+
+impl Listening {
+    /// Looks until there is something, or all ranks have ended.
+    fn look<T>(&self, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+        let mut looks = 0;
+        loop {
+            if let Some(found) = look() {
+                return Some(found);
+            }
+            if self.has_ended.load(Ordering::Acquire) {
+                return None;
+            }
+            looks += 1;
+            match (self.waiting.load(Ordering::Relaxed) > 0, looks < LOOKS) {
+                (true, true) => std::hint::spin_loop(),
+                (true, false) => thread::sleep(PAUSE),
+                (false, _) => thread::sleep(LONG_PAUSE),
             }
         }
     }
 }
 
-/// Looks until there is something.
+/// Looks until there is something, less and less often: each look makes MPI go through all
+/// connections, which takes time of the core that learns.
 fn patiently<T>(mut look: impl FnMut() -> Option<T>) -> T {
-    let mut looks = 0;
+    let (mut looks, mut pause) = (0, PAUSE);
     loop {
         if let Some(found) = look() {
             return found;
         }
         looks += 1;
-        match looks < LOOKS {
-            true => std::hint::spin_loop(),
-            false => thread::sleep(PAUSE),
+        if looks < LOOKS {
+            std::hint::spin_loop();
+        } else {
+            thread::sleep(pause);
+            pause = (2 * pause).min(4 * PAUSE);
         }
     }
 }
