@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use mpi::datatype::Equivalence;
-use mpi::point_to_point::{Destination, Source, Status};
+use mpi::point_to_point::{Destination, Source};
 use mpi::topology::{Communicator, SimpleCommunicator};
 use onward::comm::{Comm, Message};
 use onward::{Error, Result};
@@ -16,8 +16,8 @@ use onward::{Error, Result};
 /// The most messages that wait to be sent to one rank.
 const WAITING: usize = 4;
 
-/// The most messages of one rank that are received before they are asked for. MPI moves a
-/// long message only while its receiver is ready for it, which a rank that learns is not.
+/// The most messages from a stage that are received before this rank asks for them. MPI
+/// sends a long message only once its receiver asks, and a rank that learns does not ask.
 const AHEAD: usize = 1;
 
 /// The longest piece of a message, since MPI counts bytes in 32 bits. A shorter piece
@@ -27,7 +27,8 @@ const PIECE: usize = 1 << 30;
 /// The time between two looks for a message. Waiting inside MPI would keep a core busy.
 const PAUSE: Duration = Duration::from_micros(50);
 
-/// The same for a message that nobody waits for.
+/// The time between two looks of a thread that receives ahead, while its rank still learns
+/// from the batch before.
 const LONG_PAUSE: Duration = Duration::from_millis(1);
 
 /// The looks before the first pause.
@@ -40,16 +41,18 @@ pub(crate) struct World {
     senders: Vec<OnceLock<SyncSender<Vec<u8>>>>,
     /// The number of messages that are not sent yet.
     unsent: Arc<AtomicUsize>,
-    /// The thread that receives from each rank, started by the first message.
+    /// What was received ahead from each rank, once [`Comm::receive_tensors`] has started a
+    /// thread for it.
     received: Vec<OnceLock<Mutex<Receiver<Vec<u8>>>>>,
     listening: Arc<Listening>,
 }
 
-/// What the threads that receive have to know of the others.
+/// What the threads that receive ahead share with the rank.
 #[derive(Default)]
 struct Listening {
+    /// The number of these threads.
     threads: AtomicUsize,
-    /// The threads that wait for a message.
+    /// How many threads of the rank wait for a message at the moment.
     waiting: AtomicUsize,
     has_ended: AtomicBool,
 }
@@ -78,14 +81,16 @@ impl World {
         }
     }
 
-    /// Starts the thread that receives from a rank.
+    /// Starts the thread that receives ahead from a rank.
     fn receiver(&self, from: usize) -> Mutex<Receiver<Vec<u8>>> {
         let (sender, received) = sync_channel(AHEAD);
         let listening = self.listening.clone();
         listening.threads.fetch_add(1, Ordering::Release);
         thread::spawn(move || {
-            let ended = catch_unwind(AssertUnwindSafe(|| receive_all(from, &sender, &listening)));
-            if ended.is_err() {
+            let received = catch_unwind(AssertUnwindSafe(|| {
+                receive_all(from, &sender, &listening);
+            }));
+            if received.is_err() {
                 // This rank would wait for messages that never come.
                 SimpleCommunicator::world().abort(1);
             }
@@ -149,7 +154,7 @@ impl Comm for World {
     /// Where a process has ended, `mpirun` ends all others.
     fn receive(&self, from: usize) -> Result<Vec<u8>> {
         let Some(received) = self.received[from].get() else {
-            let message = next(from, |look| Some(patiently(look)));
+            let message = next(from, None);
             return message.ok_or(Error::Rank { rank: from });
         };
         let received = received.lock().unwrap_or_else(PoisonError::into_inner);
@@ -160,27 +165,26 @@ impl Comm for World {
         message.map_err(|_| Error::Rank { rank: from })
     }
 
-    /// From now on, the messages of this rank are received ahead. Replicas, which wait for
-    /// each other anyway, are faster without.
+    /// Receives all further messages of this rank, a stage below, ahead. Replicas send bytes,
+    /// and wait for each other anyway: another thread would only delay them.
     fn receive_tensors(&self, from: usize) -> Result<Message> {
         self.received[from].get_or_init(|| self.receiver(from));
         Message::from_bytes(&self.receive(from)?)
     }
 }
 
-/// A look of MPI for a message.
-type Look<'a> = &'a mut dyn FnMut() -> Option<(mpi::point_to_point::Message, Status)>;
-
-/// The next message of a rank, if `until` finds one.
-fn next(
-    from: usize,
-    until: impl Fn(Look<'_>) -> Option<(mpi::point_to_point::Message, Status)>,
-) -> Option<Vec<u8>> {
+/// The next message of a rank; for a thread that receives ahead, `None` once all ranks have
+/// ended.
+fn next(from: usize, ahead: Option<&Listening>) -> Option<Vec<u8>> {
     let world = SimpleCommunicator::world();
     let process = world.process_at_rank(from as i32);
     let mut message = Vec::new();
     loop {
-        let (found, status) = until(&mut || process.immediate_matched_probe())?;
+        let look = || process.immediate_matched_probe();
+        let (found, status) = match ahead {
+            Some(listening) => listening.look(look)?,
+            None => patiently(look),
+        };
         let (begin, length) = (
             message.len(),
             status.count(u8::equivalent_datatype()) as usize,
@@ -202,14 +206,14 @@ fn next(
 
 /// Receives the messages of a rank, in their order, until all ranks have ended.
 fn receive_all(from: usize, messages: &SyncSender<Vec<u8>>, listening: &Listening) {
-    while let Some(message) = next(from, |look| listening.look(look)) {
+    while let Some(message) = next(from, Some(listening)) {
         let mut message = Some(message);
         let put = || match messages.try_send(message.take()?) {
             Err(TrySendError::Full(unread)) => {
                 message = Some(unread);
                 None
             }
-            // Nobody is left to receive it.
+            // The rank has ended, and asks no more.
             Ok(()) | Err(TrySendError::Disconnected(_)) => Some(()),
         };
         if listening.look(put).is_none() {
