@@ -167,8 +167,8 @@ impl Accumulator {
         self.is_zero = true;
     }
 
-    /// Adds all pending and packed products to the sum. An empty sum is overwritten by them
-    /// if that is possible, since a pass of zeros costs as much as reading it.
+    /// Adds all pending and packed products to the sum. If they write all of an empty sum, it
+    /// is overwritten, which saves the pass that would fill it with zeros.
     fn form_all(&mut self, share: f64) -> Result<()> {
         self.pack_all()?;
         let overwrites = self.is_zero && self.is_covered();
@@ -358,34 +358,37 @@ mod tests {
 
     #[test]
     fn a_sum_has_nothing_of_what_was_there_before() -> Result<()> {
-        let cases = [
-            vec![product(dense()?, 1)?],
-            vec![product(dense()?, 10)?],
-            vec![product(dense()?, 0)?],
-            vec![product(dense()?, 1)?, product(dense()?, 10)?],
-            vec![product(dense()?, 1)?, product(classes()?, 1)?],
-            vec![product(dense()?, 1)?, product(nothing(), 1)?],
+        let kinds = [
+            vec![dense()?],
+            vec![dense()?, dense()?],
+            vec![dense()?, classes()?],
+            vec![dense()?, nothing()],
         ];
-        for products in cases {
-            let whole = products.iter().map(|product| product.whole(DType::F32));
-            let one = Tensor::cat(&whole.collect::<Result<Vec<_>>>()?, 0)?;
-            let vars = Vars::new(1, DType::F32, &Device::Cpu);
-            let var = vars.get("w", one.dims(), Init::Const(0.))?;
-            for lessons in [1, 2] {
+        // Of each lesson, the rows that count: many are multiplied at once, few are packed.
+        for lessons in [&[1][..], &[10], &[0], &[1, 1], &[1, 10], &[10, 1]] {
+            for values in &kinds {
+                let of_lesson = |nth: usize| -> Result<Vec<Product>> {
+                    // Products of the same tensor would be computed as one.
+                    let own = |product: Product| product.map(&|x| Ok(x.copy()?));
+                    let values = values.iter().cloned();
+                    values.map(|values| own(product(values, nth)?)).collect()
+                };
+                let rows = values.iter().map(Values::width).sum::<Result<usize>>()?;
+                let vars = Vars::new(1, DType::F32, &Device::Cpu);
+                let var = vars.get("w", (rows, UNITS), Init::Const(0.))?;
                 let mut sum = Accumulator::new(&var)?;
                 kernels::with_values_mut(&sum.sum, |sum| sum.fill(f32::NAN))?;
-                for _ in 0..lessons {
-                    // Copies are other values, which are not multiplied together.
-                    let copies = products
-                        .iter()
-                        .map(|product| product.map(&|x| Ok(x.copy()?)));
-                    let copies = copies.collect::<Result<Vec<_>>>()?;
-                    sum.add(Gradient::Products(&copies), 0.5)?;
+                let mut wanted = var.zeros_like()?;
+                for &nth in lessons {
+                    let products = of_lesson(nth)?;
+                    let whole = products.iter().map(|product| product.whole(DType::F32));
+                    let whole = Tensor::cat(&whole.collect::<Result<Vec<_>>>()?, 0)?;
+                    wanted = (wanted + (whole * 0.5)?)?;
+                    sum.add(Gradient::Products(&products), 0.5)?;
                 }
-                let wanted = (&one * (0.5 * f64::from(lessons)))?;
                 let error = (sum.whole(0.5)? - wanted)?.abs()?.sum_all()?;
                 let error = error.to_scalar::<f32>()?;
-                assert!(error < 1e-4, "{} {lessons}: {error}", products.len());
+                assert!(error < 1e-4, "{} {lessons:?}: {error}", values.len());
             }
         }
         Ok(())
