@@ -22,11 +22,8 @@ impl Team {
         let (dims, device) = (tensor.dims(), tensor.device());
         if tensor.dtype() == DType::F64 {
             let numbers = tensor.flatten_all()?.to_vec1::<f64>()?;
-            return Ok(Tensor::from_vec(
-                self.mean_of(&numbers, rows as f64)?,
-                dims,
-                device,
-            )?);
+            let mean = self.mean_of(&numbers, rows as f64)?;
+            return Ok(Tensor::from_vec(mean, dims, device)?);
         }
         let numbers = tensor.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
         let mean = with_values(&numbers, |numbers| self.mean_of(numbers, rows as f32))??;
@@ -95,8 +92,8 @@ trait Number: Pod + Add<Output = Self> + Mul<Output = Self> + Div<Output = Self>
 impl Number for f32 {}
 impl Number for f64 {}
 
-/// The numbers that these bytes are, in the order of this kind of processor, wherever they
-/// begin.
+/// The numbers that these bytes are. Each has its bytes in the order of this processor, and
+/// the first may begin anywhere.
 fn numbers<T: Number>(bytes: &[u8]) -> impl ExactSizeIterator<Item = T> + '_ {
     let each = bytes.chunks_exact(size_of::<T>());
     each.map(bytemuck::pod_read_unaligned)

@@ -21,11 +21,13 @@ use mimalloc::MiMalloc;
 /// static ALLOCATOR: Allocator = Allocator;
 /// ```
 ///
-/// It is mimalloc. The system's allocator returns large tensors to the kernel after every
-/// operation, and takes them anew for the next one. What a training frees stays with the
-/// program until it ends (`MIMALLOC_PURGE_DELAY` in the environment, in milliseconds, changes
-/// that). It also counts, so that `onward bench` can show the allocations of a step and the
-/// memory of a training. It needs the feature `allocator`, which `cli` includes.
+/// It is mimalloc. The system's allocator gives the memory of a large tensor back to the
+/// kernel after every operation, and asks for it again in the next one. This one keeps it
+/// while a run trains or is evaluated. To have it given back earlier, set
+/// `MIMALLOC_PURGE_DELAY` in the environment, in milliseconds.
+///
+/// It also counts, so that `onward bench` can show the allocations of a step and the memory
+/// of a training. It needs the feature `allocator`, which `cli` includes.
 pub struct Allocator;
 
 static IS_COUNTED: AtomicBool = AtomicBool::new(false);
@@ -89,7 +91,7 @@ pub(super) fn give_back() {
 const PURGE_DELAY: mi_option_t = 15;
 /// What mimalloc or the user has chosen.
 static USUAL: OnceLock<c_long> = OnceLock::new();
-/// A day: "never" would also hold for what was freed, when it is kept no longer.
+/// A day. After "never", mimalloc would not return what was freed meanwhile even if asked.
 const LONG: c_long = 24 * 60 * 60 * 1000;
 
 fn delay() -> c_long {

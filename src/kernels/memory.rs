@@ -7,8 +7,8 @@ use std::sync::{Mutex, PoisonError};
 /// While one of these lives, memory that is freed stays with the program, if its allocator
 /// can keep it.
 ///
-/// A training takes the same memory in every step. What the kernel is given back it clears
-/// before it can be taken again, which is up to a quarter of the time of a step.
+/// A training takes the same memory in every step. The kernel clears what was given back
+/// before it can be taken again, and that can cost as much as a large pass over the data.
 pub(crate) struct Kept(());
 
 /// How many of them there are.
@@ -40,7 +40,8 @@ impl Drop for Kept {
     }
 }
 
-/// Returns kept memory to the system, before something that needs other sizes.
+/// Returns kept memory to the system. Training and evaluation take pieces of different sizes,
+/// so that one cannot use what the other has left.
 pub(crate) fn give_back() {
     #[cfg(feature = "allocator")]
     super::allocator::give_back();

@@ -401,7 +401,6 @@ impl Run {
         if readouts.is_empty() || self.data.validation.is_empty() {
             return Ok(None);
         }
-        // An evaluation takes memory in other pieces.
         memory::give_back();
         let mut tell = |split, evaluation: &Evaluation| {
             observer.on(&Event::Evaluated {
