@@ -1,5 +1,5 @@
-use onward_outside as _; // links the plugins
 use onward::kernels::Allocator;
+use onward_outside as _; // links the plugins
 
 // Training is faster with it than with the system's.
 #[global_allocator]
