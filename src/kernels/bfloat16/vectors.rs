@@ -11,20 +11,25 @@ pub fn are_there() -> bool {
         && is_x86_feature_detected!("avx512f")
 }
 
+/// The rows whose sums are in registers at a time, with the columns of two strips: each
+/// number of a row that is read serves two instructions.
+const ROWS: usize = 8;
+
 /// The sums of two strips by two others.
 ///
 /// # Safety
 /// [`are_there`]. All strips have as many tiles, which fit.
 #[target_feature(enable = "avx512f,avx512bf16")]
 pub unsafe fn square(left: [Strip<'_>; 2], right: [Strip<'_>; 2], sums: &mut Square) {
-    for (down, left) in left.into_iter().enumerate() {
-        for (across, right) in right.into_iter().enumerate() {
-            // SAFETY: as the caller promises.
-            let found = unsafe { tile(left, right) };
-            for (row, found) in found.into_iter().enumerate() {
-                let to = &mut sums.0[down * SIDE + row][across * SIDE..][..SIDE];
-                // SAFETY: there is room for 16 numbers.
-                unsafe { _mm512_storeu_ps(to.as_mut_ptr(), found) };
+    for (strip, sums) in left.into_iter().zip(sums.0.chunks_exact_mut(SIDE)) {
+        for (part, sums) in sums.chunks_exact_mut(ROWS).enumerate() {
+            // SAFETY: as the caller promises; a strip has 16 rows.
+            let found = unsafe { rows(strip, part * ROWS, right) };
+            for (to, found) in sums.iter_mut().zip(found) {
+                for (to, found) in to.chunks_exact_mut(SIDE).zip(found) {
+                    // SAFETY: there is room for 16 numbers.
+                    unsafe { _mm512_storeu_ps(to.as_mut_ptr(), found) };
+                }
             }
         }
     }
@@ -68,24 +73,28 @@ pub fn mask(count: usize) -> __mmask16 {
     }
 }
 
-/// The sums of one strip by another, row by row.
+/// The sums of some rows of a strip, from the first one on, by two strips.
 ///
 /// # Safety
-/// As [`square`].
+/// As [`square`]; the strip must have these rows.
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn tile(left: Strip<'_>, right: Strip<'_>) -> [__m512; SIDE] {
-    let mut sums = [_mm512_setzero_ps(); SIDE];
+unsafe fn rows(left: Strip<'_>, first: usize, right: [Strip<'_>; 2]) -> [[__m512; 2]; ROWS] {
+    let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
     for tile in 0..left.tiles {
-        let terms = left.lines.as_ptr().wrapping_add(tile * left.of_tile);
-        let columns = right.lines.as_ptr().wrapping_add(tile * right.of_tile);
+        let terms = left
+            .lines
+            .as_ptr()
+            .wrapping_add(tile * left.of_tile + first);
+        let columns = right.map(|right| right.lines.as_ptr().wrapping_add(tile * right.of_tile));
         for pair in 0..SIDE {
             // SAFETY: a tile has 16 lines of 16 pairs.
             unsafe {
-                let column = columns.add(pair).cast::<__m512bh>().read();
-                for (row, sum) in sums.iter_mut().enumerate() {
+                let columns = columns.map(|columns| columns.add(pair).cast::<__m512bh>().read());
+                for (row, sums) in sums.iter_mut().enumerate() {
                     let terms = terms.add(row).cast::<i32>().add(pair).read();
                     let terms = std::mem::transmute::<__m512i, __m512bh>(_mm512_set1_epi32(terms));
-                    *sum = _mm512_dpbf16_ps(*sum, terms, column);
+                    sums[0] = _mm512_dpbf16_ps(sums[0], terms, columns[0]);
+                    sums[1] = _mm512_dpbf16_ps(sums[1], terms, columns[1]);
                 }
             }
         }
