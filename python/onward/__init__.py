@@ -16,6 +16,10 @@ goodness and so on are given with two underscores, or as a dictionary: `layer__d
 """
 
 import atexit as _atexit
+import os as _os
+
+# candle's own threads wait busily, and would take the cores from those of this module.
+_os.environ.setdefault("CANDLE_NUM_THREADS", "1")
 
 from . import _onward
 from ._compare import compare, sweep
