@@ -2,7 +2,7 @@
 
 use onward_core::candle_core::{Tensor, D};
 use onward_core::flow::graph::{Graph, Node};
-use onward_core::{Architecture, BuildContext, Error, GoodnessFn, Result};
+use onward_core::{kernels, Architecture, BuildContext, Error, GoodnessFn, Result};
 
 onward_core::settings! {
     /// A goodness for each class: the mean over the units that belong to it.
@@ -58,13 +58,13 @@ impl Goodness {
         Ok(Self { settings, classes })
     }
 
-    /// The numbers of each class, `(B, C, M)`.
+    /// The numbers of each class of each example, `(B·C, M)`.
     fn grouped(&self, activity: &Tensor) -> Result<Tensor> {
         let (rows, numbers) = (activity.dim(0)?, activity.elem_count());
         let of_class = numbers / (rows * self.classes).max(1);
         Ok(activity
             .contiguous()?
-            .reshape((rows, self.classes, of_class))?)
+            .reshape((rows * self.classes, of_class))?)
     }
 }
 
@@ -72,10 +72,10 @@ impl GoodnessFn for Goodness {
     fn goodness(&self, activity: &Tensor) -> Result<Tensor> {
         let groups = self.grouped(activity)?;
         let mean = match self.settings.of {
-            Moment::Squares => groups.sqr()?.mean(D::Minus1)?,
+            Moment::Squares => (kernels::sum_squares(&groups)? / groups.dim(1)? as f64)?,
             Moment::Values => groups.mean(D::Minus1)?,
         };
-        Ok((mean * self.settings.scale)?)
+        Ok((mean * self.settings.scale)?.reshape(((), self.classes))?)
     }
 
     fn classes(&self) -> Option<usize> {
@@ -95,11 +95,11 @@ impl GoodnessFn for Goodness {
 
     fn gradient(&self, activity: &Tensor, upstream: &Tensor) -> Result<Tensor> {
         let groups = self.grouped(activity)?;
-        let each = self.settings.scale / groups.dim(2)?.max(1) as f64;
-        let of_class = upstream.unsqueeze(2)?;
+        let each = self.settings.scale / groups.dim(1)?.max(1) as f64;
+        let of_class = upstream.flatten_all()?;
         let gradient = match self.settings.of {
-            Moment::Squares => groups.broadcast_mul(&(of_class * (2. * each))?)?,
-            Moment::Values => (of_class * each)?
+            Moment::Squares => kernels::scale_rows_by(&groups, &of_class, 2. * each)?,
+            Moment::Values => (of_class.unsqueeze(1)? * each)?
                 .broadcast_as(groups.shape())?
                 .contiguous()?,
         };

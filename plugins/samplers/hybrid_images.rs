@@ -1,6 +1,6 @@
 //! Sampler `hybrid_images`: negatives without labels, mixed from two images.
 
-use onward_core::candle_core::{Device, Tensor};
+use onward_core::candle_core::Tensor;
 use onward_core::flow::random::below;
 use onward_core::{
     Batch, BuildContext, Error, Input, NegativeSampler, Prediction, Result, Role, Step, Views,
@@ -170,11 +170,11 @@ impl NegativeSampler for Sampler {
         let others: Vec<u32> = others.collect();
         let channels = rows.dim(1)? / (height * width);
         let masks = self.masks(size, &mut rng)?;
-        let masks = masks.into_iter().flat_map(|mask| mask.repeat(channels));
-        let masks = Tensor::from_iter(masks, &Device::Cpu)?.reshape(rows.shape())?;
-        let masks = masks.to_dtype(rows.dtype())?.to_device(rows.device())?;
+        let masks = masks.iter().flat_map(|mask| mask.repeat(channels));
+        let is_own: Vec<u8> = masks.map(|value| u8::from(value > 0.5)).collect();
+        let is_own = Tensor::from_vec(is_own, rows.shape(), rows.device())?;
         let other = rows.index_select(&Tensor::new(others, rows.device())?, 0)?;
-        let hybrids = (&other + ((rows - &other)? * masks)?)?;
+        let hybrids = is_own.where_cond(rows, &other)?;
         let both =
             Tensor::cat(&[rows, &hybrids], 0)?.reshape([&[2 * size], batch.shape()].concat())?;
         Views::new(
@@ -202,7 +202,7 @@ onward_core::register! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use onward_core::candle_core::DType;
+    use onward_core::candle_core::{DType, Device};
     use onward_core::plugin;
     use onward_core::settings::Pick;
     use onward_core::Vars;

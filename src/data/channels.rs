@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::flow::batch::Batch;
 use crate::flow::examples::Examples;
 use crate::flow::vars::Vars;
+use crate::kernels;
 
 /// Mean and standard deviation over the training part: of every channel of images
 /// `(C, H, W)`, of every column of rows of numbers `(D,)`. They are saved with the
@@ -62,28 +63,8 @@ impl Channels {
 
     /// Computes `(x − mean) / deviation` for each channel or column.
     pub fn standardise(&self, batch: &Batch) -> Result<Batch> {
-        let is_image = batch.examples().rank() == 4;
-        let spread = |var: &Var| -> Result<Tensor> {
-            let values = var.as_detached_tensor();
-            Ok(match is_image {
-                true => values.reshape((1, (), 1, 1))?,
-                false => values.unsqueeze(0)?,
-            })
-        };
-        let plain = || -> Result<Tensor> {
-            let centred = batch.examples().broadcast_sub(&spread(&self.mean)?)?;
-            Ok(centred.broadcast_div(&spread(&self.deviation)?)?)
-        };
-        #[cfg(feature = "cuda")]
-        let examples = match crate::kernels::cuda::is_fast(batch.examples()) {
-            true => {
-                let (mean, deviation) = (self.mean.as_tensor(), self.deviation.as_tensor());
-                crate::kernels::cuda::standardise(batch.examples(), mean, deviation)?
-            }
-            false => plain()?,
-        };
-        #[cfg(not(feature = "cuda"))]
-        let examples = plain()?;
+        let moments = [&self.mean, &self.deviation].map(Var::as_detached_tensor);
+        let examples = kernels::standardise(batch.examples(), &moments[0], &moments[1])?;
         match batch.labels() {
             Ok(labels) => Batch::new(examples, labels.to_vec()),
             Err(_) => Batch::unlabelled(examples),

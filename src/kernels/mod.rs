@@ -55,6 +55,7 @@ mod pixels;
 pub(crate) mod rounding;
 mod rows;
 pub(crate) mod sizes;
+mod standardise;
 mod wide;
 
 use candle_core::{DType, Device, Shape, Tensor, D};
@@ -83,7 +84,7 @@ pub(crate) use fresh::{fresh_pieces, fresh_rows};
 pub(crate) use rows::{
     for_rows, is_fast, memory_of, with_rows, with_values, with_values_mut, Rows,
 };
-
+pub(crate) use standardise::standardise;
 pub(crate) use wide::{wide, Loop};
 
 use crate::error::{Error, Result};
