@@ -101,6 +101,11 @@ impl Bench {
             (false, _) => self.methods.clone(),
             (true, all) => known(all)?,
         };
+        // A misspelt name is found before minutes of measuring. Of all architectures, some
+        // may lack a setting.
+        for method in &self.methods {
+            method.builder(&self.set, self.data.as_deref())?.config()?;
+        }
         let best = |rounding| meter::best_product(rounding).map(|speed| speed / 1e9);
         let [best_product, best_product_bf16] = [Rounding::None, Rounding::Bf16].map(best);
         meter::start();

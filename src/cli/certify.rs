@@ -67,6 +67,14 @@ pub(super) fn verdict(certificate: &Certificate) -> String {
     text
 }
 
+/// What the columns of the rows are.
+const LEGEND: &str = "  \
+  weights      how many it has; in brackets, on how many others the update of one depends
+  activity of  blocks whose activity reaches it
+  signal from  what is above it and sends a signal back; a local rule has none
+  views by     what makes its views, through the prediction that a sampler asks for
+";
+
 fn in_words(certificate: &Certificate) -> String {
     let lines = rows(certificate);
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max();
@@ -78,6 +86,5 @@ fn in_words(certificate: &Certificate) -> String {
         });
         text += &format!("  {}\n", cells.collect::<String>().trim_end());
     }
-    text += &(verdict(certificate) + "\n");
-    text
+    format!("{text}{}\n\n{LEGEND}", verdict(certificate))
 }

@@ -43,19 +43,23 @@ fn the_steps_and_the_operations_of_their_products_are_measured() {
 }
 
 #[test]
-fn what_was_measured_before_a_wrong_method_is_shown() {
+fn what_was_measured_before_a_failure_is_shown() {
     let method = "progressive,hidden=[5]";
-    let arguments = [
-        "bench",
-        method,
-        "progresive",
-        "--data=digits",
-        "--seconds=0.01",
-    ];
-    let output = onward(&arguments);
-    assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output.stdout).contains(&format!("\n{method} ")));
-    assert!(text(&output.stderr).contains("unknown architecture `progresive`"));
+    let bench = |wrong: &str| {
+        let output = onward(&["bench", method, wrong, "--data=digits", "--seconds=0.01"]);
+        assert_eq!(output.status.code(), Some(2));
+        (text(&output.stdout), text(&output.stderr))
+    };
+    let (table, error) = bench("progressive,hidden=[6],batch=5000");
+    assert!(table.contains(&format!("\n{method} ")), "{table}");
+    assert!(error.contains("no step could be measured"), "{error}");
+    // What is known to be wrong is refused before anything is measured.
+    let (table, error) = bench("progresive");
+    assert_eq!(table, "");
+    assert!(
+        error.contains("unknown architecture `progresive`"),
+        "{error}"
+    );
 }
 
 #[test]
