@@ -15,9 +15,8 @@ crate::choices! {
         Tf32 = "tf32",
         /// As `f32`, but the numbers of a product are rounded to 7 bits after the point
         /// (bfloat16); its sums, the weights and the updates have 32 bits. Faster than
-        /// `f32` on a CPU with AMX; one with AVX-512 BF16 alone can do it too, and may
-        /// be slower. On a GPU faster than `tf32` for large batches, slower for small
-        /// ones.
+        /// `f32` on a CPU with AMX, less so on one with AVX-512 BF16 alone. On a GPU
+        /// faster than `tf32` for large batches, slower for small ones.
         Bf16 = "bf16",
         /// 64 bits, with candle's own operations: slow, for checking results.
         F64 = "f64",
