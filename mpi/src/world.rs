@@ -16,8 +16,9 @@ use onward::{Error, Result};
 /// The most messages that wait to be sent to one rank.
 const WAITING: usize = 4;
 
-/// The most messages from a stage that are received before this rank asks for them. MPI
-/// sends a long message only once its receiver asks, and a rank that learns does not ask.
+/// The messages from a stage that wait for this rank; one more may be in the hands of the
+/// thread that receives. MPI sends a long message only once its receiver asks, and a rank
+/// that learns does not ask.
 const AHEAD: usize = 1;
 
 /// The longest piece of a message, since MPI counts bytes in 32 bits. A shorter piece

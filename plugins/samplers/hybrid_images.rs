@@ -119,14 +119,12 @@ fn bits([height, width]: [usize; 2], rng: &mut impl Rng) -> Vec<f32> {
 
 /// Blurs a mask in both directions and thresholds it.
 fn smooth(mask: &mut [f32], [_, width]: [usize; 2], blurs: usize) {
-    let mut copy = mask.to_vec();
+    let mut along = vec![0.; mask.len()];
     for _ in 0..blurs {
-        for (row, copy) in mask.chunks_exact_mut(width).zip(copy.chunks_exact(width)) {
-            blur_along(row, copy);
+        for (along, row) in along.chunks_exact_mut(width).zip(mask.chunks_exact(width)) {
+            blur_along(along, row);
         }
-        copy.copy_from_slice(mask);
-        blur_down(mask, &copy, width);
-        copy.copy_from_slice(mask);
+        blur_down(mask, &along, width);
     }
     mask.iter_mut()
         .for_each(|value| *value = if *value > 0.5 { 1. } else { 0. });
@@ -137,20 +135,21 @@ fn blur(before: f32, here: f32, after: f32) -> f32 {
     0.25 * before + 0.5 * here + 0.25 * after
 }
 
-/// Blurs a row, of which `copy` is a copy.
-fn blur_along(row: &mut [f32], copy: &[f32]) {
-    for (index, value) in row.iter_mut().enumerate() {
-        let before = copy[index.saturating_sub(1)];
-        let after = copy[(index + 1).min(copy.len() - 1)];
-        *value = blur(before, copy[index], after);
+/// Blurs a row.
+fn blur_along(to: &mut [f32], row: &[f32]) {
+    let last = row.len() - 1;
+    for (value, near) in to[1..].iter_mut().zip(row.windows(3)) {
+        *value = blur(near[0], near[1], near[2]);
     }
+    to[last] = blur(row[last.saturating_sub(1)], row[last], row[last]);
+    to[0] = blur(row[0], row[0], row[last.min(1)]);
 }
 
 /// Blurs all columns, row by row.
-fn blur_down(mask: &mut [f32], copy: &[f32], width: usize) {
-    let last = copy.len() / width - 1;
-    let row = |index: usize| &copy[index * width..][..width];
-    for (index, values) in mask.chunks_exact_mut(width).enumerate() {
+fn blur_down(to: &mut [f32], mask: &[f32], width: usize) {
+    let last = mask.len() / width - 1;
+    let row = |index: usize| &mask[index * width..][..width];
+    for (index, values) in to.chunks_exact_mut(width).enumerate() {
         let (before, here) = (row(index.saturating_sub(1)), row(index));
         let after = row((index + 1).min(last));
         let pixels = before.iter().zip(here).zip(after);

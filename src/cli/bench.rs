@@ -11,7 +11,7 @@ use super::flags::{DataDir, Device};
 use super::many::Method;
 use super::output::{print, print_json};
 use crate::contract::architecture::Architecture;
-use crate::error::{notify, printable, Error, Result};
+use crate::error::{notify, printable, Error, Located, Result};
 use crate::kernels::allocator;
 use crate::kernels::meter::{self, Work};
 use crate::kernels::rounding::Rounding;
@@ -101,10 +101,12 @@ impl Bench {
             (false, _) => self.methods.clone(),
             (true, all) => known(all)?,
         };
-        // A misspelt name is found before minutes of measuring. Of all architectures, some
-        // may lack a setting.
+        // A misspelt name is found before minutes of measuring. The default list is not
+        // checked: some architectures lack a setting of `--set`, or their data.
         for method in &self.methods {
-            method.builder(&self.set, self.data.as_deref())?.config()?;
+            let builder = method.builder(&self.set, self.data.as_deref());
+            let config = builder.and_then(|builder| builder.config());
+            config.at(|| method.label().into())?;
         }
         let best = |rounding| meter::best_product(rounding).map(|speed| speed / 1e9);
         let [best_product, best_product_bf16] = [Rounding::None, Rounding::Bf16].map(best);
@@ -116,13 +118,17 @@ impl Bench {
             best_product_bf16,
             methods: Vec::new(),
         };
-        let mut last = None;
+        let mut last = Ok(());
         for method in methods {
             notify(format_args!("  {}", printable(method.label())));
             let measured = self.measure(&method, &report);
             let (speed, problem) = match measured {
                 Ok(speed) => (Some(speed), None),
-                Err(error) => (None, Some(last.insert(error).to_string())),
+                Err(error) => {
+                    let problem = error.to_string();
+                    last = Err(error).at(|| method.label().into());
+                    (None, Some(problem))
+                }
             };
             report.methods.push(Entry {
                 method: method.label().into(),
@@ -131,16 +137,15 @@ impl Bench {
             });
         }
         let is_measured = report.methods.iter().any(|entry| entry.speed.is_some());
-        if is_measured || self.methods.is_empty() {
+        if is_measured || report.methods.len() > 1 {
             match self.json {
                 true => print_json(&report),
                 false => print(&in_words(&report)),
             }?;
         }
-        // Of all architectures, some may lack their data.
-        match last.filter(|_| !is_measured || !self.methods.is_empty()) {
-            Some(error) => Err(error),
-            None => Ok(()),
+        match is_measured && self.methods.is_empty() {
+            true => Ok(()),
+            false => last,
         }
     }
 

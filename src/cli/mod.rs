@@ -272,22 +272,29 @@ fn takes_settings(error: &clap::Error) -> bool {
     .any(of)
 }
 
+/// Keeps candle from starting threads for its element-wise operations, unless the user has
+/// set how many: they wait busily, and take the cores from those that train.
+///
+/// It changes the environment. [`main`] calls it; a program that starts threads before
+/// [`main`] calls it before them.
+pub fn without_threads_of_candle() {
+    const OF_CANDLE: &str = "CANDLE_NUM_THREADS";
+    if std::env::var_os(OF_CANDLE).is_none() {
+        std::env::set_var(OF_CANDLE, "1");
+    }
+}
+
 /// The most threads that are started. More would take minutes to start.
 const MOST_THREADS: usize = 1024;
 
 /// Starts the threads that do the arithmetic, or returns a message.
 fn start_threads(wanted: Option<u16>) -> Result<(), String> {
     const VARIABLE: &str = "RAYON_NUM_THREADS";
-    // Threads of candle's own, for its element-wise operations, wait busily and would take the
-    // cores from those that are started here. No other thread runs yet.
-    const OF_CANDLE: &str = "CANDLE_NUM_THREADS";
-    if std::env::var_os(OF_CANDLE).is_none() {
-        std::env::set_var(OF_CANDLE, "1");
-    }
+    without_threads_of_candle();
     let (mut origin, mut count) = (String::new(), None);
     if let Some(threads) = wanted {
         (origin, count) = (format!("--threads {threads}"), Some(usize::from(threads)));
-        // candle reads it as well.
+        // candle reads it as well; no other thread of this program runs yet.
         std::env::set_var(VARIABLE, threads.to_string());
     } else if let Ok(given) = std::env::var(VARIABLE) {
         count = given.trim().parse().ok();

@@ -99,7 +99,7 @@ fn numbers<T: Number>(bytes: &[u8]) -> impl ExactSizeIterator<Item = T> + '_ {
     each.map(bytemuck::pod_read_unaligned)
 }
 
-/// Adds `weight` times the numbers to the sum, which is empty at first.
+/// Adds `weight` times the numbers to the sum; an empty one is filled.
 fn add<T: Number>(sum: &mut Vec<T>, weight: T, numbers: impl ExactSizeIterator<Item = T>) {
     let weighted = numbers.map(|number| weight * number);
     if sum.is_empty() {
@@ -153,8 +153,12 @@ mod tests {
     fn a_replica_with_other_numbers_is_named() -> Result<()> {
         let mut ranks = channels(2);
         let other = ranks.pop().expect("two ranks");
-        for message in [vec![1, 2], vec![0; 4 + 6]] {
-            other.send(0, message)?;
+        // The first message has a weight and the 3 numbers of rank 0, the second the 4 of
+        // rank 1.
+        let wrong = [vec![2], vec![4 + 6], vec![4 + 12, 12], vec![4 + 12, 0]];
+        for sizes in wrong {
+            let messages = sizes.into_iter().map(|size| other.send(0, vec![0; size]));
+            messages.collect::<Result<()>>()?;
             let team = Team::new(ranks[0].clone(), vec![0, 1])?;
             let values = Tensor::arange(0f32, 7., &Device::Cpu)?;
             let error = team.mean(&values, 1).unwrap_err().to_string();

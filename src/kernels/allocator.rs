@@ -99,9 +99,11 @@ fn delay() -> c_long {
     unsafe { mi_option_get(PURGE_DELAY) }
 }
 
-/// An own choice of the user, `MIMALLOC_PURGE_DELAY` in the environment, stays as it is.
+/// Sets the delay, unless the user has set `MIMALLOC_PURGE_DELAY`. Only `keep` calls it,
+/// one thread at a time.
 fn set_delay(milliseconds: c_long) {
-    // SAFETY: mimalloc has this option, a word that its threads may read while it is written.
+    // SAFETY: mimalloc has this option: an aligned word, of which threads that free memory
+    // meanwhile read the old or the new number.
     unsafe { mi_option_set_default(PURGE_DELAY, milliseconds) };
 }
 

@@ -5,11 +5,23 @@ use candle_core::Tensor;
 use super::are_fast;
 use super::fresh::fresh_rows;
 use super::rows::with_values;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// `(x − mean) / deviation` for each of the `N` channels or columns of `x`, `(B, N, …)`,
 /// with `mean` and `deviation` of `(N,)`.
+///
+/// # Errors
+/// [`Error::Shape`] if there is not one mean and one deviation for each; errors of candle.
 pub(crate) fn standardise(x: &Tensor, mean: &Tensor, deviation: &Tensor) -> Result<Tensor> {
+    for moments in [mean, deviation] {
+        if moments.dims() != [x.dim(1)?] {
+            let expected = format!(
+                "(B, {}, …), one channel or column for each mean",
+                mean.elem_count()
+            );
+            return Err(Error::shape("standardisation", x.dims(), expected));
+        }
+    }
     on_gpu!(
         [x, mean, deviation],
         super::cuda::standardise(x, mean, deviation)
@@ -77,7 +89,7 @@ mod tests {
         Ok(())
     }
 
-    /// Every other row, which is not contiguous.
+    /// A transposed tensor, which is not contiguous.
     #[test]
     fn rows_may_lie_apart() -> Result<()> {
         let x = normals(&[3, 2, 4], 1)?.transpose(0, 2)?; // (4, 2, 3)
@@ -87,6 +99,19 @@ mod tests {
         let expected = standardise(&x.contiguous()?, &mean, &deviation)?;
         let most = (found - expected)?.abs()?.flatten_all()?.max(D::Minus1)?;
         assert_eq!(most.to_scalar::<f32>()?, 0.);
+        Ok(())
+    }
+
+    #[test]
+    fn other_channels_are_refused() -> Result<()> {
+        for dtype in [DType::F32, DType::F64] {
+            let x = normals(&[2, 3, 4], 1)?.to_dtype(dtype)?;
+            for count in [0, 1, 2, 4] {
+                let moments = Tensor::ones(count, dtype, x.device())?;
+                let refused = standardise(&x, &moments, &moments);
+                assert!(matches!(refused, Err(Error::Shape { .. })), "{count}");
+            }
+        }
         Ok(())
     }
 }

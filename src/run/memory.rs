@@ -13,11 +13,11 @@ const BUFFERS: u64 = 16 << 20;
 /// allocator keeps. Measured: 10 million with 2 to 8 threads.
 const OF_THREAD: u64 = 12 << 20;
 
-/// The most bytes on a thread that a step has freed and the next one cannot use, since it
-/// takes other sizes.
+/// The most freed memory that a thread keeps without using it, since the next step takes
+/// other sizes.
 const LARGEST_KEPT: u64 = 32 << 20;
 
-/// The threads with so many: a task moves among few of them.
+/// The threads that keep as much: a task moves among few of them.
 const KEEPING: usize = 4;
 
 /// The bytes that a training takes beside those that it has already.
