@@ -223,6 +223,9 @@ impl Units {
 /// Formats a number with about four digits: a mean of squares is near 1, a sum of squares
 /// near the number of units.
 pub(super) fn short(value: f64) -> String {
+    if value.abs() >= 1e6 {
+        return format!("{value:.2e}");
+    }
     let decimals = match value.abs() {
         size if size < 10. => 3,
         size if size < 100. => 1,

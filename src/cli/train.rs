@@ -36,7 +36,7 @@ struct Reporting {
     /// it had not stopped.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "json")]
     until: Option<u32>,
-    /// Show no progress on stderr.
+    /// Show no progress on stderr, only warnings.
     #[arg(long)]
     quiet: bool,
     /// Show curves in the terminal while it trains; for a program that was built with
@@ -280,9 +280,13 @@ impl Reporting {
             notify(describe(&run));
             more.into_iter().for_each(notify);
             run.phases().into_iter().for_each(notify);
-            for line in of_classes(&run)? {
+        }
+        for line in of_classes(&run)? {
+            if !self.quiet || line.starts_with("warning: ") {
                 notify(line);
             }
+        }
+        if !self.quiet {
             let (batch, examples) = (run.config().run.batch, run.data().train.len());
             if batch > examples {
                 notify(format_args!(
@@ -295,10 +299,14 @@ impl Reporting {
         let (mut progress, mut watch) = (self.display(), Watch::new(largest_shares(&run)?));
         let is_quiet = self.quiet;
         let mut observer = |event: &Event<'_>| {
-            if !is_quiet {
-                progress.on(event);
-                watch.on(event);
-                watch.take().into_iter().for_each(|line| progress.say(line));
+            watch.on(event);
+            let warnings = watch.take().into_iter();
+            match is_quiet {
+                true => warnings.for_each(notify),
+                false => {
+                    progress.on(event);
+                    warnings.for_each(|line| progress.say(line));
+                }
             }
         };
         if let Some(until) = self.until().filter(|until| *until < run.epochs()) {
@@ -308,11 +316,7 @@ impl Reporting {
         }
         let summary = run.fit(&mut observer)?;
         drop(progress);
-        if !is_quiet {
-            for line in watch.advice(&summary) {
-                notify(line);
-            }
-        }
+        watch.advice(&summary).into_iter().for_each(notify);
         if self.json {
             return print_json(&Finished::of(&run, &summary));
         }

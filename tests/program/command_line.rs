@@ -103,6 +103,28 @@ fn a_closed_or_full_stderr_loses_no_run() {
 
 /// Layers learn in parallel and products are split; both must not change the results.
 #[test]
+fn a_quiet_training_still_warns() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    let output = onward(&[
+        "train",
+        "progressive",
+        "--data=digits",
+        "--set=data.size=300",
+        "--set=hidden=[1]",
+        "--epochs=1",
+        "--quiet",
+        "--out",
+        out.to_str().unwrap(),
+    ]);
+    let said = text(&output.stderr);
+    assert!(
+        said.starts_with("warning: the run learned nothing"),
+        "{said}"
+    );
+}
+
+#[test]
 fn every_architecture_repeats_byte_for_byte_at_any_number_of_threads() {
     let fables = include_str!("../../plugins/data/fables.txt");
     let base = tempfile::tempdir().unwrap();

@@ -93,6 +93,26 @@ fn a_run_in_stages_that_is_stopped_ends_with_the_bytes_of_an_undisturbed_one() {
 }
 
 #[test]
+fn replicas_of_what_is_not_averaged_are_refused_with_the_reason() {
+    let train = [
+        "train",
+        "progressive",
+        "--data=digits",
+        "--set=data.size=300",
+    ];
+    for (setting, reason) in [
+        ("--set=head_rule=ridge", "a head that is solved for"),
+        ("--preset=softhebb", "a rule of the class"),
+    ] {
+        let error = fails(
+            2,
+            &[&train[..], &[setting, "--replicas=2", "--epochs=1"]].concat(),
+        );
+        assert!(error.contains(reason), "{error}");
+    }
+}
+
+#[test]
 fn a_plan_says_what_more_ranks_would_give() {
     let more = ["3", "--ranks", "4", "--link", "10Gbit"];
     let settings = &NET[2..]; // without --quiet
