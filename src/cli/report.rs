@@ -235,7 +235,7 @@ pub(super) fn unfinished(run: &Path) -> String {
 }
 
 /// Why a folder is no run; one with runs in it is a mistake that is easily made.
-fn no_run(folder: &Path) -> String {
+pub(super) fn no_run(folder: &Path) -> String {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let is_run = |entry: &std::fs::DirEntry| entry.path().join(CONFIG).is_file();
     match entries.filter(is_run).count() {

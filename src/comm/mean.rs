@@ -151,18 +151,18 @@ mod tests {
 
     #[test]
     fn a_replica_with_other_numbers_is_named() -> Result<()> {
-        let mut ranks = channels(2);
-        let other = ranks.pop().expect("two ranks");
         // The first message has a weight and the 3 numbers of rank 0, the second the 4 of
         // rank 1.
-        let wrong = [vec![2], vec![4 + 6], vec![4 + 12, 12], vec![4 + 12, 0]];
-        for sizes in wrong {
-            let messages = sizes.into_iter().map(|size| other.send(0, vec![0; size]));
-            messages.collect::<Result<()>>()?;
+        for sizes in [&[2][..], &[4 + 6], &[4 + 12, 12], &[4 + 12, 0]] {
+            let mut ranks = channels(2);
+            let other = ranks.pop().expect("two ranks");
+            for &size in sizes {
+                other.send(0, vec![0; size])?;
+            }
             let team = Team::new(ranks[0].clone(), vec![0, 1])?;
             let values = Tensor::arange(0f32, 7., &Device::Cpu)?;
             let error = team.mean(&values, 1).unwrap_err().to_string();
-            assert!(error.contains("rank 1"), "{error}");
+            assert!(error.contains("rank 1"), "{sizes:?}: {error}");
         }
         Ok(())
     }

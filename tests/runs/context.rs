@@ -98,7 +98,7 @@ fn tokens_before_the_window_may_be_missing() -> Result<()> {
     let mut generator = Generator::new(&long, "ab", None, Sampling::default())?;
     let notes = generator.notes().join(" ");
     assert!(
-        notes.contains("2 tokens of 3: line ends are added"),
+        notes.contains("2 tokens, the window 3: line ends are added"),
         "{notes}"
     );
     (0..50).try_for_each(|_| generator.step().map(|_| ()))?;

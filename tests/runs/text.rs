@@ -256,7 +256,7 @@ fn generation_from_any_prompt_is_repeatable() -> Result<()> {
         assert!(!drawn("", 1)?.contains("<unk>"), "{tokenizer}");
         let generator = Generator::new(&run, "", Some("flat"), sure)?;
         assert!(
-            generator.notes()[0].contains(&format!("0 tokens of {window}")),
+            generator.notes()[0].contains(&format!("0 tokens, the window {window}")),
             "{:?}",
             generator.notes()
         );
@@ -410,7 +410,7 @@ fn the_program_generates_text() -> Result<()> {
     assert!(output.status.success(), "{notes}");
     assert!(text(&output).contains("The Fox <unk>"), "{}", text(&output));
     assert!(
-        notes.contains("\"é\"") && notes.contains("9 tokens of 10: spaces"),
+        notes.contains("\"é\"") && notes.contains("9 tokens, the window 10: spaces"),
         "{notes}"
     );
     let again = program(&[

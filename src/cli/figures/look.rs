@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 
 use crate::cli::command_line::{configuration, shortest};
 use crate::cli::flags::{DataDir, Device};
-use crate::cli::report::unfinished;
+use crate::cli::report::{no_run, unfinished};
 use crate::data::{Content, Split};
 use crate::disk;
 use crate::error::{notify, Error, Result};
@@ -127,6 +127,7 @@ impl Look {
         let config = folder.join(CONFIG);
         match disk::read_text(&config) {
             Ok(text) => look.settings = text,
+            Err(_) if !config.is_file() => look.gaps.push(no_run(folder)),
             Err(error) => look.gaps.push(error.to_string()),
         }
         if look.settings.is_empty() {

@@ -130,7 +130,11 @@ fn no_classes(dir: &Path, classes: &[OsString]) -> String {
             let paths = entries(dir).unwrap_or_default();
             let loose = paths.iter().filter(|path| is_picture(path)).count();
             return match loose {
-                0 => problem,
+                0 => format!(
+                    "{problem}; put pictures into folders with the names of their classes, as in \
+                     {}",
+                    dir.join("cat").join("1.png").display()
+                ),
                 _ => format!(
                     "{problem}; {loose} pictures lie in it: put those of each class into a \
                      folder with the name of the class"

@@ -77,7 +77,7 @@ impl<'a> Generator<'a> {
         let (name, filler) = tokenizer.filler();
         if known.len() < window {
             notes.push(format!(
-                "the prompt has {} tokens of {window}: {name} are added before it",
+                "the prompt has {} tokens, the window {window}: {name} are added before it",
                 known.len()
             ));
         }
