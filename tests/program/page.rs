@@ -30,10 +30,7 @@ fn a_page_has_what_there_is_of_every_run() {
     let output = onward(&arguments);
     let said = crate::text(&output.stderr);
     assert!(output.status.success(), "{said}");
-    assert!(
-        said.contains("empty") && said.contains("config.toml"),
-        "{said}"
-    );
+    assert!(said.contains("empty: is not the folder of a run"), "{said}");
     let page = std::fs::read_to_string(&out).unwrap();
     for part in [
         "<h2>one &amp; &lt;only&gt;</h2>",
@@ -66,6 +63,8 @@ fn a_page_has_what_there_is_of_every_run() {
     let (empty, other) = (at("empty"), at("other.html"));
     let message = fails(2, &["page", str(&empty), "--out", str(&other)]);
     assert!(message.contains("none of these folders"), "{message}");
+    let message = fails(2, &["page", str(base.path()), "--out", str(&other)]);
+    assert!(message.contains("has 2 of them: name those"), "{message}");
     assert!(!other.exists());
 }
 
