@@ -7,8 +7,8 @@ use std::sync::{Mutex, PoisonError};
 /// While one of these lives, memory that is freed stays with the program, if its allocator
 /// can keep it.
 ///
-/// A training takes the same memory in every step. The kernel clears what was given back
-/// before it can be taken again, and that can cost as much as a large pass over the data.
+/// A training takes the same memory in every step. The kernel would clear what was given
+/// back before it can be taken again, which takes time in every step.
 pub(crate) struct Kept(());
 
 /// How many of them there are.

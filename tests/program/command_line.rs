@@ -101,7 +101,6 @@ fn a_closed_or_full_stderr_loses_no_run() {
     }
 }
 
-/// Layers learn in parallel and products are split; both must not change the results.
 #[test]
 fn a_quiet_training_still_warns() {
     let folder = tempfile::tempdir().unwrap();
@@ -124,6 +123,7 @@ fn a_quiet_training_still_warns() {
     );
 }
 
+/// Layers learn in parallel and products are split; both must not change the results.
 #[test]
 fn every_architecture_repeats_byte_for_byte_at_any_number_of_threads() {
     let fables = include_str!("../../plugins/data/fables.txt");
