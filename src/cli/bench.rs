@@ -102,7 +102,7 @@ impl Bench {
             (true, all) => known(all)?,
         };
         // A misspelt name is found before minutes of measuring. The default list is not
-        // checked: some architectures lack a setting of `--set`, or their data.
+        // checked: some architectures lack a setting of `--set`.
         for method in &self.methods {
             let builder = method.builder(&self.set, self.data.as_deref());
             let config = builder.and_then(|builder| builder.config());
@@ -143,6 +143,7 @@ impl Bench {
                 false => print(&in_words(&report)),
             }?;
         }
+        // Of all architectures, some may lack their data.
         match is_measured && self.methods.is_empty() {
             true => Ok(()),
             false => last,

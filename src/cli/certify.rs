@@ -69,7 +69,7 @@ pub(super) fn verdict(certificate: &Certificate) -> String {
 
 /// What the columns of the rows are.
 const LEGEND: &str = "  \
-  weights      how many it has; in brackets, on how many others the update of one depends
+  weights      their number; in brackets, on how many others the update of one depends
   activity of  blocks whose activity reaches it
   signal from  what is above it and sends a signal back; a local rule has none
   views by     what makes its views, through the prediction that a sampler asks for

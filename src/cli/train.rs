@@ -281,11 +281,9 @@ impl Reporting {
             more.into_iter().for_each(notify);
             run.phases().into_iter().for_each(notify);
         }
-        for line in of_classes(&run)? {
-            if !self.quiet || line.starts_with("warning: ") {
-                notify(line);
-            }
-        }
+        // All but the first are warnings.
+        let of_classes = of_classes(&run)?.into_iter();
+        of_classes.skip(usize::from(self.quiet)).for_each(notify);
         if !self.quiet {
             let (batch, examples) = (run.config().run.batch, run.data().train.len());
             if batch > examples {
@@ -413,7 +411,8 @@ fn largest_shares(run: &Run) -> Result<[Option<f64>; 2]> {
     Ok(shares)
 }
 
-/// The sizes of the classes, and warnings of classes that cannot be learned or tested.
+/// A line with the sizes of the classes, and then warnings of classes that cannot be
+/// learned or tested; nothing of data without classes.
 fn of_classes(run: &Run) -> Result<Vec<String>> {
     let data = run.data();
     if data.spec.content == Content::Text || data.spec.positions > 1 {

@@ -10,8 +10,8 @@ use crate::error::{Error, Result};
 /// The same for all runs: epochs, or the time or the multiplications of training.
 #[derive(Args, Clone)]
 pub(super) struct Budget {
-    /// Passes over the training part, the same for all runs. Layers that learn one after the
-    /// other get as many each, and a probe those of its own setting.
+    /// Passes over the training part, the same for all runs. Each of the layers that learn one
+    /// after the other gets as many; a probe has its own (`probe_epochs`).
     #[arg(long, value_name = "N", group = "budget")]
     pub epochs: Option<u32>,
     /// Minutes of training for each run, without evaluation. One epoch of each method is
