@@ -34,8 +34,9 @@ use crate::world::World;
 ///
 /// If one process fails, all end.
 pub fn main() -> ExitCode {
-    onward::cli::without_threads_of_candle(); // MPI starts threads
-                                              // Messages are sent by threads of their own.
+    // Before MPI starts threads, since it changes the environment.
+    onward::cli::without_threads_of_candle();
+    // Messages are sent by threads of their own.
     let started = mpi::initialize_with_threading(Threading::Multiple);
     let Some((universe, threading)) = started else {
         return onward::cli::main(); // MPI is in use already
