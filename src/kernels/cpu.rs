@@ -324,7 +324,8 @@ pub(super) fn multiply(x: &Tensor, factors: &[f32]) -> Result<Tensor> {
 /// stream `c` of the generator, so that the mask is the same with any number of threads.
 pub(super) fn dropout_mask(count: usize, rate: f64, rng: &ChaCha8Rng) -> Vec<f32> {
     let limit = (rate * 65536.).round() as u32;
-    let kept = (1. / (1. - f64::from(limit) / 65536.)) as f32;
+    // A layer scales its gradient by the same number.
+    let kept = (1. / (1. - rate)) as f32;
     let chunks = (0..count.div_ceil(GRAIN)).into_par_iter();
     let no_state = || ();
     fresh_pieces(count, GRAIN, chunks, no_state, |(), mask, chunk| {

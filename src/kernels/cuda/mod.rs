@@ -249,15 +249,21 @@ struct Rows {
 
 impl Gpu {
     /// The rows of `x`, `(B, …)` read as `(B, D)`. Copies only if the columns are not
-    /// contiguous.
+    /// contiguous, or rows overlap.
     fn rows(&self, x: &Tensor) -> Result<Rows> {
-        let matrix = matrix_of(x)?;
+        let mut matrix = matrix_of(x)?;
         let (rows, width) = matrix.dims2()?;
+        // cuBLAS takes no rows that overlap, such as those of a vector that is repeated.
+        if rows > 1 && matrix.stride()[0] < width {
+            matrix = matrix.contiguous()?;
+        }
+        // The stride of a single row may be anything.
+        let stride = if rows > 1 { matrix.stride()[0] } else { width };
         Ok(Rows {
             address: self.address(&matrix)?,
             rows,
             width,
-            stride: matrix.stride()[0],
+            stride,
             _copy: matrix,
         })
     }

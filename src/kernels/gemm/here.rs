@@ -93,7 +93,7 @@ impl<'a> Right<'a> {
 pub(crate) fn accumulate_here(dst: &mut [f32], keep: f32, a: &Factor<'_>, b: Right<'_>) {
     let (rows, [depth, columns]) = (a.matrix.rows, b.size());
     assert!(
-        a.matrix.columns == depth && dst.len() == rows * columns,
+        a.matrix.columns == depth && Some(dst.len()) == rows.checked_mul(columns),
         "the sizes of a matrix product must match"
     );
     let (dst, factors) = (dst.as_mut_ptr(), [keep, 1.]);

@@ -62,10 +62,23 @@ impl<'a, T> Matrix<'a, T> {
     }
 
     pub(super) fn fits(&self) -> bool {
-        self.rows == 0
-            || self.columns == 0
-            || (self.rows - 1) * self.row + (self.columns - 1) * self.column < self.data.len()
+        // A matrix of one repeated row may have more numbers than fit into memory.
+        let last = || {
+            let row = (self.rows - 1).checked_mul(self.row)?;
+            row.checked_add((self.columns - 1).checked_mul(self.column)?)
+        };
+        let is_empty = self.rows == 0 || self.columns == 0;
+        is_empty || last().is_some_and(|last| last < self.data.len())
     }
+}
+
+/// The number of elements of a product.
+///
+/// # Panics
+/// If there can be no such matrix.
+fn size(a: Matrix<'_>, b: Matrix<'_>) -> usize {
+    let count = a.rows.checked_mul(b.columns);
+    count.expect("a matrix product must fit into memory")
 }
 
 /// The number of panels of a result. It is constant, so that the bits do not depend on
@@ -131,7 +144,7 @@ pub(crate) fn product_with(
     prepared: Option<&Prepared>,
     finish: impl Fn(usize, usize, &mut [f32]) + Sync,
 ) -> Vec<f32> {
-    let count = a.rows * b.columns;
+    let count = size(a, b);
     if a.columns == 0 {
         let mut zeros = vec![0f32; count];
         zeros
@@ -176,7 +189,7 @@ pub(crate) fn accumulate(
     finish: impl Fn(&mut [f32], &mut [f32]) + Sync,
 ) {
     assert!(
-        dst.len() == a.rows * b.columns,
+        dst.len() == size(a, b),
         "the sizes of a matrix product must match"
     );
     assert!(
@@ -270,7 +283,7 @@ fn run<const N: usize>(
         return;
     }
     // For short sums, `finish` costs as much as about 16 terms.
-    let is_small = rows * columns * a.columns.max(16) < SMALL;
+    let is_small = (rows * columns).saturating_mul(a.columns.max(16)) < SMALL;
     let product = Product {
         dst,
         beside,

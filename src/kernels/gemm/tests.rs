@@ -100,3 +100,21 @@ fn panels_make_no_difference() {
         }
     }
 }
+
+#[test]
+fn a_repeated_row_with_more_numbers_than_memory_does_not_fit() {
+    let one = [1f32];
+    let repeated = |rows, row| Matrix::of_rows(&one, rows, 1, row);
+    assert!(repeated(usize::MAX, 0).fits());
+    assert!(!repeated(usize::MAX, 2).fits());
+    assert!(!repeated(2, 1).fits());
+}
+
+#[test]
+#[should_panic(expected = "must fit into memory")]
+fn a_product_larger_than_memory_is_refused() {
+    let one = [1f32];
+    let tall = Matrix::of_rows(&one, 1 << 33, 1, 0);
+    let wide = Matrix::of_rows(&one, 1 << 31, 1, 0).transposed();
+    product(tall, wide, |_, _, _| ());
+}
