@@ -11,7 +11,7 @@ use onward_core::modules::running_moments::{Moments, RunningMoments};
 use onward_core::settings::Positive;
 use onward_core::{
     plugin, Architecture, BuildContext, Conv, Error, Input, LastResult, Lesson, LocalLayer,
-    Optimiser, Result, Rule, Step,
+    Optimiser, Result, Rule, Step, Vars,
 };
 
 onward_core::settings! {
@@ -76,6 +76,7 @@ fn check_means(units: usize, channels: usize, norm: Norm) -> Result<()> {
 struct Layer {
     settings: SoftHebb,
     conv: Conv,
+    vars: Vars,
     /// Of the channels of the input, for `batch`.
     running: Option<RunningMoments>,
     /// What the last forward pass in training computed on the way.
@@ -111,6 +112,7 @@ impl Layer {
         )?;
         Ok(Self {
             conv,
+            vars: vars.clone(),
             running: match settings.norm {
                 Norm::Batch => Some(RunningMoments::new(vars, channels, KEEP)?),
                 _ => None,
@@ -180,6 +182,7 @@ impl LocalLayer for Layer {
         let rates = rates.broadcast_div(&largest)?;
         let changed = kernels::add_scaled_rows(&weight, &change, &rates)?;
         self.conv.weight().set(&changed.detach())?;
+        self.vars.changed();
         match (&self.running, moments) {
             (Some(running), Some(now)) => running.average(now),
             _ => Ok(()),

@@ -27,6 +27,7 @@ pub struct LeastSquares {
     map: Var,
     squares: Var,
     products: Var,
+    vars: Vars,
 }
 
 impl LeastSquares {
@@ -47,6 +48,7 @@ impl LeastSquares {
             map: vars.get("map", (rows, outputs), init)?,
             squares: vars.state("squares", (rows, rows), dtype)?,
             products: vars.state("products", (rows, outputs), dtype)?,
+            vars: vars.clone(),
         })
     }
 
@@ -106,6 +108,7 @@ impl LeastSquares {
         let map = normal_equations::solve(&self.squares, &self.products, self.ridge)?;
         let map = map.to_dtype(self.map.dtype())?;
         self.map.set(&map.to_device(self.map.device())?)?;
+        self.vars.changed();
         for sum in [&self.squares, &self.products] {
             sum.set(&sum.zeros_like()?.detach())?;
         }
