@@ -11,7 +11,8 @@ use crate::kernels::{wide, with_values};
 
 impl Team {
     /// The mean of a tensor over the replicas of this stage, in which a replica counts as
-    /// often as it has `rows`. All of them have to call it with the same shape.
+    /// often as it has `rows`; 0 if none has any. All of them have to call it with the same
+    /// shape.
     ///
     /// Every replica adds up one part of the numbers, in the order of the replicas, and
     /// sends it to the others. So all of them have the same bits, and so has every run.
@@ -59,7 +60,10 @@ impl Team {
             weights = weights + weight;
             add(&mut sum, weight, numbers(values));
         }
-        wide(|| sum.iter_mut().for_each(|sum| *sum = *sum / weights));
+        // The sum over replicas without rows is 0.
+        if weights != T::zeroed() {
+            wide(|| sum.iter_mut().for_each(|sum| *sum = *sum / weights));
+        }
         for replica in others() {
             self.send_to(replica, bytemuck::cast_slice(&sum).to_vec())?;
         }
@@ -87,7 +91,7 @@ impl Team {
     }
 }
 
-trait Number: Pod + Add<Output = Self> + Mul<Output = Self> + Div<Output = Self> {}
+trait Number: Pod + PartialEq + Add<Output = Self> + Mul<Output = Self> + Div<Output = Self> {}
 
 impl Number for f32 {}
 impl Number for f64 {}
@@ -146,6 +150,24 @@ mod tests {
                 assert_eq!(mean, &wanted);
             }
         }
+        Ok(())
+    }
+
+    #[test]
+    fn the_mean_over_replicas_without_rows_is_0() -> Result<()> {
+        let zeros = std::thread::scope(|scope| {
+            let of_rank = channels(2).into_iter().map(|comm| {
+                scope.spawn(move || -> Result<Vec<f32>> {
+                    let team = Team::new(comm, vec![0, 1])?;
+                    let ones = Tensor::ones(3, DType::F32, &Device::Cpu)?;
+                    Ok(team.mean(&ones, 0)?.to_vec1()?)
+                })
+            });
+            let threads: Vec<_> = of_rank.collect();
+            let means = threads.into_iter().map(|thread| thread.join().unwrap());
+            means.collect::<Result<Vec<_>>>()
+        })?;
+        assert_eq!(zeros, [[0.; 3]; 2]);
         Ok(())
     }
 

@@ -68,7 +68,11 @@ impl Architecture for Checked<dyn Architecture, Facts> {
         let expected = [&[batch.size()], &self.facts.scores[..]].concat();
         has_shape(&self.called, "scores", scores.dims(), &expected)?;
         if !is_finite(&scores) && is_tame(batch.examples()) && self.has_tame_variables() {
-            let problem = format!("returned scores by {} that are not finite", readout.name);
+            let problem = format!(
+                "returned scores by {} that are not finite; if it has learned, it has diverged: a \
+                 lower `lr` usually helps",
+                readout.name
+            );
             return Err(self.fault(problem));
         }
         Ok(scores)

@@ -61,7 +61,7 @@ impl Architecture for Stack {
             passing.views = self.views(batch, sampler, &prediction, step)?;
         }
         self.sample(&mut passing, step)?;
-        self.count_rows(&passing);
+        let rows = self.count_rows(&passing);
         let before = self.buffers_before(step)?;
         let first = self.pass_stopped(&mut passing, batch, &step.pass(1))?;
         let learning = first.max(levels.start)..levels.end;
@@ -70,7 +70,7 @@ impl Architecture for Stack {
             Some(team) => team.send_up(self.message(&passing, levels.end, step)?)?,
             None => self.learn_head(&passing, read.as_ref(), step)?,
         }
-        self.average_buffers(&before, step)?;
+        self.average_buffers(&before, rows, step)?;
         Ok(reports)
     }
 

@@ -77,14 +77,15 @@ impl Stack {
         self.team.as_ref().filter(|team| team.replicas() > 1)
     }
 
-    /// Tells the optimisers how many examples this replica has in this step.
-    pub(super) fn count_rows(&mut self, passing: &Passing) {
-        let Some(averager) = self.averager.clone() else {
-            return;
-        };
+    /// Tells the optimisers how many examples this replica has in this step, and returns
+    /// it.
+    pub(super) fn count_rows(&mut self, passing: &Passing) -> usize {
         let of_views = passing.views.as_ref().map(|(way, _)| way.input.batch());
         let of_head = passing.features.first().map(Input::batch);
         let rows = of_views.or(of_head).unwrap_or_default();
+        let Some(averager) = self.averager.clone() else {
+            return rows;
+        };
         let own = self.own_levels();
         for block in &mut self.net.blocks[own] {
             block.optimiser_mut().average_over(&averager, rows, true);
@@ -92,18 +93,27 @@ impl Stack {
         for head in &mut self.net.heads {
             head.optimiser_mut().average_over(&averager, rows, false);
         }
+        rows
     }
 
     /// Averages what the levels that learn change without a gradient, such as running
-    /// means, over the replicas.
-    pub(super) fn average_buffers(&mut self, before: &[Tensor], step: &Step) -> Result<()> {
+    /// means, over the replicas, each with its `rows`. One that changed nothing, as with a
+    /// single example under batch normalisation, does not count.
+    pub(super) fn average_buffers(
+        &mut self,
+        before: &[Tensor],
+        rows: usize,
+        step: &Step,
+    ) -> Result<()> {
         let Some(team) = self.replicas().cloned() else {
             return Ok(());
         };
         let buffers = self.learning_buffers(step);
         for (buffer, before) in buffers.iter().zip(before) {
             // The mean of the changes leaves those as they are that never change.
-            let change = team.mean(&(buffer.as_tensor() - before)?, 1)?;
+            let change = (buffer.as_tensor() - before)?;
+            let rows = if is_zero(&change)? { 0 } else { rows };
+            let change = team.mean(&change, rows)?;
             buffer.set(&(before + change)?)?;
         }
         if let Some(optimiser) = self.own_optimisers().next() {
@@ -225,6 +235,12 @@ fn way(
     Ok(Some(way))
 }
 
+fn is_zero(tensor: &Tensor) -> Result<bool> {
+    let numbers = tensor.flatten_all()?.to_device(&Device::Cpu)?;
+    let numbers = numbers.to_dtype(DType::F64)?;
+    Ok(numbers.to_vec1::<f64>()?.iter().all(|number| *number == 0.))
+}
+
 fn put_targets(message: &mut Message, targets: &Targets) {
     let roles: Vec<bool> = targets
         .roles()
@@ -233,6 +249,7 @@ fn put_targets(message: &mut Message, targets: &Targets) {
         .collect();
     message.put("roles", &roles);
     message.put("targets", &targets.labels().ok());
+    message.put("tell_label", &targets.tell_label());
 }
 
 fn targets(message: &Message) -> Result<Targets> {
@@ -242,7 +259,11 @@ fn targets(message: &Message) -> Result<Targets> {
         false => Role::Negative,
     });
     let labels: Option<Vec<u32>> = message.note("targets")?.flatten();
-    Ok(Targets::new(roles.collect())?.with_labels(labels))
+    let targets = Targets::new(roles.collect())?.with_labels(labels);
+    Ok(match message.note("tell_label")? {
+        Some(true) => targets.that_tell_label(),
+        _ => targets,
+    })
 }
 
 /// The error of a sampler that asks for the network's prediction in the first stage.
@@ -352,5 +373,23 @@ impl Staged for Stack {
             levels,
             needs_prediction: is_asked.get(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_reach_the_next_stage_as_they_are() -> Result<()> {
+        let sent = Targets::new(vec![Role::Positive, Role::Negative])?;
+        let labelled = sent.clone().with_labels(Some(vec![3, 1]));
+        for sent in [labelled.that_tell_label(), sent] {
+            let mut message = Message::default();
+            put_targets(&mut message, &sent);
+            let found = targets(&message)?;
+            assert_eq!(format!("{found:?}"), format!("{sent:?}"));
+        }
+        Ok(())
     }
 }
