@@ -3,7 +3,7 @@
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
-use super::{bounds, digits, legend, Axes, Drawn, COLOURS};
+use super::{bounds, digits, legend, Axes, Drawn, COLOURS, TICKS};
 
 /// The number of bars.
 const BINS: usize = 40;
@@ -68,15 +68,15 @@ impl Histograms {
     ) -> Drawn<B> {
         let (low, high) = (f64::from(low), f64::from(high));
         let most = bounds(sets.iter().flat_map(|(_, shares)| shares.iter().copied())).1;
-        let digits = digits(low.abs().max(high.abs()));
+        let [of_value, of_share] = [digits(low, high), digits(0., 105. * most)];
         let axes = Axes {
             title: &self.title,
             scale,
             x: [low, high],
             y: [0., most * 1.05],
-            over: (self.of, 11),
-            x_number: &|value| format!("{value:.digits$}"),
-            y_number: &|share| format!("{:.0}%", 100. * share),
+            over: (self.of, TICKS),
+            x_number: &|value| format!("{value:.of_value$}"),
+            y_number: &|share| format!("{:.of_share$}%", 100. * share),
         };
         let mut chart = axes.draw(area)?;
         let width = (high - low) / BINS as f64;
@@ -95,7 +95,7 @@ impl Histograms {
                     Rectangle::new([(x, y - side), (x + 2 * side, y + side)], style)
                 });
         }
-        legend(&mut chart, scale, 16)
+        legend(&mut chart, scale, 16, SeriesLabelPosition::UpperRight)
     }
 }
 

@@ -3,7 +3,7 @@
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
-use super::{bounds, colour, digits, legend, Axes, Drawn};
+use super::{bounds, colour, digits, legend, Axes, Drawn, TICKS};
 
 /// Lines over epochs or layers.
 pub(in crate::cli) struct Lines {
@@ -60,19 +60,20 @@ impl Lines {
         lines: &[(&Line, Vec<(f64, f64)>)],
         [first, last, low, high]: [f64; 4],
     ) -> Drawn<B> {
-        let digits = digits(low.abs().max(high.abs()));
+        let factor = if self.in_percent { 100. } else { 1. };
+        let digits = digits(factor * low, factor * high);
         let axes = Axes {
             title: &self.title,
             scale,
             x: [first, last],
             y: [low, high],
-            over: (self.over, ((last - first) as usize + 1).clamp(2, 11)),
+            over: (self.over, ((last - first) as usize + 1).clamp(2, TICKS)),
             x_number: &|count| match (count - count.round()).abs() < 1e-6 {
                 true => format!("{count:.0}"),
                 false => String::new(),
             },
             y_number: &|value| match self.in_percent {
-                true => format!("{:.1}%", 100. * value),
+                true => format!("{:.digits$}%", 100. * value),
                 false => format!("{value:.digits$}"),
             },
         };
@@ -110,8 +111,57 @@ impl Lines {
                 }
             };
         }
-        legend(&mut chart, scale, 22)
+        let corner = free_corner(lines, [first, last], [low, high]);
+        legend(&mut chart, scale, 22, corner)
     }
+}
+
+/// The points that are looked at between two points of a line.
+const BETWEEN: usize = 8;
+
+/// The corner in which the names of the lines cover least of them.
+fn free_corner(
+    lines: &[(&Line, Vec<(f64, f64)>)],
+    [left, right]: [f64; 2],
+    [bottom, top]: [f64; 2],
+) -> SeriesLabelPosition {
+    // About the size of the names, as shares of the chart.
+    let longest = lines.iter().map(|(line, _)| line.label.chars().count());
+    let width = (0.1 + 0.013 * longest.max().unwrap_or(0) as f64).min(0.5);
+    let height = (0.05 + 0.065 * lines.len() as f64).min(0.9);
+    let share = |x: f64, y: f64| ((x - left) / (right - left), (y - bottom) / (top - bottom));
+    let mut seen: Vec<(f64, f64)> = Vec::new();
+    for (_, points) in lines {
+        seen.extend(points.first().map(|&(x, y)| share(x, y)));
+        for pair in points.windows(2) {
+            let [from, to] = [pair[0], pair[1]];
+            seen.extend((1..=BETWEEN).map(|step| {
+                let part = step as f64 / BETWEEN as f64;
+                share(
+                    from.0 + part * (to.0 - from.0),
+                    from.1 + part * (to.1 - from.1),
+                )
+            }));
+        }
+    }
+    let corners = [
+        (SeriesLabelPosition::UpperRight, true, true),
+        (SeriesLabelPosition::UpperLeft, false, true),
+        (SeriesLabelPosition::LowerRight, true, false),
+        (SeriesLabelPosition::LowerLeft, false, false),
+    ];
+    let covered = |is_right: bool, is_upper: bool| {
+        let is_in = |&&(x, y): &&(f64, f64)| {
+            let x = if is_right { 1. - x } else { x };
+            let y = if is_upper { 1. - y } else { y };
+            x < width && y < height
+        };
+        seen.iter().filter(is_in).count()
+    };
+    let best = corners
+        .into_iter()
+        .min_by_key(|(_, is_right, is_upper)| covered(*is_right, *is_upper));
+    best.map_or(SeriesLabelPosition::UpperRight, |(corner, _, _)| corner)
 }
 
 #[cfg(test)]
@@ -135,6 +185,20 @@ mod tests {
             lines,
             in_percent: true,
         })
+    }
+
+    #[test]
+    fn the_names_are_where_no_line_is() {
+        let corner = |points: &[(f64, f64)]| {
+            let line = line("a long name", points);
+            free_corner(&[(&line, points.to_vec())], [0., 1.], [0., 1.])
+        };
+        let falling = corner(&[(0., 1.), (1., 0.)]);
+        assert!(matches!(falling, SeriesLabelPosition::UpperRight));
+        let rising = corner(&[(0., 0.), (1., 1.)]);
+        assert!(matches!(rising, SeriesLabelPosition::UpperLeft));
+        let high = corner(&[(0., 1.), (1., 1.)]);
+        assert!(matches!(high, SeriesLabelPosition::LowerRight));
     }
 
     #[test]

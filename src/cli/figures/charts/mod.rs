@@ -116,9 +116,13 @@ fn bounds(values: impl Iterator<Item = f64>) -> (f64, f64) {
     })
 }
 
-/// The digits after the point of numbers up to this size.
-fn digits(size: f64) -> usize {
-    (1. - size.max(1e-9).log10().floor()).clamp(0., 6.) as usize
+/// The most numbers on an axis.
+const TICKS: usize = 11;
+
+/// The digits after the point with which the numbers on an axis of this range differ.
+fn digits(low: f64, high: f64) -> usize {
+    let least = ((high - low) / TICKS as f64).max(1e-9);
+    (-least.log10().floor()).clamp(0., 9.) as usize
 }
 
 /// Two axes of numbers, at this number of pixels for a point.
@@ -156,6 +160,7 @@ impl Axes<'_> {
             .axis_desc_style(("sans-serif", 12 * scale))
             .set_all_tick_mark_size(4 * scale)
             .x_labels(self.over.1)
+            .y_labels(TICKS)
             .x_desc(self.over.0)
             .x_label_formatter(&self.x_number)
             .y_label_formatter(&self.y_number)
@@ -164,15 +169,16 @@ impl Axes<'_> {
     }
 }
 
-/// The names of what was drawn.
+/// The names of what was drawn, in a corner.
 fn legend<'a, B: DrawingBackend + 'a>(
     chart: &mut Plane<'a, B>,
     scale: u32,
     width: u32,
+    corner: SeriesLabelPosition,
 ) -> Drawn<B> {
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
+        .position(corner)
         .border_style(BLACK.mix(0.2))
         .background_style(WHITE.mix(0.8))
         .label_font(("sans-serif", 11 * scale))
@@ -184,6 +190,26 @@ fn legend<'a, B: DrawingBackend + 'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_numbers_on_an_axis_differ() {
+        for (low, high) in [
+            (0.999, 1.001),
+            (0., 46.),
+            (0., 2.2),
+            (-3e-7, 5e-7),
+            (85., 118.),
+        ] {
+            let digits = digits(low, high);
+            // No two ticks are closer than that.
+            let step = (high - low) / TICKS as f64;
+            let words = (0..TICKS).map(|tick| format!("{:.digits$}", low + step * tick as f64));
+            let words: Vec<String> = words.collect();
+            assert!(words.windows(2).all(|pair| pair[0] != pair[1]), "{words:?}");
+        }
+        assert_eq!(digits(0., 46.), 0);
+        assert_eq!(digits(0., 2.2), 1);
+    }
 
     #[test]
     fn lines_of_many_layers_differ_in_colour() {
