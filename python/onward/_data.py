@@ -80,11 +80,19 @@ def array(values: Native) -> np.ndarray:
     return np.frombuffer(data, dtype=kind).reshape(shape)
 
 
+def shared(data: Data | Pair | None) -> Data | None:
+    """Data that several runs can share."""
+    if data is None or isinstance(data, Data):
+        return data
+    return Data(data)
+
+
 def native(data: Data | Pair | None) -> _onward.Data | None:
     """What the native part takes."""
+    data = shared(data)
     if data is None:
         return None
-    return (data if isinstance(data, Data) else Data(data))._native
+    return data._native
 
 
 def as_examples(x: Any, what: str = "x") -> np.ndarray:

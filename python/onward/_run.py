@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Mapping
 import numpy as np
 
 from . import _onward
-from ._data import Data, Pair, array, as_examples, as_floats, codes_of, native
+from ._data import Data, Pair, array, as_examples, as_floats, codes_of, native, shared
 
 if TYPE_CHECKING:
     import torch
@@ -52,13 +52,14 @@ def train(
         settings["seed"] = seed
     if isinstance(data, str):
         settings["data"] = data
-    arrays = None if isinstance(data, str) else native(data)
+    arrays = None if isinstance(data, str) else shared(data)
     given = _settings(settings)
     record = _Record(callback, verbose)
     run, summary = _onward.train(
-        architecture, given, arrays, preset, out, data_dir, device, record
+        architecture, given, native(arrays), preset, out, data_dir, device, record
     )
-    return Run(run, json.loads(summary), record.events)
+    place = {"folder": out, "data": arrays, "data_dir": data_dir, "device": device}
+    return Run(run, json.loads(summary), record.events, place)
 
 
 def resume(
@@ -76,11 +77,12 @@ def resume(
     Settings that are given are changed on purpose, such as `epochs=40`. A run on arrays needs its
     `data` again.
     """
-    record = _Record(callback, verbose)
+    record, data = _Record(callback, verbose), shared(data)
     run, summary = _onward.resume(
         folder, _settings(settings), native(data), data_dir, device, record
     )
-    return Run(run, json.loads(summary), [*_lines(folder)] or record.events)
+    place = {"folder": folder, "data": data, "data_dir": data_dir, "device": device}
+    return Run(run, json.loads(summary), [*_lines(folder)] or record.events, place)
 
 
 def open_run(
@@ -92,13 +94,15 @@ def open_run(
     device: str = "cpu",
 ) -> Run:
     """Opens a run to predict, or `with_data` to evaluate it too."""
+    data = shared(data)
     run = _onward.open(folder, with_data, native(data), data_dir, device)
     summary = None
     path = os.path.join(folder, "summary.json")
     if os.path.exists(path):
         with open(path, encoding="utf-8") as file:
             summary = json.load(file)
-    return Run(run, summary, [*_lines(folder)])
+    place = {"folder": folder, "data": data, "data_dir": data_dir, "device": device}
+    return Run(run, summary, [*_lines(folder)], {**place, "with_data": with_data})
 
 
 class Run:
@@ -109,8 +113,11 @@ class Run:
         native: _onward.Run,
         summary: dict[str, Any] | None,
         events: list[dict[str, Any]],
+        place: dict[str, Any],
     ):
         self._native = native
+        # What it is opened with again if a training of it fails.
+        self._place = {"with_data": True, **place}
         #: What `summary.json` says; None for a run that is not finished.
         self.summary = summary
         #: Every epoch and evaluation as a dictionary.
@@ -122,20 +129,27 @@ class Run:
         return open_run(folder, data, **options)
 
     def resume(self, data: Data | Pair | None = None, **settings: Any) -> Run:
-        """Continues this run in its folder, as `onward.resume` does."""
-        folder = self.facts["folder"]
+        """Continues this run in its folder, as `onward.resume` does.
+
+        Data and device are those that the run has, unless others are given.
+        """
+        folder = self.facts["folder"] or self._place["folder"]
         if folder is None:
             raise _onward.OnwardError("the run has no folder: train it with `out`, or write it with `save`")
+        own = {key: self._place[key] for key in ("data_dir", "device")}
+        if data is None:
+            data = self._place["data"]
         del self._native  # it holds the folder
         try:
-            self._become(resume(folder, data, **settings))
+            self._become(resume(folder, data, **{**own, **settings}))
         except BaseException:
-            self._become(open_run(folder))
+            self._become(_open_again({**self._place, "folder": folder}))
             raise
         return self
 
     def _become(self, other: Run) -> None:
-        self._native, self.summary, self.events = other._native, other.summary, other.events
+        self._native, self._place = other._native, other._place
+        self.summary, self.events = other.summary, other.events
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -294,6 +308,14 @@ class Run:
 
     def _repr_html_(self) -> str:
         return f"<pre>{self!r}</pre>{_curves(self.metrics)}"
+
+
+def _open_again(place: dict[str, Any]) -> Run:
+    try:
+        return open_run(**place)
+    except _onward.OnwardError:
+        # The data may be gone by now. The error that is raised then says more.
+        return open_run(place["folder"])
 
 
 class _Record:

@@ -162,9 +162,16 @@ def test_a_run_is_saved_opened_and_resumed(tmp_path):
     with pytest.raises(onward.OnwardError, match="unknown setting `epoch`"):
         half.resume(data, epoch=5, verbose=False)
     assert half.facts["epoch"] == 4
+    assert half.evaluate("test")["error"] == half.error  # it has its data
+    with pytest.raises(onward.OnwardError, match="examples"):
+        half.resume(onward.Data(digits(200)), epochs=5, verbose=False)
+    with pytest.raises(onward.OnwardError):
+        half.resume(data, device="nothing", epochs=5, verbose=False)
+    assert half.evaluate("test")["error"] == half.error
+    half.resume(epochs=5, verbose=False)  # with its own data
     with pytest.raises(onward.OnwardError, match="no folder"):
         whole.resume()
-    assert resumed.facts["epoch"] == 4 and resumed.metrics["epoch"] == [1, 2, 3, 4]
+    assert resumed.facts["epoch"] == 5 and resumed.metrics["epoch"] == [1, 2, 3, 4, 5]
     opened = onward.Run.open(out)
     assert opened.error == resumed.error
     x = digits(9, seed=1)[0]
