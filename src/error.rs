@@ -2,6 +2,7 @@
 
 mod nearest;
 mod refused;
+mod safe;
 
 use std::any::Any;
 use std::fmt::Display;
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use self::nearest::{close, nearest};
 use self::nearest::{linked, meant, nearest_or_all};
+pub(crate) use self::safe::{is_obeyed, printable, shell_word};
 
 /// The result type of the crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -22,68 +24,19 @@ pub(crate) fn notify(message: impl Display) {
     let _ = writeln!(std::io::stderr().lock(), "{}", lines.join("\n"));
 }
 
-/// Text from outside, such as the name of a file, with the characters escaped that a
-/// terminal would obey: control characters, and those that turn the direction of a line.
-pub(crate) fn printable(text: &str) -> String {
-    let escaped = |c: char| match is_obeyed(c) {
-        true => c.escape_default().to_string(),
-        false => c.to_string(),
-    };
-    text.chars().map(escaped).collect()
-}
-
-/// Whether a terminal would obey a character instead of showing it.
-pub(crate) fn is_obeyed(c: char) -> bool {
-    c.is_control() || is_invisible(c)
-}
-
-/// Marks of direction, other ends of lines and characters without width.
-fn is_invisible(c: char) -> bool {
-    matches!(
-        c,
-        '\u{61c}'
-            | '\u{200b}'..='\u{200f}'
-            | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}'
-            | '\u{feff}'
-            | '\u{e0000}'..='\u{e007f}'
-    )
-}
-
-/// A word of a command line, in quotes where the shell would change it.
-pub(crate) fn shell_word(word: &str) -> String {
-    let is_plain = |c: char| c.is_alphanumeric() || "_-./:,=+@%".contains(c);
-    if !word.is_empty() && word.chars().all(is_plain) {
-        return word.to_string();
-    }
-    if !word.chars().any(is_obeyed) {
-        return format!("'{}'", word.replace('\'', r"'\''"));
-    }
-    // As bash, zsh and ksh read it, without a character that a terminal would obey.
-    let escaped = |c: char| match c {
-        '\'' | '\\' => format!("\\{c}"),
-        c if is_obeyed(c) => {
-            let mut bytes = [0; 4];
-            let bytes = c.encode_utf8(&mut bytes).bytes();
-            bytes.map(|byte| format!("\\x{byte:02x}")).collect()
-        }
-        c => c.to_string(),
-    };
-    format!("$'{}'", word.chars().map(escaped).collect::<String>())
-}
-
 /// An error with its place: a setting's key and origin, a file, a block, a plugin's name.
 #[non_exhaustive]
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A setting has a value that its plugin does not allow.
-    #[error("setting `{key}` = {value} (from {origin}): expected {expected}")]
+    #[error("setting `{key}` = {value}{}: expected {expected}", from(origin))]
     Setting {
         /// The dotted path of the setting, `sampler.strength`.
         key: String,
         /// The value as it was written.
         value: String,
-        /// Where the value came from: the defaults, a preset, a file, the command line.
+        /// Where the value came from: the defaults, a preset, a file, the command line;
+        /// empty where that is plain.
         origin: String,
         /// The allowed values.
         expected: String,
@@ -212,14 +165,11 @@ pub enum Error {
     },
 
     /// A loss, goodness or variable that is no longer finite.
-    #[error(
-        "block {block}: the {what} became {value} at step {step}; a lower `lr` or a \
-         higher `temperature` usually helps"
-    )]
+    #[error("block {block}: the {what} became {value} at step {step}; {}", remedy(*step))]
     Diverged {
-        /// The name of the block or variable.
+        /// The name of the block, the variable or the readout.
         block: String,
-        /// `loss`, `goodness` or `variable`.
+        /// `loss`, `goodness`, `variable` or `score`.
         what: &'static str,
         /// NaN or an infinity.
         value: f64,
@@ -431,6 +381,26 @@ impl<T, E: Into<Error>> Located<T> for Result<T, E> {
     }
 }
 
+/// The origin of a setting in brackets.
+fn from(origin: &str) -> String {
+    match origin {
+        "" => String::new(),
+        origin => format!(" (from {origin})"),
+    }
+}
+
+/// What to change after numbers that were not finite. Before the first update the rate has
+/// done nothing yet.
+fn remedy(step: u64) -> &'static str {
+    match step {
+        0 => {
+            "before anything was learned, so the numbers of the input, or settings of the \
+             loss such as `theta`, are too large"
+        }
+        _ => "a lower `lr` or a higher `temperature` usually helps",
+    }
+}
+
 /// How to resume a stopped run.
 fn resumption(folder: Option<&Path>) -> String {
     folder.map_or(String::new(), |folder| {
@@ -477,23 +447,5 @@ mod tests {
         let text = error.to_string();
         assert!(text.contains("did you mean `sum_squares`?"), "{text}");
         assert!(!text.contains("use your_crate as _;"), "{text}");
-    }
-
-    #[test]
-    fn words_are_quoted_for_a_shell_and_shown_safely() {
-        assert_eq!(shell_word("idx:/a/b-1"), "idx:/a/b-1");
-        assert_eq!(shell_word("a b;c"), "'a b;c'");
-        assert_eq!(shell_word("it's"), r"'it'\''s'");
-        assert_eq!(shell_word("a\nb'\u{202e}"), r"$'a\x0ab\'\xe2\x80\xae'");
-        assert_eq!(printable("a\u{1b}[2J\u{202e}ü"), "a\\u{1b}[2J\\u{202e}ü");
-    }
-
-    #[test]
-    fn a_word_is_quoted_where_the_shell_would_change_it() {
-        assert_eq!(shell_word("data=text:a/b-1.txt"), "data=text:a/b-1.txt");
-        assert_eq!(shell_word("hidden=[100]"), "'hidden=[100]'");
-        assert_eq!(shell_word("$HOME;ls"), "'$HOME;ls'");
-        assert_eq!(shell_word("my runs/it's"), r"'my runs/it'\''s'");
-        assert_eq!(shell_word(""), "''");
     }
 }

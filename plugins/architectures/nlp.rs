@@ -313,6 +313,10 @@ fn shorthand(given: &mut Table, _before: &mut Table) -> Result<()> {
         };
         let data = given.entry("data").or_insert_with(|| Table::new().into());
         if let Some(data) = data.as_table_mut() {
+            if let Some(other) = data.get(key).filter(|other| **other != value) {
+                let expected = format!("{other}, as `data.{key}`, or one of the two alone");
+                return Err(Error::setting(key, &value, "", expected));
+            }
             data.insert(key.into(), value);
         }
     }

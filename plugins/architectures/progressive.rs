@@ -268,9 +268,10 @@ fn shorthand(given: &mut Table, before: &mut Table) -> Result<()> {
         let Some(value) = value else {
             return Ok(default);
         };
-        let number = value
-            .as_integer()
-            .filter(|number| (1..=most).contains(number));
+        let is_whole = |number: &f64| number.fract() == 0. && number.abs() <= most as f64;
+        let as_float = value.as_float().filter(is_whole);
+        let number = value.as_integer().or(as_float.map(|number| number as i64));
+        let number = number.filter(|number| (1..=most).contains(number));
         let expected = format!("a whole number, at least 1 and at most {most}");
         number.ok_or_else(|| Error::setting(key, &value, "", expected))
     };

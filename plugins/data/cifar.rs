@@ -5,7 +5,6 @@ use std::sync::Arc;
 use onward_core::data::hub::Hub;
 use onward_core::data::{cifar, Content, DataSet, ExampleSpec, Framing};
 use onward_core::export::Table;
-use onward_core::plugin::preset::Preset;
 use onward_core::plugin::registry::DataKind;
 use onward_core::{BuildContext, Result};
 
@@ -71,18 +70,10 @@ fn data_set(context: &BuildContext) -> Result<DataSet> {
     Ok(data)
 }
 
-/// Photographs are bright: the mean of their pixels would hide what differs between the
-/// views of an image, and rules that compare views would not learn.
-const PRESETS: &[Preset] = &[Preset {
-    name: "standardised",
-    about: "each channel with mean 0 and deviation 1 over the training part",
-    settings: "standardise = true",
-}];
-
 onward_core::register! {
     DataSet, "cifar-10", "colour photographs, 32×32, 10 classes (Krizhevsky 2009)",
     |_settings: Cifar, context| Ok(Box::new(data_set(context)?)),
-    .look(&[], |_given| Some((DataKind::Photographs, Table::new()))).presets(PRESETS)
+    .look(&[], |_given| Some((DataKind::Photographs, Table::new()))).presets(super::STANDARDISED)
 }
 
 #[cfg(test)]

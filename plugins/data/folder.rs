@@ -3,7 +3,6 @@
 use onward_core::data::pictures::{are_colourful, data_set, Broken};
 use onward_core::data::{at_home, folder, DataSet};
 use onward_core::export::{Table, Value};
-use onward_core::plugin::preset::Preset;
 use onward_core::plugin::registry::DataKind;
 
 onward_core::settings! {
@@ -28,14 +27,6 @@ onward_core::settings! {
         broken: Broken = Broken::Refuse;
     }
 }
-
-/// Pixels of unknown brightness: dark objects on white paper have a large mean, which
-/// would hide what differs between the views of an image.
-const PRESETS: &[Preset] = &[Preset {
-    name: "standardised",
-    about: "each channel with mean 0 and deviation 1 over the training part",
-    settings: "standardise = true",
-}];
 
 /// Colours and a size for convolutions, unless others are given.
 fn photographs(given: &Table) -> Option<(DataKind, Table)> {
@@ -67,6 +58,6 @@ onward_core::register! {
         let dir = folder(&settings.dir, "--data folder:DIR")?;
         Ok(Box::new(data_set(&dir, shape, settings.broken, &context.room())?))
     },
-    .argument("dir").presets(PRESETS)
+    .argument("dir").presets(super::STANDARDISED)
     .look(&["colour", "height", "width"], photographs)
 }

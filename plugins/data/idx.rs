@@ -1,7 +1,6 @@
 //! Data set `idx`: files in the format of MNIST.
 
 use onward_core::data::{folder, idx, pictures, Content, DataSet, Framing};
-use onward_core::plugin::preset::Preset;
 
 onward_core::settings! {
     /// Grey images of any height and width in the four files of MNIST:
@@ -21,14 +20,6 @@ onward_core::settings! {
     }
 }
 
-/// Pixels of unknown brightness: dark objects on white paper have a large mean, which
-/// would hide what differs between the views of an image.
-const PRESETS: &[Preset] = &[Preset {
-    name: "standardised",
-    about: "each channel with mean 0 and deviation 1 over the training part",
-    settings: "standardise = true",
-}];
-
 onward_core::register! {
     DataSet, "idx",
     "your own grey images in the file format of MNIST, as idx:DIR \
@@ -40,5 +31,5 @@ onward_core::register! {
         data.spec.content = Content::Picture(framing);
         Ok(Box::new(data))
     },
-    .argument("dir").presets(PRESETS)
+    .argument("dir").presets(super::STANDARDISED)
 }

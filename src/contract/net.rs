@@ -113,8 +113,8 @@ impl Net {
             return Ok(());
         }
         let problem = "the sampler puts the label into the input of blocks that learn from \
-                       labels: they would read it off; choose a sampler that does not: --set \
-                       sampler=plain";
+                       labels: they would read it off; choose a sampler that does not (--set \
+                       sampler=plain), or a loss that compares views, such as logistic";
         Err(Error::unfit("sampler", problem))
     }
 

@@ -4,6 +4,7 @@ mod bytes;
 pub(crate) mod channels;
 pub mod cifar;
 mod data_set;
+mod drawn;
 pub(crate) mod files;
 mod growing;
 pub mod hub;

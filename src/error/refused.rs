@@ -4,9 +4,6 @@ use std::fmt::Display;
 
 use super::Error;
 
-/// The origin of such a setting, until its source is found.
-const ORIGIN: &str = "the settings";
-
 impl Error {
     /// An [`Error::Setting`] by what does not know the sources, such as a plugin. The builder
     /// of a run names the source that set it.
@@ -15,7 +12,7 @@ impl Error {
         value: impl Display,
         expected: impl Into<String>,
     ) -> Self {
-        Self::setting(key, value, ORIGIN, expected)
+        Self::setting(key, value, "", expected)
     }
 
     /// The same with the origin of the setting, given its key, if it was refused without one.
@@ -26,7 +23,7 @@ impl Error {
                 value,
                 origin,
                 expected,
-            } if origin == ORIGIN => {
+            } if origin.is_empty() => {
                 let origin = of(&key).unwrap_or(origin);
                 Self::setting(key, value, origin, expected)
             }

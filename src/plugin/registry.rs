@@ -352,12 +352,12 @@ fn find<P: Copy>(
                 format!("--set {other}={name}")
             };
             let expected = format!("a name of that kind; {name} is of the kind {other}: {flag}");
-            return Error::setting(kind, format!("{name:?}"), "the command line", expected);
+            return Error::refused(kind, format!("{name:?}"), expected);
         }
         if kind == <dyn Architecture>::KIND {
             if let Some(meant) = as_preset(name) {
-                let expected = format!("an architecture; {name} is a preset: {meant}");
-                return Error::setting(kind, format!("{name:?}"), "the command line", expected);
+                let expected = format!("an architecture; {name} is a preset {meant}");
+                return Error::refused(kind, format!("{name:?}"), expected);
             }
         }
         Error::UnknownPlugin {
@@ -371,17 +371,20 @@ fn find<P: Copy>(
     })
 }
 
-/// The command for a preset, `PRESET` or `ARCHITECTURE:PRESET`, in the place of an
-/// architecture.
+/// The architectures that have a preset, `PRESET` or `ARCHITECTURE:PRESET`, and the command
+/// for one.
 fn as_preset(name: &str) -> Option<String> {
     let (architecture, preset) = match name.split_once(':') {
         Some((architecture, preset)) => (Some(architecture), preset),
         None => (None, name),
     };
     let infos = infos(<dyn Architecture>::KIND).ok()?.into_iter();
-    let mut fitting = infos.filter(|info| architecture.is_none_or(|name| name == info.name));
-    let info = fitting.find(|info| info.presets().iter().any(|known| known.name == preset))?;
-    Some(format!("onward train {} --preset {preset}", info.name))
+    let asked = infos.filter(|info| architecture.is_none_or(|name| name == info.name));
+    let with = asked.filter(|info| info.presets().iter().any(|known| known.name == preset));
+    let with: Vec<&str> = with.map(|info| info.name).collect();
+    let first = with.first()?;
+    let all = with.join(", ");
+    Some(format!("of {all}: onward train {first} --preset {preset}"))
 }
 
 /// Registers a plugin: its kind, name, one-line description, and constructor.

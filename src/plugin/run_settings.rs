@@ -76,6 +76,9 @@ crate::settings! {
         /// Whether the validation part is held out to choose the readout; otherwise it is
         /// added to the training part.
         validate: bool = true;
+        /// Training examples that are learned from, drawn at random by the seed, of each
+        /// class its share; the others are left out. 0: all. Not for text.
+        examples: usize = 0;
         /// The readout of the reported result. Default: the best one on the validation
         /// part.
         readout: Option<String> = None;

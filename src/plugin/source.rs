@@ -84,30 +84,6 @@ impl Source {
     }
 }
 
-/// An error with the source that set the refused setting last.
-pub(crate) fn attributed(error: Error, sources: &[Source]) -> Error {
-    error.with_origin(&|key| {
-        let mut sources = sources.iter().rev();
-        let source = sources.find(|source| has(&source.table, key));
-        source.map(|source| source.origin.clone())
-    })
-}
-
-/// Whether a table has a dotted key, which may be one of a plugin's own settings.
-fn has(table: &Table, key: &str) -> bool {
-    let is_here = match key.split_once('.') {
-        None => table.contains_key(key),
-        Some((first, rest)) => {
-            let below = table.get(first).and_then(Value::as_table);
-            // A plugin by its name alone, as in `goodness = "projection"`.
-            let by_name = rest == "name" && table.get(first).is_some_and(Value::is_str);
-            by_name || below.is_some_and(|table| has(table, rest))
-        }
-    };
-    let mut below = table.values().filter_map(Value::as_table);
-    is_here || below.any(|table| has(table, key))
-}
-
 /// The nested tables of a dotted key.
 fn nested(key: &str, value: Value) -> Table {
     let keys: Vec<_> = key.splitn(DEEPEST, '.').collect();
@@ -145,32 +121,6 @@ mod tests {
 
     fn assigned(text: &str) -> Table {
         Source::assignment(text).unwrap().table
-    }
-
-    #[test]
-    fn an_error_names_the_source_that_set_the_key_last() {
-        let all = ["tokenizer=a", "layer.norm=b", "tokenizer=c", "goodness=d"];
-        let all = all.map(|text| Source::assignment(text).unwrap());
-        let origin = |key: &str, origin: &str| {
-            let error = Error::setting(key, 1, origin, "2");
-            let place = Error::At {
-                place: "data".into(),
-                source: Box::new(error),
-            };
-            attributed(place, &all).to_string()
-        };
-        let known = [
-            ("tokenizer", "--set tokenizer=c"),
-            ("norm", "--set layer.norm=b"),
-            ("layer.norm", "--set layer.norm=b"),
-            ("goodness.name", "--set goodness=d"),
-            ("lr", "the settings"),
-        ];
-        for (key, source) in known {
-            let found = origin(key, "the settings");
-            assert!(found.contains(&format!("(from {source})")), "{found}");
-        }
-        assert!(origin("tokenizer", "a preset").contains("(from a preset)"));
     }
 
     #[test]

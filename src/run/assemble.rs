@@ -54,7 +54,8 @@ impl Source {
     }
 }
 
-/// The folders and the device of a run; they are not part of its configuration.
+/// The folders and the device of a run, and what is known of a saved one; they are not part
+/// of its configuration.
 pub(super) struct Surroundings {
     pub data_dirs: Vec<PathBuf>,
     pub device: String,
@@ -64,6 +65,9 @@ pub(super) struct Surroundings {
     pub trained_on: Option<Content>,
     /// [`BuildContext::reads_examples`].
     pub reads_examples: bool,
+    /// The checksum of the part that a saved run was trained on, unless it trains on: its
+    /// setting `examples` holds for those data alone.
+    pub trained_part: Option<u32>,
 }
 
 /// Refuses a precision that this device does not have.
@@ -113,7 +117,11 @@ pub(super) fn assemble(config: Config, source: Source, around: Surroundings) -> 
     context.tokenizer = around.tokenizer;
 
     let trains = !matches!(source, Source::Empty(_));
-    let data = open_data(source, &config, &context)?;
+    let mut data = open_data(source, &config, &context)?;
+    let examples = config.run.examples;
+    if trains && examples > 0 {
+        data = drawn(data, examples, config.run.seed, around.trained_part)?;
+    }
     check_content(data.spec.content, &config, around.trained_on)?;
     describe_data(&data, &mut context)?;
     let sampler = build_sampler(&config, &context)?;
@@ -194,6 +202,22 @@ fn open_data(source: Source, config: &Config, context: &BuildContext) -> Result<
     match config.run.validate {
         true => Ok(*data),
         false => Ok(data.without_validation()),
+    }
+}
+
+/// The data with `count` drawn training examples. With the checksum of the part that a run
+/// was trained on, only if those are drawn; data of another origin stay whole.
+fn drawn(data: DataSet, count: usize, seed: u64, trained_part: Option<u32>) -> Result<DataSet> {
+    let Some(trained_part) = trained_part else {
+        return data.with_drawn(count, seed);
+    };
+    if count > data.train.len() || data.spec.content == Content::Text {
+        return Ok(data);
+    }
+    let drawn = data.clone().with_drawn(count, seed)?;
+    match drawn.train.fingerprint()? == trained_part {
+        true => Ok(drawn),
+        false => Ok(data),
     }
 }
 

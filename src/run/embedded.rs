@@ -59,6 +59,7 @@ pub(super) fn of_header(header: &Header, tokenizer: Option<Arc<Tokenizer>>) -> R
         tokenizer,
         trained_on: Some(header.spec.content),
         reads_examples: false,
+        trained_part: None,
     };
     assemble(config, source, around)
 }

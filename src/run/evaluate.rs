@@ -73,6 +73,21 @@ impl Run {
         evaluation(&total, count, Some(&preferred))
     }
 
+    /// The error of a readout with a score that is NaN.
+    pub(super) fn no_scores(&self, readout: &str) -> Error {
+        Error::Diverged {
+            block: readout.into(),
+            what: "score",
+            value: f64::NAN,
+            step: self.step,
+        }
+    }
+
+    /// Whether the training part is the one that it was trained on.
+    pub(crate) fn has_own_data(&self) -> bool {
+        self.has_own_data
+    }
+
     /// The name of the readout for which a result is reported.
     fn reported(&self, preferred: Option<&str>) -> Result<String> {
         match preferred {
@@ -207,7 +222,7 @@ impl Run {
         for ((readout, counts), scores) in readouts.iter().zip(counts).zip(all) {
             // (B, C), or (B, P, C): a row per label.
             let scores = scores.flatten_to(scores.rank() - 2)?;
-            let predicted = best_of_rows(&scores)?;
+            let predicted = best_of_rows(&scores)?.ok_or_else(|| self.no_scores(readout.name))?;
             counts.wrong += predicted.iter().zip(labels).filter(|(a, b)| a != b).count();
             counts.labels += labels.len();
             if readout.log_probabilities && is_text {
@@ -245,13 +260,20 @@ impl Run {
     }
 }
 
-/// The class with the highest score of each row, `(R, C)`; the first of equals.
-fn best_of_rows(scores: &Tensor) -> Result<Vec<u32>> {
+/// The class with the highest score of each row, `(R, C)`; the first of equals. `None` if a
+/// score is NaN.
+fn best_of_rows(scores: &Tensor) -> Result<Option<Vec<u32>>> {
     if scores.dtype() != DType::F32 || !scores.device().is_cpu() {
-        return Ok(scores.argmax(D::Minus1)?.to_vec1::<u32>()?);
+        let nans = scores.ne(scores)?.to_dtype(DType::F32)?.sum_all()?;
+        let has_nan = nans.to_scalar::<f32>()? > 0.;
+        let best = scores.argmax(D::Minus1)?.to_vec1::<u32>()?;
+        return Ok((!has_nan).then_some(best));
     }
     let (classes, scores) = (scores.dim(1)?, scores.flatten_all()?.to_vec1::<f32>()?);
     let best = scores.par_chunks_exact(classes.max(1)).map(|row| {
+        if row.iter().any(|score| score.is_nan()) {
+            return None;
+        }
         let first = (0, f32::NEG_INFINITY);
         let best = row.iter().zip(0..).fold(first, |best, (score, class)| {
             if *score > best.1 {
@@ -260,7 +282,7 @@ fn best_of_rows(scores: &Tensor) -> Result<Vec<u32>> {
                 best
             }
         });
-        best.0
+        Some(best.0)
     });
     Ok(best.collect())
 }
@@ -302,5 +324,25 @@ pub(super) fn surprise(scores: &Tensor, labels: &[u32], readout: &str) -> Result
     match nats.iter().any(|nats| nats.is_nan()) {
         true => refused(f64::NAN),
         false => Ok(nats),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_of_equal_scores_counts_and_nan_is_no_score() -> Result<()> {
+        let infinite = f64::NEG_INFINITY;
+        let rows = [[1., 3., 3.], [infinite, -2., -1.], [infinite; 3]];
+        let broken = [[1., f64::NAN, 3.], [0.; 3], [0.; 3]];
+        for dtype in [DType::F32, DType::F64] {
+            let best = |rows: &[[f64; 3]; 3]| -> Result<_> {
+                best_of_rows(&Tensor::new(rows, &Device::Cpu)?.to_dtype(dtype)?)
+            };
+            assert_eq!(best(&rows)?, Some(vec![1, 2, 0]));
+            assert_eq!(best(&broken)?, None);
+        }
+        Ok(())
     }
 }

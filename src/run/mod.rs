@@ -320,8 +320,21 @@ impl Run {
     /// errors of the plugins.
     pub fn scores(&self, examples: Tensor, readout: &str) -> Result<Tensor> {
         let readout = self.readout(readout)?;
-        let batch = self.without_labels(examples)?;
         let step = Step::evaluation(self.config.run.seed);
-        self.read_out(&batch, &readout, &step)
+        // As in an evaluation, so that many examples need no more memory.
+        let most = self.evaluation_batch();
+        let count = examples.dims().first().map_or(0, |count| *count);
+        let parts = (0..count.max(1)).step_by(most).map(|first| {
+            let part = match count > most {
+                true => examples.narrow(0, first, most.min(count - first))?,
+                false => examples.clone(),
+            };
+            self.read_out(&self.without_labels(part)?, &readout, &step)
+        });
+        let parts = parts.collect::<Result<Vec<_>>>()?;
+        match &parts[..] {
+            [one] => Ok(one.clone()),
+            several => Ok(Tensor::cat(several, 0)?),
+        }
     }
 }

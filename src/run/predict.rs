@@ -176,7 +176,11 @@ impl Run {
         let values: Vec<f32> = values.map(|&byte| f32::from(byte) / 255.).collect();
         let scores = self.scores(Tensor::from_vec(values, shape, &Device::Cpu)?, readout)?;
         let scores = scores.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
-        Ok(scores.to_vec2()?)
+        let scores = scores.to_vec2::<f64>()?;
+        match scores.iter().flatten().any(|score| score.is_nan()) {
+            true => Err(self.no_scores(readout)),
+            false => Ok(scores),
+        }
     }
 
     fn answer(&self, scores: Vec<f64>, is_log: bool, objects: usize) -> Answer {

@@ -305,8 +305,27 @@ pub fn value<T: SettingValue>(
         let words: Vec<String> = words.collect();
         let meant = value.as_str().map(|given| nearest(given, &words));
         let meant = meant.unwrap_or_default().replacen(", ", "; ", 1);
-        refused(key, value, expected() + &meant)
+        let expected = expected();
+        let more = match value {
+            Value::Integer(_) if expected.starts_with("text") => QUOTES,
+            value if is_beyond(value) => LIMIT,
+            _ => "",
+        };
+        refused(key, value, expected + &meant + more)
     })
+}
+
+/// What is said of a number in the place of text.
+const QUOTES: &str = "; with double quotes around it a number is text";
+
+/// What is said of a number that is larger than all whole numbers of a setting.
+const LIMIT: &str = "; the largest whole number is 9223372036854775807";
+
+/// Whether a value is a number above the whole numbers of TOML.
+fn is_beyond(value: &Value) -> bool {
+    let number = value.as_float();
+    let number = number.or_else(|| value.as_str()?.parse().ok());
+    number.is_some_and(|number| number.is_finite() && number > i64::MAX as f64)
 }
 
 #[doc(hidden)]

@@ -144,7 +144,7 @@ impl<T> Each<T> {
             Self::List(values) if values.len() == count => Ok(&values[index]),
             Self::List(values) => Err(Error::refused(
                 key,
-                Value::try_from(values).unwrap_or(Value::Array(Vec::new())),
+                in_short(&Value::try_from(values).unwrap_or(Value::Array(Vec::new()))),
                 format!(
                     "one for all layers, or a list of {count}; found {}",
                     values.len()
@@ -152,6 +152,13 @@ impl<T> Each<T> {
             )),
         }
     }
+}
+
+/// A list with plugins by their names alone.
+fn in_short(list: &Value) -> String {
+    let name = |value: &Value| value.get("name").unwrap_or(value).to_string();
+    let names: Vec<String> = list.as_array().into_iter().flatten().map(name).collect();
+    format!("[{}]", names.join(", "))
 }
 
 impl<T> From<&str> for Each<T>

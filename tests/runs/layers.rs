@@ -61,6 +61,13 @@ fn the_goodness_of_the_layers_under_each_label_is_what_the_search_sums() -> Resu
             assert!((sum - score).abs() < 1e-4 * score.abs(), "{sum} {score}");
         }
     }
+    // More than are evaluated at once.
+    let many = run.scores(Tensor::cat(&vec![&examples; 200], 0)?, "search")?;
+    let many = many.to_vec2::<f32>()?;
+    assert_eq!(many.len(), 600);
+    for (found, expected) in many.iter().flatten().zip(scores.iter().cycle().flatten()) {
+        assert!((found - expected).abs() < 1e-4 * expected.abs());
+    }
     for wrong in [&[0u32, 1][..], &[0, 1, 4]] {
         let error = run.goodness(examples.clone(), Some(wrong)).unwrap_err();
         let expected = "expected 3 labels, one for each example, below 4";

@@ -53,12 +53,11 @@ fn fit<'a>(points: impl Iterator<Item = &'a [f64; 3]>) -> Option<[f64; 3]> {
         if pivot[column].abs() < 1e-12 {
             return None;
         }
-        for (row, sums) in sums
+        for (_, sums) in sums
             .iter_mut()
             .enumerate()
             .filter(|(row, _)| *row != column)
         {
-            debug_assert!(row != column);
             let factor = sums[column] / pivot[column];
             for (sum, pivot) in sums.iter_mut().zip(pivot) {
                 *sum -= factor * pivot;

@@ -6,20 +6,22 @@ use toml::{Table, Value};
 use super::complete::located;
 use crate::error::{Error, Result};
 use crate::plugin::registry;
+use crate::plugin::run_settings::RunSettings;
 use crate::plugin::source::Source;
-use crate::settings::Setting;
+use crate::settings::{Setting, Settings};
 
 impl Source {
     /// Refuses a file that names another architecture.
     pub(super) fn is_for(&mut self, architecture: &str) -> Result<()> {
         match self.table.remove("architecture") {
-            Some(Value::String(name)) if name != architecture => Err(Error::setting(
+            Some(Value::String(name)) if name == architecture => Ok(()),
+            None => Ok(()),
+            Some(other) => Err(Error::setting(
                 "architecture",
-                name,
+                other.as_str().map_or(other.to_string(), String::from),
                 &self.origin,
                 format!("{architecture}, the requested architecture"),
             )),
-            _ => Ok(()),
         }
     }
 
@@ -64,6 +66,29 @@ const SPELLINGS: [(&str, &str); 8] = [
     ("num_epochs", "epochs"),
     ("wd", "weight_decay"),
 ];
+
+/// The usual key of a setting: `epochs` for `num_epochs`, `batch` for `batch_size`, `data`
+/// for `data.name`. An alias that only an architecture or a plugin has stays as it is.
+pub(crate) fn usual(key: &str) -> &str {
+    let key = key.trim();
+    let key = match key.strip_suffix(".name") {
+        Some(plugin) if registry::KINDS.contains(&plugin) => plugin,
+        _ => key,
+    };
+    let spelt = SPELLINGS.iter().find(|(spelling, _)| *spelling == key);
+    let key = spelt.map_or(key, |(_, usual)| usual);
+    let of_run = RunSettings::describe().into_iter();
+    let mut aliased = of_run.filter(|setting| setting.alias == Some(key));
+    aliased.next().map_or(key, |setting| setting.key)
+}
+
+/// Whether a setting is meant by this word: its key, its alias, or another spelling.
+pub(crate) fn is_called(setting: &Setting, word: &str) -> bool {
+    let mut spelt = SPELLINGS.iter();
+    setting.key == word
+        || setting.alias == Some(word)
+        || spelt.any(|(spelling, key)| *spelling == word && *key == setting.key)
+}
 
 pub(super) fn canonical(known: &[Setting], table: &mut Table) -> Result<()> {
     for setting in known {

@@ -124,10 +124,12 @@ fn fill_pick(kind: &'static str, value: Value, path: &str, origin: OriginOf<'_>)
         }
         other => return Err(unnamed(kind, path, &other, origin)),
     };
-    let Some(Value::String(name)) = table.remove("name") else {
+    let Some(Value::String(name)) = table.get("name").cloned() else {
         return Err(unnamed(kind, path, &Value::Table(table), origin));
     };
-    let info = registry::info(kind, &name)?;
+    table.remove("name");
+    let info = registry::info(kind, &name);
+    let info = info.map_err(|error| located(error, "", &|_| origin(path)))?;
     let (known, prefix) = ((info.settings)(), format!("{path}."));
     canonical(&known, &mut table).map_err(|error| located(error, &prefix, origin))?;
     let mut filled = fill(&known, table, &prefix, origin)?;

@@ -2,15 +2,15 @@
 
 use toml::{Table, Value};
 
-use super::{list_paths, Config};
+use super::{list_paths, respell, Config};
 use crate::contract::architecture::Architecture;
+use crate::contract::layer::LocalLayer;
 use crate::contract::sampler::NegativeSampler;
 use crate::error::{printable, Result};
 use crate::plugin::facts;
 use crate::plugin::registry::{self, Info};
-use crate::plugin::run_settings::RunSettings;
 use crate::plugin::source::Source;
-use crate::settings::{Idle, PluginKind, Setting, Settings};
+use crate::settings::{Idle, PluginKind};
 
 impl Config {
     /// A warning for each setting of `sources` that has no effect. Those of a complete
@@ -21,6 +21,7 @@ impl Config {
     pub(crate) fn without_effect(&self, sources: &[Source], is_text: bool) -> Result<Vec<String>> {
         let known = Self::known(self.info()?);
         let idle = self.idle(is_text)?;
+        let now = self.to_table();
         let mut warnings: Vec<(String, String)> = Vec::new();
         for source in sources {
             let mut source = source.clone();
@@ -28,9 +29,10 @@ impl Config {
             if source.is_complete() {
                 continue;
             }
+            respell(&mut source.table, &now, &source.origin, &known)?;
             let mut paths = Vec::new();
             list_paths(&source.table, "", &mut paths);
-            for path in paths {
+            for path in paths.into_iter().chain(in_lists(&source.table)) {
                 let Some((_, because)) = idle.iter().find(|(key, _)| *key == path) else {
                     continue;
                 };
@@ -56,6 +58,7 @@ impl Config {
         let mut idle: Vec<(String, String)> = own
             .map(|idle| (idle.key.to_string(), idle.because))
             .collect();
+        idle.extend(overruled_widths(&all));
         for setting in Self::known(info) {
             let (Some(kind), Some(value)) = (setting.kind, all.get(setting.key)) else {
                 continue;
@@ -103,10 +106,29 @@ impl Config {
     fn info(&self) -> Result<&'static Info> {
         registry::info(<dyn Architecture>::KIND, &self.architecture)
     }
+}
 
-    fn known(info: &Info) -> Vec<Setting> {
-        [RunSettings::describe(), (info.settings)()].concat()
+/// The architecture's widths, if every layer has one of its own
+/// ([`units_or`](crate::contract::build_context::BuildContext::units_or)).
+fn overruled_widths(all: &Table) -> Option<(String, String)> {
+    let one = all.get(<dyn LocalLayer>::KIND).map(std::slice::from_ref)?;
+    let layers = one[0].as_array().map_or(one, Vec::as_slice);
+    let is_set = |layer: &Value| layer.get("units").is_some();
+    let because = "each layer has a width of its own (`layer.units`); only the number of layers \
+                   is taken from it";
+    (!layers.is_empty() && layers.iter().all(is_set)).then(|| ("hidden".into(), because.into()))
+}
+
+/// The paths of the settings of plugins in lists, one for each layer.
+fn in_lists(table: &Table) -> Vec<String> {
+    let mut paths = Vec::new();
+    for (key, value) in table {
+        let each = value.as_array().into_iter().flatten();
+        for plugin in each.filter_map(Value::as_table) {
+            list_paths(plugin, &format!("{key}."), &mut paths);
+        }
     }
+    paths
 }
 
 /// What has no effect beside a plugin; `own.` is put before its own settings.

@@ -18,6 +18,7 @@ mod suited;
 use toml::{Table, Value};
 
 use self::canonical::canonical;
+pub(crate) use self::canonical::{is_called, usual};
 pub(crate) use self::complete::complete;
 use self::complete::{fill, located};
 use self::suggested::{of_goodness, preset_of, suggestion};
@@ -26,9 +27,7 @@ use super::registry::{self, Info};
 use super::run_settings::RunSettings;
 use super::source::Source;
 use crate::contract::architecture::Architecture;
-#[cfg(doc)]
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::settings::{PluginKind, Setting, Settings};
 
 /// A complete configuration.
@@ -74,30 +73,9 @@ impl Config {
         by_name: bool,
     ) -> Result<Self> {
         let info = registry::info(<dyn Architecture>::KIND, architecture)?;
-        let known = [RunSettings::describe(), (info.settings)()].concat();
-        let mut sources = [vec![preset_of(info, preset)?], sources].concat();
-        for source in &mut sources {
-            source.is_for(architecture)?;
-            source.canonical(&known)?;
-        }
-        // The first source is the preset, which has what its goodness needs.
-        if let Some(mut suggested) = of_goodness(&sources[1..])? {
-            suggested.keep_known(&known, &sources);
-            suggested.canonical(&known)?;
-            sources.insert(1, suggested);
-        }
-        if by_name {
-            if let Some(mut suggested) = suggestion(&sources)? {
-                suggested.canonical(&known)?;
-                sources.insert(usize::from(preset.is_none()), suggested);
-            }
-        }
-        let mut merged = Merged::default();
-        for source in sources {
-            merged.add(source, info, &known)?;
-        }
+        let merged = Merged::of(info, preset, sources, by_name)?;
         let origin = |key: &str| merged.origin(key);
-        let table = fill(&known, merged.table.clone(), "", &origin)?;
+        let table = fill(&Self::known(info), merged.table.clone(), "", &origin)?;
         let of_run = RunSettings::describe();
         let (run, settings): (Table, Table) = table
             .into_iter()
@@ -109,6 +87,28 @@ impl Config {
             run,
             settings,
         })
+    }
+
+    /// An error with the source that set the refused setting last, if it was refused by
+    /// what does not know the sources, such as a plugin.
+    pub(crate) fn attributed(
+        error: Error,
+        architecture: &str,
+        preset: Option<&str>,
+        sources: &[Source],
+        by_name: bool,
+    ) -> Error {
+        let merged = registry::info(<dyn Architecture>::KIND, architecture)
+            .and_then(|info| Merged::of(info, preset, sources.to_vec(), by_name));
+        match merged {
+            Ok(merged) => error.with_origin(&|key| merged.source_of(key)),
+            Err(_) => error,
+        }
+    }
+
+    /// The settings of every run and those of an architecture.
+    fn known(info: &Info) -> Vec<Setting> {
+        [RunSettings::describe(), (info.settings)()].concat()
     }
 
     /// The text of `config.toml`.
@@ -135,9 +135,36 @@ struct Merged {
 }
 
 impl Merged {
+    /// The settings of a preset and of `sources`, and what they bring with them.
+    fn of(info: &Info, preset: Option<&str>, sources: Vec<Source>, by_name: bool) -> Result<Self> {
+        let known = Config::known(info);
+        let mut sources = [vec![preset_of(info, preset)?], sources].concat();
+        for source in &mut sources {
+            source.is_for(info.name)?;
+            source.canonical(&known)?;
+        }
+        // The first source is the preset, which has what its goodness needs.
+        if let Some(mut suggested) = of_goodness(&sources[1..])? {
+            suggested.keep_known(&known, &sources);
+            suggested.canonical(&known)?;
+            sources.insert(1, suggested);
+        }
+        if by_name {
+            if let Some(mut suggested) = suggestion(&sources)? {
+                suggested.canonical(&known)?;
+                sources.insert(usize::from(preset.is_none()), suggested);
+            }
+        }
+        let mut merged = Self::default();
+        for source in sources {
+            merged.add(source, info, &known)?;
+        }
+        Ok(merged)
+    }
+
     fn add(&mut self, source: Source, architecture: &Info, known: &[Setting]) -> Result<()> {
         let Source { origin, mut table } = source;
-        self.respell(&mut table, &origin, known)?;
+        respell(&mut table, &self.table, &origin, known)?;
         let rewritten = self.rewrite(&mut table, architecture, known);
         rewritten.map_err(|error| located(error, "", &|_| origin.clone()))?;
         let mut paths = Vec::new();
@@ -145,29 +172,6 @@ impl Merged {
         self.origins
             .extend(paths.into_iter().map(|path| (path, origin.clone())));
         merge(&mut self.table, table);
-        Ok(())
-    }
-
-    /// Replaces other spellings within a plugin's settings, so that they win over ours in
-    /// an earlier source.
-    fn respell(&self, table: &mut Table, origin: &str, known: &[Setting]) -> Result<()> {
-        for setting in known {
-            let given = table.get_mut(setting.key).and_then(Value::as_table_mut);
-            let (Some(kind), Some(given)) = (setting.kind, given) else {
-                continue;
-            };
-            let before = self.table.get(setting.key).or(setting.default.as_ref());
-            let name = given
-                .get("name")
-                .or(before.map(|before| before.get("name").unwrap_or(before)));
-            let name = name.and_then(Value::as_str).map(String::from);
-            let plugin = name.and_then(|name| registry::info(kind, &name).ok());
-            if let Some(plugin) = plugin {
-                let prefix = format!("{}.", setting.key);
-                let written = canonical(&(plugin.settings)(), given);
-                written.map_err(|error| located(error, &prefix, &|_| origin.into()))?;
-            }
-        }
         Ok(())
     }
 
@@ -195,16 +199,50 @@ impl Merged {
 
     /// The last origin of a setting, or of the table or list that contains it.
     fn origin(&self, key: &str) -> String {
-        let is_within = |inner: &str, outer: &str| {
-            let rest = inner.strip_prefix(outer);
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-        };
-        let written = self.origins.iter().rev();
-        let mut written = written.filter(|(path, _)| is_within(path, key) || is_within(key, path));
-        written
-            .next()
-            .map_or("the defaults".into(), |(_, origin)| origin.clone())
+        let mut written = self.origins.iter().rev();
+        let found = written.find(|(path, _)| is_within(path, key) || is_within(key, path));
+        found.map_or("the defaults".into(), |(_, origin)| origin.clone())
     }
+
+    /// The same for a setting that may be called as within its plugin: `norm` of
+    /// `layer.norm`.
+    fn source_of(&self, key: &str) -> Option<String> {
+        let mut written = self.origins.iter().rev();
+        let found = written.find(|(path, _)| {
+            let is_part = format!(".{path}.").contains(&format!(".{key}."));
+            is_part || is_within(key, path)
+        });
+        found.map(|(_, origin)| origin.clone())
+    }
+}
+
+/// Replaces other spellings within a plugin's settings, so that they win over ours in
+/// an earlier source; `before` are the settings of those.
+fn respell(table: &mut Table, before: &Table, origin: &str, known: &[Setting]) -> Result<()> {
+    for setting in known {
+        let given = table.get_mut(setting.key).and_then(Value::as_table_mut);
+        let (Some(kind), Some(given)) = (setting.kind, given) else {
+            continue;
+        };
+        let before = before.get(setting.key).or(setting.default.as_ref());
+        let name = given
+            .get("name")
+            .or(before.map(|before| before.get("name").unwrap_or(before)));
+        let name = name.and_then(Value::as_str).map(String::from);
+        let plugin = name.and_then(|name| registry::info(kind, &name).ok());
+        if let Some(plugin) = plugin {
+            let prefix = format!("{}.", setting.key);
+            let written = canonical(&(plugin.settings)(), given);
+            written.map_err(|error| located(error, &prefix, &|_| origin.into()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a path is another one, or lies within it.
+fn is_within(inner: &str, outer: &str) -> bool {
+    let rest = inner.strip_prefix(outer);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 /// The paths of all values in a table.
@@ -256,6 +294,41 @@ mod tests {
         assert_eq!(table, expected);
         merge(&mut table, toml::toml! { sampler = { name = "b" } });
         assert_eq!(table, toml::toml! { sampler = { name = "b" } });
+    }
+
+    #[test]
+    fn an_error_of_a_plugin_names_the_source_that_set_the_setting_last() {
+        let all = ["batch=3", "layer.norm=b", "batch_size=4"];
+        let all = all.map(|text| Source::assignment(text).unwrap());
+        let mut merged = Merged::default();
+        let known = RunSettings::describe();
+        for mut source in all {
+            source.canonical(&known).unwrap();
+            let mut paths = Vec::new();
+            list_paths(&source.table, "", &mut paths);
+            let origins = paths.into_iter().map(|path| (path, source.origin.clone()));
+            merged.origins.extend(origins);
+        }
+        for (key, expected) in [
+            ("batch", Some("--set batch_size=4")),
+            ("norm", Some("--set layer.norm=b")),
+            ("layer.norm", Some("--set layer.norm=b")),
+            ("lr", None),
+        ] {
+            assert_eq!(merged.source_of(key).as_deref(), expected, "{key}");
+        }
+        let said = |error: Error| {
+            let place = "data".into();
+            let source = Box::new(error);
+            let error = Error::At { place, source };
+            error.with_origin(&|key| merged.source_of(key)).to_string()
+        };
+        let found = said(Error::refused("norm", 1, "2"));
+        assert!(found.contains("(from --set layer.norm=b)"), "{found}");
+        let found = said(Error::setting("norm", 1, "a preset", "2"));
+        assert!(found.contains("(from a preset)"), "{found}");
+        let found = said(Error::refused("lr", 1, "2"));
+        assert!(!found.contains("from"), "{found}");
     }
 
     #[test]

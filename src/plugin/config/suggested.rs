@@ -1,8 +1,9 @@
 //! The settings that come with a choice: a preset, what the data set suggests, what the
 //! goodness needs.
 
-use toml::{Table, Value};
+use toml::Table;
 
+use super::complete::located;
 use super::NO_PRESET;
 use crate::contract::goodness::GoodnessFn;
 use crate::data::DataSet;
@@ -50,19 +51,19 @@ fn unknown_preset(info: &Info, name: &str) -> Error {
             format!("one of {}, or {NO_PRESET}{meant}", names.join(", "))
         }
     };
-    Error::setting("preset", name, "--preset", expected)
+    Error::setting("preset", name, "", expected)
 }
 
 /// The settings that the data set suggests: its first preset.
 pub(super) fn suggestion(sources: &[Source]) -> Result<Option<Source>> {
-    let names = sources
-        .iter()
-        .rev()
-        .filter_map(|source| source.table.get("data")?.get("name"));
-    let Some(name) = names.map(Value::as_str).next().flatten() else {
+    let mut named = sources.iter().rev().filter_map(|source| {
+        let name = source.table.get("data")?.get("name")?;
+        Some((source, name.as_str()))
+    });
+    let Some((source, Some(name))) = named.next() else {
         return Ok(None);
     };
-    let info = registry::info(DataSet::KIND, name)?;
+    let info = info_of(DataSet::KIND, name, source)?;
     if info.own_presets.is_empty() {
         return Ok(None);
     }
@@ -70,6 +71,12 @@ pub(super) fn suggestion(sources: &[Source]) -> Result<Option<Source>> {
         origin: format!("the suggestion of data {name}"),
         ..preset_of(info, None)?
     }))
+}
+
+/// The plugin of this name, which a source chooses.
+fn info_of(kind: &'static str, name: &str, source: &Source) -> Result<&'static Info> {
+    let info = registry::info(kind, name);
+    info.map_err(|error| located(error, "", &|_| source.origin.clone()))
 }
 
 /// The settings that every complete configuration has. Later settings may be missing in
@@ -104,10 +111,13 @@ pub(super) fn of_goodness(sources: &[Source]) -> Result<Option<Source>> {
         let goodness = source.table.get(kind)?;
         // Of a list, one for each layer, the first.
         let first = goodness.as_array().and_then(|all| all.first());
-        first.unwrap_or(goodness).get("name")?.as_str()
+        let name = first.unwrap_or(goodness).get("name")?.as_str()?;
+        Some((source, name))
     });
-    let Some(name) = chosen else { return Ok(None) };
-    let info = registry::info(kind, name)?;
+    let Some((source, name)) = chosen else {
+        return Ok(None);
+    };
+    let info = info_of(kind, name, source)?;
     if info.own_presets.is_empty() {
         return Ok(None);
     }

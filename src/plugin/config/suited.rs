@@ -107,8 +107,10 @@ pub(super) fn suited(architecture: &str, sources: &[Source]) -> Result<Option<Su
     let Some(name) = data.get("name").and_then(Value::as_str).map(String::from) else {
         return Ok(None);
     };
-    let of_data = registry::info(DataSet::KIND, &name)?;
-    // What is wrong is reported later, too.
+    // What is wrong is reported later, with its source.
+    let Ok(of_data) = registry::info(DataSet::KIND, &name) else {
+        return Ok(None);
+    };
     let is_known = canonical(&(of_data.settings)(), &mut data).is_ok();
     let look = of_data.look.filter(|_| is_known);
     let Some((kind, mut settings)) = look.and_then(|look| look(&data)) else {

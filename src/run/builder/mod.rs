@@ -18,10 +18,8 @@ use super::{initial, Run};
 use crate::comm::Team;
 use crate::data::{Content, DataSet};
 use crate::error::{notify, Error, Located, Result};
-#[cfg(doc)]
-use crate::plugin::config::Config;
-use crate::plugin::config::NO_PRESET;
-use crate::plugin::source::{attributed, Source};
+use crate::plugin::config::{Config, NO_PRESET};
+use crate::plugin::source::Source;
 
 /// A builder of runs, made by [`Run::builder`] or [`Run::open`].
 #[derive(Clone, Debug)]
@@ -155,9 +153,20 @@ impl RunBuilder {
         if let Some(said) = said.filter(|_| builder.speaks()) {
             notify(said);
         }
-        let sources = builder.sources.clone();
+        let again = builder.clone();
         let built = builder.build_suited(purpose);
-        built.map_err(|error| attributed(error, &sources))
+        built.map_err(|error| again.attributed(error))
+    }
+
+    /// An error with the source that set the refused setting.
+    fn attributed(&self, error: Error) -> Error {
+        Config::attributed(
+            error,
+            &self.architecture,
+            self.preset.as_deref(),
+            &self.sources,
+            self.given.is_none(),
+        )
     }
 
     fn build_suited(self, purpose: Purpose) -> Result<Run> {
@@ -207,6 +216,10 @@ impl RunBuilder {
             tokenizer,
             trained_on: saved.as_ref().map(|saved| saved.header.spec.content),
             reads_examples: self.team.as_ref().is_none_or(Team::is_first),
+            trained_part: match (&saved, purpose) {
+                (Some(saved), Purpose::Use) => saved.header.data.map(|[train, ..]| train),
+                _ => None,
+            },
         };
         if let (Some(folder), DataSource::Named(_)) = (&self.saved, &source) {
             check_data(folder, &config)?;
@@ -312,7 +325,7 @@ impl RunBuilder {
             );
             return Err(Error::run(path, problem));
         }
-        let sources = self.sources.clone();
+        let again = self.clone();
         let mut run = self.build_for(Purpose::Resume)?;
         run.folder = folder;
         let least = run.step.div_ceil(run.steps_per_epoch() as u64);
@@ -320,7 +333,7 @@ impl RunBuilder {
             let expected = format!("at least the {least} epochs that are begun or complete");
             let epochs = run.config.run.epochs;
             let error = Error::refused("epochs", epochs, expected);
-            return Err(attributed(error, &sources));
+            return Err(again.attributed(error));
         }
         Ok(run)
     }

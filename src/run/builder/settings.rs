@@ -15,6 +15,12 @@ use crate::run::folder::CONFIG;
 use crate::run::settings;
 use crate::settings::PluginKind;
 
+/// The error of a setting that a run has kept from its beginning.
+fn kept(key: &str, before: &Value, now: &Value) -> Error {
+    let expected = format!("{before}, which the run has kept; a new run can have another");
+    Error::refused(key, now, expected)
+}
+
 impl RunBuilder {
     /// Returns the complete configuration, before anything is built. If nothing about the
     /// network is chosen, the files of `folder:DIR` or `text:FILE` are looked at:
@@ -100,7 +106,24 @@ impl RunBuilder {
 
     /// Refuses changes of what an opened run has kept from the beginning.
     pub(super) fn check_fixed(&self, config: &Config) -> Result<()> {
-        let (Some(file), Some(data)) = (self.sources.first(), &config.run.data) else {
+        let Some(file) = self.sources.first() else {
+            return Ok(());
+        };
+        let now = config.to_table();
+        // The seed decides which examples are drawn.
+        let fixed: &[&str] = match config.run.examples {
+            0 => &["examples"],
+            _ => &["examples", "seed"],
+        };
+        for key in fixed {
+            let (Some(before), Some(now)) = (file.table.get(*key), now.get(*key)) else {
+                continue;
+            };
+            if before != now {
+                return Err(kept(key, before, now));
+            }
+        }
+        let Some(data) = &config.run.data else {
             return Ok(());
         };
         let before = file.table.get(DataSet::KIND).and_then(Value::as_table);
@@ -110,9 +133,7 @@ impl RunBuilder {
                 continue;
             };
             if before != now {
-                let expected =
-                    format!("{before}, which the run has kept; a new run can have another");
-                return Err(Error::refused(format!("data.{key}"), now, expected));
+                return Err(kept(&format!("data.{key}"), before, now));
             }
         }
         Ok(())
