@@ -8,8 +8,9 @@ use clap::Args;
 use serde::Serialize;
 
 use super::flags::{DataDir, Device};
-use super::many::Method;
+use super::method::Method;
 use super::output::{print, print_json};
+use super::subject::Subject;
 use crate::contract::architecture::Architecture;
 use crate::error::{notify, printable, Error, Located, Result};
 use crate::kernels::allocator;
@@ -18,6 +19,7 @@ use crate::kernels::rounding::Rounding;
 use crate::plugin::registry;
 use crate::plugin::run_settings::Precision;
 use crate::run::observe::{Event, Observer};
+use crate::run::RunBuilder;
 use crate::settings::PluginKind;
 
 #[derive(Args)]
@@ -104,8 +106,7 @@ impl Bench {
         // A misspelt name is found before minutes of measuring. The default list is not
         // checked: some architectures lack a setting of `--set`.
         for method in &self.methods {
-            let builder = method.builder(&self.set, self.data.as_deref());
-            let config = builder.and_then(|builder| builder.config());
+            let config = self.builder(method).and_then(|builder| builder.config());
             config.at(|| method.label().into())?;
         }
         let best = |rounding| meter::best_product(rounding).map(|speed| speed / 1e9);
@@ -150,9 +151,13 @@ impl Bench {
         }
     }
 
+    fn builder(&self, method: &Method) -> Result<RunBuilder> {
+        Subject::of_method(method, &self.set, self.data.as_deref())?.builder()
+    }
+
     fn measure(&self, method: &Method, report: &Report) -> Result<Speed> {
-        let mut builder = method.builder(&self.set, self.data.as_deref())?;
-        builder = self.data_dir.add_to(builder).device(&self.device.device);
+        let builder = self.builder(method)?;
+        let builder = self.data_dir.add_to(builder).device(&self.device.device);
         let stop = Arc::new(AtomicBool::new(false));
         allocator::start();
         // Evaluations are not steps.

@@ -152,11 +152,17 @@ fn flat(table: &Table, prefix: &str) -> Vec<(String, Value)> {
     settings
 }
 
+/// Whether a text is read as text without quotes too.
+fn is_word(text: &str) -> bool {
+    let is_toml = || format!("value = {text}").parse::<Table>().is_ok();
+    text.chars().all(is_bare) && !is_toml()
+}
+
 /// A value as it is written on a command line: words without quotes, lists without
 /// spaces.
 fn plain(value: &Value) -> String {
     match value {
-        Value::String(word) if word.chars().all(is_bare) => word.clone(),
+        Value::String(word) if is_word(word) => word.clone(),
         Value::Array(values) => {
             format!(
                 "[{}]",

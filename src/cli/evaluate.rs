@@ -63,7 +63,7 @@ impl Evaluate {
             ));
         }
         let readout = run.preferred_readout();
-        if self.data.is_none() && matches!(split, None | Some(Split::Train)) {
+        if run.has_own_data() && matches!(split, None | Some(Split::Train)) {
             notify(
                 "note: the network was trained on the training part; only the test part shows \
                     what it does with new examples",

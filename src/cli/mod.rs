@@ -15,6 +15,7 @@ mod generate;
 mod guide;
 mod list;
 mod many;
+mod method;
 mod new;
 mod outcome;
 mod output;

@@ -26,6 +26,11 @@ fn world() -> Option<Arc<dyn Comm>> {
     WORLD.get().filter(|comm| comm.ranks() > 1).cloned()
 }
 
+/// Whether this process is one of several.
+pub(super) fn is_several() -> bool {
+    world().is_some()
+}
+
 /// Whether this process does what needs no other one, such as printing a table.
 pub(super) fn is_lead() -> bool {
     world().is_none_or(|comm| comm.rank() == 0)

@@ -7,6 +7,7 @@ use super::output::{print, wrap};
 use crate::contract::architecture::Architecture;
 use crate::error::{nearest, printable, Error, Result};
 use crate::guide::glossary;
+use crate::plugin::config::is_called;
 use crate::plugin::preset::Preset;
 use crate::plugin::registry::{self, Info, KINDS};
 use crate::plugin::run_settings::RunSettings;
@@ -44,6 +45,8 @@ impl Show {
                     text += &format!("of {kind} {}:{}\n", info.name, preset(found));
                 }
                 known.push(info.name.into());
+                let named = info.presets().into_iter();
+                known.extend(named.map(|preset| format!("{}:{}", info.name, preset.name)));
             }
         }
         if let Some((word, meaning)) = glossary::entry(&name) {
@@ -133,7 +136,7 @@ fn described(setting: &Setting) -> String {
 pub(super) fn settings_named(key: &str) -> Result<String> {
     let mut found = Meanings::default();
     for (owner, setting) in every_setting()? {
-        if setting.key == key {
+        if is_called(&setting, key) {
             found.add(setting.key, described(&setting), owner);
         }
     }

@@ -1,21 +1,28 @@
 //! What is trained, compared or examined: an architecture, its data and its settings.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, Parser};
 use serde_json::Value as Json;
+use toml::Value;
 
 use super::flags::{DataDir, Device};
+use super::method::Method;
 use crate::error::{notify, printable, Error, Result};
-use crate::plugin::config::NO_PRESET;
+use crate::plugin::config::{usual, NO_PRESET};
+use crate::plugin::registry::KINDS;
 use crate::plugin::source::Source;
 use crate::run::folder::SUMMARY;
 use crate::run::{summary, Run, RunBuilder};
 
 #[derive(Args)]
 pub(super) struct Subject {
-    /// Architecture: see `onward list architecture`.
-    pub architecture: String,
+    /// Architecture: see `onward list architecture`, or a file of settings, FILE.toml. A
+    /// preset may follow after a colon, and settings after commas, as in
+    /// progressive:hinton,lr=0.02.
+    #[arg(value_name = "METHOD")]
+    pub method: Method,
     /// Data set: a name of `onward list data`, or idx:DIR, folder:DIR, text:FILE.
     #[arg(long, value_name = "NAME")]
     pub data: Option<String>,
@@ -24,7 +31,7 @@ pub(super) struct Subject {
     /// Named set of settings: see `onward show <architecture>`. The first is the default;
     /// `none` disables it.
     #[arg(long, value_name = "NAME")]
-    pub preset: Option<String>,
+    preset: Option<String>,
     /// File of settings, such as the config.toml of a run.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -43,13 +50,70 @@ pub(super) struct Subject {
 }
 
 impl Subject {
+    /// The subject of these arguments of `onward train`.
+    pub fn of(words: &[OsString]) -> Result<Self> {
+        #[derive(Parser)]
+        struct Only {
+            #[command(flatten)]
+            subject: Subject,
+        }
+        let words = std::iter::once("onward".into()).chain(words.iter().cloned());
+        let only = Only::try_parse_from(words);
+        let only = only.map_err(|error| Error::usage("settings", error.to_string()))?;
+        Ok(only.subject)
+    }
+
+    /// A method, with settings of all methods before its own.
+    pub fn of_method(method: &Method, of_all: &[String], data: Option<&str>) -> Result<Self> {
+        let data = data.map(|name| ["--data".to_string(), name.into()]);
+        let words = method.words(of_all).into_iter();
+        let words = words.chain(data.into_iter().flatten()).map(OsString::from);
+        Self::of(&words.collect::<Vec<_>>())
+    }
+
+    /// The chosen preset.
+    pub fn preset(&self) -> Option<&str> {
+        self.preset.as_deref().or(self.method.preset())
+    }
+
+    /// The assignments of the method, and then those of `--set`.
+    pub fn assignments(&self) -> Vec<String> {
+        [self.method.settings(), &self.set].concat()
+    }
+
+    /// Refuses what both the method and a flag give.
+    fn check(&self) -> Result<()> {
+        if let (Some(first), Some(second)) = (self.method.preset(), &self.preset) {
+            let origin = format!("{} and --preset {second}", self.method.label());
+            return Err(Error::setting(
+                "preset",
+                first,
+                origin,
+                "only one of the two",
+            ));
+        }
+        if let (Some(first), Some(second)) = (self.method.file(), &self.config) {
+            let (first, second) = (first.display(), second.display());
+            let problem = format!("found {first} and --config {second}, expected one of the two");
+            return Err(Error::usage("settings", problem));
+        }
+        let flags = [
+            ("data", &self.data),
+            ("epochs", &self.epochs),
+            ("seed", &self.seed),
+        ];
+        refuse_twice(&flags, &self.set)
+    }
+
     /// The run that the arguments describe.
     pub fn builder(&self) -> Result<RunBuilder> {
-        let mut builder = Run::builder(&self.architecture).device(&self.device.device);
-        if let Some(preset) = &self.preset {
+        self.check()?;
+        let builder = Run::builder(self.method.architecture());
+        let mut builder = builder.device(&self.device.device);
+        if let Some(preset) = self.preset() {
             builder = builder.preset(preset);
         }
-        if let Some(file) = &self.config {
+        if let Some(file) = self.config.as_deref().or(self.method.file()) {
             let source = Source::file(file)?;
             if source.table.is_empty() {
                 let name = printable(&file.display().to_string());
@@ -68,22 +132,8 @@ impl Subject {
                 builder = builder.source(flag(key, value)?);
             }
         }
-        refuse_twice(
-            &[
-                ("data", &self.data),
-                ("epochs", &self.epochs),
-                ("seed", &self.seed),
-            ],
-            &self.set,
-        )?;
-        // Plugins first, then their settings, regardless of the given order.
-        let is_nested = |assignment: &&String| {
-            let key = assignment.split('=').next().unwrap_or_default();
-            key.contains('.')
-        };
-        let (settings, plugins): (Vec<_>, Vec<_>) = self.set.iter().partition(is_nested);
-        for assignment in plugins.into_iter().chain(settings) {
-            builder = builder.source(Source::assignment(assignment)?);
+        for source in in_order(&self.assignments())? {
+            builder = builder.source(source);
         }
         Ok(self.data_dir.add_to(builder))
     }
@@ -99,6 +149,32 @@ impl Subject {
             ));
         }
     }
+}
+
+/// The sources of assignments in their order. But where a plugin is chosen by its name
+/// alone, or a list of plugins is, its settings come after it: `layer.field=3` and then
+/// `layer=conv` are a convolution with that field.
+fn in_order(assignments: &[String]) -> Result<Vec<Source>> {
+    let sources = assignments.iter().map(|text| Source::assignment(text));
+    let sources = sources.collect::<Result<Vec<_>>>()?;
+    let key = |at: usize| assignments[at].split('=').next().unwrap_or_default().trim();
+    let is_name = |value: &Value| match value {
+        Value::Array(values) => values.iter().all(Value::is_str),
+        value => value.is_str(),
+    };
+    let is_choice = |at: usize, plugin: &str| {
+        let by_name = key(at).strip_suffix(".name") == Some(plugin);
+        let is_alone = || key(at) == plugin && is_name(&sources[at].table[plugin]);
+        KINDS.contains(&plugin) && (by_name || is_alone())
+    };
+    let after = |at: usize| {
+        let (plugin, of_plugin) = key(at).split_once('.')?;
+        let mut later = at + 1..sources.len();
+        later.rfind(|&later| of_plugin != "name" && is_choice(later, plugin))
+    };
+    let mut order: Vec<usize> = (0..sources.len()).collect();
+    order.sort_by_key(|&at| (after(at).unwrap_or(at), after(at).is_some()));
+    Ok(order.into_iter().map(|at| sources[at].clone()).collect())
 }
 
 /// Warns where the settings of a run are not those that it had from its beginning.
@@ -127,10 +203,8 @@ fn warn_of_changes(file: &Path) {
 /// ignored.
 pub(super) fn refuse_twice(flags: &[(&str, &Option<String>)], set: &[String]) -> Result<()> {
     for (key, value) in flags {
-        let is_it = |assignment: &&String| {
-            let given = assignment.split('=').next().unwrap_or_default();
-            given.trim() == *key
-        };
+        let is_it =
+            |assignment: &&String| usual(assignment.split('=').next().unwrap_or_default()) == *key;
         let Some(value) = value else { continue };
         if let Some(assignment) = set.iter().find(is_it) {
             let origin = format!("--{key} {value} and --set {assignment}");
@@ -147,4 +221,61 @@ pub(super) fn flag(key: &str, value: &str) -> Result<Source> {
         origin: format!("--{key} {value}"),
         ..assignment
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plugin_is_chosen_before_its_settings_and_else_the_last_one_wins() {
+        let order = |given: &[&str]| -> Vec<String> {
+            let given: Vec<String> = given.iter().map(|text| text.to_string()).collect();
+            let sources = in_order(&given).unwrap();
+            let origin = |source: &Source| source.origin.replacen("--set ", "", 1);
+            sources.iter().map(origin).collect()
+        };
+        let table = "layer={name=\"dense\"}";
+        for (given, expected) in [
+            (
+                &["layer.field=3", "lr=1", "layer=conv", "lr=2"][..],
+                &["lr=1", "layer=conv", "layer.field=3", "lr=2"][..],
+            ),
+            (&["layer.peer=0", table], &["layer.peer=0", table]),
+            (
+                &["layer=conv", "layer.pool=2", "layer=dense"],
+                &["layer=conv", "layer=dense", "layer.pool=2"],
+            ),
+            (
+                &["layer.field=3", "layer=[conv, conv]"],
+                &["layer=[conv, conv]", "layer.field=3"],
+            ),
+            (
+                &["layer.field=3", "layer.name=conv"],
+                &["layer.name=conv", "layer.field=3"],
+            ),
+            (
+                &["data.window=7", "window=5"],
+                &["data.window=7", "window=5"],
+            ),
+            (
+                &["head.lr=7", "head=conv"], // not a plugin
+                &["head.lr=7", "head=conv"],
+            ),
+        ] {
+            assert_eq!(order(given), expected);
+        }
+    }
+
+    #[test]
+    fn a_setting_by_flag_and_by_another_spelling_is_refused() {
+        for (key, assignment) in [
+            ("epochs", "num_epochs=5"),
+            ("data", "data.name=digits"),
+            ("epochs", " epochs =5"),
+        ] {
+            let given = (key, &Some("3".to_string()));
+            assert!(refuse_twice(&[given], &[assignment.into()]).is_err());
+        }
+    }
 }

@@ -90,12 +90,17 @@ impl Train {
             builder = builder.set("log", self.log.clone());
         }
         let suggested = suggestion(&builder.suggested()?);
-        if self.dry_run && !ranks::is_lead() {
-            return Ok(());
-        }
         if self.dry_run {
-            let builder = self.ranks.applied_to(builder)?;
-            return dry_run::show(builder.build()?, &stop.flag());
+            let show = |run| dry_run::show(run, &stop.flag());
+            return match ranks::is_several() {
+                true if !ranks::is_lead() => Ok(()),
+                true => show(self.ranks.applied_to(builder)?.build()?),
+                // It takes steps of one epoch.
+                false => {
+                    let ranks = &self.ranks;
+                    ranks.train(builder, Some(1), &stop, RunBuilder::build, show)
+                }
+            };
         }
         if let Some(out) = &self.out {
             builder = builder.out(out);
@@ -117,15 +122,14 @@ impl Train {
         let mut name = config.architecture.clone();
         for part in self
             .subject
-            .preset
-            .iter()
-            .map(String::as_str)
+            .preset()
+            .into_iter()
             .chain([data_name(run)])
             .chain(data_file(run).as_deref())
         {
             name += &format!("-{}", for_a_name(part));
         }
-        for assignment in &self.subject.set {
+        for assignment in &self.subject.assignments() {
             let part = for_a_name(assignment);
             if name.len() + part.len() > LONGEST_NAME {
                 name += "-and-more";
@@ -308,6 +312,12 @@ impl Reporting {
             }
         };
         if let Some(until) = self.until().filter(|until| *until < run.epochs()) {
+            if until <= done && done > 0 {
+                notify(format_args!(
+                    "--until {until} trains nothing: {done} of {} epochs are complete",
+                    run.epochs()
+                ));
+            }
             run.train_until(until, &mut observer)?;
             drop(progress);
             return print(&outcome::of_part(&run));

@@ -303,12 +303,9 @@ fn the_setting_preset_or_flag_that_was_meant_is_named() {
         ),
         (
             &["pepita"],
-            "a preset: onward train progressive --preset pepita",
+            "a preset of progressive: onward train progressive --preset pepita",
         ),
-        (
-            &["nlp:window"],
-            "a preset: onward train nlp --preset window",
-        ),
+        (&["nlp:windwo"], "did you mean `window`?"),
     ] {
         let message = fails(2, &[&["train"], arguments].concat());
         assert!(message.contains(expected), "{message}");

@@ -81,7 +81,12 @@ fn the_configuration_of_an_older_version_gets_no_suggestion() {
     let train = ["train", "trifecta", "--quiet", "--out", str(&run)];
     succeeds(&[&train[..], &small].concat());
     let config = std::fs::read_to_string(run.join("config.toml")).unwrap();
-    let newer = ["log = ", "evaluate_all_every = ", "evaluate_training = "];
+    let newer = [
+        "log = ",
+        "evaluate_all_every = ",
+        "evaluate_training = ",
+        "examples = ",
+    ];
     let is_older = |line: &&str| newer.iter().all(|key| !line.starts_with(key));
     let older: Vec<&str> = config.lines().filter(is_older).collect();
     assert_eq!(older.len() + newer.len(), config.lines().count());
@@ -236,6 +241,9 @@ fn a_run_that_was_changed_on_the_way_is_not_repeated_by_its_file() {
         str(&run),
     ];
     succeeds(&[&train[..], &small].concat());
+    let again = onward(&["resume", str(&run), "--until", "1"]);
+    let said = text(&again.stderr);
+    assert!(said.contains("trains nothing: 1 of 2 epochs"), "{said}");
     // Given twice, one of the values would be ignored.
     for twice in [
         &["--epochs", "3", "--set", "epochs=4"][..],

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
 
-use super::method::builder;
 use crate::cli::command_line::configuration;
 use crate::cli::program;
 use crate::cli::stop::STOPPING;
+use crate::cli::subject::Subject;
 use crate::error::{notify, printable, shell_word, Error, Located, Result};
 use crate::plugin::config::Config;
 use crate::run::folder::{CONFIG, SUMMARY};
@@ -133,7 +133,7 @@ impl Cell {
         let place = self.place.chunks(2).filter(|words| words[0] != THREADS);
         let words = self.arguments().into_iter().map(OsString::from);
         let words: Vec<OsString> = words.chain(place.flatten().cloned()).collect();
-        let epochs = builder(&words)?.build()?.epochs();
+        let epochs = Subject::of(&words)?.builder()?.build()?.epochs();
         Ok(u32::try_from(epochs).unwrap_or(u32::MAX))
     }
 
@@ -182,7 +182,8 @@ impl Cell {
     /// The settings that are wanted.
     pub fn config(&self) -> Result<Config> {
         let words: Vec<OsString> = self.arguments().into_iter().map(OsString::from).collect();
-        builder(&words)?.config().at(|| self.method.clone())
+        let config = Subject::of(&words)?.builder()?.config();
+        config.at(|| self.method.clone())
     }
 
     /// What is in the folder; an error if it is a run of other settings.

@@ -6,12 +6,13 @@ use clap::Args;
 
 use super::cell::Cell;
 use super::entry::Entry;
-use super::method::Method;
 use super::table;
 use super::workers::{Task, Workers};
 use super::{say_what_is_left_out, write, Many};
+use crate::cli::method::Method;
 use crate::cli::output::{columns, print, print_json};
-use crate::error::{printable, Error, Result};
+use crate::cli::subject::Subject;
+use crate::error::{notify, printable, Error, Result};
 
 #[derive(Args)]
 pub(in crate::cli) struct Compare {
@@ -41,11 +42,32 @@ pub(in crate::cli) struct Compare {
 }
 
 impl Compare {
+    /// The setting for all runs that a baseline does not have.
+    fn missing_setting(&self, baseline: &Method) -> Option<String> {
+        let data = self.many.data.first().map(String::as_str);
+        let subject = Subject::of_method(baseline, &self.many.set, data);
+        let config = subject.and_then(|subject| subject.builder()?.config());
+        match config {
+            Err(Error::UnknownSetting { key, .. }) => Some(key),
+            _ => None,
+        }
+    }
+
     pub(in crate::cli) fn run(self) -> Result<()> {
         let mut methods = self.methods.clone();
         if !self.no_baselines {
             let baselines = Method::baselines(&self.methods)?.into_iter();
-            methods.extend(baselines.filter(|baseline| !self.methods.contains(baseline)));
+            for baseline in baselines.filter(|baseline| !self.methods.contains(baseline)) {
+                let Some(key) = self.missing_setting(&baseline) else {
+                    methods.push(baseline);
+                    continue;
+                };
+                let (label, key) = (printable(baseline.label()), printable(&key));
+                notify(format_args!(
+                    "note: the baseline {label} is left out, since it has no setting `{key}`; to \
+                     keep it, give the setting to each method instead: METHOD,{key}=…"
+                ));
+            }
         }
         let mut cells = self.many.cells(&methods, &self.out)?;
         let mut known: Vec<(String, String)> = Vec::new();

@@ -5,11 +5,11 @@ mod cell;
 pub(super) mod compare;
 mod entry;
 mod halving;
-mod method;
 pub(super) mod sweep;
 mod table;
 mod workers;
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -21,11 +21,12 @@ use serde_json::Value as Json;
 use self::budget::Budget;
 use self::cell::Cell;
 use self::entry::Entry;
-pub(super) use self::method::Method;
 use super::flags::{DataDir, Device};
+use super::method::{Method, FLAGS};
 use super::train::for_a_name;
 use crate::disk;
 use crate::error::{notify, printable, Error, Result};
+use crate::plugin::config::usual;
 use crate::plugin::registry;
 
 /// What all runs share.
@@ -59,11 +60,11 @@ struct Many {
 #[derive(Clone, Debug, PartialEq)]
 struct Seeds(Vec<u32>);
 
-/// The settings that have flags of their own, and make the rows of a table comparable.
-const FLAGS: [&str; 3] = ["data", "epochs", "seed"];
-
 /// The folder of the runs that measure what an epoch costs.
 const PILOTS: &str = "pilots";
+
+/// The most runs of a table.
+const MOST_RUNS: usize = 100_000;
 
 /// The most seeds.
 const MOST_SEEDS: usize = 1000;
@@ -101,21 +102,24 @@ impl Many {
     fn cells(&self, methods: &[Method], out: &Path) -> Result<Vec<Cell>> {
         for setting in &self.set {
             let key = setting.split('=').next().unwrap_or_default().trim();
-            if FLAGS.contains(&key) {
+            if FLAGS.contains(&usual(key)) {
                 let problem =
                     format!("is given to all runs by its own flag; leave out --set {key}");
-                return Err(Error::usage(key, problem));
+                return Err(Error::usage(usual(key), problem));
             }
         }
+        let count = methods.len() * self.data.len() * self.seeds.0.len();
+        if count > MOST_RUNS {
+            let problem = format!("expected at most {MOST_RUNS} runs, found {count}");
+            return Err(Error::usage("methods", problem));
+        }
         let mut cells: Vec<Cell> = Vec::new();
+        let (mut given, mut folders) = (HashSet::new(), HashSet::new());
         for data in &self.data {
             for method in methods {
                 for &seed in &self.seeds.0 {
                     let label = method.label();
-                    let is_it = |cell: &Cell| {
-                        (&*cell.method, &*cell.data, cell.seed) == (label, data, seed)
-                    };
-                    if cells.iter().any(is_it) {
+                    if !given.insert((label, data, seed)) {
                         let [label, data] = [label, data].map(printable);
                         let problem = format!("{label} on {data} is given twice");
                         return Err(Error::usage("methods", problem));
@@ -123,12 +127,13 @@ impl Many {
                     let name = format!("{}-{}", method.name(), for_a_name(data));
                     let mut pilot = out.join(PILOTS).join(&name);
                     let mut folder = out.join(format!("{name}-{seed}"));
-                    if cells.iter().any(|cell| cell.folder == folder) {
+                    if !folders.insert(folder.clone()) {
                         // Names differ in what a folder's name leaves out.
                         let mut crc = flate2::Crc::new();
                         crc.update(format!("{label} {data}").as_bytes());
                         folder = out.join(format!("{name}-{seed}-{:08x}", crc.sum()));
                         pilot = out.join(PILOTS).join(format!("{name}-{:08x}", crc.sum()));
+                        folders.insert(folder.clone());
                     }
                     cells.push(Cell {
                         method: method.label().into(),

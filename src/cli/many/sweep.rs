@@ -10,13 +10,14 @@ use toml::Table;
 use super::cell::Cell;
 use super::entry::Entry;
 use super::halving;
-use super::method::{outer_parts, Method};
 use super::table::{self, Group};
 use super::workers::{Task, Workers};
 use super::{say_what_is_left_out, write, Many};
+use crate::cli::method::{outer_parts, Method};
 use crate::cli::output::{columns, print, print_json};
 use crate::error::{notify, printable, Error, Result};
 use crate::flow::random::{shuffle, stream, unit};
+use crate::plugin::config::usual;
 
 #[derive(Args)]
 pub(in crate::cli) struct Sweep {
@@ -169,12 +170,12 @@ impl Sweep {
         let mut varied: Vec<&str> = Vec::new();
         let grids = self.grid.iter().map(|grid| &grid.key);
         for key in grids.chain(self.range.iter().map(|range| &range.key)) {
-            let key = key.trim();
+            let key = usual(key);
             let given = self.many.set.iter();
             let mut given = given.map(|setting| setting.split('=').next().unwrap_or_default());
             let problem = match varied.contains(&key) {
                 true => "is varied twice; give all its values at once, as in lr=0.01,0.03",
-                false if given.any(|given| given.trim() == key) => {
+                false if given.any(|given| usual(given) == key) => {
                     "is varied, and has a value by --set; leave out one of them"
                 }
                 false => {
@@ -281,8 +282,8 @@ impl Sweep {
             let (mut drawn, mut known): (Vec<String>, HashSet<String>) = Default::default();
             // A narrow range of whole numbers may have fewer than that.
             let wanted = usize::from(count).min(limit);
-            for _ in 0..wanted * TRIES {
-                let grid = &combinations[order[drawn.len() % order.len()]];
+            for tried in 0..wanted * TRIES {
+                let grid = &combinations[order[tried % order.len()]];
                 let of_range = |span: &Span| format!(",{}={}", span.key, span.draw(unit(&mut rng)));
                 let ranges: String = self.range.iter().map(of_range).collect();
                 let combination = format!("{grid}{ranges}");
@@ -294,10 +295,11 @@ impl Sweep {
                 }
             }
             if drawn.len() < usize::from(count) {
-                let found = drawn.len();
-                notify(format_args!(
-                    "note: there are only {found} different combinations, not {count}"
-                ));
+                let found = match drawn.len() {
+                    1 => "is only one combination".to_string(),
+                    found => format!("are only {found} different combinations"),
+                };
+                notify(format_args!("note: there {found}, not {count}"));
             }
             combinations = drawn;
         }

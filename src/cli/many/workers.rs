@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use super::cell::Cell;
 use super::entry::Entry;
@@ -22,6 +23,9 @@ pub(super) struct Workers<'a> {
     measuring: Mutex<()>,
 }
 
+/// How much longer than the writing of a table the time until the next one is.
+const BREAK: u32 = 10;
+
 /// What is wanted of every run.
 pub(super) struct Task<'a> {
     /// The number of complete epochs after which it stops; `None` for the whole run.
@@ -30,7 +34,7 @@ pub(super) struct Task<'a> {
     pub with_test: bool,
     /// The errors of a probe on each layer, for a run that is finished.
     pub probe: &'a (dyn Fn(&Cell) -> Vec<f64> + Sync),
-    /// Called after each run with the rows so far, in the order of the runs.
+    /// Called now and then, and at the end, with the rows so far, in the order of the runs.
     pub so_far: &'a (dyn Fn(&[Entry]) -> Result<()> + Sync),
 }
 
@@ -67,7 +71,12 @@ impl<'a> Workers<'a> {
     /// If it was stopped; errors of `so_far`.
     pub fn train(&self, cells: &[&Cell], task: &Task<'_>) -> Result<Vec<Entry>> {
         let next = AtomicUsize::new(0);
-        let done: Mutex<Vec<Option<Entry>>> = Mutex::new(cells.iter().map(|_| None).collect());
+        let none: Vec<Option<Entry>> = cells.iter().map(|_| None).collect();
+        let done = Mutex::new((none, Instant::now()));
+        let so_far = |rows: &[Option<Entry>]| {
+            let rows: Vec<Entry> = rows.iter().flatten().cloned().collect();
+            (task.so_far)(&rows)
+        };
         let work = || -> Result<()> {
             loop {
                 let index = next.fetch_add(1, Ordering::Relaxed);
@@ -84,12 +93,17 @@ impl<'a> Workers<'a> {
                     _ => notify(format_args!("{place} {result}")),
                 }
                 let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
-                done[index] = Some(entry);
-                let rows: Vec<Entry> = done.iter().flatten().cloned().collect();
-                (task.so_far)(&rows)?;
+                let (rows, next_table) = &mut *done;
+                rows[index] = Some(entry);
+                // Thousands of rows are written less often than short runs end.
+                let now = Instant::now();
+                if now >= *next_table {
+                    so_far(rows)?;
+                    *next_table = Instant::now() + BREAK * now.elapsed();
+                }
             }
         };
-        std::thread::scope(|scope| {
+        let ended = std::thread::scope(|scope| {
             let jobs = usize::from(self.many.jobs).min(cells.len().max(1));
             let threads: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
             let ends = threads.into_iter().map(|thread| {
@@ -99,9 +113,15 @@ impl<'a> Workers<'a> {
                 })
             });
             ends.collect::<Vec<_>>().into_iter().collect::<Result<()>>()
-        })?;
-        let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Ok(done.into_iter().flatten().collect())
+        });
+        let (rows, _) = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+        // One that was stopped at once leaves the tables that are there.
+        let written = match rows.iter().all(Option::is_none) {
+            true => Ok(()),
+            false => so_far(&rows),
+        };
+        ended.and(written)?;
+        Ok(rows.into_iter().flatten().collect())
     }
 
     /// Trains one run. Its own failure is a row.

@@ -1,28 +1,27 @@
-//! A method of a comparison, as it is written on the command line.
+//! A method of training as it is written on the command line: an architecture with a preset
+//! and settings.
 
-use std::ffi::OsString;
 use std::path::Path;
 use std::str::FromStr;
 
-use clap::Parser;
-
-use super::FLAGS;
-use crate::cli::subject::Subject;
-use crate::cli::train::for_a_name;
+use super::train::for_a_name;
 use crate::contract::architecture::Architecture;
 use crate::contract::rule::Rule;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::plugin::config::usual;
 use crate::plugin::{facts, registry};
-use crate::run::RunBuilder;
 use crate::settings::PluginKind;
 
 /// An architecture with a preset, or a file of settings; and settings of its own.
 #[derive(Clone, Debug, PartialEq)]
-pub(in crate::cli) struct Method {
+pub(super) struct Method {
     label: String,
     source: Source,
     settings: Vec<String>,
 }
+
+/// The settings that have flags of their own, and make the rows of a table comparable.
+pub(super) const FLAGS: [&str; 3] = ["data", "epochs", "seed"];
 
 /// The longest name of a method in the name of a folder.
 const LONGEST: usize = 100;
@@ -105,10 +104,31 @@ impl Method {
         }
     }
 
-    fn architecture(&self) -> &str {
+    pub fn architecture(&self) -> &str {
         match &self.source {
             Source::Named { architecture, .. } | Source::File { architecture, .. } => architecture,
         }
+    }
+
+    /// The preset, if one was chosen.
+    pub fn preset(&self) -> Option<&str> {
+        match &self.source {
+            Source::Named { preset, .. } => preset.as_deref(),
+            Source::File { .. } => None,
+        }
+    }
+
+    /// The file of settings, if that was chosen.
+    pub fn file(&self) -> Option<&Path> {
+        match &self.source {
+            Source::Named { .. } => None,
+            Source::File { path, .. } => Some(Path::new(path)),
+        }
+    }
+
+    /// The settings of its own, as they were written.
+    pub fn settings(&self) -> &[String] {
+        &self.settings
     }
 
     /// As it was written.
@@ -125,17 +145,6 @@ impl Method {
         let mut crc = flate2::Crc::new();
         crc.update(self.label.as_bytes());
         format!("{}-{:08x}", &name[..LONGEST - 9], crc.sum())
-    }
-
-    /// The run of this method, with settings of all methods before its own.
-    pub fn builder(&self, of_all: &[String], data: Option<&str>) -> Result<RunBuilder> {
-        let mut words = self.words(of_all);
-        words.extend(
-            data.into_iter()
-                .flat_map(|name| ["--data".into(), name.into()]),
-        );
-        let words: Vec<OsString> = words.into_iter().map(OsString::from).collect();
-        builder(&words)
     }
 
     /// The arguments of `onward train`, with the settings of all methods before its own.
@@ -165,28 +174,14 @@ impl Method {
     }
 }
 
-/// The arguments of a run alone.
-#[derive(Parser)]
-struct Only {
-    #[command(flatten)]
-    subject: Subject,
-}
-
-/// The run that these arguments of `onward train` describe.
-pub(super) fn builder(words: &[OsString]) -> Result<RunBuilder> {
-    let words = std::iter::once("onward".into()).chain(words.iter().cloned());
-    let only = Only::try_parse_from(words);
-    let only = only.map_err(|error| Error::usage("settings", error.to_string()))?;
-    only.subject.builder()
-}
-
 impl FromStr for Method {
     type Err = String;
 
     fn from_str(text: &str) -> std::result::Result<Self, String> {
         let mut parts = outer_parts(text).into_iter();
         let first = parts.next().unwrap_or_default().to_string();
-        let source = match Path::new(&first).is_file() {
+        let is_known = registry::info(<dyn Architecture>::KIND, &first).is_ok();
+        let source = match Path::new(&first).is_file() && !is_known {
             true => Source::File {
                 architecture: architecture_of(&first)?,
                 path: first,
@@ -212,10 +207,9 @@ impl FromStr for Method {
         let fixed = settings
             .iter()
             .map(|setting| setting.split(['=', '.']).next().unwrap_or_default());
-        if let Some(key) = fixed.map(str::trim).find(|key| FLAGS.contains(key)) {
+        if let Some(key) = fixed.map(usual).find(|key| FLAGS.contains(key)) {
             return Err(format!(
-                "`{key}` is the same for all methods of a table; give it by its own flag, and its \
-                 settings by --set"
+                "`{key}` cannot be set within a method: flags set it for the whole command"
             ));
         }
         Ok(Self {
@@ -227,7 +221,7 @@ impl FromStr for Method {
 }
 
 fn architecture_of(file: &str) -> std::result::Result<String, String> {
-    let config = crate::cli::command_line::configuration(Path::new(file));
+    let config = super::command_line::configuration(Path::new(file));
     config
         .map(|config| config.architecture)
         .map_err(|error| error.to_string())
@@ -272,7 +266,11 @@ mod tests {
         ];
         assert_eq!(method.words(&[]), words);
         assert_eq!(method.words(&["lr=1".into()])[3..5], ["--set", "lr=1"]);
-        for wrong in ["progressive,seed=2", "progressive,data.size=3"] {
+        for wrong in [
+            "progressive,seed=2",
+            "progressive,data.size=3",
+            "progressive,num_epochs=3",
+        ] {
             assert!(wrong.parse::<Method>().is_err(), "{wrong}");
         }
         assert!("progressive,hinton".parse::<Method>().is_err());
