@@ -144,12 +144,13 @@ impl Accumulator {
 
     /// Whether the products that wait write every number of the sum.
     fn is_covered(&self) -> bool {
+        let has_form = self.form.is_some();
         let writes = |part: &Part| match &part.pending {
-            Some(product) => matches!(product.values, Values::Dense { .. }),
+            Some(product) => has_form || matches!(product.values, Values::Dense { .. }),
             None => !part.packed.is_empty(),
         };
-        let is_plain = self.form.is_none() && kernels::has_fast_form(&self.sum);
-        is_plain && !self.parts.is_empty() && self.parts.iter().all(writes)
+        let is_fast = has_form || kernels::has_fast_form(&self.sum);
+        is_fast && !self.parts.is_empty() && self.parts.iter().all(writes)
     }
 
     fn pack_all(&mut self) -> Result<()> {
@@ -199,14 +200,14 @@ impl Accumulator {
         product: &Product,
         [keep, share]: [f64; 2],
     ) -> Result<()> {
-        let is_plain = self.form.is_none() && kernels::has_fast_form(&self.sum);
-        let is_dense = matches!(product.values, Values::Dense { .. });
-        debug_assert!(keep == 1. || (is_plain && is_dense));
         if let Some(form) = &self.form {
+            let factors = [keep, share].map(|factor| factor as f32);
             return kernels::with_values_mut(&self.sum, |sum| {
-                form.add_to(sum, row, product, share as f32)
+                form.add_to([sum, &mut []], row, product, factors, &|_, _| ())
             })?;
         }
+        let is_dense = matches!(product.values, Values::Dense { .. });
+        debug_assert!(keep == 1. || (is_dense && kernels::has_fast_form(&self.sum)));
         if kernels::has_fast_form(&self.sum) {
             return update::add(&self.sum, row, product, [keep, share]);
         }

@@ -31,17 +31,23 @@ pub enum Gradient<'a> {
 /// can be added before the gradient is formed. The weights of local receptive fields have
 /// such a gradient.
 pub trait Form: Send + Sync {
-    /// Adds `factor` times the gradient of `product` to `gradient`, that of the whole
-    /// variable. The values of the product are the columns of the input from `first` on.
+    /// Computes `sum ← keep·sum + factor·gradient`, for `[keep, factor]`, then calls
+    /// `finish` with each piece of `sum` that was written and the same piece of `beside`.
+    ///
+    /// `sum` and `beside` are as long as the variable; `beside` may be empty. The values
+    /// of the product are the columns of the input from `first` on. Exactly those elements
+    /// are written that are multiplied by these columns; with a `keep` of 0 they are not
+    /// read before.
     ///
     /// # Errors
     /// Errors of candle.
     fn add_to(
         &self,
-        gradient: &mut [f32],
+        sum_and_beside: [&mut [f32]; 2],
         first: usize,
         product: &Product,
-        factor: f32,
+        factors: [f32; 2],
+        finish: &(dyn Fn(&mut [f32], &mut [f32]) + Sync),
     ) -> Result<()>;
 }
 

@@ -1,13 +1,14 @@
 //! Updates of `f32` on the CPU, in place and in one pass over memory.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::picked_rows::{each_met, Scatter};
-use super::product::Product;
-use super::GRAIN;
+use super::product::{Packed, Product};
+use super::{Form, GRAIN};
 use crate::error::Result;
 use crate::flow::input::{Picks, Values};
 use crate::kernels::{wide, with_values};
@@ -17,6 +18,7 @@ use crate::kernels::{wide, with_values};
 pub(super) enum Direct<'a> {
     Whole(&'a Tensor),
     Products(&'a [Product]),
+    Formed(&'a Arc<dyn Form>, &'a [Product]),
 }
 
 #[derive(Clone, Copy)]
@@ -57,6 +59,13 @@ impl Sgd {
                     self.descend(velocity, weight);
                 })
             }),
+            Direct::Formed(form, products) => {
+                let finish = |velocity: &mut [f32], weight: &mut [f32]| {
+                    wide(|| self.descend(velocity, weight));
+                };
+                let factors = [self.keep, self.new];
+                form_each(form, products, [velocity, weight], factors, &finish)
+            }
         }
     }
 
@@ -134,6 +143,13 @@ impl Adam {
                     }
                 }
             }),
+            Direct::Formed(form, products) => {
+                let mut gradient = vec![0f32; weight.len()];
+                let places = [&mut gradient[..], &mut []];
+                form_each(form, products, places, [0., 1.], &|_, _| ())?;
+                self.descend_all([weight, first, second], &gradient);
+                Ok(())
+            }
         }
     }
 
@@ -201,6 +217,28 @@ fn unless_tiny(x: f32, least: f32) -> f32 {
         true => 0.,
         false => x,
     }
+}
+
+/// Calls [`Form::add_to`] with each product, without the rows that do not count if these
+/// are at least half.
+fn form_each(
+    form: &Arc<dyn Form>,
+    products: &[Product],
+    [sum, beside]: [&mut [f32]; 2],
+    factors: [f32; 2],
+    finish: &(dyn Fn(&mut [f32], &mut [f32]) + Sync),
+) -> Result<()> {
+    let mut first = 0;
+    for product in products {
+        let (width, mut packed) = (product.values.width()?, Packed::default());
+        let packed = match packed.push(product)? {
+            true => &packed.into_product(width, product.delta.units())?,
+            false => product,
+        };
+        form.add_to([&mut *sum, &mut *beside], first, packed, factors, finish)?;
+        first += width;
+    }
+    Ok(())
 }
 
 /// Calls `f` with each product and the range of its elements in the variable.

@@ -156,14 +156,16 @@ impl Optimiser {
         if self.awaited.iter().any(|(awaited, ..)| awaited == name) {
             self.finish(step)?;
         }
-        let is_averaged = self.replicas.is_some();
-        match (self.share, gradient) {
-            (Some(share), gradient) => self.accumulator(name, var)?.add(gradient, share),
-            (None, gradient) if is_averaged || matches!(gradient, Gradient::Formed(..)) => {
+        // What makes no gradient of its own on the way needs room for one.
+        let is_formed = matches!(gradient, Gradient::Formed(..));
+        let needs_room = is_formed && self.spec.optimiser != Algorithm::Sgd;
+        match self.share {
+            Some(share) => self.accumulator(name, var)?.add(gradient, share),
+            None if self.replicas.is_some() || needs_room => {
                 self.accumulator(name, var)?.add(gradient, 1.)?;
                 self.apply_accumulated(step)
             }
-            (None, gradient) => self.change(name, var, gradient, step),
+            None => self.change(name, var, gradient, step),
         }
     }
 

@@ -143,7 +143,7 @@ impl OutputGradient {
         })
     }
 
-    pub(super) fn units(&self) -> usize {
+    pub(crate) fn units(&self) -> usize {
         self.own.dims().last().copied().unwrap_or_default()
     }
 

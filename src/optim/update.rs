@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::in_place::{Adam, Direct, Sgd};
 use super::product::{Packed, Product};
-use super::{formed, Gradient, GRAIN};
+use super::{Gradient, GRAIN};
 use crate::error::Result;
 use crate::kernels::gemm::accumulate;
 use crate::kernels::{self, wide, with_values, with_values_mut};
@@ -55,18 +55,22 @@ impl Update {
                 false => Ok(x.clone()),
             }
         };
+        let all_apart = |products: &[Product]| -> Result<Vec<Product>> {
+            let products = products.iter().map(|product| product.map(&apart));
+            products.collect()
+        };
         match gradient {
             Gradient::Whole(gradient) => self.fast(var, moments, Direct::Whole(&apart(gradient)?)),
             Gradient::ColumnSums(gradient) => {
                 self.fast(var, moments, Direct::Whole(&gradient.column_sums()?))
             }
             Gradient::Products(products) => {
-                let products = products.iter().map(|product| product.map(&apart));
-                let products = products.collect::<Result<Vec<_>>>()?;
+                let products = all_apart(products)?;
                 self.fast(var, moments, Direct::Products(&products))
             }
             Gradient::Formed(form, products) => {
-                self.fast(var, moments, Direct::Whole(&formed(var, form, products)?))
+                let products = all_apart(products)?;
+                self.fast(var, moments, Direct::Formed(form, &products))
             }
         }
     }

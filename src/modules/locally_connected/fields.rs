@@ -1,5 +1,7 @@
 //! The positions of local receptive fields in an image.
 
+use std::slice::{ChunksExact, ChunksExactMut};
+
 use candle_core::Tensor;
 
 use super::lanes::Pieces;
@@ -139,14 +141,18 @@ impl Fields {
     /// Writes the fields of all rows at a location, `(R, F)`. `F` depends on the channels
     /// of the rows.
     pub(super) fn at(&self, location: usize, images: &Rows<'_>, out: &mut Vec<f32>) {
-        let (area, pixels) = (self.area(), self.pixels());
-        out.resize(images.rows * self.of_width(images.width), 0.);
+        let (area, width) = (self.area(), self.of_width(images.width));
+        out.resize(images.rows * width, 0.);
         let index = &self.index[location * area..][..area];
-        let channels = (0..images.rows).flat_map(|row| images.row(row).chunks_exact(pixels));
-        for (channel, out) in channels.zip(out.chunks_exact_mut(area)) {
-            out.iter_mut()
-                .zip(index)
-                .for_each(|(out, &at)| *out = channel.get(at as usize).copied().unwrap_or(0.));
+        for (row, out) in out.chunks_exact_mut(width).enumerate() {
+            let channels = images.row(row).chunks_exact(self.pixels());
+            let (fields, channels) = (out.chunks_exact_mut(area), channels);
+            // With a size that the compiler knows, the positions stay in registers.
+            match area {
+                4 => gather::<4>(index, channels, fields),
+                9 => gather::<9>(index, channels, fields),
+                _ => gather_any(index, channels, fields),
+            }
         }
     }
 
@@ -168,6 +174,22 @@ impl Fields {
             rows,
             self.numbers(),
         ))?)
+    }
+}
+
+/// As [`gather_any`], for an index of `N` pixels.
+fn gather<const N: usize>(index: &[u32], channels: ChunksExact<f32>, fields: ChunksExactMut<f32>) {
+    let index: [u32; N] = std::array::from_fn(|at| index[at]);
+    gather_any(&index, channels, fields);
+}
+
+/// Writes these pixels of each channel.
+#[inline(always)]
+fn gather_any(index: &[u32], channels: ChunksExact<f32>, fields: ChunksExactMut<f32>) {
+    for (channel, field) in channels.zip(fields) {
+        for (out, &at) in field.iter_mut().zip(index) {
+            *out = channel.get(at as usize).copied().unwrap_or(0.);
+        }
     }
 }
 

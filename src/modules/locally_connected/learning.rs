@@ -1,14 +1,16 @@
 //! The gradients and the update of weights that are not shared.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
+use rayon::prelude::*;
 
 use super::{per_location, simd, Fields, LocallyConnected};
 use crate::error::{Error, Result};
 use crate::flow::input::{Input, Part, Values};
 use crate::flow::step::Step;
-use crate::kernels::{self, with_rows};
+use crate::kernels::{self, wide, with_rows};
 use crate::optim::{self, Form, Gradient, Optimiser, OutputGradient, Product};
 
 impl LocallyConnected {
@@ -103,27 +105,62 @@ impl LocallyConnected {
 impl Form for Fields {
     fn add_to(
         &self,
-        gradient: &mut [f32],
+        [sum, beside]: [&mut [f32]; 2],
         first: usize,
         product: &Product,
-        factor: f32,
+        factors: [f32; 2],
+        finish: &(dyn Fn(&mut [f32], &mut [f32]) + Sync),
     ) -> Result<()> {
+        let [keep, factor] = factors;
         let delta = product.delta.whole()?;
-        if delta.dim(0)? == 0 || matches!(product.values, Values::Zeros { .. }) {
-            return Ok(());
+        let units = product.delta.units() / self.locations();
+        let (channel, width) = (first / self.pixels(), product.values.width()?);
+        let size = self.numbers() * units;
+        let begin = channel * self.area() * units;
+        let range = begin..begin + self.of_width(width) * units;
+        let is_zero = delta.dim(0)? == 0 || matches!(product.values, Values::Zeros { .. });
+        let is_narrow = self.is_narrow(units);
+        if is_zero || is_narrow {
+            let scale = |[sum, _]: [&mut [f32]; 2]| match keep {
+                0. => sum.fill(0.),
+                _ => wide(|| sum.iter_mut().for_each(|sum| *sum *= keep)),
+            };
+            let each = of_each(sum, &mut [], size, &range);
+            each.into_par_iter().for_each(scale);
         }
-        let (units, channel) = (delta.dim(1)? / self.locations(), first / self.pixels());
-        let matrix = product.values.to_matrix(kernels::FAST, &Device::Cpu)?;
-        with_rows(&matrix, |x| {
-            with_rows(&delta, |delta| {
-                let add = match self.is_narrow(units) {
-                    true => simd::gradient,
-                    false => per_location::gradient,
-                };
-                add(self, &x, &delta, gradient, channel, factor);
-            })
-        })?
+        if !is_zero {
+            let matrix = product.values.to_matrix(kernels::FAST, &Device::Cpu)?;
+            with_rows(&matrix, |x| {
+                with_rows(&delta, |delta| match is_narrow {
+                    true => simd::gradient(self, &x, &delta, sum, channel, factor),
+                    false => {
+                        let places = of_each(sum, beside, size, &range);
+                        per_location::gradient(self, [&x, &delta], places, factors, finish);
+                    }
+                })
+            })??;
+        }
+        if is_zero || is_narrow {
+            let each = of_each(sum, beside, size, &range).into_par_iter();
+            each.for_each(|[sum, beside]| finish(sum, beside));
+        }
+        Ok(())
     }
+}
+
+/// The elements `range` of each location, in a sum and what is beside it, which may be empty.
+fn of_each<'a>(
+    sum: &'a mut [f32],
+    beside: &'a mut [f32],
+    size: usize,
+    range: &Range<usize>,
+) -> Vec<[&'a mut [f32]; 2]> {
+    let mut beside = beside.chunks_exact_mut(size);
+    let of_location = |sum: &'a mut [f32]| {
+        let beside = beside.next().map(|beside| &mut beside[range.clone()]);
+        [&mut sum[range.clone()], beside.unwrap_or_default()]
+    };
+    sum.chunks_exact_mut(size).map(of_location).collect()
 }
 
 #[cfg(test)]

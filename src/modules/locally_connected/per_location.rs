@@ -1,10 +1,17 @@
 //! Fields with many units at a location: a matrix product for each location.
 
+use std::cell::RefCell;
+
 use rayon::prelude::*;
 
 use super::Fields;
-use crate::kernels::gemm::{accumulate_here, Factor, Matrix, Right};
+use crate::kernels::gemm::{accumulate, Matrix};
 use crate::kernels::{fresh_pieces, Rows};
+
+thread_local! {
+    /// Where a thread writes the fields of a location, and its deltas.
+    static ROOM: RefCell<(Vec<f32>, Vec<f32>)> = RefCell::default();
+}
 
 /// The sums of the fields over channels from `first` on, `(L, R, N)`; `weight` is
 /// `(L, F, N)`.
@@ -16,55 +23,45 @@ pub(super) fn forward(
     units: usize,
 ) -> Vec<f32> {
     let (rows, numbers) = (images.rows, fields.of_width(images.width));
-    let product = |seen: &mut Vec<f32>, out: &mut [f32], location: usize| {
-        fields.at(location, images, seen);
+    let product = |_: &mut (), out: &mut [f32], location: usize| {
+        let (mut seen, here) = ROOM.take();
+        fields.at(location, images, &mut seen);
         let weight = &weight[location * fields.numbers() * units + first * fields.area() * units..];
-        let seen = Matrix::of_rows(seen, rows, numbers, numbers);
-        accumulate_here(
-            out,
-            0.,
-            &Factor::new(seen),
-            Right::Matrix(Matrix::of_rows(weight, numbers, units, units)),
-        );
+        let x = Matrix::of_rows(&seen, rows, numbers, numbers);
+        let weight = Matrix::of_rows(weight, numbers, units, units);
+        accumulate(out, &mut [], 0., 1., x, weight, |_, _| ());
+        ROOM.set((seen, here));
     };
     let (piece, locations) = (rows * units, fields.locations());
     let indices = (0..locations).into_par_iter();
-    fresh_pieces(locations * piece, piece, indices, Vec::new, product)
+    fresh_pieces(locations * piece, piece, indices, || (), product)
 }
 
-/// Adds `factor` times the gradient of the weight to `out`, `(L, F, N)`, for the channels
-/// from `first` on; `delta` is `(R, N·L)`.
+/// Computes `sum ← keep·sum + factor·gradient` for each location, and calls `finish` with
+/// pieces of it and of what is beside it. A sum, `(F, N)`, has the rows of the columns of
+/// the images; the deltas are `(R, N·L)`.
 pub(super) fn gradient(
     fields: &Fields,
-    images: &Rows<'_>,
-    delta: &Rows<'_>,
-    out: &mut [f32],
-    first: usize,
-    factor: f32,
+    [images, delta]: [&Rows<'_>; 2],
+    sums: Vec<[&mut [f32]; 2]>,
+    [keep, factor]: [f32; 2],
+    finish: &(dyn Fn(&mut [f32], &mut [f32]) + Sync),
 ) {
-    let (rows, numbers, locations) = (
-        images.rows,
-        fields.of_width(images.width),
-        fields.locations(),
-    );
-    let units = delta.width / locations;
-    let learn = |(seen, here): &mut (Vec<f32>, Vec<f32>), (location, out): (usize, &mut [f32])| {
-        fields.at(location, images, seen);
+    let (rows, locations) = (images.rows, fields.locations());
+    let (numbers, units) = (fields.of_width(images.width), delta.width / locations);
+    let learn = |(location, sum): (usize, _)| {
+        // Taken, since the thread may begin another location while it waits for the product.
+        let (mut seen, mut here) = ROOM.take();
+        fields.at(location, images, &mut seen);
         here.clear();
         for row in 0..rows {
-            here.extend(
-                delta.row(row)[location..]
-                    .iter()
-                    .step_by(locations)
-                    .map(|delta| factor * delta),
-            );
+            here.extend(delta.row(row)[location..].iter().step_by(locations));
         }
-        let seen = Matrix::of_rows(seen, rows, numbers, numbers).transposed();
-        let out = &mut out[first * fields.area() * units..][..numbers * units];
-        let here = Right::Matrix(Matrix::of_rows(here, rows, units, units));
-        accumulate_here(out, 1., &Factor::new(seen), here);
+        let x = Matrix::of_rows(&seen, rows, numbers, numbers).transposed();
+        let delta = Matrix::of_rows(&here, rows, units, units);
+        let [sum, beside]: [&mut [f32]; 2] = sum;
+        accumulate(sum, beside, keep, factor, x, delta, finish);
+        ROOM.set((seen, here));
     };
-    out.par_chunks_exact_mut(fields.numbers() * units)
-        .enumerate()
-        .for_each_init(Default::default, learn);
+    sums.into_par_iter().enumerate().for_each(learn);
 }
