@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::Matrix;
-use crate::kernels::bfloat16::{self, Packed, Unit};
+use crate::kernels::bfloat16::{self, Packed};
 use crate::kernels::fields::Fields;
 use crate::kernels::meter;
 
@@ -25,60 +25,31 @@ impl<'a> Factor<'a> {
     }
 }
 
-/// The right factor of a product on one thread.
-pub(crate) enum Right<'a> {
-    Matrix(Matrix<'a>),
-    Fields {
-        fields: &'a Fields<'a>,
-        is_transposed: bool,
-        /// Where they are written if they are not rounded.
-        room: &'a mut Vec<f32>,
-    },
+/// The right factor of a product on one thread: fields of images.
+pub(crate) struct Right<'a> {
+    pub fields: &'a Fields<'a>,
+    pub is_transposed: bool,
+    /// Where they are written if they are not rounded.
+    pub room: &'a mut Vec<f32>,
 }
 
 impl<'a> Right<'a> {
     /// The number of rows and of columns.
     fn size(&self) -> [usize; 2] {
-        match self {
-            Self::Matrix(matrix) => [matrix.rows, matrix.columns],
-            Self::Fields {
-                fields,
-                is_transposed,
-                ..
-            } => match is_transposed {
-                false => [fields.numbers(), fields.pixels()],
-                true => [fields.pixels(), fields.numbers()],
-            },
+        let [numbers, pixels] = [self.fields.numbers(), self.fields.pixels()];
+        match self.is_transposed {
+            false => [numbers, pixels],
+            true => [pixels, numbers],
         }
     }
 
     fn whole(self) -> Matrix<'a> {
-        match self {
-            Self::Matrix(matrix) => matrix,
-            Self::Fields {
-                fields,
-                is_transposed,
-                room,
-            } => {
-                fields.gather(room);
-                let pixels = fields.pixels();
-                let whole = Matrix::of_rows(room, fields.numbers(), pixels, pixels);
-                match is_transposed {
-                    false => whole,
-                    true => whole.transposed(),
-                }
-            }
-        }
-    }
-
-    fn rounded(&self, unit: Unit) -> Packed {
-        match self {
-            Self::Matrix(matrix) => Packed::right(unit, *matrix, false),
-            Self::Fields {
-                fields,
-                is_transposed,
-                ..
-            } => Packed::fields(unit, fields, *is_transposed),
+        self.fields.gather(self.room);
+        let pixels = self.fields.pixels();
+        let whole = Matrix::of_rows(self.room, self.fields.numbers(), pixels, pixels);
+        match self.is_transposed {
+            false => whole,
+            true => whole.transposed(),
         }
     }
 }
@@ -104,7 +75,7 @@ pub(crate) fn accumulate_here(dst: &mut [f32], keep: f32, a: &Factor<'_>, b: Rig
         // matrices fit.
         return unsafe { multiply(dst, columns, factors, a.matrix, b) };
     };
-    let right = b.rounded(left.unit());
+    let right = Packed::fields(left.unit(), b.fields, b.is_transposed);
     meter::count([rows, depth, columns], || {
         let (left, right) = ((left, 0, rows), (&right, 0, columns));
         // SAFETY: as above.

@@ -259,7 +259,7 @@ fn kernel_gradient(x: &Tensor, choices: &[u8], delta: &Tensor, sizes: &Sizes) ->
                         sizes.spread(&delta[range.clone()], choice, band, &mut tile);
                         let pixels = fields.pixels();
                         let tile = Matrix::of_rows(&tile, sizes.units, pixels, pixels);
-                        let fields = Right::Fields {
+                        let fields = Right {
                             fields: &fields,
                             is_transposed: true,
                             room: &mut room,
@@ -366,7 +366,7 @@ fn convolve_values(x: &[f32], weight: &[f32], sizes: &Sizes) -> (Vec<f32>, Vec<u
             for band in sizes.bands() {
                 let fields = Fields::new(sizes, padded, band);
                 tile.resize(sizes.units * fields.pixels(), 0f32);
-                let fields = Right::Fields {
+                let fields = Right {
                     fields: &fields,
                     is_transposed: false,
                     room,
