@@ -71,8 +71,8 @@ pub(super) fn verdict(certificate: &Certificate) -> String {
 const LEGEND: &str = "  \
   weights      their number; in brackets, on how many others the update of one depends
   activity of  blocks whose activity reaches it
-  signal from  what is above it and sends a signal back; a local rule has none
-  views by     what makes its views, through the prediction that a sampler asks for
+  signal from  blocks above it that send a signal back: none, for a local rule
+  views by     blocks whose prediction the sampler uses for its views
 ";
 
 fn in_words(certificate: &Certificate) -> String {

@@ -27,11 +27,18 @@ const SILENT: [&str; 5] = [
 /// # Errors
 /// As [`Config::resolve`]; [`Error::Run`] if the file names no architecture.
 pub(super) fn configuration(file: &Path) -> Result<Config> {
+    let (architecture, source) = settings_in(file)?;
+    Config::resolve(&architecture, Some(NO_PRESET), vec![source])
+}
+
+/// The architecture that a file of settings names, and its settings.
+///
+/// # Errors
+/// As [`Source::file`]; [`Error::Run`] if the file names no architecture.
+pub(super) fn settings_in(file: &Path) -> Result<(String, Source)> {
     let source = Source::file(file)?;
     match source.table.get("architecture").cloned() {
-        Some(Value::String(architecture)) => {
-            Config::resolve(&architecture, Some(NO_PRESET), vec![source])
-        }
+        Some(Value::String(architecture)) => Ok((architecture, source)),
         _ => Err(Error::run(
             file,
             "has no `architecture`; it is not the configuration of a run",

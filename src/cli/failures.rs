@@ -15,7 +15,7 @@ impl Failures {
     pub fn add(&mut self, error: Error) {
         self.count += 1;
         if let Some(before) = self.last.replace(error) {
-            notify(format_args!("error: {before}"));
+            say(&before);
         }
     }
 
@@ -23,9 +23,9 @@ impl Failures {
     ///
     /// # Errors
     /// The last of those that failed, if any has.
-    pub fn finish(self, all: usize, files: &str) -> Result<()> {
+    pub fn finish(mut self, all: usize, files: &str) -> Result<()> {
         let count = self.count;
-        match self.last {
+        match self.last.take() {
             None => Ok(()),
             Some(error) if all == 1 => Err(error),
             Some(error) => Err(error).at(|| match count {
@@ -34,4 +34,17 @@ impl Failures {
             }),
         }
     }
+}
+
+impl Drop for Failures {
+    /// Where another error ends the command, the last failure is said before it.
+    fn drop(&mut self) {
+        if let Some(last) = self.last.take() {
+            say(&last);
+        }
+    }
+}
+
+fn say(error: &Error) {
+    notify(format_args!("error: {error}"));
 }

@@ -41,7 +41,7 @@ impl List {
             };
         }
         if kinds.is_empty() {
-            let setting = settings_named(self.kind.as_deref().unwrap_or_default())?;
+            let setting = settings_named("", self.kind.as_deref().unwrap_or_default())?;
             if !setting.is_empty() && self.json {
                 let problem = "is for plugins, with all of their settings: onward list --json";
                 return Err(Error::usage("--json", problem));

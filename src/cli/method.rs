@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::str::FromStr;
 
+use super::command_line::settings_in;
 use super::train::for_a_name;
 use crate::contract::architecture::Architecture;
 use crate::contract::rule::Rule;
@@ -204,12 +205,20 @@ impl FromStr for Method {
                 "expected KEY=VALUE after the comma, found {wrong:?}, as in progressive,lr=0.1"
             ));
         }
-        let fixed = settings
-            .iter()
-            .map(|setting| setting.split(['=', '.']).next().unwrap_or_default());
-        if let Some(key) = fixed.map(usual).find(|key| FLAGS.contains(key)) {
+        let keys = || {
+            let keys = settings.iter().map(|setting| setting.split('=').next());
+            keys.map(Option::unwrap_or_default)
+        };
+        if let Some(key) = keys().map(usual).find(|key| FLAGS.contains(key)) {
             return Err(format!(
                 "`{key}` cannot be set within a method: flags set it for the whole command"
+            ));
+        }
+        let of_data = |key: &&str| key.trim().split_once('.').is_some_and(|(of, _)| of == "data");
+        if let Some(key) = keys().find(of_data) {
+            return Err(format!(
+                "`{key}` cannot be set within a method, since rows of other data cannot be \
+                 compared; give it to all of them: --set {key}=VALUE"
             ));
         }
         Ok(Self {
@@ -221,10 +230,11 @@ impl FromStr for Method {
 }
 
 fn architecture_of(file: &str) -> std::result::Result<String, String> {
-    let config = super::command_line::configuration(Path::new(file));
-    config
-        .map(|config| config.architecture)
-        .map_err(|error| error.to_string())
+    let found = settings_in(Path::new(file)).map_err(|error| error.to_string())?;
+    let (architecture, _) = found;
+    let known = registry::info(<dyn Architecture>::KIND, &architecture).map(|_| ());
+    known.map_err(|error| format!("{file}: {error}"))?;
+    Ok(architecture)
 }
 
 /// The parts between commas that are not within brackets or quotes.

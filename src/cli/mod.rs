@@ -264,13 +264,14 @@ fn hint(error: &clap::Error) -> Option<String> {
 
 /// Whether the command of an error takes settings.
 fn takes_settings(error: &clap::Error) -> bool {
-    let usage = error.to_string();
-    let of = |command: &str| usage.contains(&format!("Usage: onward {command} "));
-    [
+    const COMMANDS: [&str; 7] = [
         "train", "resume", "compare", "sweep", "plan", "certify", "bench",
-    ]
-    .into_iter()
-    .any(of)
+    ];
+    // The program may have another name.
+    let message = error.to_string();
+    let usage = message.lines().find_map(|line| line.strip_prefix("Usage: "));
+    let command = usage.and_then(|usage| usage.split(' ').nth(1));
+    command.is_some_and(|command| COMMANDS.contains(&command))
 }
 
 /// Keeps candle from starting threads for its element-wise operations, unless the user has
@@ -303,7 +304,7 @@ fn start_threads(wanted: Option<u16>) -> Result<(), String> {
     }
     if count.is_some_and(|count| count > MOST_THREADS) {
         return Err(format!(
-            "{origin}: expected at most {MOST_THREADS} threads; more than cores are of no use"
+            "{origin}: expected at most {MOST_THREADS} threads; more threads than cores do not help"
         ));
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::report::on_device;
 use crate::data::score::Score;
 use crate::data::Content;
 use crate::error::{printable, shell_word};
@@ -42,7 +43,8 @@ pub(super) fn of_part(run: &Run) -> String {
     if let Some(folder) = run.folder() {
         let folder = folder.display().to_string();
         text += &format!("run:  {}\n", printable(&folder));
-        text += &format!("next: onward resume {}\n", shell_word(&folder));
+        let device = on_device(&run.device());
+        text += &format!("next: onward resume {}{device}\n", shell_word(&folder));
     }
     text
 }

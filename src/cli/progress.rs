@@ -29,6 +29,8 @@ pub struct Progress {
     steps: usize,
     /// For text, the number of tokens of an epoch.
     tokens: Option<usize>,
+    /// The steps of this epoch so far.
+    taken: usize,
     shown: Instant,
 }
 
@@ -40,6 +42,7 @@ impl Default for Progress {
             epochs: 0,
             steps: 0,
             tokens: None,
+            taken: 0,
             shown: Instant::now(),
         }
     }
@@ -135,8 +138,9 @@ impl Observer for Progress {
                 }
             }
             Event::Stepped { step, reports, .. } => {
+                self.taken += 1;
                 let Some(bar) = &self.bar else { return };
-                bar.inc(1);
+                bar.set_position(step.index + 1);
                 if self.shown.elapsed().as_millis() >= 100 {
                     self.shown = Instant::now();
                     bar.set_prefix(format!("epoch {}/{}", step.epoch + 1, self.epochs));
@@ -153,7 +157,9 @@ impl Observer for Progress {
                 reports,
                 ..
             } => {
-                let rate = self.units().rate(self.steps as f64 / seconds.max(1e-9));
+                // Of an epoch that was resumed, only its rest was taken.
+                let taken = std::mem::take(&mut self.taken);
+                let rate = self.units().rate(taken as f64 / seconds.max(1e-9));
                 let line = format!(
                     "epoch {epoch}/{epochs}  {seconds:.2} s  {rate}  {}",
                     self.reports(reports)

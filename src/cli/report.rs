@@ -44,13 +44,17 @@ impl Report {
         for problem in rows.iter().filter_map(|row| row.problem.as_ref()) {
             notify(format_args!("warning: {problem}"));
         }
-        self.show(&rows)?;
-        match rows.iter().all(|row| row.problem.is_some()) {
-            true => Err(Error::run(
+        let has_result = rows.iter().any(|row| row.problem.is_none());
+        // A table that is there is worth more than one without a result.
+        if has_result || self.write.is_none() {
+            self.show(&rows)?;
+        }
+        match has_result {
+            true => Ok(()),
+            false => Err(Error::run(
                 &self.runs[0],
                 "expected at least one run with a result, found none",
             )),
-            false => Ok(()),
         }
     }
 
@@ -184,7 +188,8 @@ impl Row {
             scores: scores
                 .map(|(name, score)| (name.clone(), Measure::of(score)))
                 .collect(),
-            command: shortest(&wanted, &run.join(CONFIG))? + &on_device(&summary),
+            command: shortest(&wanted, &run.join(CONFIG))?
+                + &on_device(summary["device"].as_str().unwrap_or_default()),
             changes: serde_json::from_value(summary["changes"].clone()).unwrap_or_default(),
             ..Self::named(run, base)
         })
@@ -195,6 +200,12 @@ impl Row {
         let class = self.rule.as_ref().map_or("–", |rule| &rule.class);
         let without = self.labels == Some(false) && class != Rule::Frozen.word();
         format!("{class}{}", if without { ", no labels" } else { "" })
+    }
+
+    /// The unit of the results; empty without any.
+    pub fn unit(&self) -> &'static str {
+        let measure = self.test.or(self.validation);
+        measure.map_or("", |measure| measure.unit.word())
     }
 
     /// The test result of a readout or baseline.
@@ -245,8 +256,7 @@ pub(super) fn no_run(folder: &Path) -> String {
 }
 
 /// The flag that repeats a run on a device of the same kind.
-fn on_device(summary: &Json) -> String {
-    let device = summary["device"].as_str().unwrap_or_default();
+pub(super) fn on_device(device: &str) -> String {
     let gpu = ["cuda", "metal"]
         .into_iter()
         .find(|kind| device.starts_with(kind));
@@ -293,7 +303,7 @@ fn csv(rows: &[Row]) -> String {
             row.readout.clone(),
             value(row.validation),
             value(row.test),
-            row.test.map_or("", |measure| measure.unit.word()).into(),
+            row.unit().into(),
             row.command.clone(),
             row.changes.join("; "),
             row.problem.clone().unwrap_or_default(),

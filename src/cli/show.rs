@@ -28,7 +28,7 @@ impl Show {
         let name = self.name.to_lowercase();
         // A preset as `architecture:preset`, a setting as in `--set layer.dropout=0.1`.
         let (owner, of_owner) = name.split_once(':').unwrap_or(("", &name));
-        let key = name.rsplit('.').next().unwrap_or(&name);
+        let (kind, key) = name.split_once('.').unwrap_or(("", &name));
         for kind in KINDS {
             for info in registry::infos(kind)? {
                 if info.name == name {
@@ -52,7 +52,7 @@ impl Show {
         if let Some((word, meaning)) = glossary::entry(&name) {
             text += &word_with(word, meaning);
         }
-        text += &settings_named(key)?;
+        text += &settings_named(kind, key)?;
         text += &choices_named(&name)?;
         if !text.is_empty() {
             return print(&text);
@@ -61,7 +61,7 @@ impl Show {
         known.extend(
             every_setting()?
                 .into_iter()
-                .map(|(_, setting)| setting.key.into()),
+                .map(|(.., setting)| setting.key.into()),
         );
         known.sort();
         known.dedup();
@@ -132,11 +132,11 @@ fn described(setting: &Setting) -> String {
     text
 }
 
-/// What a setting means to those that have it.
-pub(super) fn settings_named(key: &str) -> Result<String> {
+/// What a setting means to those that have it: the plugins of a kind, or all with "".
+pub(super) fn settings_named(kind: &str, key: &str) -> Result<String> {
     let mut found = Meanings::default();
-    for (owner, setting) in every_setting()? {
-        if is_called(&setting, key) {
+    for (of, owner, setting) in every_setting()? {
+        if is_called(&setting, key) && (kind.is_empty() || of == kind) {
             found.add(setting.key, described(&setting), owner);
         }
     }
@@ -155,7 +155,7 @@ fn meaning(choice: &Choice) -> String {
 /// What a word means as the value of a setting, such as `cosine` of `schedule`.
 fn choices_named(word: &str) -> Result<String> {
     let mut found = Meanings::default();
-    for (owner, setting) in every_setting()? {
+    for (_, owner, setting) in every_setting()? {
         for choice in setting.choices.iter().filter(|choice| choice.word == word) {
             found.add(setting.key, wrap(&meaning(choice), "  "), owner);
         }
@@ -163,14 +163,15 @@ fn choices_named(word: &str) -> Result<String> {
     Ok(found.text(|key, owners| format!("{word}, as the value of `{key}` of {owners}")))
 }
 
-/// Every setting with its owner: every run, or a plugin.
-fn every_setting() -> Result<Vec<(&'static str, Setting)>> {
+/// Every setting with its owner, a plugin and its kind, or every run.
+fn every_setting() -> Result<Vec<(&'static str, &'static str, Setting)>> {
     let of_runs = RunSettings::describe().into_iter();
-    let mut all: Vec<_> = of_runs.map(|setting| ("every run", setting)).collect();
+    let of_runs = of_runs.map(|setting| ("run", "every run", setting));
+    let mut all: Vec<_> = of_runs.collect();
     for kind in KINDS {
         for info in registry::infos(kind)? {
             let own = (info.settings)().into_iter();
-            all.extend(own.map(|setting| (info.name, setting)));
+            all.extend(own.map(|setting| (*kind, info.name, setting)));
         }
     }
     Ok(all)

@@ -223,6 +223,18 @@ fn a_budget_of_operations_or_time_becomes_epochs() {
     let rows = run(&out, &["--minutes", "0.02"]);
     let epochs = rows[0]["epochs"].as_u64().unwrap();
     assert!((1..1_000_000).contains(&epochs), "{rows}");
+    // Another budget, or other settings, do not replace the table that is there.
+    let out = base.path().join("operations");
+    let table = || std::fs::read_to_string(out.join("compare.md")).unwrap();
+    let before = table();
+    let other = ["--multiply-adds", "1e8", "--set", "lr=0.5"];
+    for more in [&["--multiply-adds", "3e8"][..], &other] {
+        let words = words(&out, &[&["--no-baselines"], more].concat());
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let message = fails(1, &words);
+        assert!(message.contains("is a run of other settings"), "{message}");
+        assert_eq!(table(), before);
+    }
     let words = words(&base.path().join("small"), &["--multiply-adds", "10"]);
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let message = fails(1, &[&words[..], &["--no-baselines"]].concat());
@@ -436,4 +448,11 @@ fn a_report_of_a_folder_that_is_not_there_is_an_error() {
         message.contains("nothere: expected the folder"),
         "{message}"
     );
+    // A table is not replaced by one without a result.
+    let table = base.path().join("table.md");
+    std::fs::write(&table, "a table").unwrap();
+    let empty = base.path().join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    fails(1, &["report", str(&empty), "--write", str(&table)]);
+    assert_eq!(std::fs::read_to_string(&table).unwrap(), "a table");
 }

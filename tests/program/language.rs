@@ -137,6 +137,10 @@ fn a_whole_text_is_scored_beside_the_counts_of_the_training_text() {
     );
     let found: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(found["texts"].as_array().unwrap().len(), 2);
+    // Both faults are said.
+    let message = fails(2, &["score", &run, str(&none), &short]);
+    assert!(message.contains("none.txt"), "{message}");
+    assert!(message.contains("short.txt"), "{message}");
 }
 
 /// The readout that the run chose needs what the model alone has.

@@ -30,6 +30,13 @@ fn a_method_of_a_comparison_can_be_trained() {
     let trained = std::fs::read_to_string(&file).unwrap();
     let again = succeeds(&["train", str(&file), "--dry-run"]);
     assert!(again.starts_with(&trained), "{again}");
+    // A file of some settings takes the others from the preset.
+    let part = base.path().join("part.toml");
+    let some = "architecture = \"progressive\"\n[sampler]\nnegatives = \"uniform\"\n";
+    std::fs::write(&part, some).unwrap();
+    let config = dry(&[str(&part)]);
+    assert!(config.contains("negatives = \"uniform\""), "{config}");
+    assert!(config.contains("label_overlay"), "{config}");
     let certified = succeeds(&[&["certify", method], &SMALL[..4]].concat());
     assert!(certified.contains("No signal comes back"), "{certified}");
 
@@ -111,6 +118,9 @@ fn a_refusal_names_what_was_written() {
     let run = base.path().join("run");
     let quiet = ["--set=hidden=[10]", "--quiet", "--out", str(&run)];
     succeeds(&[&["train", "progressive"], &SMALL[..], &quiet].concat());
+    // What a goodness needs wins over what the data suggest, as the guide says.
+    let config = succeeds(&["train", "progressive,goodness=cafo", "--dry-run"]);
+    assert!(config.contains("\nepochs = 1\n"), "{config}");
     for given in ["n_layers=2", "hidden_size=30"] {
         let message = fails(2, &["resume", str(&run), "--set", given]);
         assert!(

@@ -201,6 +201,8 @@ fn nothing_is_overwritten_and_usage_errors_write_nothing() {
         (&["../up"], "a letter, then letters"),
         (&["match"], "reserved"),
         (&["onward"], "reserved"),
+        (&["lib"], "reserved"),
+        (&["main"], "reserved"),
         (
             &["sum-squares"],
             "the package onward already has a goodness `sum_squares`",

@@ -96,7 +96,12 @@ fn colour_photographs_get_a_network_that_suits_them() {
         (text(&output.stderr), command)
     };
     let suited = "colour photographs: preset convolutional, data.colour = true, data.height = 32";
-    for (name, more) in [("suited", &[][..]), ("rate", &["--set", "lr=0.002"])] {
+    let rates = "layer_lr=[0.001,0.001,0.001,0.001]";
+    for (name, more) in [
+        ("suited", &[][..]),
+        ("rate", &["--set", "lr=0.002"]),
+        ("rates", &["--set", rates]),
+    ] {
         let (said, command) = trained(&photos, name, more);
         assert!(said.contains(suited), "{said}");
         assert!(command.contains("--preset convolutional"), "{command}");

@@ -83,6 +83,11 @@ fn plugins_are_listed_and_shown() {
     let shown = succeeds(&["show", "sum_squares"]);
     assert!(shown.contains("g[b] = Σᵢ a[b, i]²"), "{shown}");
     assert!(shown.contains("activity  `(B, …)`  non-linear"), "{shown}");
+    // Of a setting of layers, no setting of an architecture with the same key.
+    let shown = succeeds(&["show", "layer.dropout"]);
+    assert!(shown.contains("setting of dense"), "{shown}");
+    assert!(!shown.contains("progressive"), "{shown}");
+    fails(2, &["show", "frozen.dropout"]);
     let shown = succeeds(&["show", "digits"]);
     assert_eq!(shown.matches("preset digits").count(), 1, "{shown}");
 }

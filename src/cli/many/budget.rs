@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 
 use clap::Args;
 
-use super::cell::Cell;
+use super::cell::{Cell, Price};
 use crate::error::{Error, Result};
 
 /// The same for all runs: epochs, or the time or the multiplications of training.
@@ -29,7 +29,7 @@ const MOST: f64 = 1e6;
 
 impl Budget {
     /// Whether the number of epochs is known before anything is trained.
-    pub fn is_known(&self) -> bool {
+    fn is_known(&self) -> bool {
         self.minutes.is_none() && self.multiply_adds.is_none()
     }
 
@@ -38,10 +38,29 @@ impl Budget {
     /// # Errors
     /// If one epoch fails or costs more than the budget.
     pub fn applied_to(&self, cell: &Cell, stop: &AtomicBool) -> Result<Cell> {
+        match self.is_known() {
+            true => Ok(cell.clone()),
+            false => self.allows(cell, cell.price(stop)?),
+        }
+    }
+
+    /// The same, if the number of epochs is known without training.
+    ///
+    /// # Errors
+    /// If what was measured is another run.
+    pub fn known_for(&self, cell: &Cell) -> Result<Option<Cell>> {
+        if self.is_known() {
+            return Ok(Some(cell.clone()));
+        }
+        let price = cell.known_price()?;
+        Ok(price.and_then(|price| self.allows(cell, price).ok()))
+    }
+
+    fn allows(&self, cell: &Cell, price: Price) -> Result<Cell> {
         let (wanted, per_epoch) = match (self.minutes, self.multiply_adds) {
-            (Some(minutes), _) => (60. * minutes, cell.pilot(stop)?.seconds),
+            (Some(minutes), _) => (60. * minutes, price.seconds),
             (_, Some(count)) => {
-                let counted = cell.pilot(stop)?.multiply_adds.ok_or_else(|| {
+                let counted = price.multiply_adds.ok_or_else(|| {
                     let problem = "its multiplications are not counted; give --minutes instead";
                     Error::usage("--multiply-adds", problem)
                 })?;

@@ -92,26 +92,48 @@ impl Cell {
         }
     }
 
-    /// The price of an epoch, measured once for all seeds.
-    pub fn pilot(&self, stop: &AtomicBool) -> Result<Price> {
-        let pilot = Self {
+    /// The run that measures what an epoch costs.
+    fn pilot(&self) -> Self {
+        Self {
             folder: self.pilot.clone(),
             seed: 1,
             is_certified: false,
             ..self.with_epochs(1)
-        };
-        let path = pilot.folder.join(SUMMARY);
+        }
+    }
+
+    /// The price of an epoch, measured once for all seeds.
+    pub fn price(&self, stop: &AtomicBool) -> Result<Price> {
+        let pilot = self.pilot();
         // One that was interrupted would not know the time of its first part.
-        if pilot.folder.join(CONFIG).is_file() && summary::read(&path).is_err() {
+        if pilot.folder.join(CONFIG).is_file() && !pilot.has_summary() {
             let removed = std::fs::remove_dir_all(&pilot.folder);
             removed.map_err(Error::file("remove", &pilot.folder))?;
         }
         pilot.train(None, stop)?;
-        let summary = summary::read(&path)?;
+        pilot.measured()
+    }
+
+    /// The price of an epoch, if it was measured before.
+    ///
+    /// # Errors
+    /// If it was measured with other settings.
+    pub fn known_price(&self) -> Result<Option<Price>> {
+        let pilot = self.pilot();
+        if !pilot.has_summary() {
+            return Ok(None);
+        }
+        pilot.found()?;
+        pilot.measured().map(Some)
+    }
+
+    /// What an epoch of this run has cost.
+    fn measured(&self) -> Result<Price> {
+        let summary = summary::read(&self.folder.join(SUMMARY))?;
         let number = |key: &str| summary[key].as_f64();
         let missing = || {
             let problem = "has no time of an epoch; remove it, and it is measured again";
-            Error::run(&pilot.folder, problem)
+            Error::run(&self.folder, problem)
         };
         let epochs = number("epochs").ok_or_else(missing)?;
         let seconds = number("seconds_per_epoch").filter(|seconds| *seconds > 0.);
@@ -140,6 +162,11 @@ impl Cell {
     /// Refuses settings that cannot be.
     pub fn check(&self) -> Result<()> {
         self.config().map(|_| ())
+    }
+
+    /// Whether its folder has a summary that can be read.
+    fn has_summary(&self) -> bool {
+        summary::read(&self.folder.join(SUMMARY)).is_ok()
     }
 
     /// Whether its folder has a result.
@@ -201,8 +228,7 @@ impl Cell {
             );
             return Err(Error::run(&self.folder, problem));
         }
-        let is_finished = summary::read(&self.folder.join(SUMMARY)).is_ok();
-        Ok(match is_finished {
+        Ok(match self.has_summary() {
             true => Found::Finished,
             false => Found::Unfinished,
         })
@@ -257,7 +283,11 @@ fn run_program(words: &[OsString], stop: &AtomicBool) -> Result<()> {
     match status.success() {
         true => Ok(()),
         false if last.is_empty() => Err(fault(format!("the process ended with {status}"))),
-        false => Err(fault(last)),
+        // The message as the run has printed it.
+        false => Err(match last.split_once(": ") {
+            Some((place, problem)) => Error::usage(place, problem),
+            None => fault(last),
+        }),
     }
 }
 

@@ -131,17 +131,21 @@ const MOST: usize = 10_000;
 
 impl Sweep {
     pub(in crate::cli) fn run(self) -> Result<()> {
-        self.refuse_twice()?;
+        let method: Method = self.method.parse().map_err(fault)?;
+        self.refuse_twice(&method)?;
         let methods = self.methods()?;
         let cells = self.many.cells(&methods, &self.out)?;
-        if let Some(first) = cells.first() {
-            if !first.config()?.run.validate {
+        // Seeds and rates change nothing here.
+        let mut known = HashSet::new();
+        for cell in &cells {
+            if known.insert(shape(cell)?) && !cell.config()?.run.validate {
                 let problem = "needs a validation part to choose by, found `validate = false`";
-                return Err(Error::usage("sweep", problem));
+                return Err(fault(problem.into()));
             }
         }
+        let workers = Workers::new(&self.many, &self.out, &cells)?;
         say_what_is_left_out(&self.out, "sweep", &methods);
-        let entries = self.train(&cells, methods.len())?;
+        let entries = self.train(&workers, &cells, methods.len())?;
         let best = best(&entries);
         let entries = table::judged(entries, &best);
         write(&self.out, "sweep", &entries)?;
@@ -166,17 +170,22 @@ impl Sweep {
     }
 
     /// Refuses a setting that is varied twice, or that has a fixed value too.
-    fn refuse_twice(&self) -> Result<()> {
+    fn refuse_twice(&self, method: &Method) -> Result<()> {
         let mut varied: Vec<&str> = Vec::new();
         let grids = self.grid.iter().map(|grid| &grid.key);
         for key in grids.chain(self.range.iter().map(|range| &range.key)) {
             let key = usual(key);
-            let given = self.many.set.iter();
-            let mut given = given.map(|setting| setting.split('=').next().unwrap_or_default());
+            let is_in = |given: &[String]| {
+                let mut keys = given.iter().map(|setting| setting.split('='));
+                keys.any(|mut parts| parts.next().is_some_and(|given| usual(given) == key))
+            };
             let problem = match varied.contains(&key) {
                 true => "is varied twice; give all its values at once, as in lr=0.01,0.03",
-                false if given.any(|given| usual(given) == key) => {
+                false if is_in(&self.many.set) => {
                     "is varied, and has a value by --set; leave out one of them"
+                }
+                false if is_in(method.settings()) => {
+                    "is varied, and has a value in the method; leave out one of them"
                 }
                 false => {
                     varied.push(key);
@@ -190,8 +199,7 @@ impl Sweep {
 
     /// Trains all combinations; with halving the best ones for more epochs than the
     /// others.
-    fn train(&self, cells: &[Cell], count: usize) -> Result<Vec<Entry>> {
-        let workers = Workers::new(&self.many, &self.out, cells)?;
+    fn train(&self, workers: &Workers<'_>, cells: &[Cell], count: usize) -> Result<Vec<Entry>> {
         let (mut left, mut given_up): (Vec<&Cell>, Vec<Entry>) = (cells.iter().collect(), vec![]);
         let train = |left: &[&Cell], given_up: &[Entry], until| {
             workers.train(
@@ -253,7 +261,6 @@ impl Sweep {
 
     /// A method for each combination.
     fn methods(&self) -> Result<Vec<Method>> {
-        let fault = |problem: String| Error::usage("sweep", problem);
         let mut combinations = vec![String::new()];
         for grid in &self.grid {
             let with = |value: &String| format!(",{}={value}", grid.key);
@@ -309,6 +316,10 @@ impl Sweep {
         };
         combinations.iter().map(method).collect()
     }
+}
+
+fn fault(problem: String) -> Error {
+    Error::usage("sweep", problem)
 }
 
 /// The settings of a run that may decide its number of epochs: all but numbers with a

@@ -309,7 +309,7 @@ pub(super) fn markdown(entries: &[Entry]) -> String {
     text
 }
 
-/// A line of CSV for each run; errors are fractions.
+/// A line of CSV for each run; errors are fractions, text has bits per character.
 pub(super) fn csv(entries: &[Entry]) -> String {
     let names = [
         "method",
@@ -321,6 +321,7 @@ pub(super) fn csv(entries: &[Entry]) -> String {
         "readout",
         "validation",
         "test",
+        "unit",
         "layers",
         "parameters",
         "multiply_adds_per_example",
@@ -345,6 +346,7 @@ pub(super) fn csv(entries: &[Entry]) -> String {
             row.readout.clone(),
             value(row.validation),
             value(row.test),
+            row.unit().into(),
             entry
                 .layers
                 .iter()

@@ -50,7 +50,7 @@ impl<'a> Workers<'a> {
         for cell in cells {
             cell.check()?;
             // Before the tables that are there are replaced.
-            if many.budget.is_known() {
+            if let Some(cell) = many.budget.known_for(cell)? {
                 cell.found()?;
             }
         }

@@ -43,9 +43,10 @@ const FILES: [(&str, &str); 5] = [
 /// The test of a crate with plugins.
 const CONFORMS: &str = include_str!("../../../templates/conforms.rs");
 
-/// Names that are reserved by cargo or the compiler, and the names of the dependencies.
+/// Names that are reserved by cargo or the compiler, those of a crate's own files, and of
+/// the dependencies.
 const RESERVED: &str =
-    "alloc build core deps examples incremental onward onward_core proc_macro std test \
+    "alloc build core deps examples incremental lib main onward onward_core proc_macro std test \
      aux con nul prn abstract as async await become box break const continue crate do \
      dyn else enum extern false final fn for gen if impl in let loop macro match mod \
      move mut override priv pub ref return self static struct super trait true try type \

@@ -1,7 +1,7 @@
 //! Merging of settings from several sources into a complete configuration.
 //!
 //! Sources are merged in this order, and later sources win: defaults, the architecture's
-//! preset, what the chosen goodness needs, the settings that the data set suggests,
+//! preset, the settings that the data set suggests, what the chosen goodness needs,
 //! files, the command line. A preset that is requested by name wins over the data set's
 //! suggestion.
 //!

@@ -22,11 +22,10 @@ fn is_about_the_run(key: &str) -> bool {
 
 /// Whether a setting of an architecture chooses the network: its plugins and widths. Other
 /// settings change a network that a preset describes.
-fn chooses_the_network(info: &Info, key: &str, value: &Value) -> bool {
+fn chooses_the_network(info: &Info, key: &str) -> bool {
     let settings = (info.settings)();
     let setting = settings.iter().find(|setting| setting.key == key);
-    let is_plugin = setting.is_none_or(|setting| setting.kind.is_some());
-    is_plugin || value.is_array() || value.is_table()
+    key == "hidden" || setting.is_none_or(|setting| setting.kind.is_some())
 }
 
 /// Whether a setting is a list of as many numbers as in a preset: layers of other widths.
@@ -93,7 +92,7 @@ pub(super) fn suited(architecture: &str, sources: &[Source]) -> Result<Option<Su
         }
         let given = source.table.clone().into_iter();
         let given = given.filter(|(key, _)| !is_about_the_run(key));
-        choices.extend(given.filter(|(key, value)| chooses_the_network(info, key, value)));
+        choices.extend(given.filter(|(key, _)| chooses_the_network(info, key)));
         if let Some(Value::Table(given)) = source.table.remove(DataSet::KIND) {
             if given
                 .get("name")
