@@ -214,7 +214,11 @@ impl FromStr for Method {
                 "`{key}` cannot be set within a method: flags set it for the whole command"
             ));
         }
-        let of_data = |key: &&str| key.trim().split_once('.').is_some_and(|(of, _)| of == "data");
+        let of_data = |key: &&str| {
+            key.trim()
+                .split_once('.')
+                .is_some_and(|(of, _)| of == "data")
+        };
         if let Some(key) = keys().find(of_data) {
             return Err(format!(
                 "`{key}` cannot be set within a method, since rows of other data cannot be \

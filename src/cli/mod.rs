@@ -269,7 +269,9 @@ fn takes_settings(error: &clap::Error) -> bool {
     ];
     // The program may have another name.
     let message = error.to_string();
-    let usage = message.lines().find_map(|line| line.strip_prefix("Usage: "));
+    let usage = message
+        .lines()
+        .find_map(|line| line.strip_prefix("Usage: "));
     let command = usage.and_then(|usage| usage.split(' ').nth(1));
     command.is_some_and(|command| COMMANDS.contains(&command))
 }

@@ -29,7 +29,7 @@ impl Averager {
         let (sender, requests) = channel::<Request>();
         thread::spawn(move || {
             for request in requests {
-                let mean = team.mean(&request.tensor, request.rows);
+                let mean = team.mean_in_place(request.tensor, request.rows);
                 // A rank that has failed waits for nothing any more.
                 let _ = request.reply.send(mean);
             }
@@ -37,7 +37,8 @@ impl Averager {
         Self(sender)
     }
 
-    /// Begins a mean, as [`Team::mean`]. The tensor must not change before it is there.
+    /// Begins a mean, as [`Team::mean`]. The tensor must neither change nor be read before
+    /// it is there, and may be the mean itself afterwards.
     pub fn begin(&self, tensor: &Tensor, rows: usize) -> Mean {
         let (reply, mean) = sync_channel(1);
         let tensor = tensor.detach();

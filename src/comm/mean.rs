@@ -7,7 +7,10 @@ use candle_core::{DType, Device, Tensor};
 
 use super::Team;
 use crate::error::{Error, Result};
-use crate::kernels::{wide, with_values};
+use crate::kernels::{is_fast, wide, with_values, with_values_mut};
+
+/// The numbers that are added up at a time, so that they stay in the cache.
+const AT_ONCE: usize = 1 << 12;
 
 impl Team {
     /// The mean of a tensor over the replicas of this stage, in which a replica counts as
@@ -22,64 +25,73 @@ impl Team {
     pub fn mean(&self, tensor: &Tensor, rows: usize) -> Result<Tensor> {
         let (dims, device) = (tensor.dims(), tensor.device());
         if tensor.dtype() == DType::F64 {
-            let numbers = tensor.flatten_all()?.to_vec1::<f64>()?;
-            let mean = self.mean_of(&numbers, rows as f64)?;
-            return Ok(Tensor::from_vec(mean, dims, device)?);
+            let mut numbers = tensor.flatten_all()?.to_vec1::<f64>()?;
+            self.average(&mut numbers, rows as f64)?;
+            return Ok(Tensor::from_vec(numbers, dims, device)?);
         }
         let numbers = tensor.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
-        let mean = with_values(&numbers, |numbers| self.mean_of(numbers, rows as f32))??;
-        Ok(Tensor::from_vec(mean, dims, device)?.to_dtype(tensor.dtype())?)
+        let mut numbers = with_values(&numbers, <[f32]>::to_vec)?;
+        self.average(&mut numbers, rows as f32)?;
+        Ok(Tensor::from_vec(numbers, dims, device)?.to_dtype(tensor.dtype())?)
     }
 
-    fn mean_of<T: Number>(&self, values: &[T], weight: T) -> Result<Vec<T>> {
-        let (replicas, own) = (self.replicas(), self.replica());
+    /// The same, in the memory of the tensor where that is possible.
+    ///
+    /// # Errors
+    /// As [`mean`](Self::mean).
+    pub(super) fn mean_in_place(&self, tensor: Tensor, rows: usize) -> Result<Tensor> {
+        if !is_fast(&tensor) {
+            return self.mean(&tensor, rows);
+        }
+        with_values_mut(&tensor, |numbers| self.average(numbers, rows as f32))??;
+        Ok(tensor)
+    }
+
+    /// Replaces the values by their means.
+    fn average<T: Number>(&self, values: &mut [T], weight: T) -> Result<()> {
+        let (replicas, own, count) = (self.replicas(), self.replica(), values.len());
         let part = |replica: usize| {
-            let [first, end] = [replica, replica + 1].map(|at| values.len() * at / replicas);
+            let [first, end] = [replica, replica + 1].map(|at| count * at / replicas);
             first..end
         };
         let others = || (0..replicas).filter(|replica| *replica != own);
         for replica in others() {
             let values: &[u8] = bytemuck::cast_slice(&values[part(replica)]);
-            self.send_to(replica, [bytemuck::bytes_of(&weight), values].concat())?;
+            self.send_to(replica, [values, bytemuck::bytes_of(&weight)].concat())?;
         }
-        let (mut sum, mut weights) = (Vec::new(), T::zeroed());
-        for replica in 0..replicas {
-            let received;
-            let (weight, values) = if replica == own {
-                (weight, bytemuck::cast_slice(&values[part(own)]))
-            } else {
-                received = self.receive_from(replica)?;
-                match received.split_at_checked(size_of::<T>()) {
-                    Some((weight, values)) => (bytemuck::pod_read_unaligned(weight), values),
-                    None => return Err(self.apart(replica)),
-                }
-            };
-            if values.len() != size_of::<T>() * part(own).len() {
-                return Err(self.apart(replica));
-            }
-            weights = weights + weight;
-            add(&mut sum, weight, numbers(values));
-        }
-        // The sum over replicas without rows is 0.
-        if weights != T::zeroed() {
-            wide(|| sum.iter_mut().for_each(|sum| *sum = *sum / weights));
-        }
-        for replica in others() {
-            self.send_to(replica, bytemuck::cast_slice(&sum).to_vec())?;
-        }
-        let mut mean = Vec::with_capacity(values.len());
+        // The bytes of each replica, but for its own, and its weight.
+        let mut parts = Vec::with_capacity(replicas);
         for replica in 0..replicas {
             if replica == own {
-                mean.extend_from_slice(&sum);
+                parts.push((Vec::new(), weight));
                 continue;
             }
-            let received = self.receive_from(replica)?;
-            if received.len() != size_of::<T>() * part(replica).len() {
+            let mut bytes = self.receive_from(replica)?;
+            if bytes.len() != size_of::<T>() * (part(own).len() + 1) {
                 return Err(self.apart(replica));
             }
-            mean.extend(numbers::<T>(&received));
+            let weight = bytes.split_off(size_of::<T>() * part(own).len());
+            parts.push((bytes, bytemuck::pod_read_unaligned(&weight)));
         }
-        Ok(mean)
+        let all = parts
+            .iter()
+            .fold(T::zeroed(), |all, (_, weight)| all + *weight);
+        for (chunk, values) in values[part(own)].chunks_mut(AT_ONCE).enumerate() {
+            let begin = size_of::<T>() * chunk * AT_ONCE;
+            wide(|| add_up(values, own, &parts, begin, all));
+        }
+        for replica in others() {
+            self.send_to(replica, bytemuck::cast_slice(&values[part(own)]).to_vec())?;
+        }
+        for replica in others() {
+            let received = self.receive_from(replica)?;
+            let values: &mut [u8] = bytemuck::cast_slice_mut(&mut values[part(replica)]);
+            if received.len() != values.len() {
+                return Err(self.apart(replica));
+            }
+            values.copy_from_slice(&received);
+        }
+        Ok(())
     }
 
     fn apart(&self, replica: usize) -> Error {
@@ -96,24 +108,35 @@ trait Number: Pod + PartialEq + Add<Output = Self> + Mul<Output = Self> + Div<Ou
 impl Number for f32 {}
 impl Number for f64 {}
 
-/// The numbers that these bytes are. Each has its bytes in the order of this processor, and
-/// the first may begin anywhere.
-fn numbers<T: Number>(bytes: &[u8]) -> impl ExactSizeIterator<Item = T> + '_ {
-    let each = bytes.chunks_exact(size_of::<T>());
-    each.map(bytemuck::pod_read_unaligned)
+/// Replaces some values of the replica `own` by their means: those whose bytes begin at
+/// `begin` in the parts of the other replicas, each with its weight. `all` is the sum of
+/// the weights.
+#[inline(always)]
+fn add_up<T: Number>(values: &mut [T], own: usize, parts: &[(Vec<u8>, T)], begin: usize, all: T) {
+    let mut sums = [T::zeroed(); AT_ONCE];
+    let sums = &mut sums[..values.len()];
+    for (replica, (bytes, weight)) in parts.iter().enumerate() {
+        if replica == own {
+            add(sums, values.iter().copied(), *weight);
+        } else {
+            let bytes = &bytes[begin..][..size_of_val(values)];
+            // They may begin anywhere, and have the order of this processor.
+            let numbers = bytes
+                .chunks_exact(size_of::<T>())
+                .map(bytemuck::pod_read_unaligned);
+            add(sums, numbers, *weight);
+        }
+    }
+    for (value, sum) in values.iter_mut().zip(&*sums) {
+        // The sum over replicas without rows is 0.
+        *value = if all == T::zeroed() { *sum } else { *sum / all };
+    }
 }
 
-/// Adds `weight` times the numbers to the sum; an empty one is filled.
-fn add<T: Number>(sum: &mut Vec<T>, weight: T, numbers: impl ExactSizeIterator<Item = T>) {
-    let weighted = numbers.map(|number| weight * number);
-    if sum.is_empty() {
-        wide(|| sum.extend(weighted));
-    } else {
-        wide(|| {
-            sum.iter_mut()
-                .zip(weighted)
-                .for_each(|(sum, number)| *sum = *sum + number);
-        });
+#[inline(always)]
+fn add<T: Number>(sums: &mut [T], numbers: impl Iterator<Item = T>, weight: T) {
+    for (sum, number) in sums.iter_mut().zip(numbers) {
+        *sum = *sum + weight * number;
     }
 }
 
@@ -173,9 +196,9 @@ mod tests {
 
     #[test]
     fn a_replica_with_other_numbers_is_named() -> Result<()> {
-        // The first message has a weight and the 3 numbers of rank 0, the second the 4 of
+        // The first message has the 3 numbers of rank 0 and a weight, the second the 4 of
         // rank 1.
-        for sizes in [&[2][..], &[4 + 6], &[4 + 12, 12], &[4 + 12, 0]] {
+        for sizes in [&[2][..], &[6 + 4], &[12 + 4, 12], &[12 + 4, 0]] {
             let mut ranks = channels(2);
             let other = ranks.pop().expect("two ranks");
             for &size in sizes {

@@ -227,15 +227,15 @@ impl Optimiser {
     /// # Errors
     /// As [`Team::mean`](crate::comm::Team::mean); errors of candle.
     pub(crate) fn finish(&mut self, step: &Step) -> Result<()> {
-        let awaited = std::mem::take(&mut self.awaited).into_iter();
-        // All of them, since what is averaged must not change before its mean is there.
-        let means: Vec<_> = awaited
-            .map(|(name, var, mean)| (name, var, mean.wait()))
-            .collect();
-        for (name, var, mean) in means {
-            self.change(&name, &var, Gradient::Whole(&mean?), step)?;
+        let mut changed = Ok(());
+        for (name, var, mean) in std::mem::take(&mut self.awaited) {
+            // After an error too, since what is averaged must not change before its mean is
+            // there. The next mean is computed while this variable changes.
+            let mean = mean.wait();
+            changed =
+                changed.and_then(|()| self.change(&name, &var, Gradient::Whole(&mean?), step));
         }
-        Ok(())
+        changed
     }
 
     fn accumulator(&mut self, name: &str, var: &Var) -> Result<&mut Accumulator> {
