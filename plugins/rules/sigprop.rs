@@ -1,5 +1,7 @@
 //! SigProp: the labels go forward through the same layers as a second stream.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use onward_core::candle_core::{Tensor, Var};
 use onward_core::candle_nn::Init;
 use onward_core::contract::head;
@@ -11,7 +13,7 @@ use onward_core::settings::{Each, Idle, Pick, Positive, Settings};
 use onward_core::{
     kernels, plugin, Architecture, Batch, Block, BuildContext, Error, GoodnessFn, Grade, Input,
     LocalLayer, Loss, NegativeSampler, Net, Normalise, Objective, Optimiser, Readout, Result, Role,
-    Rule, Step, StepReport, Targets,
+    Rule, Step, StepReport, Targets, Vars,
 };
 
 onward_core::settings! {
@@ -26,7 +28,8 @@ onward_core::settings! {
     ///
     /// The loss is the cross-entropy of `softmax(g)`, and its gradient reaches both
     /// streams. The class with the highest goodness, summed over the layers from
-    /// `readout_from` on, is predicted: one pass for all classes.
+    /// `readout_from` on, is predicted: one pass for all classes. The patterns then pass
+    /// through the layers as the examples do: with the weights of now, without dropout.
     ///
     /// # Reference
     /// Kohan, Rietman, Siegelmann, "Signal Propagation: The Framework for Learning and
@@ -55,9 +58,13 @@ struct TwoStreams {
     normalise: Normalise,
     /// The first layer that is read out, counted from 0.
     readout_from: usize,
-    /// The inputs of the second stream, `(C, …)`, and its activities in each layer.
+    /// The inputs of the second stream, `(C, …)`.
     patterns: Var,
-    signals: Vec<Var>,
+    /// Its activities in each layer.
+    signals: Vec<Signals>,
+    /// The variables, and their version when the signals were computed.
+    vars: Vars,
+    version: Mutex<Option<u64>>,
 }
 
 impl TwoStreams {
@@ -72,7 +79,7 @@ impl TwoStreams {
         };
         let streams = context.scope("streams").vars;
         let patterns = streams.buffer("patterns", shape, normal)?;
-        let (mut net, mut signals) = (Net::default(), Vec::new());
+        let (mut net, mut all_signals) = (Net::default(), Vec::new());
         let mut input = example.normalised(normalise)?;
         for (index, &units) in settings.hidden.iter().enumerate() {
             let place = context.scope("blocks").scope(index);
@@ -81,16 +88,13 @@ impl TwoStreams {
             let layer = plugin::build(layer, &of_layer.with_units(units))?;
             let step = Step::evaluation(context.seed);
             let activity = layer.forward(&input, &step)?;
-            let shape = (classes, activity.elem_count());
-            // No block learns from them, so they belong to none.
-            let signal = streams
-                .scope(index)
-                .buffer("signals", shape, Init::Const(0.))?;
+            let signals = Signals::new(activity.flatten_from(1)?);
             let goodness = Box::new(Similarity {
                 scale: settings.scale,
-                signals: signal.clone(),
+                classes,
+                signals: signals.clone(),
             });
-            signals.push(signal);
+            all_signals.push(signals);
             let objective = Objective {
                 loss: Loss::CrossEntropy,
                 ..Objective::default()
@@ -109,8 +113,28 @@ impl TwoStreams {
             normalise,
             readout_from: settings.readout_from.min(count).saturating_sub(1),
             patterns,
-            signals,
+            signals: all_signals,
+            vars: context.vars.clone(),
+            version: Mutex::default(),
         })
+    }
+
+    /// Computes the signals if a variable has changed since they were. They are no
+    /// variables: a run that is saved within an epoch has those of its weights.
+    fn update_signals(&self) -> Result<()> {
+        let now = Some(self.vars.version());
+        let version = || self.version.lock().unwrap_or_else(PoisonError::into_inner);
+        if *version() == now {
+            return Ok(());
+        }
+        // Without the lock: a thread that waits within the pass may enter here again.
+        let patterns = Input::of(self.patterns.as_detached_tensor())?;
+        let activities = self.pass(patterns, &Step::evaluation(0))?;
+        for (signals, activity) in self.signals.iter().zip(activities) {
+            signals.set(directions(&activity)?);
+        }
+        *version() = now;
+        Ok(())
     }
 
     /// The rows of both streams as one view: those of the examples, then one for each
@@ -185,6 +209,7 @@ impl Architecture for TwoStreams {
         _: &Readout,
         step: &Step,
     ) -> Result<Tensor> {
+        self.update_signals()?;
         let activities = self.pass(sampler.neutral(batch)?, step)?;
         let levels = self.net.blocks.iter().zip(&activities);
         let mut levels = levels.skip(self.readout_from);
@@ -195,6 +220,7 @@ impl Architecture for TwoStreams {
     }
 
     fn graph(&self, views: Inputs, _: &Readout, graph: &mut Graph) -> Result<Node> {
+        self.update_signals()?;
         let mut input = graph.normalised(views.neutral, self.normalise)?;
         let mut sum = None;
         for (index, block) in self.net.blocks.iter().enumerate() {
@@ -218,6 +244,8 @@ impl Architecture for TwoStreams {
         sampler: &dyn NegativeSampler,
         step: &Step,
     ) -> Result<Vec<Tensor>> {
+        // For a goodness that is asked for next.
+        self.update_signals()?;
         self.pass(sampler.neutral(batch)?, step)
     }
 
@@ -227,24 +255,6 @@ impl Architecture for TwoStreams {
 
     fn net_mut(&mut self) -> &mut Net {
         &mut self.net
-    }
-
-    /// The patterns pass through the layers as they are now, without dropout: so will the
-    /// examples that are to be classified.
-    fn epoch_ended(&mut self, step: &Step) -> Result<()> {
-        self.net.epoch_ended(step)?;
-        let patterns = Input::of(self.patterns.as_detached_tensor())?;
-        let activities = self.pass(
-            patterns,
-            &Step {
-                train: false,
-                ..*step
-            },
-        )?;
-        for (signals, activity) in self.signals.iter().zip(activities) {
-            signals.set(&activity.flatten_from(1)?.copy()?)?;
-        }
-        Ok(())
     }
 }
 
@@ -300,11 +310,31 @@ fn idle(own: &Table, _: &Table) -> Result<Vec<Idle>> {
     Ok(idle)
 }
 
+/// The activities of the patterns in a layer, `(C, N)`, as rows of length 1. The network
+/// computes them, the goodness of the layer reads them.
+#[derive(Clone)]
+struct Signals(Arc<Mutex<Tensor>>);
+
+impl Signals {
+    fn new(signals: Tensor) -> Self {
+        Self(Arc::new(Mutex::new(signals)))
+    }
+
+    fn get(&self) -> Tensor {
+        let signals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        signals.clone()
+    }
+
+    fn set(&self, now: Tensor) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = now;
+    }
+}
+
 /// The goodness, with the loss of both streams.
 struct Similarity {
     scale: f64,
-    /// The activities of the patterns, `(C, N)`.
-    signals: Var,
+    classes: usize,
+    signals: Signals,
 }
 
 impl Similarity {
@@ -322,20 +352,20 @@ fn directions(activity: &Tensor) -> Result<Tensor> {
 
 impl GoodnessFn for Similarity {
     fn goodness(&self, activity: &Tensor) -> Result<Tensor> {
-        self.of(&directions(activity)?, &directions(&self.signals)?)
+        self.of(&directions(activity)?, &self.signals.get())
     }
 
     fn graph(&self, activity: Node, graph: &mut Graph) -> Result<Node> {
         let rows = graph.flat(activity);
         let rows = graph.normalised(rows, Normalise::UnitLength)?;
-        let signals = directions(&self.signals)?.t()?.contiguous()?;
+        let signals = self.signals.get().t()?.contiguous()?;
         let signals = graph.constant(&signals)?;
         let cosines = graph.matmul(rows, signals)?;
         graph.times(cosines, self.scale)
     }
 
     fn classes(&self) -> Option<usize> {
-        Some(self.signals.dims()[0])
+        Some(self.classes)
     }
 
     fn uses_labels(&self, _: &Objective) -> bool {
@@ -347,7 +377,7 @@ impl GoodnessFn for Similarity {
     }
 
     fn grade(&self, activity: &Tensor, targets: &Targets, objective: &Objective) -> Result<Grade> {
-        let (labels, classes) = (targets.labels()?, self.signals.dim(0)?);
+        let (labels, classes) = (targets.labels()?, self.classes);
         let size = activity.dim(0)? - classes;
         let directions = directions(activity)?;
         let examples = directions.narrow(0, 0, size)?;
@@ -368,19 +398,5 @@ impl GoodnessFn for Similarity {
             upstream: None,
             own: None,
         })
-    }
-
-    fn learn(
-        &mut self,
-        activity: &Tensor,
-        _: &Grade,
-        _: &Targets,
-        _: &mut Optimiser,
-        _: &Step,
-    ) -> Result<()> {
-        let classes = self.signals.dim(0)?;
-        let signals = activity.narrow(0, activity.dim(0)? - classes, classes)?;
-        let signals = signals.flatten_from(1)?.detach().copy()?;
-        Ok(self.signals.set(&signals)?)
     }
 }

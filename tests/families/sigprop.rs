@@ -2,9 +2,9 @@
 //! stream.
 
 use onward::candle_core::{Device, Tensor};
-use onward::{Batch, BuildContext, Result, Step};
+use onward::{Batch, BuildContext, Error, Result, Step};
 
-use super::{batch, built, error_on_digits, numbers, step, Subject};
+use super::{batch, built, error_on_digits, numbers, Subject};
 
 // x, labels = numbers(1, 4, 3), [0, 1, 1, 2]
 // both = np.vstack([x, numbers(4, 3, 3)])
@@ -18,7 +18,8 @@ use super::{batch, built, error_on_digits, numbers, step, Subject};
 //     one = [gradient(lambda: loss(layer(norm(both), W1, b1)), p) for p in (W1, b1)]
 //     two = [gradient(lambda: loss(layer(norm(h1), W2, b2)), p) for p in (W2, b2)]
 //     for p, d in zip((W1, b1, W2, b2), one + two): p -= .5 * d
-// print(W1, b1, W2, b2, h2[4:])
+// h1 = layer(norm(both), W1, b1); h2 = layer(norm(h1), W2, b2)
+// print(W1, b1, W2, b2, sum(2 * unit(h[:4]) @ unit(h[4:]).T for h in (h1, h2)))
 const WEIGHT_1: [f64; 15] = [
     0.147985176,
     0.136168437,
@@ -66,19 +67,19 @@ const WEIGHT_2: [f64; 20] = [
     -0.388203943,
 ];
 const BIAS_2: [f64; 4] = [0.000000000, 0.000000000, 0.110711461, -0.051541198];
-const SIGNALS: [f64; 12] = [
-    0.000000000,
-    0.000000000,
-    1.680087453,
-    0.000000000,
-    0.000000000,
-    0.000000000,
-    1.251175868,
-    0.182214383,
-    0.000000000,
-    0.000000000,
-    1.020221603,
-    0.314676776,
+const SCORES: [f64; 12] = [
+    1.865034006,
+    2.768489728,
+    3.354011804,
+    1.954315055,
+    1.817334745,
+    2.133697285,
+    3.767148723,
+    2.559058005,
+    1.424418309,
+    3.931966251,
+    3.662888064,
+    2.654526256,
 ];
 
 #[test]
@@ -94,11 +95,19 @@ fn three_steps_match_an_independent_program() -> Result<()> {
         ("blocks.0.layer.bias", &BIAS_1),
         ("blocks.1.layer.weight", &WEIGHT_2),
         ("blocks.1.layer.bias", &BIAS_2),
-        ("streams.1.signals", &SIGNALS),
     ] {
         subject.assert_close(name, expected);
     }
+    super::assert_close("scores", &scores(&subject, &batch(1.)?)?, &SCORES);
     Ok(())
+}
+
+fn scores(subject: &Subject, batch: &Batch) -> Result<Tensor> {
+    let readout = subject.net.net().readouts[0];
+    let step = Step::evaluation(1);
+    subject
+        .net
+        .scores(batch, &*subject.sampler, &readout, &step)
 }
 
 #[test]
@@ -108,36 +117,50 @@ fn it_trains() -> Result<()> {
     Ok(())
 }
 
-/// Dropout is of training alone: signals with a mask would be compared with whole
-/// activities.
+/// Dropout, the moments of a batch and the weights before a step are of training alone:
+/// the patterns pass through the layers as the examples do, within an epoch too.
 #[test]
-fn the_signals_are_those_of_the_trained_layers_without_dropout() -> Result<()> {
-    let settings = "hidden = [6]\nlayer = { name = \"dense\", dropout = 0.9 }";
-    let mut subject = Subject::new("sigprop", "plain", settings)?;
-    subject.learn(3, |_| batch(1.))?;
-    let signals = |subject: &Subject| {
-        let all = subject.vars.all();
-        let (_, var) = all
-            .iter()
-            .find(|(name, _)| name.ends_with("signals"))
-            .unwrap();
-        var.as_tensor().copy().unwrap()
+fn scores_compare_examples_with_patterns_of_the_same_weights() -> Result<()> {
+    let layer = "layer = { name = \"dense\", dropout = 0.5, norm = \"batch\" }";
+    let settings = format!("hidden = [6]\nscale = 2.0\n{layer}");
+    let mut subject = Subject::new("sigprop", "plain", &settings)?;
+    for steps in 1..4 {
+        subject.learn(steps, |_| batch(1.))?;
+        let examples = batch(1.)?;
+        let patterns = subject.vars.all().into_iter();
+        let mut patterns = patterns.filter(|(name, _)| name.ends_with("patterns"));
+        let patterns = patterns.next().expect("the second stream").1;
+        let patterns = Batch::unlabelled(patterns.as_detached_tensor())?;
+        let directions = |batch: &Batch| -> Result<Tensor> {
+            let now = Step::evaluation(1);
+            let activities = subject.net.activities(batch, &*subject.sampler, &now)?;
+            let lengths = activities[0].sqr()?.sum_keepdim(1)?.sqrt()?;
+            Ok(activities[0].broadcast_div(&lengths.maximum(1e-12)?)?)
+        };
+        let (a, t) = (directions(&examples)?, directions(&patterns)?);
+        let cosines = (a.matmul(&t.t()?)? * 2.)?;
+        let expected = cosines.flatten_all()?.to_vec1::<f64>()?;
+        super::assert_close("scores", &scores(&subject, &examples)?, &expected);
+    }
+    Ok(())
+}
+
+/// The scores of a saved run are computed from its variables alone.
+#[test]
+fn a_run_saved_within_an_epoch_has_the_scores_of_its_weights() -> Result<()> {
+    let settings = "hidden = [6]\nlayer = { name = \"dense\", dropout = 0.5 }";
+    let (mut stopped, opened) = (
+        Subject::new("sigprop", "plain", settings)?,
+        Subject::new("sigprop", "plain", settings)?,
+    );
+    stopped.learn(3, |_| batch(1.))?;
+    let saved = stopped.vars.model().into_iter();
+    let saved = saved.map(|(name, var)| Ok::<_, Error>((name, var.as_tensor().copy()?)));
+    opened.vars.restore(&saved.collect::<Result<_>>()?)?;
+    let of = |subject: &Subject| -> Result<Vec<Vec<f64>>> {
+        Ok(scores(subject, &batch(1.)?)?.to_vec2()?)
     };
-    let zeros = |x: &Tensor| -> Result<u8> { Ok(x.eq(0.)?.sum_all()?.to_scalar()?) };
-    let masked = zeros(&signals(&subject))?;
-    subject.net.epoch_ended(&step(2))?;
-    let whole = signals(&subject);
-    assert!(zeros(&whole)? < masked, "{masked}");
-    let patterns = subject.vars.all();
-    let (_, patterns) = patterns
-        .iter()
-        .find(|(name, _)| name.ends_with("patterns"))
-        .unwrap();
-    let patterns = Batch::unlabelled(patterns.as_detached_tensor())?;
-    let now = Step::evaluation(1);
-    let activities = subject.net.activities(&patterns, &*subject.sampler, &now)?;
-    let whole = whole.flatten_all()?.to_vec1::<f64>()?;
-    super::assert_close("signals", &activities[0], &whole);
+    assert_eq!(of(&stopped)?, of(&opened)?);
     Ok(())
 }
 
