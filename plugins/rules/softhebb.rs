@@ -11,7 +11,7 @@ use onward_core::modules::running_moments::{Moments, RunningMoments};
 use onward_core::settings::Positive;
 use onward_core::{
     plugin, Architecture, BuildContext, Conv, Error, Input, LastResult, Lesson, LocalLayer,
-    Optimiser, Result, Rule, Step, Vars,
+    Optimiser, Reading, Result, Rule, Step, Vars,
 };
 
 onward_core::settings! {
@@ -150,6 +150,23 @@ impl Layer {
     fn activity(&self, sums: &Tensor) -> Result<Tensor> {
         self.settings.pool.of_triangle(sums, self.settings.power)
     }
+
+    /// Refuses a change of the weights that is not finite. On a GPU, where it would have
+    /// to be waited for, this is left to the next checkpoint.
+    fn check_finite(&self, change: [&Tensor; 2], step: &Step) -> Result<()> {
+        for part in change {
+            let part = Reading::of(part)?;
+            if part.is_broken() {
+                return Err(Error::Diverged {
+                    block: self.vars.path("weight"),
+                    what: "variable",
+                    value: part.value()?,
+                    step: step.index,
+                });
+            }
+        }
+        Ok(())
+    }
 }
 
 impl LocalLayer for Layer {
@@ -180,6 +197,7 @@ impl LocalLayer for Layer {
         let lengths = weight.flatten_from(1)?.sqr()?.sum(1)?.sqrt()?;
         let rates = ((lengths - 1.)?.abs()?.sqrt()? * self.settings.rate)?;
         let rates = rates.broadcast_div(&largest)?;
+        self.check_finite([&largest, &rates], step)?;
         let changed = kernels::add_scaled_rows(&weight, &change, &rates)?;
         self.conv.weight().set(&changed.detach())?;
         self.vars.changed();

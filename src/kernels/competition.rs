@@ -137,22 +137,30 @@ pub fn add_scaled_rows(a: &Tensor, b: &Tensor, factors: &Tensor) -> Result<Tenso
     Ok(Tensor::from_vec(out, a.shape(), a.device())?)
 }
 
-/// The largest magnitude, a tensor without dimensions.
+/// The largest magnitude, a tensor without dimensions; not finite if a number is not.
 ///
 /// # Errors
 /// Errors of candle, for example if `x` is empty.
 pub fn largest(x: &Tensor) -> Result<Tensor> {
     if !are_fast([x]) || x.elem_count() == 0 {
-        return Ok(x.abs()?.max_all()?);
+        // A maximum skips NaN; this sum is 0 or NaN.
+        let broken = (x * 0.)?.sum_all()?;
+        return Ok((x.abs()?.max_all()? + broken)?);
     }
     let most = with_values(x, |x| {
-        let parts = x.par_chunks(GRAIN).map(|part| {
-            let larger = |most: f32, x: &f32| if x.abs() > most { x.abs() } else { most };
-            part.iter().fold(0., larger)
-        });
-        parts.reduce(|| 0., f32::max)
+        let parts = x.par_chunks(GRAIN);
+        let parts = parts.map(|part| part.iter().map(|x| x.abs()).fold(0., larger));
+        parts.reduce(|| 0., larger)
     })?;
     Ok(Tensor::new(most, x.device())?)
+}
+
+/// The larger number, or NaN if one of them is.
+fn larger(a: f32, b: f32) -> f32 {
+    match b <= a || a.is_nan() {
+        true => a,
+        false => b,
+    }
 }
 
 fn same_shape(what: &str, a: &Tensor, b: &Tensor) -> Result<()> {
@@ -218,6 +226,22 @@ mod tests {
             let less = add_scaled_rows(&a, &b, &factors.neg()?)?;
             assert_eq!(bits(&less)?, bits(&(&a - scaled)?)?, "{shape:?}");
             assert_eq!(bits(&largest(&less)?)?, bits(&less.abs()?.max_all()?)?);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn the_largest_of_numbers_that_are_not_finite_is_not_finite() -> Result<()> {
+        for broken in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for place in [0, 3, 2 * GRAIN] {
+                let mut numbers = vec![1f32; 2 * GRAIN + 5];
+                numbers[place] = broken;
+                let numbers = Tensor::new(numbers, &candle_core::Device::Cpu)?;
+                for dtype in [DType::F32, DType::F64] {
+                    let most = largest(&numbers.to_dtype(dtype)?)?.to_dtype(DType::F64)?;
+                    assert!(!most.to_scalar::<f64>()?.is_finite(), "{broken} at {place}");
+                }
+            }
         }
         Ok(())
     }

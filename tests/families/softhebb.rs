@@ -152,3 +152,40 @@ fn what_would_always_be_zero_is_refused() {
         assert!(error.contains(expected), "{settings}: {error}");
     }
 }
+
+/// Its weights would be lost, and the loss of the head be said to have diverged.
+#[test]
+fn weights_that_are_not_finite_end_a_run() -> Result<()> {
+    let settings = "layer = \"softhebb\"\nloss = \"none\"\nhidden = [3]";
+    let subject = || Subject::on(&[1, 4, 4], 1, "progressive", "plain", settings);
+    let said = |mut subject: Subject, batch: Batch| {
+        let learned = subject.learn(1, |_| Ok(batch.clone()));
+        learned.unwrap_err().to_string()
+    };
+    let broken = (numbers(1., (2, 1, 4, 4))? * f64::NAN)?;
+    let of_input = said(subject()?, Batch::new(broken, vec![0, 2])?);
+    let large = subject()?;
+    large.set(
+        "blocks.0.layer.weight",
+        &(numbers(2., (3, 1, 3, 3))? * 1e308)?,
+    );
+    for said in [of_input, said(large, images()?)] {
+        let expected = "block blocks.0.layer.weight: the variable became";
+        assert!(said.contains(expected), "{said}");
+    }
+    Ok(())
+}
+
+/// It would learn several times from a batch, with other weights at each time step.
+#[test]
+fn it_is_refused_where_all_time_steps_see_the_same_weights() {
+    let layer = "layer = { name = \"softhebb\", pool = \"none\" }";
+    let settings = &format!("{layer}\nmaps = true\nhidden = [2, 3]");
+    let net = Subject::on(&[1, 4, 4], 1, "recurrent", "plain", settings);
+    let error = net.map(|_| ()).unwrap_err();
+    let said = error.to_string();
+    assert!(
+        error.is_unfit() && said.contains("at every time step"),
+        "{said}"
+    );
+}

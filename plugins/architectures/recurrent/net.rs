@@ -11,7 +11,7 @@ use onward_core::plugin;
 use onward_core::wiring::stack::no_hypotheses;
 use onward_core::{
     Architecture, Batch, Block, BuildContext, Error, Head, Input, NegativeSampler, Net, Normalise,
-    Prediction, Readout, Result, Role, Step, StepReport, Targets, Values,
+    Prediction, Readout, Result, Role, Rule, Step, StepReport, Targets, Values,
 };
 use rayon::prelude::*;
 
@@ -85,6 +85,7 @@ impl RecurrentNet {
         };
         net.check_label(context)?;
         net.check_solved(0..hidden.len())?;
+        check_waiting(&net)?;
         Ok(Self {
             net,
             classes: context.classes,
@@ -332,6 +333,21 @@ impl RecurrentNet {
         }
         sum.ok_or_else(|| unfit("the window contains no time step"))
     }
+}
+
+/// Refuses layers that change their weights as soon as they learn: their updates cannot
+/// wait for the last time step.
+fn check_waiting(net: &Net) -> Result<()> {
+    let changes_at_once = |block: &&Block| block.rule() == Rule::NoGradient;
+    let Some(block) = net.blocks.iter().find(changes_at_once) else {
+        return Ok(());
+    };
+    Err(unfit(format!(
+        "layer {} has a rule without a gradient and would change its weights at every time \
+         step, but all time steps of a batch see the same weights; choose another layer: \
+         --set layer=dense",
+        block.name()
+    )))
 }
 
 /// Builds a block; `place` has the shape of its input and its number of units.
