@@ -38,7 +38,8 @@ onward_core::settings! {
     /// With `roll_outs` the network continues `pool` random windows of the training part
     /// by `length` tokens each, drawn from its own probabilities. A negative view is a
     /// random window of that text, with the token that the network drew next. The pool is
-    /// generated again before every `refresh`-th epoch, and is part of a checkpoint.
+    /// generated again before every `refresh`-th epoch in which a layer learns, and is part
+    /// of a checkpoint.
     ///
     /// # Reference
     /// Hinton, "The Forward-Forward Algorithm", 2022

@@ -96,6 +96,12 @@ impl Net {
         first.max().unwrap_or(0)
     }
 
+    /// Whether a block learns in the epoch that ends with this step.
+    pub(crate) fn learns_in_epoch_of(&self, last: &Step) -> bool {
+        let mut spans = self.blocks.iter().map(Block::span);
+        spans.any(|span| span.meets_epoch_of(last))
+    }
+
     /// Whether a block looks at labels while it learns.
     pub fn uses_labels(&self) -> bool {
         let mut learning = self.blocks.iter().filter(|block| !block.span().is_empty());

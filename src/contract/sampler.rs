@@ -96,9 +96,12 @@ pub trait NegativeSampler: Send + Sync {
         Ok(None)
     }
 
-    /// Called before every epoch, for samplers that prepare something from the training
-    /// part, such as roll-outs of the network; does nothing by default. The result
-    /// belongs in variables: [`Vars::state`](crate::Vars::state).
+    /// Called before every epoch in which a block learns, for samplers that prepare
+    /// something from the training part, such as roll-outs of the network; does nothing by
+    /// default. Networks that are trained by backpropagation
+    /// ([`Rule::Backpropagation`](crate::Rule::Backpropagation)) do not call it: they see
+    /// the neutral view alone. The result belongs in variables:
+    /// [`Vars::state`](crate::Vars::state).
     ///
     /// `predict` gives the network's own log-probabilities of the classes for any
     /// examples, `(B, C)`.

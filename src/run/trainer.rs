@@ -17,6 +17,7 @@ use super::tally::Tally;
 use super::Run;
 use crate::contract::block::StepReport;
 use crate::contract::net::Readout;
+use crate::contract::rule::Rule;
 use crate::data::Content;
 use crate::error::{Error, Result};
 use crate::flow::batch::Batch;
@@ -37,7 +38,7 @@ impl Run {
         memory::give_back();
         let (validation, test) = rayon::scope(|_| self.final_evaluation(observer))?;
         self.chosen = Some(test.readout.clone());
-        let net = self.architecture.net();
+        let (net, learned) = (self.architecture.net(), self.vars.learned());
         let learns = net.blocks.iter().any(|block| !block.span().is_empty());
         let settings = &self.config.run;
         // Of the first epoch perhaps a part.
@@ -61,12 +62,7 @@ impl Run {
             seed: settings.seed,
             epochs: self.epoch,
             training_examples: self.data.train.len(),
-            parameters: self
-                .vars
-                .learned()
-                .iter()
-                .map(|(_, var)| var.elem_count())
-                .sum(),
+            parameters: learned.iter().map(|(_, var)| var.elem_count()).sum(),
             seconds: started.elapsed().as_secs_f64(),
             seconds_per_epoch,
             multiply_adds_per_example,
@@ -292,13 +288,17 @@ impl Run {
         }
     }
 
+    fn last_step_of(&self, epoch: usize) -> Step {
+        Step {
+            index: ((epoch + 1) * self.steps_per_epoch()) as u64 - 1,
+            ..self.step_of(epoch)
+        }
+    }
+
     /// The learning rates of the last step of an epoch, with the index of each block that
     /// learned in it.
     fn rates(&self, epoch: usize) -> Vec<(usize, f64)> {
-        let step = Step {
-            index: ((epoch + 1) * self.steps_per_epoch()) as u64 - 1,
-            ..self.step_of(epoch)
-        };
+        let step = self.last_step_of(epoch);
         let blocks = self.architecture.net().blocks.iter().enumerate();
         let learning = blocks.filter(|(_, block)| block.is_learning(&step));
         learning
@@ -329,8 +329,7 @@ impl Run {
             });
         }
         if !metrics.has_evaluation(epoch) {
-            let evaluation = rayon::scope(|_| self.evaluate_after(epoch, metrics));
-            evaluation?;
+            rayon::scope(|_| self.evaluate_after(epoch, metrics))?;
         }
         Ok(())
     }
@@ -352,15 +351,15 @@ impl Run {
         }
     }
 
-    /// Lets the sampler prepare an epoch from the network's own predictions.
+    /// Lets the sampler prepare an epoch from the network's own predictions, if a block
+    /// learns from its views in this epoch.
     fn refresh_sampler(&self, epoch: usize) -> Result<()> {
-        let step = self.step_of(epoch);
-        let readout = self
-            .architecture
-            .net()
-            .readouts
-            .iter()
-            .find(|readout| readout.cheap);
+        let (step, net) = (self.step_of(epoch), self.architecture.net());
+        let is_baseline = self.architecture.rule() == Rule::Backpropagation;
+        if is_baseline || !net.learns_in_epoch_of(&self.last_step_of(epoch)) {
+            return Ok(());
+        }
+        let readout = net.readouts.iter().find(|readout| readout.cheap);
         let predict = |batch: &Batch| {
             self.stop_if_asked()?;
             if !self.is_lead() {

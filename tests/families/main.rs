@@ -31,6 +31,7 @@ mod pepita;
 mod positions;
 mod predsim;
 mod prototypes;
+mod roll_outs;
 mod scff;
 mod shortcuts;
 mod sigprop;
