@@ -5,6 +5,7 @@ use onward_core::candle_nn::Init;
 use onward_core::contract::goodness::beside_own_loss;
 use onward_core::contract::head::without_optimiser;
 use onward_core::export::{Table, Value};
+use onward_core::flow::graph::{Graph, Node};
 use onward_core::modules::cells::Cells;
 use onward_core::modules::least_squares::LeastSquares;
 use onward_core::plugin::preset::Preset;
@@ -68,6 +69,11 @@ impl GoodnessFn for Goodness {
 
     fn classes(&self) -> Option<usize> {
         Some(self.classes)
+    }
+
+    fn graph(&self, activity: Node, graph: &mut Graph) -> Result<Node> {
+        let means = self.cells.graph(activity, graph);
+        self.map.graph(means, graph)
     }
 
     fn uses_labels(&self, _: &Objective) -> bool {

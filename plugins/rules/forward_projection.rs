@@ -3,6 +3,7 @@
 
 use onward_core::candle_core::{Tensor, Var};
 use onward_core::candle_nn::Init;
+use onward_core::flow::graph::{Graph, Node};
 use onward_core::modules::least_squares::LeastSquares;
 use onward_core::settings::{Idle, Positive};
 use onward_core::{
@@ -82,6 +83,11 @@ impl LocalLayer for Layer {
         let of_input = kernels::matmul(&rows, &self.of_input)?.sign()?;
         let targets = (of_input + kernels::matmul(&labels, &self.of_label)?.sign()?)?;
         self.map.add(&rows, &targets)
+    }
+
+    fn graph(&self, x: Node, graph: &mut Graph) -> Result<Node> {
+        let rows = self.map.graph(x, graph)?;
+        Ok(graph.relu(rows))
     }
 
     fn uses_labels(&self) -> bool {

@@ -77,6 +77,18 @@ fn every_architecture_on_images_is_a_graph_but_the_recurrent_one() -> Result<()>
             &["search", "head"][..],
         ),
         ("trifecta", "dense", "hidden = [12, 8]", &["search", "head"]),
+        (
+            "progressive",
+            "hinton",
+            "hidden = [12, 8]\nsampler = \"plain\"\ngoodness = \"cafo\"",
+            &["goodness"],
+        ),
+        (
+            "progressive",
+            "forward_projection",
+            "hidden = [12, 8]",
+            &["head"],
+        ),
         ("sigprop", "dense", "hidden = [12, 8]", &["goodness"]),
         (
             "sigprop",
