@@ -324,7 +324,7 @@ fn shorthand(given: &mut Table, _before: &mut Table) -> Result<()> {
 }
 
 /// The settings of layers that learn, and of a search by their goodness.
-const OF_LEARNING: [&str; 12] = [
+const OF_LEARNING: [&str; 15] = [
     "loss",
     "theta",
     "temperature",
@@ -335,7 +335,10 @@ const OF_LEARNING: [&str; 12] = [
     "layer.dropout",
     "layer.peer",
     "layer.peer_momentum",
+    "sampler.length",
     "sampler.negatives",
+    "sampler.pool",
+    "sampler.refresh",
     "sampler.strength",
 ];
 

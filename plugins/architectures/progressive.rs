@@ -282,16 +282,25 @@ fn shorthand(given: &mut Table, before: &mut Table) -> Result<()> {
 }
 
 /// The settings of layers that learn.
-const OF_LEARNING: [&str; 10] = [
+const OF_LEARNING: [&str; 19] = [
     "loss",
     "theta",
     "temperature",
     "goodness.positive",
+    "goodness.negative",
+    "goodness.lambda",
     "order",
     "layer.dropout",
     "layer.peer",
     "layer.peer_momentum",
+    "layer.rate",
+    "layer.ridge",
+    "layer.sharpness",
+    "sampler.blurs",
+    "sampler.length",
     "sampler.negatives",
+    "sampler.pool",
+    "sampler.refresh",
     "sampler.shift",
 ];
 

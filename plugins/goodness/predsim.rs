@@ -36,7 +36,8 @@ onward_core::settings! {
     /// | `g`      | `(B, C)`                        | the goodness         |
     ///
     /// `C` starts as `N(0, 1/√inputs)`. `D` learns from the cross-entropy itself, not
-    /// from `1 − β` of it, which is the same with Adam. So with `β = 1` (*sim*) it is a
+    /// from `1 − β` of it, which is the same with Adam; with other optimisers it learns
+    /// `1/(1 − β)` times as fast as by the loss. So with `β = 1` (*sim*) it is a
     /// probe that the layer does not learn from; with `β = 0` (*pred*) the layer is a
     /// local classifier. The layer's norm should be `batch`, and its slope above 0.
     ///
@@ -48,9 +49,10 @@ onward_core::settings! {
         /// The weight `β` of the similarities.
         beta: f64 = 0.99, in 0. ..=1.;
         /// Maps are averaged over a grid, the finest that leaves at most this many
-        /// numbers for the prediction.
+        /// numbers for the prediction, but never fewer than one for each channel.
         inputs: usize = 2048, in 1..;
-        /// Height and width of the kernels of `C` for maps, odd; 0 for no `C` at all.
+        /// Height and width of the kernels of `C` for maps, odd; 0 for no `C` at all. If
+        /// the activity is no map, every other number means a matrix.
         field: usize = 3, in 0..=15;
     }
 }

@@ -23,7 +23,8 @@ onward_core::settings! {
     ///
     /// With the loss `cross_entropy` every block is a layer with a local classifier,
     /// without negatives. This is closer to deep supervision than to contrastive
-    /// learning. The prediction of the network is the sum of the blocks' goodness.
+    /// learning. The prediction of the network is the sum of the goodness of the blocks
+    /// that are read out (`readout_from`). `M` starts at 0.
     ///
     /// # Reference
     /// Gong, Li, Abdulla, "Mono-Forward: Backpropagation-Free Algorithm", 2025

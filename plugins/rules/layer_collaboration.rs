@@ -208,6 +208,8 @@ fn idle(own: &Table, all: &Table) -> Result<Vec<Idle>> {
             loss.word()
         );
         idle.extend(Idle::all(&["gamma"], because));
+    } else if settings.hidden.len() == 1 {
+        idle.extend(Idle::all(&["gamma"], "there is one layer"));
     }
     Ok(idle)
 }

@@ -199,7 +199,11 @@ impl Architecture for Pairs {
     }
 
     fn rule(&self) -> Rule {
-        Rule::ContrastOfPairs
+        match self.stack.net.blocks.len() {
+            // It has no partner.
+            1 => Rule::Contrast,
+            _ => Rule::ContrastOfPairs,
+        }
     }
 }
 

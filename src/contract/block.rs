@@ -223,9 +223,9 @@ impl Block {
         self.layer.forward(input, step).at(|| self.place())
     }
 
-    /// The input of the next block: what the layer passes on of its activity, detached and
-    /// normalised, in a training step with dropout. `activity` is `(V·B, …)`, of `views` =
-    /// `V` views.
+    /// The input of the next block: what the layer passes on of its activity, detached,
+    /// with dropout in a training step, then normalised. `activity` is `(V·B, …)`, of
+    /// `views` = `V` views.
     ///
     /// # Errors
     /// [`Error::Shape`] if the rows cannot be divided among the views; errors of the layer.

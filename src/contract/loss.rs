@@ -50,8 +50,9 @@ crate::settings! {
     pub struct Objective {
         /// What a layer minimises.
         loss: Loss = Loss::Logistic;
-        /// The goodness above which a view counts as positive; with `positive = "low"`
-        /// that of high activity. Default: the threshold of the goodness function.
+        /// The goodness above which a view counts as positive. With `positive = "low"`
+        /// give it as for high activity; its sign is changed. Default: the threshold of
+        /// the goodness function.
         theta: Option<f64> = None, in Finite;
         /// The softness of the decision between positive and negative views:
         /// (goodness − theta) is divided by it; in `nlp`, by it times the number of units.

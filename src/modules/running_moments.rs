@@ -49,7 +49,7 @@ impl RunningMoments {
     /// will learn from it; else the running ones, by which a head and an evaluation see
     /// it.
     ///
-    /// The only number of a channel is its own mean, so that nothing would be left of it.
+    /// A single number less its own mean is 0.
     /// A last batch that is so small is standardised by the running moments.
     ///
     /// # Errors

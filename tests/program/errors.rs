@@ -356,6 +356,7 @@ fn a_setting_without_an_effect_is_said() {
     // The second one changes the input, also for a network without negatives.
     for (set, is_idle) in [
         ("sampler=hybrid_images", true),
+        ("sampler=modulated", true),
         ("sampler=label_overlay", false),
     ] {
         let backprop = ["train", "backprop", "--dry-run", "--set", set];

@@ -117,9 +117,10 @@ fn settings(of: &Table, kind: &'static str, name: &str, prefix: &str) -> Vec<(St
 
 /// Settings and values without an effect in so small a case, or by what they mean: the
 /// architecture, what is in the settings of the case, the setting.
-const UNSAID: [(&str, &str, &str); 14] = [
+const UNSAID: [(&str, &str, &str); 15] = [
     // There is one layer to read out.
     ("progressive", "hidden = [12]", "readout_from"),
+    ("layer_collaboration", "hidden = [12]", "readout_from"),
     // Activities are no maps.
     ("progressive", "predsim", "goodness.field"),
     ("progressive", "predsim", "goodness.inputs"),
@@ -244,8 +245,13 @@ fn settings_change_something_or_are_said_not_to() -> Result<()> {
         "progressive",
         "sampler = \"modulated\"\ngoodness = \"second_pass\"\nlayer = \"two_passes\"",
     )?;
+    check("progressive", "sampler = \"hybrid_images\"\nfrozen = true")?;
+    for text in ["layer = \"softhebb\"", "goodness = \"two_thresholds\""] {
+        check("progressive", &format!("{uniform}\nfrozen = true\n{text}"))?;
+    }
     check("layer_collaboration", uniform)?;
     for text in [
+        "hidden = [12]",
         "goodness = \"two_thresholds\"",
         "loss = \"unbounded\"",
         "loss = \"unbounded\"\ngoodness = \"two_thresholds\"",
@@ -258,6 +264,7 @@ fn settings_change_something_or_are_said_not_to() -> Result<()> {
     for text in ["", "label_units = 4"] {
         check("recurrent", &format!("sampler = \"label_concat\"\n{text}"))?;
     }
+    check("recurrent", "sampler = \"label_planes\"")?;
     let classifier = "goodness = \"projection\"\nloss = \"cross_entropy\"";
     check("recurrent", &format!("{plain}\n{classifier}"))?;
     check("recurrent", uniform)?;
@@ -279,7 +286,9 @@ fn settings_of_a_text_change_something_or_are_said_not_to() -> Result<()> {
     ] {
         check_on("nlp", &format!("{negatives}\n{text}"), conformance::text()?)?;
     }
-    Ok(())
+    let roll_outs = "sampler = { name = \"next_token\", negatives = \"roll_outs\", pool = 4 }";
+    let frozen = format!("{roll_outs}\nfrozen = true");
+    check_on("nlp", &frozen, conformance::text()?)
 }
 
 /// It does nothing but round differently.

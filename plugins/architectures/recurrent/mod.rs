@@ -36,7 +36,8 @@ onward_core::settings! {
     ///
     /// Every layer learns at every step `t = 1 … steps` from its own input and activity;
     /// the gradients of all steps are averaged into one update at the end, so all steps
-    /// see the same weights. Memory does not grow with `steps`: the factors of the pixels
+    /// see the same weights. Running means, such as those of the peer normalisation, are
+    /// updated at every step. Memory does not grow with `steps`: the factors of the pixels
     /// and of the label are summed over the steps first.
     ///
     /// The sampler determines the clamped inputs. An appended label, as from
@@ -198,7 +199,8 @@ fn idle(own: &Table, all: &Table) -> Result<Vec<Idle>> {
     let mut idle = head::idle(&settings.optimiser, true, Some(&settings.head_spec));
     idle.extend(settings.objective.idle());
     let sampler = all.get("sampler").and_then(|sampler| sampler.get("name"));
-    let is_above = sampler == Some(&"label_concat".into());
+    let above = ["label_concat", "label_planes"];
+    let is_above = sampler.is_some_and(|name| above.iter().any(|other| *name == (*other).into()));
     let is_normalised = settings.label_units == 0 && settings.normalise != Normalise::None;
     if is_above && is_normalised {
         let because = "the label is normalised, and clamped above the last layer with \

@@ -88,14 +88,16 @@ impl Config {
         Ok(idle)
     }
 
-    /// The sampler, if all that it makes is negatives, and the architecture learns
-    /// without any.
+    /// The sampler, if all that it makes of the examples is views to learn from, and the
+    /// architecture learns from the examples alone.
     fn unused_sampler(&self, info: &Info) -> Result<Vec<Idle>> {
         let Some(sampler) = &self.run.sampler else {
             return Ok(Vec::new());
         };
         let of_sampler = facts::of(registry::info(<dyn NegativeSampler>::KIND, &sampler.name)?);
-        let is_apart = of_sampler.negatives == Some(true) && of_sampler.keeps_examples;
+        // A view that labels change is another one than the example.
+        let makes_views = [of_sampler.negatives, of_sampler.labels].contains(&Some(true));
+        let is_apart = makes_views && of_sampler.keeps_examples;
         if !is_apart || facts::of(info).negatives != Some(false) {
             return Ok(Vec::new());
         }
