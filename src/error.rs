@@ -169,7 +169,7 @@ pub enum Error {
     Diverged {
         /// The name of the block, the variable or the readout.
         block: String,
-        /// `loss`, `goodness`, `variable` or `score`.
+        /// `loss`, `goodness`, `variable`, `change` or `score`.
         what: &'static str,
         /// NaN or an infinity.
         value: f64,

@@ -13,7 +13,7 @@ use onward_core::settings::{Each, Idle, Pick, Positive, Settings};
 use onward_core::{
     kernels, plugin, Architecture, Batch, Block, BuildContext, Error, GoodnessFn, Grade, Input,
     LocalLayer, Loss, NegativeSampler, Net, Normalise, Objective, Optimiser, Readout, Result, Role,
-    Rule, Step, StepReport, Targets, Vars,
+    Rule, Step, StepReport, Targets,
 };
 
 onward_core::settings! {
@@ -62,9 +62,6 @@ struct TwoStreams {
     patterns: Var,
     /// Its activities in each layer.
     signals: Vec<Signals>,
-    /// The variables, and their version when the signals were computed.
-    vars: Vars,
-    version: Mutex<Option<u64>>,
 }
 
 impl TwoStreams {
@@ -88,7 +85,9 @@ impl TwoStreams {
             let layer = plugin::build(layer, &of_layer.with_units(units))?;
             let step = Step::evaluation(context.seed);
             let activity = layer.forward(&input, &step)?;
-            let signals = Signals::new(activity.flatten_from(1)?);
+            let of_layer = activity.flatten_from(1)?;
+            let zeros = (classes, of_layer.dim(1)?);
+            let signals = Signals::new(Tensor::zeros(zeros, of_layer.dtype(), of_layer.device())?);
             let goodness = Box::new(Similarity {
                 scale: settings.scale,
                 classes,
@@ -114,26 +113,17 @@ impl TwoStreams {
             readout_from: settings.readout_from.min(count).saturating_sub(1),
             patterns,
             signals: all_signals,
-            vars: context.vars.clone(),
-            version: Mutex::default(),
         })
     }
 
-    /// Computes the signals if a variable has changed since they were. They are no
-    /// variables: a run that is saved within an epoch has those of its weights.
+    /// Computes the signals: a row for each class, beside many examples. They are no
+    /// variables, so that a run that is saved within an epoch has those of its weights.
     fn update_signals(&self) -> Result<()> {
-        let now = Some(self.vars.version());
-        let version = || self.version.lock().unwrap_or_else(PoisonError::into_inner);
-        if *version() == now {
-            return Ok(());
-        }
-        // Without the lock: a thread that waits within the pass may enter here again.
         let patterns = Input::of(self.patterns.as_detached_tensor())?;
         let activities = self.pass(patterns, &Step::evaluation(0))?;
         for (signals, activity) in self.signals.iter().zip(activities) {
             signals.set(directions(&activity)?);
         }
-        *version() = now;
         Ok(())
     }
 
@@ -310,8 +300,9 @@ fn idle(own: &Table, _: &Table) -> Result<Vec<Idle>> {
     Ok(idle)
 }
 
-/// The activities of the patterns in a layer, `(C, N)`, as rows of length 1. The network
-/// computes them, the goodness of the layer reads them.
+/// The activities of the patterns in a layer, `(C, N)`, as rows of length 1; 0 before they
+/// are computed. The network computes them with its scores, its activities and its graph,
+/// and the goodness of the layer reads them.
 #[derive(Clone)]
 struct Signals(Arc<Mutex<Tensor>>);
 

@@ -159,7 +159,7 @@ impl Layer {
             if part.is_broken() {
                 return Err(Error::Diverged {
                     block: self.vars.path("weight"),
-                    what: "variable",
+                    what: "change",
                     value: part.value()?,
                     step: step.index,
                 });

@@ -39,14 +39,14 @@ pub(super) fn show(mut run: Run, stop: &Arc<AtomicBool>) -> Result<()> {
     let (steps, epochs) = (run.steps_per_epoch(), run.epochs());
     let step = time_of_a_step(&mut run, stop)?;
     let all = step.map(|step| step.as_secs_f64() * (steps * epochs) as f64);
-    let time = match all {
-        // The first steps are those of the first phase.
-        _ if run.phases().is_some() => {
-            "unknown: not all layers learn in the first epoch; `onward plan` measures each".into()
-        }
-        Some(all) => format!("about {}, without evaluation", duration(all)),
-        None => "unknown".into(),
+    // The first steps are those of the first phase.
+    let condition = match run.phases() {
+        Some(_) => " and if the layers that learn later take as long as the first ones",
+        None => "",
     };
+    let time = all.map_or("unknown".into(), |all| {
+        format!("about {}, without evaluation{condition}", duration(all))
+    });
     text += &format!("# steps       {epochs} epochs of {steps}\n# time        {time}\n");
     if let Some(peak) = crate::kernels::memory::peak_mb() {
         text += &format!("# memory      {peak:.0} MB after the first steps\n");

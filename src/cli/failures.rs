@@ -37,7 +37,7 @@ impl Failures {
 }
 
 impl Drop for Failures {
-    /// Where another error ends the command, the last failure is said before it.
+    /// Where another error ends the command, the last failure is printed first.
     fn drop(&mut self) {
         if let Some(last) = self.last.take() {
             say(&last);

@@ -221,8 +221,8 @@ impl FromStr for Method {
         };
         if let Some(key) = keys().find(of_data) {
             return Err(format!(
-                "`{key}` cannot be set within a method, since rows of other data cannot be \
-                 compared; give it to all of them: --set {key}=VALUE"
+                "`{key}` belongs to the data, which are the same for the whole command: \
+                 --set {key}=VALUE"
             ));
         }
         Ok(Self {

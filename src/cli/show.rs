@@ -132,11 +132,13 @@ fn described(setting: &Setting) -> String {
     text
 }
 
-/// What a setting means to those that have it: the plugins of a kind, or all with "".
+/// What a setting means to those that have it: all, or with `kind` the plugins of this kind
+/// or name.
 pub(super) fn settings_named(kind: &str, key: &str) -> Result<String> {
     let mut found = Meanings::default();
     for (of, owner, setting) in every_setting()? {
-        if is_called(&setting, key) && (kind.is_empty() || of == kind) {
+        let is_asked = kind.is_empty() || [of, owner].contains(&kind);
+        if is_called(&setting, key) && is_asked {
             found.add(setting.key, described(&setting), owner);
         }
     }

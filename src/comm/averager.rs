@@ -37,8 +37,8 @@ impl Averager {
         Self(sender)
     }
 
-    /// Begins a mean, as [`Team::mean`]. The tensor must neither change nor be read before
-    /// it is there, and may be the mean itself afterwards.
+    /// Begins a mean, as [`Team::mean`]. Until it is there, the tensor must neither be read
+    /// nor changed; its memory may then hold the mean.
     pub fn begin(&self, tensor: &Tensor, rows: usize) -> Mean {
         let (reply, mean) = sync_channel(1);
         let tensor = tensor.detach();

@@ -149,8 +149,14 @@ mod tests {
     fn all_replicas_have_the_weighted_mean() -> Result<()> {
         // (1·x + 2·10·x + 3·100·x) / 6
         let rows = [1, 2, 3];
-        // Fewer numbers than replicas too.
-        for (dtype, count) in [(DType::F64, 7), (DType::F32, 7), (DType::F32, 2)] {
+        // Fewer numbers than replicas too, and more than are added up at a time.
+        let many = (3 * AT_ONCE + 5) as u32;
+        for (dtype, count) in [
+            (DType::F64, 7),
+            (DType::F32, 7),
+            (DType::F32, 2),
+            (DType::F32, many),
+        ] {
             let means: Vec<Vec<f64>> = std::thread::scope(|scope| {
                 let of_rank = channels(3).into_iter().map(|comm| {
                     scope.spawn(move || -> Result<Vec<f64>> {
@@ -161,6 +167,9 @@ mod tests {
                         let values = values.reshape((count as usize, 2))?.narrow(1, 0, 1)?;
                         let mean = team.mean(&values, rows[team.rank()])?;
                         assert_eq!((mean.dtype(), mean.dims()), (dtype, values.dims()));
+                        let own = team.mean_in_place(values.contiguous()?, rows[team.rank()])?;
+                        let differ = (own - &mean)?.abs()?.sum_all()?.to_dtype(DType::F64)?;
+                        assert_eq!(differ.to_scalar::<f64>()?, 0.);
                         Ok(mean.flatten_all()?.to_dtype(DType::F64)?.to_vec1()?)
                     })
                 });

@@ -99,7 +99,8 @@ impl Net {
     /// Whether a block learns in the epoch that ends with this step.
     pub(crate) fn learns_in_epoch_of(&self, last: &Step) -> bool {
         let mut spans = self.blocks.iter().map(Block::span);
-        spans.any(|span| span.meets_epoch_of(last))
+        // Without blocks, nothing is known of what learns.
+        self.blocks.is_empty() || spans.any(|span| span.meets_epoch_of(last))
     }
 
     /// Whether a block looks at labels while it learns.

@@ -18,7 +18,8 @@ crate::choices! {
         /// From the difference of two forward passes, the second with the error of the
         /// first in its input: no gradient.
         SecondPass = "second pass",
-        /// Any other rule without a gradient, such as Hebbian learning.
+        /// Any other rule without a gradient, such as Hebbian learning. A layer may change
+        /// its weights in every pass, so `recurrent` refuses it.
         NoGradient = "no gradient",
         /// The blocks do not learn.
         Frozen = "frozen",

@@ -156,12 +156,9 @@ impl Optimiser {
         if self.awaited.iter().any(|(awaited, ..)| awaited == name) {
             self.finish(step)?;
         }
-        // What makes no gradient of its own on the way needs room for one.
-        let is_formed = matches!(gradient, Gradient::Formed(..));
-        let needs_room = is_formed && self.spec.optimiser != Algorithm::Sgd;
         match self.share {
             Some(share) => self.accumulator(name, var)?.add(gradient, share),
-            None if self.replicas.is_some() || needs_room => {
+            None if self.replicas.is_some() => {
                 self.accumulator(name, var)?.add(gradient, 1.)?;
                 self.apply_accumulated(step)
             }

@@ -87,6 +87,8 @@ fn plugins_are_listed_and_shown() {
     let shown = succeeds(&["show", "layer.dropout"]);
     assert!(shown.contains("setting of dense"), "{shown}");
     assert!(!shown.contains("progressive"), "{shown}");
+    let shown = succeeds(&["show", "dense.dropout"]);
+    assert!(shown.contains("setting of dense\n"), "{shown}");
     fails(2, &["show", "frozen.dropout"]);
     let shown = succeeds(&["show", "digits"]);
     assert_eq!(shown.matches("preset digits").count(), 1, "{shown}");

@@ -132,7 +132,7 @@ fn a_sweep_varies_each_setting_once_and_chooses_by_the_validation_part() {
         (["--set", "lr=0.5"], "has a value by --set"),
         (["--set", "validate=false"], "needs a validation part"),
         (["--grid", "validate=true,false"], "needs a validation part"),
-        (["--grid", "data.noise=0.1,0.2"], "rows of other data"),
+        (["--grid", "data.noise=0.1,0.2"], "belongs to the data"),
     ] {
         let message = fails(2, &sweep(&out, "1", &["--grid", "lr=0.01,0.1"], &more));
         assert!(message.contains(expected), "{message}");

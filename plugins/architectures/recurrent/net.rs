@@ -335,15 +335,15 @@ impl RecurrentNet {
     }
 }
 
-/// Refuses layers that change their weights as soon as they learn: their updates cannot
-/// wait for the last time step.
+/// Refuses layers that may change their weights as soon as they learn: their updates
+/// cannot wait for the last time step.
 fn check_waiting(net: &Net) -> Result<()> {
     let changes_at_once = |block: &&Block| block.rule() == Rule::NoGradient;
     let Some(block) = net.blocks.iter().find(changes_at_once) else {
         return Ok(());
     };
     Err(unfit(format!(
-        "layer {} has a rule without a gradient and would change its weights at every time \
+        "layer {} has a rule without a gradient and may change its weights at every time \
          step, but all time steps of a batch see the same weights; choose another layer: \
          --set layer=dense",
         block.name()

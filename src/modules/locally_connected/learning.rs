@@ -120,7 +120,10 @@ impl Form for Fields {
         let range = begin..begin + self.of_width(width) * units;
         let is_zero = delta.dim(0)? == 0 || matches!(product.values, Values::Zeros { .. });
         let is_narrow = self.is_narrow(units);
-        if is_zero || is_narrow {
+        if is_zero && keep == 1. && beside.is_empty() {
+            return Ok(());
+        }
+        if (is_zero || is_narrow) && keep != 1. {
             let scale = |[sum, _]: [&mut [f32]; 2]| match keep {
                 0. => sum.fill(0.),
                 _ => wide(|| sum.iter_mut().for_each(|sum| *sum *= keep)),
@@ -251,7 +254,15 @@ mod tests {
         let shape = [3, 6, 21];
         let fields = Fields::new(shape, 4, 1, 2)?;
         let step = Step::first(1);
-        for (units, gathered) in [(3, true), (3, false), (simd::MOST_UNITS + 1, true)] {
+        let (sgd, adam, many) = (Algorithm::Sgd, Algorithm::Adam, simd::MOST_UNITS + 1);
+        for (units, gathered, method) in [
+            (3, true, sgd),
+            (3, false, sgd),
+            (many, true, sgd),
+            (many, false, sgd),
+            (3, false, adam),
+            (many, false, adam),
+        ] {
             let learned = |dtype: DType| -> Result<[Tensor; 2]> {
                 let vars = Vars::new(3, dtype, &Device::Cpu);
                 let mut local = LocallyConnected::new(
@@ -263,7 +274,7 @@ mod tests {
                         stdev: 0.5,
                     },
                 )?;
-                let (method, schedule) = (Algorithm::Sgd, Schedule::Constant);
+                let schedule = Schedule::Constant;
                 let descent = OptimiserSpec {
                     optimiser: method,
                     lr: 0.1,
@@ -303,7 +314,7 @@ mod tests {
                 assert_close(
                     found,
                     expected,
-                    &format!("{units} units, gathered: {gathered}"),
+                    &format!("{units} units, gathered: {gathered}, {}", method.word()),
                 )?;
             }
         }

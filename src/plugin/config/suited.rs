@@ -22,21 +22,19 @@ fn is_about_the_run(key: &str) -> bool {
 
 /// Whether a setting of an architecture chooses the network: its plugins and widths. Other
 /// settings change a network that a preset describes.
-fn chooses_the_network(info: &Info, key: &str) -> bool {
+fn chooses_the_network(info: &Info, key: &str, value: &Value) -> bool {
     let settings = (info.settings)();
     let setting = settings.iter().find(|setting| setting.key == key);
-    key == "hidden" || setting.is_none_or(|setting| setting.kind.is_some())
+    let is_plugin = setting.is_none_or(|setting| setting.kind.is_some());
+    is_plugin || value.is_array() || value.is_table()
 }
 
-/// Whether a setting is a list of as many numbers as in a preset: layers of other widths.
-fn fits(preset: &Table, (key, value): &(String, Value)) -> bool {
-    let both = preset
-        .get(key)
-        .and_then(Value::as_array)
-        .zip(value.as_array());
-    both.is_some_and(|(preset, given)| {
-        let are_numbers = given.iter().all(Value::is_integer);
-        are_numbers && given.len() == preset.len()
+/// Whether a setting is a list of a number for each layer of a preset, such as other widths.
+fn fits(preset: &Table, value: &Value) -> bool {
+    let widths = preset.get("hidden").and_then(Value::as_array);
+    widths.zip(value.as_array()).is_some_and(|(widths, given)| {
+        let is_number = |value: &Value| value.is_integer() || value.is_float();
+        given.iter().all(is_number) && given.len() == widths.len()
     })
 }
 
@@ -92,7 +90,7 @@ pub(super) fn suited(architecture: &str, sources: &[Source]) -> Result<Option<Su
         }
         let given = source.table.clone().into_iter();
         let given = given.filter(|(key, _)| !is_about_the_run(key));
-        choices.extend(given.filter(|(key, _)| chooses_the_network(info, key)));
+        choices.extend(given.filter(|(key, value)| chooses_the_network(info, key, value)));
         if let Some(Value::Table(given)) = source.table.remove(DataSet::KIND) {
             if given
                 .get("name")
@@ -123,8 +121,9 @@ pub(super) fn suited(architecture: &str, sources: &[Source]) -> Result<Option<Su
         Some((_, preset)) => preset_of(info, Some(preset))?.table,
         None => Table::new(),
     };
-    let keeps =
-        |choice: &(String, Value)| fits(&table, choice) || is_of_its_plugin(info, &table, choice);
+    let keeps = |choice: &(String, Value)| {
+        fits(&table, &choice.1) || is_of_its_plugin(info, &table, choice)
+    };
     let unless = choices.into_iter().find(|choice| !keeps(choice));
     settings.insert("name".into(), name.into());
     let table = Table::from_iter([(DataSet::KIND.to_string(), Value::Table(settings))]);
