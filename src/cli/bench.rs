@@ -157,7 +157,7 @@ impl Bench {
 
     fn measure(&self, method: &Method, report: &Report) -> Result<Speed> {
         let builder = self.builder(method)?;
-        let builder = self.data_dir.add_to(builder).device(&self.device.device);
+        let builder = self.data_dir.add_to(builder)?.device(&self.device.device);
         let stop = Arc::new(AtomicBool::new(false));
         allocator::start();
         // Evaluations are not steps.

@@ -41,7 +41,7 @@ pub(super) fn settings_in(file: &Path) -> Result<(String, Source)> {
         Some(Value::String(architecture)) => Ok((architecture, source)),
         _ => Err(Error::run(
             file,
-            "has no `architecture`; it is not the configuration of a run",
+            "names no architecture; add a line such as architecture = \"progressive\"",
         )),
     }
 }

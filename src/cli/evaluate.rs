@@ -53,7 +53,7 @@ impl Evaluate {
         if let Some(data) = &self.data {
             builder = builder.data(data);
         }
-        let run = self.data_dir.add_to(builder).build()?;
+        let run = self.data_dir.add_to(builder)?.build()?;
         if run.is_unfinished() {
             notify(format_args!(
                 "note: the run is not finished: {} of {} epochs are complete; {}",

@@ -53,7 +53,8 @@ impl Export {
         let shape = run.data().spec.shape.iter();
         let shape: Vec<String> = shape.map(ToString::to_string).collect();
         print(&format!(
-            "{}: input examples (N, {}), output scores (N, {}) of {readout}, {} bytes\n",
+            "written: {}, ONNX: input examples (N, {}), output scores (N, {}) of {readout}, {} \
+             bytes\n",
             printable(&self.out.display().to_string()),
             shape.join(", "),
             run.data().spec.classes.len(),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::error::Result;
+use crate::error::{printable, Error, Result};
 use crate::run::{Run, RunBuilder};
 
 /// The device.
@@ -25,10 +25,19 @@ pub(super) struct DataDir {
 }
 
 impl DataDir {
-    pub fn add_to(&self, builder: RunBuilder) -> RunBuilder {
+    /// Searches the folder.
+    ///
+    /// # Errors
+    /// If there is none: other places would be searched instead.
+    pub fn add_to(&self, builder: RunBuilder) -> Result<RunBuilder> {
         match &self.data_dir {
-            Some(folder) => builder.data_dir(folder),
-            None => builder,
+            Some(folder) if !folder.is_dir() => {
+                let found = printable(&folder.display().to_string());
+                let problem = format!("expected a folder, found none at {found}");
+                Err(Error::usage("--data-dir", problem))
+            }
+            Some(folder) => Ok(builder.data_dir(folder)),
+            None => Ok(builder),
         }
     }
 }

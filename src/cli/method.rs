@@ -11,6 +11,7 @@ use crate::contract::rule::Rule;
 use crate::error::Result;
 use crate::plugin::config::usual;
 use crate::plugin::{facts, registry};
+use crate::run::folder::CONFIG;
 use crate::settings::PluginKind;
 
 /// An architecture with a preset, or a file of settings; and settings of its own.
@@ -36,6 +37,7 @@ enum Source {
     File {
         path: String,
         architecture: String,
+        preset: Option<String>,
     },
 }
 
@@ -114,8 +116,7 @@ impl Method {
     /// The preset, if one was chosen.
     pub fn preset(&self) -> Option<&str> {
         match &self.source {
-            Source::Named { preset, .. } => preset.as_deref(),
-            Source::File { .. } => None,
+            Source::Named { preset, .. } | Source::File { preset, .. } => preset.as_deref(),
         }
     }
 
@@ -151,23 +152,16 @@ impl Method {
     /// The arguments of `onward train`, with the settings of all methods before its own.
     pub fn words(&self, of_all: &[String]) -> Vec<String> {
         let mut words = match &self.source {
-            Source::Named {
-                architecture,
-                preset,
+            Source::Named { architecture, .. } => vec![architecture.clone()],
+            Source::File {
+                path, architecture, ..
             } => {
-                let preset = preset
-                    .iter()
-                    .flat_map(|preset| ["--preset", preset.as_str()]);
-                [architecture.as_str()]
-                    .into_iter()
-                    .chain(preset)
-                    .map(String::from)
-                    .collect()
-            }
-            Source::File { path, architecture } => {
                 vec![architecture.clone(), "--config".into(), path.clone()]
             }
         };
+        if let Some(preset) = self.preset() {
+            words.extend(["--preset".into(), preset.into()]);
+        }
         for setting in of_all.iter().chain(&self.settings) {
             words.extend(["--set".into(), setting.clone()]);
         }
@@ -182,21 +176,25 @@ impl FromStr for Method {
         let mut parts = outer_parts(text).into_iter();
         let first = parts.next().unwrap_or_default().to_string();
         let is_known = registry::info(<dyn Architecture>::KIND, &first).is_ok();
-        let source = match Path::new(&first).is_file() && !is_known {
+        let (name, preset) = match first.split_once(':') {
+            // A path may have a colon.
+            Some((name, preset)) if !Path::new(&first).is_file() => (name, Some(preset)),
+            _ => (&*first, None),
+        };
+        let preset = preset.map(String::from);
+        let source = match Path::new(name).is_file() && !is_known {
             true => Source::File {
-                architecture: architecture_of(&first)?,
-                path: first,
+                architecture: architecture_of(name)?,
+                path: name.into(),
+                preset,
             },
-            false if first.ends_with(".toml") => return Err(format!("there is no file {first}")),
-            false => match first.split_once(':') {
-                Some((architecture, preset)) => Source::Named {
-                    architecture: architecture.into(),
-                    preset: Some(preset.into()),
-                },
-                None => Source::Named {
-                    architecture: first,
-                    preset: None,
-                },
+            false if name.ends_with(".toml") => return Err(format!("there is no file {name}")),
+            false if Path::new(name).join(CONFIG).is_file() && !is_known => {
+                return Err(format!("{name} is a folder; its settings: {name}/{CONFIG}"));
+            }
+            false => Source::Named {
+                architecture: name.into(),
+                preset,
             },
         };
         let settings: Vec<String> = parts.map(String::from).collect();

@@ -41,7 +41,7 @@ impl Picture {
             return Err(exists());
         }
         let format = self.format()?;
-        let run = self.data_dir.add_to(Run::open(&self.run)?).build()?;
+        let run = self.data_dir.add_to(Run::open(&self.run)?)?.build()?;
         let sheet = picture::sheet(&run, self.count.into())?;
         let mut bytes = Cursor::new(Vec::new());
         let written = sheet.write_to(&mut bytes, format);

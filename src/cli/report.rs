@@ -40,10 +40,13 @@ impl Report {
             return Err(Error::run(missing, problem));
         }
         let base = self.write.as_deref().and_then(Path::parent);
-        let rows = Row::all(&self.runs, base.unwrap_or(Path::new("")));
+        let mut rows = Row::all(&self.runs, base.unwrap_or(Path::new("")));
         for problem in rows.iter().filter_map(|row| row.problem.as_ref()) {
             notify(format_args!("warning: {problem}"));
         }
+        // `runs/*` has tables and folders of many runs too.
+        let mut is_run = self.runs.iter().map(|run| run.join(CONFIG).exists());
+        rows.retain(|row| is_run.next() == Some(true) || row.problem.is_none());
         let has_result = rows.iter().any(|row| row.problem.is_none());
         // A table that is there is worth more than one without a result.
         if has_result || self.write.is_none() {

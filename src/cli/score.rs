@@ -111,7 +111,7 @@ impl ScoreTexts {
     /// The run with its training text, or without it if that cannot be read.
     fn open(&self) -> Result<Run> {
         let builder = Run::open(&self.run)?.device(&self.device.device);
-        let with_data = self.data_dir.add_to(builder).build();
+        let with_data = self.data_dir.add_to(builder)?.build();
         with_data.or_else(|error| {
             let run = open_to_predict(&self.run, &self.device)?;
             notify(format_args!("note: the training text is not read: {error}"));

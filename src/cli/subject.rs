@@ -132,10 +132,14 @@ impl Subject {
                 builder = builder.source(flag(key, value)?);
             }
         }
-        for source in in_order(&self.assignments())? {
+        let assignments = self.assignments();
+        for (at, mut source) in in_order(&assignments)? {
+            if at < self.method.settings().len() {
+                source.origin = self.method.label().into();
+            }
             builder = builder.source(source);
         }
-        Ok(self.data_dir.add_to(builder))
+        self.data_dir.add_to(builder)
     }
 
     /// Warns of a preset beside a file that overrides everything in it.
@@ -151,10 +155,10 @@ impl Subject {
     }
 }
 
-/// The sources of assignments in their order. But where a plugin is chosen by its name
+/// The sources of assignments in their order, each with its place among them. But where a plugin is chosen by its name
 /// alone, or a list of plugins is, its settings come after it: `layer.field=3` and then
 /// `layer=conv` are a convolution with that field.
-fn in_order(assignments: &[String]) -> Result<Vec<Source>> {
+fn in_order(assignments: &[String]) -> Result<Vec<(usize, Source)>> {
     let sources = assignments.iter().map(|text| Source::assignment(text));
     let sources = sources.collect::<Result<Vec<_>>>()?;
     let key = |at: usize| assignments[at].split('=').next().unwrap_or_default().trim();
@@ -174,7 +178,8 @@ fn in_order(assignments: &[String]) -> Result<Vec<Source>> {
     };
     let mut order: Vec<usize> = (0..sources.len()).collect();
     order.sort_by_key(|&at| (after(at).unwrap_or(at), after(at).is_some()));
-    Ok(order.into_iter().map(|at| sources[at].clone()).collect())
+    let sources = order.into_iter().map(|at| (at, sources[at].clone()));
+    Ok(sources.collect())
 }
 
 /// Warns where the settings of a run are not those that it had from its beginning.
@@ -233,7 +238,7 @@ mod tests {
             let given: Vec<String> = given.iter().map(|text| text.to_string()).collect();
             let sources = in_order(&given).unwrap();
             let origin = |source: &Source| source.origin.replacen("--set ", "", 1);
-            sources.iter().map(origin).collect()
+            sources.iter().map(|(_, source)| origin(source)).collect()
         };
         let table = "layer={name=\"dense\"}";
         for (given, expected) in [

@@ -172,7 +172,7 @@ impl Resume {
         refuse_twice(&flags, &self.set)?;
         self.ranks.refuse_twice(&self.set)?;
         let builder = Run::open(&self.run)?.device(&self.device.device);
-        let mut builder = self.data_dir.add_to(builder).stop_when(stop.flag());
+        let mut builder = self.data_dir.add_to(builder)?.stop_when(stop.flag());
         if let Some(epochs) = &self.epochs {
             builder = builder.source(flag("epochs", epochs)?);
         }

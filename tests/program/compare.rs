@@ -416,6 +416,20 @@ fn a_table_is_not_replaced_by_runs_of_other_settings() {
     let message = fails(1, &compare(&out, &["progressive"], &other));
     assert!(message.contains("is a run of other settings"), "{message}");
     assert_eq!(table(), before);
+    // A file may have other examples.
+    let file = base.path().join("few.toml");
+    let few = "architecture = \"progressive\"\nhidden = [20]\nexamples = 50\n";
+    std::fs::write(&file, few).unwrap();
+    let both = onward(&compare(
+        &base.path().join("few"),
+        &["progressive", str(&file)],
+        &alone,
+    ));
+    let said = text(&both.stderr);
+    assert!(
+        said.contains("few.toml has examples = 50, progressive has 0"),
+        "{said}"
+    );
     // Another method makes another table, and says so.
     let another = onward(&compare(&out, &["progressive,lr=0.5"], &alone));
     let said = text(&another.stderr);
@@ -448,11 +462,25 @@ fn a_report_of_a_folder_that_is_not_there_is_an_error() {
         message.contains("nothere: expected the folder"),
         "{message}"
     );
-    // A table is not replaced by one without a result.
-    let table = base.path().join("table.md");
-    std::fs::write(&table, "a table").unwrap();
-    let empty = base.path().join("empty");
+    // A table is not replaced by one without a result, and nothing but runs has rows.
+    let [table, run, empty] = ["table.md", "run", "empty"].map(|name| base.path().join(name));
+    let marks = "<!-- onward report: begin -->\nold\n<!-- onward report: end -->";
+    std::fs::write(&table, marks).unwrap();
     std::fs::create_dir(&empty).unwrap();
     fails(1, &["report", str(&empty), "--write", str(&table)]);
-    assert_eq!(std::fs::read_to_string(&table).unwrap(), "a table");
+    assert_eq!(std::fs::read_to_string(&table).unwrap(), marks);
+    let train = [
+        "train",
+        "progressive",
+        "--data=digits",
+        "--set=data.size=100",
+        "--epochs=1",
+    ];
+    succeeds(&[&train[..], &["--quiet", "--out", str(&run)]].concat());
+    succeeds(&["report", str(&run), str(&empty), "--write", str(&table)]);
+    let rows = std::fs::read_to_string(&table).unwrap();
+    assert!(
+        rows.contains("progressive") && !rows.contains("no result"),
+        "{rows}"
+    );
 }

@@ -158,6 +158,7 @@ fn usage_errors_exit_with_code_2_and_name_valid_values() {
 fn other_errors_exit_with_code_1_and_name_the_place() {
     let base = tempfile::tempdir().unwrap();
     let path = |name: &str| base.path().join(name).to_str().unwrap().to_string();
+    std::fs::create_dir(path("empty")).unwrap();
     let message = fails(
         1,
         &[
@@ -166,11 +167,11 @@ fn other_errors_exit_with_code_1_and_name_the_place() {
             "--data",
             "mnist",
             "--data-dir",
-            &path("none"),
+            &path("empty"),
         ],
     );
     assert!(
-        message.contains("none/mnist") && message.contains("$ONWARD_DATA"),
+        message.contains("empty/mnist") && message.contains("$ONWARD_DATA"),
         "{message}"
     );
     let message = fails(

@@ -37,6 +37,15 @@ fn a_method_of_a_comparison_can_be_trained() {
     let config = dry(&[str(&part)]);
     assert!(config.contains("negatives = \"uniform\""), "{config}");
     assert!(config.contains("label_overlay"), "{config}");
+    let config = dry(&[&format!("{}:nebuly", part.display())]);
+    assert!(config.contains("negatives = \"uniform\""), "{config}");
+    assert!(config.contains("label_concat"), "{config}");
+    let empty = base.path().join("empty.toml");
+    std::fs::write(&empty, "lr = 0.1\n").unwrap();
+    refused(&[str(&empty)], "add a line such as architecture");
+    refused(&[str(&run)], "is a folder; its settings: ");
+    let nowhere = ["progressive", "--data-dir", "nowhere"];
+    refused(&nowhere, "expected a folder, found none at nowhere");
     let certified = succeeds(&[&["certify", method], &SMALL[..4]].concat());
     assert!(certified.contains("No signal comes back"), "{certified}");
 
@@ -123,11 +132,18 @@ fn a_refusal_names_what_was_written() {
     assert!(config.contains("\nepochs = 1\n"), "{config}");
     for given in ["n_layers=2", "hidden_size=30"] {
         let message = fails(2, &["resume", str(&run), "--set", given]);
+        let seed = ["resume", str(&run), "--epochs", "2", "--set", "seed=5"];
+        assert!(fails(2, &seed).contains("which the run has kept"));
         assert!(
             message.contains(&format!("(from --set {given})")),
             "{message}"
         );
     }
+    let method = "progressive:hinton,lr=abc";
+    refused(&[method], &format!("(from {method})"));
+    let elsewhere = ["evaluate", str(&run), "--data", "folder:nowhere"];
+    let message = fails(1, &elsewhere);
+    assert!(!message.contains("put them back"), "{message}");
     let config = base.path().join("c.toml");
     std::fs::write(&config, "layer = \"digits\"\n").unwrap();
     let from = format!("(from {})", config.display());

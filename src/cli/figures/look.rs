@@ -145,7 +145,7 @@ impl Look {
         }
         look.note(metrics::lines(folder), |look, lines| look.metrics = lines);
         let run = Run::open(folder).map(|builder| builder.device(&device.device));
-        let run = run.and_then(|builder| data_dir.add_to(builder).build());
+        let run = run.and_then(|builder| data_dir.add_to(builder)?.build());
         look.note(run, |look, run| {
             look.note(answers(&run), |look, found| look.answers = found);
             look.note(layers(&run), |look, found| look.layers = found);

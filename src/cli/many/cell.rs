@@ -159,11 +159,6 @@ impl Cell {
         Ok(u32::try_from(epochs).unwrap_or(u32::MAX))
     }
 
-    /// Refuses settings that cannot be.
-    pub fn check(&self) -> Result<()> {
-        self.config().map(|_| ())
-    }
-
     /// Whether its folder has a summary that can be read.
     fn has_summary(&self) -> bool {
         summary::read(&self.folder.join(SUMMARY)).is_ok()
@@ -210,7 +205,7 @@ impl Cell {
     pub fn config(&self) -> Result<Config> {
         let words: Vec<OsString> = self.arguments().into_iter().map(OsString::from).collect();
         let config = Subject::of(&words)?.builder()?.config();
-        config.at(|| self.method.clone())
+        config.at(|| format!("{} on {}", self.method, self.data))
     }
 
     /// What is in the folder; an error if it is a run of other settings.

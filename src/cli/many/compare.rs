@@ -81,7 +81,7 @@ impl Compare {
             false => Vec::new(),
         };
         let workers = Workers::new(&self.many, &self.out, &cells)?;
-        say_what_is_left_out(&self.out, "compare", &methods);
+        say_what_is_left_out(&self.out, "compare", &methods, &self.many.seeds);
         let task = Task {
             until: None,
             with_test: true,

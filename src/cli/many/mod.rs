@@ -9,7 +9,7 @@ pub(super) mod sweep;
 mod table;
 mod workers;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ffi::OsString;
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -191,8 +191,8 @@ fn is_text(data: &str) -> bool {
     })
 }
 
-/// Says which methods a table that is there has, and the new one will not have.
-fn say_what_is_left_out(out: &Path, name: &str, methods: &[Method]) {
+/// Says which methods and seeds a table that is there has, and the new one will not have.
+fn say_what_is_left_out(out: &Path, name: &str, methods: &[Method], seeds: &Seeds) {
     let there = std::fs::read_to_string(out.join(format!("{name}.json"))).unwrap_or_default();
     let there: Vec<Json> = serde_json::from_str(&there).unwrap_or_default();
     let mut others: Vec<&str> = Vec::new();
@@ -202,10 +202,20 @@ fn say_what_is_left_out(out: &Path, name: &str, methods: &[Method]) {
             others.push(method);
         }
     }
-    if !others.is_empty() {
+    let mut left_out: Vec<String> = others.into_iter().map(printable).collect();
+    let of_row = |row: &Json| row["seeds"].as_array().cloned().unwrap_or_default();
+    let known = there
+        .iter()
+        .flat_map(of_row)
+        .filter_map(|seed| seed.as_u64());
+    let known: BTreeSet<u64> = known.collect();
+    let is_other = |seed: &u64| !seeds.0.iter().any(|wanted| u64::from(*wanted) == *seed);
+    let known = known.into_iter().filter(is_other);
+    left_out.extend(known.map(|seed| format!("seed {seed}")));
+    if !left_out.is_empty() {
         notify(format_args!(
             "note: the new table leaves out {}, which the table there has; the runs are kept",
-            printable(&others.join(", "))
+            left_out.join(", ")
         ));
     }
 }

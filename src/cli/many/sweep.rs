@@ -144,7 +144,7 @@ impl Sweep {
             }
         }
         let workers = Workers::new(&self.many, &self.out, &cells)?;
-        say_what_is_left_out(&self.out, "sweep", &methods);
+        say_what_is_left_out(&self.out, "sweep", &methods, &self.many.seeds);
         let entries = self.train(&workers, &cells, methods.len())?;
         let best = best(&entries);
         let entries = table::judged(entries, &best);
@@ -233,7 +233,14 @@ impl Sweep {
                 }
             }
             let mut many = count * self.many.data.len();
-            for stage in halving::stages(epochs, count, factor) {
+            let stages = halving::stages(epochs, count, factor);
+            if stages.is_empty() {
+                notify(format_args!(
+                    "note: all are trained to the end: halving by {factor} needs at least \
+                     {factor} epochs and {factor} combinations, found {epochs} and {count}"
+                ));
+            }
+            for stage in stages {
                 let entries = train(&left, &given_up, Some(stage))?;
                 let kept = halving::kept(&entries, factor);
                 let is_kept = |data: &str, method: &str| {

@@ -1,16 +1,22 @@
 //! Trains many runs, one or several at a time.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use toml::Table;
+
 use super::cell::Cell;
 use super::entry::Entry;
-use super::Many;
+use super::{is_text, Many};
 use crate::cli::stop::Stop;
+use crate::data::DataSet;
 use crate::error::{notify, printable, Error, Result};
+use crate::plugin::config::Config;
 use crate::run::folder::{is_run, Folder};
+use crate::settings::PluginKind;
 
 /// Trains the runs of one table.
 pub(super) struct Workers<'a> {
@@ -47,8 +53,9 @@ impl<'a> Workers<'a> {
         refuse_run(out)?;
         let stop = Stop::on_signals();
         stop.training_begins();
+        let mut of_data = OfData::default();
         for cell in cells {
-            cell.check()?;
+            of_data.compare(cell, &cell.config()?);
             // Before the tables that are there are replaced.
             if let Some(cell) = many.budget.known_for(cell)? {
                 cell.found()?;
@@ -165,6 +172,49 @@ impl<'a> Workers<'a> {
                 "stopped; run the same command again to continue",
             )),
             false => Ok(()),
+        }
+    }
+}
+
+/// What the first method has of each data set.
+#[derive(Default)]
+struct OfData<'a>(HashMap<&'a str, (&'a str, Table)>);
+
+impl<'a> OfData<'a> {
+    /// Says once of a data set that a method has other examples of it, as one from a file of
+    /// settings may have. Methods divide a text as they like.
+    fn compare(&mut self, cell: &'a Cell, config: &Config) {
+        if is_text(&cell.data) {
+            return;
+        }
+        let mut all = config.to_table();
+        let mut own = Table::new();
+        for key in ["examples", "validate"] {
+            own.extend(all.remove(key).map(|value| (key.into(), value)));
+        }
+        let of_data = all
+            .remove(DataSet::KIND)
+            .unwrap_or_else(|| Table::new().into());
+        for (key, value) in of_data.as_table().into_iter().flatten() {
+            own.insert(format!("{}.{key}", DataSet::KIND), value.clone());
+        }
+        let Some((first, known)) = self.0.get_mut(&*cell.data) else {
+            self.0.insert(&cell.data, (&cell.method, own));
+            return;
+        };
+        let differs = own
+            .iter()
+            .find(|(key, value)| known.get(*key).is_some_and(|of| of != *value));
+        if let Some((key, value)) = differs {
+            notify(format_args!(
+                "note: on {} the rows have other examples: {} has {key} = {value}, {} has {}",
+                printable(&cell.data),
+                printable(&cell.method),
+                printable(first),
+                known[key]
+            ));
+            // Once is enough.
+            known.clear();
         }
     }
 }

@@ -221,7 +221,8 @@ impl RunBuilder {
                 _ => None,
             },
         };
-        if let (Some(folder), DataSource::Named(_)) = (&self.saved, &source) {
+        // What is wrong with other data has nothing to do with the run.
+        if let (Some(folder), DataSource::Named(_), true) = (&self.saved, &source, is_trained_on) {
             check_data(folder, &config)?;
         }
         let mut run = assemble(config, source, around)?;
@@ -349,7 +350,9 @@ enum Purpose {
 impl Run {
     /// Starts a builder for a run of this architecture.
     pub fn builder(architecture: &str) -> RunBuilder {
-        let data_dir = std::env::var_os("ONWARD_DATA").map(PathBuf::from);
+        // An empty one would be the folder in which the program is started.
+        let data_dir = std::env::var_os("ONWARD_DATA").filter(|folder| !folder.is_empty());
+        let data_dir = data_dir.map(PathBuf::from);
         RunBuilder {
             architecture: architecture.into(),
             preset: None,
