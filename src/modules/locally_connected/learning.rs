@@ -123,6 +123,7 @@ impl Form for Fields {
         if is_zero && keep == 1. && beside.is_empty() {
             return Ok(());
         }
+        // The form for few units only adds; the other one does all in its products.
         if (is_zero || is_narrow) && keep != 1. {
             let scale = |[sum, _]: [&mut [f32]; 2]| match keep {
                 0. => sum.fill(0.),
