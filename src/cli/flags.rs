@@ -25,10 +25,11 @@ pub(super) struct DataDir {
 }
 
 impl DataDir {
-    /// Searches the folder.
+    /// The builder with this folder of data, which is searched first.
     ///
     /// # Errors
-    /// If there is none: other places would be searched instead.
+    /// [`Error::Usage`] if the folder does not exist. The run would silently take the data
+    /// of another place.
     pub fn add_to(&self, builder: RunBuilder) -> Result<RunBuilder> {
         match &self.data_dir {
             Some(folder) if !folder.is_dir() => {

@@ -155,9 +155,9 @@ impl Subject {
     }
 }
 
-/// The sources of assignments in their order, each with its place among them. But where a plugin is chosen by its name
-/// alone, or a list of plugins is, its settings come after it: `layer.field=3` and then
-/// `layer=conv` are a convolution with that field.
+/// The sources of assignments in their order, each with its place among them. But where a
+/// plugin is chosen by its name alone, or a list of plugins is, its settings come after it:
+/// `layer.field=3` and then `layer=conv` are a convolution with that field.
 fn in_order(assignments: &[String]) -> Result<Vec<(usize, Source)>> {
     let sources = assignments.iter().map(|text| Source::assignment(text));
     let sources = sources.collect::<Result<Vec<_>>>()?;
