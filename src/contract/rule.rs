@@ -19,7 +19,7 @@ crate::choices! {
         /// first in its input: no gradient.
         SecondPass = "second pass",
         /// Any other rule without a gradient, such as Hebbian learning. A layer may change
-        /// its weights in every pass, so `recurrent` refuses it.
+        /// its weights in every pass, so networks whose time steps share weights refuse it.
         NoGradient = "no gradient",
         /// The blocks do not learn.
         Frozen = "frozen",
