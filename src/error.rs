@@ -293,6 +293,14 @@ impl Error {
         Self::Rank { rank }
     }
 
+    /// Another rank, which does not take the same steps.
+    pub fn apart(rank: usize) -> Self {
+        Self::usage(
+            format!("rank {rank}"),
+            "sent another number of values than expected; start the same program on all ranks",
+        )
+    }
+
     /// An [`Error::Setting`].
     pub fn setting(
         key: impl Into<String>,

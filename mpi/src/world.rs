@@ -8,9 +8,10 @@ use std::thread;
 use std::time::Duration;
 
 use mpi::datatype::Equivalence;
-use mpi::point_to_point::{Destination, Source};
+use mpi::point_to_point::{Destination, Source, Status};
 use mpi::topology::{Communicator, SimpleCommunicator};
-use onward::comm::{Comm, Message};
+use mpi::Tag;
+use onward::comm::{Comm, Exchanged, Message};
 use onward::{Error, Result};
 
 /// The most messages that wait to be sent to one rank.
@@ -24,6 +25,10 @@ const AHEAD: usize = 1;
 /// The longest piece of a message, since MPI counts bytes in 32 bits. A shorter piece
 /// is the last one.
 const PIECE: usize = 1 << 30;
+
+/// The tags of messages, and of what two ranks exchange. Neither waits for the other.
+const MESSAGE: Tag = 0;
+const EXCHANGED: Tag = 1;
 
 /// The time between two looks for a message. Waiting inside MPI would keep a core busy.
 const PAUSE: Duration = Duration::from_micros(50);
@@ -124,7 +129,7 @@ fn send_all(to: usize, messages: &Receiver<Vec<u8>>, unsent: &AtomicUsize) {
         let whole = message[..end].chunks_exact(PIECE);
         for piece in whole.chain([&message[end..]]) {
             mpi::request::scope(|scope| {
-                let mut unfinished = Some(process.immediate_send(scope, piece));
+                let mut unfinished = Some(process.immediate_send_with_tag(scope, piece, MESSAGE));
                 patiently(|| {
                     unfinished = unfinished.take()?.test().err();
                     unfinished.is_none().then_some(())
@@ -166,8 +171,43 @@ impl Comm for World {
         message.map_err(|_| Error::Rank { rank: from })
     }
 
-    /// Receives all further messages of this rank, a stage below, ahead. Replicas send bytes,
-    /// and wait for each other anyway: another thread would only delay them.
+    /// Sends and receives in the memory of the tensors, on the thread that waits anyway.
+    fn exchange(&self, other: usize, pieces: &mut [Exchanged<'_>]) -> Result<()> {
+        let world = SimpleCommunicator::world();
+        let process = world.process_at_rank(other as i32);
+        let mut missing = 0;
+        mpi::request::scope(|scope| {
+            let mut unfinished = Vec::new();
+            for Exchanged { sent, received } in pieces {
+                missing += received.len();
+                for piece in received.chunks_mut(PIECE) {
+                    // A longer piece would end the program.
+                    let begun = process.immediate_receive_into_with_tag(scope, piece, EXCHANGED);
+                    unfinished.push((begun, true));
+                }
+                for piece in sent.chunks(PIECE) {
+                    let begun = process.immediate_send_with_tag(scope, piece, EXCHANGED);
+                    unfinished.push((begun, false));
+                }
+            }
+            patiently(|| {
+                for (request, is_received) in std::mem::take(&mut unfinished) {
+                    match request.test() {
+                        Err(request) => unfinished.push((request, is_received)),
+                        Ok(status) if is_received => missing -= length(&status),
+                        Ok(_) => (),
+                    }
+                }
+                unfinished.is_empty().then_some(())
+            });
+        });
+        match missing {
+            0 => Ok(()),
+            _ => Err(Error::apart(other)),
+        }
+    }
+
+    /// Receives all further messages of this rank, a stage below, ahead.
     fn receive_tensors(&self, from: usize) -> Result<Message> {
         self.received[from].get_or_init(|| self.receiver(from));
         Message::from_bytes(&self.receive(from)?)
@@ -181,15 +221,12 @@ fn next(from: usize, ahead: Option<&Listening>) -> Option<Vec<u8>> {
     let process = world.process_at_rank(from as i32);
     let mut message = Vec::new();
     loop {
-        let look = || process.immediate_matched_probe();
+        let look = || process.immediate_matched_probe_with_tag(MESSAGE);
         let (found, status) = match ahead {
             Some(listening) => listening.look(look)?,
             None => patiently(look),
         };
-        let (begin, length) = (
-            message.len(),
-            status.count(u8::equivalent_datatype()) as usize,
-        );
+        let (begin, length) = (message.len(), length(&status));
         message.resize(begin + length, 0);
         mpi::request::scope(|scope| {
             let piece = &mut message[begin..];
@@ -203,6 +240,11 @@ fn next(from: usize, ahead: Option<&Listening>) -> Option<Vec<u8>> {
             return Some(message);
         }
     }
+}
+
+/// The number of bytes of a received piece.
+fn length(status: &Status) -> usize {
+    status.count(u8::equivalent_datatype()) as usize
 }
 
 /// Receives the messages of a rank, in their order, until all ranks have ended.

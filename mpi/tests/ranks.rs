@@ -70,10 +70,14 @@ fn processes_give_the_bits_of_threads() {
             "{processes} processes"
         );
     }
-    let replicas = ["--stages", "2", "--replicas", "2"];
-    alone(&arguments("2", &at("threads"), &replicas));
-    succeeds(mpirun(4, &arguments("2", &at("processes"), &replicas)));
-    assert!(state(&at("processes")) == state(&at("threads")));
+    for (processes, stages, replicas) in [(4, "2", "2"), (3, "1", "3")] {
+        let divided = ["--stages", stages, "--replicas", replicas];
+        let [threads, ranks] =
+            ["threads", "processes"].map(|name| at(&format!("{name}-{replicas}")));
+        alone(&arguments("2", &threads, &divided));
+        succeeds(mpirun(processes, &arguments("2", &ranks, &divided)));
+        assert!(state(&ranks) == state(&threads), "{replicas} replicas");
+    }
 }
 
 /// Processes that see no examples round products as the first one does.

@@ -6,6 +6,7 @@ use std::thread;
 
 use candle_core::Tensor;
 
+use super::mean::Room;
 use super::Team;
 use crate::error::{Error, Result};
 
@@ -28,8 +29,9 @@ impl Averager {
     pub fn start(team: Team) -> Self {
         let (sender, requests) = channel::<Request>();
         thread::spawn(move || {
+            let mut room = Room::new();
             for request in requests {
-                let mean = team.mean_in_place(request.tensor, request.rows);
+                let mean = team.mean_in_place(request.tensor, request.rows, &mut room);
                 // A rank that has failed waits for nothing any more.
                 let _ = request.reply.send(mean);
             }

@@ -5,12 +5,15 @@ use std::ops::{Add, Div, Mul};
 use bytemuck::Pod;
 use candle_core::{DType, Device, Tensor};
 
-use super::Team;
-use crate::error::{Error, Result};
+use super::{Exchanged, Team};
+use crate::error::Result;
 use crate::kernels::{is_fast, wide, with_values, with_values_mut};
 
 /// The numbers that are added up at a time, so that they stay in the cache.
 const AT_ONCE: usize = 1 << 12;
+
+/// The numbers that a mean has received from the other replicas, kept for the next mean.
+pub(super) type Room = Vec<u8>;
 
 impl Team {
     /// The mean of a tensor over the replicas of this stage, in which a replica counts as
@@ -21,17 +24,18 @@ impl Team {
     /// sends it to the others. So all of them have the same bits, and so has every run.
     ///
     /// # Errors
-    /// [`Error::Rank`] if another rank has ended; errors of candle.
+    /// [`Error::Rank`](crate::Error::Rank) if another rank has ended; errors of candle.
     pub fn mean(&self, tensor: &Tensor, rows: usize) -> Result<Tensor> {
         let (dims, device) = (tensor.dims(), tensor.device());
+        let room = &mut Room::new();
         if tensor.dtype() == DType::F64 {
             let mut numbers = tensor.flatten_all()?.to_vec1::<f64>()?;
-            self.average(&mut numbers, rows as f64)?;
+            self.average(&mut numbers, rows, room)?;
             return Ok(Tensor::from_vec(numbers, dims, device)?);
         }
         let numbers = tensor.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
         let mut numbers = with_values(&numbers, <[f32]>::to_vec)?;
-        self.average(&mut numbers, rows as f32)?;
+        self.average(&mut numbers, rows, room)?;
         Ok(Tensor::from_vec(numbers, dims, device)?.to_dtype(tensor.dtype())?)
     }
 
@@ -39,89 +43,101 @@ impl Team {
     ///
     /// # Errors
     /// As [`mean`](Self::mean).
-    pub(super) fn mean_in_place(&self, tensor: Tensor, rows: usize) -> Result<Tensor> {
+    pub(super) fn mean_in_place(
+        &self,
+        tensor: Tensor,
+        rows: usize,
+        room: &mut Room,
+    ) -> Result<Tensor> {
         if !is_fast(&tensor) {
             return self.mean(&tensor, rows);
         }
-        with_values_mut(&tensor, |numbers| self.average(numbers, rows as f32))??;
+        with_values_mut(&tensor, |numbers| self.average(numbers, rows, room))??;
         Ok(tensor)
     }
 
     /// Replaces the values by their means.
-    fn average<T: Number>(&self, values: &mut [T], weight: T) -> Result<()> {
-        let (replicas, own, count) = (self.replicas(), self.replica(), values.len());
+    fn average<T: Number>(&self, values: &mut [T], rows: usize, room: &mut Room) -> Result<()> {
+        let (own, count, size) = (self.replica(), values.len(), size_of::<T>());
         let part = |replica: usize| {
-            let [first, end] = [replica, replica + 1].map(|at| count * at / replicas);
+            let [first, end] = [replica, replica + 1].map(|at| count * at / self.replicas());
             first..end
         };
-        let others = || (0..replicas).filter(|replica| *replica != own);
-        for replica in others() {
-            let values: &[u8] = bytemuck::cast_slice(&values[part(replica)]);
-            self.send_to(replica, [values, bytemuck::bytes_of(&weight)].concat())?;
+        let bytes = size * part(own).len();
+        // The bytes of each replica, but for its own.
+        let place = |replica: usize| bytes * (replica - usize::from(replica > own));
+        if room.len() < place(self.replicas()) {
+            room.resize(place(self.replicas()), 0);
         }
-        // The bytes of each replica, but for its own, and its weight.
-        let mut parts = Vec::with_capacity(replicas);
-        for replica in 0..replicas {
-            if replica == own {
-                parts.push((Vec::new(), weight));
-                continue;
-            }
-            let mut bytes = self.receive_from(replica)?;
-            if bytes.len() != size_of::<T>() * (part(own).len() + 1) {
-                return Err(self.apart(replica));
-            }
-            let weight = bytes.split_off(size_of::<T>() * part(own).len());
-            parts.push((bytes, bytemuck::pod_read_unaligned(&weight)));
+        let mut weights = vec![T::of(rows); self.replicas()];
+        for other in self.other_replicas() {
+            let mut rows_of_other = 0;
+            let rows = Exchanged {
+                sent: bytemuck::bytes_of(&rows),
+                received: bytemuck::bytes_of_mut(&mut rows_of_other),
+            };
+            let values = Exchanged {
+                sent: bytemuck::cast_slice(&values[part(other)]),
+                received: &mut room[place(other)..][..bytes],
+            };
+            self.exchange(other, &mut [rows, values])?;
+            weights[other] = T::of(rows_of_other);
         }
-        let all = parts
+        let all = weights
             .iter()
-            .fold(T::zeroed(), |all, (_, weight)| all + *weight);
+            .fold(T::zeroed(), |all, weight| all + *weight);
         for (chunk, values) in values[part(own)].chunks_mut(AT_ONCE).enumerate() {
-            let begin = size_of::<T>() * chunk * AT_ONCE;
-            wide(|| add_up(values, own, &parts, begin, all));
+            let (begin, length) = (size * chunk * AT_ONCE, size_of_val(values));
+            let of_other = |replica: usize| &room[place(replica) + begin..][..length];
+            wide(|| add_up(values, own, &of_other, &weights, all));
         }
-        for replica in others() {
-            self.send_to(replica, bytemuck::cast_slice(&values[part(own)]).to_vec())?;
-        }
-        for replica in others() {
-            let received = self.receive_from(replica)?;
-            let values: &mut [u8] = bytemuck::cast_slice_mut(&mut values[part(replica)]);
-            if received.len() != values.len() {
-                return Err(self.apart(replica));
-            }
-            values.copy_from_slice(&received);
+        for other in self.other_replicas() {
+            let parts = values.get_disjoint_mut([part(own), part(other)]);
+            let [values, of_other] = parts.expect("parts are side by side");
+            let values = Exchanged {
+                sent: bytemuck::cast_slice(values),
+                received: bytemuck::cast_slice_mut(of_other),
+            };
+            self.exchange(other, &mut [values])?;
         }
         Ok(())
     }
+}
 
-    fn apart(&self, replica: usize) -> Error {
-        let rank = self.rank_of(replica);
-        Error::usage(
-            format!("rank {rank}"),
-            "sent another number of values than expected; start the same program on all ranks",
-        )
+trait Number: Pod + PartialEq + Add<Output = Self> + Mul<Output = Self> + Div<Output = Self> {
+    fn of(rows: usize) -> Self;
+}
+
+impl Number for f32 {
+    fn of(rows: usize) -> Self {
+        rows as f32
     }
 }
 
-trait Number: Pod + PartialEq + Add<Output = Self> + Mul<Output = Self> + Div<Output = Self> {}
+impl Number for f64 {
+    fn of(rows: usize) -> Self {
+        rows as f64
+    }
+}
 
-impl Number for f32 {}
-impl Number for f64 {}
-
-/// Replaces some values of the replica `own` by their means: those whose bytes begin at
-/// `begin` in the parts of the other replicas, each with its weight. `all` is the sum of
-/// the weights.
+/// Replaces some values of the replica `own` by their means. `of_other` has the bytes of the
+/// same values of another replica; `all` is the sum of the weights.
 #[inline(always)]
-fn add_up<T: Number>(values: &mut [T], own: usize, parts: &[(Vec<u8>, T)], begin: usize, all: T) {
+fn add_up<'a, T: Number>(
+    values: &mut [T],
+    own: usize,
+    of_other: &impl Fn(usize) -> &'a [u8],
+    weights: &[T],
+    all: T,
+) {
     let mut sums = [T::zeroed(); AT_ONCE];
     let sums = &mut sums[..values.len()];
-    for (replica, (bytes, weight)) in parts.iter().enumerate() {
+    for (replica, weight) in weights.iter().enumerate() {
         if replica == own {
             add(sums, values.iter().copied(), *weight);
         } else {
-            let bytes = &bytes[begin..][..size_of_val(values)];
             // They may begin anywhere, and have the order of this processor.
-            let numbers = bytes
+            let numbers = of_other(replica)
                 .chunks_exact(size_of::<T>())
                 .map(bytemuck::pod_read_unaligned);
             add(sums, numbers, *weight);
@@ -167,7 +183,9 @@ mod tests {
                         let values = values.reshape((count as usize, 2))?.narrow(1, 0, 1)?;
                         let mean = team.mean(&values, rows[team.rank()])?;
                         assert_eq!((mean.dtype(), mean.dims()), (dtype, values.dims()));
-                        let own = team.mean_in_place(values.contiguous()?, rows[team.rank()])?;
+                        let room = &mut Room::new();
+                        let own =
+                            team.mean_in_place(values.contiguous()?, rows[team.rank()], room)?;
                         let differ = (own - &mean)?.abs()?.sum_all()?.to_dtype(DType::F64)?;
                         assert_eq!(differ.to_scalar::<f64>()?, 0.);
                         Ok(mean.flatten_all()?.to_dtype(DType::F64)?.to_vec1()?)
@@ -205,9 +223,15 @@ mod tests {
 
     #[test]
     fn a_replica_with_other_numbers_is_named() -> Result<()> {
-        // The first message has the 3 numbers of rank 0 and a weight, the second the 4 of
+        // The first message has the rows and the 3 numbers of rank 0, the second the 4 of
         // rank 1.
-        for sizes in [&[2][..], &[6 + 4], &[12 + 4, 12], &[12 + 4, 0]] {
+        for sizes in [
+            &[2][..],
+            &[12 + 8 - 2],
+            &[12 + 9],
+            &[12 + 8, 12],
+            &[12 + 8, 17],
+        ] {
             let mut ranks = channels(2);
             let other = ranks.pop().expect("two ranks");
             for &size in sizes {

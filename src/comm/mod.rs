@@ -15,7 +15,15 @@ pub(crate) use self::averager::{Averager, Mean};
 pub use self::channels::channels;
 pub use self::message::Message;
 pub use self::team::Team;
-use crate::error::Result;
+use crate::error::{Error, Result};
+
+/// A piece of an [`exchange`](Comm::exchange).
+pub struct Exchanged<'a> {
+    /// What goes to the other rank.
+    pub sent: &'a [u8],
+    /// The place for what comes from it.
+    pub received: &'a mut [u8],
+}
 
 /// The connection of a rank to the others, such as MPI. Two threads may use it at the
 /// same time, each for other ranks.
@@ -47,6 +55,28 @@ pub trait Comm: Send + Sync {
     /// # Errors
     /// [`Error::Rank`](crate::Error::Rank) if that rank has ended.
     fn receive(&self, from: usize) -> Result<Vec<u8>>;
+
+    /// Sends pieces of bytes to another rank and receives as many from it, which has to call
+    /// this at the same time. By default they are copied into messages, and no other message
+    /// may go between the two meanwhile.
+    ///
+    /// # Errors
+    /// As [`receive`](Self::receive); [`Error::Usage`](crate::Error::Usage) if the other rank
+    /// sends another number of bytes.
+    fn exchange(&self, other: usize, pieces: &mut [Exchanged<'_>]) -> Result<()> {
+        let sent: Vec<&[u8]> = pieces.iter().map(|piece| piece.sent).collect();
+        self.send(other, sent.concat())?;
+        let message = self.receive(other)?;
+        let mut rest = &message[..];
+        for Exchanged { received, .. } in pieces {
+            let piece = rest.split_off(..received.len());
+            received.copy_from_slice(piece.ok_or_else(|| Error::apart(other))?);
+        }
+        match rest {
+            [] => Ok(()),
+            _ => Err(Error::apart(other)),
+        }
+    }
 
     /// Sends tensors, which are not changed afterwards. By default it sends their bytes;
     /// ranks that share their memory need not copy them.

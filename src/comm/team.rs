@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Comm, Message};
+use super::{Comm, Exchanged, Message};
 use crate::error::{Error, Result};
 
 /// The place of a rank among those that train a run together: which levels it holds, and
@@ -131,19 +131,22 @@ impl Team {
         self.comm.receive_tensors(self.rank() - 1)
     }
 
+    /// The other replicas of this stage, in an order in which all of them can
+    /// [`exchange`](Self::exchange): in each turn two meet.
+    pub(super) fn other_replicas(&self) -> impl Iterator<Item = usize> {
+        let (own, replicas) = (self.replica(), self.replicas());
+        let met = (0..replicas).map(move |turn| (turn + replicas - own) % replicas);
+        met.filter(move |other| *other != own)
+    }
+
+    /// Exchanges bytes with another replica of this stage, as [`Comm::exchange`].
+    pub(super) fn exchange(&self, replica: usize, pieces: &mut [Exchanged<'_>]) -> Result<()> {
+        self.comm.exchange(self.rank_of(replica), pieces)
+    }
+
     /// The rank of another replica of this stage.
     pub(super) fn rank_of(&self, replica: usize) -> usize {
         replica * self.stages() + self.stage()
-    }
-
-    /// Sends to another replica of this stage.
-    pub(super) fn send_to(&self, replica: usize, message: Vec<u8>) -> Result<()> {
-        self.comm.send(self.rank_of(replica), message)
-    }
-
-    /// Receives from another replica of this stage.
-    pub(super) fn receive_from(&self, replica: usize) -> Result<Vec<u8>> {
-        self.comm.receive(self.rank_of(replica))
     }
 
     /// Sends to rank 0.

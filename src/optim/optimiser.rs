@@ -44,8 +44,6 @@ struct Replicas {
     averager: Averager,
     /// The number of the own rows in this step.
     rows: usize,
-    /// Whether variables change only when [`Optimiser::finish`] is called.
-    waits: bool,
 }
 
 /// The state of one variable: the velocity, or the first and second moments; and the
@@ -85,13 +83,12 @@ impl Optimiser {
 
     /// From now on the gradients of each step are the means over the replicas; this one
     /// has learned from `rows` examples. All of them have to make the same updates in the
-    /// same order. If it `waits`, variables change only in [`finish`](Self::finish), so
-    /// that means are computed while other levels learn.
-    pub(crate) fn average_over(&mut self, averager: &Averager, rows: usize, waits: bool) {
+    /// same order. Variables change only in [`finish`](Self::finish), so that means are
+    /// computed while other levels learn.
+    pub(crate) fn average_over(&mut self, averager: &Averager, rows: usize) {
         self.replicas = Some(Replicas {
             averager: averager.clone(),
             rows,
-            waits,
         });
     }
 
@@ -205,7 +202,7 @@ impl Optimiser {
         let mut accumulators = std::mem::take(&mut self.accumulators);
         for (name, sum) in accumulators.iter_mut().filter(|(_, sum)| !sum.is_empty()) {
             let var = sum.var.clone();
-            if let Some(Replicas { averager, rows, .. }) = &self.replicas {
+            if let Some(Replicas { averager, rows }) = &self.replicas {
                 let mean = averager.begin(sum.whole(share)?, *rows);
                 self.awaited.push((name.clone(), var, mean));
                 continue;
@@ -213,10 +210,7 @@ impl Optimiser {
             sum.take(share, |gradient| self.change(name, &var, gradient, step))?;
         }
         self.accumulators = accumulators;
-        match &self.replicas {
-            Some(replicas) if replicas.waits => Ok(()),
-            _ => self.finish(step),
-        }
+        Ok(())
     }
 
     /// Changes the variables whose mean gradient was on its way.

@@ -352,10 +352,6 @@ impl Stack {
                 }
             }
         }
-        // With replicas: while the mean of one level was on its way, the next one learned.
-        for block in self.net.blocks.get_mut(own).unwrap_or_default() {
-            block.optimiser_mut().finish(step)?;
-        }
         Ok(reports)
     }
 

@@ -88,10 +88,10 @@ impl Stack {
         };
         let own = self.own_levels();
         for block in &mut self.net.blocks[own] {
-            block.optimiser_mut().average_over(&averager, rows, true);
+            block.optimiser_mut().average_over(&averager, rows);
         }
         for head in &mut self.net.heads {
-            head.optimiser_mut().average_over(&averager, rows, false);
+            head.optimiser_mut().average_over(&averager, rows);
         }
         rows
     }
@@ -142,7 +142,7 @@ impl Stack {
     }
 
     /// The optimisers of this rank.
-    fn own_optimisers(&mut self) -> impl Iterator<Item = &mut Optimiser> {
+    pub(super) fn own_optimisers(&mut self) -> impl Iterator<Item = &mut Optimiser> {
         let (own, is_last) = (self.own_levels(), self.above().is_none());
         let blocks = self.net.blocks[own].iter_mut();
         let heads = self.net.heads.iter_mut().filter(move |_| is_last);
