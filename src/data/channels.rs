@@ -1,13 +1,13 @@
 //! Standardisation of image channels, or of the columns of rows of numbers, with the
 //! statistics of the training part.
 
-use candle_core::{DType, Device, Tensor, Var, D};
+use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::Init;
 
 use crate::data::{Content, DataSet};
 use crate::error::{Error, Result};
 use crate::flow::batch::Batch;
-use crate::flow::examples::Examples;
+use crate::flow::examples::{spread, Examples};
 use crate::flow::vars::Vars;
 use crate::kernels;
 
@@ -20,8 +20,8 @@ pub(crate) struct Channels {
     deviation: Var,
 }
 
-/// The number of examples that are read at a time, and in total. With these the means are
-/// known to one part in a thousand.
+/// The number of examples that are read at a time, and in total. With these a mean is known to
+/// a hundredth of the deviation.
 const AT_ONCE: usize = 500;
 const AT_MOST: usize = 10_000;
 
@@ -50,10 +50,7 @@ impl Channels {
         if data.train.is_empty() {
             return Ok(this);
         }
-        let moments = match data.spec.shape.len() {
-            1 => of_columns(&*data.train, count)?,
-            _ => of_channels(&*data.train, count)?,
-        };
+        let moments = moments(&*data.train, count)?;
         for (var, values) in [&this.mean, &this.deviation].into_iter().zip(moments) {
             let values = Tensor::from_vec(values, count, &Device::Cpu)?;
             var.set(&values.to_dtype(var.dtype())?.to_device(var.device())?)?;
@@ -72,65 +69,35 @@ impl Channels {
     }
 }
 
-/// The indices of the examples that are read, some at a time. They are evenly spaced,
-/// since files may be sorted by class.
-fn read_at(examples: &dyn Examples) -> (usize, Vec<Vec<usize>>) {
-    let count = examples.len().min(AT_MOST);
-    let indices = (0..count).map(|index| index * examples.len() / count);
-    let indices: Vec<usize> = indices.collect();
-    (count, indices.chunks(AT_ONCE).map(<[_]>::to_vec).collect())
-}
-
-/// Means and deviations of the channels of images.
-fn of_channels(examples: &dyn Examples, channels: usize) -> Result<[Vec<f64>; 2]> {
-    let (mut sum, mut squares) = (vec![0f64; channels], vec![0f64; channels]);
-    let (count, indices) = read_at(examples);
-    for indices in indices {
-        let images = examples.batch(&indices, None)?;
-        let images = images.examples().flatten_from(2)?; // (B, C, P)
-        let of =
-            |x: Tensor| -> Result<Vec<f32>> { Ok(x.mean(D::Minus1)?.sum(0)?.to_vec1::<f32>()?) };
-        let (means, of_squares) = (of(images.clone())?, of(images.sqr()?)?);
-        for channel in 0..channels {
-            sum[channel] += f64::from(means[channel]);
-            squares[channel] += f64::from(of_squares[channel]);
-        }
-    }
-    let mean: Vec<f64> = sum.iter().map(|sum| sum / count as f64).collect();
-    let variance = squares.iter().zip(&mean);
-    let variance = variance.map(|(square, mean)| square / count as f64 - mean * mean);
-    // A constant channel becomes zero.
-    let deviation = variance.map(|variance| variance.max(1e-8).sqrt()).collect();
-    Ok([mean, deviation])
-}
-
-/// Means and deviations of the columns of rows of numbers.
+/// Means and deviations of the channels of images, or of the columns of rows of numbers.
 ///
-/// Columns may have any unit, such as years or bytes, so their numbers are taken in
-/// double precision and relative to those of the first row.
-fn of_columns(examples: &dyn Examples, columns: usize) -> Result<[Vec<f64>; 2]> {
-    let (mut sum, mut squares) = (vec![0f64; columns], vec![0f64; columns]);
-    let (count, indices) = read_at(examples);
-    let rows = |indices: &[usize]| -> Result<Vec<Vec<f64>>> {
-        let rows = examples.batch(indices, None)?;
-        Ok(rows.examples().to_dtype(DType::F64)?.to_vec2()?)
+/// They may have any unit, such as years or bytes, so numbers are taken in double precision
+/// and relative to the first one.
+fn moments(examples: &dyn Examples, channels: usize) -> Result<[Vec<f64>; 2]> {
+    // (B, C, P), with one place for a column.
+    let read = |indices: &[usize]| -> Result<Tensor> {
+        let batch = examples.batch(indices, None)?;
+        let numbers = batch.examples().to_dtype(DType::F64)?;
+        Ok(numbers.reshape((indices.len(), channels, ()))?)
     };
-    let first = rows(&[0])?.remove(0);
-    for indices in indices {
-        for row in rows(&indices)? {
-            for (column, value) in row.into_iter().enumerate() {
-                let value = value - first[column];
-                sum[column] += value;
-                squares[column] += value * value;
-            }
+    let first = read(&[0])?.narrow(2, 0, 1)?; // (1, C, 1)
+    let sum_of = |x: Tensor| -> Result<Vec<f64>> { Ok(x.sum(2)?.sum(0)?.to_vec1()?) };
+    let (mut sums, mut squares, mut count) = (vec![0.; channels], vec![0.; channels], 0);
+    for indices in spread(examples.len(), AT_MOST).chunks(AT_ONCE) {
+        let numbers = read(indices)?.broadcast_sub(&first)?;
+        count += numbers.elem_count() / channels;
+        let found = [sum_of(numbers.clone())?, sum_of(numbers.sqr()?)?];
+        for (all, found) in [&mut sums, &mut squares].into_iter().zip(found) {
+            all.iter_mut().zip(found).for_each(|(all, x)| *all += x);
         }
     }
-    let columns = first.into_iter().zip(sum.into_iter().zip(squares));
-    let moments = columns.map(|(first, (sum, squares))| {
+    let first = first.flatten_all()?.to_vec1::<f64>()?;
+    let channels = first.into_iter().zip(sums.into_iter().zip(squares));
+    let moments = channels.map(|(first, (sum, squares))| {
         let mean = sum / count as f64;
         let variance = (squares / count as f64 - mean * mean).max(0.);
         let mean = first + mean;
-        // A column whose numbers are all alike, but for rounding, becomes zero.
+        // One whose numbers are all alike, but for rounding, becomes zero.
         let is_constant = variance.sqrt() <= 1e-7 * mean.abs();
         (mean, if is_constant { 1. } else { variance.sqrt() })
     });
@@ -181,6 +148,31 @@ mod tests {
         let found = channels.standardise(&data.train.batch(&[0], None)?)?;
         let found = found.examples().flatten_all()?.to_vec1::<f32>()?;
         assert_eq!(found, [-1., 1., 0., 0.]);
+        Ok(())
+    }
+
+    #[test]
+    fn images_in_any_unit_are_standardised() -> Result<()> {
+        for (unit, zero) in [(1e-6, 0.), (1., 10_000.), (1., -3.)] {
+            let numbers = [-1f32, 1.].repeat(6000);
+            let numbers = numbers.iter().map(|x| x * unit + zero).collect();
+            let data = data(numbers, &[1, 2, 2])?;
+            let vars = Vars::new(1, DType::F32, &Device::Cpu);
+            let channels = Channels::new(&vars, &data)?;
+            let found = channels.standardise(&data.train.batch(&[0], None)?)?;
+            for (found, expected) in found
+                .examples()
+                .flatten_all()?
+                .to_vec1::<f32>()?
+                .iter()
+                .zip([-1., 1., -1., 1.])
+            {
+                assert!(
+                    (found - expected).abs() < 1e-4,
+                    "{unit}, {zero}: {found} {expected}"
+                );
+            }
+        }
         Ok(())
     }
 

@@ -7,6 +7,7 @@ use flate2::Crc;
 
 use crate::error::Result;
 use crate::flow::batch::Batch;
+use crate::flow::random::{below, stream};
 use crate::flow::step::Step;
 
 crate::choices! {
@@ -19,6 +20,20 @@ crate::choices! {
         /// The part for the final evaluation, used once.
         Test = "test",
     }
+}
+
+/// At most `most` of `count` indices, in their order: one drawn from each of as many stretches
+/// of about the same length. Examples may be sorted by class, or classes may take turns, so
+/// evenly spaced ones could all be of one class. The same indices every time.
+pub(crate) fn spread(count: usize, most: usize) -> Vec<usize> {
+    let stretches = most.min(count);
+    let mut rng = stream(0, "spread", count as u64);
+    let index = |stretch: usize| {
+        let [first, end] = [stretch, stretch + 1]
+            .map(|at| (at as u128 * count as u128 / stretches as u128) as usize);
+        first + below(&mut rng, end - first)
+    };
+    (0..stretches).map(index).collect()
 }
 
 /// Labelled examples, read in batches.
@@ -133,5 +148,33 @@ impl Passages<'_> {
     pub fn labels(&self) -> impl Iterator<Item = u32> + '_ {
         let documents = self.documents.iter();
         documents.flat_map(|tokens| tokens.iter().skip(self.window).copied())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn examples_of_all_classes_are_spread_over_sorted_and_alternating_ones() {
+        assert_eq!(spread(3, 5), [0, 1, 2]);
+        assert!(spread(0, 5).is_empty() && spread(5, 0).is_empty());
+        for (count, most) in [(20_000, 1000), (1990, 999), (11, 10)] {
+            let indices = spread(count, most);
+            assert_eq!(indices.len(), most);
+            assert!(indices.is_sorted_by(|a, b| a < b) && indices[most - 1] < count);
+        }
+        let indices = spread(20_000, 1000);
+        let of_class = |class: &dyn Fn(usize) -> usize, wanted: usize| {
+            indices
+                .iter()
+                .filter(|&&index| class(index) == wanted)
+                .count()
+        };
+        for class in 0..10 {
+            assert_eq!(of_class(&|index| index / 2000, class), 100);
+            let alternating = of_class(&|index| index % 10, class);
+            assert!((60..140).contains(&alternating), "{class}: {alternating}");
+        }
     }
 }

@@ -71,7 +71,7 @@ crate::settings! {
         flip: bool = false;
         /// Whether every channel of images, or every column of rows of numbers, is
         /// standardised: its mean over the training part is subtracted, and the result
-        /// divided by its standard deviation.
+        /// divided by its standard deviation. With `init`, these are those of the file.
         standardise: bool = false;
         /// Whether the validation part is held out to choose the readout; otherwise it is
         /// added to the training part.
@@ -92,8 +92,8 @@ crate::settings! {
         /// Epochs between two evaluations by all readouts on the validation part, also by
         /// those that need a pass for each class; 0: only at the end.
         evaluate_all_every: usize = 0;
-        /// Training examples, evenly spaced over the training part and not augmented,
-        /// that are evaluated beside the validation part; 0: none.
+        /// Training examples, spread over the training part and not augmented, that are
+        /// evaluated beside the validation part, and at the end; 0: none.
         evaluate_training: usize = 0;
         /// Training ends when the validation part has not become better in this many
         /// epochs; the weights are those of the last epoch. 0: never. Counted from the

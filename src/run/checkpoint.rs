@@ -52,6 +52,9 @@ pub(crate) struct Header {
     /// only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sums: Vec<Sums>,
+    /// The same of each of several replicas.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shares: Vec<Vec<Sums>>,
     /// The best evaluation so far, with `patience`; in a training state only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub best: Option<Best>,
@@ -103,6 +106,7 @@ impl Header {
         Self {
             previous: None,
             sums: Vec::new(),
+            shares: Vec::new(),
             best: None,
             readout: None,
             mixed: None,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor, D};
 use rayon::prelude::*;
 
+use super::observe::{Event, Observer};
 use super::summary::{Evaluation, Score};
 use super::Run;
 use crate::contract::net::Readout;
@@ -14,23 +15,16 @@ use crate::data::text::ngram::{Baselines, PassageReader};
 use crate::data::Content;
 use crate::error::{Error, Result};
 use crate::flow::batch::Batch;
-use crate::flow::examples::{Examples, Split};
+use crate::flow::examples::{spread, Examples, Split};
 use crate::flow::step::Step;
 use crate::kernels::entries;
-use crate::kernels::memory::Kept;
+use crate::kernels::memory::{self, Kept};
 
 /// The number of examples in a batch of an evaluation; fewer for very wide networks.
 pub(crate) const EVALUATION_BATCH: usize = 500;
 
 /// The activities of one layer that an evaluation computes at a time, at most.
 const ACTIVITIES: usize = 1 << 27;
-
-/// At most `most` of `count` indices, evenly spaced.
-pub(crate) fn spaced(count: usize, most: usize) -> Vec<usize> {
-    (0..count)
-        .step_by(count.div_ceil(most.max(1)).max(1))
-        .collect()
-}
 
 /// What is wrong with data without examples.
 const NOTHING: &str = "is empty; there is nothing to evaluate";
@@ -40,12 +34,13 @@ impl Run {
     /// readout `preferred`, by default for [`Run::preferred_readout`].
     ///
     /// # Errors
-    /// [`Error::Usage`] if the part is empty, or for an unknown readout; errors of the
-    /// plugins.
+    /// [`Error::Usage`] if the part is empty, or for a readout that is not known or has not
+    /// begun to learn; errors of the plugins.
     pub fn evaluate(&self, split: Split, preferred: Option<&str>) -> Result<Evaluation> {
         let _memory = Kept::new();
         let preferred = self.reported(preferred)?;
-        let mut evaluation = self.evaluate_by(&self.readouts(), split, Some(&preferred))?;
+        let readouts = self.readouts_begun(&preferred)?;
+        let mut evaluation = self.evaluate_by(&readouts, split, Some(&preferred))?;
         evaluation.baselines = self.baselines(split);
         Ok(evaluation)
     }
@@ -58,8 +53,8 @@ impl Run {
     pub fn evaluate_all(&self, preferred: Option<&str>) -> Result<Evaluation> {
         let _memory = Kept::new();
         let preferred = self.reported(preferred)?;
-        let (readouts, mut total) = (self.readouts(), BTreeMap::<String, Counts>::new());
-        let mut count = 0;
+        let readouts = self.readouts_begun(&preferred)?;
+        let (mut total, mut count) = (BTreeMap::<String, Counts>::new(), 0);
         for split in [Split::Train, Split::Validation, Split::Test] {
             let examples = self.data.split(split);
             count += examples.len();
@@ -96,6 +91,25 @@ impl Run {
         }
     }
 
+    /// The readouts but for those that have not begun to learn, as a probe before its
+    /// epochs: their results would say nothing. `preferred` has to be among them.
+    fn readouts_begun(&self, preferred: &str) -> Result<Vec<Readout>> {
+        let has_begun =
+            |readout: &Readout| readout.from_epoch == 0 || self.epoch > readout.from_epoch;
+        let (begun, later): (Vec<_>, Vec<_>) = self.readouts().into_iter().partition(has_begun);
+        match later.iter().find(|readout| readout.name == preferred) {
+            None => Ok(begun),
+            Some(readout) => {
+                let problem = format!(
+                    "learns from epoch {} on, and {} are trained; expected one that has learned",
+                    readout.from_epoch + 1,
+                    self.epoch
+                );
+                Err(Error::usage(format!("readout {preferred}"), problem))
+            }
+        }
+    }
+
     /// As [`Run::evaluate`], with these readouts only.
     pub(super) fn evaluate_by(
         &self,
@@ -111,10 +125,48 @@ impl Run {
         evaluation(&self.count(examples, readouts)?, examples.len(), preferred)
     }
 
-    /// Evaluates at most `count` training examples, evenly spaced.
+    /// Evaluates the validation part, if an evaluation is due: by the cheap readouts,
+    /// or by all. Before it, some training examples if that is set.
+    pub(super) fn evaluate_after(
+        &self,
+        epoch: usize,
+        observer: &mut dyn Observer,
+    ) -> Result<Option<Evaluation>> {
+        let settings = &self.config.run;
+        let is_now =
+            |every: usize| every > 0 && epoch.is_multiple_of(every) && epoch < self.epochs();
+        let by_all = is_now(settings.evaluate_all_every);
+        let readouts = self.architecture.net().readouts.iter().copied();
+        let is_used = |readout: &Readout| {
+            epoch > readout.from_epoch
+                && (by_all || readout.cheap && is_now(settings.evaluate_every))
+        };
+        let readouts: Vec<Readout> = readouts.filter(is_used).collect();
+        if readouts.is_empty() || self.data.validation.is_empty() {
+            return Ok(None);
+        }
+        memory::give_back();
+        let mut tell = |split, evaluation: &Evaluation| {
+            observer.on(&Event::Evaluated {
+                epoch,
+                split,
+                evaluation,
+            });
+        };
+        if settings.evaluate_training > 0 {
+            let evaluation = self.evaluate_some(settings.evaluate_training, &readouts)?;
+            tell(Split::Train, &evaluation);
+        }
+        let evaluation = self.evaluate_by(&readouts, Split::Validation, None)?;
+        tell(Split::Validation, &evaluation);
+        memory::give_back();
+        Ok(Some(evaluation))
+    }
+
+    /// Evaluates at most `count` training examples, spread over them.
     pub(super) fn evaluate_some(&self, count: usize, readouts: &[Readout]) -> Result<Evaluation> {
         let examples = &*self.data.train;
-        let indices = spaced(examples.len(), count);
+        let indices = spread(examples.len(), count);
         let counts = self.count_at(examples, indices.iter().copied(), readouts)?;
         evaluation(&counts, indices.len(), None)
     }

@@ -2,13 +2,12 @@
 
 use candle_core::{DType, Tensor};
 
-use super::evaluate::spaced;
 use super::Run;
 use crate::contract::prediction::Prediction;
 use crate::contract::sampler::NegativeSampler;
 use crate::error::{Error, Result};
 use crate::flow::batch::Batch;
-use crate::flow::examples::Split;
+use crate::flow::examples::{spread, Split};
 use crate::flow::input::Input;
 use crate::flow::step::Step;
 use crate::flow::views::{Role, Views};
@@ -123,7 +122,7 @@ impl Run {
     pub(crate) fn goodness_of_views(&self, split: Split, most: usize) -> Result<Vec<ViewGoodness>> {
         let examples = self.data.split(split);
         let mut layers: Vec<ViewGoodness> = Vec::new();
-        for indices in spaced(examples.len(), most).chunks(BATCH) {
+        for indices in spread(examples.len(), most).chunks(BATCH) {
             let _pass = self.pass()?;
             let batch = self.prepare(&examples.batch(indices, None)?)?;
             let views = self.views(&batch, &batch)?;

@@ -67,10 +67,20 @@ pub(super) fn load(path: &str, vars: &Vars, spec: &ExampleSpec) -> Result<()> {
         return Err(Error::run(file, problem));
     }
     vars.changed();
-    let rest = match random.is_empty() {
-        true => String::new(),
-        false => format!("; random: {}", random.join(", ")),
-    };
+    let is_unknown = |name: &&str| variables.iter().all(|(known, _)| known != name);
+    let mut unknown: Vec<&str> = tensors.keys().map(String::as_str).collect();
+    unknown.retain(is_unknown);
+    unknown.sort_unstable();
+    let mut rest = String::new();
+    if !random.is_empty() {
+        rest += &format!("; random: {}", random.join(", "));
+    }
+    if !unknown.is_empty() {
+        rest += &format!("; not in this network: {}", printable(&unknown.join(", ")));
+    }
+    if unknown.iter().any(|name| name.starts_with("data.")) {
+        rest += " (that run has `standardise = true`)";
+    }
     notify(format_args!(
         "{found} of {all} variables start from {}{rest}",
         file.display()

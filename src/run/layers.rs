@@ -3,12 +3,11 @@
 use candle_core::{Tensor, D};
 use candle_nn::Init;
 
-use super::evaluate::spaced;
 use super::{Run, Score};
 use crate::contract::sampler::NegativeSampler;
 use crate::error::{Error, Result};
 use crate::flow::batch::Batch;
-use crate::flow::examples::{Examples, Split};
+use crate::flow::examples::{spread, Examples, Split};
 use crate::flow::input::{Input, Normalise};
 use crate::flow::step::Step;
 use crate::flow::vars::Vars;
@@ -58,7 +57,7 @@ impl Run {
 
     /// The score of a probe on each layer: ridge regression from its activity, scaled to
     /// mean square 1, to the one-hot label. The probe learns from at most 10,000 training
-    /// examples, evenly spaced; maps are averaged over a grid that leaves at most 2048
+    /// examples, spread over it; maps are averaged over a grid that leaves at most 2048
     /// numbers.
     ///
     /// # Errors
@@ -113,8 +112,7 @@ impl Run {
         if examples.is_empty() {
             return Err(Error::usage("probe", "the part of the data is empty"));
         }
-        // Files may be sorted by class.
-        for indices in spaced(examples.len(), most).chunks(self.evaluation_batch()) {
+        for indices in spread(examples.len(), most).chunks(self.evaluation_batch()) {
             self.stop_if_asked()?;
             let batch = self.prepare(&examples.batch(indices, None)?)?;
             let activities = self.activities_of(&batch)?.into_iter();

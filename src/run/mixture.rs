@@ -16,7 +16,7 @@ use crate::data::text::mixture::{Examples as Fit, Mixture};
 use crate::data::text::ngram::{Counted, KneserNey, PassageReader, Reader};
 use crate::error::{notify, Error, Result};
 use crate::flow::batch::Batch;
-use crate::flow::examples::{Examples, Split};
+use crate::flow::examples::{spread, Examples, Split};
 use crate::flow::step::Step;
 
 /// The names of the readouts.
@@ -304,9 +304,7 @@ impl Run {
         let mut fits = [Fit::new(ngrams.clone()), Fit::new(ngrams.clone())];
         let part = &self.data.validation;
         let most = (MOST / ngrams.vocabulary().max(1)).max(1);
-        let indices: Vec<usize> = (0..part.len())
-            .step_by(part.len().div_ceil(most).max(1))
-            .collect();
+        let indices = spread(part.len(), most);
         let note = few(indices.len(), part.len(), ngrams.vocabulary());
         if let Some(note) = note.filter(|_| self.is_lead()) {
             notify(note);

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::observe::{Event, Observer};
+use super::settings;
 use super::summary::Evaluation;
 use super::Run;
 use crate::error::{Error, Result};
@@ -52,6 +53,9 @@ impl Run {
         } else if !has_cheap {
             "0 for a network without a head or another readout of one pass, since nothing is \
              evaluated before the end"
+        } else if self.config.run.evaluate_every >= self.epochs() {
+            "0, or `evaluate_every` below the number of epochs, since nothing is evaluated \
+             before the end"
         } else {
             return Ok(());
         };
@@ -74,6 +78,25 @@ impl Run {
         let patience = self.config.run.patience;
         let without = |best: Best| best.evaluated - best.epoch;
         patience > 0 && self.best.is_some_and(|best| without(best) >= patience)
+    }
+
+    /// Refuses other settings for a run that would not train with them.
+    pub(super) fn check_stalled(&self) -> Result<()> {
+        let now = settings::of(&self.config);
+        let before = self.previous.as_ref();
+        let changes = before.map(|before| settings::differences(before, &now));
+        let changes = changes.into_iter().flatten();
+        let is_for_training = |(key, ..): &(String, String, String)| key != "readout";
+        if !self.has_stalled() || !changes.into_iter().any(|change| is_for_training(&change)) {
+            return Ok(());
+        }
+        let patience = self.config.run.patience;
+        let expected = format!(
+            "a larger one, or 0, to train further: the run has ended since {patience} epochs \
+             before epoch {} were no better on the validation part",
+            self.epoch + 1
+        );
+        Err(Error::refused("patience", patience, expected))
     }
 
     /// Evaluates the validation part if that is due, and remembers the best result.

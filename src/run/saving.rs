@@ -90,6 +90,7 @@ impl Run {
             previous: self.previous.clone(),
             changes: self.changes.clone(),
             sums: self.tally.sums()?,
+            shares: self.tally.shares.clone(),
             best: self.best,
             readout: None,
             mixed: None,
@@ -269,6 +270,7 @@ impl Run {
         self.changes = header.changes;
         self.note_changes(header.settings)?;
         self.tally = header.sums.into();
+        self.tally.shares = header.shares;
         self.best = header.best;
         Ok(())
     }

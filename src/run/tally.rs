@@ -12,6 +12,9 @@ use crate::flow::reading::Reading;
 pub(super) struct Tally {
     /// The sum and the number of the reports of each block.
     sums: BTreeMap<usize, (StepReport, f64)>,
+    /// Of several replicas, the sums of each, from which `sums` were merged: a stopped epoch
+    /// goes on with them, so that numbers are added in the same order.
+    pub shares: Vec<Vec<Sums>>,
 }
 
 impl Tally {
@@ -54,8 +57,20 @@ impl Tally {
         self.sums.iter().map(sums).collect()
     }
 
+    /// The sums of replicas, in their order.
+    pub fn merged(replicas: &[Self]) -> Result<Self> {
+        let mut merged = replicas[0].clone();
+        if replicas.len() > 1 {
+            merged.shares = replicas.iter().map(Self::sums).collect::<Result<_>>()?;
+        }
+        for other in replicas.iter().skip(1) {
+            merged.merge(other.sums()?)?;
+        }
+        Ok(merged)
+    }
+
     /// Adds the sums of some blocks.
-    pub fn merge(&mut self, sums: Vec<Sums>) -> Result<()> {
+    fn merge(&mut self, sums: Vec<Sums>) -> Result<()> {
         for (block, (report, count)) in Self::from(sums).sums {
             let (sum, counted) = self.sums.entry(block).or_default();
             sum.add(&report, 1.)?;
@@ -82,6 +97,7 @@ impl From<Vec<Sums>> for Tally {
         };
         Self {
             sums: sums.into_iter().map(of_block).collect(),
+            shares: Vec::new(),
         }
     }
 }

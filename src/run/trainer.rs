@@ -16,7 +16,6 @@ use super::summary::{Evaluation, Labels, RuleUsed, Summary};
 use super::tally::Tally;
 use super::Run;
 use crate::contract::block::StepReport;
-use crate::contract::net::Readout;
 use crate::contract::rule::Rule;
 use crate::data::Content;
 use crate::error::{Error, Result};
@@ -380,46 +379,8 @@ impl Run {
         self.sampler.refresh(&*self.data.train, &predict, &step)
     }
 
-    /// Evaluates the validation part, if an evaluation is due: by the cheap readouts,
-    /// or by all. Before it, some training examples if that is set.
-    pub(super) fn evaluate_after(
-        &self,
-        epoch: usize,
-        observer: &mut dyn Observer,
-    ) -> Result<Option<Evaluation>> {
-        let settings = &self.config.run;
-        let is_now =
-            |every: usize| every > 0 && epoch.is_multiple_of(every) && epoch < self.epochs();
-        let by_all = is_now(settings.evaluate_all_every);
-        let readouts = self.architecture.net().readouts.iter().copied();
-        let is_used = |readout: &Readout| {
-            epoch > readout.from_epoch
-                && (by_all || readout.cheap && is_now(settings.evaluate_every))
-        };
-        let readouts: Vec<Readout> = readouts.filter(is_used).collect();
-        if readouts.is_empty() || self.data.validation.is_empty() {
-            return Ok(None);
-        }
-        memory::give_back();
-        let mut tell = |split, evaluation: &Evaluation| {
-            observer.on(&Event::Evaluated {
-                epoch,
-                split,
-                evaluation,
-            });
-        };
-        if settings.evaluate_training > 0 {
-            let evaluation = self.evaluate_some(settings.evaluate_training, &readouts)?;
-            tell(Split::Train, &evaluation);
-        }
-        let evaluation = self.evaluate_by(&readouts, Split::Validation, None)?;
-        tell(Split::Validation, &evaluation);
-        memory::give_back();
-        Ok(Some(evaluation))
-    }
-
     /// Evaluates the validation part, chooses the readout by it, and evaluates the test
-    /// part once.
+    /// part once; also some training examples if that is set.
     fn final_evaluation(
         &mut self,
         observer: &mut dyn Observer,
@@ -427,6 +388,10 @@ impl Run {
         let validation = match self.data.validation.is_empty() {
             true => None,
             false => Some(self.evaluate_and_mix()?),
+        };
+        let training = match self.config.run.evaluate_training {
+            0 => None,
+            most => Some(self.evaluate_some(most, &self.readouts())?),
         };
         let best = || validation.as_ref().and_then(Evaluation::best);
         let preferred = self.config.run.readout.clone().or_else(best);
@@ -436,6 +401,7 @@ impl Run {
         };
         let test = self.evaluate(Split::Test, preferred.as_deref())?;
         let parts = [
+            (Split::Train, training.as_ref()),
             (Split::Validation, validation.as_ref()),
             (Split::Test, Some(&test)),
         ];

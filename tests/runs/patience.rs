@@ -47,6 +47,17 @@ fn a_run_ends_when_the_validation_part_gets_no_better() -> Result<()> {
     let resumed = Run::open(folder.path().join("run"))?.resume()?;
     assert!(resumed.is_finished());
     drop(resumed);
+    // More epochs alone would train nothing.
+    for (key, value) in [("epochs", 40), ("head_lr", 1)] {
+        let more = Run::open(folder.path().join("run"))?.set(key, value);
+        let error = more.resume().err().expect("it has stalled").to_string();
+        assert!(
+            error.contains("`patience` = 3") && error.contains("a larger one"),
+            "{error}"
+        );
+    }
+    let other = Run::open(folder.path().join("run"))?.set("readout", "head");
+    other.resume()?;
     // With more patience the run continues.
     let more = Run::open(folder.path().join("run"))?.set("patience", 5);
     let mut run = more.resume()?;
@@ -160,6 +171,11 @@ fn patience_needs_something_to_evaluate() -> Result<()> {
     let error = refused(builder().set("head", false));
     assert!(
         error.contains("`patience`") && error.contains("head"),
+        "{error}"
+    );
+    let error = refused(builder().set("epochs", 5).set("evaluate_every", 5));
+    assert!(
+        error.contains("`patience`") && error.contains("before the end"),
         "{error}"
     );
     builder()

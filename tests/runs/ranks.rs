@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
 
 use onward::candle_core;
@@ -39,6 +39,33 @@ fn train_on(builder: &RunBuilder, cuts: &[usize], replicas: usize, out: &Path) -
             run.train_until(run.epochs(), &mut ())
         },
     )
+}
+
+#[test]
+fn replicas_that_stop_within_an_epoch_go_on_to_the_same_bytes() -> Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    let [whole, part] = ["whole", "part"].map(|name| folder.path().join(name));
+    let builder = builder().set("replicas", 3).set("batch", 5);
+    train_on(&builder, &[0, 1, 3], 3, &whole)?;
+    let stop = Arc::new(AtomicBool::new(true));
+    let stopped = train_on(&builder.clone().stop_when(stop), &[0, 1, 3], 3, &part).unwrap_err();
+    assert!(stopped.to_string().contains("after step"), "{stopped}");
+    let teams = channels(6)
+        .into_iter()
+        .map(|comm| Team::new(comm, vec![0, 1, 3]));
+    ranks::in_threads(
+        teams.collect::<Result<_>>()?,
+        |team| {
+            let mut run = Run::open(&part)?.team(team).resume()?;
+            run.fit(&mut ()).map(drop)
+        },
+        |team| {
+            let mut run = Run::open(&part)?.team(team).resume()?;
+            run.train_until(run.epochs(), &mut ())
+        },
+    )?;
+    assert!(files(&part) == files(&whole));
+    Ok(())
 }
 
 /// A connection that counts the bytes that it sends to each rank.

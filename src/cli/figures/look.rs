@@ -12,7 +12,7 @@ use crate::cli::report::{no_run, unfinished};
 use crate::data::{Content, Split};
 use crate::disk;
 use crate::error::{notify, Error, Result};
-use crate::run::evaluate::spaced;
+use crate::flow::examples::spread;
 use crate::run::folder::{CONFIG, SUMMARY};
 use crate::run::generate::{Generator, Sampling};
 use crate::run::goodness::ViewGoodness;
@@ -206,7 +206,7 @@ fn answers(run: &Run) -> Result<Option<Answers>> {
     let mut confusion = vec![vec![0; count]; count];
     let mut worst: Vec<(f32, usize, Wrong)> = Vec::new();
     let test = run.data().split(Split::Test);
-    for indices in spaced(test.len(), EXAMPLES).chunks(100) {
+    for indices in spread(test.len(), EXAMPLES).chunks(100) {
         let batch = test.batch(indices, None)?;
         let scores = run.scores(batch.examples().clone(), &readout)?;
         let scores = scores.to_dtype(DType::F32)?.to_vec2::<f32>()?;
@@ -283,7 +283,7 @@ fn layers(run: &Run) -> Result<Vec<Layer>> {
     let test = run.data().split(Split::Test);
     let probes = run.probe_layers(Split::Test)?;
     let mut seen: Vec<Vec<Tensor>> = Vec::new();
-    for indices in spaced(test.len(), ACTIVITIES).chunks(100) {
+    for indices in spread(test.len(), ACTIVITIES).chunks(100) {
         let batch = test.batch(indices, None)?;
         for (index, (_, activity)) in run
             .activities(batch.examples().clone())?

@@ -20,7 +20,7 @@ pub use self::object::Contrast;
 use self::object::{Found, Grey};
 use crate::data::{Content, ExampleSpec, Framing};
 use crate::error::{Error, Result};
-use crate::flow::examples::Examples;
+use crate::flow::examples::{spread, Examples};
 
 /// What can be seen in a picture.
 pub enum Seen {
@@ -92,9 +92,7 @@ pub fn framing_of(images: &dyn Examples, spec: &ExampleSpec) -> Result<Framing> 
     let &[1, height, width] = &spec.shape[..] else {
         return Ok(Framing::Whole);
     };
-    let step = images.len().div_ceil(LOOKED_AT).max(1);
-    let indices: Vec<usize> = (0..images.len()).step_by(step).collect();
-    let batch = images.batch(&indices, None)?;
+    let batch = images.batch(&spread(images.len(), LOOKED_AT), None)?;
     let values = batch.examples().flatten_from(1)?.to_vec2::<f32>()?;
     let is_framed = |values: &&Vec<f32>| {
         let pixels = values.iter().map(|value| (value * 255.).round() as u8);

@@ -336,6 +336,7 @@ impl RunBuilder {
             let error = Error::refused("epochs", epochs, expected);
             return Err(again.attributed(error));
         }
+        run.check_stalled()?;
         Ok(run)
     }
 }

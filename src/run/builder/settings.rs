@@ -1,5 +1,6 @@
 //! The settings of a run: those that suit its data, and those that an opened run keeps.
 
+use std::fmt::Display;
 use std::path::Path;
 
 use toml::{Table, Value};
@@ -16,7 +17,7 @@ use crate::run::settings;
 use crate::settings::PluginKind;
 
 /// The error of a setting that a run has kept from its beginning.
-fn kept(key: &str, before: &Value, now: &Value) -> Error {
+fn kept(key: &str, before: impl Display, now: &Value) -> Error {
     let expected = format!("{before}, which the run has kept; a new run can have another");
     Error::refused(key, now, expected)
 }
@@ -110,6 +111,12 @@ impl RunBuilder {
             return Ok(());
         };
         let now = config.to_table();
+        // The weights of now do not come from there.
+        let [before, init] = [file.table.get("init"), now.get("init")];
+        if let Some(init) = init.filter(|init| before != Some(init)) {
+            let before = before.map_or("not set".to_string(), Value::to_string);
+            return Err(kept("init", before, init));
+        }
         // A table would show the result as that of the other seed.
         for key in ["examples", "seed"] {
             let (Some(before), Some(now)) = (file.table.get(key), now.get(key)) else {

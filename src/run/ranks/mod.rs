@@ -200,8 +200,13 @@ impl Run {
         self.check_replicas(replicas)?;
         let weights = self.vars.checksum()?;
         self.staged()?.join(team.clone())?;
-        if team.replica() > 0 {
-            self.tally = Tally::default(); // that of a stopped epoch is kept by the first one
+        // Of a stopped epoch; with another number of replicas the first one keeps all.
+        let shares = std::mem::take(&mut self.tally.shares);
+        let is_within = self.step != (self.epoch * self.steps_per_epoch()) as u64;
+        if is_within && shares.len() == replicas {
+            self.tally = shares[team.replica()].clone().into();
+        } else if team.replica() > 0 {
+            self.tally = Tally::default();
         }
         let own = Hello {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -247,20 +252,20 @@ impl Run {
             team.send_to_lead(&self.own_state(&team)?)?;
             return Ok(self.tally.clone());
         }
-        let mut tally = self.tally.clone();
+        let mut tallies = vec![Tally::default(); team.replicas()];
+        tallies[0] = self.tally.clone();
         for (index, message) in team.receive_from_all()?.into_iter().enumerate() {
-            let levels = team.levels_of((index + 1) % team.stages());
+            let rank = index + 1;
+            let levels = team.levels_of(rank % team.stages());
             let sums: Vec<Sums> = message.note("sums")?.unwrap_or_default();
             let own = sums.into_iter().filter(|sums| levels.contains(&sums.block));
-            if index + 1 < team.stages() {
-                tally.replace(own.collect());
+            tallies[rank / team.stages()].replace(own.collect());
+            // Other replicas have the same variables.
+            if rank < team.stages() {
                 self.take(&message.tensors.into_iter().collect())?;
-            } else {
-                // Another replica, with the same variables.
-                tally.merge(own.collect())?;
             }
         }
-        Ok(tally)
+        Tally::merged(&tallies)
     }
 
     /// The variables and optimisers of the levels of this rank.

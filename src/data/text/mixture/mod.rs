@@ -30,7 +30,7 @@ use crate::kernels::Loop;
 /// towards ½ by `5·((α − ½)² + (β − ½)²)` nats, which matters for a validation part of
 /// less than a hundred tokens.
 ///
-/// Of a long validation part, a run uses evenly spaced tokens: at most `2²⁴/V` for a
+/// Of a long validation part, a run uses tokens spread over it: at most `2²⁴/V` for a
 /// vocabulary of `V` tokens, so that their log-probabilities fit into memory.
 ///
 /// # Reference
