@@ -72,6 +72,7 @@ impl Evaluate {
         let (part, evaluation) = match split {
             None => ("all", run.evaluate_all(Some(&readout))?),
             Some(split) if self.layers => {
+                self.say_what_is_left_out(&run, split);
                 let scores = run.probe_layers(split)?;
                 return match self.json {
                     true => print_json(&layers_as_json(&scores)),
@@ -107,10 +108,17 @@ impl Evaluate {
             .map(count)
             .iter()
             .sum();
-        notify(format_args!(
-            "note: only the {part} part of that data, {} of {all}; for all of it: --split all",
-            count(split)
-        ));
+        let [here, train] = [split, Split::Train].map(count);
+        match self.layers {
+            true => notify(format_args!(
+                "note: the probes learn from the training part of that data, {train} of {all}, \
+                 and are evaluated on the {part} part, {here}"
+            )),
+            false => notify(format_args!(
+                "note: only the {part} part of that data, {here} of {all}; for all of it: \
+                 --split all"
+            )),
+        }
     }
 
     /// The part; `None` for all of them.

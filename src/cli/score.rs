@@ -1,5 +1,6 @@
 //! `onward score`.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -25,7 +26,7 @@ pub(super) struct ScoreTexts {
     /// Text files, folders of them, or patterns such as 'books/*.txt'; - for stdin.
     #[arg(required = true)]
     texts: Vec<PathBuf>,
-    /// Print every token with its bits.
+    /// Print every token with its bits; of several texts also the text.
     #[arg(long)]
     tokens: bool,
     /// Print JSON.
@@ -47,7 +48,12 @@ impl ScoreTexts {
         }
         let run = self.open()?;
         let mut scorer = TextScorer::new(&run)?;
-        for (name, _) in texts.iter().filter(|(name, _)| is_of_training(name, &run)) {
+        let known = trained_on(&run);
+        let is_known = |name: &str| {
+            let file = Path::new(name).canonicalize();
+            file.is_ok_and(|file| known.contains(&file))
+        };
+        for (name, _) in texts.iter().filter(|(name, _)| is_known(name)) {
             notify(format_args!(
                 "note: {}: the run was trained on this file, so its bits say little about \
                  other texts",
@@ -61,7 +67,7 @@ impl ScoreTexts {
                 scorer.readout()
             ));
         }
-        let mut left = texts.len();
+        let (mut left, several) = (texts.len(), texts.len() > 1);
         for (name, text) in texts {
             left -= 1;
             let score = match scorer.score(&text) {
@@ -88,8 +94,13 @@ impl ScoreTexts {
                 if self.json {
                     entry["tokens"] = json!(tokens);
                 } else {
+                    let of = match several {
+                        true => format!("\t{}", printable(&name)),
+                        false => String::new(),
+                    };
                     for token in tokens {
-                        print(&format!("{:.3}\t{}\n", token.bits, printable(&token.token)))?;
+                        let (bits, token) = (token.bits, printable(&token.token));
+                        print(&format!("{bits:.3}\t{token}{of}\n"))?;
                     }
                 }
             }
@@ -126,45 +137,62 @@ impl ScoreTexts {
             Ok(text) => found.push((name, text)),
             Err(error) => failures.add(error),
         };
-        let room = Room::default();
+        let (mut files, mut faults) = (Vec::new(), Vec::new());
         for path in &self.texts {
-            let name = path.display().to_string();
-            if path.as_path() == Path::new("-") {
-                add("stdin".into(), text::read_or_stdin(path));
-                continue;
+            match is_stdin(path) {
+                true => files.push(path.clone()),
+                false => match text::files(path) {
+                    Err(error) => faults.push((path.display().to_string(), Err(error))),
+                    Ok(found) => files.extend(found),
+                },
             }
-            match text::files(path) {
-                Err(error) => add(name, Err(error)),
-                Ok(files) => files
-                    .iter()
-                    .for_each(|file| add(file.display().to_string(), text::read(file, &room))),
+        }
+        let room = Room::default();
+        for file in text::distinct(files) {
+            match is_stdin(&file) {
+                true => add("stdin".into(), text::read_or_stdin(&file)),
+                false => add(file.display().to_string(), text::read(&file, &room)),
             }
+        }
+        for (name, fault) in faults {
+            add(name, fault);
         }
         found
     }
 }
 
-/// Whether a file is a text of a run, or in the folder of its texts.
-fn is_of_training(name: &str, run: &Run) -> bool {
-    let (Some(data), Ok(file)) = (&run.config().run.data, Path::new(name).canonicalize()) else {
-        return false;
+fn is_stdin(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
+/// The files that a run was trained on.
+fn trained_on(run: &Run) -> BTreeSet<PathBuf> {
+    let Some(data) = &run.config().run.data else {
+        return BTreeSet::new();
+    };
+    let files = |key: &str| -> BTreeSet<PathBuf> {
+        let paths = match data.settings.get(key) {
+            Some(Value::Array(values)) => values.iter().filter_map(Value::as_str).collect(),
+            value => value
+                .and_then(Value::as_str)
+                .into_iter()
+                .collect::<Vec<_>>(),
+        };
+        let files = paths.into_iter().flat_map(text::files_if_any);
+        files.filter_map(|file| file.canonicalize().ok()).collect()
     };
     let info = registry::info(DataSet::KIND, &data.name).ok();
-    let keys = info
-        .and_then(|info| info.argument)
-        .into_iter()
-        .chain([MORE]);
-    let values = keys.filter_map(|key| data.settings.get(key));
-    let paths = values.flat_map(|value| match value {
-        Value::Array(values) => values.iter().filter_map(Value::as_str).collect(),
-        value => value.as_str().into_iter().collect::<Vec<_>>(),
-    });
-    let mut places = paths.filter_map(|path| Path::new(path).canonicalize().ok());
-    places.any(|place| file.starts_with(place))
+    let named = info.and_then(|info| info.argument).into_iter();
+    let held_out: BTreeSet<PathBuf> = HELD_OUT.into_iter().flat_map(files).collect();
+    let all = named.chain([MORE]).flat_map(files);
+    all.filter(|file| !held_out.contains(file)).collect()
 }
 
 /// The setting of a data set that names further training files.
 const MORE: &str = "more";
+
+/// The settings that name files of the other parts.
+const HELD_OUT: [&str; 2] = ["validation", "test"];
 
 /// A row for each text: the bits per character by the readout, the other readouts and the
 /// n-grams, and the perplexity of the first.

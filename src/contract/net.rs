@@ -220,11 +220,21 @@ impl Net {
     /// # Errors
     /// Errors of a block or head.
     pub fn epoch_ended(&mut self, step: &Step) -> Result<()> {
-        let blocks = self.blocks.iter_mut();
+        self.epoch_ended_of(0..self.blocks.len(), true, step)
+    }
+
+    /// The same for some blocks, and for the heads or not.
+    pub(crate) fn epoch_ended_of(
+        &mut self,
+        blocks: Range<usize>,
+        heads: bool,
+        step: &Step,
+    ) -> Result<()> {
+        let blocks = self.blocks[blocks].iter_mut();
         for block in blocks.filter(|block| block.span().meets_epoch_of(step)) {
             block.epoch_ended(step)?;
         }
-        let heads = self.heads.iter_mut();
+        let heads = self.heads.iter_mut().filter(|_| heads);
         for head in heads.filter(|head| head.optimiser().span().meets_epoch_of(step)) {
             head.epoch_ended()?;
         }

@@ -53,6 +53,17 @@ enum VarRole {
     State,
 }
 
+impl VarRole {
+    /// The method that makes such a variable.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Learned => "get",
+            Self::Buffer => "buffer",
+            Self::State => "state",
+        }
+    }
+}
+
 /// The largest number of elements of a variable. A larger width is assumed to be a typing
 /// error.
 const LARGEST: usize = 1 << 31;
@@ -111,8 +122,8 @@ impl Vars {
     /// The learned variable `name`, initialised with `init` if it is new.
     ///
     /// # Errors
-    /// [`Error::Shape`] if it exists with another shape; [`Error::Usage`] if it is too
-    /// large for memory.
+    /// [`Error::Shape`] if it exists with another shape; [`Error::Usage`] if it exists as
+    /// another kind of variable, or is too large for memory.
     pub fn get(&self, name: &str, shape: impl Into<Shape>, init: Init) -> Result<Var> {
         self.entry(name, shape.into(), init, self.dtype(), VarRole::Learned)
     }
@@ -150,6 +161,17 @@ impl Vars {
             if entry.var.shape() != &shape {
                 let expected = format!("{:?}", shape.dims());
                 return Err(Error::shape(path, entry.var.dims(), expected));
+            }
+            if (entry.role, entry.var.dtype()) != (role, dtype) {
+                let named = |role: VarRole, dtype: DType| {
+                    format!("a variable from `Vars::{}` of {dtype:?}", role.word())
+                };
+                let problem = format!(
+                    "expected {}, found {} with this name",
+                    named(role, dtype),
+                    named(entry.role, entry.var.dtype())
+                );
+                return Err(Error::usage(path, problem));
             }
             return Ok(entry.var.clone());
         }
@@ -238,11 +260,11 @@ impl Vars {
         path != self.prefix && is_within(path, &self.prefix)
     }
 
-    /// Whether `var` is the variable with this full name, in or below this scope.
-    pub fn owns(&self, path: &str, var: &Var) -> bool {
+    /// Whether `var` is the learned variable with this full name, in or below this scope.
+    pub(crate) fn learns(&self, path: &str, var: &Var) -> bool {
         let tree = self.tree();
-        let entry = tree.entries.get(path);
-        self.is_above(path) && entry.is_some_and(|entry| entry.var.id() == var.id())
+        let is_it = |entry: &Entry| entry.var.id() == var.id() && entry.role == VarRole::Learned;
+        self.is_above(path) && tree.entries.get(path).is_some_and(is_it)
     }
 
     /// A counter of the changes of the variables in and below this scope. Caches compare

@@ -143,10 +143,10 @@ impl Optimiser {
         gradient: Gradient<'_>,
         step: &Step,
     ) -> Result<()> {
-        if !self.vars.owns(name, var) {
+        if !self.vars.learns(name, var) {
             let own = self.vars.path("*");
             let problem =
-                format!("expected a variable of this optimiser ({own}), found another variable");
+                format!("expected a learned variable of this optimiser ({own}), found another one");
             return Err(Error::usage(format!("update of {name}"), problem));
         }
         gradient.check(var)?;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use candle_core::{DType, Device, Tensor};
 
 use super::evaluate::EVALUATION_BATCH;
+use super::feed::last_batch;
 use super::tally::Tally;
 use super::{device, Run};
 use crate::contract::architecture::Architecture;
@@ -339,11 +340,7 @@ fn check_batches(
     }
     let (examples, least) = (data.train.len(), sampler.smallest_batch());
     let batch = settings.batch.min(examples);
-    let last = if examples % batch == 0 {
-        batch
-    } else {
-        examples % batch
-    };
+    let last = last_batch(examples, batch);
     if last < least {
         let name = settings
             .sampler

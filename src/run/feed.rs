@@ -27,6 +27,15 @@ pub(super) fn order(seed: u64, epoch: usize, examples: usize) -> Result<Vec<u32>
     Ok(order)
 }
 
+/// The number of examples in the last batch of an epoch, which may be smaller.
+pub(super) fn last_batch(examples: usize, batch: usize) -> usize {
+    let batch = batch.min(examples).max(1);
+    match examples % batch {
+        0 => batch,
+        rest => rest,
+    }
+}
+
 /// Makes the batches of a run. It borrows nothing of the run, so that a batch can be made
 /// while the network learns from the one before.
 pub(super) struct Feed {

@@ -25,6 +25,7 @@ mod phases;
 pub mod picture;
 pub(crate) mod places;
 pub mod predict;
+mod protobuf;
 pub mod ranks;
 mod saving;
 pub mod score_text;
@@ -139,7 +140,8 @@ impl Run {
         &*self.architecture
     }
 
-    /// The network, for example to change the spans of its blocks.
+    /// The network. What is changed here is not in the settings, so a resumed run does not
+    /// have it.
     pub fn architecture_mut(&mut self) -> &mut dyn Architecture {
         &mut *self.architecture
     }
@@ -268,10 +270,17 @@ impl Run {
         self.bring_up_to_date(folder)?;
         let progress = (self.epoch, self.epochs());
         let mut metrics = Metrics::after(folder, progress, &self.blocks())?;
-        self.write_missing(&mut metrics)?;
         self.keep_certificate(folder)?;
         let wanted = &self.config.run.log;
         let mut logs = observe::logs(wanted, folder, self.epoch, &self.blocks())?;
+        let has = (
+            metrics.has_epoch(self.epoch),
+            metrics.has_evaluation(self.epoch),
+        );
+        self.write_missing(has, &mut |event: &Event<'_>| {
+            metrics.on(event);
+            logs.on(event);
+        })?;
         let mut all = |event: &Event<'_>| {
             metrics.on(event);
             logs.on(event);

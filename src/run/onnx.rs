@@ -1,55 +1,12 @@
 //! Graphs in the format of ONNX (<https://onnx.ai>), operator set 17.
 //!
-//! The format is Protocol Buffers. A message is a list of fields, each with its number
-//! and its value; the few kinds that are needed are written here.
+//! A graph is a message of Protocol Buffers.
 
 use candle_core::Tensor;
 
+use super::protobuf::Message;
 use crate::error::{Error, Result};
 use crate::flow::graph::{Entry, Graph, Operation};
-
-/// A message of Protocol Buffers.
-#[derive(Default)]
-struct Message(Vec<u8>);
-
-impl Message {
-    fn varint(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            self.0.push(value as u8 | 0x80);
-            value >>= 7;
-        }
-        self.0.push(value as u8);
-    }
-
-    /// A whole number.
-    fn number(mut self, field: u64, value: i64) -> Self {
-        self.varint(field << 3);
-        self.varint(value as u64);
-        self
-    }
-
-    /// A number of 32 bits.
-    fn float(mut self, field: u64, value: f32) -> Self {
-        self.varint(field << 3 | 5);
-        self.0.extend(value.to_le_bytes());
-        self
-    }
-
-    fn bytes(mut self, field: u64, bytes: &[u8]) -> Self {
-        self.varint(field << 3 | 2);
-        self.varint(bytes.len() as u64);
-        self.0.extend(bytes);
-        self
-    }
-
-    fn text(self, field: u64, text: &str) -> Self {
-        self.bytes(field, text.as_bytes())
-    }
-
-    fn message(self, field: u64, message: Self) -> Self {
-        self.bytes(field, &message.0)
-    }
-}
 
 /// The types of numbers in a `TensorProto`.
 const FLOAT: i64 = 1;
@@ -118,7 +75,7 @@ pub fn model(graph: &Graph) -> Result<Vec<u8>> {
         .text(3, env!("CARGO_PKG_VERSION"))
         .message(7, message)
         .message(8, operators);
-    Ok(model.0)
+    Ok(model.into_bytes())
 }
 
 /// The most bytes of the weights. Readers of protobuf refuse messages above 2 GiB.

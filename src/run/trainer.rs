@@ -9,7 +9,7 @@ use super::assemble::check_precision;
 use super::cost::Cost;
 use super::device;
 use super::feed::{order, Feed};
-use super::observe::metrics::{self, Metrics};
+use super::observe::metrics;
 use super::observe::{Event, Observer};
 use super::ranks::Decision;
 use super::summary::{Evaluation, Labels, RuleUsed, Summary};
@@ -312,14 +312,19 @@ impl Run {
     }
 
     /// Writes the lines about the last complete epoch that a stop left out.
-    pub(super) fn write_missing(&self, metrics: &mut Metrics) -> Result<()> {
+    /// `has` says whether the metrics have that of the training, and of the evaluation.
+    pub(super) fn write_missing(
+        &self,
+        has: (bool, bool),
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
         let (epoch, steps) = (self.epoch, self.steps_per_epoch());
         if epoch == 0 || self.step != (epoch * steps) as u64 {
             return Ok(());
         }
         let reports = &self.tally.means()?;
-        if !metrics.has_epoch(epoch) && !reports.is_empty() {
-            metrics.on(&Event::EpochEnded {
+        if !has.0 && !reports.is_empty() {
+            observer.on(&Event::EpochEnded {
                 epoch,
                 epochs: self.epochs(),
                 seconds: f64::NAN, // lost with the stop
@@ -327,8 +332,8 @@ impl Run {
                 rates: &self.rates(epoch - 1),
             });
         }
-        if !metrics.has_evaluation(epoch) {
-            rayon::scope(|_| self.evaluate_after(epoch, metrics))?;
+        if !has.1 {
+            rayon::scope(|_| self.evaluate_after(epoch, observer))?;
         }
         Ok(())
     }

@@ -70,7 +70,9 @@ fn a_whole_text_is_scored_beside_the_counts_of_the_training_text() {
     assert!((sum / tokens.len() as f64 - bits).abs() < 1e-9);
 
     // Two texts together have the mean of their bits, weighted by their tokens.
-    let twice = json(&[&other, &other]);
+    let copy = str(&base.path().join("copy.txt")).to_string();
+    std::fs::copy(&other, &copy).unwrap();
+    let twice = json(&[&other, &copy, &other]);
     assert_eq!(twice["all"]["tokens"], 2 * tokens.len());
     let all = twice["all"]["readouts"][readout]["bits_per_token"]
         .as_f64()
@@ -86,6 +88,9 @@ fn a_whole_text_is_scored_beside_the_counts_of_the_training_text() {
     // The bits of a text that the run has seen say little.
     let said = |file: &str| text(&onward(&["score", &run, file]).stderr);
     let note = "the run was trained on this file";
+    let lines = succeeds(&["score", &run, &other, &copy, "--tokens"]);
+    let last_of = |file: &str| lines.lines().filter(|line| line.ends_with(file)).count();
+    assert_eq!([&other, &copy].map(|file| last_of(file)), [tokens.len(); 2]);
     assert!(said(str(&base.path().join("text.txt"))).contains(note));
     assert!(!said(&other).contains(note));
     let plots = base.path().join("plots");
@@ -124,7 +129,7 @@ fn a_whole_text_is_scored_beside_the_counts_of_the_training_text() {
         &other,
         str(&empty),
         str(&none),
-        &other,
+        &copy,
         "--json",
     ]);
     let message = crate::text(&output.stderr);
@@ -141,6 +146,29 @@ fn a_whole_text_is_scored_beside_the_counts_of_the_training_text() {
     let message = fails(2, &["score", &run, str(&none), &short]);
     assert!(message.contains("none.txt"), "{message}");
     assert!(message.contains("short.txt"), "{message}");
+}
+
+#[test]
+fn a_text_that_was_held_out_is_not_one_that_was_trained_on() {
+    let base = tempfile::tempdir().unwrap();
+    trained(base.path());
+    let books = base.path().join("*.txt");
+    let [seen, held_out, run] =
+        ["text.txt", "other.txt", "books"].map(|name| str(&base.path().join(name)).to_string());
+    let (data, test) = (
+        format!("text:{}", str(&books)),
+        format!("data.test={held_out}"),
+    );
+    let settings = ["--set", &test, "--set", "hidden=[8]", "--epochs", "1"];
+    let start = ["train", "nlp", "--quiet", "--out", &run, "--data", &data];
+    succeeds(&[&start[..], &settings].concat());
+    let said = text(&onward(&["score", &run, &seen, &held_out]).stderr);
+    assert_eq!(
+        said.matches("was trained on this file").count(),
+        1,
+        "{said}"
+    );
+    assert!(said.contains("text.txt: the run was trained"), "{said}");
 }
 
 /// The readout that the run chose needs what the model alone has.

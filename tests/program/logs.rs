@@ -72,6 +72,7 @@ fn training_examples_and_slow_readouts_are_evaluated_at_chosen_epochs() {
         (2, "validation", both()),
         (3, "train", head()),
         (3, "validation", head()),
+        (4, "train", both()),
         (4, "validation", both()),
         (4, "test", both()),
     ];

@@ -106,3 +106,19 @@ fn weights_that_do_not_fit_are_refused() -> Result<()> {
     assert!(error.contains("not finite"), "{error}");
     Ok(())
 }
+
+#[test]
+fn a_run_that_goes_on_keeps_what_it_started_from() -> Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    let [first, second] = ["first", "second"].map(|name| folder.path().join(name));
+    trained(&first)?;
+    trained(&second)?;
+    let resumed = Run::open(&second)?.set("init", first.to_str().unwrap());
+    let error = resumed.set("epochs", 3).resume().err();
+    let error = error.expect("the weights are those of before").to_string();
+    assert!(
+        error.contains("`init`") && error.contains("not set"),
+        "{error}"
+    );
+    Ok(())
+}

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Mutex;
 
 use onward::candle_core::Tensor;
+use onward::data::Split;
 use onward::plugin;
 use onward::settings::Pick;
 use onward::{
@@ -87,6 +88,29 @@ fn the_levels_see_each_example_once() -> Result<()> {
         let count = run.data().train.len();
         assert_eq!(seen(run, 7)?, 2 * times * count);
     }
+    Ok(())
+}
+
+#[test]
+fn a_probe_is_evaluated_once_it_has_begun_to_learn() -> Result<()> {
+    let builder = builder().set("sampler", "label_overlay");
+    let mut run = builder.build()?;
+    run.train_until(1, &mut ())?;
+    let evaluation = run.evaluate(Split::Test, None)?;
+    assert!(!evaluation.readouts.contains_key("head"), "{evaluation:?}");
+    let error = run
+        .evaluate(Split::Test, Some("head"))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("learns from epoch 3 on, and 1 are trained"),
+        "{error}"
+    );
+    run.train_until(3, &mut ())?;
+    assert!(run
+        .evaluate(Split::Test, None)?
+        .readouts
+        .contains_key("head"));
     Ok(())
 }
 

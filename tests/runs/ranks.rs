@@ -406,6 +406,7 @@ fn what_cannot_be_divided_is_known_before_ranks_start() {
     assert_eq!(refusal(hard, 1, 2).unwrap(), [0, 3]);
     let of_replicas = message(builder().set("batch", 2), 1, 3);
     assert!(of_replicas.contains("at most 2"), "{of_replicas}");
+    assert!(of_replicas.contains("from "), "{of_replicas}");
     let solved = builder().set("head_rule", "ridge");
     assert!(message(solved, 1, 2).contains("at most 1"));
 }

@@ -120,23 +120,27 @@ fn images_that_stay_in_their_file_are_the_same() -> Result<()> {
 #[test]
 fn images_that_are_sorted_by_class_are_divided_at_random() -> Result<()> {
     let folder = folder();
-    let count = 60u32;
-    let sorted: Vec<u8> = (0..count as u8).map(|index| index / 20).collect();
-    put(
-        &folder,
-        "train-images-idx3-ubyte",
-        &images(count, 2, 2, &[7; 240]),
-    );
-    put(&folder, "train-labels-idx1-ubyte", &labels(count, &sorted));
-    let data = read(&folder)?;
     let classes = |examples: &dyn crate::data::Examples| -> Result<BTreeSet<u32>> {
         let all: Vec<usize> = (0..examples.len()).collect();
         let batch = examples.batch(&all, None)?;
         Ok(batch.labels()?.iter().copied().collect())
     };
-    assert_eq!((data.train.len(), data.validation.len()), (50, 10));
-    assert_eq!(classes(&*data.train)?.len(), 3);
-    assert!(classes(&*data.validation)?.len() > 1);
+    // Of 3 classes: in order, from the last one down, and two sorted files behind each other.
+    let orders: [&dyn Fn(u8) -> u8; 3] = [&|at| at / 40, &|at| 2 - at / 40, &|at| at % 60 / 20];
+    let count = 120u32;
+    for class_at in orders {
+        let sorted: Vec<u8> = (0..count as u8).map(class_at).collect();
+        put(
+            &folder,
+            "train-images-idx3-ubyte",
+            &images(count, 2, 2, &[7; 480]),
+        );
+        put(&folder, "train-labels-idx1-ubyte", &labels(count, &sorted));
+        let data = read(&folder)?;
+        assert_eq!((data.train.len(), data.validation.len()), (100, 20));
+        assert_eq!(classes(&*data.train)?.len(), 3);
+        assert_eq!(classes(&*data.validation)?.len(), 3);
+    }
     Ok(())
 }
 

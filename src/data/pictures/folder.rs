@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::listing::{ending, entries, folders_in, is_picture};
 use super::parts::{shared, Parts};
 use super::{example, open, Seen, FORMATS};
 use crate::data::images::Images;
@@ -46,9 +45,10 @@ pub fn data_set(dir: &Path, shape: [usize; 3], broken: Broken, room: &Room) -> R
         return Err(Error::data(dir, problem));
     }
     let parts = Parts::of(dir)?;
-    let classes = folders_in(parts.train.as_deref().unwrap_or(dir))?;
+    let first = parts.train.as_deref().unwrap_or(dir);
+    let classes = folders_in(first)?;
     if classes.len() < 2 || classes.len() > 256 {
-        return Err(Error::data(dir, no_classes(dir, &classes)));
+        return Err(Error::data(first, no_classes(first, &classes)));
     }
     let names = classes
         .iter()
@@ -151,33 +151,6 @@ fn no_classes(dir: &Path, classes: &[OsString]) -> String {
         ),
         _ => problem,
     }
-}
-
-/// What is in a folder, but for hidden entries, in order.
-fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
-    let entries = std::fs::read_dir(dir).map_err(Error::file("read", dir))?;
-    let mut paths = entries
-        .map(|entry| {
-            entry
-                .map(|entry| entry.path())
-                .map_err(Error::file("read", dir))
-        })
-        .collect::<Result<Vec<_>>>()?;
-    paths.retain(|path| {
-        let name = path.file_name().map(|name| name.to_string_lossy());
-        // Archives made on a Mac have a second folder.
-        name.is_some_and(|name| !name.starts_with('.') && name != "__MACOSX")
-    });
-    paths.sort();
-    Ok(paths)
-}
-
-/// The folders in a folder, such as those of the classes. Names need not be UTF-8.
-pub(super) fn folders_in(dir: &Path) -> Result<Vec<OsString>> {
-    let folders = entries(dir)?.into_iter().filter(|path| path.is_dir());
-    Ok(folders
-        .filter_map(|path| path.file_name().map(Into::into))
-        .collect())
 }
 
 /// The pictures that are decoded at a time.
@@ -316,51 +289,6 @@ impl Reader<'_> {
         let shape = [self.spec.shape[0], self.spec.shape[1], self.spec.shape[2]];
         Images::of(pixels.finish(labels.len(), size)?, labels, shape)
     }
-}
-
-/// The pictures in a folder and the folders in it, in order.
-///
-/// # Errors
-/// [`Error::File`] for a folder that cannot be read.
-pub fn pictures_in(dir: &Path) -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for path in entries(dir)? {
-        // A link could lead in a circle.
-        if path.is_dir() && !path.is_symlink() {
-            found.extend(pictures_in(&path)?);
-        } else if is_picture(&path) {
-            found.push(path);
-        }
-    }
-    Ok(found)
-}
-
-/// Endings that are read without a look into the file.
-const ENDINGS: [&str; 11] = [
-    "png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "tif", "tiff", "gif", "dib",
-];
-
-/// Whether a file is a picture, by its ending or its first bytes.
-fn is_picture(path: &Path) -> bool {
-    if !path.is_file() {
-        return false;
-    }
-    if ENDINGS.contains(&ending(path).as_str()) {
-        return true;
-    }
-    let mut start = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(16).read_to_end(&mut start));
-    let format = read.ok().and_then(|_| image::guess_format(&start).ok());
-    format.is_some_and(|format| format.reading_enabled())
-}
-
-/// The ending of a file in small letters; `folder` for a folder.
-fn ending(path: &Path) -> String {
-    if path.is_dir() {
-        return "folder".into();
-    }
-    let ending = path.extension().unwrap_or_default();
-    ending.to_string_lossy().to_lowercase()
 }
 
 /// `: 3 .heic, 1 .txt`.

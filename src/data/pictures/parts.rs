@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::hash::Hasher;
 use std::path::{Path, PathBuf};
 
-use super::folder::folders_in;
+use super::listing::folders_in;
 use crate::data::images::Images;
 use crate::error::{Error, Result};
 

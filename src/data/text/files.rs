@@ -23,6 +23,11 @@ pub fn files(path: impl AsRef<Path>) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// The same without the line; none if no file is found.
+pub fn files_if_any(path: impl AsRef<Path>) -> Vec<PathBuf> {
+    found(path.as_ref()).map_or_else(|_| Vec::new(), |(files, _)| files)
+}
+
 /// The size in bytes of the files that a path stands for, together; `None` if no file is
 /// found.
 pub fn size(path: impl AsRef<Path>) -> Option<u64> {

@@ -13,7 +13,7 @@ mod windows;
 
 use std::sync::Arc;
 
-pub use self::files::{apart, distinct, files, room_beside_counts, size};
+pub use self::files::{apart, distinct, files, files_if_any, room_beside_counts, size};
 pub use self::passage::{paragraphs, Passage};
 pub use self::reading::{normalised, read, read_or_stdin};
 pub use self::windows::Windows;

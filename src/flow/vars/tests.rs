@@ -96,3 +96,24 @@ fn an_oversized_variable_is_refused_before_memory_is_allocated() {
         .unwrap_err();
     assert!(error.to_string().contains("too large"), "{error}");
 }
+
+#[test]
+fn a_name_is_of_one_kind_of_variable() -> Result<()> {
+    let vars = vars(1);
+    let first = vars.get("a", 2, NORMAL)?;
+    assert_eq!(vars.get("a", 2, NORMAL)?.id(), first.id());
+    for error in [
+        vars.buffer("a", 2, NORMAL).err(),
+        vars.state("a", 2, DType::F32).err(),
+        vars.state("s", 2, DType::F64)
+            .and(vars.state("s", 2, DType::F32))
+            .err(),
+    ] {
+        let message = error.expect("it is another kind").to_string();
+        assert!(
+            message.contains("expected a variable from `Vars::"),
+            "{message}"
+        );
+    }
+    Ok(())
+}

@@ -232,12 +232,20 @@ fn a_variable_of_another_block_is_refused_and_does_not_change() -> Result<()> {
         .get("weight", (2, 2), Init::Const(1.))?;
     let mut optimiser = optimiser(&vars.scope("blocks.0"), Algorithm::Sgd);
     let gradient = Tensor::ones((2, 2), DType::F32, &Device::Cpu)?;
-    // Under its own name, and under the name of one of the optimiser's variables.
-    for name in ["blocks.1.weight", "blocks.0.weight"] {
-        let error = optimiser.update(name, &other, Gradient::Whole(&gradient), &step(0));
+    let buffer = vars
+        .scope("blocks.0")
+        .buffer("mean", (2, 2), Init::Const(1.))?;
+    // Under its own name, and under the name of one of the optimiser's variables; and one
+    // that does not learn.
+    for (name, var) in [
+        ("blocks.1.weight", &other),
+        ("blocks.0.weight", &other),
+        ("blocks.0.mean", &buffer),
+    ] {
+        let error = optimiser.update(name, var, Gradient::Whole(&gradient), &step(0));
         let error = error.unwrap_err().to_string();
         assert!(
-            error.contains("expected a variable of this optimiser (blocks.0.*)"),
+            error.contains("expected a learned variable of this optimiser (blocks.0.*)"),
             "{error}"
         );
     }

@@ -159,7 +159,7 @@ impl RunBuilder {
     }
 
     /// An error with the source that set the refused setting.
-    fn attributed(&self, error: Error) -> Error {
+    pub(super) fn attributed(&self, error: Error) -> Error {
         Config::attributed(
             error,
             &self.architecture,

@@ -9,6 +9,7 @@ use super::metrics;
 use crate::error::{notify, Error, Result};
 use crate::run::folder::EVENTS;
 use crate::run::observe::{Event, Observer};
+use crate::run::protobuf::Message;
 
 /// Writes scalars into a file `events.out.tfevents.…` in the folder of a run. The step of
 /// a scalar is the number of complete epochs.
@@ -34,40 +35,29 @@ impl TensorBoard {
             blocks: blocks.to_vec(),
             has_warned: false,
         };
-        let version = message(&[field(3, Wire::Bytes(b"brain.Event:2"))]);
-        this.write(0, &version);
+        this.write(0, |event| event.text(3, "brain.Event:2"));
         // The status START, from this step on.
-        let session = message(&[field(1, Wire::Number(1))]);
-        this.write(
-            epoch as u64 + 1,
-            &message(&[field(7, Wire::Bytes(&session))]),
-        );
+        let session = Message::default().number(1, 1);
+        this.write(epoch as i64 + 1, |event| event.message(7, session));
         Ok(this)
     }
 
-    fn scalars(&mut self, epoch: u64, scalars: &[(String, f64)]) {
-        let value = |(tag, value): &(String, f64)| {
-            let value = message(&[
-                field(1, Wire::Bytes(tag.as_bytes())),
-                field(2, Wire::Float(*value as f32)),
-            ]);
-            field(1, Wire::Bytes(&value))
+    fn scalars(&mut self, epoch: i64, scalars: &[(String, f64)]) {
+        let add = |summary: Message, (tag, value): &(String, f64)| {
+            let value = Message::default().text(1, tag).float(2, *value as f32);
+            summary.message(1, value)
         };
-        let summary = message(&scalars.iter().map(value).collect::<Vec<_>>());
-        self.write(epoch, &message(&[field(5, Wire::Bytes(&summary))]));
+        let summary = scalars.iter().fold(Message::default(), add);
+        self.write(epoch, |event| event.message(5, summary));
     }
 
-    /// Writes an event with the time and a step, and the fields of `rest`.
-    fn write(&mut self, step: u64, rest: &[u8]) {
+    /// Writes an event with the time and a step, and what `rest` adds.
+    fn write(&mut self, step: i64, rest: impl FnOnce(Message) -> Message) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let now = now.map_or(0., |time| time.as_secs_f64());
-        let event = message(&[
-            field(1, Wire::Double(now)),
-            field(2, Wire::Number(step)),
-            rest.to_vec(),
-        ]);
+        let event = rest(Message::default().double(1, now).number(2, step));
         // One call for the whole record.
-        if let Err(error) = self.file.write_all(&record(&event)) {
+        if let Err(error) = self.file.write_all(&record(&event.into_bytes())) {
             if !std::mem::replace(&mut self.has_warned, true) {
                 notify(format_args!(
                     "warning: cannot write the events for TensorBoard: {error}"
@@ -98,7 +88,7 @@ impl Observer for TensorBoard {
         let Some(line) = metrics::line(event, &self.blocks) else {
             return;
         };
-        let epoch = line["epoch"].as_u64().unwrap_or(0);
+        let epoch = line["epoch"].as_i64().unwrap_or(0);
         let tagged = |(what, of, value): (String, String, f64)| match of.is_empty() {
             true => (what, value),
             false => (format!("{what}/{of}"), value),
@@ -106,51 +96,6 @@ impl Observer for TensorBoard {
         let scalars: Vec<_> = metrics::numbers(&line).into_iter().map(tagged).collect();
         self.scalars(epoch, &scalars);
     }
-}
-
-/// A value of a field of a message, as protocol buffers write it.
-enum Wire<'a> {
-    Number(u64),
-    Double(f64),
-    Float(f32),
-    Bytes(&'a [u8]),
-}
-
-fn field(number: u64, value: Wire<'_>) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    match value {
-        Wire::Number(value) => {
-            varint(number << 3, &mut bytes);
-            varint(value, &mut bytes);
-        }
-        Wire::Double(value) => {
-            varint(number << 3 | 1, &mut bytes);
-            bytes.extend(value.to_le_bytes());
-        }
-        Wire::Bytes(value) => {
-            varint(number << 3 | 2, &mut bytes);
-            varint(value.len() as u64, &mut bytes);
-            bytes.extend(value);
-        }
-        Wire::Float(value) => {
-            varint(number << 3 | 5, &mut bytes);
-            bytes.extend(value.to_le_bytes());
-        }
-    }
-    bytes
-}
-
-fn message(fields: &[Vec<u8>]) -> Vec<u8> {
-    fields.concat()
-}
-
-/// Seven bits in a byte, the lowest first; the eighth says that there are more.
-fn varint(mut value: u64, bytes: &mut Vec<u8>) {
-    while value >= 0x80 {
-        bytes.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    bytes.push(value as u8);
 }
 
 fn record(data: &[u8]) -> Vec<u8> {
@@ -198,16 +143,9 @@ mod tests {
 
     #[test]
     fn a_record_is_that_of_tensorboards_own_writer() {
-        let value = message(&[
-            field(1, Wire::Bytes(b"loss/1")),
-            field(2, Wire::Float(0.25)),
-        ]);
-        let summary = message(&[field(1, Wire::Bytes(&value))]);
-        let event = message(&[
-            field(1, Wire::Double(1.5)),
-            field(2, Wire::Number(300)),
-            field(5, Wire::Bytes(&summary)),
-        ]);
-        assert_eq!(record(&event), RECORD);
+        let value = Message::default().text(1, "loss/1").float(2, 0.25);
+        let summary = Message::default().message(1, value);
+        let event = Message::default().double(1, 1.5).number(2, 300);
+        assert_eq!(record(&event.message(5, summary).into_bytes()), RECORD);
     }
 }

@@ -41,7 +41,8 @@ impl Divisible {
     pub fn measure(builder: &RunBuilder) -> Result<Self> {
         let mut run = builder.to_measure().build()?;
         let replicas = run.config.run.replicas;
-        run.check_replicas(replicas)?;
+        let checked = run.check_replicas(replicas);
+        checked.map_err(|error| builder.attributed(error))?;
         let averages = run.staged()?.check_replicas();
         // An error says what is not averaged.
         let averages = match replicas {

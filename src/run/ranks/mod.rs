@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::division::{cut, Divisible, Phase};
 use super::checkpoint::Sums;
+use super::feed::last_batch;
 use super::tally::Tally;
 use super::{settings, Run, RunBuilder};
 use crate::comm::{Comm, Message, Team};
@@ -162,12 +163,7 @@ impl Run {
 
     /// The number of replicas that the smallest batch of an epoch is enough for.
     fn most_replicas(&self) -> usize {
-        let examples = self.data.train.len();
-        let batch = self.config.run.batch.min(examples).max(1);
-        let last = match examples % batch {
-            0 => batch,
-            rest => rest,
-        };
+        let last = last_batch(self.data.train.len(), self.config.run.batch);
         (last / self.sampler.smallest_batch().max(1)).max(1)
     }
 

@@ -149,7 +149,8 @@ impl Stack {
     /// determines the shapes; `readout` are the levels that are read out, counted from 0.
     ///
     /// # Errors
-    /// As [`plugin::build`] and [`Net::check_label`]; errors of a layer about its input;
+    /// [`Error::Usage`] for a readout of levels that there are not; as [`plugin::build`] and
+    /// [`Net::check_label`]; errors of a layer about its input;
     /// [`Error::Unfit`] if some of the levels that are read out have a goodness for each
     /// class and others do not; as [`Net::check_solved`].
     pub fn new(
@@ -159,6 +160,13 @@ impl Stack {
         levels: &[Level],
         readout: Range<usize>,
     ) -> Result<Self> {
+        if readout.start > readout.end || readout.end > levels.len() {
+            let problem = format!(
+                "expected a range of the {} levels, found {readout:?}",
+                levels.len()
+            );
+            return Err(Error::usage("readout of a stack", problem));
+        }
         let mut stack = Self {
             net: Net::default(),
             normalise,

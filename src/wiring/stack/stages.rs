@@ -316,17 +316,7 @@ impl Staged for Stack {
 
     fn epoch_ended(&mut self, step: &Step) -> Result<()> {
         let (own, is_last) = (self.own_levels(), self.above().is_none());
-        for block in &mut self.net.blocks[own] {
-            if block.span().meets_epoch_of(step) {
-                block.epoch_ended(step)?;
-            }
-        }
-        for head in self.net.heads.iter_mut().filter(|_| is_last) {
-            if head.optimiser().span().meets_epoch_of(step) {
-                head.epoch_ended()?;
-            }
-        }
-        Ok(())
+        self.net.epoch_ended_of(own, is_last, step)
     }
 
     fn measure(

@@ -99,10 +99,11 @@ impl Tokenizer {
                 let counts = words(texts)?;
                 let wanted = most.unwrap_or(counts.len() + 1);
                 if counts.is_empty() || wanted > counts.len() + 1 {
+                    let found = counts.len();
                     let problem = format!(
-                        "expected text for a vocabulary of {wanted} words, found {} \
-                         words and <unk>",
-                        counts.len()
+                        "expected text for a vocabulary of {wanted} words, found {found} words \
+                         and <unk>; use at most word:{}, or more text",
+                        found + 1
                     );
                     return Err(usage(problem));
                 }
