@@ -444,14 +444,15 @@ impl Block {
         of_activity.at(|| self.place())
     }
 
-    /// Tells layer and goodness that an epoch in which they learned has ended.
+    /// Tells the layer, and with a loss the goodness, that an epoch of theirs has ended.
     ///
     /// # Errors
     /// Errors of layer and goodness.
     pub fn epoch_ended(&mut self, step: &Step) -> Result<()> {
-        let place = self.place();
+        let (place, has_loss) = (self.place(), self.objective.loss != Loss::None);
         self.layer.epoch_ended(step).at(|| place.clone())?;
-        self.goodness.epoch_ended(step).at(|| place)
+        let of_goodness = has_loss.then(|| self.goodness.epoch_ended(step));
+        of_goodness.unwrap_or(Ok(())).at(|| place)
     }
 
     fn diverged(&self, what: &'static str, value: f64, step: &Step) -> Error {

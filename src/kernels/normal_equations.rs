@@ -177,8 +177,9 @@ fn factor_diagonal(matrix: &mut [f64], size: usize, block: std::ops::Range<usize
         // Also false for NaN.
         if !(pivot > 0. && pivot.is_finite()) {
             let problem =
-                "the equations have no single solution: expected finite activities of at \
-                           least one example and a `ridge` above 0";
+                "the equations have no single solution in these numbers: expected finite \
+                 activities of at least one example, and a `ridge` large enough for them; use \
+                 a larger one";
             return Err(Error::unfit("least squares", problem));
         }
         row[column] = pivot.sqrt();

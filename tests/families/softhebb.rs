@@ -189,3 +189,19 @@ fn it_is_refused_where_all_time_steps_see_the_same_weights() {
         "{said}"
     );
 }
+
+/// A goodness that is solved for at the end of an epoch would have seen no example.
+#[test]
+fn its_goodness_without_a_loss_is_not_solved_for() -> Result<()> {
+    let builder = onward::Run::builder("progressive")
+        .data("digits")
+        .set("data.size", 100)
+        .set("hidden", vec![6])
+        .set("layer", "softhebb")
+        .set("goodness", "cafo")
+        .set("loss", "none")
+        .set("sampler", "plain")
+        .set("epochs", 1);
+    builder.build()?.fit(&mut ())?;
+    Ok(())
+}

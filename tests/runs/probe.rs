@@ -94,6 +94,7 @@ fn the_levels_see_each_example_once() -> Result<()> {
 #[test]
 fn a_probe_is_evaluated_once_it_has_begun_to_learn() -> Result<()> {
     let builder = builder().set("sampler", "label_overlay");
+    let builder = builder.set("sampler.negatives", "uniform");
     let mut run = builder.build()?;
     run.train_until(1, &mut ())?;
     let evaluation = run.evaluate(Split::Test, None)?;

@@ -406,7 +406,12 @@ fn what_cannot_be_divided_is_known_before_ranks_start() {
     assert_eq!(refusal(hard, 1, 2).unwrap(), [0, 3]);
     let of_replicas = message(builder().set("batch", 2), 1, 3);
     assert!(of_replicas.contains("at most 2"), "{of_replicas}");
-    assert!(of_replicas.contains("from "), "{of_replicas}");
+    let set = builder().set("batch", 2).set("replicas", 3);
+    let error = Divisible::measure(&set)
+        .err()
+        .expect("too many")
+        .to_string();
+    assert!(error.contains("from set(replicas)"), "{error}");
     let solved = builder().set("head_rule", "ridge");
     assert!(message(solved, 1, 2).contains("at most 1"));
 }

@@ -217,7 +217,11 @@ fn check(path: &str, field: usize, pool: usize) -> Result<()> {
 }
 
 fn sizes(path: &str, x: &Tensor, weight: &Tensor, pool: usize) -> Result<Sizes> {
-    let (units, inputs, field, _) = weight.dims4()?;
+    let (units, inputs, field, width_of_field) = weight.dims4()?;
+    if field != width_of_field {
+        let expected = "a square field (N, C, F, F)";
+        return Err(Error::shape(path, weight.dims(), expected));
+    }
     let fault = |expected: String| Err(Error::shape(path, x.dims(), expected));
     let &[rows, channels, height, width] = x.dims() else {
         return fault(format!("images (R, {inputs}, H, W)"));
