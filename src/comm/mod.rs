@@ -47,13 +47,13 @@ pub trait Comm: Send + Sync {
     /// still on their way to that rank: a rank cannot run ahead without limit.
     ///
     /// # Errors
-    /// [`Error::Rank`](crate::Error::Rank) if that rank has ended.
+    /// [`Error::Rank`] if that rank has ended.
     fn send(&self, to: usize, message: Vec<u8>) -> Result<()>;
 
     /// The next message from a rank, in the order in which they were sent; waits for it.
     ///
     /// # Errors
-    /// [`Error::Rank`](crate::Error::Rank) if that rank has ended.
+    /// [`Error::Rank`] if that rank has ended.
     fn receive(&self, from: usize) -> Result<Vec<u8>>;
 
     /// Sends pieces of bytes to another rank and receives as many from it, which has to call
@@ -61,7 +61,7 @@ pub trait Comm: Send + Sync {
     /// may go between the two meanwhile.
     ///
     /// # Errors
-    /// As [`receive`](Self::receive); [`Error::Usage`](crate::Error::Usage) if the other rank
+    /// As [`receive`](Self::receive); [`Error::Usage`] if the other rank
     /// sends another number of bytes.
     fn exchange(&self, other: usize, pieces: &mut [Exchanged<'_>]) -> Result<()> {
         let sent: Vec<&[u8]> = pieces.iter().map(|piece| piece.sent).collect();
@@ -90,7 +90,7 @@ pub trait Comm: Send + Sync {
     /// The next message from a rank, sent by [`send_tensors`](Self::send_tensors).
     ///
     /// # Errors
-    /// As [`receive`](Self::receive); [`Error::Usage`](crate::Error::Usage) for other
+    /// As [`receive`](Self::receive); [`Error::Usage`] for other
     /// bytes.
     fn receive_tensors(&self, from: usize) -> Result<Message> {
         Message::from_bytes(&self.receive(from)?)

@@ -201,6 +201,7 @@ fn its_goodness_without_a_loss_is_not_solved_for() -> Result<()> {
         .set("goodness", "cafo")
         .set("loss", "none")
         .set("sampler", "plain")
+        .set("head", true)
         .set("epochs", 1);
     builder.build()?.fit(&mut ())?;
     Ok(())
