@@ -107,8 +107,8 @@ enum Command {
         "picture runs/progressive-digits-1 --out digits.png",
     ))]
     Picture(picture::Picture),
-    /// Write a run's network for other programs, as an ONNX file: networks on images with
-    /// layers `dense` and `conv`, except those of `recurrent`.
+    /// Write a run's network for other programs, as an ONNX file: most networks on images
+    /// with layers `dense` and `conv`. Others are refused with the reason.
     #[command(after_help = examples!(
         "export runs/progressive-digits-1 --out digits.onnx",
         "export runs/progressive-digits-1 --readout head --out digits.onnx",

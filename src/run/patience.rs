@@ -85,9 +85,18 @@ impl Run {
         let now = settings::of(&self.config);
         let before = self.previous.as_ref();
         let changes = before.map(|before| settings::differences(before, &now));
-        let changes = changes.into_iter().flatten();
-        let is_for_training = |(key, ..): &(String, String, String)| key != "readout";
-        if !self.has_stalled() || !changes.into_iter().any(|change| is_for_training(&change)) {
+        let mut keys = changes.into_iter().flatten().map(|(key, ..)| key);
+        let replicas = self.config.run.replicas;
+        if !self.has_stalled() {
+            let is_late = self.is_trained() && keys.any(|key| key == "replicas");
+            let epochs = self.epoch;
+            let expected = format!("more `epochs` too, since all {epochs} are trained");
+            return match is_late {
+                true => Err(Error::refused("replicas", replicas, expected)),
+                false => Ok(()),
+            };
+        }
+        if keys.all(|key| key == "readout") {
             return Ok(());
         }
         let patience = self.config.run.patience;

@@ -223,3 +223,27 @@ fn a_run_does_not_resume_with_more_or_fewer_examples() -> Result<()> {
     Run::open(&path)?.resume()?.fit(&mut ())?;
     Ok(())
 }
+
+#[test]
+fn an_evaluation_that_was_cut_off_is_in_the_metrics_once() -> Result<()> {
+    let folder = tempfile::tempdir().unwrap();
+    let [whole, part] = ["whole", "part"].map(|name| folder.path().join(name));
+    let run = || small().set("epochs", 3).set("evaluate_training", 20);
+    run().out(&whole).build()?.fit(&mut ())?;
+    run().out(&part).build()?.train_until(1, &mut ())?;
+    let lines = |path: &Path| -> Vec<String> {
+        let text = std::fs::read_to_string(path.join("metrics.jsonl")).unwrap();
+        text.lines().map(String::from).collect()
+    };
+    let mut cut = lines(&part);
+    let last = cut.pop().expect("the validation part");
+    assert!(last.contains("validation") && cut[cut.len() - 1].contains("\"train\""));
+    std::fs::write(part.join("metrics.jsonl"), cut.join("\n") + "\n").unwrap();
+    Run::open(&part)?.resume()?.fit(&mut ())?;
+    let evaluations = |path: &Path| -> Vec<String> {
+        let of_evaluation = |line: &String| line.contains("evaluation");
+        lines(path).into_iter().filter(of_evaluation).collect()
+    };
+    assert_eq!(evaluations(&part), evaluations(&whole));
+    Ok(())
+}

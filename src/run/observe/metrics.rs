@@ -106,8 +106,19 @@ impl Metrics {
         let (mut kept, mut of_epochs, mut evaluations) =
             (String::new(), BTreeSet::new(), BTreeSet::new());
         let mut others = BTreeSet::new();
-        for line in old.lines() {
-            let value: Value = serde_json::from_str(line).unwrap_or_default();
+        let values = || {
+            old.lines()
+                .map(|line| serde_json::from_str(line).unwrap_or_default())
+        };
+        let of_validation = |value: &Value| {
+            let is_it =
+                value["event"] == "evaluation" && value["split"] == Split::Validation.word();
+            is_it.then(|| value["epoch"].as_u64()).flatten()
+        };
+        // The validation part is the last one. An evaluation without it was cut off, and is
+        // repeated.
+        let complete: BTreeSet<u64> = values().filter_map(|value| of_validation(&value)).collect();
+        for (line, value) in old.lines().zip(values()) {
             let (event, Some(of)) = (value["event"].as_str(), value["epoch"].as_u64()) else {
                 continue;
             };
@@ -116,7 +127,7 @@ impl Metrics {
                 Some("epoch") => of_epochs.insert(of),
                 // The test part is evaluated once, at the end.
                 Some("evaluation") if value["split"] == Split::Test.word() => false,
-                Some("evaluation") if of >= epochs as u64 => false,
+                Some("evaluation") if of >= epochs as u64 || !complete.contains(&of) => false,
                 Some("evaluation") if value["split"] == Split::Validation.word() => {
                     evaluations.insert(of)
                 }
