@@ -20,6 +20,7 @@ pub(super) struct Tally {
 impl Tally {
     /// Adds the reports of a step.
     pub fn add(&mut self, reports: &[(usize, StepReport)]) -> Result<()> {
+        self.shares.clear(); // they are no longer all
         for (block, report) in reports {
             let (sum, count) = self.sums.entry(*block).or_default();
             sum.add(report, 1.)?;
