@@ -19,6 +19,7 @@ mod probe;
 mod ranks;
 mod recurrent;
 mod recurrent_maps;
+mod refused_ranks;
 mod shallow;
 mod text;
 mod training;
