@@ -53,13 +53,22 @@ impl Run {
         } else if !has_cheap {
             "0 for a network without a head or another readout of one pass, since nothing is \
              evaluated before the end"
-        } else if self.config.run.evaluate_every >= self.epochs() {
-            "0, or `evaluate_every` below the number of epochs, since nothing is evaluated \
-             before the end"
         } else {
             return Ok(());
         };
         Err(Error::refused("patience", patience, expected))
+    }
+
+    /// What to say of `patience` where no evaluation is due before the last epoch.
+    pub(super) fn idle_patience(&self) -> Option<String> {
+        let (every, epochs) = (self.config.run.evaluate_every, self.epochs());
+        let is_idle = self.config.run.patience > 0 && every >= epochs;
+        is_idle.then(|| {
+            format!(
+                "warning: `patience` has no effect: nothing is evaluated before the last of \
+                 {epochs} epochs (`evaluate_every = {every}`)"
+            )
+        })
     }
 
     /// Whether nothing is left to train.
@@ -76,36 +85,47 @@ impl Run {
     /// Whether `patience` epochs have passed without a better evaluation.
     pub(super) fn has_stalled(&self) -> bool {
         let patience = self.config.run.patience;
-        let without = |best: Best| best.evaluated - best.epoch;
-        patience > 0 && self.best.is_some_and(|best| without(best) >= patience)
+        patience > 0 && self.epochs_without_better() >= patience
+    }
+
+    /// The epochs since the best evaluation, up to the last one.
+    fn epochs_without_better(&self) -> usize {
+        self.best.map_or(0, |best| best.evaluated - best.epoch)
     }
 
     /// Refuses other settings for a run that would not train with them.
-    pub(super) fn check_stalled(&self) -> Result<()> {
-        let now = settings::of(&self.config);
-        let before = self.previous.as_ref();
-        let changes = before.map(|before| settings::differences(before, &now));
-        let mut keys = changes.into_iter().flatten().map(|(key, ..)| key);
-        let replicas = self.config.run.replicas;
-        if !self.has_stalled() {
-            let is_late = self.is_trained() && keys.any(|key| key == "replicas");
-            let epochs = self.epoch;
-            let expected = format!("more `epochs` too, since all {epochs} are trained");
-            return match is_late {
-                true => Err(Error::refused("replicas", replicas, expected)),
-                false => Ok(()),
-            };
-        }
-        if keys.all(|key| key == "readout") {
+    pub(super) fn check_changes(&self) -> Result<()> {
+        let Some(before) = &self.previous else {
             return Ok(());
+        };
+        let changes = settings::differences(before, &settings::of(&self.config));
+        let changes_any = |wanted: &dyn Fn(&str) -> bool| {
+            let mut keys = changes.iter().map(|(key, ..)| key.as_str());
+            keys.any(wanted)
+        };
+        let (epoch, stalled) = (self.epoch, self.epochs_without_better());
+        // With less patience a run may end now.
+        let is_for_training = |key: &str| !["patience", "readout"].contains(&key);
+        if self.has_stalled() && changes_any(&is_for_training) {
+            let expected = format!(
+                "a larger one, or 0, to train further: the last {stalled} of {epoch} epochs \
+                 were no better on the validation part"
+            );
+            return Err(Error::refused(
+                "patience",
+                self.config.run.patience,
+                expected,
+            ));
         }
-        let patience = self.config.run.patience;
-        let expected = format!(
-            "a larger one, or 0, to train further: the run has ended since {patience} epochs \
-             before epoch {} were no better on the validation part",
-            self.epoch + 1
-        );
-        Err(Error::refused("patience", patience, expected))
+        if self.is_trained() && changes_any(&|key| key == "replicas") {
+            let expected = format!("more `epochs` too, since all {epoch} are trained");
+            return Err(Error::refused(
+                "replicas",
+                self.config.run.replicas,
+                expected,
+            ));
+        }
+        Ok(())
     }
 
     /// Evaluates the validation part if that is due, and remembers the best result.
@@ -128,8 +148,8 @@ impl Run {
         }
     }
 
-    /// Repeats the evaluation that was lost when the run stopped after an epoch. Its line of
-    /// the metrics has been written again by then.
+    /// Repeats the evaluation that was lost when the run stopped after an epoch. Its
+    /// line of the metrics has been written again by then.
     pub(super) fn catch_up(&mut self, observer: &mut dyn Observer) -> Result<()> {
         let epoch = self.epoch;
         let is_between = self.step == (epoch * self.steps_per_epoch()) as u64;

@@ -229,7 +229,7 @@ impl RunBuilder {
         let is_text = run.data.spec.content == Content::Text;
         let idle = run.config.without_effect(&self.sources, is_text)?;
         if speaks {
-            idle.into_iter().for_each(notify);
+            idle.into_iter().chain(run.idle_patience()).for_each(notify);
         }
         run.stop = self.stop;
         if let Some(init) = init {
@@ -336,7 +336,7 @@ impl RunBuilder {
             let error = Error::refused("epochs", epochs, expected);
             return Err(again.attributed(error));
         }
-        run.check_stalled()?;
+        run.check_changes()?;
         Ok(run)
     }
 }
