@@ -48,6 +48,11 @@ impl Readout {
         })
     }
 
+    /// Whether it has begun to learn after so many epochs.
+    pub(crate) fn has_begun(&self, epochs: usize) -> bool {
+        self.from_epoch == 0 || epochs > self.from_epoch
+    }
+
     /// The same, used after every epoch.
     pub fn cheap(self) -> Self {
         Self {
@@ -125,13 +130,13 @@ impl Net {
         Err(Error::unfit("sampler", problem))
     }
 
-    /// Refuses layers in closed form that are not solved for in time. For architectures in
-    /// which each block has the activity of the last one as its input; the heads read the
-    /// blocks `read`.
+    /// Refuses layers in closed form that are not solved for in time. For architectures
+    /// in which each block has the activity of the last one as its input; the heads
+    /// read the blocks `read`.
     ///
-    /// The activity of such a layer changes at the end of an epoch. So the layers that are
-    /// solved for have to learn one after the other, and what reads one has to learn in an
-    /// epoch after its first solution.
+    /// The activity of such a layer changes at the end of an epoch. So the layers that
+    /// are solved for have to learn one after the other, and what reads one has to
+    /// learn in an epoch after its first solution.
     ///
     /// # Errors
     /// [`Error::Unfit`] for such layers.
@@ -152,7 +157,8 @@ impl Net {
         Ok(())
     }
 
-    /// What learns from the random activity of a layer in closed form alone, and what to do.
+    /// What learns from the random activity of a layer in closed form alone, and what
+    /// to do.
     fn learns_too_early(&self, index: usize, read: &Range<usize>) -> Option<String> {
         let solved = &self.blocks[index];
         let first = solved.span();

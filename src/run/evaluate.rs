@@ -94,14 +94,15 @@ impl Run {
     /// The readouts but for those that have not begun to learn, as a probe before its
     /// epochs: their results would say nothing. `preferred` has to be among them.
     fn readouts_begun(&self, preferred: &str) -> Result<Vec<Readout>> {
-        let has_begun =
-            |readout: &Readout| readout.from_epoch == 0 || self.epoch > readout.from_epoch;
-        let (begun, later): (Vec<_>, Vec<_>) = self.readouts().into_iter().partition(has_begun);
+        let readouts = self.readouts().into_iter();
+        let (begun, later): (Vec<_>, Vec<_>) =
+            readouts.partition(|readout| readout.has_begun(self.epoch));
         match later.iter().find(|readout| readout.name == preferred) {
             None => Ok(begun),
             Some(readout) => {
                 let problem = format!(
-                    "learns from epoch {} on, and {} are trained; expected one that has learned",
+                    "learns from epoch {} on, and {} are trained; choose another one, or train \
+                     further",
                     readout.from_epoch + 1,
                     self.epoch
                 );
@@ -138,8 +139,7 @@ impl Run {
         let by_all = is_now(settings.evaluate_all_every);
         let readouts = self.architecture.net().readouts.iter().copied();
         let is_used = |readout: &Readout| {
-            epoch > readout.from_epoch
-                && (by_all || readout.cheap && is_now(settings.evaluate_every))
+            readout.has_begun(epoch) && (by_all || readout.cheap && is_now(settings.evaluate_every))
         };
         let readouts: Vec<Readout> = readouts.filter(is_used).collect();
         if readouts.is_empty() || self.data.validation.is_empty() {
@@ -312,8 +312,8 @@ impl Run {
     }
 }
 
-/// The class with the highest score of each row, `(R, C)`; the first of equals. `None` if a
-/// score is NaN.
+/// The class with the highest score of each row, `(R, C)`; the first of equals. `None`
+/// if a score is NaN.
 fn best_of_rows(scores: &Tensor) -> Result<Option<Vec<u32>>> {
     if scores.dtype() != DType::F32 || !scores.device().is_cpu() {
         let nans = scores.ne(scores)?.to_dtype(DType::F32)?.sum_all()?;

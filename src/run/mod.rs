@@ -140,8 +140,8 @@ impl Run {
         &*self.architecture
     }
 
-    /// The network. What is changed here is not in the settings, so a resumed run does not
-    /// have it.
+    /// The network. What is changed here is not in the settings, so a resumed run does
+    /// not have it.
     pub fn architecture_mut(&mut self) -> &mut dyn Architecture {
         &mut *self.architecture
     }
@@ -273,11 +273,9 @@ impl Run {
         self.keep_certificate(folder)?;
         let wanted = &self.config.run.log;
         let mut logs = observe::logs(wanted, folder, self.epoch, &self.blocks())?;
-        let has = (
-            metrics.has_epoch(self.epoch),
-            metrics.has_evaluation(self.epoch),
-        );
-        self.write_missing(has, &mut |event: &Event<'_>| {
+        let has_epoch = metrics.has_epoch(self.epoch);
+        let has_evaluation = metrics.has_evaluation(self.epoch);
+        self.write_missing(has_epoch, has_evaluation, &mut |event: &Event<'_>| {
             metrics.on(event);
             logs.on(event);
         })?;
@@ -299,8 +297,8 @@ impl Run {
         feed::prepared(batch, &self.device, self.dtype, channels)
     }
 
-    /// Holds the precision of the run, which all runs of a process share, until the end of
-    /// a forward pass.
+    /// Holds the precision of the run, which all runs of a process share, until the end
+    /// of a forward pass.
     ///
     /// # Errors
     /// [`Error::Usage`] while a run of this process trains with another precision.

@@ -107,15 +107,22 @@ impl Run {
     }
 
     /// The readout that answers by default: the one that validation chose, else the
-    /// setting `readout`. For a run that is not finished, the first one that is evaluated
-    /// after every epoch; else the first one of the network.
+    /// setting `readout` once that has begun to learn. For a run that is not finished,
+    /// the first one that is evaluated after every epoch; else the first one of the
+    /// network.
     pub fn preferred_readout(&self) -> String {
         let readouts = &self.architecture.net().readouts;
-        let is_known = |readout: &&Readout| readout.cheap && self.epoch > readout.from_epoch;
+        let has_begun = |readout: &&Readout| readout.has_begun(self.epoch);
+        let is_known = |readout: &&Readout| readout.cheap && has_begun(readout);
         let first = || readouts.iter().find(is_known).or(readouts.first());
+        let is_later = |name: &String| {
+            let mut later = readouts.iter().filter(|readout| !has_begun(readout));
+            later.any(|readout| readout.name == *name)
+        };
+        let set = self.config.run.readout.clone();
         let chosen = self.chosen.clone();
         chosen
-            .or_else(|| self.config.run.readout.clone())
+            .or_else(|| set.filter(|name| !is_later(name)))
             .or_else(|| first().map(|readout| readout.name.into()))
             .unwrap_or_default()
     }

@@ -16,6 +16,7 @@ use super::summary::{Evaluation, Labels, RuleUsed, Summary};
 use super::tally::Tally;
 use super::Run;
 use crate::contract::block::StepReport;
+use crate::contract::net::Readout;
 use crate::contract::rule::Rule;
 use crate::data::Content;
 use crate::error::{Error, Result};
@@ -311,11 +312,12 @@ impl Run {
         blocks.map(|block| block.name().into()).collect()
     }
 
-    /// Writes the lines about the last complete epoch that a stop left out.
-    /// `has` says whether the metrics have that of the training, and of the evaluation.
+    /// Reports what a stop left out about the last complete epoch: its training, unless
+    /// it `has_epoch`, and its evaluation, unless it `has_evaluation`.
     pub(super) fn write_missing(
         &self,
-        has: (bool, bool),
+        has_epoch: bool,
+        has_evaluation: bool,
         observer: &mut dyn Observer,
     ) -> Result<()> {
         let (epoch, steps) = (self.epoch, self.steps_per_epoch());
@@ -323,7 +325,7 @@ impl Run {
             return Ok(());
         }
         let reports = &self.tally.means()?;
-        if !has.0 && !reports.is_empty() {
+        if !has_epoch && !reports.is_empty() {
             observer.on(&Event::EpochEnded {
                 epoch,
                 epochs: self.epochs(),
@@ -332,7 +334,7 @@ impl Run {
                 rates: &self.rates(epoch - 1),
             });
         }
-        if !has.1 {
+        if !has_evaluation {
             rayon::scope(|_| self.evaluate_after(epoch, observer))?;
         }
         Ok(())
@@ -394,9 +396,11 @@ impl Run {
             true => None,
             false => Some(self.evaluate_and_mix()?),
         };
+        let readouts = self.architecture.net().readouts.iter().copied();
+        let begun: Vec<Readout> = readouts.filter(|one| one.has_begun(self.epoch)).collect();
         let training = match self.config.run.evaluate_training {
             0 => None,
-            most => Some(self.evaluate_some(most, &self.readouts())?),
+            most => Some(self.evaluate_some(most, &begun)?),
         };
         let best = || validation.as_ref().and_then(Evaluation::best);
         let preferred = self.config.run.readout.clone().or_else(best);
