@@ -90,8 +90,8 @@ impl Metrics {
     /// `epochs` epochs.
     ///
     /// Lines that an interrupted run left and that are written again are removed: those
-    /// about later epochs, and the evaluations after the last epoch or of the test part. So
-    /// are damaged lines.
+    /// about later epochs, and the evaluations after the last epoch or of the test
+    /// part. So are damaged lines.
     ///
     /// # Errors
     /// [`Error::File`](crate::Error::File) if it cannot be read or written.
@@ -110,14 +110,14 @@ impl Metrics {
             old.lines()
                 .map(|line| serde_json::from_str(line).unwrap_or_default())
         };
-        let of_validation = |value: &Value| {
-            let is_it =
-                value["event"] == "evaluation" && value["split"] == Split::Validation.word();
-            is_it.then(|| value["epoch"].as_u64()).flatten()
+        let of_last = |value: Value| {
+            let is_last = [Split::Validation, Split::Test].map(Split::word);
+            let is_last = is_last.iter().any(|word| value["split"] == *word);
+            is_last.then(|| value["epoch"].as_u64()).flatten()
         };
-        // The validation part is the last one. An evaluation without it was cut off, and is
-        // repeated.
-        let complete: BTreeSet<u64> = values().filter_map(|value| of_validation(&value)).collect();
+        // Examples of the training part come before these. An evaluation without them was
+        // cut off, and is repeated.
+        let complete: BTreeSet<u64> = values().filter_map(of_last).collect();
         for (line, value) in old.lines().zip(values()) {
             let (event, Some(of)) = (value["event"].as_str(), value["epoch"].as_u64()) else {
                 continue;
@@ -127,7 +127,8 @@ impl Metrics {
                 Some("epoch") => of_epochs.insert(of),
                 // The test part is evaluated once, at the end.
                 Some("evaluation") if value["split"] == Split::Test.word() => false,
-                Some("evaluation") if of >= epochs as u64 || !complete.contains(&of) => false,
+                Some("evaluation") if of >= epochs as u64 => false,
+                Some("evaluation") if !complete.contains(&of) => false,
                 Some("evaluation") if value["split"] == Split::Validation.word() => {
                     evaluations.insert(of)
                 }
