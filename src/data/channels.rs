@@ -20,9 +20,11 @@ pub(crate) struct Channels {
     deviation: Var,
 }
 
-/// The number of examples that are read at a time, and in total. With these a mean is known to
-/// a hundredth of the deviation.
-const AT_ONCE: usize = 500;
+/// The numbers that are read at a time.
+const AT_ONCE: usize = 1 << 22;
+
+/// The examples that are read, at most: then a mean is known to a hundredth of the
+/// deviation.
 const AT_MOST: usize = 10_000;
 
 impl Channels {
@@ -71,8 +73,8 @@ impl Channels {
 
 /// Means and deviations of the channels of images, or of the columns of rows of numbers.
 ///
-/// They may have any unit, such as years or bytes, so numbers are taken in double precision
-/// and relative to the first one.
+/// They may have any unit, such as years or bytes, so numbers are taken in double
+/// precision and relative to the first one.
 fn moments(examples: &dyn Examples, channels: usize) -> Result<[Vec<f64>; 2]> {
     // (B, C, P), with one place for a column.
     let read = |indices: &[usize]| -> Result<Tensor> {
@@ -80,10 +82,12 @@ fn moments(examples: &dyn Examples, channels: usize) -> Result<[Vec<f64>; 2]> {
         let numbers = batch.examples().to_dtype(DType::F64)?;
         Ok(numbers.reshape((indices.len(), channels, ()))?)
     };
-    let first = read(&[0])?.narrow(2, 0, 1)?; // (1, C, 1)
+    let one = read(&[0])?;
+    let first = one.narrow(2, 0, 1)?; // (1, C, 1)
     let sum_of = |x: Tensor| -> Result<Vec<f64>> { Ok(x.sum(2)?.sum(0)?.to_vec1()?) };
+    let at_once = (AT_ONCE / one.elem_count().max(1)).max(1);
     let (mut sums, mut squares, mut count) = (vec![0.; channels], vec![0.; channels], 0);
-    for indices in spread(examples.len(), AT_MOST).chunks(AT_ONCE) {
+    for indices in spread(examples.len(), AT_MOST).chunks(at_once) {
         let numbers = read(indices)?.broadcast_sub(&first)?;
         count += numbers.elem_count() / channels;
         let found = [sum_of(numbers.clone())?, sum_of(numbers.sqr()?)?];

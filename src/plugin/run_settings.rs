@@ -71,7 +71,8 @@ crate::settings! {
         flip: bool = false;
         /// Whether every channel of images, or every column of rows of numbers, is
         /// standardised: its mean over the training part is subtracted, and the result
-        /// divided by its standard deviation. With `init`, these are those of the file.
+        /// divided by its standard deviation. With `init`, those of its file are taken,
+        /// if it has them.
         standardise: bool = false;
         /// Whether the validation part is held out to choose the readout; otherwise it is
         /// added to the training part.

@@ -72,13 +72,15 @@ pub(super) fn load(path: &str, vars: &Vars, spec: &ExampleSpec) -> Result<()> {
     unknown.retain(is_unknown);
     unknown.sort_unstable();
     let mut rest = String::new();
+    // Those were measured.
+    random.retain(|name| !name.starts_with(OF_DATA));
     if !random.is_empty() {
         rest += &format!("; random: {}", random.join(", "));
     }
     if !unknown.is_empty() {
         rest += &format!("; not in this network: {}", printable(&unknown.join(", ")));
     }
-    if unknown.iter().any(|name| name.starts_with("data.")) {
+    if unknown.iter().any(|name| name.starts_with(OF_DATA)) {
         rest += " (that run has `standardise = true`)";
     }
     notify(format_args!(
@@ -87,6 +89,9 @@ pub(super) fn load(path: &str, vars: &Vars, spec: &ExampleSpec) -> Result<()> {
     ));
     Ok(())
 }
+
+/// The scope of what was measured on the data.
+const OF_DATA: &str = "data.";
 
 fn read(file: &Path) -> Result<HashMap<String, Tensor>> {
     if checkpoint::header_of(file).is_some() {
