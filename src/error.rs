@@ -397,8 +397,8 @@ fn from(origin: &str) -> String {
     }
 }
 
-/// What to change after numbers that were not finite. Before the first update the rate has
-/// done nothing yet.
+/// What to change after numbers that were not finite. Before the first update the rate
+/// has done nothing yet.
 fn remedy(step: u64) -> &'static str {
     match step {
         0 => {

@@ -60,9 +60,10 @@ pub fn main() -> ExitCode {
     code
 }
 
-/// Gives Open MPI large buffers for TCP, unless the environment or `mpirun --mca` sets them.
-/// A rank that learns looks after its connections a few thousand times a second only: with
-/// the small buffers that the kernel starts with, the link is idle in between.
+/// Gives Open MPI large buffers for TCP, unless the environment or `mpirun --mca` sets
+/// them. A rank that learns looks after its connections a few thousand times a second
+/// only: with the small buffers that the kernel starts with, the link is idle in
+/// between.
 fn with_large_buffers() {
     for buffer in ["sndbuf", "rcvbuf"] {
         let name = format!("OMPI_MCA_btl_tcp_{buffer}");

@@ -33,8 +33,8 @@ const EXCHANGED: Tag = 1;
 /// The time between two looks for a message. Waiting inside MPI would keep a core busy.
 const PAUSE: Duration = Duration::from_micros(50);
 
-/// The time between two looks of a thread that receives ahead, while its rank still learns
-/// from the batch before.
+/// The time between two looks of a thread that receives ahead, while its rank still
+/// learns from the batch before.
 const LONG_PAUSE: Duration = Duration::from_millis(1);
 
 /// The looks before the first pause.
@@ -47,8 +47,8 @@ pub(crate) struct World {
     senders: Vec<OnceLock<SyncSender<Vec<u8>>>>,
     /// The number of messages that are not sent yet.
     unsent: Arc<AtomicUsize>,
-    /// What was received ahead from each rank, once [`Comm::receive_tensors`] has started a
-    /// thread for it.
+    /// What was received ahead from each rank, once [`Comm::receive_tensors`] has
+    /// started a thread for it.
     received: Vec<OnceLock<Mutex<Receiver<Vec<u8>>>>>,
     listening: Arc<Listening>,
 }
@@ -214,8 +214,8 @@ impl Comm for World {
     }
 }
 
-/// The next message of a rank; for a thread that receives ahead, `None` once all ranks have
-/// ended.
+/// The next message of a rank; for a thread that receives ahead, `None` once all ranks
+/// have ended.
 fn next(from: usize, ahead: Option<&Listening>) -> Option<Vec<u8>> {
     let world = SimpleCommunicator::world();
     let process = world.process_at_rank(from as i32);
@@ -286,8 +286,8 @@ impl Listening {
     }
 }
 
-/// Looks until there is something, less and less often: each look makes MPI go through all
-/// connections, which takes time of the core that learns.
+/// Looks until there is something, less and less often: each look makes MPI go through
+/// all connections, which takes time of the core that learns.
 fn patiently<T>(mut look: impl FnMut() -> Option<T>) -> T {
     let (mut looks, mut pause) = (0, PAUSE);
     loop {

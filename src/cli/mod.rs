@@ -276,8 +276,8 @@ fn takes_settings(error: &clap::Error) -> bool {
     command.is_some_and(|command| COMMANDS.contains(&command))
 }
 
-/// Keeps candle from starting threads for its element-wise operations, unless the user has
-/// set how many: they wait busily, and take the cores from those that train.
+/// Keeps candle from starting threads for its element-wise operations, unless the user
+/// has set how many: they wait busily, and take the cores from those that train.
 ///
 /// It changes the environment. [`main`] calls it; a program that starts threads before
 /// [`main`] calls it before them.

@@ -6,7 +6,7 @@ use std::thread;
 
 use candle_core::Tensor;
 
-use super::mean::Room;
+use super::mean::Received;
 use super::Team;
 use crate::error::{Error, Result};
 
@@ -29,7 +29,7 @@ impl Averager {
     pub fn start(team: Team) -> Self {
         let (sender, requests) = channel::<Request>();
         thread::spawn(move || {
-            let mut room = Room::new();
+            let mut room = Received::new();
             for request in requests {
                 let mean = team.mean_in_place(request.tensor, request.rows, &mut room);
                 // A rank that has failed waits for nothing any more.
@@ -39,8 +39,8 @@ impl Averager {
         Self(sender)
     }
 
-    /// Begins a mean, as [`Team::mean`]. Until it is there, the tensor must neither be read
-    /// nor changed; its memory may then hold the mean.
+    /// Begins a mean, as [`Team::mean`]. Until it is there, the tensor must neither be
+    /// read nor changed; its memory may then hold the mean.
     pub fn begin(&self, tensor: &Tensor, rows: usize) -> Mean {
         let (reply, mean) = sync_channel(1);
         let tensor = tensor.detach();

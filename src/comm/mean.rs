@@ -13,12 +13,12 @@ use crate::kernels::{is_fast, wide, with_values, with_values_mut};
 const AT_ONCE: usize = 1 << 12;
 
 /// The numbers that a mean has received from the other replicas, kept for the next mean.
-pub(super) type Room = Vec<u8>;
+pub(super) type Received = Vec<u8>;
 
 impl Team {
-    /// The mean of a tensor over the replicas of this stage, in which a replica counts as
-    /// often as it has `rows`; 0 if none has any. All of them have to call it with the same
-    /// shape.
+    /// The mean of a tensor over the replicas of this stage, in which a replica counts
+    /// as often as it has `rows`; 0 if none has any. All of them have to call it with
+    /// the same shape.
     ///
     /// Every replica adds up one part of the numbers, in the order of the replicas, and
     /// sends it to the others. So all of them have the same bits, and so has every run.
@@ -27,7 +27,7 @@ impl Team {
     /// [`Error::Rank`](crate::Error::Rank) if another rank has ended; errors of candle.
     pub fn mean(&self, tensor: &Tensor, rows: usize) -> Result<Tensor> {
         let (dims, device) = (tensor.dims(), tensor.device());
-        let room = &mut Room::new();
+        let room = &mut Received::new();
         if tensor.dtype() == DType::F64 {
             let mut numbers = tensor.flatten_all()?.to_vec1::<f64>()?;
             self.average(&mut numbers, rows, room)?;
@@ -47,7 +47,7 @@ impl Team {
         &self,
         tensor: Tensor,
         rows: usize,
-        room: &mut Room,
+        room: &mut Received,
     ) -> Result<Tensor> {
         if !is_fast(&tensor) {
             return self.mean(&tensor, rows);
@@ -57,7 +57,7 @@ impl Team {
     }
 
     /// Replaces the values by their means.
-    fn average<T: Number>(&self, values: &mut [T], rows: usize, room: &mut Room) -> Result<()> {
+    fn average<T: Number>(&self, values: &mut [T], rows: usize, room: &mut Received) -> Result<()> {
         let (own, count, size) = (self.replica(), values.len(), size_of::<T>());
         let part = |replica: usize| {
             let [first, end] = [replica, replica + 1].map(|at| count * at / self.replicas());
@@ -120,8 +120,8 @@ impl Number for f64 {
     }
 }
 
-/// Replaces some values of the replica `own` by their means. `of_other` has the bytes of the
-/// same values of another replica; `all` is the sum of the weights.
+/// Replaces some values of the replica `own` by their means. `of_other` has the bytes
+/// of the same values of another replica; `all` is the sum of the weights.
 #[inline(always)]
 fn add_up<'a, T: Number>(
     values: &mut [T],
@@ -183,7 +183,7 @@ mod tests {
                         let values = values.reshape((count as usize, 2))?.narrow(1, 0, 1)?;
                         let mean = team.mean(&values, rows[team.rank()])?;
                         assert_eq!((mean.dtype(), mean.dims()), (dtype, values.dims()));
-                        let room = &mut Room::new();
+                        let room = &mut Received::new();
                         let own =
                             team.mean_in_place(values.contiguous()?, rows[team.rank()], room)?;
                         let differ = (own - &mean)?.abs()?.sum_all()?.to_dtype(DType::F64)?;

@@ -56,9 +56,10 @@ pub trait Comm: Send + Sync {
     /// [`Error::Rank`] if that rank has ended.
     fn receive(&self, from: usize) -> Result<Vec<u8>>;
 
-    /// Sends pieces of bytes to another rank and receives as many from it, which has to call
-    /// this at the same time. By default they are copied into messages, and no other message
-    /// may go between the two meanwhile.
+    /// Sends what each piece has for another rank, and fills the places for what comes
+    /// from it. The other rank has to call this too, with pieces of those lengths. By
+    /// default the bytes go as one message, so no other message may be on its way
+    /// between the two.
     ///
     /// # Errors
     /// As [`receive`](Self::receive); [`Error::Usage`] if the other rank

@@ -145,7 +145,7 @@ impl Team {
     }
 
     /// The rank of another replica of this stage.
-    pub(super) fn rank_of(&self, replica: usize) -> usize {
+    fn rank_of(&self, replica: usize) -> usize {
         replica * self.stages() + self.stage()
     }
 

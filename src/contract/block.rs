@@ -179,7 +179,7 @@ impl Block {
         }
     }
 
-    /// Whether its layer is solved for, so that its activity changes at the end of an epoch.
+    /// Whether its layer is solved for: its activity then changes at the end of an epoch.
     pub(crate) fn has_solved_layer(&self) -> bool {
         self.layer.rule() == Some(Rule::ClosedForm)
     }
@@ -188,8 +188,7 @@ impl Block {
     /// place of the block.
     pub(crate) fn goodness_learns(&self) -> Option<bool> {
         let vars = self.optimiser.vars().scope("goodness");
-        let has_loss = self.objective.loss != Loss::None;
-        (!vars.learned().is_empty()).then_some(has_loss)
+        (!vars.learned().is_empty()).then_some(self.objective.loss != Loss::None)
     }
 
     /// The optimiser, whose state is part of a checkpoint.
@@ -444,15 +443,16 @@ impl Block {
         of_activity.at(|| self.place())
     }
 
-    /// Tells the layer, and with a loss the goodness, that an epoch of theirs has ended.
+    /// Tells layer and goodness that an epoch in which they learned has ended.
     ///
     /// # Errors
     /// Errors of layer and goodness.
     pub fn epoch_ended(&mut self, step: &Step) -> Result<()> {
-        let (place, has_loss) = (self.place(), self.objective.loss != Loss::None);
-        self.layer.epoch_ended(step).at(|| place.clone())?;
-        let of_goodness = has_loss.then(|| self.goodness.epoch_ended(step));
-        of_goodness.unwrap_or(Ok(())).at(|| place)
+        self.layer.epoch_ended(step).at(|| self.place())?;
+        match self.objective.loss {
+            Loss::None => Ok(()),
+            _ => self.goodness.epoch_ended(step).at(|| self.place()),
+        }
     }
 
     fn diverged(&self, what: &'static str, value: f64, step: &Step) -> Error {

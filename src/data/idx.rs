@@ -113,7 +113,7 @@ fn divided(all: Images) -> (Images, Images) {
     let (of_train, of_validation) = (classes(&train), classes(&validation));
     // Few images cannot have all classes.
     let is_sorted = all.labels().is_sorted() && count >= 2 && of_train.len() > 1;
-    // By chance, one part in two hundred lacks a class of so many.
+    // A random sixth lacks a class of 30 images once in two hundred times.
     let images_of = |class: u8| all.labels().iter().filter(|&&label| label == class).count();
     let mut lacking = of_train.difference(&of_validation);
     let lacks_one = lacking.any(|&class| images_of(class) >= 30);

@@ -22,9 +22,10 @@ crate::choices! {
     }
 }
 
-/// At most `most` of `count` indices, in their order: one drawn from each of as many stretches
-/// of about the same length. Examples may be sorted by class, or classes may take turns, so
-/// evenly spaced ones could all be of one class. The same indices every time.
+/// At most `most` of `count` indices, in their order: one drawn from each of as many
+/// stretches of about the same length. Examples may be sorted by class, or classes may
+/// take turns, so evenly spaced ones could all be of one class. The same indices every
+/// time.
 pub(crate) fn spread(count: usize, most: usize) -> Vec<usize> {
     let stretches = most.min(count);
     let mut rng = stream(0, "spread", count as u64);

@@ -362,8 +362,8 @@ impl Tree {
         Err(Error::usage(path, problem))
     }
 
-    /// The bytes that a variable of `bytes` needs, with the optimiser of all variables: as
-    /// much again for each that learns. Those that there are have been allocated.
+    /// The bytes that a variable of `bytes` needs, with the optimiser of all variables:
+    /// as much again for each that learns. Those that there are have been allocated.
     fn needed(&self, bytes: usize) -> usize {
         let entries = self.entries.values();
         let learned = entries.filter(|entry| entry.role == VarRole::Learned);

@@ -56,8 +56,8 @@ pub(crate) fn add_squares(sum: &Var, rows: &Tensor) -> Result<()> {
     })
 }
 
-/// Adds `rowsᵀ·targets` to `sum`, `(D, C)`, for `rows`, `(R, D)`, and `targets`, `(R, C)`;
-/// all `f64`.
+/// Adds `rowsᵀ·targets` to `sum`, `(D, C)`, for `rows`, `(R, D)`, and `targets`, `(R,
+/// C)`; all `f64`.
 pub(crate) fn add_products(sum: &Var, rows: &Tensor, targets: &Tensor) -> Result<()> {
     if !sum.device().is_cpu() {
         return add(sum, &matmul(&rows.t()?, targets)?);
@@ -188,7 +188,8 @@ fn factor_diagonal(matrix: &mut [f64], size: usize, block: std::ops::Range<usize
     Ok(())
 }
 
-/// Solves `L·Lᵀ·X = right` in place, some columns at a time: no column depends on another.
+/// Solves `L·Lᵀ·X = right` in place, some columns at a time: no column depends on
+/// another.
 fn substitute(lower: &[f64], size: usize, right: &mut [f64], columns: usize) {
     let range = |index: usize| index * STRIP..columns.min((index + 1) * STRIP);
     let strips = (0..columns.div_ceil(STRIP)).into_par_iter().map(|index| {

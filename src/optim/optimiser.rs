@@ -220,8 +220,8 @@ impl Optimiser {
     pub(crate) fn finish(&mut self, step: &Step) -> Result<()> {
         let mut changed = Ok(());
         for (name, var, mean) in std::mem::take(&mut self.awaited) {
-            // After an error too, since what is averaged must not change before its mean is
-            // there. The next mean is computed while this variable changes.
+            // After an error too, since what is averaged must not change before its
+            // mean is there. The next mean is computed while this variable changes.
             let mean = mean.wait();
             changed =
                 changed.and_then(|()| self.change(&name, &var, Gradient::Whole(&mean?), step));

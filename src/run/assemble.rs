@@ -55,8 +55,8 @@ impl Source {
     }
 }
 
-/// The folders and the device of a run, and what is known of a saved one; they are not part
-/// of its configuration.
+/// The folders and the device of a run, and what is known of a saved one; they are not
+/// part of its configuration.
 pub(super) struct Surroundings {
     pub data_dirs: Vec<PathBuf>,
     pub device: String,
@@ -206,8 +206,8 @@ fn open_data(source: Source, config: &Config, context: &BuildContext) -> Result<
     }
 }
 
-/// The data with `count` drawn training examples. With the checksum of the part that a run
-/// was trained on, only if those are drawn; data of another origin stay whole.
+/// The data with `count` drawn training examples. With the checksum of the part that a
+/// run was trained on, only if those are drawn; data of another origin stay whole.
 fn drawn(data: DataSet, count: usize, seed: u64, trained_part: Option<u32>) -> Result<DataSet> {
     let Some(trained_part) = trained_part else {
         return data.with_drawn(count, seed);

@@ -12,7 +12,8 @@ use crate::flow::examples::{Augment, Examples};
 use crate::flow::random;
 use crate::flow::step::Step;
 
-/// The order of the examples in an epoch: four bytes for each, since a text has many windows.
+/// The order of the examples in an epoch: four bytes for each, since a text has many
+/// windows.
 ///
 /// # Errors
 /// [`Error::Usage`] for 2³² examples and more.

@@ -1,5 +1,5 @@
-//! Messages of Protocol Buffers, in which graphs and logs are written for other programs. A
-//! message is a list of fields, each with its number and its value.
+//! Messages of Protocol Buffers, in which graphs and logs are written for other
+//! programs. A message is a list of fields, each with its number and its value.
 
 /// A message of Protocol Buffers.
 #[derive(Default)]

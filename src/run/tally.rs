@@ -12,8 +12,9 @@ use crate::flow::reading::Reading;
 pub(super) struct Tally {
     /// The sum and the number of the reports of each block.
     sums: BTreeMap<usize, (StepReport, f64)>,
-    /// Of several replicas, the sums of each, from which `sums` were merged: a stopped epoch
-    /// goes on with them, so that numbers are added in the same order.
+    /// The sums of each of several replicas, if `sums` were merged from them. When a
+    /// stopped epoch goes on, each replica adds to its own: in another order, sums
+    /// round differently.
     pub shares: Vec<Vec<Sums>>,
 }
 

@@ -134,8 +134,8 @@ fn lower_layers_see_each_example_once_for_each_layer_above() -> Result<()> {
             .set("shift", shift)
             .build()?;
         let count = run.data().train.len();
-        // The first layer learns in three epochs that count, the others in five. Below the
-        // second is one layer, below the third there are two.
+        // The first layer learns in three epochs that count, the others in five. Below
+        // the second is one layer, below the third there are two.
         let passes = 3 + (times + 5) + (2 * times + 5);
         assert_eq!(seen(run, 15)?, passes * count, "{shift}");
     }
@@ -302,7 +302,8 @@ fn views_do_not_reach_a_layer_without_a_partner() -> Result<()> {
         .set("epochs", 4)
         .set("evaluate_every", 100)
         .set("layer", vec!["dense", "counted"]);
-    // In two epochs of three steps: 120 neutral views, and both views in every second step.
+    // In two epochs of three steps: 120 neutral views, and both views in every second
+    // step.
     assert_eq!(seen(run.build()?, 4)?, 120 + 120);
     Ok(())
 }

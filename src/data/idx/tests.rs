@@ -125,7 +125,8 @@ fn images_that_are_sorted_by_class_are_divided_at_random() -> Result<()> {
         let batch = examples.batch(&all, None)?;
         Ok(batch.labels()?.iter().copied().collect())
     };
-    // Of 3 classes: in order, from the last one down, and two sorted files behind each other.
+    // Of 3 classes: in order, from the last one down, and two sorted files behind each
+    // other.
     let orders: [&dyn Fn(u8) -> u8; 3] = [&|at| at / 40, &|at| 2 - at / 40, &|at| at % 60 / 20];
     let count = 120u32;
     for class_at in orders {

@@ -193,9 +193,9 @@ fn times(order: usize, least: usize) -> u64 {
     }
 }
 
-/// The room for the words and tokens of a text in these files, beside what it probably takes
-/// to train on it and to count its n-grams of up to `order` tokens that occur at least
-/// `least` times.
+/// The room for the words and tokens of a text in these files, beside what it probably
+/// takes to train on it and to count its n-grams of up to `order` tokens that occur at
+/// least `least` times.
 pub fn room_beside_counts(files: &[PathBuf], order: usize, least: usize, room: Room) -> Room {
     let sizes = files.iter().filter_map(|file| file.metadata().ok());
     let size: u64 = sizes.map(|about| about.len()).sum();

@@ -163,8 +163,8 @@ fn behind_space(text: &str, wanted: usize) -> usize {
 /// The number of tokens in an example of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reach {
-    /// The tokens that always are there: as many tokens at the beginning of a passage are not
-    /// predicted.
+    /// The tokens that always are there: as many tokens at the beginning of a passage
+    /// are not predicted.
     pub window: usize,
     /// The tokens before these, as far as there are any.
     pub before: usize,

@@ -429,7 +429,8 @@ impl Stack {
     }
 }
 
-/// Refuses dropout below a level that compares two passes: each row has a mask of its own.
+/// Refuses dropout below a level that compares two passes: each row has a mask of its
+/// own.
 fn check_one_mask(index: usize, below: &[Level]) -> Result<()> {
     if below.last().is_none_or(|level| level.dropout == 0.) {
         return Ok(());

@@ -97,8 +97,8 @@ impl Stack {
     }
 
     /// Averages what the levels that learn change without a gradient, such as running
-    /// means, over the replicas, each with its `rows`. One that changed nothing, as with a
-    /// single example under batch normalisation, does not count.
+    /// means, over the replicas, each with its `rows`. One that changed nothing, as
+    /// with a single example under batch normalisation, does not count.
     pub(super) fn average_buffers(
         &mut self,
         before: &[Tensor],
