@@ -354,6 +354,18 @@ fn a_setting_without_an_effect_is_said() {
             assert!(found.contains(&expected), "{set}: {found}");
         }
     }
+    // One evaluation before the end is enough.
+    for (every, is_idle) in [("4", true), ("3", false)] {
+        let settings = ["patience=2", "epochs=4", &format!("evaluate_every={every}")]
+            .map(|set| set.to_string());
+        let settings: Vec<&str> = settings.iter().flat_map(|set| ["--set", set]).collect();
+        let found = said(&[&settings[..], &SMALL[..4]].concat());
+        assert_eq!(
+            found.contains("`patience` has no effect"),
+            is_idle,
+            "{found}"
+        );
+    }
     // The second one changes the input, also for a network without negatives.
     for (set, is_idle) in [
         ("sampler=hybrid_images", true),

@@ -245,5 +245,12 @@ fn an_evaluation_that_was_cut_off_is_in_the_metrics_once() -> Result<()> {
         lines(path).into_iter().filter(of_evaluation).collect()
     };
     assert_eq!(evaluations(&part), evaluations(&whole));
+    // Without a validation part, that of a run that ended is kept too.
+    let alone = folder.path().join("alone");
+    let run = run().set("validate", false).set("epochs", 1).out(&alone);
+    run.build()?.fit(&mut ())?;
+    Run::open(&alone)?.set("epochs", 2).resume()?.fit(&mut ())?;
+    let of_training = |line: &&String| line.contains("\"train\"");
+    assert_eq!(evaluations(&alone).iter().filter(of_training).count(), 2);
     Ok(())
 }

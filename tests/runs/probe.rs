@@ -95,7 +95,7 @@ fn the_levels_see_each_example_once() -> Result<()> {
 fn a_probe_is_evaluated_once_it_has_begun_to_learn() -> Result<()> {
     let builder = builder().set("sampler", "label_overlay");
     let builder = builder.set("sampler.negatives", "uniform");
-    let mut run = builder.build()?;
+    let mut run = builder.clone().build()?;
     run.train_until(1, &mut ())?;
     let evaluation = run.evaluate(Split::Test, None)?;
     assert!(!evaluation.readouts.contains_key("head"), "{evaluation:?}");
@@ -107,6 +107,10 @@ fn a_probe_is_evaluated_once_it_has_begun_to_learn() -> Result<()> {
         error.contains("learns from epoch 3 on, and 1 are trained"),
         "{error}"
     );
+    // The one that is set is used once it has begun.
+    let mut set = builder.set("readout", "head").build()?;
+    set.train_until(1, &mut ())?;
+    assert_eq!(set.evaluate(Split::Test, None)?.readout, "search");
     run.train_until(3, &mut ())?;
     assert!(run
         .evaluate(Split::Test, None)?
