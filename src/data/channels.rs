@@ -20,8 +20,8 @@ pub(crate) struct Channels {
     deviation: Var,
 }
 
-/// The numbers that are read at a time.
-const AT_ONCE: usize = 1 << 22;
+/// The numbers that are read at a time; in double precision they take 2 MB.
+const AT_ONCE: usize = 1 << 18;
 
 /// The examples that are read, at most: then a mean is known to a hundredth of the
 /// deviation.
