@@ -36,7 +36,6 @@ use crate::world::World;
 pub fn main() -> ExitCode {
     // Before MPI starts threads, since both change the environment.
     onward::cli::without_threads_of_candle();
-    with_large_buffers();
     // Messages are sent by threads of their own.
     let started = mpi::initialize_with_threading(Threading::Multiple);
     let Some((universe, threading)) = started else {
@@ -58,19 +57,6 @@ pub fn main() -> ExitCode {
     }
     world.finish();
     code
-}
-
-/// Gives Open MPI large buffers for TCP, unless the environment or `mpirun --mca` sets
-/// them. A rank that learns looks after its connections a few thousand times a second
-/// only: with the small buffers that the kernel starts with, the link is idle in
-/// between.
-fn with_large_buffers() {
-    for buffer in ["sndbuf", "rcvbuf"] {
-        let name = format!("OMPI_MCA_btl_tcp_{buffer}");
-        if std::env::var_os(&name).is_none() {
-            std::env::set_var(name, (8 << 20).to_string());
-        }
-    }
 }
 
 /// A message that must not end the program, as printing on a closed stderr would.

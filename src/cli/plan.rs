@@ -132,56 +132,81 @@ fn seconds(levels: &[Cost]) -> f64 {
     levels.iter().map(|cost| cost.time.as_secs_f64()).sum()
 }
 
-/// The bytes of a number.
-const NUMBER: u64 = 4;
+/// A stage of one phase, and the number of its replicas.
+struct Stage<'a> {
+    levels: &'a [Cost],
+    is_last: bool,
+    replicas: f64,
+}
 
-/// The model: a stage takes the time of its levels for its part of the batch. While it
-/// works on the next batch, it sends what it passes on; a step takes as long as the
-/// slower of the two, in the slowest stage. Then the replicas of a stage exchange
-/// gradients: each sends `2·(P − 1)/P` of the numbers of its parameters.
+/// The model: a step takes as long as the slowest stage, or as the bytes that it sends.
+/// A stage takes the time of its levels for its part of the batch. What it passes on is
+/// sent while it works on the next batch. Its replicas exchange the gradient of a level
+/// while they work on the next level: each sends `2·(P − 1)/P` of the numbers of the
+/// parameters. The last gradient has nothing to hide behind.
+impl Stage<'_> {
+    /// The bytes that a rank passes on.
+    fn passed(&self) -> f64 {
+        let last = self.levels.last().filter(|_| !self.is_last);
+        last.map_or(0., |level| level.bytes as f64 / self.replicas)
+    }
+
+    /// The bytes that a rank sends of the gradient of a level.
+    fn exchanged(&self, level: &Cost) -> f64 {
+        match level.learns {
+            true => 2. * (self.replicas - 1.) / self.replicas * bytes(level.parameters),
+            false => 0.,
+        }
+    }
+
+    fn sent(&self) -> f64 {
+        let exchanged = self.levels.iter().map(|level| self.exchanged(level));
+        self.passed() + exchanged.sum::<f64>()
+    }
+
+    /// The seconds of a step.
+    fn seconds(&self, link: f64) -> f64 {
+        let sending = |bytes: f64| 8. * bytes / link;
+        let (mut learned, mut exchanged) = (0., 0f64);
+        for level in self.levels {
+            learned += level.time.as_secs_f64() / self.replicas;
+            exchanged = exchanged.max(learned) + sending(self.exchanged(level));
+        }
+        exchanged.max(sending(self.sent()))
+    }
+}
+
+/// The bytes of numbers of 32 bits.
+fn bytes(numbers: u64) -> f64 {
+    4. * numbers as f64
+}
+
+/// What a way of dividing gives over a link of so many bits per second, with so many
+/// moments per parameter.
 fn way(phases: &[Phase], cuts: &[usize], replicas: usize, link: f64, moments: u64) -> Way {
-    let parts = replicas as f64;
-    let parameters = |levels: &[Cost]| levels.iter().map(|cost| cost.parameters).sum::<u64>();
-    // The part of the batch that a stage passes on, and the gradients that it exchanges
-    // in phases in which it learns.
-    let sent = |levels: &[Cost], is_last: bool| {
-        let last = levels.last().filter(|_| !is_last);
-        let passed = last.map_or(0., |cost| cost.bytes as f64 / parts);
-        let learning = levels.iter().filter(|cost| cost.learns);
-        let learned: u64 = learning.map(|cost| cost.parameters).sum();
-        (
-            passed,
-            2. * (parts - 1.) / parts * (learned * NUMBER) as f64,
-        )
-    };
-    let stages = |phase: &Phase, of: &dyn Fn(f64, f64, f64) -> f64| {
-        let stages = cuts.windows(2).map(|ends| {
-            let levels = &phase.levels[ends[0]..ends[1]];
-            let (passed, exchanged) = sent(levels, ends[1] == phase.levels.len());
-            of(seconds(levels), passed, exchanged)
+    let slowest = |phase: &Phase, of: &dyn Fn(&Stage<'_>) -> f64| {
+        let stages = cuts.windows(2).map(|ends| Stage {
+            levels: &phase.levels[ends[0]..ends[1]],
+            is_last: ends[1] == phase.levels.len(),
+            replicas: replicas as f64,
         });
-        stages.fold(0., f64::max)
+        stages.map(|stage| of(&stage)).fold(0., f64::max)
     };
-    let sending = |bytes: f64| 8. * bytes / link;
-    let step = |time: f64, passed: f64, exchanged: f64| {
-        (time / parts).max(sending(passed)) + sending(exchanged)
-    };
-    let time = mean(phases, |phase| stages(phase, &step));
+    let time = mean(phases, |phase| slowest(phase, &|stage| stage.seconds(link)));
+    let parameters = |levels: &[Cost]| levels.iter().map(|cost| cost.parameters).sum::<u64>();
     let levels = phases.first().map_or(&[][..], |phase| &phase.levels);
     let fullest = cuts
         .windows(2)
         .map(|ends| parameters(&levels[ends[0]..ends[1]]));
-    let memory = (parameters(levels) + moments * fullest.max().unwrap_or(0)) * NUMBER;
+    let memory = parameters(levels) + moments * fullest.max().unwrap_or(0);
     Way {
         stages: cuts.len() - 1,
         replicas,
         layers: cuts.windows(2).map(|ends| [ends[0] + 1, ends[1]]).collect(),
         seconds: time,
         speed_up: mean(phases, |phase| seconds(&phase.levels)) / time,
-        bytes_sent: mean(phases, |phase| {
-            stages(phase, &|_, passed, exchanged| passed + exchanged)
-        }) as u64,
-        memory_mb: memory as f64 / 1e6,
+        bytes_sent: mean(phases, |phase| slowest(phase, &|stage| stage.sent())) as u64,
+        memory_mb: bytes(memory) / 1e6,
     }
 }
 
@@ -281,12 +306,17 @@ mod tests {
     }
 
     #[test]
-    fn replicas_exchange_their_gradients() {
-        // Two replicas of 3 million parameters: each sends 12 MB, at 1 Gbit/s in 96 ms.
+    fn replicas_exchange_their_gradients_while_they_learn() {
+        // Two replicas: each sends 4 MB per level, at 1 Gbit/s in 32 ms. That begins
+        // after the first level, and takes longer than all others.
         let found = way(&[phase(&[10, 10, 20])], &[0, 3], 2, 1e9, 1);
-        let wanted = 0.02 + 0.096;
+        let wanted = 0.005 + 3. * 0.032;
         assert!((found.seconds - wanted).abs() < 1e-9, "{}", found.seconds);
         assert_eq!(found.bytes_sent, 12_000_000);
+        // At 40 Gbit/s only the last gradient has to be waited for.
+        let found = way(&[phase(&[10, 10, 20])], &[0, 3], 2, 4e10, 1);
+        let wanted = 0.02 + 0.0008;
+        assert!((found.seconds - wanted).abs() < 1e-9, "{}", found.seconds);
         // A layer that only passes on has nothing to exchange.
         let found = way(&[phase(&[5, 5, 20])], &[0, 3], 2, 1e9, 1);
         assert_eq!(found.bytes_sent, 4_000_000);
