@@ -34,7 +34,7 @@ use crate::world::World;
 ///
 /// If one process fails, all end.
 pub fn main() -> ExitCode {
-    // Before MPI starts threads, since both change the environment.
+    // Before MPI starts threads, since this changes the environment.
     onward::cli::without_threads_of_candle();
     // Messages are sent by threads of their own.
     let started = mpi::initialize_with_threading(Threading::Multiple);
