@@ -132,7 +132,7 @@ fn seconds(levels: &[Cost]) -> f64 {
     levels.iter().map(|cost| cost.time.as_secs_f64()).sum()
 }
 
-/// A stage of one phase, and the number of its replicas.
+/// A stage in one phase, and the number of its replicas.
 struct Stage<'a> {
     levels: &'a [Cost],
     is_last: bool,
@@ -164,7 +164,7 @@ impl Stage<'_> {
         self.passed() + exchanged.sum::<f64>()
     }
 
-    /// The seconds of a step.
+    /// The seconds of a step, over a link of so many bits per second.
     fn seconds(&self, link: f64) -> f64 {
         let sending = |bytes: f64| 8. * bytes / link;
         let (mut learned, mut exchanged) = (0., 0f64);
@@ -174,6 +174,10 @@ impl Stage<'_> {
         }
         exchanged.max(sending(self.sent()))
     }
+}
+
+fn parameters(levels: &[Cost]) -> u64 {
+    levels.iter().map(|level| level.parameters).sum()
 }
 
 /// The bytes of numbers of 32 bits.
@@ -193,7 +197,6 @@ fn way(phases: &[Phase], cuts: &[usize], replicas: usize, link: f64, moments: u6
         stages.map(|stage| of(&stage)).fold(0., f64::max)
     };
     let time = mean(phases, |phase| slowest(phase, &|stage| stage.seconds(link)));
-    let parameters = |levels: &[Cost]| levels.iter().map(|cost| cost.parameters).sum::<u64>();
     let levels = phases.first().map_or(&[][..], |phase| &phase.levels);
     let fullest = cuts
         .windows(2)
@@ -307,8 +310,8 @@ mod tests {
 
     #[test]
     fn replicas_exchange_their_gradients_while_they_learn() {
-        // Two replicas: each sends 4 MB per level, at 1 Gbit/s in 32 ms. That begins
-        // after the first level, and takes longer than all others.
+        // Two replicas: each sends 4 MB per level, at 1 Gbit/s in 32 ms. The link is busy
+        // from the end of the first level on.
         let found = way(&[phase(&[10, 10, 20])], &[0, 3], 2, 1e9, 1);
         let wanted = 0.005 + 3. * 0.032;
         assert!((found.seconds - wanted).abs() < 1e-9, "{}", found.seconds);
