@@ -1,6 +1,7 @@
-//! Means over replicas, computed on a thread of their own while the rank learns.
+//! What replicas exchange, on a thread of its own while the rank learns.
 
-use std::sync::mpsc::{channel, sync_channel, Receiver, Sender, SyncSender};
+use std::ops::Range;
+use std::sync::mpsc::{channel, sync_channel, Receiver, Sender};
 use std::sync::Mutex;
 use std::thread;
 
@@ -9,20 +10,19 @@ use candle_core::Tensor;
 use super::mean::Received;
 use super::Team;
 use crate::error::{Error, Result};
+use crate::kernels::with_values_mut;
 
-/// A thread that computes means over the replicas of a team, in the order in which they
-/// are asked for. While one is on its way, no other message may go between replicas.
+/// A thread that averages over the replicas of a team, in the order in which it is asked
+/// to. All replicas have to ask for the same in the same order.
 #[derive(Clone)]
 pub(crate) struct Averager(Sender<Request>);
 
-struct Request {
-    tensor: Tensor,
-    rows: usize,
-    reply: SyncSender<Result<Tensor>>,
-}
+/// Exchanges a tensor with the other replicas, and sends on what comes of it.
+type Request = Box<dyn FnOnce(&Team, &mut Received) + Send>;
 
-/// A mean that is being computed.
-pub(crate) struct Mean(Mutex<Receiver<Result<Tensor>>>);
+/// A tensor that is being exchanged. Until it is there, its memory must neither be read
+/// nor changed; it may then hold the result.
+pub(crate) struct Awaited(Mutex<Receiver<Result<Tensor>>>);
 
 impl Averager {
     /// Starts the thread, which ends with the last copy of this.
@@ -30,40 +30,68 @@ impl Averager {
         let (sender, requests) = channel::<Request>();
         thread::spawn(move || {
             let mut room = Received::new();
-            for request in requests {
-                let mean = team.mean_in_place(request.tensor, request.rows, &mut room);
-                // A rank that has failed waits for nothing any more.
-                let _ = request.reply.send(mean);
-            }
+            requests
+                .iter()
+                .for_each(|request| request(&team, &mut room));
         });
         Self(sender)
     }
 
-    /// Begins a mean, as [`Team::mean`]. Until it is there, the tensor must neither be
-    /// read nor changed; its memory may then hold the mean.
-    pub fn begin(&self, tensor: &Tensor, rows: usize) -> Mean {
-        let (reply, mean) = sync_channel(1);
+    /// The mean of a tensor, as [`Team::mean`].
+    pub fn mean(&self, tensor: &Tensor, rows: usize) -> Awaited {
+        self.begin(tensor, move |tensor, team, room| {
+            team.mean_in_place(tensor, rows, room)
+        })
+    }
+
+    /// What `make` makes of the mean of a tensor of `f32` on the CPU. Each replica makes a
+    /// part of it: `make` gets the place of some numbers, room for them, and their means.
+    pub fn made_of_mean(
+        &self,
+        tensor: &Tensor,
+        rows: usize,
+        make: impl Fn(Range<usize>, &mut [f32], &[f32]) -> Result<()> + Send + 'static,
+    ) -> Awaited {
+        self.begin(tensor, move |tensor, team, room| {
+            with_values_mut(&tensor, |numbers| team.average(numbers, rows, room, make))??;
+            Ok(tensor)
+        })
+    }
+
+    /// A tensor of `f32` on the CPU with the parts that each replica has made.
+    pub fn whole(&self, tensor: &Tensor) -> Awaited {
+        self.begin(tensor, |tensor, team, _| {
+            with_values_mut(&tensor, |numbers| team.spread(numbers))??;
+            Ok(tensor)
+        })
+    }
+
+    fn begin(
+        &self,
+        tensor: &Tensor,
+        exchange: impl FnOnce(Tensor, &Team, &mut Received) -> Result<Tensor> + Send + 'static,
+    ) -> Awaited {
+        let (reply, awaited) = sync_channel(1);
         let tensor = tensor.detach();
         // If the thread has ended, waiting says so.
-        let _ = self.0.send(Request {
-            tensor,
-            rows,
-            reply,
-        });
-        Mean(Mutex::new(mean))
+        let _ = self.0.send(Box::new(move |team, room| {
+            // A rank that has failed waits for nothing any more.
+            let _ = reply.send(exchange(tensor, team, room));
+        }));
+        Awaited(Mutex::new(awaited))
     }
 }
 
-impl Mean {
-    /// Waits for the mean.
+impl Awaited {
+    /// Waits for the tensor.
     ///
     /// # Errors
     /// As [`Team::mean`].
     pub fn wait(self) -> Result<Tensor> {
-        let mean = self.0.into_inner();
-        let mean = mean.unwrap_or_else(|poisoned| poisoned.into_inner());
+        let awaited = self.0.into_inner();
+        let awaited = awaited.unwrap_or_else(|poisoned| poisoned.into_inner());
         let ended = |_| Error::usage("replicas", "the thread that averages gradients has ended");
-        mean.recv().map_err(ended)?
+        awaited.recv().map_err(ended)?
     }
 }
 
@@ -81,10 +109,10 @@ mod tests {
             .map(|comm| Team::new(comm, vec![0, 1]));
         let of_rank = |team: Result<Team>, factor: f64| -> Result<Vec<f64>> {
             let averager = Averager::start(team?);
-            let begun: Vec<Mean> = (1..=9)
+            let begun: Vec<Awaited> = (1..=9)
                 .map(|value| {
                     let tensor = Tensor::new(&[f64::from(value) * factor, 1.], &Device::Cpu)?;
-                    Ok(averager.begin(&tensor, 3))
+                    Ok(averager.mean(&tensor, 3))
                 })
                 .collect::<Result<_>>()?;
             let means = begun
@@ -106,7 +134,7 @@ mod tests {
         drop(ranks.pop());
         let averager = Averager::start(Team::new(ranks.remove(0), vec![0, 1])?);
         let error = averager
-            .begin(&Tensor::new(&[1f64], &Device::Cpu)?, 1)
+            .mean(&Tensor::new(&[1f64], &Device::Cpu)?, 1)
             .wait();
         assert!(error.unwrap_err().to_string().contains("rank 1"));
         Ok(())

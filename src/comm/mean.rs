@@ -1,6 +1,6 @@
 //! The mean of tensors over replicas.
 
-use std::ops::{Add, Div, Mul};
+use std::ops::{Add, Div, Mul, Range};
 
 use bytemuck::Pod;
 use candle_core::{DType, Device, Tensor};
@@ -30,12 +30,12 @@ impl Team {
         let room = &mut Received::new();
         if tensor.dtype() == DType::F64 {
             let mut numbers = tensor.flatten_all()?.to_vec1::<f64>()?;
-            self.average(&mut numbers, rows, room)?;
+            self.average(&mut numbers, rows, room, take_mean)?;
             return Ok(Tensor::from_vec(numbers, dims, device)?);
         }
         let numbers = tensor.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
         let mut numbers = with_values(&numbers, <[f32]>::to_vec)?;
-        self.average(&mut numbers, rows, room)?;
+        self.average(&mut numbers, rows, room, take_mean)?;
         Ok(Tensor::from_vec(numbers, dims, device)?.to_dtype(tensor.dtype())?)
     }
 
@@ -52,17 +52,26 @@ impl Team {
         if !is_fast(&tensor) {
             return self.mean(&tensor, rows);
         }
-        with_values_mut(&tensor, |numbers| self.average(numbers, rows, room))??;
+        with_values_mut(&tensor, |numbers| {
+            self.average(numbers, rows, room, take_mean)
+        })??;
         Ok(tensor)
     }
 
-    /// Replaces the values by their means.
-    fn average<T: Number>(&self, values: &mut [T], rows: usize, room: &mut Received) -> Result<()> {
+    /// Replaces the values by what `make` makes of their means, on the replica that adds
+    /// them up: it gets the place of some values, room for the new ones, and the means.
+    ///
+    /// # Errors
+    /// As [`mean`](Self::mean); errors of `make`.
+    pub(super) fn average<T: Number>(
+        &self,
+        values: &mut [T],
+        rows: usize,
+        room: &mut Received,
+        make: impl Fn(Range<usize>, &mut [T], &[T]) -> Result<()>,
+    ) -> Result<()> {
         let (own, count, size) = (self.replica(), values.len(), size_of::<T>());
-        let part = |replica: usize| {
-            let [first, end] = [replica, replica + 1].map(|at| count * at / self.replicas());
-            first..end
-        };
+        let part = |replica: usize| self.part(count, replica);
         let bytes = size * part(own).len();
         // The bytes of each replica, but for its own.
         let place = |replica: usize| bytes * (replica - usize::from(replica > own));
@@ -86,13 +95,33 @@ impl Team {
         let all = weights
             .iter()
             .fold(T::zeroed(), |all, weight| all + *weight);
+        let mut means = [T::zeroed(); AT_ONCE];
         for (chunk, values) in values[part(own)].chunks_mut(AT_ONCE).enumerate() {
-            let (begin, length) = (size * chunk * AT_ONCE, size_of_val(values));
-            let of_other = |replica: usize| &room[place(replica) + begin..][..length];
-            wide(|| add_up(values, own, &of_other, &weights, all));
+            let (first, length) = (chunk * AT_ONCE, values.len());
+            let of_other = |replica: usize| &room[place(replica) + size * first..][..size * length];
+            let means = &mut means[..length];
+            wide(|| mean_of((values, own), &of_other, &weights, all, means));
+            let first = part(own).start + first;
+            make(first..first + length, values, means)?;
         }
+        self.spread(values)
+    }
+
+    /// The values that a replica adds up, or changes for all.
+    fn part(&self, count: usize, replica: usize) -> Range<usize> {
+        let [first, end] = [replica, replica + 1].map(|at| count * at / self.replicas());
+        first..end
+    }
+
+    /// Gives every replica the values that the others have in their parts.
+    ///
+    /// # Errors
+    /// As [`mean`](Self::mean).
+    pub(super) fn spread<T: Pod>(&self, values: &mut [T]) -> Result<()> {
+        let count = values.len();
+        let part = |replica: usize| self.part(count, replica);
         for other in self.other_replicas() {
-            let parts = values.get_disjoint_mut([part(own), part(other)]);
+            let parts = values.get_disjoint_mut([part(self.replica()), part(other)]);
             let [values, of_other] = parts.expect("parts are side by side");
             let values = Exchanged {
                 sent: bytemuck::cast_slice(values),
@@ -104,7 +133,9 @@ impl Team {
     }
 }
 
-trait Number: Pod + PartialEq + Add<Output = Self> + Mul<Output = Self> + Div<Output = Self> {
+pub(super) trait Number:
+    Pod + PartialEq + Add<Output = Self> + Mul<Output = Self> + Div<Output = Self>
+{
     fn of(rows: usize) -> Self;
 }
 
@@ -120,32 +151,37 @@ impl Number for f64 {
     }
 }
 
-/// Replaces some values of the replica `own` by their means. `of_other` has the bytes
-/// of the same values of another replica; `all` is the sum of the weights.
+/// The new values are the means.
+fn take_mean<T: Number>(_: Range<usize>, values: &mut [T], means: &[T]) -> Result<()> {
+    values.copy_from_slice(means);
+    Ok(())
+}
+
+/// Computes the means of some values. `own` are those of the replica of that number,
+/// `of_other` has the bytes of another one; `all` is the sum of the weights.
 #[inline(always)]
-fn add_up<'a, T: Number>(
-    values: &mut [T],
-    own: usize,
+fn mean_of<'a, T: Number>(
+    (values, own): (&[T], usize),
     of_other: &impl Fn(usize) -> &'a [u8],
     weights: &[T],
     all: T,
+    means: &mut [T],
 ) {
-    let mut sums = [T::zeroed(); AT_ONCE];
-    let sums = &mut sums[..values.len()];
+    means.fill(T::zeroed());
     for (replica, weight) in weights.iter().enumerate() {
         if replica == own {
-            add(sums, values.iter().copied(), *weight);
+            add(means, values.iter().copied(), *weight);
         } else {
             // They may begin anywhere, and have the order of this processor.
             let numbers = of_other(replica)
                 .chunks_exact(size_of::<T>())
                 .map(bytemuck::pod_read_unaligned);
-            add(sums, numbers, *weight);
+            add(means, numbers, *weight);
         }
     }
-    for (value, sum) in values.iter_mut().zip(&*sums) {
-        // The sum over replicas without rows is 0.
-        *value = if all == T::zeroed() { *sum } else { *sum / all };
+    // The sum over replicas without rows is 0.
+    if all != T::zeroed() {
+        means.iter_mut().for_each(|mean| *mean = *mean / all);
     }
 }
 

@@ -11,7 +11,7 @@ mod mean;
 mod message;
 mod team;
 
-pub(crate) use self::averager::{Averager, Mean};
+pub(crate) use self::averager::{Averager, Awaited};
 pub use self::channels::channels;
 pub use self::message::Message;
 pub use self::team::Team;

@@ -34,6 +34,13 @@ pub trait Staged {
     /// Errors of the parts.
     fn epoch_ended(&mut self, step: &Step) -> Result<()>;
 
+    /// Brings together the state of the optimisers, of which each replica has a part. All
+    /// replicas have to call it at the same point, before the state is saved.
+    ///
+    /// # Errors
+    /// Errors of the connection.
+    fn settle(&mut self) -> Result<()>;
+
     /// Refuses replicas where the mean of their gradients is not all that they learn
     /// from.
     ///

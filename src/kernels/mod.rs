@@ -82,7 +82,7 @@ pub use pixels::{pixel_energies, pixel_energies_gradient};
 pub(crate) use cpu::add;
 pub(crate) use fresh::{fresh_pieces, fresh_rows};
 pub(crate) use rows::{
-    for_rows, is_fast, memory_of, with_rows, with_values, with_values_mut, Rows,
+    for_rows, is_fast, memory_of, swap_values, with_rows, with_values, with_values_mut, Rows,
 };
 pub(crate) use standardise::standardise;
 pub(crate) use wide::{wide, Loop};

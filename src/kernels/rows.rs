@@ -1,6 +1,7 @@
 //! Tensors as rows in memory: `f32` on the CPU, rows divided among threads.
 
 use std::cell::Cell;
+use std::ops::Range;
 
 use candle_core::{CpuStorage, InplaceOp1, Layout, Storage, Tensor};
 use rayon::prelude::*;
@@ -82,6 +83,24 @@ pub(crate) fn memory_of(x: &Tensor) -> usize {
 /// Calls `f` with the values of a contiguous tensor, to change them in place. `f` must
 /// not read another view of the same tensor: it would wait for ever.
 pub(crate) fn with_values_mut<T>(x: &Tensor, f: impl FnOnce(&mut [f32]) -> T) -> Result<T> {
+    with_memory(x, |values, place| f(&mut values[place]))
+}
+
+/// Exchanges the values of two tensors of one shape. Nothing is copied where each has all
+/// of its memory for itself.
+pub(crate) fn swap_values(a: &Tensor, b: &Tensor) -> Result<()> {
+    with_memory(a, |a, of_a| {
+        with_memory(b, |b, of_b| {
+            match of_a.len() == a.len() && of_b.len() == b.len() {
+                true => std::mem::swap(a, b),
+                false => a[of_a].swap_with_slice(&mut b[of_b]),
+            }
+        })
+    })?
+}
+
+/// Calls `f` with the memory of a contiguous tensor, and the place of its values there.
+fn with_memory<T>(x: &Tensor, f: impl FnOnce(&mut Vec<f32>, Range<usize>) -> T) -> Result<T> {
     let change = Change {
         f: Cell::new(Some(f)),
         done: Cell::new(None),
@@ -95,7 +114,7 @@ struct Change<F, T> {
     done: Cell<Option<T>>,
 }
 
-impl<T, F: FnOnce(&mut [f32]) -> T> InplaceOp1 for Change<F, T> {
+impl<T, F: FnOnce(&mut Vec<f32>, Range<usize>) -> T> InplaceOp1 for Change<F, T> {
     fn name(&self) -> &'static str {
         "change in place"
     }
@@ -104,7 +123,7 @@ impl<T, F: FnOnce(&mut [f32]) -> T> InplaceOp1 for Change<F, T> {
         if let (CpuStorage::F32(values), Some((start, end)), Some(f)) =
             (storage, layout.contiguous_offsets(), self.f.take())
         {
-            self.done.set(Some(f(&mut values[start..end])));
+            self.done.set(Some(f(values, start..end)));
         }
         Ok(())
     }

@@ -17,6 +17,8 @@ use crate::kernels::{wide, with_values};
 #[derive(Clone, Copy)]
 pub(super) enum Direct<'a> {
     Whole(&'a Tensor),
+    /// The numbers of some weights, which this thread updates alone.
+    Part(&'a [f32]),
     Products(&'a [Product]),
     Formed(&'a Arc<dyn Form>, &'a [Product]),
 }
@@ -43,16 +45,14 @@ impl Sgd {
                     .zip(velocity.par_chunks_mut(GRAIN));
                 chunks.zip(gradient.par_chunks(GRAIN)).for_each(
                     |((weight, velocity), gradient)| {
-                        wide(|| {
-                            velocity
-                                .iter_mut()
-                                .zip(gradient)
-                                .for_each(|(v, g)| *v = self.keep * *v + self.new * g);
-                            self.descend(velocity, weight);
-                        });
+                        wide(|| self.follow(gradient, velocity, weight));
                     },
                 );
             }),
+            Direct::Part(gradient) => {
+                wide(|| self.follow(gradient, velocity, weight));
+                Ok(())
+            }
             Direct::Products(products) => each(products, |product, range| {
                 let (velocity, weight) = (&mut velocity[range.clone()], &mut weight[range]);
                 product.add_to(velocity, weight, self.keep, self.new, |velocity, weight| {
@@ -67,6 +67,15 @@ impl Sgd {
                 form_each(form, products, [velocity, weight], factors, &finish)
             }
         }
+    }
+
+    #[inline(always)]
+    fn follow(self, gradient: &[f32], velocity: &mut [f32], weight: &mut [f32]) {
+        velocity
+            .iter_mut()
+            .zip(gradient)
+            .for_each(|(v, g)| *v = self.keep * *v + self.new * g);
+        self.descend(velocity, weight);
     }
 
     #[inline(always)]
@@ -103,6 +112,10 @@ impl Adam {
             Direct::Whole(gradient) => with_values(gradient, |gradient| {
                 self.descend_all([weight, first, second], gradient);
             }),
+            Direct::Part(gradient) => {
+                self.descend_rows([weight, first, second], gradient);
+                Ok(())
+            }
             Direct::Products(products) => each(products, |product, range| {
                 let here = [
                     &mut weight[range.clone()],

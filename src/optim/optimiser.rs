@@ -6,13 +6,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 
+use self::replicas::Replicas;
 use super::accumulate::Accumulator;
 use super::gradient::Gradient;
-use super::muon;
 use super::schedule::Span;
 use super::spec::{Algorithm, OptimiserSpec};
 use super::update::Update;
-use crate::comm::{Averager, Mean};
 use crate::error::{Error, Result};
 use crate::flow::step::Step;
 use crate::flow::vars::Vars;
@@ -35,15 +34,6 @@ pub struct Optimiser {
     /// The variables whose rows stay as they are under Adam where they have no gradient.
     by_row: BTreeSet<String>,
     replicas: Option<Replicas>,
-    /// The variables whose mean gradient is on its way.
-    awaited: Vec<(String, Var, Mean)>,
-}
-
-/// The replicas whose gradients are averaged with the own ones.
-struct Replicas {
-    averager: Averager,
-    /// The number of the own rows in this step.
-    rows: usize,
 }
 
 /// The state of one variable: the velocity, or the first and second moments; and the
@@ -52,6 +42,8 @@ struct Replicas {
 struct Moments {
     tensors: Vec<Tensor>,
     steps: u32,
+    /// Whether each replica has changed its own part of them.
+    is_divided: bool,
 }
 
 impl Optimiser {
@@ -67,7 +59,6 @@ impl Optimiser {
             accumulators: BTreeMap::new(),
             by_row: BTreeSet::new(),
             replicas: None,
-            awaited: Vec::new(),
         }
     }
 
@@ -79,17 +70,6 @@ impl Optimiser {
     /// Changes the span in which it runs. With an empty span it never runs.
     pub fn set_span(&mut self, span: Span) {
         self.span = span;
-    }
-
-    /// From now on the gradients of each step are the means over the replicas; this one
-    /// has learned from `rows` examples. All of them have to make the same updates in the
-    /// same order. Variables change only in [`finish`](Self::finish), so that means are
-    /// computed while other levels learn.
-    pub(crate) fn average_over(&mut self, averager: &Averager, rows: usize) {
-        self.replicas = Some(Replicas {
-            averager: averager.clone(),
-            rows,
-        });
     }
 
     /// The scope of the variables that it may update.
@@ -150,8 +130,8 @@ impl Optimiser {
             return Err(Error::usage(format!("update of {name}"), problem));
         }
         gradient.check(var)?;
-        if self.awaited.iter().any(|(awaited, ..)| awaited == name) {
-            self.finish(step)?;
+        if self.is_awaited(name) {
+            self.finish()?;
         }
         match self.share {
             Some(share) => self.accumulator(name, var)?.add(gradient, share),
@@ -202,31 +182,13 @@ impl Optimiser {
         let mut accumulators = std::mem::take(&mut self.accumulators);
         for (name, sum) in accumulators.iter_mut().filter(|(_, sum)| !sum.is_empty()) {
             let var = sum.var.clone();
-            if let Some(Replicas { averager, rows }) = &self.replicas {
-                let mean = averager.begin(sum.whole(share)?, *rows);
-                self.awaited.push((name.clone(), var, mean));
-                continue;
+            match self.replicas {
+                Some(_) => self.exchange(name, &var, sum.whole(share)?, step)?,
+                None => sum.take(share, |gradient| self.change(name, &var, gradient, step))?,
             }
-            sum.take(share, |gradient| self.change(name, &var, gradient, step))?;
         }
         self.accumulators = accumulators;
         Ok(())
-    }
-
-    /// Changes the variables whose mean gradient was on its way.
-    ///
-    /// # Errors
-    /// As [`Team::mean`](crate::comm::Team::mean); errors of candle.
-    pub(crate) fn finish(&mut self, step: &Step) -> Result<()> {
-        let mut changed = Ok(());
-        for (name, var, mean) in std::mem::take(&mut self.awaited) {
-            // After an error too, since what is averaged must not change before its
-            // mean is there. The next mean is computed while this variable changes.
-            let mean = mean.wait();
-            changed =
-                changed.and_then(|()| self.change(&name, &var, Gradient::Whole(&mean?), step));
-        }
-        changed
     }
 
     fn accumulator(&mut self, name: &str, var: &Var) -> Result<&mut Accumulator> {
@@ -237,7 +199,14 @@ impl Optimiser {
     }
 
     fn change(&mut self, name: &str, var: &Var, gradient: Gradient<'_>, step: &Step) -> Result<()> {
+        let update = self.next_update(name, var, step)?;
         self.vars.changed();
+        let moments = self.moments.entry(name.into()).or_default();
+        update.apply(var, &mut moments.tensors, gradient)
+    }
+
+    /// Counts a step of a variable, and returns how it changes in it.
+    fn next_update(&mut self, name: &str, var: &Var, step: &Step) -> Result<Update> {
         let (algorithm, momentum) = (self.spec.optimiser, self.spec.momentum);
         let rate = self.rate(step);
         let decay = if var.rank() >= 2 {
@@ -251,16 +220,17 @@ impl Optimiser {
             moments.tensors.push(var.zeros_like()?.detach());
         }
         moments.steps += 1;
-        let update = match algorithm {
+        Ok(match algorithm {
             Algorithm::Sgd => Update::Sgd {
                 momentum,
                 rate,
                 shrink,
             },
-            Algorithm::Muon if var.rank() >= 2 => {
-                let (velocity, gradient) = (&mut moments.tensors[0], gradient.whole(var)?);
-                return muon::update(var, velocity, &gradient, momentum, rate, shrink);
-            }
+            Algorithm::Muon if var.rank() >= 2 => Update::Muon {
+                momentum,
+                rate,
+                shrink,
+            },
             Algorithm::Adam | Algorithm::SparseAdam | Algorithm::Muon => {
                 let (beta1, beta2, epsilon) = ADAM;
                 let steps = f64::from(moments.steps);
@@ -277,8 +247,7 @@ impl Optimiser {
                         && (algorithm == Algorithm::SparseAdam || self.by_row.contains(name)),
                 }
             }
-        };
-        update.apply(var, &mut moments.tensors, gradient)
+        })
     }
 
     /// The bytes that training will add: the moments of every variable, and the largest
@@ -355,7 +324,12 @@ impl Optimiser {
             let tensors = tensors.collect::<Result<Vec<_>>>()?;
             // Adam divides by what the number of steps says of its moments.
             if tensors.len() == self.spec.optimiser.moments(var.rank()).len() {
-                restored.insert(name, Moments { steps, tensors });
+                let moments = Moments {
+                    steps,
+                    tensors,
+                    ..Moments::default()
+                };
+                restored.insert(name, moments);
             }
         }
         self.moments = restored;
@@ -379,5 +353,6 @@ fn saved<'a>(
     }
 }
 
+mod replicas;
 #[cfg(test)]
 mod tests;

@@ -1,10 +1,13 @@
 //! The update of one variable: with candle's operations, on a GPU, or in place on the
 //! CPU.
 
+use std::ops::Range;
+
 use candle_core::{Tensor, Var};
 use rayon::prelude::*;
 
 use super::in_place::{Adam, Direct, Sgd};
+use super::muon;
 use super::product::{Packed, Product};
 use super::{Gradient, GRAIN};
 use crate::error::Result;
@@ -31,11 +34,26 @@ pub(super) enum Update {
         shrink: f64,
         sparse: bool,
     },
+    /// Muon, for a matrix.
+    Muon {
+        momentum: f64,
+        rate: f64,
+        shrink: f64,
+    },
 }
 
 impl Update {
     /// Updates a variable and its moments.
     pub fn apply(self, var: &Var, moments: &mut [Tensor], gradient: Gradient<'_>) -> Result<()> {
+        if let Self::Muon {
+            momentum,
+            rate,
+            shrink,
+        } = self
+        {
+            let gradient = gradient.whole(var)?;
+            return muon::update(var, &mut moments[0], &gradient, momentum, rate, shrink);
+        }
         if !self.is_sparse() {
             kernels::on_gpu!(var, self.on_gpu(var, moments, gradient));
         }
@@ -59,20 +77,36 @@ impl Update {
             let products = products.iter().map(|product| product.map(&apart));
             products.collect()
         };
+        let fast = |gradient: Direct<'_>| {
+            let all = 0..var.elem_count();
+            with_values_mut(var, |weight| self.fast(var, all, weight, moments, gradient))?
+        };
         match gradient {
-            Gradient::Whole(gradient) => self.fast(var, moments, Direct::Whole(&apart(gradient)?)),
-            Gradient::ColumnSums(gradient) => {
-                self.fast(var, moments, Direct::Whole(&gradient.column_sums()?))
-            }
-            Gradient::Products(products) => {
-                let products = all_apart(products)?;
-                self.fast(var, moments, Direct::Products(&products))
-            }
-            Gradient::Formed(form, products) => {
-                let products = all_apart(products)?;
-                self.fast(var, moments, Direct::Formed(form, &products))
-            }
+            Gradient::Whole(gradient) => fast(Direct::Whole(&apart(gradient)?)),
+            Gradient::ColumnSums(gradient) => fast(Direct::Whole(&gradient.column_sums()?)),
+            Gradient::Products(products) => fast(Direct::Products(&all_apart(products)?)),
+            Gradient::Formed(form, products) => fast(Direct::Formed(form, &all_apart(products)?)),
         }
+    }
+
+    /// Whether each number changes by its own gradient alone, so that
+    /// [`apply_to_part`](Self::apply_to_part) can be called.
+    pub fn can_be_divided(self, var: &Var) -> bool {
+        kernels::is_fast(var) && !self.is_sparse() && !matches!(self, Self::Muon { .. })
+    }
+
+    /// Computes the new values of the numbers at `place` from their gradient, and changes
+    /// their moments. The variable stays as it is.
+    pub fn apply_to_part(
+        self,
+        var: &Var,
+        moments: &[Tensor],
+        place: Range<usize>,
+        new: &mut [f32],
+        gradient: &[f32],
+    ) -> Result<()> {
+        with_values(var, |weight| new.copy_from_slice(&weight[place.clone()]))?;
+        self.fast(var, place, new, moments, Direct::Part(gradient))
     }
 
     fn is_sparse(self) -> bool {
@@ -195,9 +229,17 @@ impl Update {
         Ok(var.set(&met.where_cond(var.as_tensor(), &before.0)?)?)
     }
 
-    /// Updates `f32` on the CPU in place, in one pass over memory.
-    fn fast(self, var: &Var, moments: &[Tensor], gradient: Direct<'_>) -> Result<()> {
-        with_values_mut(var, |weight| match (self, moments) {
+    /// Updates `f32` on the CPU in place, in one pass over memory: the weights and
+    /// moments of a variable at `place`.
+    fn fast(
+        self,
+        var: &Var,
+        place: Range<usize>,
+        weight: &mut [f32],
+        moments: &[Tensor],
+        gradient: Direct<'_>,
+    ) -> Result<()> {
+        match (self, moments) {
             (
                 Self::Sgd {
                     momentum,
@@ -213,7 +255,7 @@ impl Update {
                     shrink: shrink as f32,
                 };
                 with_values_mut(velocity, |velocity| {
-                    numbers.update(weight, velocity, gradient)
+                    numbers.update(weight, &mut velocity[place], gradient)
                 })?
             }
             (
@@ -241,12 +283,13 @@ impl Update {
                 };
                 with_values_mut(first, |first| {
                     with_values_mut(second, |second| {
-                        numbers.update(weight, [first, second], gradient)
+                        let moments = [first, second].map(|moment| &mut moment[place.clone()]);
+                        numbers.update(weight, moments, gradient)
                     })?
                 })?
             }
             _ => Ok(()),
-        })?
+        }
     }
 }
 

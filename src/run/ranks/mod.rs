@@ -242,6 +242,7 @@ impl Run {
         let Some(team) = self.team.clone() else {
             return Ok(self.tally.clone());
         };
+        self.staged()?.settle()?;
         if !team.is_lead() {
             // Said here, since a message has no numbers that are not finite.
             self.check(&self.tally.means()?)?;

@@ -73,7 +73,7 @@ impl Architecture for Stack {
         // With replicas: while the mean of one level was on its way, the next one
         // learned.
         for optimiser in self.own_optimisers() {
-            optimiser.finish(step)?;
+            optimiser.finish()?;
         }
         self.average_buffers(&before, rows, step)?;
         Ok(reports)

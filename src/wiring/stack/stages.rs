@@ -314,6 +314,10 @@ impl Staged for Stack {
         }
     }
 
+    fn settle(&mut self) -> Result<()> {
+        self.own_optimisers().try_for_each(Optimiser::settle)
+    }
+
     fn epoch_ended(&mut self, step: &Step) -> Result<()> {
         let (own, is_last) = (self.own_levels(), self.above().is_none());
         self.net.epoch_ended_of(own, is_last, step)
