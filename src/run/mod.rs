@@ -2,6 +2,7 @@
 
 mod assemble;
 mod builder;
+mod changes;
 mod checkpoint;
 mod cost;
 mod device;

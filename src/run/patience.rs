@@ -3,7 +3,6 @@
 use serde::{Deserialize, Serialize};
 
 use super::observe::{Event, Observer};
-use super::settings;
 use super::summary::Evaluation;
 use super::Run;
 use crate::error::{Error, Result};
@@ -89,43 +88,8 @@ impl Run {
     }
 
     /// The epochs since the best evaluation, up to the last one.
-    fn epochs_without_better(&self) -> usize {
+    pub(super) fn epochs_without_better(&self) -> usize {
         self.best.map_or(0, |best| best.evaluated - best.epoch)
-    }
-
-    /// Refuses other settings for a run that would not train with them.
-    pub(super) fn check_changes(&self) -> Result<()> {
-        let Some(before) = &self.previous else {
-            return Ok(());
-        };
-        let changes = settings::differences(before, &settings::of(&self.config));
-        let changes_any = |wanted: &dyn Fn(&str) -> bool| {
-            let mut keys = changes.iter().map(|(key, ..)| key.as_str());
-            keys.any(wanted)
-        };
-        let (epoch, stalled) = (self.epoch, self.epochs_without_better());
-        // With less patience a run may end now.
-        let is_for_training = |key: &str| !["patience", "readout"].contains(&key);
-        if self.has_stalled() && changes_any(&is_for_training) {
-            let expected = format!(
-                "a larger one, or 0, to train further: the last {stalled} of {epoch} epochs \
-                 were no better on the validation part"
-            );
-            return Err(Error::refused(
-                "patience",
-                self.config.run.patience,
-                expected,
-            ));
-        }
-        if self.is_trained() && changes_any(&|key| key == "replicas") {
-            let expected = format!("more `epochs` too, since all {epoch} are trained");
-            return Err(Error::refused(
-                "replicas",
-                self.config.run.replicas,
-                expected,
-            ));
-        }
-        Ok(())
     }
 
     /// Evaluates the validation part if that is due, and remembers the best result.

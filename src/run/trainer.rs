@@ -342,7 +342,7 @@ impl Run {
 
     /// The number of steps already taken in an epoch, in which the run may have been
     /// stopped.
-    fn done_in(&self, epoch: usize, steps: usize) -> Result<usize> {
+    pub(super) fn done_in(&self, epoch: usize, steps: usize) -> Result<usize> {
         let done = self.step.checked_sub((epoch * steps) as u64);
         match done.filter(|&done| done <= steps as u64) {
             Some(done) => Ok(done as usize),
@@ -359,7 +359,7 @@ impl Run {
 
     /// Lets the sampler prepare an epoch from the network's own predictions, if a block
     /// learns from its views in this epoch.
-    fn refresh_sampler(&self, epoch: usize) -> Result<()> {
+    pub(super) fn refresh_sampler(&self, epoch: usize) -> Result<()> {
         let (step, net) = (self.step_of(epoch), self.architecture.net());
         let is_baseline = self.architecture.rule() == Rule::Backpropagation;
         if is_baseline || !net.learns_in_epoch_of(&self.last_step_of(epoch)) {

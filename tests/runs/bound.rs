@@ -255,6 +255,13 @@ fn changes_that_would_break_a_run_are_refused_before_anything_is_written() -> Re
     };
     let found = changed("epochs", 1);
     assert!(found.contains("at least the 2 epochs"), "{found}");
+    // Known only once a step is taken.
+    let builder = Run::open(&folder)?.set("sampler", "plain").set("epochs", 3);
+    let found = builder.resume().map(drop).unwrap_err().to_string();
+    assert!(
+        found.contains("expected positive and negative views"),
+        "{found}"
+    );
     assert_eq!(contents(&folder), before);
     // Between epochs, another batch gives more steps, or fewer.
     for (batch, epochs) in [(30, 3), (1000, 4)] {

@@ -326,7 +326,13 @@ impl RunBuilder {
             );
             return Err(Error::run(path, problem));
         }
-        let again = self.clone();
+        if self.shared.is_none() {
+            self = self.share_data();
+        }
+        let again = Self {
+            is_to_measure: true,
+            ..self.clone()
+        };
         let mut run = self.build_for(Purpose::Resume)?;
         run.folder = folder;
         let least = run.step.div_ceil(run.steps_per_epoch() as u64);
@@ -337,6 +343,9 @@ impl RunBuilder {
             return Err(again.attributed(error));
         }
         run.check_changes()?;
+        if run.trains_otherwise() {
+            again.build_for(Purpose::Resume)?.rehearse()?;
+        }
         Ok(run)
     }
 }
