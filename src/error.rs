@@ -165,7 +165,7 @@ pub enum Error {
     },
 
     /// A loss, goodness or variable that is no longer finite.
-    #[error("block {block}: the {what} became {value} at step {step}; {}", remedy(*step))]
+    #[error("{}: the {what} became {value} at step {step}; {}", of_block(block), remedy(what, *step))]
     Diverged {
         /// The name of the block, the variable or the readout.
         block: String,
@@ -397,10 +397,19 @@ fn from(origin: &str) -> String {
     }
 }
 
+/// A block by its name, or a variable of one.
+fn of_block(name: &str) -> String {
+    match name.contains('.') {
+        true => name.into(),
+        false => format!("block {name}"),
+    }
+}
+
 /// What to change after numbers that were not finite. Before the first update the rate
 /// has done nothing yet.
-fn remedy(step: u64) -> &'static str {
+fn remedy(what: &str, step: u64) -> &'static str {
     match step {
+        _ if what == "change" => "a lower `layer.rate` usually helps",
         0 => {
             "before anything was learned, so the numbers of the input, or settings of the \
              loss such as `theta`, are too large"

@@ -12,8 +12,8 @@ use onward_core::plugin::preset::Preset;
 use onward_core::settings::{Each, Idle, Pick, Positive, Settings};
 use onward_core::{
     kernels, plugin, Architecture, Batch, Block, BuildContext, Error, GoodnessFn, Grade, Input,
-    LocalLayer, Loss, NegativeSampler, Net, Normalise, Objective, Optimiser, Readout, Result, Role,
-    Rule, Step, StepReport, Targets,
+    LocalLayer, Located, Loss, NegativeSampler, Net, Normalise, Objective, Optimiser, Readout,
+    Result, Role, Rule, Step, StepReport, Targets,
 };
 
 onward_core::settings! {
@@ -82,9 +82,11 @@ impl TwoStreams {
             let place = context.scope("blocks").scope(index);
             let of_layer = place.scope("layer").with_input(input.shape());
             let layer = settings.layer.of("layer", index, count)?;
-            let layer = plugin::build(layer, &of_layer.with_units(units))?;
+            let name = (index + 1).to_string();
+            let here = || format!("block {name}");
+            let layer = plugin::build(layer, &of_layer.with_units(units)).at(here)?;
             let step = Step::evaluation(context.seed);
-            let activity = layer.forward(&input, &step)?;
+            let activity = layer.forward(&input, &step).at(here)?;
             let of_layer = activity.flatten_from(1)?;
             let zeros = (classes, of_layer.dim(1)?);
             let signals = Signals::new(Tensor::zeros(zeros, of_layer.dtype(), of_layer.device())?);
@@ -100,7 +102,6 @@ impl TwoStreams {
             };
             let span = Span::Epochs(0..context.epochs);
             let optimiser = Optimiser::new(place.vars, settings.optimiser.clone(), span);
-            let name = (index + 1).to_string();
             let block = Block::new(name, layer, goodness, objective, normalise, optimiser);
             input = block.pass_on(&activity, 1, &step)?;
             net.blocks.push(block);

@@ -77,9 +77,14 @@ impl Watch {
     pub fn advice(&self, summary: &Summary) -> Vec<String> {
         let errors = summary.test.of_network().map(|score| score.error);
         let error = errors.fold(f64::INFINITY, f64::min);
+        let guessing = self.guessing(error, self.guess[1]);
+        let of_reported = self.guessing(summary.test.error, self.guess[1]);
+        let of_reported = of_reported.filter(|_| guessing.is_none());
+        let readout = &summary.test.readout;
         let mut problems = vec![
-            self.guessing(error, self.guess[1])
-                .map(|problem| format!("the run learned nothing: {problem}")),
+            guessing.map(|problem| format!("the run learned nothing: {problem}")),
+            of_reported
+                .map(|problem| format!("by `{readout}`, the readout that is reported, {problem}")),
             worse_than_unigrams(&summary.test),
         ];
         if self.steps >= YOUNG {

@@ -257,6 +257,9 @@ fn hint(error: &clap::Error) -> Option<String> {
         .split('=')
         .next()?
         .replace('-', "_");
+    if key == "preset" {
+        return Some("A preset is part of the method here, as in progressive:hinton.".into());
+    }
     Some(format!(
         "Settings have no flags of their own; give one as --set {key}=VALUE (see: onward show)."
     ))

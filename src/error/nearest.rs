@@ -8,6 +8,7 @@ pub(super) fn meant(kind: &str, given: &str, known: &[String]) -> String {
     let is_path = given.contains('/') || path.exists() || path.extension().is_some();
     if kind == "data" && is_path && !given.contains(':') {
         return match path.is_dir() || path.extension().is_none() {
+            true if has_idx(path) => format!(", did you mean `idx:{given}`?"),
             true => format!(", did you mean `folder:{given}`?"),
             false if is_table(path) => "; tables and arrays are data of your own: a data set \
                                         in Rust (`onward new NAME --kind data`), or arrays in \
@@ -17,6 +18,14 @@ pub(super) fn meant(kind: &str, given: &str, known: &[String]) -> String {
         };
     }
     nearest(given, known)
+}
+
+/// Whether a folder has files in IDX format, named as for MNIST.
+fn has_idx(folder: &Path) -> bool {
+    let name = "train-images-idx3-ubyte";
+    [name, &format!("{name}.gz")]
+        .iter()
+        .any(|name| folder.join(name).exists())
 }
 
 /// Whether a file has the ending of a table or an array.
@@ -64,6 +73,9 @@ const FLAGS: [&str; 6] = ["preset", "device", "out", "threads", "config", "data_
 /// As [`nearest`]; for a setting with its whole path, or the flag that sets it.
 fn nearest_setting(given: &str, known: &[String]) -> String {
     let flag = given.replace('-', "_");
+    if flag == "preset" {
+        return ", did you mean the flag --preset, or a method such as progressive:hinton?".into();
+    }
     if FLAGS.contains(&&*flag) {
         return format!(", did you mean the flag --{}?", flag.replace('_', "-"));
     }
@@ -78,9 +90,10 @@ fn nearest_setting(given: &str, known: &[String]) -> String {
 /// The settings that are close to the given one, or else all that are known at its place.
 pub(super) fn nearest_or_all(given: &str, known: &[String]) -> String {
     let near = nearest_setting(given, known);
-    match near.is_empty() {
-        true => format!("; known here: {}", known.join(", ")),
-        false => near,
+    match (near.is_empty(), known.is_empty()) {
+        (true, true) => "; there are none here".into(),
+        (true, false) => format!("; known here: {}", known.join(", ")),
+        (false, _) => near,
     }
 }
 

@@ -286,7 +286,9 @@ pub fn setting<T: SettingValue>(
 
 #[doc(hidden)]
 pub fn in_words<S, T: SettingValue + Bounded<S>>(range: &impl Allowed<S>) -> String {
-    format!("{}, {}", T::describe(), range.describe())
+    // A list with a range is not empty.
+    let words = T::describe().replacen("a list, each", "a list of one or more, each", 1);
+    format!("{words}, {}", range.describe())
 }
 
 #[doc(hidden)]
@@ -397,14 +399,14 @@ mod tests {
     fn values_out_of_range_or_of_another_type_are_refused() {
         let refused = |table: Table| Example::read(&table).unwrap_err().to_string();
         for (table, expected) in [
-            (toml::toml! { hidden = [] }, "at least 1 and at most 10"),
+            (toml::toml! { hidden = [] }, "a list of one or more, each"),
             (
                 toml::toml! { hidden = [1, 11] },
                 "at least 1 and at most 10",
             ),
             (
                 toml::toml! { hidden = "wide" },
-                "a list, each a whole number, at least 1 and at most 10",
+                "each a whole number, at least 1 and at most 10",
             ),
             (toml::toml! { lr = 0.0 }, "greater than 0"),
             (toml::toml! { lr = "fast" }, "a number, greater than 0"),

@@ -300,7 +300,7 @@ fn the_setting_preset_or_flag_that_was_meant_is_named() {
         ),
         (
             &["progressive", "--set", "preset=nebuly"],
-            "did you mean the flag --preset?",
+            "did you mean the flag --preset, or a method such as progressive:hinton?",
         ),
         (
             &["pepita"],

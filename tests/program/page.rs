@@ -62,7 +62,7 @@ fn a_page_has_what_there_is_of_every_run() {
     assert!(message.contains("never overwritten"), "{message}");
     let (empty, other) = (at("empty"), at("other.html"));
     let message = fails(2, &["page", str(&empty), "--out", str(&other)]);
-    assert!(message.contains("none of these folders"), "{message}");
+    assert!(message.contains("empty: no run there"), "{message}");
     let message = fails(2, &["page", str(base.path()), "--out", str(&other)]);
     assert!(message.contains("has 2 of them: name those"), "{message}");
     assert!(!other.exists());
@@ -124,5 +124,5 @@ fn charts_and_pictures_are_written_as_files() {
     let png = std::fs::read(both.join("two").join("goodness-1.png")).unwrap();
     assert!(png.starts_with(b"\x89PNG"));
     let message = fails(2, &["plot", str(&at("missing")), "--out", str(&at("x"))]);
-    assert!(message.contains("none of these folders"), "{message}");
+    assert!(message.contains("missing: no run there"), "{message}");
 }

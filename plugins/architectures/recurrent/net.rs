@@ -10,8 +10,8 @@ use onward_core::optim::{Optimiser, Span};
 use onward_core::plugin;
 use onward_core::wiring::stack::no_hypotheses;
 use onward_core::{
-    Architecture, Batch, Block, BuildContext, Error, Head, Input, NegativeSampler, Net, Normalise,
-    Prediction, Readout, Result, Role, Rule, Step, StepReport, Targets, Values,
+    Architecture, Batch, Block, BuildContext, Error, Head, Input, Located, NegativeSampler, Net,
+    Normalise, Prediction, Readout, Result, Role, Rule, Step, StepReport, Targets, Values,
 };
 use rayon::prelude::*;
 
@@ -352,8 +352,10 @@ fn check_waiting(net: &Net) -> Result<()> {
 
 /// Builds a block; `place` has the shape of its input and its number of units.
 fn block(settings: &Recurrent, name: String, place: &BuildContext) -> Result<Block> {
-    let layer = plugin::build(&settings.layer, &place.scope("layer"))?;
-    let activity = layer.forward(&place.probe_input()?, &Step::evaluation(place.seed))?;
+    let here = || format!("block {name}");
+    let layer = plugin::build(&settings.layer, &place.scope("layer")).at(here)?;
+    let step = Step::evaluation(place.seed);
+    let activity = layer.forward(&place.probe_input()?, &step).at(here)?;
     let found = &activity.dims()[1..];
     let units = place.units.unwrap_or_default();
     let (is_right, expected) = match place.input[..] {
@@ -374,10 +376,8 @@ fn block(settings: &Recurrent, name: String, place: &BuildContext) -> Result<Blo
             "layer {name}: found shape {found:?}, expected {expected}"
         )));
     }
-    let goodness = plugin::build(
-        &settings.goodness,
-        &place.scope("goodness").with_input(found),
-    )?;
+    let of_goodness = place.scope("goodness").with_input(found);
+    let goodness = plugin::build(&settings.goodness, &of_goodness).at(here)?;
     let span = Span::Epochs(0..place.epochs);
     let optimiser = Optimiser::new(place.vars.clone(), settings.optimiser.clone(), span);
     let objective = settings.objective.clone();

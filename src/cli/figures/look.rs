@@ -110,8 +110,9 @@ impl Look {
             looks[index].name = names.find(|name| !has(name)).unwrap_or_default();
         }
         if looks.iter().all(Self::is_empty) {
-            let problem = "none of these folders has a run; start one with `onward train`";
-            return Err(Error::usage("runs", problem));
+            let folders: Vec<_> = runs.iter().map(|run| run.display().to_string()).collect();
+            let problem = "no run there; start one with `onward train`";
+            return Err(Error::usage(folders.join(", "), problem));
         }
         Ok(looks)
     }

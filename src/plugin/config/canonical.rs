@@ -124,7 +124,7 @@ fn adapt(value: &mut Value, setting: &Setting) {
         table.filter(|table| table.len() == 1)?.remove("value")
     };
     let allowed = setting.allowed.as_str();
-    let of_whole = allowed.starts_with("a list, each a whole number");
+    let of_whole = allowed.starts_with("a list") && allowed.contains("each a whole number");
     let adapted = match value {
         Value::String(text) if allowed.starts_with("a number") => {
             let is_number = text

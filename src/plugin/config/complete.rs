@@ -99,7 +99,7 @@ fn in_one_form(value: &mut Value) {
 }
 
 fn is_list_of_numbers(setting: &Setting) -> bool {
-    setting.allowed.starts_with("a list, each a number")
+    setting.allowed.starts_with("a list") && setting.allowed.contains("each a number")
 }
 
 /// The default plugin with other settings.

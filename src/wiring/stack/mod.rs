@@ -31,7 +31,7 @@ use crate::contract::net::Net;
 use crate::contract::prediction::Prediction;
 use crate::contract::rule::Rule;
 use crate::contract::sampler::NegativeSampler;
-use crate::error::{Error, Result};
+use crate::error::{Error, Located, Result};
 use crate::flow::batch::Batch;
 use crate::flow::input::{Input, Normalise};
 use crate::flow::step::Step;
@@ -186,13 +186,14 @@ impl Stack {
         for (index, level) in levels.iter().enumerate() {
             let place = context.scope("blocks").scope(index);
             let place = place.with_input(input.shape()).with_units(level.units);
-            let layer = plugin::build(&level.layer, &place.scope("layer"))?;
-            let activity = layer.forward(&input, &step)?;
+            let name = (index + 1).to_string();
+            let here = || format!("block {name}");
+            let layer = plugin::build(&level.layer, &place.scope("layer")).at(here)?;
+            let activity = layer.forward(&input, &step).at(here)?;
             let of_goodness = place.scope("goodness").with_input(&activity.dims()[1..]);
-            let goodness = plugin::build(&level.goodness, &of_goodness)?;
+            let goodness = plugin::build(&level.goodness, &of_goodness).at(here)?;
             let spec = level.optimiser.clone();
             let optimiser = Optimiser::new(place.vars.clone(), spec, level.span.clone());
-            let name = (index + 1).to_string();
             let objective = level.objective.clone();
             let block = Block::new(name, layer, goodness, objective, normalise, optimiser);
             let block = block.with_dropout(level.dropout);
