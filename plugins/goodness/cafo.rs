@@ -51,7 +51,7 @@ struct Goodness {
 impl Goodness {
     fn new(settings: &Cafo, context: &BuildContext) -> Result<Self> {
         let grid = super::grid_of_maps("cafo", settings.grid, context)?;
-        let cells = Cells::new(&context.input, grid)?;
+        let cells = Cells::new(&context.input, grid);
         let sizes = [cells.inputs(), context.classes];
         let start = Init::Const(0.);
         Ok(Self {
@@ -72,7 +72,7 @@ impl GoodnessFn for Goodness {
     }
 
     fn graph(&self, activity: Node, graph: &mut Graph) -> Result<Node> {
-        let means = self.cells.graph(activity, graph);
+        let means = self.cells.graph(activity, graph)?;
         self.map.graph(means, graph)
     }
 

@@ -83,7 +83,7 @@ struct Found {
 impl Goodness {
     fn new(settings: &Predsim, context: &BuildContext) -> Result<Self> {
         let (vars, input) = (&context.vars, &context.input[..]);
-        let cells = Cells::at_most(input, settings.inputs)?;
+        let cells = Cells::at_most(input, settings.inputs);
         let decoder = vars.scope("decoder");
         let decoder = PooledLinear::new(&decoder, cells, context.classes, Init::Const(0.), true)?;
         let normal = |inputs: usize| Init::Randn {

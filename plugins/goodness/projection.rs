@@ -19,7 +19,8 @@ onward_core::settings! {
     ///
     /// `g[b, c] = Σᵢ cell(a)[b, i]·M[i, c]`, where `M` is `(D, C)` and learns from the
     /// same loss. If `grid` is not 0, activities of images, `(B, N, H, W)`, are first
-    /// averaged over a grid of `grid×grid` cells. `(B, …)` to `(B, C)`.
+    /// averaged over a grid of `grid×grid` cells, which overlap where it does not divide
+    /// the image. `(B, …)` to `(B, C)`.
     ///
     /// With the loss `cross_entropy` every block is a layer with a local classifier,
     /// without negatives. This is closer to deep supervision than to contrastive
@@ -55,7 +56,7 @@ impl Goodness {
     fn new(settings: &Projection, context: &BuildContext) -> Result<Self> {
         let (vars, classes) = (&context.vars, context.classes);
         let grid = super::grid_of_maps("projection", settings.grid, context)?;
-        let cells = Cells::new(&context.input, grid)?;
+        let cells = Cells::new(&context.input, grid);
         let map = match context.samples {
             0 => {
                 let zero = Init::Const(0.);
@@ -91,7 +92,7 @@ impl GoodnessFn for Goodness {
     fn graph(&self, activity: Node, graph: &mut Graph) -> Result<Node> {
         match &self.map {
             Map::Columns(linear) => linear.graph(activity, graph),
-            Map::Rows { rows, cells } => rows.graph(cells.graph(activity, graph), graph),
+            Map::Rows { rows, cells } => rows.graph(cells.graph(activity, graph)?, graph),
         }
     }
 

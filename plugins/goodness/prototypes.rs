@@ -49,7 +49,7 @@ struct Goodness {
 
 impl Goodness {
     fn new(settings: &Prototypes, context: &BuildContext) -> Result<Self> {
-        let cells = Cells::new(&context.input, Some(1))?;
+        let cells = Cells::new(&context.input, Some(1));
         let (vars, classes) = (&context.vars, context.classes);
         let normal = |stdev| Init::Randn { mean: 0., stdev };
         let init = normal(1. / (cells.inputs().max(1) as f64).sqrt());

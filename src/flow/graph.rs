@@ -212,14 +212,15 @@ impl Graph {
         self.constant(&Tensor::new(&[value as f32], &Device::Cpu)?)
     }
 
-    /// `x·W` for rows `(R, D)` and a constant `(D, N)`.
+    /// `x·W` for rows `(R, …, D)` and a constant `(D, N)`.
     ///
     /// # Errors
     /// [`Error::Shape`] if the sizes do not match.
     pub fn matmul(&mut self, x: Node, weight: Node) -> Result<Node> {
         match (self.shape(x), self.shape(weight)) {
-            (&[columns], &[rows, units]) if columns == rows => {
-                Ok(self.push(Operation::Matmul, &[x, weight], vec![units]))
+            (&[ref sides @ .., columns], &[rows, units]) if columns == rows => {
+                let shape = [sides, &[units]].concat();
+                Ok(self.push(Operation::Matmul, &[x, weight], shape))
             }
             (x, weight) => Err(Error::shape("matmul", x, format!("as {weight:?}"))),
         }
@@ -424,7 +425,7 @@ impl Graph {
                 let found = found.map(|(_, value)| value.clone());
                 found.ok_or_else(|| Error::usage(name, "there is no such constant"))?
             }
-            Operation::Matmul => of[0].matmul(of[1])?,
+            Operation::Matmul => of[0].broadcast_matmul(of[1])?,
             Operation::Add => of[0].broadcast_add(of[1])?,
             Operation::Multiply => of[0].broadcast_mul(of[1])?,
             Operation::Divide => of[0].broadcast_div(of[1])?,

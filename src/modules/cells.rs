@@ -1,8 +1,10 @@
 //! Averages of an activity over the cells of a grid.
 
-use candle_core::Tensor;
+use std::sync::OnceLock;
 
-use crate::error::{Error, Result};
+use candle_core::{DType, Device, Tensor};
+
+use crate::error::Result;
 use crate::flow::graph::{Graph, Node};
 use crate::kernels;
 
@@ -13,46 +15,62 @@ use crate::kernels;
 /// |------------|----------------------------------|-------------------------------|
 /// | `a`        | `(R, …)`; `(R, N, H, W)` of maps | an activity                   |
 /// | `cell(a)`  | `(R, D)`; `D = N·grid²` for maps | the mean of every cell        |
+///
+/// Cells of a grid that does not divide the map are of different sizes and overlap, as in
+/// PyTorch's `AdaptiveAvgPool2d`: cell `i` of `g` has the rows from `⌊i·H/g⌋` up to
+/// `⌈(i + 1)·H/g⌉`. There are at most as many cells as pixels.
 #[derive(Clone, Debug)]
 pub struct Cells {
-    /// The height and width of a cell, if cells are averaged.
-    cell: Option<[usize; 2]>,
+    averages: Averages,
     inputs: usize,
+}
+
+#[derive(Clone, Debug)]
+enum Averages {
+    None,
+    /// The height and width of a cell.
+    Even([usize; 2]),
+    Uneven(Uneven),
+}
+
+/// Cells of different sizes. Means over them are a product with a matrix.
+#[derive(Clone, Debug)]
+struct Uneven {
+    /// The height and width of a map, and the number of cells along each.
+    sides: [(usize, usize); 2],
+    /// `(H·W, cells)`, of the kind of the first activity.
+    matrix: OnceLock<Tensor>,
 }
 
 impl Cells {
     /// `grid×grid` cells for activities of the shape `input`; `None` for no averages.
-    ///
-    /// # Errors
-    /// [`Error::Unfit`] if the grid does not divide the map.
-    pub fn new(input: &[usize], grid: Option<usize>) -> Result<Self> {
+    pub fn new(input: &[usize], grid: Option<usize>) -> Self {
         let (Some(grid), &[channels, height, width]) = (grid, input) else {
-            return Ok(Self {
-                cell: None,
+            return Self {
+                averages: Averages::None,
                 inputs: input.iter().product(),
-            });
+            };
         };
-        if grid == 0 || height % grid != 0 || width % grid != 0 {
-            let divides = |grid: &usize| height % grid == 0 && width % grid == 0;
-            let fitting = (1..=height.min(width)).filter(divides);
-            let fitting: Vec<String> = fitting.map(|grid| grid.to_string()).collect();
-            let problem = format!(
-                "found activities of {height}×{width}, which a `grid` of {grid} does not divide; \
-                 set the goodness's `grid` to one of {} (0 for no averages), or use images of \
-                 another size",
-                fitting.join(", ")
-            );
-            return Err(Error::unfit("cells", problem));
+        let sides = [height, width].map(|side| (side, grid.clamp(1, side.max(1))));
+        let [down, across] = sides.map(|(side, cells)| side / cells);
+        let is_even = sides.iter().all(|(side, cells)| side % cells == 0);
+        Self {
+            averages: match (is_even, [down, across]) {
+                (true, [1, 1]) => Averages::None,
+                (true, cell) => Averages::Even(cell),
+                (false, _) => Averages::Uneven(Uneven {
+                    sides,
+                    matrix: OnceLock::new(),
+                }),
+            },
+            inputs: channels * sides[0].1 * sides[1].1,
         }
-        Ok(Self {
-            cell: Some([height / grid, width / grid]).filter(|cell| *cell != [1, 1]),
-            inputs: channels * grid * grid,
-        })
     }
 
-    /// The finest grid that leaves at most `most` numbers of an activity of the shape
-    /// `input`. An activity that is no map, or has no more than that, is not averaged.
-    pub fn at_most(input: &[usize], most: usize) -> Result<Self> {
+    /// The finest grid that divides the map and leaves at most `most` numbers of an activity
+    /// of the shape `input`. An activity that is no map, or has no more than that, is not
+    /// averaged.
+    pub fn at_most(input: &[usize], most: usize) -> Self {
         let grid = match *input {
             [channels, height, width] if channels * height * width > most => {
                 let divides = |grid: &usize| height % grid == 0 && width % grid == 0;
@@ -67,7 +85,7 @@ impl Cells {
 
     /// Whether there are averages; otherwise an activity is only flattened.
     pub fn are_averaged(&self) -> bool {
-        self.cell.is_some()
+        !matches!(self.averages, Averages::None)
     }
 
     /// The number of averages, `D`.
@@ -80,19 +98,35 @@ impl Cells {
     /// # Errors
     /// Errors of candle.
     pub fn means(&self, activity: &Tensor) -> Result<Tensor> {
-        match self.cell {
-            Some(cell) => Ok(kernels::cell_means(activity, cell)?.flatten_from(1)?),
-            None => Ok(activity.flatten_from(1)?),
+        match &self.averages {
+            Averages::None => Ok(activity.flatten_from(1)?),
+            Averages::Even(cell) => Ok(kernels::cell_means(activity, *cell)?.flatten_from(1)?),
+            Averages::Uneven(cells) => {
+                let (rows, channels, height, width) = activity.dims4()?;
+                let maps = activity.reshape((rows * channels, height * width))?;
+                let means = kernels::matmul(&maps, &cells.matrix(activity)?)?;
+                Ok(means.reshape((rows, self.inputs))?)
+            }
         }
     }
 
     /// Adds `cell(a)` to a graph.
-    pub fn graph(&self, activity: Node, graph: &mut Graph) -> Node {
-        let means = match self.cell {
-            Some(cell) => graph.mean_pool(activity, cell),
-            None => activity,
+    ///
+    /// # Errors
+    /// Errors of candle.
+    pub fn graph(&self, activity: Node, graph: &mut Graph) -> Result<Node> {
+        let means = match &self.averages {
+            Averages::None => activity,
+            Averages::Even(cell) => graph.mean_pool(activity, *cell),
+            Averages::Uneven(cells) => {
+                let [channels, pixels] = [graph.shape(activity)[0], cells.pixels()];
+                let maps = graph.shaped(activity, &[channels, pixels]);
+                let like = Tensor::zeros(1, DType::F32, &Device::Cpu)?;
+                let matrix = graph.constant(&cells.matrix(&like)?)?;
+                graph.matmul(maps, matrix)?
+            }
         };
-        graph.flat(means)
+        Ok(graph.flat(means))
     }
 
     /// The gradient with respect to an activity, given that with respect to its averages,
@@ -101,23 +135,76 @@ impl Cells {
     /// # Errors
     /// Errors of candle.
     pub fn gradient(&self, activity: &Tensor, gradient: &Tensor) -> Result<Tensor> {
-        let Some([height, width]) = self.cell else {
-            return Ok(gradient.reshape(activity.shape())?);
-        };
-        let (rows, channels, h, w) = activity.dims4()?;
-        let cells = gradient.reshape((rows, channels, h / height, w / width))?;
-        kernels::cell_means_gradient(&cells, [height, width])
+        match &self.averages {
+            Averages::None => Ok(gradient.reshape(activity.shape())?),
+            &Averages::Even([height, width]) => {
+                let (rows, channels, h, w) = activity.dims4()?;
+                let cells = gradient.reshape((rows, channels, h / height, w / width))?;
+                kernels::cell_means_gradient(&cells, [height, width])
+            }
+            Averages::Uneven(cells) => {
+                let (rows, channels, ..) = activity.dims4()?;
+                let matrix = cells.matrix(activity)?;
+                let cells = gradient.reshape((rows * channels, matrix.dim(1)?))?;
+                let spread = kernels::matmul_transposed(&cells, &matrix)?;
+                Ok(spread.reshape(activity.shape())?)
+            }
+        }
     }
+}
+
+impl Uneven {
+    /// The number of pixels of a map.
+    fn pixels(&self) -> usize {
+        self.sides[0].0 * self.sides[1].0
+    }
+
+    /// The matrix on the device of `like`, and of its element type.
+    fn matrix(&self, like: &Tensor) -> Result<Tensor> {
+        let is_alike = |matrix: &&Tensor| {
+            matrix.dtype() == like.dtype() && matrix.device().same_device(like.device())
+        };
+        if let Some(matrix) = self.matrix.get().filter(is_alike) {
+            return Ok(matrix.clone());
+        }
+        let [down, across] = self.sides.map(|(side, cells)| shares(side, cells));
+        let mut matrix = Vec::with_capacity(self.pixels() * down[0].len() * across[0].len());
+        for (row, column) in down
+            .iter()
+            .flat_map(|row| across.iter().map(move |c| (row, c)))
+        {
+            let of_row = row.iter().flat_map(|a| column.iter().map(move |b| a * b));
+            matrix.extend(of_row);
+        }
+        let shape = (self.pixels(), down[0].len() * across[0].len());
+        let matrix = Tensor::from_vec(matrix, shape, &Device::Cpu)?;
+        let matrix = matrix.to_dtype(like.dtype())?.to_device(like.device())?;
+        // Of the first kind that is asked for; a network has one.
+        let _ = self.matrix.set(matrix.clone());
+        Ok(matrix)
+    }
+}
+
+/// For each pixel along a side, its share in the mean of each cell.
+fn shares(side: usize, cells: usize) -> Vec<Vec<f64>> {
+    let share = |pixel: usize, cell: usize| {
+        let place = cell * side / cells..((cell + 1) * side).div_ceil(cells);
+        match place.contains(&pixel) {
+            true => 1. / place.len() as f64,
+            false => 0.,
+        }
+    };
+    let of_pixel = |pixel| (0..cells).map(|cell| share(pixel, cell)).collect();
+    (0..side).map(of_pixel).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
 
     #[test]
     fn cells_are_averaged() -> Result<()> {
-        let cells = Cells::new(&[1, 2, 4], Some(2))?;
+        let cells = Cells::new(&[1, 2, 4], Some(2));
         let activity = Tensor::new(&[[[[1f32, 3., 0., 2.], [5., 7., 4., 8.]]]], &Device::Cpu)?;
         let means = cells.means(&activity)?.to_vec2::<f32>()?;
         assert_eq!(means, [[2., 1., 6., 6.]]); // 1×2 pixels each
@@ -125,7 +212,55 @@ mod tests {
         let gradient = cells.gradient(&activity, &gradient)?;
         let expected = [1., 1., 2., 2., 3., 3., 4., 4.]; // halves
         assert_eq!(gradient.flatten_all()?.to_vec1::<f32>()?, expected);
-        assert!(Cells::new(&[1, 2, 4], Some(3)).is_err());
+        Ok(())
+    }
+
+    const MEANS: [f64; 8] = [
+        2.666_667, 6., 2.166_667, 5.333_333, 2.666_667, 3.666_667, 3.666_667, 2.666_667,
+    ];
+    #[rustfmt::skip]
+    const GRADIENT: [f64; 30] = [
+        0., 0., 0.166_667, 0.166_667, 0.166_667,
+        0.333_333, 0.333_333, 1., 0.666_667, 0.666_667,
+        0.333_333, 0.333_333, 0.833_333, 0.5, 0.5,
+        0.666_667, 0.666_667, 1.5, 0.833_333, 0.833_333,
+        1.666_667, 1.666_667, 3.666_667, 2., 2.,
+        1., 1., 2.166_667, 1.166_667, 1.166_667,
+    ];
+
+    // import torch
+    // a = (torch.arange(30.) ** 2 % 11).reshape(1, 2, 3, 5).requires_grad_()
+    // y = torch.nn.functional.adaptive_avg_pool2d(a, (2, 2))
+    // (y.flatten() * torch.arange(8.)).sum().backward()
+    // print(y.flatten(), a.grad.flatten())
+    #[test]
+    fn cells_that_do_not_divide_a_map_agree_with_pytorch() -> Result<()> {
+        let numbers: Vec<f64> = (0..30).map(|i| f64::from(i * i % 11)).collect();
+        let activity = Tensor::from_vec(numbers, (1, 2, 3, 5), &Device::Cpu)?;
+        for dtype in [DType::F32, DType::F64] {
+            let (cells, activity) = (Cells::new(&[2, 3, 5], Some(2)), activity.to_dtype(dtype)?);
+            let near = |found: Tensor, wanted: &[f64]| -> Result<bool> {
+                let found = found
+                    .flatten_all()?
+                    .to_dtype(DType::F64)?
+                    .to_vec1::<f64>()?;
+                let apart = found.iter().zip(wanted).map(|(a, b)| (a - b).abs());
+                Ok(found.len() == wanted.len() && apart.fold(0., f64::max) < 1e-4)
+            };
+            assert!(near(cells.means(&activity)?, &MEANS)?);
+            let upstream = Tensor::arange(0f64, 8., &Device::Cpu)?.reshape((1, 8))?;
+            let gradient = cells.gradient(&activity, &upstream.to_dtype(dtype)?)?;
+            assert!(near(gradient, &GRADIENT)?);
+        }
+        let mut graph = Graph::default();
+        let input = graph.input(&[2, 3, 5]);
+        Cells::new(&[2, 3, 5], Some(2)).graph(input, &mut graph)?;
+        let activity = activity.to_dtype(DType::F32)?;
+        let means = Cells::new(&[2, 3, 5], Some(2)).means(&activity)?;
+        let apart = (graph.evaluate(&activity)? - means)?.abs()?.max_all()?;
+        assert!(apart.to_scalar::<f32>()? < 1e-5);
+        // No more cells than pixels.
+        assert_eq!(Cells::new(&[4, 3, 5], Some(8)).inputs(), 4 * 15);
         Ok(())
     }
 
@@ -138,7 +273,7 @@ mod tests {
             (&[128, 4, 4], 2048),
             (&[5000], 5000),
         ] {
-            assert_eq!(Cells::at_most(input, 2048)?.inputs(), inputs, "{input:?}");
+            assert_eq!(Cells::at_most(input, 2048).inputs(), inputs, "{input:?}");
         }
         Ok(())
     }

@@ -67,7 +67,7 @@ impl PooledLinear {
     /// # Errors
     /// As [`Linear::graph`].
     pub fn graph(&self, activity: Node, graph: &mut Graph) -> Result<Node> {
-        let averages = self.cells.graph(activity, graph);
+        let averages = self.cells.graph(activity, graph)?;
         self.linear.graph(averages, graph)
     }
 
@@ -108,7 +108,7 @@ mod tests {
     #[test]
     fn nothing_of_a_batch_is_kept_after_the_update() -> Result<()> {
         let vars = Vars::new(1, DType::F32, &Device::Cpu);
-        let cells = Cells::new(&[3, 2, 2], Some(1))?;
+        let cells = Cells::new(&[3, 2, 2], Some(1));
         let mut linear = PooledLinear::new(&vars, cells, 2, Init::Const(0.), true)?;
         let spec = OptimiserSpec::sgd(1.);
         let mut optimiser = Optimiser::new(vars.clone(), spec, Span::Epochs(0..1));
@@ -118,7 +118,7 @@ mod tests {
         linear.update(&activity, &goodness, &mut optimiser, &Step::first(1))?;
         assert!(linear.kept.get(&activity).is_none());
         // An evaluation ends without an update.
-        let cells = Cells::new(&[12], None)?;
+        let cells = Cells::new(&[12], None);
         let flat = PooledLinear::new(&vars.scope("flat"), cells, 2, Init::Const(0.), true)?;
         let activity = activity.flatten_from(1)?;
         flat.forward(&activity)?;

@@ -125,7 +125,7 @@ impl Run {
 
 /// An activity as rows for a probe.
 fn rows(activity: &Tensor) -> Result<Tensor> {
-    let cells = Cells::at_most(&activity.dims()[1..], INPUTS)?;
+    let cells = Cells::at_most(&activity.dims()[1..], INPUTS);
     let rows = Input::of(cells.means(activity)?)?.normalised(Normalise::MeanSquare)?;
     rows.join()
 }
