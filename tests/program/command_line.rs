@@ -383,11 +383,7 @@ fn presets_train_and_report_the_labels_they_used() {
             "convolutional",
             "digits",
             true,
-            &[
-                "hidden=[8,8]",
-                "flip=false",
-                "goodness={name=\"projection\",grid=7}",
-            ],
+            &["hidden=[8,8,8,8]", "flip=false"],
         ),
         (
             "progressive",

@@ -15,6 +15,7 @@ mod mixture;
 mod mutated;
 mod numbers;
 mod patience;
+mod presets;
 mod probe;
 mod ranks;
 mod recurrent;
