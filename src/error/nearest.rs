@@ -226,7 +226,10 @@ mod tests {
         for (given, expected) in [
             ("data.sise", "`data.size`"),
             ("dropuot", "`layer.dropout`"),
-            ("preset", "the flag --preset"),
+            (
+                "preset",
+                "the flag --preset, or a method such as progressive:hinton",
+            ),
             ("data-dir", "the flag --data-dir"),
         ] {
             let expected = format!(", did you mean {expected}?");

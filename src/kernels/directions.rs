@@ -5,7 +5,7 @@ use candle_core::{Tensor, D};
 use super::are_fast;
 use super::fresh::fresh_rows;
 use super::rows::{for_long_rows, is_fast, with_values};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The directions of the rows of `x`, `(R, N)`, after the mean of each row is subtracted:
 /// `u = c / √(‖c‖² + 10⁻⁸)`, `c = x − mean`. The products `u·uᵀ` are cosine similarities.
@@ -62,9 +62,17 @@ impl Directions {
     /// `c′ − mean(c′)`.
     ///
     /// # Errors
-    /// Errors of candle.
+    /// [`Error::Shape`] if the shapes differ; errors of candle.
     pub fn gradient(&self, delta: &Tensor) -> Result<Tensor> {
         let (u, (rows, width)) = (&self.rows, self.rows.dims2()?);
+        if delta.dims() != u.dims() {
+            let expected = format!("{:?}", u.dims());
+            return Err(Error::shape(
+                "gradient of directions",
+                delta.dims(),
+                expected,
+            ));
+        }
         if !(is_fast(u) && is_fast(delta)) {
             let along = (delta * u)?.sum_keepdim(1)?;
             let across = (delta - u.broadcast_mul(&along)?)?;

@@ -4,6 +4,7 @@
 //! the program.
 
 mod plugins;
+mod shapes;
 
 use onward::conformance;
 use onward::data::DataSet;

@@ -156,6 +156,9 @@ fn no_classes(dir: &Path, classes: &[OsString]) -> String {
 /// The pictures that are decoded at a time.
 const DECODED: usize = 1024;
 
+/// A part whose brightest pixel is below this is dark: 12 bits in 16 reach 15 of 255.
+const DARK: u8 = 32;
+
 /// A picture with its class.
 type Listed = (PathBuf, u8);
 
@@ -256,13 +259,14 @@ impl Reader<'_> {
         };
         let size: usize = self.spec.shape.iter().product();
         let mut pixels = Collector::new(self.room, (all * size) as u64, dir.display())?;
-        let (mut labels, mut faults) = (Vec::new(), Vec::new());
+        let (mut labels, mut faults, mut brightest) = (Vec::new(), Vec::new(), 0);
         for files in files.chunks(DECODED) {
             let decoded = files.par_iter().map(|(path, _)| bytes(path));
             let decoded: Vec<Result<Vec<u8>>> = decoded.collect();
             for (decoded, (_, class)) in decoded.into_iter().zip(files) {
                 match decoded {
                     Ok(bytes) => {
+                        brightest = brightest.max(bytes.iter().copied().max().unwrap_or(0));
                         pixels.add(&bytes)?;
                         labels.push(*class);
                     }
@@ -283,6 +287,13 @@ impl Reader<'_> {
             }
             notify(format_args!(
                 "warning: {}: {problem}; they are left out",
+                dir.display()
+            ));
+        }
+        if brightest < DARK && !labels.is_empty() {
+            notify(format_args!(
+                "warning: {}: the {part} part is dark: no pixel is above {brightest} of 255; of \
+                 pictures with 12 bits stored in 16, scale the numbers to all 16 first",
                 dir.display()
             ));
         }

@@ -152,11 +152,14 @@ impl Conv {
     }
 
     fn check_delta(&self, made: &Convolved, delta: &Tensor, sizes: &Sizes) -> Result<()> {
-        if delta.dims() == made.output.dims() && delta.dim(0)? == sizes.rows {
-            return Ok(());
+        let (height, width) = sizes.out();
+        let expected = [sizes.rows, sizes.units, height, width];
+        for found in [made.output.dims(), delta.dims()] {
+            if found != expected {
+                return Err(Error::shape(&self.weight.0, found, format!("{expected:?}")));
+            }
         }
-        let expected = format!("{:?}", made.output.dims());
-        Err(Error::shape(&self.weight.0, delta.dims(), expected))
+        Ok(())
     }
 
     /// The gradient of the kernel, `(N, C, K, K)`, given `delta`, the gradient with
