@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use image::{GrayImage, Luma};
+use image::{GrayImage, ImageBuffer, Luma};
 use onward::data::idx;
 use onward::data::images::Images;
 
@@ -222,6 +222,25 @@ fn pictures_without_class_folders_are_named() {
     let message = fails(1, &["train", "progressive", "--data", &loose]);
     let expected = "6 pictures lie in it: put those of each class into a folder";
     assert!(message.contains(expected), "{message}");
+}
+
+#[test]
+fn pictures_of_12_bits_in_16_are_said_to_be_dark() {
+    let base = tempfile::tempdir().unwrap();
+    let pictures = base.path().join("pictures");
+    for (class, step) in [("fine", 900), ("coarse", 300)] {
+        std::fs::create_dir_all(pictures.join(class)).unwrap();
+        for index in 0..12 {
+            let picture = ImageBuffer::from_fn(20, 20, |x, y| {
+                Luma([((x * step + y * index) % 4096) as u16])
+            });
+            let file = pictures.join(class).join(format!("{index}.png"));
+            picture.save(file).unwrap();
+        }
+    }
+    let said = train(&folder(&pictures), &base.path().join("run"), &[]);
+    let expected = "the training part is dark: no pixel is above 16 of 255";
+    assert!(said.contains(expected), "{said}");
 }
 
 #[test]

@@ -79,11 +79,11 @@ pub fn data_set(dir: &Path, shape: [usize; 3], broken: Broken, room: &Room) -> R
         }
     };
     let (train, validation) = match validation {
-        Some(validation) => (reader.read(source, "training", files)?, validation),
+        Some(validation) => (reader.read(source, TRAINING, files)?, validation),
         None => {
             let (train, validation) = sixth(files);
             (
-                reader.read(source, "training", train)?,
+                reader.read(source, TRAINING, train)?,
                 reader.read(source, "validation", validation)?,
             )
         }
@@ -152,6 +152,9 @@ fn no_classes(dir: &Path, classes: &[OsString]) -> String {
         _ => problem,
     }
 }
+
+/// The name of the training part in messages.
+const TRAINING: &str = "training";
 
 /// The pictures that are decoded at a time.
 const DECODED: usize = 1024;
@@ -290,7 +293,7 @@ impl Reader<'_> {
                 dir.display()
             ));
         }
-        if brightest < DARK && !labels.is_empty() {
+        if part == TRAINING && brightest < DARK && !labels.is_empty() {
             notify(format_args!(
                 "warning: {}: the {part} part is dark: no pixel is above {brightest} of 255; of \
                  pictures with 12 bits stored in 16, scale the numbers to all 16 first",
