@@ -409,11 +409,11 @@ fn of_block(name: &str) -> String {
 /// has done nothing yet.
 fn remedy(what: &str, step: u64) -> &'static str {
     match step {
-        _ if what == "change" => "a lower `layer.rate` usually helps",
         0 => {
             "before anything was learned, so the numbers of the input, or settings of the \
              loss such as `theta`, are too large"
         }
+        _ if what == "change" => "a lower `layer.rate` usually helps",
         _ => "a lower `lr` or a higher `temperature` usually helps",
     }
 }

@@ -283,8 +283,13 @@ impl Optimiser {
     /// The state of the optimiser, by name, for a checkpoint.
     ///
     /// # Errors
-    /// Errors of candle.
+    /// [`Error::Usage`] while each of several replicas has its part of the moments; errors
+    /// of candle.
     pub fn save(&self) -> Result<BTreeMap<String, Tensor>> {
+        if self.moments.values().any(|moments| moments.is_divided) {
+            let problem = "is divided among replicas; save it between epochs";
+            return Err(Error::usage("the state of an optimiser", problem));
+        }
         let mut saved = BTreeMap::new();
         for (name, moments) in &self.moments {
             let rank = moments.tensors.first().map_or(0, Tensor::rank);
