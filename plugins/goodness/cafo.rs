@@ -36,8 +36,8 @@ onward_core::settings! {
     pub struct Cafo {
         /// The ridge, relative to the mean of the diagonal of `HᵀH`.
         ridge: f64 = 0.0001, in Positive;
-        /// The number of cells per side for averaging the activities of images; 0 for no
-        /// averages.
+        /// The number of cells per side for averaging the activities of images, at most one
+        /// for each pixel; 0 for no averages.
         grid: usize = 0;
     }
 }

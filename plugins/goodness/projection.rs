@@ -33,8 +33,8 @@ onward_core::settings! {
     /// "Training Neural Networks with Local Error Signals", 2019
     /// (<https://arxiv.org/abs/1901.06656>), for the average.
     pub struct Projection {
-        /// The number of cells per side for averaging the activities of images; 0 for no
-        /// averages.
+        /// The number of cells per side for averaging the activities of images, at most one
+        /// for each pixel; 0 for no averages.
         grid: usize = 0;
     }
 }

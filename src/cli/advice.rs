@@ -78,13 +78,17 @@ impl Watch {
         let errors = summary.test.of_network().map(|score| score.error);
         let error = errors.fold(f64::INFINITY, f64::min);
         let guessing = self.guessing(error, self.guess[1]);
-        let of_reported = self.guessing(summary.test.error, self.guess[1]);
-        let of_reported = of_reported.filter(|_| guessing.is_none());
-        let readout = &summary.test.readout;
+        let reported = self.guessing(summary.test.error, self.guess[1]);
+        let of_reported = reported.filter(|_| guessing.is_none()).map(|_| {
+            let readout = &summary.test.readout;
+            format!(
+                "by `{readout}`, the readout that is reported, the error is no better than that \
+                 of always answering the largest class; report another one: --set readout=…"
+            )
+        });
         let mut problems = vec![
             guessing.map(|problem| format!("the run learned nothing: {problem}")),
-            of_reported
-                .map(|problem| format!("by `{readout}`, the readout that is reported, {problem}")),
+            of_reported,
             worse_than_unigrams(&summary.test),
         ];
         if self.steps >= YOUNG {

@@ -258,7 +258,15 @@ fn hint(error: &clap::Error) -> Option<String> {
         .next()?
         .replace('-', "_");
     if key == "preset" {
-        return Some("A preset is part of the method here, as in progressive:hinton.".into());
+        return Some(
+            match error.to_string().contains(" resume ") {
+                true => {
+                    "A run keeps the preset that it began with; change single settings by --set."
+                }
+                false => "A preset is part of the method here, as in progressive:hinton.",
+            }
+            .into(),
+        );
     }
     Some(format!(
         "Settings have no flags of their own; give one as --set {key}=VALUE (see: onward show)."

@@ -17,22 +17,25 @@ use crate::kernels::with_values_mut;
 #[derive(Clone)]
 pub(crate) struct Averager(Sender<Request>);
 
-/// Exchanges a tensor with the other replicas, and sends on what comes of it.
-type Request = Box<dyn FnOnce(&Team, &mut Received) + Send>;
+/// Exchanges a tensor with the other replicas, and sends on what comes of it. Gets the
+/// room for what is received, and the number of threads.
+type Request = Box<dyn FnOnce(&Team, (&mut Received, usize)) + Send>;
 
 /// A tensor that is being exchanged. Until it is there, its memory must neither be read
 /// nor changed; it may then hold the result.
 pub(crate) struct Awaited(Mutex<Receiver<Result<Tensor>>>);
 
 impl Averager {
-    /// Starts the thread, which ends with the last copy of this.
+    /// Starts the thread, which ends with the last copy of this. For a large tensor it
+    /// has as many beside it as the rank has.
     pub fn start(team: Team) -> Self {
         let (sender, requests) = channel::<Request>();
+        let threads = rayon::current_num_threads();
         thread::spawn(move || {
             let mut room = Received::new();
             requests
                 .iter()
-                .for_each(|request| request(&team, &mut room));
+                .for_each(|request| request(&team, (&mut room, threads)));
         });
         Self(sender)
     }
@@ -50,7 +53,7 @@ impl Averager {
         &self,
         tensor: &Tensor,
         rows: usize,
-        make: impl Fn(Range<usize>, &mut [f32], &[f32]) -> Result<()> + Send + 'static,
+        make: impl Fn(Range<usize>, &mut [f32], &[f32]) -> Result<()> + Send + Sync + 'static,
     ) -> Awaited {
         self.begin(tensor, move |tensor, team, room| {
             with_values_mut(&tensor, |numbers| team.average(numbers, rows, room, make))??;
@@ -69,7 +72,7 @@ impl Averager {
     fn begin(
         &self,
         tensor: &Tensor,
-        exchange: impl FnOnce(Tensor, &Team, &mut Received) -> Result<Tensor> + Send + 'static,
+        exchange: impl FnOnce(Tensor, &Team, (&mut Received, usize)) -> Result<Tensor> + Send + 'static,
     ) -> Awaited {
         let (reply, awaited) = sync_channel(1);
         let tensor = tensor.detach();
@@ -90,7 +93,12 @@ impl Awaited {
     pub fn wait(self) -> Result<Tensor> {
         let awaited = self.0.into_inner();
         let awaited = awaited.unwrap_or_else(|poisoned| poisoned.into_inner());
-        let ended = |_| Error::usage("replicas", "the thread that averages gradients has ended");
+        let ended = |_| {
+            Error::usage(
+                "replicas",
+                "the thread that exchanges with other replicas has ended",
+            )
+        };
         awaited.recv().map_err(ended)?
     }
 }

@@ -1,6 +1,7 @@
 //! The mean of tensors over replicas.
 
 use std::ops::{Add, Div, Mul, Range};
+use std::thread;
 
 use bytemuck::Pod;
 use candle_core::{DType, Device, Tensor};
@@ -11,6 +12,9 @@ use crate::kernels::{is_fast, wide, with_values, with_values_mut};
 
 /// The numbers that are added up at a time, so that they stay in the cache.
 const AT_ONCE: usize = 1 << 12;
+
+/// The numbers for which another thread is started.
+const WORTH_A_THREAD: usize = 1 << 18;
 
 /// The numbers that a mean has received from the other replicas, kept for the next mean.
 pub(super) type Received = Vec<u8>;
@@ -30,12 +34,12 @@ impl Team {
         let room = &mut Received::new();
         if tensor.dtype() == DType::F64 {
             let mut numbers = tensor.flatten_all()?.to_vec1::<f64>()?;
-            self.average(&mut numbers, rows, room, take_mean)?;
+            self.average(&mut numbers, rows, (room, 1), take_mean)?;
             return Ok(Tensor::from_vec(numbers, dims, device)?);
         }
         let numbers = tensor.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
         let mut numbers = with_values(&numbers, <[f32]>::to_vec)?;
-        self.average(&mut numbers, rows, room, take_mean)?;
+        self.average(&mut numbers, rows, (room, 1), take_mean)?;
         Ok(Tensor::from_vec(numbers, dims, device)?.to_dtype(tensor.dtype())?)
     }
 
@@ -47,19 +51,20 @@ impl Team {
         &self,
         tensor: Tensor,
         rows: usize,
-        room: &mut Received,
+        (room, threads): (&mut Received, usize),
     ) -> Result<Tensor> {
         if !is_fast(&tensor) {
             return self.mean(&tensor, rows);
         }
         with_values_mut(&tensor, |numbers| {
-            self.average(numbers, rows, room, take_mean)
+            self.average(numbers, rows, (room, threads), take_mean)
         })??;
         Ok(tensor)
     }
 
     /// Replaces the values by what `make` makes of their means, on the replica that adds
     /// them up: it gets the place of some values, room for the new ones, and the means.
+    /// So many threads make the values of a large part.
     ///
     /// # Errors
     /// As [`mean`](Self::mean); errors of `make`.
@@ -67,8 +72,8 @@ impl Team {
         &self,
         values: &mut [T],
         rows: usize,
-        room: &mut Received,
-        make: impl Fn(Range<usize>, &mut [T], &[T]) -> Result<()>,
+        (room, threads): (&mut Received, usize),
+        make: impl Fn(Range<usize>, &mut [T], &[T]) -> Result<()> + Sync,
     ) -> Result<()> {
         let (own, count, size) = (self.replica(), values.len(), size_of::<T>());
         let part = |replica: usize| self.part(count, replica);
@@ -95,16 +100,23 @@ impl Team {
         let all = weights
             .iter()
             .fold(T::zeroed(), |all, weight| all + *weight);
-        let mut means = [T::zeroed(); AT_ONCE];
-        for (chunk, values) in values[part(own)].chunks_mut(AT_ONCE).enumerate() {
-            let (first, length) = (chunk * AT_ONCE, values.len());
-            let of_other = |replica: usize| &room[place(replica) + size * first..][..size * length];
-            let means = &mut means[..length];
-            wide(|| mean_of((values, own), &of_other, &weights, all, means));
-            let first = part(own).start + first;
-            make(first..first + length, values, means)?;
-        }
-        self.spread(values)
+        let (weights, room) = (&weights[..], &room[..]);
+        let make_piece = |begin: usize, values: &mut [T]| -> Result<()> {
+            let mut means = [T::zeroed(); AT_ONCE];
+            for (chunk, values) in values.chunks_mut(AT_ONCE).enumerate() {
+                let (first, length) = (begin + chunk * AT_ONCE, values.len());
+                let of_other =
+                    |replica: usize| &room[place(replica) + size * first..][..size * length];
+                let means = &mut means[..length];
+                wide(|| mean_of((values, own), &of_other, weights, all, means));
+                let first = part(own).start + first;
+                make(first..first + length, values, means)?;
+            }
+            Ok(())
+        };
+        let made = in_pieces(&mut values[part(own)], threads, &make_piece);
+        // After an error too, since the others wait for the values.
+        self.spread(values).and(made)
     }
 
     /// The values that a replica adds up, or changes for all.
@@ -134,7 +146,7 @@ impl Team {
 }
 
 pub(super) trait Number:
-    Pod + PartialEq + Add<Output = Self> + Mul<Output = Self> + Div<Output = Self>
+    Pod + Send + Sync + PartialEq + Add<Output = Self> + Mul<Output = Self> + Div<Output = Self>
 {
     fn of(rows: usize) -> Self;
 }
@@ -149,6 +161,30 @@ impl Number for f64 {
     fn of(rows: usize) -> Self {
         rows as f64
     }
+}
+
+/// Calls `f` with pieces of the values and the place of each, on so many threads if there
+/// are enough values.
+fn in_pieces<T: Send>(
+    values: &mut [T],
+    threads: usize,
+    f: &(impl Fn(usize, &mut [T]) -> Result<()> + Sync),
+) -> Result<()> {
+    let each = values.len().div_ceil(threads.max(1)).max(WORTH_A_THREAD);
+    if values.len() <= each {
+        return f(0, values);
+    }
+    thread::scope(|scope| {
+        let pieces = values.chunks_mut(each).enumerate();
+        let threads: Vec<_> = pieces
+            .map(|(index, piece)| scope.spawn(move || f(index * each, piece)))
+            .collect();
+        let made = threads.into_iter().map(|thread| {
+            let made = thread.join();
+            made.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        made.collect()
+    })
 }
 
 /// The new values are the means.
@@ -201,8 +237,8 @@ mod tests {
     fn all_replicas_have_the_weighted_mean() -> Result<()> {
         // (1·x + 2·10·x + 3·100·x) / 6
         let rows = [1, 2, 3];
-        // Fewer numbers than replicas too, and more than are added up at a time.
-        let many = (3 * AT_ONCE + 5) as u32;
+        // Fewer numbers than replicas too, and enough for two threads.
+        let many = (6 * WORTH_A_THREAD + 5) as u32;
         for (dtype, count) in [
             (DType::F64, 7),
             (DType::F32, 7),
@@ -213,15 +249,16 @@ mod tests {
                 let of_rank = channels(3).into_iter().map(|comm| {
                     scope.spawn(move || -> Result<Vec<f64>> {
                         let team = Team::new(comm, vec![0, 1])?;
-                        let values = Tensor::arange(0u32, 2 * count, &Device::Cpu)?;
+                        let values: Vec<u32> = (0..2 * count).map(|x| x % 1000).collect();
+                        let values = Tensor::new(values, &Device::Cpu)?;
                         let values = (values.to_dtype(dtype)? * 10f64.powi(team.rank() as i32))?;
                         // A column: its numbers do not lie side by side.
                         let values = values.reshape((count as usize, 2))?.narrow(1, 0, 1)?;
                         let mean = team.mean(&values, rows[team.rank()])?;
                         assert_eq!((mean.dtype(), mean.dims()), (dtype, values.dims()));
                         let room = &mut Received::new();
-                        let own =
-                            team.mean_in_place(values.contiguous()?, rows[team.rank()], room)?;
+                        let (room, contiguous) = ((room, 2), values.contiguous()?);
+                        let own = team.mean_in_place(contiguous, rows[team.rank()], room)?;
                         let differ = (own - &mean)?.abs()?.sum_all()?.to_dtype(DType::F64)?;
                         assert_eq!(differ.to_scalar::<f64>()?, 0.);
                         Ok(mean.flatten_all()?.to_dtype(DType::F64)?.to_vec1()?)
@@ -232,7 +269,7 @@ mod tests {
                 means.collect::<Result<_>>()
             })?;
             for mean in &means {
-                let wanted: Vec<f64> = (0..count).map(|x| f64::from(x) * 107.).collect();
+                let wanted: Vec<f64> = (0..count).map(|x| f64::from(x % 500) * 107.).collect();
                 assert_eq!(mean, &wanted);
             }
         }

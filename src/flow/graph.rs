@@ -212,11 +212,22 @@ impl Graph {
         self.constant(&Tensor::new(&[value as f32], &Device::Cpu)?)
     }
 
-    /// `x·W` for rows `(R, …, D)` and a constant `(D, N)`.
+    /// `x·W` for rows `(R, D)` and a constant `(D, N)`.
     ///
     /// # Errors
     /// [`Error::Shape`] if the sizes do not match.
     pub fn matmul(&mut self, x: Node, weight: Node) -> Result<Node> {
+        match self.shape(x) {
+            [_] => self.matmul_of_each(x, weight),
+            found => Err(Error::shape("matmul", found, "rows (R, D)")),
+        }
+    }
+
+    /// `x·W` for each of the rows of an example, `(R, …, D)`, and a constant `(D, N)`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the sizes do not match.
+    pub fn matmul_of_each(&mut self, x: Node, weight: Node) -> Result<Node> {
         match (self.shape(x), self.shape(weight)) {
             (&[ref sides @ .., columns], &[rows, units]) if columns == rows => {
                 let shape = [sides, &[units]].concat();

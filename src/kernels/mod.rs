@@ -56,6 +56,7 @@ pub(crate) mod rounding;
 mod rows;
 pub(crate) mod sizes;
 mod standardise;
+mod uneven_cells;
 mod wide;
 
 use candle_core::{DType, Device, Shape, Tensor, D};
@@ -85,6 +86,7 @@ pub(crate) use rows::{
     for_rows, is_fast, memory_of, swap_values, with_rows, with_values, with_values_mut, Rows,
 };
 pub(crate) use standardise::standardise;
+pub(crate) use uneven_cells::{shares_of_cells, uneven_means, uneven_means_gradient};
 pub(crate) use wide::{wide, Loop};
 
 use crate::error::{Error, Result};

@@ -1,8 +1,6 @@
 //! Averages of an activity over the cells of a grid.
 
-use std::sync::OnceLock;
-
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 
 use crate::error::Result;
 use crate::flow::graph::{Graph, Node};
@@ -18,7 +16,7 @@ use crate::kernels;
 ///
 /// Cells of a grid that does not divide the map are of different sizes and overlap, as in
 /// PyTorch's `AdaptiveAvgPool2d`: cell `i` of `g` has the rows from `⌊i·H/g⌋` up to
-/// `⌈(i + 1)·H/g⌉`. There are at most as many cells as pixels.
+/// `⌈(i + 1)·H/g⌉`. Along a side of fewer pixels than `grid`, each pixel is a cell.
 #[derive(Clone, Debug)]
 pub struct Cells {
     averages: Averages,
@@ -33,13 +31,11 @@ enum Averages {
     Uneven(Uneven),
 }
 
-/// Cells of different sizes. Means over them are a product with a matrix.
+/// Cells of different sizes.
 #[derive(Clone, Debug)]
 struct Uneven {
     /// The height and width of a map, and the number of cells along each.
     sides: [(usize, usize); 2],
-    /// `(H·W, cells)`, of the kind of the first activity.
-    matrix: OnceLock<Tensor>,
 }
 
 impl Cells {
@@ -58,10 +54,7 @@ impl Cells {
             averages: match (is_even, [down, across]) {
                 (true, [1, 1]) => Averages::None,
                 (true, cell) => Averages::Even(cell),
-                (false, _) => Averages::Uneven(Uneven {
-                    sides,
-                    matrix: OnceLock::new(),
-                }),
+                (false, _) => Averages::Uneven(Uneven { sides }),
             },
             inputs: channels * sides[0].1 * sides[1].1,
         }
@@ -102,10 +95,7 @@ impl Cells {
             Averages::None => Ok(activity.flatten_from(1)?),
             Averages::Even(cell) => Ok(kernels::cell_means(activity, *cell)?.flatten_from(1)?),
             Averages::Uneven(cells) => {
-                let (rows, channels, height, width) = activity.dims4()?;
-                let maps = activity.reshape((rows * channels, height * width))?;
-                let means = kernels::matmul(&maps, &cells.matrix(activity)?)?;
-                Ok(means.reshape((rows, self.inputs))?)
+                Ok(kernels::uneven_means(activity, cells.sides)?.flatten_from(1)?)
             }
         }
     }
@@ -119,11 +109,13 @@ impl Cells {
             Averages::None => activity,
             Averages::Even(cell) => graph.mean_pool(activity, *cell),
             Averages::Uneven(cells) => {
-                let [channels, pixels] = [graph.shape(activity)[0], cells.pixels()];
-                let maps = graph.shaped(activity, &[channels, pixels]);
-                let like = Tensor::zeros(1, DType::F32, &Device::Cpu)?;
-                let matrix = graph.constant(&cells.matrix(&like)?)?;
-                graph.matmul(maps, matrix)?
+                let [(height, down), (width, across)] = cells.sides;
+                let channels = graph.shape(activity)[0];
+                let maps = graph.shaped(activity, &[channels, height * width]);
+                let shares = kernels::shares_of_cells(cells.sides);
+                let shape = (height * width, down * across);
+                let shares = graph.constant(&Tensor::from_vec(shares, shape, &Device::Cpu)?)?;
+                graph.matmul_of_each(maps, shares)?
             }
         };
         Ok(graph.flat(means))
@@ -143,63 +135,16 @@ impl Cells {
                 kernels::cell_means_gradient(&cells, [height, width])
             }
             Averages::Uneven(cells) => {
-                let (rows, channels, ..) = activity.dims4()?;
-                let matrix = cells.matrix(activity)?;
-                let cells = gradient.reshape((rows * channels, matrix.dim(1)?))?;
-                let spread = kernels::matmul_transposed(&cells, &matrix)?;
-                Ok(spread.reshape(activity.shape())?)
+                kernels::uneven_means_gradient(gradient, activity, cells.sides)
             }
         }
     }
 }
 
-impl Uneven {
-    /// The number of pixels of a map.
-    fn pixels(&self) -> usize {
-        self.sides[0].0 * self.sides[1].0
-    }
-
-    /// The matrix on the device of `like`, and of its element type.
-    fn matrix(&self, like: &Tensor) -> Result<Tensor> {
-        let is_alike = |matrix: &&Tensor| {
-            matrix.dtype() == like.dtype() && matrix.device().same_device(like.device())
-        };
-        if let Some(matrix) = self.matrix.get().filter(is_alike) {
-            return Ok(matrix.clone());
-        }
-        let [down, across] = self.sides.map(|(side, cells)| shares(side, cells));
-        let mut matrix = Vec::with_capacity(self.pixels() * down[0].len() * across[0].len());
-        for (row, column) in down
-            .iter()
-            .flat_map(|row| across.iter().map(move |c| (row, c)))
-        {
-            let of_row = row.iter().flat_map(|a| column.iter().map(move |b| a * b));
-            matrix.extend(of_row);
-        }
-        let shape = (self.pixels(), down[0].len() * across[0].len());
-        let matrix = Tensor::from_vec(matrix, shape, &Device::Cpu)?;
-        let matrix = matrix.to_dtype(like.dtype())?.to_device(like.device())?;
-        // Of the first kind that is asked for; a network has one.
-        let _ = self.matrix.set(matrix.clone());
-        Ok(matrix)
-    }
-}
-
-/// For each pixel along a side, its share in the mean of each cell.
-fn shares(side: usize, cells: usize) -> Vec<Vec<f64>> {
-    let share = |pixel: usize, cell: usize| {
-        let place = cell * side / cells..((cell + 1) * side).div_ceil(cells);
-        match place.contains(&pixel) {
-            true => 1. / place.len() as f64,
-            false => 0.,
-        }
-    };
-    let of_pixel = |pixel| (0..cells).map(|cell| share(pixel, cell)).collect();
-    (0..side).map(of_pixel).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use candle_core::DType;
+
     use super::*;
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::assemble::check_precision;
 use super::checkpoint::Header;
 use super::feed::{order, Feed};
 use super::{settings, Run};
@@ -127,9 +128,12 @@ impl Run {
         !self.is_trained() && self.team.is_none() && self.previous.as_ref().is_some_and(changes)
     }
 
-    /// Takes the next step of a run that was built for this alone: what refuses the
-    /// changed settings is known before anything is written.
+    /// Takes the next step of a run that is then dropped: what refuses the changed settings
+    /// is known before anything is written.
     pub(super) fn rehearse(mut self) -> Result<()> {
+        check_precision(self.config.run.precision, &self.device)?;
+        self.check_memory()?;
+        self.check_ranks()?;
         rayon::scope(|_| {
             let _pass = self.pass()?;
             let (epoch, steps) = (self.epoch, self.steps_per_epoch());

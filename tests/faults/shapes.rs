@@ -1,4 +1,4 @@
-//! Tensors of shapes that a function does not take: it returns an error, and does not panic.
+//! No shape of a tensor makes a function panic.
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
@@ -155,7 +155,7 @@ const CALLS: &[Call] = &[
 ];
 
 #[test]
-fn tensors_of_wrong_shapes_are_refused() -> Result<()> {
+fn no_shape_of_a_tensor_makes_a_function_panic() -> Result<()> {
     let shapes: [&[usize]; 16] = [
         &[],
         &[0],

@@ -1,4 +1,4 @@
-//! The presets take images of any size.
+//! The presets are built for images of any size.
 
 use std::sync::Arc;
 

@@ -159,7 +159,7 @@ const TRAINING: &str = "training";
 /// The pictures that are decoded at a time.
 const DECODED: usize = 1024;
 
-/// A part whose brightest pixel is below this is dark: 12 bits in 16 reach 15 of 255.
+/// A part whose brightest pixel is below this is dark: 12 bits in 16 reach 16 of 255.
 const DARK: u8 = 32;
 
 /// A picture with its class.

@@ -334,7 +334,6 @@ impl RunBuilder {
             ..self.clone()
         };
         let mut run = self.build_for(Purpose::Resume)?;
-        run.folder = folder;
         let least = run.step.div_ceil(run.steps_per_epoch() as u64);
         if least > run.epochs() as u64 {
             let expected = format!("at least the {least} epochs that are begun or complete");
@@ -344,8 +343,10 @@ impl RunBuilder {
         }
         run.check_changes()?;
         if run.trains_otherwise() {
-            again.build_for(Purpose::Resume)?.rehearse()?;
+            run.rehearse()?;
+            run = again.build_for(Purpose::Resume)?;
         }
+        run.folder = folder;
         Ok(run)
     }
 }

@@ -70,8 +70,8 @@ impl Architecture for Stack {
             Some(team) => team.send_up(self.message(&passing, levels.end, step)?)?,
             None => self.learn_head(&passing, read.as_ref(), step)?,
         }
-        // With replicas: while the mean of one level was on its way, the next one
-        // learned.
+        // With replicas: while the new weights of one level were on their way, the next
+        // one learned.
         for optimiser in self.own_optimisers() {
             optimiser.finish()?;
         }
