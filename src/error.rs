@@ -280,6 +280,14 @@ impl Error {
         }
     }
 
+    /// Whether a plugin violates its contract.
+    pub(crate) fn is_of_plugin(&self) -> bool {
+        match self {
+            Self::At { source, .. } => source.is_of_plugin(),
+            _ => matches!(self, Self::Plugin { .. }),
+        }
+    }
+
     /// Whether another rank has ended, so that this one cannot go on.
     pub fn is_of_another_rank(&self) -> bool {
         match self {

@@ -6,14 +6,14 @@ use super::checked;
 use super::config;
 use super::registry::{self, Plugin, Registered};
 use crate::contract::build_context::BuildContext;
-use crate::error::{Error, Located, Result};
+use crate::error::{Located, Result};
 use crate::settings::Pick;
 
 /// Builds the plugin that `pick` names.
 ///
 /// The result is wrapped so that its faults become errors. If it panics, or returns a
 /// tensor of another shape than its trait documents, or values that are not finite for
-/// finite input, the result is an [`Error::Plugin`] with its name and package.
+/// finite input, the result is an [`Error::Plugin`](crate::Error::Plugin) with its name and package.
 ///
 /// # Errors
 /// As [`registry::named`]; errors of the plugin itself, with its name and package in
@@ -38,7 +38,7 @@ where
 {
     let called = checked::called(T::KIND, &plugin.info);
     let built = match checked::attempt(&called, || (plugin.build)(settings, context)) {
-        Err(error @ Error::Plugin { .. }) => return Err(error),
+        Err(error) if error.is_of_plugin() => return Err(error),
         built => built.at(|| called.clone())?,
     };
     T::checked(built, called, context)
