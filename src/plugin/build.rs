@@ -13,7 +13,8 @@ use crate::settings::Pick;
 ///
 /// The result is wrapped so that its faults become errors. If it panics, or returns a
 /// tensor of another shape than its trait documents, or values that are not finite for
-/// finite input, the result is an [`Error::Plugin`](crate::Error::Plugin) with its name and package.
+/// finite input, the result is an [`Error::Plugin`](crate::Error::Plugin) with its name and
+/// package.
 ///
 /// # Errors
 /// As [`registry::named`]; errors of the plugin itself, with its name and package in
