@@ -26,8 +26,8 @@ type Request = Box<dyn FnOnce(&Team, (&mut Received, usize)) + Send>;
 pub(crate) struct Awaited(Mutex<Receiver<Result<Tensor>>>);
 
 impl Averager {
-    /// Starts the thread, which ends with the last copy of this. For a large tensor it
-    /// has as many beside it as the rank has.
+    /// Starts the thread, which ends with the last copy of this. It divides a large tensor
+    /// among as many threads as the rank learns with.
     pub fn start(team: Team) -> Self {
         let (sender, requests) = channel::<Request>();
         let threads = rayon::current_num_threads();

@@ -13,7 +13,7 @@ use crate::kernels::{is_fast, wide, with_values, with_values_mut};
 /// The numbers that are added up at a time, so that they stay in the cache.
 const AT_ONCE: usize = 1 << 12;
 
-/// The numbers for which another thread is started.
+/// The least numbers of a piece that has its own thread.
 const WORTH_A_THREAD: usize = 1 << 18;
 
 /// The numbers that a mean has received from the other replicas, kept for the next mean.
@@ -64,7 +64,7 @@ impl Team {
 
     /// Replaces the values by what `make` makes of their means, on the replica that adds
     /// them up: it gets the place of some values, room for the new ones, and the means.
-    /// So many threads make the values of a large part.
+    /// A large part is divided among `threads`.
     ///
     /// # Errors
     /// As [`mean`](Self::mean); errors of `make`.
@@ -163,8 +163,8 @@ impl Number for f64 {
     }
 }
 
-/// Calls `f` with pieces of the values and the place of each, on so many threads if there
-/// are enough values.
+/// Calls `f` with the place of each piece of the values, and the piece: one piece for each
+/// thread, fewer if the pieces would be small.
 fn in_pieces<T: Send>(
     values: &mut [T],
     threads: usize,

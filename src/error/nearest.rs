@@ -91,7 +91,7 @@ fn nearest_setting(given: &str, known: &[String]) -> String {
 pub(super) fn nearest_or_all(given: &str, known: &[String]) -> String {
     let near = nearest_setting(given, known);
     match (near.is_empty(), known.is_empty()) {
-        (true, true) => "; there are none here".into(),
+        (true, true) => "; no settings are known here".into(),
         (true, false) => format!("; known here: {}", known.join(", ")),
         (false, _) => near,
     }

@@ -118,7 +118,7 @@ impl Run {
         Ok(())
     }
 
-    /// Whether it goes on with other settings than before, on one rank.
+    /// Whether the run trains on a single rank, with settings that were changed.
     pub(super) fn trains_otherwise(&self) -> bool {
         let changes = |before: &String| {
             let changes = settings::differences(before, &settings::of(&self.config));
