@@ -38,7 +38,11 @@ impl Run {
     /// now.
     fn changes_since(&self, settings: &str) -> Result<Vec<settings::Difference>> {
         let before = settings::completed(&self.config.architecture, settings)?;
-        Ok(settings::differences(&before, &settings::of(&self.config)))
+        Ok(self.differences_from(&before))
+    }
+
+    fn differences_from(&self, before: &str) -> Vec<settings::Difference> {
+        settings::differences(before, &settings::of(&self.config))
     }
 
     /// Notes what was set on purpose since the checkpoint with these settings.
@@ -47,7 +51,7 @@ impl Run {
             return Ok(()); // of an older version
         };
         let before = settings::completed(&self.config.architecture, &settings)?;
-        let changes = settings::differences(&before, &settings::of(&self.config));
+        let changes = self.differences_from(&before);
         if changes.is_empty() {
             return Ok(());
         }
@@ -88,7 +92,7 @@ impl Run {
         let Some(before) = &self.previous else {
             return Ok(());
         };
-        let changes = settings::differences(before, &settings::of(&self.config));
+        let changes = self.differences_from(before);
         let changes_any = |wanted: &dyn Fn(&str) -> bool| {
             let mut keys = changes.iter().map(|(key, ..)| key.as_str());
             keys.any(wanted)
@@ -121,7 +125,7 @@ impl Run {
     /// Whether the run trains on a single rank, with settings that were changed.
     pub(super) fn trains_otherwise(&self) -> bool {
         let changes = |before: &String| {
-            let changes = settings::differences(before, &settings::of(&self.config));
+            let changes = self.differences_from(before);
             let lasts = |key: &str| ["epochs", "patience", "readout"].contains(&key);
             changes.iter().any(|(key, ..)| !lasts(key))
         };
